@@ -1,0 +1,243 @@
+"""The nouns: what is recorded, observed, said and answered. Frozen values, numpy arrays, no torch.
+
+Shape letters: T steps of an episode, H W pixels, P proprio dims, A action dims, K steps of a chunk,
+G depth cells (100), N trace points (1..5). Images are RGB, uint8, row 0 at the top.
+Arrays are never written to after construction; `Episode` and friends compare by identity.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.errors import require
+
+DEPTH_CELLS = 100
+TRACE_MAX_POINTS = 5
+TRACE_RANGE = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DepthTokens:
+    """What the model says of the distance of things: 100 VQ codes, row-major over a 10x10 grid.
+
+    codes_G: int64 (100,), each 0..num_codes-1 (MolmoAct: 128 codes; paper section 3.1).
+    """
+
+    codes_G: NDArray[np.int64]
+    num_codes: int = 128
+
+    def __post_init__(self) -> None:
+        require(self.codes_G.shape == (DEPTH_CELLS,), f"depth tokens must be ({DEPTH_CELLS},)", got=self.codes_G.shape)
+        require(np.issubdtype(self.codes_G.dtype, np.integer), "depth codes must be integers", got=self.codes_G.dtype)
+        low, high = int(self.codes_G.min()), int(self.codes_G.max())
+        require(0 <= low and high < self.num_codes, f"depth codes must be 0..{self.num_codes - 1}", got=(low, high))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace:
+    """Where the gripper will go in the first image: 1..5 points, first one now, last one at the end.
+
+    points_N2: int64 (N, 2) as (x, y), each 0..255 over the image's width and height. Also the form
+    that a person's drawn steering takes (paper section 3.2).
+    """
+
+    points_N2: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        shape = self.points_N2.shape
+        require(
+            len(shape) == 2 and shape[1] == 2 and 1 <= shape[0] <= TRACE_MAX_POINTS,
+            f"a trace has 1..{TRACE_MAX_POINTS} (x, y) points",
+            got=shape,
+        )
+        require(np.issubdtype(self.points_N2.dtype, np.integer), "trace points must be integers", got=self.points_N2.dtype)
+        low, high = int(self.points_N2.min()), int(self.points_N2.max())
+        require(0 <= low and high <= TRACE_RANGE, f"trace points must be 0..{TRACE_RANGE}", got=(low, high))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ActionReasoning:
+    """What the model *said*: unit-free. `bins_KA` are action bins (see `speech.action_codec`)."""
+
+    depth: DepthTokens | None
+    trace: Trace | None
+    bins_KA: NDArray[np.int64]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ActionChunk:
+    """K actions the robot may execute, oldest first, in the units that its contract names.
+
+    actions_KA: float32 (K, A), finite. control_hz: rate at which one row is applied after the other.
+    """
+
+    actions_KA: NDArray[np.float32]
+    control_hz: float
+
+    def __post_init__(self) -> None:
+        require(self.actions_KA.ndim == 2 and len(self.actions_KA) > 0, "a chunk must be (K, A), K > 0", got=self.actions_KA.shape)
+        require(bool(np.isfinite(self.actions_KA).all()), "a chunk holds NaN or inf")
+        require(self.control_hz > 0, "control_hz must be positive", got=self.control_hz)
+
+
+class RefusalCode(enum.StrEnum):
+    """Why no chunk was given. The workcell holds on every one of them."""
+
+    CONTRACT = "CONTRACT"  # observation or handshake does not match the contract
+    DECODE = "DECODE"  # bytes that are not one of our messages
+    PARSE = "PARSE"  # the model's answer is not in its language
+    NONFINITE = "NONFINITE"  # NaN or inf in what would have been executed
+    UNSAFE = "UNSAFE"  # outside the limits of the contract
+    STALE_OBS = "STALE_OBS"  # the observation is too old to act on
+    STALE_EPOCH = "STALE_EPOCH"  # belongs to an earlier session
+    DEADLINE = "DEADLINE"  # could not be answered in time
+    OVERLOAD = "OVERLOAD"  # the service is full
+    NOT_READY = "NOT_READY"  # the model is still loading or failed its probes
+    INTERNAL = "INTERNAL"  # our fault; details are in our log, never on the wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A decision not to act: a code for programs and a sentence for people."""
+
+    code: RefusalCode
+    reason: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Observation:
+    """What a policy may see now. No future, no action, no simulator state.
+
+    images: camera name -> (H, W, 3) uint8 RGB, in the contract's camera order. proprio_P: float32 (P,).
+    steering: a trace drawn by a person on the first image, in place of the model's own (Eq. 5).
+    """
+
+    images: Mapping[str, NDArray[np.uint8]]
+    proprio_P: NDArray[np.float32]
+    instruction: str
+    steering: Trace | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decision:
+    """The policy's whole answer to one `Observation`: a chunk, or a refusal; never both, never neither."""
+
+    contract_id: str
+    model_version: str = ""
+    reasoning: ActionReasoning | None = None
+    chunk: ActionChunk | None = None
+    refusal: Refusal | None = None
+    timing_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require((self.chunk is None) != (self.refusal is None), "a decision is a chunk or a refusal, exactly one of them")
+
+
+class Policy(Protocol):
+    """Anything that answers observations. Wrappers are policies too.
+
+    `decide` never raises for something the robot or the model did: that becomes a `Refusal`.
+    """
+
+    def decide(self, observation: Observation) -> Decision:
+        """Answer one observation."""
+        ...
+
+    def decide_many(self, observations: list[Observation]) -> list[Decision]:
+        """Answer several observations at once; each answer equals the one `decide` would give."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CameraGeometry:
+    """A pinhole camera: where a world point lands in its picture.
+
+    intrinsics_33: pixels; world_to_camera_44: metres, OpenCV axes (x right, y down, z forward).
+    """
+
+    width: int
+    height: int
+    intrinsics_33: NDArray[np.float64]
+    world_to_camera_44: NDArray[np.float64]
+
+    def project(self, points_T3: NDArray[np.floating]) -> NDArray[np.float64]:
+        """World points (T, 3) in metres -> (T, 3): u and v in pixels, depth z in metres."""
+        homogeneous_T4 = np.concatenate([np.asarray(points_T3, np.float64), np.ones((len(points_T3), 1))], axis=1)
+        camera_T3 = (homogeneous_T4 @ self.world_to_camera_44.T)[:, :3]
+        pixels_T3 = camera_T3 @ self.intrinsics_33.T
+        return np.concatenate([pixels_T3[:, :2] / pixels_T3[:, 2:3], camera_T3[:, 2:3]], axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Who or what produced an episode, and with what. Never a wall-clock time: equal work has equal bytes.
+
+    producer: "expert:<name>", "teleop:<name>" or "policy:<model name>/<version>". versions: package -> version.
+    render: render flags that change the picture. seed: of the scene.
+    """
+
+    producer: str
+    cell: str
+    seed: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+    render: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Episode:
+    """One recorded attempt at one instruction, as arrays over its T control steps.
+
+    images: camera -> uint8 (T, H, W, 3). depth_m: camera -> float32 (T, H, W), metres (empty where there is none).
+    proprio_TP, actions_TA: float32; `actions_TA` is the *label* (what should be done), `executed_TA` what was sent.
+    tcp_T3: gripper tip in world metres where known, used only by the truth annotator, never by a policy.
+    timestamps_T: float64 seconds from the first step.
+    """
+
+    episode_id: str
+    embodiment: str
+    task: str
+    instruction: str
+    success: bool
+    provenance: Provenance
+    images: Mapping[str, NDArray[np.uint8]]
+    depth_m: Mapping[str, NDArray[np.float32]]
+    geometry: Mapping[str, CameraGeometry]
+    proprio_TP: NDArray[np.float32]
+    actions_TA: NDArray[np.float32]
+    executed_TA: NDArray[np.float32]
+    timestamps_T: NDArray[np.float64]
+    tcp_T3: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.timestamps_T)
+
+    def observation(self, t: int) -> Observation:
+        """What a policy would have been shown at step `t`."""
+        return Observation(
+            images={name: frames[t] for name, frames in self.images.items()},
+            proprio_P=self.proprio_TP[t],
+            instruction=self.instruction,
+        )
+
+    def observations(self) -> Iterator[Observation]:
+        """Every step's observation, in order."""
+        return (self.observation(t) for t in range(len(self)))
+
+
+class StopReason(enum.StrEnum):
+    """Why a rollout ended. Every failed episode has one that is not SUCCESS."""
+
+    SUCCESS = "success"  # the task's own success flag was seen
+    MAX_STEPS = "max_steps"  # the horizon passed without it
+    REFUSED = "refused"  # the policy refused too many times in a row
+    GUARD_STOPPED = "guard_stopped"  # the guard would not let the chunk through
+    SERVICE_LOST = "service_lost"  # the policy service stopped answering
+    ENV_ERROR = "env_error"  # the simulator or driver failed; not counted as a trial
