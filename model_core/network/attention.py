@@ -1,0 +1,52 @@
+"""Scaled dot-product attention in two implementations that agree within rounding, and the activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, *, mask: Tensor | None, causal: bool, implementation: str) -> Tensor:
+    """Attention of H query heads over G key heads (H a multiple of G), as [B, H, L, D].
+
+    mask: bool, broadcastable to [B, 1, L, T], True where a key may be seen; None for no restriction.
+    causal: lower-triangular restriction, only with `mask` None and L == T.
+    """
+    if implementation == "sdpa":
+        grouped = q_BHLD.shape[1] != k_BHTD.shape[1]
+        return F.scaled_dot_product_attention(q_BHLD, k_BHTD, v_BHTD, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    return _attend_eager(q_BHLD, k_BHTD, v_BHTD, mask, causal)
+
+
+def _attend_eager(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    batch, heads, length, width = q_BHLD.shape
+    groups, total = k_BHTD.shape[1], k_BHTD.shape[2]
+    # The query heads that share a key head are folded into its rows: no copy of keys and values.
+    q_BGRD = (q_BHLD * (1.0 / math.sqrt(width))).reshape(batch, groups, heads // groups * length, width)
+    scores = torch.matmul(q_BGRD, k_BHTD.transpose(2, 3)).view(batch, groups, heads // groups, length, total)
+    if causal:
+        mask = torch.ones(length, total, dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        mask = mask[:, :, None] if mask.ndim == 4 else mask
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = torch.softmax(scores, dim=-1).view(batch, groups, heads // groups * length, total).to(v_BHTD.dtype)
+    return torch.matmul(weights, v_BHTD).view(batch, heads, length, width)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """OpenAI CLIP's activation: x * sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "quick_gelu": quick_gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+}
