@@ -7,9 +7,11 @@ knows MLflow or Kubernetes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from components.records import ModelVersion
 
 RUN_STATUSES = ("finished", "failed", "killed")
 
@@ -80,56 +82,31 @@ class Tracker(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
-    """Where a model version comes from: everything needed to make it again.
-
-    run_id: the tracker's (ours). eval_interval: 95 % interval of the overall success rate.
-    """
-
-    run_id: str
-    dataset_version: str
-    code_commit: str
-    recipe_digest: str = ""
-    annotators: Mapping[str, str] = field(default_factory=dict)
-    eval_interval: tuple[float, float] = (0.0, 1.0)
-    successes: int = 0
-    trials: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelVersion:
-    """One registered model: name and number, what it promises, what it is made of."""
-
-    name: str
-    number: int
-    contract_id: str
-    checkpoint_digest: str
-    checkpoint_uri: str
-    aliases: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """name/number, as episodes and answers carry it."""
-        return f"{self.name}/{self.number}"
-
-
 class ModelRegistry(Protocol):
     """Which versions of a model exist and which one is the champion."""
 
     def create_version(
-        self, name: str, *, checkpoint_uri: str, checkpoint_digest: str, contract_id: str, run_id: str, tags: Mapping[str, str]
+        self,
+        name: str,
+        *,
+        checkpoint_uri: str,
+        checkpoint_digest: str,
+        contract_id: str,
+        run_id: str,
+        lineage: Mapping[str, str],
     ) -> ModelVersion:
-        """Register a checkpoint; the same digest again gives the version it already has. Raises `TrackingError`."""
+        """Register a checkpoint as a candidate; the same digest again gives the version it already has. Raises `TrackingError`.
+
+        lineage: name -> digest, version or number as text; holds at least "dataset_version". run_id: ours.
+        """
         ...
 
     def champion(self, name: str) -> ModelVersion | None:
         """The version behind the alias `champion`, or None. Raises `TrackingError` when the registry does not answer."""
         ...
 
-    def promote(self, version: ModelVersion, *, expected: int | None) -> ModelVersion:
-        """Make `version` champion if the champion is still number `expected` (None: there is none).
+    def promote(self, candidate: ModelVersion, *, expected: int | None) -> ModelVersion:
+        """Make `candidate` champion if the champion is still number `expected` (None: there is none), or is `candidate` already.
 
         Raises `TrackingError` when someone else promoted in between.
         """

@@ -1,0 +1,118 @@
+"""The truth table of verdicts."""
+
+from dataclasses import replace
+
+import pytest
+
+from components.documents import from_document, to_document
+from components.gate import IMAGE_SWAP_CHANGE, NOT_ENOUGH, gate
+from components.intervals import wilson
+from components.recipe import GateConfig
+from components.records import EpisodeRow, EvalReport, Interval, TaskScore, Verdict
+
+BAR = GateConfig(floor=0.5, margin=0.3, min_trials=20, max_refusal_rate=0.05, min_image_swap_change=0.2)
+
+
+def score(successes, trials):
+    low, high = wilson(successes, trials)
+    return TaskScore(successes=successes, trials=trials, interval=Interval(low=low, high=high))
+
+
+def report(refusals=0, swap=0.8, protocol=None, **tasks):
+    per_task = {task: score(*counts) for task, counts in tasks.items()}
+    s, n = sum(t.successes for t in per_task.values()), sum(t.trials for t in per_task.values())
+    row = EpisodeRow(task="press", seed=1, success=True, stop_reason="success", steps=40, decisions=100, refusals=refusals)
+    return EvalReport(
+        checkpoint_digest="c" * 64,
+        contract_id="0" * 16,
+        successes=s,
+        trials=n,
+        interval=score(s, n).interval,
+        per_task=per_task,
+        episodes=(row,),
+        protocol=protocol or {},
+        blindness={} if swap is None else {IMAGE_SWAP_CHANGE: swap},
+    )
+
+
+def failed(verdict):
+    return {check.name for check in verdict.checks if not check.passed}
+
+
+CASES = [
+    # (candidate, champion, names of the criteria that do not hold)
+    (report(press=(20, 20), close=(18, 20)), None, set()),
+    (report(press=(20, 20), close=(9, 20)), None, {"floor/close"}),
+    (report(press=(12, 20)), None, {"floor/press"}),
+    (report(press=(10, 10)), None, {"trials/press"}),
+    (report(press=(0, 0)), None, {"trials/press", "floor/press"}),
+    (report(), None, {"trials"}),
+    (report(press=(20, 20), refusals=5), None, set()),
+    (report(press=(20, 20), refusals=6), None, {"refusals"}),
+    (report(press=(20, 20), swap=0.19), None, {"image"}),
+    (report(press=(20, 20), swap=None), None, {"image"}),
+    (report(press=(18, 20), close=(17, 20)), report(press=(18, 20), close=(19, 20)), {"non-inferior/close"}),
+    (report(press=(18, 20), close=(18, 20)), report(press=(18, 20), close=(18, 20)), set()),
+    (report(press=(16, 20)), report(press=(20, 20)), {"non-inferior/press"}),
+    (report(press=(20, 20)), report(press=(20, 20), close=(5, 20)), {"non-inferior/close"}),
+    (report(press=(20, 20), new=(19, 20)), report(press=(20, 20)), set()),
+    (report(press=(72, 100)), report(press=(95, 100)), {"non-inferior/press"}),
+    (report(press=(60, 100)), report(press=(95, 100)), {"non-inferior/press"}),
+    (
+        report(press=(20, 20), protocol={"horizon_sim_steps": 500}),
+        report(press=(20, 20), protocol={"horizon_sim_steps": 300}),
+        {"protocol"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("candidate", "champion", "names"), CASES)
+def test_truth_table(candidate, champion, names):
+    verdict = gate(BAR, candidate, champion)
+    assert failed(verdict) == names
+    assert verdict.promote == (not names)
+
+
+def test_every_criterion_has_a_sentence_and_the_failures_come_first():
+    verdict = gate(BAR, report(press=(9, 20), refusals=50), report(press=(20, 20)))
+    assert len(verdict.reasons) == len(verdict.checks) == 6
+    assert len({*verdict.reasons}) == len(verdict.reasons)
+    assert "9 of 20" in " ".join(verdict.reasons[:3])
+    assert all(check.got is not None for check in verdict.checks if check.name != "protocol")
+
+
+def test_too_few_trials_are_called_so_and_not_a_failure():
+    floor = next(c for c in gate(BAR, report(press=(12, 20)), None).checks if c.name == "floor/press")
+    assert floor.reason.startswith(NOT_ENOUGH)
+    below = next(c for c in gate(BAR, report(press=(9, 20)), None).checks if c.name == "floor/press")
+    assert "below the floor" in below.reason
+    assert not below.reason.startswith(NOT_ENOUGH)
+
+
+def test_undecided_comparison_says_how_many_trials_would_decide():
+    check = next(c for c in gate(BAR, report(press=(17, 20)), report(press=(19, 20))).checks if c.name.startswith("non-inferior"))
+    assert not check.passed
+    assert check.reason.startswith(NOT_ENOUGH)
+    assert "trials each would decide" in check.reason
+
+
+def test_clearly_worse_is_said_so():
+    check = next(c for c in gate(BAR, report(press=(60, 100)), report(press=(95, 100))).checks if c.name.startswith("non-inferior"))
+    assert "worse than the champion" in check.reason
+
+
+def test_overall_margin_is_tighter_than_that_of_a_task():
+    weak = replace(BAR, margin=0.3)
+    verdict = gate(weak, report(a=(85, 100), b=(85, 100), c=(85, 100)), report(a=(96, 100), b=(96, 100), c=(96, 100)))
+    assert failed(verdict) == set()
+    verdict = gate(weak, report(a=(80, 100), b=(80, 100), c=(80, 100)), report(a=(96, 100), b=(96, 100), c=(96, 100)))
+    assert failed(verdict) == {"non-inferior/all tasks"}
+
+
+def test_measured_blindness_can_be_given_beside_the_report():
+    assert gate(BAR, report(press=(20, 20), swap=None), None, {IMAGE_SWAP_CHANGE: 0.5}).promote
+
+
+def test_verdict_survives_json():
+    verdict = gate(BAR, report(press=(9, 20)), report(press=(20, 20)))
+    assert from_document(Verdict, to_document(verdict)) == verdict
