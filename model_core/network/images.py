@@ -1,0 +1,340 @@
+"""Frames -> normalised patches, pooling indices and grids: the published image processor, and its sound form.
+
+Shape letters: H W pixels, C crops of a sample, P patches of a crop, D numbers of a patch (588), N pooled tokens,
+G grids (per image: low resolution, then high resolution where there is one).
+
+Two things differ between the default and `published=True`:
+
+* Several views. The published code moves the patch indices of a later view up by the patches before it, its
+  padding marker -1 included, which then points into a *valid* patch of the view before. Here -1 stays -1.
+* Large frames. All robot training kept frames inside one base crop; the published code sends a larger one (480x640)
+  into a tiled layout that no robot model was trained on. Here such a frame is first shrunk, aspect kept, to
+  `robot_max_side` as the published fine-tuning script does (Lanczos, never enlarged).
+
+The default also encodes a crop once when the high-resolution crop is the same picture as the low-resolution one:
+the indices of both point at it. Tokens, order and features stay; the tower's work is halved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_core.network.config import MolmoActConfig
+from model_core.spec.errors import CheckpointError, SpecError, require
+
+CROP_MODES = ("resize", "overlap-and-resize-c2")
+RESIZE_MODES = ("siglip", "default", "metaclip")
+NORMALIZE_MODES = ("siglip", "openai")
+_CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+_CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageInputs:
+    """One sample's images as the network takes them.
+
+    images_CPD: float32. pooled_patches_idx_N4: int64, -1 where a slot is empty. image_masks_CP: float32, share of a patch
+    that is picture and not letterbox. image_grids: per image its (rows, columns) of tokens, low resolution first.
+    """
+
+    images_CPD: NDArray[np.float32]
+    pooled_patches_idx_N4: NDArray[np.int64]
+    image_masks_CP: NDArray[np.float32]
+    image_grids: tuple[tuple[tuple[int, int], ...], ...]
+
+    @property
+    def image_grids_G2(self) -> NDArray[np.int64]:
+        """All grids of the sample in order, as the published processor returns them."""
+        return np.array([grid for grids in self.image_grids for grid in grids], np.int64)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As keyword arguments of `MolmoAct.forward`, a batch of one."""
+        return collate_images([self])
+
+
+def collate_images(samples: Sequence[ImageInputs]) -> dict[str, Tensor]:
+    """Stack samples as keyword arguments of `MolmoAct.forward`; short ones are padded with empty crops and -1 indices."""
+    require(len(samples) > 0, "cannot collate zero samples")
+    crops = max(len(s.images_CPD) for s in samples)
+    tokens = max(len(s.pooled_patches_idx_N4) for s in samples)
+
+    def padded(array: NDArray[Any], length: int, fill: int) -> NDArray[Any]:
+        widths = [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1)
+        return np.pad(array, widths, constant_values=fill)
+
+    return {
+        "images_BCPD": torch.from_numpy(np.stack([padded(s.images_CPD, crops, -1) for s in samples])),
+        "pooled_patches_idx_BN4": torch.from_numpy(np.stack([padded(s.pooled_patches_idx_N4, tokens, -1) for s in samples])),
+        "image_masks_BCP": torch.from_numpy(np.stack([padded(s.image_masks_CP, crops, 0) for s in samples])),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageProcessor:
+    """The published `preprocessor_config.json` as data; call it with the frames of one sample.
+
+    published: reproduce the published processor exactly, its defects included (see the module).
+    share_equal_crops: encode an identical low/high crop once. Off in published mode.
+    """
+
+    crop_mode: str = "overlap-and-resize-c2"
+    resize_mode: str = "siglip"
+    normalize_mode: str = "siglip"
+    max_crops: int = 8
+    max_multi_image_crops: int = 4
+    overlap_margins: tuple[int, int] = (4, 4)
+    base_image_input_size: tuple[int, int] = (378, 378)
+    pad_value: float = 0.0
+    image_patch_size: int = 14
+    image_pooling_h: int = 2
+    image_pooling_w: int = 2
+    robot_max_side: int = 336
+    published: bool = False
+    share_equal_crops: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.crop_mode in CROP_MODES, f"crop_mode must be one of {CROP_MODES}", got=self.crop_mode)
+        require(self.resize_mode in RESIZE_MODES, f"resize_mode must be one of {RESIZE_MODES}", got=self.resize_mode)
+        require(self.normalize_mode in NORMALIZE_MODES, f"normalize_mode must be one of {NORMALIZE_MODES}", got=self.normalize_mode)
+        height, width = self.base_image_input_size
+        require(height % self.image_patch_size == 0 == width % self.image_patch_size, "the crop must be whole patches", got=(height, width))
+        if self.crop_mode != "resize":
+            require(height == width, "overlapping crops must be square", got=(height, width))
+            require(self.window > 0, "overlap_margins leave no window of a crop", got=self.overlap_margins)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in one crop."""
+        return self.base_image_input_size[0] // self.image_patch_size, self.base_image_input_size[1] // self.image_patch_size
+
+    @property
+    def window(self) -> int:
+        """Pixels of a crop that are its own: what the overlap margins leave."""
+        return (self.grid[0] - sum(self.overlap_margins)) * self.image_patch_size
+
+    @classmethod
+    def from_json(cls, source: Mapping[str, Any] | str | Path, **changes: Any) -> ImageProcessor:
+        """Read `preprocessor_config.json` (parsed, its text, the file, or its folder); unknown keys are ignored."""
+        if isinstance(source, Path):
+            path = source / "preprocessor_config.json" if source.is_dir() else source
+            if not path.is_file():
+                raise CheckpointError(f"no image processor config at {path}; expected the published preprocessor_config.json")
+            source = path.read_text(encoding="utf-8")
+        try:
+            data = json.loads(source) if isinstance(source, str) else source
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"the image processor config is not JSON: {error}") from error
+        # Nothing of the published file may switch our own two fields.
+        known = {entry.name for entry in fields(cls)} - {"published", "share_equal_crops"}
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
+        size = values.get("base_image_input_size")
+        if isinstance(size, int):
+            values["base_image_input_size"] = (size, size)
+        return cls(**{**values, **changes})
+
+    @classmethod
+    def for_network(cls, config: MolmoActConfig, **changes: Any) -> ImageProcessor:
+        """The processor that belongs to a network: CLIP towers letterbox and use CLIP's mean, SigLIP ones do not."""
+        clip = config.vit.use_cls_token
+        values: dict[str, Any] = {
+            "base_image_input_size": config.vit.image_default_input_size,
+            "image_patch_size": config.vit.image_patch_size,
+            "resize_mode": "default" if clip else "siglip",
+            "normalize_mode": "openai" if clip else "siglip",
+        }
+        return cls(**{**values, **changes})
+
+    def to_json(self) -> dict[str, Any]:
+        """The published keys of `preprocessor_config.json`."""
+        skip = {"published", "share_equal_crops", "robot_max_side"}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in skip}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    def as_published(self) -> ImageProcessor:
+        """The same settings with the published behaviour, defects included."""
+        return replace(self, published=True, share_equal_crops=False)
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> ImageInputs:
+        """Prepare the views of one sample, each (H, W, 3) uint8 RGB. Raises SpecError for anything else."""
+        require(len(images) > 0, "a sample needs at least one image")
+        crops_allowed = self.max_multi_image_crops if len(images) > 1 else self.max_crops
+        parts = [self._one(_checked(image), crops_allowed) for image in images]
+        indices, before = [], 0
+        for part in parts:
+            idx = part.pooled_patches_idx_N4
+            # As published, every entry moves, -1 included.
+            indices.append(idx + before if self.published else np.where(idx >= 0, idx + before, -1))
+            before += part.image_masks_CP.size
+        return ImageInputs(
+            images_CPD=np.concatenate([part.images_CPD for part in parts]),
+            pooled_patches_idx_N4=np.concatenate(indices),
+            image_masks_CP=np.concatenate([part.image_masks_CP for part in parts]),
+            image_grids=tuple(grid for part in parts for grid in part.image_grids),
+        )
+
+    def _one(self, image: NDArray[np.uint8], crops_allowed: int) -> ImageInputs:
+        low, low_mask = self._resized(image, self.base_image_input_size)
+        low_idx = np.arange(self.grid[0] * self.grid[1]).reshape(self.grid)
+        low_windows = self._windows(low_idx)
+        if self.crop_mode == "resize":
+            return self._inputs(low[None], low_mask[None], [low_windows])
+        if not self.published:
+            image = self._within_training(image)
+        tiling = self._tiling(image.shape[0], image.shape[1], crops_allowed)
+        if self.share_equal_crops and not self.published and tiling == (1, 1):
+            # One tile has the base crop's size, so both resolutions are the same picture: both grids read crop 0.
+            low, low_mask = self._resized(image, self.base_image_input_size)
+            return self._inputs(low[None], low_mask[None], [low_windows, low_windows])
+        if not self.published:
+            low, low_mask = self._resized(image, self.base_image_input_size)
+        high, high_mask, high_idx = self._tiles(image, tiling)
+        high_windows = self._windows(np.where(high_idx >= 0, high_idx + low_idx.size, -1))
+        return self._inputs(np.concatenate([low[None], high]), np.concatenate([low_mask[None], high_mask]), [low_windows, high_windows])
+
+    def _inputs(self, crops_CHW3: NDArray[np.float32], masks_CHW: NDArray[np.bool_], windows: list[NDArray[np.int64]]) -> ImageInputs:
+        (rows, cols), size = self.grid, self.image_patch_size
+        patches = crops_CHW3.reshape(-1, rows, size, cols, size, 3).transpose(0, 1, 3, 2, 4, 5)
+        masks = masks_CHW.reshape(-1, rows, size, cols, size).transpose(0, 1, 3, 2, 4)
+        return ImageInputs(
+            images_CPD=np.ascontiguousarray(patches).reshape(len(crops_CHW3), rows * cols, -1),
+            pooled_patches_idx_N4=np.concatenate([window.reshape(-1, window.shape[-1]) for window in windows]).astype(np.int64),
+            image_masks_CP=masks.reshape(len(masks_CHW), rows * cols, -1).mean(-1).astype(np.float32),
+            image_grids=(tuple((window.shape[0], window.shape[1]) for window in windows),),
+        )
+
+    def _within_training(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Shrink a frame that would leave the one-crop layout, as the published fine-tuning script does."""
+        height, width = image.shape[:2]
+        limit = min(self.base_image_input_size)
+        if max(height, width) <= limit:
+            return image
+        from PIL import Image
+
+        scale = min(self.robot_max_side, limit) / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+    def _tiling(self, height: int, width: int, crops_allowed: int) -> tuple[int, int]:
+        """Rows and columns of tiles: the least enlargement, or the least shrinking where all would shrink."""
+        margin = sum(self.overlap_margins) * self.image_patch_size
+        numbers = range(1, crops_allowed + 1)
+        tilings = sorted(((i, j) for i in numbers for j in numbers if i * j <= crops_allowed), key=lambda t: (t[0] * t[1], t[0]))
+        candidates = np.array(tilings, np.int32)
+        original = np.array([height - margin, width - margin], np.float32)
+        with np.errstate(divide="ignore"):  # a frame can be exactly as large as the margins
+            scales = ((candidates * self.window).astype(np.float32) / original).min(-1)
+        best = np.argmax(scales) if bool(np.all(scales < 1)) else np.argmin(np.where(scales < 1.0, 10e9, scales))
+        return int(candidates[best][0]), int(candidates[best][1])
+
+    def _tiles(self, image: NDArray[np.uint8], tiling: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+        """Crops at stride `window`; the indices keep one owner per source patch, in raster order over the frame."""
+        left, right = self.overlap_margins
+        margin = (left + right) * self.image_patch_size
+        source, mask = self._resized(image, (tiling[0] * self.window + margin, tiling[1] * self.window + margin))
+        (rows, cols), size = self.grid, self.base_image_input_size[0]
+        crops, masks = [], []
+        owners = np.zeros((tiling[0], tiling[1], rows, cols), np.int64)
+        for i, j in np.ndindex(*tiling):
+            y, x = i * self.window, j * self.window
+            crops.append(source[y : y + size, x : x + size])
+            masks.append(mask[y : y + size, x : x + size])
+            index = np.arange(rows * cols).reshape(rows, cols) + (len(crops) - 1) * rows * cols
+            index[: left if i else 0] = -1
+            index[:, : left if j else 0] = -1
+            index[rows - (right if i < tiling[0] - 1 else 0) :] = -1
+            index[:, cols - (right if j < tiling[1] - 1 else 0) :] = -1
+            owners[i, j] = index
+        raster = owners.transpose(0, 2, 1, 3).reshape(-1)
+        patch = self.image_patch_size
+        return np.stack(crops), np.stack(masks), raster[raster >= 0].reshape(source.shape[0] // patch, source.shape[1] // patch)
+
+    def _windows(self, idx_HW: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[h, w, slots] pooling windows; an odd grid is padded with -1, floor before and ceil behind."""
+        pool_h, pool_w = self.image_pooling_h, self.image_pooling_w
+        pad_h, pad_w = -idx_HW.shape[0] % pool_h, -idx_HW.shape[1] % pool_w
+        idx = np.pad(idx_HW, [(pad_h // 2, (pad_h + 1) // 2), (pad_w // 2, (pad_w + 1) // 2)], constant_values=-1)
+        idx = idx.reshape(idx.shape[0] // pool_h, pool_h, idx.shape[1] // pool_w, pool_w).transpose(0, 2, 1, 3)
+        return idx.reshape(idx.shape[0], idx.shape[1], pool_h * pool_w)
+
+    def _resized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The whole frame at `size`, 0..1 and then normalised, with a mask of what is picture."""
+        if self.resize_mode == "default":
+            pixels, mask = _letterbox(image, size, self.pad_value)
+        else:
+            pixels, mask = _stretch(image, size, bicubic=self.resize_mode == "metaclip"), np.ones(size, np.bool_)
+        if self.normalize_mode == "openai":
+            return (pixels - _CLIP_MEAN) / _CLIP_STD, mask
+        return pixels * np.float32(2.0) - np.float32(1.0), mask
+
+
+def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
+        raise SpecError(f"an image must be (H, W, 3) uint8 RGB, got {array.shape} {array.dtype}")
+    return array
+
+
+def _stretch(image: NDArray[np.uint8], size: tuple[int, int], *, bicubic: bool) -> NDArray[np.float32]:
+    """Aspect-ignoring resize of a uint8 picture, rounded back to whole values, as 0..1.
+
+    SigLIP: bilinear without antialias. "metaclip": bicubic with antialias.
+    """
+    out = _antialiased(image, size, "bicubic") if bicubic else _bilinear(image, size)
+    return np.rint(np.clip(out, 0, 255)).astype(np.float32) / np.float32(255.0)
+
+
+def _antialiased(image: NDArray[np.generic], size: tuple[int, int], mode: str) -> NDArray[np.float32]:
+    raster = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    out = F.interpolate(raster, size=size, mode=mode, align_corners=False, antialias=True)
+    return out[0].permute(1, 2, 0).numpy()
+
+
+def _bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bilinear without antialias, in the order of operations of torch's single-threaded kernel.
+
+    `F.interpolate` itself picks another order on more threads or another CPU, and the difference of 1e-5 decides
+    which way a value of x.5 is rounded. Spelt out here, the pixels are the same everywhere.
+    """
+    y0, y1, top, bottom = _taps(image.shape[0], size[0])
+    x0, x1, left, right = _taps(image.shape[1], size[1])
+    rows0, rows1 = image[y0].astype(np.float64), image[y1].astype(np.float64)
+
+    def weight(vertical: NDArray[np.float32], horizontal: NDArray[np.float32]) -> NDArray[np.float64]:
+        return (vertical[:, None, None] * horizontal[None, :, None]).astype(np.float64)
+
+    total = (weight(top, right) * rows0[:, x1]).astype(np.float32)
+    for value, share in ((rows0[:, x0], weight(top, left)), (rows1[:, x0], weight(bottom, left)), (rows1[:, x1], weight(bottom, right))):
+        total = (share * value + total).astype(np.float32)  # a fused multiply-add: exact product, one rounding
+    return total
+
+
+def _taps(length: int, out: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Per output place: the two source places and their float32 weights (half-pixel centres)."""
+    scale = float(np.float32(length) / np.float32(out))
+    centre = np.maximum((scale * (np.arange(out) + 0.5) - 0.5).astype(np.float32), np.float32(0.0))
+    first = np.minimum(centre.astype(np.int64), length - 1)
+    second_share = np.minimum(centre - first.astype(np.float32), np.float32(1.0))
+    return first, np.minimum(first + 1, length - 1), np.float32(1.0) - second_share, second_share
+
+
+def _letterbox(image: NDArray[np.uint8], size: tuple[int, int], pad_value: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Aspect-keeping bilinear resize with antialias on 0..1 floats, centred on a frame of `pad_value`."""
+    height, width = image.shape[:2]
+    # In float32, as the training code did: it rarely, but sometimes, decides a rounding.
+    scale = min(np.float32(size[1]) / np.float32(width), np.float32(size[0]) / np.float32(height))
+    scaled = (max(1, int(np.float32(height) * scale)), max(1, int(np.float32(width) * scale)))
+    pixels = np.clip(_antialiased(image.astype(np.float32) / np.float32(255.0), scaled, "bilinear"), 0.0, 1.0)
+    top, left = (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2
+    padding = [(top, size[0] - scaled[0] - top), (left, size[1] - scaled[1] - left)]
+    mask = np.pad(np.ones(scaled, np.bool_), padding)
+    return np.pad(pixels, [*padding, (0, 0)], constant_values=pad_value).astype(np.float32), mask
