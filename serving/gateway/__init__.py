@@ -1,0 +1,1 @@
+"""The policy service: sessions, deadlines and refusals around one packaged model."""

@@ -1,0 +1,1 @@
+"""The robot's side, without torch: ask, execute, hold on doubt, record."""
