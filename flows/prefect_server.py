@@ -1,0 +1,79 @@
+"""A Prefect server on loopback with its database under home: for the time of one run, or with its pages for `up`.
+
+One database has one server: whoever comes second uses the first one's, found through a small file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+from components.store import write_text_atomically
+from flows.child import Child, answers, free_port
+from flows.settings import Settings, point_prefect_at
+from model_core.spec.errors import JobError
+
+
+def start_prefect_server(settings: Settings, *, pages: bool = False, port: int = 0) -> Child:
+    """Start a server; not ready yet when this returns (`Child.wait_ready`). pages: serve the UI and run schedules too."""
+    port = free_port(port)
+    url = f"http://127.0.0.1:{port}/api"
+    child = Child(
+        "Prefect server",
+        [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        + ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"],
+        log=settings.prefect_home / "server.log",
+        ready_url=f"{url}/health",
+        env={
+            "PREFECT_API_URL": "",
+            "PREFECT_UI_ENABLED": "1" if pages else "0",
+            "PREFECT_UI_API_URL": url,
+            "PREFECT_SERVER_UI_API_URL": url,
+            "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+            **({} if pages else {"PREFECT__SERVER_EPHEMERAL": "1"}),
+        },
+    )
+    write_text_atomically(settings.prefect_home / "server.json", json.dumps({"api_url": url, "pid": child.process.pid}))
+    return child
+
+
+def running_server(settings: Settings) -> str:
+    """The API address of a server that already serves this home (or the one that was configured), or ''."""
+    if settings.prefect_api_url:
+        return settings.prefect_api_url
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        url = json.loads((settings.prefect_home / "server.json").read_text())["api_url"]
+        if answers(f"{url}/health"):
+            return url
+    return ""
+
+
+@contextlib.contextmanager
+def prefect_api(settings: Settings) -> Iterator[str]:
+    """A Prefect API for this process: the running one, or one that lives as long as the block. Call before importing prefect.
+
+    A fresh server is given to the block while it still starts; `wait_for_api` tells when it answers.
+    """
+    url, child = running_server(settings), None
+    if not url:
+        child = start_prefect_server(settings)
+        url = child.ready_url.removesuffix("/health")
+    elif settings.prefect_api_url and not answers(f"{url}/health"):
+        raise JobError(f"no Prefect server answers at {url} (ACTWRIGHT_PREFECT_API_URL); start it, or unset the variable")
+    point_prefect_at(url)
+    try:
+        if child is not None:
+            child.wait_ready()
+        yield url
+    finally:
+        if child is not None:
+            _let_logs_out()
+            child.stop(grace_s=4.0)
+
+
+def _let_logs_out() -> None:
+    """Prefect sends events and logs from threads; give what is queued a moment before its server goes."""
+    time.sleep(0.1)
