@@ -1,0 +1,25 @@
+"""A robot's computer has no torch: importing everything that a workcell needs must not wake it."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import serving.workcell
+
+HEAVY = ("torch", "transformers", "bentoml", "mlflow", "prefect", "starlette", "pandas", "safetensors")
+MODULES = sorted(f"serving.workcell.{m.name}" for m in pkgutil.iter_modules(serving.workcell.__path__))
+
+
+def test_the_list_of_modules_is_not_empty() -> None:
+    assert {"serving.workcell.agent", "serving.workcell.client", "serving.workcell.recorder", "serving.workcell.__main__"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("entry", [*MODULES, "model_core.spec.wire", "serving.lifeline"])
+def test_importing_the_robot_side_wakes_nothing_heavy(entry: str) -> None:
+    code = f"import sys, {entry}; print(*sorted({{m.partition('.')[0] for m in sys.modules}} & {set(HEAVY)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == []

@@ -1,0 +1,376 @@
+"""A workcell never moves on a guess: it holds on silence, lateness, refusal and nonsense, and says why it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from socket import SHUT_RDWR
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection
+from websockets.sync.server import serve as serve_socket
+
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import ContractError, NotReady, SpecError
+from model_core.spec.types import Observation, StopReason
+from model_core.spec.wire import Chunk, Hello, Message, Observe, Ready, RefusalCode, Reject, decode_episode, decode_message, encode_message
+from serving.workcell.agent import Cell, CellSettings, EpisodeResult
+from serving.workcell.client import PolicyClient
+from serving.workcell.recorder import Recorder
+from serving.workcell.report import percentile
+from serving.workcell.robot import hold_action, load_robot
+from tests.fakes import EchoPolicy, make_contract, make_embodiment, make_observation
+from tests.loopback import echo_gateway, serve, wait_until
+
+HOLD = [0.0, 0.0, 0.0]
+
+
+@dataclass(frozen=True)
+class Step:
+    success: bool
+    done: bool
+
+
+@dataclass
+class FakeRobot:
+    """Counts steps, keeps what was executed; "succeeds" when `goal` actions with a first number above 0.1 were seen."""
+
+    embodiment: EmbodimentSpec = field(default_factory=make_embodiment)
+    goal: int = 12
+    horizon: int = 40
+    task: str = "button"
+    instruction: str = "push the button"
+    executed: list[NDArray[np.float32]] = field(default_factory=list)
+    resets: list[int] = field(default_factory=list)
+    broken_at: int = -1
+
+    def reset(self, seed: int) -> None:
+        self.resets.append(seed)
+        self.executed.clear()
+
+    def observe(self) -> Observation:
+        return make_observation(self.embodiment, value=100)
+
+    def act(self, action_A: NDArray[np.float32]) -> Step:
+        spec = self.embodiment.action
+        assert np.isfinite(action_A).all()
+        assert (action_A >= spec.low).all()
+        assert (action_A <= spec.high).all()
+        if len(self.executed) == self.broken_at:
+            raise RuntimeError("the driver does not answer")
+        self.executed.append(action_A)
+        success = sum(a[0] > 0.1 for a in self.executed) >= self.goal
+        return Step(success=bool(success), done=bool(success) or len(self.executed) >= self.horizon)
+
+    def close(self) -> None:
+        pass
+
+
+Script = Callable[[Observe, ServerConnection], object]
+
+
+@contextlib.contextmanager
+def scripted(script: Script, **ready: object) -> Iterator[str]:
+    """A stub service: shakes hands, then `script` answers each OBSERVE as it likes."""
+
+    open_sockets: list[ServerConnection] = []
+
+    def talk(socket: ServerConnection) -> None:
+        open_sockets.append(socket)
+        with contextlib.suppress(ConnectionClosed):
+            hello = read(socket.recv())
+            assert isinstance(hello, Hello)
+            session = Ready(session_id=f"s{hello.epoch}", epoch=hello.epoch, model_version="stub/1", contract=make_contract())
+            socket.send(encode_message(replace(session, **ready)))
+            for data in socket:
+                message = read(data)
+                if isinstance(message, Observe):
+                    script(message, socket)
+
+    with serve_socket(talk, "127.0.0.1", 0, compression=None) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/v1/session"
+        server.shutdown()
+        for socket in open_sockets:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(SHUT_RDWR)
+
+
+def read(data: str | bytes) -> Message:
+    assert isinstance(data, bytes)
+    return decode_message(data)
+
+
+def chunk_for(observe: Observe, *, value: float = 0.5, **changes: object) -> bytes:
+    contract = make_contract()
+    actions_KA = np.zeros((8, 4), np.float32)
+    actions_KA[:, 0] = value
+    chunk = Chunk(
+        session_id=observe.session_id,
+        epoch=observe.epoch,
+        seq=observe.seq,
+        chunk_id=f"c{observe.seq}",
+        contract_id=contract.contract_id,
+        model_version="stub/1",
+        actions_KA=actions_KA,
+        control_hz=20.0,
+        expires_ms=400.0,
+    )
+    return encode_message(replace(chunk, **changes))
+
+
+def good(observe: Observe, socket: ServerConnection) -> None:
+    socket.send(chunk_for(observe))
+
+
+def refuse(observe: Observe, socket: ServerConnection) -> None:
+    reject = Reject(session_id=observe.session_id, epoch=observe.epoch, seq=observe.seq, code=RefusalCode.PARSE, reason="no trace")
+    socket.send(encode_message(reject))
+
+
+def silence(observe: Observe, socket: ServerConnection) -> None:
+    pass
+
+
+def run(
+    url: str, robot: FakeRobot, *, deadline_s: float = 0.1, recorder: Recorder | None = None, **settings: object
+) -> tuple[EpisodeResult, PolicyClient]:
+    client = PolicyClient(url, cell="cell-a", embodiment=robot.embodiment, deadline_s=deadline_s, connect_timeout_s=1.0)
+    client.connect()
+    cell = Cell(robot, client, CellSettings(cell="cell-a", deadline_s=deadline_s, **settings), recorder)  # type: ignore[arg-type]
+    try:
+        return cell.run_episode(5), client
+    finally:
+        cell.close()
+
+
+def test_acts_on_chunks_of_the_real_gateway_and_records(tmp_path: Path) -> None:
+    gateway = echo_gateway(EchoPolicy())
+    robot = FakeRobot()
+    with serve(gateway) as address:
+        wait_until(lambda: gateway.is_ready)
+        result, client = run(f"ws://{address}/v1/session", robot, deadline_s=2.0, recorder=Recorder(tmp_path, robot, "cell-a"))
+    assert (result.success, result.stop_reason, result.steps) == (True, StopReason.SUCCESS, 12)
+    assert (result.decisions, result.refusals, result.holds) == (3, 0, 0)  # 12 steps, 4 of each chunk
+    assert len(client.tally.latency_ms) == 3
+    (path,) = tmp_path.iterdir()
+    episode = decode_episode(path.read_bytes())
+    assert episode.episode_id == path.name.removesuffix(".episode") == "button-5-cell-a-echo-1"
+    assert (episode.success, episode.provenance.producer, episode.provenance.seed) == (True, "policy:echo/1", 5)
+    assert episode.executed_TA.tolist() == [a.tolist() for a in robot.executed]
+    assert episode.images["front"].shape == (12, 16, 16, 3)
+    assert episode.timestamps_T[-1] == pytest.approx(11 / 20)
+
+
+def test_holds_on_refusal_and_stops_with_the_reason() -> None:
+    robot = FakeRobot()
+    with scripted(refuse) as url:
+        result, client = run(url, robot)
+    assert (result.stop_reason, result.refusals, result.holds) == (StopReason.REFUSED, 5, 4)
+    assert "no trace" in result.detail
+    assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 4
+    assert client.tally.refusals == {"PARSE": 5}
+
+
+def test_holds_on_silence_within_the_deadline_and_stops_as_lost() -> None:
+    robot = FakeRobot()
+    with scripted(silence) as url:
+        began = time.monotonic()
+        result, _ = run(url, robot)
+    assert time.monotonic() - began < 3.0
+    assert result.stop_reason is StopReason.SERVICE_LOST
+    assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 4
+
+
+def test_one_refusal_runs_on_with_the_old_chunk() -> None:
+    robot = FakeRobot(goal=16)
+    with scripted(lambda o, s: refuse(o, s) if o.seq == 2 else good(o, s)) as url:
+        result, _ = run(url, robot)
+    assert (result.stop_reason, result.refusals, result.holds, result.steps) == (StopReason.SUCCESS, 1, 0, 16)
+
+
+def test_late_answers_are_dropped_and_never_paired_with_a_newer_question() -> None:
+    late: list[bytes] = []
+
+    def script(observe: Observe, socket: ServerConnection) -> None:
+        if observe.seq == 1:
+            late.append(chunk_for(observe, value=-1.0))
+        else:
+            for answer in late:
+                socket.send(answer)
+            socket.send(chunk_for(observe))
+
+    robot = FakeRobot()
+    with scripted(script) as url:
+        result, client = run(url, robot)
+    assert result.success
+    assert min(a[0] for a in robot.executed) == 0.0  # the first step was a hold; -1.0 was never executed
+    assert result.holds == 1
+    assert client.tally.late_dropped >= 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"actions_KA": np.full((8, 4), np.nan, np.float32)},
+        {"actions_KA": np.full((8, 4), 1.5, np.float32)},
+        {"actions_KA": np.zeros((3, 4), np.float32)},
+        {"actions_KA": np.zeros((0, 4), np.float32)},
+        {"actions_KA": np.zeros((8, 7), np.float32)},
+    ],
+    ids=["nan", "outside limits", "short", "empty", "other width"],
+)
+def test_guard_of_the_cell_stops_a_service_that_lies(changes: dict[str, object]) -> None:
+    robot = FakeRobot()
+    with scripted(lambda o, s: s.send(chunk_for(o, **changes))) as url:
+        result, _ = run(url, robot)
+    assert result.stop_reason is StopReason.GUARD_STOPPED
+    assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"model_version": "stub/2"}, StopReason.REFUSED), ({"contract_id": "0" * 16}, StopReason.REFUSED)]
+)
+def test_no_chunk_of_another_model_inside_an_episode(changes: dict[str, object], reason: StopReason) -> None:
+    robot = FakeRobot()
+    with scripted(lambda o, s: s.send(chunk_for(o, **changes))) as url:
+        result, client = run(url, robot)
+    assert result.stop_reason is StopReason.REFUSED
+    assert client.tally.refusals == {"STALE_EPOCH": 5}
+    assert all(a.tolist()[:3] == HOLD for a in robot.executed)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"\x01\xc1", b"\x09\x80", b"\x01" + b"\x91" * 5000, "text"], ids=["empty", "garbage", "version", "deep", "text"]
+)
+def test_garbage_from_the_service_is_a_refusal_and_a_new_session(answer: bytes | str) -> None:
+    robot = FakeRobot()
+    with scripted(lambda o, s: s.send(answer if o.epoch == 1 else chunk_for(o))) as url:
+        result, client = run(url, robot)
+    assert result.success
+    assert (result.refusals, result.holds, client.tally.connections) == (1, 1, 2)
+    assert client.tally.refusals == {"DECODE": 1}
+
+
+def test_a_cut_connection_is_reopened_with_the_next_epoch() -> None:
+    epochs: list[int] = []
+
+    def script(observe: Observe, socket: ServerConnection) -> None:
+        epochs.append(observe.epoch)
+        if observe.epoch == 1:
+            socket.socket.shutdown(SHUT_RDWR)
+        else:
+            good(observe, socket)
+
+    robot = FakeRobot()
+    with scripted(script) as url:
+        result, client = run(url, robot, deadline_s=1.0)
+    assert result.success
+    assert (epochs[:2], client.tally.connections, result.holds) == ([1, 2], 2, 1)
+
+
+def test_a_service_that_is_gone_ends_the_episode() -> None:
+    robot = FakeRobot()
+    with scripted(good) as url:
+        client = PolicyClient(url, cell="c", embodiment=robot.embodiment, deadline_s=0.2, connect_timeout_s=0.3)
+        client.connect()
+    cell = Cell(robot, client, CellSettings(cell="c", deadline_s=0.2))
+    result = cell.run_episode(1)
+    cell.close()
+    assert result.stop_reason is StopReason.SERVICE_LOST
+    assert all(a.tolist()[:3] == HOLD for a in robot.executed)
+
+
+@pytest.mark.parametrize("field_name", ["control_hz", "gripper_open", "name"])
+def test_handshake_mismatch_moves_nothing_even_if_the_service_does_not_mind(field_name: str) -> None:
+    body = replace(make_embodiment(), **{field_name: {"control_hz": 5.0, "gripper_open": 1.0, "name": "other-arm"}[field_name]})
+    with scripted(good) as url:
+        client = PolicyClient(url, cell="c", embodiment=body, deadline_s=0.2)
+        with pytest.raises(ContractError, match=field_name):
+            client.connect()
+        assert not client.is_connected
+        assert client.decide(make_observation()).refusal is not None
+
+
+def test_handshake_with_nobody_or_a_mute_has_an_end() -> None:
+    began = time.monotonic()
+    with pytest.raises(NotReady, match="no policy service"):
+        PolicyClient("ws://127.0.0.1:9/v1/session", cell="c", embodiment=make_embodiment(), connect_timeout_s=0.3).connect()
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts, says nothing
+        url = f"ws://127.0.0.1:{mute.getsockname()[1]}/v1/session"
+        with pytest.raises(NotReady, match="no policy service"):
+            PolicyClient(url, cell="c", embodiment=make_embodiment(), connect_timeout_s=0.3).connect()
+    assert time.monotonic() - began < 3.0
+
+
+def test_a_robot_that_fails_is_an_ended_episode_and_not_a_crash(tmp_path: Path) -> None:
+    robot = FakeRobot(broken_at=3)
+    with scripted(good) as url:
+        result, _ = run(url, robot, recorder=Recorder(tmp_path, robot, "c"))
+    assert (result.stop_reason, result.steps) == (StopReason.ENV_ERROR, 3)
+    assert "driver does not answer" in result.detail
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_time_skips_what_time_has_overtaken_and_holds_before_the_first_chunk() -> None:
+    def slow(observe: Observe, socket: ServerConnection) -> None:
+        time.sleep(0.05)
+        actions_KA = np.zeros((8, 4), np.float32)
+        actions_KA[:, 0] = np.arange(1, 9) / 8
+        socket.send(chunk_for(observe, actions_KA=actions_KA))
+
+    robot = FakeRobot(embodiment=make_embodiment(control_hz=100.0), goal=999, horizon=30)
+    with scripted(slow, contract=make_contract(make_embodiment(control_hz=100.0))) as url:
+        client = PolicyClient(url, cell="c", embodiment=robot.embodiment, deadline_s=0.5)
+        client.connect()
+        client.ready = replace(client.ready, contract=make_contract(robot.embodiment)) if client.ready else None
+        # the stub's chunks name the other contract: accept them for this test of timing
+        cell = Cell(robot, client, CellSettings(cell="c", deadline_s=0.5, is_realtime=True))
+        client._check_pin = lambda: None  # type: ignore[method-assign]
+        client.begin_episode = lambda _: None  # type: ignore[method-assign]
+        began = time.monotonic()
+        result = cell.run_episode(1)
+        took_s = time.monotonic() - began
+        cell.close()
+    assert took_s == pytest.approx(0.3, abs=0.25)
+    first = [round(float(a[0]) * 8) for a in robot.executed]
+    assert first[0] == 0  # nothing to execute yet: held
+    assert result.holds >= 3
+    begun = next(i for i, n in enumerate(first) if n > 0)
+    assert first[begun] >= 3  # rows 0.. of the chunk were overtaken while it was made
+
+
+def test_a_full_disk_loses_the_recording_only(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.write_text("a file where the folder should be")
+    robot = FakeRobot()
+    with scripted(good) as url:
+        result, _ = run(url, robot, recorder=Recorder(spool, robot, "c"))
+    assert result.success
+
+
+def test_hold_repeats_the_gripper_and_stays_inside_the_limits() -> None:
+    body = make_embodiment()
+    assert hold_action(body, None).tolist() == [0, 0, 0, 0]
+    assert hold_action(body, np.array([0.3, 0.2, 0.1, -0.7], np.float32)).tolist() == pytest.approx([0, 0, 0, -0.7])
+
+
+def test_a_robot_is_found_by_name_or_the_message_says_how() -> None:
+    assert load_robot("tests.unit.test_workcell:FakeRobot") is FakeRobot or load_robot("tests.unit.test_workcell:FakeRobot")
+    for wrong in ("metaworld", "no.such.module:make", "tests.fakes:nothing"):
+        with pytest.raises(SpecError, match=wrong.partition(":")[0]):
+            load_robot(wrong)
+
+
+def test_percentile_is_nearest_rank() -> None:
+    assert [percentile([3.0, 1.0, 2.0], q) for q in (0.0, 0.5, 0.99)] == [1.0, 2.0, 3.0]
+    assert percentile([], 0.5) == 0.0
