@@ -55,8 +55,8 @@ class CollectConfig:
     sim_steps_per_action: int = 4
     horizon_sim_steps: int = 200
     noise_levels: tuple[float, ...] = (0.0, 0.3, 0.6)
-    noise_correlation: float = 0.9
-    burst_probability: float = 0.02
+    noise_correlation: float = 0.7
+    burst_probability: float = 0.04
     burst_steps: tuple[int, int] = (2, 4)
     keep_failures: bool = False
     settle_steps: int = 4
