@@ -28,9 +28,7 @@ _LIBC = ctypes.CDLL(None)
 class Child:
     """A started process with a name, a log and, for servers, an address that tells when it is ready."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], *, log: Path, ready_url: str = "", env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], *, log: Path, ready_url: str = "", env: Mapping[str, str] | None = None) -> None:
         self.name, self.log, self.ready_url = name, log, ready_url
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:

@@ -1,0 +1,78 @@
+"""The one place where settings become things: the store, the tracker, the registry, the object store.
+
+Everything else is handed what it needs. Adapters are made when first asked for, so that a run of finished steps pays for none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.store import FaultHook, StepStore
+from flows.settings import Settings, environment_of, load_settings, prepare_process
+
+if TYPE_CHECKING:
+    from components.ports import ModelRegistry, Tracker
+    from components.tracking import TrackingAddress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What the flows work with."""
+
+    settings: Settings
+    store: StepStore
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a child process must find in its environment."""
+        return environment_of(self.settings)
+
+    @property
+    def tracking_address(self) -> TrackingAddress:
+        """Where MLflow is."""
+        from components.tracking import TrackingAddress
+
+        return TrackingAddress(home=self.settings.home.resolve(), uri=self.settings.mlflow_uri)
+
+    def tracker(self) -> Tracker:
+        """A new tracker; it keeps one run at a time."""
+        from components.tracking import MlflowTracker
+
+        return MlflowTracker(self.tracking_address)
+
+    def registry(self) -> ModelRegistry:
+        """The model registry."""
+        from components.tracking import MlflowRegistry
+
+        return MlflowRegistry(self.tracking_address)
+
+
+def open_house(settings: Settings | None = None) -> House:
+    """Read the settings (unless given), prepare this process and open the store."""
+    settings = settings or load_settings()
+    prepare_process(settings)
+    return House(settings=settings, store=StepStore(settings.store_root, fault=fault_hook(settings.fault)))
+
+
+def fault_hook(fault: str) -> FaultHook | None:
+    """Tests only: at '<stage>:<phase>' kill this process and its group with SIGKILL, as a power cut would."""
+    if not fault:
+        return None
+
+    def kill(stage: str, phase: str) -> None:
+        if f"{stage}:{phase}" == fault:
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    return kill
+
+
+def source_root() -> Path:
+    """The folder that holds the rooms: where child processes run so that they find them."""
+    return Path(__file__).parents[1]
