@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 
 from model_core.spec.errors import CheckpointError, SpecError, require
 
-_C = TypeVar("_C")
-
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 ARCHITECTURE = "MolmoActForActionReasoning"
 
@@ -282,6 +280,9 @@ _OURS = {
 }
 
 
+_C = TypeVar("_C", VitConfig, AdapterConfig, LlmConfig)
+
+
 def _load(source: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     if isinstance(source, Mapping):
         return source
@@ -312,6 +313,6 @@ def _section_to_json(section: VitConfig | AdapterConfig | LlmConfig) -> dict[str
 
 
 def _section_from_json(kind: type[_C], data: Mapping[str, Any]) -> _C:
-    known = {entry.name for entry in fields(kind)} - {"extras"}  # type: ignore[arg-type]
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
+    known = {entry.name for entry in fields(kind)} - {"extras"}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
     return kind(**values, extras={key: value for key, value in data.items() if key not in known})

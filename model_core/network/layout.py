@@ -1,0 +1,71 @@
+"""Names of the weights: the published layout, the training-side ("olmo") layout, and what a config must have.
+
+published   model.transformer.blocks.3.self_attn.att_proj.weight    lm_head.weight
+olmo              transformer.blocks.3.att_proj.weight              transformer.ff_out.weight
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from model_core.network.config import MolmoActConfig
+from model_core.spec.errors import CheckpointError
+
+Layout = Literal["published", "olmo"]
+Shapes = Mapping[str, tuple[int, ...]]
+
+PAD_EMBED = "model.vision_backbone.pad_embed"
+_HEAD = "lm_head.weight"
+_OLMO_HEAD = "transformer.ff_out.weight"
+_BLOCK = re.compile(r"^transformer\.blocks\.(\d+)\.(att_proj|attn_out|q_norm|k_norm|ff_proj|ff_out)\.(weight|bias)$")
+_PART = {"att_proj": "self_attn", "attn_out": "self_attn", "q_norm": "self_attn", "k_norm": "self_attn", "ff_proj": "mlp", "ff_out": "mlp"}
+
+
+def to_olmo(key: str) -> str:
+    """A published key as the training side names it."""
+    if key == _HEAD:
+        return _OLMO_HEAD
+    return re.sub(r"^(transformer\.blocks\.\d+)\.(?:self_attn|mlp)\.", r"\1.", key.removeprefix("model."))
+
+
+def to_published(key: str) -> str:
+    """A training-side key as the published checkpoint names it."""
+    if key == _OLMO_HEAD:
+        return _HEAD
+    match = _BLOCK.match(key)
+    if match is not None:
+        block, name, kind = match.groups()
+        return f"model.transformer.blocks.{block}.{_PART[name]}.{name}.{kind}"
+    return f"model.{key}"
+
+
+def detect_layout(keys: Iterable[str]) -> Layout:
+    """Which of the two layouts these keys are in. Raises CheckpointError when they are in neither."""
+    names = list(keys)
+    if any(key.startswith("model.transformer.") for key in names):
+        return "published"
+    if any(key.startswith("transformer.") for key in names):
+        return "olmo"
+    raise CheckpointError(f"neither the published nor the training-side key layout: first keys {sorted(names)[:5]}")
+
+
+def expected_shapes(config: MolmoActConfig) -> dict[str, tuple[int, ...]]:
+    """Every published key of a config with its shape; the network is built on the meta device, so this costs no memory."""
+    import torch
+
+    from model_core.network.model import MolmoAct
+
+    with torch.device("meta"):
+        model = MolmoAct(config)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def key_problems(found: Shapes, expected: Shapes) -> list[str]:
+    """Every missing key, extra key and wrong shape, as one line each; empty when they belong together."""
+    missing = [f"missing     {key} {list(expected[key])}" for key in sorted(expected.keys() - found.keys())]
+    extra = [f"unexpected  {key} {list(found[key])}" for key in sorted(found.keys() - expected.keys())]
+    both = sorted(found.keys() & expected.keys())
+    wrong = [f"wrong shape {key} expected {list(expected[key])}, got {list(found[key])}" for key in both if found[key] != expected[key]]
+    return missing + extra + wrong
