@@ -1,0 +1,306 @@
+"""Runs and versions in a real MLflow: its SQLite file, and its server killed in the middle."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from components.null_tracking import MemoryRegistry
+from components.ports import DatasetInput, Metric
+from components.spool import Spool
+from components.tracking import MlflowRegistry, MlflowTracker, TrackingAddress, server_command
+from model_core.spec.errors import TrackingError
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """MLflow's tables take seconds to make; make them once and copy the file."""
+    from mlflow import MlflowClient
+
+    home = tmp_path_factory.mktemp("mlflow")
+    MlflowClient(tracking_uri=f"sqlite:///{home}/mlflow.db").search_experiments()
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def home(tmp_path, empty_database):
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def client_of(address):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=address.tracking_uri)
+
+
+def curve(client, run, key="loss"):
+    return [(m.step, m.value) for m in sorted(client.get_metric_history(run, key), key=lambda m: m.step)]
+
+
+def points(steps):
+    return [Metric("loss", 1.0 / (1 + step), step) for step in steps]
+
+
+def expected(steps):
+    return [(step, 1.0 / (1 + step)) for step in steps]
+
+
+def free_port():
+    with closing(socket.socket()) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """MLflow's own server over `home`, in a process group of its own."""
+
+    def __init__(self, home, port):
+        command = server_command(home, port)
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = (home / "server.log").open("ab")
+        self._process = subprocess.Popen(
+            command.argv, env={**os.environ, **command.environment}, stdout=self._log, stderr=self._log, start_new_session=True, cwd=home
+        )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                if urllib.request.urlopen(f"{self.url}/health", timeout=2).status == 200:
+                    return
+            except OSError:
+                time.sleep(0.2)
+        self.kill()
+        raise AssertionError((home / "server.log").read_text()[-2000:])
+
+    def kill(self):
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+        self._log.close()
+
+
+@pytest.fixture
+def servers(home):
+    started = []
+
+    def start(port):
+        started.append(Server(home, port))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def test_a_run_lands_in_sqlite_with_everything(home, tmp_path):
+    address = TrackingAddress(home=home)
+    picture = tmp_path / "p.png"
+    picture.write_bytes(b"\x89PNG fake")
+    tracker = MlflowTracker(address)
+    run_id = tracker.start_run(
+        "train",
+        {"train": {"lr": 0.001, "network": "tiny"}},
+        {"stage": "post"},
+        run_id="train-abc",
+        dataset=DatasetInput(name="loop", version="d" * 64),
+    )
+    tracker.log_metrics(points(range(2500)))
+    tracker.log_picture("examples/step_0100.png", picture)
+    tracker.log_table("episodes", [{"task": "press", "success": True}, {"task": "close"}])
+    tracker.log_checkpoint("checkpoint", "file:///store/x", "f" * 64)
+    tracker.finish()
+    assert run_id == "train-abc"
+    server_id = tracker.server_run_id(run_id)
+    client = client_of(address)
+    run = client.get_run(server_id)
+    assert run.data.params == {"train.lr": "0.001", "train.network": "tiny"}
+    assert run.data.tags["stage"] == "post"
+    assert run.data.tags["dataset_version"] == "d" * 64
+    assert run.inputs.dataset_inputs[0].dataset.name == "loop"
+    assert run.info.status == "FINISHED"
+    assert curve(client, server_id) == expected(range(2500))
+    assert [a.path for a in client.list_artifacts(server_id, "examples")] == ["examples/step_0100.png"]
+    table = json.loads(Path(client.download_artifacts(server_id, "episodes.json")).read_text())
+    assert table["data"] == [["press", True], ["close", None]]
+    assert json.loads(Path(client.download_artifacts(server_id, "checkpoint/checkpoint.json")).read_text())["sha256"] == "f" * 64
+
+
+def test_a_killed_and_resumed_run_is_one_run_with_one_curve(home):
+    address = TrackingAddress(home=home, send_every_s=0.0)
+    killed = MlflowTracker(address)
+    killed.start_run("train", run_id="train-abc")
+    killed.log_metrics(points(range(30)))  # and no finish: the process is gone; its last checkpoint was step 20
+    resumed = MlflowTracker(address)
+    resumed.start_run("train", run_id="train-abc")
+    resumed.log_metrics(points(range(20, 50)))
+    resumed.finish()
+    client = client_of(address)
+    runs = client.search_runs([client.get_experiment_by_name("actwright").experiment_id])
+    assert len(runs) == 1
+    assert curve(client, runs[0].info.run_id) == expected(range(50))
+
+
+def test_a_batch_that_is_delivered_twice_counts_once(home, tmp_path):
+    address = TrackingAddress(home=home)
+    tracker = MlflowTracker(address)
+    tracker.start_run("train", {"a": 1}, run_id="train-abc", dataset=DatasetInput(name="loop", version="d" * 64))
+    tracker.log_metrics(points(range(40)))
+    tracker.log_text("notes.txt", "once")
+    tracker.finish()
+    before = tracker.server_run_id("train-abc")
+    next(iter(address.spool_root.glob("*.cursor.json"))).unlink()  # killed after sending, before the cursor was moved
+    assert MlflowTracker(address).replay() == 0
+    client = client_of(address)
+    assert tracker.server_run_id("train-abc") == before
+    assert len(client.search_runs([client.get_experiment_by_name("actwright").experiment_id])) == 1
+    assert curve(client, before) == expected(range(40))
+    assert len(client.get_run(before).inputs.dataset_inputs) == 1
+
+
+def test_what_mlflow_never_takes_does_not_block_what_follows(home):
+    address = TrackingAddress(home=home)
+    tracker = MlflowTracker(address)
+    tracker.start_run("train", {"a": 1}, run_id="train-abc")
+    tracker.log_metrics([Metric("a name with a § in it", 1.0, 0)])
+    tracker.log_text("notes.txt", "hello")
+    tracker.log_metrics(points(range(3)))
+    tracker.finish()
+    assert not Spool(address.spool_root, "train-abc").pending
+    assert curve(client_of(address), tracker.server_run_id("train-abc")) == expected(range(3))
+
+
+def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, caplog):
+    port = free_port()
+    first = servers(port)
+    address = TrackingAddress(home=tmp_path / "client", uri=first.url, send_every_s=0.0, retry_after_s=0.2)
+    tracker = MlflowTracker(address)
+    tracker.start_run("train", {"lr": 0.1}, run_id="train-abc")
+    tracker.log_metrics(points(range(10)))
+    first.kill()
+    began = time.monotonic()
+    for step in range(10, 30):
+        tracker.log_metrics(points([step]))
+    tracker.log_text("notes.txt", "written while the server was away")
+    tracker.finish()
+    assert time.monotonic() - began < 10
+    assert "away" in caplog.text
+    registry = MlflowRegistry(address)
+    with pytest.raises(TrackingError, match=f"{first.url} does not answer.*actwright up"):
+        registry.create_version(
+            "m", checkpoint_uri="file:///x", checkpoint_digest="c" * 64, contract_id="0" * 16, run_id="train-abc", lineage={}
+        )
+    servers(port)
+    following = MlflowTracker(address)
+    following.start_run("train", run_id="train-def")
+    following.finish()
+    client = client_of(address)
+    runs = {
+        run.data.tags["actwright.run_id"]: run for run in client.search_runs([client.get_experiment_by_name("actwright").experiment_id])
+    }
+    assert sorted(runs) == ["train-abc", "train-def"]
+    earlier = runs["train-abc"].info
+    assert curve(client, earlier.run_id) == expected(range(30))
+    assert earlier.status == "FINISHED"
+    assert [a.path for a in client.list_artifacts(earlier.run_id)] == ["notes.txt"]
+    version = registry.create_version(
+        "m", checkpoint_uri="file:///x", checkpoint_digest="c" * 64, contract_id="0" * 16, run_id="train-abc", lineage={}
+    )
+    assert registry.promote(version, expected=None).alias == "champion"
+
+
+def test_a_run_that_never_saw_its_server_is_sent_whole_later(home, servers, tmp_path):
+    port = free_port()
+    address = TrackingAddress(home=tmp_path / "client", uri=f"http://127.0.0.1:{port}")
+    tracker = MlflowTracker(address)
+    tracker.start_run("train", {"lr": 0.1}, run_id="train-abc")
+    tracker.log_metrics(points(range(10)))
+    tracker.finish("failed")
+    assert tracker.server_run_id("train-abc") == ""
+    servers(port)
+    assert MlflowTracker(address).replay() == 0
+    client = client_of(address)
+    run = client.get_run(tracker.server_run_id("train-abc"))
+    assert run.info.status == "FAILED"
+    assert run.data.params == {"lr": "0.1"}
+    assert curve(client, run.info.run_id) == expected(range(10))
+
+
+@pytest.fixture(params=["mlflow", "memory"])
+def registry(request):
+    if request.param == "memory":
+        return MemoryRegistry()
+    return MlflowRegistry(TrackingAddress(home=request.getfixturevalue("home")))
+
+
+def create(registry, letter):
+    return registry.create_version(
+        "arm",
+        checkpoint_uri=f"file:///store/{letter}",
+        checkpoint_digest=letter * 64,
+        contract_id="0123456789abcdef",
+        run_id=f"train-{letter}",
+        lineage={"dataset_version": "d" * 64, "code_commit": "abc", "annotator.depth": "truth/1"},
+    )
+
+
+def test_versions_are_numbered_and_the_same_checkpoint_is_one(registry):
+    assert registry.champion("arm") is None
+    first, second = create(registry, "a"), create(registry, "b")
+    assert (first.version, second.version) == (1, 2)
+    assert create(registry, "a") == first
+    assert [v.version for v in registry.versions("arm")] == [1, 2]
+    assert first.dataset_version == "d" * 64
+    assert dict(first.lineage) == {
+        "annotator.depth": "truth/1",
+        "checkpoint_uri": "file:///store/a",
+        "code_commit": "abc",
+        "run_id": "train-a",
+    }
+
+
+def test_champion_moves_only_from_where_it_was_seen(registry):
+    first, second, third = (create(registry, letter) for letter in "abc")
+    assert registry.promote(first, expected=None).alias == "champion"
+    assert registry.promote(first, expected=None).version == 1  # already so: nothing to do
+    promoted = registry.promote(second, expected=1)
+    assert (promoted.alias, promoted.replaced) == ("champion", "1")
+    with pytest.raises(TrackingError, match="is version 2, expected 1"):
+        registry.promote(third, expected=1)
+    assert registry.champion("arm").version == 2
+    assert [v.alias for v in registry.versions("arm")] == ["candidate", "champion", "candidate"]
+
+
+def test_of_two_that_promote_at_once_one_wins(home):
+    address = TrackingAddress(home=home)
+    versions = [create(MlflowRegistry(address), letter) for letter in "ab"]
+    outcomes = []
+
+    def promote(version):
+        try:
+            outcomes.append(MlflowRegistry(address).promote(version, expected=None).version)
+        except TrackingError:
+            outcomes.append(0)
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes)[0] == 0
+    assert MlflowRegistry(address).champion("arm").version == sorted(outcomes)[1]
+
+
+def test_server_command_is_for_loopback_and_starts_no_job_runner(tmp_path):
+    command = server_command(tmp_path, 5123, allowed_hosts=["mlflow.actwright.svc"])
+    assert command.argv[command.argv.index("--host") + 1] == "127.0.0.1"
+    assert "mlflow.actwright.svc" in command.argv[command.argv.index("--allowed-hosts") + 1]
+    assert command.environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
