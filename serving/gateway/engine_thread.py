@@ -50,7 +50,7 @@ class EngineThread:
 
     def __init__(self, policy: Policy, *, contract_id: str, model_version: str, max_batch: int = 8, max_queue: int = 64) -> None:
         self._policy = policy
-        self._identity = {"contract_id": contract_id, "model_version": model_version}
+        self._contract_id, self._model_version = contract_id, model_version
         self._max_batch, self._max_queue = max_batch, max_queue
         self._heap: list[tuple[float, int, Ticket]] = []
         self._order = itertools.count()
@@ -163,7 +163,8 @@ class EngineThread:
             ticket.future.set_result(Answer(decision=decision, queue_ms=queue_ms, model_ms=1e3 * took_s, batch=len(batch)))
 
     def _refusal(self, code: RefusalCode, reason: str) -> Decision:
-        return Decision(**self._identity, refusal=Refusal(code=code, reason=reason, retryable=code is not RefusalCode.INTERNAL))
+        refusal = Refusal(code=code, reason=reason, retryable=code is not RefusalCode.INTERNAL)
+        return Decision(contract_id=self._contract_id, model_version=self._model_version, refusal=refusal)
 
     def _refuse(self, ticket: Ticket, code: RefusalCode, reason: str) -> None:
         if ticket.future.cancelled() or not (ticket.future.running() or ticket.future.set_running_or_notify_cancel()):

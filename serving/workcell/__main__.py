@@ -1,6 +1,7 @@
 """`python -m serving.workcell`: one workcell as a process of its own. Needs no torch.
 
-Exit codes: 0 all episodes were run (whether or not they succeeded), 1 the service was lost or a robot failed,
+Exit codes: 0 all episodes were run (whether or not they succeeded), 1 the service was lost or the robot failed
+in every one of them,
 2 wrong usage, 3 the service or the cell refused the handshake and nothing moved.
 """
 
@@ -26,6 +27,7 @@ from serving.workcell.robot import Robot, load_robot
 
 logger = logging.getLogger("serving.workcell")
 
+BROKEN = {StopReason.ENV_ERROR, StopReason.SERVICE_LOST}
 EXIT_LOST, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
 
 
@@ -71,7 +73,7 @@ def _work(args: argparse.Namespace, robot: Robot) -> int:
             if not client.is_connected:
                 _connect(client, args.patience_s)
             results.append(cell.run_episode(seed))
-            code = max(code, int(results[-1].stop_reason in {StopReason.ENV_ERROR, StopReason.SERVICE_LOST}))
+            code = int(all(r.stop_reason in BROKEN for r in results))
             write_report(args.result, cell_report(args.cell, args.task, results, client))
             _tell(args, results)
     except ActwrightError as error:

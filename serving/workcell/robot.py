@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,7 @@ def load_robot(path: str) -> Callable[..., Robot]:
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         raise SpecError(f"robot {path!r}: module {module_name} has no function {factory_name!r}")
-    return factory
+    return cast(Callable[..., Robot], factory)
 
 
 def hold_action(embodiment: EmbodimentSpec, last_A: NDArray[np.float32] | None) -> NDArray[np.float32]:

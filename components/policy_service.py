@@ -1,0 +1,173 @@
+"""The packed policy service as a process of its own: start it, wait until it is ready, stop all of it.
+
+The only file that runs `bentoml serve`. The process is bound to loopback, gets its own process group, and is told by
+the kernel when we die. What it says goes to a log file, whose last lines travel in the error when it fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.records import Progress, Silent
+from model_core.spec.errors import JobError
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAddress:
+    """Where a running service listens."""
+
+    host: str
+    port: int
+
+    @property
+    def http(self) -> str:
+        """For people, probes and metrics."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def session(self) -> str:
+        """For workcells."""
+        return f"ws://{self.host}:{self.port}/v1/session"
+
+
+@contextlib.contextmanager
+def running_service(
+    bento: Path, *, home: Path, log: Path, port: int = 0, ready_timeout_s: float = 180.0, progress: Progress | None = None
+) -> Iterator[ServiceAddress]:
+    """Serve the built bento in folder `bento` until the block ends.
+
+    home: where BentoML keeps its own files. port 0: a free one. Raises JobError, with the end of the log, when the
+    service dies, fails its golden probes, or is not ready in time.
+    """
+    address = ServiceAddress(host=LOOPBACK, port=port or free_port())
+    home.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            service_command(bento, home=home, address=address),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            cwd=home,
+        )
+        try:
+            _await_ready(process, address, log, ready_timeout_s, progress or Silent())
+            yield address
+        finally:
+            stop_group(process)
+
+
+def serve_in_foreground(bento: Path, *, home: Path, port: int = 3000, host: str = LOOPBACK) -> int:
+    """Serve until interrupted, with the log on this terminal. Returns the exit code."""
+    home.mkdir(parents=True, exist_ok=True)
+    address = ServiceAddress(host=host, port=port)
+    process = subprocess.Popen(service_command(bento, home=home, address=address), start_new_session=True, cwd=home)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        stop_group(process)
+
+
+def service_command(bento: Path, *, home: Path, address: ServiceAddress) -> list[str]:
+    """The command line of a service that does not outlive this process."""
+    settings = {"BENTOML_HOME": str(home.resolve()), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1"}
+    serve = [sys.executable, "-m", "bentoml", "serve", str(bento.resolve()), "--host", address.host, "--port", str(address.port)]
+    return ["env", *(f"{k}={v}" for k, v in settings.items()), *tied_to_us(serve)]
+
+
+def tied_to_us(command: Sequence[str]) -> list[str]:
+    """`command`, started through a line that ends it when this process dies."""
+    return [sys.executable, "-m", "serving.lifeline", str(os.getpid()), *command]
+
+
+def fetch_status(address: ServiceAddress, timeout_s: float = 2.0) -> Mapping[str, Any] | None:
+    """What /v1/status says, or None while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"{address.http}/v1/status", timeout=timeout_s) as answer:
+            return json.loads(answer.read())
+    except (OSError, ValueError):
+        return None
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def stop_group(process: subprocess.Popen[bytes], grace_s: float = 8.0) -> None:
+    """End a process that leads a group, and everything in the group: asked first, then killed. Safe to call twice."""
+    group = process.pid
+    for signum, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signum)
+        give_up_at = time.monotonic() + wait_s
+        while time.monotonic() < give_up_at:
+            process.poll()  # reaps the leader; without it the group would seem alive
+            if not _group_lives(group):
+                return
+            time.sleep(0.05)
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    """The end of a log, for an error message."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+    except OSError:
+        return "(no log)"
+
+
+def _await_ready(process: subprocess.Popen[bytes], address: ServiceAddress, log: Path, timeout_s: float, progress: Progress) -> None:
+    began = time.monotonic()
+    status: Mapping[str, Any] | None = None
+    while time.monotonic() - began < timeout_s:
+        if process.poll() is not None:
+            raise JobError(
+                f"the policy service ended with code {process.returncode} before it was ready; the end of {log}:\n{last_lines(log)}"
+            )
+        status = fetch_status(address)
+        if status is not None and status["state"] == "ready" and _answers_ready(address):
+            return
+        if status is not None and status["state"] == "failed":
+            raise JobError(f"the policy service will not become ready: {status['reason']}; the end of {log}:\n{last_lines(log)}")
+        progress.update(0, 1, f"waiting for the policy service ({'starting' if status is None else status['state']})")
+        time.sleep(0.1)
+    seen = "nobody answered" if status is None else f"it says {status['state']}: {status['reason']}"
+    raise JobError(f"the policy service was not ready within {timeout_s:.0f} s ({seen}); the end of {log}:\n{last_lines(log)}")
+
+
+def _answers_ready(address: ServiceAddress) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address.http}/readyz", timeout=2.0) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

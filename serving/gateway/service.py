@@ -1,0 +1,44 @@
+"""The BentoML service: our ASGI application around the bundle that lies beside the packed code.
+
+BentoML answers /livez, /readyz and /metrics itself, before any mounted application; its hooks below make those three
+mean what they must. The model is loaded by the gateway's own thread, so the process is alive at once and ready later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import bentoml
+
+from serving.gateway.app import create_app
+from serving.gateway.bundle import open_bundle
+from serving.gateway.gateway import Gateway, LoadedModel
+
+logger = logging.getLogger(__name__)
+
+BUNDLE_VARIABLE = "ACTWRIGHT_BUNDLE"
+
+
+def _load() -> LoadedModel:
+    # This file is a process entry point: the one variable is for serving a bundle that lies elsewhere.
+    beside = Path(__file__).resolve().parents[2] / "bundle"
+    return open_bundle(Path(os.environ.get(BUNDLE_VARIABLE) or beside))
+
+
+logging.getLogger("serving").setLevel(logging.INFO)
+gateway = Gateway(_load)
+app = create_app(gateway)
+
+
+@bentoml.service(name="actwright-policy", workers=1, traffic={"timeout": 60, "max_concurrency": 1024})
+@bentoml.asgi_app(app, path="/")
+class PolicyService:
+    """One packed model. One worker: sessions live in its memory, and inference has its own thread."""
+
+    async def __is_ready__(self) -> bool:
+        return gateway.is_ready
+
+    async def __metrics__(self, text: str) -> str:
+        return text if "actwright_ready" in text else text + gateway.metrics.text()
