@@ -236,8 +236,7 @@ class TrainConfig:
 class EvalConfig:
     """Closed loop on seeds that were never trained on.
 
-    reasoning: "full" (depth, trace, action), "no_depth" or "action". batch: episodes that run side by side (does not change
-    results). image_swap_frames, min_image_swap_change: the blindness gate: of so many frames, at least this share of actions must change
+    reasoning: "full" (depth, trace, action), "no_depth" or "action". batch: episodes that are decided for together. image_swap_frames, min_image_swap_change: the blindness gate: of so many frames, at least this share of actions must change
     when the picture is exchanged. film_tasks: how many films a task.
     """
 
@@ -246,7 +245,7 @@ class EvalConfig:
     horizon_sim_steps: int = 500
     execute_horizon: int = 8
     reasoning: Literal["full", "no_depth", "action"] = "full"
-    batch: int = field(default=10, metadata=NEUTRAL)
+    batch: int = 10
     workers: int = field(default=2, metadata=NEUTRAL)
     image_swap_frames: int = 64
     min_image_swap_change: float = 0.2

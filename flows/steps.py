@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from components.code_version import code_version
 from components.documents import from_document, to_document
-from components.recipe import CollectConfig, GateConfig, Recipe
-from components.records import EvalReport, ModelVersion, Progress, Verdict
-from components.store import Step, StepResult, run_step
+from components.ports import ModelRegistry
+from components.recipe import CollectConfig, Recipe
+from components.records import DatasetVersion, EvalReport, ModelVersion, Progress, RunSummary, TrainRun, Verdict, WorkcellRow
+from components.store import UNDIGESTED, Step, StepResult, run_step, write_text_atomically
 from flows.wiring import House
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import NotReady
 
 _SPEC = ("model_core/spec",)
 _MIND = (*_SPEC, "model_core/network", "model_core/speech", "model_core/engine", "model_core/policy.py", "model_core/checkpoint.py")
@@ -104,6 +108,7 @@ def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress) -
     """Train, tracked as one run that survives kills: <step>/checkpoint."""
 
     def work(out: Path) -> Mapping[str, Any]:
+        from components.evaluate import checkpoint_digest
         from components.ports import DatasetInput
         from components.train import train
 
@@ -118,20 +123,170 @@ def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress) -
             tracker.finish("killed")
             raise
         tracker.finish("finished")
-        return {**record, "run_id": run_id, "dataset_version": frozen.record["version"], "recipe_digest": recipe.digest}
+        told = {**record.get("undigested", {}), "recipe_digest": recipe.digest}
+        return {
+            **record,
+            "checkpoint_digest": checkpoint_digest(out / "checkpoint"),
+            "run_id": run_id,
+            "dataset_version": frozen.record["version"],
+            "undigested": told,
+        }
 
     return stage_step(house, "train", recipe.train, {"frozen": frozen}, work)
 
 
 def evaluate_step(house: House, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
-    """Closed loop on fresh seeds, after the image-swap test: <step>/report.json."""
+    """Closed loop on fresh seeds, after the image-swap test: <step>/report.json and film/."""
+    scenes = scenes_of(recipe.collect)
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.evaluate import evaluate
 
-        return evaluate(recipe.evaluate, trained.path / "checkpoint", out, progress)
+        return evaluate(recipe.evaluate, trained.path / "checkpoint", out, progress, scenes=scenes, frozen=frozen.path)
 
-    return stage_step(house, "evaluate", recipe.evaluate, {"checkpoint": trained, "frozen": frozen}, work)
+    config = {"evaluate": recipe.evaluate, "scenes": scenes}
+    return stage_step(house, "evaluate", config, {"checkpoint": trained, "frozen": frozen}, work)
+
+
+def gate_step(house: House, recipe: Recipe, evaluated: Step, trained: Step, frozen: Step, progress: Progress) -> StepResult:
+    """Judge the candidate against the champion and register it: the record holds verdict and model version."""
+    report = read_report(evaluated)
+    champion = champion_to_beat(house.registry(), recipe.package.model_name, report.checkpoint_digest)
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.gate import gate
+        from components.register import register
+
+        progress.update(0, 2, "judging")
+        verdict = gate(recipe.gate, report, report_of(house, champion) if champion else None)
+        progress.update(1, 2, "registering")
+        version = register(
+            house.registry(),
+            name=recipe.package.model_name,
+            verdict=verdict,
+            checkpoint=trained.path / "checkpoint",
+            contract=read_contract(frozen),
+            train=read_train_run(trained),
+            dataset=read_dataset(frozen),
+            report=report,
+            champion=champion,
+        )
+        write_text_atomically(out / "verdict.json", json.dumps(to_document(verdict), indent=1, sort_keys=True))
+        progress.update(2, 2, f"{version.name} {version.version}: {version.alias}")
+        # the lineage names the code's commit, which two equal runs need not share
+        return {
+            "verdict": to_document(verdict),
+            "model_version": to_document(replace(version, lineage={})),
+            "undigested": {"lineage": dict(version.lineage)},
+        }
+
+    config = {"gate": recipe.gate, "model_name": recipe.package.model_name}
+    inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": champion.checkpoint_digest if champion else ""}
+    return stage_step(house, "gate", config, inputs, work)
+
+
+def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> ModelVersion | None:
+    """The champion, or, where `candidate` (a checkpoint digest) is it already, the one that it replaced."""
+    champion = registry.champion(name)
+    if champion is None or champion.checkpoint_digest != candidate:
+        return champion
+    return next((v for v in registry.versions(name) if str(v.version) == champion.replaced), None)
+
+
+def report_of(house: House, version: ModelVersion) -> EvalReport:
+    """The newest evaluation of a registered version; raises `NotReady` when this store has none."""
+    for evaluated in reversed(house.store.steps("evaluate")):
+        report = read_report(evaluated)
+        if report.checkpoint_digest == version.checkpoint_digest:
+            return report
+    raise NotReady(
+        f"champion {version.name} {version.version} was never evaluated in {house.store.root}; run its recipe here once, "
+        "or take its alias away with `actwright model retire`"
+    )
+
+
+def package_step(house: House, recipe: Recipe, trained: Step, frozen: Step, gated: Step, progress: Progress) -> StepResult:
+    """Build the Bento of the promoted version: <step>/bento."""
+    version = read_model_version(gated)
+    label = f"{version.name}/{version.version}"
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.package import package
+
+        return package(recipe.package, trained.path / "checkpoint", label, out, progress, frozen=frozen.path)
+
+    return stage_step(house, "package", {"package": recipe.package, "version": label}, {"checkpoint": trained, "frozen": frozen}, work)
+
+
+def workcells_step(house: House, recipe: Recipe, packaged: Step, progress: Progress) -> StepResult:
+    """Serve the Bento and let the cells act: rows, and <step>/recordings for the next ingest."""
+    scenes = scenes_of(recipe.collect)
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.workcells import run_workcells
+
+        return run_workcells(
+            recipe.workcells,
+            packaged.path / "bento",
+            out,
+            progress,
+            tasks=recipe.collect.tasks,
+            robot_options=robot_options(scenes),
+        )
+
+    return stage_step(house, "workcells", {"workcells": recipe.workcells, "scenes": scenes}, {"bento": packaged}, work)
+
+
+def report_step(house: House, recipe: Recipe, made: Mapping[str, Step], summary: RunSummary, progress: Progress) -> StepResult:
+    """Draw the report of the finished stages: <step>/undigested/report.html with everything it shows inside."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.report import write_report
+
+        write_report(summary, out / UNDIGESTED, progress)
+        return {"recipe": recipe.name}
+
+    return stage_step(house, "report", {"recipe": recipe.name}, {name: step for name, step in made.items() if name != "report"}, work)
+
+
+def scenes_of(cfg: CollectConfig) -> CollectConfig:
+    """The body, camera and tasks of the demonstrations, without what only concerned their recording."""
+    plain = CollectConfig(tasks=cfg.tasks)
+    return replace(
+        plain,
+        simulator=cfg.simulator,
+        sim_steps_per_action=cfg.sim_steps_per_action,
+        image_size=cfg.image_size,
+        camera=cfg.camera,
+        max_depth_m=cfg.max_depth_m,
+        instructions=cfg.instructions,
+    )
+
+
+def robot_options(scenes: CollectConfig) -> dict[str, object]:
+    """The same scene for a workcell's simulated robot, as options of its factory."""
+    return {"sim_steps_per_action": scenes.sim_steps_per_action}
+
+
+def read_contract(frozen: Step) -> PolicyContract:
+    """The contract that the data set was frozen with."""
+    return PolicyContract.from_json(json.loads((frozen.path / "contract.json").read_text(encoding="utf-8")))
+
+
+def read_dataset(frozen: Step, quarantined: int = 0) -> DatasetVersion:
+    """The frozen data set as a record."""
+    names = ("version", "name", "episodes", "frames", "train_frames", "validation_frames", "contract_id", "annotators")
+    fields = {name: frozen.record[name] for name in names if name in frozen.record}
+    parents = [str(frozen.record["dataset_version"])] if "dataset_version" in frozen.record else []
+    document = {**fields, "quarantined": quarantined, "parents": parents}
+    return from_document(DatasetVersion, document, where="data set version")
+
+
+def read_train_run(trained: Step) -> TrainRun:
+    """The training as a record."""
+    names = ("run_id", "dataset_version", "checkpoint_digest", "steps", "final_loss", "metrics")
+    fields = {name: trained.record[name] for name in names}
+    return from_document(TrainRun, {**fields, "recipe_digest": trained.record["undigested"]["recipe_digest"]}, where="training")
 
 
 def read_report(evaluated: Step) -> EvalReport:
@@ -146,4 +301,10 @@ def read_verdict(gated: Step) -> Verdict:
 
 def read_model_version(gated: Step) -> ModelVersion:
     """What was registered."""
-    return from_document(ModelVersion, gated.record["model_version"], where="model_version")
+    lineage = gated.record.get("undigested", {}).get("lineage", {})
+    return from_document(ModelVersion, {**gated.record["model_version"], "lineage": lineage}, where="model version")
+
+
+def read_workcells(cells: Step) -> tuple[WorkcellRow, ...]:
+    """What each cell did."""
+    return tuple(from_document(WorkcellRow, row, where="workcell") for row in cells.record["undigested"]["rows"])

@@ -1,0 +1,123 @@
+"""What came of a run, for people and programs: the summary, its file, the table at the end and the verdict's page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from components.documents import to_document
+from components.records import STAGES, RunSummary, StageTiming, TaskScore, Verdict
+from components.store import UNDIGESTED, Step, write_text_atomically
+from flows import steps
+
+if TYPE_CHECKING:
+    from flows.loop import Shift
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A run's summary and where its page was drawn (None before the report stage)."""
+
+    summary: RunSummary
+    drawn: Path | None = None
+
+    def stage_rows(self) -> list[dict[str, Any]]:
+        """One row a stage, for Prefect's table artifact."""
+        return [
+            {"stage": n, "seconds": round(t.seconds, 1), "cached": t.cached, "digest": t.digest[:12]}
+            for n, t in self.summary.stages.items()
+        ]
+
+    def write(self, runs: Path) -> Path:
+        """Fill runs/<name>/ and point runs/latest at it; returns the folder."""
+        folder = runs / self.summary.name
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.drawn is not None:
+            shutil.copytree(self.drawn, folder, dirs_exist_ok=True)
+        write_text_atomically(folder / "summary.json", json.dumps(summary_document(self.summary), indent=1))
+        beside = runs / f".latest.{os.getpid()}"
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(self.summary.name)
+        os.replace(beside, runs / "latest")
+        return folder
+
+
+def summarize(shift: Shift) -> Outcome:
+    """The summary of the stages that are finished; needs collect to gate."""
+    made = {name: result.step for name, result in shift.results.items()}
+    quarantined = int(made["validate"].record.get("quarantined", 0))
+    summary = RunSummary(
+        name=shift.name,
+        recipe_name=shift.recipe.name,
+        recipe=shift.recipe.to_json(),
+        stages={
+            name: StageTiming(seconds=r.seconds, cached=r.cached, digest=r.step.digest)
+            for name, r in ((n, shift.results[n]) for n in STAGES if n in shift.results)
+        },
+        dataset=steps.read_dataset(made["freeze"], quarantined),
+        train=steps.read_train_run(made["train"]),
+        evaluation=steps.read_report(made["evaluate"]),
+        verdict=steps.read_verdict(made["gate"]),
+        model_version=steps.read_model_version(made["gate"]),
+        workcells=steps.read_workcells(made["workcells"]) if "workcells" in made else (),
+        paths={name: str(step.path) for name, step in made.items()},
+    )
+    return Outcome(summary=summary, drawn=_drawn(made.get("report")))
+
+
+def _drawn(report: Step | None) -> Path | None:
+    return report.path / UNDIGESTED if report is not None else None
+
+
+def summary_document(summary: RunSummary) -> Mapping[str, Any]:
+    """summary.json: as the README describes it, numbers rounded for reading, no path of this machine."""
+    full = to_document(summary)
+    per_task = {task: _score(score) for task, score in summary.evaluation.per_task.items()}
+    return {
+        "name": summary.name,
+        "recipe": summary.recipe_name,
+        "stages": {n: {"seconds": round(t.seconds, 3), "cached": t.cached, "digest": t.digest} for n, t in summary.stages.items()},
+        "dataset": full["dataset"],
+        "train": full["train"],
+        "evaluation": {
+            "successes": summary.evaluation.successes,
+            "trials": summary.evaluation.trials,
+            "interval": [summary.evaluation.interval.low, summary.evaluation.interval.high],
+            "per_task": per_task,
+            "blindness": full["evaluation"]["blindness"],
+            "failures": [row for row in full["evaluation"]["episodes"] if not row["success"]],
+        },
+        "verdict": full["verdict"],
+        "model_version": full["model_version"],
+        "workcells": full["workcells"],
+    }
+
+
+def _score(score: TaskScore) -> dict[str, Any]:
+    return {"successes": score.successes, "trials": score.trials, "interval": [score.interval.low, score.interval.high]}
+
+
+def verdict_page(verdict: Verdict) -> str:
+    """The gate's decision as Markdown."""
+    lines = [f"- {'✓' if check.passed else '✗'} **{check.name}**: {check.reason}" for check in verdict.checks]
+    return "\n".join([f"# {'Promoted' if verdict.promote else 'Held'}", "", *(lines or [f"- {reason}" for reason in verdict.reasons])])
+
+
+def outcome_table(summary: RunSummary) -> Table:
+    """The table at the end of a run."""
+    table = Table(title=f"{summary.recipe_name}: {'promoted' if summary.verdict.promote else 'held by the gate'}", title_justify="left")
+    for name in ("who", "task", "solved", "95 % interval", "p50 / p99 ms"):
+        table.add_column(name, justify="left" if name in ("who", "task") else "right")
+    for task, score in summary.evaluation.per_task.items():
+        interval = f"{score.interval.low:.0%} .. {score.interval.high:.0%}"
+        table.add_row("evaluation", task, f"{score.successes}/{score.trials}", interval, "")
+    for row in summary.workcells:
+        table.add_row(row.cell, row.task, f"{row.successes}/{row.episodes}", "", f"{row.p50_ms:.0f} / {row.p99_ms:.0f}")
+    return table
