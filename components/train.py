@@ -28,7 +28,7 @@ from model_core.spec.errors import ActwrightError, JobError
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TRAINEE = "components.trainees:make_tiny_arm"
+DEFAULT_TRAINEE = "components.batches:make_tiny_arm"
 _POLL_S = 0.2
 _SEND_EVERY_S = 5.0
 _TIMES = ("samples_per_s", "data_wait", "mfu")
@@ -55,9 +55,7 @@ def train(
     files = JobFiles(out.resolve())
     files.scratch.mkdir(parents=True, exist_ok=True)
     files.error.unlink(missing_ok=True)
-    job = TrainJob(
-        config=config, frozen=str(frozen.resolve()), out=str(files.out), trainee=trainee, supervised=True, grace_s=grace_s
-    )
+    job = TrainJob(config=config, frozen=str(frozen.resolve()), out=str(files.out), trainee=trainee, supervised=True, grace_s=grace_s)
     command = torchrun_command(str(save_job(job, files.job)), procs=config.world_size, python=sys.executable)
     relay = _Relay(files, config.steps, tracker, progress)
     with _launched(command, files.log, grace_s=grace_s) as process:
@@ -204,7 +202,9 @@ class _Relay:
 
 
 def _metric_name(key: str) -> str:
-    return key if "/" in key else f"{'speed' if key in _TIMES else 'train'}/{key}"
+    if key.startswith("validation_"):
+        return f"validation/{key.removeprefix('validation_')}"
+    return f"{'speed' if key in _TIMES else 'train'}/{key}"
 
 
 class _Tail:

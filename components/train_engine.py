@@ -7,6 +7,7 @@ it does not tell the gradient norm, so we clip there; a ZeRO checkpoint loads on
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class Engine:
         self.config = config
         self.rank = rank
         self.world_size = world_size
-        self.device = torch.device("cuda", torch.distributed.get_node_local_rank(fallback_rank=0)) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         self._bf16 = bf16
         self._micros = micro_batches(config, rank, world_size)
         self._wrapped = _WithLoss(trainee, self.autocast)
@@ -156,6 +157,15 @@ class Engine:
             torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gather_all(self, value: Any) -> list[Any]:
+        """Every rank's `value`, on every rank, in order of rank."""
+        import torch
+
+        values: list[Any] = [value] * self.world_size
+        if self.world_size > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
+
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay for matrices, none for biases, norms and scalars; frozen parameters are left out."""
@@ -188,6 +198,8 @@ def _moved(batch: Any, device: torch.device) -> Any:
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         return {name: _moved(value, device) for name, value in batch.items()}
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type) and device.type != "cpu":
+        return dataclasses.replace(batch, **{f.name: _moved(getattr(batch, f.name), device) for f in dataclasses.fields(batch)})
     return batch
 
 

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -121,7 +121,13 @@ class Training:
     def run(self) -> str:
         """Train to the end and export, or stop when asked; returns "done" or "stopped"."""
         self.journal.event(
-            "start", self.done, steps=self.config.steps, precision=self.precision.name, warning=self.precision.warning, world_size=self.world_size
+            "start",
+            self.done,
+            steps=self.config.steps,
+            precision=self.precision.name,
+            warning=self.precision.warning,
+            world_size=self.world_size,
+            pids=self.engine.gather_all(os.getpid()),
         )
         clock = _Clock()
         stopping = False
@@ -178,7 +184,8 @@ class Training:
         if not math.isfinite(loss):
             raise JobError(
                 f"loss became {loss} at step {self.done} (learning rate {learning_rate(self.config, self.done - 1):.2g}, gradient norm "
-                f"{values.get('grad_norm', math.nan):.3g}); the last checkpoint is kept. Do: lower train.learning_rate or gradient_clip, or look at the data"
+                f"{values.get('grad_norm', math.nan):.3g}); the last checkpoint is kept. "
+                "Do: lower train.learning_rate or train.gradient_clip, or look at the data"
             )
         self.journal.point(self.done, {**values, "lr": learning_rate(self.config, self.done - 1)})
         if self._spikes.sees(loss) and self.rank == 0:
@@ -231,7 +238,8 @@ class Training:
                 retain(self.files.checkpoints, self.job.keep_checkpoints)
         except (OSError, RuntimeError) as error:
             raise JobError(
-                f"checkpoint of step {self.done} could not be written: {error}. The last complete one is kept. Do: free disk space and run again"
+                f"checkpoint of step {self.done} could not be written: {error}. The last complete one is kept. "
+                "Do: free disk space and run again"
             ) from error
         self.journal.event("checkpoint", self.done)
 
@@ -288,6 +296,8 @@ def _set_surroundings(config: TrainJob) -> None:
     import torch
 
     os.environ["DS_ACCELERATOR"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         # One machine: gloo would otherwise bind to whatever the host name resolves to, which need not exist here.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -297,7 +307,7 @@ def _set_surroundings(config: TrainJob) -> None:
 
 
 @contextlib.contextmanager
-def _sole_writer(files: JobFiles, rank: int, patience_s: float):  # noqa: ANN202
+def _sole_writer(files: JobFiles, rank: int, patience_s: float) -> Iterator[None]:
     """Rank 0 holds the folder's lock; an earlier run that is still saving gets `patience_s` to leave."""
     if rank != 0:
         yield
@@ -320,7 +330,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one rank; returns the exit code: 0 done or stopped on request, 1 an error told in `error.json`."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1 or "RANK" not in os.environ:
-        sys.stderr.write(f"usage: {sys.executable} -m torch.distributed.run --standalone --nproc-per-node=1 -m components.train_worker JOB.json\n")
+        sys.stderr.write(
+            f"usage: {sys.executable} -m torch.distributed.run --standalone --nproc-per-node=1 -m components.train_worker JOB.json\n"
+        )
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     job = load_job(Path(given[0]))

@@ -46,7 +46,7 @@ class ToyTrainee:
         return error.mean(), {"loss_first": error[:, 0].mean()}
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
-        return {"val/loss": float((module(self._x).float() - self._y).square().mean())}
+        return {"validation_loss": float((module(self._x).float() - self._y).square().mean())}
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors")

@@ -1,0 +1,188 @@
+"""A policy in closed loop with simulated scenes, side by side: the execution is the workcell's own (`ChunkPlayer`, `Guarded`).
+
+Scenes of a batch ask together, so one forward pass answers all of them. A scene whose simulator fails ends with ENV_ERROR and
+is no trial; its neighbours go on. What is refused is not executed: the cell holds and asks again at the next tick.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.recipe import EvalConfig
+from components.records import EpisodeRow
+from components.simulators.ports import Simulator
+from model_core.spec.chunking import ChunkPlayer
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.types import Decision, Observation, Policy, RefusalCode, StopReason
+
+logger = logging.getLogger(__name__)
+
+_GUARDED = (RefusalCode.UNSAFE, RefusalCode.NONFINITE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shot:
+    """One decision for the film: what was seen and what was said. step: control step. trace (N, 2) and depth codes (G,) may be empty."""
+
+    step: int
+    image_HW3: NDArray[np.uint8]
+    trace_N2: NDArray[np.int64]
+    codes_G: NDArray[np.int64]
+
+    def save(self, path: Path) -> None:
+        """Write as npz."""
+        np.savez_compressed(path, step=self.step, image_HW3=self.image_HW3, trace_N2=self.trace_N2, codes_G=self.codes_G)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rollout:
+    """How one episode went. decide_ms: time of each of its decisions (its share of the batch's)."""
+
+    row: EpisodeRow
+    film: tuple[Shot, ...] = ()
+    decide_ms: tuple[float, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class _Cell:
+    """One scene while it runs."""
+
+    sim: Simulator
+    task: str
+    seed: int
+    player: ChunkPlayer
+    filmed: bool
+    max_refusals: int
+    last_action_A: NDArray[np.float32] | None = None
+    steps: int = 0
+    decisions: int = 0
+    refusals: int = 0
+    refusals_in_a_row: int = 0
+    success: bool = False
+    stop: StopReason | None = None
+    detail: str = ""
+    film: list[Shot] = field(default_factory=list)
+    decide_ms: list[float] = field(default_factory=list)
+
+    def begin(self) -> None:
+        self._guarded(lambda: self.sim.reset(self.task, self.seed, render=False))
+
+    def look(self) -> Observation | None:
+        """A fresh observation, or None when the simulator failed (the cell has then stopped)."""
+        seen: list[Observation] = []
+        self._guarded(lambda: seen.append(self.sim.observe()))
+        return seen[0] if seen else None
+
+    def take(self, observation: Observation, decision: Decision, milliseconds: float) -> None:
+        """Install a chunk, or count the refusal."""
+        self.decisions += 1
+        self.decide_ms.append(milliseconds)
+        if self.filmed:
+            self.film.append(_shot(self.steps, observation, decision))
+        if decision.chunk is not None:
+            self.refusals_in_a_row = 0
+            self.player.install(decision.chunk)
+            return
+        self.refusals += 1
+        self.refusals_in_a_row += 1
+        self.player.clear()
+        if decision.refusal is not None and self.refusals_in_a_row >= self.max_refusals:
+            self.detail = f"{decision.refusal.code}: {decision.refusal.reason}"
+            self.stop = StopReason.GUARD_STOPPED if decision.refusal.code in _GUARDED else StopReason.REFUSED
+
+    def tick(self) -> None:
+        """Execute one control step: the chunk's next action, else hold."""
+        action_A = self.player.next_action()
+        if action_A is None:
+            action_A = hold_action(self.sim.embodiment, self.last_action_A)
+        self.last_action_A = action_A
+        self._guarded(lambda: self._step(action_A))
+
+    def _step(self, action_A: NDArray[np.float32]) -> None:
+        outcome = self.sim.step(action_A)
+        self.steps += 1
+        self.success = outcome.success
+        if outcome.done:
+            self.stop = StopReason.SUCCESS if outcome.success else StopReason.MAX_STEPS
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        # Here it is decided that a simulator's failure voids this trial and no other, whatever it raised.
+        try:
+            work()
+        except Exception as error:
+            self.stop, self.detail = StopReason.ENV_ERROR, f"{type(error).__name__}: {error}"
+            logger.warning("episode.voided task=%s seed=%d reason=%s", self.task, self.seed, self.detail)
+
+    def rollout(self) -> Rollout:
+        stop = self.stop or StopReason.MAX_STEPS
+        row = EpisodeRow(
+            task=self.task,
+            seed=self.seed,
+            success=stop is StopReason.SUCCESS,
+            stop_reason=stop.value,
+            steps=self.steps,
+            decisions=self.decisions,
+            refusals=self.refusals,
+            detail=self.detail,
+        )
+        return Rollout(row=row, film=tuple(self.film), decide_ms=tuple(self.decide_ms))
+
+
+def roll_out(
+    policy: Policy, scenes: Sequence[Simulator], task: str, seeds: Sequence[int], cfg: EvalConfig, *, filmed: frozenset[int] = frozenset()
+) -> list[Rollout]:
+    """Run `policy` (already guarded) once on every seed of `task`, one scene each, in lockstep. filmed: seeds to film."""
+    cells = [
+        _Cell(
+            sim=sim,
+            task=task,
+            seed=seed,
+            player=ChunkPlayer(cfg.execute_horizon),
+            filmed=seed in filmed,
+            max_refusals=cfg.max_refusals_in_a_row,
+        )
+        for sim, seed in zip(scenes, seeds, strict=False)
+    ]
+    for cell in cells:
+        cell.begin()
+    while live := [cell for cell in cells if cell.stop is None]:
+        _ask(policy, [cell for cell in live if cell.player.wants_chunk])
+        for cell in live:
+            if cell.stop is None:
+                cell.tick()
+    return [cell.rollout() for cell in cells]
+
+
+def _ask(policy: Policy, cells: list[_Cell]) -> None:
+    seen = [(cell, observation) for cell in cells if (observation := cell.look()) is not None]
+    if not seen:
+        return
+    began = time.perf_counter()
+    decisions = policy.decide_many([observation for _, observation in seen])
+    each_ms = (time.perf_counter() - began) * 1e3 / len(seen)
+    for (cell, observation), decision in zip(seen, decisions, strict=True):
+        cell.take(observation, decision, each_ms)
+
+
+def hold_action(embodiment: EmbodimentSpec, last_action_A: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """The action that keeps this body where it is; dimensions without one repeat the last, or open the gripper before any."""
+    opening = [embodiment.gripper_open if dim.name == embodiment.gripper_dim else 0.0 for dim in embodiment.action.dims]
+    before_A = np.array(opening, np.float32) if last_action_A is None else last_action_A
+    return np.array([before_A[i] if value is None else value for i, value in enumerate(embodiment.hold)], np.float32)
+
+
+def _shot(step: int, observation: Observation, decision: Decision) -> Shot:
+    reasoning = decision.reasoning
+    return Shot(
+        step=step,
+        image_HW3=next(iter(observation.images.values())),
+        trace_N2=reasoning.trace.points_N2 if reasoning and reasoning.trace else np.zeros((0, 2), np.int64),
+        codes_G=reasoning.depth.codes_G if reasoning and reasoning.depth else np.zeros(0, np.int64),
+    )

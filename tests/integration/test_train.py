@@ -1,0 +1,178 @@
+"""Training with real torchrun, gloo and DeepSpeed on a toy: killed and taken up, the curve is the same to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.documents import to_document
+from components.null_tracking import NullTracker
+from components.ports import Metric
+from components.recipe import TrainConfig
+from components.records import Silent
+from components.train import train
+from components.train_job import JobFiles
+from model_core.spec.errors import CheckpointError, JobError
+
+ROOT = Path(__file__).parents[2]
+TOY = "tests.toy_trainee:make"
+CONFIG = TrainConfig(steps=40, global_batch=8, micro_batch=4, warmup_steps=4, checkpoint_every=10, log_every=5, precision="fp32", threads=1)
+ZERO_2 = replace(CONFIG, world_size=2, zero_stage=2)
+
+
+class Recorder(NullTracker):
+    """Keeps what it is given; fails while `broken`."""
+
+    def __init__(self, *, broken: bool) -> None:
+        self.broken, self.metrics = broken, list[Metric]()
+
+    def log_metrics(self, metrics: Sequence[Metric]) -> None:
+        if self.broken:
+            raise ConnectionError("no tracking server")
+        self.metrics += metrics
+
+
+class Watcher:
+    """A progress that calls `act` once `step` is reached."""
+
+    def __init__(self, step: int, act: Callable[[], None]) -> None:
+        self.step, self.act, self.fired = step, act, False
+
+    def update(self, done: int, total: int, message: str = "") -> None:
+        if done >= self.step and not self.fired:
+            self.fired = True
+            self.act()
+
+
+def frozen(folder: Path, **plan: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "toy.json").write_text(json.dumps(plan))
+    return folder
+
+
+def pids(out: Path) -> list[int]:
+    events = [json.loads(line) for line in JobFiles(out).progress.read_text().splitlines()]
+    return next(e["pids"] for e in reversed(events) if e["event"] == "start")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(claim: Callable[[], bool], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if claim():
+            return True
+        time.sleep(0.1)
+    return claim()
+
+
+def result(out: Path) -> tuple[bytes, bytes]:
+    files = JobFiles(out)
+    return files.metrics.read_bytes(), (files.checkpoint / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, ZeRO 0, with a tracker that never answers."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    record = train(CONFIG, frozen(folder / "frozen"), folder / "out", Recorder(broken=True), Silent(), trainee=TOY)
+    assert record["steps"] == 40
+    assert record["metrics"]["validation_loss"] < 1.3
+    return folder / "out"
+
+
+def test_curve_holds_every_step_and_no_times(undisturbed: Path) -> None:
+    points = [json.loads(line) for line in JobFiles(undisturbed).metrics.read_text().splitlines()]
+    assert [p["step"] for p in points if "loss" in p] == list(range(1, 41))
+    assert [p["step"] for p in points if "validation_loss" in p] == [10, 20, 30, 40]
+    assert set(points[0]) == {"step", "loss", "loss_first", "grad_norm", "lr"}
+    assert len(list(JobFiles(undisturbed).checkpoints.iterdir())) == 2
+
+
+def test_killed_worker_is_told_and_the_next_run_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+    data, out = frozen(tmp_path / "frozen", sleep_s=0.01), tmp_path / "out"
+    with pytest.raises(JobError, match="run again to go on from the last checkpoint"):
+        train(CONFIG, data, out, None, Watcher(25, lambda: os.kill(pids(out)[0], signal.SIGKILL)), trainee=TOY)
+    # What a kill in the middle of a save leaves, newer than everything whole.
+    torn = JobFiles(out).checkpoints / "step_00000039"
+    torn.mkdir()
+    (torn / "mp_rank_00_model_states.pt").write_bytes(b"half a checkpoint")
+    tracker = Recorder(broken=False)
+    record = train(CONFIG, data, out, tracker, Silent(), trainee=TOY)
+    assert 10 <= record["undigested"]["began_at_step"] < 40
+    assert not torn.exists()
+    assert result(out) == result(undisturbed)
+    assert {"train/loss", "validation/loss", "speed/samples_per_s"} <= {m.key for m in tracker.metrics}
+
+
+def test_two_processes_zero_2_survive_the_death_of_their_launcher(tmp_path: Path) -> None:
+    data, out, calm = frozen(tmp_path / "frozen"), tmp_path / "out", tmp_path / "calm"
+    slow = frozen(tmp_path / "slow", sleep_s=0.01)
+    train(ZERO_2, data, calm, None, Silent(), trainee=TOY)
+    script = f"""
+import json, sys
+from pathlib import Path
+from components.documents import from_document
+from components.recipe import TrainConfig
+from components.records import Silent
+from components.train import train
+config = from_document(TrainConfig, json.loads(sys.argv[1]))
+train(config, Path({str(slow)!r}), Path({str(out)!r}), None, Silent(), trainee={TOY!r})
+"""
+    launcher = subprocess.Popen([sys.executable, "-c", script, json.dumps(to_document(ZERO_2))], cwd=ROOT)
+    try:
+        assert wait_until(lambda: JobFiles(out).metrics.exists() and JobFiles(out).metrics.read_text().count("loss_first") > 13, 60)
+        workers = pids(out)
+        assert len(workers) == 2
+    finally:
+        launcher.kill()
+        launcher.wait()
+    assert wait_until(lambda: not any(alive(pid) for pid in workers), 30), "workers outlived their launcher"
+    steps = json.loads(JobFiles(out).metrics.read_text().splitlines()[-1])["step"]
+    if steps < 40:  # they saved before they left: at most the step in flight is done again
+        record = train(ZERO_2, slow, out, None, Silent(), trainee=TOY)
+        assert record["undigested"]["began_at_step"] >= 10
+    assert result(out) == result(calm)
+
+
+def test_other_data_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"began on data set dddd.*now it is given eeee"):
+        train(CONFIG, frozen(tmp_path / "frozen", digest="e" * 64), tmp_path / "out", None, Silent(), trainee=TOY)
+
+
+def test_nan_loss_ends_the_run_with_its_step(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"loss became nan at step 13 .*the last checkpoint is kept"):
+        train(CONFIG, frozen(tmp_path / "frozen", nan_at=12), tmp_path / "out", None, Silent(), trainee=TOY)
+    assert [p.name for p in JobFiles(tmp_path / "out").checkpoints.iterdir()] == ["step_00000010"]
+
+
+def test_interrupt_saves_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, frozen(tmp_path / "frozen", sleep_s=0.05), out, None, Watcher(3, interrupt), trainee=TOY)
+    assert not any(alive(pid) for pid in pids(out))
+    saved = [p.name for p in JobFiles(out).checkpoints.iterdir() if (p / "manifest.json").exists()]
+    assert saved
+    assert 3 <= int(saved[-1].split("_")[1]) < 40
+    assert threading.active_count() < 20
