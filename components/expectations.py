@@ -1,0 +1,168 @@
+"""Great Expectations at the gate of a data set: rules as plain values in, the rows that break them out.
+
+The only file that knows the library. Its import takes four seconds, so it happens inside the function. Its pages
+(Data Docs) load style and scripts from five content networks; here they are made readable without any.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_core.spec.errors import DatasetError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+ID = "episode_id"
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # Data Docs want a run time; a fixed one keeps equal runs equal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One expectation on a column of a table. kind: "between" (low, high), "present", "among" (values) or "unique".
+
+    check names the finding; meaning is the sentence that people read.
+    """
+
+    table: str
+    check: str
+    kind: str
+    column: str
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breach:
+    """A rule broken by an episode: how often and the first offending value."""
+
+    rule: Rule
+    episode_id: str
+    count: int
+    first: object = field(default=None)
+
+
+def evaluate_rules(tables: Mapping[str, DataFrame], rules: Sequence[Rule], docs: Path | None) -> list[Breach]:
+    """Run one suite a table; returns every (rule, episode) that does not hold and writes Data Docs into `docs`.
+
+    Every table needs the column episode_id. Raises `DatasetError` when a rule could not be computed at all.
+    """
+    import great_expectations as gx
+    from great_expectations.core.run_identifier import RunIdentifier
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context: Any = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    if docs is not None:
+        for name in list(context.get_site_names()):
+            context.delete_data_docs_site(name)
+        context.add_data_docs_site("local", _site(docs))
+    form = {"result_format": "COMPLETE", "unexpected_index_column_names": [ID]}
+    breaches: list[Breach] = []
+    for name, table in tables.items():
+        mine = [r for r in rules if r.table == name]
+        asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+        suite = gx.ExpectationSuite(name=name, expectations=[_expectation(number, rule) for number, rule in enumerate(mine)])
+        definition = gx.ValidationDefinition(
+            name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=context.suites.add(suite)
+        )
+        checkpoint = gx.Checkpoint(name=name, validation_definitions=[context.validation_definitions.add(definition)], result_format=form)
+        result = context.checkpoints.add(checkpoint).run(
+            batch_parameters={"dataframe": table}, run_id=RunIdentifier(run_name="data set gate", run_time=EPOCH)
+        )
+        for run in result.run_results.values():
+            breaches += [b for outcome in run.results for b in _breaches(mine, outcome)]
+    if docs is not None:
+        context.build_data_docs()
+        _make_readable_offline(docs)
+    return breaches
+
+
+def _expectation(number: int, rule: Rule) -> Any:
+    import great_expectations.expectations as gxe
+
+    said: dict[str, Any] = {"column": rule.column, "meta": {"number": number}, "description": rule.meaning}
+    match rule.kind:
+        case "between":
+            return gxe.ExpectColumnValuesToBeBetween(min_value=rule.low, max_value=rule.high, **said)
+        case "present":
+            return gxe.ExpectColumnValuesToNotBeNull(**said)
+        case "among":
+            return gxe.ExpectColumnValuesToBeInSet(value_set=list(rule.values), **said)
+        case "unique":
+            return gxe.ExpectColumnValuesToBeUnique(**said)
+        case _:
+            raise DatasetError(f"unknown kind of rule {rule.kind!r}")
+
+
+def _breaches(rules: Sequence[Rule], outcome: Any) -> list[Breach]:
+    config = outcome.expectation_config
+    rule = rules[int(config.meta["number"])]
+    if outcome.exception_info.get("raised_exception"):
+        raise DatasetError(
+            f"the check {rule.check!r} on column {rule.column!r} could not be computed: {outcome.exception_info['exception_message']}"
+        )
+    if outcome.success:
+        return []
+    rows: dict[str, list[object]] = {}
+    for row in outcome.result.get("unexpected_index_list") or []:
+        rows.setdefault(str(row[ID]), []).append(row.get(rule.column))
+    return [Breach(rule=rule, episode_id=episode, count=len(values), first=values[0]) for episode, values in rows.items()]
+
+
+def _site(folder: Path) -> dict[str, Any]:
+    return {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+
+
+# --- pages that need no network ------------------------------------------------------------------------------------
+
+STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:1rem 1.5rem 4rem;color:#1c2330}
+table{border-collapse:collapse;width:100%;margin:.6rem 0}
+td,th{border:1px solid #d7dce4;padding:.35rem .6rem;text-align:left;vertical-align:top}
+h1,h2,h3,h4{line-height:1.2}a{color:#1f5fbf}.text-success,.fa-check-circle:before{color:#1a7f37}
+.text-danger,.fa-times:before{color:#c62828}
+.fa-check-circle:before{content:"ok"}.fa-times:before{content:"fails"}.fa-exclamation-triangle:before{content:"warning"}
+.badge{border-radius:.4rem;padding:.1rem .45rem;background:#e6ebf2}
+.navbar,footer,.btn,.modal,.carousel,#ge-cta-footer,.ge-walkthrough-modal{display:none!important}
+.col-2.p-0,.ge-left-nav,nav{display:none}.popover,.cooltip .top{display:none}ul{padding-left:1.2rem}
+""".strip()
+_REMOTE_TAGS = re.compile(
+    r"<script\b.*?</script>|<link\b[^>]*>|<img\b[^>]*https?:[^>]*>|<form\b.*?</form>|<iframe\b.*?</iframe>", re.S | re.I
+)
+_REMOTE_URLS = re.compile(r"""url\(\s*['"]?https?:[^)]*\)|@import[^;]*;""", re.I)
+_REMOTE_LINKS = re.compile(r"""<a\b[^>]*href=["']https?:[^>]*>(.*?)</a>""", re.S | re.I)
+
+
+def _make_readable_offline(folder: Path) -> None:
+    """Take every remote address out of the pages, add a small style, and write an index that needs no script."""
+    pages = [p for p in sorted(folder.rglob("*.html")) if p.name != "index.html"]
+    for page in pages:
+        text = _REMOTE_LINKS.sub(r"\1", _REMOTE_TAGS.sub("", _REMOTE_URLS.sub("none", page.read_text(encoding="utf-8"))))
+        page.write_text(text.replace("</head>", f"<style>{STYLE}</style></head>", 1), encoding="utf-8")
+    shutil.rmtree(folder / "static", ignore_errors=True)  # fonts and moving pictures of the library's own pages
+    groups = {"What was found": "validations", "What is expected": "expectations"}
+    lists = []
+    for title, part in groups.items():
+        links = [p.relative_to(folder) for p in pages if p.relative_to(folder).parts[0] == part]
+        items = "".join(f'<li><a href="{html.escape(link.as_posix())}">{html.escape(link.stem)}</a></li>' for link in links)
+        lists.append(f"<h2>{title}</h2><ul>{items}</ul>")
+    (folder / "index.html").write_text(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Data set gate</title><style>{STYLE}</style></head>'
+        f"<body><h1>Data set gate</h1>{''.join(lists)}</body></html>",
+        encoding="utf-8",
+    )
