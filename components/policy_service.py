@@ -150,7 +150,7 @@ def _await_ready(process: subprocess.Popen[bytes], address: ServiceAddress, log:
         if status is not None and status["state"] == "failed":
             raise JobError(f"the policy service will not become ready: {status['reason']}; the end of {log}:\n{last_lines(log)}")
         progress.update(0, 1, f"waiting for the policy service ({'starting' if status is None else status['state']})")
-        time.sleep(0.1)
+        time.sleep(0.25)
     seen = "nobody answered" if status is None else f"it says {status['state']}: {status['reason']}"
     raise JobError(f"the policy service was not ready within {timeout_s:.0f} s ({seen}); the end of {log}:\n{last_lines(log)}")
 

@@ -303,7 +303,19 @@ class MetaWorldRobot:
 
 
 def make_robot(
-    task: str, seed: int = 950_000, *, sim_steps_per_action: int = 4, horizon_sim_steps: int = OFFICIAL_HORIZON
+    task: str,
+    seed: int = 950_000,
+    *,
+    sim_steps_per_action: int = 4,
+    horizon_sim_steps: int = OFFICIAL_HORIZON,
+    image_size: int = 80,
+    max_depth_m: float = 3.0,
+    camera: dict[str, Any] | None = None,
 ) -> MetaWorldRobot:
-    """A simulated arm for a workcell process (`components.simulators.metaworld:make_robot` on its command line)."""
-    return MetaWorldRobot(task, seed, sim_steps_per_action=sim_steps_per_action, horizon_sim_steps=horizon_sim_steps)
+    """A simulated arm for a workcell process (`components.simulators.metaworld:make_robot` on its command line).
+
+    camera: fields of `FreeCamera` that differ from its defaults.
+    """
+    placed = {key: tuple(value) if isinstance(value, list) else value for key, value in (camera or {}).items()}
+    eye = FreeCamera(width=image_size, height=image_size, max_depth_m=max_depth_m, **placed)
+    return MetaWorldRobot(task, seed, sim_steps_per_action=sim_steps_per_action, horizon_sim_steps=horizon_sim_steps, cameras=(eye,))

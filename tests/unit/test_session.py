@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import urllib.error
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.contract import DimSpec, VectorSpec
@@ -283,6 +285,22 @@ def test_garbage_is_refused_and_the_session_goes_on(peer: Peer) -> None:
     rejected(peer.receive(), RefusalCode.DECODE)
     peer.observe(1)
     assert isinstance(peer.receive(), Chunk)
+
+
+def test_a_peer_that_sends_only_garbage_is_let_go_and_nobody_else_notices(peer: Peer, address: str, gateway: Gateway) -> None:
+    rng = np.random.default_rng(0)
+    with Peer(address, cell="cell-b") as rude:
+        rude.greet()
+        refused = 0
+        with contextlib.suppress(ConnectionClosed):
+            while refused < 200:
+                rude.socket.send(rng.bytes(int(rng.integers(0, 300))))
+                rejected(rude.receive(), RefusalCode.DECODE)
+                refused += 1
+        assert refused == gateway.limits.max_bad_messages
+    peer.observe(1)
+    assert isinstance(peer.receive(), Chunk)
+    wait_until(lambda: len(gateway.sessions) == 1)
 
 
 def test_a_cell_that_comes_back_replaces_its_old_session(address: str, gateway: Gateway) -> None:

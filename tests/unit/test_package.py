@@ -1,0 +1,107 @@
+"""What goes into a package, without building one: probes, lock, cells' command lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from components.package import locked, probe_observations, record_probes
+from components.policy_service import ServiceAddress
+from components.recipe import WorkcellsConfig
+from components.workcells import cell_command, tasks_of_cells
+from model_core.spec.errors import CheckpointError, SpecError
+from model_core.spec.types import Decision, Refusal, RefusalCode
+from serving.gateway.bundle import read_manifest
+from serving.gateway.probes import failed_probes, load_probes
+from serving.gateway.session import complaint
+from tests.fakes import EchoPolicy, make_contract, with_actions
+
+
+def test_recorded_probes_are_answered_alike_by_the_same_model_and_not_by_another(tmp_path: Path) -> None:
+    policy = EchoPolicy()
+    asked = probe_observations(policy.contract, 3, None)
+    assert record_probes(policy, policy.contract, "echo/1", asked, tmp_path / "probes") == 3
+    probes = load_probes(tmp_path / "probes")
+    assert [p.name for p in probes] == ["00", "01", "02"]
+    assert failed_probes(policy, policy.contract, probes) == []
+    other = EchoPolicy(change=lambda d: with_actions(d, -d.chunk.actions_KA) if d.chunk else d)
+    assert len(failed_probes(other, policy.contract, probes)) == 3
+    assert "recorded under contract" in failed_probes(policy, make_contract(execute_horizon=8), probes)[0]
+    (tmp_path / "probes" / "01.chunk").unlink()
+    with pytest.raises(CheckpointError, match=r"01\.observe"):
+        load_probes(tmp_path / "probes")
+
+
+def test_a_model_that_refuses_every_probe_is_not_packed(tmp_path: Path) -> None:
+    refusal = Refusal(code=RefusalCode.PARSE, reason="no")
+    policy = EchoPolicy(change=lambda d: Decision(contract_id=d.contract_id, refusal=refusal))
+    with pytest.raises(CheckpointError, match="refused all 2"):
+        record_probes(policy, policy.contract, "echo/1", probe_observations(policy.contract, 2, None), tmp_path / "p")
+
+
+def test_synthetic_probes_fit_the_contract_and_repeat() -> None:
+    contract = make_contract()
+    first, again = probe_observations(contract, 2, None), probe_observations(contract, 2, None)
+    assert [complaint(o, contract) for o in first] == [None, None]
+    assert all(np.array_equal(a.images["front"], b.images["front"]) for a, b in zip(first, again, strict=True))
+
+
+def test_probes_come_from_the_validation_split(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    for split, value in (("train", 1), ("validation", 2)):
+        tensors = {
+            "images_NVHW3": np.full((5, 1, 16, 16, 3), value, np.uint8),
+            "proprio_NP": np.zeros((5, 4), np.float32),
+            "instruction_idx_N": np.ones(5, np.int64),
+        }
+        save_file(tensors, tmp_path / "shards" / f"{split}-00000.safetensors")
+    (tmp_path / "manifest.json").write_text(json.dumps({"instructions": ["a", "push the button"]}))
+    seen = probe_observations(make_contract(), 3, tmp_path)
+    assert [int(o.images["front"][0, 0, 0]) for o in seen] == [2, 2, 2]
+    assert {o.instruction for o in seen} == {"push the button"}
+
+
+def test_lock_names_everything_that_is_needed_once() -> None:
+    lines = locked(["starlette", "Starlette"])
+    names = [line.split("==")[0] for line in lines]
+    assert {"starlette", "anyio", "idna"} <= set(names)
+    assert len(names) == len(set(names))
+    assert not any("+" in line for line in lines)
+
+
+@pytest.mark.parametrize("change", ["missing", "changed"])
+def test_a_bundle_is_checked_before_it_is_loaded(tmp_path: Path, change: str) -> None:
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / "bundle.json").write_text(json.dumps({"files": {"checkpoint/model.safetensors": digest}}))
+    assert read_manifest(tmp_path)["files"]
+    weights.unlink() if change == "missing" else weights.write_bytes(b"wEights")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        read_manifest(tmp_path)
+    with pytest.raises(CheckpointError, match=r"bundle\.json"):
+        read_manifest(tmp_path / "checkpoint")
+
+
+def test_cells_share_the_tasks_out_and_have_seeds_of_their_own(tmp_path: Path) -> None:
+    cfg = WorkcellsConfig(cells=3, episodes_per_cell=2)
+    assert tasks_of_cells(cfg, ("a", "b")) == [("cell-01", "a"), ("cell-02", "b"), ("cell-03", "a")]
+    assert tasks_of_cells(replace(cfg, tasks=("c",)), ("a", "b"))[0] == ("cell-01", "c")
+    with pytest.raises(SpecError, match=r"workcells\.tasks"):
+        tasks_of_cells(cfg, ())
+    where = ServiceAddress(host="127.0.0.1", port=3000)
+    command = cell_command(cfg, "cell-02", "b", 1, where, tmp_path, "m:f", {"horizon_sim_steps": 80})
+    line = " ".join(command)
+    assert "--url ws://127.0.0.1:3000/v1/session" in line
+    assert "--first-seed 951000 --execute-horizon 8 --deadline-ms 2000.0" in line
+    assert "--robot-option horizon_sim_steps=80" in line
+    assert "--lockstep" in line
+    assert "--spool" in line
+    assert "--spool" not in cell_command(replace(cfg, record=False), "c", "b", 1, where, tmp_path, "m:f", {})
