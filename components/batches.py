@@ -1,0 +1,225 @@
+"""From a frozen data set to training batches of the tiny model: shards in, tensors out, nothing random that is not drawn from (seed, step).
+
+Shape letters: N samples, V views, P proprio, K chunk, A action dims, G depth cells, B batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.recipe import CurriculumConfig, TrainConfig
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import DatasetError
+from model_core.speech.action_codec import ActionCodec
+from model_core.speech.compact import CompactLayout, Mode, proprio_bins
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model_core.network.model import MolmoAct
+    from model_core.training import Curriculum, TrainingBatch
+
+_TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", "depth_codes_NG", "trace_N52", "trace_len_N", "instruction_idx_N", "task_idx_N")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrozenSplit:
+    """One split of a frozen data set in memory, as the shards hold it (physical units, no ids of a language).
+
+    images_NVHW3 uint8; proprio_NP, actions_NKA float32; depth_codes_NG uint8; trace_N52 int16, -1 after the last point.
+    """
+
+    images_NVHW3: NDArray[np.uint8]
+    proprio_NP: NDArray[np.float32]
+    actions_NKA: NDArray[np.float32]
+    depth_codes_NG: NDArray[np.uint8]
+    trace_N52: NDArray[np.int16]
+    instruction_idx_N: NDArray[np.int64]
+    task_idx_N: NDArray[np.int64]
+    instructions: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images_NVHW3)
+
+
+def read_frozen(folder: Path) -> tuple[dict[str, Any], PolicyContract]:
+    """Manifest and contract of a frozen data set; raises `DatasetError` when one is missing or they name different contracts."""
+    documents = []
+    for name in ("manifest.json", "contract.json"):
+        path = folder / name
+        if not path.is_file():
+            raise DatasetError(f"{folder} is not a frozen data set: {name} is missing. Do: run the freeze stage")
+        documents.append(json.loads(path.read_text(encoding="utf-8")))
+    manifest, contract = documents[0], PolicyContract.from_json(documents[1])
+    if manifest["contract_id"] != contract.contract_id:
+        raise DatasetError(
+            f"{folder}: manifest was frozen with contract {manifest['contract_id']}, contract.json is {contract.contract_id} (stale statistics?). "
+            "Do: freeze again"
+        )
+    return manifest, contract
+
+
+def load_split(folder: Path, split: str) -> FrozenSplit:
+    """Read "train" or "validation"; raises `DatasetError` when a shard is missing or its bytes are not those of the manifest."""
+    from safetensors.numpy import load
+
+    manifest, _ = read_frozen(folder)
+    parts = []
+    for shard in manifest["shards"]:
+        if not Path(shard["file"]).name.startswith(f"{split}-"):
+            continue
+        path = folder / shard["file"] if (folder / shard["file"]).exists() else folder / "shards" / shard["file"]
+        if not path.is_file():
+            raise DatasetError(f"shard {shard['file']} of {folder} is missing. Do: `dvc pull`, or freeze again")
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != shard["sha256"]:
+            raise DatasetError(f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. Do: `dvc pull`, or freeze again")
+        parts.append(load(content))
+    if not parts:
+        raise DatasetError(f"{folder} has no shard of split {split!r}")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in _TENSORS}
+    return FrozenSplit(
+        images_NVHW3=joined["images_NVHW3"],
+        proprio_NP=joined["proprio_NP"],
+        actions_NKA=joined["actions_NKA"],
+        depth_codes_NG=joined["depth_codes_NG"],
+        trace_N52=joined["trace_N52"],
+        instruction_idx_N=joined["instruction_idx_N"].astype(np.int64),
+        task_idx_N=joined["task_idx_N"].astype(np.int64),
+        instructions=tuple(manifest["instructions"]),
+        tasks=tuple(manifest["tasks"]),
+    )
+
+
+class BatchMaker:
+    """Batches of one split in one layout; everything that does not change from epoch to epoch is spelt once, here."""
+
+    def __init__(self, split: FrozenSplit, layout: CompactLayout, contract: PolicyContract, *, augment_shift_px: int = 0) -> None:
+        body = contract.embodiment
+        self.split, self.layout = split, layout
+        self._shift = augment_shift_px
+        self._bins_NKA = ActionCodec(stats=contract.stats).encode(split.actions_NKA)
+        self._proprio_NP = proprio_bins(split.proprio_NP, body.proprio.low, body.proprio.high)
+        self._words_IW = layout.instruction_table(split.instructions)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batch(self, indices_B: NDArray[np.int64], mode: Mode, *, draw: tuple[int, ...] | None = None) -> TrainingBatch:
+        """The batch of these samples in `mode`. draw: seed of the augmentation; None for none."""
+        from model_core.training import shift_pictures, training_batch
+
+        split = self.split
+        images, trace = split.images_NVHW3[indices_B], split.trace_N52[indices_B]
+        if self._shift and draw is not None:
+            generator = np.random.Generator(np.random.PCG64([0xA06, *draw]))
+            shifts_B2 = generator.integers(-self._shift, self._shift + 1, size=(len(indices_B), 2))
+            images, trace = shift_pictures(images, trace, shifts_B2)
+        tokens = self.layout.batch(
+            mode=mode,
+            words_BW=self._words_IW[split.instruction_idx_N[indices_B]],
+            proprio_bins_BP=self._proprio_NP[indices_B],
+            bins_BKA=self._bins_NKA[indices_B],
+            depth_codes_BG=split.depth_codes_NG[indices_B] if mode is Mode.FULL else None,
+            trace_B52=trace if mode is not Mode.ACTION else None,
+        )
+        return training_batch(self.layout, tokens, images, mode)
+
+
+def curriculum_of(config: CurriculumConfig) -> Curriculum:
+    """The recipe's curriculum in the model's terms."""
+    from model_core.training import Curriculum
+
+    return Curriculum(
+        no_depth_until=config.no_depth_until,
+        mixture={Mode.FULL: config.full, Mode.TRACE_ACTION: config.no_depth, Mode.STEERED: config.trace_given},
+    )
+
+
+class TinyArm:
+    """The tiny Action Reasoning Model as something that can be trained (`components.trainees.Trainee`)."""
+
+    def __init__(self, config: TrainConfig, frozen: Path) -> None:
+        from model_core.tiny import TinySize, new_tiny_model, tiny_layout
+        from model_core.training import LossConfig
+
+        manifest, self.contract = read_frozen(frozen)
+        self.config, self.frozen = config, frozen
+        train = load_split(frozen, "train")
+        size = TinySize.of(config.network)
+        self.layout = tiny_layout(self.contract, size, train.instructions)
+        self._model = new_tiny_model(self.layout, size, config.seed)
+        if config.init_from:
+            self._take_weights(Path(config.init_from))
+        self._train = BatchMaker(train, self.layout, self.contract, augment_shift_px=config.augment_shift_px)
+        self._validation: BatchMaker | None = None
+        self._curriculum = curriculum_of(config.curriculum)
+        self._loss = LossConfig(weights=config.loss_weights, smoothing_bins=config.smoothing_bins)
+        self.num_samples = len(train)
+        self.data_digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        # 6 FLOP a weight and token (forward and backward), for the mean number of tokens that the curriculum shows.
+        tokens = self._mean_tokens()
+        self.flops_per_sample = 6.0 * tokens * sum(p.numel() for p in self._model.model.transformer.blocks.parameters())
+
+    @property
+    def module(self) -> MolmoAct:
+        """The network."""
+        return self._model
+
+    def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> TrainingBatch:
+        """Samples in the mode that the curriculum draws for this step (the same for all its micro batches)."""
+        mode = self._curriculum.mode_at(step, self.config.steps, seed)
+        return self._train.batch(indices_B, mode, draw=(seed, step, micro))
+
+    def loss(self, module: MolmoAct, batch: TrainingBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Mean loss and its parts. A part that the step's mode does not train is not among them."""
+        from model_core.training import answer_loss
+
+        return answer_loss(module, batch, self.layout, self._loss)
+
+    def validate(self, module: MolmoAct, *, samples: int = 256) -> dict[str, float]:
+        """Loss and accuracy of every field on held-out episodes, full chain, teacher-forced."""
+        if self._validation is None:
+            self._validation = BatchMaker(load_split(self.frozen, "validation"), self.layout, self.contract)
+        maker = self._validation
+        chosen = np.linspace(0, len(maker) - 1, min(samples, len(maker))).astype(np.int64)
+        sums: dict[str, float] = {}
+        for start in range(0, len(chosen), 64):
+            part = chosen[start : start + 64]
+            loss, parts = self.loss(module, maker.batch(part, Mode.FULL))
+            for name, value in {"loss": loss, **parts}.items():
+                sums[f"validation_{name}"] = sums.get(f"validation_{name}", 0.0) + float(value) * len(part) / len(chosen)
+        return sums
+
+    def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
+        """Write the trained model as a checkpoint folder that a policy can be loaded from."""
+        from model_core.checkpoint import write_checkpoint
+
+        vqvae = self.frozen / "vqvae"
+        write_checkpoint(folder, state=state, config=self._model.config, contract=self.contract, vqvae=vqvae if vqvae.is_dir() else None)
+
+    def _take_weights(self, folder: Path) -> None:
+        from model_core.checkpoint import load_checkpoint
+
+        self._model.load_state_dict(load_checkpoint(folder).model.state_dict())
+
+    def _mean_tokens(self) -> float:
+        early = self._curriculum.no_depth_until
+        lengths = {mode: self.layout.prompt_length + self.layout.max_answer_length(mode) for mode in Mode}
+        later = sum(share * lengths[mode] for mode, share in self._curriculum.mixture.items())
+        return early * lengths[Mode.TRACE_ACTION] + (1 - early) * later
+
+
+def make_tiny_arm(config: TrainConfig, frozen: Path) -> TinyArm:
+    """Open a frozen data set and make a fresh tiny model for it: what `components.trainees` names."""
+    return TinyArm(config, frozen)
