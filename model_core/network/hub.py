@@ -201,3 +201,19 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
     setattr(owner, leaf, nn.Parameter(value, requires_grad=value.is_floating_point()))
+
+
+def convert_named(
+    source: str | Path, destination: Path, *, target: str | None = None, dtype: str | None = None, config: MolmoActConfig | None = None
+) -> dict[str, str | int]:
+    """`convert` with its choices as words; what was written, for a log line."""
+    goal: Layout | None = None if target is None else "olmo" if target == "olmo" else "published"
+    files = convert(source, destination, target=goal, dtype=None if dtype is None else getattr(torch, dtype), config=config)
+    return {
+        "source": str(source),
+        "destination": str(destination),
+        "layout": files.layout,
+        "dtype": ",".join(sorted({str(stored.dtype).removeprefix("torch.") for stored in files.tensors.values()})),
+        "tensors": len(files.tensors),
+        "bytes": sum(stored.bytes for stored in files.tensors.values()),
+    }
