@@ -99,8 +99,8 @@ class MlflowTracker:
         """Open or resume a run; first sends what earlier runs could not."""
         require(self._spool is None, f"run {self._spool.run_id if self._spool else ''} is still open; finish it first", error=TrackingError)
         self.replay()
-        chosen = run_id or f"{re.sub(r'[^\w.-]+', '-', name)}-{secrets.token_hex(4)}"
-        spool = Spool(self._address.spool_root, chosen)
+        plain_name = re.sub(r"[^\w.-]+", "-", name)
+        spool = Spool(self._address.spool_root, run_id or f"{plain_name}-{secrets.token_hex(4)}")
         spool.repair()
         self._points = {(key, step) for record, _ in spool.records() if record["kind"] == "metrics" for key, _, step in record["points"]}
         self._spool = spool
