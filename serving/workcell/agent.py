@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from model_core.spec.chunking import ChunkPlayer
 from model_core.spec.guard import Guarded
 from model_core.spec.types import Decision, Observation, Refusal, RefusalCode, StopReason
+from model_core.spec.wire import Ready
 from serving.workcell.client import PolicyClient
 from serving.workcell.recorder import Recorder
 from serving.workcell.robot import Robot, hold_action
@@ -74,6 +75,7 @@ class _Progress:
     last_action_A: NDArray[np.float32] | None = None
     asked_at_step: int = 0
     asked_at_s: float = 0.0
+    expires_at_s: float = 0.0
     pending: Future[Decision] | None = field(default=None)
 
 
@@ -89,12 +91,9 @@ class Cell:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        ready = client.ready or client.connect()
         self._robot, self._client, self._settings, self._recorder = robot, client, settings, recorder
         self._clock, self._sleep = clock, sleep
-        # The service guards what it sends; the cell guards what it executes, by the same lines and its own reading of the contract.
-        self._guarded = Guarded(policy=client, contract=ready.contract)
-        self._player = ChunkPlayer(settings.execute_horizon or ready.contract.execute_horizon)
+        self._adopt(client.ready or client.connect())
         self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="asker")
 
     def close(self) -> None:
@@ -102,13 +101,20 @@ class Cell:
         self._asker.shutdown(wait=False, cancel_futures=True)
         self._client.disconnect()
 
+    def _adopt(self, ready: Ready) -> None:
+        """Work under this contract from now on; between episodes the service may have changed its model."""
+        # The service guards what it sends; the cell guards what it executes, by the same lines and its own reading of the contract.
+        self._guarded = Guarded(policy=self._client, contract=ready.contract)
+        self._player = ChunkPlayer(self._settings.execute_horizon or ready.contract.execute_horizon)
+
     def run_episode(self, seed: int) -> EpisodeResult:
         """One attempt. Every way of ending has its `StopReason`; a robot's own failure is ENV_ERROR."""
         robot, client = self._robot, self._client
         version = "" if client.ready is None else client.ready.model_version
         episode_id = f"{robot.task}-{seed}-{self._settings.cell}-{version}".replace("/", "-")
         state = _Progress()
-        self._player.clear()
+        if client.ready is not None:
+            self._adopt(client.ready)
         client.begin_episode(episode_id)
         try:
             robot.reset(seed)
@@ -199,6 +205,8 @@ class Cell:
             )
             return
         state.in_a_row = 0
+        chunk = self._client.last_chunk
+        state.expires_at_s = state.asked_at_s + (chunk.expires_ms / 1e3 if chunk is not None else 0.0)
         self._player.install(decision.chunk, skip=passed)
 
     def _refused(self, state: _Progress, refusal: Refusal | None) -> None:
@@ -208,6 +216,8 @@ class Cell:
         logger.warning("chunk.refused cell=%s code=%s reason=%s", self._settings.cell, refusal and refusal.code, refusal and refusal.reason)
 
     def _next_action(self, state: _Progress) -> NDArray[np.float32]:
+        if self._settings.is_realtime and self._clock() > state.expires_at_s:
+            self._player.clear()  # a stalled loop must not execute what was meant for a moment long past
         action_A = self._player.next_action()
         if action_A is None:
             action_A = hold_action(self._robot.embodiment, state.last_action_A)
