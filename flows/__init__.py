@@ -1,0 +1,1 @@
+"""When, and in what order: Prefect flows, the commands, and the one place where settings become things."""

@@ -17,31 +17,11 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from components.recipe import Recipe
-from components.records import Progress, Verdict
-from components.store import Step, StepResult
+from components.records import Verdict
+from components.store import Step
 from flows import steps
 from flows.outcome import Outcome, summarize, verdict_page
-from flows.progress import Board
-from flows.wiring import House
-
-Make = Callable[[Progress], StepResult]
-
-
-class Shift:
-    """What one run of the loop is carried by: the house, the recipe, the board, and what was finished so far."""
-
-    __slots__ = ("board", "house", "name", "recipe", "results")
-
-    def __init__(self, *, house: House, recipe: Recipe, board: Board, name: str) -> None:
-        self.house, self.recipe, self.board, self.name = house, recipe, board, name
-        self.results: dict[str, StepResult] = {}
-
-    def do(self, stage: str, make: Make) -> Step:
-        """Make a stage's step (or find it) and show it."""
-        self.results[stage] = make(self.board.stage(stage))
-        self.board.finish(stage, self.results[stage])
-        return self.results[stage].step
+from flows.shift import Shift
 
 
 def _stage(name: str) -> Callable[[Callable[..., Step]], Any]:

@@ -5,28 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from components.documents import to_document
-from components.records import STAGES, RunSummary, StageTiming, TaskScore, Verdict
+from components.records import STAGES, RunSummary, StageTiming, Verdict
+from components.report import summary as summary_of
 from components.store import UNDIGESTED, Step, write_text_atomically
 from flows import steps
 
 if TYPE_CHECKING:
-    from flows.loop import Shift
+    from flows.shift import Shift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A run's summary and where its page was drawn (None before the report stage)."""
+    """A run's summary, where its page was drawn (None before the report stage), and MLflow's own id of the training."""
 
     summary: RunSummary
     drawn: Path | None = None
+    server_run_id: str = ""
 
     def stage_rows(self) -> list[dict[str, Any]]:
         """One row a stage, for Prefect's table artifact."""
@@ -41,7 +41,9 @@ class Outcome:
         folder.mkdir(parents=True, exist_ok=True)
         if self.drawn is not None:
             shutil.copytree(self.drawn, folder, dirs_exist_ok=True)
-        write_text_atomically(folder / "summary.json", json.dumps(summary_document(self.summary), indent=1))
+        document = summary_of(self.summary, server_run_id=self.server_run_id)
+        document["stages"] = {n: {**row, "digest": self.summary.stages[n].digest} for n, row in document["stages"].items()}
+        write_text_atomically(folder / "summary.json", json.dumps(document, indent=1) + "\n")
         beside = runs / f".latest.{os.getpid()}"
         beside.unlink(missing_ok=True)
         beside.symlink_to(self.summary.name)
@@ -69,39 +71,12 @@ def summarize(shift: Shift) -> Outcome:
         workcells=steps.read_workcells(made["workcells"]) if "workcells" in made else (),
         paths={name: str(step.path) for name, step in made.items()},
     )
-    return Outcome(summary=summary, drawn=_drawn(made.get("report")))
+    server_run_id = shift.house.tracker().server_run_id(summary.train.run_id)
+    return Outcome(summary=summary, drawn=_drawn(made.get("report")), server_run_id=server_run_id)
 
 
 def _drawn(report: Step | None) -> Path | None:
     return report.path / UNDIGESTED if report is not None else None
-
-
-def summary_document(summary: RunSummary) -> Mapping[str, Any]:
-    """summary.json: as the README describes it, numbers rounded for reading, no path of this machine."""
-    full = to_document(summary)
-    per_task = {task: _score(score) for task, score in summary.evaluation.per_task.items()}
-    return {
-        "name": summary.name,
-        "recipe": summary.recipe_name,
-        "stages": {n: {"seconds": round(t.seconds, 3), "cached": t.cached, "digest": t.digest} for n, t in summary.stages.items()},
-        "dataset": full["dataset"],
-        "train": full["train"],
-        "evaluation": {
-            "successes": summary.evaluation.successes,
-            "trials": summary.evaluation.trials,
-            "interval": [summary.evaluation.interval.low, summary.evaluation.interval.high],
-            "per_task": per_task,
-            "blindness": full["evaluation"]["blindness"],
-            "failures": [row for row in full["evaluation"]["episodes"] if not row["success"]],
-        },
-        "verdict": full["verdict"],
-        "model_version": full["model_version"],
-        "workcells": full["workcells"],
-    }
-
-
-def _score(score: TaskScore) -> dict[str, Any]:
-    return {"successes": score.successes, "trials": score.trials, "interval": [score.interval.low, score.interval.high]}
 
 
 def verdict_page(verdict: Verdict) -> str:

@@ -23,8 +23,10 @@ def start_prefect_server(settings: Settings, *, pages: bool = False, port: int =
     url = f"http://127.0.0.1:{port}/api"
     child = Child(
         "Prefect server",
-        [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-        + ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"],
+        [
+            *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+            *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"),
+        ],
         log=settings.prefect_home / "server.log",
         ready_url=f"{url}/health",
         env={

@@ -10,17 +10,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.code_version import code_version
 from components.documents import from_document, to_document
 from components.ports import ModelRegistry
 from components.recipe import CollectConfig, Recipe
-from components.records import DatasetVersion, EvalReport, ModelVersion, Progress, RunSummary, TrainRun, Verdict, WorkcellRow
+from components.records import DatasetVersion, EvalReport, ModelVersion, Progress, TrainRun, Verdict, WorkcellRow
 from components.store import UNDIGESTED, Step, StepResult, run_step, write_text_atomically
 from flows.wiring import House
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import NotReady
+
+if TYPE_CHECKING:
+    from flows.outcome import Outcome
 
 _SPEC = ("model_core/spec",)
 _MIND = (*_SPEC, "model_core/network", "model_core/speech", "model_core/engine", "model_core/policy.py", "model_core/checkpoint.py")
@@ -38,7 +41,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "gate": (*_SPEC, "components/gate.py", "components/intervals.py", "components/register.py"),
     "package": (*_MIND, "components/package.py", "serving/gateway"),
     "workcells": (*_SPEC, "components/workcells.py", "serving/workcell", "serving/gateway", "components/simulators"),
-    "report": ("components/report.py", "components/pictures.py"),
+    "report": ("components/report.py", "components/report_sections.py", "components/charts.py"),
 }
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "collect": ("numpy", "mujoco", "metaworld", "av"),
@@ -237,13 +240,14 @@ def workcells_step(house: House, recipe: Recipe, packaged: Step, progress: Progr
     return stage_step(house, "workcells", {"workcells": recipe.workcells, "scenes": scenes}, {"bento": packaged}, work)
 
 
-def report_step(house: House, recipe: Recipe, made: Mapping[str, Step], summary: RunSummary, progress: Progress) -> StepResult:
+def report_step(house: House, recipe: Recipe, made: Mapping[str, Step], outcome: Outcome, progress: Progress) -> StepResult:
     """Draw the report of the finished stages: <step>/undigested/report.html with everything it shows inside."""
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.report import write_report
 
-        write_report(summary, out / UNDIGESTED, progress)
+        progress.update(0, 1, "drawing")
+        write_report(outcome.summary, out / UNDIGESTED, server_run_id=outcome.server_run_id)
         return {"recipe": recipe.name}
 
     return stage_step(house, "report", {"recipe": recipe.name}, {name: step for name, step in made.items() if name != "report"}, work)

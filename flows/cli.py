@@ -1,0 +1,255 @@
+"""The command line: one verb a stage, `run` for all of them. Says what it made as one JSON line on stdout.
+
+Exit codes: 0 done, 1 our error, 2 wrong usage, 3 held by the gate. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.telling import HELD, ended, say, tell
+
+if TYPE_CHECKING:
+    from components.recipe import Recipe
+
+app = typer.Typer(
+    name="actwright",
+    help="From demonstrations to robots that act on a served Action Reasoning Model.\n\nStart with: actwright run",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeName = Annotated[str, typer.Argument(help="name of a recipe, or a resolved .json file", metavar="RECIPE")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="change one field: --set train.steps=200 (may be given again)", metavar="FIELD=VALUE")
+]
+
+
+def recipe_of(name: str, changes: list[str] | None) -> Recipe:
+    """The recipe that was asked for, with its changes."""
+    from flows.overrides import with_changes
+    from flows.recipes import get_recipe
+    from model_core.spec.errors import SpecError
+
+    try:
+        return with_changes(get_recipe(name), changes or [])
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@app.command()
+def run(recipe: RecipeName = "loop", change: Overrides = None) -> None:
+    """Run the whole loop, all ten stages; finished ones are found, not made again.
+
+    Example: actwright run            (the default: two Meta-World tasks)
+    Example: actwright run loop --set train.seed=1
+    """
+    from flows.running import run_recipe
+
+    outcome, folder = run_recipe(recipe_of(recipe, change))
+    summary = outcome.summary
+    verdict = "promote" if summary.verdict.promote else "hold"
+    version = f"{summary.model_version.name}/{summary.model_version.version}"
+    tell(run=summary.name, verdict=verdict, model_version=version, report=str(folder / "report.html"), summary=str(folder / "summary.json"))
+    if not summary.verdict.promote:
+        raise typer.Exit(HELD)
+
+
+@app.command()
+def recipe(
+    name: RecipeName = "loop", change: Overrides = None, out: Annotated[Path | None, typer.Option(help="write it to this file")] = None
+) -> None:
+    """Show a recipe with every field resolved, or write it to a file.
+
+    Example: actwright recipe loop --set train.seed=2 --out mine.json && actwright run mine.json
+    """
+    import json
+
+    from components.store import write_text_atomically
+
+    resolved = recipe_of(name, change)
+    text = json.dumps(resolved.to_json(), indent=1, sort_keys=True) + "\n"
+    if out is None:
+        say(text)
+    else:
+        write_text_atomically(out, text)
+    tell(recipe=resolved.name, digest=resolved.digest, path=str(out) if out else "")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes, a line each.
+
+    Example: actwright recipes
+    """
+    from flows.recipes import RECIPES, get_recipe
+
+    for name in RECIPES:
+        say(f"{name:16} {get_recipe(name).description}")
+    tell(recipes=list(RECIPES))
+
+
+@app.command()
+def train(recipe: RecipeName = "loop", change: Overrides = None) -> None:
+    """Train on a recipe's data set (made first where it is missing); no evaluation.
+
+    Example: actwright train loop --set train.seed=1 --set train.steps=400
+    """
+    from flows.running import begin
+    from flows.shift import make_until
+
+    shift = begin(recipe_of(recipe, change))
+    with shift.board.shown():
+        step = make_until(shift, "train")
+    tell(checkpoint=str(step.path / "checkpoint"), digest=step.digest, final_loss=step.record["final_loss"])
+
+
+@app.command()
+def evaluate(recipe: RecipeName = "loop", change: Overrides = None) -> None:
+    """Examine a recipe's policy in closed loop on fresh seeds (trained first where it is missing).
+
+    Example: actwright evaluate loop --set evaluate.seeds_per_task=50
+    """
+    from flows.running import begin
+    from flows.shift import make_until
+
+    shift = begin(recipe_of(recipe, change))
+    with shift.board.shown():
+        step = make_until(shift, "evaluate")
+    tell(report=str(step.path / "report.json"), digest=step.digest, successes=step.record["successes"], trials=step.record["trials"])
+
+
+@app.command()
+def seeds(recipe: RecipeName = "loop", count: Annotated[int, typer.Option(help="how many training seeds")] = 3) -> None:
+    """Train and evaluate with several training seeds on the same data; prints a table with intervals.
+
+    Example: actwright seeds loop --count 3
+    """
+    from flows.running import run_seeds
+
+    tell(**run_seeds(recipe_of(recipe, None), count))
+
+
+@app.command()
+def report() -> None:
+    """Say where the newest run's report is and what it found.
+
+    Example: actwright report
+    """
+    from flows.running import latest_summary
+
+    folder, summary = latest_summary()
+    tell(
+        report=str(folder / "report.html"), summary=str(folder / "summary.json"), verdict=summary["verdict"]["promote"], run=summary["name"]
+    )
+
+
+@app.command()
+def show(what: Annotated[str, typer.Argument(help="a stage (collect .. report), or the first digits of a step's digest or key")]) -> None:
+    """Show the record of a finished step.
+
+    Example: actwright show train
+    Example: actwright show 3f9a
+    """
+    from flows.running import find_steps
+
+    for step in find_steps(what):
+        say(f"{step.manifest.stage} {step.manifest.key} at {step.path}")
+        tell(stage=step.manifest.stage, key=step.manifest.key, digest=step.digest, inputs=step.manifest.inputs, record=step.record)
+
+
+@app.command()
+def up() -> None:
+    """Open Prefect's page, MLflow's page and the champion's policy service on loopback, until Ctrl-C.
+
+    Example: actwright up
+    """
+    from flows.up import stand_up
+
+    stand_up()
+
+
+@app.command()
+def serve(recipe: RecipeName = "loop", port: Annotated[int, typer.Option(help="port on loopback; 0: any free one")] = 3000) -> None:
+    """Serve the newest packaged policy of a recipe on loopback, until Ctrl-C.
+
+    Example: actwright serve loop --port 3000
+    """
+    from flows.up import serve_policy
+
+    serve_policy(recipe_of(recipe, None), port)
+
+
+@app.command()
+def probe(url: Annotated[str, typer.Argument(help="address of a policy service, such as http://127.0.0.1:3000")]) -> None:
+    """Ask a policy service whether it is ready and what it promises.
+
+    Example: actwright probe http://127.0.0.1:3000
+    """
+    from flows.up import probe_service
+
+    tell(**probe_service(url))
+
+
+@app.command()
+def schedule(
+    recipe: RecipeName = "loop",
+    cron: Annotated[str, typer.Option(help="when to look for new data, as cron, in UTC")] = "0 3 * * *",
+    automatic: Annotated[bool, typer.Option("--automatic", help="retrain at once instead of proposing")] = False,
+) -> None:
+    """Register the retraining deployment and serve it until Ctrl-C: by the clock and when new recordings arrive.
+
+    By default a due retraining is only proposed; a person starts it with `actwright approve ID`.
+
+    Example: actwright schedule loop --cron "0 3 * * *"
+    """
+    from flows.schedule import serve_schedule
+
+    serve_schedule(recipe_of(recipe, None), cron=cron, automatic=automatic)
+
+
+@app.command()
+def approve(proposal: Annotated[str, typer.Argument(help="id of a proposal, or its first digits; 'list' shows the open ones")]) -> None:
+    """Approve a proposed retraining and run it here.
+
+    Example: actwright approve list
+    Example: actwright approve 7c1e
+    """
+    from flows.schedule import approve_proposal
+
+    tell(**approve_proposal(proposal))
+
+
+def _add_groups() -> None:
+    from flows.data_commands import data, ingest
+
+    app.add_typer(data, name="data")
+    app.command("ingest")(ingest)
+    for name in ("cluster", "model"):
+        group = _group(name)
+        if group is not None:
+            app.add_typer(group, name=name)
+
+
+def _group(name: str) -> typer.Typer | None:
+    """`cluster_app` of flows/cluster_commands.py and the like; None where that part is not installed."""
+    module = f"flows.{name}_commands"
+    return getattr(importlib.import_module(module), f"{name}_app") if importlib.util.find_spec(module) else None
+
+
+def main() -> None:
+    """The console script."""
+    _add_groups()
+    sys.exit(ended(app))
+
+
+if __name__ == "__main__":
+    main()

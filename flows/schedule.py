@@ -1,0 +1,84 @@
+"""`actwright schedule` and `approve`: the retraining deployment, served from this machine until it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import Any
+
+from components.documents import to_document
+from components.recipe import Recipe
+from components.store import write_text_atomically
+from flows.child import Child
+from flows.prefect_server import prefect_api, running_server
+from flows.settings import point_prefect_at
+from flows.telling import say, tell
+from flows.up import asked_to_stop, prefect_page
+from flows.wiring import open_house
+from model_core.spec.errors import JobError, SpecError
+
+_LOOK_S = 1.0
+
+
+def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
+    """Register the deployment and run what becomes due until Ctrl-C; raises `JobError` when its process ends by itself."""
+    _check_cron(cron)
+    house, stop = open_house(), asked_to_stop()
+    path = house.settings.home.resolve() / "recipes" / f"{recipe.digest[:12]}.json"
+    write_text_atomically(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
+    with prefect_page(house) as page:
+        point_prefect_at(f"{page}/api")
+        command = [sys.executable, "-m", "flows.retrain", str(path), cron, "automatic" if automatic else "propose"]
+        server = Child("schedule", command, log=house.settings.prefect_home / "schedule.log")
+        try:
+            how = "runs" if automatic else "proposes"
+            say(f"retraining of {recipe.name} {how} itself at '{cron}' (UTC) and when recordings arrive; Ctrl-C stops this")
+            say(f"prefect  {page}/deployments")
+            tell(deployment="retrain/retrain", prefect=page, cron=cron, automatic=automatic, recipe=recipe.name)
+            while not stop.wait(_LOOK_S):
+                if server.process.poll() is not None:
+                    raise JobError(f"the schedule's process ended with code {server.process.returncode}:\n{server.last_lines()}")
+        finally:
+            server.stop(grace_s=10.0)
+    say("schedule stopped")
+
+
+def approve_proposal(beginning: str) -> dict[str, Any]:
+    """Run an open proposal here, or list them all."""
+    house = open_house()
+    with prefect_api(house.settings) if beginning != "list" else contextlib.nullcontext():
+        if beginning == "list":
+            from components.proposals import ProposalBook
+
+            known = ProposalBook(house.settings.home.resolve() / "proposals").all()
+            for proposal in known:
+                say(f"{proposal.proposal_id}  {proposal.state:9} {proposal.recipe['name']}: {proposal.reason}")
+            return {"proposals": [p.proposal_id for p in known]}
+        from flows.retrain import book_of, run_proposal
+
+        done = run_proposal(house, book_of(house).find(beginning))
+        return {"proposal": done.proposal_id, "state": to_document(done.state), "run": done.run}
+
+
+def tell_new_recordings(count: int) -> bool:
+    """Send the event that wakes the retraining deployment; False where no server listens. Call with the house opened."""
+    house = open_house()
+    url = running_server(house.settings)
+    if not url:
+        return False
+    point_prefect_at(url)
+    from prefect.events import emit_event
+    from prefect.events.worker import EventsWorker
+
+    from flows.retrain import NEW_RECORDINGS
+
+    emit_event(NEW_RECORDINGS, resource={"prefect.resource.id": "actwright.raw"}, payload={"recordings": count})
+    EventsWorker.drain_all(timeout=5)
+    return True
+
+
+def _check_cron(cron: str) -> None:
+    fields = len(cron.split())
+    if fields != 5:
+        raise SpecError(f"--cron {cron!r} has {fields} fields, cron has five: minute hour day month weekday, such as '0 3 * * *'")

@@ -1,0 +1,54 @@
+"""What one run is carried by: the house, the recipe, the board a person watches, and what was finished so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from components.recipe import Recipe
+from components.records import Progress
+from components.store import Step, StepResult
+from flows import steps
+from flows.progress import Board
+from flows.wiring import House
+
+Make = Callable[[Progress], StepResult]
+PLAIN_STAGES = ("collect", "validate", "annotate", "freeze", "train", "evaluate")
+
+
+class Shift:
+    """One run of the loop, or of the first part of it."""
+
+    __slots__ = ("board", "house", "name", "recipe", "results")
+
+    def __init__(self, *, house: House, recipe: Recipe, board: Board | None = None, name: str = "") -> None:
+        self.house, self.recipe = house, recipe
+        self.board = board or Board(fault=house.store.fault if house.settings.fault else None)
+        self.name = name or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe.name}"
+        self.results: dict[str, StepResult] = {}
+
+    def do(self, stage: str, make: Make) -> Step:
+        """Make a stage's step (or find it) and show it."""
+        self.results[stage] = make(self.board.stage(stage))
+        self.board.finish(stage, self.results[stage])
+        return self.results[stage].step
+
+    def step(self, stage: str) -> Step:
+        """The finished step of a stage."""
+        return self.results[stage].step
+
+
+def make_until(shift: Shift, last: str) -> Step:
+    """Make the stages up to `last` (one of `PLAIN_STAGES`) one after the other, without Prefect; finished ones are found."""
+    house, recipe = shift.house, shift.recipe
+    makes: dict[str, Make] = {
+        "collect": lambda p: steps.collect_step(house, recipe.collect, p),
+        "validate": lambda p: steps.validate_step(house, recipe, shift.step("collect"), p),
+        "annotate": lambda p: steps.annotate_step(house, recipe, shift.step("collect"), shift.step("validate"), p),
+        "freeze": lambda p: steps.freeze_step(house, recipe, shift.step("collect"), shift.step("annotate"), p),
+        "train": lambda p: steps.train_step(house, recipe, shift.step("freeze"), p),
+        "evaluate": lambda p: steps.evaluate_step(house, recipe, shift.step("train"), shift.step("freeze"), p),
+    }
+    for stage in PLAIN_STAGES[: PLAIN_STAGES.index(last) + 1]:
+        shift.do(stage, makes[stage])
+    return shift.step(last)

@@ -1,0 +1,61 @@
+"""How commands end: one JSON line on stdout for programs, sentences on stderr for people, and an exit code that means something."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from model_core.spec.errors import ActwrightError, GateError
+
+DONE, OUR_ERROR, WRONG_USAGE, HELD = 0, 1, 2, 3
+_INTERRUPTED = 130
+
+
+def tell(**made: Any) -> None:
+    """The command's result: one JSON line on stdout."""
+    sys.stdout.write(json.dumps(made, sort_keys=True) + "\n")
+    sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """A line for a person, on stderr."""
+    sys.stderr.write(line + "\n")
+
+
+def ended(run: Callable[[], object]) -> int:
+    """Run a whole command line and give its exit code; errors of ours become one clear message, others keep their traceback."""
+    configure_logging()
+    try:
+        run()
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else OUR_ERROR if ending.code else DONE
+    except KeyboardInterrupt:
+        say("stopped; run the same command again to go on from here")
+        return _INTERRUPTED
+    except GateError as error:
+        say(f"held: {error}")
+        return HELD
+    except ActwrightError as error:
+        say(f"{_kind(error)}: {error}")
+        return OUR_ERROR
+    return DONE
+
+
+def configure_logging() -> None:
+    """Our warnings go to stderr in one line each; other libraries' logs stay in their files."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    for room in ("components", "flows", "model_core", "serving"):
+        logger = logging.getLogger(room)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.WARNING)
+
+
+def _kind(error: ActwrightError) -> str:
+    """`DatasetError` reads "dataset error"."""
+    name = type(error).__name__
+    words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
+    return words if words.endswith("error") else "error"
