@@ -99,7 +99,7 @@ def measure_sight(
     shape = (len(chosen), contract.chunk_length, len(contract.embodiment.action))
     answers = []
     for pictures in (images_NVHW3, images_NVHW3[partner_N]):
-        observations = [_observation(split, contract, int(frame), pictures[i]) for i, frame in enumerate(chosen)]
+        observations = [observation_of(split, contract, int(frame), pictures[i]) for i, frame in enumerate(chosen)]
         answers.append(_actions(policy, observations, shape, batch))
     (own_NKA, own_N), (swapped_NKA, swapped_N) = answers
     refused_N = ~(own_N & swapped_N)
@@ -136,7 +136,8 @@ def _spread(task_N: NDArray[np.integer], frames_per_task: int) -> NDArray[np.int
     return np.concatenate(picked)
 
 
-def _observation(split: FrozenSplit, contract: PolicyContract, frame: int, pictures_VHW3: NDArray[np.uint8]) -> Observation:
+def observation_of(split: FrozenSplit, contract: PolicyContract, frame: int, pictures_VHW3: NDArray[np.uint8]) -> Observation:
+    """What a policy would have been shown at a recorded frame, with these pictures (one a camera)."""
     return Observation(
         images={camera.name: pictures_VHW3[view] for view, camera in enumerate(contract.embodiment.cameras)},
         proprio_P=split.proprio_NP[frame],

@@ -88,7 +88,7 @@ def evaluate(
     groups = plan_groups(cfg, scenes.tasks)
     _run_groups(exam, groups, opened, progress)
     rows, timing = _collected(exam.scratch, groups)
-    _draw_films(exam.scratch, groups, rows, checkpoint, out / "film")
+    _draw_films(exam.scratch, groups, rows, contract, checkpoint, out / "film")
     report = make_report(cfg, scenes, contract, checkpoint_digest(checkpoint), rows, blindness)
     document = to_document(report)
     write_text_atomically(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
@@ -181,8 +181,8 @@ def _run_groups(exam: _Exam, groups: Sequence[Group], policy: Policy, progress: 
         futures = {pool.submit(_run_group, exam, group): group for group in waiting}
         try:
             for future in as_completed(futures):
-                done += len(futures[future].seeds)
                 solved += future.result()
+                done += len(futures[future].seeds)
                 progress.update(done, total, f"rollouts, {solved} solved so far")
         except BrokenProcessPool as error:
             raise JobError(
@@ -267,15 +267,17 @@ def _collected(scratch: Path, groups: Sequence[Group]) -> tuple[list[EpisodeRow]
     return rows, {"decide_ms": {"mean": float(times.mean()), "p50": float(p50), "p99": float(p99)}, "decisions": len(times)}
 
 
-def _draw_films(scratch: Path, groups: Sequence[Group], rows: Sequence[EpisodeRow], checkpoint: Path, folder: Path) -> None:
-    """One film strip per task: the first filmed episode, and the others beside it with their seed."""
-    from components.films import draw_film
+def _draw_films(
+    scratch: Path, groups: Sequence[Group], rows: Sequence[EpisodeRow], contract: PolicyContract, checkpoint: Path, folder: Path
+) -> None:
+    """A film strip of every filmed episode: <task>.png for the first of a task, <task>-<seed>.png for the others."""
+    from components.films import depth_decoder, draw_film
 
     filmed = {(group.task, seed) for group in groups for seed in group.filmed}
-    folder.mkdir(parents=True, exist_ok=True)
+    decode = depth_decoder(checkpoint)
     seen: set[str] = set()
     for row in rows:
         if (row.task, row.seed) in filmed and (shots := _read_film(scratch, row)):
             name = row.task if row.task not in seen else f"{row.task}-{row.seed}"
             seen.add(row.task)
-            draw_film(shots, row, checkpoint, folder / f"{name}.png")
+            draw_film(shots, row, contract.embodiment.control_hz, decode, folder / f"{name}.png")

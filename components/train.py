@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from components.policies import DEFAULT_POLICY, open_policy
 from components.ports import Metric, Tracker
 from components.recipe import TrainConfig
 from components.records import Progress
@@ -42,13 +43,15 @@ def train(
     progress: Progress,
     *,
     trainee: str = DEFAULT_TRAINEE,
+    policy: str = DEFAULT_POLICY,
     hang_s: float = 900.0,
     grace_s: float = 25.0,
 ) -> dict[str, Any]:
     """Train on the frozen data set until the last step and write `out`/checkpoint and `out`/metrics.jsonl.
 
     Goes on from the last complete checkpoint in `out`/scratch. tracker: gets the curve in batches; if it fails, training does
-    not. hang_s: without a step for so long the processes are ended. Returns the record of the step.
+    not. trainee, policy: "module:function" of what is trained and of what opens the result (for example pictures; "" for none).
+    hang_s: without a step for so long the processes are ended. Returns the record of the step.
     Raises `CheckpointError` for a folder begun with other data or config, `JobError` when the processes end badly
     (with their last lines).
     """
@@ -63,6 +66,8 @@ def train(
     relay.pump(final=True)
     if process.returncode != 0 or relay.ending != "done":
         raise _failure(files, process.returncode, relay.ending)
+    if policy:
+        _show_examples(files, frozen, policy, tracker)
     return train_record(files, config, relay)
 
 
@@ -79,6 +84,21 @@ def train_record(files: JobFiles, config: TrainConfig, relay: _Relay) -> dict[st
         "precision": relay.precision,
         "undigested": {"speed": relay.speed, "began_at_step": relay.began_at, "spikes": relay.spikes},
     }
+
+
+def _show_examples(files: JobFiles, frozen: Path, policy: str, tracker: Tracker | None) -> None:
+    """Held-out frames with what the trained model says of them. A picture that cannot be drawn ends no training."""
+    try:
+        from components.batches import load_split
+        from components.films import depth_decoder, draw_examples
+
+        opened, contract = open_policy(policy, files.checkpoint, "full")
+        target = files.out / "undigested" / "examples" / "held_out.png"
+        draw_examples(opened, load_split(frozen, "validation"), contract, depth_decoder(files.checkpoint), target)
+        if tracker is not None:
+            tracker.log_picture("examples/held_out.png", target)
+    except Exception:
+        logger.warning("examples.not_drawn", exc_info=True)
 
 
 @contextmanager

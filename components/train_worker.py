@@ -344,16 +344,17 @@ def main(arguments: list[str] | None = None) -> int:
             rank, world_size = start_processes()
             Training(job, rank=rank, world_size=world_size).run()
             end_processes()
-    except (ActwrightError, OSError) as error:
+    except Exception as error:  # told to the launcher, whatever it is: the last thing that this process decides
         return _tell(files, error)
     return 0
 
 
 def _tell(files: JobFiles, error: Exception) -> int:
     logger.exception("job.failed")
-    name = type(error).__name__ if isinstance(error, ActwrightError) else JobError.__name__
+    ours = isinstance(error, ActwrightError)
+    message = str(error) if ours else f"training failed with {type(error).__name__}: {error}; the log has the traceback: {files.log.name}"
     with contextlib.suppress(OSError):
-        files.error.write_text(json.dumps({"error": name, "message": str(error)}))
+        files.error.write_text(json.dumps({"error": type(error).__name__ if ours else JobError.__name__, "message": message}))
     return 1
 
 

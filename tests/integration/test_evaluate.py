@@ -1,0 +1,125 @@
+"""Evaluation on the real simulator in worker processes: reports that do not depend on how often it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from components.documents import from_document
+from components.evaluate import evaluate
+from components.recipe import CollectConfig, EvalConfig
+from components.records import EvalReport, Silent
+from components.store import folder_digests, sha256_file
+from model_core.spec.errors import ContractError, GateError, JobError, SpecError
+from tests.toy_policy import CONTRACT
+
+TOY = "tests.toy_policy:open_toy"
+SCENES = CollectConfig(tasks=("drawer-close-v3", "coffee-button-v3"))
+CFG = EvalConfig(seeds_per_task=3, horizon_sim_steps=64, batch=2, workers=2)
+
+
+def checkpoint(folder: Path, **plan: object) -> Path:
+    folder.mkdir()
+    (folder / "toy.json").write_text(json.dumps(plan))
+    return folder
+
+
+def frozen(folder: Path, frames: int = 24) -> Path:
+    """A validation split of random pictures."""
+    (folder / "shards").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    name = "shards/validation-00000.safetensors"
+    tensors = {
+        "images_NVHW3": rng.integers(0, 255, (frames, 1, 80, 80, 3), dtype=np.uint8),
+        "proprio_NP": np.zeros((frames, 4), np.float32),
+        "actions_NKA": rng.uniform(-1, 1, (frames, 8, 4)).astype(np.float32),
+        "depth_codes_NG": np.zeros((frames, 100), np.uint8),
+        "trace_N52": np.zeros((frames, 5, 2), np.int16),
+        "trace_len_N": np.ones(frames, np.int16),
+        "instruction_idx_N": np.zeros(frames, np.int32),
+        "task_idx_N": (np.arange(frames) % 2).astype(np.int32),
+    }
+    save_file(tensors, folder / name)
+    manifest = {
+        "shards": [{"file": name, "frames": frames, "sha256": sha256_file(folder / name)}],
+        "instructions": ["go"],
+        "tasks": ["a", "b"],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"contract_id": CONTRACT.contract_id}))
+    (folder / "contract.json").write_text(json.dumps(CONTRACT.to_json()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(checkpoint, folder of a finished evaluation with the image-swap measurement)."""
+    folder = tmp_path_factory.mktemp("examined")
+    policy = checkpoint(folder / "checkpoint")
+    evaluate(CFG, policy, folder / "out", Silent(), scenes=SCENES, frozen=frozen(folder / "frozen"), policy=TOY)
+    return policy, folder / "out"
+
+
+def test_report_names_every_episode_and_the_films_are_there(examined: tuple[Path, Path]) -> None:
+    report = from_document(EvalReport, json.loads((examined[1] / "report.json").read_text()))
+    assert [(row.task, row.seed) for row in report.episodes] == [(t, 930_000 + i) for t in sorted(SCENES.tasks) for i in range(3)]
+    assert report.trials == 6
+    assert all(row.success or row.stop_reason == "max_steps" for row in report.episodes)
+    assert all(row.decisions == -(-row.steps // 8) for row in report.episodes)
+    assert report.blindness["image_swap_change"] == 1.0
+    for task in SCENES.tasks:
+        with Image.open(examined[1] / "film" / f"{task}.png") as picture:
+            assert picture.size[0] > 150
+    assert json.loads((examined[1] / "undigested" / "timing.json").read_text())["decide_ms"]["p50"] > 0
+
+
+def test_an_interrupted_evaluation_ends_with_the_same_bytes(examined: tuple[Path, Path], tmp_path: Path) -> None:
+    class Impatient:
+        def update(self, done: int, total: int, message: str = "") -> None:
+            if 0 < done < total and "rollouts" in message:
+                raise KeyboardInterrupt
+
+    # One worker here, two there: neither the number of processes nor the interruption may show.
+    cfg, out = replace(CFG, workers=1), tmp_path / "out"
+    frames = frozen(tmp_path / "frozen")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(cfg, examined[0], out, Impatient(), scenes=SCENES, frozen=frames, policy=TOY)
+    finished = sorted((out / "scratch" / "groups").glob("*.json"))
+    assert finished
+    finished[-1].unlink()  # and one that was killed before its rows were written
+    evaluate(cfg, examined[0], out, Silent(), scenes=SCENES, frozen=frames, policy=TOY)
+    assert folder_digests(out) == folder_digests(examined[1])
+
+
+def test_a_blind_policy_is_stopped_before_any_rollout(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="does not look at the picture"):
+        evaluate(
+            CFG,
+            checkpoint(tmp_path / "c", blind=True),
+            tmp_path / "out",
+            Silent(),
+            scenes=SCENES,
+            frozen=frozen(tmp_path / "f"),
+            policy=TOY,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_scenes_of_another_body_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"control_hz: the policy was made for 20.0, this cell offers 10.0"):
+        evaluate(CFG, checkpoint(tmp_path / "c"), tmp_path / "out", Silent(), scenes=replace(SCENES, sim_steps_per_action=8), policy=TOY)
+
+
+def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="a rollout process was killed after 0 of 6 episodes"):
+        evaluate(CFG, checkpoint(tmp_path / "c", dies=True), tmp_path / "out", Silent(), scenes=SCENES, policy=TOY)
+
+
+def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"expected 'package.module:function'"):
+        evaluate(CFG, tmp_path, tmp_path / "out", Silent(), scenes=SCENES, policy="tests.toy_policy:nothing")

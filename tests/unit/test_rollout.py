@@ -1,0 +1,139 @@
+"""The closed loop with scripted scenes: chunks, holds, refusals, failing simulators, and what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.evaluate import make_report, plan_groups
+from components.recipe import CollectConfig, EvalConfig
+from components.records import EpisodeRow
+from components.rollout import hold_action, roll_out
+from components.simulators.ports import StepOutcome
+from model_core.spec.guard import Guarded
+from model_core.spec.types import ActionChunk, Decision, Observation, Refusal, RefusalCode, StopReason
+from tests.fakes import make_contract, make_embodiment, make_observation
+
+CONTRACT = make_contract()
+CFG = EvalConfig(execute_horizon=4, max_refusals_in_a_row=3, seeds_per_task=5, batch=2, first_seed=100)
+
+
+class Scene:
+    """A scene that is solved after `solved_at` steps, fails at `fails_at` and ends after 20; keeps what was executed."""
+
+    def __init__(self, *, solved_at: int = 99, fails_at: int = 99) -> None:
+        self.embodiment = make_embodiment()
+        self.solved_at, self.fails_at = solved_at, fails_at
+        self.executed: list[np.ndarray] = []
+
+    def reset(self, task: str, seed: int, *, render: bool = True) -> Observation:
+        self.executed = []
+        return make_observation(value=0)
+
+    def observe(self) -> Observation:
+        return make_observation(value=len(self.executed))
+
+    def step(self, action_A: np.ndarray, *, render: bool = False) -> StepOutcome:
+        self.executed.append(action_A)
+        steps = len(self.executed)
+        if steps >= self.fails_at:
+            raise FloatingPointError("the physics blew up")
+        success = steps >= self.solved_at
+        return StepOutcome(success=success, done=success or steps >= 20, sim_steps=steps)
+
+
+class Script:
+    """Answers with whatever `answer` makes of an observation; keeps the batch sizes."""
+
+    def __init__(self, answer: Callable[[Observation], Decision]) -> None:
+        self.answer, self.batches = answer, list[int]()
+
+    def decide(self, observation: Observation) -> Decision:
+        return self.answer(observation)
+
+    def decide_many(self, observations: list[Observation]) -> list[Decision]:
+        self.batches.append(len(observations))
+        return [self.answer(one) for one in observations]
+
+
+def chunk(observation: Observation, *, scale: float = 1.0) -> Decision:
+    """dx counts the steps since the observation, dy tells when that was."""
+    actions = np.zeros((8, 4), np.float32)
+    actions[:, 0] = np.arange(8) / 100 * scale
+    actions[:, 1] = observation.images["front"].flat[0] / 100
+    return Decision(contract_id="x", chunk=ActionChunk(actions_KA=actions, control_hz=20.0))
+
+
+def refuse(observation: Observation) -> Decision:
+    return Decision(contract_id="x", refusal=Refusal(code=RefusalCode.PARSE, reason="mumbled"))
+
+
+def run(answer: Callable[[Observation], Decision], *scenes: Scene) -> tuple[list[EpisodeRow], Script]:
+    script = Script(answer)
+    found = roll_out(Guarded(policy=script, contract=CONTRACT), scenes, "push", range(len(scenes)), CFG, filmed=frozenset({0}))  # type: ignore[arg-type]
+    assert len(found[0].film) == found[0].row.decisions
+    return [one.row for one in found], script
+
+
+def test_a_chunk_is_executed_up_to_the_horizon_then_a_new_one_is_asked_for() -> None:
+    scene = Scene()
+    (row,), _ = run(chunk, scene)
+    assert (row.steps, row.decisions, row.stop_reason) == (20, 5, "max_steps")
+    executed = np.stack(scene.executed)
+    np.testing.assert_allclose(executed[:, 0], np.tile(np.arange(4) / 100, 5))
+    np.testing.assert_allclose(executed[:, 1], np.repeat([0, 4, 8, 12, 16], 4) / 100)
+
+
+def test_scenes_ask_together_and_leave_when_solved() -> None:
+    rows, script = run(chunk, Scene(solved_at=3), Scene(solved_at=9), Scene())
+    assert [(r.success, r.steps, r.stop_reason) for r in rows] == [(True, 3, "success"), (True, 9, "success"), (False, 20, "max_steps")]
+    assert script.batches == [3, 2, 2, 1, 1]
+
+
+def test_refusals_hold_and_end_the_episode_with_the_reason() -> None:
+    scene = Scene()
+    (row,), _ = run(refuse, scene)
+    assert (row.stop_reason, row.refusals, row.decisions, row.success) == ("refused", 3, 3, False)
+    assert row.detail == "PARSE: mumbled"
+    assert [list(a) for a in scene.executed] == [[0, 0, 0, -1]] * 2
+
+
+def test_one_refusal_is_asked_again_at_the_next_tick() -> None:
+    scene = Scene()
+    (row,), _ = run(lambda o: refuse(o) if o.images["front"].flat[0] == 4 else chunk(o), scene)
+    assert (row.refusals, row.decisions, row.stop_reason) == (1, 6, "max_steps")
+    np.testing.assert_allclose(np.stack(scene.executed)[3:7, 0], [0.03, 0.0, 0.0, 0.01])
+
+
+def test_what_the_guard_will_not_let_through_is_not_executed() -> None:
+    scene = Scene()
+    (row,), _ = run(lambda o: chunk(o, scale=50.0), scene)
+    assert row.stop_reason == StopReason.GUARD_STOPPED
+    assert "UNSAFE: action outside its limits in dx" in row.detail
+    assert np.abs(np.stack(scene.executed)[:, :3]).max() == 0
+
+
+def test_a_failing_simulator_voids_its_own_trial_only() -> None:
+    rows, _ = run(chunk, Scene(solved_at=2), Scene(fails_at=5))
+    assert rows[1].stop_reason == "env_error"
+    assert rows[1].detail == "FloatingPointError: the physics blew up"
+    report = make_report(CFG, CollectConfig(), CONTRACT, "digest", rows, {})
+    assert (report.successes, report.trials) == (1, 1)
+    assert len(report.episodes) == 2
+    assert report.per_task["push"].interval.low < 1.0
+
+
+def test_hold_repeats_the_gripper_and_stops_the_hand() -> None:
+    body = make_embodiment()
+    assert list(hold_action(body, None)) == [0, 0, 0, -1]
+    assert list(hold_action(body, np.array([0.3, 0.2, 0.1, 0.7], np.float32))) == pytest.approx([0, 0, 0, 0.7])
+
+
+def test_groups_are_fixed_and_cover_every_seed_once() -> None:
+    groups = plan_groups(replace(CFG, films_per_task=3), ("a", "b"))
+    assert [(g.task, g.seeds) for g in groups[:3]] == [("a", (100, 101)), ("b", (100, 101)), ("a", (102, 103))]
+    assert sorted(s for g in groups if g.task == "b" for s in g.seeds) == list(range(100, 105))
+    assert [g.filmed for g in groups if g.task == "a"] == [(100, 101), (102,), ()]
