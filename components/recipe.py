@@ -95,16 +95,16 @@ class ValidateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VqvaeConfig:
-    """Training of the depth VQ-VAE (10x10 codes). lr: AdamW's. frames: at most this many depth maps are learnt from."""
+    """Training of the depth VQ-VAE (10x10 codes; input_size 20, 40, 80, 160 or 320). lr: AdamW's. frames: at most this many depth maps are learnt from."""
 
-    steps: int = 300
-    batch: int = 32
-    lr: float = 1e-3
+    steps: int = 600
+    batch: int = 16
+    lr: float = 4e-3
     seed: int = 0
-    hidden: int = 32
+    hidden: int = 16
     code_dim: int = 16
     num_codes: int = 128
-    input_size: int = 80
+    input_size: int = 40
     commitment: float = 0.25
     ema_decay: float = 0.99
     frames: int = 4000
@@ -115,11 +115,14 @@ class AnnotateConfig:
     """How frames get their depth tokens and traces.
 
     depth_annotator: "truth" (the simulator's metric depth) or "depth_anything". point_annotator: "truth" or "pointing".
+    depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any.
     batch_size: frames a forward pass (does not change the labels).
     """
 
     depth_annotator: str = "truth"
     point_annotator: str = "truth"
+    depth_model: str = "depth-anything/Depth-Anything-V2-Base-hf"
+    point_model: str = "allenai/Molmo-7B-D-0924"
     vqvae: VqvaeConfig = VqvaeConfig()
     trace_points: int = 5
     batch_size: int = field(default=64, metadata=NEUTRAL)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from model_core.spec.contract import canonical_json
@@ -50,11 +50,13 @@ class DepthCodec:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of config and weights: the `codebook_digest` of a contract."""
-        total = hashlib.sha256(canonical_json(self.config.to_json()).encode())
-        for name, tensor in sorted(self._vqvae.state_dict().items()):
-            total.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
-        return total.hexdigest()
+        """SHA-256 (hex) of the saved weights file, whose metadata holds the config: the `codebook_digest` of a contract."""
+        return hashlib.sha256(self._file()).hexdigest()
+
+    def _file(self) -> bytes:
+        # one metadata key only: the order of several is not fixed, and equal codecs must be equal bytes
+        tensors = {name: tensor.contiguous() for name, tensor in self._vqvae.state_dict().items()}
+        return save(tensors, metadata={"config": canonical_json(self.config.to_json())})
 
     @torch.inference_mode()
     def encode(self, maps_NHW: NDArray[np.number]) -> NDArray[np.uint8]:
@@ -119,7 +121,7 @@ class DepthCodec:
         """Write the artefact; the config comes last, so that a torn folder is never taken for a whole one."""
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "model.safetensors.partial"
-        save_file({name: tensor.contiguous() for name, tensor in self._vqvae.state_dict().items()}, partial)
+        partial.write_bytes(self._file())
         os.replace(partial, folder / "model.safetensors")
         partial = folder / "config.json.partial"
         partial.write_text(json.dumps(self.config.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
