@@ -83,7 +83,9 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         if digest != shard["sha256"]:
-            raise DatasetError(f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. Do: `dvc pull`, or freeze again")
+            raise DatasetError(
+                f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. Do: `dvc pull`, or freeze again"
+            )
         parts.append(load(content))
     if not parts:
         raise DatasetError(f"{folder} has no shard of split {split!r}")

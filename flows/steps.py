@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flows.outcome import Outcome
 
 _SPEC = ("model_core/spec",)
-_MIND = (*_SPEC, "model_core/network", "model_core/speech", "model_core/engine", "model_core/policy.py", "model_core/checkpoint.py")
+_MIND = (*_SPEC, "model_core/network", "model_core/speech", "model_core/engine", "model_core/policy.py", "model_core/checkpoint.py", "model_core/tiny.py")
 SOURCES: Mapping[str, tuple[str, ...]] = {
     "collect": (*_SPEC, "components/collect.py", "components/episode_checks.py", "components/simulators", "components/datasets"),
     "validate": (*_SPEC, "components/validate.py", "components/expectations.py", "components/datasets"),

@@ -58,7 +58,9 @@ def tiny_layout(contract: PolicyContract, size: TinySize, instructions: tuple[st
     patch = 2 ** len(size.stem)
     for other in contract.embodiment.cameras:
         require((other.width, other.height) == (camera.width, camera.height), "a tiny model needs cameras of one size", got=other)
-    require(camera.height % (2 * patch) == 0 and camera.width % (2 * patch) == 0, f"camera sides must be multiples of {2 * patch}", got=camera)
+    require(
+        camera.height % (2 * patch) == 0 and camera.width % (2 * patch) == 0, f"camera sides must be multiples of {2 * patch}", got=camera
+    )
     grid = (camera.height // patch // 2, camera.width // patch // 2)
     longest = max((len(words_of(text)) for text in instructions), default=0)
     return CompactLayout.of_contract(contract, patch_grid=grid, max_words=max(8, longest))
