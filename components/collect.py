@@ -79,7 +79,7 @@ def open_simulator(cfg: CollectConfig) -> Simulator:
         azimuth=cfg.camera.azimuth,
         elevation=cfg.camera.elevation,
         distance=cfg.camera.distance,
-        lookat=tuple(cfg.camera.lookat),
+        lookat=cfg.camera.lookat,
         width=cfg.image_size,
         height=cfg.image_size,
         max_depth_m=cfg.max_depth_m,

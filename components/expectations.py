@@ -88,7 +88,9 @@ def evaluate_rules(tables: Mapping[str, DataFrame], rules: Sequence[Rule], docs:
 
 
 def _expectation(number: int, rule: Rule) -> Any:
-    import great_expectations.expectations as gxe
+    import great_expectations.expectations as library
+
+    gxe: Any = library
 
     said: dict[str, Any] = {"column": rule.column, "meta": {"number": number}, "description": rule.meaning}
     match rule.kind:

@@ -134,7 +134,9 @@ class Vault:
             "DO_NOT_TRACK": "1",
             "PATH": f"{program.parent}:{os.environ.get('PATH', '')}",
         }
-        for attempt in range(LOCK_TRIES):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 done = subprocess.run(
                     [str(program), *words], cwd=self.root, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -145,10 +147,10 @@ class Vault:
                 raise DatasetError(f"dvc {words[0]} did not end within {timeout_s:.0f} s in {self.root.name}") from error
             if done.returncode == 0:
                 return done.stdout.strip()
-            if not any(sign in done.stderr for sign in _LOCK_SIGNS) or attempt == LOCK_TRIES - 1:
+            if not any(sign in done.stderr for sign in _LOCK_SIGNS) or attempt == LOCK_TRIES:
                 break
             logger.info("vault.waiting command=%s: another dvc is at work", words[0])
-            time.sleep(0.5 * (attempt + 1))
+            time.sleep(0.5 * attempt)
         told = " | ".join(line for line in (done.stderr or done.stdout).strip().splitlines()[-6:] if line.strip())
         if any(sign in told for sign in _AWAY_SIGNS):
             raise StorageError(

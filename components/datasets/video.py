@@ -91,11 +91,11 @@ class VideoReader:
 
     def read(self, start: int, count: int) -> NDArray[np.uint8]:
         """Frames start .. start+count-1 as (count, H, W, 3) uint8 RGB. Raises `DatasetError` when they are not there."""
-        import av
+        from av.error import FFmpegError
 
         try:
             frames = self._collect(start, count)
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except (FFmpegError, OSError, ValueError) as error:
             self.close()
             raise DatasetError(
                 f"video {self.path.name}: cannot be decoded at frame {start} ({error}); the file is truncated or damaged"

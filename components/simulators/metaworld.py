@@ -240,7 +240,8 @@ class MetaWorld:
                 warnings.simplefilter("ignore")
                 from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-                env: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{task}-goal-observable"](seed=0)
+                made: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{task}-goal-observable"]
+                env = made(seed=0)
             env._freeze_rand_vec = False
             env.seeded_rand_vec = True
             env.model.vis.quality.offsamples = 0
@@ -316,6 +317,6 @@ def make_robot(
 
     camera: fields of `FreeCamera` that differ from its defaults.
     """
-    placed = {key: tuple(value) if isinstance(value, list) else value for key, value in (camera or {}).items()}
+    placed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in (camera or {}).items()}
     eye = FreeCamera(width=image_size, height=image_size, max_depth_m=max_depth_m, **placed)
     return MetaWorldRobot(task, seed, sim_steps_per_action=sim_steps_per_action, horizon_sim_steps=horizon_sim_steps, cameras=(eye,))

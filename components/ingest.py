@@ -1,0 +1,201 @@
+"""Recordings of workcells, and data sets made elsewhere -> one new, checked raw data set.
+
+    cells' spool -> upload_recordings -> recordings/<digest>/ in raw storage -> fetch_recordings -> ingest -> out/dataset
+
+Every recording passes the inline check. A bad one is set aside with its reason and the others go on: a torn file, another
+body, a missing camera, an id or evidence that is there already. What did not succeed is kept out of the data set unless
+asked for, because a policy's own actions are its labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.datasets import layout
+from components.datasets.lerobot_v3 import DatasetReader, DatasetWriter, dataset_digest
+from components.documents import to_document
+from components.episode_checks import inline_check
+from components.records import Finding, Progress
+from components.storage import COMPLETE, ObjectStore, Transfer, download_folder, upload_folder
+from components.store import write_text_atomically
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import DatasetError, GateError, WireError
+from model_core.spec.types import Episode
+from model_core.spec.wire import decode_episode
+
+RECORDINGS = "recordings"
+SUFFIXES = (".episode", ".msgpack")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Arrival:
+    """One recording: an episode, or why there is none."""
+
+    name: str
+    episode: Episode | None = None
+    fault: str = ""
+
+
+def ingest(
+    sources: Sequence[Path],
+    out: Path,
+    progress: Progress,
+    *,
+    embodiment: EmbodimentSpec | None = None,
+    keep_failures: bool = False,
+    max_bad_fraction: float = 0.5,
+) -> dict[str, Any]:
+    """Merge `sources` (LeRobot folders, folders of recordings) into out/dataset, in this order.
+
+    embodiment: the body that all must have; taken from the first source that names one. Bad recordings go to
+    out/quarantine/<name>.json. Raises `GateError` when more than `max_bad_fraction` are bad, `DatasetError` when nothing is left.
+    """
+    body = embodiment or _body_of(sources)
+    total = sum(_count(source) for source in sources)
+    shutil.rmtree(out / "quarantine", ignore_errors=True)
+    shutil.rmtree(out / "dataset", ignore_errors=True)
+    ids: dict[str, str] = {}
+    evidence: dict[str, str] = {}
+    bad: dict[str, list[Finding]] = {}
+    kept = failed = 0
+    with DatasetWriter(out / "dataset", body, notes={"ingest": [_name_of(s) for s in sources]}) as writer:
+        for number, arrival in enumerate(_arrivals(sources)):
+            progress.update(number + 1, total, "taking in recordings")
+            findings = _findings(arrival, body, ids, evidence)
+            if findings:
+                bad[arrival.name] = findings
+                continue
+            episode = arrival.episode
+            assert episode is not None
+            if not episode.success and not keep_failures:
+                failed += 1
+                continue
+            ids[episode.episode_id] = evidence[_evidence(episode)] = arrival.name
+            writer.add(episode)
+            kept += 1
+        _quarantine(bad, out)
+        if kept == 0 or len(bad) > max_bad_fraction * total:
+            first = next(iter(bad.values()))[0].reason if bad else "none was successful"
+            raise GateError(
+                f"of {total} recordings {len(bad)} are bad and {failed} failed at their task, {kept} are left. First reason: {first}"
+            )
+    return {
+        "version": dataset_digest(out / "dataset"),
+        "recordings": total,
+        "episodes": kept,
+        "not_successful": failed,
+        "quarantined": {name: [f.check for f in findings] for name, findings in sorted(bad.items())},
+    }
+
+
+def upload_recordings(store: ObjectStore, spool: Path, progress: Progress) -> Transfer:
+    """Put a cell's finished recordings under recordings/<digest of the folder>; the same recordings are stored once."""
+    return upload_folder(store, spool, f"{RECORDINGS}/{dataset_digest(spool)[:24]}", progress)
+
+
+def pending_recordings(store: ObjectStore) -> tuple[str, ...]:
+    """Prefixes of completed uploads of recordings, in order: what the next data set may be made from."""
+    ending = f"/{COMPLETE}"
+    return tuple(o.key.removesuffix(ending) for o in store.list(f"{RECORDINGS}/") if o.key.endswith(ending))
+
+
+def fetch_recordings(store: ObjectStore, folder: Path, progress: Progress) -> tuple[Path, ...]:
+    """Fetch every completed upload into `folder`, one subfolder each; those that are there are not fetched again."""
+    fetched: list[Path] = []
+    for prefix in pending_recordings(store):
+        target = folder / prefix.removeprefix(f"{RECORDINGS}/")
+        download_folder(store, prefix, target, progress)
+        fetched.append(target)
+    return tuple(fetched)
+
+
+def _findings(arrival: _Arrival, body: EmbodimentSpec, ids: dict[str, str], evidence: dict[str, str]) -> list[Finding]:
+    episode = arrival.episode
+    if episode is None:
+        return [Finding(check="unreadable", where=arrival.name, reason=arrival.fault)]
+    findings = inline_check(episode, body)
+    if episode.episode_id in ids:
+        findings.append(
+            Finding(
+                check="duplicate_id", where=arrival.name, reason=f"the id {episode.episode_id} came already, with {ids[episode.episode_id]}"
+            )
+        )
+    elif not findings and (same := evidence.get(_evidence(episode))):
+        findings.append(Finding(check="duplicate", where=arrival.name, reason=f"holds the same pictures and actions as {same}"))
+    return findings
+
+
+def _evidence(episode: Episode) -> str:
+    total = hashlib.sha256(np.ascontiguousarray(episode.executed_TA).tobytes())
+    for name in sorted(episode.images):
+        total.update(np.ascontiguousarray(episode.images[name]).tobytes())
+    return total.hexdigest()
+
+
+def _arrivals(sources: Sequence[Path]) -> Iterator[_Arrival]:
+    for source in sources:
+        if _is_dataset(source):
+            yield from _from_dataset(source)
+            continue
+        for path in _recordings(source):
+            try:
+                episode = decode_episode(path.read_bytes())
+            except WireError as error:
+                yield _Arrival(name=path.name, fault=str(error))
+            else:
+                yield _Arrival(name=path.name, episode=episode)
+
+
+def _from_dataset(source: Path) -> Iterator[_Arrival]:
+    reader = DatasetReader(source)
+    for row in reader.rows:
+        try:
+            episode = reader.episode(row.index)
+        except DatasetError as error:
+            yield _Arrival(name=row.episode_id, fault=str(error))
+        else:
+            yield _Arrival(name=row.episode_id, episode=episode)
+    reader.close()
+
+
+def _is_dataset(source: Path) -> bool:
+    return (source / layout.INFO).exists()
+
+
+def _recordings(source: Path) -> list[Path]:
+    return sorted(p for p in source.rglob("*") if p.suffix in SUFFIXES and not p.name.startswith("."))
+
+
+def _count(source: Path) -> int:
+    if not source.is_dir():
+        raise DatasetError(f"{source} is not a folder. Do: name a LeRobot data set or a folder of recordings")
+    count = len(DatasetReader(source)) if _is_dataset(source) else len(_recordings(source))
+    if count == 0:
+        raise DatasetError(f"{source.name} holds no recordings ({', '.join('*' + s for s in SUFFIXES)}) and is not a LeRobot data set")
+    return count
+
+
+def _body_of(sources: Sequence[Path]) -> EmbodimentSpec:
+    for source in sources:
+        if _is_dataset(source) and (body := DatasetReader(source).embodiment) is not None:
+            return body
+    raise DatasetError("none of the sources says which body recorded it. Do: name the embodiment (a recipe's simulator or a contract.json)")
+
+
+def _name_of(source: Path) -> str:
+    return dataset_digest(source)[:24]
+
+
+def _quarantine(bad: dict[str, list[Finding]], out: Path) -> None:
+    for name, findings in sorted(bad.items()):
+        document = {"recording": name, "findings": [to_document(f) for f in findings]}
+        path = out / "quarantine" / f"{name.replace('/', '_')}.json"
+        write_text_atomically(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
