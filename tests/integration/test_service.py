@@ -1,0 +1,179 @@
+"""The whole way, real: a checkpoint becomes a Bento, BentoML serves it in its own process, two cells drive the simulator."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.package import package
+from components.policy_service import ServiceAddress, fetch_status, free_port, running_service
+from components.probe import probe_service
+from components.recipe import PackageConfig, WorkcellsConfig
+from components.simulators.metaworld import embodiment
+from components.workcells import run_workcells
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import ContractError, JobError, NotReady
+from model_core.spec.wire import decode_episode
+from serving.workcell.client import PolicyClient
+from serving.workcell.robot import Robot, load_robot
+from tests.loopback import wait_until
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+TASKS = ("coffee-button-v3", "drawer-close-v3")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """A Bento of an untrained tiny model for the Meta-World arm."""
+    root = tmp_path_factory.mktemp("packed")
+    write_tiny_checkpoint(root / "checkpoint", embodiment=embodiment())
+    return root, package(PackageConfig(golden_probes=2), root / "checkpoint", "actwright/7", root / "out")
+
+
+def test_a_bento_holds_weights_contract_probes_code_lock_and_dockerfile(packed: tuple[Path, dict[str, object]]) -> None:
+    root, record = packed
+    bento = root / "out" / "bento"
+    source = bento / "src"
+    for name in (
+        "bundle/bundle.json",
+        "bundle/checkpoint/model.safetensors",
+        "bundle/checkpoint/contract.json",
+        "bundle/probes/00.observe",
+    ):
+        assert (source / name).is_file(), name
+    for name in ("model_core/spec/wire.py", "serving/gateway/service.py", "requirements.lock"):
+        assert (source / name).is_file(), name
+    assert not list(source.rglob("*.pyc"))
+    assert "FROM" in (bento / "env" / "docker" / "Dockerfile").read_text()
+    assert "torch==" in (bento / "env" / "python" / "requirements.txt").read_text()
+    assert record["tag"] == f"actwright-policy:{str(record['digest'])[:16]}"
+    assert str(root) not in "".join(p.read_text(errors="ignore") for p in bento.rglob("*") if p.suffix in {".yaml", ".json", ".txt", ".md"})
+
+
+def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    root, _ = packed
+    uploaded: list[str] = []
+    heard: list[str] = []
+
+    class Listener:
+        def update(self, done: int, total: int, message: str = "") -> None:
+            heard.append(f"{done}/{total} {message}")
+
+    cfg = WorkcellsConfig(episodes_per_cell=1, horizon_sim_steps=48, execute_horizon=4, deadline_ms=10_000)
+    out = run_workcells(cfg, root / "out" / "bento", tmp_path, Listener(), tasks=TASKS, upload=lambda p: uploaded.append(p.name))
+    rows = out["undigested"]["rows"]
+    assert [(r["cell"], r["task"], r["episodes"], r["refused_to_move"]) for r in rows] == [
+        ("cell-01", TASKS[0], 1, ""),
+        ("cell-02", TASKS[1], 1, ""),
+    ]
+    assert all(r["decisions"] >= 1 for r in rows)
+    assert all(0 < r["p50_ms"] <= r["p99_ms"] for r in rows if r["refusals"] < r["decisions"])
+    assert out["model_versions"] == ["actwright/7"]
+    assert any(line.startswith("2/2") for line in heard)
+    assert uploaded == out["recordings"] == sorted(p.name for p in (tmp_path / "recordings").iterdir())
+    for name in uploaded:
+        episode = decode_episode((tmp_path / "recordings" / name).read_bytes())
+        assert episode.provenance.producer == "policy:actwright/7"
+        assert len(episode) >= 1
+        assert episode.images["front"].shape[1:] == (80, 80, 3)
+        assert episode.depth_m["front"].shape[1:] == (80, 80)
+        assert episode.executed_TA.shape == (len(episode), 4)
+    for name in ("cell-01", "cell-02"):
+        assert '"torch_loaded": false' in (tmp_path / "undigested" / f"{name}.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def running(packed: tuple[Path, dict[str, object]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceAddress]:
+    work = tmp_path_factory.mktemp("serve")
+    with running_service(packed[0] / "out" / "bento", home=work / "home", log=work / "service.log") as address:
+        yield address
+
+
+def test_probe_tells_who_answers(running: ServiceAddress, packed: tuple[Path, dict[str, object]]) -> None:
+    told = probe_service(running.http)
+    assert (told["model_version"], told["contract_id"], told["contract_is_whole"]) == ("actwright/7", packed[1]["contract_id"], True)
+    assert told["answer"] in {"chunk", "refusal"}
+    if told["answer"] == "chunk":
+        assert told["depth_tokens"]
+        assert {"queue", "model", "service"} <= told["timing_ms"].keys()
+    with urllib.request.urlopen(f"{running.http}/metrics") as answer:
+        assert b"actwright_ready" in answer.read()
+
+
+def other_body() -> EmbodimentSpec:
+    return replace(embodiment(), control_hz=5.0)
+
+
+def test_a_cell_of_another_body_does_not_move(running: ServiceAddress) -> None:
+    client = PolicyClient(running.session, cell="cell-x", embodiment=other_body())
+    with pytest.raises(ContractError, match="control_hz"):
+        client.connect()
+
+
+def test_the_simulated_arm_is_a_robot() -> None:
+    robot = load_robot("components.simulators.metaworld:make_robot")("drawer-close-v3", 950_000)
+    assert isinstance(robot, Robot)
+    robot.close()
+
+
+def test_nobody_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="nobody answers"):
+        probe_service(f"http://127.0.0.1:{free_port()}", timeout_s=2)
+
+
+def test_a_damaged_bundle_never_becomes_ready(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    import shutil
+
+    bento = tmp_path / "bento"
+    shutil.copytree(packed[0] / "out" / "bento", bento)
+    weights = bento / "src" / "bundle" / "checkpoint" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    log = tmp_path / "service.log"
+    with pytest.raises(JobError, match="CheckpointError"), running_service(bento, home=tmp_path / "home", log=log):
+        pass
+    assert "model.safetensors was changed" in log.read_text()
+
+
+def test_the_service_dies_with_the_process_that_started_it(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    port = free_port()
+    bento, log = packed[0] / "out" / "bento", tmp_path / "log"
+    code = f"""
+import time
+from pathlib import Path
+from components.policy_service import running_service
+with running_service(Path({str(bento)!r}), home=Path({str(tmp_path)!r}), log=Path({str(log)!r}), port={port}):
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    address = ServiceAddress(host="127.0.0.1", port=port)
+    wait_until(lambda: fetch_status(address) is not None, timeout_s=60)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait(10)
+    wait_until(lambda: fetch_status(address, timeout_s=0.5) is None, timeout_s=20)
+
+
+def test_a_tied_process_ends_with_its_parent() -> None:
+    code = """
+import subprocess
+from components.policy_service import tied_to_us
+child = subprocess.Popen(tied_to_us(["sleep", "60"]))
+print(child.pid, flush=True)
+child.wait()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    wait_until(lambda: Path(f"/proc/{child}/cmdline").read_text().startswith("sleep"))
+    parent.kill()
+    parent.wait(10)
+    wait_until(lambda: not Path(f"/proc/{child}").exists() or Path(f"/proc/{child}/stat").read_text().split()[2] == "Z")
