@@ -15,11 +15,13 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from components.records import Verdict
 from components.store import Step
-from flows import steps
+from flows import keeping, steps
 from flows.outcome import Outcome, summarize, verdict_page
 from flows.shift import Shift
 
@@ -35,7 +37,9 @@ def _flow(name: str) -> Callable[[Callable[..., Any]], Any]:
 @_stage("collect")
 def collect(shift: Shift) -> Step:
     """Workcells record demonstrations."""
-    return shift.do("collect", lambda progress: steps.collect_step(shift.house, shift.recipe.collect, progress))
+    raw = shift.do("collect", lambda progress: steps.collect_step(shift.house, shift.recipe.collect, progress))
+    shift.keep("upload", "collect", lambda progress: keeping.keep_raw(shift.house, raw, progress))
+    return raw
 
 
 @_stage("validate")
@@ -53,7 +57,9 @@ def annotate(shift: Shift, raw: Step, valid: Step) -> Step:
 @_stage("freeze")
 def freeze(shift: Shift, raw: Step, labels: Step) -> Step:
     """Labelled episodes become a data set version with a contract."""
-    return shift.do("freeze", lambda progress: steps.freeze_step(shift.house, shift.recipe, raw, labels, progress))
+    frozen = shift.do("freeze", lambda progress: steps.freeze_step(shift.house, shift.recipe, raw, labels, progress))
+    shift.keep("vault", "freeze", lambda progress: keeping.keep_version(shift.house, shift.recipe, shift.steps(), progress))
+    return frozen
 
 
 @_stage("train")
@@ -83,14 +89,15 @@ def package(shift: Shift, trained: Step, frozen: Step, gated: Step) -> Step:
 @_stage("workcells")
 def workcells(shift: Shift, packaged: Step) -> Step:
     """Cells act on the served policy and record what happened."""
-    return shift.do("workcells", lambda progress: steps.workcells_step(shift.house, shift.recipe, packaged, progress))
+    cells = shift.do("workcells", lambda progress: steps.workcells_step(shift.house, shift.recipe, packaged, progress))
+    shift.keep("recordings", "workcells", lambda progress: keeping.keep_recordings(shift.house, cells, progress))
+    return cells
 
 
 @_stage("report")
 def report(shift: Shift) -> Step:
     """What was seen, for a person."""
-    made = {name: result.step for name, result in shift.results.items()}
-    return shift.do("report", lambda progress: steps.report_step(shift.house, shift.recipe, made, summarize(shift), progress))
+    return shift.do("report", lambda progress: steps.report_step(shift.house, shift.recipe, shift.steps(), summarize(shift), progress))
 
 
 @_flow("prepare-data")
@@ -143,5 +150,14 @@ def loop(recipe: str, shift: Shift) -> Outcome:
 def run_loop(shift: Shift) -> Outcome:
     """Run the loop in this process against the Prefect API that the environment names."""
     # Prefect's heartbeat thread sleeps in whole seconds and is joined at the end of every flow run
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), shift.board.shown():
-        return loop(recipe=shift.recipe.name, shift=shift)
+    try:
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), shift.board.shown():
+            return loop(recipe=shift.recipe.name, shift=shift)
+    finally:
+        _send_what_is_queued()
+
+
+def _send_what_is_queued() -> None:
+    """Prefect sends logs and events from threads; let them finish before the server of this run is stopped."""
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)

@@ -53,7 +53,7 @@ class Outcome:
 
 def summarize(shift: Shift) -> Outcome:
     """The summary of the stages that are finished; needs collect to gate."""
-    made = {name: result.step for name, result in shift.results.items()}
+    made = shift.steps()
     quarantined = int(made["validate"].record.get("quarantined", 0))
     summary = RunSummary(
         name=shift.name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Iterator
 
 from components.store import write_text_atomically
@@ -72,10 +71,4 @@ def prefect_api(settings: Settings) -> Iterator[str]:
         yield url
     finally:
         if child is not None:
-            _let_logs_out()
             child.stop(grace_s=4.0)
-
-
-def _let_logs_out() -> None:
-    """Prefect sends events and logs from threads; give what is queued a moment before its server goes."""
-    time.sleep(0.1)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, serve
 from prefect.artifacts import create_markdown_artifact
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
-from prefect.flows import EntrypointType
+from prefect.types.entrypoint import EntrypointType
 
 from components.documents import to_document
 from components.proposals import Proposal, ProposalBook, ProposalState, due, recordings_of
@@ -64,7 +65,8 @@ def book_of(house: House) -> ProposalBook:
 
 def serve_deployment(recipe: str, cron: str, automatic: bool) -> None:
     """Register the deployment with its cron and its event trigger, and run what becomes due, one at a time."""
-    serve(
+    deployment = cast(
+        RunnerDeployment,
         retrain.to_deployment(
             name=DEPLOYMENT,
             cron=cron,
@@ -73,9 +75,8 @@ def serve_deployment(recipe: str, cron: str, automatic: bool) -> None:
             description="By the clock and when recordings arrive: propose a retraining, or run it.",
             entrypoint_type=EntrypointType.MODULE_PATH,
         ),
-        limit=1,
-        print_starting_message=False,
     )
+    serve(deployment, limit=1, print_starting_message=False)
 
 
 def _page(proposal: Proposal) -> str:

@@ -13,6 +13,7 @@ from components.records import STAGES
 from components.store import Step, write_text_atomically
 from flows.outcome import Outcome, outcome_table
 from flows.prefect_server import prefect_api
+from flows.progress import Board
 from flows.settings import load_settings
 from flows.shift import Shift, make_until
 from flows.steps import read_report
@@ -47,9 +48,9 @@ def run_recipe(recipe: Recipe) -> tuple[Outcome, Path]:
 
 def run_seeds(recipe: Recipe, count: int) -> dict[str, Any]:
     """Train and evaluate `count` training seeds on one data set; writes runs/seeds-<recipe>.md and shows it."""
-    house, rows = open_house(), []
+    house, rows, board = open_house(), [], Board()
     for seed in range(count):
-        shift = Shift(house=house, recipe=replace(recipe, train=replace(recipe.train, seed=seed)))
+        shift = Shift(house=house, recipe=replace(recipe, train=replace(recipe.train, seed=seed)), board=Board())
         with shift.board.shown():
             report = read_report(make_until(shift, "evaluate"))
         rows += [(seed, task, score) for task, score in sorted(report.per_task.items())]
@@ -57,7 +58,7 @@ def run_seeds(recipe: Recipe, count: int) -> dict[str, Any]:
     lines += [f"| {s} | {t} | {c.successes}/{c.trials} | {c.interval.low:.0%} .. {c.interval.high:.0%} |" for s, t, c in rows]
     path = house.settings.runs / f"seeds-{recipe.name}.md"
     write_text_atomically(path, "\n".join(lines) + "\n")
-    shift.board.say("\n".join(lines))
+    board.say("\n".join(lines))
     return {"table": str(path), "seeds": {f"{s}/{t}": [c.successes, c.trials] for s, t, c in rows}}
 
 

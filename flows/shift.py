@@ -33,6 +33,16 @@ class Shift:
         self.board.finish(stage, self.results[stage])
         return self.results[stage].step
 
+    def keep(self, name: str, stage: str, make: Make) -> Step:
+        """A step that belongs to `stage` but makes nothing of its own: sending what was made somewhere."""
+        self.results[name] = make(self.board.stage(stage))
+        self.board.finish(stage, self.results[stage])
+        return self.results[name].step
+
+    def steps(self) -> dict[str, Step]:
+        """Everything finished so far."""
+        return {name: result.step for name, result in self.results.items()}
+
     def step(self, stage: str) -> Step:
         """The finished step of a stage."""
         return self.results[stage].step

@@ -16,7 +16,7 @@ from components.code_version import code_version
 from components.documents import from_document, to_document
 from components.ports import ModelRegistry
 from components.recipe import CollectConfig, Recipe
-from components.records import DatasetVersion, EvalReport, ModelVersion, Progress, TrainRun, Verdict, WorkcellRow
+from components.records import STAGES, DatasetVersion, EvalReport, ModelVersion, Progress, TrainRun, Verdict, WorkcellRow
 from components.store import UNDIGESTED, Step, StepResult, run_step, write_text_atomically
 from flows.wiring import House
 from model_core.spec.contract import PolicyContract
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from flows.outcome import Outcome
 
 _SPEC = ("model_core/spec",)
-_MIND = (*_SPEC, "model_core/network", "model_core/speech", "model_core/engine", "model_core/policy.py", "model_core/checkpoint.py", "model_core/tiny.py")
+_MIND = (
+    *_SPEC,
+    "model_core/network",
+    "model_core/speech",
+    "model_core/engine",
+    "model_core/policy.py",
+    "model_core/checkpoint.py",
+    "model_core/tiny.py",
+)
 SOURCES: Mapping[str, tuple[str, ...]] = {
     "collect": (*_SPEC, "components/collect.py", "components/episode_checks.py", "components/simulators", "components/datasets"),
     "validate": (*_SPEC, "components/validate.py", "components/expectations.py", "components/datasets"),
@@ -250,7 +258,9 @@ def report_step(house: House, recipe: Recipe, made: Mapping[str, Step], outcome:
         write_report(outcome.summary, out / UNDIGESTED, server_run_id=outcome.server_run_id)
         return {"recipe": recipe.name}
 
-    return stage_step(house, "report", {"recipe": recipe.name}, {name: step for name, step in made.items() if name != "report"}, work)
+    return stage_step(
+        house, "report", {"recipe": recipe.name}, {name: made[name] for name in STAGES if name in made and name != "report"}, work
+    )
 
 
 def scenes_of(cfg: CollectConfig) -> CollectConfig:
