@@ -126,6 +126,11 @@ def save_pretrained(
     processor: also written, as `preprocessor_config.json`. Returns the folder.
     """
     folder = Path(folder)
+    expected = layout.expected_shapes(model.config)
+    problems = layout.key_problems({name: tuple(value.shape) for name, value in model.named_parameters()}, expected)
+    if problems:
+        listed = "\n  ".join(problems)
+        raise CheckpointError(f"this model is not what its config says (adapters that were not merged?):\n  {listed}")
     tensors = {
         name: (tuple(value.shape), dtype or value.dtype, lambda value=value: value.detach().to("cpu", dtype or value.dtype))
         for name, value in model.named_parameters()
