@@ -1,0 +1,166 @@
+"""Frozen data: no leak between splits, exact windows, equal bytes, and refusals of what would teach something wrong.
+
+Run: .venv/bin/python -m pytest tests/unit/test_freeze.py
+"""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from components.batches import load_split
+from components.freeze import freeze, read_labels, split_of, windows
+from components.recipe import FreezeConfig
+from components.store import folder_digests
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import DatasetError
+from tests.episodes import Tally, episode, write_dataset
+
+EPISODES = [episode(i, length=9 + i) for i in range(10)]
+
+
+def write_labels(folder, episodes, *, skip=None):
+    rng = np.random.default_rng(0)
+    rows = [(e.episode_id, t) for e in episodes for t in range(len(e)) if (e.episode_id, t) != skip]
+    codes = rng.integers(0, 128, (len(rows), 100)).astype(np.uint8)
+    traces = [[10, 20] * (1 + t % 5) for _, t in rows]
+    (folder / "labels").mkdir(parents=True, exist_ok=True)
+    (folder / "vqvae").mkdir(exist_ok=True)
+    (folder / "vqvae" / "model.safetensors").write_bytes(b"weights")
+    table = {
+        "episode_id": [r[0] for r in rows],
+        "frame_index": [r[1] for r in rows],
+        "depth_codes": pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), 100),
+        "trace": pa.array(traces, pa.list_(pa.int16())),
+    }
+    pq.write_table(pa.table(table), folder / "labels" / "labels-00000.parquet")
+    (folder / "labels" / "annotators.json").write_text(json.dumps({"depth": "truth/1"}))
+    return codes
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("freeze")
+    dataset = write_dataset(root / "dataset", EPISODES)
+    codes = write_labels(root, EPISODES)
+    out = root / "out"
+    record = freeze(
+        FreezeConfig(chunk_length=4, execute_horizon=4, frames_per_shard=40, validation_fraction=0.3), dataset, root, out, Tally()
+    )
+    return root, out, record, codes
+
+
+def test_windows_repeat_the_last_action():
+    actions = np.arange(10, dtype=np.float32).reshape(5, 2)
+    found = windows(actions, np.array([0, 3]), 4)
+    assert found[0].tolist() == actions[:4].tolist()
+    assert found[1].tolist() == [actions[3].tolist(), *([actions[4].tolist()] * 3)]
+
+
+def test_the_split_is_by_hash_and_stays_when_data_grows():
+    ids = [f"e{i}" for i in range(400)]
+    small, large = split_of(ids[:200], 0.1), split_of(ids, 0.1)
+    moved = [e for e in ids[:200] if small[e] != large[e]]
+    assert moved == []
+    share = sum(v == "validation" for v in large.values()) / 400
+    assert 0.05 < share < 0.16
+
+
+def test_two_episodes_are_split_in_two():
+    assert sorted(split_of(["a", "b"], 0.01).values()) == ["train", "validation"]
+
+
+def test_shards_hold_the_samples_of_their_split_and_no_other(made):
+    _, out, record, codes = made
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert not set(manifest["split"]["train"]) & set(manifest["split"]["validation"])
+    assert sorted(manifest["split"]["train"] + manifest["split"]["validation"]) == sorted(e.episode_id for e in EPISODES)
+    assert len([s for s in manifest["shards"] if "train" in s["file"]]) > 1
+    starts = dict(zip([e.episode_id for e in EPISODES], np.cumsum([0, *[len(e) for e in EPISODES]])[:-1], strict=True))
+    by_id = {e.episode_id: e for e in EPISODES}
+    for shard in manifest["shards"]:
+        path = out / shard["file"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == shard["sha256"]
+        tensors = load_file(path)
+        side = "train" if "train" in shard["file"] else "validation"
+        assert tensors["images_NVHW3"].shape == (shard["frames"], 1, 32, 32, 3)
+        for n in range(shard["frames"]):
+            source = by_id[manifest["episodes"][tensors["episode_idx_N"][n]]]
+            t = int(tensors["frame_idx_N"][n])
+            assert source.episode_id in manifest["split"][side]
+            assert np.array_equal(tensors["images_NVHW3"][n, 0], source.images["front"][t])
+            assert np.array_equal(tensors["actions_NKA"][n], windows(source.actions_TA, np.array([t]), 4)[0])
+            assert np.array_equal(tensors["depth_codes_NG"][n], codes[starts[source.episode_id] + t])
+            assert tensors["trace_len_N"][n] == 1 + t % 5
+            assert (tensors["trace_N52"][n, 1 + t % 5 :] == -1).all()
+            assert manifest["instructions"][tensors["instruction_idx_N"][n]] == source.instruction
+            assert manifest["tasks"][tensors["task_idx_N"][n]] == source.task
+    assert record["frames"] == sum(len(e) for e in EPISODES)
+
+
+def test_the_contract_promises_the_training_split(made):
+    _, out, record, _ = made
+    contract = PolicyContract.from_json(json.loads((out / "contract.json").read_text()))
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert contract.contract_id == manifest["contract_id"] == record["contract_id"]
+    train = np.concatenate([e.actions_TA for e in EPISODES if e.episode_id in manifest["split"]["train"]]).astype(np.float64)
+    assert np.allclose(contract.stats.q01, np.quantile(train, 0.01, axis=0))
+    assert contract.stats.mask == (True, True, True, False)
+    assert contract.stats.count == len(train)
+    assert contract.words == ("button", "close", "drawer", "green", "push", "the")
+    assert contract.reasoning.codebook_digest == hashlib.sha256(b"weights").hexdigest()
+    assert (out / "vqvae/model.safetensors").read_bytes() == b"weights"
+    assert manifest["labels"] == {"depth": "truth/1"}
+
+
+def test_the_loader_of_training_reads_it(made):
+    split = load_split(made[1], "train")
+    assert len(split) == made[2]["train_frames"]
+
+
+def test_freezing_again_gives_the_same_bytes(made, tmp_path):
+    root, out, record, _ = made
+    cfg = FreezeConfig(chunk_length=4, execute_horizon=4, frames_per_shard=40, validation_fraction=0.3)
+    again = freeze(cfg, root / "dataset", root, tmp_path / "again", Tally())
+    assert again == record
+    assert folder_digests(tmp_path / "again") == folder_digests(out)
+
+
+def test_a_stride_thins_frames_but_not_chunks(made, tmp_path):
+    root = made[0]
+    freeze(FreezeConfig(chunk_length=4, execute_horizon=4, frame_stride=3), root / "dataset", root, tmp_path / "out", Tally())
+    shard = load_file(tmp_path / "out/shards/train-00000.safetensors")
+    assert set(np.unique(shard["frame_idx_N"] % 3)) == {0}
+    source = EPISODES[int(shard["episode_idx_N"][1])]
+    assert np.array_equal(shard["actions_NKA"][1], windows(source.actions_TA, shard["frame_idx_N"][1:2], 4)[0])
+
+
+def test_an_episode_without_labels_is_left_out_and_a_hole_is_refused(made, tmp_path):
+    write_labels(tmp_path / "some", EPISODES[:6])
+    record = freeze(FreezeConfig(), made[0] / "dataset", tmp_path / "some", tmp_path / "out", Tally())
+    assert record["episodes"] == 6
+    write_labels(tmp_path / "hole", EPISODES, skip=(EPISODES[2].episode_id, 4))
+    with pytest.raises(DatasetError, match=r"square-0002 skip a frame"):
+        read_labels(tmp_path / "hole" / "labels")
+    write_labels(tmp_path / "short", EPISODES, skip=(EPISODES[2].episode_id, len(EPISODES[2]) - 1))
+    with pytest.raises(DatasetError, match=r"square-0002 has 11 frames but labels for 10"):
+        freeze(FreezeConfig(), made[0] / "dataset", tmp_path / "short", tmp_path / "out2", Tally())
+
+
+def test_stale_statistics_are_refused(made, tmp_path):
+    dataset = shutil.copytree(made[0] / "dataset", tmp_path / "dataset")
+    stats = json.loads((dataset / "meta/stats.json").read_text())
+    stats["action"]["std"][0] *= 1.5
+    (dataset / "meta/stats.json").write_text(json.dumps(stats))
+    with pytest.raises(DatasetError, match=r"statistics are stale: .*action std"):
+        freeze(FreezeConfig(), dataset, made[0], tmp_path / "out", Tally())
+
+
+def test_a_mask_of_another_body_is_refused(made, tmp_path):
+    with pytest.raises(DatasetError, match=r"mask has 2 values"):
+        freeze(FreezeConfig(mask=(True, False)), made[0] / "dataset", made[0], tmp_path / "out", Tally())
