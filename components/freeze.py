@@ -211,6 +211,10 @@ def _codebook_digest(folder: Path) -> str:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise DatasetError(f"{folder} holds no depth codebook (*.safetensors); run annotate first")
+    if (folder / "config.json").is_file():
+        from model_core.speech.depth_codec import DepthCodec
+
+        return DepthCodec.load(folder).digest
     return file_digest(weights[0])
 
 

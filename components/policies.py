@@ -31,3 +31,11 @@ def open_policy(source: str, checkpoint: Path, reasoning: str) -> tuple[Guarded,
         raise SpecError(f"no policy {source!r} ({error}); expected 'package.module:function'") from error
     policy, contract = opened(checkpoint, reasoning)
     return Guarded(policy=policy, contract=contract), contract
+
+
+def open_checkpoint(checkpoint: Path, reasoning: str) -> tuple[Policy, PolicyContract]:
+    """Our own trained checkpoint; raises `CheckpointError` when its parts do not belong together."""
+    from model_core.policy import load_policy
+
+    policy = load_policy(checkpoint, reasoning=reasoning)
+    return policy, policy.contract
