@@ -95,7 +95,10 @@ class ValidateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VqvaeConfig:
-    """Training of the depth VQ-VAE (10x10 codes; input_size 20, 40, 80, 160 or 320). lr: AdamW's. frames: at most this many depth maps are learnt from."""
+    """Training of the depth VQ-VAE: 10x10 codes. input_size: 20, 40, 80, 160 or 320 pixels. lr: AdamW's.
+
+    frames: at most about this many depth maps are learnt from.
+    """
 
     steps: int = 600
     batch: int = 16

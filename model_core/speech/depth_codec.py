@@ -8,9 +8,11 @@ The published file ``vae-final.pt`` is read too, by torch's weights-only loader;
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +39,17 @@ class CodeAgreement:
     different: int
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Maps are small: one thread is faster than two, and sums have one order, so codes do not depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class DepthCodec:
     """A trained VQ-VAE that never changes: depth maps <-> `DepthTokens`."""
 
@@ -59,6 +72,7 @@ class DepthCodec:
         return save(tensors, metadata={"config": canonical_json(self.config.to_json())})
 
     @torch.inference_mode()
+    @one_thread()
     def encode(self, maps_NHW: NDArray[np.number]) -> NDArray[np.uint8]:
         """Depth maps (N, H, W), in the unit of the config's scaling -> codes (N, cells), row-major.
 
@@ -72,6 +86,7 @@ class DepthCodec:
         return torch.cat(found).to(torch.uint8).numpy() if found else np.zeros((0, rows * columns), np.uint8)
 
     @torch.inference_mode()
+    @one_thread()
     def decode(self, codes_NG: NDArray[np.integer]) -> NDArray[np.float32]:
         """Codes (N, cells) -> maps (N, size, size), in the unit of the config's scaling."""
         rows, columns = self.config.grid
@@ -94,6 +109,7 @@ class DepthCodec:
         return to_picture(self._vqvae.decode(codes)[0, 0].numpy())
 
     @torch.inference_mode()
+    @one_thread()
     def error(self, maps_NHW: NDArray[np.number]) -> float:
         """Mean absolute difference between maps (clipped and resized as for coding) and what their codes decode to."""
         total = 0.0

@@ -7,10 +7,9 @@ back onto latents that are far from their code.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch.nn import functional
 
 from model_core.spec.errors import require
 from model_core.speech.depth import DepthConfig, DepthVqvae, resize
-from model_core.speech.depth_codec import DepthCodec
+from model_core.speech.depth_codec import DepthCodec, one_thread
 
 log = logging.getLogger(__name__)
 
@@ -72,24 +71,13 @@ def train_vqvae(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         vqvae = DepthVqvae(config)
-    with _one_thread():
+    with one_thread():
         _lay_out(vqvae, torch.channels_last)  # twice as fast here
         _fit(vqvae.train(), learn_N1HW, training, generator, progress)
     _lay_out(vqvae, torch.contiguous_format)
     codec = DepthCodec(vqvae)
     shown = maps_NHW[held_N.numpy()] if bool(held_N.any()) else maps_NHW
     return codec, _report(codec, vqvae, shown, x_N1HW[held_N] if bool(held_N.any()) else x_N1HW, training.steps)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Maps are small: one thread is faster than two, and sums have one order, so the codebook does not depend on the machine's load."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _fit(
