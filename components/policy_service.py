@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,11 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAddress:
-    """Where a running service listens."""
+    """Where a running service listens. instance: what it repeats in its status, "" when that does not matter."""
 
     host: str
     port: int
+    instance: str = ""
 
     @property
     def http(self) -> str:
@@ -54,7 +56,7 @@ def running_service(
     home: where BentoML keeps its own files. port 0: a free one. Raises JobError, with the end of the log, when the
     service dies, fails its golden probes, or is not ready in time.
     """
-    address = ServiceAddress(host=LOOPBACK, port=port or free_port())
+    address = ServiceAddress(host=LOOPBACK, port=port or free_port(), instance=uuid.uuid4().hex)
     home.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
@@ -88,7 +90,13 @@ def serve_in_foreground(bento: Path, *, home: Path, port: int = 3000, host: str 
 
 def service_command(bento: Path, *, home: Path, address: ServiceAddress) -> list[str]:
     """The command line of a service that does not outlive this process."""
-    settings = {"BENTOML_HOME": str(home.resolve()), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1"}
+    settings = {
+        "BENTOML_HOME": str(home.resolve()),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_CONFIG_OPTIONS": "api_server.logging.access.enabled=false",  # a line a message would bury what matters
+        "ACTWRIGHT_INSTANCE": address.instance,
+        "OMP_NUM_THREADS": "1",
+    }
     serve = [sys.executable, "-m", "bentoml", "serve", str(bento.resolve()), "--host", address.host, "--port", str(address.port)]
     return ["env", *(f"{k}={v}" for k, v in settings.items()), *tied_to_us(serve)]
 
@@ -145,6 +153,8 @@ def _await_ready(process: subprocess.Popen[bytes], address: ServiceAddress, log:
                 f"the policy service ended with code {process.returncode} before it was ready; the end of {log}:\n{last_lines(log)}"
             )
         status = fetch_status(address)
+        if status is not None and status.get("instance") != address.instance:
+            raise JobError(f"port {address.port} is taken: another process answers there; give the policy service another port")
         if status is not None and status["state"] == "ready" and _answers_ready(address):
             return
         if status is not None and status["state"] == "failed":

@@ -58,14 +58,14 @@ class Limits:
 
 
 class Gateway:
-    """One model, many sessions. `load` is called once, off the event loop."""
+    """One model, many sessions. `load` is called once, off the event loop. instance: what `status` repeats."""
 
-    def __init__(self, load: Callable[[], LoadedModel], limits: Limits | None = None) -> None:
+    def __init__(self, load: Callable[[], LoadedModel], limits: Limits | None = None, *, instance: str = "") -> None:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.state, self.reason = State.LOADING, "the model is being loaded"
         self.sessions: dict[str, Session] = {}
-        self._load = load
+        self._load, self._instance = load, instance
         self._engine: EngineThread | None = None
         self._identity: Identity | None = None
         self._loader = threading.Thread(target=self._open, name="loader", daemon=True)
@@ -96,6 +96,7 @@ class Gateway:
             "model_version": "" if who is None else who.model_version,
             "contract_id": "" if who is None else who.contract_id,
             "sessions": len(self.sessions),
+            "instance": self._instance,
         }
 
     @property

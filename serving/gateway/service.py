@@ -18,17 +18,19 @@ from serving.gateway.gateway import Gateway, LoadedModel
 
 logger = logging.getLogger(__name__)
 
+# A process entry point: these two are its whole environment. BUNDLE serves a bundle that lies elsewhere; INSTANCE is
+# repeated in /v1/status, so that whoever started this process knows that it is this one who answers on its port.
 BUNDLE_VARIABLE = "ACTWRIGHT_BUNDLE"
+INSTANCE_VARIABLE = "ACTWRIGHT_INSTANCE"
 
 
 def _load() -> LoadedModel:
-    # This file is a process entry point: the one variable is for serving a bundle that lies elsewhere.
     beside = Path(__file__).resolve().parents[2] / "bundle"
     return open_bundle(Path(os.environ.get(BUNDLE_VARIABLE) or beside))
 
 
 logging.getLogger("serving").setLevel(logging.INFO)
-gateway = Gateway(_load)
+gateway = Gateway(_load, instance=os.environ.get(INSTANCE_VARIABLE, ""))
 app = create_app(gateway)
 
 
