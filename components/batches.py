@@ -62,8 +62,8 @@ def read_frozen(folder: Path) -> tuple[dict[str, Any], PolicyContract]:
     manifest, contract = documents[0], PolicyContract.from_json(documents[1])
     if manifest["contract_id"] != contract.contract_id:
         raise DatasetError(
-            f"{folder}: manifest was frozen with contract {manifest['contract_id']}, contract.json is {contract.contract_id} (stale statistics?). "
-            "Do: freeze again"
+            f"{folder}: manifest was frozen with contract {manifest['contract_id']}, contract.json is {contract.contract_id} "
+            "(stale statistics?). Do: freeze again"
         )
     return manifest, contract
 
@@ -84,7 +84,8 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
         digest = hashlib.sha256(content).hexdigest()
         if digest != shard["sha256"]:
             raise DatasetError(
-                f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. Do: `dvc pull`, or freeze again"
+                f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. "
+                "Do: `dvc pull`, or freeze again"
             )
         parts.append(load(content))
     if not parts:

@@ -150,8 +150,8 @@ def check_observation(observation: Observation, contract: PolicyContract) -> Non
         image = observation.images[camera.name]
         if image.shape != (camera.height, camera.width, 3) or image.dtype != np.uint8:
             raise ContractError(
-                f"camera {camera.name!r}: expected {camera.height}x{camera.width}x3 uint8, got {'x'.join(map(str, image.shape))} {image.dtype}; "
-                "send the raw frame"
+                f"camera {camera.name!r}: expected {camera.height}x{camera.width}x3 uint8, "
+                f"got {'x'.join(map(str, image.shape))} {image.dtype}; send the raw frame"
             )
     proprio_P = np.asarray(observation.proprio_P)
     if proprio_P.shape != (len(body.proprio),):

@@ -1,0 +1,166 @@
+"""The decoding engine says what the model's own teacher-forced argmax says, row by row, and never leaves the grammar."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model_core.engine.automaton import GrammarAutomaton
+from model_core.engine.decode import Decoded, DecodingEngine, Question
+from model_core.spec.errors import GrammarError, SpecError
+from model_core.spec.types import DepthTokens, Trace
+from model_core.speech.compact import Field, Mode
+from model_core.training import hidden_states
+from tests.tiny_arm_data import INSTRUCTIONS, make_samples, make_small_contract, make_small_model
+
+CONTRACT = make_small_contract()
+MODEL, LAYOUT = make_small_model(CONTRACT)
+# an untrained head is nearly flat; louder logits make every argmax clear, so that rounding can't decide
+with torch.no_grad():
+    MODEL.lm_head.weight.mul_(20)
+ENGINE = DecodingEngine(MODEL, LAYOUT)
+SAMPLES = make_samples(6, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def ask(row: int, mode: Mode = Mode.FULL, **given) -> Question:
+    return Question(
+        images_VHW3=SAMPLES["images_NVHW3"][row],
+        words_W=LAYOUT.instruction_ids(INSTRUCTIONS[row % 2]),
+        proprio_bins_P=np.array([10, 80, 150, 220]) + row,
+        mode=mode,
+        **given,
+    )
+
+
+def slots_of(ids_L: np.ndarray, mode: Mode) -> np.ndarray:
+    slots = [LAYOUT.first_slot(mode)]
+    for token in ids_L[:-1]:
+        slots.append(int(LAYOUT.next_slots(np.array(slots[-1:]), np.array([token]))[0]))
+    return np.array(slots)
+
+
+def length_of(ids_L: np.ndarray, mode: Mode) -> int:
+    return len(LAYOUT.answer_ids(LAYOUT.parse(ids_L, mode), mode))
+
+
+@pytest.mark.parametrize("mode", [Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION])
+def test_cached_decode_equals_teacher_forced_argmax(mode):
+    question = ask(0, mode)
+    ids_L = ENGINE.decode([question]).answers[0].ids_L
+    prompt = LAYOUT.prompts(question.words_W[None], question.proprio_bins_P[None], mode)[0]
+    slots = slots_of(ids_L, mode)
+    row = torch.from_numpy(np.concatenate([prompt, ids_L]))[None]
+    places = torch.from_numpy(np.concatenate([np.arange(len(prompt)), slots]))[None]
+    with torch.inference_mode():
+        hidden = hidden_states(MODEL, torch.from_numpy(question.images_VHW3[None]), row[:, :-1], places[:, :-1], LAYOUT)
+        logits = MODEL.logits(hidden)[0, len(prompt) - 1 :].numpy()
+    for position, (slot, token) in enumerate(zip(slots, ids_L, strict=True)):
+        allowed = LAYOUT.allowed(int(slot))
+        assert allowed.start + int(logits[position, allowed.start : allowed.stop].argmax()) == token, f"position {position}"
+
+
+def test_a_row_does_not_depend_on_its_neighbours():
+    modes = [Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION, Mode.FULL]
+    together = ENGINE.decode([ask(row, mode) for row, mode in enumerate(modes)]).answers
+    for row, mode in enumerate(modes):
+        alone = ENGINE.decode([ask(row, mode)]).answers[0].ids_L
+        said = together[row].ids_L
+        assert np.array_equal(said[: len(alone)], alone)
+        assert (said[len(alone) :] == LAYOUT.vocabulary.pad_id).all()
+
+
+def test_answers_differ_with_the_picture():
+    first, second = (ENGINE.decode([ask(row)]).answers[0] for row in (0, 2))
+    assert not np.array_equal(first.ids_L, second.ids_L)
+
+
+def test_automaton_stays_in_the_grammar_whatever_the_logits():
+    automaton = GrammarAutomaton(LAYOUT)
+    generator = torch.Generator().manual_seed(0)
+    slots = torch.tensor([LAYOUT.first_slot(mode) for mode in (Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION)] * 20)
+    modes = (Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION) * 20
+    said = []
+    while not (slots == automaton.done).all():
+        logits = torch.randn(len(slots), LAYOUT.vocabulary.base_size, generator=generator) * 10
+        logits[0], logits[1, ::3], logits[2, 5:] = torch.nan, torch.inf, -torch.inf
+        ids = automaton.choose(logits, slots)
+        assert automaton.allows(slots, ids).all()
+        said.append(ids)
+        slots = automaton.after(slots, ids)
+    rows = torch.stack(said, 1).numpy()
+    counts = {LAYOUT.parse(row, mode).bins_KA.shape for row, mode in zip(rows, modes, strict=True)}  # parse refuses anything else
+    assert counts == {(4, 4)}
+
+
+def test_forced_end_of_trace_leads_to_the_action():
+    automaton = GrammarAutomaton(LAYOUT)
+    trace = LAYOUT.slots[Field.TRACE]
+    slots = torch.tensor([trace.start + 2, trace.start + 3, LAYOUT.num_slots - 1, automaton.done])
+    ids = torch.tensor([LAYOUT.vocabulary.trace_end, LAYOUT.vocabulary.trace.start, LAYOUT.vocabulary.action.start, 0])
+    assert automaton.after(slots, ids).tolist() == [LAYOUT.slots[Field.ACTION].start, trace.start + 4, automaton.done, automaton.done]
+
+
+def test_a_given_trace_is_kept_and_steers():
+    traces = [Trace(points_N2=np.array([[10, 20], [30, 40]])), Trace(points_N2=np.array([[200, 180], [90, 90], [1, 2]]))]
+    answers = ENGINE.decode([ask(0, Mode.STEERED, trace=trace) for trace in traces]).answers
+    for trace, answer in zip(traces, answers, strict=True):
+        assert answer.reasoning.trace is not None
+        assert np.array_equal(answer.reasoning.trace.points_N2, trace.points_N2)
+        alone = ENGINE.decode([ask(0, Mode.STEERED, trace=trace)]).answers[0]
+        assert np.array_equal(alone.reasoning.bins_KA, answer.reasoning.bins_KA)
+    assert not np.array_equal(answers[0].reasoning.bins_KA, answers[1].reasoning.bins_KA)
+
+
+def test_edit_depth_and_continue():
+    own = ENGINE.decode([ask(0)]).answers[0].reasoning
+    assert own.depth is not None
+    same = ENGINE.decode([ask(0, depth=own.depth)]).answers[0].reasoning
+    assert np.array_equal(same.bins_KA, own.bins_KA)
+    edited = DepthTokens(codes_G=(own.depth.codes_G + 37) % 128)
+    changed = ENGINE.decode([ask(0, depth=edited), ask(1)]).answers
+    assert np.array_equal(changed[0].reasoning.depth.codes_G, edited.codes_G)
+    assert not np.array_equal(changed[0].reasoning.trace.points_N2[0], own.trace.points_N2[0]) or not np.array_equal(
+        changed[0].reasoning.bins_KA, own.bins_KA
+    )
+    assert np.array_equal(changed[1].ids_L[: length_of(changed[1].ids_L, Mode.FULL)], ENGINE.decode([ask(1)]).answers[0].ids_L)
+
+
+def test_own_trace_given_back_gives_the_same_actions():
+    own = ENGINE.decode([ask(4)]).answers[0].reasoning
+    again = ENGINE.decode([ask(4, depth=own.depth, trace=own.trace)]).answers[0].reasoning
+    assert np.array_equal(again.bins_KA, own.bins_KA)
+
+
+def test_what_a_mode_does_not_take_is_refused():
+    with pytest.raises(GrammarError, match="steered needs the trace"):
+        ENGINE.decode([ask(0, Mode.STEERED)])
+    with pytest.raises(GrammarError, match="says no depth"):
+        ENGINE.decode([ask(0, Mode.ACTION, depth=DepthTokens(codes_G=np.zeros(100, np.int64)))])
+    with pytest.raises(SpecError, match="nothing to decode"):
+        ENGINE.decode([])
+
+
+def test_timing_names_every_stage():
+    decoded: Decoded = ENGINE.decode([ask(0)])
+    assert list(decoded.timing_ms) == ["vision", "prefill", "depth", "trace", "action"]
+    assert min(decoded.timing_ms.values()) > 0
+    assert "depth" not in ENGINE.decode([ask(0, Mode.TRACE_ACTION)]).timing_ms
+
+
+def test_bfloat16_answers_are_in_the_grammar():
+    answers = DecodingEngine(MODEL, LAYOUT, dtype=torch.bfloat16).decode([ask(0), ask(1)]).answers
+    assert all(answer.finite and answer.reasoning.depth is not None for answer in answers)
+
+
+def test_nan_is_reported_for_its_row():
+    model, layout = make_small_model(CONTRACT, seed=1)
+    with torch.no_grad():
+        model.lm_head.weight[0] = torch.nan
+    answer = DecodingEngine(model, layout).decode([ask(0)]).answers[0]
+    assert not answer.finite

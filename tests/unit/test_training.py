@@ -1,0 +1,213 @@
+"""Loss, curriculum, batches: what is learnt, and that it can be learnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.batches import BatchMaker, TinyArm, curriculum_of, load_split, read_frozen
+from components.recipe import CurriculumConfig, TrainConfig
+from model_core.spec.errors import DatasetError, SpecError
+from model_core.speech.compact import Field, Mode
+from model_core.tiny import TinySize, pooled_patches
+from model_core.training import Curriculum, LossConfig, answer_loss, shift_pictures, smooth_targets, token_losses
+from tests.tiny_arm_data import SMALL, make_small_contract, write_small_frozen
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_loss_curve.json"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory) -> Path:
+    return write_small_frozen(tmp_path_factory.mktemp("frozen") / "data", make_small_contract())
+
+
+def make_arm(frozen: Path, **changes) -> TinyArm:
+    return TinyArm(TrainConfig(network=SMALL, steps=100, warmup_steps=5, global_batch=16, micro_batch=16, **changes), frozen)
+
+
+def curve(arm: TinyArm, steps: int, *, rate: float = 3e-3) -> list[float]:
+    optimizer = torch.optim.AdamW(arm.module.parameters(), lr=rate, betas=(0.9, 0.95))
+    losses = []
+    for step in range(steps):
+        batch = arm.batch(np.arange(16) + 16 * (step % 3), seed=0, step=step + 50, micro=0)
+        loss, _ = arm.loss(arm.module, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    return losses
+
+
+def test_golden_loss_curve(frozen):
+    expected = json.loads(GOLDEN.read_text())["loss"]
+    assert curve(make_arm(frozen), 8) == pytest.approx(expected, rel=2e-3)
+
+
+def test_the_loss_falls_and_the_picture_is_used(frozen):
+    arm = make_arm(frozen, curriculum=CurriculumConfig(no_depth_until=1.0))
+    losses = curve(arm, 40)
+    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
+
+
+def test_equal_slices_average_to_the_batch(frozen):
+    arm = make_arm(frozen)
+    rows = np.arange(12)
+    whole, parts = arm.loss(arm.module, arm._train.batch(rows, Mode.FULL))
+    thirds = [arm.loss(arm.module, arm._train.batch(rows[i : i + 4], Mode.FULL))[0] for i in (0, 4, 8)]
+    assert float(sum(thirds) / 3) == pytest.approx(float(whole), rel=1e-5)
+    assert float(whole) == pytest.approx(sum(float(parts[f"loss_{name}"]) for name in ("depth", "trace", "action")), rel=1e-6)
+
+
+def test_weights_of_fields_and_samples(frozen):
+    from model_core.training import training_batch
+
+    arm = make_arm(frozen)
+    batch = arm._train.batch(np.arange(4), Mode.FULL)
+    _, parts = answer_loss(arm.module, batch, arm.layout, LossConfig())
+    total, _ = answer_loss(arm.module, batch, arm.layout, LossConfig(weights=(0.0, 2.0, 0.5)))
+    assert float(total) == pytest.approx(2 * float(parts["loss_trace"]) + 0.5 * float(parts["loss_action"]), rel=1e-5)
+    split = arm._train.split
+    tokens = arm.layout.batch(
+        mode=Mode.ACTION,
+        words_BW=arm.layout.instruction_table(split.instructions)[split.instruction_idx_N[:2]],
+        proprio_bins_BP=np.zeros((2, 4), np.int64),
+        bins_BKA=arm._train._bins_NKA[:2],
+    )
+
+    def of(weights: list[float]) -> float:
+        weighted = training_batch(arm.layout, tokens, split.images_NVHW3[:2], Mode.ACTION, np.array(weights))
+        return float(answer_loss(arm.module, weighted, arm.layout, LossConfig())[0])
+
+    assert of([1.0, 1.0]) == pytest.approx((of([2.0, 0.0]) + of([0.0, 2.0])) / 2, rel=1e-5)
+
+
+def test_a_given_trace_is_not_learnt(frozen):
+    arm = make_arm(frozen)
+    batch = arm._train.batch(np.arange(4), Mode.STEERED)
+    assert set(batch.targets) == {Field.ACTION}
+    assert set(arm._train.batch(np.arange(4), Mode.TRACE_ACTION).targets) == {Field.TRACE, Field.ACTION}
+
+
+def test_padding_changes_nothing(frozen):
+    """Sample 0 has a trace of one point; beside a sample with five points its row is padded."""
+    arm = make_arm(frozen)
+    alone = float(arm.loss(arm.module, arm._train.batch(np.array([0, 0]), Mode.FULL))[0])
+    other = float(arm.loss(arm.module, arm._train.batch(np.array([4, 4]), Mode.FULL))[0])
+    both = float(arm.loss(arm.module, arm._train.batch(np.array([0, 4]), Mode.FULL))[0])
+    assert both == pytest.approx((alone + other) / 2, rel=1e-5)
+
+
+def test_gaussian_targets():
+    table = smooth_targets(257, 2.0)
+    assert torch.allclose(table.sum(1), torch.ones(257))
+    assert table[256, 256] == 1.0
+    assert float(table[:256, 256].max()) == 0.0
+    assert int(table[100].argmax()) == 100
+    assert table[100, 102] == pytest.approx(float(table[100, 100]) * np.exp(-0.5))
+    near = torch.full((1, 256), -10.0)
+    near[0, 101] = 10.0
+    far = torch.full((1, 256), -10.0)
+    far[0, 200] = 10.0
+    codes = torch.tensor([100])
+    assert token_losses(near, codes, 2.0) < token_losses(far, codes, 2.0)
+    assert token_losses(near, codes, 0.0) == pytest.approx(float(token_losses(far, codes, 0.0)))
+    assert token_losses(near, codes, 2.0, z_loss=1e-2) > token_losses(near, codes, 2.0)
+
+
+def test_curriculum_is_a_pure_function_of_seed_and_step():
+    curriculum = Curriculum()
+    modes = [curriculum.mode_at(step, 400, seed=1) for step in range(400)]
+    assert set(modes[:140]) == {Mode.TRACE_ACTION}
+    later = modes[140:]
+    assert abs(later.count(Mode.FULL) / len(later) - 0.5) < 0.12
+    assert later.count(Mode.STEERED) > 10
+    assert modes[399] == curriculum.mode_at(399, 400, seed=1)
+    assert modes != [curriculum.mode_at(step, 400, seed=2) for step in range(400)]
+    with pytest.raises(SpecError, match="add up to 1"):
+        Curriculum(mixture={Mode.FULL: 0.5})
+    assert curriculum_of(CurriculumConfig(full=1.0, no_depth=0.0, trace_given=0.0, no_depth_until=0.0)).mode_at(0, 5, 0) is Mode.FULL
+
+
+def test_batches_are_a_pure_function_of_what_is_asked(frozen):
+    first, second = make_arm(frozen, augment_shift_px=2), make_arm(frozen, augment_shift_px=2)
+    indices = np.array([5, 1, 7])
+    a, b = (arm.batch(indices, seed=3, step=80, micro=1) for arm in (first, second))
+    assert torch.equal(a.images_BVHW3, b.images_BVHW3)
+    assert torch.equal(a.ids_BL, b.ids_BL)
+    other = first.batch(indices, seed=3, step=81, micro=1)
+    assert not torch.equal(a.images_BVHW3, other.images_BVHW3)
+
+
+def test_shifted_pictures_carry_their_trace():
+    images = np.zeros((1, 1, 9, 9, 3), np.uint8)
+    images[0, 0, 4, 4] = 255
+    trace = np.array([[[128, 128], [250, 10], [-1, -1], [-1, -1], [-1, -1]]], np.int16)
+    moved, points = shift_pictures(images, trace, np.array([[2, -1]]))
+    assert np.argwhere(moved[0, 0, :, :, 0])[0].tolist() == [3, 6]
+    assert points[0, 0].tolist() == [192, 96]
+    assert points[0, 1].tolist() == [255, 0]
+    assert (points[0, 2:] == -1).all()
+
+
+def test_pooled_windows_tile_the_grid(frozen):
+    arm = make_arm(frozen)
+    windows = pooled_patches(arm.layout)
+    assert sorted(windows.flatten().tolist()) == list(range(16))
+    assert windows[0].tolist() == [0, 1, 4, 5]
+
+
+def test_validation_and_export(frozen, tmp_path):
+    from model_core.checkpoint import load_checkpoint
+
+    arm = make_arm(frozen)
+    with torch.no_grad():
+        numbers = arm.validate(arm.module)
+    assert {"validation_loss", "validation_loss_action", "validation_accuracy_depth"} <= set(numbers)
+    arm.export(arm.module.state_dict(), tmp_path / "checkpoint")
+    again = load_checkpoint(tmp_path / "checkpoint")
+    assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in arm.module.state_dict().items())
+    other = make_arm(frozen, seed=5, init_from=str(tmp_path / "checkpoint"))
+    assert torch.equal(other.module.lm_head.weight, arm.module.lm_head.weight)
+
+
+def test_damaged_frozen_data_is_refused(tmp_path):
+    contract = make_small_contract()
+    folder = write_small_frozen(tmp_path / "data", contract)
+    shard = folder / "shards" / "train-00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(bytes(content))
+    with pytest.raises(DatasetError, match=r"train-00001.*damaged"):
+        load_split(folder, "train")
+    assert len(load_split(folder, "validation")) == 8
+    shard.unlink()
+    with pytest.raises(DatasetError, match="missing"):
+        load_split(folder, "train")
+    (folder / "contract.json").write_text(json.dumps(make_small_contract(chunk_length=2).to_json()))
+    with pytest.raises(DatasetError, match="freeze again"):
+        read_frozen(folder)
+
+
+def test_samples_keep_their_order_over_shards(frozen):
+    split = load_split(frozen, "train")
+    assert len(split) == 48
+    maker = BatchMaker(split, make_arm(frozen).layout, make_small_contract())
+    assert len(maker) == 48
+    assert np.array_equal(split.instruction_idx_N, np.arange(48) % 2)
+
+
+def test_network_field_is_checked():
+    assert TinySize.of("tiny") == TinySize()
+    with pytest.raises(SpecError, match="wdith"):
+        TinySize.of({"wdith": 3})
+    with pytest.raises(SpecError, match="tiny"):
+        TinySize.of("huge")
