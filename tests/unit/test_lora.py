@@ -180,7 +180,7 @@ def test_loss_counts_answer_tokens_only_with_weights_and_z_loss():
 
 
 def test_splitting_a_batch_does_not_change_the_gradient():
-    model, io = golden("tiny_d")
+    model, _ = golden("tiny_d")
     model = MolmoAct(dataclasses.replace(model.config, attention="eager"))
     model.init_weights(0)
     ids = torch.randint(0, 300, (4, 9), generator=torch.Generator().manual_seed(1))
