@@ -236,6 +236,8 @@ class MetaWorld:
     def _env(self, task: str) -> Any:
         if task not in self._envs:
             _import_mujoco()
+            # The experts warn at every step that they ask for more than the limits; they are clipped on purpose.
+            warnings.filterwarnings("ignore", message="Constant.s. may be too high")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE

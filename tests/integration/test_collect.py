@@ -1,0 +1,139 @@
+"""Demonstrations with real workers: the same bytes for any number of them, and nothing done twice after a kill.
+
+Run: .venv/bin/python -m pytest tests/integration/test_collect.py
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.collect import Attempt, Perturbation, collect, open_simulator
+from components.datasets.lerobot_v3 import DatasetReader, dataset_digest
+from components.episode_checks import inline_check
+from components.recipe import CollectConfig
+from components.records import Silent
+from model_core.spec.errors import DatasetError, SimulatorError
+from tests.episodes import Tally
+
+CFG = CollectConfig(episodes_per_task=4, image_size=48, horizon_sim_steps=120, first_seed=20_000, workers=2)
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    out = tmp_path_factory.mktemp("collect")
+    progress = Tally()
+    return out, collect(CFG, out, progress), progress
+
+
+def test_only_successes_are_kept_and_all_are_counted(collected):
+    out, record, progress = collected
+    reader = DatasetReader(out / "dataset")
+    assert record["attempts"] == 8
+    assert record["episodes"] + record["failed"] == 8
+    assert len(reader) == record["episodes"] >= 4
+    assert sum(t["kept"] for t in record["per_task"].values()) == record["episodes"]
+    assert all(row.success for row in reader.rows)
+    assert progress.calls[-1] == (8, 8)
+    assert sorted(record["instructions"]) == ["close the green drawer", "push the button of the coffee machine"]
+
+
+def test_episodes_are_whole(collected):
+    reader = DatasetReader(collected[0] / "dataset")
+    sim = open_simulator(CFG)
+    for episode in reader.episodes():
+        assert inline_check(episode, sim.embodiment) == []
+        assert episode.provenance.producer == "expert:metaworld"
+        assert episode.provenance.seed >= 20_000
+        assert set(episode.provenance.versions) >= {"mujoco", "metaworld"}
+        assert episode.provenance.render["shadow"] == "off"
+        assert episode.depth_m["front"].shape == (len(episode), 48, 48)
+        pixels = episode.geometry["front"].project(episode.tcp_T3)
+        assert (np.abs(pixels[:, :2] - 24) < 40).all()
+
+
+def test_labels_are_the_experts_and_what_was_done_differs(collected):
+    """At least one episode was pushed around; the last steps, after the success, never are."""
+    reader = DatasetReader(collected[0] / "dataset")
+    differences = []
+    for episode in reader.episodes(images=False, depth=False):
+        difference = np.abs(episode.actions_TA - episode.executed_TA).max(axis=1)
+        differences.append(difference.max())
+        assert difference[-CFG.settle_steps :].max() == 0.0
+    assert max(differences) > 0.2
+
+
+def test_the_bytes_do_not_depend_on_the_workers(collected, tmp_path):
+    again = collect(replace(CFG, workers=1), tmp_path, Silent())
+    assert again == collected[1]
+    assert dataset_digest(tmp_path / "dataset") == dataset_digest(collected[0] / "dataset")
+
+
+def test_a_killed_run_goes_on_where_it_was(collected, tmp_path):
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom components.collect import collect\nfrom components.records import Silent\n"
+        "from tests.integration.test_collect import CFG\n"
+        "if __name__ == '__main__':\n    collect(CFG, Path(sys.argv[1]), Silent())\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(program)
+    out = tmp_path / "out"
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen([sys.executable, "-W", "ignore", str(script), str(out)], env=environment)
+    scratch = out / "scratch" / "episodes"
+    deadline = time.monotonic() + 60
+    while not list(scratch.glob("*.episode")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    workers = children_of(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert workers
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in workers)
+    finished = {p.name: p.stat().st_mtime_ns for p in scratch.glob("*.episode")}
+    assert 0 < len(finished) < 8
+    assert not (out / "dataset").exists()
+    assert collect(CFG, out, Silent()) == collected[1]
+    assert all((scratch / name).stat().st_mtime_ns == stamp for name, stamp in finished.items())
+    assert dataset_digest(out / "dataset") == dataset_digest(collected[0] / "dataset")
+    assert collect(CFG, out, Silent()) == collected[1]
+
+
+def children_of(pid):
+    return [int(c) for c in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+
+
+def alive(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_no_success_at_all_is_explained(tmp_path):
+    with pytest.raises(DatasetError, match=r"2 attempts were made; is the horizon too short"):
+        collect(replace(CFG, tasks=("drawer-close-v3",), episodes_per_task=2, horizon_sim_steps=8), tmp_path, Silent())
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_an_unknown_simulator_is_refused():
+    with pytest.raises(SimulatorError, match="there is 'metaworld'"):
+        open_simulator(replace(CFG, simulator="isaac"))
+
+
+def test_perturbation_has_the_strength_that_was_asked_for():
+    cfg = replace(CFG, noise_levels=(0.3,), burst_probability=0.0)
+    perturbation = Perturbation(cfg, Attempt(task="a", seed=1), 4)
+    executed = np.stack([perturbation.apply(np.zeros(4, np.float32)) for _ in range(4000)])
+    assert 0.27 < executed[:, :3].std() < 0.33
+    assert np.corrcoef(executed[1:, 0], executed[:-1, 0])[0, 1] == pytest.approx(cfg.noise_correlation, abs=0.05)
+    assert (executed[:, 3] == 0).mean() > 0.85
+    quiet = Perturbation(replace(cfg, noise_levels=(0.0,)), Attempt(task="a", seed=1), 4)
+    assert np.array_equal(quiet.apply(np.full(4, 0.5, np.float32)), np.full(4, 0.5, np.float32))

@@ -1,0 +1,163 @@
+"""The real simulator: same seed same scene, held actions, metric depth, and a pinhole that lands on the gripper.
+
+Run: .venv/bin/python -m pytest tests/integration/test_simulator.py
+"""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from components.simulators.metaworld import MetaWorld, embodiment, make_robot
+from components.simulators.metaworld_tasks import INSTRUCTIONS
+from components.simulators.ports import FreeCamera
+from model_core.spec.errors import SimulatorError
+
+TASKS = ("coffee-button-v3", "drawer-close-v3")
+
+
+@pytest.fixture(scope="module")
+def sim():
+    made = MetaWorld()
+    yield made
+    made.close()
+
+
+def fingerprint(sim, task, seed, steps=6):
+    total = hashlib.sha256()
+    sim.reset(task, seed, render=False)
+    for _ in range(steps):
+        seen = sim.observe()
+        for part in (seen.images["front"], sim.depth_m()["front"], seen.proprio_P, sim.tcp_3()):
+            total.update(part.tobytes())
+        sim.step(sim.expert_action_A())
+    return total.hexdigest()
+
+
+def test_a_scene_is_its_seed_whatever_came_before(sim):
+    first = {task: fingerprint(sim, task, 11) for task in TASKS}
+    assert fingerprint(sim, TASKS[0], 12) != first[TASKS[0]]
+    again = {task: fingerprint(sim, task, 11) for task in reversed(TASKS)}
+    assert again == first
+
+
+def test_a_scene_is_its_seed_in_another_process(sim):
+    program = (
+        "import sys, warnings; warnings.filterwarnings('ignore')\n"
+        "from tests.integration.test_simulator import MetaWorld, fingerprint\n"
+        "print(fingerprint(MetaWorld(), 'drawer-close-v3', 21))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == fingerprint(sim, "drawer-close-v3", 21)
+
+
+def test_two_scenes_of_one_process_do_not_mix_their_pictures(sim):
+    other = MetaWorld()
+    sim.reset(TASKS[0], 1, render=False)
+    other.reset(TASKS[1], 1, render=False)
+    mine, theirs = sim.observe().images["front"], other.observe().images["front"]
+    for _ in range(3):
+        assert np.array_equal(sim.observe().images["front"], mine)
+        assert np.array_equal(other.observe().images["front"], theirs)
+    assert not np.array_equal(mine, theirs)
+
+
+def test_an_action_is_held_for_its_simulator_steps_and_success_is_latched():
+    sim = MetaWorld(sim_steps_per_action=4, horizon_sim_steps=202)
+    sim.reset("drawer-close-v3", 3, render=False)
+    assert sim.step(np.zeros(4)).sim_steps == 4
+    start = sim.proprio_P()
+    sim.step(np.array([0.0, 0.0, 1.0, 0.0]))
+    assert sim.proprio_P()[2] > start[2]
+    outcome = sim.step(np.zeros(4))
+    while not outcome.done:
+        outcome = sim.step(sim.expert_action_A())
+    assert outcome.success
+    assert sim.step(np.zeros(4)).success
+    while outcome.sim_steps < 202:
+        outcome = sim.step(np.zeros(4))
+    assert sim.step(np.zeros(4)).sim_steps == 202
+    sim.close()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_expert_succeeds_with_held_actions(sim, task):
+    solved = 0
+    for seed in range(500, 506):
+        sim.reset(task, seed, render=False)
+        outcome = sim.step(sim.expert_action_A())
+        for _ in range(49):
+            if outcome.done:
+                break
+            outcome = sim.step(sim.expert_action_A())
+        solved += outcome.success
+    assert solved == 6
+
+
+def test_the_pinhole_lands_between_the_fingers(sim):
+    """Moving the hand straight up moves the projected tip as far as the picture moves."""
+    sim.reset("drawer-close-v3", 5, render=False)
+    geometry = sim.geometry()["front"]
+    for _ in range(3):
+        before_u, before_v, _ = geometry.project(sim.tcp_3()[None])[0]
+        before = sim.observe().images["front"].astype(int)
+        sim.step(np.array([0.0, 0.0, 1.0, -1.0]))
+        after_u, after_v, _ = geometry.project(sim.tcp_3()[None])[0]
+        changed = np.abs(sim.observe().images["front"].astype(int) - before).max(axis=2) > 40
+        rows, columns = np.nonzero(changed)
+        near = (np.abs(rows - (before_v + after_v) / 2) < 8) & (np.abs(columns - (before_u + after_u) / 2) < 8)
+        assert near.sum() > 5
+
+
+def test_depth_is_metric_and_agrees_with_the_pinhole(sim):
+    """When the closed gripper presses on the drawer, the depth at the tip is that of the fingers, a little in front."""
+    sim.reset("drawer-close-v3", 7, render=False)
+    outcome = sim.step(sim.expert_action_A())
+    while not outcome.done:
+        outcome = sim.step(sim.expert_action_A())
+    depth = sim.depth_m()["front"]
+    assert depth.dtype == np.float32
+    assert depth.max() <= 3.0
+    u, v, z = sim.geometry()["front"].project(sim.tcp_3()[None])[0]
+    window = depth[round(v) - 3 : round(v) + 2, round(u) - 2 : round(u) + 3]
+    assert np.abs(window - z).min() < 0.04
+
+
+def test_camera_and_body_are_what_they_say():
+    camera = FreeCamera(width=64, height=48, azimuth=90.0)
+    sim = MetaWorld(cameras=(camera,), sim_steps_per_action=2)
+    seen = sim.reset("drawer-close-v3", 1)
+    assert seen.images["front"].shape == (48, 64, 3)
+    assert sim.embodiment == embodiment(cameras=(camera,), sim_steps_per_action=2)
+    assert sim.embodiment.control_hz == 40.0
+    assert (seen.proprio_P >= sim.embodiment.proprio.low).all()
+    assert (seen.proprio_P <= sim.embodiment.proprio.high).all()
+    sim.close()
+
+
+def test_the_instruction_table_covers_the_package():
+    from metaworld.policies import ENV_POLICY_MAP
+
+    assert set(INSTRUCTIONS) == set(ENV_POLICY_MAP)
+    assert len(set(INSTRUCTIONS.values())) == 50
+    assert all(text == text.lower() and text.replace(" ", "").isalpha() for text in INSTRUCTIONS.values())
+
+
+def test_wrong_use_says_what_to_do(sim):
+    with pytest.raises(SimulatorError, match="no task 'juggle'"):
+        sim.reset("juggle", 1)
+    with pytest.raises(SimulatorError, match="reset"):
+        MetaWorld().step(np.zeros(4))
+
+
+def test_a_workcell_robot_does_its_job():
+    robot = make_robot("coffee-button-v3", 950_001)
+    first = robot.observe()
+    assert robot.instruction == INSTRUCTIONS["coffee-button-v3"] == first.instruction
+    outcome = robot.act(np.zeros(4, np.float32))
+    assert not outcome.success
+    robot.reset(950_001)
+    assert np.array_equal(robot.observe().images["front"], first.images["front"])
+    robot.close()
