@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from model_core.spec.types import StopReason
 from serving.workcell.agent import EpisodeResult
 from serving.workcell.client import PolicyClient
 
@@ -24,11 +25,13 @@ def cell_report(
 ) -> dict[str, object]:
     """Counts and latencies over all episodes so far. p50_ms, p99_ms: from asking to having a chunk."""
     tally, ready = client.tally, client.ready
+    trials = [r for r in results if r.stop_reason is not StopReason.ENV_ERROR]  # a robot that broke tried nothing
     return {
         "cell": cell,
         "task": task,
-        "episodes": len(results),
-        "successes": sum(r.success for r in results),
+        "episodes": len(trials),
+        "successes": sum(r.success for r in trials),
+        "robot_failures": len(results) - len(trials),
         "decisions": sum(r.decisions for r in results),
         "refusals": sum(r.refusals for r in results),
         "holds": sum(r.holds for r in results),

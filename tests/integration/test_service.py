@@ -13,15 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from components.ingest import ingest
 from components.package import package
 from components.policy_service import ServiceAddress, fetch_status, free_port, running_service
 from components.probe import probe_service
 from components.recipe import PackageConfig, WorkcellsConfig
+from components.records import Silent
 from components.simulators.metaworld import embodiment
 from components.workcells import run_workcells
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import ContractError, JobError, NotReady
+from model_core.spec.types import StopReason
 from model_core.spec.wire import decode_episode
+from serving.workcell.agent import Cell, CellSettings
 from serving.workcell.client import PolicyClient
 from serving.workcell.robot import Robot, load_robot
 from tests.loopback import wait_until
@@ -86,6 +90,8 @@ def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, d
         assert episode.images["front"].shape[1:] == (80, 80, 3)
         assert episode.depth_m["front"].shape[1:] == (80, 80)
         assert episode.executed_TA.shape == (len(episode), 4)
+    ingested = ingest([tmp_path / "recordings"], tmp_path / "raw", Silent(), embodiment=embodiment(), keep_failures=True)
+    assert (ingested["episodes"], ingested["quarantined"]) == (2, {})
     for name in ("cell-01", "cell-02"):
         assert '"torch_loaded": false' in (tmp_path / "undigested" / f"{name}.json").read_text()
 
@@ -127,6 +133,30 @@ def test_the_simulated_arm_is_a_robot() -> None:
 def test_nobody_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="nobody answers"):
         probe_service(f"http://127.0.0.1:{free_port()}", timeout_s=2)
+
+
+def test_a_restarted_service_is_held_through_and_met_again(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    bento, port = packed[0] / "out" / "bento", free_port()
+    robot = load_robot("components.simulators.metaworld:make_robot")(TASKS[0], 950_000)
+    client = PolicyClient(f"ws://127.0.0.1:{port}/v1/session", cell="c", embodiment=robot.embodiment, deadline_s=5.0)
+    cell = None
+    try:
+        with running_service(bento, home=tmp_path / "a", log=tmp_path / "a.log", port=port):
+            client.connect()
+            cell = Cell(robot, client, CellSettings(cell="c", deadline_s=5.0, max_steps=6))
+            assert cell.run_episode(950_000).holds == 0
+        lost = cell.run_episode(950_001)
+        assert (lost.stop_reason, lost.holds) == (StopReason.SERVICE_LOST, 4)
+        with running_service(bento, home=tmp_path / "a", log=tmp_path / "b.log", port=port):
+            client.connect()
+            again = cell.run_episode(950_002)
+            assert (again.holds, again.refusals) == (0, 0)
+            assert client.ready is not None
+            assert client.ready.epoch > 1
+    finally:
+        if cell is not None:
+            cell.close()
+        robot.close()
 
 
 def test_a_damaged_bundle_never_becomes_ready(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:

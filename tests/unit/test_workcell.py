@@ -24,7 +24,7 @@ from model_core.spec.wire import Chunk, Hello, Message, Observe, Ready, RefusalC
 from serving.workcell.agent import Cell, CellSettings, EpisodeResult
 from serving.workcell.client import PolicyClient
 from serving.workcell.recorder import Recorder
-from serving.workcell.report import percentile
+from serving.workcell.report import cell_report, percentile, write_report
 from serving.workcell.robot import hold_action, load_robot
 from tests.fakes import EchoPolicy, make_contract, make_embodiment, make_observation
 from tests.loopback import echo_gateway, serve, wait_until
@@ -315,7 +315,11 @@ def test_handshake_with_nobody_or_a_mute_has_an_end() -> None:
 def test_a_robot_that_fails_is_an_ended_episode_and_not_a_crash(tmp_path: Path) -> None:
     robot = FakeRobot(broken_at=3)
     with scripted(good) as url:
-        result, _ = run(url, robot, recorder=Recorder(tmp_path, robot, "c"))
+        result, client = run(url, robot, recorder=Recorder(tmp_path, robot, "c"))
+    report = cell_report("c", "button", [result], client)
+    assert (report["episodes"], report["robot_failures"], report["holds"]) == (0, 1, 0)
+    write_report(tmp_path / "r.json", report)
+    (tmp_path / "r.json").unlink()
     assert (result.stop_reason, result.steps) == (StopReason.ENV_ERROR, 3)
     assert "driver does not answer" in result.detail
     assert list(tmp_path.iterdir()) == []
