@@ -1,0 +1,100 @@
+"""DVC with the embedded store as remote: recorded, pushed, lost, fetched; keys never where git looks.
+
+Run: .venv/bin/python -m pytest tests/integration/test_vault.py
+"""
+
+import json
+import shutil
+import stat
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from components.local_s3 import LocalS3
+from components.vault import DATA_STAGES, Remote, Vault
+from model_core.spec.errors import DatasetError, StorageError
+
+pytestmark = pytest.mark.xdist_group("s3")
+
+
+def make_data(root, text="x"):
+    for stage in DATA_STAGES:
+        (root / "data" / stage).mkdir(parents=True, exist_ok=True)
+        (root / "data" / stage / "file").write_text(f"{stage} {text}")
+    (root / "data" / "recipe.json").write_text(json.dumps({stage: {"a": 1} for stage in DATA_STAGES}))
+
+
+def test_a_version_goes_to_s3_and_comes_back(tmp_path):
+    root = tmp_path / "repository"
+    root.mkdir()
+    make_data(root)
+    vault = Vault(root)
+    local = LocalS3(tmp_path / "s3")
+    endpoint = local.start()
+    endpoint.store("actwright").ensure_bucket()
+    remote = Remote(url="s3://actwright/dvc", endpoint_url=endpoint.url, access_key=endpoint.access_key, secret_key=endpoint.secret_key)
+    vault.prepare(remote)
+    with pytest.raises(DatasetError, match="no record of collect, validate, annotate, freeze"):
+        vault.version()
+    version = vault.record()
+    assert set(version.outputs) == set(DATA_STAGES)
+    assert vault.push() == 8
+    shutil.rmtree(root / ".dvc" / "cache")
+    shutil.rmtree(root / "data" / "freeze")
+    assert "freeze" in vault.status()
+    assert vault.pull() > 0
+    assert (root / "data/freeze/file").read_text() == "freeze x"
+    assert vault.version() == version
+    secret = root / ".dvc" / "config.local"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert endpoint.secret_key in secret.read_text()
+    seen_by_git = [p for p in root.rglob("*") if p.is_file() and p != secret and "cache" not in p.parts and "tmp" not in p.parts]
+    assert all(endpoint.secret_key.encode() not in p.read_bytes() for p in seen_by_git)
+    local.stop()
+    make_data(root, "changed")
+    assert vault.record().version != version.version
+    with pytest.raises(StorageError, match=r"remote store does not answer.*run again"):
+        vault.push()
+
+
+def test_a_folder_is_a_remote_and_two_commands_wait_for_each_other(tmp_path):
+    root = tmp_path / "repository"
+    root.mkdir()
+    make_data(root)
+    vault = Vault(root)
+    vault.prepare(Remote(url=str(tmp_path / "remote")))
+    failures = []
+
+    def record():
+        try:
+            vault.record()
+        except DatasetError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=record) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert vault.push() == 8
+
+
+def test_dvc_says_why_it_refuses(tmp_path):
+    vault = Vault(tmp_path)
+    vault.prepare()
+    with pytest.raises(DatasetError, match="dvc commit failed"):
+        vault.record()
+
+
+def test_our_own_repository_is_ready():
+    root = Path(__file__).parents[2]
+    assert "analytics = false" in (root / ".dvc/config").read_text()
+    ignored = (root / ".dvc/.gitignore").read_text().split()
+    assert "/config.local" in ignored
+    stages = subprocess.run(
+        [str(root / ".venv/bin/dvc"), "stage", "list", "--name-only"], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert stages.stdout.split() == list(DATA_STAGES)
