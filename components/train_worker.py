@@ -109,6 +109,8 @@ class Training:
         self.files = JobFiles(Path(job.out))
         self.rank, self.world_size = rank, world_size
         self.stop = StopRequest(watch_stdin=job.supervised, grace_s=job.grace_s)
+        if self.config.ema_decay:
+            raise SpecError("train.ema_decay is not supported by the DeepSpeed worker; use 0.0")
         self.precision = choose_precision(self.config.precision, cpu_flags(), has_gpu=_has_gpu())
         self.trainee: Trainee = load_trainee(job.trainee, self.config, Path(job.frozen))
         self.digest = curve_digest(self.config)

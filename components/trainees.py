@@ -68,4 +68,52 @@ def load_trainee(source: str, config: TrainConfig, frozen: Path) -> Trainee:
         make: MakeTrainee = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise SpecError(f"no trainee {source!r} ({error}); expected 'package.module:function'") from error
-    return make(config, frozen)
+    trainee = make(config, frozen)
+    return trainee if config.lora_rank == 0 else Adapted(trainee, config)
+
+
+class Adapted:
+    """A trainee of which only low-rank adapters are trained; what it exports has them merged, so nobody later needs to know.
+
+    The output head stays as it is: the loss reads its rows directly.
+    """
+
+    def __init__(self, trainee: Trainee, config: TrainConfig) -> None:
+        from model_core.network.lora import LoraSettings, add_lora
+        from model_core.network.model import MolmoAct
+
+        model = trainee.module
+        if not isinstance(model, MolmoAct):
+            raise SpecError(f"train.lora_rank needs a MolmoAct, got {type(model).__name__}; use lora_rank 0")
+        if config.zero_stage == 3:
+            raise SpecError("train.lora_rank does not go with zero_stage 3 (adapters are merged from whole weights); use 0, 1 or 2")
+        self._trainee = trainee
+        # the published proportion: rank 32, alpha 16
+        settings = LoraSettings(rank=config.lora_rank, alpha=max(1, config.lora_rank // 2), adapt_head=False)
+        self._model = add_lora(model, settings, seed=config.seed)
+        self.num_samples, self.data_digest = trainee.num_samples, trainee.data_digest
+        self.flops_per_sample = trainee.flops_per_sample
+
+    @property
+    def module(self) -> nn.Module:
+        """The network with adapters; only these require gradients."""
+        return self._model
+
+    def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> Any:
+        """As without adapters."""
+        return self._trainee.batch(indices_B, seed=seed, step=step, micro=micro)
+
+    def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """As without adapters."""
+        return self._trainee.loss(module, batch)
+
+    def validate(self, module: nn.Module) -> Mapping[str, float]:
+        """As without adapters."""
+        return self._trainee.validate(module)
+
+    def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
+        """Merge the adapters into the weights and write a plain checkpoint."""
+        from model_core.network.lora import merge_lora
+
+        self._model.load_state_dict(dict(state))
+        self._trainee.export(merge_lora(self._model).state_dict(), folder)

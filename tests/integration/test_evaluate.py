@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from components.documents import from_document
 from components.evaluate import evaluate
-from components.recipe import CollectConfig, EvalConfig
+from components.recipe import CollectConfig, EvalConfig, TrainConfig
 from components.records import EvalReport, Silent
+from components.simulators.metaworld_tasks import INSTRUCTIONS
 from components.store import folder_digests, sha256_file
+from components.train import train
+from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, GateError, JobError, SpecError
+from model_core.speech.vocabulary import words_of
 from tests.toy_policy import CONTRACT
 
 TOY = "tests.toy_policy:open_toy"
@@ -30,29 +34,29 @@ def checkpoint(folder: Path, **plan: object) -> Path:
     return folder
 
 
-def frozen(folder: Path, frames: int = 24) -> Path:
-    """A validation split of random pictures."""
+def frozen(folder: Path, frames: int = 24, contract: PolicyContract = CONTRACT) -> Path:
+    """Two splits of random pictures."""
     (folder / "shards").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    name = "shards/validation-00000.safetensors"
-    tensors = {
-        "images_NVHW3": rng.integers(0, 255, (frames, 1, 80, 80, 3), dtype=np.uint8),
-        "proprio_NP": np.zeros((frames, 4), np.float32),
-        "actions_NKA": rng.uniform(-1, 1, (frames, 8, 4)).astype(np.float32),
-        "depth_codes_NG": np.zeros((frames, 100), np.uint8),
-        "trace_N52": np.zeros((frames, 5, 2), np.int16),
-        "trace_len_N": np.ones(frames, np.int16),
-        "instruction_idx_N": np.zeros(frames, np.int32),
-        "task_idx_N": (np.arange(frames) % 2).astype(np.int32),
-    }
-    save_file(tensors, folder / name)
-    manifest = {
-        "shards": [{"file": name, "frames": frames, "sha256": sha256_file(folder / name)}],
-        "instructions": ["go"],
-        "tasks": ["a", "b"],
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"contract_id": CONTRACT.contract_id}))
-    (folder / "contract.json").write_text(json.dumps(CONTRACT.to_json()))
+    shards = []
+    for seed, split in enumerate(("train", "validation")):
+        rng = np.random.default_rng(seed)
+        name = f"shards/{split}-00000.safetensors"
+        tensors = {
+            "images_NVHW3": rng.integers(0, 255, (frames, 1, 80, 80, 3), dtype=np.uint8),
+            "proprio_NP": np.tile(np.float32([0.0, 0.6, 0.2, 0.5]), (frames, 1)),
+            "actions_NKA": rng.uniform(-1, 1, (frames, 8, 4)).astype(np.float32),
+            "depth_codes_NG": rng.integers(0, 128, (frames, 100), dtype=np.uint8),
+            "trace_N52": rng.integers(0, 256, (frames, 5, 2)).astype(np.int16),
+            "trace_len_N": np.full(frames, 5, np.int16),
+            "instruction_idx_N": (np.arange(frames) % 2).astype(np.int32),
+            "task_idx_N": (np.arange(frames) % 2).astype(np.int32),
+        }
+        save_file(tensors, folder / name)
+        shards.append({"file": name, "frames": frames, "sha256": sha256_file(folder / name)})
+    instructions = [INSTRUCTIONS[task] for task in SCENES.tasks]
+    manifest = {"shards": shards, "instructions": instructions, "tasks": list(SCENES.tasks), "contract_id": contract.contract_id}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "contract.json").write_text(json.dumps(contract.to_json()))
     return folder
 
 
@@ -123,3 +127,34 @@ def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
 def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"expected 'package.module:function'"):
         evaluate(CFG, tmp_path, tmp_path / "out", Silent(), scenes=SCENES, policy="tests.toy_policy:nothing")
+
+
+def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
+    """A very small network through all of it: torchrun, export, adapters merged, image swap, rollouts, films."""
+    words = tuple(sorted({word for task in SCENES.tasks for word in words_of(INSTRUCTIONS[task])}))
+    data = frozen(tmp_path / "frozen", contract=replace(CONTRACT, words=words))
+    network = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 64, "projector": 64, "stem": (8, 16, 16)}
+    config = TrainConfig(
+        network=network, steps=4, global_batch=8, micro_batch=4, warmup_steps=1, checkpoint_every=2, threads=1, precision="fp32"
+    )
+    record = train(config, data, tmp_path / "base", None, Silent())
+    assert np.isfinite(record["metrics"]["validation_loss_action"])
+    assert (tmp_path / "base" / "undigested" / "examples" / "held_out.png").is_file()
+
+    base = tmp_path / "base" / "checkpoint"
+    adapted = replace(config, init_from=str(base), lora_rank=2, zero_stage=1, learning_rate=0.01)
+    train(adapted, data, tmp_path / "adapted", None, Silent())
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "adapted" / "checkpoint"))
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    assert any("att_proj" in name for name in changed)
+    assert not any("wte" in name or "lm_head" in name for name in changed)
+
+    cfg = replace(CFG, seeds_per_task=2, workers=1, image_swap_frames=4, min_image_swap_change=0.0)
+    out = tmp_path / "out"
+    document = evaluate(
+        cfg, tmp_path / "adapted" / "checkpoint", out, Silent(), scenes=replace(SCENES, tasks=SCENES.tasks[:1]), frozen=data
+    )
+    assert document["trials"] == 2
+    assert all(row["refusals"] == 0 and row["decisions"] > 0 for row in document["episodes"])
+    assert [path.name for path in (out / "film").iterdir()] == [f"{SCENES.tasks[0]}.png"]
