@@ -40,9 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         robot = load_robot(args.robot)(args.task, args.first_seed, **_options(args.robot_option))
-    except SpecError as error:
-        sys.stderr.write(f"{error}\n")
+    except (SpecError, TypeError) as error:  # a wrong name, or options that the factory does not take
+        sys.stderr.write(f"{args.robot}: {error}\n")
         return EXIT_USAGE
+    except ActwrightError as error:
+        sys.stderr.write(f"{args.robot}: {error}\n")
+        return EXIT_LOST
     try:
         return _work(args, robot)
     finally:

@@ -21,6 +21,7 @@ from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import ContractError, NotReady, SpecError
 from model_core.spec.types import Observation, StopReason
 from model_core.spec.wire import Chunk, Hello, Message, Observe, Ready, RefusalCode, Reject, decode_episode, decode_message, encode_message
+from serving.workcell.__main__ import main
 from serving.workcell.agent import Cell, CellSettings, EpisodeResult
 from serving.workcell.client import PolicyClient
 from serving.workcell.recorder import Recorder
@@ -395,3 +396,27 @@ def test_a_robot_is_found_by_name_or_the_message_says_how() -> None:
 def test_percentile_is_nearest_rank() -> None:
     assert [percentile([3.0, 1.0, 2.0], q) for q in (0.0, 0.5, 0.99)] == [1.0, 2.0, 3.0]
     assert percentile([], 0.5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["--robot", "metaworld"], "module:factory"),
+        (["--robot-option", "speed=3"], "speed"),
+        (["--robot-option", "speed"], "name=value"),
+        (["--deadline-ms", "nan"], "above 0"),
+        (["--episodes", "2.7"], "whole number"),
+        (["--episodes", "-1"], "whole number"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_starts(
+    changes: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--robot", "components.simulators.metaworld:make_robot", "--task", "drawer-close-v3", "--url", "ws://127.0.0.1:9/v1/session"]
+    try:
+        code = main([*argv, "--cell", "c", "--result", str(tmp_path / "r.json"), *changes])
+    except SystemExit as left:
+        code = int(str(left.code))
+    assert code == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()
