@@ -140,7 +140,10 @@ class TokenizerFileEncoding:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing more precise
+            raise CheckpointError(f"{path} is not a tokenizer that we can read: {error}") from error
         self._tokenizer.encode_special_tokens = True
         self._byte_of = {char: byte for byte, char in enumerate(byte_to_surface())}
 
