@@ -73,7 +73,7 @@ class KubernetesCluster:
         uid = self._create_job(spec, job)
         # owned by the Job: whoever deletes that, also the cluster after its time to live, deletes the Service
         service["metadata"]["ownerReferences"] = [
-            {"apiVersion": "batch/v1", "kind": "Job", "name": spec.name, "uid": uid, "controller": True, "blockOwnerDeletion": True}
+            {"apiVersion": "batch/v1", "kind": "Job", "name": spec.name, "uid": uid, "controller": True}
         ]
         with _explained(f"creating service {spec.name}"):
             try:

@@ -1,0 +1,194 @@
+"""What infra/ declares: strict schemas, nothing that points nowhere, images that hold what they start."""
+
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.cluster import KubernetesCluster
+from components.job_manifest import JobSpec
+from components.package import LIBRARIES, SERVICE
+from components.tracking import server_command
+from flows.settings import Settings
+from tests.fake_kube import FakeKube, selects
+
+ROOT = Path(__file__).parents[2]
+K8S = ROOT / "infra" / "k8s"
+DOCKERFILES = sorted((ROOT / "infra" / "docker").glob("*.Dockerfile"))
+
+
+@pytest.fixture(scope="module", params=["base", "overlays/gpu"])
+def documents(request):
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run(["kubectl", "kustomize", K8S / request.param], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def of_kind(documents, kind):
+    return {document["metadata"]["name"]: document for document in documents if document["kind"] == kind}
+
+
+def pod_specs(documents):
+    return {name: document["spec"]["template"] for name, document in of_kind(documents, "Deployment").items()}
+
+
+def test_output_passes_strict_schemas(documents):
+    import kubernetes_validate
+
+    assert len(documents) > 15
+    for document in documents:
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_everything_is_in_the_namespace_of_the_jobs(documents):
+    [namespace] = of_kind(documents, "Namespace")
+    assert namespace == JobSpec(name="a", image="x", job="/workspace/j").namespace
+    assert {d["metadata"].get("namespace") for d in documents if d["kind"] != "Namespace"} == {namespace}
+
+
+def test_every_service_budget_and_policy_finds_pods(documents):
+    pods = [{"metadata": template["metadata"]} for template in pod_specs(documents).values()]
+
+    def found(labels):
+        return [pod for pod in pods if selects(",".join(f"{k}={v}" for k, v in labels.items()), pod)]
+
+    for service in of_kind(documents, "Service").values():
+        assert len(found(service["spec"]["selector"])) == 1
+    for budget in of_kind(documents, "PodDisruptionBudget").values():
+        assert len(found(budget["spec"]["selector"]["matchLabels"])) == 1
+    for policy in of_kind(documents, "NetworkPolicy").values():
+        assert found(policy["spec"]["podSelector"].get("matchLabels", {}))
+
+
+def test_claims_config_and_accounts_that_pods_name_exist(documents):
+    claims, maps, accounts = (set(of_kind(documents, k)) for k in ("PersistentVolumeClaim", "ConfigMap", "ServiceAccount"))
+    for template in pod_specs(documents).values():
+        spec = template["spec"]
+        assert {v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v} <= claims
+        assert spec.get("serviceAccountName", "actwright-worker") in accounts
+        for container in spec["containers"]:
+            assert {e["configMapRef"]["name"] for e in container.get("envFrom", [])} <= maps
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted <= {volume["name"] for volume in spec["volumes"]}
+    job = JobSpec(name="a", image="x", job="/workspace/j")
+    assert job.claim in claims
+    assert job.service_account in accounts
+
+
+def test_probes_ask_ports_that_exist(documents):
+    for template in pod_specs(documents).values():
+        for container in template["spec"]["containers"]:
+            ports = {port["name"] for port in container.get("ports", [])}
+            probes = [container[p] for p in ("startupProbe", "readinessProbe", "livenessProbe") if p in container]
+            assert all(probe["httpGet"]["port"] in ports for probe in probes)
+
+
+def test_pods_fit_the_restricted_profile_that_the_namespace_enforces(documents):
+    for template in pod_specs(documents).values():
+        security = template["spec"]["securityContext"]
+        assert security["runAsNonRoot"]
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in template["spec"]["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_addresses_are_settings_that_are_read_and_services_that_exist(documents):
+    [config] = of_kind(documents, "ConfigMap").values()
+    known = {f"ACTWRIGHT_{name.upper()}" for name in Settings.model_fields}
+    assert set(config["data"]) <= known
+    services = of_kind(documents, "Service")
+    for name, port in re.findall(r"http://([\w-]+):(\d+)", " ".join(config["data"].values())):
+        assert int(port) in {p["port"] for p in services[name]["spec"]["ports"]}
+
+
+def test_mlflow_runs_as_it_does_on_a_laptop(documents):
+    [container] = pod_specs(documents)["mlflow"]["spec"]["containers"]
+    there = {e["name"]: e.get("value") for e in container["env"]}
+    here = server_command(Path("/data"), 5000)
+    assert here.environment.items() <= there.items()
+    flags = {argument.split("=")[0] for argument in container["args"]}
+    assert flags == {word for word in here.argv if word.startswith("--")}
+
+
+def test_the_worker_has_the_rights_that_submitting_takes_and_no_more(documents):
+    from kubernetes import client
+
+    spec = JobSpec(name="a", image="x", job="/workspace/j")
+    with FakeKube() as kube:
+        cluster = KubernetesCluster(client.ApiClient(client.Configuration(host=kube.url)))
+        cluster.submit(spec)
+        for name in kube.wait_for_pods(1):
+            kube.logs[name] = "hello"
+            kube.run_pod(name)
+        cluster.logs(spec)
+        ended = kube.pods()[0]
+        threading.Timer(0.3, lambda: kube.end_pod(ended)).start()
+        cluster.wait(spec)
+        cluster.delete(spec)
+        used = {used_right(request) for request in kube.requests}
+    [role] = of_kind(documents, "Role").values()
+    granted = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert used <= granted
+    assert granted - used <= {("jobs", "watch"), ("pods", "watch"), ("pods", "get")}
+
+
+def used_right(request):
+    method, path = request.split(" ")
+    parts = path.split("/namespaces/")[1].split("/")[1:]
+    resource = "/".join([parts[0], *parts[2:]])
+    named = len(parts) > 1
+    return resource, {"POST": "create", "DELETE": "delete", "GET": "get" if named else "list"}[method]
+
+
+# --- images ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_what_an_image_copies_is_there(path):
+    for line in path.read_text().splitlines():
+        if line.startswith("COPY "):
+            *sources, _ = line.split()[1:]
+            assert all((ROOT / source).exists() for source in sources), line
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_images_do_not_run_as_root_and_run_as_the_pods_do(path):
+    assert re.search(r"^USER 10001$", path.read_text(), re.M)
+
+
+def test_the_service_image_starts_what_a_bento_starts():
+    text = (ROOT / "infra/docker/serve.Dockerfile").read_text()
+    assert f'"{SERVICE}"' in text
+    assert importlib.util.find_spec(SERVICE.split(":")[0]) is not None
+    installed = set(re.search(r"requirements\.lock \\\n(.*)", text)[1].split())
+    assert installed == set(LIBRARIES)
+
+
+def test_the_workcell_image_holds_enough_to_start_and_no_torch(tmp_path):
+    """The image's files alone, in an empty place, say their help."""
+    text = (ROOT / "infra/docker/workcell.Dockerfile").read_text()
+    assert "torch" not in re.sub(r"#.*", "", text)
+    for line in text.splitlines():
+        if line.startswith("COPY ") and "requirements" not in line:
+            *sources, target = line.split()[1:]
+            for source in sources:
+                place = tmp_path / target / Path(source).name if target.endswith("/") else tmp_path / target
+                place.parent.mkdir(parents=True, exist_ok=True)
+                (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
+    start = shlex.split(re.search(r"ENTRYPOINT \[(.*)\]", text)[1].replace(",", " "))
+    code = f"import sys, runpy; sys.argv = ['x', '--help']; sys.path.insert(0, {str(tmp_path)!r})\n"
+    code += f"try:\n    runpy.run_module({start[-1]!r}, run_name='__main__')\nfinally:\n    assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--robot" in done.stdout
