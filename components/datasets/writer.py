@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -109,11 +110,12 @@ class DatasetWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._close_files()
             if kind is None:
+                self._close_files()
                 self._finish()
                 os.replace(self._temporary, self.root)
         finally:
+            self._let_go()
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def add(self, episode: Episode) -> None:
@@ -219,6 +221,17 @@ class DatasetWriter:
         for film in self._films.values():
             if film.writer is not None:
                 film.writer.close()
+                film.writer = None
+
+    def _let_go(self) -> None:
+        """Close what is still open; after a full disk even closing fails, and that is already being told."""
+        for table in (self._data, *self._depth.values()):
+            with contextlib.suppress(Exception):
+                table.close()
+        for film in self._films.values():
+            with contextlib.suppress(Exception):
+                if film.writer is not None:
+                    film.writer.close()
 
     def _finish(self) -> None:
         if not self._rows:

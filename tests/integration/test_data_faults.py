@@ -1,0 +1,194 @@
+"""What goes wrong with data on a real machine: each gives one clear message, loses nothing, and the next run goes on.
+
+Run: .venv/bin/python -m pytest tests/integration/test_data_faults.py
+"""
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.datasets.lerobot_v3 import DatasetReader, dataset_digest
+from components.ingest import fetch_recordings, ingest, pending_recordings, upload_recordings
+from components.local_s3 import LocalS3
+from components.recipe import ValidateConfig
+from components.records import Silent
+from components.storage import FolderStore, upload_dataset
+from components.store import StepStore, run_step
+from components.validate import validate
+from model_core.spec.errors import DatasetError, GateError, StorageError
+from model_core.spec.wire import encode_episode
+from tests.episodes import BODY, episode, write_dataset
+
+pytestmark = pytest.mark.xdist_group("gx")
+CFG = ValidateConfig(data_docs=False, frozen_frames_limit=11)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("faults") / "set", [episode(i) for i in range(20)], video_frames_per_file=60)
+
+
+def test_a_truncated_mp4_costs_its_episodes_only(dataset, tmp_path):
+    root = shutil.copytree(dataset, tmp_path / "set")
+    video = sorted(root.glob("videos/*/*/*.mp4"))[-1]
+    video.write_bytes(video.read_bytes()[:-9000])
+    record = validate(CFG, root, tmp_path / "out", Silent())
+    assert 0 < record["quarantined"] <= 4
+    assert record["findings"] == {"unreadable": record["quarantined"]}
+    first = json.loads(next(iter(sorted((tmp_path / "out/quarantine").glob("*.json")))).read_text())["findings"][0]
+    assert "truncated" in first["reason"]
+    assert video.name in first["reason"]
+
+
+def test_nan_actions_set_one_episode_aside(dataset, tmp_path):
+    bad = episode(30)
+    actions = bad.actions_TA.copy()
+    actions[7, 0] = np.nan
+    root = write_dataset(tmp_path / "set", [*(episode(i) for i in range(9)), replace(bad, actions_TA=actions)])
+    record = validate(CFG, root, tmp_path / "out", Silent())
+    assert record["quarantined"] == 1
+    assert record["findings"] == {"not_finite": 1}
+
+
+def test_a_missing_camera_stops_with_its_name(dataset, tmp_path):
+    root = shutil.copytree(dataset, tmp_path / "set")
+    shutil.rmtree(root / "videos")
+    with pytest.raises(GateError, match=r"20 of 20 episodes are bad.*unreadable \(20x\).*camera 'front' is missing"):
+        validate(CFG, root, tmp_path / "out", Silent())
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"].pop("observation.images.front")
+    (root / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(GateError, match=r"camera_missing \(20x\).*no pictures of front"):
+        validate(CFG, root, tmp_path / "out", Silent())
+
+
+def test_a_stale_statistics_file_stops_before_anything_is_learnt(dataset, tmp_path):
+    root = shutil.copytree(dataset, tmp_path / "set")
+    other = write_dataset(tmp_path / "other", [episode(i) for i in range(50, 70)])
+    shutil.copyfile(other / "meta/stats.json", root / "meta/stats.json")
+    with pytest.raises(GateError, match=r"stale_statistics: stats.json says .* Do: write the data set again"):
+        validate(CFG, root, tmp_path / "out", Silent())
+
+
+def test_an_unknown_task_index_is_named(dataset, tmp_path):
+    import pyarrow.parquet as pq
+
+    root = shutil.copytree(dataset, tmp_path / "set")
+    path = root / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    index = table.column_names.index("task_index")
+    wrong = table["task_index"].to_numpy().copy()
+    wrong[:12] = 17
+    pq.write_table(table.set_column(index, table.field(index), [wrong]), path)
+    record = validate(CFG, root, tmp_path / "out", Silent())
+    assert record["findings"] == {"unknown_task": 1}
+    (found,) = json.loads((tmp_path / "out/quarantine/square-0000.json").read_text())["findings"]
+    assert "task index 17 of a table of 2" in found["reason"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "none", str(disk)], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_is_explained_and_the_next_run_goes_on(small_disk):
+    def work(out):
+        (out / "scratch").mkdir(exist_ok=True)
+        (out / "scratch" / "kept").write_text("x")
+        shutil.rmtree(out / "dataset", ignore_errors=True)
+        write_dataset(out / "dataset", [episode(i) for i in range(10)])
+        return {"version": dataset_digest(out / "dataset")}
+
+    def attempt():
+        return run_step(StepStore(small_disk), stage="collect", config={"a": 1}, inputs={}, work=work, code_version="1")
+
+    for size in ("48k", "96k", "160k", "224k"):
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+        with pytest.raises(StorageError, match=r"collect: the disk under .* is full; free some space and run again"):
+            attempt()
+        assert not list(small_disk.glob("collect/*.partial/dataset"))
+        assert list(small_disk.glob("collect/*.partial/scratch/kept"))
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    done = attempt()
+    assert len(DatasetReader(done.step.path / "dataset")) == 10
+
+
+def test_a_store_that_goes_away_in_the_middle_takes_the_rest_later(dataset, tmp_path):
+    local = LocalS3(tmp_path / "s3")
+    store = local.start().store("actwright")
+
+    class StopsInTheMiddle:
+        def update(self, done, total, message=""):
+            if done == 3:
+                local.stop()
+
+    with pytest.raises(StorageError, match=r"upload of set stopped after 3 of \d+ files: .*does not answer.*run again"):
+        upload_dataset(store, dataset, StopsInTheMiddle())
+    again = LocalS3(tmp_path / "s3")
+    again.start()
+    sent = upload_dataset(store, dataset, Silent())
+    assert sent.skipped == 3
+    assert sent.moved == sent.objects - 3
+    again.stop()
+
+
+# --- recordings of workcells -------------------------------------------------------------------------------------------
+
+
+def spool(folder, episodes):
+    folder.mkdir(parents=True)
+    for one in episodes:
+        (folder / f"{one.episode_id}.episode").write_bytes(encode_episode(one))
+    return folder
+
+
+def test_recordings_go_through_storage_into_a_new_data_set(dataset, tmp_path):
+    good = [replace(episode(i), episode_id=f"cell-{i}") for i in range(40, 44)]
+    torn = spool(tmp_path / "cell", good)
+    failed = replace(episode(44), episode_id="cell-44", success=False)
+    stranger = replace(episode(45), episode_id="cell-45", embodiment="other-arm")
+    twin = replace(good[0], episode_id="cell-twin")
+    spool(tmp_path / "more", [failed, stranger, twin])
+    half = tmp_path / "more" / "half.episode"
+    half.write_bytes((torn / "cell-40.episode").read_bytes()[:-100])
+    store = FolderStore(tmp_path / "store")
+    upload_recordings(store, torn, Silent())
+    upload_recordings(store, tmp_path / "more", Silent())
+    assert len(pending_recordings(store)) == 2
+    folders = fetch_recordings(store, tmp_path / "fetched", Silent())
+    record = ingest([dataset, *folders], tmp_path / "out", Silent())
+    assert record["episodes"] == 24
+    assert record["not_successful"] == 1
+    reasons = sorted(check for checks in record["quarantined"].values() for check in checks)
+    assert reasons == ["duplicate", "embodiment_differs", "unreadable"]
+    text = json.loads((tmp_path / "out/quarantine/half.episode.json").read_text())["findings"][0]["reason"]
+    assert "damaged" in text
+    reader = DatasetReader(tmp_path / "out/dataset")
+    assert validate(CFG, reader.root, tmp_path / "valid", Silent())["valid"] == 24
+    by_id = {row.episode_id: row for row in reader.rows}
+    assert np.array_equal(reader.episode(by_id["cell-42"].index).images["front"], good[2].images["front"])
+    again = ingest([dataset, *folders], tmp_path / "again", Silent())
+    assert again == record
+
+
+def test_ingest_refuses_what_it_cannot_judge(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="holds no recordings"):
+        ingest([tmp_path / "empty"], tmp_path / "out", Silent(), embodiment=BODY)
+    lonely = spool(tmp_path / "lonely", [episode(1)])
+    with pytest.raises(DatasetError, match="which body recorded it"):
+        ingest([lonely], tmp_path / "out", Silent())
+    strangers = spool(tmp_path / "strangers", [replace(episode(i), embodiment="other") for i in range(3)])
+    with pytest.raises(GateError, match=r"of 3 recordings 3 are bad.*'other'"):
+        ingest([strangers], tmp_path / "out", Silent(), embodiment=BODY)
+    assert len(list((tmp_path / "out/quarantine").glob("*.json"))) == 3
+    assert not (tmp_path / "out/dataset").exists()
