@@ -1,7 +1,7 @@
 """Depth tokens and traces for every frame of every good episode.
 
     out/labels/labels-00000.parquet   episode_id, frame_index, depth_codes (100), trace (x1 y1 .. 2..10 numbers), trace_len
-    out/labels/annotators.json        who said it: versions of depth, points and codebook
+    out/annotators.json               who said it: versions of depth, points and codebook
     out/vqvae/                        the depth codebook, frozen: learnt from these episodes once
     out/rejected.json                 {episode id: why it could not be labelled}
 
@@ -155,6 +155,7 @@ class Labelling:
             raise DatasetError(f"no episode could be labelled; the first reason: {next(iter(rejected.values()))}")
         who = {"depth": self.annotators.depth.version, "points": self.annotators.points.version, "codebook": codec.digest}
         write_labels(out / "labels", labels, who)
+        _write_json(out / "annotators.json", who)
         _write_json(out / "rejected.json", rejected)
         progress.update(len(episodes), len(episodes), f"labelled {len(labels)} episodes, rejected {len(rejected)}")
         frames = sum(len(label.codes_TG) for label in labels.values())
@@ -263,14 +264,13 @@ def _arrays_of(track: GripperTrack) -> dict[str, NDArray[np.generic]]:
 
 
 def write_labels(folder: Path, labels: Mapping[str, FrameLabels], who: Mapping[str, str]) -> None:
-    """Write the labels of all episodes, in order, and who said them; equal labels are equal bytes."""
+    """Write the labels of all episodes, in order; `who` said them goes into the files; equal labels are equal bytes."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     names = list(labels)
     for number, first in enumerate(range(0, len(names), EPISODES_PER_FILE)):
         part = {name: labels[name] for name in names[first : first + EPISODES_PER_FILE]}
         _write_table(folder / f"labels-{number:05d}.parquet", part, who)
-    _write_json(folder / "annotators.json", dict(who))
 
 
 def _write_table(path: Path, labels: Mapping[str, FrameLabels], who: Mapping[str, str]) -> None:

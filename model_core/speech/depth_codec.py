@@ -182,11 +182,13 @@ def _with_weights(config: DepthConfig, weights: dict[str, Tensor], where: Path) 
         vqvae = DepthVqvae(config)
     wanted = {name: tuple(tensor.shape) for name, tensor in vqvae.state_dict().items()}
     offered = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    wrong = sorted(wanted.items() ^ offered.items())
+    wrong = [
+        f"{name}: expected {wanted.get(name, 'nothing')}, got {offered.get(name, 'nothing')}"
+        for name in sorted(wanted.keys() | offered.keys())
+        if wanted.get(name) != offered.get(name)
+    ]
     if wrong:
-        raise CheckpointError(
-            f"{where}: depth VQ-VAE keys or shapes do not fit the config: {wrong[:12]}{' ...' if len(wrong) > 12 else ''}"
-        )
+        raise CheckpointError(f"{where}: depth VQ-VAE weights do not fit the config: {'; '.join(wrong)}")
     if any(not bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
         raise CheckpointError(f"{where}: depth VQ-VAE weights hold NaN or inf")
     vqvae.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)

@@ -235,7 +235,7 @@ def _shown(text: str, start: int) -> str:
 
 def _number(scan: _Scan, expected: str, highest: int) -> int:
     start = scan.at
-    digits = scan.take(r"[0-9]{1,6}(?![0-9.])", expected)
+    digits = scan.take(r"(?:0|[1-9][0-9]{0,5})(?![0-9.])", expected)
     if int(digits) > highest:
         raise scan.error(expected, start=start, stop=scan.at)
     return int(digits)

@@ -32,15 +32,15 @@ def read(text: str, form: Form = Form.FULL, dims: int = 7, length: int = 1) -> A
 def test_questions_of_the_release():
     assert render_question(Form.FULL, "close the drawer.") == (
         "The task is close the drawer. What is the action that the robot should take. To figure out the action that the robot should "
-        "take to close the drawer, let's think through it step by step. First, what is the depth map for the image? Second, what is the trajectory "
-        "of the end effector? Based on the depth map of the image and the trajectory of the end effector, what is the action that the "
-        "robot should take?"
+        "take to close the drawer, let's think through it step by step. First, what is the depth map for the image? Second, what is the "
+        "trajectory of the end effector? Based on the depth map of the image and the trajectory of the end effector, what is the action "
+        "that the robot should take?"
     )
     assert "depth map for the first image" in render_question(Form.FULL, "x", views=2)
     assert render_question(Form.STEERED, "wipe", views=2) == (
         "The task is wipe. Notice that the trajectory of the end effector is annotated on the first image. Based on the trajectory "
-        "annotated on the image, along with other images from different camera views as additional information, what is the action that the robot "
-        "should take?"
+        "annotated on the image, along with other images from different camera views as additional information, what is the action that "
+        "the robot should take?"
     )
     assert render_prompt("Q?") == "User: Q? Assistant:"
 
@@ -149,16 +149,16 @@ def test_fuzzed_answers_mean_the_same_or_raise(data):
     """Cut, doubled, exchanged or foreign characters: no mutation yields an action that was not written."""
     text = FULL
     for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(text) - 1))
+        at = data.draw(st.integers(0, max(len(text) - 1, 0)))
         kind = data.draw(st.sampled_from(["drop", "double", "foreign", "cut"]))
         if kind == "drop":
             text = text[:at] + text[at + 1 :]
         elif kind == "double":
-            text = text[:at] + text[at] + text[at:]
+            text = text[:at] + text[at : at + 1] + text[at:]
         elif kind == "foreign":
             text = text[:at] + data.draw(st.text(min_size=1, max_size=3)) + text[at:]
         else:
-            text = text[: max(at, 1)]
+            text = text[:at]
     said, refused = attempt(text)
     if said is None:
         assert 0 <= refused[0] <= refused[1] <= len(text)

@@ -1,0 +1,37 @@
+"""Opening other people's networks: local folder or hub, safetensors only, never their code; and a digest of what was opened."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from model_core.spec.errors import CheckpointError
+
+
+def load_pretrained(source: str, model_class: Any, processor_class: Any) -> tuple[Any, Any]:
+    """(model, processor) through two transformers auto classes.
+
+    Raises `CheckpointError` naming the source where files are missing, the hub is out of reach or the architecture is not built in.
+    """
+    try:
+        processor = processor_class.from_pretrained(source, trust_remote_code=False)
+        model = model_class.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise CheckpointError(
+            f"cannot open {source!r} as {model_class.__name__}: {error}. Do: give a local folder with config, processor and safetensors, "
+            "or a hub id of an architecture that transformers has built in"
+        ) from error
+    return model, processor
+
+
+def weights_digest(model: Any) -> str:
+    """12 hex digits over all weights by name: part of an annotator's version."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        if flat.numel():
+            total.update(flat.view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:12]

@@ -1,0 +1,250 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components.annotate import Annotators, Labelling, annotate, choose_annotators
+from components.annotators.cache import AnswerCache
+from components.annotators.ports import Frames, GripperTrack
+from components.annotators.truth import TruthDepth, TruthPoint
+from components.recipe import AnnotateConfig, VqvaeConfig
+from components.records import Silent
+from model_core.spec.errors import DatasetError
+from model_core.spec.types import CameraGeometry, Episode, Provenance
+from model_core.speech.depth_codec import DepthCodec
+
+SIZE = 80
+QUICK = AnnotateConfig(vqvae=VqvaeConfig(steps=12, batch=4, frames=60))
+LENGTHS = [9, 3, 12, 1]
+
+
+def geometry() -> CameraGeometry:
+    intrinsics = np.array([[80.0, 0, 39.5], [0, 80.0, 39.5], [0, 0, 1.0]])
+    return CameraGeometry(width=SIZE, height=SIZE, intrinsics_33=intrinsics, world_to_camera_44=np.eye(4))
+
+
+def episode(index: int, length: int) -> Episode:
+    rng = np.random.default_rng(index)
+    depth = np.full((length, SIZE, SIZE), 2.0, np.float32)
+    depth[:, 20:50, 10 + index : 40 + index] = rng.uniform(0.5, 1.5)
+    tcp = np.stack([np.linspace(-0.3, 0.3, length), np.linspace(0.1, -0.2, length), np.ones(length)], axis=1).astype(np.float32)
+    return Episode(
+        episode_id=f"e-{index}",
+        embodiment="test",
+        task="t",
+        instruction="do it",
+        success=True,
+        provenance=Provenance(producer="expert:x", cell="c", seed=index),
+        images={"front": rng.integers(0, 256, (length, SIZE, SIZE, 3), np.uint8)},
+        depth_m={"front": depth},
+        geometry={"front": geometry()},
+        proprio_TP=np.zeros((length, 4), np.float32),
+        actions_TA=np.zeros((length, 4), np.float32),
+        executed_TA=np.zeros((length, 4), np.float32),
+        timestamps_T=np.arange(length) / 20,
+        tcp_T3=tcp,
+    )
+
+
+@dataclass
+class Listed:
+    """A data set in memory."""
+
+    episodes: list[Episode]
+
+    def episode(self, index: int, *, images: bool, depth: bool) -> Episode:
+        del depth
+        found = self.episodes[index]
+        return found if images else replace(found, images={})
+
+
+@dataclass
+class Counting:
+    """An annotator that looks at pictures and counts how often."""
+
+    truth: TruthDepth | TruthPoint
+    tag: str = "a"
+    calls: int = 0
+
+    @property
+    def version(self) -> str:
+        return f"{self.truth.version}/{self.tag}"
+
+    @property
+    def scaling(self):
+        return self.truth.scaling
+
+    @property
+    def needs_images(self) -> bool:
+        return True
+
+    def annotate(self, frames: Frames):
+        assert len(frames.images_THW3) == frames.count
+        self.calls += 1
+        return self.truth.annotate(frames)
+
+
+def job(episodes: list[Episode], cache: Path, annotators: Annotators | None = None, cfg: AnnotateConfig = QUICK) -> Labelling:
+    who = annotators or choose_annotators(cfg)
+    return Labelling(cfg=cfg, annotators=who, source=Listed(episodes), camera="front", size=(SIZE, SIZE), cache=AnswerCache(folder=cache))
+
+
+def chosen(episodes: list[Episode]) -> list[tuple[int, str, int]]:
+    return [(index, e.episode_id, len(e)) for index, e in enumerate(episodes)]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and "scratch" not in p.parts}
+
+
+@pytest.fixture
+def episodes() -> list[Episode]:
+    return [episode(i, length) for i, length in enumerate(LENGTHS)]
+
+
+def test_every_frame_has_depth_and_trace_and_equal_work_equal_bytes(episodes, tmp_path):
+    record = job(episodes, tmp_path / "cache").run(chosen(episodes), tmp_path / "a", Silent())
+    job(episodes, tmp_path / "cache").run(chosen(episodes), tmp_path / "b", Silent())
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    assert (record["episodes"], record["rejected"], record["frames"]) == (4, 0, sum(LENGTHS))
+    table = pq.read_table(tmp_path / "a" / "labels" / "labels-00000.parquet")
+    assert table["episode_id"].to_pylist()[:9] == ["e-0"] * 9
+    assert table["frame_index"].to_pylist()[9:12] == [0, 1, 2]
+    assert {len(codes) for codes in table["depth_codes"].to_pylist()} == {100}
+    traces = table["trace"].to_pylist()
+    assert [len(t) // 2 for t in traces[:9]] == [5, 5, 5, 5, 5, 4, 3, 2, 1] == table["trace_len"].to_pylist()[:9]
+    assert max(max(t) for t in traces) <= 255
+    assert traces[0][-2:] == traces[8]
+    codec = DepthCodec.load(tmp_path / "a" / "vqvae")
+    assert record["annotators"]["codebook"] == codec.digest
+    assert json.loads(table.schema.metadata[b"annotators"])["codebook"] == codec.digest
+    assert np.array_equal(codec.encode(episodes[0].depth_m["front"])[4], table["depth_codes"].to_pylist()[4])
+
+
+def lost_depth(e: Episode) -> Episode:
+    depth = e.depth_m["front"].copy()
+    depth[1, 2, 3] = np.nan
+    return replace(e, depth_m={"front": depth})
+
+
+REJECTIONS = [
+    ("frame 1", lost_depth),
+    ("no depth was recorded", lambda e: replace(e, depth_m={})),
+    ("not found in any frame", lambda e: replace(e, tcp_T3=e.tcp_T3 + np.array([9, 0, 0], np.float32))),
+    ("no gripper tip", lambda e: replace(e, tcp_T3=None)),
+]
+
+
+@pytest.mark.parametrize(("reason", "spoil"), REJECTIONS)
+def test_frames_without_a_label_reject_their_episode(episodes, tmp_path, reason, spoil):
+    episodes[2] = spoil(episodes[2])
+    record = job(episodes, tmp_path / "cache").run(chosen(episodes), tmp_path / "out", Silent())
+    rejected = json.loads((tmp_path / "out" / "rejected.json").read_text())
+    assert list(rejected) == ["e-2"]
+    assert reason in rejected["e-2"]
+    assert record["episodes"] == 3
+    assert "e-2" not in pq.read_table(tmp_path / "out" / "labels")["episode_id"].to_pylist()
+
+
+def test_nothing_to_label_is_an_error(tmp_path):
+    bad = [replace(episode(0, 5), depth_m={})]
+    with pytest.raises(DatasetError, match="no depth was recorded"):
+        job(bad, tmp_path / "cache").run(chosen(bad), tmp_path / "out", Silent())
+    with pytest.raises(DatasetError, match="unknown annotator 'guess'"):
+        choose_annotators(replace(QUICK, depth_annotator="guess"))
+
+
+def test_another_pointer_leaves_depth_answers_in_place(episodes, tmp_path):
+    depth, points = Counting(TruthDepth()), Counting(TruthPoint())
+    job(episodes, tmp_path / "cache", Annotators(depth=depth, points=points)).run(chosen(episodes), tmp_path / "a", Silent())
+    assert (depth.calls, points.calls) == (4, 4)
+    other = Counting(TruthPoint(), tag="b")
+    job(episodes, tmp_path / "cache", Annotators(depth=depth, points=other)).run(chosen(episodes), tmp_path / "b", Silent())
+    assert (depth.calls, other.calls) == (4, 4)
+    changed = [replace(episodes[0], images={"front": episodes[0].images["front"] // 2}), *episodes[1:]]
+    job(changed, tmp_path / "cache", Annotators(depth=depth, points=other)).run(chosen(changed), tmp_path / "c", Silent())
+    assert (depth.calls, other.calls) == (5, 5)
+
+
+def test_a_broken_answer_never_stays(tmp_path):
+    cache = AnswerCache(folder=tmp_path)
+
+    def fail() -> dict:
+        raise DatasetError("no")
+
+    with pytest.raises(DatasetError):
+        cache.fetch("v", "d" * 64, fail)
+    assert list(cache.fetch("v", "d" * 64, lambda: {"x": np.ones(2)})["x"]) == [1, 1]
+    assert list(cache.fetch("v", "d" * 64, fail)["x"]) == [1, 1]
+
+
+def test_tip_behind_something_is_known_but_less_sure():
+    e = episode(0, 9)
+    depth = np.full((9, SIZE, SIZE), 2.0, np.float32)
+    depth[:4] = 0.5
+    frames = Frames(images_THW3=e.images["front"], size=(SIZE, SIZE), depth_m_THW=depth, tcp_T3=e.tcp_T3, geometry=geometry(), count=9)
+    track: GripperTrack = TruthPoint().annotate(frames)
+    assert track.visible_T.all()
+    assert track.confidence_T.tolist() == [0.5] * 4 + [1.0] * 5
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from components.records import Silent
+from tests.integration.test_annotate import QUICK, chosen, episode, job
+from components import annotate as module
+episodes = [episode(i, 10) for i in range(12)]
+work = job(episodes, Path(sys.argv[1]) / "cache")
+label = work._label
+def slow(*args):
+    print("labelling", flush=True)
+    import time; time.sleep(float(sys.argv[2]))
+    return label(*args)
+work._label = slow
+work.run(chosen(episodes), Path(sys.argv[1]) / "out", Silent())
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WORKER]
+    killed = subprocess.Popen([*command, str(tmp_path / "x"), "60"], stdout=subprocess.PIPE, env=environment)
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == b"labelling\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "x" / "out" / "labels").exists()
+    codebook = tmp_path / "x" / "out" / "vqvae" / "model.safetensors"
+    written = codebook.stat().st_mtime_ns
+    time.sleep(0.01)
+    for name in ("x", "y"):
+        subprocess.run([*command, str(tmp_path / name), "0"], check=True, env=environment, stdout=subprocess.DEVNULL)
+    assert codebook.stat().st_mtime_ns == written
+    assert content(tmp_path / "x" / "out") == content(tmp_path / "y" / "out")
+
+
+def test_annotate_reads_a_recorded_data_set(tmp_path):
+    writer = pytest.importorskip("components.datasets.writer")
+    simulator = pytest.importorskip("components.simulators.metaworld")
+    episodes = [replace(episode(i, 10), embodiment="metaworld-sawyer") for i in range(3)]
+    folder = tmp_path / "set"
+    with writer.DatasetWriter(folder, embodiment=simulator.embodiment()) as recorder:
+        for e in episodes:
+            recorder.add(e)
+    valid = tmp_path / "valid.json"
+    valid.write_text(json.dumps({"e-0": True, "e-1": False, "e-2": True}))
+    record = annotate(QUICK, folder, valid, tmp_path / "out", Silent())
+    assert record["episodes"] == 2
+    assert set(pq.read_table(tmp_path / "out" / "labels")["episode_id"].to_pylist()) == {"e-0", "e-2"}
+    valid.write_text("{}")
+    with pytest.raises(DatasetError, match="nothing to annotate"):
+        annotate(QUICK, folder, valid, tmp_path / "none", Silent())
