@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,9 @@ class EmbodimentSpec:
 
     def __post_init__(self) -> None:
         require(len(self.cameras) > 0, f"embodiment {self.name!r} needs at least one camera")
-        require(len(self.hold) == len(self.action), f"embodiment {self.name!r}: hold needs one value per action dimension", got=len(self.hold))
+        require(
+            len(self.hold) == len(self.action), f"embodiment {self.name!r}: hold needs one value per action dimension", got=len(self.hold)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,12 @@ class PolicyContract:
 
     def __post_init__(self) -> None:
         require(1 <= self.execute_horizon <= self.chunk_length, "execute_horizon must be 1..chunk_length", got=self.execute_horizon)
-        require(len(self.stats) == len(self.embodiment.action), "statistics and action dimensions differ", got=len(self.stats), error=ContractError)
+        require(
+            len(self.stats) == len(self.embodiment.action),
+            "statistics and action dimensions differ",
+            got=len(self.stats),
+            error=ContractError,
+        )
 
     @property
     def contract_id(self) -> str:
@@ -155,13 +162,18 @@ class PolicyContract:
             body = dict(fields.pop("embodiment"))
             return PolicyContract(
                 embodiment=embodiment_from_json(body),
-                stats=UnnormStats(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("stats").items()}),
-                reasoning=ReasoningSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("reasoning").items()}),
+                stats=UnnormStats(**_with_tuples(fields.pop("stats"))),
+                reasoning=ReasoningSpec(**_with_tuples(fields.pop("reasoning"))),
                 words=tuple(fields.pop("words", ())),
                 **fields,
             )
         except (KeyError, TypeError) as error:
             raise ContractError(f"not a contract of protocol {PROTOCOL_VERSION}: {error}") from error
+
+
+def _with_tuples(document: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where our values have tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
 
 
 def embodiment_from_json(document: Mapping[str, Any]) -> EmbodimentSpec:
@@ -185,8 +197,8 @@ class Mismatch:
     """One field in which two sides differ."""
 
     field: str
-    made_for: object = field(default=None)
-    offered: object = field(default=None)
+    made_for: object = None
+    offered: object = None
 
     def explain(self) -> str:
         """A sentence for a person."""

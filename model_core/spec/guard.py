@@ -36,7 +36,9 @@ class Guarded:
         spec = self.contract.embodiment.action
         actions_KA = decision.chunk.actions_KA
         if actions_KA.shape != (self.contract.chunk_length, len(spec)):
-            return _refused(decision, RefusalCode.UNSAFE, f"chunk is {actions_KA.shape}, the contract says {(self.contract.chunk_length, len(spec))}")
+            return _refused(
+                decision, RefusalCode.UNSAFE, f"chunk is {actions_KA.shape}, the contract says {(self.contract.chunk_length, len(spec))}"
+            )
         if not np.isfinite(actions_KA).all():
             return _refused(decision, RefusalCode.NONFINITE, "chunk holds NaN or inf")
         slack_A = self.tolerance * (spec.high - spec.low)

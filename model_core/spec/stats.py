@@ -51,6 +51,10 @@ class UnnormStats:
     @staticmethod
     def of(actions_TA: NDArray[np.floating], mask: tuple[bool, ...]) -> UnnormStats:
         """Statistics of recorded actions (T, A): numpy's linear quantiles, as in the published preparation."""
-        require(actions_TA.ndim == 2 and actions_TA.shape[1] == len(mask), "actions must be (T, A) with one mask value per A", got=actions_TA.shape)
+        require(
+            actions_TA.ndim == 2 and actions_TA.shape[1] == len(mask),
+            "actions must be (T, A) with one mask value per A",
+            got=actions_TA.shape,
+        )
         q01, q99 = np.quantile(actions_TA.astype(np.float64), [0.01, 0.99], axis=0)
         return UnnormStats(q01=tuple(map(float, q01)), q99=tuple(map(float, q99)), mask=mask, count=len(actions_TA))
