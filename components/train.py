@@ -60,18 +60,18 @@ def train(
     files.error.unlink(missing_ok=True)
     job = TrainJob(config=config, frozen=str(frozen.resolve()), out=str(files.out), trainee=trainee, supervised=True, grace_s=grace_s)
     command = torchrun_command(str(save_job(job, files.job)), procs=config.world_size, python=sys.executable)
-    relay = _Relay(files, config.steps, tracker, progress)
+    relay = Relay(files, config.steps, tracker, progress)
     with _launched(command, files.log, grace_s=grace_s) as process:
         _watch(process, relay, files, hang_s)
     relay.pump(final=True)
     if process.returncode != 0 or relay.ending != "done":
-        raise _failure(files, process.returncode, relay.ending)
+        raise ending_error(files, process.returncode, relay.ending)
     if policy:
-        _show_examples(files, frozen, policy, tracker)
+        show_examples(files, frozen, policy, tracker)
     return train_record(files, config, relay)
 
 
-def train_record(files: JobFiles, config: TrainConfig, relay: _Relay) -> dict[str, Any]:
+def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str, Any]:
     """What the finished training is: equal for equal runs, except what stands under "undigested"."""
     curve = [json.loads(line) for line in files.metrics.read_text().splitlines()]
     losses = [point for point in curve if "loss" in point]
@@ -86,7 +86,7 @@ def train_record(files: JobFiles, config: TrainConfig, relay: _Relay) -> dict[st
     }
 
 
-def _show_examples(files: JobFiles, frozen: Path, policy: str, tracker: Tracker | None) -> None:
+def show_examples(files: JobFiles, frozen: Path, policy: str, tracker: Tracker | None) -> None:
     """Held-out frames with what the trained model says of them. A picture that cannot be drawn ends no training."""
     try:
         from components.batches import load_split
@@ -138,7 +138,7 @@ def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
         process.wait()
 
 
-def _watch(process: subprocess.Popen[bytes], relay: _Relay, files: JobFiles, hang_s: float) -> None:
+def _watch(process: subprocess.Popen[bytes], relay: Relay, files: JobFiles, hang_s: float) -> None:
     began = time.time()
     while process.poll() is None:
         time.sleep(_POLL_S)
@@ -148,7 +148,7 @@ def _watch(process: subprocess.Popen[bytes], relay: _Relay, files: JobFiles, han
             raise JobError(f"training made no step for {hang_s:.0f} s at step {relay.step}; it was ended.\n{last_lines(files.log)}")
 
 
-def _failure(files: JobFiles, code: int | None, ending: str) -> ActwrightError:
+def ending_error(files: JobFiles, code: int | None, ending: str) -> ActwrightError:
     """The worker's own error where it told one; else its last lines."""
     if files.error.is_file():
         told = json.loads(files.error.read_text())
@@ -170,7 +170,7 @@ def last_lines(log: Path, count: int = 15) -> str:
     return "\n".join(f"  | {line}" for line in ours[-count:])
 
 
-class _Relay:
+class Relay:
     """Reads the worker's events and curve as they grow; tells the progress and, in batches, the tracker."""
 
     def __init__(self, files: JobFiles, steps: int, tracker: Tracker | None, progress: Progress) -> None:
