@@ -81,7 +81,7 @@ class GateError(ActwrightError, RuntimeError):
     """A gate stopped the flow on purpose; the message lists every reason."""
 
 
-class NotReady(ActwrightError, RuntimeError):
+class NotReady(ActwrightError, RuntimeError):  # noqa: N818
     """Asked for something before it was loaded, started or released."""
 
 

@@ -36,7 +36,7 @@ class DepthTokens:
         require(self.codes_G.shape == (DEPTH_CELLS,), f"depth tokens must be ({DEPTH_CELLS},)", got=self.codes_G.shape)
         require(np.issubdtype(self.codes_G.dtype, np.integer), "depth codes must be integers", got=self.codes_G.dtype)
         low, high = int(self.codes_G.min()), int(self.codes_G.max())
-        require(0 <= low and high < self.num_codes, f"depth codes must be 0..{self.num_codes - 1}", got=(low, high))
+        require(low >= 0 and high < self.num_codes, f"depth codes must be 0..{self.num_codes - 1}", got=(low, high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,7 +58,7 @@ class Trace:
         )
         require(np.issubdtype(self.points_N2.dtype, np.integer), "trace points must be integers", got=self.points_N2.dtype)
         low, high = int(self.points_N2.min()), int(self.points_N2.max())
-        require(0 <= low and high <= TRACE_RANGE, f"trace points must be 0..{TRACE_RANGE}", got=(low, high))
+        require(low >= 0 and high <= TRACE_RANGE, f"trace points must be 0..{TRACE_RANGE}", got=(low, high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
