@@ -6,12 +6,15 @@ knows MLflow or Kubernetes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from components.records import ModelVersion
+
+if TYPE_CHECKING:
+    from components.job_manifest import JobSpec
 
 RUN_STATUSES = ("finished", "failed", "killed")
 
@@ -114,4 +117,38 @@ class ModelRegistry(Protocol):
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions, oldest first."""
+        ...
+
+
+class ClusterJobState(Protocol):
+    """What a cluster says of a job: phase "pending", "running", "succeeded" or "failed", and what each pod is doing."""
+
+    @property
+    def phase(self) -> str:
+        """Where the job is."""
+        ...
+
+    @property
+    def pods(self) -> Mapping[str, str] | None:
+        """Pod name -> what it is doing."""
+        ...
+
+
+class Cluster(Protocol):
+    """Where a training on several machines runs."""
+
+    def submit(self, spec: JobSpec) -> str:
+        """Start the job and return its uid; the same spec again finds the job that is there. Raises `JobError`."""
+        ...
+
+    def wait(self, spec: JobSpec, on_change: Callable[[Any], None] | None = None) -> ClusterJobState:
+        """Wait for success; raises `JobError`, with the pods' last lines, for every other ending."""
+        ...
+
+    def logs(self, spec: JobSpec, lines: int = 20) -> dict[str, str]:
+        """The last lines of every pod, by name."""
+        ...
+
+    def delete(self, spec: JobSpec, *, wait_s: float = 60.0) -> None:
+        """Delete the job and all that belongs to it; one that is not there is fine."""
         ...

@@ -100,6 +100,11 @@ class FakeKube:
             time.sleep(0.02)
         return self.pods(namespace)
 
+    def get(self, api: str, plural: str, namespace: str, name: str) -> dict[str, Any]:
+        """One object as it is now."""
+        with self._changed:
+            return self._get(api, plural, namespace, name)
+
     # --- the API -------------------------------------------------------------------------------------------------
 
     def create(self, api: str, plural: str, namespace: str, body: dict[str, Any]) -> dict[str, Any]:

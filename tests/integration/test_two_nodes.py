@@ -1,4 +1,4 @@
-"""The very command of the manifest, run as two nodes: two network namespaces that see each other over one cable.
+"""The training stage submits itself and the very command of its manifest runs as two nodes: two namespaces joined by a cable.
 
 Names, addresses and interfaces exist only inside the namespaces that the test makes. Skips where they cannot be made.
 """
@@ -10,17 +10,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from components.job_manifest import JobSpec, render_manifests
+from components.cluster import KubernetesCluster, Patience
+from components.job_manifest import JobSpec
 from components.recipe import TrainConfig
 from components.records import Silent
 from components.train import train
-from components.train_job import JobFiles, TrainJob, save_job
+from components.train_job import JobFiles
+from components.train_remote import train_on_cluster
+from model_core.spec.errors import ActwrightError, SpecError
+from tests.fake_kube import FakeKube
 
 ROOT = Path(__file__).parents[2]
 TOY = "tests.toy_trainee:make"
@@ -76,74 +80,113 @@ def needs_namespaces():
         pytest.skip(f"network namespaces cannot be made here: {made.stderr.strip()}")
 
 
-def as_the_kubelet_would(spec, index):
-    """(command, environment) of pod `index`, read from the manifest, with $(VAR) replaced."""
-    job, _ = render_manifests(spec)
-    [container] = job["spec"]["template"]["spec"]["containers"]
-    environment = {entry["name"]: entry["value"] for entry in container["env"]} | {"JOB_COMPLETION_INDEX": str(index)}
-    command = list(container["command"])
-    for name, value in environment.items():
-        command = [word.replace(f"$({name})", value) for word in command]
-    return command, environment
+class Kubelets(threading.Thread):
+    """Two machines of a cluster: starts each pod's command in the namespace of its node, reports how it goes, keeps its log."""
 
+    def __init__(self, kube, spaces, folder):
+        super().__init__(daemon=True)
+        self._kube, self._spaces, self._folder = kube, spaces, folder
+        self._running, self._stop_asked = {}, threading.Event()
 
-def start(space, command, environment, log):
-    full = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            ["ip", "netns", "exec", space, "nice", "-n", "15", *command],
-            env=full,
-            cwd=ROOT,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    def run(self):
+        while not self._stop_asked.wait(0.1):
+            for name in self._kube.pods():
+                if name not in self._running:
+                    self._start(name)
+            for name, process in self._running.items():
+                if name in self._kube.pods() and process.poll() is not None:
+                    self._kube.logs[name] = (self._folder / f"{name}.log").read_text()
+                    self._kube.end_pod(name, process.returncode)
 
+    def _start(self, name):
+        pod = self._kube.get("v1", "pods", "actwright", name)
+        [container] = pod["spec"]["containers"]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        command = list(container["command"])
+        for variable, value in environment.items():
+            command = [word.replace(f"$({variable})", value) for word in command]
+        space = self._spaces[int(environment["JOB_COMPLETION_INDEX"])]
+        with (self._folder / f"{name}.log").open("wb") as log:
+            self._running[name] = subprocess.Popen(
+                ["ip", "netns", "exec", space, "nice", "-n", "15", *command],
+                env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._kube.run_pod(name)
 
-def kill(process):
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+    def stop(self):
+        self._stop_asked.set()
+        self.join(10)
+        for process in self._running.values():
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
 
 
 def curve(out):
-    return [json.loads(line) for line in JobFiles(out).metrics.read_text().splitlines()]
+    return [point["loss"] for line in JobFiles(out).metrics.read_text().splitlines() if "loss" in (point := json.loads(line))]
 
 
 @pytest.fixture
-def spec(tmp_path):
+def cluster():
+    from kubernetes import client
+
+    with FakeKube() as kube:
+        yield kube, KubernetesCluster(client.ApiClient(client.Configuration(host=kube.url)), patience=Patience(look=0.5))
+
+
+def test_two_nodes_train_as_one_machine_does(cluster, tmp_path):
+    needs_namespaces()
+    kube, adapter = cluster
     frozen = tmp_path / "frozen"
     frozen.mkdir()
     (frozen / "toy.json").write_text("{}")
-    out = tmp_path / "cluster"
-    job = TrainJob(config=CONFIG, frozen=str(frozen), out=str(out), trainee=TOY)
-    path = save_job(job, JobFiles(out).job)
-    return JobSpec(name="train-two", image="none", job=str(path), nodes=2, mount=str(tmp_path), python=sys.executable)
-
-
-def run_two_nodes(spec, tmp_path, attempt=0):
-    """Run both pods to their end; returns their exit codes and logs."""
+    spec = JobSpec(name="train-two", image="none", job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
     with two_hosts([spec.node_0, f"{spec.name}-1.{spec.name}"]) as spaces:
-        logs = [tmp_path / f"node{attempt}-{i}.log" for i in range(2)]
-        nodes = [start(space, *as_the_kubelet_would(spec, i), logs[i]) for i, space in enumerate(spaces)]
+        kubelets = Kubelets(kube, spaces, tmp_path)
+        kubelets.start()
         try:
-            deadline = time.monotonic() + 150
-            codes = [node.wait(max(1.0, deadline - time.monotonic())) for node in nodes]
+            record = train_on_cluster(
+                CONFIG, frozen, tmp_path / "cluster", None, Silent(), cluster=adapter, spec=spec, trainee=TOY, policy=""
+            )
         finally:
-            for node in nodes:
-                kill(node)
-    return codes, [log.read_text()[-3000:] for log in logs]
-
-
-def test_two_nodes_train_as_one_machine_does(spec, tmp_path):
-    needs_namespaces()
-    codes, logs = run_two_nodes(spec, tmp_path)
-    assert codes == [0, 0], "\n---\n".join(logs)
+            kubelets.stop()
+    assert record["steps"] == CONFIG.steps
+    assert kube.pods() == []
     alone = tmp_path / "alone"
-    train(replace(CONFIG, world_size=1, zero_stage=0), tmp_path / "frozen", alone, None, Silent(), trainee=TOY, policy="")
-    together = [point["loss"] for point in curve(tmp_path / "cluster") if "loss" in point]
-    expected = [point["loss"] for point in curve(alone) if "loss" in point]
-    assert len(together) == CONFIG.steps
-    assert together == pytest.approx(expected, rel=1e-4)
+    train(replace(CONFIG, world_size=1, zero_stage=0), frozen, alone, None, Silent(), trainee=TOY, policy="")
+    assert len(curve(alone)) == CONFIG.steps
+    assert curve(tmp_path / "cluster") == pytest.approx(curve(alone), rel=1e-4)
     assert (JobFiles(tmp_path / "cluster").checkpoint / "model.safetensors").exists()
+
+
+def test_a_worker_that_fails_is_told_in_its_own_words(cluster, tmp_path):
+    needs_namespaces()
+    kube, adapter = cluster
+    (tmp_path / "frozen").mkdir()  # and no toy.json in it: the workers cannot open their data
+    spec = JobSpec(name="train-bad", image="none", job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
+    with two_hosts([spec.node_0, f"{spec.name}-1.{spec.name}"]) as spaces:
+        kubelets = Kubelets(kube, spaces, tmp_path)
+        kubelets.start()
+        try:
+            with pytest.raises(ActwrightError, match=r"toy\.json"):
+                train_on_cluster(
+                    CONFIG, tmp_path / "frozen", tmp_path / "out", None, Silent(), cluster=adapter, spec=spec, trainee=TOY, policy=""
+                )
+        finally:
+            kubelets.stop()
+    assert kube.pods() == []
+
+
+def test_what_pods_cannot_see_or_be_is_refused_before_anything_is_submitted(cluster, tmp_path):
+    kube, adapter = cluster
+    spec = JobSpec(name="train-two", image="none", job="/workspace/j", nodes=2)
+    with pytest.raises(SpecError, match="pods see only /workspace"):
+        train_on_cluster(CONFIG, tmp_path, tmp_path / "out", None, Silent(), cluster=adapter, spec=spec)
+    with pytest.raises(SpecError, match="3 nodes x 1 processes"):
+        train_on_cluster(CONFIG, tmp_path, tmp_path, None, Silent(), cluster=adapter, spec=replace(spec, nodes=3))
+    assert kube.requests == []
