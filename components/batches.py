@@ -170,9 +170,7 @@ class TinyArm:
         self._loss = LossConfig(weights=config.loss_weights, smoothing_bins=config.smoothing_bins)
         self.num_samples = len(train)
         self.data_digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-        # 6 FLOP a weight and token (forward and backward), for the mean number of tokens that the curriculum shows.
-        tokens = self._mean_tokens()
-        self.flops_per_sample = 6.0 * tokens * sum(p.numel() for p in self._model.model.transformer.blocks.parameters())
+        self._weights = sum(p.numel() for p in self._model.model.transformer.blocks.parameters())
 
     @property
     def module(self) -> MolmoAct:
@@ -216,11 +214,10 @@ class TinyArm:
 
         self._model.load_state_dict(load_checkpoint(folder).model.state_dict())
 
-    def _mean_tokens(self) -> float:
-        early = self._curriculum.no_depth_until
-        lengths = {mode: self.layout.prompt_length + self.layout.max_answer_length(mode) for mode in Mode}
-        later = sum(share * lengths[mode] for mode, share in self._curriculum.mixture.items())
-        return early * lengths[Mode.TRACE_ACTION] + (1 - early) * later
+    def flops_at(self, step: int) -> float:
+        """6 FLOP a weight of the decoder and token, for the mode that the curriculum draws for `step`."""
+        mode = self._curriculum.mode_at(step, self.config.steps, self.config.seed)
+        return 6.0 * self._weights * (self.layout.prompt_length + self.layout.max_answer_length(mode))
 
 
 def make_tiny_arm(config: TrainConfig, frozen: Path) -> TinyArm:

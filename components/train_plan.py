@@ -145,14 +145,14 @@ class Pace:
     eta_s: float
 
 
-def pace(*, samples: int, seconds: float, waited_s: float, flops_per_sample: float, peak_flops: float, samples_left: int) -> Pace:
-    """Speed over the last window of steps: all ranks' samples in wall-clock seconds."""
-    rate = samples / seconds if seconds > 0 else 0.0
+def pace(*, samples: int, seconds: float, waited_s: float, flops: float, peak_flops: float, flops_left: float) -> Pace:
+    """Speed over the last window of steps, all ranks together. The time left follows the work left: later steps may say more."""
+    rate = flops / seconds if seconds > 0 else 0.0
     return Pace(
-        samples_per_s=rate,
+        samples_per_s=samples / seconds if seconds > 0 else 0.0,
         data_wait=min(1.0, waited_s / seconds) if seconds > 0 else 0.0,
-        mfu=rate * flops_per_sample / peak_flops if peak_flops > 0 else 0.0,
-        eta_s=samples_left / rate if rate > 0 else math.inf,
+        mfu=rate / peak_flops if peak_flops > 0 else 0.0,
+        eta_s=flops_left / rate if rate > 0 else math.inf,
     )
 
 

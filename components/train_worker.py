@@ -118,6 +118,7 @@ class Training:
         self.done = self._take_up()
         self.journal = Journal(self.files, writes=rank == 0, first_step=self.done)
         self._spikes = SpikeWatch()
+        self._flops = [self.trainee.flops_at(step) * self.config.global_batch for step in range(self.config.steps)]
         self._peak = peak_flops(bf16=self.precision.name == "bf16") * world_size if rank == 0 else 0.0
 
     def run(self) -> str:
@@ -194,14 +195,14 @@ class Training:
             logger.warning("loss.spike step=%d loss=%.4g", self.done, loss)
             self.journal.event("spike", self.done, loss=loss)
         clock.steps += 1
-        if last or clock.steps >= self.config.log_every or self.done in (1, 3, self.config.steps):
+        if self.rank == 0 and (last or clock.steps >= self.config.log_every or self.done in (1, 3, self.config.steps)):
             speed = pace(
                 samples=clock.steps * self.config.global_batch,
                 seconds=clock.elapsed(),
                 waited_s=clock.waited_s,
-                flops_per_sample=self.trainee.flops_per_sample,
+                flops=sum(self._flops[self.done - clock.steps : self.done]),
                 peak_flops=self._peak,
-                samples_left=(self.config.steps - self.done) * self.config.global_batch,
+                flops_left=sum(self._flops[self.done :]),
             )
             finite = {k: v for k, v in to_document(speed).items() if math.isfinite(v)}
             self.journal.event("step", self.done, **values, **finite)

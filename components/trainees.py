@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 class Trainee(Protocol):
     """A model, its data and its loss.
 
-    num_samples: size of the training split. data_digest: names the frozen data set. flops_per_sample: forward and backward,
-    an estimate for the MFU.
+    num_samples: size of the training split. data_digest: names the frozen data set.
     """
 
     num_samples: int
     data_digest: str
-    flops_per_sample: float
 
     @property
     def module(self) -> nn.Module:
@@ -42,6 +40,10 @@ class Trainee(Protocol):
 
     def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(mean loss of the batch, named parts of it). Called inside one forward of the engine, under its autocast."""
+        ...
+
+    def flops_at(self, step: int) -> float:
+        """Estimated FLOP of one sample at `step`, forward and backward: for the MFU and the time left."""
         ...
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
@@ -92,7 +94,6 @@ class Adapted:
         settings = LoraSettings(rank=config.lora_rank, alpha=max(1, config.lora_rank // 2), adapt_head=False)
         self._model = add_lora(model, settings, seed=config.seed)
         self.num_samples, self.data_digest = trainee.num_samples, trainee.data_digest
-        self.flops_per_sample = trainee.flops_per_sample
 
     @property
     def module(self) -> nn.Module:
@@ -106,6 +107,10 @@ class Adapted:
     def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         """As without adapters."""
         return self._trainee.loss(module, batch)
+
+    def flops_at(self, step: int) -> float:
+        """As without adapters: only the optimiser does less."""
+        return self._trainee.flops_at(step)
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         """As without adapters."""

@@ -19,8 +19,6 @@ from components.recipe import TrainConfig
 class ToyTrainee:
     """Fits a random teacher; dropout-like noise is drawn from (seed, step, micro)."""
 
-    flops_per_sample = 6.0 * 16 * 32
-
     def __init__(self, config: TrainConfig, frozen: Path) -> None:
         self._plan = json.loads((frozen / "toy.json").read_text())
         self.num_samples = self._plan.get("samples", 100)
@@ -44,6 +42,9 @@ class ToyTrainee:
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         error = (module(batch["x"]).float() - batch["y"]).square()
         return error.mean(), {"loss_first": error[:, 0].mean()}
+
+    def flops_at(self, step: int) -> float:
+        return 6.0 * 16 * 32
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         return {"validation_loss": float((module(self._x).float() - self._y).square().mean())}

@@ -102,7 +102,7 @@ def test_spikes_are_noticed_and_do_not_become_normal() -> None:
 
 
 def test_pace_and_its_line() -> None:
-    speed = pace(samples=480, seconds=4.0, waited_s=0.4, flops_per_sample=2e9, peak_flops=1e12, samples_left=1200)
+    speed = pace(samples=480, seconds=4.0, waited_s=0.4, flops=960e9, peak_flops=1e12, flops_left=2400e9)
     assert (speed.samples_per_s, speed.data_wait, speed.mfu, speed.eta_s) == (120.0, 0.1, pytest.approx(0.24), 10.0)
     assert progress_line(2.5, {"samples_per_s": 120.0, "mfu": 0.24, "eta_s": 75.0}) == "loss 2.500 · 120 samples/s · MFU 24% · 1:15 left"
 
