@@ -35,12 +35,11 @@ class DepthAnything:
         require(self.size >= PATCH and self.size % PATCH == 0, f"size must be a multiple of {PATCH}", got=self.size)
 
     @staticmethod
-    def load(source: str, *, size: int = 518, batch_size: int = 8, device: str = "cpu") -> DepthAnything:
+    def load(source: str, *, size: int = 518, batch_size: int = 8, device: str = "") -> DepthAnything:
         """Read a folder or hub id. Raises `CheckpointError` naming what is missing."""
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-        model, processor = load_pretrained(source, AutoModelForDepthEstimation, AutoImageProcessor)
-        model = model.to(device).eval()
+        model, processor = load_pretrained(source, AutoModelForDepthEstimation, AutoImageProcessor, device=device)
         return DepthAnything(
             model=model,
             processor=processor,

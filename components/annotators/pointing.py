@@ -52,12 +52,11 @@ class GripperPointer:
     prompt: str = PROMPT
 
     @staticmethod
-    def load(source: str, *, device: str = "cpu") -> GripperPointer:
+    def load(source: str, *, device: str = "") -> GripperPointer:
         """Read a folder or hub id. Raises `CheckpointError` naming what is missing."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        model, processor = load_pretrained(source, AutoModelForImageTextToText, AutoProcessor)
-        model = model.to(device).eval()
+        model, processor = load_pretrained(source, AutoModelForImageTextToText, AutoProcessor, device=device)
         return GripperPointer(ask=_Asker(model, processor), name=source.rstrip("/").split("/")[-1], digest=weights_digest(model))
 
     @property

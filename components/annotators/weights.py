@@ -8,8 +8,8 @@ from typing import Any
 from model_core.spec.errors import CheckpointError
 
 
-def load_pretrained(source: str, model_class: Any, processor_class: Any) -> tuple[Any, Any]:
-    """(model, processor) through two transformers auto classes.
+def load_pretrained(source: str, model_class: Any, processor_class: Any, *, device: str = "") -> tuple[Any, Any]:
+    """(model, processor) through two transformers auto classes, ready to answer on `device` (default: a GPU where there is one).
 
     Raises `CheckpointError` naming the source where files are missing, the hub is out of reach or the architecture is not built in.
     """
@@ -21,7 +21,9 @@ def load_pretrained(source: str, model_class: Any, processor_class: Any) -> tupl
             f"cannot open {source!r} as {model_class.__name__}: {error}. Do: give a local folder with config, processor and safetensors, "
             "or a hub id of an architecture that transformers has built in"
         ) from error
-    return model, processor
+    import torch
+
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
 
 
 def weights_digest(model: Any) -> str:

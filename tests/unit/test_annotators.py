@@ -1,0 +1,182 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.annotators.depth_anything import DepthAnything
+from components.annotators.pointing import PROMPT, GripperPointer, parse_point
+from components.annotators.ports import Frames
+from model_core.spec.errors import CheckpointError, DatasetError, SpecError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 42, 56, 3), np.uint8)
+FRAMES = Frames(images_THW3=IMAGES, size=(42, 56), count=3)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def depth_folder(tmp_path_factory) -> Path:
+    """Depth Anything V2's classes with random weights of a few thousand parameters."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
+
+    backbone = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+        out_features=["stage1", "stage2"],
+        reshape_hidden_states=False,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=16,
+        reassemble_factors=[2, 1],
+        neck_hidden_sizes=[8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=4,
+    )
+    folder = tmp_path_factory.mktemp("depth")
+    torch.manual_seed(0)
+    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+    DPTImageProcessor(
+        size={"height": 518, "width": 518}, ensure_multiple_of=14, do_pad=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_depth_anything_gives_stretched_disparity_per_frame(depth_folder):
+    annotator = DepthAnything.load(str(depth_folder), size=28, batch_size=2)
+    maps = annotator.annotate(FRAMES)
+    assert maps.shape == (3, 42, 56)
+    assert maps.dtype == np.uint8
+    assert [(m.min(), m.max()) for m in maps] == [(0, 255)] * 3
+    alone = DepthAnything.load(str(depth_folder), size=28, batch_size=1)
+    assert np.abs(alone.annotate(FRAMES).astype(int) - maps).max() <= 1
+    assert alone.version == annotator.version
+    assert annotator.scaling.kind == "relative"
+
+
+def test_depth_versions_name_weights_and_size(depth_folder, tmp_path):
+    from transformers import AutoModelForDepthEstimation
+
+    first = DepthAnything.load(str(depth_folder), size=28)
+    assert DepthAnything.load(str(depth_folder), size=42).version != first.version
+    model = AutoModelForDepthEstimation.from_pretrained(depth_folder)
+    with torch.no_grad():
+        next(model.parameters()).add_(0.01)
+    assert DepthAnything(model=model, processor=first.processor, name=first.name, digest="x", size=28).version != first.version
+    with pytest.raises(SpecError, match="multiple of 14"):
+        DepthAnything.load(str(depth_folder), size=500)
+
+
+def test_missing_weights_name_the_source(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        DepthAnything.load(str(tmp_path / "nowhere"))
+    with pytest.raises(CheckpointError, match="nowhere"):
+        GripperPointer.load(str(tmp_path / "nowhere"))
+
+
+def test_flat_answers_and_missing_pictures_are_refused(depth_folder):
+    annotator = DepthAnything.load(str(depth_folder), size=28)
+    with torch.no_grad():
+        for parameter in annotator.model.parameters():
+            parameter.zero_()
+    with pytest.raises(DatasetError, match="frame 0"):
+        annotator.annotate(FRAMES)
+    with pytest.raises(DatasetError, match="3 pictures"):
+        annotator.annotate(Frames(images_THW3=IMAGES[:1], size=(42, 56), count=3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ('<point x="50.0" y="25" alt="gripper">gripper</point>', (100.0, 25.0)),
+        (' Here: <point x="0.4" y="99.9" alt="a">a</point>', (1.0, 99.0)),
+        ('<points x1="10.0" y1="20.0" x2="30" y2="40" alt="g">g</points>', (20.0, 20.0)),
+        ('<point x="100" y="100" alt="g">g</point>', (199.0, 99.0)),
+        ('<points coords="1 1 614 404" alt="g">g</points>', (123.0, 40.0)),
+        ('<points coords="1 1 500 250 2 700 800" alt="g">g</points>', (100.0, 25.0)),
+        ("There is no gripper in the image.", None),
+        ('<point x="101" y="5" alt="g">', None),
+        ('<point x="nan" y="5" alt="g">', None),
+        ('<point y="5" alt="g">', None),
+        ('<point x="-5" y="5" alt="g">', None),
+        ("", None),
+    ],
+)
+def test_point_tags(answer, expected):
+    assert parse_point(answer, width=200, height=100) == expected
+
+
+def test_unanswered_frames_are_not_visible():
+    answers = iter(['<point x="50" y="50" alt="g">g</point>', "None.", '<point x="25" y="75" alt="g">g</point>'])
+    asked = []
+
+    def ask(image: np.ndarray, prompt: str) -> str:
+        asked.append((image.shape, prompt))
+        return next(answers)
+
+    track = GripperPointer(ask=ask, name="m", digest="0").annotate(FRAMES)
+    assert asked == [((42, 56, 3), PROMPT)] * 3
+    assert track.visible_T.tolist() == [True, False, True]
+    assert track.points_T2[0].tolist() == [28, 21]
+    assert np.isnan(track.points_T2[1]).all()
+    assert track.confidence_T.tolist() == [1, 0, 1]
+
+
+@pytest.fixture(scope="module")
+def pointing_folder(tmp_path_factory) -> Path:
+    """An image-text-to-text model with random weights, a word tokenizer and its processor, saved as such models are."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    words = ["<unk>", "<|endoftext|>", "point", "to", "the", "robot", "gripper", "User", ":", "Assistant", "<image>"]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% else %} User : {{ c['text'] }}{% endif %}"
+        "{% endfor %}{% endfor %}{% if add_generation_prompt %} Assistant :{% endif %}"
+    )
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    )
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**sizes, image_size=28, patch_size=14),
+        text_config=LlamaConfig(**sizes, vocab_size=len(words), bos_token_id=1, eos_token_id=1, pad_token_id=1),
+        image_token_index=words.index("<image>"),
+        vision_feature_layer=-1,
+    )
+    folder = tmp_path_factory.mktemp("pointing")
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_random_pointing_model_loads_and_answers_nothing_readable(pointing_folder):
+    pointer = GripperPointer.load(str(pointing_folder))
+    track = pointer.annotate(Frames(images_THW3=IMAGES[:1], size=(42, 56), count=1))
+    assert track.visible_T.tolist() == [False]
+    assert pointer.digest in pointer.version
