@@ -1,0 +1,60 @@
+"""`dvc repro` and the flow are two drivers of the same functions: the same digests, the same hashes in dvc.lock.
+
+Run: .venv/bin/python -m pytest tests/integration/test_dvc_repro.py
+"""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from components.records import Silent
+from components.store import MANIFEST, StepStore
+from components.vault import DATA_STAGES, Vault
+from flows import steps
+from flows.data_steps import carry_out
+from flows.recipes import get_recipe
+from flows.settings import Settings
+from flows.wiring import House
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("s3")]
+
+
+def test_dvc_repro_gives_the_digests_of_the_flow(tmp_path, monkeypatch):
+    recipe = get_recipe("miniature")
+    recipe = replace(
+        recipe, collect=replace(recipe.collect, episodes_per_task=3, image_size=48), validate=replace(recipe.validate, min_frames=4)
+    )
+    document = json.dumps(recipe.to_json(), indent=1, sort_keys=True) + "\n"
+
+    flow_root = tmp_path / "flow"
+    settings = Settings(home=flow_root / "home", runs=flow_root / "runs", data=flow_root / "data")
+    house = House(settings=settings, store=StepStore(settings.store_root))
+    raw = steps.collect_step(house, recipe.collect, Silent()).step
+    valid = steps.validate_step(house, recipe, raw, Silent()).step
+    labels = steps.annotate_step(house, recipe, raw, valid, Silent()).step
+    frozen = steps.freeze_step(house, recipe, raw, labels, Silent()).step
+    made = dict(zip(DATA_STAGES, (raw, valid, labels, frozen), strict=True))
+    settings.data.mkdir(parents=True)
+    (settings.data / "recipe.json").write_text(document)
+    for step in made.values():
+        carry_out(step, settings.data)
+    kept = Vault(flow_root)
+    kept.prepare()
+    recorded = kept.record()
+
+    dvc_root = tmp_path / "dvc"
+    (dvc_root / "data").mkdir(parents=True)
+    (dvc_root / "data" / "recipe.json").write_text(document)
+    for name in ("home", "runs", "data"):
+        monkeypatch.setenv(f"ACTWRIGHT_{name.upper()}", str(dvc_root / name))
+    vault = Vault(dvc_root)
+    vault.prepare()
+    vault.repro()
+
+    for stage, step in made.items():
+        manifest = json.loads((dvc_root / "data" / stage / MANIFEST).read_text())
+        assert manifest["digest"] == step.digest, stage
+        assert manifest["outputs"] == dict(step.manifest.outputs), stage
+    assert vault.version() == recorded
+    assert "up to date" in vault.repro()
