@@ -30,7 +30,7 @@ from model_core.spec.errors import DatasetError, StorageError, require
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
+MANIFEST = "step.json"
 SCRATCH = "scratch"
 UNDIGESTED = "undigested"
 FORMAT = 1

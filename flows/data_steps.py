@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,24 @@ def carry_out(step: Step, data: Path) -> Path:
 
 
 def ingest(source: Path, recipe_name: str) -> Mapping[str, Any]:
-    """Take foreign recordings into raw storage."""
+    """Check foreign recordings, write them as one raw data set, and put that into raw storage."""
+    from components.collect import open_simulator
+    from components.datasets.layout import dataset_digest
     from components.ingest import ingest as take_in
+    from components.storage import upload_dataset
+    from flows.keeping import storage
 
     house, recipe, board = _begin(recipe_name)
-    return take_in(source, house, recipe, board.stage("collect"))
+    progress = board.stage("collect")
+    body = open_simulator(recipe.collect).embodiment
+
+    def work(out: Path) -> Mapping[str, Any]:
+        return take_in([source], out, progress, embodiment=body, keep_failures=True)
+
+    step = steps.stage_step(house, "ingest", {"body": asdict(body)}, {"recordings": dataset_digest(source)}, work).step
+    with storage(house.settings) as (store, _remote):
+        sent = upload_dataset(store, step.path / "dataset", progress)
+    return {**step.record, "prefix": sent.prefix, "path": str(step.path / "dataset")}
 
 
 def _begin(recipe_name: str) -> tuple[House, Recipe, Board]:

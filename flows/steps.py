@@ -61,6 +61,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 
 Work = Callable[[Path], Mapping[str, Any]]
+Launch = Callable[..., Mapping[str, Any]]  # called as `components.train.train` is
 
 
 def stage_step(house: House, stage: str, config: object, inputs: Mapping[str, Step | str], work: Work) -> StepResult:
@@ -115,8 +116,8 @@ def freeze_step(house: House, recipe: Recipe, raw: Step, labels: Step, progress:
     return stage_step(house, "freeze", recipe.freeze, {"raw": raw, "labels": labels}, work)
 
 
-def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress) -> StepResult:
-    """Train, tracked as one run that survives kills: <step>/checkpoint."""
+def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress, launch: Launch | None = None) -> StepResult:
+    """Train, tracked as one run that survives kills: <step>/checkpoint. launch: trains elsewhere (default: on this machine)."""
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.evaluate import checkpoint_digest
@@ -129,7 +130,7 @@ def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress) -
         tracker.start_run(f"train {recipe.name}", recipe.to_json(), {"recipe": recipe.name, "stage": "train"}, run_id=run_id, dataset=data)
         tracker.log_text("recipe.json", json.dumps(recipe.to_json(), indent=1, sort_keys=True))
         try:
-            record = train(recipe.train, frozen.path, out, tracker, progress)
+            record = (launch or train)(recipe.train, frozen.path, out, tracker, progress)
         except BaseException:
             tracker.finish("killed")
             raise

@@ -1,0 +1,125 @@
+"""The import rule of the house: who may know whom, one file per outside system, and commands that answer at once."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("model_core", "components", "flows", "serving")
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+# outside system -> the only files (or folders) that may import it
+ONE_PLACE = {
+    "mlflow": ("components/tracking.py",),
+    "kubernetes": ("components/cluster.py",),
+    "deepspeed": ("components/train_engine.py", "components/train_worker.py"),
+    "minio": ("components/storage.py", "components/local_s3.py"),
+    "great_expectations": ("components/expectations.py",),
+    "prefect": ("flows/",),
+    "typer": ("flows/",),
+    "pydantic": ("flows/settings.py",),
+    "pydantic_settings": ("flows/settings.py",),
+    "metaworld": ("components/simulators/",),
+    "mujoco": ("components/simulators/",),
+    "bentoml": ("serving/gateway/service.py", "components/package.py"),
+    "matplotlib": ("components/charts.py", "components/pictures.py"),
+}
+# programs that are run, not imported: the word may stand in a command line only here
+ENVIRONMENT = ("flows/settings.py", "flows/child.py")
+ENTRY_POINTS = ("serving/", "components/train_worker.py", "components/train_engine.py", "components/simulators/", "components/vault.py")
+FORBIDDEN_NAMES = ("utils", "helpers", "manager", "handler", "misc", "common", "base")
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of every module that the file imports, also inside functions; not under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = [ast.Pass()]
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_import_contracts_hold():
+    program = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([str(program), "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+
+
+@pytest.mark.parametrize("system", ONE_PLACE)
+def test_one_place_per_outside_system(system):
+    importers = {named(path) for path in FILES if system in imports(path)}
+    strangers = {name for name in importers if not name.startswith(ONE_PLACE[system])}
+    assert not strangers, f"{system} is imported by {sorted(strangers)}; only {ONE_PLACE[system]} may"
+
+
+def test_the_import_finder_sees_imports_inside_functions(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import kubernetes\ndef f():\n    import mlflow.client\n")
+    assert imports(file) == {"typing", "mlflow"}
+
+
+def test_the_environment_is_read_in_one_place():
+    readers = set()
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv") and ast.unparse(n.value) == "os" for n in ast.walk(tree)):
+            readers.add(named(path))
+    strangers = {name for name in readers if name not in ENVIRONMENT and not name.startswith(ENTRY_POINTS)}
+    # a child's environment is built from ours: reading it whole to pass it on is not configuration
+    passing_on = {name for name in strangers if "**os.environ" in (ROOT / name).read_text() and "environ[" not in (ROOT / name).read_text()}
+    assert not strangers - passing_on, f"{sorted(strangers - passing_on)} read the environment; flows/settings.py does that"
+
+
+def test_no_file_or_class_has_a_name_that_says_nothing():
+    wrong = [named(path) for path in FILES if path.stem in FORBIDDEN_NAMES]
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name.lower().endswith(("manager", "handler", "helper", "utils")):
+                wrong.append(f"{named(path)}:{node.name}")
+    assert not wrong
+
+
+def test_every_module_says_what_it_is_for():
+    silent = [named(p) for p in FILES if p.read_text().strip() and not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))]
+    assert not silent
+
+
+@pytest.mark.parametrize(
+    "module", ["model_core.spec", "serving.workcell.agent", "serving.workcell.client", "flows.cli", "components.recipe"]
+)
+def test_light_modules_leave_heavy_libraries_alone(module):
+    heavy = [
+        *("torch", "transformers", "bentoml", "mlflow", "deepspeed", "great_expectations"),
+        *("kubernetes", "matplotlib", "prefect", "dvc"),
+    ]
+    check = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_answers_at_once():
+    command = [sys.executable, "-c", "import sys; sys.argv = ['actwright', '--help']; from flows.cli import main; main()"]
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+        assert "actwright run" in done.stdout
+    assert min(seconds) < 1.0
