@@ -145,7 +145,7 @@ class FreezeConfig:
     name: str = "loop"
     validation_fraction: float = 0.05
     chunk_length: int = 8
-    execute_horizon: int = 8
+    execute_horizon: int = 4
     frame_stride: int = 1
     frames_per_shard: int = 4096
     mask: tuple[bool, ...] = (True, True, True, False)
@@ -249,7 +249,7 @@ class EvalConfig:
     seeds_per_task: int = 20
     first_seed: int = 930_000
     horizon_sim_steps: int = 500
-    execute_horizon: int = 8
+    execute_horizon: int = 4
     reasoning: Literal["full", "no_depth", "action"] = "full"
     batch: int = 10
     workers: int = field(default=2, metadata=NEUTRAL)
@@ -308,7 +308,7 @@ class WorkcellsConfig:
     episodes_per_cell: int = 5
     first_seed: int = 950_000
     horizon_sim_steps: int = 500
-    execute_horizon: int = 8
+    execute_horizon: int = 4
     deadline_ms: float = 2_000.0
     real_time: bool = False
     record: bool = True

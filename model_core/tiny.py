@@ -34,7 +34,7 @@ class TinySize:
     feed_forward: int = 512
     projector: int = 384
     stem: tuple[int, ...] = (32, 64, 128)
-    rope: bool = True
+    rope: bool = False
 
     def __post_init__(self) -> None:
         require(self.width % (2 * self.heads) == 0, f"width {self.width} must be a multiple of twice the {self.heads} heads")
@@ -49,7 +49,8 @@ class TinySize:
         known = {entry.name for entry in fields(TinySize)}
         if strangers := sorted(set(network) - known):
             raise SpecError(f"network has no field {strangers}; it has {sorted(known)}")
-        return TinySize(**{key: tuple(value) if isinstance(value, list) else value for key, value in network.items()})
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in network.items()}
+        return TinySize(**values)
 
 
 def tiny_layout(contract: PolicyContract, size: TinySize, instructions: tuple[str, ...]) -> CompactLayout:
