@@ -100,7 +100,8 @@ def annotate_step(house: House, recipe: Recipe, raw: Step, valid: Step, progress
     def work(out: Path) -> Mapping[str, Any]:
         from components.annotate import annotate
 
-        return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress)
+        answers = house.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
+        return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress, cache=answers)
 
     return stage_step(house, "annotate", recipe.annotate, {"raw": raw, "valid": valid}, work)
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -120,6 +121,7 @@ def test_ema_codebook_follows_the_published_update():
 def test_save_and_load_keep_the_digest(trained, tmp_path):
     codec, _ = trained
     codec.save(tmp_path / "vqvae")
+    assert hashlib.sha256((tmp_path / "vqvae" / "model.safetensors").read_bytes()).hexdigest() == codec.digest
     again = DepthCodec.load(tmp_path / "vqvae", expected_digest=codec.digest)
     maps = scenes(3, seed=9)
     assert np.array_equal(again.encode(maps), codec.encode(maps))
