@@ -145,7 +145,12 @@ def curriculum_of(config: CurriculumConfig) -> Curriculum:
 
     return Curriculum(
         no_depth_until=config.no_depth_until,
-        mixture={Mode.FULL: config.full, Mode.TRACE_ACTION: config.no_depth, Mode.STEERED: config.trace_given},
+        mixture={
+            Mode.FULL: config.full,
+            Mode.TRACE_ACTION: config.no_depth,
+            Mode.STEERED: config.trace_given,
+            Mode.ACTION: config.action_only,
+        },
     )
 
 

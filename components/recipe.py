@@ -167,19 +167,20 @@ class CurriculumConfig:
     """What a training batch is asked to say, over time.
 
     no_depth_until: share of all steps in which only trace and action are trained. After that every batch draws its mode with the
-    three probabilities full (depth, trace, action), no_depth (trace, action) and trace_given (action after a given trace: steering).
+    probabilities full (depth, trace, action), no_depth (trace, action), trace_given (action after a given trace: steering) and action_only.
     """
 
     no_depth_until: float = 0.35
     full: float = 0.5
-    no_depth: float = 0.35
+    no_depth: float = 0.25
     trace_given: float = 0.15
+    action_only: float = 0.1
 
     def __post_init__(self) -> None:
-        total = self.full + self.no_depth + self.trace_given
+        total = self.full + self.no_depth + self.trace_given + self.action_only
         require(
             abs(total - 1) < 1e-6,
-            f"train.curriculum: full + no_depth + trace_given must be 1, got {total:.3f}; divide each by {total:.3f}",
+            f"train.curriculum: full + no_depth + trace_given + action_only must be 1, got {total:.3f}; divide each by {total:.3f}",
         )
 
 

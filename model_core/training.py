@@ -45,7 +45,9 @@ class Curriculum:
     """What a step trains: until `no_depth_until` of all steps trace and action; then modes drawn with these probabilities."""
 
     no_depth_until: float = 0.35
-    mixture: Mapping[Mode, float] = field(default_factory=lambda: {Mode.FULL: 0.5, Mode.TRACE_ACTION: 0.35, Mode.STEERED: 0.15})
+    mixture: Mapping[Mode, float] = field(
+        default_factory=lambda: {Mode.FULL: 0.5, Mode.TRACE_ACTION: 0.25, Mode.STEERED: 0.15, Mode.ACTION: 0.1}
+    )
 
     def __post_init__(self) -> None:
         total = sum(self.mixture.values())

@@ -134,7 +134,10 @@ def test_curriculum_is_a_pure_function_of_seed_and_step():
     assert modes != [curriculum.mode_at(step, 400, seed=2) for step in range(400)]
     with pytest.raises(SpecError, match="add up to 1"):
         Curriculum(mixture={Mode.FULL: 0.5})
-    assert curriculum_of(CurriculumConfig(full=1.0, no_depth=0.0, trace_given=0.0, no_depth_until=0.0)).mode_at(0, 5, 0) is Mode.FULL
+    assert (
+        curriculum_of(CurriculumConfig(full=1.0, no_depth=0.0, trace_given=0.0, action_only=0.0, no_depth_until=0.0)).mode_at(0, 5, 0)
+        is Mode.FULL
+    )
 
 
 def test_batches_are_a_pure_function_of_what_is_asked(frozen):
