@@ -58,11 +58,16 @@ class KubernetesCluster:
         from kubernetes import client, config
 
         if api_client is None:
-            if in_cluster:
-                config.load_incluster_config()
-                api_client = client.ApiClient()
-            else:
-                api_client = config.new_client_from_config(config_file=kubeconfig or None)
+            try:
+                if in_cluster:
+                    config.load_incluster_config()
+                    api_client = client.ApiClient()
+                else:
+                    api_client = config.new_client_from_config(config_file=kubeconfig or None)
+            except Exception as error:
+                where = "this pod's account" if in_cluster else kubeconfig or "the usual kubeconfig"
+                said = f"no cluster to talk to: {where} cannot be used ({error}); name one with --kubeconfig"
+                raise JobError(said) from error
         self._batch: Any = client.BatchV1Api(api_client)
         self._core: Any = client.CoreV1Api(api_client)
         self._patience = patience

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from components.recipe import Recipe
 
 cluster_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Training on a Kubernetes cluster: show the manifest, submit it, read its end, delete it."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Training on a Kubernetes cluster: show the manifest, submit it, read its end, delete it.",
 )
 
 RecipeName = Annotated[str, typer.Argument(help="name of a recipe, or a resolved .json file", metavar="RECIPE")]
@@ -69,7 +71,7 @@ def train(
     """
     from flows.shift import Shift, make_until
     from flows.steps import train_step
-    from flows.wiring import open_house, open_cluster
+    from flows.wiring import open_cluster, open_house
 
     chosen = _recipe(recipe, nodes, procs)
     spec = _spec(chosen, image, nodes, procs, gpus, claim, mount, namespace)
@@ -81,11 +83,12 @@ def train(
 
         return train_on_cluster(*arguments, cluster=cluster, spec=spec)
 
-    with shift.board:
+    with shift.board.shown():
         make_until(shift, "freeze")
         shift.do("train", lambda progress: train_step(shift.house, chosen, shift.step("freeze"), progress, launch))
     trained = shift.step("train")
-    say(f"trained as job {spec.name} in {spec.namespace}; go on with: actwright run {recipe}")
+    changes = f"--set train.world_size={chosen.train.world_size} --set train.micro_batch={chosen.train.micro_batch}"
+    say(f"trained as job {spec.name} in {spec.namespace}; go on with: actwright run {recipe} {changes}")
     tell(stage="train", digest=trained.digest, path=str(trained.path), job=spec.name)
 
 
@@ -124,20 +127,20 @@ def delete(recipe: RecipeName = "loop", namespace: Namespace = "actwright", kube
 
 
 def _recipe(name: str, nodes: int, procs: int) -> Recipe:
-    """The recipe, its training spread over so many processes."""
+    """The recipe, its training spread over so many processes: the same global batch, in smaller parts where it must be."""
     from flows.recipes import get_recipe
     from model_core.spec.errors import SpecError
 
     try:
         found = get_recipe(name)
-        return replace(found, train=replace(found.train, world_size=nodes * procs))
+        world, batch = nodes * procs, found.train
+        micro = max(1, min(batch.micro_batch, batch.global_batch // world))
+        return replace(found, train=replace(batch, world_size=world, micro_batch=micro))
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _spec(
-    recipe: Recipe, image: str, nodes: int, procs: int, gpus: int, claim: str, mount: Path | None, namespace: str
-) -> JobSpec:
+def _spec(recipe: Recipe, image: str, nodes: int, procs: int, gpus: int, claim: str, mount: Path | None, namespace: str) -> JobSpec:
     """The job of a recipe; one recipe has one name, so that the same command finds its job again."""
     from components.job_manifest import JobSpec
     from flows.settings import load_settings
@@ -147,7 +150,7 @@ def _spec(
     plain = "".join(c if c.isalnum() else "-" for c in recipe.name.lower())
     try:
         return JobSpec(
-            name=f"train-{plain}-{recipe.data_digest[:8]}",
+            name=f"train-{plain}".rstrip("-"),
             image=image,
             # replaced by the step's own folder when the job is submitted
             job=f"{place.rstrip('/')}/.actwright/store/train/job.json",

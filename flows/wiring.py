@@ -16,7 +16,7 @@ from components.store import FaultHook, StepStore
 from flows.settings import Settings, environment_of, load_settings, prepare_process
 
 if TYPE_CHECKING:
-    from components.ports import ModelRegistry, Tracker
+    from components.ports import Cluster, ModelRegistry, Tracker
     from components.tracking import TrackingAddress
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,17 @@ def open_house(settings: Settings | None = None) -> House:
     settings = settings or load_settings()
     prepare_process(settings)
     return House(settings=settings, store=StepStore(settings.store_root, fault=fault_hook(settings.fault)))
+
+
+def open_cluster(kubeconfig: Path | None = None) -> Cluster:
+    """The Kubernetes cluster of `kubeconfig`; without one, the cluster that this process runs in, else the usual kubeconfig.
+
+    Raises `JobError` when none of them can be used.
+    """
+    from components.cluster import KubernetesCluster
+
+    inside = kubeconfig is None and Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+    return KubernetesCluster(kubeconfig=str(kubeconfig or ""), in_cluster=inside)
 
 
 def fault_hook(fault: str) -> FaultHook | None:
