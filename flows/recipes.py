@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from components.recipe import (
     AnnotateConfig,
@@ -18,6 +19,7 @@ from components.recipe import (
     EvalConfig,
     FreezeConfig,
     GateConfig,
+    PackageConfig,
     Recipe,
     TrainConfig,
     VqvaeConfig,
@@ -30,6 +32,8 @@ TEN_TASKS = (
     *("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3"),
     *("drawer-close-v3", "button-press-topdown-v3", "peg-insert-side-v3", "window-open-v3", "window-close-v3"),
 )
+
+SMALLEST: Mapping[str, Any] = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 32, "projector": 32, "stem": (4, 8, 16)}
 
 
 def loop() -> Recipe:
@@ -51,13 +55,16 @@ def pretrain() -> Recipe:
     """Training stage 1: trace and action on the five tasks, before any depth."""
     recipe = metaworld_5()
     curriculum = CurriculumConfig(no_depth_until=1.0)
-    return replace(recipe, name="pretrain", train=replace(recipe.train, stage="pre", curriculum=curriculum))
+    return replace(
+        recipe, name="pretrain", package=_model(recipe, "pretrained"), train=replace(recipe.train, stage="pre", curriculum=curriculum)
+    )
 
 
 def midtrain() -> Recipe:
     """Training stage 2: full reasoning on the five tasks; give the checkpoint of stage 1 with --init-from."""
     recipe = metaworld_5()
-    return replace(recipe, name="midtrain", train=replace(recipe.train, stage="mid", curriculum=CurriculumConfig(no_depth_until=0.0)))
+    train = replace(recipe.train, stage="mid", curriculum=CurriculumConfig(no_depth_until=0.0))
+    return replace(recipe, name="midtrain", package=_model(recipe, "midtrained"), train=train)
 
 
 def posttrain() -> Recipe:
@@ -74,9 +81,10 @@ def miniature() -> Recipe:
         collect=CollectConfig(episodes_per_task=6, workers=1, horizon_sim_steps=160, noise_levels=(0.0, 0.1), burst_probability=0.0),
         annotate=AnnotateConfig(vqvae=VqvaeConfig(steps=8, batch=8, frames=64)),
         freeze=FreezeConfig(name="miniature", validation_fraction=0.2),
-        train=TrainConfig(steps=8, global_batch=8, micro_batch=8, warmup_steps=2, checkpoint_every=3, log_every=1),
+        train=TrainConfig(network=SMALLEST, steps=6, global_batch=8, micro_batch=8, warmup_steps=2, checkpoint_every=2, log_every=1),
         evaluate=EvalConfig(seeds_per_task=2, horizon_sim_steps=64, image_swap_frames=4, min_image_swap_change=0.0, workers=1, batch=2),
         gate=GateConfig(floor=0.0, margin=1.0, min_trials=1, max_refusal_rate=1.0, min_image_swap_change=0.0),
+        package=PackageConfig(model_name="actwright-miniature", golden_probes=2),
         workcells=WorkcellsConfig(episodes_per_cell=1, horizon_sim_steps=64, deadline_ms=10_000),
         description=_first_line(miniature),
     )
@@ -110,6 +118,11 @@ def read_recipe(path: Path) -> Recipe:
         raise SpecError(f"recipe file {path} is not JSON: {error}") from error
 
 
+def _model(recipe: Recipe, stage: str) -> PackageConfig:
+    """A model of its own, so that an unfinished one never competes with a finished champion."""
+    return replace(recipe.package, model_name=f"actwright-{stage}")
+
+
 def _more_tasks(name: str, tasks: tuple[str, ...], *, steps: int) -> Recipe:
     recipe = loop()
     return replace(
@@ -119,6 +132,7 @@ def _more_tasks(name: str, tasks: tuple[str, ...], *, steps: int) -> Recipe:
         freeze=replace(recipe.freeze, name=name),
         train=replace(recipe.train, steps=steps),
         gate=replace(recipe.gate, floor=0.0),
+        package=replace(recipe.package, model_name=f"actwright-{name}"),
         workcells=replace(recipe.workcells, tasks=tasks[:2]),
     )
 
