@@ -193,6 +193,11 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
     tracker.finish()
     assert time.monotonic() - began < 10
     assert "away" in caplog.text
+    unseen = MlflowTracker(address)
+    unseen.start_run("train", {"lr": 0.2}, run_id="train-unseen")
+    unseen.log_metrics(points(range(5)))
+    unseen.finish("failed")
+    assert unseen.server_run_id("train-unseen") == ""
     registry = MlflowRegistry(address)
     with pytest.raises(TrackingError, match=f"{first.url} does not answer.*actwright up"):
         registry.create_version(
@@ -206,7 +211,10 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
     runs = {
         run.data.tags["actwright.run_id"]: run for run in client.search_runs([client.get_experiment_by_name("actwright").experiment_id])
     }
-    assert sorted(runs) == ["train-abc", "train-def"]
+    assert sorted(runs) == ["train-abc", "train-def", "train-unseen"]
+    late = runs["train-unseen"]
+    assert (late.info.status, late.data.params) == ("FAILED", {"lr": "0.2"})
+    assert curve(client, late.info.run_id) == expected(range(5))
     earlier = runs["train-abc"].info
     assert curve(client, earlier.run_id) == expected(range(30))
     assert earlier.status == "FINISHED"
@@ -215,23 +223,6 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
         "m", checkpoint_uri="file:///x", checkpoint_digest="c" * 64, contract_id="0" * 16, run_id="train-abc", lineage={}
     )
     assert registry.promote(version, expected=None).alias == "champion"
-
-
-def test_a_run_that_never_saw_its_server_is_sent_whole_later(home, servers, tmp_path):
-    port = free_port()
-    address = TrackingAddress(home=tmp_path / "client", uri=f"http://127.0.0.1:{port}")
-    tracker = MlflowTracker(address)
-    tracker.start_run("train", {"lr": 0.1}, run_id="train-abc")
-    tracker.log_metrics(points(range(10)))
-    tracker.finish("failed")
-    assert tracker.server_run_id("train-abc") == ""
-    servers(port)
-    assert MlflowTracker(address).replay() == 0
-    client = client_of(address)
-    run = client.get_run(tracker.server_run_id("train-abc"))
-    assert run.info.status == "FAILED"
-    assert run.data.params == {"lr": "0.1"}
-    assert curve(client, run.info.run_id) == expected(range(10))
 
 
 @pytest.fixture(params=["mlflow", "memory"])
