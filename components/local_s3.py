@@ -59,7 +59,7 @@ class Endpoint:
 class LocalS3:
     """A context manager: `with LocalS3(folder) as endpoint: endpoint.store("actwright")`."""
 
-    def __init__(self, folder: Path, *, patience_s: float = 30.0) -> None:
+    def __init__(self, folder: Path, *, patience_s: float = 60.0) -> None:
         self.folder = folder.absolute()
         self._patience_s = patience_s
         self._process: subprocess.Popen[bytes] | None = None
