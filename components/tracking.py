@@ -203,7 +203,9 @@ class _Connection:
     def check(self, *, insist: bool = False) -> None:
         """Raise `TrackingError` when the server is known, or quickly found, to be away."""
         where = self.address.tracking_uri
-        if not insist and time.monotonic() < self._quiet_until:
+        if insist:
+            self._quiet_until = 0.0
+        elif time.monotonic() < self._quiet_until:
             raise TrackingError(f"MLflow at {where} did not answer a moment ago")
         if self.address.is_server:
             parts = urlsplit(where)
@@ -357,7 +359,7 @@ class _Delivery:
 
     def _send_file(self, record: Mapping[str, Any]) -> None:
         path = self._spool.kept(record["kept"])
-        if not path.exists():  # it was delivered, and dropped, before the cursor could say so
+        if not path.exists():  # delivered and dropped, then the cursor was lost
             return
         folder = str(Path(record["name"]).parent)
         with self._connection.asking(f"recording {record['name']}") as client:

@@ -71,7 +71,7 @@ class Server:
         self._process = subprocess.Popen(
             command.argv, env={**os.environ, **command.environment}, stdout=self._log, stderr=self._log, start_new_session=True, cwd=home
         )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             try:
                 if urllib.request.urlopen(f"{self.url}/health", timeout=2).status == 200:
@@ -191,7 +191,7 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
         tracker.log_metrics(points([step]))
     tracker.log_text("notes.txt", "written while the server was away")
     tracker.finish()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert "away" in caplog.text
     unseen = MlflowTracker(address)
     unseen.start_run("train", {"lr": 0.2}, run_id="train-unseen")
