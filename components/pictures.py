@@ -78,7 +78,8 @@ def film_strip(panels: Sequence[Panel], *, title: str = "", tile: int = 176, mos
     compared = any(p.true_depth_HW is not None for p in chosen)
     depth_side = 0 if all(p.depth_HW is None for p in chosen) else tile // 2 if compared else tile
     gap, edge, head = 8, 22, 30 if title else 8
-    width = gap + len(chosen) * (tile + gap)
+    title_width = 2 * gap + 4 + round(_font(15).getbbox(title)[2]) if title else 0
+    width = max(gap + len(chosen) * (tile + gap), title_width)
     height = head + edge + tile + (depth_side + gap if depth_side else 0) + 24 + edge
     strip = Image.new("RGB", (width, height), _FILM_RGB)
     draw = ImageDraw.Draw(strip)

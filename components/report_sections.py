@@ -15,6 +15,7 @@ from components.charts import Node, Point, curve_chart, interval_bar, lineage_gr
 from components.gate import NOT_ENOUGH
 from components.records import Check, EpisodeRow, RunSummary
 
+_LOOKS = 0.2  # of the actions must change with the picture before the page says so
 _MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
 
 
@@ -106,7 +107,8 @@ def _evaluation(run: RunSummary) -> str:
         say += f" A solved episode took {sorted(steps)[len(steps) // 2]} control steps at the median."
     change = report.blindness.get("image_swap_change")
     if change is not None:
-        say += f" When the picture was exchanged, {_percent(change)} of the actions changed: it looks."
+        looks = "it looks" if change >= _LOOKS else "it hardly looks"
+        say += f" When the picture was exchanged, {_percent(change)} of the actions changed: {looks}."
     return _section("Does it work?", say, f'<div class="card">{table}{_failures(report.episodes)}</div>')
 
 
@@ -164,24 +166,24 @@ def _training(run: RunSummary, found: Gathered) -> str:
         window = max(2, len(curves["loss"][next(iter(curves["loss"]))]) // 60)
         charts.append(f'<div class="card"><h3>Loss</h3>{curve_chart(curves["loss"], title="loss", smooth=window)}</div>')
     if curves["rest"]:
-        charts.append(
-            f'<div class="card"><h3>Parts and validation</h3>{curve_chart(curves["rest"], title="parts of the loss", smooth=8)}</div>'
-        )
+        charts.append(f'<div class="card"><h3>Its parts</h3>{curve_chart(curves["rest"], title="parts of the loss", smooth=8)}</div>')
     sheets = "".join(f'<figure><img alt="{escape(p.stem)}" src="{_data_uri(p)}"></figure>' for p in found.examples)
-    numbers = ", ".join(f"{escape(_words(key))} {value:.4g}" for key, value in sorted(run.train.metrics.items()))
     say = f"Run <code>{escape(run.train.run_id)}</code>, {escape(run.train.ended_because)} after {run.train.steps:,} steps."
-    return _section("How it learned", say + (f" {numbers}." if numbers else ""), f'<div class="two">{"".join(charts)}</div>{sheets}')
+    held_out = {key.removeprefix("validation_"): value for key, value in sorted(run.train.metrics.items())}
+    told = ", ".join(f"{escape(_words(k))} {_percent(v) if 'accuracy' in k else f'{v:.3g}'}" for k, v in held_out.items())
+    say += f" On frames that were held out: {told}." if told else ""
+    return _section("How it learned", say, f'<div class="two">{"".join(charts)}</div>{sheets}')
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Point]]]:
-    """The loss by itself, and its parts with what validation said (at most five curves that have the loss's kind of scale)."""
+    """The loss with what validation said of it, and the parts of the loss (at most five)."""
     series: dict[str, list[Point]] = {}
     for line in lines:
         for key, value in line.items():
             if key != "step" and isinstance(value, int | float):
                 series.setdefault(key, []).append((float(line["step"]), float(value)))
-    loss = {key: series.pop(key) for key in ("loss", "train/loss") if key in series}
-    named = {_words(key): points for key, points in series.items() if "loss" in key or key in ("depth", "trace", "action")}
+    loss = {_words(key): series.pop(key) for key in ("loss", "validation_loss") if key in series}
+    named = {_words(key.removeprefix("loss_")): points for key, points in series.items() if key.startswith("loss_")}
     return {"loss": loss, "rest": dict(sorted(named.items())[:5])}
 
 
@@ -192,7 +194,10 @@ def _data(run: RunSummary, found: Gathered) -> str:
         ("episodes", f"{data.episodes:,}"),
         ("frames", f"{data.frames:,} ({data.train_frames:,} for training, {data.validation_frames:,} for validation)"),
         ("quarantined", f"{data.quarantined:,}"),
-        ("labels by", escape(", ".join(f"{kind}: {version}" for kind, version in sorted(data.annotators.items())) or "nobody")),
+        (
+            "labels by",
+            "<br>".join(f"{escape(k)}: <code>{escape(_brief(v))}</code>" for k, v in sorted(data.annotators.items())) or "nobody",
+        ),
     ]
     table = _table([], [[f'<span class="soft">{name}</span>', value] for name, value in facts])
     if found.quarantined:
@@ -207,9 +212,10 @@ def _data(run: RunSummary, found: Gathered) -> str:
 def _lineage(run: RunSummary) -> str:
     data, model, train = run.dataset, run.model_version, run.train
     commit = model.lineage.get("code_commit", "")
+    packed = run.stages["package"].digest[:16] if "package" in run.stages else ""
     nodes = [
         Node(key="raw", kind="demonstrations", name=f"{data.episodes + data.quarantined} recorded", detail=(data.parents or ("",))[0][:16]),
-        Node(key="labels", kind="labels", name=", ".join(sorted({*data.annotators.values()})) or "none", detail="depth and trace"),
+        Node(key="labels", kind="labels", name=", ".join(sorted(data.annotators)) or "none", detail=_labels_detail(data.annotators)),
         Node(key="data", kind="data set version", name=data.name, detail=data.version[:16]),
         Node(key="run", kind="training run", name=f"{train.steps} steps", detail=train.run_id[:26]),
         Node(key="code", kind="code", name="commit", detail=commit[:16] + ("+changes" if commit.endswith("+changes") else "") or "unknown"),
@@ -217,7 +223,7 @@ def _lineage(run: RunSummary) -> str:
         Node(key="examined", kind="evaluation", name=f"{run.evaluation.successes} of {run.evaluation.trials} solved", detail="fresh seeds"),
         Node(key="checkpoint", kind="checkpoint", name="weights and contract", detail=train.checkpoint_digest[:16]),
         Node(key="cells", kind="workcells", name=f"{len(run.workcells)} cells", detail="record for the next run"),
-        Node(key="bento", kind="package", name="service", detail=model.bento or "not packed"),
+        Node(key="bento", kind="package", name="service", detail=model.bento or packed or "not packed"),
         Node(key="model", kind=model.alias, name=f"{model.name} {model.version}", detail=model.contract_id, accent=True),
         Node(
             key="verdict", kind="verdict", name="promote" if run.verdict.promote else "hold", detail=f"{len(run.verdict.checks)} criteria"
@@ -288,6 +294,16 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min"
+
+
+def _brief(version: str) -> str:
+    """A bare digest is cut to what people compare."""
+    return version[:16] if len(version) == 64 else version
+
+
+def _labels_detail(annotators: Mapping[str, str]) -> str:
+    named = sorted({version.split("?")[0] for version in annotators.values() if len(version) != 64})
+    return ", ".join(named) or "nobody"
 
 
 def _words(name: str) -> str:
