@@ -202,7 +202,7 @@ def _box(node: Node, x: float, y: float, w: float, h: float) -> str:
     box = f'<rect x="{x + 0.75:.1f}" y="{y + 0.75:.1f}" width="{w - 1.5:.1f}" height="{h - 1.5:.1f}" rx="10"'
     box += f' fill="var(--card, none)" stroke="{edge}" stroke-opacity="{faint}" stroke-width="1.5"/>'
     lines = f'<text x="{x + 14:.1f}" y="{y + 20:.1f}" class="k">{escape(node.kind)}</text>'
-    lines += f'<text x="{x + 14:.1f}" y="{y + 38:.1f}" class="n">{escape(_cut(node.name, 25))}</text>'
+    lines += f'<text x="{x + 14:.1f}" y="{y + 38:.1f}" class="n">{escape(_cut(node.name, 22))}</text>'
     return box + lines + f'<text x="{x + 14:.1f}" y="{y + 54:.1f}" class="d">{escape(_cut(node.detail, 25))}</text>'
 
 

@@ -215,7 +215,7 @@ def _lineage(run: RunSummary) -> str:
     packed = run.stages["package"].digest[:16] if "package" in run.stages else ""
     nodes = [
         Node(key="raw", kind="demonstrations", name=f"{data.episodes + data.quarantined} recorded", detail=(data.parents or ("",))[0][:16]),
-        Node(key="labels", kind="labels", name=", ".join(sorted(data.annotators)) or "none", detail=_labels_detail(data.annotators)),
+        Node(key="labels", kind="labels", name="depth and trace", detail=_labels_detail(data.annotators)),
         Node(key="data", kind="data set version", name=data.name, detail=data.version[:16]),
         Node(key="run", kind="training run", name=f"{train.steps} steps", detail=train.run_id[:26]),
         Node(key="code", kind="code", name="commit", detail=commit[:16] + ("+changes" if commit.endswith("+changes") else "") or "unknown"),
