@@ -197,7 +197,7 @@ class TrainConfig:
 
     seed: int = 0
     network: str | Mapping[str, Any] = "tiny"
-    steps: int = 1_200
+    steps: int = 1_000
     global_batch: int = 48
     micro_batch: int = 48
     world_size: int = 1
