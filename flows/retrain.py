@@ -70,6 +70,7 @@ def serve_deployment(recipe: str, cron: str, automatic: bool) -> None:
         retrain.to_deployment(
             name=DEPLOYMENT,
             cron=cron,
+            paused=False,
             triggers=[DeploymentEventTrigger(name="new recordings", expect={NEW_RECORDINGS})],
             parameters={"recipe": recipe, "automatic": automatic},
             description="By the clock and when recordings arrive: propose a retraining, or run it.",
@@ -84,4 +85,7 @@ def _page(proposal: Proposal) -> str:
 
 
 if __name__ == "__main__":
-    serve_deployment(str(Path(sys.argv[1]).resolve()), sys.argv[2], sys.argv[3] == "automatic")
+    # Prefect remembers where the flow came from: it must be this module by its name, not "__main__"
+    from flows import retrain as named
+
+    named.serve_deployment(str(Path(sys.argv[1]).resolve()), sys.argv[2], sys.argv[3] == "automatic")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import urllib.request
 from typing import Any
 
 from components.documents import to_document
@@ -40,6 +41,7 @@ def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
                 if server.process.poll() is not None:
                     raise JobError(f"the schedule's process ended with code {server.process.returncode}:\n{server.last_lines()}")
         finally:
+            _pause(f"{page}/api")
             server.stop(grace_s=10.0)
     say("schedule stopped")
 
@@ -76,6 +78,16 @@ def tell_new_recordings(count: int) -> bool:
     emit_event(NEW_RECORDINGS, resource={"prefect.resource.id": "actwright.raw"}, payload={"recordings": count})
     EventsWorker.drain_all(timeout=5)
     return True
+
+
+def _pause(api: str) -> None:
+    """Take back the runs that were planned ahead: nothing may pile up while nobody serves the deployment."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        with urllib.request.urlopen(f"{api}/deployments/name/retrain/retrain", timeout=10) as reply:
+            deployment = json.load(reply)["id"]
+        request = urllib.request.Request(f"{api}/deployments/{deployment}/pause_deployment", data=b"{}", method="POST")
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request, timeout=10).close()
 
 
 def _check_cron(cron: str) -> None:
