@@ -255,7 +255,7 @@ class EvalConfig:
     batch: int = 10
     workers: int = field(default=2, metadata=NEUTRAL)
     image_swap_frames: int = 64
-    min_image_swap_change: float = 0.2
+    min_image_swap_change: float = 0.5
     max_refusals_in_a_row: int = 3
     films_per_task: int = 1
 
@@ -268,16 +268,16 @@ class EvalConfig:
 class GateConfig:
     """What a candidate must show to become champion.
 
-    floor: the lower end of the interval of every task must be at least this. margin: against the champion, the candidate's success rate
+    floor: the lower end of the interval of every task must be at least this (0.55 asks for 16 of 20, 80 %). margin: against the champion, the candidate's success rate
     may be lower by at most this (non-inferiority, on the interval of the difference). min_trials: per task, else "not enough".
     """
 
-    floor: float = 0.5
+    floor: float = 0.55
     confidence: float = 0.95
     margin: float = 0.3
     min_trials: int = 20
     max_refusal_rate: float = 0.05
-    min_image_swap_change: float = 0.2
+    min_image_swap_change: float = 0.5
 
     def __post_init__(self) -> None:
         _fraction(self, "floor", "confidence", "margin", "max_refusal_rate", "min_image_swap_change")
