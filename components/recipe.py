@@ -243,8 +243,9 @@ class TrainConfig:
 class EvalConfig:
     """Closed loop on seeds that were never trained on.
 
-    reasoning: "full" (depth, trace, action), "no_depth" or "action". batch: episodes that are decided for together. image_swap_frames, min_image_swap_change: the blindness gate: of so many frames, at least this share of actions must change
-    when the picture is exchanged. film_tasks: how many films a task.
+    reasoning: "full" (depth, trace, action), "no_depth" or "action". batch: episodes that are decided for together.
+    image_swap_frames, min_image_swap_change: the blindness gate: of so many frames, at least this share of decisions must change when
+    the picture is exchanged (a model that looks: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many films.
     """
 
     seeds_per_task: int = 20
@@ -268,8 +269,9 @@ class EvalConfig:
 class GateConfig:
     """What a candidate must show to become champion.
 
-    floor: the lower end of the interval of every task must be at least this (0.55 asks for 16 of 20, 80 %). margin: against the champion, the candidate's success rate
-    may be lower by at most this (non-inferiority, on the interval of the difference). min_trials: per task, else "not enough".
+    floor: the lower end of the interval of every task must be at least this (0.55 asks for 16 of 20, 80 %). margin: against the
+    champion, the candidate's success rate may be lower by at most this (non-inferiority, on the interval of the difference).
+    min_trials: per task, else "not enough".
     """
 
     floor: float = 0.55

@@ -81,7 +81,9 @@ def miniature() -> Recipe:
         collect=CollectConfig(episodes_per_task=6, workers=1, horizon_sim_steps=160, noise_levels=(0.0, 0.1), burst_probability=0.0),
         annotate=AnnotateConfig(vqvae=VqvaeConfig(steps=8, batch=8, frames=64)),
         freeze=FreezeConfig(name="miniature", validation_fraction=0.2),
-        train=TrainConfig(network=SMALLEST, steps=6, global_batch=8, micro_batch=8, warmup_steps=2, checkpoint_every=2, log_every=1),
+        train=TrainConfig(
+            network=SMALLEST, threads=1, steps=6, global_batch=8, micro_batch=8, warmup_steps=2, checkpoint_every=2, log_every=1
+        ),
         evaluate=EvalConfig(seeds_per_task=2, horizon_sim_steps=64, image_swap_frames=4, min_image_swap_change=0.0, workers=1, batch=2),
         gate=GateConfig(floor=0.0, margin=1.0, min_trials=1, max_refusal_rate=1.0, min_image_swap_change=0.0),
         package=PackageConfig(model_name="actwright-miniature", golden_probes=2),
