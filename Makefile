@@ -40,7 +40,7 @@ bench: $(STAMP) ## every benchmark, each against a named peer; results in benchm
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 lock: $(STAMP) ## rewrite requirements.lock from what is installed (after a deliberate change of pins)
-	@$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock
+	@$(BIN)/pip freeze --all --exclude-editable | grep -vE ' @ |^pip==' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 clean: ## remove everything that was made here, the environment too (the data of earlier runs included)
 	@rm -rf .venv .actwright runs reports data build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .coverage .coverage.*

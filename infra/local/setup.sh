@@ -37,7 +37,7 @@ fi
 step 2 "virtual environment and PyTorch"
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
 # deepspeed is built from source and asks the installed torch for its version, so torch and build tools come first
-quiet_pip $(grep -E '^(torch|numpy|ninja|packaging|psutil|py-cpuinfo|setuptools)==' requirements.lock) wheel setuptools
+quiet_pip $(grep -E '^(torch|numpy|ninja|packaging|psutil|py-cpuinfo|setuptools|wheel)==' requirements.lock)
 
 step 3 "DeepSpeed"
 DS_BUILD_OPS=0 quiet_pip --no-build-isolation $(grep -E '^deepspeed==' requirements.lock)
