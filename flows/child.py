@@ -42,7 +42,7 @@ class Child:
                 preexec_fn=_die_with_parent,
             )
 
-    def wait_ready(self, timeout_s: float = 120.0) -> None:
+    def wait_ready(self, timeout_s: float = 240.0) -> None:
         """Return once `ready_url` answers; raises `JobError` with the last lines of the log when it does not in time."""
         limit = time.monotonic() + timeout_s
         while time.monotonic() < limit:
