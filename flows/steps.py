@@ -25,31 +25,18 @@ from model_core.spec.errors import NotReady
 if TYPE_CHECKING:
     from flows.outcome import Outcome
 
-_SPEC = ("model_core/spec",)
-_MIND = (
-    *_SPEC,
-    "model_core/network",
-    "model_core/speech",
-    "model_core/engine",
-    "model_core/policy.py",
-    "model_core/checkpoint.py",
-    "model_core/tiny.py",
-)
-SOURCES: Mapping[str, tuple[str, ...]] = {
-    "collect": (*_SPEC, "components/collect.py", "components/episode_checks.py", "components/simulators", "components/datasets"),
-    "validate": (*_SPEC, "components/validate.py", "components/expectations.py", "components/datasets"),
-    "annotate": (*_SPEC, "components/annotate.py", "components/annotators", "components/datasets", "model_core/speech"),
-    "freeze": (*_SPEC, "components/freeze.py", "components/datasets", "model_core/speech"),
-    "train": (
-        *_MIND,
-        *("model_core/training.py", "components/batches.py", "components/trainees.py", "components/train_plan.py"),
-        *("components/train_engine.py", "components/train_worker.py", "infra/deepspeed"),
-    ),
-    "evaluate": (*_MIND, "components/evaluate.py", "components/blindness.py", "components/simulators", "components/intervals.py"),
-    "gate": (*_SPEC, "components/gate.py", "components/intervals.py", "components/register.py"),
-    "package": (*_MIND, "components/package.py", "serving/gateway"),
-    "workcells": (*_SPEC, "components/workcells.py", "serving/workcell", "serving/gateway", "components/simulators"),
-    "report": ("components/report.py", "components/report_sections.py", "components/charts.py"),
+# what a stage runs: its modules (those started by name too), libraries that change numbers, and data files it reads
+MODULES: Mapping[str, tuple[str, ...]] = {
+    "collect": ("components.collect", "components.simulators.metaworld"),
+    "validate": ("components.validate",),
+    "annotate": ("components.annotate",),
+    "freeze": ("components.freeze",),
+    "train": ("components.train_worker", "components.batches"),
+    "evaluate": ("components.evaluate", "components.simulators.metaworld"),
+    "gate": ("components.gate", "components.register"),
+    "package": ("components.package", "serving.gateway.service"),
+    "workcells": ("components.workcells", "components.simulators.metaworld", "serving.workcell.__main__"),
+    "report": ("components.report",),
 }
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "collect": ("numpy", "mujoco", "metaworld", "av"),
@@ -59,6 +46,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("numpy", "torch", "mujoco", "metaworld"),
     "package": ("bentoml", "torch"),
 }
+FILES: Mapping[str, tuple[str, ...]] = {"train": ("infra/deepspeed",)}
 
 Work = Callable[[Path], Mapping[str, Any]]
 Launch = Callable[..., Mapping[str, Any]]  # called as `components.train.train` is
@@ -66,10 +54,8 @@ Launch = Callable[..., Mapping[str, Any]]  # called as `components.train.train` 
 
 def stage_step(house: House, stage: str, config: object, inputs: Mapping[str, Step | str], work: Work) -> StepResult:
     """Find or make the step of a stage."""
-    present = tuple(s for s in SOURCES.get(stage, ()) if (Path(__file__).parents[1] / s).exists())
-    return run_step(
-        house.store, stage=stage, config=config, inputs=inputs, work=work, code_version=code_version(present, PACKAGES.get(stage, ()))
-    )
+    code = code_version(MODULES[stage], PACKAGES.get(stage, ()), FILES.get(stage, ()))
+    return run_step(house.store, stage=stage, config=config, inputs=inputs, work=work, code_version=code)
 
 
 def collect_step(house: House, cfg: CollectConfig, progress: Progress) -> StepResult:
