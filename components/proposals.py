@@ -30,7 +30,7 @@ class ProposalState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A retraining that is due. recordings: digests of the recordings that no earlier, finished retraining knew."""
+    """A retraining that is due. recordings: digests of ingested data sets that no earlier, finished retraining knew."""
 
     proposal_id: str
     recipe: Mapping[str, Any]
@@ -41,23 +41,24 @@ class Proposal:
 
 
 def recordings_of(store: StepStore) -> tuple[str, ...]:
-    """Digests of all recordings that workcells left in this store, sorted."""
-    steps = store.steps("workcells")
-    return tuple(sorted({d for step in steps for name, d in step.manifest.outputs.items() if name.startswith("recordings/")}))
+    """Digests of the ingested data sets in this store, sorted."""
+    return tuple(sorted({step.digest for step in store.steps("ingest")}))
 
 
 def due(recipe: Recipe, recordings: Sequence[str], known: Sequence[Proposal], *, ever_run: bool) -> Proposal | None:
     """The retraining that is due now, or None. Pure.
 
-    known: earlier proposals; what a finished one was about is not new. ever_run: whether the recipe was run here before.
+    recordings: digests of all ingested data sets; they join the proposed recipe. known: earlier proposals; what a finished
+    one was about is not new. ever_run: whether the recipe was run here before.
     """
     learnt = {r for p in known if p.state is ProposalState.DONE for r in p.recordings}
     new = tuple(r for r in recordings if r not in learnt)
     if ever_run and not new:
         return None
-    reason = f"{len(new)} recordings are new since the last retraining" if ever_run else f"recipe {recipe.name} was never run here"
+    reason = f"{len(new)} ingested data sets are new since the last retraining" if ever_run else f"recipe {recipe.name} was never run here"
     proposal_id = digest_of({"recipe": recipe.digest, "recordings": list(new), "ever_run": ever_run})[:12]
-    return Proposal(proposal_id=proposal_id, recipe=recipe.to_json(), reason=reason, recordings=new)
+    wider = replace(recipe, include=tuple(dict.fromkeys((*recipe.include, *recordings))))
+    return Proposal(proposal_id=proposal_id, recipe=wider.to_json(), reason=reason, recordings=new)
 
 
 class ProposalBook:

@@ -322,7 +322,10 @@ class WorkcellsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything chosen by a person for one run of the loop."""
+    """Everything chosen by a person for one run of the loop.
+
+    include: digests of ingested recordings (`actwright ingest`) that join the demonstrations; nothing joins unasked.
+    """
 
     name: str
     collect: CollectConfig = CollectConfig()
@@ -334,6 +337,7 @@ class Recipe:
     gate: GateConfig = GateConfig()
     package: PackageConfig = PackageConfig()
     workcells: WorkcellsConfig = WorkcellsConfig()
+    include: tuple[str, ...] = ()
     description: str = field(default="", metadata=NEUTRAL)
 
     def __post_init__(self) -> None:

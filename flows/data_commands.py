@@ -65,16 +65,34 @@ def freeze(recipe: RecipeName = "loop") -> None:
 
 
 def ingest(
-    source: Annotated[Path, typer.Argument(help="a LeRobot data set, or a folder of workcell recordings", exists=True)],
-    recipe: RecipeName = "loop",
+    source: Annotated[
+        Path | None, typer.Argument(help="a folder of recordings or a LeRobot data set; without it, all that waits in object storage")
+    ] = None,
 ) -> None:
-    """Take recordings made elsewhere into raw storage, where the next data set is made from.
+    """Take recordings in: check each, keep the good and successful ones as a raw data set, tell the retraining deployment.
 
-    Example: actwright ingest .actwright/store/workcells/3f9a.../recordings
+    Example: actwright ingest
+    Example: actwright ingest recordings/cell-07 && actwright run loop --set 'include=["3f9a81"]'
     """
-    from flows import data_steps
+    from flows.keeping import take_in_recordings
+    from flows.progress import Board
+    from flows.schedule import tell_new_recordings
+    from flows.wiring import open_house
+    from model_core.spec.errors import NotReady
 
-    tell(**data_steps.ingest(source, recipe))
+    if source is not None and not source.is_dir():
+        raise typer.BadParameter(f"{source} is no folder; give a folder of recordings, or nothing for all that waits in object storage")
+    house = open_house()
+    result = take_in_recordings(house, source, Board(live=False).stage("collect"))
+    if result is None:
+        raise NotReady(f"nothing waits in storage {house.settings.storage}; workcells leave recordings there at the end of `actwright run`")
+    heard = tell_new_recordings(int(result.step.record["episodes"]))
+    tell(
+        digest=result.step.digest,
+        cached=result.cached,
+        told_deployment=heard,
+        **{k: result.step.record[k] for k in ("episodes", "recordings")},
+    )
 
 
 def _done(made: tuple[StepResult, Path]) -> None:

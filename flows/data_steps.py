@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from components.documents import from_document, to_document
 from components.recipe import Recipe
@@ -25,7 +23,7 @@ Made = tuple[StepResult, Path]
 def collect(recipe_name: str) -> Made:
     """data/collect."""
     house, recipe, board = _begin(recipe_name)
-    return _carry_out(house, steps.collect_step(house, recipe.collect, board.stage("collect")))
+    return _carry_out(house, steps.collect_step(house, recipe, board.stage("collect")))
 
 
 def validate(recipe_name: str) -> Made:
@@ -79,27 +77,6 @@ def carry_out(step: Step, data: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     os.replace(beside, target)
     return target
-
-
-def ingest(source: Path, recipe_name: str) -> Mapping[str, Any]:
-    """Check foreign recordings, write them as one raw data set, and put that into raw storage."""
-    from components.collect import open_simulator
-    from components.datasets.layout import dataset_digest
-    from components.ingest import ingest as take_in
-    from components.storage import upload_dataset
-    from flows.keeping import storage
-
-    house, recipe, board = _begin(recipe_name)
-    progress = board.stage("collect")
-    body = open_simulator(recipe.collect).embodiment
-
-    def work(out: Path) -> Mapping[str, Any]:
-        return take_in([source], out, progress, embodiment=body, keep_failures=True)
-
-    step = steps.stage_step(house, "ingest", {"body": asdict(body)}, {"recordings": dataset_digest(source)}, work).step
-    with storage(house.settings) as (store, _remote):
-        sent = upload_dataset(store, step.path / "dataset", progress)
-    return {**step.record, "prefix": sent.prefix, "path": str(step.path / "dataset")}
 
 
 def _begin(recipe_name: str) -> tuple[House, Recipe, Board]:

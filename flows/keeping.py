@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from components.recipe import Recipe
 from components.records import Progress
 from components.store import MANIFEST, Step, StepResult, run_step, write_text_atomically
+from flows import steps
 from flows.data_steps import carry_out
 from flows.settings import Settings
 from flows.wiring import House
@@ -44,13 +45,13 @@ def keep_recordings(house: House, cells: Step, progress: Progress) -> StepResult
     """Send what the workcells recorded to object storage, where the next ingest finds it."""
 
     def work(_out: Path) -> Mapping[str, Any]:
-        from components.storage import upload_folder
+        from components.ingest import upload_recordings
 
         folder = cells.path / "recordings"
         if not any(folder.glob("*")):
             return {"objects": 0}
         with storage(house.settings) as (store, _remote):
-            sent = upload_folder(store, folder, f"recordings/{cells.digest[:24]}", progress)
+            sent = upload_recordings(store, folder, progress)
         return {"prefix": sent.prefix, "objects": sent.objects, "bytes": sent.bytes}
 
     return run_step(house.store, stage="recordings", config=_place(house), inputs={"cells": cells}, work=work, code_version=_VERSION)
@@ -76,6 +77,20 @@ def keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progres
     if result.cached and not present:
         vault.prepare()
         vault.record(DATA_STAGES)
+    return result
+
+
+def take_in_recordings(house: House, source: Path | None, progress: Progress) -> StepResult | None:
+    """Ingest a folder, or everything that waits in object storage (None when nothing does); the data set goes to raw storage."""
+    from components.ingest import fetch_recordings
+    from components.storage import upload_dataset
+
+    with storage(house.settings) as (store, _remote):
+        waiting = (source.resolve(),) if source else fetch_recordings(store, house.settings.home.resolve() / "recordings", progress)
+        if not waiting:
+            return None
+        result = steps.ingest_step(house, waiting, progress)
+        upload_dataset(store, result.step.path / "dataset", progress)
     return result
 
 

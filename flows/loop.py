@@ -37,7 +37,7 @@ def _flow(name: str) -> Callable[[Callable[..., Any]], Any]:
 @_stage("collect")
 def collect(shift: Shift) -> Step:
     """Workcells record demonstrations."""
-    raw = shift.do("collect", lambda progress: steps.collect_step(shift.house, shift.recipe.collect, progress))
+    raw = shift.do("collect", lambda progress: steps.collect_step(shift.house, shift.recipe, progress))
     shift.keep("upload", "collect", lambda progress: keeping.keep_raw(shift.house, raw, progress))
     return raw
 

@@ -18,8 +18,11 @@ from prefect.types.entrypoint import EntrypointType
 from components.documents import to_document
 from components.proposals import Proposal, ProposalBook, ProposalState, due, recordings_of
 from components.recipe import Recipe
+from components.records import Silent
+from flows.keeping import take_in_recordings
 from flows.recipes import get_recipe
 from flows.wiring import House, open_house
+from model_core.spec.errors import GateError
 
 NEW_RECORDINGS = "actwright.recordings.arrived"
 DEPLOYMENT = "retrain"
@@ -29,6 +32,7 @@ DEPLOYMENT = "retrain"
 def retrain(recipe: str, automatic: bool = False) -> dict[str, Any]:
     """Propose a retraining that is due (or run it, when `automatic`). recipe: a name or a resolved .json file."""
     house, chosen = open_house(), get_recipe(recipe)
+    take_in(house)
     proposal = propose_if_due(house, chosen)
     if proposal is None:
         return {"due": False}
@@ -36,6 +40,14 @@ def retrain(recipe: str, automatic: bool = False) -> dict[str, Any]:
     if automatic and proposal.state is ProposalState.OPEN:
         run_proposal(house, proposal)
     return {"due": True, **to_document(book_of(house).find(proposal.proposal_id))}
+
+
+def take_in(house: House) -> None:
+    """Ingest what waits in object storage; recordings that are all bad are told, and are no reason to stop."""
+    try:
+        take_in_recordings(house, None, Silent())
+    except GateError as error:
+        create_markdown_artifact(key="recordings", markdown=f"# Not taken in\n\n{error}", description="ingest")
 
 
 def propose_if_due(house: House, recipe: Recipe) -> Proposal | None:

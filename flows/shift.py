@@ -52,7 +52,7 @@ def make_until(shift: Shift, last: str) -> Step:
     """Make the stages up to `last` (one of `PLAIN_STAGES`) one after the other, without Prefect; finished ones are found."""
     house, recipe = shift.house, shift.recipe
     makes: dict[str, Make] = {
-        "collect": lambda p: steps.collect_step(house, recipe.collect, p),
+        "collect": lambda p: steps.collect_step(house, recipe, p),
         "validate": lambda p: steps.validate_step(house, recipe, shift.step("collect"), p),
         "annotate": lambda p: steps.annotate_step(house, recipe, shift.step("collect"), shift.step("validate"), p),
         "freeze": lambda p: steps.freeze_step(house, recipe, shift.step("collect"), shift.step("annotate"), p),

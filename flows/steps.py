@@ -7,7 +7,7 @@ results depend on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ from components.documents import from_document, to_document
 from components.ports import ModelRegistry
 from components.recipe import CollectConfig, Recipe
 from components.records import STAGES, DatasetVersion, EvalReport, ModelVersion, Progress, TrainRun, Verdict, WorkcellRow
-from components.store import UNDIGESTED, Step, StepResult, run_step, write_text_atomically
+from components.store import UNDIGESTED, Step, StepResult, folder_digests, run_step, write_text_atomically
 from flows.wiring import House
-from model_core.spec.contract import PolicyContract
+from model_core.spec.contract import PolicyContract, digest_of
 from model_core.spec.errors import NotReady
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # what a stage runs: its modules (those started by name too), libraries that change numbers, and data files it reads
 MODULES: Mapping[str, tuple[str, ...]] = {
-    "collect": ("components.collect", "components.simulators.metaworld"),
+    "collect": ("components.collect", "components.ingest", "components.simulators.metaworld"),
     "validate": ("components.validate",),
     "annotate": ("components.annotate",),
     "freeze": ("components.freeze",),
@@ -37,6 +37,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "package": ("components.package", "serving.gateway.service"),
     "workcells": ("components.workcells", "components.simulators.metaworld", "serving.workcell.__main__"),
     "report": ("components.report",),
+    "ingest": ("components.ingest",),
 }
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "collect": ("numpy", "mujoco", "metaworld", "av"),
@@ -58,15 +59,50 @@ def stage_step(house: House, stage: str, config: object, inputs: Mapping[str, St
     return run_step(house.store, stage=stage, config=config, inputs=inputs, work=work, code_version=code)
 
 
-def collect_step(house: House, cfg: CollectConfig, progress: Progress) -> StepResult:
-    """Record demonstrations: <step>/dataset."""
+def collect_step(house: House, recipe: Recipe, progress: Progress) -> StepResult:
+    """Record demonstrations, and let the ingested recordings that the recipe includes join them: <step>/dataset."""
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.collect import collect
 
-        return collect(cfg, out, progress)
+        return collect(recipe.collect, out, progress)
 
-    return stage_step(house, "collect", cfg, {}, work)
+    recorded = stage_step(house, "collect", recipe.collect, {}, work)
+    included = [ingested(house, digest) for digest in recipe.include]
+    return joined_step(house, recorded.step, included, progress) if included else recorded
+
+
+def joined_step(house: House, recorded: Step, included: Sequence[Step], progress: Progress) -> StepResult:
+    """Demonstrations and ingested recordings as one raw data set."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.ingest import ingest
+
+        sources = [step.path / "dataset" for step in (recorded, *included)]
+        return ingest(sources, out, progress, keep_failures=True)
+
+    inputs: dict[str, Step | str] = {"recorded": recorded, **{f"ingested-{n}": step for n, step in enumerate(included)}}
+    return stage_step(house, "collect", {"joined": True}, inputs, work)
+
+
+def ingest_step(house: House, sources: Sequence[Path], progress: Progress) -> StepResult:
+    """Check recordings made elsewhere and make a raw data set of the good, successful ones: <step>/dataset."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.ingest import ingest
+
+        return ingest(sources, out, progress)
+
+    inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
+    return stage_step(house, "ingest", {}, inputs, work)
+
+
+def ingested(house: House, digest: str) -> Step:
+    """An ingested data set by the first digits of its digest; raises `NotReady` where there is none."""
+    step = house.store.by_digest("ingest", digest)
+    if step is None:
+        raise NotReady(f"no ingested recordings {digest!r} in {house.store.root}; `actwright ingest` takes recordings in")
+    return step
 
 
 def validate_step(house: House, recipe: Recipe, raw: Step, progress: Progress) -> StepResult:

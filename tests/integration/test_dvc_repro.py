@@ -30,7 +30,7 @@ def test_dvc_repro_gives_the_digests_of_the_flow(tmp_path, monkeypatch):
     flow_root = tmp_path / "flow"
     settings = Settings(home=flow_root / "home", runs=flow_root / "runs", data=flow_root / "data")
     house = House(settings=settings, store=StepStore(settings.store_root))
-    raw = steps.collect_step(house, recipe.collect, Silent()).step
+    raw = steps.collect_step(house, recipe, Silent()).step
     valid = steps.validate_step(house, recipe, raw, Silent()).step
     labels = steps.annotate_step(house, recipe, raw, valid, Silent()).step
     frozen = steps.freeze_step(house, recipe, raw, labels, Silent()).step

@@ -65,8 +65,8 @@ def test_a_module_that_is_gone_is_told():
 
 
 def test_every_stage_names_modules_that_exist_and_reach_what_matters():
-    assert tuple(MODULES) == STAGES
-    assert set(PACKAGES) <= set(STAGES)
+    assert set(STAGES) <= set(MODULES)
+    assert set(PACKAGES) <= set(MODULES)
     reach = {stage: cv.reached(modules) for stage, modules in MODULES.items()}
     assert "model_core.network.model" in reach["train"] & reach["evaluate"] & reach["package"]
     assert "model_core.training" in reach["train"]

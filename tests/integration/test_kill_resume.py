@@ -1,0 +1,104 @@
+"""SIGKILL in each of the ten stages, then run again: finished work is not redone and the end is that of an undisturbed run.
+
+One home is carried through ten runs; each is killed one stage further on, at another moment of that stage, together with its
+process group, as by a power cut. A second home runs undisturbed. Prefect, MLflow, DVC and the object store are the real ones.
+
+Run: .venv/bin/python -m pytest tests/integration/test_kill_resume.py
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.records import STAGES
+from tests.integration.loop_runs import Home, eventually, kill_tree
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("loop")]
+
+# where in its stage each run dies: before work, in the middle (first progress), after work, after the commit
+PHASES = dict(
+    zip(
+        STAGES,
+        ("progress", "written", "progress", "committed", "progress", "progress", "written", "progress", "progress", "written"),
+        strict=True,
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    home = Home(tmp_path_factory.mktemp("undisturbed"))
+    done = home.actwright("run", "miniature", timeout_s=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    yield home
+    for left in home.processes():
+        kill_tree(left.pid)
+
+
+def leftovers_gone(home: Home) -> None:
+    """A killed run's children notice by themselves and leave."""
+    eventually(lambda: not home.processes(), timeout_s=60)
+
+
+def test_killed_in_every_stage_the_end_is_the_same(undisturbed: Home, tmp_path: Path):
+    home = Home(tmp_path)
+    for number, stage in enumerate(STAGES):
+        killed = home.actwright("run", "miniature", timeout_s=600, ACTWRIGHT_FAULT=f"{stage}:{PHASES[stage]}")
+        assert killed.returncode == -signal.SIGKILL, f"{stage}: {killed.stderr[-3000:]}"
+        finished = set(home.digests()) & set(STAGES)
+        expected = STAGES[: number + (PHASES[stage] == "committed")]
+        assert finished == set(expected), stage
+        for earlier in STAGES[: max(number - 1, 0)]:
+            assert f"{earlier}:" not in killed.stderr.replace("_", " ") or "finished earlier" in killed.stderr
+        leftovers_gone(home)
+
+    made_before = made_at(home)
+    last = home.actwright("run", "miniature", timeout_s=600)
+    assert last.returncode == 0, last.stderr[-4000:]
+    summary = home.summary()
+    assert [n for n, s in summary["stages"].items() if s["cached"]] == list(STAGES[:-1]), "only the report was left to do"
+    assert {n: t for n, t in made_at(home).items() if n in made_before} == made_before, "finished work was done again"
+
+    assert home.digests() == undisturbed.digests()
+    assert summary["evaluation"] == undisturbed.summary()["evaluation"]
+    assert summary["model_version"]["version"] == undisturbed.summary()["model_version"]["version"] == 1
+    assert not list((tmp_path / "home" / "store").glob("*/*.partial"))
+    assert not list((tmp_path / "home" / "store").glob("*/*.damaged"))
+    leftovers_gone(home)
+
+
+def test_running_again_recomputes_nothing_and_a_new_training_keeps_the_data(undisturbed: Home):
+    before = made_at(undisturbed)
+    again = undisturbed.actwright("run", "miniature", timeout_s=300)
+    assert again.returncode == 0, again.stderr[-3000:]
+    told = json.loads(again.stdout)
+    assert told["verdict"] == "promote"
+    assert all(stage["cached"] for stage in undisturbed.summary()["stages"].values())
+    assert made_at(undisturbed) == before
+
+    other = undisturbed.actwright("train", "miniature", "--set", "train.seed=7", timeout_s=300)
+    assert other.returncode == 0, other.stderr[-3000:]
+    kept = {name: moment for name, moment in made_at(undisturbed).items() if name in before}
+    assert kept == before, "changing the training recipe made data stages again"
+
+
+def test_the_report_and_the_records_agree(undisturbed: Home):
+    summary, folder = undisturbed.summary(), undisturbed.root / "runs" / "latest"
+    assert set(summary["stages"]) == set(STAGES)
+    page = (folder / "report.html").read_text()
+    assert "http" not in page.split("<body", 1)[1].split("href=")[0], "the page must not fetch anything"
+    assert summary["dataset"]["episodes"] > 0
+    assert {row["cell"] for row in summary["workcells"]} == {"cell-01", "cell-02"}
+    assert all(row["decisions"] > 0 and not row["refused_to_move"] for row in summary["workcells"])
+    assert summary["evaluation"]["trials"] == 4
+
+
+def made_at(home: Home) -> dict[str, int]:
+    """Path of every finished step -> when its manifest was written."""
+    root = home.root / "home" / "store"
+    return {p.relative_to(root).as_posix(): p.stat().st_mtime_ns for p in root.glob("*/*/step.json")}
