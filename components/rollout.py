@@ -19,7 +19,7 @@ from components.recipe import EvalConfig
 from components.records import EpisodeRow
 from components.simulators.ports import Simulator
 from model_core.spec.chunking import ChunkPlayer
-from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.holding import hold_action
 from model_core.spec.types import Decision, Observation, Policy, RefusalCode, StopReason
 
 logger = logging.getLogger(__name__)
@@ -99,13 +99,13 @@ class _Cell:
 
     def tick(self) -> None:
         """Execute one control step: the chunk's next action, else hold."""
+        self._guarded(self._step)
+
+    def _step(self) -> None:
         action_A = self.player.next_action()
         if action_A is None:
             action_A = hold_action(self.sim.embodiment, self.last_action_A)
         self.last_action_A = action_A
-        self._guarded(lambda: self._step(action_A))
-
-    def _step(self, action_A: NDArray[np.float32]) -> None:
         outcome = self.sim.step(action_A)
         self.steps += 1
         self.success = outcome.success
@@ -169,13 +169,6 @@ def _ask(policy: Policy, cells: list[_Cell]) -> None:
     each_ms = (time.perf_counter() - began) * 1e3 / len(seen)
     for (cell, observation), decision in zip(seen, decisions, strict=True):
         cell.take(observation, decision, each_ms)
-
-
-def hold_action(embodiment: EmbodimentSpec, last_action_A: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """The action that keeps this body where it is; dimensions without one repeat the last, or open the gripper before any."""
-    opening = [embodiment.gripper_open if dim.name == embodiment.gripper_dim else 0.0 for dim in embodiment.action.dims]
-    before_A = np.array(opening, np.float32) if last_action_A is None else last_action_A
-    return np.array([before_A[i] if value is None else value for i, value in enumerate(embodiment.hold)], np.float32)
 
 
 def _shot(step: int, observation: Observation, decision: Decision) -> Shot:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from model_core.spec.chunking import ChunkPlayer
 from model_core.spec.guard import Guarded
+from model_core.spec.holding import hold_action
 from model_core.spec.types import Decision, Observation, Refusal, RefusalCode, StopReason
 from model_core.spec.wire import Ready
 from serving.workcell.client import PolicyClient
 from serving.workcell.recorder import Recorder
-from serving.workcell.robot import Robot, hold_action
+from serving.workcell.robot import Robot
 
 logger = logging.getLogger(__name__)
 

@@ -90,11 +90,3 @@ def load_robot(path: str) -> Callable[..., Robot]:
     if not callable(factory):
         raise SpecError(f"robot {path!r}: module {module_name} has no function {factory_name!r}")
     return cast(Callable[..., Robot], factory)
-
-
-def hold_action(embodiment: EmbodimentSpec, last_A: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """The action that keeps this body where it is. None in the spec repeats the last value, or 0 before there was one."""
-    spec = embodiment.action
-    before_A = np.zeros(len(spec), np.float32) if last_A is None else last_A
-    held = [before_A[i] if value is None else value for i, value in enumerate(embodiment.hold)]
-    return np.clip(np.array(held, np.float32), spec.low, spec.high)

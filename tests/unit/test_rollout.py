@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from components.evaluate import make_report, plan_groups
 from components.recipe import CollectConfig, EvalConfig
 from components.records import EpisodeRow
-from components.rollout import hold_action, roll_out
+from components.rollout import roll_out
 from components.simulators.ports import StepOutcome
 from model_core.spec.guard import Guarded
 from model_core.spec.types import ActionChunk, Decision, Observation, Refusal, RefusalCode, StopReason
@@ -124,12 +123,6 @@ def test_a_failing_simulator_voids_its_own_trial_only() -> None:
     assert (report.successes, report.trials) == (1, 1)
     assert len(report.episodes) == 2
     assert report.per_task["push"].interval.low < 1.0
-
-
-def test_hold_repeats_the_gripper_and_stops_the_hand() -> None:
-    body = make_embodiment()
-    assert list(hold_action(body, None)) == [0, 0, 0, -1]
-    assert list(hold_action(body, np.array([0.3, 0.2, 0.1, 0.7], np.float32))) == pytest.approx([0, 0, 0, 0.7])
 
 
 def test_groups_are_fixed_and_cover_every_seed_once() -> None:

@@ -26,7 +26,7 @@ from serving.workcell.agent import Cell, CellSettings, EpisodeResult
 from serving.workcell.client import PolicyClient
 from serving.workcell.recorder import Recorder
 from serving.workcell.report import cell_report, percentile, write_report
-from serving.workcell.robot import hold_action, load_robot
+from serving.workcell.robot import load_robot
 from tests.fakes import EchoPolicy, make_contract, make_embodiment, make_observation
 from tests.loopback import echo_gateway, serve, wait_until
 
@@ -378,12 +378,6 @@ def test_a_full_disk_loses_the_recording_only(tmp_path: Path) -> None:
     with scripted(good) as url:
         result, _ = run(url, robot, recorder=Recorder(spool, robot, "c"))
     assert result.success
-
-
-def test_hold_repeats_the_gripper_and_stays_inside_the_limits() -> None:
-    body = make_embodiment()
-    assert hold_action(body, None).tolist() == [0, 0, 0, 0]
-    assert hold_action(body, np.array([0.3, 0.2, 0.1, -0.7], np.float32)).tolist() == pytest.approx([0, 0, 0, -0.7])
 
 
 def test_a_robot_is_found_by_name_or_the_message_says_how() -> None:
