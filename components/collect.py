@@ -85,7 +85,9 @@ def open_simulator(cfg: CollectConfig) -> Simulator:
         max_depth_m=cfg.max_depth_m,
     )
     horizon = cfg.horizon_sim_steps + cfg.settle_steps * cfg.sim_steps_per_action
-    return MetaWorld(sim_steps_per_action=cfg.sim_steps_per_action, horizon_sim_steps=horizon, cameras=(camera,))
+    return MetaWorld(
+        sim_steps_per_action=cfg.sim_steps_per_action, horizon_sim_steps=horizon, cameras=(camera,), instructions=cfg.instructions
+    )
 
 
 class Perturbation:
@@ -145,7 +147,7 @@ def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt, render: Ma
         episode_id=attempt.episode_id,
         embodiment=sim.embodiment.name,
         task=attempt.task,
-        instruction=cfg.instructions.get(attempt.task) or sim.instruction(attempt.task),
+        instruction=sim.instruction(attempt.task),
         success=success,
         provenance=Provenance(
             producer=f"expert:{cfg.simulator}", cell=CELL, seed=attempt.seed, versions=dict(versions), render=dict(render)

@@ -303,7 +303,13 @@ def scenes_of(cfg: CollectConfig) -> CollectConfig:
 
 def robot_options(scenes: CollectConfig) -> dict[str, object]:
     """The same scene for a workcell's simulated robot, as options of its factory."""
-    return {"sim_steps_per_action": scenes.sim_steps_per_action}
+    return {
+        "sim_steps_per_action": scenes.sim_steps_per_action,
+        "image_size": scenes.image_size,
+        "max_depth_m": scenes.max_depth_m,
+        "camera": to_document(scenes.camera),
+        "instructions": dict(scenes.instructions),
+    }
 
 
 def read_contract(frozen: Step) -> PolicyContract:

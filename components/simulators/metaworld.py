@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,8 @@ class MetaWorld:
     """Meta-World behind the `Simulator` port.
 
     Physics of many instances may live in one process (a batch of scenes); pictures go through the process's one
-    renderer, which is cheap as long as consecutive pictures are of the same task.
+    renderer, which is cheap as long as consecutive pictures are of the same task. instructions: task -> the sentence
+    that replaces ours.
     """
 
     def __init__(
@@ -147,9 +149,11 @@ class MetaWorld:
         sim_steps_per_action: int = 4,
         horizon_sim_steps: int = OFFICIAL_HORIZON,
         cameras: tuple[FreeCamera, ...] = (FreeCamera(),),
+        instructions: Mapping[str, str] | None = None,
     ) -> None:
         self.embodiment = embodiment(sim_steps_per_action=sim_steps_per_action, cameras=cameras)
         self.cameras = cameras
+        self._instructions = {**INSTRUCTIONS, **(instructions or {})}
         self.task = ""
         self.env: Any = None
         self._hold_steps = sim_steps_per_action
@@ -166,10 +170,10 @@ class MetaWorld:
         return tuple(sorted(INSTRUCTIONS))
 
     def instruction(self, task: str) -> str:
-        """Our sentence for `task`; raises `SimulatorError` for an unknown name."""
+        """The sentence for `task`; raises `SimulatorError` for an unknown name."""
         if task not in INSTRUCTIONS:
             raise SimulatorError(f"Meta-World has no task {task!r}; it has {', '.join(sorted(INSTRUCTIONS))}")
-        return INSTRUCTIONS[task]
+        return self._instructions[task]
 
     def reset(self, task: str, seed: int, *, render: bool = True) -> Observation:
         """Lay out scene `seed` of `task`."""
@@ -255,7 +259,7 @@ class MetaWorld:
 
     def _observation(self, *, render: bool) -> Observation:
         images = {c.name: _EYE.look(self, c, depth=False).copy() for c in self.cameras} if render else {}
-        return Observation(images=images, proprio_P=self.proprio_P(), instruction=INSTRUCTIONS[self.task])
+        return Observation(images=images, proprio_P=self.proprio_P(), instruction=self._instructions[self.task])
 
     def _ready(self) -> None:
         if self.env is None:
@@ -314,11 +318,13 @@ def make_robot(
     image_size: int = 80,
     max_depth_m: float = 3.0,
     camera: dict[str, Any] | None = None,
+    instructions: dict[str, str] | None = None,
 ) -> MetaWorldRobot:
     """A simulated arm for a workcell process (`components.simulators.metaworld:make_robot` on its command line).
 
-    camera: fields of `FreeCamera` that differ from its defaults.
+    camera: fields of `FreeCamera` that differ from its defaults. instructions: task -> the sentence that replaces ours.
     """
     placed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in (camera or {}).items()}
     eye = FreeCamera(width=image_size, height=image_size, max_depth_m=max_depth_m, **placed)
-    return MetaWorldRobot(task, seed, sim_steps_per_action=sim_steps_per_action, horizon_sim_steps=horizon_sim_steps, cameras=(eye,))
+    body: dict[str, Any] = {"sim_steps_per_action": sim_steps_per_action, "horizon_sim_steps": horizon_sim_steps, "cameras": (eye,)}
+    return MetaWorldRobot(task, seed, instructions=instructions, **body)

@@ -4,15 +4,19 @@ Run: .venv/bin/python -m pytest tests/integration/test_simulator.py
 """
 
 import hashlib
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from components.collect import open_simulator
+from components.recipe import CameraConfig, CollectConfig
 from components.simulators.metaworld import MetaWorld, embodiment, make_robot
 from components.simulators.metaworld_tasks import INSTRUCTIONS
 from components.simulators.ports import FreeCamera
+from flows.steps import robot_options, scenes_of
 from model_core.spec.errors import SimulatorError
 
 TASKS = ("coffee-button-v3", "drawer-close-v3")
@@ -161,3 +165,25 @@ def test_a_workcell_robot_does_its_job():
     robot.reset(950_001)
     assert np.array_equal(robot.observe().images["front"], first.images["front"])
     robot.close()
+
+
+def test_a_workcell_robot_stands_where_the_recipe_says():
+    cfg = CollectConfig(
+        image_size=48,
+        max_depth_m=1.1,
+        camera=CameraConfig(name="side", azimuth=90.0),
+        instructions={"coffee-button-v3": "make coffee"},
+    )
+    options = json.loads(json.dumps(robot_options(scenes_of(cfg))))
+    sim = open_simulator(cfg)
+    robot = make_robot("coffee-button-v3", 950_001, **options)
+    assert robot.embodiment == sim.embodiment
+    seen = robot.observe()
+    assert seen.images["side"].shape == (48, 48, 3)
+    assert seen.instruction == robot.instruction == "make coffee"
+    assert robot.depth_m()["side"].max() == pytest.approx(1.1)
+    assert sim.reset("coffee-button-v3", 950_001).instruction == "make coffee"
+    for got, expected in zip(robot.geometry().values(), sim.geometry().values(), strict=True):
+        assert np.array_equal(got.world_to_camera_44, expected.world_to_camera_44)
+    robot.close()
+    sim.close()
