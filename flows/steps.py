@@ -17,6 +17,7 @@ from components.documents import from_document, to_document
 from components.ports import ModelRegistry
 from components.recipe import CollectConfig, Recipe
 from components.records import STAGES, DatasetVersion, EvalReport, ModelVersion, Progress, TrainRun, Verdict, WorkcellRow
+from components.stage_log import log_stage
 from components.store import UNDIGESTED, Step, StepResult, folder_digests, run_step, write_text_atomically
 from flows.wiring import House
 from model_core.spec.contract import PolicyContract, digest_of
@@ -53,10 +54,18 @@ Work = Callable[[Path], Mapping[str, Any]]
 Launch = Callable[..., Mapping[str, Any]]  # called as `components.train.train` is
 
 
-def stage_step(house: House, stage: str, config: object, inputs: Mapping[str, Step | str], work: Work) -> StepResult:
-    """Find or make the step of a stage."""
+def stage_step(house: House, stage: str, config: object, inputs: Mapping[str, Step | str], work: Work, *, recipe: str = "") -> StepResult:
+    """Find or make the step of a stage; one that is made becomes a run of the tracker."""
     code = code_version(MODULES[stage], PACKAGES.get(stage, ()), FILES.get(stage, ()))
-    return run_step(house.store, stage=stage, config=config, inputs=inputs, work=work, code_version=code)
+
+    def tracked(out: Path) -> Mapping[str, Any]:
+        record = work(out)
+        key = out.name.removesuffix(".partial")
+        if stage != "train":  # a training has told its tracker while it went on
+            log_stage(house.tracker(), stage=stage, key=key, recipe=recipe, config=config, record=record, out=out)
+        return record
+
+    return run_step(house.store, stage=stage, config=config, inputs=inputs, work=tracked, code_version=code)
 
 
 def collect_step(house: House, recipe: Recipe, progress: Progress) -> StepResult:
@@ -67,7 +76,7 @@ def collect_step(house: House, recipe: Recipe, progress: Progress) -> StepResult
 
         return collect(recipe.collect, out, progress)
 
-    recorded = stage_step(house, "collect", recipe.collect, {}, work)
+    recorded = stage_step(house, "collect", recipe.collect, {}, work, recipe=recipe.name)
     included = [ingested(house, digest) for digest in recipe.include]
     return joined_step(house, recorded.step, included, progress) if included else recorded
 
@@ -113,7 +122,7 @@ def validate_step(house: House, recipe: Recipe, raw: Step, progress: Progress) -
 
         return validate(recipe.validate, raw.path / "dataset", out, progress)
 
-    return stage_step(house, "validate", recipe.validate, {"raw": raw}, work)
+    return stage_step(house, "validate", recipe.validate, {"raw": raw}, work, recipe=recipe.name)
 
 
 def annotate_step(house: House, recipe: Recipe, raw: Step, valid: Step, progress: Progress) -> StepResult:
@@ -125,7 +134,7 @@ def annotate_step(house: House, recipe: Recipe, raw: Step, valid: Step, progress
         answers = house.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
         return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress, cache=answers)
 
-    return stage_step(house, "annotate", recipe.annotate, {"raw": raw, "valid": valid}, work)
+    return stage_step(house, "annotate", recipe.annotate, {"raw": raw, "valid": valid}, work, recipe=recipe.name)
 
 
 def freeze_step(house: House, recipe: Recipe, raw: Step, labels: Step, progress: Progress) -> StepResult:
@@ -136,7 +145,7 @@ def freeze_step(house: House, recipe: Recipe, raw: Step, labels: Step, progress:
 
         return freeze(recipe.freeze, raw.path / "dataset", labels.path, out, progress)
 
-    return stage_step(house, "freeze", recipe.freeze, {"raw": raw, "labels": labels}, work)
+    return stage_step(house, "freeze", recipe.freeze, {"raw": raw, "labels": labels}, work, recipe=recipe.name)
 
 
 def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress, launch: Launch | None = None) -> StepResult:
@@ -167,7 +176,7 @@ def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress, l
             "undigested": told,
         }
 
-    return stage_step(house, "train", recipe.train, {"frozen": frozen}, work)
+    return stage_step(house, "train", recipe.train, {"frozen": frozen}, work, recipe=recipe.name)
 
 
 def evaluate_step(house: House, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
@@ -180,7 +189,7 @@ def evaluate_step(house: House, recipe: Recipe, trained: Step, frozen: Step, pro
         return evaluate(recipe.evaluate, trained.path / "checkpoint", out, progress, scenes=scenes, frozen=frozen.path)
 
     config = {"evaluate": recipe.evaluate, "scenes": scenes}
-    return stage_step(house, "evaluate", config, {"checkpoint": trained, "frozen": frozen}, work)
+    return stage_step(house, "evaluate", config, {"checkpoint": trained, "frozen": frozen}, work, recipe=recipe.name)
 
 
 def gate_step(house: House, recipe: Recipe, evaluated: Step, trained: Step, frozen: Step, progress: Progress) -> StepResult:
@@ -217,7 +226,7 @@ def gate_step(house: House, recipe: Recipe, evaluated: Step, trained: Step, froz
 
     config = {"gate": recipe.gate, "model_name": recipe.package.model_name}
     inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": champion.checkpoint_digest if champion else ""}
-    return stage_step(house, "gate", config, inputs, work)
+    return stage_step(house, "gate", config, inputs, work, recipe=recipe.name)
 
 
 def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> ModelVersion | None:
@@ -250,7 +259,9 @@ def package_step(house: House, recipe: Recipe, trained: Step, frozen: Step, gate
 
         return package(recipe.package, trained.path / "checkpoint", label, out, progress, frozen=frozen.path)
 
-    return stage_step(house, "package", {"package": recipe.package, "version": label}, {"checkpoint": trained, "frozen": frozen}, work)
+    return stage_step(
+        house, "package", {"package": recipe.package, "version": label}, {"checkpoint": trained, "frozen": frozen}, work, recipe=recipe.name
+    )
 
 
 def workcells_step(house: House, recipe: Recipe, packaged: Step, progress: Progress) -> StepResult:
@@ -269,7 +280,7 @@ def workcells_step(house: House, recipe: Recipe, packaged: Step, progress: Progr
             robot_options=robot_options(scenes),
         )
 
-    return stage_step(house, "workcells", {"workcells": recipe.workcells, "scenes": scenes}, {"bento": packaged}, work)
+    return stage_step(house, "workcells", {"workcells": recipe.workcells, "scenes": scenes}, {"bento": packaged}, work, recipe=recipe.name)
 
 
 def report_step(house: House, recipe: Recipe, made: Mapping[str, Step], outcome: Outcome, progress: Progress) -> StepResult:

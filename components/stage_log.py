@@ -1,0 +1,35 @@
+"""Each finished stage as a run of the tracker: its config, its numbers, its record and its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.documents import identity_document, to_document
+from components.ports import Metric, Tracker
+
+_LONGEST_NAME = 200
+
+
+def log_stage(tracker: Tracker, *, stage: str, key: str, recipe: str, config: object, record: Mapping[str, Any], out: Path) -> None:
+    """Record a stage that was just made, as the run `key`: a stage that was killed and made again is one run."""
+    params = identity_document(config)
+    tracker.start_run(f"{stage} {recipe}", params if isinstance(params, Mapping) else {}, {"stage": stage, "recipe": recipe}, run_id=key)
+    plain = to_document(record)
+    tracker.log_metrics([Metric(name, value, 0) for name, value in numbers(plain)])
+    tracker.log_text("record.json", json.dumps(plain, indent=1, sort_keys=True))
+    for picture in sorted((out / "film").glob("*.png")):
+        tracker.log_picture(f"film/{picture.name}", picture)
+    tracker.finish()
+
+
+def numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a record with the path that leads to it; rows and texts are left out."""
+    for name, value in record.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{path}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and len(path) <= _LONGEST_NAME:
+            yield path, float(value)
