@@ -75,19 +75,6 @@ def running_service(
             stop_group(process)
 
 
-def serve_in_foreground(bento: Path, *, home: Path, port: int = 3000, host: str = LOOPBACK) -> int:
-    """Serve until interrupted, with the log on this terminal. Returns the exit code."""
-    home.mkdir(parents=True, exist_ok=True)
-    address = ServiceAddress(host=host, port=port)
-    process = subprocess.Popen(service_command(bento, home=home, address=address), start_new_session=True, cwd=home)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        stop_group(process)
-
-
 def service_command(bento: Path, *, home: Path, address: ServiceAddress) -> list[str]:
     """The command line of a service that does not outlive this process."""
     settings = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -158,8 +158,3 @@ def _sine_rows(count: int, width: int) -> Tensor:
     places = torch.arange(count, dtype=torch.float32)[:, None] / count
     frequencies = torch.exp(torch.linspace(0.0, math.log(40.0), width // 2))[None] * math.pi
     return 0.1 * torch.cat([torch.sin(places * frequencies), torch.cos(places * frequencies)], dim=1)
-
-
-def describe(size: TinySize) -> dict[str, Any]:
-    """`size` as a plain document."""
-    return asdict(size)

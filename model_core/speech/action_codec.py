@@ -24,7 +24,6 @@ from model_core.spec.errors import GrammarError, SpecError, require
 from model_core.spec.stats import UnnormStats
 
 NUM_BINS = 256
-ZERO_BIN = 128
 EDGES = np.linspace(-1.0, 1.0, NUM_BINS)
 CENTRES = (EDGES[:-1] + EDGES[1:]) / 2.0
 PUBLISHED_FIRST_ID = 151642  # bin 1; bin d is id 151643 - d of the Qwen2 table

@@ -17,7 +17,6 @@ from model_core.spec.types import TRACE_MAX_POINTS, TRACE_RANGE, Trace
 
 STEERING_RGB = (0, 255, 255)  # cyan; the release means yellow, but writes BGR yellow into RGB pictures
 TRAINING_THICKNESS = 2
-INFERENCE_THICKNESS = 3
 
 
 def to_range(pixels_N2: NDArray[np.floating], *, width: int, height: int) -> NDArray[np.int64]:

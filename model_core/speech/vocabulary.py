@@ -179,11 +179,6 @@ class CompactVocabulary:
         }[field]
 
     @cached_property
-    def ordinals(self) -> tuple[IdRange, ...]:
-        """Ranges whose neighbours mean neighbouring numbers: trace, action and proprio values, 256 ids each."""
-        return (self.trace_coordinates, self.action, self.proprio)
-
-    @cached_property
     def fields_V(self) -> NDArray[np.uint8]:
         """`Field` of every id, (size,)."""
         table_V = np.empty(self.size, np.uint8)

@@ -82,11 +82,6 @@ class EngineThread:
         return len(self._heap)
 
     @property
-    def usual_s(self) -> float:
-        """How long one batch usually takes, from those seen so far."""
-        return self._usual_s
-
-    @property
     def busy_s(self) -> float:
         """For how long the batch that runs now has been running; 0 when idle."""
         since = self._busy_since
