@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -109,8 +110,6 @@ class Training:
         self.files = JobFiles(Path(job.out))
         self.rank, self.world_size = rank, world_size
         self.stop = StopRequest(watch_stdin=job.supervised, grace_s=job.grace_s)
-        if self.config.ema_decay:
-            raise SpecError("train.ema_decay is not supported by the DeepSpeed worker; use 0.0")
         self.precision = choose_precision(self.config.precision, cpu_flags(), has_gpu=_has_gpu())
         self.trainee: Trainee = load_trainee(job.trainee, self.config, Path(job.frozen))
         self.digest = curve_digest(self.config)
@@ -204,6 +203,9 @@ class Training:
                 peak_flops=self._peak,
                 flops_left=sum(self._flops[self.done :]),
             )
+            if speed.mfu > 1.0:  # the start was measured while the machine was busy with something else
+                self._peak *= speed.mfu
+                speed = replace(speed, mfu=1.0)
             finite = {k: v for k, v in to_document(speed).items() if math.isfinite(v)}
             self.journal.event("step", self.done, **values, **finite)
             clock.start()
@@ -275,13 +277,13 @@ class _Clock:
 
 
 def peak_flops(*, bf16: bool, size: int = 1024) -> float:
-    """What one process reaches here in a square matrix product, FLOP/s (best of a few; about 0.1 s)."""
+    """What one process reaches here in a square matrix product, FLOP/s: the best of some, since others may use the machine too."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a = torch.ones(size, size, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)
     best = math.inf
-    for _ in range(4):
+    for _ in range(12):
         began = time.perf_counter()
         (a @ a)[0, 0].item()
         best = min(best, time.perf_counter() - began)
