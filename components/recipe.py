@@ -41,10 +41,10 @@ class CollectConfig:
     """Recording of demonstrations by scripted experts.
 
     first_seed: episode i of every task uses first_seed + i. horizon_sim_steps: an attempt ends here at the latest.
-    keep_frames_per_episode: at most this many control steps are recorded (0: all). keep_failures: also record attempts
-    that did not solve the task. noise_levels: standard deviation (of the action) of correlated noise; an episode draws one.
-    burst_probability, burst_steps: chance per control step that a random push of that many steps begins. workers: processes
-    (does not change the data).
+    keep_failures: also record attempts that did not solve the task. noise_levels: standard deviation (of the action) of
+    correlated noise; an episode draws one. burst_probability, burst_steps: chance per control step that a random push of that
+    many steps begins. settle_steps: control steps that are recorded after the success. max_depth_m: distances are clipped there.
+    instructions: task -> the sentence that replaces the simulator's. workers: processes (does not change the data).
     """
 
     simulator: str = "metaworld"
@@ -191,8 +191,8 @@ class TrainConfig:
     network: name of a network ("tiny") or its fields. global_batch: samples an optimiser step, over all processes and accumulation;
     micro_batch: samples a forward pass of one process. decay: "cosine" (flat until `flat_until` of the steps, then to
     min_learning_rate) or "none". smoothing_bins: standard deviation, in bins, of the Gaussian that softens trace and action targets.
-    stage: "pre", "mid" or "post" training; init_from: digest or path of the checkpoint that mid and post start from.
-    lora_rank: 0 trains all weights. checkpoint_every, log_every: in steps. min_free_frames: nothing is trained on less.
+    stage: "pre", "mid" or "post" training, as the tracker shows it; init_from: folder of the checkpoint to start from.
+    lora_rank: 0 trains all weights. checkpoint_every, log_every: in steps. threads: of one process (0: its share of the cores).
     """
 
     seed: int = 0
@@ -220,7 +220,6 @@ class TrainConfig:
     stage: Literal["pre", "mid", "post"] = "post"
     init_from: str = ""
     lora_rank: int = 0
-    ema_decay: float = 0.0
     threads: int = field(default=0, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
