@@ -167,14 +167,14 @@ def show(what: Annotated[str, typer.Argument(help="a stage (collect .. report), 
 
 
 @app.command()
-def up() -> None:
-    """Open Prefect's page, MLflow's page and the champion's policy service on loopback, until Ctrl-C.
+def up(recipe: RecipeName = "loop") -> None:
+    """Open Prefect's page, MLflow's page and the policy service of a recipe's champion on loopback, until Ctrl-C.
 
     Example: actwright up
     """
     from flows.up import stand_up
 
-    stand_up()
+    stand_up(recipe_of(recipe, None))
 
 
 @app.command()

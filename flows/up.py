@@ -17,20 +17,19 @@ from components.recipe import Recipe
 from components.store import Step
 from flows.child import Child, free_port
 from flows.prefect_server import running_server, start_prefect_server
-from flows.recipes import get_recipe
 from flows.telling import say, tell
 from flows.wiring import House, open_house
 from model_core.spec.errors import NotReady
 
 
-def stand_up() -> None:
+def stand_up(recipe: Recipe) -> None:
     """Start everything, say where, wait for Ctrl-C or SIGTERM, stop everything."""
     house, stop = open_house(), asked_to_stop()
     with contextlib.ExitStack() as standing:
         addresses = {"prefect": standing.enter_context(prefect_page(house)), "mlflow": standing.enter_context(mlflow_page(house))}
-        bento = champion_bento(house, get_recipe("loop"))
+        bento = champion_bento(house, recipe)
         if bento is None:
-            say("no champion is packaged yet, so no policy is served; `actwright run` makes one")
+            say(f"no champion of {recipe.package.model_name} is packaged, so no policy is served; `actwright run {recipe.name}` makes one")
         else:
             addresses["policy"] = standing.enter_context(policy_service(house, bento))
         for name, address in addresses.items():
