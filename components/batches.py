@@ -77,7 +77,7 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
     for shard in manifest["shards"]:
         if not Path(shard["file"]).name.startswith(f"{split}-"):
             continue
-        path = folder / shard["file"] if (folder / shard["file"]).exists() else folder / "shards" / shard["file"]
+        path = folder / shard["file"]
         if not path.is_file():
             raise DatasetError(f"shard {shard['file']} of {folder} is missing. Do: `dvc pull`, or freeze again")
         content = path.read_bytes()

@@ -51,7 +51,8 @@ class EpisodeLabels:
 def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: Progress) -> dict[str, Any]:
     """Write the frozen data set into `out`. `dataset`: LeRobot folder; `labels`: what annotate made (labels/, vqvae/).
 
-    Raises `DatasetError` for stale statistics, a frame without label, or a data set that does not name its body.
+    Raises `DatasetError` for stale statistics, a frame without label, or a data set that does not name its body;
+    `CheckpointError` when the depth codebook is missing or damaged.
     """
     reader = DatasetReader(dataset)
     stale = stale_statistics(reader)
@@ -208,21 +209,16 @@ def _contract(cfg: FreezeConfig, reader: DatasetReader, train: Sequence[int], la
 
 
 def _codebook_digest(folder: Path) -> str:
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise DatasetError(f"{folder} holds no depth codebook (*.safetensors); run annotate first")
-    if (folder / "config.json").is_file():
-        from model_core.speech.depth_codec import DepthCodec
+    from model_core.speech.depth_codec import DepthCodec
 
-        return DepthCodec.load(folder).digest
-    return file_digest(weights[0])
+    return DepthCodec.load(folder).digest
 
 
 def _annotators(labels: Path) -> dict[str, str]:
-    for path in (labels / "labels" / "annotators.json", labels / "annotators.json"):
-        if path.exists():
-            return {str(k): str(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
-    return {}
+    path = labels / "annotators.json"
+    if not path.is_file():
+        raise DatasetError(f"{labels} does not say who labelled it ({path.name} is missing); run annotate first")
+    return {str(kind): str(version) for kind, version in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def _copy_folder(source: Path, target: Path) -> None:

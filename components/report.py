@@ -48,6 +48,7 @@ def summary(run: RunSummary, *, server_run_id: str = "") -> dict[str, Any]:
             "episodes": run.dataset.episodes,
             "frames": run.dataset.frames,
             "quarantined": run.dataset.quarantined,
+            "producers": dict(run.dataset.producers),
         },
         "train": {
             "run_id": server_run_id or run.train.run_id,
@@ -68,7 +69,7 @@ def gather(run: RunSummary, addresses: Mapping[str, str]) -> Gathered:
     evaluated, trained, validated = folders.get("evaluate"), folders.get("train"), folders.get("validate")
     return Gathered(
         films=_pictures(evaluated, "film"),
-        examples=_pictures(trained, "examples") or _pictures(trained, "undigested/examples"),
+        examples=_pictures(trained, "undigested/examples"),
         curve=tuple(_lines(trained / "metrics.jsonl")) if trained else (),
         quarantined=tuple(_quarantined(validated / "quarantine")) if validated else (),
         addresses=addresses,
@@ -104,8 +105,5 @@ def _quarantined(folder: Path) -> list[tuple[str, str]]:
     found = []
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
-        findings = document.get("findings", document.get("reasons", [])) if isinstance(document, dict) else document
-        said = [str(f.get("reason", f)) if isinstance(f, dict) else str(f) for f in findings]
-        name = str(document.get("episode_id", path.stem)) if isinstance(document, dict) else path.stem
-        found.append((name, "; ".join(said) or "no reason was written"))
+        found.append((document["episode_id"], "; ".join(finding["reason"] for finding in document["findings"])))
     return found

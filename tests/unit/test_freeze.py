@@ -19,6 +19,8 @@ from components.recipe import FreezeConfig
 from components.store import folder_digests
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError
+from model_core.speech.depth import DepthVqvae, compact_depth
+from model_core.speech.depth_codec import DepthCodec
 from tests.episodes import Tally, episode, write_dataset
 
 EPISODES = [episode(i, length=9 + i) for i in range(10)]
@@ -30,8 +32,7 @@ def write_labels(folder, episodes, *, skip=None):
     codes = rng.integers(0, 128, (len(rows), 100)).astype(np.uint8)
     traces = [[10, 20] * (1 + t % 5) for _, t in rows]
     (folder / "labels").mkdir(parents=True, exist_ok=True)
-    (folder / "vqvae").mkdir(exist_ok=True)
-    (folder / "vqvae" / "model.safetensors").write_bytes(b"weights")
+    DepthCodec(DepthVqvae(compact_depth())).save(folder / "vqvae")
     table = {
         "episode_id": [r[0] for r in rows],
         "frame_index": [r[1] for r in rows],
@@ -39,7 +40,7 @@ def write_labels(folder, episodes, *, skip=None):
         "trace": pa.array(traces, pa.list_(pa.int16())),
     }
     pq.write_table(pa.table(table), folder / "labels" / "labels-00000.parquet")
-    (folder / "labels" / "annotators.json").write_text(json.dumps({"depth": "truth/1"}))
+    (folder / "annotators.json").write_text(json.dumps({"depth": "truth/1"}))
     return codes
 
 
@@ -104,7 +105,7 @@ def test_shards_hold_the_samples_of_their_split_and_no_other(made):
 
 
 def test_the_contract_promises_the_training_split(made):
-    _, out, record, _ = made
+    root, out, record, _ = made
     contract = PolicyContract.from_json(json.loads((out / "contract.json").read_text()))
     manifest = json.loads((out / "manifest.json").read_text())
     assert contract.contract_id == manifest["contract_id"] == record["contract_id"]
@@ -113,8 +114,7 @@ def test_the_contract_promises_the_training_split(made):
     assert contract.stats.mask == (True, True, True, False)
     assert contract.stats.count == len(train)
     assert contract.words == ("button", "close", "drawer", "green", "push", "the")
-    assert contract.reasoning.codebook_digest == hashlib.sha256(b"weights").hexdigest()
-    assert (out / "vqvae/model.safetensors").read_bytes() == b"weights"
+    assert contract.reasoning.codebook_digest == DepthCodec.load(out / "vqvae").digest == DepthCodec.load(root / "vqvae").digest
     assert manifest["labels"] == {"depth": "truth/1"}
 
 
