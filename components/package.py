@@ -220,7 +220,8 @@ def _write_bentofile(context: Path, name: str, model_version: str, contract_id: 
         "name": name,
         "labels": {"model_version": model_version, "contract_id": contract_id},
         "include": ["bundle/**", *(f"{room}/**" for room in PACKED_ROOMS), "requirements.lock"],
-        "python": {"requirements_txt": "./requirements.lock", "lock_packages": False},
+        # The packages themselves and not "requirements_txt": bentoml reads no file whose path has a hidden folder in it, such as ours.
+        "python": {"packages": locked(LIBRARIES), "lock_packages": False},
         "docker": {"distro": "debian", "python_version": "3.11"},
     }
     (context / "bentofile.yaml").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")  # JSON is YAML

@@ -37,7 +37,8 @@ TASKS = ("coffee-button-v3", "drawer-close-v3")
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     """A Bento of an untrained tiny model for the Meta-World arm."""
-    root = tmp_path_factory.mktemp("packed")
+    root = tmp_path_factory.mktemp("packed") / ".actwright"  # hidden, as the default home is
+    root.mkdir()
     write_tiny_checkpoint(root / "checkpoint", embodiment=embodiment())
     return root, package(PackageConfig(golden_probes=2), root / "checkpoint", "actwright/7", root / "out")
 
