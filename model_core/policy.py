@@ -20,13 +20,8 @@ from model_core.speech.compact import CompactLayout, Mode, proprio_bins
 
 logger = logging.getLogger(__name__)
 
-# How much is said before acting. "no_depth" and "trace_action" are two names of one level.
-REASONING_LEVELS: dict[str, Mode] = {
-    "full": Mode.FULL,
-    "no_depth": Mode.TRACE_ACTION,
-    "trace_action": Mode.TRACE_ACTION,
-    "action": Mode.ACTION,
-}
+# How much is said before acting, as recipes name it.
+REASONING_LEVELS: dict[str, Mode] = {"full": Mode.FULL, "no_depth": Mode.TRACE_ACTION, "action": Mode.ACTION}
 # Proprioception this far (of its range) past the contract's limits is a calibration matter and is clipped; further is another robot.
 _PROPRIO_SLACK = 0.1
 
@@ -82,18 +77,17 @@ class ReasoningPolicy:
             try:
                 decoded = self.engine.decode(questions)
             except GrammarError as error:
-                return [self._refuse(RefusalCode.PARSE, str(error)) for _ in asked]
+                return self._all_refused(asked, Refusal(code=RefusalCode.PARSE, reason=str(error)))
             except Exception:  # whatever failed is ours; the robot gets a refusal and holds, the log gets the traceback
                 logger.exception("decision.failed questions=%d", len(questions))
-                return [
-                    self._refuse(RefusalCode.INTERNAL, "the model failed to answer; see the service's log", retryable=True) for _ in asked
-                ]
+                reason = "the model failed to answer; see the service's log"
+                return self._all_refused(asked, Refusal(code=RefusalCode.INTERNAL, reason=reason, retryable=True))
             answers, timing_ms = iter(decoded.answers), {k: v / len(questions) for k, v in decoded.timing_ms.items()}
         return [self._decision(next(answers), timing_ms) if isinstance(entry, Question) else self._refused(entry) for entry in asked]
 
     def _decision(self, answer: Answer, timing_ms: dict[str, float]) -> Decision:
         if not answer.finite:
-            return self._refuse(RefusalCode.NONFINITE, "the model computed NaN or inf")
+            return self._refused(Refusal(code=RefusalCode.NONFINITE, reason="the model computed NaN or inf"))
         actions_KA = self._codec.decode(answer.reasoning.bins_KA)
         return Decision(
             contract_id=self.contract.contract_id,
@@ -133,8 +127,9 @@ class ReasoningPolicy:
         layout.given(mode, depth=depth, trace=trace)  # refused here, this row alone, and not in the batch
         return question
 
-    def _refuse(self, code: RefusalCode, reason: str, *, retryable: bool = False) -> Decision:
-        return self._refused(Refusal(code=code, reason=reason, retryable=retryable))
+    def _all_refused(self, asked: Sequence[Question | Refusal], refusal: Refusal) -> list[Decision]:
+        """`refusal` for every question; an observation that was refused before keeps its own reason."""
+        return [self._refused(entry if isinstance(entry, Refusal) else refusal) for entry in asked]
 
     def _refused(self, refusal: Refusal) -> Decision:
         return Decision(contract_id=self.contract.contract_id, model_version=self.model_version, refusal=refusal)

@@ -121,6 +121,6 @@ def test_a_failing_model_is_a_refusal():
         model.lm_head.weight[0] = torch.nan
     assert ReasoningPolicy(model, layout, CONTRACT).decide(see()).refusal.code is RefusalCode.NONFINITE
     del model.model.vision_backbone.image_vit
-    decisions = ReasoningPolicy(model, layout, CONTRACT).decide_many([see(), see(1)])
-    assert [d.refusal.code for d in decisions] == [RefusalCode.INTERNAL] * 2
+    decisions = ReasoningPolicy(model, layout, CONTRACT).decide_many([see(), see(1), see(images={})])
+    assert [d.refusal.code for d in decisions] == [RefusalCode.INTERNAL] * 2 + [RefusalCode.CONTRACT]
     assert "vision" not in decisions[0].refusal.reason  # details are in our log, never on the wire
