@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from components.charts import Node, Point, curve_chart, interval_bar, lineage_graph
-from components.gate import NOT_ENOUGH
+from components.gate import IMAGE_SWAP_CHANGE, NOT_ENOUGH
 from components.records import Check, EpisodeRow, RunSummary
 
-_LOOKS = 0.2  # of the actions must change with the picture before the page says so
 _MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
 
 
@@ -91,7 +90,7 @@ def _films(run: RunSummary, found: Gathered) -> str:
 
 
 def _evaluation(run: RunSummary) -> str:
-    report, floor = run.evaluation, _floor(run)
+    report, floor = run.evaluation, _gate_number(run, "floor")
     rows = []
     for task, score in sorted(report.per_task.items()):
         bar = interval_bar(score.successes, score.trials, score.interval.low, score.interval.high, floor=floor)
@@ -105,10 +104,10 @@ def _evaluation(run: RunSummary) -> str:
     say = "Closed loop on seeds that were never trained on; intervals are Wilson's."
     if steps:
         say += f" A solved episode took {sorted(steps)[len(steps) // 2]} control steps at the median."
-    change = report.blindness.get("image_swap_change")
+    change, needed = report.blindness.get(IMAGE_SWAP_CHANGE), _gate_number(run, "min_image_swap_change")
     if change is not None:
-        looks = "it looks" if change >= _LOOKS else "it hardly looks"
-        say += f" When the picture was exchanged, {_percent(change)} of the actions changed: {looks}."
+        looks = "" if needed is None else ": it looks" if change >= needed else ": it hardly looks"
+        say += f" When the picture was exchanged, {_percent(change)} of the actions changed{looks}."
     return _section("Does it work?", say, f'<div class="card">{table}{_failures(report.episodes)}</div>')
 
 
@@ -193,6 +192,7 @@ def _data(run: RunSummary, found: Gathered) -> str:
         ("version", f"<code>{escape(data.version)}</code>"),
         ("episodes", f"{data.episodes:,}"),
         ("frames", f"{data.frames:,} ({data.train_frames:,} for training, {data.validation_frames:,} for validation)"),
+        ("recorded by", "<br>".join(f"{escape(who)}: {count:,}" for who, count in sorted(data.producers.items())) or "unknown"),
         ("quarantined", f"{data.quarantined:,}"),
         (
             "labels by",
@@ -278,10 +278,11 @@ def _data_uri(path: Path) -> str:
     return f"data:{_MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _floor(run: RunSummary) -> float | None:
-    """The floor that the recipe's gate declares, where the recipe document has one."""
-    floor = run.recipe.get("gate", {}).get("floor") if isinstance(run.recipe.get("gate"), Mapping) else None
-    return float(floor) if isinstance(floor, int | float) else None
+def _gate_number(run: RunSummary, name: str) -> float | None:
+    """What the recipe's gate declares under `name`, where the recipe document has it."""
+    gate = run.recipe.get("gate")
+    number = gate.get(name) if isinstance(gate, Mapping) else None
+    return float(number) if isinstance(number, int | float) else None
 
 
 def _percent(share: float) -> str:

@@ -30,7 +30,6 @@ ONE_PLACE = {
     "bentoml": ("serving/gateway/service.py", "components/package.py"),
     "matplotlib": ("components/charts.py", "components/pictures.py"),
 }
-# programs that are run, not imported: the word may stand in a command line only here
 ENVIRONMENT = ("flows/settings.py", "flows/child.py")
 ENTRY_POINTS = ("serving/", "components/train_worker.py", "components/train_engine.py", "components/simulators/", "components/vault.py")
 FORBIDDEN_NAMES = ("utils", "helpers", "manager", "handler", "misc", "common", "base")
