@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,14 @@ def ingest(
     embodiment: EmbodimentSpec | None = None,
     keep_failures: bool = False,
     max_bad_fraction: float = 0.5,
+    tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Merge `sources` (LeRobot folders, folders of recordings) into out/dataset, in this order.
 
-    embodiment: the body that all must have; taken from the first source that names one. Bad recordings go to
-    out/quarantine/<name>.json. Raises `GateError` when more than `max_bad_fraction` are bad, `DatasetError` when nothing is left.
+    embodiment: the body that all must have; taken from the first source that names one. tasks: recordings of other tasks
+    are left out (empty: all are taken). The same episode twice is taken once. Bad recordings go to
+    out/quarantine/<name>.json. The record counts episodes by who produced them. Raises
+    `GateError` when more than `max_bad_fraction` are bad, `DatasetError` when nothing is left.
     """
     body = embodiment or _body_of(sources)
     total = sum(_count(source) for source in sources)
@@ -65,10 +69,17 @@ def ingest(
     ids: dict[str, str] = {}
     evidence: dict[str, str] = {}
     bad: dict[str, list[Finding]] = {}
-    kept = failed = 0
+    producers: Counter[str] = Counter()
+    failed = strange = copies = 0
     with DatasetWriter(out / "dataset", body, notes={"ingest": [_name_of(s) for s in sources]}) as writer:
         for number, arrival in enumerate(_arrivals(sources)):
             progress.update(number + 1, total, "taking in recordings")
+            if _is_copy(arrival, evidence):
+                copies += 1
+                continue
+            if tasks and arrival.episode is not None and arrival.episode.task not in tasks:
+                strange += 1
+                continue
             findings = _findings(arrival, body, ids, evidence)
             if findings:
                 bad[arrival.name] = findings
@@ -78,20 +89,27 @@ def ingest(
             if not episode.success and not keep_failures:
                 failed += 1
                 continue
-            ids[episode.episode_id] = evidence[_evidence(episode)] = arrival.name
+            ids[episode.episode_id] = arrival.name
+            evidence[_evidence(episode)] = episode.episode_id
             writer.add(episode)
-            kept += 1
+            producers[episode.provenance.producer] += 1
         _quarantine(bad, out)
+        kept = producers.total()
         if kept == 0 or len(bad) > max_bad_fraction * total:
-            first = next(iter(bad.values()))[0].reason if bad else "none was successful"
+            first = next(iter(bad.values()))[0] if bad else None
+            why = f"{first.where}: {first.reason}" if first else "none was successful" if failed else f"none is of {', '.join(tasks)}"
             raise GateError(
-                f"of {total} recordings {len(bad)} are bad and {failed} failed at their task, {kept} are left. First reason: {first}"
+                f"of {total} recordings {len(bad)} are bad and {failed} failed at their task, {kept} are left. First reason: {why}. "
+                "Do: mend or remove the bad ones, or record more"
             )
     return {
         "version": dataset_digest(out / "dataset"),
         "recordings": total,
         "episodes": kept,
+        "producers": dict(sorted(producers.items())),
         "not_successful": failed,
+        "other_tasks": strange,
+        "copies": copies,
         "quarantined": {name: [f.check for f in findings] for name, findings in sorted(bad.items())},
     }
 
@@ -115,6 +133,12 @@ def fetch_recordings(store: ObjectStore, folder: Path, progress: Progress) -> tu
         download_folder(store, prefix, target, progress)
         fetched.append(target)
     return tuple(fetched)
+
+
+def _is_copy(arrival: _Arrival, evidence: Mapping[str, str]) -> bool:
+    """The same episode came already: the same id, pictures and actions."""
+    episode = arrival.episode
+    return episode is not None and evidence.get(_evidence(episode)) == episode.episode_id
 
 
 def _findings(arrival: _Arrival, body: EmbodimentSpec, ids: dict[str, str], evidence: dict[str, str]) -> list[Finding]:

@@ -46,7 +46,8 @@ class Finding:
 class DatasetVersion:
     """A frozen data set: `version` is the digest that names it; counts are of what it holds.
 
-    annotators: annotator name -> version. parents: digests of the raw data sets it was made from.
+    annotators: annotator name -> version. parents: digests of the raw data sets it was made from. producers: who recorded
+    the raw episodes (experts, policies) -> how many.
     """
 
     version: str
@@ -59,6 +60,7 @@ class DatasetVersion:
     contract_id: str = ""
     annotators: Mapping[str, str] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
+    producers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ runs do not share. So DVC's hash of the folder is as reproducible as the step's 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,14 +69,19 @@ def ingest(
     source: Annotated[
         Path | None, typer.Argument(help="a folder of recordings or a LeRobot data set; without it, all that waits in object storage")
     ] = None,
+    recipe: Annotated[str, typer.Option(help="the recipe whose body the recordings must have", metavar="RECIPE")] = "loop",
 ) -> None:
-    """Take recordings in: check each, keep the good and successful ones as a raw data set, tell the retraining deployment.
+    """Take recordings in: check each, set bad ones aside with the reason, and make a raw data set of the successful ones.
+
+    It joins the demonstrations of a run that includes it; a schedule that runs here (`actwright schedule`) is told.
 
     Example: actwright ingest
-    Example: actwright ingest recordings/cell-07 && actwright run loop --set 'include=["3f9a81"]'
+    Example: actwright ingest recordings/cell-07 --recipe metaworld_5
+    Example: actwright run loop --set 'include=["3f9a81"]'
     """
     from flows.keeping import take_in_recordings
     from flows.progress import Board
+    from flows.recipes import get_recipe
     from flows.schedule import tell_new_recordings
     from flows.wiring import open_house
     from model_core.spec.errors import NotReady
@@ -83,16 +89,26 @@ def ingest(
     if source is not None and not source.is_dir():
         raise typer.BadParameter(f"{source} is no folder; give a folder of recordings, or nothing for all that waits in object storage")
     house = open_house()
-    result = take_in_recordings(house, source, Board(live=False).stage("collect"))
+    result = take_in_recordings(house, get_recipe(recipe), source, Board(live=False).stage("collect"))
     if result is None:
         raise NotReady(f"nothing waits in storage {house.settings.storage}; workcells leave recordings there at the end of `actwright run`")
-    heard = tell_new_recordings(int(result.step.record["episodes"]))
-    tell(
-        digest=result.step.digest,
-        cached=result.cached,
-        told_deployment=heard,
-        **{k: result.step.record[k] for k in ("episodes", "recordings")},
+    record, digest = result.step.record, result.step.digest
+    for name, reason in set_aside(result.step.path):
+        say(f"set aside {name}: {reason}")
+    say(
+        f"{record['recordings']} recordings: {record['episodes']} taken in, {record['not_successful']} did not solve their task, "
+        f"{len(record['quarantined'])} set aside ({result.step.path / 'quarantine'}), {record['copies']} there already"
     )
+    say(f"let them join a run:  actwright run {recipe} --set 'include=[\"{digest[:12]}\"]'")
+    heard = tell_new_recordings(int(record["episodes"]))
+    told = {k: record[k] for k in ("episodes", "recordings", "not_successful", "quarantined", "producers")}
+    tell(digest=digest, cached=result.cached, told_deployment=heard, **told)
+
+
+def set_aside(step: Path) -> list[tuple[str, str]]:
+    """(recording, its first reason) of every recording that an ingest put into quarantine."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((step / "quarantine").glob("*.json"))]
+    return [(document["recording"], document["findings"][0]["reason"]) for document in found]
 
 
 def _done(made: tuple[StepResult, Path]) -> None:

@@ -63,7 +63,7 @@ def summarize(shift: Shift) -> Outcome:
             name: StageTiming(seconds=r.seconds, cached=r.cached, digest=r.step.digest)
             for name, r in ((n, shift.results[n]) for n in STAGES if n in shift.results)
         },
-        dataset=steps.read_dataset(made["freeze"], quarantined),
+        dataset=steps.read_dataset(made["freeze"], quarantined, steps.producers_of(made["collect"], shift.recipe)),
         train=steps.read_train_run(made["train"]),
         evaluation=steps.read_report(made["evaluate"]),
         verdict=steps.read_verdict(made["gate"]),

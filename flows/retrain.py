@@ -32,7 +32,7 @@ DEPLOYMENT = "retrain"
 def retrain(recipe: str, automatic: bool = False) -> dict[str, Any]:
     """Propose a retraining that is due (or run it, when `automatic`). recipe: a name or a resolved .json file."""
     house, chosen = open_house(), get_recipe(recipe)
-    take_in(house)
+    take_in(house, chosen)
     proposal = propose_if_due(house, chosen)
     if proposal is None:
         return {"due": False}
@@ -42,10 +42,10 @@ def retrain(recipe: str, automatic: bool = False) -> dict[str, Any]:
     return {"due": True, **to_document(book_of(house).find(proposal.proposal_id))}
 
 
-def take_in(house: House) -> None:
+def take_in(house: House, recipe: Recipe) -> None:
     """Ingest what waits in object storage; recordings that are all bad are told, and are no reason to stop."""
     try:
-        take_in_recordings(house, None, Silent())
+        take_in_recordings(house, recipe, None, Silent())
     except GateError as error:
         create_markdown_artifact(key="recordings", markdown=f"# Not taken in\n\n{error}", description="ingest")
 

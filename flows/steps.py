@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # what a stage runs: its modules (those started by name too), libraries that change numbers, and data files it reads
 MODULES: Mapping[str, tuple[str, ...]] = {
-    "collect": ("components.collect", "components.ingest", "components.simulators.metaworld"),
+    "collect": ("components.collect", "components.simulators.metaworld"),
     "validate": ("components.validate",),
     "annotate": ("components.annotate",),
     "freeze": ("components.freeze",),
@@ -39,6 +39,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "workcells": ("components.workcells", "components.simulators.metaworld", "serving.workcell.__main__"),
     "report": ("components.report",),
     "ingest": ("components.ingest",),
+    "join": ("components.ingest",),
 }
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "collect": ("numpy", "mujoco", "metaworld", "av"),
@@ -54,9 +55,12 @@ Work = Callable[[Path], Mapping[str, Any]]
 Launch = Callable[..., Mapping[str, Any]]  # called as `components.train.train` is
 
 
-def stage_step(house: House, stage: str, config: object, inputs: Mapping[str, Step | str], work: Work, *, recipe: str = "") -> StepResult:
-    """Find or make the step of a stage; one that is made becomes a run of the tracker."""
-    code = code_version(MODULES[stage], PACKAGES.get(stage, ()), FILES.get(stage, ()))
+def stage_step(
+    house: House, stage: str, config: object, inputs: Mapping[str, Step | str], work: Work, *, recipe: str = "", code: str = ""
+) -> StepResult:
+    """Find or make the step of a stage; one that is made becomes a run of the tracker. code: its entry in `MODULES`, where not its name."""
+    named = code or stage
+    version = code_version(MODULES[named], PACKAGES.get(named, ()), FILES.get(named, ()))
 
     def tracked(out: Path) -> Mapping[str, Any]:
         record = work(out)
@@ -65,7 +69,7 @@ def stage_step(house: House, stage: str, config: object, inputs: Mapping[str, St
             log_stage(house.tracker(), stage=stage, key=key, recipe=recipe, config=config, record=record, out=out)
         return record
 
-    return run_step(house.store, stage=stage, config=config, inputs=inputs, work=tracked, code_version=code)
+    return run_step(house.store, stage=stage, config=config, inputs=inputs, work=tracked, code_version=version)
 
 
 def collect_step(house: House, recipe: Recipe, progress: Progress) -> StepResult:
@@ -78,32 +82,39 @@ def collect_step(house: House, recipe: Recipe, progress: Progress) -> StepResult
 
     recorded = stage_step(house, "collect", recipe.collect, {}, work, recipe=recipe.name)
     included = [ingested(house, digest) for digest in recipe.include]
-    return joined_step(house, recorded.step, included, progress) if included else recorded
+    if not included:
+        return recorded
+    joined = joined_step(house, recipe, recorded.step, included, progress)
+    return replace(joined, cached=joined.cached and recorded.cached, seconds=joined.seconds + recorded.seconds)
 
 
-def joined_step(house: House, recorded: Step, included: Sequence[Step], progress: Progress) -> StepResult:
-    """Demonstrations and ingested recordings as one raw data set."""
+def joined_step(house: House, recipe: Recipe, recorded: Step, included: Sequence[Step], progress: Progress) -> StepResult:
+    """Demonstrations and ingested recordings of the recipe's tasks as one raw data set; it takes the place of the demonstrations."""
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.ingest import ingest
 
         sources = [step.path / "dataset" for step in (recorded, *included)]
-        return ingest(sources, out, progress, keep_failures=True)
+        return {**recorded.record, **ingest(sources, out, progress, keep_failures=True, tasks=recipe.collect.tasks)}
 
     inputs: dict[str, Step | str] = {"recorded": recorded, **{f"ingested-{n}": step for n, step in enumerate(included)}}
-    return stage_step(house, "collect", {"joined": True}, inputs, work)
+    config = {"joined": True, "tasks": recipe.collect.tasks}
+    return stage_step(house, "collect", config, inputs, work, recipe=recipe.name, code="join")
 
 
-def ingest_step(house: House, sources: Sequence[Path], progress: Progress) -> StepResult:
-    """Check recordings made elsewhere and make a raw data set of the good, successful ones: <step>/dataset."""
+def ingest_step(house: House, recipe: Recipe, sources: Sequence[Path], progress: Progress) -> StepResult:
+    """Check recordings of the recipe's body and make a raw data set of the good, successful ones: <step>/dataset, <step>/quarantine."""
+    from components.collect import open_simulator
+
+    body = open_simulator(recipe.collect).embodiment
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.ingest import ingest
 
-        return ingest(sources, out, progress)
+        return ingest(sources, out, progress, embodiment=body, max_bad_fraction=1.0)
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
-    return stage_step(house, "ingest", {}, inputs, work)
+    return stage_step(house, "ingest", {"body": to_document(body)}, inputs, work, recipe=recipe.name)
 
 
 def ingested(house: House, digest: str) -> Step:
@@ -328,12 +339,17 @@ def read_contract(frozen: Step) -> PolicyContract:
     return PolicyContract.from_json(json.loads((frozen.path / "contract.json").read_text(encoding="utf-8")))
 
 
-def read_dataset(frozen: Step, quarantined: int = 0) -> DatasetVersion:
+def producers_of(raw: Step, recipe: Recipe) -> dict[str, int]:
+    """Who recorded the raw episodes -> how many; a set that nothing joined is the expert's alone."""
+    return dict(raw.record.get("producers") or {f"expert:{recipe.collect.simulator}": int(raw.record["episodes"])})
+
+
+def read_dataset(frozen: Step, quarantined: int = 0, producers: Mapping[str, int] | None = None) -> DatasetVersion:
     """The frozen data set as a record."""
     names = ("version", "name", "episodes", "frames", "train_frames", "validation_frames", "contract_id", "annotators")
     fields = {name: frozen.record[name] for name in names if name in frozen.record}
     parents = [str(frozen.record["dataset_version"])] if "dataset_version" in frozen.record else []
-    document = {**fields, "quarantined": quarantined, "parents": parents}
+    document = {**fields, "quarantined": quarantined, "parents": parents, "producers": dict(producers or {})}
     return from_document(DatasetVersion, document, where="data set version")
 
 

@@ -99,7 +99,7 @@ def test_summary_has_the_promised_fields(run, written):
     assert document == summary(run)
     assert set(document["stages"]) == set(run.stages)
     assert document["stages"]["collect"] == {"seconds": 0.716, "cached": True}
-    assert set(document["dataset"]) == {"version", "episodes", "frames", "quarantined"}
+    assert set(document["dataset"]) == {"version", "episodes", "frames", "quarantined", "producers"}
     assert {"run_id", "steps", "final_loss"} <= set(document["train"])
     evaluation = document["evaluation"]
     assert (evaluation["successes"], evaluation["trials"]) == (38, 40)
