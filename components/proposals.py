@@ -20,6 +20,9 @@ from model_core.spec.contract import digest_of
 from model_core.spec.errors import NotReady
 
 
+SEEDS_A_ROUND = 100_000  # a cell's own seeds begin 1000 after those of the cell before it
+
+
 class ProposalState(enum.StrEnum):
     """Where a proposal stands."""
 
@@ -58,7 +61,15 @@ def due(recipe: Recipe, recordings: Sequence[str], known: Sequence[Proposal], *,
     reason = f"{len(new)} ingested data sets are new since the last retraining" if ever_run else f"recipe {recipe.name} was never run here"
     proposal_id = digest_of({"recipe": recipe.digest, "recordings": list(new), "ever_run": ever_run})[:12]
     wider = replace(recipe, include=tuple(dict.fromkeys((*recipe.include, *recordings))))
+    if new:
+        wider = _on_new_scenes(wider, 1 + sum(p.state is ProposalState.DONE for p in known))
     return Proposal(proposal_id=proposal_id, recipe=wider.to_json(), reason=reason, recordings=new)
+
+
+def _on_new_scenes(recipe: Recipe, rounds: int) -> Recipe:
+    """What the cells recorded is learnt from now, so they must show what they can on scenes that nobody recorded."""
+    cells = recipe.workcells
+    return replace(recipe, workcells=replace(cells, first_seed=cells.first_seed + rounds * SEEDS_A_ROUND))
 
 
 class ProposalBook:

@@ -22,6 +22,7 @@ def test_a_first_run_is_due_and_then_nothing_is_until_something_is_new():
     assert new is not None
     assert "2 ingested data sets are new" in new.reason
     assert new.recipe["include"] == ["aa", "bb"]
+    assert new.recipe["workcells"]["first_seed"] == RECIPE.workcells.first_seed + 100_000, "nobody is examined on a scene that was learnt"
 
 
 def test_what_a_finished_retraining_learnt_is_not_new():

@@ -1,0 +1,95 @@
+"""What workcells recorded becomes part of the next data set: stored, checked, taken in, joined, validated, frozen.
+
+Run: .venv/bin/python -m pytest tests/integration/test_recordings.py
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.datasets.lerobot_v3 import DatasetReader
+from components.ingest import pending_recordings, upload_recordings
+from components.records import Silent
+from components.simulators.metaworld import make_robot
+from components.store import StepStore
+from flows import steps
+from flows.data_commands import set_aside
+from flows.keeping import storage, take_in_recordings
+from flows.progress import Board
+from flows.recipes import get_recipe
+from flows.settings import Settings
+from flows.shift import Shift, make_until
+from flows.steps import producers_of, robot_options, scenes_of
+from flows.wiring import House
+from model_core.spec.errors import NotReady
+from serving.workcell.recorder import Recorder
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gx")]
+POLICY = "policy:actwright-miniature/1"
+
+
+def record(spool, recipe, task, seed, *, idle=False):
+    """One episode as a workcell records it; the expert stands in for a policy that can do it. idle: it does nothing and fails."""
+    robot = make_robot(task, seed, **robot_options(scenes_of(recipe.collect)))
+    recorder, success = Recorder(spool, robot, "cell-01"), False
+    recorder.begin()
+    for _ in range(12 if idle else 60):
+        action_A = np.zeros(4, np.float32) if idle else robot._sim.expert_action_A()
+        recorder.add(robot.observe(), action_A)
+        success = robot.act(action_A).success
+        if success:
+            break
+    path = recorder.finish(episode_id=f"{task}-{seed}-cell-01", seed=seed, success=success, model_version="actwright-miniature/1")
+    robot.close()
+    assert success != idle
+    return path
+
+
+def test_recordings_join_the_next_data_set(tmp_path):
+    recipe = get_recipe("miniature")
+    recipe = replace(recipe, collect=replace(recipe.collect, episodes_per_task=3, image_size=48))
+    settings = Settings(home=tmp_path / "home", runs=tmp_path / "runs", data=tmp_path / "data", storage=f"folder:{tmp_path / 'storage'}")
+    house = House(settings=settings, store=StepStore(settings.store_root))
+    before = Shift(house=house, recipe=recipe, board=Board(live=False))
+    first = make_until(before, "freeze")
+    assert take_in_recordings(house, recipe, None, Silent()) is None, "nothing waits yet"
+
+    spool = tmp_path / "spool"
+    whole = [record(spool, recipe, task, seed) for task, seed in zip(recipe.collect.tasks, (950_000, 951_000), strict=True)]
+    record(spool, recipe, recipe.collect.tasks[0], 950_001, idle=True)
+    (spool / "torn.episode").write_bytes(whole[0].read_bytes()[:-300])
+    with storage(settings) as (store, _):
+        upload_recordings(store, spool, Silent())
+        assert len(pending_recordings(store)) == 1
+
+    taken = take_in_recordings(house, recipe, None, Silent())
+    assert taken is not None
+    assert taken.step.record["producers"] == {POLICY: 2}
+    assert taken.step.record["not_successful"] == 1
+    ((name, reason),) = set_aside(taken.step.path)
+    assert name == "torn.episode"
+    assert "damaged" in reason
+    again = take_in_recordings(house, recipe, None, Silent())
+    assert again is not None
+    assert again.cached
+
+    wider = replace(recipe, include=(taken.step.digest[:12],))
+    after = Shift(house=house, recipe=wider, board=Board(live=False))
+    second = make_until(after, "freeze")
+    assert second.record["version"] != first.record["version"]
+    assert second.record["dataset_version"] != first.record["dataset_version"]
+    assert second.record["episodes"] == first.record["episodes"] + 2
+    assert after.step("validate").record["valid"] == before.step("validate").record["valid"] + 2
+    assert producers_of(after.step("collect"), wider) == {"expert:metaworld": first.record["episodes"], POLICY: 2}
+    assert producers_of(before.step("collect"), recipe) == {"expert:metaworld": first.record["episodes"]}
+    rows = {row.episode_id: row for row in DatasetReader(after.step("collect").path / "dataset").rows}
+    assert rows[whole[0].stem].provenance.producer == POLICY
+
+    assert steps.collect_step(house, wider, Silent()).cached, "the same recordings are joined once"
+    assert steps.collect_step(house, recipe, Silent()).step.digest == before.step("collect").digest, "unasked, nothing joins"
+    twice = steps.joined_step(house, recipe, before.step("collect"), [taken.step, taken.step], Silent()).step
+    assert twice.record["copies"] == 2
+    assert twice.record["quarantined"] == {}
+    with pytest.raises(NotReady, match=r"no ingested recordings 'ffff'.*actwright ingest"):
+        steps.collect_step(house, replace(recipe, include=("ffff",)), Silent())
