@@ -19,7 +19,6 @@ from components.store import StepStore, write_text_atomically
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import NotReady
 
-
 SEEDS_A_ROUND = 100_000  # a cell's own seeds begin 1000 after those of the cell before it
 
 
