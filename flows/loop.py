@@ -22,6 +22,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from components.records import Verdict
 from components.store import Step
 from flows import keeping, steps
+from flows.faults import explained
 from flows.outcome import Outcome, summarize, verdict_page
 from flows.shift import Shift
 
@@ -153,6 +154,11 @@ def run_loop(shift: Shift) -> Outcome:
     try:
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), shift.board.shown():
             return loop(recipe=shift.recipe.name, shift=shift)
+    except Exception as error:
+        told = explained(error, shift.house.settings)
+        if told is None:
+            raise
+        raise told from error
     finally:
         _send_what_is_queued()
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from flows.faults import of_the_disk
 from model_core.spec.errors import ActwrightError, GateError
 
 DONE, OUR_ERROR, WRONG_USAGE, HELD = 0, 1, 2, 3
@@ -41,6 +42,12 @@ def ended(run: Callable[[], object]) -> int:
     except ActwrightError as error:
         say(f"{_kind(error)}: {error}")
         return OUR_ERROR
+    except OSError as error:
+        told = of_the_disk(error)
+        if told is None:
+            raise
+        say(f"{_kind(told)}: {told}")
+        return OUR_ERROR
     return DONE
 
 
@@ -48,6 +55,7 @@ def configure_logging() -> None:
     """Our warnings go to stderr in one line each; other libraries' logs stay in their files."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logging.raiseExceptions = False  # a log line that Prefect's server did not take is no news for a person
     for room in ("components", "flows", "model_core", "serving"):
         logger = logging.getLogger(room)
         logger.handlers, logger.propagate = [handler], False

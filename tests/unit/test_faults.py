@@ -1,0 +1,64 @@
+"""What the command says when the platform fails around our own errors, or the disk takes nothing more."""
+
+from __future__ import annotations
+
+import errno
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from flows import faults
+from flows.faults import explained
+from flows.settings import Settings
+from flows.telling import DONE, OUR_ERROR, ended
+from model_core.spec.errors import JobError, StorageError
+
+
+def server_error(behind: Exception | None = None) -> Exception:
+    """What Prefect's client raises while it reports `behind`."""
+    try:
+        try:
+            if behind is not None:
+                raise behind
+        finally:
+            raise httpx.HTTPError("Server error '500'")
+    except httpx.HTTPError as error:
+        return error
+
+
+def test_our_error_is_told_when_prefect_fails_to_take_it(tmp_path):
+    behind = StorageError("validate: the disk is full")
+    assert explained(server_error(behind), Settings(home=tmp_path)) is behind
+
+
+def test_a_server_that_went_away_names_its_log_or_the_full_disk(tmp_path, monkeypatch):
+    told = explained(server_error(), Settings(home=tmp_path))
+    assert isinstance(told, JobError)
+    assert "server.log" in str(told)
+    assert "run again" in str(told)
+    monkeypatch.setattr(faults, "shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=4096)))
+    assert isinstance(explained(server_error(), Settings(home=tmp_path)), StorageError)
+
+
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path):
+    assert explained(TypeError("a bug"), Settings(home=tmp_path)) is None
+
+
+def test_a_full_disk_ends_a_command_with_a_sentence(capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/latest/report.html")
+
+    assert ended(full) == OUR_ERROR
+    told = capsys.readouterr().err
+    assert (
+        told
+        == "storage error: the disk is full while writing runs/latest/report.html; free some space and run again, finished work is kept\n"
+    )
+    assert ended(lambda: None) == DONE
+
+    def other():
+        raise FileNotFoundError(errno.ENOENT, "no such file")
+
+    with pytest.raises(FileNotFoundError):
+        ended(other)
