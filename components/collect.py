@@ -15,10 +15,8 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,8 @@ from components.episode_checks import inline_check
 from components.recipe import CollectConfig
 from components.records import Progress
 from components.simulators.ports import FreeCamera, Simulator
-from model_core.spec.errors import DatasetError, JobError, SimulatorError
+from components.worker_pool import worker_pool
+from model_core.spec.errors import DatasetError, SimulatorError
 from model_core.spec.types import Episode, Provenance
 from model_core.spec.wire import decode_episode, encode_episode
 
@@ -173,21 +172,16 @@ def _record_all(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, 
     batches = list(_batches(cfg, waiting))
     if not batches:
         return
-    workers = min(cfg.workers, len(batches))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_watch_parent, initargs=(os.getpid(),)) as pool:
-        futures: list[Future[int]] = [pool.submit(_record_batch, cfg, batch, scratch) for batch in batches]
-        try:
-            for future in as_completed(futures):
-                done += future.result()
-                progress.update(done, total, "recording demonstrations")
-        except BrokenProcessPool as error:
-            raise JobError(
-                f"collect: a simulator process was killed after {done} of {total} attempts (out of memory?). "
-                "Do: run again, finished attempts are kept"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+
+    def killed() -> str:
+        said = f"collect: a simulator process was killed after {done} of {total} attempts (out of memory?)"
+        return f"{said}. Do: run again, finished attempts are kept"
+
+    with worker_pool(min(cfg.workers, len(batches)), killed) as pool:
+        futures = [pool.submit(_record_batch, cfg, batch, scratch) for batch in batches]
+        for future in as_completed(futures):
+            done += future.result()
+            progress.update(done, total, "recording demonstrations")
 
 
 def _batches(cfg: CollectConfig, waiting: Sequence[Attempt]) -> Iterator[list[Attempt]]:
@@ -198,27 +192,16 @@ def _batches(cfg: CollectConfig, waiting: Sequence[Attempt]) -> Iterator[list[At
                 yield mine
 
 
-def _watch_parent(parent: int) -> None:
-    """End this worker when its parent is gone: a killed run leaves nobody behind."""
-    import threading
-    import time
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 _SIMULATORS: dict[str, Simulator] = {}  # of this worker process: making one costs a second
 
 
 def _record_batch(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path) -> int:
     from components.simulators.metaworld import RENDER_FLAGS, versions
 
-    sim = _SIMULATORS.setdefault(repr(cfg), open_simulator(cfg))
-    known = versions()
+    key = repr(cfg)
+    if key not in _SIMULATORS:
+        _SIMULATORS[key] = open_simulator(cfg)
+    sim, known = _SIMULATORS[key], versions()
     for attempt in attempts:
         episode = demonstrate(cfg, sim, attempt, RENDER_FLAGS, known)
         if not episode.success and not cfg.keep_failures:

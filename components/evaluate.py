@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +26,9 @@ from components.records import EpisodeRow, EvalReport, Interval, Progress, TaskS
 from components.rollout import Rollout, Shot, roll_out
 from components.simulators.ports import Simulator
 from components.store import folder_digests, write_text_atomically
+from components.worker_pool import worker_pool
 from model_core.spec.contract import PolicyContract, digest_of, mismatches
-from model_core.spec.errors import ContractError, JobError
+from model_core.spec.errors import ContractError
 from model_core.spec.types import Policy, StopReason
 
 logger = logging.getLogger(__name__)
@@ -176,22 +172,17 @@ def _run_groups(exam: _Exam, groups: Sequence[Group], policy: Policy, progress: 
     progress.update(done, total, "rollouts")
     if not waiting:
         return
-    workers = min(exam.cfg.workers, len(waiting))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)) as pool:
+
+    def killed() -> str:
+        said = f"evaluate: a rollout process was killed after {done} of {total} episodes (out of memory?)"
+        return f"{said}. Do: run again, finished groups are kept"
+
+    with worker_pool(min(exam.cfg.workers, len(waiting)), killed) as pool:
         futures = {pool.submit(_run_group, exam, group): group for group in waiting}
-        try:
-            for future in as_completed(futures):
-                solved += future.result()
-                done += len(futures[future].seeds)
-                progress.update(done, total, f"rollouts, {solved} solved so far")
-        except BrokenProcessPool as error:
-            raise JobError(
-                f"evaluate: a rollout process was killed after {done} of {total} episodes (out of memory?). "
-                "Do: run again, finished groups are kept"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            solved += future.result()
+            done += len(futures[future].seeds)
+            progress.update(done, total, f"rollouts, {solved} solved so far")
 
 
 # --- worker processes: each has its own policy, scenes and renderer -------------------------------------------------
@@ -200,22 +191,11 @@ _OPENED: dict[str, Policy] = {}
 _SCENES: dict[str, list[Simulator]] = {}
 
 
-def _begin_worker(parent: int) -> None:
-    """One thread of arithmetic a process; and end with the parent, however that ends."""
-    import torch
-
-    torch.set_num_threads(1)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _run_group(exam: _Exam, group: Group) -> int:
     """Run one group and write its rows; returns how many episodes were solved."""
+    import torch
+
+    torch.set_num_threads(1)  # the processes share the cores
     key = f"{exam.policy} {exam.checkpoint} {exam.cfg.reasoning}"
     if key not in _OPENED:
         _OPENED[key] = open_policy(exam.policy, exam.checkpoint, exam.cfg.reasoning)[0]

@@ -25,7 +25,7 @@ from tests.toy_policy import CONTRACT
 
 TOY = "tests.toy_policy:open_toy"
 SCENES = CollectConfig(tasks=("drawer-close-v3", "coffee-button-v3"))
-CFG = EvalConfig(seeds_per_task=3, horizon_sim_steps=64, batch=2, workers=2)
+CFG = EvalConfig(seeds_per_task=3, horizon_sim_steps=64, execute_horizon=8, batch=2, workers=2)
 
 
 def checkpoint(folder: Path, **plan: object) -> Path:
