@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from components.annotators.cache import AnswerCache
 from components.annotators.ports import DepthAnnotator, Frames, GripperTrack, PointAnnotator, frames_of
+from components.files import write_text_atomically
 from components.recipe import AnnotateConfig, VqvaeConfig
 from components.records import Progress
 from model_core.spec.contract import digest_of
@@ -301,6 +302,4 @@ def _repeated(counts: Iterable[tuple[str, int]]) -> list[str]:
 
 
 def _write_json(path: Path, document: object) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text_atomically(path, json.dumps(document, indent=1, sort_keys=True) + "\n")

@@ -19,13 +19,14 @@ import numpy as np
 from components.blindness import check_sight, measure_sight, sight_numbers
 from components.collect import open_simulator
 from components.documents import from_document, to_document
+from components.files import write_text_atomically
 from components.intervals import CONFIDENCE, wilson
 from components.policies import DEFAULT_POLICY, open_policy
 from components.recipe import CollectConfig, EvalConfig
 from components.records import EpisodeRow, EvalReport, Interval, Progress, TaskScore
 from components.rollout import Rollout, Shot, roll_out
 from components.simulators.ports import Simulator
-from components.store import folder_digests, write_text_atomically
+from components.store import folder_digests
 from components.worker_pool import worker_pool
 from model_core.spec.contract import PolicyContract, digest_of, mismatches
 from model_core.spec.errors import ContractError

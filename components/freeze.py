@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.datasets.layout import dataset_digest, file_digest
+from components.datasets.layout import dataset_digest
 from components.datasets.lerobot_v3 import DatasetReader
 from components.datasets.staleness import stale_statistics
+from components.files import sha256_file, write_text_atomically
 from components.recipe import FreezeConfig
 from components.records import Progress
-from components.store import write_text_atomically
 from model_core.spec.contract import PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import DatasetError
 from model_core.spec.stats import UnnormStats
@@ -259,5 +259,5 @@ class _ShardWriter:
         beside.write_bytes(save(tensors))  # no metadata: its order is not fixed, and equal samples must be equal bytes
         path = self.folder / name
         os.replace(beside, path)
-        self.done.append({"file": f"shards/{name}", "frames": self.frames, "sha256": file_digest(path)})
+        self.done.append({"file": f"shards/{name}", "frames": self.frames, "sha256": sha256_file(path)})
         self.parts, self.frames = [], 0

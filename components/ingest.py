@@ -24,9 +24,9 @@ from components.datasets import layout
 from components.datasets.lerobot_v3 import DatasetReader, DatasetWriter, dataset_digest
 from components.documents import to_document
 from components.episode_checks import inline_check
+from components.files import write_text_atomically
 from components.records import Finding, Progress
 from components.storage import COMPLETE, ObjectStore, Transfer, download_folder, upload_folder
-from components.store import write_text_atomically
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import DatasetError, GateError, WireError
 from model_core.spec.types import Episode

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from components.documents import from_document, to_document
+from components.files import write_text_atomically
 from components.recipe import Recipe
-from components.store import StepStore, write_text_atomically
+from components.store import StepStore
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import NotReady
 

@@ -14,9 +14,9 @@ from string import Template
 from typing import Any
 
 from components.documents import to_document
+from components.files import write_text_atomically
 from components.records import Interval, RunSummary, TaskScore
 from components.report_sections import Gathered, body, headline
-from components.store import write_text_atomically
 
 _PAGE = Path(__file__).with_name("report_page.html")
 

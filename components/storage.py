@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from components.datasets.layout import dataset_digest, file_digest
+from components.datasets.layout import dataset_digest
+from components.files import sha256_file
 from components.records import Progress
 from model_core.spec.errors import StorageError
 
@@ -85,7 +86,7 @@ class FolderStore:
 
     def put(self, key: str, path: Path) -> bool:
         """Copy a file in, unless it is there."""
-        digest, there = file_digest(path), self.info(key)
+        digest, there = sha256_file(path), self.info(key)
         if there is not None and there.sha256 == digest:
             return False
         target = self._path(key)
@@ -95,7 +96,7 @@ class FolderStore:
             raise StorageError(
                 f"cannot write {key} into {self.address}: {error.strerror or error}. Do: free space or fix its permissions, then run again"
             ) from error
-        if file_digest(target) != digest:
+        if sha256_file(target) != digest:
             raise StorageError(f"{key} in {self.address} is not what was written; the disk is faulty")
         return True
 
@@ -109,7 +110,7 @@ class FolderStore:
     def info(self, key: str) -> ObjectInfo | None:
         """Size and digest of the file."""
         path = self._path(key)
-        return ObjectInfo(key=key, size=path.stat().st_size, sha256=file_digest(path)) if path.is_file() else None
+        return ObjectInfo(key=key, size=path.stat().st_size, sha256=sha256_file(path)) if path.is_file() else None
 
     def list(self, prefix: str) -> tuple[ObjectInfo, ...]:
         """Files by key."""
@@ -158,7 +159,7 @@ class S3Store:
     def put(self, key: str, path: Path) -> bool:
         """Send a file with its SHA-256 and compare size and ETag of what arrived."""
         self.ensure_bucket()
-        digest, there = file_digest(path), self.info(key)
+        digest, there = sha256_file(path), self.info(key)
         if there is not None and there.sha256 == digest and there.size == path.stat().st_size:
             return False
         meta: Any = {SHA_KEY: digest}
@@ -178,7 +179,7 @@ class S3Store:
 
         def fetch(beside: Path) -> None:
             self._ask(f"fetch {key}", lambda: self._client.fget_object(self.bucket, key, str(beside)))
-            if known.sha256 and file_digest(beside) != known.sha256:
+            if known.sha256 and sha256_file(beside) != known.sha256:
                 raise StorageError(
                     f"{key} came from {self.address} with other bytes than were sent. Do: run again; if it stays, upload it again"
                 )
@@ -236,7 +237,7 @@ def upload_folder(store: ObjectStore, folder: Path, prefix: str, progress: Progr
             moved += store.put(f"{prefix}/{name}", path)
         except StorageError as error:
             raise StorageError(f"upload of {folder.name} stopped after {number} of {len(files)} files: {error}") from error
-        listing[name] = {"size": path.stat().st_size, "sha256": file_digest(path)}
+        listing[name] = {"size": path.stat().st_size, "sha256": sha256_file(path)}
         size += path.stat().st_size
         progress.update(number + 1, len(files), f"uploading to {store.address}")
     _put_json(store, f"{prefix}/{COMPLETE}", {"files": listing}, folder)
@@ -251,10 +252,10 @@ def download_folder(store: ObjectStore, prefix: str, folder: Path, progress: Pro
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise StorageError(f"{prefix} lists the file {name!r} outside of its folder; it is not fetched")
-        if not path.is_file() or file_digest(path) != known["sha256"]:
+        if not path.is_file() or sha256_file(path) != known["sha256"]:
             store.get(f"{prefix}/{name}", path)
             moved += 1
-            if file_digest(path) != known["sha256"]:
+            if sha256_file(path) != known["sha256"]:
                 path.unlink()
                 raise StorageError(
                     f"{prefix}/{name} in {store.address} is damaged: its bytes are not those of the upload. Do: upload it again"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from components.documents import from_document, identity_document, to_document
+from components.files import sha256_file, write_text_atomically
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import DatasetError, StorageError, require
 
@@ -222,23 +222,6 @@ def outputs_digest(outputs: Mapping[str, str], record: Mapping[str, Any]) -> str
 def folder_digests(folder: Path) -> dict[str, str]:
     """Path inside `folder` -> SHA-256, of everything that counts as output."""
     return {name: sha256_file(path) for name, path in _output_files(folder)}
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, also one after a kill, sees the old text or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(beside, path)
 
 
 def _output_files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -8,7 +8,6 @@ A folder without a manifest, or whose files differ from it, is torn: it is passe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from components.files import sha256_file
 from model_core.spec.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def seal(folder: Path, *, step: int, data_digest: str, config_digest: str, world
         config_digest=config_digest,
         world_size=world_size,
         zero_stage=zero_stage,
-        files={name: sha256_of(path) for name, path in files.items()},
+        files={name: sha256_file(path) for name, path in files.items()},
     )
     waiting = folder / f".{MANIFEST}.{os.getpid()}"
     waiting.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True))
@@ -106,12 +106,6 @@ def retain(root: Path, keep: int) -> list[Path]:
     return gone
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _inspect(folder: Path, *, verify: bool) -> tuple[str, CheckpointManifest | None]:
     """(what is wrong or "", the manifest). Without `verify` only presence of the manifest is asked for."""
     try:
@@ -127,7 +121,7 @@ def _inspect(folder: Path, *, verify: bool) -> tuple[str, CheckpointManifest | N
         path = folder / name
         if not path.is_file():
             return f"{name} is missing", None
-        if sha256_of(path) != digest:
+        if sha256_file(path) != digest:
             return f"{name} is not what was written", None
     return "", manifest
 

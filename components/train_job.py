@@ -6,12 +6,12 @@ The command is a pure function, so that a Kubernetes manifest runs the very line
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from components.documents import from_document, to_document
+from components.files import write_text_atomically
 from components.recipe import TrainConfig
 from model_core.spec.errors import SpecError, require
 
@@ -95,10 +95,7 @@ class JobFiles:
 
 def save_job(job: TrainJob, path: Path) -> Path:
     """Write the job document atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = path.with_suffix(".writing")
-    waiting.write_text(json.dumps(to_document(job), indent=1, sort_keys=True))
-    os.replace(waiting, path)
+    write_text_atomically(path, json.dumps(to_document(job), indent=1, sort_keys=True))
     return path
 
 

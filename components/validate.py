@@ -27,9 +27,9 @@ from components.datasets.lerobot_v3 import DatasetReader
 from components.datasets.staleness import stale_statistics
 from components.documents import to_document
 from components.expectations import Breach, Rule, evaluate_rules
+from components.files import write_text_atomically
 from components.recipe import ValidateConfig
 from components.records import Finding, Progress
-from components.store import write_text_atomically
 from model_core.spec.contract import VectorSpec
 from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.types import Episode

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from components.documents import from_document, to_document
+from components.files import write_text_atomically
 from components.recipe import Recipe
-from components.store import MANIFEST, UNDIGESTED, Manifest, Step, StepResult, folder_digests, outputs_digest, write_text_atomically
+from components.store import MANIFEST, UNDIGESTED, Manifest, Step, StepResult, folder_digests, outputs_digest
 from flows import steps
 from flows.progress import Board
 from flows.recipes import get_recipe

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from components.files import write_text_atomically
 from components.recipe import Recipe
 from components.records import Progress
-from components.store import MANIFEST, Step, StepResult, run_step, write_text_atomically
+from components.store import MANIFEST, Step, StepResult, run_step
 from flows import steps
 from flows.data_steps import carry_out
 from flows.settings import Settings

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from components.files import write_text_atomically
 from components.records import STAGES, RunSummary, StageTiming, Verdict
 from components.report import summary as summary_of
-from components.store import UNDIGESTED, Step, write_text_atomically
+from components.store import UNDIGESTED, Step
 from flows import steps
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 
-from components.store import write_text_atomically
+from components.files import write_text_atomically
 from flows.child import Child, answers, free_port
 from flows.settings import Settings, point_prefect_at
 from model_core.spec.errors import JobError

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from components.files import write_text_atomically
 from components.recipe import Recipe
 from components.records import STAGES
-from components.store import Step, write_text_atomically
+from components.store import Step
 from flows.outcome import Outcome, outcome_table
 from flows.prefect_server import prefect_api
 from flows.progress import Board

@@ -9,8 +9,8 @@ import urllib.request
 from typing import Any
 
 from components.documents import to_document
+from components.files import write_text_atomically
 from components.recipe import Recipe
-from components.store import write_text_atomically
 from flows.child import Child
 from flows.prefect_server import prefect_api, running_server
 from flows.settings import point_prefect_at

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from components.code_version import code_version
 from components.documents import from_document, to_document
+from components.files import write_text_atomically
 from components.ports import ModelRegistry
 from components.recipe import CollectConfig, Recipe
 from components.records import STAGES, DatasetVersion, EvalReport, ModelVersion, Progress, TrainRun, Verdict, WorkcellRow
 from components.stage_log import log_stage
-from components.store import UNDIGESTED, Step, StepResult, folder_digests, run_step, write_text_atomically
+from components.store import UNDIGESTED, Step, StepResult, folder_digests, run_step
 from flows.wiring import House
 from model_core.spec.contract import PolicyContract, digest_of
 from model_core.spec.errors import NotReady

@@ -18,6 +18,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from components.files import sha256_file
+
 CODEBASE_VERSION = "v3.0"
 FORMAT = 1
 CHUNKS_SIZE = 1000
@@ -42,11 +44,5 @@ def dataset_digest(root: Path) -> str:
     """SHA-256 (hex, 64) over every file's relative path and content: the name of this data set and no other."""
     total = hashlib.sha256()
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        total.update(f"{path.relative_to(root).as_posix()}\0{file_digest(path)}\n".encode())
+        total.update(f"{path.relative_to(root).as_posix()}\0{sha256_file(path)}\n".encode())
     return total.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex, 64) of one file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,10 +13,11 @@ from safetensors.numpy import load_file, save_file
 
 from components.documents import from_document
 from components.evaluate import evaluate
+from components.files import sha256_file
 from components.recipe import CollectConfig, EvalConfig, TrainConfig
 from components.records import EvalReport, Silent
 from components.simulators.metaworld_tasks import INSTRUCTIONS
-from components.store import folder_digests, sha256_file
+from components.store import folder_digests
 from components.train import train
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, GateError, JobError, SpecError
