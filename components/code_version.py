@@ -20,8 +20,7 @@ from model_core.spec.errors import SpecError
 ROOT = Path(__file__).parents[1]
 ROOMS = ("model_core", "components", "serving")
 PLUMBING = frozenset(
-    f"components.{name}"
-    for name in ("code_version", "documents", "null_tracking", "ports", "recipe", "records", "spool", "store", "tracking")
+    f"components.{name}" for name in ("code_version", "documents", "files", "ports", "recipe", "records", "spool", "store", "tracking")
 ) | {"model_core.spec.errors"}
 
 

@@ -61,14 +61,14 @@ def pretrain() -> Recipe:
 
 
 def midtrain() -> Recipe:
-    """Training stage 2: full reasoning on the five tasks; give the checkpoint of stage 1 with --init-from."""
+    """Training stage 2: full reasoning on the five tasks; give the checkpoint of stage 1 with --set train.init_from=FOLDER."""
     recipe = metaworld_5()
     train = replace(recipe.train, stage="mid", curriculum=CurriculumConfig(no_depth_until=0.0))
     return replace(recipe, name="midtrain", package=_model(recipe, "midtrained"), train=train)
 
 
 def posttrain() -> Recipe:
-    """Training stage 3: a short, gentle run on the two tasks of `loop`; give the checkpoint of stage 2 with --init-from."""
+    """Training stage 3: a short, gentle run on the two tasks of `loop`; give stage 2's with --set train.init_from=FOLDER."""
     recipe = loop()
     train = replace(recipe.train, stage="post", steps=400, learning_rate=3e-4, curriculum=CurriculumConfig(no_depth_until=0.0))
     return replace(recipe, name="posttrain", train=train)

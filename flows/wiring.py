@@ -82,8 +82,3 @@ def fault_hook(fault: str) -> FaultHook | None:
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
     return kill
-
-
-def source_root() -> Path:
-    """The folder that holds the rooms: where child processes run so that they find them."""
-    return Path(__file__).parents[1]

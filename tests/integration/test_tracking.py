@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from components.null_tracking import MemoryRegistry
 from components.ports import DatasetInput, Metric
 from components.spool import Spool
 from components.tracking import MlflowRegistry, MlflowTracker, TrackingAddress, server_command
 from model_core.spec.errors import TrackingError
+from tests.tracking_twins import MemoryRegistry
 
 
 @pytest.fixture(scope="session")

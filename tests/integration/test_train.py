@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from components.documents import to_document
-from components.null_tracking import NullTracker
 from components.ports import Metric
 from components.recipe import TrainConfig
 from components.records import Silent
 from components.train import train
 from components.train_job import JobFiles
 from model_core.spec.errors import CheckpointError, JobError
+from tests.tracking_twins import NullTracker
 
 ROOT = Path(__file__).parents[2]
 TOY = "tests.toy_trainee:make"

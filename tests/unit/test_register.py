@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from components.null_tracking import MemoryRegistry
 from components.records import DatasetVersion, EvalReport, Interval, TaskScore, TrainRun, Verdict
 from components.register import code_commit, register
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, ReasoningSpec, VectorSpec
 from model_core.spec.errors import CheckpointError, TrackingError
 from model_core.spec.stats import UnnormStats
+from tests.tracking_twins import MemoryRegistry
 
 CONTRACT = PolicyContract(
     embodiment=EmbodimentSpec(

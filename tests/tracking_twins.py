@@ -1,4 +1,4 @@
-"""Twins of the tracker and the registry that need nothing: for tests and for people who track elsewhere."""
+"""Twins of the tracker and the registry that need no server."""
 
 from __future__ import annotations
 
