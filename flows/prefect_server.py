@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from components.files import write_text_atomically
 from flows.child import Child, answers, free_port
-from flows.settings import Settings, point_prefect_at
+from flows.settings import Settings, environment_of, point_prefect_at
 from model_core.spec.errors import JobError
 
 
@@ -29,6 +29,7 @@ def start_prefect_server(settings: Settings, *, pages: bool = False, port: int =
         log=settings.prefect_home / "server.log",
         ready_url=f"{url}/health",
         env={
+            **environment_of(settings),
             "PREFECT_API_URL": "",
             "PREFECT_UI_ENABLED": "1" if pages else "0",
             "PREFECT_UI_API_URL": url,

@@ -33,7 +33,7 @@ TEN_TASKS = (
     *("drawer-close-v3", "button-press-topdown-v3", "peg-insert-side-v3", "window-open-v3", "window-close-v3"),
 )
 
-SMALLEST: Mapping[str, Any] = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 32, "projector": 32, "stem": (4, 8, 16)}
+SMALLEST: Mapping[str, Any] = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 32, "projector": 32, "stem": [4, 8, 16]}
 
 
 def loop() -> Recipe:

@@ -1,0 +1,97 @@
+"""The command line: one JSON line on stdout, people on stderr, exit codes that mean something, wrong usage that says what to type."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flows.recipes import RECIPES, get_recipe
+from flows.telling import DONE, HELD, OUR_ERROR, WRONG_USAGE, ended
+from model_core.spec.errors import DatasetError, GateError
+
+
+def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("runn",), "Did you mean 'run'"),
+        (("run", "lop"), "did you mean 'loop'"),
+        (("run", "loop", "--st", "a=1"), "--set"),
+        (("run", "loop", "--set", "train.stps=1"), "did you mean 'steps'"),
+        (("run", "loop", "--set", "train.steps"), "write FIELD=VALUE"),
+        (("recipe", "loop", "--set", "train.global_batch=50"), "use 48 or 96"),
+        (("recipe", "nowhere.json"), "write one with `actwright recipe loop --out nowhere.json`"),
+        (("data", "colect"), "Did you mean 'collect'"),
+    ],
+)
+def test_wrong_usage_says_what_to_type(words, hint):
+    done = actwright(*words)
+    assert done.returncode == WRONG_USAGE
+    assert hint in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_a_recipe_is_one_json_line_and_can_be_run_from_its_file(tmp_path):
+    path = tmp_path / "mine.json"
+    done = actwright("recipe", "loop", "--set", "train.seed=3", "--out", str(path))
+    assert done.returncode == DONE
+    told = json.loads(done.stdout)
+    assert get_recipe(str(path)).train.seed == 3
+    assert get_recipe(str(path)).digest == told["digest"] != get_recipe("loop").digest
+
+
+def test_before_the_first_run_there_is_a_way_to_begin(tmp_path):
+    done = actwright("report", cwd=tmp_path)
+    assert done.returncode == OUR_ERROR
+    assert "begin with `actwright run`" in done.stderr
+
+
+def test_every_help_teaches_with_an_example():
+    from flows.cli import _add_groups, app
+
+    _add_groups()
+    groups = [app, *(g.typer_instance for g in app.registered_groups)]
+    commands = [c for group in groups for c in group.registered_commands]
+    assert len(commands) > 20
+    silent = [c.callback.__name__ for c in commands if "actwright" not in (c.callback.__doc__ or "")]
+    assert not silent
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (GateError("a blind model"), HELD, "held: a blind model"),
+        (DatasetError("shards are torn"), OUR_ERROR, "dataset error: shards are torn"),
+        (KeyboardInterrupt(), 130, "run the same command again"),
+    ],
+)
+def test_errors_of_ours_are_one_message(error, code, said, capsys):
+    def fails() -> None:
+        raise error
+
+    assert ended(fails) == code
+    assert said in capsys.readouterr().err
+
+
+def test_errors_that_are_not_ours_keep_their_traceback():
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ended(fails)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_resolves_and_says_what_it_is(name):
+    recipe = get_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+    assert recipe == type(recipe).from_json(json.loads(json.dumps(recipe.to_json())))
