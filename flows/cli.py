@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -245,9 +246,20 @@ def _group(name: str) -> typer.Typer | None:
     return getattr(importlib.import_module(module), f"{name}_app") if importlib.util.find_spec(module) else None
 
 
+def _keep_example_lines(group: typer.Typer) -> None:
+    """Examples stay on lines of their own: help texts are wrapped as paragraphs, except after a backspace."""
+    for command in group.registered_commands:
+        text = inspect.cleandoc((command.callback and command.callback.__doc__) or "")
+        command.help = text.replace("\n\nExample:", "\n\n\b\nExample:", 1)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _keep_example_lines(inner.typer_instance)
+
+
 def main() -> None:
     """The console script."""
     _add_groups()
+    _keep_example_lines(app)
     sys.exit(ended(app))
 
 

@@ -81,8 +81,8 @@ def collect_step(house: House, recipe: Recipe, progress: Progress) -> StepResult
 
         return collect(recipe.collect, out, progress)
 
-    recorded = stage_step(house, "collect", recipe.collect, {}, work, recipe=recipe.name)
     included = [ingested(house, digest) for digest in recipe.include]
+    recorded = stage_step(house, "collect", recipe.collect, {}, work, recipe=recipe.name)
     if not included:
         return recorded
     joined = joined_step(house, recipe, recorded.step, included, progress)

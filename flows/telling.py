@@ -55,11 +55,27 @@ def configure_logging() -> None:
     """Our warnings go to stderr in one line each; other libraries' logs stay in their files."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.addFilter(_Once())
     logging.raiseExceptions = False  # a log line that Prefect's server did not take is no news for a person
     for room in ("components", "flows", "model_core", "serving"):
         logger = logging.getLogger(room)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.WARNING)
+
+
+class _Once(logging.Filter):
+    """A server that stays away is told once a run, not at every try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this sentence is new."""
+        text = record.getMessage()
+        new = text not in self._told
+        self._told.add(text)
+        return new
 
 
 def _kind(error: ActwrightError) -> str:
