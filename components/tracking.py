@@ -214,7 +214,8 @@ class _Connection:
                 socket.create_connection((parts.hostname or "", port), timeout=2.0).close()
             except OSError as error:
                 raise TrackingError(
-                    f"MLflow at {where} does not answer ({error}); start it (`actwright up`) or correct ACTWRIGHT_MLFLOW_URI, then run again; finished work is kept"
+                    f"MLflow at {where} does not answer ({error}); start it (`actwright up`) or correct ACTWRIGHT_MLFLOW_URI, "
+                    "then run again; finished work is kept"
                 ) from error
 
     def leave_alone(self, reason: str) -> None:
