@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _GUARD_CODES = {RefusalCode.UNSAFE, RefusalCode.NONFINITE}
 _LOST_CODES = {RefusalCode.NOT_READY, RefusalCode.DEADLINE}
+_LATE_CODES = {RefusalCode.DEADLINE, RefusalCode.OVERLOAD}  # the chunk in hand is still good, up to its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +215,8 @@ class Cell:
         state.refusals += 1
         state.in_a_row += 1
         state.last_refusal = refusal
+        if refusal is None or refusal.code not in _LATE_CODES:
+            self._player.clear()  # as evaluation does: what is left of the old chunk belongs to a plan that was just refused
         logger.warning("chunk.refused cell=%s code=%s reason=%s", self._settings.cell, refusal and refusal.code, refusal and refusal.reason)
 
     def _next_action(self, state: _Progress) -> NDArray[np.float32]:

@@ -190,11 +190,12 @@ def test_holds_on_silence_within_the_deadline_and_stops_as_lost() -> None:
     assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 4
 
 
-def test_one_refusal_runs_on_with_the_old_chunk() -> None:
+def test_a_refusal_ends_the_old_chunk_and_holds() -> None:
     robot = FakeRobot(goal=16)
     with scripted(lambda o, s: refuse(o, s) if o.seq == 2 else good(o, s)) as url:
         result, _ = run(url, robot)
-    assert (result.stop_reason, result.refusals, result.holds, result.steps) == (StopReason.SUCCESS, 1, 0, 16)
+    assert (result.stop_reason, result.refusals, result.holds) == (StopReason.SUCCESS, 1, 1)
+    assert result.steps == 17  # one more than without the refusal: the tick that was held
 
 
 def test_late_answers_are_dropped_and_never_paired_with_a_newer_question() -> None:
