@@ -1,17 +1,18 @@
 """A Prefect server on loopback with its database under home: for the time of one run, or with its pages for `up`.
 
-One database has one server: whoever comes second uses the first one's, found through a small file.
+While the pages are open, runs use their server, found through a small file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 from collections.abc import Iterator
 
 from components.files import write_text_atomically
-from flows.child import Child, answers, free_port
+from flows.child import Child, answers, free_port, group_alive
 from flows.settings import Settings, environment_of, point_prefect_at
 from model_core.spec.errors import JobError
 
@@ -38,7 +39,8 @@ def start_prefect_server(settings: Settings, *, pages: bool = False, port: int =
             **({} if pages else {"PREFECT__SERVER_EPHEMERAL": "1"}),
         },
     )
-    write_text_atomically(settings.prefect_home / "server.json", json.dumps({"api_url": url, "pid": child.process.pid}))
+    if pages:  # one that lives for a run only is nothing to rely on
+        write_text_atomically(settings.prefect_home / "server.json", json.dumps({"api_url": url, "pid": child.process.pid}))
     return child
 
 
@@ -47,18 +49,15 @@ def running_server(settings: Settings) -> str:
     if settings.prefect_api_url:
         return settings.prefect_api_url
     with contextlib.suppress(OSError, ValueError, KeyError):
-        url = json.loads((settings.prefect_home / "server.json").read_text())["api_url"]
-        if answers(f"{url}/health"):
-            return url
+        known = json.loads((settings.prefect_home / "server.json").read_text())
+        if group_alive(int(known["pid"])) and answers(f"{known['api_url']}/health"):
+            return str(known["api_url"])
     return ""
 
 
 @contextlib.contextmanager
 def prefect_api(settings: Settings) -> Iterator[str]:
-    """A Prefect API for this process: the running one, or one that lives as long as the block. Call before importing prefect.
-
-    A fresh server is given to the block while it still starts; `wait_for_api` tells when it answers.
-    """
+    """A Prefect API for this process: the running one, or one that lives as long as the block. Call before importing prefect."""
     url, child = running_server(settings), None
     if not url:
         child = start_prefect_server(settings)
@@ -68,6 +67,7 @@ def prefect_api(settings: Settings) -> Iterator[str]:
     point_prefect_at(url)
     try:
         if child is not None:
+            importlib.import_module("prefect.flows")  # takes as long as the server's start, beside it
             child.wait_ready()
         yield url
     finally:
