@@ -48,7 +48,7 @@ def metaworld_5() -> Recipe:
 
 def metaworld_mt10() -> Recipe:
     """The ten tasks of Meta-World's MT10, one camera, no task id: an honest hard one."""
-    return _more_tasks("metaworld_mt10", TEN_TASKS, episodes=100, steps=2_000)
+    return _more_tasks("metaworld_mt10", TEN_TASKS, episodes=50, steps=1_000)
 
 
 def pretrain() -> Recipe:

@@ -100,7 +100,7 @@ def test_cells_share_the_tasks_out_and_have_seeds_of_their_own(tmp_path: Path) -
     command = cell_command(cfg, "cell-02", "b", 1, where, tmp_path, "m:f", {"horizon_sim_steps": 80})
     line = " ".join(command)
     assert "--url ws://127.0.0.1:3000/v1/session" in line
-    assert "--first-seed 951000 --execute-horizon 8 --deadline-ms 2000.0" in line
+    assert "--first-seed 951000 --execute-horizon 4 --deadline-ms 2000.0" in line
     assert "--robot-option horizon_sim_steps=80" in line
     assert "--lockstep" in line
     assert "--spool" in line
