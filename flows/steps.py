@@ -257,7 +257,7 @@ def report_of(house: House, version: ModelVersion) -> EvalReport:
             return report
     raise NotReady(
         f"champion {version.name} {version.version} was never evaluated in {house.store.root}; run its recipe here once, "
-        "or take its alias away with `actwright model retire`"
+        "or take its alias away on the model's page in MLflow (`actwright up` opens it)"
     )
 
 
