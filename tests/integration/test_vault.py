@@ -23,7 +23,7 @@ def make_data(root, text="x"):
     for stage in DATA_STAGES:
         (root / "data" / stage).mkdir(parents=True, exist_ok=True)
         (root / "data" / stage / "file").write_text(f"{stage} {text}")
-    (root / "data" / "recipe.json").write_text(json.dumps({stage: {"a": 1} for stage in DATA_STAGES}))
+    (root / "data" / "recipe.json").write_text(json.dumps({**{stage: {"a": 1} for stage in DATA_STAGES}, "include": []}))
 
 
 def test_a_version_goes_to_s3_and_comes_back(tmp_path):
