@@ -115,8 +115,11 @@ def choose_annotators(cfg: AnnotateConfig) -> Annotators:
         return DepthAnything.load(cfg.depth_model, batch_size=cfg.batch_size)
 
     def pointing() -> PointAnnotator:
+        from components.annotators.own_pointing import OwnPointing, is_own_checkpoint
         from components.annotators.pointing import GripperPointer
 
+        if is_own_checkpoint(cfg.point_model):
+            return OwnPointing.load(cfg.point_model, batch_size=cfg.batch_size)
         return GripperPointer.load(cfg.point_model)
 
     depth: Mapping[str, Callable[[], DepthAnnotator]] = {"truth": TruthDepth, "depth_anything": depth_anything}

@@ -119,13 +119,15 @@ class AnnotateConfig:
 
     depth_annotator: "truth" (the simulator's metric depth) or "depth_anything". point_annotator: "truth" or "pointing".
     depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any.
+    The default pointer is a MolmoAct because our own network reads its layout: Molmo-7B-D-0924 needs remote code, which is
+    refused, and Molmo2 needs torchvision. Any MolmoAct folder or any pointing architecture that transformers has built in will do.
     batch_size: frames a forward pass (does not change the labels).
     """
 
     depth_annotator: str = "truth"
     point_annotator: str = "truth"
     depth_model: str = "depth-anything/Depth-Anything-V2-Base-hf"
-    point_model: str = "allenai/Molmo-7B-D-0924"
+    point_model: str = "allenai/MolmoAct-7B-D-0812"
     vqvae: VqvaeConfig = VqvaeConfig()
     trace_points: int = 5
     batch_size: int = field(default=64, metadata=NEUTRAL)

@@ -1,6 +1,7 @@
 """Molmo-style pointing: "point to the robot gripper", answered by an image-text-to-text model with points in percent.
 
 Any architecture that transformers has built in (such as Molmo2) loads from a local folder or hub id; never remote code.
+Checkpoints of our own network's layout are asked by `components.annotators.own_pointing`.
 As published: greedy, at most 448 new tokens, the first point tag counts. A frame without a readable point is *not
 visible*, never a made-up place.
 """
@@ -8,7 +9,7 @@ visible*, never a made-up place.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +72,22 @@ class GripperPointer:
 
     def annotate(self, frames: Frames) -> GripperTrack:
         """Ask about every frame. Confidence is 1 where there was an answer: the model gives no other."""
-        if len(frames.images_THW3) != frames.count:
-            raise DatasetError(f"expected {frames.count} pictures, got {len(frames.images_THW3)}")
+        check_pictures(frames)
         height, width = frames.size
-        found = [parse_point(self.ask(image, self.prompt), width=width, height=height) for image in frames.images_THW3]
-        visible_T = np.array([point is not None for point in found], bool)
-        points_T2 = np.array([(np.nan, np.nan) if point is None else point for point in found], np.float64).reshape(-1, 2)
-        return GripperTrack(points_T2=points_T2, visible_T=visible_T, confidence_T=visible_T.astype(np.float32))
+        return track_of([parse_point(self.ask(image, self.prompt), width=width, height=height) for image in frames.images_THW3])
+
+
+def check_pictures(frames: Frames) -> None:
+    """Raise `DatasetError` unless there is a picture for every frame."""
+    if len(frames.images_THW3) != frames.count:
+        raise DatasetError(f"expected {frames.count} pictures, got {len(frames.images_THW3)}")
+
+
+def track_of(found: Sequence[tuple[float, float] | None]) -> GripperTrack:
+    """A found place (x, y) is visible with confidence 1, None is not visible."""
+    visible_T = np.array([point is not None for point in found], bool)
+    points_T2 = np.array([(np.nan, np.nan) if point is None else point for point in found], np.float64).reshape(-1, 2)
+    return GripperTrack(points_T2=points_T2, visible_T=visible_T, confidence_T=visible_T.astype(np.float32))
 
 
 class _Asker:

@@ -1,13 +1,23 @@
+import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from components.annotate import choose_annotators
 from components.annotators.depth_anything import DepthAnything
+from components.annotators.own_pointing import OwnPointing, continuation
 from components.annotators.pointing import PROMPT, GripperPointer, parse_point
 from components.annotators.ports import Frames
+from components.recipe import AnnotateConfig
+from model_core.network.config import MolmoActConfig
+from model_core.network.images import ImageProcessor
+from model_core.network.model import MolmoAct
+from model_core.parity import greedy
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
+from model_core.speech.tokens import PromptTokenizer, byte_to_surface
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 42, 56, 3), np.uint8)
 FRAMES = Frames(images_THW3=IMAGES, size=(42, 56), count=3)
@@ -180,3 +190,104 @@ def test_a_random_pointing_model_loads_and_answers_nothing_readable(pointing_fol
     track = pointer.annotate(Frames(images_THW3=IMAGES[:1], size=(42, 56), count=1))
     assert track.visible_T.tolist() == [False]
     assert pointer.digest in pointer.version
+
+
+ANSWER = ' <point x="50.0" y="25" alt="gripper">gripper</point>'
+GOLDEN = Path(__file__).parents[1] / "golden" / "model" / "tiny_d" / "config.json"
+
+
+def own_tokenizer(folder: Path) -> None:
+    """Bytes, one id for a whole answer, and the published added tokens: 275 base rows, image tokens behind them."""
+    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+
+    surface = "".join(byte_to_surface()[byte] for byte in ANSWER.encode())
+    tokenizer = Tokenizer(BPE(vocab={char: byte for byte, char in enumerate(byte_to_surface())} | {surface: 256}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True), AddedToken("<|pad|>", special=True)])
+    tokenizer.add_tokens(["<DEPTH_START>", "<DEPTH_END>", *(f"<DEPTH_{k}>" for k in range(4))])
+    fillers = [f"|<EXTRA_TOKENS_{k}>|" for k in range(10)]
+    image = ["<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<|image|>", "<im_low>"]
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in [*fillers, *image]])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory) -> Path:
+    """The small published-layout network with random weights, and a tokenizer of its own."""
+    data = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    data["llm_config"] |= {"vocab_size": 275, "additional_vocab_size": 16}
+    config = MolmoActConfig.from_json(data | {"image_patch_id": 277})
+    model = MolmoAct(config)
+    model.init_weights(3)
+    folder = tmp_path_factory.mktemp("own")
+    model.save_pretrained(folder, processor=ImageProcessor.for_network(config, overlap_margins=(1, 1)))
+    own_tokenizer(folder)
+    return folder
+
+
+def test_a_random_network_of_our_own_answers_nothing_readable_and_says_so(own_folder, caplog):
+    first = OwnPointing.load(str(own_folder), batch_size=2, max_new_tokens=12, device="cpu")
+    with caplog.at_level(logging.WARNING):
+        track = first.annotate(FRAMES)
+    assert track.visible_T.tolist() == [False] * 3
+    assert np.isnan(track.points_T2).all()
+    assert [record.getMessage().split(" in ")[0] for record in caplog.records] == [f"frame {t}: no gripper point" for t in range(3)]
+    again = OwnPointing.load(str(own_folder), batch_size=3, max_new_tokens=12, device="cpu")
+    assert again.answer(IMAGES, PROMPT, 12) == [*first.answer(IMAGES[:2], PROMPT, 12), *first.answer(IMAGES[2:], PROMPT, 12)]
+    assert again.version == first.version
+    assert OwnPointing.load(str(own_folder), max_new_tokens=13, device="cpu").version != first.version
+    with pytest.raises(DatasetError, match="3 pictures"):
+        first.annotate(Frames(images_THW3=IMAGES[:1], size=(42, 56), count=3))
+
+
+def test_own_continuation_is_greedy_and_padding_changes_nothing(own_folder):
+    model = MolmoAct.from_pretrained(own_folder)
+    none = torch.zeros(0, 64)
+    ids = torch.tensor([[65, 66, 67, 68]])
+    expected = greedy(model, ids, None, torch.ones_like(ids), torch.arange(4)[None], steps=6)[0].tolist()
+    padded = torch.tensor([[258, 258, 65, 66, 67, 68], [70, 71, 72, 73, 74, 75]])
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
+    with torch.inference_mode():
+        assert continuation(model, padded, none, mask, eos=-1, most=6)[0] == expected
+        stopped = continuation(model, padded, none, mask, eos=expected[2], most=6)[0]
+    assert stopped == expected[: expected.index(expected[2])]
+
+
+def test_weights_that_write_a_point_tag_give_its_place(own_folder, tmp_path):
+    """The blocks are silenced, so that the head alone decides: after the prompt's last token the answer, after that the end."""
+    tokenizer = PromptTokenizer.load(own_folder)
+    model = MolmoAct.from_pretrained(own_folder)
+    table, head = model.model.transformer.wte.embedding, model.lm_head.weight
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "transformer.blocks" in name and name.endswith(("attn_out.weight", "ff_out.weight")):
+                parameter.zero_()
+        head.zero_()
+        head[256] = table[ord(":")]
+        head[tokenizer.special.eos] = table[256]
+    model.save_pretrained(tmp_path, processor=ImageProcessor.from_json(own_folder))
+    (tmp_path / "tokenizer.json").write_bytes((own_folder / "tokenizer.json").read_bytes())
+    chosen = choose_annotators(AnnotateConfig(point_annotator="pointing", point_model=str(tmp_path))).points
+    assert isinstance(chosen, OwnPointing)
+    assert chosen.answer(IMAGES[:1], PROMPT, 8) == [ANSWER]
+    track = chosen.annotate(FRAMES)
+    assert track.visible_T.all()
+    assert track.points_T2.tolist() == [[28.0, 10.0]] * 3
+    other = OwnPointing.load(str(own_folder), device="cpu")
+    assert chosen.digest != other.digest
+
+
+def test_other_networks_are_still_asked_through_transformers(pointing_folder):
+    chosen = choose_annotators(AnnotateConfig(point_annotator="pointing", point_model=str(pointing_folder))).points
+    assert isinstance(chosen, GripperPointer)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(own_folder, tmp_path):
+    for file in own_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"image_patch_id": 278}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="id 278"):
+        OwnPointing.load(str(tmp_path), device="cpu")
