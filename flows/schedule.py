@@ -82,12 +82,14 @@ def tell_new_recordings(count: int) -> bool:
 
 def _pause(api: str) -> None:
     """Take back the runs that were planned ahead: nothing may pile up while nobody serves the deployment."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    try:
         with urllib.request.urlopen(f"{api}/deployments/name/retrain/retrain", timeout=10) as reply:
             deployment = json.load(reply)["id"]
         request = urllib.request.Request(f"{api}/deployments/{deployment}/pause_deployment", data=b"{}", method="POST")
         request.add_header("Content-Type", "application/json")
         urllib.request.urlopen(request, timeout=10).close()
+    except (OSError, ValueError, KeyError) as error:
+        say(f"the schedule could not be paused ({error}); runs planned ahead start when `actwright schedule` is started again")
 
 
 def _check_cron(cron: str) -> None:
