@@ -18,7 +18,7 @@ class OpenPolicy(Protocol):
     """What a policy's name stands for."""
 
     def __call__(self, checkpoint: Path, reasoning: str) -> tuple[Policy, PolicyContract]:
-        """Load it; `reasoning` is "full", "no_depth" or "action"."""
+        """Load it; `reasoning` is "full", "trace+action" or "action"."""
         ...
 
 

@@ -244,7 +244,7 @@ class TrainConfig:
 class EvalConfig:
     """Closed loop on seeds that were never trained on.
 
-    reasoning: "full" (depth, trace, action), "no_depth" or "action". batch: episodes that are decided for together.
+    reasoning: "full" (depth, trace, action), "trace+action" or "action". batch: episodes that are decided for together.
     image_swap_frames, min_image_swap_change: the blindness gate: of so many frames, at least this share of decisions must change when
     the picture is exchanged (a model that looks: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many films.
     """
@@ -253,7 +253,7 @@ class EvalConfig:
     first_seed: int = 930_000
     horizon_sim_steps: int = 500
     execute_horizon: int = 4
-    reasoning: Literal["full", "no_depth", "action"] = "full"
+    reasoning: Literal["full", "trace+action", "action"] = "full"
     batch: int = 10
     workers: int = field(default=2, metadata=NEUTRAL)
     image_swap_frames: int = 64
@@ -296,7 +296,7 @@ class PackageConfig:
     name: str = "actwright-policy"
     model_name: str = "actwright"
     golden_probes: int = 4
-    reasoning: Literal["full", "no_depth", "action"] = "full"
+    reasoning: Literal["full", "trace+action", "action"] = "full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from model_core.speech.compact import CompactLayout, Mode, proprio_bins
 logger = logging.getLogger(__name__)
 
 # How much is said before acting, as recipes name it.
-REASONING_LEVELS: dict[str, Mode] = {"full": Mode.FULL, "no_depth": Mode.TRACE_ACTION, "action": Mode.ACTION}
+REASONING_LEVELS: dict[str, Mode] = {"full": Mode.FULL, "trace+action": Mode.TRACE_ACTION, "action": Mode.ACTION}
 # Proprioception this far (of its range) past the contract's limits is a calibration matter and is clipped; further is another robot.
 _PROPRIO_SLACK = 0.1
 

@@ -8,7 +8,7 @@ Arrays are never written to after construction; `Episode` and friends compare by
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +20,8 @@ from model_core.spec.errors import require
 DEPTH_CELLS = 100
 TRACE_MAX_POINTS = 5
 TRACE_RANGE = 255
+# How much is said before acting, most first. "reuse-depth" says the last decision's depth string while the model still agrees.
+LEVELS = ("full", "reuse-depth", "trace+action", "action")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,6 +102,12 @@ class RefusalCode(enum.StrEnum):
     DEADLINE = "DEADLINE"  # could not be answered in time
     OVERLOAD = "OVERLOAD"  # the service is full
     NOT_READY = "NOT_READY"  # the model is still loading or failed its probes
+    TOO_LARGE = "TOO_LARGE"  # more bytes, pixels or points than the service takes
+    AUTH = "AUTH"  # no token, an unknown or expired one, or one whose role does not allow this
+    LEASE = "LEASE"  # the session's lease has run out
+    DRAINING = "DRAINING"  # the service finishes running episodes and takes no new ones
+    KILLED = "KILLED"  # an operator has stopped this model or cell
+    CANCELLED = "CANCELLED"  # the asker gave the request up: replaced, ended or disconnected
     INTERNAL = "INTERNAL"  # our fault; details are in our log, never on the wire
 
 
@@ -128,7 +136,12 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Decision:
-    """The policy's whole answer to one `Observation`: a chunk, or a refusal; never both, never neither."""
+    """The policy's whole answer to one `Observation`: a chunk, or a refusal; never both, never neither.
+
+    level: the reasoning level that was served (`LEVELS`). counts: what decoding did, per decision: "forwards", "guarded" and
+    "drafted.<field>", "accepted.<field>" for field depth, trace, action. guard: what the guard saw, by name ("clipped.<dim>":
+    largest excess over the limit that was clipped).
+    """
 
     contract_id: str
     model_version: str = ""
@@ -136,9 +149,36 @@ class Decision:
     chunk: ActionChunk | None = None
     refusal: Refusal | None = None
     timing_ms: Mapping[str, float] = field(default_factory=dict)
+    level: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    guard: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require((self.chunk is None) != (self.refusal is None), "a decision is a chunk or a refusal, exactly one of them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecisionRequest:
+    """One observation and how it is to be answered.
+
+    level: one of `LEVELS`, or "" for the policy's own. depth, trace: edited by a person; the model goes on from them.
+    committed_DA: float32 (D, A), rows in the contract's units that will be executed whatever the answer says: they are the
+    forced start of the chunk (rows 0..D-1 of the answer equal them, up to the codec's rounding).
+    previous: the last decision of the same session, and `consumed`, how many of its rows were executed since: the source of
+    drafts, which never change the answer (except at level "reuse-depth", where the last depth string stands while it is
+    verified). on_part: called with "depth" or "trace" and its value as soon as that part is said, before the actions are.
+    is_cancelled: asked between blocks; True ends the work with `RefusalCode.CANCELLED`.
+    """
+
+    observation: Observation
+    level: str = ""
+    depth: DepthTokens | None = None
+    trace: Trace | None = None
+    committed_DA: NDArray[np.float32] | None = None
+    previous: Decision | None = None
+    consumed: int = 0
+    on_part: Callable[[str, DepthTokens | Trace], None] | None = None
+    is_cancelled: Callable[[], bool] | None = None
 
 
 class Policy(Protocol):
@@ -153,6 +193,39 @@ class Policy(Protocol):
 
     def decide_many(self, observations: list[Observation]) -> list[Decision]:
         """Answer several observations at once; each answer equals the one `decide` would give."""
+        ...
+
+
+class RequestPolicy(Policy, Protocol):
+    """A policy that also takes levels, edits, committed rows and drafts, and can be worked on block by block."""
+
+    def answer(self, requests: Sequence[DecisionRequest]) -> list[Decision]:
+        """Answer several requests at once; each answer equals the one it would get alone."""
+        ...
+
+    def open_round(self, capacity: int) -> DecisionRound:
+        """Begin to decode for up to `capacity` requests that join and leave between blocks."""
+        ...
+
+
+class DecisionRound(Protocol):
+    """Requests that are decoded together, a block at a time. Not thread-safe."""
+
+    @property
+    def active(self) -> int:
+        """Requests in it."""
+        ...
+
+    def join(self, request: DecisionRequest) -> int:
+        """Take a request in; returns its key. What is wrong with it comes out of `step` as a refusal, never as an exception."""
+        ...
+
+    def step(self) -> list[tuple[int, Decision]]:
+        """Run one block for everybody; (key, decision) of those that are finished, who are then out."""
+        ...
+
+    def leave(self, key: int) -> None:
+        """Take a request out; nothing happens if it has left already."""
         ...
 
 

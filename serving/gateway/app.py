@@ -44,6 +44,12 @@ _STATUS = {
     RefusalCode.OVERLOAD: 429,
     RefusalCode.NOT_READY: 503,
     RefusalCode.INTERNAL: 500,
+    RefusalCode.TOO_LARGE: 413,
+    RefusalCode.AUTH: 401,
+    RefusalCode.LEASE: 409,
+    RefusalCode.DRAINING: 503,
+    RefusalCode.KILLED: 503,
+    RefusalCode.CANCELLED: 409,
 }
 
 

@@ -51,7 +51,7 @@ def test_levels_say_what_they_promise(level):
 
 
 def test_unknown_level():
-    with pytest.raises(SpecError, match="no_depth"):
+    with pytest.raises(SpecError, match=r"trace\+action"):
         ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning="loud")
 
 
