@@ -128,7 +128,7 @@ def test_handshake_refuses_another_contract_and_another_protocol(address: str) -
     with Peer(address) as peer:
         assert "contract_id" in rejected(peer.greet(expected_contract_id="0" * 16), RefusalCode.CONTRACT).details[0]
     with Peer(address) as peer:
-        assert "protocol" in rejected(peer.greet(protocol=2), RefusalCode.CONTRACT).reason
+        assert "protocol" in rejected(peer.greet(protocol=1), RefusalCode.CONTRACT).reason
     with Peer(address) as peer:
         assert isinstance(peer.greet(expected_contract_id=make_contract().contract_id), Ready)
 

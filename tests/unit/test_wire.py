@@ -112,7 +112,7 @@ def test_mutated_bytes_decode_or_raise_wire_error(message: wire.Message, data: s
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_or_raise_wire_error(data: bytes) -> None:
-    for attempt in (data, b"\x01" + data):
+    for attempt in (data, b"\x02" + data):
         with contextlib.suppress(WireError):
             wire.decode_message(attempt)
     with pytest.raises(WireError):
@@ -133,7 +133,7 @@ def chunk_with(**changes: object) -> bytes:
         "observation": observation,
         "age_ms": {},
     }
-    return b"\x01" + msgpack.packb({"type": "OBSERVE", **body})
+    return b"\x02" + msgpack.packb({"type": "OBSERVE", **body})
 
 
 def test_hand_written_array_is_the_reference() -> None:
@@ -171,30 +171,30 @@ def test_array_that_lies_is_refused(changes: dict[str, object]) -> None:
 
 
 def nested(depth: int) -> bytes:
-    return b"\x01" + b"\x91" * depth + b"\xc0"
+    return b"\x02" + b"\x91" * depth + b"\xc0"
 
 
 @pytest.mark.parametrize(
     ("data", "why"),
     [
         (b"", "two bytes"),
-        (b"\x02\x80", "version 2"),
-        (b"\x01\xc0", "map"),
-        (b"\x01\x80", "unknown message type"),
-        (b"\x01" + msgpack.packb({"type": "EVAL"}), "unknown message type"),
-        (b"\x01" + msgpack.packb({"type": "OBSERVE"}), "lacks the field"),
-        (b"\x01" + msgpack.packb({1: 2}), "not msgpack|expected"),
+        (b"\x03\x80", "version 3"),
+        (b"\x02\xc0", "map"),
+        (b"\x02\x80", "unknown message type"),
+        (b"\x02" + msgpack.packb({"type": "EVAL"}), "unknown message type"),
+        (b"\x02" + msgpack.packb({"type": "OBSERVE"}), "lacks the field"),
+        (b"\x02" + msgpack.packb({1: 2}), "not msgpack|expected"),
         (nested(50), "deeper"),
         (nested(5000), "deeper"),
-        (b"\x01\xdd" + struct.pack(">I", 2**31), "past the end"),
-        (b"\x01\xc6" + struct.pack(">I", 2**31), "past the end"),
-        (b"\x01\xdf\xff\xff\xff\xff", "past the end"),
-        (b"\x01" + msgpack.packb([0] * 30_000), "items"),
-        (b"\x01" + msgpack.packb(msgpack.ExtType(5, b"abc")), "not allowed"),
-        (b"\x01" + msgpack.packb(msgpack.Timestamp(1)), "not allowed"),
-        (b"\x01\xc1", "not allowed"),
-        (b"\x01\x80\x80", "follow"),
-        (b"\x01\x81\xa1\xff\xc0", "not msgpack"),
+        (b"\x02\xdd" + struct.pack(">I", 2**31), "past the end"),
+        (b"\x02\xc6" + struct.pack(">I", 2**31), "past the end"),
+        (b"\x02\xdf\xff\xff\xff\xff", "past the end"),
+        (b"\x02" + msgpack.packb([0] * 30_000), "items"),
+        (b"\x02" + msgpack.packb(msgpack.ExtType(5, b"abc")), "not allowed"),
+        (b"\x02" + msgpack.packb(msgpack.Timestamp(1)), "not allowed"),
+        (b"\x02\xc1", "not allowed"),
+        (b"\x02\x80\x80", "follow"),
+        (b"\x02\x81\xa1\xff\xc0", "not msgpack"),
     ],
 )
 def test_refused_with_its_reason(data: bytes, why: str) -> None:
@@ -204,15 +204,15 @@ def test_refused_with_its_reason(data: bytes, why: str) -> None:
 
 def test_size_is_checked_first() -> None:
     with pytest.raises(WireError, match="at most 100 bytes"):
-        wire.decode_message(b"\x01" + bytes(200), max_bytes=100)
+        wire.decode_message(b"\x02" + bytes(200), max_bytes=100)
 
 
 def test_unknown_fields_are_ignored_and_known_ones_checked() -> None:
     end = {"type": "END", "session_id": "s", "epoch": 1, "episode_id": "e", "stop_reason": "success"}
-    assert wire.decode_message(b"\x01" + msgpack.packb({**end, "novelty": [1, 2]})) is not None
+    assert wire.decode_message(b"\x02" + msgpack.packb({**end, "novelty": [1, 2]})) is not None
     for bad in ({"epoch": True}, {"epoch": -1}, {"epoch": 1.5}, {"success": 1}, {"episode_id": "x" * 999}, {"session_id": None}):
         with pytest.raises(WireError, match=next(iter(bad))):
-            wire.decode_message(b"\x01" + msgpack.packb({**end, **bad}))
+            wire.decode_message(b"\x02" + msgpack.packb({**end, **bad}))
 
 
 def test_a_value_that_no_field_allows_is_not_written() -> None:
