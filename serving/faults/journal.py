@@ -1,0 +1,33 @@
+"""One JSON line for every fault that was injected, so that a run can be read beside a client's own log."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from typing import TextIO
+
+
+class Journal:
+    """Writes lines to `stream` (standard output by default) and keeps the last of them. Thread-safe."""
+
+    def __init__(self, stream: TextIO | None = None, *, keep: int = 100_000, silent: bool = False) -> None:
+        self.lines: list[dict[str, object]] = []
+        self._stream, self._keep, self._silent = stream, keep, silent
+        self._lock = threading.Lock()
+
+    def add(self, event: str, **facts: object) -> None:
+        """Note one thing that was done."""
+        line = {"event": event, **facts}
+        with self._lock:
+            if len(self.lines) < self._keep:
+                self.lines.append(line)
+            if not self._silent:
+                stream = self._stream or sys.stdout
+                stream.write(json.dumps(line) + "\n")
+                stream.flush()
+
+    def count(self, **facts: object) -> int:
+        """Lines that say all of `facts`."""
+        with self._lock:
+            return sum(all(line.get(key) == value for key, value in facts.items()) for line in self.lines)

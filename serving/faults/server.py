@@ -1,0 +1,268 @@
+"""A policy service that misbehaves by script. It speaks the native protocol to whoever says HELLO; it has no model.
+
+    FaultServer(script).run(host, port)      until the process ends
+    with running_server(script) as server:   in a thread, for tests; server.url, server.journal
+
+Good answers hardly move the robot (`contents.still_actions`); tests may give their own `answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+
+from numpy.typing import NDArray
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import WireError
+from model_core.spec.types import RefusalCode
+from model_core.spec.wire import MAX_MESSAGE_BYTES, Chunk, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
+from serving.faults.contents import chunk_for, contract_for, falsify, still_actions
+from serving.faults.damage import damage
+from serving.faults.journal import Journal
+from serving.faults.script import BYTES, MEANING, Planned, Rule, Script
+
+Answer = Callable[[Observe, PolicyContract], NDArray]
+KEPT_ANSWERS = 64
+EXIT_KILLED = 137
+
+
+@dataclass(slots=True)
+class _Talk:
+    """One connection: its good answers so far (for replay), and those that are held back (for reordering)."""
+
+    number: int
+    socket: ServerConnection
+    ready: Ready
+    kept: deque[bytes] = field(default_factory=lambda: deque(maxlen=KEPT_ANSWERS))
+    held: list[bytes] = field(default_factory=list)
+
+
+class FaultServer:
+    """Serves `script`. contract: None fits the contract to the body of each HELLO.
+
+    answer: (observe, contract) -> actions (K, A). kill: what "kill" does; by default the process ends at once.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        contract: PolicyContract | None = None,
+        answer: Answer | None = None,
+        model_version: str = "faults/1",
+        journal: Journal | None = None,
+        kill: Callable[[], None] | None = None,
+    ) -> None:
+        self.script, self.journal = script, journal or Journal()
+        self.requests = self.connections = 0
+        self._contract, self._model_version = contract, model_version
+        self._answer = answer or (lambda observe, agreed: still_actions(agreed, observe))
+        self._kill = kill or (lambda: os._exit(EXIT_KILLED))
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self, host: str, port: int) -> Server:
+        """Begin to serve; port 0 takes a free one."""
+        return await serve(
+            self._talk,
+            host,
+            port,
+            compression=None,
+            max_size=MAX_MESSAGE_BYTES,
+            process_request=self._before_handshake,
+            close_timeout=0.5,
+            open_timeout=None,
+        )
+
+    async def _before_handshake(self, _: ServerConnection, request: Request) -> Response | None:
+        if request.path in {"/livez", "/readyz"}:
+            return Response(HTTPStatus.OK.value, "OK", _headers(), b"ok\n")
+        self.connections += 1
+        rule = self.script.for_connection(self.connections)
+        if rule is not None and rule.fault == "mute":
+            self.journal.add("fault", fault="mute", connection=self.connections)
+            await asyncio.Event().wait()
+        return None
+
+    async def _talk(self, socket: ServerConnection) -> None:
+        number = self.connections
+        with contextlib.suppress(ConnectionClosed):
+            ready = await self._greet(socket, number)
+            if ready is None:
+                return
+            talk = _Talk(number=number, socket=socket, ready=ready)
+            async for data in socket:
+                message = self._read(data)
+                if isinstance(message, Observe):
+                    self.requests += 1
+                    task = asyncio.get_running_loop().create_task(self._reply(talk, message, self.requests))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+
+    def _read(self, data: bytes | str) -> Message | None:
+        try:
+            return decode_message(data) if isinstance(data, bytes) else None
+        except WireError as error:
+            self.journal.add("unreadable", reason=str(error)[:200])
+            return None
+
+    async def _greet(self, socket: ServerConnection, number: int) -> Ready | None:
+        rule = self.script.for_connection(number)
+        name = "" if rule is None else rule.fault
+        if name:
+            self.journal.add("fault", fault=name, connection=number)
+        if name == "handshake-only":
+            await socket.wait_closed()
+            return None
+        hello = self._read(await socket.recv())
+        if name == "hang-up" or not isinstance(hello, Hello):
+            socket.transport.abort()
+            return None
+        answer = self._ready_for(hello, number, name)
+        await socket.send(encode_message(answer))
+        return answer if isinstance(answer, Ready) else None
+
+    def _ready_for(self, hello: Hello, number: int, name: str) -> Ready | Reject:
+        if name == "refuse":
+            return Reject(code=RefusalCode.CONTRACT, reason="refused by the script", epoch=hello.epoch, details=("everything: by script",))
+        if name == "not-ready":
+            return Reject(code=RefusalCode.NOT_READY, reason="not ready, by the script", epoch=hello.epoch, retryable=True)
+        contract = self._contract or contract_for(hello.embodiment)
+        if name == "other-contract":
+            body = contract.embodiment
+            contract = replace(contract, embodiment=replace(body, control_hz=body.control_hz / 3))
+        epoch = hello.epoch + 1 if name == "wrong-ready-epoch" else hello.epoch
+        return Ready(session_id=f"{number:08x}", epoch=epoch, model_version=self._model_version, contract=contract)
+
+    async def _reply(self, talk: _Talk, observe: Observe, number: int) -> None:
+        planned = self.script.for_request(number)
+        for rule in planned.rules:
+            self.journal.add("fault", fault=rule.fault, request=number, connection=talk.number, seq=observe.seq)
+        self._stop_everything(planned)
+        if planned.delay_ms > 0:
+            await asyncio.sleep(planned.delay_ms / 1e3)
+        names = planned.names
+        if "close" in names:
+            talk.socket.transport.abort()
+            return
+        if "drop" in names:
+            return
+        good, frame = self._frame(talk, observe, number, planned)
+        with contextlib.suppress(ConnectionClosed):
+            await self._deliver(talk, good, frame, planned)
+
+    def _stop_everything(self, planned: Planned) -> None:
+        for rule in planned.rules:
+            if rule.fault == "kill":
+                self._kill()
+            if rule.fault == "freeze":
+                time.sleep(rule.ms / 1e3)  # on the loop, on purpose: nothing is answered, not even a ping
+
+    def _frame(self, talk: _Talk, observe: Observe, number: int, planned: Planned) -> tuple[bytes, bytes | str]:
+        contract = talk.ready.contract
+        rejected = next((rule for rule in planned.rules if rule.fault == "reject"), None)
+        message: Chunk | Reject = chunk_for(observe, contract, self._model_version, self._answer(observe, contract))
+        good = encode_message(message)
+        if rejected is not None:
+            message = _reject(observe, rejected)
+        for rule in planned.rules:
+            if rule.fault in MEANING and isinstance(message, Chunk):
+                message = falsify(rule.fault, message, contract, self.script.rng(number, rule.fault))
+        frame: bytes | str = encode_message(message)
+        for rule in planned.rules:
+            if rule.fault in BYTES and isinstance(frame, bytes):
+                frame = damage(rule.fault, frame, self.script.rng(number, rule.fault), count=rule.count)
+        return good, frame
+
+    async def _deliver(self, talk: _Talk, good: bytes, frame: bytes | str, planned: Planned) -> None:
+        by_name = {rule.fault: rule for rule in planned.rules}
+        if "reorder" in by_name and isinstance(frame, bytes):
+            talk.held.append(frame)
+            return
+        if "replay" in by_name and talk.kept:
+            await talk.socket.send(talk.kept[0])
+        await talk.socket.send(frame)
+        for _ in range(by_name["duplicate"].count if "duplicate" in by_name else 0):
+            await talk.socket.send(frame)
+        talk.kept.append(good)
+        while talk.held:
+            await talk.socket.send(talk.held.pop(0))
+
+
+def _reject(observe: Observe, rule: Rule) -> Reject:
+    code = RefusalCode(rule.text) if rule.text in RefusalCode.__members__ else RefusalCode.INTERNAL
+    return Reject(session_id=observe.session_id, epoch=observe.epoch, seq=observe.seq, code=code, reason="by the script", retryable=True)
+
+
+def _headers() -> Headers:
+    return Headers([("Content-Type", "text/plain"), ("Content-Length", "3")])
+
+
+@dataclass(slots=True)
+class Running:
+    """A server in a thread."""
+
+    server: FaultServer
+    port: int
+
+    @property
+    def url(self) -> str:
+        """For a native client."""
+        return f"ws://127.0.0.1:{self.port}/v1/session"
+
+    @property
+    def journal(self) -> Journal:
+        """What it did wrong."""
+        return self.server.journal
+
+
+@contextlib.contextmanager
+def running_server(script: Script, *, port: int = 0, **options: object) -> Iterator[Running]:
+    """Serve `script` on loopback in a thread of this process, silently; everything is gone at the end.
+
+    Raises OSError if the port cannot be had.
+    """
+    options.setdefault("journal", Journal(silent=True))
+    server = FaultServer(script, **options)  # type: ignore[arg-type]  (the names are FaultServer's)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="fault-server", daemon=True)
+    thread.start()
+    try:
+        listening = asyncio.run_coroutine_threadsafe(server.listen("127.0.0.1", port), loop).result(10)
+        try:
+            yield Running(server=server, port=listening.sockets[0].getsockname()[1])
+        finally:
+            asyncio.run_coroutine_threadsafe(_shut(listening), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def _shut(listening: Server) -> None:
+    """As a killed process would: no closing handshakes."""
+    for connection in listening.connections:
+        connection.transport.abort()
+    listening.close(close_connections=False)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0.01)
+
+
+async def serve_for_ever(server: FaultServer, host: str, port: int) -> None:
+    """Serve until cancelled; says where on the journal."""
+    async with await server.listen(host, port) as listening:
+        where = listening.sockets[0].getsockname()
+        server.journal.add("listening", url=f"ws://{where[0]}:{where[1]}/v1/session")
+        await asyncio.Event().wait()
