@@ -4,9 +4,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.ready
 RECIPE ?= loop
+MESSAGES ?= 200000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup check up clean lock golden seeds bench
+.PHONY: help run test setup check up clean lock golden seeds bench faults fuzz
 
 help: ## say what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +39,13 @@ seeds: $(STAMP) ## train and evaluate the default recipe with three training see
 
 bench: $(STAMP) ## every benchmark, each against a named peer; results in benchmarks/results/
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+faults: $(STAMP) ## every fault against every invariant; prints the table of reports/faults.json
+	@rm -f reports/faults.json
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/faults; code=$$?; $(BIN)/python -m tests.faults.verdicts && exit $$code
+
+fuzz: $(STAMP) ## at least 200,000 malformed messages to every endpoint (MESSAGES=200000); results in reports/fuzz.json
+	@$(BIN)/python -m tests.faults.fuzz --messages $(MESSAGES)
 
 lock: $(STAMP) ## rewrite requirements.lock from what is installed (after a deliberate change of pins)
 	@$(BIN)/pip freeze --all --exclude-editable | grep -vE ' @ |^pip==' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock
