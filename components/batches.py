@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from components.recipe import CurriculumConfig, TrainConfig
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError
 from model_core.speech.action_codec import ActionCodec
-from model_core.speech.compact import CompactLayout, Mode, proprio_bins
+from model_core.speech.compact import CompactLayout, Field, Mode, proprio_bins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,8 +107,13 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
 class BatchMaker:
     """Batches of one split in one layout; everything that does not change from epoch to epoch is spelt once, here."""
 
-    def __init__(self, split: FrozenSplit, layout: CompactLayout, contract: PolicyContract, *, augment_shift_px: int = 0) -> None:
+    def __init__(
+        self, split: FrozenSplit, layout: CompactLayout, contract: PolicyContract, *, augment_shift_px: int = 0, head: str = "causal"
+    ) -> None:
+        from model_core.network.queries import ActionHead
+
         body = contract.embodiment
+        self._head = ActionHead(head)
         self.split, self.layout = split, layout
         self._shift = augment_shift_px
         self._bins_NKA = ActionCodec(stats=contract.stats).encode(split.actions_NKA)
@@ -136,7 +141,7 @@ class BatchMaker:
             depth_codes_BG=split.depth_codes_NG[indices_B] if mode is Mode.FULL else None,
             trace_B52=trace if mode is not Mode.ACTION else None,
         )
-        return training_batch(self.layout, tokens, images, mode)
+        return training_batch(self.layout, tokens, images, mode, head=self._head)
 
 
 def curriculum_of(config: CurriculumConfig) -> Curriculum:
@@ -158,18 +163,21 @@ class TinyArm:
     """The tiny Action Reasoning Model as something that can be trained (`components.trainees.Trainee`)."""
 
     def __init__(self, config: TrainConfig, frozen: Path) -> None:
+        from model_core.network.queries import ActionHead
         from model_core.tiny import TinySize, new_tiny_model, tiny_layout
         from model_core.training import LossConfig
 
-        manifest, self.contract = read_frozen(frozen)
+        manifest, contract = read_frozen(frozen)
+        self._head = ActionHead(config.action_head)
+        self.contract = replace(contract, reasoning=replace(contract.reasoning, kind=self._head.kind))
         self.config, self.frozen = config, frozen
         train = load_split(frozen, "train")
         size = TinySize.of(config.network)
         self.layout = tiny_layout(self.contract, size, train.instructions)
-        self._model = new_tiny_model(self.layout, size, config.seed)
+        self._model = new_tiny_model(self.layout, size, config.seed, self._head)
         if config.init_from:
             self._take_weights(Path(config.init_from))
-        self._train = BatchMaker(train, self.layout, self.contract, augment_shift_px=config.augment_shift_px)
+        self._train = BatchMaker(train, self.layout, self.contract, augment_shift_px=config.augment_shift_px, head=self._head)
         self._validation: BatchMaker | None = None
         self._curriculum = curriculum_of(config.curriculum)
         self._loss = LossConfig(weights=config.loss_weights, smoothing_bins=config.smoothing_bins)
@@ -196,7 +204,7 @@ class TinyArm:
     def validate(self, module: MolmoAct, *, samples: int = 256) -> dict[str, float]:
         """Loss and accuracy of every field on held-out episodes, full chain, teacher-forced."""
         if self._validation is None:
-            self._validation = BatchMaker(load_split(self.frozen, "validation"), self.layout, self.contract)
+            self._validation = BatchMaker(load_split(self.frozen, "validation"), self.layout, self.contract, head=self._head)
         maker = self._validation
         chosen = np.linspace(0, len(maker) - 1, min(samples, len(maker))).astype(np.int64)
         sums: dict[str, float] = {}
@@ -222,7 +230,9 @@ class TinyArm:
     def flops_at(self, step: int) -> float:
         """6 FLOP a weight of the decoder and token, for the mode that the curriculum draws for `step`."""
         mode = self._curriculum.mode_at(step, self.config.steps, self.config.seed)
-        return 6.0 * self._weights * (self.layout.prompt_length + self.layout.max_answer_length(mode))
+        actions = len(self.layout.slots[Field.ACTION])
+        queries = actions if self._head == "both" else 0  # alone they stand in place of the actions
+        return 6.0 * self._weights * (self.layout.prompt_length + self.layout.max_answer_length(mode) + queries)
 
 
 def make_tiny_arm(config: TrainConfig, frozen: Path) -> TinyArm:

@@ -190,15 +190,18 @@ class CurriculumConfig:
 class TrainConfig:
     """One training run.
 
-    network: name of a network ("tiny") or its fields. global_batch: samples an optimiser step, over all processes and accumulation;
-    micro_batch: samples a forward pass of one process. decay: "cosine" (flat until `flat_until` of the steps, then to
-    min_learning_rate) or "none". smoothing_bins: standard deviation, in bins, of the Gaussian that softens trace and action targets.
+    network: name of a network ("tiny") or its fields. action_head: how actions are said: "causal" (value after value), "parallel" (all at
+    once, a policy kind of its own) or "both" (causal, with a parallel block that can draft for it).
+    global_batch: samples an optimiser step, over all processes and accumulation; micro_batch: samples a forward pass of one process.
+    decay: "cosine" (flat until `flat_until` of the steps, then to min_learning_rate) or "none".
+    smoothing_bins: standard deviation, in bins, of the Gaussian that softens trace and action targets.
     stage: "pre", "mid" or "post" training, as the tracker shows it; init_from: folder of the checkpoint to start from.
     lora_rank: 0 trains all weights. checkpoint_every, log_every: in steps. threads: of one process (0: its share of the cores).
     """
 
     seed: int = 0
     network: str | Mapping[str, Any] = "tiny"
+    action_head: Literal["causal", "parallel", "both"] = "causal"
     steps: int = 1_000
     global_batch: int = 48
     micro_batch: int = 48

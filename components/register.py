@@ -52,7 +52,7 @@ def register(
         checkpoint_digest=report.checkpoint_digest,
         contract_id=contract.contract_id,
         run_id=train.run_id,
-        lineage=lineage_of(train, dataset, report, verdict, commit or code_commit()),
+        lineage={**lineage_of(train, dataset, report, verdict, commit or code_commit()), "policy_kind": contract.reasoning.kind},
     )
     if not verdict.promote:
         return version

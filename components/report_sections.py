@@ -56,9 +56,10 @@ def _head(run: RunSummary) -> str:
     model = run.model_version
     state, tone = ("promoted to champion", "good") if run.verdict.promote else ("held back", "wait")
     said = f"{escape(model.name)} version {model.version}, {state}"
+    kind = f" · actions <b>{escape(model.lineage['policy_kind'])}</b>" if "policy_kind" in model.lineage else ""
     return (
         f'<header><div><div class="brand">Actwright</div><h1>{escape(run.name)}</h1>'
-        f'<div class="soft">recipe <b>{escape(run.recipe_name)}</b> · contract <code>{escape(model.contract_id)}</code></div></div>'
+        f'<div class="soft">recipe <b>{escape(run.recipe_name)}</b> · contract <code>{escape(model.contract_id)}</code>{kind}</div></div>'
         f'<div class="pill {tone}">{said}</div></header>'
     )
 

@@ -82,6 +82,7 @@ def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str
         "final_loss": sum(point["loss"] for point in losses[-20:]) / len(losses[-20:]),
         "metrics": {name: value for name, value in validation.items() if name != "step"},
         "precision": relay.precision,
+        "action_head": config.action_head,
         "undigested": {"speed": relay.speed, "began_at_step": relay.began_at, "spikes": relay.spikes},
     }
 

@@ -41,6 +41,12 @@ def loop() -> Recipe:
     return Recipe(name="loop")
 
 
+def loop_parallel() -> Recipe:
+    """`loop` with the actions said all at once (one forward for the chunk): a policy kind of its own, with its own numbers."""
+    recipe = loop()
+    return replace(recipe, name="loop_parallel", package=_model(recipe, "parallel"), train=replace(recipe.train, action_head="parallel"))
+
+
 def metaworld_5() -> Recipe:
     """Five Meta-World tasks in one model, trained twice as long."""
     return _more_tasks("metaworld_5", FIVE_TASKS, episodes=200, steps=2_000)
@@ -93,7 +99,7 @@ def miniature() -> Recipe:
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
-    make.__name__: make for make in (loop, metaworld_5, metaworld_mt10, pretrain, midtrain, posttrain, miniature)
+    make.__name__: make for make in (loop, loop_parallel, metaworld_5, metaworld_mt10, pretrain, midtrain, posttrain, miniature)
 }
 
 

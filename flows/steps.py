@@ -221,7 +221,7 @@ def gate_step(house: House, recipe: Recipe, evaluated: Step, trained: Step, froz
             name=recipe.package.model_name,
             verdict=verdict,
             checkpoint=trained.path / "checkpoint",
-            contract=read_contract(frozen),
+            contract=read_contract(trained),
             train=read_train_run(trained),
             dataset=read_dataset(frozen),
             report=report,
@@ -335,9 +335,9 @@ def robot_options(scenes: CollectConfig) -> dict[str, object]:
     }
 
 
-def read_contract(frozen: Step) -> PolicyContract:
-    """The contract that the data set was frozen with."""
-    return PolicyContract.from_json(json.loads((frozen.path / "contract.json").read_text(encoding="utf-8")))
+def read_contract(trained: Step) -> PolicyContract:
+    """What the trained policy promises: the data set's contract, and the kind of policy that was trained on it."""
+    return PolicyContract.from_json(json.loads((trained.path / "checkpoint" / "contract.json").read_text(encoding="utf-8")))
 
 
 def producers_of(raw: Step, recipe: Recipe) -> dict[str, int]:

@@ -10,9 +10,15 @@ from typing import Any
 
 from model_core.network import hub, layout
 from model_core.network.config import MolmoActConfig, molmoact_7b_d, molmoact_7b_o
+from model_core.network.queries import ActionHead, action_head_of
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError
 
+_ACTIONS = {
+    ActionHead.CAUSAL: "causal: value after value",
+    ActionHead.PARALLEL: "parallel: all values in one forward, by placeholders",
+    ActionHead.BOTH: "both: value after value, with placeholders that can draft them",
+}
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "qwen.tiktoken")
 
 
@@ -75,6 +81,7 @@ def _architecture(config: MolmoActConfig) -> dict[str, Any]:
         f"{'post' if llm.norm_after else 'pre'}-norm, QKV bias {'yes' if llm.qkv_bias else 'no'}, "
         f"QK-norm {llm.qk_norm_type if llm.use_qk_norm else 'none'}, RoPE theta {llm.rope_theta:g}",
         "max_positions": llm.max_position_embeddings,
+        "actions": _ACTIONS[action_head_of(config)],
     }
 
 
@@ -123,6 +130,7 @@ def _contract(folder: Path) -> tuple[dict[str, Any], list[str]]:
         "cameras": [camera.name for camera in body.cameras],
         "action": [dim.name for dim in body.action.dims],
         "control_hz": body.control_hz,
+        "kind": contract.reasoning.kind,
     }, []
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model_core.network.config import AdapterConfig, LlmConfig, MolmoActConfig, VitConfig
 from model_core.network.model import MolmoAct
+from model_core.network.queries import ACTION_HEAD_KEY, ActionHead, action_head_of
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, SpecError, require
 from model_core.speech.compact import CompactLayout, words_of
@@ -67,8 +68,12 @@ def tiny_layout(contract: PolicyContract, size: TinySize, instructions: tuple[st
     return CompactLayout.of_contract(contract, patch_grid=grid, max_words=max(8, longest))
 
 
-def tiny_config(layout: CompactLayout, size: TinySize) -> MolmoActConfig:
-    """The network for `layout`; its JSON also carries what `layout_of` needs beside the contract."""
+def tiny_config(layout: CompactLayout, size: TinySize, head: ActionHead = ActionHead.CAUSAL) -> MolmoActConfig:
+    """The network for `layout`; its JSON also carries what `layout_of` needs beside the contract, and how actions are said."""
+    options = {"patch_grid": list(layout.patch_grid), "max_words": layout.max_words, "image_marks": layout.image_marks}
+    extras: dict[str, Any] = {LAYOUT_KEY: options}
+    if head.has_queries:
+        extras[ACTION_HEAD_KEY] = head.value
     patch, (rows, columns) = 2 ** len(size.stem), layout.patch_grid
     head_dim = size.width // size.heads
     sides = (rows * 2 * patch, columns * 2 * patch)
@@ -113,7 +118,7 @@ def tiny_config(layout: CompactLayout, size: TinySize) -> MolmoActConfig:
         ),
         image_patch_id=layout.vocabulary.im_patch_id,
         attention="eager",
-        extras={LAYOUT_KEY: {"patch_grid": list(layout.patch_grid), "max_words": layout.max_words, "image_marks": layout.image_marks}},
+        extras=extras,
     )
 
 
@@ -127,6 +132,7 @@ def layout_of(config: MolmoActConfig, contract: PolicyContract) -> CompactLayout
         ("llm_config.num_slots", layout.num_slots, config.llm.num_slots),
         ("llm_config.vocab_size", layout.vocabulary.base_size, config.llm.vocab_size),
         ("image_patch_id", layout.vocabulary.im_patch_id, config.image_patch_id),
+        ("kind of policy", contract.reasoning.kind, action_head_of(config).kind),
     ):
         if expected != got:
             raise CheckpointError(f"weights and contract do not belong together: {name} is {got}, the contract implies {expected}")
@@ -141,9 +147,12 @@ def pooled_patches(layout: CompactLayout) -> Tensor:
 
 
 @torch.no_grad()
-def new_tiny_model(layout: CompactLayout, size: TinySize, seed: int) -> MolmoAct:
-    """Fresh weights. Neighbouring numbers start as neighbours: ordinal ids lie on one smooth curve, which learning then bends."""
-    model = MolmoAct(tiny_config(layout, size))
+def new_tiny_model(layout: CompactLayout, size: TinySize, seed: int, head: ActionHead = ActionHead.CAUSAL) -> MolmoAct:
+    """Fresh weights, the same for every `head`.
+
+    Neighbouring numbers start as neighbours: ordinal ids lie on one smooth curve, which learning then bends.
+    """
+    model = MolmoAct(tiny_config(layout, size, head))
     model.init_weights(seed, std=0.1)
     decoder = model.model.transformer
     curve = _sine_rows(256, size.width)

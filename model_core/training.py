@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.network.model import MolmoAct
+from model_core.network.queries import ActionHead, block_visibility
 from model_core.spec.errors import require
 from model_core.speech.compact import CompactBatch, CompactLayout
 from model_core.speech.vocabulary import Field, Mode
@@ -74,70 +75,143 @@ class FieldTargets:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingBatch:
-    """Everything one loss needs. images_BVHW3 uint8; ids_BL, slots_BL int64; targets of each learned field."""
+    """Everything one loss needs. images_BVHW3 uint8; ids_BL, slots_BL int64: what is read; targets of each learned field.
+
+    block: the actions that placeholders say, None where there are none. visible_B1LL: who sees whom, None for causal.
+    """
 
     mode: Mode
     images_BVHW3: Tensor
     ids_BL: Tensor
     slots_BL: Tensor
     targets: Mapping[Field, FieldTargets]
+    block: FieldTargets | None = None
+    visible_B1LL: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids_BL)
 
 
 def training_batch(
-    layout: CompactLayout, tokens: CompactBatch, images_BVHW3: NDArray[np.uint8], mode: Mode, weights_B: NDArray[np.floating] | None = None
+    layout: CompactLayout,
+    tokens: CompactBatch,
+    images_BVHW3: NDArray[np.uint8],
+    mode: Mode,
+    weights_B: NDArray[np.floating] | None = None,
+    head: ActionHead = ActionHead.CAUSAL,
 ) -> TrainingBatch:
-    """Pictures and token rows as tensors, with the places to learn. weights_B: what each sample counts (1 where not given)."""
-    size, length = tokens.ids_BL.shape
-    weights_B = np.ones(size, np.float32) if weights_B is None else np.asarray(weights_B, np.float32)
+    """Pictures and token rows as tensors, with the places to learn. weights_B: what each sample counts (1 where not given).
+
+    head: CAUSAL reads all but the last token, which predicts nothing; the others read placeholders of the actions as well
+    (PARALLEL: in place of them).
+    """
+    read = _causal_tokens(tokens) if head is ActionHead.CAUSAL else _with_queries(layout, tokens, keep_actions=head is ActionHead.BOTH)
+    weights_B = np.ones(len(tokens.ids_BL), np.float32) if weights_B is None else np.asarray(weights_B, np.float32)
+    width = read.ids_BL.shape[1]
     targets: dict[Field, FieldTargets] = {}
     for kind in ANSWER_FIELDS:
         rows_N, columns_N, codes_N = tokens.targets(kind, layout.vocabulary.range_of(kind))
-        if len(rows_N) == 0:
-            continue
-        counts_B = np.bincount(rows_N, minlength=size)
-        targets[kind] = FieldTargets(
-            places_N=torch.from_numpy(rows_N * (length - 1) + columns_N),
-            codes_N=torch.from_numpy(np.ascontiguousarray(codes_N)),
-            shares_N=torch.from_numpy((weights_B[rows_N] / counts_B[rows_N] / size).astype(np.float32)),
-        )
+        if len(rows_N) > 0 and not (kind is Field.ACTION and head is ActionHead.PARALLEL):
+            targets[kind] = _field_targets(rows_N, columns_N, codes_N, weights_B, width)
+    block = None
+    if head.has_queries:
+        rows_N, columns_N, codes_N = tokens.targets(Field.ACTION, layout.vocabulary.action)
+        columns_N = np.tile(np.arange(read.before, width), len(weights_B))  # a placeholder says its own value, not the next one
+        block = _field_targets(rows_N, columns_N, codes_N, weights_B, width)
     return TrainingBatch(
         mode=mode,
         images_BVHW3=torch.from_numpy(np.ascontiguousarray(images_BVHW3)),
-        ids_BL=torch.from_numpy(np.ascontiguousarray(tokens.ids_BL)),
-        slots_BL=torch.from_numpy(np.ascontiguousarray(tokens.slots_BL)),
+        ids_BL=torch.from_numpy(np.ascontiguousarray(read.ids_BL)),
+        slots_BL=torch.from_numpy(np.ascontiguousarray(read.slots_BL)),
         targets=targets,
+        block=block,
+        visible_B1LL=read.visible_B1LL,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _ReadTokens:
+    """What the network reads. before: number of columns that are no placeholders."""
+
+    ids_BL: NDArray[np.int64]
+    slots_BL: NDArray[np.int64]
+    before: int
+    visible_B1LL: Tensor | None = None
+
+
+def _causal_tokens(tokens: CompactBatch) -> _ReadTokens:
+    ids_BL = tokens.ids_BL[:, :-1]
+    return _ReadTokens(ids_BL=ids_BL, slots_BL=tokens.slots_BL[:, :-1], before=ids_BL.shape[1])
+
+
+def _with_queries(layout: CompactLayout, tokens: CompactBatch, *, keep_actions: bool) -> _ReadTokens:
+    """Prompt, reasoning, the spelt actions where they are learnt too, then one placeholder a value in the value's slot."""
+    action = layout.slots[Field.ACTION]
+    spelt_BL = tokens.fields_BL == Field.ACTION
+    kept_BL = (tokens.fields_BL != Field.PAD) & (keep_actions | ~spelt_BL)
+    before = tokens.ids_BL.shape[1] - 1 if keep_actions else int(kept_BL.sum(axis=1).max())
+    kept_BL, spelt_BL = kept_BL[:, :before], spelt_BL[:, :before]
+    shape = (len(kept_BL), len(action))
+    return _ReadTokens(
+        ids_BL=np.concatenate(
+            [np.where(kept_BL, tokens.ids_BL[:, :before], layout.vocabulary.pad_id), np.full(shape, layout.vocabulary.query_id)], axis=1
+        ),
+        slots_BL=np.concatenate(
+            [np.where(kept_BL, tokens.slots_BL[:, :before], 0), np.broadcast_to(np.arange(action.start, action.stop), shape)], axis=1
+        ),
+        before=before,
+        visible_B1LL=block_visibility(
+            torch.from_numpy(kept_BL), new=before, queries=len(action), actions_BT=torch.from_numpy(np.ascontiguousarray(spelt_BL))
+        ),
+    )
+
+
+def _field_targets(
+    rows_N: NDArray[np.int64], columns_N: NDArray[np.int64], codes_N: NDArray[np.int64], weights_B: NDArray[np.floating], width: int
+) -> FieldTargets:
+    size = len(weights_B)
+    counts_B = np.bincount(rows_N, minlength=size)
+    return FieldTargets(
+        places_N=torch.from_numpy(rows_N * width + columns_N),
+        codes_N=torch.from_numpy(np.ascontiguousarray(codes_N)),
+        shares_N=torch.from_numpy((weights_B[rows_N] / counts_B[rows_N] / size).astype(np.float32)),
     )
 
 
 def answer_loss(model: MolmoAct, batch: TrainingBatch, layout: CompactLayout, config: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """(scalar loss, parts): parts are "loss_depth", "accuracy_depth" and so on for the fields of this batch, detached.
 
+    Placeholders count as the action where they are all there is of it, and as a part of their own ("action_block") beside it.
     The head is applied to the rows of a field's own ids only: the language leaves no other choice at those slots.
     """
-    hidden_MD = hidden_states(model, batch.images_BVHW3, batch.ids_BL[:, :-1], batch.slots_BL[:, :-1], layout).flatten(0, 1)
+    hidden_MD = hidden_states(model, batch.images_BVHW3, batch.ids_BL, batch.slots_BL, layout, batch.visible_B1LL).flatten(0, 1)
+    learnt = [(kind, kind.name.lower(), wanted) for kind, wanted in batch.targets.items()]
+    if batch.block is not None:
+        learnt.append((Field.ACTION, "action_block" if Field.ACTION in batch.targets else "action", batch.block))
     total = hidden_MD.new_zeros((), dtype=torch.float32)
     parts: dict[str, Tensor] = {}
-    for kind, wanted in batch.targets.items():
+    for kind, name, wanted in learnt:
         ids = layout.vocabulary.range_of(kind)
         logits_NX = F.linear(hidden_MD.index_select(0, wanted.places_N), model.lm_head.weight[ids.start : ids.stop]).float()
         smoothing = config.smoothing_bins if kind is not Field.DEPTH else 0.0
         losses_N = token_losses(logits_NX, wanted.codes_N, smoothing, config.z_loss)
         loss = (losses_N * wanted.shares_N).sum()
         total = total + config.weight(kind) * loss
-        name = kind.name.lower()
         parts[f"loss_{name}"] = loss.detach()
         parts[f"accuracy_{name}"] = (logits_NX.detach().argmax(-1) == wanted.codes_N).float().mean()
     return total, parts
 
 
-def hidden_states(model: MolmoAct, images_BVHW3: Tensor, ids_BL: Tensor, slots_BL: Tensor, layout: CompactLayout) -> Tensor:
-    """h_BLD of token rows that begin with a prompt: position l has seen tokens 0..l and predicts token l + 1."""
+def hidden_states(
+    model: MolmoAct, images_BVHW3: Tensor, ids_BL: Tensor, slots_BL: Tensor, layout: CompactLayout, visible_B1LL: Tensor | None = None
+) -> Tensor:
+    """h_BLD of token rows that begin with a prompt: position l has seen tokens 0..l and predicts token l + 1.
+
+    visible_B1LL: who sees whom instead (see `block_visibility`); a placeholder predicts its own value.
+    """
     windows_N4 = pooled_patches(layout).to(ids_BL.device)
     features_ND = model.encode_images(images_BVHW3, windows_N4.expand(len(ids_BL), -1, -1))
-    return model.trunk(model.embed(ids_BL, features_ND), slots_BL)
+    return model.trunk(model.embed(ids_BL, features_ND), slots_BL, visible_B1LL)
 
 
 def token_losses(logits_NX: Tensor, codes_N: Tensor, smoothing_bins: float, z_loss: float = 0.0) -> Tensor:

@@ -100,6 +100,7 @@ class CompactVocabulary:
     pad_id = 0
     bos_id = 1
     eos_id = 2
+    query_id = bos_id  # placeholder of a value that is asked for (`network.queries`): nothing else ever uses this row
 
     @cached_property
     def modes(self) -> IdRange:
