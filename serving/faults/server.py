@@ -255,6 +255,7 @@ async def _shut(listening: Server) -> None:
     for connection in listening.connections:
         connection.transport.abort()
     listening.close(close_connections=False)
+    await asyncio.sleep(0.01)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.sleep(0.01)

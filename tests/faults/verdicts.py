@@ -1,9 +1,9 @@
 """Which test speaks for which fault and invariant, and what came of it: `reports/faults.json`, and its table.
 
-    @covers("F7", I1="a late answer is never paired with a newer question", I2="nothing is executed past its expiry")
-    def test_...
+@covers("F7", I1="a late answer is never paired with a newer question", I2="nothing is executed past its expiry")
+def test_...
 
-    python -m tests.faults.verdicts        prints fault x invariant from the report; exit 1 if anything failed
+python -m tests.faults.verdicts        prints fault x invariant from the report; exit 1 if anything failed
 """
 
 from __future__ import annotations
