@@ -13,6 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import require
+from model_core.spec.holding import measured_by
 from model_core.spec.types import ActionChunk
 
 
@@ -51,3 +54,26 @@ class ChunkPlayer:
         """Forget everything: a new episode, a stop, a new session."""
         self._actions_KA = None
         self._next = 0
+
+
+def targets_KA(actions_KA: NDArray[np.float32], embodiment: EmbodimentSpec, proprio_P: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A chunk as a robot takes it: (K, A). A dimension that is relative to the chunk's start becomes the place that it means.
+
+    proprio_P: measured in the observation that was answered. Other dimensions stay as they are. Raises SpecError for a
+    relative dimension that the body does not measure.
+    """
+    modes = embodiment.action.modes
+    if "relative" not in modes:
+        return actions_KA
+    return actions_KA + offsets_A(embodiment, proprio_P)
+
+
+def offsets_A(embodiment: EmbodimentSpec, proprio_P: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Where relative numbers count from, (A,): the measured place, 0 for every other mode."""
+    found_A = np.zeros(len(embodiment.action), np.float32)
+    for index, (mode, place) in enumerate(zip(embodiment.action.modes, measured_by(embodiment), strict=True)):
+        if mode == "relative":
+            dim = embodiment.action.dims[index]
+            require(place is not None, f"body {embodiment.name!r}: {dim.name!r} is relative, but no proprio dimension measures it")
+            found_A[index] = proprio_P[place] if place is not None else 0.0
+    return found_A

@@ -8,14 +8,38 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec
-from model_core.spec.errors import SpecError
+from model_core.spec.errors import ActwrightError, SpecError
 from model_core.spec.types import CameraGeometry, Observation
+
+
+class CommandRejected(ActwrightError, RuntimeError):  # noqa: N818
+    """The driver did not take a command. Nothing moved; the cell drops its plan and asks anew."""
+
+
+class RobotStopped(ActwrightError, RuntimeError):  # noqa: N818
+    """A protective or emergency stop: nothing moves until a person has released it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandTag:
+    """Where a command comes from. A hold has chunk_id "" and row -1. expires_at_s: monotonic; 0 for a hold."""
+
+    mode: str
+    chunk_id: str = ""
+    session_id: str = ""
+    epoch: int = 0
+    seq: int = 0
+    contract_id: str = ""
+    model_version: str = ""
+    row: int = -1
+    expires_at_s: float = 0.0
 
 
 class Outcome(Protocol):
@@ -49,7 +73,7 @@ class Robot(Protocol):
         ...
 
     def act(self, action_A: NDArray[np.float32]) -> Outcome:
-        """Hold one action for one control step."""
+        """Hold one action for one control step. May raise CommandRejected or RobotStopped; anything else is a broken robot."""
         ...
 
     def close(self) -> None:
@@ -74,6 +98,46 @@ class RecordedSenses(Protocol):
 
     def geometry(self) -> Mapping[str, CameraGeometry]:
         """Calibration of each camera."""
+        ...
+
+
+@runtime_checkable
+class Proprioceptive(Protocol):
+    """Can measure itself without taking pictures: then every command is judged from the pose of this very control step."""
+
+    def proprio_P(self) -> NDArray[np.float32]:
+        """Measured now, as in an observation."""
+        ...
+
+
+@runtime_checkable
+class AgedSenses(Protocol):
+    """Knows how old its readings are."""
+
+    def ages_ms(self) -> Mapping[str, float]:
+        """Age of what the last `observe` gave, when it gave it: camera name or "proprio" -> ms."""
+        ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """Has a stop of its own. The stop button is outside of software: here it is only seen."""
+
+    def stop_state(self) -> str:
+        """ "" while commands are taken, else which stop is active ("protective", "emergency", ...)."""
+        ...
+
+    def halt(self, reason: str) -> None:
+        """Stop now by the driver's own means."""
+        ...
+
+
+@runtime_checkable
+class TagReader(Protocol):
+    """Wants to know where each command comes from."""
+
+    def tag(self, tag: CommandTag) -> None:
+        """Called just before `act`."""
         ...
 
 

@@ -1,0 +1,140 @@
+"""How far, how fast and how suddenly a body may be moved here. A release may tighten these limits, never widen them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from model_core.spec.contract import EmbodimentSpec, digest_of
+from model_core.spec.errors import SpecError, require
+from model_core.spec.holding import measured_by
+
+RATES = ("max_jump", "max_velocity", "max_acceleration", "max_jerk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DimLimits:
+    """One action dimension, in its own unit; None: no limit of this kind.
+
+    low, high: of the number itself. max_jump: from the measured place to the commanded one (of a delta: its size).
+    max_velocity, max_acceleration, max_jerk: unit per s, s2, s3. measured_by: proprio dimension that measures what this one
+    moves; gain: how far (in the unit of `measured_by`) one control step of 1 moves it; place_low, place_high: where it may get.
+    """
+
+    name: str
+    low: float
+    high: float
+    max_jump: float | None = None
+    max_velocity: float | None = None
+    max_acceleration: float | None = None
+    max_jerk: float | None = None
+    measured_by: str = ""
+    gain: float = 1.0
+    place_low: float | None = None
+    place_high: float | None = None
+
+    def __post_init__(self) -> None:
+        where = f"limits of {self.name!r}"
+        for name in ("low", "high", "gain", "place_low", "place_high", *RATES):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            optional = name not in ("low", "high", "gain")
+            require(is_number or (optional and value is None), f"{where}: {name} must be a finite number", got=repr(value))
+            if name in RATES and value is not None:
+                require(value > 0, f"{where}: {name} must be above 0", got=value)
+        require(self.low < self.high, f"{where}: low must be below high", got=(self.low, self.high))
+        require(self.gain != 0, f"{where}: gain must not be 0")
+        if self.place_low is not None and self.place_high is not None:
+            require(self.place_low < self.place_high, f"{where}: place_low must be below place_high")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Everything that the envelope of one cell enforces.
+
+    clip_fraction: an excess of at most this fraction (of the limit, or of the range) is clipped and counted, a larger one
+    refuses the chunk. max_rejects: so many refusals in a row are a SAFE_STOP. max_age_ms: sensor ("proprio" or camera) ->
+    oldest reading on which may be acted. hold_within_ms: after a loss the body is held within this time.
+    """
+
+    dims: tuple[DimLimits, ...]
+    clip_fraction: float = 0.05
+    max_rejects: int = 3
+    max_age_ms: Mapping[str, float] = field(default_factory=dict)
+    hold_within_ms: float = 500.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.clip_fraction <= 0.5, "clip_fraction must be 0..0.5", got=self.clip_fraction)
+        require(type(self.max_rejects) is int and self.max_rejects >= 1, "max_rejects must be a whole number, 1 or more")
+        require(math.isfinite(self.hold_within_ms) and self.hold_within_ms > 0, "hold_within_ms must be above 0")
+        for name, age in self.max_age_ms.items():
+            require(math.isfinite(age) and age > 0, f"max_age_ms of {name!r} must be above 0", got=age)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the limits that are in force."""
+        return digest_of(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain document; `limits_from_json` is its inverse."""
+        return {**asdict(self), "dims": [asdict(d) for d in self.dims], "max_age_ms": dict(self.max_age_ms)}
+
+
+def limits_from_json(document: Mapping[str, Any]) -> Limits:
+    """Read limits; raises SpecError naming an unknown, missing or senseless field."""
+    known = {f.name for f in fields(Limits)}
+    unknown = set(document) - known
+    require(not unknown, f"unknown fields in the limits: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    try:
+        dims = tuple(DimLimits(**d) for d in document["dims"])
+        return Limits(**{**document, "dims": dims})
+    except (KeyError, TypeError) as error:
+        raise SpecError(f"these are not limits: {error}") from error
+
+
+def widest_limits(body: EmbodimentSpec) -> Limits:
+    """What the contract's own ranges allow: full range each control step, reversed at once. A start, to be narrowed by a person.
+
+    A pose may jump over its whole range from the measured one, since nothing here knows how fast this body may move.
+    """
+    dims = []
+    for dim, mode, place in zip(body.action.dims, body.action.modes, measured_by(body), strict=True):
+        top = max(abs(dim.low), abs(dim.high)) if mode in ("delta", "velocity") else dim.high - dim.low
+        rate = top if mode == "velocity" else top * body.control_hz
+        is_switch = dim.name == body.gripper_dim
+        is_offset = mode == "relative"
+        measured = body.proprio.dims[place] if place is not None else None
+        dims.append(
+            DimLimits(
+                name=dim.name,
+                # The robot gets the place that a relative number means: its range is that of the measurement.
+                low=measured.low if is_offset and measured is not None else dim.low,
+                high=measured.high if is_offset and measured is not None else dim.high,
+                max_jump=None if is_switch else (top / body.control_hz if mode == "velocity" else top),
+                max_velocity=None if is_switch else rate,
+                max_acceleration=None if is_switch else 2 * rate * body.control_hz,
+                max_jerk=None if is_switch else 4 * rate * body.control_hz**2,
+                measured_by="" if measured is None else measured.name,
+            )
+        )
+    ages = {camera.name: camera.max_age_ms for camera in body.cameras}
+    return Limits(dims=tuple(dims), max_age_ms={**ages, "proprio": 200.0})
+
+
+def tightened(limits: Limits, body: EmbodimentSpec) -> Limits:
+    """`limits` cut down to what the release's contract allows (hard and soft ranges). Never wider than before in any number."""
+    dims = []
+    for dim, mode, limit in zip(body.action.dims, body.action.modes, limits.dims, strict=True):
+        if mode == "relative":  # the contract bounds the offset (its guard does), the file bounds the place
+            dims.append(limit)
+            continue
+        low = max(limit.low, dim.low if dim.soft_low is None else dim.soft_low)
+        high = min(limit.high, dim.high if dim.soft_high is None else dim.soft_high)
+        require(low < high, f"the release allows nothing of {dim.name!r} that this cell allows", got=(low, high))
+        dims.append(replace(limit, low=low, high=high))
+    ages = dict(limits.max_age_ms)
+    for camera in body.cameras:
+        ages[camera.name] = min(ages.get(camera.name, camera.max_age_ms), camera.max_age_ms)
+    return replace(limits, dims=tuple(dims), max_age_ms=ages)

@@ -1,0 +1,129 @@
+"""RUN -> STRETCH -> HOLD -> SAFE_STOP: how a body behaves while answers come, come late, and stop coming. No clock, no IO.
+
+RUN        rows are executed at their own rate
+STRETCH    few rows are left and no answer is there: each control step uses up less than a row
+HOLD       nothing may be executed: the body stays where it is
+SAFE_STOP  held for too long, too many rejected commands, a driver that stopped, a kill: only a person ends this
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from model_core.spec.errors import SpecError, require
+
+
+class Mode(enum.StrEnum):
+    """What the body is doing."""
+
+    RUN = "RUN"
+    STRETCH = "STRETCH"
+    HOLD = "HOLD"
+    SAFE_STOP = "SAFE_STOP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionSettings:
+    """stretch_rows: slow down when no more rows are left (0: never). min_scale: the slowest, in rows per control step.
+
+    speed_up: by how much a slowed body gains per control step. safe_stop_after_s: held so long without being told to.
+    max_rejects: chunks in a row that the envelope refused.
+    """
+
+    stretch_rows: float = 2.0
+    min_scale: float = 0.25
+    speed_up: float = 0.25
+    safe_stop_after_s: float = 10.0
+    max_rejects: int = 3
+
+    def __post_init__(self) -> None:
+        require(self.stretch_rows >= 0, "stretch_rows must be 0 or more", got=self.stretch_rows)
+        require(0 < self.min_scale <= 1 and 0 < self.speed_up <= 1, "min_scale and speed_up must be above 0 and at most 1")
+        require(self.safe_stop_after_s > 0 and self.max_rejects >= 1, "safe_stop_after_s and max_rejects must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One change of mode."""
+
+    t_s: float
+    before: Mode
+    after: Mode
+    reason: str
+
+
+class StateMachine:
+    """The mode of one body and the speed of its rows."""
+
+    def __init__(self, settings: MotionSettings | None = None) -> None:
+        self.settings = settings or MotionSettings()
+        self.mode = Mode.HOLD
+        self.scale = 1.0
+        self.reason = "nothing to execute yet"
+        self.since_s = 0.0
+        self.rejects = 0
+        self.transitions: list[Transition] = []
+        self._is_told_to_hold = False
+
+    def begin(self, now_s: float) -> None:
+        """A new episode: held until the first chunk. A SAFE_STOP stays."""
+        if self.mode is not Mode.SAFE_STOP:
+            self.mode, self.reason, self.since_s = Mode.HOLD, "nothing to execute yet", now_s
+        self.scale, self.rejects, self._is_told_to_hold = 1.0, 0, False
+
+    def tick(self, now_s: float, rows_left: float, *, may_stretch: bool = True, why: str = "nothing to execute") -> Mode:
+        """The mode of this control step. why: the reason that is noted if the body has to be held now."""
+        if self.mode is Mode.SAFE_STOP:
+            return self.mode
+        if rows_left <= 0 or self._is_told_to_hold:
+            if self.mode is Mode.HOLD and not self._is_told_to_hold and now_s - self.since_s >= self.settings.safe_stop_after_s:
+                self.stop(now_s, f"held for {now_s - self.since_s:.1f} s: {self.reason}")
+            else:
+                self._become(now_s, Mode.HOLD, why)
+                self.scale = 1.0  # a body that starts from rest starts at the chunk's own pace
+        elif may_stretch and rows_left <= self.settings.stretch_rows:
+            self._become(now_s, Mode.STRETCH, f"{rows_left:g} rows left and no answer yet")
+            wanted = max(rows_left / (self.settings.stretch_rows + 1), self.settings.min_scale)
+            self.scale = min(self.scale, wanted)
+        else:
+            self._become(now_s, Mode.RUN, "rows to execute")
+            self.scale = min(self.scale + self.settings.speed_up, 1.0)
+        return self.mode
+
+    def hold(self, now_s: float, reason: str) -> None:
+        """Somebody says: hold. Stays until `release`."""
+        self._is_told_to_hold = True
+        self._become(now_s, Mode.HOLD, reason)
+
+    def release(self) -> None:
+        """Whoever said hold takes it back; rows are still needed before anything moves."""
+        self._is_told_to_hold = False
+
+    def rejected(self, now_s: float, reason: str) -> None:
+        """The envelope refused a chunk."""
+        self.rejects += 1
+        if self.rejects >= self.settings.max_rejects:
+            self.stop(now_s, f"{self.rejects} chunks in a row were refused: {reason}")
+
+    def accepted(self) -> None:
+        """A command of a new chunk went to the driver."""
+        self.rejects = 0
+
+    def stop(self, now_s: float, reason: str) -> None:
+        """SAFE_STOP: stays until a person resumes."""
+        self._become(now_s, Mode.SAFE_STOP, reason)
+
+    def resume(self, now_s: float, operator: str) -> None:
+        """A person, by name, ends a SAFE_STOP: the body is held, and moves only on a new answer."""
+        if not operator.strip():
+            raise SpecError("a SAFE_STOP is ended by a person: give a name, got ''")
+        if self.mode is Mode.SAFE_STOP:
+            self.rejects, self._is_told_to_hold = 0, False
+            self._become(now_s, Mode.HOLD, f"resumed by {operator}")
+
+    def _become(self, now_s: float, mode: Mode, reason: str) -> None:
+        if mode is self.mode:
+            return
+        self.transitions = [*self.transitions[-999:], Transition(t_s=now_s, before=self.mode, after=mode, reason=reason)]
+        self.mode, self.reason, self.since_s = mode, reason, now_s
