@@ -22,6 +22,7 @@ import numpy as np
 
 from components.datasets import layout
 from components.datasets.lerobot_v3 import DatasetReader, DatasetWriter, dataset_digest
+from components.datasets.staleness import stale_statistics
 from components.documents import to_document
 from components.episode_checks import inline_check
 from components.files import write_text_atomically
@@ -54,25 +55,29 @@ def ingest(
     keep_failures: bool = False,
     max_bad_fraction: float = 0.5,
     tasks: Sequence[str] = (),
+    trust_data: bool = False,
 ) -> dict[str, Any]:
     """Merge `sources` (LeRobot folders, folders of recordings) into out/dataset, in this order.
 
     embodiment: the body that all must have; taken from the first source that names one. tasks: recordings of other tasks
     are left out (empty: all are taken). The same episode twice is taken once. Bad recordings go to
-    out/quarantine/<name>.json. The record counts episodes by who produced them. Raises
-    `GateError` when more than `max_bad_fraction` are bad, `DatasetError` when nothing is left.
+    out/quarantine/<name>.json, and so does a data set whose stats.json is not of its data: one of the two was changed, and which
+    one only a person knows. trust_data: it was the statistics; they are computed anew. Sources are never changed.
+    The record counts episodes by who produced them. Raises `GateError` when more than `max_bad_fraction` are bad or nothing is left.
     """
     body = embodiment or _body_of(sources)
     total = sum(_count(source) for source in sources)
+    stale = {} if trust_data else _stale_sources(sources)
     shutil.rmtree(out / "quarantine", ignore_errors=True)
     shutil.rmtree(out / "dataset", ignore_errors=True)
     ids: dict[str, str] = {}
     evidence: dict[str, str] = {}
-    bad: dict[str, list[Finding]] = {}
+    bad: dict[str, list[Finding]] = {_stats_of(source): findings for source, findings in stale.items()}
+    refused = sum(_count(source) for source in stale)
     producers: Counter[str] = Counter()
     failed = strange = copies = 0
     with DatasetWriter(out / "dataset", body, notes={"ingest": [_name_of(s) for s in sources]}) as writer:
-        for number, arrival in enumerate(_arrivals(sources)):
+        for number, arrival in enumerate(_arrivals([source for source in sources if source not in stale]), start=refused):
             progress.update(number + 1, total, "taking in recordings")
             if _is_copy(arrival, evidence):
                 copies += 1
@@ -95,12 +100,13 @@ def ingest(
             producers[episode.provenance.producer] += 1
         _quarantine(bad, out)
         kept = producers.total()
-        if kept == 0 or len(bad) > max_bad_fraction * total:
+        worst = refused + len(bad) - len(stale)
+        if kept == 0 or worst > max_bad_fraction * total:
             first = next(iter(bad.values()))[0] if bad else None
             why = f"{first.where}: {first.reason}" if first else "none was successful" if failed else f"none is of {', '.join(tasks)}"
+            todo = "" if "Do:" in why else ". Do: mend or remove the bad ones, or record more"
             raise GateError(
-                f"of {total} recordings {len(bad)} are bad and {failed} failed at their task, {kept} are left. First reason: {why}. "
-                "Do: mend or remove the bad ones, or record more"
+                f"of {total} recordings {worst} are bad and {failed} failed at their task, {kept} are left. First reason: {why}{todo}"
             )
     return {
         "version": dataset_digest(out / "dataset"),
@@ -133,6 +139,28 @@ def fetch_recordings(store: ObjectStore, folder: Path, progress: Progress) -> tu
         download_folder(store, prefix, target, progress)
         fetched.append(target)
     return tuple(fetched)
+
+
+def _stale_sources(sources: Sequence[Path]) -> dict[Path, list[Finding]]:
+    """The data sets among `sources` whose statistics are of other data, with what was expected and what stands there."""
+    found: dict[Path, list[Finding]] = {}
+    for source in sources:
+        if not _is_dataset(source):
+            continue
+        reader = DatasetReader(source)
+        reasons = stale_statistics(reader)
+        reader.close()
+        if reasons:
+            todo = (
+                f"nothing of {source.name} was taken in, and it lies unchanged where it was. Do: if the data are right, "
+                "ingest again with --trust-data, which computes them anew; if not, record or export the data set again"
+            )
+            found[source] = [Finding(check="stale_statistics", where=_stats_of(source), reason=f"{reason}; {todo}") for reason in reasons]
+    return found
+
+
+def _stats_of(source: Path) -> str:
+    return f"{source.name}/{layout.STATS}"
 
 
 def _is_copy(arrival: _Arrival, evidence: Mapping[str, str]) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from flows.telling import HELD, ended, say, tell
 
@@ -195,6 +197,8 @@ def probe(url: Annotated[str, typer.Argument(help="address of a policy service, 
 
     Example: actwright probe http://127.0.0.1:3000
     """
+    if "://" not in url:
+        raise typer.BadParameter(f"{url!r} lacks its http://; type: actwright probe http://{url}")
     from flows.up import probe_service
 
     tell(**probe_service(url))
@@ -212,6 +216,10 @@ def schedule(
 
     Example: actwright schedule loop --cron "0 3 * * *"
     """
+    if len(cron.split()) != 5:
+        raise typer.BadParameter(
+            f"--cron {cron!r} has {len(cron.split())} fields, cron has five: minute hour day month weekday, such as '0 3 * * *'"
+        )
     from flows.schedule import serve_schedule
 
     serve_schedule(recipe_of(recipe, None), cron=cron, automatic=automatic)
@@ -246,20 +254,36 @@ def _group(name: str) -> typer.Typer | None:
     return getattr(importlib.import_module(module), f"{name}_app") if importlib.util.find_spec(module) else None
 
 
-def _keep_example_lines(group: typer.Typer) -> None:
-    """Examples stay on lines of their own: help texts are wrapped as paragraphs, except after a backspace."""
+class TeachingCommand(TyperCommand):
+    """A command that answers a missing or unreadable argument with its first example."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As ever, with an example in the message of what is wrong."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            found = re.search(r"^Example: +(.+?)(?:  .*)?$", self.help or "", flags=re.MULTILINE)
+            if found:
+                said = f"{error.message.rstrip('.')}. " if error.message else ""
+                error.message = f"{said}Type, for example: {found.group(1)}"
+            raise
+
+
+def _let_commands_teach(group: typer.Typer) -> None:
+    """Examples stay on lines of their own (help texts are wrapped as paragraphs, except after a backspace) and answer wrong usage."""
     for command in group.registered_commands:
         text = inspect.cleandoc((command.callback and command.callback.__doc__) or "")
         command.help = text.replace("\n\nExample:", "\n\n\b\nExample:", 1)
+        command.cls = TeachingCommand
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
-            _keep_example_lines(inner.typer_instance)
+            _let_commands_teach(inner.typer_instance)
 
 
 def main() -> None:
     """The console script."""
     _add_groups()
-    _keep_example_lines(app)
+    _let_commands_teach(app)
     sys.exit(ended(app))
 
 

@@ -70,10 +70,14 @@ def ingest(
         Path | None, typer.Argument(help="a folder of recordings or a LeRobot data set; without it, all that waits in object storage")
     ] = None,
     recipe: Annotated[str, typer.Option(help="the recipe whose body the recordings must have", metavar="RECIPE")] = "loop",
+    trust_data: Annotated[
+        bool, typer.Option("--trust-data", help="take in a data set whose stats.json is of other data; statistics are computed anew")
+    ] = False,
 ) -> None:
     """Take recordings in: check each, set bad ones aside with the reason, and make a raw data set of the successful ones.
 
-    It joins the demonstrations of a run that includes it; a schedule that runs here (`actwright schedule`) is told.
+    They join the demonstrations of a run that includes them; a schedule that runs here (`actwright schedule`) is told.
+    A data set whose stats.json is not of its data is set aside whole and told: the file or the data was changed.
 
     Example: actwright ingest
     Example: actwright ingest recordings/cell-07 --recipe metaworld_5
@@ -84,12 +88,16 @@ def ingest(
     from flows.recipes import get_recipe
     from flows.schedule import tell_new_recordings
     from flows.wiring import open_house
-    from model_core.spec.errors import NotReady
+    from model_core.spec.errors import NotReady, SpecError
 
+    try:
+        chosen = get_recipe(recipe)
+    except SpecError as error:
+        raise typer.BadParameter(f"--recipe: {error}") from error
     if source is not None and not source.is_dir():
         raise typer.BadParameter(f"{source} is no folder; give a folder of recordings, or nothing for all that waits in object storage")
     house = open_house()
-    result = take_in_recordings(house, get_recipe(recipe), source, Board(live=False).stage("collect"))
+    result = take_in_recordings(house, chosen, source, Board(live=False).stage("collect"), trust_data=trust_data)
     if result is None:
         raise NotReady(f"nothing waits in storage {house.settings.storage}; workcells leave recordings there at the end of `actwright run`")
     record, digest = result.step.record, result.step.digest

@@ -81,7 +81,9 @@ def keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progres
     return result
 
 
-def take_in_recordings(house: House, recipe: Recipe, source: Path | None, progress: Progress) -> StepResult | None:
+def take_in_recordings(
+    house: House, recipe: Recipe, source: Path | None, progress: Progress, *, trust_data: bool = False
+) -> StepResult | None:
     """Ingest a folder, or everything that waits in object storage (None when nothing does); the data set goes to raw storage."""
     from components.ingest import fetch_recordings
     from components.storage import upload_dataset
@@ -90,7 +92,7 @@ def take_in_recordings(house: House, recipe: Recipe, source: Path | None, progre
         waiting = (source.resolve(),) if source else fetch_recordings(store, house.settings.home.resolve() / "recordings", progress)
         if not waiting:
             return None
-        result = steps.ingest_step(house, recipe, waiting, progress)
+        result = steps.ingest_step(house, recipe, waiting, progress, trust_data=trust_data)
         upload_dataset(store, result.step.path / "dataset", progress)
     return result
 

@@ -17,14 +17,13 @@ from flows.settings import point_prefect_at
 from flows.telling import say, tell
 from flows.up import asked_to_stop, prefect_page
 from flows.wiring import open_house
-from model_core.spec.errors import JobError, SpecError
+from model_core.spec.errors import JobError
 
 _LOOK_S = 1.0
 
 
 def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
     """Register the deployment and run what becomes due until Ctrl-C; raises `JobError` when its process ends by itself."""
-    _check_cron(cron)
     house, stop = open_house(), asked_to_stop()
     path = house.settings.home.resolve() / "recipes" / f"{recipe.digest[:12]}.json"
     write_text_atomically(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
@@ -90,9 +89,3 @@ def _pause(api: str) -> None:
         urllib.request.urlopen(request, timeout=10).close()
     except (OSError, ValueError, KeyError) as error:
         say(f"the schedule could not be paused ({error}); runs planned ahead start when `actwright schedule` is started again")
-
-
-def _check_cron(cron: str) -> None:
-    fields = len(cron.split())
-    if fields != 5:
-        raise SpecError(f"--cron {cron!r} has {fields} fields, cron has five: minute hour day month weekday, such as '0 3 * * *'")

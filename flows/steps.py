@@ -103,8 +103,11 @@ def joined_step(house: House, recipe: Recipe, recorded: Step, included: Sequence
     return stage_step(house, "collect", config, inputs, work, recipe=recipe.name, code="join")
 
 
-def ingest_step(house: House, recipe: Recipe, sources: Sequence[Path], progress: Progress) -> StepResult:
-    """Check recordings of the recipe's body and make a raw data set of the good, successful ones: <step>/dataset, <step>/quarantine."""
+def ingest_step(house: House, recipe: Recipe, sources: Sequence[Path], progress: Progress, *, trust_data: bool = False) -> StepResult:
+    """Check recordings of the recipe's body and make a raw data set of the good, successful ones: <step>/dataset, <step>/quarantine.
+
+    trust_data: a data set whose statistics are of other data is taken in, with new statistics.
+    """
     from components.collect import open_simulator
 
     body = open_simulator(recipe.collect).embodiment
@@ -112,10 +115,11 @@ def ingest_step(house: House, recipe: Recipe, sources: Sequence[Path], progress:
     def work(out: Path) -> Mapping[str, Any]:
         from components.ingest import ingest
 
-        return ingest(sources, out, progress, embodiment=body, max_bad_fraction=1.0)
+        return ingest(sources, out, progress, embodiment=body, max_bad_fraction=1.0, trust_data=trust_data)
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
-    return stage_step(house, "ingest", {"body": to_document(body)}, inputs, work, recipe=recipe.name)
+    config: dict[str, Any] = {"body": to_document(body)} | ({"trust_data": True} if trust_data else {})
+    return stage_step(house, "ingest", config, inputs, work, recipe=recipe.name)
 
 
 def ingested(house: House, digest: str) -> Step:

@@ -180,6 +180,28 @@ def test_recordings_go_through_storage_into_a_new_data_set(dataset, tmp_path):
     assert again == record
 
 
+def test_ingest_takes_no_data_set_whose_statistics_are_of_other_data(dataset, tmp_path):
+    stale = shutil.copytree(dataset, tmp_path / "stale-set")
+    other = write_dataset(tmp_path / "other", [episode(i) for i in range(50, 70)])
+    shutil.copyfile(other / "meta/stats.json", stale / "meta/stats.json")
+    before = dataset_digest(stale)
+    said = r"stale-set/meta/stats.json: stats.json says observation.state min is \[.*\], the data says \[.*ingest again with --trust-data"
+    with pytest.raises(GateError, match=rf"of 20 recordings 20 are bad .*{said}"):
+        ingest([stale], tmp_path / "alone", Silent())
+
+    good = spool(tmp_path / "cell", [replace(episode(i), episode_id=f"cell-{i}") for i in range(40, 43)])
+    record = ingest([stale, good], tmp_path / "out", Silent(), max_bad_fraction=1.0, embodiment=BODY)
+    assert record["episodes"] == 3, "its neighbours go on"
+    assert set(record["quarantined"]) == {"stale-set/meta/stats.json"}
+    document = json.loads((tmp_path / "out/quarantine/stale-set_meta_stats.json.json").read_text())
+    assert document["findings"][0]["where"] == "stale-set/meta/stats.json"
+    assert dataset_digest(stale) == before, "nothing is lost: the source lies as it was"
+
+    trusted = ingest([stale, good], tmp_path / "trusted", Silent(), trust_data=True)
+    assert (trusted["episodes"], trusted["quarantined"]) == (23, {})
+    assert validate(CFG, tmp_path / "trusted/dataset", tmp_path / "valid", Silent())["valid"] == 23
+
+
 def test_ingest_refuses_what_it_cannot_judge(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="holds no recordings"):

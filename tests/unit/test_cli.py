@@ -29,6 +29,13 @@ def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
         (("recipe", "loop", "--set", "train.global_batch=50"), "use 48 or 96"),
         (("recipe", "nowhere.json"), "write one with `actwright recipe loop --out nowhere.json`"),
         (("data", "colect"), "Did you mean 'collect'"),
+        (("ingest", "--recipe", "lop"), "did you mean 'loop'"),
+        (("schedule", "--cron", "daily"), "minute hour day month weekday, such as '0 3 * * *'"),
+        (("approve",), "for example: actwright approve list"),
+        (("show",), "for example: actwright show train"),
+        (("probe",), "for example: actwright probe http://127.0.0.1:3000"),
+        (("probe", "127.0.0.1:3"), "type: actwright probe http://127.0.0.1:3"),
+        (("model", "inspect"), "for example: actwright model inspect"),
     ],
 )
 def test_wrong_usage_says_what_to_type(words, hint):
