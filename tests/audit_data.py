@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,9 @@ def begun(episode_id: str = "button-7", contract: PolicyContract | None = None) 
     )
 
 
-def decision(seq: int, *, t_s: float, episode_id: str = "button-7", contract: PolicyContract | None = None, noise: bool = True) -> DecisionMade:
+def decision(
+    seq: int, *, t_s: float, episode_id: str = "button-7", contract: PolicyContract | None = None, noise: bool = True
+) -> DecisionMade:
     made_for = contract or make_contract()
     rng = np.random.default_rng(seq)
     observation = make_observation(made_for.embodiment)
@@ -75,7 +78,9 @@ def decision(seq: int, *, t_s: float, episode_id: str = "button-7", contract: Po
     )
 
 
-def tell_episode(audit: Audit, *, decisions: int = 3, episode_id: str = "button-7", contract: PolicyContract | None = None) -> list[ActionExecuted]:
+def tell_episode(
+    audit: Audit, *, decisions: int = 3, episode_id: str = "button-7", contract: PolicyContract | None = None
+) -> list[ActionExecuted]:
     """One whole episode; returns what was executed."""
     audit.begin_episode(begun(episode_id, contract))
     done: list[ActionExecuted] = []
@@ -130,3 +135,11 @@ def rewritten(source: Path, target: Path, change: Callable[[list[tuple[str, Mess
             writer.add_message(places[topic], m.log_time, m.data, m.publish_time, m.sequence)
         writer.finish()
     return target
+
+
+def wait_until(claim: Callable[[], object], timeout_s: float = 30.0) -> None:
+    """Wait for something that the writing thread does."""
+    give_up_at = time.monotonic() + timeout_s
+    while not claim():
+        assert time.monotonic() < give_up_at, "it did not happen in time"
+        time.sleep(0.01)

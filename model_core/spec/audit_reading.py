@@ -6,6 +6,7 @@ or wrong. Everything before that can be used.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import struct
@@ -132,7 +133,8 @@ class _Chain:
     def _message(self, message: Any) -> bool:
         topic, schema = self._topics.get(message.channel_id, ("", ""))
         if schema == IMAGE_SCHEMA:
-            self._found.frames[digest(message.data)] = decode_frame(message.data)
+            with contextlib.suppress(WireError):  # then the frame that a decision names is missing, which is told at the end
+                self._found.frames[digest(message.data)] = decode_frame(message.data)
         elif topic.startswith("/actwright/"):
             return self._record(topic, message)
         else:

@@ -71,6 +71,7 @@ class AuditLog:
         self._writer: AuditWriter | None = None
         self._between: deque[_Event] = deque(maxlen=64)  # told while no episode runs
         self._is_open = False
+        self._refused = ""
         self._trouble = self._look()
         self._checked_at = self._synced_at = clock()
         self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
@@ -91,9 +92,18 @@ class AuditLog:
             return "the audit's writing thread has ended"
         if self._trouble:
             return self._trouble
+        if self._nearly_full:
+            return "the audit makes room for another episode"
         if busy_since is not None and self._clock() - busy_since > self._stall_s:
             return f"the disk has not taken a write for {self._clock() - busy_since:.0f} s"
         return f"the audit has fallen behind and lost {self._lost} records" if self._lost else ""
+
+    @property
+    def _nearly_full(self) -> bool:
+        """What waits may use up what is left: ask again when it is written."""
+        writer = self._writer
+        on_its_way = self._queue_bytes + (writer.size if writer is not None else 0)
+        return on_its_way > 0 and self._spool.used + on_its_way > self._spool.frames_end
 
     @property
     def waiting(self) -> int:
@@ -174,9 +184,13 @@ class AuditLog:
             self._tell_losses()
             if isinstance(told, EpisodeBegun):
                 self._seal()
-                self._insist(lambda: self._begin(told))
+                self._refused = self._spool.make_room() if self._is_open else ""
+                if not self._refused:
+                    self._insist(lambda: self._begin(told))
             elif self._writer is None:
-                if isinstance(told, _Event):
+                if self._refused:  # begun although there was no room: nothing of it is kept, and that is said
+                    self._say_trouble(self._refused)
+                elif isinstance(told, _Event):
                     self._between.append(told)
             elif isinstance(told, EpisodeEnded):
                 self._writer.end(told)
@@ -185,7 +199,7 @@ class AuditLog:
                 self._writer.counts["lost_records"] += 1
                 self._say_trouble(f"the audit spool is full: {self._spool.max_bytes} bytes in {self._spool.folder}")
             elif isinstance(told, DecisionMade):
-                room = self._spool.used + self._writer.size < self._spool.max_bytes - self._spool.reserve
+                room = self._spool.used + self._writer.size < self._spool.frames_end
                 self._writer.decision(told, room_for_frames=room, lost="" if has_frames else "the disk was too slow")
             elif isinstance(told, ActionExecuted):
                 self._writer.executed(told)

@@ -83,7 +83,8 @@ class AppendedFile:
     def push(self, *, sync: bool = False) -> None:
         """Hand over what waits. Raises OSError; what was taken until then is not offered again."""
         while self._waiting:
-            count = self._disk.write(self._descriptor, memoryview(self._waiting))
+            with memoryview(self._waiting) as view:  # released even when the disk raises: the buffer must stay growable
+                count = self._disk.write(self._descriptor, view)
             del self._waiting[:count]
             self._taken += count
             self._unsynced = True

@@ -34,9 +34,9 @@ class Spool:
         self._lock = -1
 
     @property
-    def reserve(self) -> int:
-        """Room that must be there when an episode begins, and that frames may not use: for its records."""
-        return self.max_bytes // 8
+    def frames_end(self) -> int:
+        """Frames may fill the folder up to here; the rest is for records. With more than this, no episode begins."""
+        return self.max_bytes - self.max_bytes // 8
 
     def open(self) -> str:
         """Take the folder; "" or why it cannot be had. Files that a killed recorder left are indexed as far as they can be read."""
@@ -77,17 +77,17 @@ class Spool:
         return self.used
 
     def make_room(self) -> str:
-        """Take frames out of the oldest files until the reserve is free; "" or why it is not. Raises OSError."""
+        """Take frames out of the oldest files until a quarter is free; "" or why no episode may begin. Raises OSError."""
         self.measure()
         for path in self.files():
-            if self.used + self.reserve <= self.max_bytes:
+            if self.used <= self.max_bytes - self.max_bytes // 4:
                 break
             if path not in self._thinned:
                 before = _size(path)
                 thin(path)
                 self._thinned.add(path)
                 self.used -= before - _size(path)
-        if self.used + self.reserve <= self.max_bytes:
+        if self.used <= self.frames_end:
             return ""
         return f"the audit spool is full: {self.used} of {self.max_bytes} bytes in {self.folder}; move files away or allow more"
 
