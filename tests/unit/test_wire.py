@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import msgpack
@@ -13,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_core.spec import wire
-from model_core.spec.errors import WireError
-from model_core.spec.types import Observation, RefusalCode, Trace
+from model_core.spec import episode_file, wire
+from model_core.spec.errors import SpecError, WireError
+from model_core.spec.types import LEVELS, Observation, RefusalCode, Trace
 from tests.fakes import make_contract, make_embodiment, make_episode, make_observation
 
 names = st.text(max_size=20)
@@ -36,15 +37,22 @@ def same(a: Any, b: Any) -> bool:
 def observations(draw: st.DrawFn) -> Observation:
     height, width, seed = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0, 99))
     rng = np.random.default_rng(seed)
-    points = draw(st.none() | st.integers(1, 5))
     return Observation(
         images={name: rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for name in draw(st.lists(names, max_size=3, unique=True))},
         proprio_P=rng.standard_normal(draw(st.integers(0, 8))).astype(np.float32),
         instruction=draw(st.text(max_size=50)),
-        steering=None if points is None else Trace(points_N2=rng.integers(0, 256, (points, 2))),
     )
 
 
+def codes() -> st.SearchStrategy[np.ndarray | None]:
+    return st.none() | st.integers(0, 27).map(lambda first: np.arange(first, first + 100))
+
+
+def points(dtype: str = "int64") -> st.SearchStrategy[np.ndarray]:
+    return st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=1, max_size=5).map(lambda p: np.array(p, dtype))
+
+
+counts = st.dictionaries(names, st.integers(0, 2**40), max_size=4)
 chunks = st.builds(
     wire.Chunk,
     session_id=names,
@@ -56,14 +64,76 @@ chunks = st.builds(
     actions_KA=st.integers(1, 9).map(lambda k: np.arange(k * 4, dtype=np.float32).reshape(k, 4)),
     control_hz=st.floats(0.1, 1000),
     expires_ms=numbers,
-    depth_codes_G=st.none() | st.just(np.arange(100)),
-    trace_N2=st.none() | st.just(np.array([[1, 2], [255, 0]])),
+    depth_codes_G=codes(),
+    trace_N2=st.none() | points(),
     timing_ms=st.dictionaries(names, numbers, max_size=4),
     batch=st.integers(1, 8),
+    level=st.sampled_from(("", *LEVELS)),
+    bundle_digest=names,
+    committed=st.integers(0, 7),
+    flags=st.lists(names, max_size=3).map(tuple),
+    guard=st.dictionaries(names, st.floats(-1e6, 1e6), max_size=3),
+    counts=counts,
+    applied_revision=st.integers(0, 9),
 )
+encoded = st.builds(
+    wire.EncodedImage,
+    encoding=st.sampled_from(("jpeg", "png")),
+    data=st.binary(max_size=50),
+    shape=st.tuples(st.integers(1, 99), st.integers(1, 99), st.just(3)),
+)
+steerings = st.builds(
+    wire.SteeringInput,
+    points_N2=points("float32"),
+    image=names,
+    width=st.integers(1, 999),
+    height=st.integers(1, 999),
+    revision=st.integers(0, 9),
+    author=names,
+    ttl_ms=numbers,
+)
+edits = st.builds(wire.Edit, depth_codes_G=codes(), trace_N2=points(), revision=st.integers(0, 9), author=names)
 messages = st.one_of(
-    st.builds(wire.Hello, cell=names, epoch=st.integers(0, 9), embodiment=st.just(make_embodiment()), software=names),
-    st.builds(wire.Ready, session_id=names, epoch=st.integers(0, 9), model_version=names, contract=st.just(make_contract())),
+    st.builds(
+        wire.Hello,
+        cell=names,
+        epoch=st.integers(0, 9),
+        embodiment=st.just(make_embodiment()),
+        software=names,
+        strategies=st.lists(names, max_size=3).map(tuple),
+        accepts_parts=st.booleans(),
+    ),
+    st.builds(
+        wire.Ready,
+        session_id=names,
+        epoch=st.integers(0, 9),
+        model_version=names,
+        contract=st.just(make_contract()),
+        lease_s=numbers,
+        levels=st.dictionaries(st.sampled_from(LEVELS), st.dictionaries(names, numbers, max_size=2), max_size=3),
+        conversions=st.lists(names, max_size=3).map(tuple),
+        bundle_digest=names,
+        min_interval_ms=numbers,
+        max_in_flight=st.integers(1, 4),
+    ),
+    st.builds(
+        wire.Part,
+        session_id=names,
+        epoch=st.integers(0, 9),
+        seq=st.integers(0, 99),
+        field=st.sampled_from(("depth", "trace")),
+        depth_codes_G=codes(),
+        trace_N2=st.none() | points(),
+    ),
+    st.builds(
+        wire.Control,
+        kind=st.sampled_from(wire.CONTROL_KINDS),
+        session_id=names,
+        epoch=st.integers(0, 9),
+        seq=st.integers(0, 99),
+        value=st.floats(-1e6, 1e6),
+        text=names,
+    ),
     st.builds(
         wire.Observe,
         session_id=names,
@@ -74,6 +144,13 @@ messages = st.one_of(
         deadline_ms=numbers,
         observation=observations(),
         age_ms=st.dictionaries(names, numbers, max_size=3),
+        encoded=st.dictionaries(names, encoded, max_size=2),
+        level=st.sampled_from(("", *LEVELS)),
+        previous_chunk_id=names,
+        consumed=st.integers(0, 9),
+        committed_DA=st.none() | st.integers(0, 4).map(lambda d: np.ones((d, 4), np.float32)),
+        steering=st.none() | steerings,
+        edit=st.none() | edits,
     ),
     chunks,
     st.builds(
@@ -195,6 +272,8 @@ def nested(depth: int) -> bytes:
         (b"\x02\xc1", "not allowed"),
         (b"\x02\x80\x80", "follow"),
         (b"\x02\x81\xa1\xff\xc0", "not msgpack"),
+        (b"\x02\x82\xa1a\xc0\xa1a\xc0", "twice"),
+        (b"\x02" + msgpack.packb({b"type": "END"}), "text as the key"),
     ],
 )
 def test_refused_with_its_reason(data: bytes, why: str) -> None:
@@ -220,6 +299,50 @@ def test_a_value_that_no_field_allows_is_not_written() -> None:
     bad = Observation(images={"front": np.zeros((4, 4, 3))}, proprio_P=episode_of_floats.proprio_P, instruction="")  # type: ignore[dict-item]
     with pytest.raises(WireError, match="uint8"):
         wire.encode_message(wire.Observe(session_id="", epoch=1, seq=1, episode_id="", step=0, deadline_ms=1, observation=bad))
+
+
+def test_steering_does_not_travel_inside_the_observation() -> None:
+    steered = replace(make_observation(), steering=Trace(points_N2=np.array([[1, 2]])))
+    with pytest.raises(WireError, match=r"OBSERVE\.steering"):
+        wire.encode_message(wire.Observe(session_id="", epoch=1, seq=1, episode_id="", step=0, deadline_ms=1, observation=steered))
+
+
+def test_a_refusal_and_nothing_else_is_written_for_a_peer_of_version_1() -> None:
+    refusal = wire.Reject(code=RefusalCode.CONTRACT, reason="install matching versions")
+    assert wire.version_of(wire.encode_message(refusal, version=1)) == 1
+    with pytest.raises(WireError, match="only of version 2"):
+        wire.encode_message(wire.End(session_id="", epoch=1, episode_id="", stop_reason=""), version=1)
+    with pytest.raises(WireError, match="matching versions"):
+        wire.decode_message(b"\x01\x80")
+
+
+def test_pictures_are_views_of_the_message_and_other_arrays_are_aligned() -> None:
+    seen = Observation(
+        images={"front": np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)},
+        proprio_P=np.arange(5, dtype=np.float32),
+        instruction="x",
+    )
+    data = wire.encode_message(wire.Observe(session_id="", epoch=1, seq=1, episode_id="", step=0, deadline_ms=1, observation=seen))
+    back = wire.decode_message(data)
+    assert isinstance(back, wire.Observe)
+    assert np.shares_memory(back.observation.images["front"], np.frombuffer(data, np.uint8))
+    assert back.observation.proprio_P.flags.aligned
+    assert np.array_equal(back.observation.images["front"], seen.images["front"])
+
+
+@pytest.mark.parametrize(
+    ("what", "build"),
+    [
+        ("shape", lambda: wire.EncodedImage(encoding="jpeg", data=b"", shape=(100_000, 100_000, 3))),
+        ("encoding", lambda: wire.EncodedImage(encoding="gif", data=b"", shape=(1, 1, 3))),
+        ("changes", lambda: wire.Edit()),
+        ("depth codes", lambda: wire.Edit(depth_codes_G=np.zeros(7, np.int64))),
+        ("points", lambda: wire.SteeringInput(points_N2=np.zeros((0, 2), np.float32), image="a", width=1, height=1)),
+    ],
+)
+def test_parts_of_messages_check_themselves(what: str, build: Callable[[], object]) -> None:
+    with pytest.raises(SpecError, match=what):
+        build()
 
 
 def test_numbers_that_are_not_finite_do_not_pass_as_deadlines() -> None:
@@ -261,4 +384,4 @@ def test_deflate_bomb_is_stopped_at_the_promised_size() -> None:
 
     bomb = zlib.compress(bytes(50_000_000), 9)
     with pytest.raises(WireError, match="inflated"):
-        wire._inflate_series(bomb, "uint8", [1, 2, 2, 3], 12)
+        episode_file._inflate_series(bomb, "uint8", [1, 2, 2, 3], 12)

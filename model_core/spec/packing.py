@@ -1,0 +1,362 @@
+"""Values <-> msgpack bytes, strictly: what a field may hold is said once, as a `Kind`, and checked in both directions.
+
+The reader makes one pass, checks every length, the depth and the number of items before it takes anything, and copies
+no array: large binaries are views of the message. Extension types do not exist. `WireError` is the only exception
+that leaves this file.
+
+An array is the map {dtype, shape, data}: dtype from a whitelist of plain little-endian numbers, `data` of exactly the
+size that the shape says.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.errors import ActwrightError, WireError
+
+MAX_ARRAY_BYTES = 2**31
+MAX_DEPTH = 12
+MAX_ITEMS = 20_000
+MAX_NDIM = 5
+DTYPES = ("uint8", "int16", "uint16", "int32", "int64", "float32", "float64")
+_LARGE_BYTES = 4096
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one field's value is written and read; both raise WireError for a value that the field does not allow."""
+
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+def expect(claim: bool, expected: str, value: object) -> None:
+    """Raise WireError naming what was expected and what came instead."""
+    if not claim:
+        raise WireError(f"expected {expected}, got {type(value).__name__} {str(value)[:60]!r}")
+
+
+def text(limit: int = 256) -> Kind:
+    """Text of at most `limit` characters."""
+
+    def check(value: Any) -> str:
+        expect(isinstance(value, str) and len(value) <= limit, f"text of at most {limit} characters", value)
+        return str(value)
+
+    return Kind(check, check)
+
+
+def choice(*allowed: str) -> Kind:
+    """One of these words."""
+
+    def check(value: Any) -> str:
+        expect(isinstance(value, str) and value in allowed, f"one of {', '.join(allowed)}", value)
+        return value
+
+    return Kind(check, check)
+
+
+def whole(low: int = 0, high: int = 2**53) -> Kind:
+    """A whole number; true and false are none."""
+
+    def check(value: Any) -> int:
+        expect(type(value) is int and low <= value <= high, f"a whole number {low}..{high}", value)
+        return value
+
+    return Kind(check, check)
+
+
+def real(low: float = -1e15, high: float = 1e15) -> Kind:
+    """A finite number."""
+
+    def check(value: Any) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        expect(is_number and math.isfinite(value) and low <= value <= high, f"a finite number {low:g}..{high:g}", value)
+        return float(value)
+
+    return Kind(check, check)
+
+
+def flag() -> Kind:
+    """True or false, never 0 or 1."""
+
+    def check(value: Any) -> bool:
+        expect(type(value) is bool, "true or false", value)
+        return value
+
+    return Kind(check, check)
+
+
+def optional(kind: Kind) -> Kind:
+    """Nothing, or what `kind` allows."""
+    return Kind(lambda v: None if v is None else kind.write(v), lambda v: None if v is None else kind.read(v))
+
+
+def mapping(kind: Kind, limit: int = 64) -> Kind:
+    """A map from names to what `kind` allows."""
+    name = text(128)
+
+    def checked(value: Any) -> Mapping[Any, Any]:
+        expect(isinstance(value, Mapping) and len(value) <= limit, f"a map of at most {limit} entries", value)
+        return value
+
+    return Kind(
+        lambda value: {name.write(k): kind.write(v) for k, v in checked(value).items()},
+        lambda value: {name.read(k): kind.read(v) for k, v in checked(value).items()},
+    )
+
+
+def texts(limit: int = 256, length: int = 1000) -> Kind:
+    """A list of texts; read as a tuple."""
+    line = text(length)
+
+    def checked(value: Any) -> tuple[str, ...]:
+        expect(isinstance(value, list | tuple) and len(value) <= limit, f"a list of at most {limit} texts", value)
+        return tuple(line.read(v) for v in value)
+
+    return Kind(lambda value: list(checked(value)), checked)
+
+
+def blob(limit: int) -> Kind:
+    """Bytes, at most `limit` of them; read without a copy where that is possible."""
+
+    def check(value: Any) -> Buffer:
+        expect(isinstance(value, bytes | bytearray | memoryview), "bytes", value)
+        expect(len(value) <= limit, f"at most {limit} bytes", len(value))
+        return value
+
+    return Kind(check, lambda value: bytes(check(value)))
+
+
+def document(write: Callable[[Any], Any], read: Callable[[Any], Any]) -> Kind:
+    """A map with rules of its own."""
+
+    def read_map(value: Any) -> Any:
+        expect(isinstance(value, dict), "a map", value)
+        return read(value)
+
+    return Kind(write, read_map)
+
+
+def array(dtype: str, ndim: int) -> Kind:
+    """An array of exactly this dtype and number of axes. Read without a copy; never written to afterwards."""
+    wire_dtype = np.dtype(dtype).newbyteorder("<")
+
+    def write(value: Any) -> dict[str, Any]:
+        checked = np.asarray(value)
+        expect(
+            checked.dtype == np.dtype(dtype) and checked.ndim == ndim, f"a {ndim}-axis {dtype} array", f"{checked.dtype} {checked.shape}"
+        )
+        return {"dtype": dtype, "shape": [int(n) for n in checked.shape], "data": bytes_of(np.ascontiguousarray(checked, wire_dtype))}
+
+    def read(value: Any) -> NDArray[Any]:
+        shape, size, data = checked_array(value, dtype, ndim, "raw")
+        expect(len(data) == size, f"{size} bytes for shape {shape} of {dtype}", len(data))
+        flat = np.frombuffer(data, wire_dtype)
+        return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
+
+    return Kind(write, read)
+
+
+def checked_array(value: Any, dtype: str, ndim: int, packing: str) -> tuple[list[int], int, Buffer]:
+    """The shape, the number of bytes when unpacked, and the bytes of an array {dtype, shape, data}, before any is built."""
+    expect(isinstance(value, dict) and {"dtype", "shape", "data"} <= value.keys(), "an array {dtype, shape, data}", value)
+    expect(value["dtype"] == dtype and dtype in DTYPES, f"dtype {dtype}", value["dtype"])
+    shape, data = value["shape"], value["data"]
+    expect(isinstance(shape, list) and len(shape) == ndim <= MAX_NDIM, f"{ndim} axes", shape)
+    expect(all(type(n) is int and 0 <= n <= MAX_ARRAY_BYTES for n in shape), "axis lengths that are whole numbers >= 0", shape)
+    expect(isinstance(data, bytes | memoryview), "bytes as array data", data)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    expect(size <= MAX_ARRAY_BYTES, f"an array of at most {MAX_ARRAY_BYTES} bytes", size)
+    expect(value.get("packing", "raw") == packing, "the packing of this field", value.get("packing"))
+    return shape, size, data
+
+
+def bytes_of(contiguous: NDArray[Any]) -> Buffer:
+    """The bytes of an array: a copy of a small one, a view of a large one."""
+    if contiguous.nbytes < _LARGE_BYTES:
+        return contiguous.tobytes()
+    return contiguous.reshape(-1).view(np.uint8).data
+
+
+# --- a dataclass as a map, checked field by field ---------------------------------------------------------------------
+
+
+def to_document(value: Any, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """A dataclass -> a map of what its kinds write."""
+    written = {}
+    for name, kind in kinds.items():
+        try:
+            written[name] = kind.write(getattr(value, name))
+        except WireError as error:
+            raise WireError(f"{type(value).__name__}.{name}: {error}") from error
+    return written
+
+
+def from_document(cls: type[Any], kinds: Mapping[str, Kind], document: Mapping[str, Any]) -> Any:
+    """A map -> the dataclass. Unknown entries are ignored; a missing one without a default is an error."""
+    values: dict[str, Any] = {}
+    for item in fields(cls):
+        if item.name not in document:
+            if item.default is MISSING and item.default_factory is MISSING:
+                raise WireError(f"{cls.__name__} lacks the field {item.name!r}")
+            continue
+        try:
+            values[item.name] = kinds[item.name].read(document[item.name])
+        except (ActwrightError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise WireError(f"{cls.__name__}.{item.name}: {error}") from error
+    try:
+        return cls(**values)
+    except ActwrightError as error:
+        raise WireError(f"{cls.__name__}: {error}") from error
+
+
+def nested(cls: type[Any], kinds: Mapping[str, Kind]) -> Kind:
+    """A dataclass inside another."""
+    return document(lambda value: to_document(value, kinds), lambda document: from_document(cls, kinds, document))
+
+
+# --- msgpack ----------------------------------------------------------------------------------------------------------
+
+
+def pack(head: bytes, document: Mapping[str, Any]) -> bytes:
+    """`head`, then the document. Every large binary is copied once, into the result. Equal values give equal bytes."""
+    parts: list[Buffer] = [head]
+    packer = msgpack.Packer(use_bin_type=True, autoreset=False)
+    try:
+        _put(packer, parts, document)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"a value cannot be written: {error}") from error
+    parts.append(packer.bytes())
+    return b"".join(parts)
+
+
+def _put(packer: Any, parts: list[Buffer], value: Any) -> None:
+    if isinstance(value, Mapping):
+        packer.pack_map_header(len(value))
+        for name, item in value.items():
+            packer.pack(name)
+            _put(packer, parts, item)
+    elif isinstance(value, bytes | memoryview) and len(value) >= _LARGE_BYTES:
+        parts.append(packer.bytes())
+        packer.reset()
+        parts.append(struct.pack(">BH", 0xC5, len(value)) if len(value) < 2**16 else struct.pack(">BI", 0xC6, len(value)))
+        parts.append(value)
+    else:
+        packer.pack(value)
+
+
+def unpack(data: Buffer, start: int = 0, *, bytes_keys: bool = False) -> dict[Any, Any]:
+    """The map that fills `data` from `start` to its end; binaries are memoryviews of `data`.
+
+    bytes_keys: keys may also be bytes, as other projects' arrays have them. Raises WireError for anything else.
+    """
+    reader = _Reader(data, start, bytes_keys)
+    found = reader.value(0)
+    if reader.at != reader.end:
+        raise WireError(f"{reader.end - reader.at} bytes follow the value")
+    if not isinstance(found, dict):
+        raise WireError(f"expected a map, got {type(found).__name__}")
+    return found
+
+
+_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
+_NUMBERS = {mark: struct.Struct(f">{code}") for mark, code in zip(range(0xCA, 0xD4), "fdBHIQbhiq", strict=True)}
+_BINARIES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+_TEXTS = {0xD9: 1, 0xDA: 2, 0xDB: 4}
+_LISTS = {0xDC: 2, 0xDD: 4}
+_MAPS = {0xDE: 2, 0xDF: 4}
+
+
+class _Reader:
+    """One pass over msgpack bytes. What it builds is bounded by the bytes that are there."""
+
+    __slots__ = ("at", "bytes_keys", "data", "end", "items", "view")
+
+    def __init__(self, data: Buffer, start: int, bytes_keys: bool) -> None:
+        self.data, self.view, self.bytes_keys = data, memoryview(data), bytes_keys
+        self.at, self.end, self.items = start, len(data), 0
+
+    def value(self, depth: int) -> Any:
+        self.items += 1
+        if self.items > MAX_ITEMS:
+            raise WireError(f"more than {MAX_ITEMS} items")
+        if self.at >= self.end:
+            raise WireError("the bytes end in the middle of a value")
+        mark = self.data[self.at]
+        self.at += 1
+        if mark <= 0x7F:
+            return mark
+        if mark >= 0xE0:
+            return mark - 256
+        if mark >= 0xC0:
+            return self._long(mark, depth)
+        if mark >= 0xA0:
+            return self._text(mark & 0x1F)
+        return self._list(mark & 0x0F, depth) if mark >= 0x90 else self._map(mark & 0x0F, depth)
+
+    def _long(self, mark: int, depth: int) -> Any:
+        if mark in _CONSTANTS:
+            return _CONSTANTS[mark]
+        if mark in _NUMBERS:
+            number = _NUMBERS[mark]
+            return number.unpack(self._take(number.size))[0]
+        if mark in _BINARIES:
+            return self._take(self._count(_BINARIES[mark]))
+        if mark in _TEXTS:
+            return self._text(self._count(_TEXTS[mark]))
+        if mark in _LISTS:
+            return self._list(self._count(_LISTS[mark]), depth)
+        if mark in _MAPS:
+            return self._map(self._count(_MAPS[mark]), depth)
+        raise WireError(f"msgpack type 0x{mark:02x} is not allowed here")
+
+    def _count(self, width: int) -> int:
+        return int.from_bytes(self._take(width), "big")
+
+    def _take(self, count: int) -> memoryview:
+        begin = self.at
+        self.at = begin + count
+        if self.at > self.end:
+            raise WireError("a length points past the end of the bytes")
+        return self.view[begin : self.at]
+
+    def _text(self, count: int) -> str:
+        try:
+            return str(self._take(count), "utf-8")
+        except UnicodeDecodeError as error:
+            raise WireError("not msgpack: text that is not UTF-8") from error
+
+    def _enter(self, count: int, children: int, depth: int) -> None:
+        if children > self.end - self.at:  # each takes at least one byte
+            raise WireError("a length points past the end of the bytes")
+        if count and depth >= MAX_DEPTH:
+            raise WireError(f"nested deeper than {MAX_DEPTH}")
+
+    def _list(self, count: int, depth: int) -> list[Any]:
+        self._enter(count, count, depth)
+        return [self.value(depth + 1) for _ in range(count)]
+
+    def _map(self, count: int, depth: int) -> dict[Any, Any]:
+        self._enter(count, 2 * count, depth)
+        found: dict[Any, Any] = {}
+        for _ in range(count):
+            key = self.value(depth + 1)
+            if isinstance(key, memoryview) and self.bytes_keys:
+                key = bytes(key)
+            elif not isinstance(key, str):
+                raise WireError(f"expected text as the key of a map, got {type(key).__name__}")
+            if key in found:
+                raise WireError(f"the key {key[:40]!r} appears twice in one map")
+            found[key] = self.value(depth + 1)
+        return cast(dict[Any, Any], found)
