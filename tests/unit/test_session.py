@@ -279,7 +279,7 @@ def test_a_model_that_raises_gives_a_code_and_no_traceback(peer: Peer, policy: E
 
 
 def test_garbage_is_refused_and_the_session_goes_on(peer: Peer) -> None:
-    peer.socket.send(b"\x01\xdd\xff\xff\xff\xff")
+    peer.socket.send(b"\x02\xdd\xff\xff\xff\xff")
     rejected(peer.receive(), RefusalCode.DECODE)
     peer.socket.send("text")
     rejected(peer.receive(), RefusalCode.DECODE)

@@ -250,7 +250,7 @@ def test_no_chunk_of_another_model_inside_an_episode(changes: dict[str, object],
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"\x01\xc1", b"\x09\x80", b"\x01" + b"\x91" * 5000, "text"], ids=["empty", "garbage", "version", "deep", "text"]
+    "answer", [b"", b"\x02\xc1", b"\x09\x80", b"\x02" + b"\x91" * 5000, "text"], ids=["empty", "garbage", "version", "deep", "text"]
 )
 def test_garbage_from_the_service_is_a_refusal_and_a_new_session(answer: bytes | str) -> None:
     robot = FakeRobot()
