@@ -239,9 +239,11 @@ def approve(proposal: Annotated[str, typer.Argument(help="id of a proposal, or i
 
 def _add_groups() -> None:
     from flows.data_commands import data, ingest
+    from flows.export_commands import export
 
     app.add_typer(data, name="data")
     app.command("ingest")(ingest)
+    app.command("export")(export)
     for name in ("cluster", "model"):
         group = _group(name)
         if group is not None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from components.job_manifest import JobSpec
 from components.package import LIBRARIES, SERVICE
 from components.tracking import server_command
 from flows.settings import Settings
+from tests.fake_bento import make_bento
 from tests.fake_kube import FakeKube, selects
 
 ROOT = Path(__file__).parents[2]
@@ -69,13 +71,44 @@ def test_every_service_budget_and_policy_finds_pods(documents):
         assert found(policy["spec"]["podSelector"].get("matchLabels", {}))
 
 
+def containers_of(spec):
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def test_the_policy_service_reads_what_its_init_container_writes(documents, tmp_path, monkeypatch):
+    """The manifest's own command, against a finished package: the bundle lies where the service is told to read it."""
+    from typer.testing import CliRunner
+
+    from flows import cli, up
+
+    spec = pod_specs(documents)["policy-service"]["spec"]
+    [init], [service] = spec["initContainers"], spec["containers"]
+    told = {entry["name"]: entry.get("value") for entry in service["env"]}
+    program, *words = init["command"]
+    assert program == "actwright"
+    target = words[words.index("--to") + 1]
+    assert told["ACTWRIGHT_BUNDLE"] == f"{target}/bundle"
+    for container in (init, service):
+        assert [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "workspace"] == ["/workspace"]
+
+    packed = make_bento(tmp_path / "package" / "bento")
+    monkeypatch.setattr(up, "champion_bento", lambda house, recipe: SimpleNamespace(path=packed.parent) if recipe.name == "loop" else None)
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / "home"))
+    if not {c.name for c in cli.app.registered_commands} & {"export"}:
+        cli._add_groups()
+    words[words.index("--to") + 1] = str(tmp_path / "champion")
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "champion/bundle/checkpoint/model.safetensors").is_file()
+
+
 def test_claims_config_and_accounts_that_pods_name_exist(documents):
     claims, maps, accounts = (set(of_kind(documents, k)) for k in ("PersistentVolumeClaim", "ConfigMap", "ServiceAccount"))
     for template in pod_specs(documents).values():
         spec = template["spec"]
         assert {v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v} <= claims
         assert spec.get("serviceAccountName", "actwright-worker") in accounts
-        for container in spec["containers"]:
+        for container in containers_of(spec):
             assert {e["configMapRef"]["name"] for e in container.get("envFrom", [])} <= maps
             mounted = {mount["name"] for mount in container["volumeMounts"]}
             assert mounted <= {volume["name"] for volume in spec["volumes"]}
@@ -97,7 +130,7 @@ def test_pods_fit_the_restricted_profile_that_the_namespace_enforces(documents):
         security = template["spec"]["securityContext"]
         assert security["runAsNonRoot"]
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in template["spec"]["containers"]:
+        for container in containers_of(template["spec"]):
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert "memory" in container["resources"]["limits"]
