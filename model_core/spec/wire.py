@@ -90,7 +90,8 @@ class Edit:
 class Hello:
     """Cell -> service, first: who I am and what body I have. `epoch` counts this cell's connections, from 1.
 
-    strategies: how this cell joins chunks (`docs/protocol.md`). accepts_parts: whether PART messages may be sent.
+    strategies: how this cell joins chunks (`docs/protocol.md`). accepts_parts: whether PART messages may be sent. replan_hz:
+    how often a second it means to ask, which is what the service reserves for it; 0 where it does not say.
     """
 
     cell: str
@@ -101,6 +102,7 @@ class Hello:
     expected_contract_id: str = ""
     strategies: tuple[str, ...] = ()
     accepts_parts: bool = False
+    replan_hz: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -326,6 +328,8 @@ _MESSAGES: dict[str, tuple[type[Any], Mapping[str, Kind]]] = {
             "expected_contract_id": text(),
             "strategies": texts(16, 64),
             "accepts_parts": flag(),
+            "replan_hz": real(0, 1000),
+            "replan_hz": real(0, 1e4),
         },
     ),
     "READY": (
