@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -315,7 +315,7 @@ def _line(tag: CommandTag, action_A: NDArray[np.float32], state_P: NDArray[np.fl
 
 def simple_body(*, mode: str = "delta", control_hz: float = 20.0, size: int = 16) -> EmbodimentSpec:
     """A hand with a gripper: one camera, x y z and the opening. mode: of the three hand dimensions."""
-    spread = {"low": -1.0, "high": 1.0}
+    spread: dict[str, Any] = {"low": -1.0, "high": 1.0}
     is_place = mode in ("absolute", "relative")
     names = ("x", "y", "z") if is_place else ("dx", "dy", "dz")
     moving = tuple(DimSpec(name=n, unit="m" if is_place else "1", **spread) for n in names)
