@@ -15,28 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.engine.automaton import REFUSED, Stage, forced_id
 from model_core.spec.errors import GrammarError, require
 from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, TRACE_RANGE, ActionReasoning, DepthTokens, Trace
 from model_core.speech.action_codec import NUM_BINS, PUBLISHED_FIRST_ID, published_symbols
-from model_core.speech.compact import Field
 from model_core.speech.grammar import Form, Style, parse_answer, render_actions, render_answer, render_depth, render_trace
 from model_core.speech.tokens import PromptTokenizer
 
 Spelling = Literal["published", "single"]
-_END = -1  # the step after the last
-
-
-class PublishedState(NamedTuple):
-    """Where an answer stands. step, node: word and place within it. left: ids of the first trajectory, where it must be repeated."""
-
-    step: int
-    node: int = 0
-    left: tuple[int, ...] = ()
 
 
 class _Words:
@@ -54,25 +45,37 @@ class _Words:
             require(ids[-1] not in self.children[node], "two words of the grammar have the same ids", got=list(ids))
             self.children[node][ids[-1]] = ~branch
 
+    def deepest(self) -> int:
+        """Ids of the longest word."""
+        depth, deepest = [0] * len(self.children), 0
+        for node, children in enumerate(self.children):  # a child is made after its parent
+            for child in children.values():
+                deepest = max(deepest, depth[node] + 1)
+                if child > 0:
+                    depth[child] = depth[node] + 1
+        return deepest
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """One word to say. branches: the step that follows, by the branch of the word.
+    """One word to say. branches: the step that follows, by the branch of the word. echo: how many steps back the same is said, or 0.
 
     role: "left" for words of a trajectory that is remembered, "right" for its repetition, else "".
     """
 
-    field: Field
+    stage: Stage
     words: _Words
     branches: tuple[int, ...]
     role: str = ""
+    echo: int = 0
 
 
 class PublishedGrammar:
-    """All answers of one form, as token ids: `start`, then `allowed` and `after` until `is_done`.
+    """All answers of one form, as token ids. Satisfies `Grammar`; the answer begins in state `start`.
 
     tokenizer: text encoding and special ids of the checkpoint. views, style: which of the published wordings.
-    spelling: how action values are written. States are hashable values; nothing is kept between calls.
+    spelling: how action values are written. A state is a place in the tables; where the right trajectory must repeat the left
+    (fine-tuned wording), what was said of the left is part of the number, so that nothing is kept between calls.
     """
 
     def __init__(
@@ -90,63 +93,93 @@ class PublishedGrammar:
         require(min(chunk_length, action_dims, views) >= 1, "a chunk has rows and values", got=(chunk_length, action_dims, views))
         self.tokenizer, self.form, self.views, self.style, self.spelling = tokenizer, form, views, style, spelling
         self.chunk_length, self.action_dims = chunk_length, action_dims
+        self.start, self.first_action = 0, REFUSED
         self._steps: list[_Step] = []
         self._build()
-        self.start = PublishedState(0)
+        self._tabulate()
 
     # ---- walking
 
-    def allowed(self, state: PublishedState) -> tuple[int, ...]:
-        """Ids that may be said in `state`, without order; empty only when the answer is complete."""
-        if self.is_done(state):
-            return ()
-        step = self._steps[state.step]
-        return (state.left[state.node],) if step.role == "right" else tuple(step.words.children[state.node])
+    def after(self, state: int, token: int) -> int:
+        """See `Grammar.after`."""
+        left, place = divmod(state, self._places)
+        if place == self.done:
+            return REFUSED
+        number, node = self._step_at[place], self._node_at[place]
+        step = self._steps[number]
+        if step.role == "right":
+            said = self._remembered(left)
+            if token != said[node]:
+                return REFUSED
+            return self._first[step.branches[0]] if node + 1 == len(said) else state + 1
+        child = step.words.children[node].get(token)
+        if child is None:
+            return REFUSED
+        if step.role == "left":
+            left = left * self._radix + self._letters[token]
+        return left * self._places + (self._first[step.branches[~child]] if child < 0 else self._first[number] + child)
 
-    def after(self, state: PublishedState, token: int) -> PublishedState:
-        """The state once `token` was said. Raises `GrammarError` where it may not be said."""
-        step = self._steps[state.step] if not self.is_done(state) else None
-        if step is not None and step.role == "right":
-            if token == state.left[state.node]:
-                done = state.node + 1 == len(state.left)
-                return PublishedState(step.branches[0]) if done else state._replace(node=state.node + 1)
-        elif step is not None and token in step.words.children[state.node]:
-            child = step.words.children[state.node][token]
-            left = (*state.left, token) if step.role == "left" else state.left
-            return PublishedState(step.branches[~child], 0, left) if child < 0 else PublishedState(state.step, child, left)
-        raise GrammarError(f"id {token} may not be said here; expected {self._expected(state)}", 0, 1)
+    def group(self, state: int) -> int:
+        """See `Grammar.group`."""
+        left, place = divmod(state, self._places)
+        if place != self.done and self._steps[self._step_at[place]].role == "right":
+            return self._group_of_letter[self._remembered(left)[self._node_at[place]]]
+        return self._group_at[place]
 
-    def is_done(self, state: PublishedState) -> bool:
-        """Whether the end of text was said."""
-        return state.step == _END
+    def stage(self, state: int) -> Stage:
+        """See `Grammar.stage`; brackets and commas count with the value that they stand beside."""
+        place = state % self._places
+        return Stage.PROSE if place == self.done else self._steps[self._step_at[place]].stage
 
-    def field(self, state: PublishedState) -> Field:
-        """What is being said: DEPTH, TRACE or ACTION, with the prose before it; PAD when the answer is complete."""
-        return Field.PAD if self.is_done(state) else self._steps[state.step].field
+    def place(self, state: int, index: int) -> int:
+        """The number of the token: the published networks count on."""
+        return index
 
-    def forced(self, state: PublishedState) -> tuple[int, ...]:
+    def echo(self, state: int) -> int:
+        """See `Grammar.echo`: the same piece of the cell, point or row before."""
+        place = state % self._places
+        if place == self.done:
+            return REFUSED
+        number = self._step_at[place]
+        step, back = self._steps[number], number - self._steps[number].echo
+        if not step.echo or back < 0 or self._steps[back].words is not step.words:
+            return REFUSED
+        return state - place + self._first[back] + self._node_at[place]
+
+    def allowed(self, state: int) -> NDArray[np.int64]:
+        """Ids that may be said in `state`, ascending; empty only when the answer is complete."""
+        return np.empty(0, np.int64) if state == self.done else self.groups[self.group(state)]
+
+    def forced(self, state: int) -> tuple[int, ...]:
         """The ids that follow without any choice from `state` on; empty where there is one."""
         run: list[int] = []
-        while len(choices := self.allowed(state)) == 1:
-            run.append(choices[0])
-            state = self.after(state, choices[0])
+        while (token := forced_id(self, state)) != REFUSED:
+            run.append(token)
+            state = self.after(state, token)
         return tuple(run)
 
-    def walk(self, ids: Iterable[int], state: PublishedState | None = None) -> PublishedState:
+    def state_after(self, ids: Iterable[int], state: int | None = None) -> int:
         """The state after all of `ids`. Raises `GrammarError` with the position of the first that may not be said."""
         state = self.start if state is None else state
         for place, token in enumerate(ids):
-            try:
-                state = self.after(state, int(token))
-            except GrammarError as error:
-                raise GrammarError(f"position {place}: {error}", place, place + 1) from error
+            following = self.after(state, int(token))
+            if following == REFUSED:
+                raise GrammarError(f"position {place}: id {int(token)} may not be said; expected {self._expected(state)}", place, place + 1)
+            state = following
         return state
 
     @property
     def max_length(self) -> int:
         """Ids of the longest answer."""
-        total = sum(_deepest(step.words) for step in self._steps)
-        return 2 * total if self.form is Form.FULL and self.style is Style.FINETUNED else total
+        left = sum(step.words.deepest() for step in self._steps if step.role == "left")
+        return left + sum(step.words.deepest() for step in self._steps)
+
+    def _remembered(self, left: int) -> list[int]:
+        said = []
+        while left:
+            left, letter = divmod(left, self._radix)
+            said.append(self._alphabet[letter - 1])
+        return said[::-1]
 
     # ---- meaning
 
@@ -207,19 +240,19 @@ class PublishedGrammar:
         if depth:
             codes = range(special.depth_first, special.depth_first + special.num_depth)
             tag = _Words([((code,), 0) for code in codes])
-            self._fixed(Field.DEPTH, [*self.tokenizer.encode(depth), special.depth_start])
+            self._fixed([*self.tokenizer.encode(depth), special.depth_start])
             for _ in range(DEPTH_CELLS):
-                self._then(Field.DEPTH, tag)
-            self._fixed(Field.DEPTH, [special.depth_end, *self.tokenizer.encode(".")])
+                self._then(Stage.DEPTH, tag, echo=1)
+            self._fixed([special.depth_end, *self.tokenizer.encode(".")])
         for side, text in enumerate(traces):
-            self._fixed(Field.TRACE, self.tokenizer.encode(text.removesuffix(" ")))
+            self._fixed(self.tokenizer.encode(text.removesuffix(" ")))
             if side:
-                self._then(Field.TRACE, _Words([]), role="right")
+                self._then(Stage.TRACE, _Words([]), role="right")
             else:
                 self._trace("left" if len(traces) > 1 else "")
         if action:
             self._actions(action)
-        self._fixed(self._steps[-1].field, [special.eos], following=_END)
+        self._fixed([special.eos])
 
     def _prose(self) -> tuple[str, tuple[str, ...], str]:
         """What stands before the depth tags, each trajectory and the actions: cut out of an answer that the renderer wrote."""
@@ -234,12 +267,33 @@ class PublishedGrammar:
         traces = [text.removeprefix(".") for text in traces]
         return depth, tuple(traces), rest.removeprefix(".").partition(render_actions(said.bins_KA))[0] if self._acts else ""
 
-    def _fixed(self, field: Field, ids: Sequence[int], following: int | None = None) -> None:
-        self._then(field, _Words([(ids, 0)]), following=following)
+    def _tabulate(self) -> None:
+        """Number all places, and find the distinct sets of ids."""
+        steps = self._steps
+        self._alphabet = sorted({token for step in steps if step.role == "left" for node in step.words.children for token in node})
+        self._letters, self._radix = {token: number + 1 for number, token in enumerate(self._alphabet)}, len(self._alphabet) + 1
+        longest = sum(step.words.deepest() for step in steps if step.role == "left")
+        sizes = [longest if step.role == "right" else len(step.words.children) for step in steps]
+        self._first = [0, *np.cumsum(sizes).tolist()]
+        self.done = self._first[-1]
+        self._places = self.done + 1
+        self._step_at = np.repeat(np.arange(len(steps)), sizes).tolist()
+        self._node_at = [node for size in sizes for node in range(size)]
+        found: dict[tuple[int, ...], int] = {}
+        of_tree = {
+            id(step.words): [found.setdefault(tuple(sorted(node)), len(found)) for node in step.words.children]
+            for step in steps
+            if step.role != "right"
+        }
+        self._group_of_letter = {token: found.setdefault((token,), len(found)) for token in self._alphabet}
+        self._group_at = [group for step, size in zip(steps, sizes, strict=True) for group in of_tree.get(id(step.words), [0] * size)] + [0]
+        self.groups = tuple(np.array(ids, np.int64) for ids in found)
 
-    def _then(self, field: Field, words: _Words, *, role: str = "", following: int | None = None) -> None:
-        here = len(self._steps)
-        self._steps.append(_Step(field, words, (here + 1 if following is None else following,), role))
+    def _fixed(self, ids: Sequence[int]) -> None:
+        self._then(Stage.PROSE, _Words([(ids, 0)]))
+
+    def _then(self, stage: Stage, words: _Words, *, role: str = "", echo: int = 0) -> None:
+        self._steps.append(_Step(stage, words, (len(self._steps) + 1,), role, echo))
 
     def _trace(self, role: str) -> None:
         numbers = [str(value) for value in range(TRACE_RANGE + 1)]
@@ -249,14 +303,15 @@ class PublishedGrammar:
         between, last = self._tree([" "], numbers, ["],", "]]."]), self._tree([" "], numbers, ["]]."])
         for point in range(TRACE_MAX_POINTS):
             here = begin + 2 * point
-            self._steps.append(_Step(Field.TRACE, later if point else first, (here + 1,), role))
+            self._steps.append(_Step(Stage.TRACE, later if point else first, (here + 1,), role, echo=2))
             final = point == TRACE_MAX_POINTS - 1
-            self._steps.append(_Step(Field.TRACE, last if final else between, (end,) if final else (here + 2, end), role))
+            self._steps.append(_Step(Stage.TRACE, last if final else between, (end,) if final else (here + 2, end), role, echo=2))
 
     def _actions(self, prose: str) -> None:
         if self.spelling == "single":
             return self._single_actions(prose)
-        self._fixed(Field.ACTION, self.tokenizer.encode(prose.removesuffix(" ")))
+        self._fixed(self.tokenizer.encode(prose.removesuffix(" ")))
+        self.first_action = len(self._steps)
         symbols, made = published_symbols(), {}
         for row in range(self.chunk_length):
             for column in range(self.action_dims):
@@ -264,26 +319,27 @@ class PublishedGrammar:
                 tail = "," if column < self.action_dims - 1 else "]," if row < self.chunk_length - 1 else self._closing + "."
                 if (lead, tail) not in made:
                     made[lead, tail] = self._tree([lead], symbols, [tail])
-                self._then(Field.ACTION, made[lead, tail])
+                self._then(Stage.ACTION, made[lead, tail], echo=self.action_dims)
         return None
 
     def _single_actions(self, prose: str) -> None:
         entries = _Words([((_entry(action_bin),), 0) for action_bin in range(1, NUM_BINS + 1)])
         comma, row_break = self.tokenizer.encode(", "), self.tokenizer.encode("], [")
-        self._fixed(Field.ACTION, self.tokenizer.encode(prose + self._opening))
+        self._fixed(self.tokenizer.encode(prose + self._opening))
+        self.first_action = len(self._steps)
         for value in range(self.chunk_length * self.action_dims):
             if value:
-                self._fixed(Field.ACTION, comma if value % self.action_dims else row_break)
-            self._then(Field.ACTION, entries)
-        self._fixed(Field.ACTION, self.tokenizer.encode(self._closing + "."))
+                self._fixed(comma if value % self.action_dims else row_break)
+            self._then(Stage.ACTION, entries, echo=2 * self.action_dims)
+        self._fixed(self.tokenizer.encode(self._closing + "."))
 
     def _tree(self, leads: Sequence[str], values: Sequence[str], tails: Sequence[str]) -> _Words:
         """Every lead + value + tail; the branch of a word is the number of its tail."""
         encode = self.tokenizer.encode
         return _Words((encode(lead + value + tail), branch) for lead in leads for value in values for branch, tail in enumerate(tails))
 
-    def _expected(self, state: PublishedState) -> str:
-        choices = self.allowed(state)
+    def _expected(self, state: int) -> str:
+        choices = self.allowed(state).tolist()
         if not choices:
             return "nothing more: the answer is complete"
         shown = [repr(self.tokenizer.decode([token]) or "end of text") for token in choices[:3]]
@@ -293,14 +349,3 @@ class PublishedGrammar:
 def _entry(action_bin: int) -> int:
     """The table entry whose surface string spells a bin."""
     return PUBLISHED_FIRST_ID + 1 - action_bin
-
-
-def _deepest(words: _Words) -> int:
-    depth = [0] * len(words.children)
-    deepest = 0
-    for node, children in enumerate(words.children):  # a child is made after its parent
-        for child in children.values():
-            deepest = max(deepest, depth[node] + 1)
-            if child > 0:
-                depth[child] = depth[node] + 1
-    return deepest
