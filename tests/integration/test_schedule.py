@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
+from components.store import StepStore
 from tests.integration.loop_runs import Home, eventually, kill_tree
 
 pytestmark = pytest.mark.slow
@@ -20,6 +23,55 @@ def flow_runs(api: str) -> list[dict]:
     request = urllib.request.Request(f"{api}/flow_runs/filter", data=b"{}", headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as reply:
         return json.load(reply)
+
+
+def finished_step(home: Home, stage: str) -> str:
+    """A finished step of `stage` in the home's store, as small as one can be; returns its digest."""
+    store = StepStore(home.root / "home" / "store")
+    (store.open(stage, "0" * 24) / "made.txt").write_text(stage)
+    return store.commit(stage, "0" * 24, {}, {}, {"made": stage}).digest
+
+
+@pytest.mark.timeout(500)
+def test_new_recordings_start_a_retraining(tmp_path: Path):
+    """The event that `actwright ingest` sends wakes the deployment; the clock (once a year) has no part in it."""
+    home = Home(tmp_path)
+    finished_step(home, "train")
+    recordings = finished_step(home, "ingest")
+    process = home.start("schedule", "miniature", "--cron", "0 0 1 1 *")
+    try:
+        assert process.stdout is not None
+        api = f"{json.loads(process.stdout.readline())['prefect']}/api"
+        proposals = tmp_path / "home" / "proposals"
+        code = "from flows.schedule import tell_new_recordings; print(tell_new_recordings(3))"
+
+        def told_and_seen() -> list[Path]:
+            """An event that came before the deployment's trigger was loaded wakes nobody: tell again, as the next ingest would."""
+            told = subprocess.run(
+                [sys.executable, "-c", code], env=home.environment, capture_output=True, text=True, check=True, timeout=120
+            )
+            assert told.stdout.strip() == "True"
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: flow_runs(api), timeout_s=25)
+                return eventually(lambda: list(proposals.glob("*.json")), timeout_s=90)  # type: ignore[return-value]
+            return []
+
+        eventually(told_and_seen, timeout_s=240)
+        done = eventually(lambda: [r for r in flow_runs(api) if r["state_type"] == "COMPLETED"], timeout_s=60)
+        assert {run["created_by"]["type"] for run in done} == {"AUTOMATION"}  # type: ignore[union-attr]
+        assert not [run for run in done if run["auto_scheduled"]]  # type: ignore[union-attr]
+        (path,) = proposals.glob("*.json")
+        proposal = json.loads(path.read_text())
+        assert proposal["reason"] == "1 ingested data sets are new since the last retraining"
+        assert proposal["recordings"] == proposal["recipe"]["include"] == [recordings]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        for left in home.processes():
+            kill_tree(left.pid)
+        kill_tree(process.pid)
+        process.wait()
 
 
 @pytest.mark.timeout(300)
