@@ -244,7 +244,7 @@ def _add_groups() -> None:
     app.add_typer(data, name="data")
     app.command("ingest")(ingest)
     app.command("export")(export)
-    for name in ("cluster", "model"):
+    for name in ("cluster", "model", "audit"):
         group = _group(name)
         if group is not None:
             app.add_typer(group, name=name)

@@ -89,7 +89,7 @@ def rows_from(found: AuditFile) -> list[dict[str, Any]]:
     begin, end, seal = found.of(Kind.BEGIN), found.of(Kind.END), found.of(Kind.SEAL)
     told = [r.body for r in found.of(Kind.DECISION)]
     decisions = [
-        {name: body.get(name) for name in ("n", "t", "session_id", "epoch", "seq", "step", "level", "outcome", "code")}
+        {name: body.get(name) for name in ("n", "t", "session_id", "epoch", "seq", "step", "level", "outcome", "code", "answer_ms")}
         | {"chunk_id": (body.get("chunk") or {}).get("chunk_id", "")}
         for body in told
     ]

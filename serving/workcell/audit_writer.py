@@ -85,7 +85,8 @@ class AuditWriter:
         else:
             frames = {camera: self._frame(camera, image_HW3, made.t_s) for camera, image_HW3 in made.observation.images.items()}
         seen = made.observation
-        body = {item.name: getattr(made, item.name) for item in fields(made) if item.name not in ("observation", "t_s")}
+        body = {item.name: getattr(made, item.name) for item in fields(made) if item.name not in ("observation", "t_s", "answered_s")}
+        body["answer_ms"] = round(1e3 * (made.answered_s - made.t_s), 3)
         body |= {"frames": frames, "proprio": seen.proprio_P, "instruction": seen.instruction, "drawn": seen.steering}
         body |= {
             "model_version": self.begun.model_version,

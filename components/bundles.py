@@ -1,0 +1,52 @@
+"""A packed policy on this disk, however it is given: a built bento, the bundle in it, or a plain checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model_core.spec.errors import CheckpointError
+
+MANIFEST = "bundle.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedPolicy:
+    """Where the parts of a policy lie. bento, bundle: None where there is none (then only `checkpoint` can be used)."""
+
+    checkpoint: Path
+    bundle: Path | None = None
+    bento: Path | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_version(self) -> str:
+        """Whose answers these are; "" of a plain checkpoint."""
+        return str(self.manifest.get("model_version", ""))
+
+    @property
+    def reasoning(self) -> str:
+        """The level that it answers at when nothing else is asked."""
+        return str(self.manifest.get("reasoning", "full"))
+
+    @property
+    def codebook(self) -> Path:
+        """The depth codec beside the weights, where there is one."""
+        return self.checkpoint / "vqvae"
+
+
+def find_packed(folder: Path) -> PackedPolicy:
+    """What `folder` is. Raises CheckpointError saying what was looked for."""
+    for bundle, bento in ((folder, None), (folder / "src" / "bundle", folder), (folder / "bento" / "src" / "bundle", folder / "bento")):
+        if (bundle / MANIFEST).is_file():
+            manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+            is_bento = bento is not None and (bento / "bento.yaml").is_file()
+            return PackedPolicy(checkpoint=bundle / "checkpoint", bundle=bundle, bento=bento if is_bento else None, manifest=manifest)
+    for checkpoint in (folder, folder / "checkpoint"):
+        if (checkpoint / "contract.json").is_file():
+            return PackedPolicy(checkpoint=checkpoint)
+    what = "no such folder" if not folder.is_dir() else "it is neither a bento, a bundle (bundle.json) nor a checkpoint (contract.json)"
+    raise CheckpointError(f"{folder}: {what}; give the folder of a packed policy, or a name such as actwright-metaworld or champion")
