@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import uvicorn
 
@@ -30,8 +31,9 @@ def serve(gateway: Gateway) -> Iterator[str]:
 
 
 def echo_gateway(policy: EchoPolicy, limits: Limits | None = None) -> Gateway:
-    """A gateway over the fake policy."""
-    return Gateway(lambda: LoadedModel(policy=policy, contract=policy.contract, model_version=policy.model_version), limits)
+    """A gateway over the fake policy. It measures nothing before it is ready, so that the policy's calls are the test's."""
+    model = LoadedModel(policy=policy, contract=policy.contract, model_version=policy.model_version)
+    return Gateway(lambda: model, replace(limits or Limits(), warm_up_s=0.0))
 
 
 def wait_until(claim: Callable[[], object], timeout_s: float = 10.0) -> None:

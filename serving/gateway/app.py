@@ -1,12 +1,14 @@
 """The gateway's endpoints, as a Starlette application.
 
-    WS   /v1/session    HELLO, READY, OBSERVE, CHUNK, REJECT, END (binary; `model_core.spec.wire`)
-    POST /v1/act        one OBSERVE in, one CHUNK or REJECT out, for tools
-    GET  /v1/contract   the contract and who answers
-    GET  /v1/status     loading, ready, failed or hung, and why
+    WS   /v1/session     HELLO, READY, OBSERVE, PART, CHUNK, REJECT, CONTROL, END (binary; `model_core.spec.wire`)
+    POST /v1/act         one OBSERVE in, one CHUNK or REJECT out, for tools; header Idempotency-Key
+    GET  /v1/contract    the contract and who answers
+    GET  /v1/models      what is served
+    GET  /v1/status      loading, ready, recovering, failed, hung or draining, and why
+    POST /v1/admin/...   drain, kill, resume
     GET  /livez /readyz /metrics
 
-A peer gets codes and sentences, never a traceback.
+A peer gets codes and sentences, never a traceback. Who may do what is in `serving.gateway.doorkeeper`.
 """
 
 from __future__ import annotations
@@ -16,23 +18,29 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from model_core.spec.errors import NotReady, WireError
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import MAX_MESSAGE_BYTES, End, Hello, Message, Observe, Reject, decode_message, encode_message
+from model_core.spec.wire import MAX_MESSAGE_BYTES, Message, Observe, Reject, decode_message, encode_message
+from serving.gateway.admin import admin_routes
+from serving.gateway.conversation import converse
+from serving.gateway.doorkeeper import Doorkeeper, caller_of
 from serving.gateway.gateway import Gateway
-from serving.gateway.session import Session
+from serving.gateway.once import KeptAnswers
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/x-actwright-message"
-_INLINE_BYTES = 256 * 1024
-_STATUS = {
+_TEND_S = 0.2
+_BODY_S = 30.0
+STATUS = {
     RefusalCode.CONTRACT: 409,
     RefusalCode.DECODE: 400,
     RefusalCode.NONFINITE: 422,
@@ -59,23 +67,35 @@ def create_app(gateway: Gateway) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         gateway.start()
+        tending = asyncio.ensure_future(_tend(gateway))
         yield
+        tending.cancel()
         gateway.stop()
+
+    return Starlette(routes=native_routes(gateway), lifespan=lifespan, middleware=[Middleware(Doorkeeper, tokens=gateway.tokens)])
+
+
+def native_routes(gateway: Gateway) -> list[BaseRoute]:
+    """Our own endpoints."""
+    kept = KeptAnswers(gateway.limits.max_kept_answers, gateway.limits.state_ttl_s)
 
     async def session(ws: WebSocket) -> None:
         await ws.accept()
-        with contextlib.suppress(WebSocketDisconnect):
-            await _converse(ws, gateway)
+        await converse(ws, gateway)
 
     async def act(request: Request) -> Response:
-        return await _act(request, gateway)
+        return await _act(request, gateway, kept)
 
     async def contract(_: Request) -> Response:
         try:
             who = gateway.identity
         except NotReady as error:
-            return JSONResponse({"error": str(error)}, status_code=503)
-        return JSONResponse({"contract_id": who.contract_id, "model_version": who.model_version, "contract": who.contract.to_json()})
+            return _refusal(RefusalCode.NOT_READY, str(error))
+        keys = {"contract_id": who.contract_id, "model_version": who.model_version, "bundle_digest": who.bundle_digest}
+        return JSONResponse({**keys, "contract": who.contract.to_json()}, headers={"etag": f'"{who.contract_id}"'})
+
+    async def models(_: Request) -> Response:
+        return JSONResponse({"models": gateway.models()})
 
     async def status(_: Request) -> Response:
         return JSONResponse(gateway.status())
@@ -87,110 +107,63 @@ def create_app(gateway: Gateway) -> Starlette:
         return JSONResponse(gateway.status(), status_code=200 if gateway.is_ready else 503)
 
     async def metrics(_: Request) -> Response:
-        return PlainTextResponse(gateway.metrics.text())
+        return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    routes = [
+    return [
         WebSocketRoute("/v1/session", session),
         Route("/v1/act", act, methods=["POST"]),
         Route("/v1/contract", contract),
+        Route("/v1/models", models),
         Route("/v1/status", status),
         Route("/livez", livez),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
+        *admin_routes(gateway),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
 
 
-async def _converse(ws: WebSocket, gateway: Gateway) -> None:
-    session = await _handshake(ws, gateway)
-    if session is None:
-        await ws.close(code=1008)
-        return
-    answers: set[asyncio.Task[None]] = set()
-    try:
-        await _listen(ws, gateway, session, answers)
-    finally:
-        gateway.close_session(session)
-        for task in answers:
-            task.cancel()
-
-
-async def _handshake(ws: WebSocket, gateway: Gateway) -> Session | None:
-    try:
-        message = await asyncio.wait_for(_receive(ws), gateway.limits.hello_timeout_s)
-    except (TimeoutError, WireError) as error:
-        text = str(error) or f"no HELLO within {gateway.limits.hello_timeout_s:g} s"
-        await _send(ws, Reject(code=RefusalCode.DECODE, reason=text))
-        return None
-    if not isinstance(message, Hello):
-        await _send(ws, Reject(code=RefusalCode.DECODE, reason="the first message must be HELLO"))
-        return None
-    session, answer = gateway.open_session(message)
-    await _send(ws, answer)
-    return session
-
-
-async def _listen(ws: WebSocket, gateway: Gateway, session: Session, answers: set[asyncio.Task[None]]) -> None:
-    bad_messages = 0
-    while bad_messages < gateway.limits.max_bad_messages:
+async def _tend(gateway: Gateway) -> None:
+    while True:
+        await asyncio.sleep(_TEND_S)
         try:
-            message = await _receive(ws)
-        except WireError as error:
-            bad_messages += 1
-            gateway.metrics.rejects.labels(RefusalCode.DECODE.value).inc()
-            await _send(
-                ws, Reject(session_id=session.ready.session_id, epoch=session.ready.epoch, code=RefusalCode.DECODE, reason=str(error)[:400])
-            )
-            continue
-        if isinstance(message, Observe):
-            if len(answers) >= 4:  # one is outstanding, one replaces it; a peer that floods is answered in turn
-                await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
-            task = asyncio.get_running_loop().create_task(_answer(ws, gateway, session, message))
-            answers.add(task)
-            task.add_done_callback(answers.discard)
-        elif isinstance(message, End):
-            session.end_episode(message)
-            logger.info("episode.ended cell=%s episode=%s reason=%s", session.cell, message.episode_id, message.stop_reason)
-        else:
-            bad_messages += 1
-            await _send(ws, Reject(code=RefusalCode.DECODE, reason=f"{type(message).__name__.upper()} is not expected here"))
-    await ws.close(code=1002)
+            gateway.tend()
+        except Exception:  # tending must go on whatever one session did to it
+            logger.exception("gateway.tend_failed")
 
 
-async def _answer(ws: WebSocket, gateway: Gateway, session: Session, observe: Observe) -> None:
-    reply = await gateway.answer(session, observe)
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the cell has gone: nobody to tell
-        await _send(ws, reply)
-
-
-async def _receive(ws: WebSocket) -> Message:
-    """The next message; raises WireError for anything that is not one, WebSocketDisconnect at the end."""
-    event = await ws.receive()
-    if event["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(event.get("code", 1000))
-    data = event.get("bytes")
-    if data is None:
-        raise WireError("messages are binary, this one is text")
-    if len(data) <= _INLINE_BYTES:
-        return decode_message(data)
-    return await asyncio.to_thread(decode_message, data)  # large pictures must not hold up the other cells
-
-
-async def _send(ws: WebSocket, message: Message) -> None:
-    await ws.send_bytes(encode_message(message))
-
-
-async def _act(request: Request, gateway: Gateway) -> Response:
+async def _act(request: Request, gateway: Gateway, kept: KeptAnswers) -> Response:
+    key, caller = request.headers.get("idempotency-key", ""), caller_of(request.scope)
     try:
-        message = decode_message(await _body(request))
+        body = await asyncio.wait_for(_body(request), _BODY_S)
+        message = await asyncio.get_running_loop().run_in_executor(gateway.decoding, decode_message, body)
         if not isinstance(message, Observe):
             raise WireError("expected an OBSERVE")  # noqa: TRY301
-    except WireError as error:
-        reply: Message = Reject(code=RefusalCode.DECODE, reason=str(error)[:400])
-    else:
-        reply = await gateway.answer_once(message)
-    code = _STATUS[reply.code] if isinstance(reply, Reject) else 200
-    return Response(encode_message(reply), status_code=code, media_type=MEDIA_TYPE)
+    except (WireError, TimeoutError, ClientDisconnect) as error:
+        code = RefusalCode.TOO_LARGE if isinstance(error, _TooLargeError) else RefusalCode.DECODE
+        gateway.metrics.rejects.labels(code.value).inc()
+        return _told(Reject(code=code, reason=str(error)[:400] or "the body did not arrive in time"))
+    if not key:
+        return _told(await gateway.answer_once(message, caller))
+    reply = await kept.answer(f"{caller.subject}\0{key[:256]}", body, lambda: gateway.answer_once(message, caller))
+    if reply is None:
+        return _told(Reject(code=RefusalCode.STALE_OBS, reason="this idempotency key came before with another request", seq=message.seq))
+    return _told(reply)
+
+
+def _told(reply: Message) -> Response:
+    headers = {}
+    if isinstance(reply, Reject) and reply.retry_after_ms > 0:
+        headers["retry-after"] = str(max(1, round(reply.retry_after_ms / 1e3)))
+    code = STATUS[reply.code] if isinstance(reply, Reject) else 200
+    return Response(encode_message(reply), status_code=code, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _refusal(code: RefusalCode, reason: str) -> Response:
+    return JSONResponse({"code": code.value, "reason": reason, "error": reason}, status_code=STATUS[code])
+
+
+class _TooLargeError(WireError):
+    """More bytes than are taken."""
 
 
 async def _body(request: Request) -> bytes:
@@ -198,5 +171,5 @@ async def _body(request: Request) -> bytes:
     async for part in request.stream():
         data += part
         if len(data) > MAX_MESSAGE_BYTES:
-            raise WireError(f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+            raise _TooLargeError(f"a message has at most {MAX_MESSAGE_BYTES} bytes")
     return bytes(data)

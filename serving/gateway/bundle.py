@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model_core.spec.contract import digest_of
 from model_core.spec.errors import CheckpointError
 from serving.gateway.gateway import LoadedModel
 from serving.gateway.probes import load_probes
@@ -22,6 +23,7 @@ def open_bundle(folder: Path) -> LoadedModel:
     """Check and load a bundle. Raises CheckpointError naming the file that is missing, changed or does not belong."""
     manifest = read_manifest(folder)
     import torch
+
     from model_core.policy import load_policy
 
     torch.set_num_threads(int(manifest.get("torch_threads", 1)))
@@ -30,7 +32,11 @@ def open_bundle(folder: Path) -> LoadedModel:
     if contract.contract_id != manifest["contract_id"]:
         raise CheckpointError(f"the bundle was packed with contract {manifest['contract_id']}, its checkpoint has {contract.contract_id}")
     return LoadedModel(
-        policy=policy, contract=contract, model_version=str(manifest["model_version"]), probes=load_probes(folder / "probes")
+        policy=policy,
+        contract=contract,
+        model_version=str(manifest["model_version"]),
+        probes=load_probes(folder / "probes"),
+        bundle_digest=digest_of(manifest),
     )
 
 

@@ -1,9 +1,10 @@
 """One thread that thinks, so that the event loop never has to wait for the model.
 
-    submit(observation, deadline) --> [heap: earliest deadline first, bounded] --> policy.decide_many(batch) --> Ticket.future
+    submit(request, deadline) --> [heap: earliest deadline first, bounded] --> round: join, step, join, step, ... --> Ticket.future
 
-A request whose deadline has passed, or can be seen to pass before its answer, is refused without being run. What the
-policy raises is logged here and becomes a refusal; the thread itself does not die of it.
+Requests join the round between its blocks and leave it there when they are finished, given up or late. What cannot be met
+is refused when it is asked (`serving.gateway.admission`), and again before it would join. What the model raises is logged
+here and becomes a refusal of everybody in the round; nobody gets half an answer.
 """
 
 from __future__ import annotations
@@ -13,51 +14,46 @@ import itertools
 import logging
 import threading
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 
-from model_core.spec.types import Decision, Observation, Policy, Refusal, RefusalCode
+from model_core.spec.types import Decision, DecisionRequest, DecisionRound, DepthTokens, RefusalCode, RequestPolicy, Trace
+from serving.gateway.admission import Load, ServiceTimes, choose
+from serving.gateway.tickets import Answer, Ticket
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answer:
-    """What came of one request. queue_ms: waited; model_ms: the batch's inference; batch: how many shared it."""
-
-    decision: Decision
-    queue_ms: float
-    model_ms: float
-    batch: int
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Ticket:
-    """One request in the queue. `future` gives an `Answer`; it never raises, except when cancelled."""
-
-    observation: Observation
-    deadline: float
-    asked_at: float
-    future: Future[Answer] = field(default_factory=Future)
-
-    def cancel(self) -> None:
-        """Nobody waits any more. What has not begun will not be run."""
-        self.future.cancel()
+_MAX_FAILURES = 5
 
 
 class EngineThread:
-    """Runs `policy` in a thread of its own. Thread-safe."""
+    """Runs a round of `policy` in a thread of its own. Thread-safe. clock: monotonic seconds."""
 
-    def __init__(self, policy: Policy, *, contract_id: str, model_version: str, max_batch: int = 8, max_queue: int = 64) -> None:
-        self._policy = policy
+    def __init__(
+        self,
+        policy: RequestPolicy,
+        *,
+        contract_id: str,
+        model_version: str,
+        times: ServiceTimes | None = None,
+        max_batch: int = 16,
+        max_queue: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.times = times or ServiceTimes()
+        self._policy, self._clock = policy, clock
         self._contract_id, self._model_version = contract_id, model_version
-        self._max_batch, self._max_queue = max_batch, max_queue
+        self._capacity, self._max_queue = max_batch, max_queue
         self._heap: list[tuple[float, int, Ticket]] = []
         self._order = itertools.count()
         self._wake = threading.Condition()
-        self._stopping = False
-        self._busy_since: float | None = None
-        self._usual_s = 0.0
+        self._active: dict[int, Ticket] = {}
+        self._round: DecisionRound | None = None
+        self._block_since: float | None = None
+        self._ended = ""
+        self._failures = 0
+        self._broken = ""
+        self.missed = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -65,16 +61,27 @@ class EngineThread:
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Refuse what waits and end the thread; a call that hangs inside the policy is left behind (daemon thread)."""
+        """Refuse everything and end the thread; a call that hangs inside the policy is left behind (daemon thread)."""
+        self.abandon("the service is stopping")
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def abandon(self, reason: str, code: RefusalCode = RefusalCode.NOT_READY) -> None:
+        """Refuse everything that waits or runs, and never answer anything again, whatever the model still says."""
         with self._wake:
-            self._stopping = True
-            waiting = [ticket for _, _, ticket in self._heap]
+            self._ended = self._ended or reason
+            held = [ticket for _, _, ticket in self._heap] + list(self._active.values())
             self._heap.clear()
             self._wake.notify_all()
-        for ticket in waiting:
-            self._refuse(ticket, RefusalCode.NOT_READY, "the service is stopping")
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        for ticket in held:
+            self._refuse(ticket, code, reason)
+
+    def refuse_all(self, code: RefusalCode, reason: str) -> None:
+        """Refuse what waits and what runs; the engine goes on."""
+        with self._wake:
+            held = [ticket for _, _, ticket in self._heap] + list(self._active.values())
+        for ticket in held:
+            self._refuse(ticket, code, reason)
 
     @property
     def depth(self) -> int:
@@ -82,87 +89,210 @@ class EngineThread:
         return len(self._heap)
 
     @property
-    def busy_s(self) -> float:
-        """For how long the batch that runs now has been running; 0 when idle."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+    def rows(self) -> int:
+        """Requests in the round."""
+        return len(self._active)
 
-    def submit(self, observation: Observation, deadline: float) -> Ticket:
-        """Queue one request; `deadline` is a `time.monotonic` instant. The future may already hold a refusal."""
-        ticket = Ticket(observation=observation, deadline=deadline, asked_at=time.monotonic())
+    @property
+    def busy_s(self) -> float:
+        """For how long the block that runs now has been running; 0 when idle."""
+        since = self._block_since
+        return 0.0 if since is None else self._clock() - since
+
+    @property
+    def broken(self) -> str:
+        """Why this engine will never answer again; "" while it may."""
+        if self._broken:
+            return self._broken
+        has_died = self._thread.ident is not None and not self._thread.is_alive() and not self._ended
+        return "the engine's thread has died" if has_died else ""
+
+    def submit(self, request: DecisionRequest, deadline: float, levels: tuple[str, ...] = ("",)) -> Ticket:
+        """Queue one request; `deadline` is an instant of the clock. The future may already hold a refusal."""
+        now = self._clock()
+        ticket = Ticket(request=request, deadline=deadline, asked_at=now, levels=levels)
         with self._wake:
-            if self._stopping:
-                self._refuse(ticket, RefusalCode.NOT_READY, "the service is stopping")
-            elif len(self._heap) >= self._max_queue:
-                self._refuse(ticket, RefusalCode.OVERLOAD, f"{self._max_queue} requests are waiting already")
-            elif self._is_hopeless(deadline):
-                reason = f"an answer takes about {1e3 * (self._wait_s(deadline) + self._usual_s):.0f} ms now, longer than the deadline"
-                self._refuse(ticket, RefusalCode.DEADLINE, reason)
-            else:
+            refused = self._admit(ticket, now)
+            if refused is None:
                 heapq.heappush(self._heap, (deadline, next(self._order), ticket))
                 self._wake.notify()
+                return ticket
+        code, reason, retry_after_ms = refused
+        self._refuse(ticket, code, reason, retry_after_ms)
         return ticket
 
-    def _is_hopeless(self, deadline: float) -> bool:
-        # An idle engine always tries: otherwise one slow batch could make the estimate refuse everything for ever.
-        is_idle = not self._heap and self._busy_since is None
-        needed_s = 0.0 if is_idle else self._wait_s(deadline) + self._usual_s
-        return time.monotonic() + needed_s > deadline
+    def _admit(self, ticket: Ticket, now: float) -> tuple[RefusalCode, str, float] | None:
+        if self._ended or self.broken:
+            return RefusalCode.NOT_READY, self._ended or self.broken, 1000.0
+        self.times.forget(now)
+        load = self._load(ticket.deadline, now)
+        verdict = choose(self.times, load, ticket.levels, ticket.deadline - now)
+        # How long until somebody leaves: asking again earlier finds the same crowd.
+        retry_after_ms = 1e3 * max(self.times.p50(ticket.levels[0], max(load.capacity // 2, 1)), self.times.block_s, 0.001)
+        if len(self._heap) >= self._max_queue:
+            return RefusalCode.OVERLOAD, f"{self._max_queue} requests are waiting already", retry_after_ms
+        if verdict.level is None:
+            left_ms, needed_ms = 1e3 * (ticket.deadline - now), 1e3 * verdict.needed_s
+            alone_ms = 1e3 * min(self.times.p95(level, 1) for level in ticket.levels)
+            code = RefusalCode.DEADLINE if alone_ms > left_ms else RefusalCode.OVERLOAD
+            return code, f"an answer takes about {needed_ms:.0f} ms now, the deadline leaves {max(left_ms, 0):.0f} ms", retry_after_ms
+        return None
 
-    def _wait_s(self, deadline: float) -> float:
-        """About how long a request with this deadline waits before its batch begins."""
-        ahead = sum(1 for other, _, _ in self._heap if other <= deadline)
-        running = 0.0 if self._busy_since is None else max(self._usual_s - self.busy_s, 0.0)
-        return running + (ahead // self._max_batch) * self._usual_s
+    def _load(self, deadline: float, now: float) -> Load:
+        since = self._block_since
+        return Load(
+            capacity=self._capacity,
+            running=[(ticket.level, now - ticket.joined_at) for ticket in list(self._active.values()) if not ticket.is_over],
+            ahead=sum(1 for other, _, waiting in self._heap if other <= deadline and not waiting.is_over),
+            block_for_s=None if since is None else now - since,
+        )
 
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._heap and not self._stopping:
+                while not self._heap and not self._active and not self._ended:
                     self._wake.wait()
-                if self._stopping:
+                if self._ended or self._broken:
                     return
-                batch = self._take()
-            if batch:
-                self._answer(batch)
+                joining = self._joining(self._clock())
+            try:
+                self._work(joining)
+            except Exception as error:
+                # The one place where everything is caught: whatever went wrong inside is ours, and the robot must hold.
+                self._fail(error, joining)
 
-    def _take(self) -> list[Ticket]:
-        """The most urgent requests that still have somebody waiting; refuses those whose time is over."""
-        batch: list[Ticket] = []
-        while self._heap and len(batch) < self._max_batch:
-            deadline, _, ticket = heapq.heappop(self._heap)
-            if time.monotonic() > deadline:
-                self._refuse(ticket, RefusalCode.DEADLINE, "its deadline passed while it waited")
-            elif ticket.future.set_running_or_notify_cancel():
-                batch.append(ticket)
-        return batch
+    def _joining(self, now: float) -> list[Ticket]:
+        """Who joins now, in the order of their deadlines. Called with the lock held."""
+        joining: list[Ticket] = []
+        while self._heap and len(self._active) + len(joining) < self._capacity:
+            ticket = self._heap[0][2]
+            is_company = bool(self._active or joining)
+            if ticket.alone and is_company and not ticket.is_over:
+                break
+            heapq.heappop(self._heap)
+            if ticket.is_over or self._is_late(ticket, now, is_company):
+                continue
+            joining.append(ticket)
+            if ticket.alone:
+                break
+        return joining
 
-    def _answer(self, batch: list[Ticket]) -> None:
-        began = self._busy_since = time.monotonic()
-        try:
-            decisions = self._policy.decide_many([ticket.observation for ticket in batch])
-            if len(decisions) != len(batch):
-                raise ValueError(f"the policy gave {len(decisions)} decisions for {len(batch)} observations")  # noqa: TRY301
-        except Exception:
-            # The one place where everything is caught: whatever went wrong inside is ours, and the robot must hold.
-            logger.exception("engine.failed batch=%d", len(batch))
-            decisions = [self._refusal(RefusalCode.INTERNAL, "the model failed; its log has the details")] * len(batch)
-        took_s = time.monotonic() - began
-        self._busy_since = None
-        # A slowly moving estimate; falls quickly and rises slowly, so that one slow batch does not refuse all others.
-        self._usual_s = (
-            took_s if self._usual_s == 0.0 else self._usual_s + (0.3 if took_s < self._usual_s else 0.1) * (took_s - self._usual_s)
-        )
-        for ticket, decision in zip(batch, decisions, strict=True):
-            queue_ms = 1e3 * (began - ticket.asked_at)
-            ticket.future.set_result(Answer(decision=decision, queue_ms=queue_ms, model_ms=1e3 * took_s, batch=len(batch)))
+    def _is_late(self, ticket: Ticket, now: float, is_company: bool) -> bool:
+        """Settle the level of a ticket that is about to join; True when it has been refused instead."""
+        rows = len(self._active) + 1
+        running = [(other.level, now - other.joined_at) for other in self._active.values()] if is_company else []
+        verdict = choose(self.times, Load(capacity=self._capacity, running=running), ticket.levels, ticket.deadline - now)
+        if verdict.level is None:
+            self._refuse(ticket, RefusalCode.DEADLINE, f"its deadline came too near while it waited ({rows} rows are being answered)")
+            return True
+        ticket.level, ticket.joined_at = verdict.level, now
+        return False
 
-    def _refusal(self, code: RefusalCode, reason: str) -> Decision:
-        refusal = Refusal(code=code, reason=reason, retryable=code is not RefusalCode.INTERNAL)
-        return Decision(contract_id=self._contract_id, model_version=self._model_version, refusal=refusal)
-
-    def _refuse(self, ticket: Ticket, code: RefusalCode, reason: str) -> None:
-        if ticket.future.cancelled() or not (ticket.future.running() or ticket.future.set_running_or_notify_cancel()):
+    def _work(self, joining: list[Ticket]) -> None:
+        """One block: let go of who is not wanted, take in who has come, step, deliver."""
+        if self._round is None:
+            self._round = self._policy.open_round(self._capacity)
+        for key in [key for key, ticket in self._active.items() if self._is_unwanted(ticket)]:
+            self._round.leave(key)
+            del self._active[key]
+        for ticket in joining:
+            self._active[self._round.join(_as_joined(ticket))] = ticket
+        if not self._active:
             return
-        queue_ms = 1e3 * (time.monotonic() - ticket.asked_at)
-        ticket.future.set_result(Answer(decision=self._refusal(code, reason), queue_ms=queue_ms, model_ms=0.0, batch=1))
+        for ticket in self._active.values():
+            ticket.batch = max(ticket.batch, len(self._active))
+        began = self._block_since = self._clock()
+        try:
+            finished = self._round.step()
+        finally:
+            self._block_since = None
+        now = self._clock()
+        if self._ended:
+            return
+        self._failures = 0
+        self.times.add_block(now - began, now)
+        for key, decision in finished:
+            self._deliver(self._active.pop(key), decision, now)
+
+    def _is_unwanted(self, ticket: Ticket) -> bool:
+        if not ticket.is_over and self._clock() > ticket.deadline:
+            self.missed += 1
+            self._refuse(ticket, RefusalCode.DEADLINE, "its deadline passed while it was being answered")
+        return ticket.is_over
+
+    def _deliver(self, ticket: Ticket, decision: Decision, now: float) -> None:
+        took_s = now - ticket.joined_at
+        if decision.refusal is None or decision.refusal.code not in {RefusalCode.CONTRACT, RefusalCode.CANCELLED}:
+            self.times.add(ticket.level, ticket.batch, took_s, now)
+        if now > ticket.deadline and not ticket.is_over:
+            self.missed += 1
+            self._refuse(ticket, RefusalCode.DEADLINE, f"the answer came {1e3 * (now - ticket.deadline):.0f} ms after the deadline")
+            return
+        ticket.resolve(
+            Answer(
+                decision=decision,
+                queue_ms=1e3 * (ticket.joined_at - ticket.asked_at),
+                model_ms=1e3 * took_s,
+                batch=ticket.batch,
+                level=ticket.level,
+                cheaper=ticket.level != ticket.levels[0],
+            )
+        )
+
+    def _fail(self, error: Exception, joining: list[Ticket]) -> None:
+        known = set(map(id, self._active.values()))
+        held = list(self._active.values()) + [ticket for ticket in joining if id(ticket) not in known]
+        rows = len(held)
+        logger.error("engine.failed rows=%d", rows, exc_info=error)
+        self._active, self._round = {}, None
+        self._failures += 1
+        if is_out_of_memory(error):
+            self._capacity = max(self._capacity // 2, 1)
+            logger.error("engine.out_of_memory capacity=%d", self._capacity)
+            for ticket in held:
+                self._refuse(ticket, RefusalCode.OVERLOAD, "the model ran out of memory; ask again", 1000.0)
+        elif is_lasting(error) or self._failures >= _MAX_FAILURES:
+            self._broken = f"the engine failed for good: {type(error).__name__}"
+            for ticket in held:
+                self._refuse(ticket, RefusalCode.NOT_READY, self._broken)
+            self.abandon(self._broken)
+        elif rows > 1:
+            # One of them may be the cause. Each is asked again by itself, so that only that one is refused.
+            with self._wake:
+                for ticket in held:
+                    ticket.alone = True
+                    heapq.heappush(self._heap, (ticket.deadline, next(self._order), ticket))
+        else:
+            for ticket in held:
+                self._refuse(ticket, RefusalCode.INTERNAL, "the model failed; the service's log has the details")
+
+    def _refuse(self, ticket: Ticket, code: RefusalCode, reason: str, retry_after_ms: float = 0.0) -> None:
+        ticket.refuse(
+            code,
+            reason,
+            now=self._clock(),
+            contract_id=self._contract_id,
+            model_version=self._model_version,
+            retry_after_ms=retry_after_ms,
+        )
+
+
+def _as_joined(ticket: Ticket) -> DecisionRequest:
+    """The request at the level that was settled on; it tells parts, and runs on, only while somebody wants it."""
+    asked, tell = ticket.request, ticket.request.on_part
+
+    def tell_if_wanted(name: str, value: DepthTokens | Trace) -> None:
+        if tell is not None and not ticket.is_over:
+            tell(name, value)
+
+    return replace(asked, level=ticket.level, is_cancelled=lambda: ticket.is_over, on_part=None if tell is None else tell_if_wanted)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that there was no memory for this batch: torch.OutOfMemoryError, MemoryError and their like."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether everything after `error` will fail as well: a CUDA context is lost after an illegal access or an assertion."""
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error) or "device-side assert" in str(error)

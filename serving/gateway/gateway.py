@@ -1,101 +1,143 @@
-"""What stands between the sockets and the model: loading, readiness, open sessions, counting.
+"""What stands between the sockets and the model: loading, readiness, open sessions, leases, draining, counting.
 
 `start` loads in a thread of its own, so that liveness is answered from the first moment; the state becomes READY only
-after every golden probe was answered as it was when the model was packed.
+after every golden probe was answered as it was when the model was packed, and what an answer takes was measured. An engine
+that hangs or dies is replaced by a fresh one, which must pass the same probes.
 """
 
 from __future__ import annotations
 
-import enum
+import asyncio
 import logging
 import threading
 import time
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import NotReady
 from model_core.spec.guard import Guarded
-from model_core.spec.types import Policy, RefusalCode
-from model_core.spec.wire import Chunk, Hello, Observe, Ready, Reject
+from model_core.spec.requests import as_request_policy
+from model_core.spec.types import DecisionRequest, Policy, RefusalCode, RequestPolicy
+from model_core.spec.wire import Chunk, End, Hello, Observe, Ready, Reject
+from serving.gateway.admission import Reservations, ServiceTimes, cheaper_levels
 from serving.gateway.engine_thread import EngineThread
+from serving.gateway.handshake import Fit, greet
+from serving.gateway.identity import ANYBODY, Caller, Tokens
 from serving.gateway.metrics import Metrics
 from serving.gateway.probes import Probe, failed_probes
-from serving.gateway.session import Identity, Session, greet
+from serving.gateway.replies import rejection
+from serving.gateway.session import Identity, Prepared, Session
+from serving.gateway.settings import Limits
+from serving.gateway.standing import Standing, State
+from serving.gateway.steering import Guidance
+from serving.gateway.tickets import Ticket
+from serving.gateway.warm_up import synthetic_observation, warm_up
 
+__all__ = ["Gateway", "Limits", "LoadedModel", "State"]
 logger = logging.getLogger(__name__)
-
-
-class State(enum.StrEnum):
-    """Where the gateway is in its life."""
-
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
-    STOPPED = "stopped"
+_REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoadedModel:
-    """A policy with its promises and its golden probes."""
+    """A policy with its promises and its golden probes. bundle_digest: of the packed files, "" for what was never packed."""
 
     policy: Policy
     contract: PolicyContract
     model_version: str
     probes: list[Probe] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds of one gateway. hung_s: a batch that runs longer makes the service unready."""
-
-    max_sessions: int = 64
-    max_batch: int = 8
-    max_queue: int = 64
-    hello_timeout_s: float = 5.0
-    hung_s: float = 30.0
-    max_bad_messages: int = 16
+    bundle_digest: str = ""
 
 
 class Gateway:
-    """One model, many sessions. `load` is called once, off the event loop. instance: what `status` repeats."""
+    """One model, many sessions. `load` is called off the event loop. instance: what `status` repeats. clock: monotonic seconds.
 
-    def __init__(self, load: Callable[[], LoadedModel], limits: Limits | None = None, *, instance: str = "") -> None:
+    Everything but `start`, `stop` and the loading itself happens on one event loop.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], LoadedModel],
+        limits: Limits | None = None,
+        *,
+        instance: str = "",
+        tokens: Tokens | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.limits = limits or Limits()
         self.metrics = Metrics()
-        self.state, self.reason = State.LOADING, "the model is being loaded"
+        self.tokens = tokens
+        self.standing = Standing(self.limits.max_restarts)
         self.sessions: dict[str, Session] = {}
-        self._load, self._instance = load, instance
+        self.times = ServiceTimes(self.limits.window_s)
+        self.reservations = Reservations(self.limits.reserve_share)
+        self.decoding = ThreadPoolExecutor(max_workers=4, thread_name_prefix="decode")
+        self._load, self._instance, self._clock = load, instance, clock
         self._engine: EngineThread | None = None
         self._identity: Identity | None = None
-        self._loader = threading.Thread(target=self._open, name="loader", daemon=True)
+        self._works: dict[str, bool] = {}
+        self._own_level = ""
+        self._ended: OrderedDict[str, tuple[RefusalCode, str]] = OrderedDict()
+        self._fits: dict[str, Fit] = {}
+        self._missed = 0
+
+    # --- life -------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to load; returns at once."""
-        self._loader.start()
+        threading.Thread(target=self._open, name="loader", daemon=True).start()
 
     def stop(self) -> None:
         """Refuse what waits, end the engine."""
-        self.state, self.reason = State.STOPPED, "the service is stopping"
+        self.standing.to(State.STOPPED, "the service is stopping")
         self.metrics.ready.set(0)
         if self._engine is not None:
             self._engine.stop()
+        self.decoding.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def state(self) -> State:
+        """Where the gateway is in its life."""
+        return self.standing.state
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready; "" when it is."""
+        return self.standing.reason
 
     @property
     def is_ready(self) -> bool:
-        """The probes passed and the engine does not hang."""
-        return self.state is State.READY and self._engine is not None and self._engine.busy_s < self.limits.hung_s
+        """The probes passed, the engine answers, and nobody has stopped it. While draining it is not ready for new work."""
+        return self._answers and not self.standing.draining
+
+    @property
+    def _answers(self) -> bool:
+        engine = self._engine
+        return self.state is State.READY and engine is not None and engine.busy_s < self.limits.hung_s and not engine.broken
 
     def status(self) -> dict[str, object]:
         """For people and probes: state, reason, model."""
-        who = self._identity
-        hangs = self.state is State.READY and not self.is_ready
+        who, engine = self._identity, self._engine
+        state, reason = str(self.state), self.reason
+        if self.state is State.READY and not self._answers:
+            state = "hung"
+            reason = (engine.broken if engine else "") or f"one batch has been running for more than {self.limits.hung_s:g} s"
+        elif self.state is State.READY and self.standing.draining:
+            state, reason = "draining", self.standing.draining
         return {
-            "state": "hung" if hangs else str(self.state),
-            "reason": f"one batch has been running for more than {self.limits.hung_s:g} s" if hangs else self.reason,
+            "state": state,
+            "reason": reason,
             "model_version": "" if who is None else who.model_version,
             "contract_id": "" if who is None else who.contract_id,
+            "bundle_digest": "" if who is None else who.bundle_digest,
             "sessions": len(self.sessions),
+            "episodes": sum(1 for s in self.sessions.values() if s.episode_id is not None),
+            "restarts": self.standing.restarts,
+            "levels": self.times.profile(),
             "instance": self._instance,
         }
 
@@ -106,105 +148,360 @@ class Gateway:
             raise NotReady(f"no contract yet: {self.reason}")
         return self._identity
 
-    def open_session(self, hello: Hello) -> tuple[Session | None, Ready | Reject]:
+    def models(self) -> list[dict[str, object]]:
+        """What is served here: one model, or none yet."""
+        if self._identity is None:
+            return []
+        who = self._identity
+        keys = {"model_version": who.model_version, "contract_id": who.contract_id, "bundle_digest": who.bundle_digest}
+        return [{**keys, "policy_id": who.contract.policy_id, "state": self.status()["state"], "levels": self.times.profile()}]
+
+    def now(self) -> float:
+        """An instant of this gateway's clock."""
+        return self._clock()
+
+    # --- sessions -----------------------------------------------------------------------------------------------------------
+
+    def open_session(
+        self, hello: Hello, caller: Caller = ANYBODY, *, lease_s: float | None = None
+    ) -> tuple[Session | None, Ready | Reject]:
         """Answer a HELLO; a `Session` comes with READY only. A cell's new session replaces its old one."""
-        answer = self._greet(hello)
+        seconds = self.limits.lease_s if lease_s is None else lease_s
+        answer, fit = self._greet(hello, caller, seconds)
         if isinstance(answer, Reject):
             self.metrics.rejects.labels(answer.code.value).inc()
             logger.warning("session.refused cell=%s code=%s reason=%s", hello.cell, answer.code, answer.reason)
             return None, answer
         for other in [s for s in self.sessions.values() if s.cell == hello.cell]:
-            self.close_session(other)
-        assert self._engine is not None  # ready implies an engine
-        session = Session(answer, hello.cell, self.identity, self._engine)
+            self.close_session(other, RefusalCode.STALE_EPOCH, "this cell has opened a newer session")
+        session = Session(
+            answer,
+            hello.cell,
+            self.identity,
+            self,
+            caller=caller,
+            lease_s=seconds,
+            accepts_parts=hello.accepts_parts,
+            clock=self._clock,
+        )
         self.sessions[answer.session_id] = session
-        self.metrics.sessions.set(len(self.sessions))
-        logger.info("session.opened cell=%s epoch=%d session=%s", hello.cell, answer.epoch, answer.session_id)
+        self._fits[answer.session_id] = fit
+        self.reservations.hold(hello.cell, hello.replan_hz)
+        self._count_sessions()
+        logger.info("session.opened cell=%s epoch=%d session=%s subject=%s", hello.cell, answer.epoch, answer.session_id, caller.subject)
         return session, answer
 
-    def close_session(self, session: Session) -> None:
+    def close_session(
+        self, session: Session, code: RefusalCode = RefusalCode.STALE_EPOCH, why: str = "this session was closed; shake hands again"
+    ) -> None:
         """Free everything that is held for it; safe to call twice."""
-        session.drop()
-        self.sessions.pop(session.ready.session_id, None)
-        self.metrics.sessions.set(len(self.sessions))
+        session.reset()
+        if self.sessions.pop(session.ready.session_id, None) is None:
+            return
+        ready = session.ready
+        is_lease = code is RefusalCode.LEASE
+        session.tell(Reject(session_id=ready.session_id, epoch=ready.epoch, code=code, reason=why, retryable=is_lease))
+        session.ended.set()
+        self._fits.pop(session.ready.session_id, None)
+        self._ended[session.ready.session_id] = (code, why)
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+        if not any(s.cell == session.cell for s in self.sessions.values()):
+            self.reservations.free(session.cell)
+        self._count_sessions()
 
-    async def answer(self, session: Session, observe: Observe) -> Chunk | Reject:
+    def prepare(self, session: Session | None, observe: Observe, arrived_at: float) -> Prepared:
+        """Decode and check the pictures of an OBSERVE. Thread-safe; never call it on the event loop."""
+        fit = Fit.of(self.identity.contract) if session is None else self._fits.get(session.ready.session_id)
+        return (fit or Fit.of(self.identity.contract)).prepare(observe, arrived_at, self._clock)
+
+    async def answer(self, session: Session, asked: Observe | Prepared) -> Chunk | Reject:
         """Answer one OBSERVE and count it."""
-        if session.ready.session_id not in self.sessions:
-            reply: Chunk | Reject = session.reject(
-                observe, RefusalCode.STALE_EPOCH, "this cell has opened a newer session", retryable=False
-            )
-        elif not self.is_ready:
-            reply = session.reject(observe, RefusalCode.NOT_READY, str(self.status()["reason"]))
+        observe = asked.observe if isinstance(asked, Prepared) else asked
+        refused = self._refused(session, observe)
+        if refused is None:
+            if not isinstance(asked, Prepared):
+                asked = await self._prepared(session, asked)
+            self.renew(session)
+            reply: Chunk | Reject = await session.answer(asked)
         else:
-            reply = await session.answer(observe)
-        self._count(reply)
+            reply = refused
+        if session.ready.session_id not in self.sessions and isinstance(reply, Chunk):
+            reply = rejection(observe, *self._why_ended(session), retryable=False)
+        self.count(reply)
         return reply
 
-    async def answer_once(self, observe: Observe) -> Chunk | Reject:
-        """Answer an OBSERVE outside any session: nothing is kept, nothing is idempotent. For tools."""
-        if not self.is_ready or self._engine is None:
-            reply: Chunk | Reject = Reject(code=RefusalCode.NOT_READY, reason=str(self.status()["reason"]), seq=observe.seq, retryable=True)
+    async def answer_once(self, observe: Observe, caller: Caller = ANYBODY) -> Chunk | Reject:
+        """Answer an OBSERVE outside any session: nothing is kept. For tools and for peers that know no sessions."""
+        stop = self._stopped("") or (self.standing.draining and (RefusalCode.DRAINING, self.standing.draining))
+        if stop:
+            reply: Chunk | Reject = rejection(observe, *stop)
         else:
-            ready = Ready(
-                session_id=observe.session_id,
-                epoch=observe.epoch,
-                model_version=self.identity.model_version,
-                contract=self.identity.contract,
-            )
-            reply = await Session(ready, "", self.identity, self._engine).answer(replace(observe, seq=max(observe.seq, 1)))
-        self._count(reply)
+            ready = self._ready(observe.session_id, observe.epoch)
+            session = Session(ready, "", self.identity, self, caller=caller, clock=self._clock)
+            prepared = await self._prepared(None, replace(observe, seq=max(observe.seq, 1)))
+            try:
+                reply = await session.answer(prepared)
+            finally:
+                session.drop("the asker has gone")
+        if isinstance(reply, Chunk):
+            reply = replace(reply, chunk_id=f"once-{uuid.uuid4().hex[:16]}")
+        self.count(reply)
         return reply
 
-    def _greet(self, hello: Hello) -> Ready | Reject:
-        if not self.is_ready:
-            return Reject(code=RefusalCode.NOT_READY, reason=str(self.status()["reason"]), epoch=hello.epoch, retryable=True)
-        is_return = any(s.cell == hello.cell for s in self.sessions.values())
-        if len(self.sessions) >= self.limits.max_sessions and not is_return:
-            text = f"{self.limits.max_sessions} sessions are open, which is all this service takes"
-            return Reject(code=RefusalCode.OVERLOAD, reason=text, epoch=hello.epoch, retryable=True)
-        return greet(hello, self.identity.contract, self.identity.model_version)
+    def submit(self, request: DecisionRequest, deadline: float, asked: str, guidance: Guidance) -> Ticket:
+        """Hand a request to the engine, with the levels that may stand in for the one that was asked."""
+        engine = self._engine
+        if engine is None:  # cannot be: sessions exist after the first engine only
+            raise NotReady("there is no engine")
+        levels = (asked,) if guidance.is_edit else self._levels(asked)
+        if guidance.steering is not None:  # what a person drew must be said, so a level without a trace is no substitute
+            levels = tuple(level for level in levels if level != "action" or level == asked)
+        if request.previous is None:
+            levels = tuple(level for level in levels if level != "reuse-depth" or level == asked)
+        return engine.submit(request, deadline, levels)
 
-    def _count(self, reply: Chunk | Reject) -> None:
-        if self._engine is not None:
-            self.metrics.queue.set(self._engine.depth)
+    def end_episode(self, session: Session, end: End) -> None:
+        """An episode is over. A draining service lets the session go."""
+        if session.end_episode(end):
+            logger.info("episode.ended cell=%s episode=%s reason=%s", session.cell, end.episode_id, end.stop_reason)
+
+    def renew(self, session: Session) -> float:
+        """Renew a lease, unless its caller could not come in again; seconds that are left."""
+        now = self._clock()
+        if self.tokens is None or session.caller is ANYBODY or self.tokens.still_valid(session.caller):
+            session.lease.renew(now)
+        return session.lease.left_s(now)
+
+    def is_throttled(self, session: Session) -> bool:
+        """Whether this cell replaces its own requests faster than it may."""
+        since = self._clock() - 1.0
+        session.replaced[:] = [at for at in session.replaced[-4 * self.limits.replaced_per_s :] if at > since]
+        return len(session.replaced) > self.limits.replaced_per_s
+
+    # --- stopping ---------------------------------------------------------------------------------------------------------------
+
+    def drain(self, caller: Caller, why: str = "") -> None:
+        """Begin no new episode and no new session; those that run are finished."""
+        self.standing.draining = f"the service is being drained{': ' + why if why else ''}"
+        self.metrics.draining.set(1)
+        logger.warning("admin.drain subject=%s role=%s reason=%s sessions=%d", caller.subject, caller.role, why, len(self.sessions))
+        for session in self.sessions.values():
+            session.tell(session.control("DRAIN", text=self.standing.draining))
+
+    def kill(self, caller: Caller, why: str = "", cell: str = "") -> None:
+        """Stop one cell, or with "" all of them: nothing is answered any more, and they are told to stop for good."""
+        text = f"stopped by an operator{': ' + why if why else ''}"
+        self.standing.killed[cell] = text
+        logger.warning("admin.kill subject=%s role=%s cell=%s reason=%s", caller.subject, caller.role, cell or "(all)", why)
+        for session in self.sessions.values():
+            if cell in {"", session.cell}:
+                session.tell(session.control("KILL", text=text))
+                session.drop(text, RefusalCode.KILLED)
+
+    def resume(self, caller: Caller) -> None:
+        """Undo drain and kill. Cells must shake hands again: nothing moves by itself."""
+        logger.warning("admin.resume subject=%s role=%s", caller.subject, caller.role)
+        was_killed = dict(self.standing.killed)
+        self.standing.draining, self.standing.killed = "", {}
+        self.metrics.draining.set(0)
+        for session in [s for s in self.sessions.values() if "" in was_killed or s.cell in was_killed]:
+            self.close_session(session, RefusalCode.STALE_EPOCH, "this session was stopped by an operator; shake hands again")
+
+    def tend(self) -> list[Session]:
+        """Once in a while, on the event loop: end what has run out, replace an engine that hangs. Returns the ended sessions."""
+        now = self._clock()
+        over = [s for s in self.sessions.values() if s.lease.left_s(now) <= 0]
+        for session in over:
+            text = f"the lease ran out after {session.lease.seconds:g} s without a message; shake hands again"
+            if self.tokens is not None and not self.tokens.still_valid(session.caller) and session.caller is not ANYBODY:
+                text = "the lease ran out and the token is no longer valid; shake hands again with a new one"
+            logger.info("session.expired cell=%s session=%s", session.cell, session.ready.session_id)
+            self.close_session(session, RefusalCode.LEASE, text)
+        for session in self.sessions.values():
+            session.forget(now, self.limits.state_ttl_s, self.limits.max_session_bytes)
+        self._watch()
+        self._count_sessions()
+        return over
+
+    def count(self, reply: Chunk | Reject) -> None:
+        """One answer has been given."""
         if isinstance(reply, Reject):
             self.metrics.rejects.labels(reply.code.value).inc()
+        else:
+            self.metrics.count_chunk(reply)
+        engine = self._engine
+        if engine is not None:
+            self.metrics.queue.set(engine.depth)
+            self.metrics.rows.set(engine.rows)
+            missed, self._missed = engine.missed - self._missed, engine.missed
+            if missed > 0:
+                self.metrics.missed.inc(missed)
+
+    # --- inside -----------------------------------------------------------------------------------------------------------------
+
+    async def _prepared(self, session: Session | None, observe: Observe) -> Prepared:
+        arrived_at = self._clock()
+        return await asyncio.get_running_loop().run_in_executor(self.decoding, self.prepare, session, observe, arrived_at)
+
+    def _refused(self, session: Session, observe: Observe) -> Reject | None:
+        """Why this OBSERVE is not even looked at; None when it may be asked."""
+        if session.ready.session_id not in self.sessions:
+            code, why = self._why_ended(session)
+            return rejection(observe, code, why, retryable=code is RefusalCode.LEASE)
+        if session.stale(observe) is not None:
+            return None  # the session says so itself
+        now = self._clock()
+        if session.lease.left_s(now) <= 0:
+            return rejection(observe, RefusalCode.LEASE, "the lease has run out; shake hands again")
+        stop = self._stopped(session.cell)
+        if stop:
+            return rejection(observe, *stop, retryable=stop[0] is RefusalCode.NOT_READY)
+        if session.is_waiting and self.is_throttled(session):
+            self.metrics.throttled.inc()
+            text = f"more than {self.limits.replaced_per_s} requests a second were replaced before they were answered"
+            return replace(rejection(observe, RefusalCode.OVERLOAD, text), retry_after_ms=1000.0)
+        return self._refused_episode(session, observe)
+
+    def _refused_episode(self, session: Session, observe: Observe) -> Reject | None:
+        if session.episode_id is not None and observe.episode_id == session.episode_id:
+            return None
+        if self.standing.draining:
+            return rejection(observe, RefusalCode.DRAINING, f"no new episode is begun: {self.standing.draining}")
+        if self.tokens is not None and session.caller is not ANYBODY and not self.tokens.still_valid(session.caller):
+            text = f"the token of {session.caller.subject!r} is no longer valid; a new episode needs a new one"
+            return rejection(observe, RefusalCode.AUTH, text, retryable=False)
+        return None
+
+    def _stopped(self, cell: str) -> tuple[RefusalCode, str] | None:
+        """Why nobody, or this cell, is answered now."""
+        killed = self.standing.killed.get("") or (cell and self.standing.killed.get(cell))
+        if killed:
+            return RefusalCode.KILLED, killed
+        return None if self._answers else (RefusalCode.NOT_READY, str(self.status()["reason"]))
+
+    def _why_ended(self, session: Session) -> tuple[RefusalCode, str]:
+        return self._ended.get(session.ready.session_id, (RefusalCode.STALE_EPOCH, "this session is over; shake hands again"))
+
+    def _greet(self, hello: Hello, caller: Caller, lease_s: float) -> tuple[Ready | Reject, Fit]:
+        def refuse(code: RefusalCode, reason: str, retry_after_ms: float = 0.0) -> Reject:
+            is_worth_it = code in {RefusalCode.NOT_READY, RefusalCode.OVERLOAD, RefusalCode.DRAINING}
+            return Reject(code=code, reason=reason, epoch=hello.epoch, retryable=is_worth_it, retry_after_ms=retry_after_ms)
+
+        nothing = Fit.none()
+        stop = self._stopped(hello.cell)
+        if stop:
+            return refuse(*stop, 1000.0 if stop[0] is RefusalCode.NOT_READY else 0.0), nothing
+        if self.standing.draining:
+            return refuse(RefusalCode.DRAINING, self.standing.draining, 5000.0), nothing
+        holder = next((s for s in self.sessions.values() if s.cell == hello.cell), None)
+        if holder is not None and holder.caller.subject != caller.subject:
+            return refuse(RefusalCode.AUTH, f"cell {hello.cell!r} has a session of another holder; it ends with its lease"), nothing
+        if len(self.sessions) >= self.limits.max_sessions and holder is None:
+            return refuse(
+                RefusalCode.OVERLOAD, f"{self.limits.max_sessions} sessions are open, all that this service takes", 5000.0
+            ), nothing
+        answer, fit = greet(hello, self._ready(uuid.uuid4().hex, hello.epoch, lease_s))
+        if isinstance(answer, Reject):
+            return answer, nothing
+        full = self.reservations.refuses(hello.cell, hello.replan_hz, self.times.capacity_per_s(""))
+        return (refuse(RefusalCode.OVERLOAD, full, 5000.0) if full else answer), fit
+
+    def _ready(self, session_id: str, epoch: int, lease_s: float = 0.0) -> Ready:
+        who = self.identity
+        return Ready(
+            session_id=session_id,
+            epoch=epoch,
+            model_version=who.model_version,
+            contract=who.contract,
+            lease_s=lease_s,
+            levels=self.times.profile(),
+            bundle_digest=who.bundle_digest,
+            min_interval_ms=self.limits.min_interval_ms,
+        )
+
+    def _levels(self, asked: str) -> tuple[str, ...]:
+        who = self.identity
+        return cheaper_levels(asked, who.contract.reasoning.levels, self._works, self._own_level)
+
+    def _count_sessions(self) -> None:
+        now = self._clock()
+        self.metrics.sessions.set(len(self.sessions))
+        self.metrics.session_bytes.set(sum(s.held_bytes for s in self.sessions.values()))
+        self.metrics.lease.set(min((s.lease.left_s(now) for s in self.sessions.values()), default=0.0))
+        self.metrics.reserved.set(self.reservations.total_per_s)
+        self.metrics.ready.set(1 if self.is_ready else 0)
+
+    def _watch(self) -> None:
+        """Replace an engine that hangs or has died. The cells are told at once; what they asked is refused."""
+        engine = self._engine
+        if self.state is not State.READY or engine is None or self._answers:
             return
-        self.metrics.chunks.labels(reply.model_version).inc()
-        self.metrics.batch.observe(reply.batch)
-        for stage, ms in reply.timing_ms.items():
-            self.metrics.stage.labels(stage).observe(ms / 1e3)
+        why = str(self.status()["reason"])
+        logger.error("engine.lost reason=%s", why)
+        may_restart = self.standing.lost(why, self._clock())
+        engine.abandon(why)
+        for session in self.sessions.values():
+            session.tell(session.control("HOLD", text=why))
+        if may_restart:
+            self.metrics.restarts.inc()
+            self.start()
 
     def _open(self) -> None:
-        began = time.monotonic()
+        began = self._clock()
         try:
             model = self._load()
-            guarded = Guarded(policy=model.policy, contract=model.contract)
+            guarded = as_request_policy(Guarded(policy=as_request_policy(model.policy), contract=model.contract))
             complaints = failed_probes(guarded, model.contract, model.probes)
+            if not complaints:
+                self._measure(guarded, model)
         except Exception as error:
             # Loading fails for many reasons (files, libraries, memory); all of them mean: never ready, say why.
             logger.exception("model.failed")
-            self.state, self.reason = State.FAILED, f"the model could not be loaded: {type(error).__name__}"
+            self.standing.fail(f"the model could not be loaded: {type(error).__name__}")
             return
         if complaints:
             logger.error("probes.failed %s", "; ".join(complaints))
-            self.state, self.reason = State.FAILED, f"{len(complaints)} of {len(model.probes)} golden probes failed: {complaints[0]}"
+            self.standing.fail(f"{len(complaints)} of {len(model.probes)} golden probes failed: {complaints[0]}")
             return
-        who = Identity(contract=model.contract, contract_id=model.contract.contract_id, model_version=model.model_version)
-        limits = self.limits
-        self._identity = who
-        self._engine = EngineThread(
-            guarded, contract_id=who.contract_id, model_version=who.model_version, max_batch=limits.max_batch, max_queue=limits.max_queue
-        )
-        self._engine.start()
-        if self.state is State.LOADING:
-            self.state, self.reason = State.READY, ""
-            self.metrics.ready.set(1)
+        self._install(guarded, model)
         logger.info(
-            "model.ready version=%s contract=%s probes=%d seconds=%.1f",
-            who.model_version,
-            who.contract_id,
+            "model.ready version=%s contract=%s probes=%d seconds=%.1f levels=%s",
+            model.model_version,
+            model.contract.contract_id,
             len(model.probes),
-            time.monotonic() - began,
+            self._clock() - began,
+            self.times.profile(),
         )
+
+    def _measure(self, policy: RequestPolicy, model: LoadedModel) -> None:
+        if self.limits.warm_up_s <= 0:
+            return
+        seen = model.probes[0].observation if model.probes else synthetic_observation(model.contract)
+        times = ServiceTimes(self.limits.window_s)
+        budget_s, rows = self.limits.warm_up_s, self.limits.max_batch
+        found = warm_up(policy, model.contract, seen, times, budget_s=budget_s, max_batch=rows, clock=self._clock)
+        self.times, self._works, self._own_level = times, dict(found.works), found.own
+
+    def _install(self, policy: RequestPolicy, model: LoadedModel) -> None:
+        contract_id = model.contract.contract_id
+        who = Identity(
+            contract=model.contract, contract_id=contract_id, model_version=model.model_version, bundle_digest=model.bundle_digest
+        )
+        engine = EngineThread(
+            policy,
+            contract_id=contract_id,
+            model_version=who.model_version,
+            times=self.times,
+            max_batch=self.limits.max_batch,
+            max_queue=self.limits.max_queue,
+            clock=self._clock,
+        )
+        if self._identity is not None and who != self._identity:
+            self.standing.fail("the model on disk has changed; an episode keeps its model, so start the service anew")
+            return
+        self._identity, self._engine, self._missed = who, engine, 0
+        engine.start()
+        if not self.standing.ready():  # stopped meanwhile
+            engine.stop()
+        self.metrics.ready.set(1 if self.is_ready else 0)

@@ -2,26 +2,33 @@
 
 BentoML answers /livez, /readyz and /metrics itself, before any mounted application; its hooks below make those three
 mean what they must. The model is loaded by the gateway's own thread, so the process is alive at once and ready later.
+The doorkeeper stands in front of BentoML's own endpoints too.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import bentoml
 
 from serving.gateway.app import create_app
 from serving.gateway.bundle import open_bundle
+from serving.gateway.doorkeeper import Doorkeeper
 from serving.gateway.gateway import Gateway, LoadedModel
+from serving.gateway.identity import Tokens, bound_host, check_binding
+from serving.gateway.settings import Limits
 
 logger = logging.getLogger(__name__)
 
-# A process entry point: these two are its whole environment. BUNDLE serves a bundle that lies elsewhere; INSTANCE is
-# repeated in /v1/status, so that whoever started this process knows that it is this one who answers on its port.
+# A process entry point: these are its whole environment, beside the tokens' (`serving.gateway.identity`). BUNDLE serves a
+# bundle that lies elsewhere; INSTANCE is repeated in /v1/status, so that whoever started this process knows that it is this
+# one who answers on its port; LIMITS is JSON, as `serving.gateway.settings` reads it.
 BUNDLE_VARIABLE = "ACTWRIGHT_BUNDLE"
 INSTANCE_VARIABLE = "ACTWRIGHT_INSTANCE"
+LIMITS_VARIABLE = "ACTWRIGHT_LIMITS"
 
 
 def _load() -> LoadedModel:
@@ -30,7 +37,12 @@ def _load() -> LoadedModel:
 
 
 logging.getLogger("serving").setLevel(logging.INFO)
-gateway = Gateway(_load, instance=os.environ.get(INSTANCE_VARIABLE, ""))
+tokens = Tokens.from_environment(os.environ)
+_host = bound_host(sys.argv, os.environ)
+if _host is not None:
+    check_binding(_host, tokens)
+limits = Limits.from_text(os.environ.get(LIMITS_VARIABLE, ""))
+gateway = Gateway(_load, limits, instance=os.environ.get(INSTANCE_VARIABLE, ""), tokens=tokens)
 app = create_app(gateway)
 
 
@@ -44,3 +56,6 @@ class PolicyService:
 
     async def __metrics__(self, text: str) -> str:
         return text if "actwright_ready" in text else text + gateway.metrics.text()
+
+
+PolicyService.add_asgi_middleware(Doorkeeper, tokens=tokens)

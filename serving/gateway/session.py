@@ -1,7 +1,7 @@
 """The rules of one conversation with one workcell. No sockets here: messages in, messages out.
 
     HELLO  -> READY | REJECT(CONTRACT, every field that differs)
-    OBSERVE(epoch, seq, deadline) -> CHUNK | REJECT, echoing epoch and seq
+    OBSERVE(epoch, seq, deadline) -> PART* CHUNK | REJECT, echoing epoch and seq
 
 One request is outstanding at a time: a newer one replaces it. The last request sent again gives the last answer again,
 with one inference. What is older, or of another session, is refused.
@@ -11,29 +11,292 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from model_core.spec.contract import PROTOCOL_VERSION, PolicyContract, mismatches
-from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import Chunk, End, Hello, Observe, Ready, Reject
-from serving.gateway.engine_thread import Answer, EngineThread, Ticket
+from model_core.spec.contract import PolicyContract
+from model_core.spec.conversion import Conversion, convert_actions
+from model_core.spec.types import Decision, DecisionRequest, DepthTokens, Observation, RefusalCode, Trace
+from model_core.spec.wire import Chunk, Control, End, Message, Observe, Part, Ready, Reject
+from serving.gateway.identity import ANYBODY, Caller
+from serving.gateway.replies import chunk_of, rejection
+from serving.gateway.steering import Guidance, Guide, Refused
+from serving.gateway.tickets import Ticket
 
 
-def greet(hello: Hello, contract: PolicyContract, model_version: str) -> Ready | Reject:
-    """Answer a HELLO: may this body talk to this policy?"""
-    if hello.protocol != PROTOCOL_VERSION:
-        text = f"the service speaks protocol {PROTOCOL_VERSION}, the cell {hello.protocol}; install matching versions"
-        return Reject(code=RefusalCode.CONTRACT, reason=text, epoch=hello.epoch)
-    differences = [m.explain() for m in mismatches(contract.embodiment, hello.embodiment)]
-    if hello.expected_contract_id and hello.expected_contract_id != contract.contract_id:
-        differences.append(f"contract_id: the service has {contract.contract_id!r}, this cell expects {hello.expected_contract_id!r}")
-    if differences:
-        text = f"cell {hello.cell!r} does not fit contract {contract.contract_id} in {len(differences)} field(s): {differences[0]}"
-        return Reject(code=RefusalCode.CONTRACT, reason=text[:4000], epoch=hello.epoch, details=tuple(d[:1000] for d in differences[:256]))
-    return Ready(session_id=uuid.uuid4().hex, epoch=hello.epoch, model_version=model_version, contract=contract)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who answers."""
+
+    contract: PolicyContract
+    contract_id: str
+    model_version: str
+    bundle_digest: str = ""
+
+
+class Desk(Protocol):
+    """Where a session hands its requests in; the gateway."""
+
+    def submit(self, request: DecisionRequest, deadline: float, asked: str, guidance: Guidance) -> Ticket:
+        """Queue one request, at the level that was asked or a cheaper one where that is allowed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """An OBSERVE after everything that needs no session state was done with it, off the event loop.
+
+    observe: its pictures decoded, as the policy wants them. arrived_at: when its bytes were there. wrong: why it cannot be
+    answered. flags: what was noticed in the pictures. conversions: applied to it, and to be applied to its answer.
+    """
+
+    observe: Observe
+    arrived_at: float
+    wrong: tuple[RefusalCode, str] | None = None
+    flags: tuple[str, ...] = ()
+    decode_ms: float = 0.0
+    conversions: tuple[Conversion, ...] = ()
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a session remembers of its last answer: for drafts, for re-sends and for noticing a frozen camera."""
+
+    chunk_id: str
+    decision: Decision
+    at: float
+
+
+@dataclass(slots=True)
+class Lease:
+    """How long a cell may count on its session. It is renewed by traffic while its caller may still come in."""
+
+    seconds: float
+    until: float
+
+    def renew(self, now: float) -> None:
+        """From now on, `seconds` more."""
+        self.until = now + self.seconds
+
+    def left_s(self, now: float) -> float:
+        """Seconds left; 0 when it is over."""
+        return max(self.until - now, 0.0)
+
+
+class Session:
+    """One cell's conversation after READY. Lives on the event loop; holds one answer and one request at most.
+
+    send: hands a message of the service's own (PART, CONTROL) to the cell, from the event loop; None where nobody listens.
+    """
+
+    def __init__(
+        self,
+        ready: Ready,
+        cell: str,
+        identity: Identity,
+        desk: Desk,
+        *,
+        caller: Caller = ANYBODY,
+        lease_s: float = 30.0,
+        accepts_parts: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ready, self.cell, self.caller = ready, cell, caller
+        self.episode_id: str | None = None
+        self.lease = Lease(lease_s, clock() + lease_s)
+        self.send: Callable[[Message], None] | None = None
+        self.replaced: list[float] = []
+        self.ended = asyncio.Event()
+        self._identity, self._desk, self._clock = identity, desk, clock
+        self._accepts_parts = accepts_parts
+        self._guide = Guide(identity.contract, clock)
+        self._seq = 0
+        self._answer: asyncio.Task[Chunk | Reject] | None = None
+        self._ticket: Ticket | Reject | None = None
+        self._kept: Kept | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """A request is outstanding."""
+        return isinstance(self._ticket, Ticket) and not self._ticket.is_over
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much is held for this cell: the outstanding observation and the last answer."""
+        held = 2048
+        if isinstance(self._ticket, Ticket) and not self._ticket.is_over:
+            seen = self._ticket.request.observation
+            held += sum(image.nbytes for image in seen.images.values()) + seen.proprio_P.nbytes
+        if self._kept is not None:
+            held += _bytes_of(self._kept.decision)
+        return held
+
+    async def answer(self, prepared: Prepared) -> Chunk | Reject:
+        """Answer one OBSERVE. The same seq again waits for (or repeats) the same answer."""
+        observe = prepared.observe
+        refused = self.stale(observe)
+        if refused is not None:
+            return refused
+        if observe.seq != self._seq or self._answer is None:
+            if self.is_waiting:
+                self.replaced.append(self._clock())
+            self.drop("replaced by a newer request")
+            self._seq = observe.seq
+            self.episode_id = observe.episode_id
+            # Queued here and not in the task: the next message must already find it, to replace it.
+            guidance = self._guidance(prepared)
+            self._ticket = guidance if isinstance(guidance, Reject) else self._submit(prepared, guidance)
+            self._answer = asyncio.get_running_loop().create_task(self._decide(prepared, self._ticket, guidance))
+        return await asyncio.shield(self._answer)
+
+    def stale(self, observe: Observe) -> Reject | None:
+        """Why this request is none of this session, or an old one; None when it may be answered."""
+        if (observe.session_id, observe.epoch) != (self.ready.session_id, self.ready.epoch):
+            text = f"the request is of another session (epoch {observe.epoch}, this is epoch {self.ready.epoch}); shake hands again"
+            return rejection(observe, RefusalCode.STALE_EPOCH, text, retryable=False)
+        if observe.seq < max(self._seq, 1):
+            return rejection(observe, RefusalCode.STALE_OBS, f"request {observe.seq} is older than {self._seq}, which was asked already")
+        return None
+
+    def is_ours(self, message: Control | End) -> bool:
+        """Whether a message belongs to this session and epoch."""
+        return (message.session_id, message.epoch) == (self.ready.session_id, self.ready.epoch)
+
+    def cancel(self, seq: int) -> bool:
+        """The cell gives request `seq` up. False when that is not the outstanding one."""
+        if seq != self._seq or not self.is_waiting:
+            return False
+        self.drop("the cell gave it up")
+        return True
+
+    def end_episode(self, end: End) -> bool:
+        """An episode is over; what was asked for it is dropped. False if the message is of another session."""
+        if not self.is_ours(end):
+            return False
+        self.reset()
+        return True
+
+    def reset(self) -> None:
+        """Forget the episode so far: outstanding request, last answer, drafts, drawings."""
+        self.drop("the episode has ended")
+        self.episode_id = None
+        self._kept = None
+        self._guide.reset()
+
+    def drop(self, reason: str = "the request was given up", code: RefusalCode = RefusalCode.CANCELLED) -> None:
+        """Forget the outstanding request: replaced, cancelled, ended, disconnected or stopped."""
+        if isinstance(self._ticket, Ticket):
+            self._ticket.refuse(code, reason, now=self._clock())
+        self._ticket = None
+
+    def forget(self, now: float, ttl_s: float, max_bytes: int) -> None:
+        """Let go of a last answer that is old or large, and of its re-send."""
+        if self._kept is not None and (now - self._kept.at > ttl_s or _bytes_of(self._kept.decision) > max_bytes):
+            self._kept, self._answer = None, None
+
+    def tell(self, message: Message) -> None:
+        """Say something to the cell, where somebody listens."""
+        if self.send is not None:
+            self.send(message)
+
+    def control(self, kind: str, *, seq: int = 0, value: float = 0.0, text: str = "") -> Control:
+        """A CONTROL of this session."""
+        return Control(kind=kind, session_id=self.ready.session_id, epoch=self.ready.epoch, seq=seq, value=value, text=text[:1000])
+
+    def _guidance(self, prepared: Prepared) -> Guidance | Reject:
+        observe = prepared.observe
+        wrong = prepared.wrong or _levels_wrong(observe, self._identity.contract) or _rows_wrong(observe, self._identity.contract)
+        if wrong is not None:
+            return rejection(observe, *wrong, retryable=wrong[0] is RefusalCode.STALE_OBS)
+        sizes = {name: (image.shape[1], image.shape[0]) for name, image in observe.observation.images.items()}
+        try:
+            return self._guide.take(observe.steering, observe.edit, sizes)
+        except Refused as refused:
+            return rejection(observe, refused.refusal.code, refused.refusal.reason, retryable=False)
+
+    def _submit(self, prepared: Prepared, guidance: Guidance) -> Ticket:
+        observe = prepared.observe
+        is_next = self._kept is not None and self._kept.chunk_id == observe.previous_chunk_id
+        request = DecisionRequest(
+            observation=replace(observe.observation, steering=guidance.steering),
+            depth=guidance.depth,
+            trace=guidance.trace,
+            committed_DA=observe.committed_DA,
+            previous=self._kept.decision if is_next and self._kept is not None else None,
+            consumed=observe.consumed if is_next else 0,
+            on_part=self._part_sender(observe) if self._accepts_parts else None,
+        )
+        return self._desk.submit(request, prepared.arrived_at + observe.deadline_ms / 1e3, observe.level, guidance)
+
+    def _part_sender(self, observe: Observe) -> Callable[[str, DepthTokens | Trace], None]:
+        loop = asyncio.get_running_loop()
+        told: set[str] = set()
+
+        def tell(name: str, value: DepthTokens | Trace) -> None:  # called by the engine's thread
+            if name not in told and observe.seq == self._seq:
+                told.add(name)
+                loop.call_soon_threadsafe(self._tell_part, _part(observe, name, value))
+
+        return tell
+
+    def _tell_part(self, part: Part) -> None:
+        if part.seq == self._seq and self.is_waiting_or_just_done:
+            self.tell(part)
+
+    @property
+    def is_waiting_or_just_done(self) -> bool:
+        """The newest request was neither given up nor replaced."""
+        return isinstance(self._ticket, Ticket)
+
+    async def _decide(self, prepared: Prepared, ticket: Ticket | Reject, guidance: Guidance | Reject) -> Chunk | Reject:
+        observe = prepared.observe
+        if isinstance(ticket, Reject) or isinstance(guidance, Reject):
+            assert isinstance(ticket, Reject)  # they are refused together
+            return ticket
+        left_s = max(ticket.deadline - self._clock(), 0.0)
+        try:
+            answer = await asyncio.wait_for(asyncio.wrap_future(ticket.future), timeout=left_s)
+        except TimeoutError:
+            ticket.refuse(RefusalCode.DEADLINE, f"no answer within {observe.deadline_ms:.0f} ms", now=self._clock())
+            answer = ticket.future.result()
+        if answer.decision.refusal is not None:
+            refusal = answer.decision.refusal
+            reply = rejection(observe, refusal.code, refusal.reason, retryable=refusal.retryable)
+            return replace(reply, retry_after_ms=answer.retry_after_ms)
+        if observe.seq == self._seq:
+            self._kept = Kept(_chunk_id(observe), answer.decision, self._clock())
+        extra_ms = {"decode": prepared.decode_ms, "service": 1e3 * (self._clock() - prepared.arrived_at)}
+        flags = (*guidance.flags, *prepared.flags)
+        chunk = chunk_of(observe, _chunk_id(observe), answer, self._identity, flags, guidance.applied_revision, extra_ms)
+        if prepared.conversions:
+            chunk = replace(chunk, actions_KA=convert_actions(prepared.conversions, chunk.actions_KA))
+        return chunk
+
+
+def _chunk_id(observe: Observe) -> str:
+    return f"{observe.session_id[:8]}-{observe.epoch}-{observe.seq}"
+
+
+def _part(observe: Observe, name: str, value: DepthTokens | Trace) -> Part:
+    return Part(
+        session_id=observe.session_id,
+        epoch=observe.epoch,
+        seq=observe.seq,
+        field=name,
+        depth_codes_G=np.asarray(value.codes_G, np.int64) if isinstance(value, DepthTokens) else None,
+        trace_N2=np.asarray(value.points_N2, np.int64) if isinstance(value, Trace) else None,
+    )
+
+
+def _bytes_of(decision: Decision) -> int:
+    said, chunk = decision.reasoning, decision.chunk
+    held = 512 if chunk is None else 512 + chunk.actions_KA.nbytes
+    if said is not None:
+        held += said.bins_KA.nbytes + len(said.text) + (0 if said.depth is None else said.depth.codes_G.nbytes) + 80
+    return held
 
 
 def complaint(observation: Observation, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
@@ -49,124 +312,35 @@ def complaint(observation: Observation, contract: PolicyContract) -> tuple[Refus
         return RefusalCode.CONTRACT, f"proprio must have {len(contract.embodiment.proprio)} values, got {observation.proprio_P.shape}"
     if not np.isfinite(observation.proprio_P).all():
         return RefusalCode.NONFINITE, "proprio holds NaN or inf"
-    if len(observation.instruction) > contract.max_instruction_chars:
-        return RefusalCode.CONTRACT, f"the instruction has more than {contract.max_instruction_chars} characters"
+    unasked = contract.refused_instruction(observation.instruction)
+    return (RefusalCode.CONTRACT, unasked) if unasked else None
+
+
+def too_old(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
+    """Which sensor's reading is older than the contract allows; the body's own is held to the strictest camera's limit."""
+    limits_ms = {camera.name: camera.max_age_ms for camera in contract.embodiment.cameras}
+    limits_ms["proprio"] = min(limits_ms.values())
+    for name, age_ms in observe.age_ms.items():
+        if age_ms > limits_ms.get(name, float("inf")):
+            what = "the state" if name == "proprio" else f"camera {name!r}: the picture"
+            return RefusalCode.STALE_OBS, f"{what} is {age_ms:.0f} ms old, at most {limits_ms[name]:.0f} ms are allowed"
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who answers."""
-
-    contract: PolicyContract
-    contract_id: str
-    model_version: str
+def _levels_wrong(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
+    if observe.level and observe.level not in contract.reasoning.levels:
+        return RefusalCode.CONTRACT, f"level {observe.level!r} is not in the contract, which allows {', '.join(contract.reasoning.levels)}"
+    return None
 
 
-class Session:
-    """One cell's conversation after READY. Lives on the event loop; holds one answer and one request at most."""
-
-    def __init__(self, ready: Ready, cell: str, identity: Identity, engine: EngineThread) -> None:
-        self.ready, self.cell = ready, cell
-        self._identity, self._engine = identity, engine
-        self._seq = 0
-        self._answer: asyncio.Task[Chunk | Reject] | None = None
-        self._ticket: Ticket | Reject | None = None
-
-    async def answer(self, observe: Observe) -> Chunk | Reject:
-        """Answer one OBSERVE. The same seq again waits for (or repeats) the same answer."""
-        refused = self._stale(observe)
-        if refused is not None:
-            return refused
-        if observe.seq != self._seq or self._answer is None:
-            self.drop()
-            self._seq = observe.seq
-            # Queued here and not in the task: the next message must already find it, to replace it.
-            self._ticket = self._submit(observe)
-            self._answer = asyncio.get_running_loop().create_task(self._decide(observe, self._ticket))
-        return await asyncio.shield(self._answer)
-
-    def end_episode(self, end: End) -> bool:
-        """An episode is over; what was asked for it is dropped. False if the message is of another session."""
-        if (end.session_id, end.epoch) != (self.ready.session_id, self.ready.epoch):
-            return False
-        self.drop()
-        return True
-
-    def drop(self) -> None:
-        """Forget the outstanding request: replaced, ended or disconnected."""
-        if isinstance(self._ticket, Ticket):
-            self._ticket.cancel()
-        self._ticket = None
-
-    def reject(self, observe: Observe, code: RefusalCode, reason: str, *, retryable: bool = True) -> Reject:
-        """A REJECT that echoes `observe`."""
-        return _reject(observe, code, reason, retryable=retryable)
-
-    def _stale(self, observe: Observe) -> Reject | None:
-        if (observe.session_id, observe.epoch) != (self.ready.session_id, self.ready.epoch):
-            text = f"the request is of another session (epoch {observe.epoch}, this is epoch {self.ready.epoch}); shake hands again"
-            return _reject(observe, RefusalCode.STALE_EPOCH, text, retryable=False)
-        if observe.seq < max(self._seq, 1):
-            return _reject(observe, RefusalCode.STALE_OBS, f"request {observe.seq} is older than {self._seq}, which was asked already")
+def _rows_wrong(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
+    rows_DA = observe.committed_DA
+    if rows_DA is None:
         return None
-
-    def _submit(self, observe: Observe) -> Ticket | Reject:
-        wrong = complaint(observe.observation, self._identity.contract) or self._too_old(observe)
-        if wrong is not None:
-            return _reject(observe, *wrong, retryable=wrong[0] is RefusalCode.STALE_OBS)
-        return self._engine.submit(observe.observation, time.monotonic() + observe.deadline_ms / 1e3)
-
-    async def _decide(self, observe: Observe, ticket: Ticket | Reject) -> Chunk | Reject:
-        if isinstance(ticket, Reject):
-            return ticket
-        try:
-            future = asyncio.wrap_future(ticket.future)
-            answer = await asyncio.wait_for(future, timeout=observe.deadline_ms / 1e3)
-        except TimeoutError:
-            ticket.cancel()
-            return _reject(observe, RefusalCode.DEADLINE, f"no answer within {observe.deadline_ms:.0f} ms")
-        except asyncio.CancelledError:
-            if not ticket.future.cancelled():
-                raise
-            return _reject(observe, RefusalCode.STALE_OBS, "replaced by a newer request or ended")
-        return _reply(observe, answer, self._identity, 1e3 * (time.monotonic() - ticket.asked_at))
-
-    def _too_old(self, observe: Observe) -> tuple[RefusalCode, str] | None:
-        for camera in self._identity.contract.embodiment.cameras:
-            age = observe.age_ms.get(camera.name, 0.0)
-            if age > camera.max_age_ms:
-                return (
-                    RefusalCode.STALE_OBS,
-                    f"camera {camera.name!r}: the picture is {age:.0f} ms old, at most {camera.max_age_ms:.0f} ms are allowed",
-                )
-        return None
-
-
-def _reject(observe: Observe, code: RefusalCode, reason: str, *, retryable: bool = True) -> Reject:
-    return Reject(session_id=observe.session_id, epoch=observe.epoch, seq=observe.seq, code=code, reason=reason[:4000], retryable=retryable)
-
-
-def _reply(observe: Observe, answer: Answer, identity: Identity, total_ms: float) -> Chunk | Reject:
-    decision = answer.decision
-    if decision.refusal is not None:
-        refusal = decision.refusal
-        return _reject(observe, refusal.code, refusal.reason, retryable=refusal.retryable)
-    assert decision.chunk is not None  # a Decision is exactly one of the two
-    chunk, reasoning = decision.chunk, decision.reasoning
-    timing = {f"model.{name}": float(ms) for name, ms in decision.timing_ms.items()}
-    return Chunk(
-        session_id=observe.session_id,
-        epoch=observe.epoch,
-        seq=observe.seq,
-        chunk_id=f"{observe.session_id[:8]}-{observe.epoch}-{observe.seq}",
-        contract_id=identity.contract_id,
-        model_version=identity.model_version,
-        actions_KA=np.ascontiguousarray(chunk.actions_KA, np.float32),
-        control_hz=chunk.control_hz,
-        expires_ms=1e3 * len(chunk.actions_KA) / chunk.control_hz,
-        depth_codes_G=None if reasoning is None or reasoning.depth is None else np.asarray(reasoning.depth.codes_G, np.int64),
-        trace_N2=None if reasoning is None or reasoning.trace is None else np.asarray(reasoning.trace.points_N2, np.int64),
-        timing_ms={**timing, "queue": answer.queue_ms, "model": answer.model_ms, "service": total_ms},
-        batch=answer.batch,
-    )
+    dims = len(contract.embodiment.action)
+    if rows_DA.ndim != 2 or rows_DA.shape[1] != dims or len(rows_DA) > contract.max_prefix_rows:
+        text = f"committed rows must be (D, {dims}) with D of at most {contract.max_prefix_rows}, got {rows_DA.shape}"
+        return RefusalCode.CONTRACT, text
+    if not np.isfinite(rows_DA).all():
+        return RefusalCode.NONFINITE, "committed rows hold NaN or inf"
+    return None

@@ -1,0 +1,114 @@
+"""A packed bundle, or the stub, behind uvicorn alone: `python -m serving.gateway --bundle FOLDER`.
+
+The same application as inside the Bento, with TLS and without BentoML's process tree. Per-message compression is off:
+pictures do not get smaller by it, only later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from model_core.spec.errors import ActwrightError, SpecError
+from model_core.spec.settings import real, text, whole
+from model_core.spec.wire import MAX_MESSAGE_BYTES
+from serving.gateway.app import create_app
+from serving.gateway.bundle import open_bundle
+from serving.gateway.gateway import Gateway, LoadedModel
+from serving.gateway.identity import Tokens, check_binding
+from serving.gateway.settings import Limits
+from serving.gateway.stub import StubPolicy, stub_contract
+
+_FRAMES_MARGIN = 1024
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until stopped. Returns 2 for wrong settings, before anything is opened."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        server = make_server(args)
+    except ActwrightError as error:
+        print(f"cannot start: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    server.run()
+    return 0
+
+
+def make_server(args: argparse.Namespace) -> uvicorn.Server:
+    """A server for checked settings. Raises SpecError naming the field that is wrong."""
+    tokens = Tokens.from_file(Path(args.tokens_file)) if args.tokens_file else Tokens.from_environment(os.environ)
+    check_binding(text("host", args.host), tokens)
+    whole("port", args.port, low=0, high=65_535)
+    limits = Limits.from_text(Path(args.limits).read_text() if args.limits else os.environ.get("ACTWRIGHT_LIMITS", ""))
+    gateway = Gateway(_loader(args), limits, instance=os.environ.get("ACTWRIGHT_INSTANCE", ""), tokens=tokens)
+    _check_tls(args.cert, args.key)
+    config = uvicorn.Config(
+        create_app(gateway),
+        host=args.host,
+        port=args.port,
+        log_level="warning",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES + _FRAMES_MARGIN,
+        ws_per_message_deflate=False,
+        ws_ping_interval=5.0,
+        ws_ping_timeout=10.0,
+        ssl_certfile=args.cert,
+        ssl_keyfile=args.key,
+        timeout_graceful_shutdown=10,
+    )
+    return uvicorn.Server(config)
+
+
+def _loader(args: argparse.Namespace) -> Callable[[], LoadedModel]:
+    if args.stub_s is not None:
+        seconds = real("stub", args.stub_s, high=600.0)
+        contract = stub_contract(cameras=args.stub_cameras, size=args.stub_size)
+        policy = StubPolicy(contract=contract, service_s=seconds)
+        return lambda: LoadedModel(policy=policy, contract=contract, model_version=policy.model_version)
+    if not args.bundle:
+        raise SpecError("bundle: name the folder of a packed bundle (--bundle), or serve the stub (--stub 0.05)")
+    bundle = Path(args.bundle)
+    if not (bundle / "bundle.json").is_file():
+        raise SpecError(f"bundle: {bundle} has no bundle.json; make one with `actwright package`")
+    return lambda: open_bundle(bundle)
+
+
+def _check_tls(cert: str | None, key: str | None) -> None:
+    if (cert is None) != (key is None):
+        raise SpecError("cert, key: TLS needs both, or neither")
+    if cert is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+        except (OSError, ssl.SSLError) as error:
+            raise SpecError(f"cert, key: {cert} and {key} are not a certificate and its key: {error}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.gateway",
+        description="Serve one packed policy to workcells.",
+        epilog="Example: python -m serving.gateway --bundle bento/src/bundle --host 0.0.0.0 --tokens-file tokens.json --cert c.pem --key k.pem",
+    )
+    parser.add_argument("--bundle", help="folder with bundle.json, checkpoint/ and probes/")
+    parser.add_argument("--stub", dest="stub_s", type=float, metavar="SECONDS", help="serve the stub policy, which takes so long")
+    parser.add_argument("--stub-cameras", type=int, default=1, help="cameras of the stub (1)")
+    parser.add_argument("--stub-size", type=int, default=16, help="pixels of a side of the stub's pictures (16)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback tokens are needed (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=3000, help="port, 0 for a free one (3000)")
+    parser.add_argument("--cert", help="TLS certificate chain, PEM")
+    parser.add_argument("--key", help="TLS private key, PEM")
+    parser.add_argument("--tokens-file", help="JSON {sha256 of a token: {subject, role, expires_at}}")
+    parser.add_argument("--limits", help="JSON file with bounds, see serving/gateway/settings.py")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

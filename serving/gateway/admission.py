@@ -1,0 +1,215 @@
+"""What an answer takes, measured; and from that: who is admitted, at which level, and who is told to come back later.
+
+    needed = rest of the running block + wait for a free row + p95(level, rows in the round)
+    admit when now + needed <= deadline; an idle engine always tries, so that one slow answer never refuses all others
+
+Pure: no clock and no thread of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from model_core.spec.types import LEVELS
+
+BUCKETS = (1, 2, 4, 8, 16)
+_KEPT = 64
+
+
+def bucket_of(rows: int) -> int:
+    """The smallest bucket that holds `rows`."""
+    return next((b for b in BUCKETS if rows <= b), BUCKETS[-1])
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of `values` lie, rounded down: with fewer than twenty values the single largest never counts."""
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+class ServiceTimes:
+    """Seconds from joining the round to the answer, per level and number of rows, over a sliding window.
+
+    window_s: measurements older than this are forgotten; then what was measured before readiness (`add_baseline`) counts again,
+    so that a bad hour is not remembered for ever, nor a level shunned that nobody tries any more.
+    """
+
+    def __init__(self, window_s: float = 60.0) -> None:
+        self._window_s = window_s
+        self._seen: dict[tuple[str, int], deque[tuple[float, float]]] = {}
+        self._baseline: dict[tuple[str, int], float] = {}
+        self._blocks: deque[tuple[float, float]] = deque(maxlen=_KEPT)
+
+    def add_baseline(self, level: str, rows: int, seconds: float) -> None:
+        """What was measured before anybody asked."""
+        self._baseline[level, bucket_of(rows)] = seconds
+
+    def baseline(self, level: str, rows: int) -> float | None:
+        """What was measured before anybody asked, exactly for this many rows."""
+        return self._baseline.get((level, bucket_of(rows)))
+
+    def add(self, level: str, rows: int, seconds: float, now: float) -> None:
+        """One answer took `seconds` in a round of at most `rows`."""
+        self._seen.setdefault((level, bucket_of(rows)), deque(maxlen=_KEPT)).append((now, seconds))
+
+    def add_block(self, seconds: float, now: float) -> None:
+        """One block of the round took `seconds`."""
+        self._blocks.append((now, seconds))
+
+    def forget(self, now: float) -> None:
+        """Drop what is older than the window."""
+        for key in list(self._seen):
+            seen = self._seen[key]
+            while seen and seen[0][0] < now - self._window_s:
+                seen.popleft()
+            if not seen:
+                del self._seen[key]
+        while self._blocks and self._blocks[0][0] < now - self._window_s:
+            self._blocks.popleft()
+
+    def p95(self, level: str, rows: int) -> float:
+        """Seconds that 95 of 100 answers need; 0 where nothing has been measured."""
+        return self._estimate(level, bucket_of(rows), 0.95)
+
+    def p50(self, level: str, rows: int) -> float:
+        """The median; 0 where nothing has been measured."""
+        return self._estimate(level, bucket_of(rows), 0.5)
+
+    @property
+    def block_s(self) -> float:
+        """95 of 100 blocks take at most this; 0 where nothing has been measured."""
+        return quantile([s for _, s in self._blocks], 0.95) if self._blocks else 0.0
+
+    def profile(self) -> dict[str, dict[str, float]]:
+        """Per measured level, for a request alone: p50_ms and p95_ms."""
+        levels = sorted({level for level, _ in (*self._seen, *self._baseline)})
+        return {
+            level: {"p50_ms": round(1e3 * self.p50(level, 1), 3), "p95_ms": round(1e3 * self.p95(level, 1), 3)} for level in levels if level
+        }
+
+    def capacity_per_s(self, level: str) -> float:
+        """Answers a second at the best measured batch; infinite where nothing has been measured."""
+        measured = self._measured(level, 0.5)
+        return max((bucket / max(seconds, 1e-6) for bucket, seconds in measured.items()), default=math.inf)
+
+    def _measured(self, level: str, share: float) -> dict[int, float]:
+        baseline = {bucket: seconds for (name, bucket), seconds in self._baseline.items() if name == level}
+        window = {b: quantile([s for _, s in seen], share) for (name, b), seen in self._seen.items() if name == level and seen}
+        return baseline | window
+
+    def _estimate(self, level: str, bucket: int, share: float) -> float:
+        measured = self._measured(level, share)
+        if not measured:
+            return 0.0
+        if bucket in measured:
+            return measured[bucket]
+        # Between two buckets the larger one is never faster; beyond the largest, another batch of the same work is assumed.
+        larger = [b for b in measured if b > bucket]
+        if larger:
+            return measured[min(larger)]
+        nearest = max(measured)
+        return measured[nearest] * bucket / nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What the engine does at one moment.
+
+    running: (level, seconds since it joined) per row of the round. ahead: waiting requests with an earlier deadline.
+    block_for_s: how long the running block has been running, None when none runs.
+    """
+
+    capacity: int
+    running: Sequence[tuple[str, float]] = ()
+    ahead: int = 0
+    block_for_s: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody in it, nobody before us."""
+        return not self.running and self.ahead == 0 and self.block_for_s is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """level: the one to serve; None when nothing can be met, and then needed_s says what the cheapest would need."""
+
+    level: str | None
+    needed_s: float
+
+
+def needed_s(times: ServiceTimes, load: Load, level: str) -> float:
+    """About how long from now until an answer at `level`."""
+    if load.is_idle:
+        return times.p95(level, 1)
+    rows = len(load.running)
+    rest_of_block = 0.0 if load.block_for_s is None else max(times.block_s - load.block_for_s, 0.0)
+    free = load.capacity - rows
+    wait = rest_of_block
+    if load.ahead >= free:
+        rests = sorted(max(times.p95(name, rows) - age, 0.0) for name, age in load.running) or [0.0]
+        waves, place = divmod(load.ahead - max(free, 0), load.capacity)
+        wait = max(rest_of_block, rests[min(place, len(rests) - 1)]) + waves * times.p95(level, load.capacity)
+    return wait + times.p95(level, min(load.capacity, rows + load.ahead + 1))
+
+
+def choose(times: ServiceTimes, load: Load, levels: Sequence[str], left_s: float) -> Verdict:
+    """The first of `levels` (dearest first) that can be answered within `left_s`."""
+    if left_s <= 0:
+        return Verdict(level=None, needed_s=0.0)
+    needs = [needed_s(times, load, level) for level in levels]
+    for level, needed in zip(levels, needs, strict=True):
+        if needed <= left_s:
+            return Verdict(level=level, needed_s=needed)
+    if load.is_idle:  # the cheapest is tried all the same: otherwise nothing would ever be measured again
+        return Verdict(level=levels[-1], needed_s=needs[-1])
+    return Verdict(level=None, needed_s=min(needs))
+
+
+@dataclass(slots=True)
+class Reservations:
+    """Requests a second that sessions were promised, against a share of what the engine was measured to do."""
+
+    share: float = 0.75
+    held: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total_per_s(self) -> float:
+        """The sum of all promises."""
+        return sum(self.held.values())
+
+    def refuses(self, cell: str, rate_per_s: float, capacity_per_s: float) -> str:
+        """Why `cell` cannot be promised `rate_per_s` (in place of what it holds); "" when it can."""
+        others = self.total_per_s - self.held.get(cell, 0.0)
+        most = self.share * capacity_per_s
+        if rate_per_s <= 0 or others + rate_per_s <= most:
+            return ""
+        return (
+            f"{rate_per_s:g} requests a second cannot be reserved: {others:g} are promised already, and {100 * self.share:.0f} % of the "
+            f"measured capacity are {most:.3g}"
+        )
+
+    def hold(self, cell: str, rate_per_s: float) -> None:
+        """Promise."""
+        if rate_per_s > 0:
+            self.held[cell] = rate_per_s
+        else:
+            self.held.pop(cell, None)
+
+    def free(self, cell: str) -> None:
+        """Take the promise back."""
+        self.held.pop(cell, None)
+
+
+def cheaper_levels(asked: str, allowed: Sequence[str], works: Mapping[str, bool], own: str) -> tuple[str, ...]:
+    """`asked` and then every cheaper level that may stand in for it, dearest first.
+
+    A named level is a wish that is not changed; "" (the policy's own, `own`) leaves the choice to the service, among the levels
+    that the contract has `allowed` and that were seen to work.
+    """
+    if asked or own not in LEVELS:
+        return (asked,)
+    below = LEVELS[LEVELS.index(own) + 1 :]
+    return (asked, *(level for level in below if level in allowed and works.get(level, False)))

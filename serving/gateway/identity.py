@@ -1,0 +1,238 @@
+"""Who may ask for what: bearer tokens with roles. Only SHA-256 digests of tokens are ever held, compared or written down.
+
+    observe    read: contract, models, status, metrics
+    operate    act: sessions, /v1/act, the dialects; drain
+    admin      stop: kill, and resume after it
+
+A table is JSON, {sha256 of the token: {"subject": ..., "role": ..., "expires_at": seconds since 1970 or null}}, in a file or
+in the environment. Without one the service answers everybody, and therefore must be bound to loopback.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from model_core.spec.errors import SpecError
+from model_core.spec.settings import known_keys, real, text
+
+logger = logging.getLogger(__name__)
+
+TOKENS_VARIABLE = "ACTWRIGHT_TOKENS"
+TOKENS_FILE_VARIABLE = "ACTWRIGHT_TOKENS_FILE"
+_EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
+_SCHEMES = ("bearer", "api-key")  # the second is how the openpi client spells it
+_LONGEST_HEADER = 4096
+
+
+class Role(enum.StrEnum):
+    """What a token allows; each role may do what the ones before it may."""
+
+    OBSERVE = "observe"
+    OPERATE = "operate"
+    ADMIN = "admin"
+
+    def allows(self, needed: Role) -> bool:
+        """Whether this role is enough for something that needs `needed`."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Whoever holds a token. digest: of the token, "" for the caller that needs none. expires_at: seconds since 1970."""
+
+    subject: str
+    role: Role
+    expires_at: float | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """Why somebody is not let in. status: 401 for "who are you", 403 for "not you"."""
+
+    status: int
+    reason: str
+
+
+ANYBODY = Caller(subject="loopback", role=Role.ADMIN)
+
+
+def token_digest(token: str) -> str:
+    """SHA-256 of a token, as it stands in a table. Raises SpecError for an empty token."""
+    return hashlib.sha256(text("token", token, longest=_LONGEST_HEADER).encode()).hexdigest()
+
+
+def read_table(document: object) -> dict[str, Caller]:
+    """A table of callers by token digest. Raises SpecError naming the entry that is wrong; it never repeats a whole digest."""
+    if not isinstance(document, Mapping) or not document:
+        raise SpecError("tokens: expected a map {sha256 of a token: {subject, role, expires_at}} with at least one entry")
+    table = {}
+    for digest, entry in document.items():
+        name = f"tokens[{str(digest)[:8]}...]"
+        if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+            raise SpecError(f"{name}: expected the SHA-256 of a token, 64 hex digits in small letters (never the token itself)")
+        if digest == _EMPTY_DIGEST:
+            raise SpecError(f"{name}: this is the digest of the empty token; make a token, for example with `openssl rand -hex 32`")
+        given = known_keys(name, entry, ("subject", "role", "expires_at"))
+        role = given.get("role")
+        if role not in set(Role):
+            raise SpecError(f"{name}.role: expected one of {', '.join(Role)}, got {role!r}")
+        expires_at = given.get("expires_at")
+        table[digest] = Caller(
+            subject=text(f"{name}.subject", given.get("subject"), longest=256),
+            role=Role(role),
+            expires_at=None if expires_at is None else real(f"{name}.expires_at", expires_at, high=1e12),
+            digest=digest,
+        )
+    return table
+
+
+class Tokens:
+    """The table in force. A table in a file is read again when the file changes; a broken one leaves the last good one in force.
+
+    skew_s: by how much clocks may disagree about an expiry. clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, table: Mapping[str, Caller], *, path: Path | None = None, skew_s: float = 30.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._table, self._path, self._skew_s, self._clock = dict(table), path, skew_s, clock
+        self._stamp = _stamp(path)
+        self._looked_at = clock()
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str]) -> Tokens | None:
+        """The table that the environment names, or None where it names none. Raises SpecError for one that cannot be used."""
+        inline, file = environment.get(TOKENS_VARIABLE), environment.get(TOKENS_FILE_VARIABLE)
+        if inline is not None and file is not None:
+            raise SpecError(f"{TOKENS_VARIABLE} and {TOKENS_FILE_VARIABLE} are both set; give one of them")
+        if file is not None:
+            return Tokens.from_file(Path(text(TOKENS_FILE_VARIABLE, file)))
+        return None if inline is None else Tokens(read_table(_parsed(TOKENS_VARIABLE, inline)))
+
+    @staticmethod
+    def from_file(path: Path, *, clock: Callable[[], float] = time.time) -> Tokens:
+        """The table in a JSON file."""
+        try:
+            content = path.read_text()
+        except OSError as error:
+            raise SpecError(f"the token file {path} cannot be read: {error.strerror}") from error
+        return Tokens(read_table(_parsed(str(path), content)), path=path, clock=clock)
+
+    def admit(self, header: str | None, needed: Role) -> Caller | Denial:
+        """Who sends this Authorization header, if that is enough for `needed`."""
+        token = _token_in(header)
+        if token is None:
+            return Denial(status=401, reason="no token: send the header 'Authorization: Bearer <token>'")
+        self._refresh()
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+        found: Caller | None = None
+        for known, caller in self._table.items():  # all of them, in constant time each: how long it takes tells nothing
+            if hmac.compare_digest(known, digest):
+                found = caller
+        if found is None:
+            return Denial(status=401, reason="the token is not known here")
+        if self._is_over(found):
+            return Denial(status=401, reason=f"the token of {found.subject!r} has expired; ask for a new one")
+        if not found.role.allows(needed):
+            return Denial(status=403, reason=f"{found.subject!r} has the role {found.role}, this needs {needed}")
+        return found
+
+    def still_valid(self, caller: Caller) -> bool:
+        """Whether a caller that was let in would be let in again: not expired, not revoked."""
+        self._refresh()
+        current = self._table.get(caller.digest)
+        return current is not None and not self._is_over(current) and current.role.allows(caller.role)
+
+    def _is_over(self, caller: Caller) -> bool:
+        return caller.expires_at is not None and self._clock() > caller.expires_at + self._skew_s
+
+    def _refresh(self) -> None:
+        now = self._clock()
+        if self._path is None or abs(now - self._looked_at) < 1.0:
+            return
+        self._looked_at = now
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._table = read_table(_parsed(str(self._path), self._path.read_text()))
+        except (OSError, SpecError) as error:
+            logger.error("tokens.unreadable file=%s error=%s; the last good table stays in force", self._path, error)  # noqa: TRY400
+        else:
+            logger.info("tokens.read file=%s entries=%d", self._path, len(self._table))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_binding(host: str, tokens: Tokens | None) -> None:
+    """Raise SpecError when a service without tokens would be reachable from elsewhere."""
+    if tokens is None and not is_loopback(host):
+        raise SpecError(
+            f"host: {host!r} is reachable from other machines, and no tokens are configured; set {TOKENS_FILE_VARIABLE} "
+            f"or {TOKENS_VARIABLE}, or bind to 127.0.0.1"
+        )
+
+
+def bound_host(argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """Where a `bentoml serve` process binds, from its command line, or None for a process that binds nothing itself.
+
+    Such a process first reads --host (by default it is reachable from everywhere), then starts workers that are handed the
+    bound socket as --fd.
+    """
+    options = dict(pairwise(argv))
+    if (fd := options.get("--fd", "")).isdigit():
+        try:
+            with socket.socket(fileno=os.dup(int(fd))) as bound:
+                return str(bound.getsockname()[0]) if bound.family in {socket.AF_INET, socket.AF_INET6} else None
+        except OSError:
+            return None
+    if "serve" not in argv:
+        return None
+    joined = next((arg.partition("=")[2] for arg in argv if arg.startswith("--host=")), None)
+    return joined or options.get("--host") or options.get("-h") or environment.get("BENTOML_HOST") or "0.0.0.0"
+
+
+def _token_in(header: str | None) -> str | None:
+    if header is None or len(header) > _LONGEST_HEADER:
+        return None
+    scheme, _, token = header.partition(" ")
+    token = token.strip()
+    return token if scheme.lower() in _SCHEMES and token else None
+
+
+def _parsed(name: str, content: str) -> object:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        # Not the parser's own message: it may quote what it could not read.
+        raise SpecError(f"{name}: this is not JSON; expected {{sha256 of a token: {{subject, role, expires_at}}}}") from error
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    try:
+        return None if path is None else ((found := path.stat()).st_mtime_ns, found.st_size)
+    except OSError:
+        return None
