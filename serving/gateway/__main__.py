@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.gateway",
         description="Serve one packed policy to workcells.",
-        epilog="Example: python -m serving.gateway --bundle bento/src/bundle --host 0.0.0.0 --tokens-file tokens.json --cert c.pem --key k.pem",
+        epilog="Example: python -m serving.gateway --bundle bento/src/bundle --tokens-file tokens.json --cert c.pem --key k.pem",
     )
     parser.add_argument("--bundle", help="folder with bundle.json, checkpoint/ and probes/")
     parser.add_argument("--stub", dest="stub_s", type=float, metavar="SECONDS", help="serve the stub policy, which takes so long")

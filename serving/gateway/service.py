@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import bentoml
 
@@ -58,4 +59,4 @@ class PolicyService:
         return text if "actwright_ready" in text else text + gateway.metrics.text()
 
 
-PolicyService.add_asgi_middleware(Doorkeeper, tokens=tokens)
+PolicyService.add_asgi_middleware(cast(Any, Doorkeeper), tokens=tokens)

@@ -1,0 +1,141 @@
+"""Who is admitted, at which level, and what is forgotten: pure, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from serving.gateway.admission import Load, Reservations, ServiceTimes, cheaper_levels, choose, needed_s, quantile
+from serving.gateway.stub import StubPolicy, stub_contract
+from serving.gateway.warm_up import synthetic_observation, warm_up
+from tests.fakes import EchoPolicy
+
+
+def times_of(**seconds: float) -> ServiceTimes:
+    times = ServiceTimes(window_s=60)
+    for level, value in seconds.items():
+        times.add_baseline("" if level == "own" else level, 1, value)
+    return times
+
+
+def test_a_single_slow_answer_does_not_count_among_few() -> None:
+    assert quantile([5.0], 0.95) == 5.0
+    assert quantile([0.1, 9.0], 0.95) == 0.1
+    assert quantile([0.1] * 10 + [9.0], 0.95) == 0.1
+    assert quantile([0.1] * 18 + [9.0] * 3, 0.95) == 9.0
+
+
+def test_what_can_be_met_is_admitted_at_the_level_that_was_asked() -> None:
+    times = times_of(own=0.2, action=0.05)
+    times.add_baseline("", 2, 0.25)
+    verdict = choose(times, Load(capacity=4, running=[("", 0.0)]), ("", "action"), 0.3)
+    assert (verdict.level, verdict.needed_s) == ("", 0.25)
+
+
+def test_what_cannot_be_met_is_served_cheaper_or_not_at_all() -> None:
+    times = times_of(own=0.2, action=0.05)
+    busy = Load(capacity=4, running=[("", 0.0)])
+    assert choose(times, busy, ("", "action"), 0.15).level == "action"
+    refused = choose(times, busy, ("",), 0.15)
+    assert refused.level is None
+    assert refused.needed_s > 0.15
+    assert choose(times, busy, ("", "action"), 0.0).level is None
+
+
+def test_an_idle_engine_always_tries() -> None:
+    times = times_of(own=5.0)
+    assert choose(times, Load(capacity=4), ("",), 0.1).level == ""
+    assert choose(times_of(own=5.0, action=3.0), Load(capacity=4), ("", "action"), 0.1).level == "action"
+
+
+def test_a_full_round_is_waited_for_in_waves() -> None:
+    times = times_of(own=1.0)
+    times.add_baseline("", 2, 1.0)
+    full = Load(capacity=2, running=[("", 0.4), ("", 0.9)])
+    assert needed_s(times, full, "") == pytest.approx(1.1)  # the row that is nearly done leaves in 0.1 s
+    assert needed_s(times, Load(capacity=2, running=full.running, ahead=1), "") == pytest.approx(1.6)
+    assert needed_s(times, Load(capacity=2, running=full.running, ahead=2), "") == pytest.approx(2.1)
+
+
+def test_the_rest_of_a_running_block_is_waited_for() -> None:
+    times = times_of(own=0.5)
+    times.add_block(0.4, now=0.0)
+    assert needed_s(times, Load(capacity=8, running=[("", 0.1)], block_for_s=0.1), "") == pytest.approx(0.3 + 1.0)
+
+
+def test_a_bad_minute_is_forgotten_and_the_baseline_counts_again() -> None:
+    times = times_of(own=0.1)
+    for second in range(10):
+        times.add("", 1, 3.0, now=float(second))
+    assert times.p95("", 1) == 3.0
+    times.forget(now=30.0)
+    assert times.p95("", 1) == 3.0
+    times.forget(now=100.0)
+    assert times.p95("", 1) == 0.1
+
+
+def test_unmeasured_batches_are_estimated_from_their_neighbours() -> None:
+    times = ServiceTimes()
+    assert times.p95("", 4) == 0.0
+    assert times.capacity_per_s("") == math.inf
+    times.add_baseline("", 1, 0.1)
+    times.add_baseline("", 8, 0.4)
+    assert times.p95("", 4) == 0.4  # never faster than the larger batch
+    assert times.p95("", 16) == pytest.approx(0.8)
+    assert times.capacity_per_s("") == pytest.approx(20.0)
+
+
+def test_sessions_reserve_a_share_of_the_measured_capacity() -> None:
+    desk = Reservations(share=0.75)
+    assert desk.refuses("a", 10.0, 20.0) == ""
+    desk.hold("a", 10.0)
+    assert "promised already" in desk.refuses("b", 6.0, 20.0)
+    assert desk.refuses("a", 15.0, 20.0) == ""  # in place of what it holds
+    assert desk.refuses("b", 0.0, 20.0) == ""  # who reserves nothing is not refused
+    desk.free("a")
+    assert desk.refuses("b", 6.0, 20.0) == ""
+    assert desk.total_per_s == 0
+
+
+def test_cheaper_levels_are_those_that_contract_and_policy_know() -> None:
+    everything = {"full": True, "reuse-depth": True, "trace+action": True, "action": True}
+    assert cheaper_levels("", ("full", "trace+action", "action"), everything, "full") == ("", "trace+action", "action")
+    assert cheaper_levels("", ("full", "trace+action", "action"), {**everything, "action": False}, "full") == ("", "trace+action")
+    assert cheaper_levels("full", tuple(everything), everything, "full") == ("full",)  # a named level is not changed
+    assert cheaper_levels("", tuple(everything), everything, "") == ("",)
+
+
+def test_warming_up_measures_levels_and_batches_but_not_the_first_answer() -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    slow_first = StubPolicy(service_s=0.1, per_row_s=0.01, blocks=4, sleep=sleep, contract=stub_contract())
+    slow_first.fault = lambda rows: sleep(2.0) if len(slow_first.calls) == 1 else None
+    times = ServiceTimes()
+    seen = synthetic_observation(slow_first.contract)
+    found = warm_up(slow_first, slow_first.contract, seen, times, budget_s=60, max_batch=8, clock=lambda: clock[0])
+    assert (found.own, found.works) == ("full", {"full": True, "reuse-depth": True, "trace+action": True, "action": True})
+    assert times.p95("", 1) == pytest.approx(0.14)
+    assert times.p95("action", 1) == pytest.approx(0.035)
+    assert times.p95("", 8) == pytest.approx(0.1 + 4 * 0.08)
+    assert times.p95("action", 8) == pytest.approx(0.035 * 0.42 / 0.14)
+    assert set(times.profile()) == {"full", "reuse-depth", "trace+action", "action"}
+
+
+def test_warming_up_keeps_its_budget_and_finds_what_a_plain_policy_cannot_do() -> None:
+    from model_core.spec.requests import as_request_policy
+
+    policy, clock = EchoPolicy(), [0.0]
+    times = ServiceTimes()
+
+    def tick() -> float:
+        clock[0] += 1.0
+        return clock[0]
+
+    seen = synthetic_observation(policy.contract)
+    found = warm_up(as_request_policy(policy), policy.contract, seen, times, budget_s=3, max_batch=16, clock=tick)
+    assert found.works == {"full": True, "reuse-depth": False, "trace+action": False, "action": False}
+    assert len(policy.calls) < 6

@@ -1,0 +1,240 @@
+"""The thread that thinks: order, joining between blocks, leaving, failing. The model is the stub, stepped by gates."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from model_core.spec.types import DecisionRequest, RefusalCode
+from serving.gateway.admission import ServiceTimes
+from serving.gateway.engine_thread import EngineThread, is_lasting, is_out_of_memory
+from serving.gateway.stub import StubPolicy, expected_actions
+from serving.gateway.tickets import Answer, Ticket
+from tests.fakes import make_observation
+from tests.loopback import wait_until
+
+
+@pytest.fixture
+def policy() -> StubPolicy:
+    return StubPolicy()
+
+
+def running(policy: StubPolicy, **settings: object) -> EngineThread:
+    engine = EngineThread(policy, contract_id="c", model_version="m", **settings)  # type: ignore[arg-type]
+    engine.start()
+    return engine
+
+
+@pytest.fixture
+def engine(policy: StubPolicy) -> Iterator[EngineThread]:
+    engine = running(policy)
+    yield engine
+    engine.stop(1.0)
+
+
+def ask(engine: EngineThread, value: int = 1, *, within_s: float = 5.0, levels: tuple[str, ...] = ("",), **changes: object) -> Ticket:
+    request = DecisionRequest(observation=make_observation(value=value), **changes)  # type: ignore[arg-type]
+    return engine.submit(request, time.monotonic() + within_s, levels)
+
+
+def answer(ticket: Ticket) -> Answer:
+    return ticket.future.result(5)
+
+
+def code(ticket: Ticket) -> RefusalCode:
+    refusal = answer(ticket).decision.refusal
+    assert refusal is not None, answer(ticket)
+    return refusal.code
+
+
+class Stepper:
+    """Lets the stub run one block at a time."""
+
+    def __init__(self, policy: StubPolicy) -> None:
+        self._entered, self._go = threading.Semaphore(0), threading.Semaphore(0)
+        policy.fault = self._pass
+
+    def _pass(self, _: Sequence[DecisionRequest]) -> None:
+        self._entered.release()
+        assert self._go.acquire(timeout=10)
+
+    def entered(self) -> None:
+        assert self._entered.acquire(timeout=5)
+
+    def go(self, blocks: int = 1) -> None:
+        for _ in range(blocks):
+            self._go.release()
+
+
+def test_the_earliest_deadline_is_answered_first(policy: StubPolicy) -> None:
+    steps, done = Stepper(policy), []
+    engine = running(policy, max_batch=1)
+    first = ask(engine)
+    steps.entered()
+    late, early = ask(engine, 2, within_s=9.0), ask(engine, 3, within_s=6.0)
+    for name, ticket in (("late", late), ("early", early), ("first", first)):
+        ticket.future.add_done_callback(lambda _, name=name: done.append(name))
+    steps.go(3)
+    for ticket in (first, late, early):
+        assert answer(ticket).decision.chunk is not None
+    assert done == ["first", "early", "late"]
+    engine.stop(1.0)
+
+
+def test_requests_join_a_running_round_and_leave_it_when_they_are_done(policy: StubPolicy, engine: EngineThread) -> None:
+    policy.blocks = 4
+    steps = Stepper(policy)
+    long = ask(engine, 1)
+    steps.entered()
+    short = ask(engine, 2, levels=("action",))  # one block instead of four
+    steps.go()
+    steps.entered()
+    steps.go()
+    chunk = answer(short).decision.chunk
+    assert chunk is not None
+    np.testing.assert_array_equal(chunk.actions_KA, expected_actions(make_observation(value=2), policy.contract))
+    assert not long.future.done()
+    steps.go(2)
+    assert answer(long).batch == 2
+    assert policy.calls == [1, 2, 1, 1]
+
+
+def test_who_gives_up_is_told_at_once_and_leaves_at_the_next_block(policy: StubPolicy, engine: EngineThread) -> None:
+    policy.blocks = 8
+    steps = Stepper(policy)
+    ticket = ask(engine)
+    steps.entered()
+    ticket.refuse(RefusalCode.CANCELLED, "gone", now=0.0)
+    assert code(ticket) is RefusalCode.CANCELLED
+    steps.go()
+    wait_until(lambda: engine.rows == 0)
+    assert policy.calls == [1]  # the other seven blocks were not run
+
+
+def test_a_deadline_that_passes_in_the_round_ends_the_work(policy: StubPolicy, engine: EngineThread) -> None:
+    policy.blocks, policy.service_s = 100, 2.0
+    ticket = ask(engine, within_s=0.1)
+    assert code(ticket) is RefusalCode.DEADLINE
+    wait_until(lambda: engine.rows == 0)
+    assert len(policy.calls) < 50
+    assert engine.missed == 1
+
+
+def test_what_waits_too_long_is_never_run(policy: StubPolicy) -> None:
+    steps = Stepper(policy)
+    engine = running(policy, max_batch=1)
+    first = ask(engine)
+    steps.entered()
+    second = ask(engine, within_s=0.05)
+    time.sleep(0.1)
+    steps.go()
+    assert code(second) is RefusalCode.DEADLINE
+    assert answer(first).decision.chunk is not None
+    assert policy.calls == [1]
+    engine.stop(1.0)
+
+
+def test_a_queue_that_is_full_refuses_with_a_hint(policy: StubPolicy) -> None:
+    steps = Stepper(policy)
+    engine = running(policy, max_batch=1, max_queue=2)
+    ask(engine)
+    steps.entered()
+    tickets = [ask(engine) for _ in range(3)]
+    assert code(tickets[2]) is RefusalCode.OVERLOAD
+    assert answer(tickets[2]).retry_after_ms > 0
+    steps.go(3)
+    assert answer(tickets[1]).decision.chunk is not None
+    engine.stop(1.0)
+
+
+def test_busy_and_slow_means_refused_or_cheaper_before_it_waits(policy: StubPolicy) -> None:
+    times = ServiceTimes()
+    times.add_baseline("", 1, 10.0)
+    times.add_baseline("action", 1, 0.01)
+    policy.blocks = 4
+    steps = Stepper(policy)
+    engine = running(policy, times=times)
+    ask(engine)
+    steps.entered()
+    refused = ask(engine, within_s=1.0)
+    assert refused.future.done()
+    assert code(refused) is RefusalCode.DEADLINE  # alone it would need ten seconds as well
+    cheaper = ask(engine, within_s=1.0, levels=("", "action"))
+    steps.go(2)
+    assert (answer(cheaper).level, answer(cheaper).cheaper) == ("action", True)
+    engine.stop(1.0)
+
+
+def test_the_one_that_breaks_the_round_is_found_and_the_others_are_answered(policy: StubPolicy, engine: EngineThread) -> None:
+    poison = 13
+
+    def fault(rows: Sequence[DecisionRequest]) -> None:
+        if any(row.observation.images["front"][0, 0, 0] == poison for row in rows):
+            raise ValueError("a shape that nobody thought of")
+
+    steps = Stepper(policy)
+    first = ask(engine, 1)
+    steps.entered()
+    policy.fault = fault
+    tickets = [ask(engine, value) for value in (2, poison, 3)]
+    steps.go()
+    assert answer(first).decision.chunk is not None
+    assert code(tickets[1]) is RefusalCode.INTERNAL
+    for ticket, value in ((tickets[0], 2), (tickets[2], 3)):
+        chunk = answer(ticket).decision.chunk
+        assert chunk is not None
+        np.testing.assert_array_equal(chunk.actions_KA, expected_actions(make_observation(value=value), policy.contract))
+    assert engine.broken == ""
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+def raise_once(error: Exception) -> Callable[[Sequence[DecisionRequest]], None]:
+    left = [error]
+
+    def fault(_: Sequence[DecisionRequest]) -> None:
+        if left:
+            raise left.pop()
+
+    return fault
+
+
+def test_out_of_memory_refuses_the_round_and_shrinks_it(policy: StubPolicy, engine: EngineThread) -> None:
+    policy.fault = raise_once(OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    ticket = ask(engine)
+    assert code(ticket) is RefusalCode.OVERLOAD
+    assert answer(ticket).retry_after_ms > 0
+    assert engine.broken == ""
+    assert answer(ask(engine)).decision.chunk is not None
+
+
+def test_a_lost_device_ends_the_engine_and_refuses_everything(policy: StubPolicy, engine: EngineThread) -> None:
+    policy.fault = raise_once(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert code(ask(engine)) is RefusalCode.NOT_READY
+    wait_until(lambda: engine.broken)
+    assert code(ask(engine)) is RefusalCode.NOT_READY
+
+
+def test_what_is_said_after_the_engine_was_given_up_is_not_delivered(policy: StubPolicy, engine: EngineThread) -> None:
+    steps, parts = Stepper(policy), []
+    ticket = ask(engine, on_part=lambda name, _: parts.append(name))
+    steps.entered()
+    engine.abandon("it hangs")
+    assert code(ticket) is RefusalCode.NOT_READY
+    steps.go()
+    time.sleep(0.05)
+    assert parts == []
+
+
+def test_errors_are_told_apart() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(OutOfMemoryError())
+    assert not is_out_of_memory(ValueError("shape"))
+    assert is_lasting(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not is_lasting(ValueError("shape"))
