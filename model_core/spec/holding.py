@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import require
 
-POSES = ("absolute", "relative")  # modes whose number is a place to be at, not a rate of change
+POSES = ("absolute", "relative")  # modes whose number is a place to be at
+RATES = ("delta", "velocity")  # modes whose number is a change
 
 
 def measured_by(embodiment: EmbodimentSpec) -> tuple[int | None, ...]:
@@ -34,9 +35,8 @@ def hold_action(
     """The action (A,) that keeps this body where it is, inside its limits.
 
     A dimension that `embodiment.hold` names gets that value. Otherwise: the gripper keeps its last command (none yet: it is
-    told to open); a pose (absolute, relative) is the measured one where `proprio_P` (P,) measures it, else the last command;
-    a delta or velocity keeps its last command if there was one (that is what `None` in `hold` says), else 0, which moves
-    nothing. A pose that is neither measured nor commanded raises `SpecError`: a target of 0 would be a place.
+    told to open); a delta or velocity is 0, which moves nothing; a pose (absolute, relative) is the measured one where
+    `proprio_P` (P,) measures it, else the last command. A pose that is neither measured nor commanded raises `SpecError`: a target of 0 would be a place.
 
     Call it once when holding begins and repeat what it said: following the measured pose would let a sagging arm sink.
     """
@@ -49,13 +49,15 @@ def hold_action(
             held_A[index] = value
         elif dim.name != embodiment.gripper_dim and modes[index] in POSES and place is not None and proprio_P is not None:
             held_A[index] = proprio_P[place]
+        elif dim.name != embodiment.gripper_dim and modes[index] in RATES:
+            held_A[index] = 0.0
         elif last_action_A is not None:
             held_A[index] = last_action_A[index]
         elif dim.name == embodiment.gripper_dim:
             held_A[index] = embodiment.gripper_open
         else:
             require(
-                modes[index] not in POSES,
+                modes[index] not in POSES,  # a body that does not say how it is moved is moved by rates, as it always was
                 f"body {embodiment.name!r} names no action that holds {dim.name!r}, does not measure it and has executed none yet; "
                 "declare one in `hold`, or a proprio dimension of the same name, unit and frame",
             )

@@ -24,6 +24,7 @@ from model_core.spec.types import Decision, Observation, Refusal, RefusalCode, S
 from model_core.spec.wire import Ready
 from serving.workcell.client import PolicyClient
 from serving.workcell.recorder import Recorder
+from serving.workcell.results import EpisodeResult
 from serving.workcell.robot import Robot
 
 logger = logging.getLogger(__name__)
@@ -47,21 +48,6 @@ class CellSettings:
     max_refusals: int = 5
     max_steps: int = 1000
     is_realtime: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpisodeResult:
-    """How one episode went. holds: control steps in which the robot was held for want of a chunk."""
-
-    episode_id: str
-    seed: int
-    success: bool
-    stop_reason: StopReason
-    steps: int
-    decisions: int
-    refusals: int
-    holds: int
-    detail: str = ""
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from model_core.spec.types import StopReason
-from serving.workcell.agent import EpisodeResult
 from serving.workcell.client import PolicyClient
+from serving.workcell.results import EpisodeResult
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:

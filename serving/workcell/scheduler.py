@@ -74,6 +74,7 @@ class Ask:
     previous_chunk_id: str
     previous_consumed: int
     pose_A: NDArray[np.float32]
+    asked_at_step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,7 +120,8 @@ class Scheduler:
         if settings.strategy == "ensemble" and set(modes) != {"absolute"}:
             raise SpecError(f"strategy 'ensemble' averages poses: every action dimension must be absolute, got {modes}")
         self.settings, self.tally = settings, ScheduleTally()
-        self.delays = DelayWindow()
+        self.delays, self._waits = DelayWindow(), DelayWindow()
+        self._steps = 0
         self.revision = 0
         self._is_pose_A = poses(modes)
         self._is_switch_A = switches(tuple(d.name for d in body.action.dims), body.gripper_dim)
@@ -140,6 +142,11 @@ class Scheduler:
         return max(self._limit - self._position, 0.0) if self._curve is not None else 0.0
 
     @property
+    def current(self) -> ChunkRef | None:
+        """The chunk whose rows are being executed."""
+        return None if self._curve is None or self.rows_left <= 0 else self._curve.ref
+
+    @property
     def is_waiting(self) -> bool:
         """A question of this revision is open."""
         return any(ask.revision == self.revision for ask in self._asked.values())
@@ -151,15 +158,25 @@ class Scheduler:
         cap = settings.execute_horizon if settings.strategy != "prefix" else min(settings.max_prefix_rows, settings.execute_horizon)
         return 0 if settings.strategy == "sync" else self.delays.predict(cap)
 
-    @property
-    def wants_chunk(self) -> bool:
-        """Time to ask with a new observation."""
+    def wants_chunk(self, lifetime_rows: float = math.inf) -> bool:
+        """Time to ask with a new observation. lifetime_rows: control steps until the rows in hand expire.
+
+        When to ask goes by how many control steps answers took, held ones included. What is skipped and what is committed
+        goes by what was consumed: asking too early costs a question, skipping too much throws the arm.
+        """
         if self.is_waiting:
             return False
-        if self.rows_left <= 0:
+        left, settings = min(self.rows_left, lifetime_rows), self.settings
+        if left <= 0:
             return True
-        lead = 1 if self.settings.strategy == "ensemble" else self.settings.execute_horizon - self.predicted
-        return self._position >= max(lead, 1)
+        if settings.strategy == "sync":
+            return False
+        lead = settings.execute_horizon if settings.strategy == "ensemble" else self._waits.predict(settings.execute_horizon)
+        return self._position >= max(settings.execute_horizon - lead, 1) or (self._position > 0 and left <= lead)
+
+    def stepped(self) -> None:
+        """A control step begins, whatever is executed in it."""
+        self._steps += 1
 
     def draft(self, pose_A: NDArray[np.float32]) -> Ask:
         """What to send with an observation that is taken now. pose_A: where the pose dimensions are measured to be."""
@@ -173,6 +190,7 @@ class Scheduler:
             previous_chunk_id="" if curve is None else curve.ref.chunk_id,
             previous_consumed=0 if curve is None else math.floor(self._position),
             pose_A=np.asarray(pose_A, np.float32),
+            asked_at_step=self._steps,
         )
 
     def sent(self, seq: int, ask: Ask) -> None:
@@ -211,8 +229,10 @@ class Scheduler:
         if ask is None:
             return Installed(reason="nobody asked for it")
         consumed = self._executed - ask.consumed_before
-        if not is_warm_up and not ask.is_standstill and ask.revision == self.revision:
-            self.delays.add(self._measured(ask))
+        if not is_warm_up and ask.revision == self.revision:
+            self._waits.add(self._steps - ask.asked_at_step)
+            if not ask.is_standstill:
+                self.delays.add(self._measured(ask))
         if ask.revision != self.revision:
             self.tally.outdated += 1
             return Installed(reason=f"of revision {ask.revision}, now is {self.revision}", consumed=consumed)
@@ -228,8 +248,8 @@ class Scheduler:
             self.tally.overtaken += 1
             return Installed(reason=f"{consumed:g} rows were executed since its observation, longer than it lasts", consumed=consumed)
         is_bent = self.settings.strategy == "blend"
-        if self.settings.strategy == "prefix" and len(ask.committed_DA) > 0:
-            if committed > 0 and not self._keeps(ask, curve, committed):
+        if self.settings.strategy == "prefix":
+            if not self._keeps(ask, curve, committed):
                 self.tally.prefix_broken += 1
                 return Installed(reason="it does not begin with the rows that were committed", consumed=consumed)
             # More was executed than was forced: what follows does not know about it, so it is bent, never jumped to.

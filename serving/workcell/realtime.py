@@ -1,0 +1,773 @@
+"""The control loop of one cell in real time: the world does not wait, and neither does this loop.
+
+    every control step:  watchdog, robot's own stop -> what came on the link -> drop what expired -> ask when it is time
+                         -> mode (RUN STRETCH HOLD SAFE_STOP) -> command or hold -> envelope -> driver -> audit
+
+Nothing here waits for the network, a disk or a person. Whoever drives it may call `begin`, `tick` and `end` on a clock of
+his own; `run_episode` does so in real time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.chunking import offsets_A, targets_KA
+from model_core.spec.errors import NotReady, require
+from model_core.spec.guard import guard_rows
+from model_core.spec.holding import hold_action, measured_by
+from model_core.spec.types import Observation, RefusalCode, StopReason
+from model_core.spec.wire import Edit, Ready, SteeringInput
+from serving.workcell.async_link import Link
+from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, NullAudit
+from serving.workcell.curve import ChunkRef
+from serving.workcell.envelope import Envelope, SessionKey
+from serving.workcell.limits import Limits
+from serving.workcell.link_core import Heard, Question
+from serving.workcell.motion import Mode, MotionSettings, StateMachine
+from serving.workcell.recorder import Recorder
+from serving.workcell.results import EpisodeResult, HoldBegun
+from serving.workcell.robot import (
+    AgedSenses,
+    CommandRejected,
+    CommandTag,
+    Proprioceptive,
+    Robot,
+    RobotStopped,
+    Stoppable,
+    TagReader,
+)
+from serving.workcell.scheduler import Ask, Command, Installed, Scheduler, ScheduleSettings
+from serving.workcell.watchdog import WatchPost
+
+logger = logging.getLogger(__name__)
+
+_LATE_CODES = {RefusalCode.DEADLINE.value, RefusalCode.OVERLOAD.value}  # the chunk in hand is still good, up to its end
+_GUARD_CODES = {RefusalCode.UNSAFE.value, RefusalCode.NONFINITE.value}
+_LOST_CODES = {RefusalCode.DEADLINE.value, RefusalCode.NOT_READY.value, "down"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealtimeSettings:
+    """How one cell behaves in real time.
+
+    strategy, execute_horizon (0: the contract's): see `scheduler`. level: reasoning level to ask for. max_refusals: refusals in
+    a row that cannot be helped by asking again; with nothing left to execute they end the episode. operator: asked at every
+    step of a SAFE_STOP for the name of the person who resumes it ("" means nobody, yet); the episode waits `operator_wait_s`.
+    """
+
+    cell: str
+    strategy: str = "async"
+    execute_horizon: int = 0
+    level: str = ""
+    max_refusals: int = 5
+    max_steps: int = 1000
+    motion: MotionSettings = field(default_factory=MotionSettings)
+    operator: Callable[[], str] | None = None
+    operator_wait_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Asked:
+    """A question on its way, for the audit."""
+
+    question: Question
+    ask: Ask
+
+
+@dataclass(slots=True, kw_only=True)
+class _Episode:
+    """The running numbers of one episode."""
+
+    episode_id: str
+    seed: int
+    steps: int = 0
+    holds: int = 0
+    stretches: int = 0
+    decisions: int = 0
+    refusals: int = 0
+    in_a_row: int = 0
+    stale_sensor_steps: int = 0
+    code: str = ""
+    detail: str = ""
+    stopped_at_s: float | None = None
+    hold_begun: list[HoldBegun] = field(default_factory=list)
+    ended: StopReason | None = None
+
+
+class RealtimeCell:
+    """One robot, one link, one loop. Construct it when the link has been up once.
+
+    limits: of the commissioning file, already tightened by the release.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        link: Link,
+        settings: RealtimeSettings,
+        limits: Limits,
+        *,
+        recorder: Recorder | None = None,
+        audit: Audit | None = None,
+        watch: WatchPost | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        commissioning_digest: str = "",
+    ) -> None:
+        self._robot, self._link, self._settings, self._limits = robot, link, settings, limits
+        self._recorder, self._audit, self._watch = recorder, audit or NullAudit(), watch
+        self._clock, self._sleep = clock, sleep
+        self._commissioning_digest = commissioning_digest or limits.digest
+        body = robot.embodiment
+        self.envelope = Envelope(body, limits)
+        self.machine = StateMachine(replace(settings.motion, max_rejects=limits.max_rejects))
+        if link.ready is None:
+            raise NotReady("the link has to be up once before a cell is made: without a contract nothing can be scheduled")
+        self._ready: Ready = link.ready
+        self.scheduler = Scheduler(body, ScheduleSettings.of(self._ready.contract, settings.strategy, settings.execute_horizon))
+        self._session = _key(self._ready, link.epoch)
+        self._measures = measured_by(body)
+        self._reads_pose = any(place is not None for place in self._measures) or any(d.measured_by for d in limits.dims)
+        self._asked: dict[int, _Asked] = {}
+        self._told: deque[Callable[[], None]] = deque()
+        self._steering: SteeringInput | None = None
+        self._steering_since_s = 0.0
+        self._edit: Edit | None = None
+        self._instruction = ""
+        self._seen: Observation | None = None
+        self._state_P = np.zeros(len(body.proprio), np.float32)
+        self._last_A: NDArray[np.float32] | None = None
+        self._held_A: NDArray[np.float32] | None = None
+        self._down_since_s: float | None = None
+        self._next_ask_s = float("-inf")
+        self._is_draining = False
+        self._next_tick_s = 0.0
+        self._episode: _Episode | None = None
+        self._mode_said = ""
+
+    # --- one episode ----------------------------------------------------------------------------------------------
+
+    def run_episode(self, seed: int) -> EpisodeResult:
+        """One attempt in real time. Every way of ending has its `StopReason`; a robot's own failure is ENV_ERROR."""
+        try:
+            reason = self.begin(seed)
+            period_s = 1.0 / self._robot.embodiment.control_hz
+            next_tick_s = self._clock()
+            while reason is None:
+                reason = self.tick()
+                next_tick_s += period_s
+                self._sleep(max(next_tick_s - self._clock(), 0.0))
+                next_tick_s = max(next_tick_s, self._clock() - period_s)  # a stall is not made up for by rushing
+        except Exception as error:
+            # A robot may raise anything; for the cell that is one ended episode with a reason, and the next one may work.
+            logger.exception("episode.failed cell=%s seed=%d", self._settings.cell, seed)
+            self._note_end(f"{type(error).__name__}: {error}")
+            reason = StopReason.ENV_ERROR
+        return self.end(reason)
+
+    def begin(self, seed: int) -> StopReason | None:
+        """Lay out the scene. A reason instead of None: the episode may not begin, nothing moves."""
+        now = self._clock()
+        ready = self._link.ready or self._ready
+        name = f"{self._robot.task}-{seed}-{self._settings.cell}-{ready.model_version}".replace("/", "-")
+        self._episode = episode = _Episode(episode_id=name, seed=seed)
+        if self.machine.mode is Mode.SAFE_STOP:
+            episode.detail = f"SAFE_STOP: {self.machine.reason}; a person has to resume it"
+            return StopReason.GUARD_STOPPED
+        if not self._audit.can_begin:
+            episode.detail = "the audit cannot keep another episode (disk full?); none is begun"
+            return StopReason.REFUSED
+        if self._is_draining or not self._link.is_up:
+            episode.detail = "the service drains: it takes no new episodes" if self._is_draining else "the link is down"
+            return StopReason.SERVICE_LOST
+        self._adopt(ready, now)
+        self._link.pin(ready.model_version, ready.contract.contract_id)
+        self._robot.reset(seed)
+        self._instruction = self._robot.instruction
+        self.machine.begin(self._clock())
+        if self._recorder is not None:
+            self._recorder.begin()
+        self._audit.begin_episode(self._begun(episode, ready))
+        if self._watch is not None:
+            self._watch.arm()
+        return None
+
+    def end(self, reason: StopReason) -> EpisodeResult:
+        """The episode is over, however it came: tell everybody, and forget its rows."""
+        episode = self._episode
+        require(episode is not None, "an episode ends after it began")
+        assert episode is not None
+        now, success = self._clock(), reason is StopReason.SUCCESS
+        self.scheduler.flush()
+        self._asked.clear()
+        if self._watch is not None:
+            self._watch.disarm()
+        self._link.end_episode(episode.episode_id, reason.value, success=success)
+        if self._recorder is not None and reason is not StopReason.ENV_ERROR:
+            self._recorder.finish(
+                episode_id=episode.episode_id, seed=episode.seed, success=success, model_version=self._ready.model_version
+            )
+        detail = "" if success else episode.detail[:400]
+        ended = EpisodeEnded(
+            t_s=now, episode_id=episode.episode_id, stop_reason=reason.value, success=success, steps=episode.steps, detail=detail
+        )
+        self._audit.end_episode(ended)
+        self._episode = None
+        return EpisodeResult(
+            episode_id=episode.episode_id,
+            seed=episode.seed,
+            success=success,
+            stop_reason=reason,
+            steps=episode.steps,
+            decisions=episode.decisions,
+            refusals=episode.refusals,
+            holds=episode.holds,
+            detail=detail,
+            stretches=episode.stretches,
+            mode=self.machine.mode.value,
+            hold_begun=tuple(episode.hold_begun),
+        )
+
+    def close(self) -> None:
+        """End the link and the watchdog."""
+        self._link.close()
+        if self._watch is not None:
+            self._watch.close()
+
+    # --- people -------------------------------------------------------------------------------------------------------
+
+    def steer(self, steering: SteeringInput | None) -> None:
+        """From the next step on, ask with this drawn path; answers to older questions are void. Safe from any thread."""
+
+        def take() -> None:
+            self._steering, self._steering_since_s = steering, self._clock()
+            self._revise("steering", "" if steering is None else f"revision {steering.revision} by {steering.author}")
+
+        self._told.append(take)
+
+    def edit(self, edit: Edit) -> None:
+        """Ask the next question with this edited thought. Safe from any thread."""
+
+        def take() -> None:
+            self._edit = edit
+            self._revise("edit", f"revision {edit.revision} by {edit.author}")
+
+        self._told.append(take)
+
+    def instruct(self, instruction: str) -> None:
+        """Another sentence from now on. Safe from any thread."""
+
+        def take() -> None:
+            self._instruction = instruction
+            self._revise("instruction", instruction)
+
+        self._told.append(take)
+
+    def resume(self, operator: str) -> None:
+        """A person ends a SAFE_STOP: new epoch, no old rows, first command from the measured pose. Safe from any thread."""
+        self._told.append(lambda: self._resume(operator))
+
+    def _resume(self, operator: str) -> None:
+        now = self._clock()
+        if self.machine.mode is Mode.SAFE_STOP and not self._stop_state():
+            self.machine.resume(now, operator)
+            self._restart("resumed", new_epoch=True)
+            self._event("resumed", operator=operator)
+            if self._episode is not None:
+                self._episode.stopped_at_s = None
+
+    def _revise(self, kind: str, text: str) -> None:
+        revision = self.scheduler.bump()
+        self._event(kind, text=text, revision=revision)
+
+    # --- one control step -----------------------------------------------------------------------------------------
+
+    def tick(self) -> StopReason | None:
+        """One control step; a reason when the episode is over."""
+        episode = self._episode
+        assert episode is not None
+        while self._told:
+            self._told.popleft()()
+        now = self._clock()
+        self.scheduler.stepped()
+        self._listen(now)
+        self._check_guards(now)
+        self._drop_expired(now)
+        self._maybe_ask(now)
+        if episode.in_a_row >= self._settings.max_refusals and self.scheduler.rows_left <= 0:
+            return _why(episode.code)
+        may_stretch = self._settings.strategy != "sync"
+        why = "the link is down" if not self._link.is_up else episode.code or "nothing to execute"
+        self.machine.tick(now, self.scheduler.rows_left, may_stretch=may_stretch, why=why)
+        if self.machine.mode is Mode.SAFE_STOP:
+            over = self._wait_for_operator(now)
+            if over is not None:
+                return over
+        return self._move(now)
+
+    def _move(self, now: float) -> StopReason | None:
+        episode = self._episode
+        assert episode is not None
+        self._measure()
+        command = self.scheduler.next(self.machine.scale) if self.machine.mode in (Mode.RUN, Mode.STRETCH) else None
+        action_A, clipped = self._judged(command, now)
+        if action_A is None:
+            command, clipped = None, {}
+            if self.machine.mode in (Mode.RUN, Mode.STRETCH):  # the envelope refused the chunk in this very step
+                self.machine.tick(now, 0.0, why="the envelope refused the chunk")
+            action_A = self._hold_A()
+        self._note_mode(now)
+        if self._recorder is not None:
+            self._recorder.add(self._seen_now(), action_A)
+        outcome = self._act(command, action_A, clipped, now)
+        episode.steps += 1
+        episode.holds += command is None
+        episode.stretches += self.machine.mode is Mode.STRETCH
+        if outcome is not None and outcome.success:
+            return StopReason.SUCCESS
+        if outcome is not None and outcome.done:
+            return StopReason.MAX_STEPS
+        return StopReason.MAX_STEPS if episode.steps >= self._settings.max_steps else None
+
+    def _judged(self, command: Command | None, now: float) -> tuple[NDArray[np.float32] | None, dict[str, float]]:
+        if command is None:
+            return None, {}
+        verdict = self.envelope.check(command.action_A, command.ref, self._session, now_s=now, proprio_P=self._state_P)
+        if verdict.is_refused:
+            self._refuse_chunk(now, verdict.stage, verdict.reason)
+            return None, {}
+        if verdict.clipped:
+            self.scheduler.executed_instead(verdict.action_A, command.scale)
+        self.machine.accepted()
+        return verdict.action_A, dict(verdict.clipped)
+
+    def _act(self, command: Command | None, action_A: NDArray[np.float32], clipped: dict[str, float], now: float):
+        """Give a command to the driver; None when the driver did not take it."""
+        ref = None if command is None else command.ref
+        tag = CommandTag(mode=self.machine.mode.value)
+        if ref is not None and command is not None:
+            tag = CommandTag(
+                mode=self.machine.mode.value,
+                chunk_id=ref.chunk_id,
+                session_id=ref.session_id,
+                epoch=ref.epoch,
+                seq=ref.seq,
+                contract_id=ref.contract_id,
+                model_version=ref.model_version,
+                row=command.row,
+                expires_at_s=ref.expires_at_s,
+            )
+        if isinstance(self._robot, TagReader):
+            self._robot.tag(tag)
+        try:
+            outcome = self._robot.act(action_A)
+        except CommandRejected as error:
+            self.envelope.refused_by_driver(str(error))
+            self._event("driver", reason=str(error))
+            self._restart("the driver rejected a command", new_epoch=True)
+            self.machine.rejected(now, f"driver: {error}")
+            return None
+        except RobotStopped as error:
+            self._stop(now, f"driver: {error}")
+            self._restart(str(error), new_epoch=True)
+            return None
+        if self._watch is not None:
+            self._watch.commanded()
+        self._last_A = action_A
+        self._audit.executed(self._executed(command, tag, action_A, clipped, now))
+        return outcome
+
+    # --- holding --------------------------------------------------------------------------------------------------
+
+    def _hold_A(self) -> NDArray[np.float32]:
+        """The same hold for as long as it lasts: the pose is measured once, when holding begins."""
+        if self._held_A is None:
+            held_A = hold_action(self._robot.embodiment, self._last_A, self._state_P)
+            self._held_A = self.envelope.hold(held_A)
+            self.scheduler.held(self._held_A)
+        return self._held_A
+
+    def _note_mode(self, now: float) -> None:
+        mode, episode = self.machine.mode, self._episode
+        assert episode is not None
+        is_still = mode in (Mode.HOLD, Mode.SAFE_STOP)
+        if not is_still:
+            self._held_A = None
+        if mode.value == self._mode_said:
+            return
+        if is_still and self._mode_said not in (Mode.HOLD.value, Mode.SAFE_STOP.value):
+            silence_s = now - self._link.last_heard_s
+            down_s = None if self._down_since_s is None else now - self._down_since_s
+            episode.hold_begun.append(HoldBegun(t_s=now, reason=self.machine.reason, silence_s=silence_s, down_s=down_s))
+        self._mode_said = mode.value
+        self._event("mode", mode=mode.value, reason=self.machine.reason)
+
+    def _restart(self, reason: str, *, new_epoch: bool) -> None:
+        """From rest, from the measured pose, with nothing kept: rows, the gripper's too, open questions, rates."""
+        self.scheduler.flush()
+        self._asked.clear()
+        self.envelope.restart()
+        self._held_A = None
+        if new_epoch:
+            self._link.renew(reason)
+
+    def _stop(self, now: float, reason: str) -> None:
+        if self.machine.mode is not Mode.SAFE_STOP:
+            self.machine.stop(now, reason)
+            self._note_end(reason)
+
+    def _wait_for_operator(self, now: float) -> StopReason | None:
+        episode = self._episode
+        assert episode is not None
+        if episode.stopped_at_s is None:
+            episode.stopped_at_s = now
+            self.scheduler.flush()
+            self._asked.clear()
+            self._note_mode(now)
+            self._event("stop", reason=self.machine.reason)
+            self._note_end(self.machine.reason)
+            if isinstance(self._robot, Stoppable) and not self._robot.stop_state() and self._settings.operator_wait_s <= 0:
+                self._robot.halt(self.machine.reason)
+        name = self._settings.operator() if self._settings.operator is not None else ""
+        if name:
+            self._resume(name)
+            return None
+        if now - episode.stopped_at_s >= self._settings.operator_wait_s:
+            return _why(episode.code) if self.machine.reason.startswith("held for") else StopReason.GUARD_STOPPED
+        return None
+
+    # --- guards -------------------------------------------------------------------------------------------------------
+
+    def _stop_state(self) -> str:
+        return self._robot.stop_state() if isinstance(self._robot, Stoppable) else ""
+
+    def _check_guards(self, now: float) -> None:
+        state = self._stop_state()
+        if state and self.machine.mode is not Mode.SAFE_STOP:
+            self._stop(now, f"the robot is in {state} stop")
+            self._restart(f"{state} stop", new_epoch=True)
+        if self._watch is not None:
+            self._watch.turn()
+            complaint = self._watch.complaint()
+            if complaint and self.machine.mode is not Mode.SAFE_STOP:
+                self._event("watchdog", reason=complaint)
+                self._stop(now, complaint)
+
+    def _drop_expired(self, now: float) -> None:
+        ref = self.scheduler.current
+        if ref is None:
+            return
+        down_s = 0.0 if self._down_since_s is None else now - self._down_since_s
+        if now > ref.expires_at_s:
+            self.scheduler.drop_rows()
+            self._event("expired", chunk_id=ref.chunk_id)
+        elif 1e3 * down_s > self._limits.hold_within_ms:
+            self.scheduler.drop_rows()
+            self._event("cut", chunk_id=ref.chunk_id, down_s=down_s)
+
+    def _measure(self) -> None:
+        """The state that commands are judged from: of this step where it can be had."""
+        if isinstance(self._robot, Proprioceptive):
+            self._state_P = np.asarray(self._robot.proprio_P(), np.float32)
+        elif self._reads_pose:
+            self._state_P = np.asarray(self._look().proprio_P, np.float32)
+
+    def _look(self) -> Observation:
+        self._seen = self._robot.observe()
+        return self._seen
+
+    def _seen_now(self) -> Observation:
+        seen, self._seen = self._seen, None
+        return seen or self._robot.observe()
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def _maybe_ask(self, now: float) -> None:
+        ref = self.scheduler.current
+        lifetime = float("inf") if ref is None else (ref.expires_at_s - now) * self._robot.embodiment.control_hz
+        ready_to_ask = self._link.is_up and now >= self._next_ask_s and self.scheduler.wants_chunk(lifetime)
+        if not ready_to_ask or self.machine.mode is Mode.SAFE_STOP:
+            return
+        episode = self._episode
+        assert episode is not None
+        taken_at_s = self._clock()
+        observation = self._look()
+        ages = dict(self._robot.ages_ms()) if isinstance(self._robot, AgedSenses) else {}
+        too_old = [f"{name} is {age:.0f} ms old" for name, age in ages.items() if age > self._limits.max_age_ms.get(name, float("inf"))]
+        if too_old:
+            episode.stale_sensor_steps += 1
+            episode.code, episode.detail = RefusalCode.STALE_OBS.value, f"STALE_OBS: {', '.join(too_old)}"
+            self._event("stale", reason=", ".join(too_old))
+            return
+        if self._instruction and self._instruction != observation.instruction:
+            observation = replace(observation, instruction=self._instruction)
+        pose_A = offsets_A(self._robot.embodiment, observation.proprio_P)
+        ask = self.scheduler.draft(self._pose_A(observation.proprio_P))
+        question = Question(
+            episode_id=episode.episode_id,
+            step=episode.steps,
+            observation=observation,
+            taken_at_s=taken_at_s - max(ages.values(), default=0.0) / 1e3,
+            age_ms=ages,
+            level=self._settings.level,
+            previous_chunk_id=ask.previous_chunk_id,
+            consumed=ask.previous_consumed,
+            committed_DA=(ask.committed_DA - pose_A).astype(np.float32) if len(ask.committed_DA) else None,
+            steering=self._current_steering(now),
+            edit=self._edit,
+        )
+        seq = self._link.ask(question)
+        if seq:
+            self._edit = None
+            self._next_ask_s = now + self._ready.min_interval_ms / 1e3
+            self.scheduler.sent(seq, ask)
+            self._asked = {seq: _Asked(question=question, ask=ask)}
+            episode.decisions += 1
+
+    def _pose_A(self, proprio_P: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Where pose dimensions are: measured, else as last commanded."""
+        last_A = np.zeros(len(self._measures), np.float32) if self._last_A is None else self._last_A
+        return np.array([last_A[i] if p is None else proprio_P[p] for i, p in enumerate(self._measures)], np.float32)
+
+    def _current_steering(self, now: float) -> SteeringInput | None:
+        if self._steering is None:
+            return None
+        left_ms = self._steering.ttl_ms - 1e3 * (now - self._steering_since_s)
+        if left_ms > 0:
+            return replace(self._steering, ttl_ms=left_ms)
+        self._event("steering", text="expired", revision=self._steering.revision)
+        self._steering = None
+        return None
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _listen(self, now: float) -> None:
+        for heard in self._link.poll():
+            match heard.kind:
+                case "chunk":
+                    self._take(heard, now)
+                case "refused" | "late":
+                    self._refused(heard)
+                case "up":
+                    self._came_up(heard, now)
+                case "down":
+                    self._went_down(heard, now)
+                case "denied" | "lease":
+                    self._event(heard.kind, code=heard.code, reason=heard.reason)
+                    self._note_refusal(heard.code or "LEASE", heard.reason, counts=heard.kind == "denied" and not heard.is_retryable)
+                    self.scheduler.drop_rows()
+                case "told":
+                    self._obey(heard, now)
+                case _:
+                    pass
+
+    def _take(self, heard: Heard, now: float) -> None:
+        chunk, asked = heard.chunk, self._asked.pop(heard.seq, None)
+        if chunk is None or asked is None:
+            return
+        body = self._robot.embodiment
+        rows = guard_rows(chunk.actions_KA, body, self._ready.contract.chunk_length)
+        if rows.refusal is not None:
+            self.scheduler.lost(heard.seq)
+            self._report(heard, asked, "refused", code=rows.refusal.code.value, reason=rows.refusal.reason)
+            self._note_refusal(rows.refusal.code.value, rows.refusal.reason, counts=True)
+            self._refuse_chunk(now, "contract", rows.refusal.reason)
+            return
+        ref = ChunkRef(
+            chunk_id=chunk.chunk_id,
+            session_id=chunk.session_id,
+            epoch=chunk.epoch,
+            seq=chunk.seq,
+            contract_id=chunk.contract_id,
+            model_version=chunk.model_version,
+            expires_at_s=heard.expires_at_s,
+            revision=asked.ask.revision,
+        )
+        targets = targets_KA(rows.rows_KA, body, asked.question.observation.proprio_P)
+        installed = self.scheduler.install(
+            heard.seq, targets, ref, raw_KA=chunk.actions_KA, committed=chunk.committed, is_warm_up=heard.is_first
+        )
+        if installed.reason:
+            self._report(heard, asked, "dropped", reason=installed.reason, installed=installed)
+            return
+        self._measure()
+        first = int(installed.first)
+        assert installed.rows_KA is not None
+        verdict = self.envelope.check_rows(installed.rows_KA, self._state_P, first)
+        if verdict.is_refused:
+            self._report(heard, asked, "refused", code=RefusalCode.UNSAFE.value, reason=f"{verdict.stage}: {verdict.reason}")
+            self._note_refusal(RefusalCode.UNSAFE.value, f"{verdict.stage}: {verdict.reason}", counts=True)
+            self._refuse_chunk(now, verdict.stage, verdict.reason)
+            return
+        if self._episode is not None:
+            self._episode.in_a_row, self._episode.code = 0, ""
+        self._report(heard, asked, "installed", installed=installed)
+
+    def _refuse_chunk(self, now: float, stage: str, reason: str) -> None:
+        self.scheduler.drop_rows()
+        self.machine.rejected(now, f"{stage}: {reason}")
+        self._event("reject", stage=stage, reason=reason)
+        logger.warning("chunk.refused cell=%s stage=%s reason=%s", self._settings.cell, stage, reason)
+
+    def _refused(self, heard: Heard) -> None:
+        self.scheduler.lost(heard.seq)
+        asked = self._asked.pop(heard.seq, None)
+        if asked is not None:
+            self._report(heard, asked, "late" if heard.kind == "late" else "refused", code=heard.code, reason=heard.reason)
+        if heard.code not in _LATE_CODES:
+            self.scheduler.drop_rows()  # as evaluation does: what is left of the old chunk belongs to a plan that was just refused
+        self._next_ask_s = max(self._next_ask_s, heard.t_s + heard.value)
+        is_lasting = not heard.is_retryable and heard.kind == "refused"
+        self._note_refusal(heard.code, heard.reason, counts=is_lasting)
+
+    def _note_refusal(self, code: str, reason: str, *, counts: bool) -> None:
+        episode = self._episode
+        if episode is None:
+            return
+        episode.refusals += 1
+        episode.in_a_row += counts
+        episode.code, episode.detail = code, f"{code}: {reason}"
+
+    def _came_up(self, heard: Heard, now: float) -> None:
+        ready = heard.ready
+        assert ready is not None
+        self._down_since_s = None
+        self.scheduler.flush()  # rows of the old epoch are not rows of this one
+        self._asked.clear()
+        self._ready, self._session = ready, _key(ready, ready.epoch)
+        self._event("epoch", epoch=ready.epoch, session_id=ready.session_id, model_version=ready.model_version)
+
+    def _went_down(self, heard: Heard, now: float) -> None:
+        if self._down_since_s is None:
+            self._down_since_s = heard.t_s
+        for seq in list(self._asked):
+            asked = self._asked.pop(seq)
+            self.scheduler.lost(seq)
+            self._report(replace(heard, seq=seq), asked, "late", code="down", reason=heard.reason)
+        self._event("lost", reason=heard.reason)
+        self._note_refusal("down", heard.reason, counts=False)
+
+    def _obey(self, heard: Heard, now: float) -> None:
+        self._event("told", code=heard.code, reason=heard.reason)
+        if heard.code == "KILL":
+            self._stop(now, f"KILLED: {heard.reason}")
+        elif heard.code == "HOLD":
+            self.scheduler.flush()
+            self._asked.clear()
+            self.machine.hold(now, f"the service says HOLD: {heard.reason}")
+        elif heard.code == "RESET":
+            self.machine.release()
+            self.scheduler.bump()
+        elif heard.code == "DRAIN":
+            self._is_draining = True
+
+    # --- telling --------------------------------------------------------------------------------------------------
+
+    def _adopt(self, ready: Ready, now: float) -> None:
+        """Work under this contract from now on; between episodes the service may have changed its model."""
+        self._ready, self._session = ready, _key(ready, self._link.epoch)
+        settings = ScheduleSettings.of(ready.contract, self._settings.strategy, self._settings.execute_horizon)
+        if settings != self.scheduler.settings:
+            self.scheduler = Scheduler(self._robot.embodiment, settings)
+        self.scheduler.flush()
+        self._asked.clear()
+        self.envelope.restart()
+        self._last_A = self._held_A = self._seen = self._steering = self._edit = None
+        self._next_ask_s, self._mode_said = now, ""
+
+    def _begun(self, episode: _Episode, ready: Ready) -> EpisodeBegun:
+        return EpisodeBegun(
+            t_s=self._clock(),
+            episode_id=episode.episode_id,
+            cell=self._settings.cell,
+            task=self._robot.task,
+            instruction=self._instruction,
+            seed=episode.seed,
+            strategy=self._settings.strategy,
+            model_version=ready.model_version,
+            contract=ready.contract,
+            contract_id=ready.contract.contract_id,
+            bundle_digest=ready.bundle_digest,
+            session_id=ready.session_id,
+            epoch=self._link.epoch,
+            commissioning_digest=self._commissioning_digest,
+        )
+
+    def _report(
+        self, heard: Heard, asked: _Asked, outcome: str, *, code: str = "", reason: str = "", installed: Installed | None = None
+    ) -> None:
+        question, ask = asked.question, asked.ask
+        made = DecisionMade(
+            t_s=question.taken_at_s,
+            answered_s=heard.t_s,
+            episode_id=question.episode_id,
+            session_id=self._session.session_id,
+            epoch=self._session.epoch,
+            seq=heard.seq,
+            step=question.step,
+            observation=question.observation,
+            outcome=outcome,
+            chunk=heard.chunk,
+            code=code,
+            reason=reason,
+            level=question.level,
+            age_ms=question.age_ms,
+            previous_chunk_id=question.previous_chunk_id,
+            committed_DA=question.committed_DA,
+            installed_KA=None if installed is None else installed.rows_KA,
+            first_row=0 if installed is None else int(installed.first),
+            consumed=0 if installed is None else round(installed.consumed),
+            revision=ask.revision,
+            steering=question.steering,
+            edit=question.edit,
+        )
+        self._audit.decision(made)
+
+    def _executed(
+        self, command: Command | None, tag: CommandTag, action_A: NDArray[np.float32], clipped: dict[str, float], now: float
+    ) -> ActionExecuted:
+        episode = self._episode
+        assert episode is not None
+        return ActionExecuted(
+            t_s=now,
+            episode_id=episode.episode_id,
+            step=episode.steps,
+            mode=tag.mode,
+            sent_A=action_A,
+            chunk_id=tag.chunk_id,
+            row=tag.row,
+            session_id=tag.session_id,
+            epoch=tag.epoch,
+            seq=tag.seq,
+            contract_id=tag.contract_id,
+            raw_A=None if command is None else command.raw_A,
+            scale=1.0 if command is None else command.scale,
+            state_P=self._state_P,
+            clipped=clipped,
+        )
+
+    def _event(self, kind: str, **detail: object) -> None:
+        self._audit.event(self._clock(), kind, detail)
+        if kind not in ("mode", "stale"):
+            logger.info("cell.%s cell=%s %s", kind, self._settings.cell, " ".join(f"{k}={v}" for k, v in detail.items()))
+
+    def _note_end(self, text: str) -> None:
+        if self._episode is not None:
+            self._episode.detail = text
+
+
+def _key(ready: Ready, epoch: int) -> SessionKey:
+    return SessionKey(session_id=ready.session_id, epoch=epoch, contract_id=ready.contract.contract_id, model_version=ready.model_version)
+
+
+def _why(code: str) -> StopReason:
+    if code in _GUARD_CODES:
+        return StopReason.GUARD_STOPPED
+    return StopReason.SERVICE_LOST if code in _LOST_CODES else StopReason.REFUSED
