@@ -7,6 +7,7 @@
     GET  /v1/status      loading, ready, recovering, failed, hung or draining, and why
     POST /v1/admin/...   drain, kill, resume
     GET  /livez /readyz /metrics
+    and other projects' protocols: / /openpi /act /vla-eval (`serving.gateway.dialects`)
 
 A peer gets codes and sentences, never a traceback. Who may do what is in `serving.gateway.doorkeeper`.
 """
@@ -17,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -31,6 +33,7 @@ from model_core.spec.types import RefusalCode
 from model_core.spec.wire import MAX_MESSAGE_BYTES, Message, Observe, Reject, decode_message, encode_message
 from serving.gateway.admin import admin_routes
 from serving.gateway.conversation import converse
+from serving.gateway.dialects import dialect_routes
 from serving.gateway.doorkeeper import Doorkeeper, caller_of
 from serving.gateway.gateway import Gateway
 from serving.gateway.once import KeptAnswers
@@ -61,8 +64,8 @@ STATUS = {
 }
 
 
-def create_app(gateway: Gateway) -> Starlette:
-    """An application over `gateway`, which it starts and stops with itself."""
+def create_app(gateway: Gateway, *, field_maps: Path | None = None) -> Starlette:
+    """An application over `gateway`, which it starts and stops with itself. field_maps: names that the dialects use, as JSON."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -72,7 +75,8 @@ def create_app(gateway: Gateway) -> Starlette:
         tending.cancel()
         gateway.stop()
 
-    return Starlette(routes=native_routes(gateway), lifespan=lifespan, middleware=[Middleware(Doorkeeper, tokens=gateway.tokens)])
+    routes = [*native_routes(gateway), *dialect_routes(gateway, STATUS, maps=field_maps)]
+    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(Doorkeeper, tokens=gateway.tokens)])
 
 
 def native_routes(gateway: Gateway) -> list[BaseRoute]:

@@ -1,0 +1,99 @@
+"""The one door through which every dialect reaches the gateway: an observation in, a chunk or a refusal out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from starlette.websockets import WebSocket
+
+from model_core.spec.errors import NotReady
+from model_core.spec.types import Observation, RefusalCode
+from model_core.spec.wire import MAX_MESSAGE_BYTES, Chunk, Observe, Reject
+from serving.gateway.doorkeeper import caller_of
+from serving.gateway.gateway import Gateway
+from serving.gateway.identity import ANYBODY, Caller
+from serving.gateway.session import Identity
+
+T = TypeVar("T")
+
+
+class Gone(Exception):  # noqa: N818
+    """The peer has left, or sent what its dialect does not have at this point."""
+
+
+class Backend:
+    """What a dialect may do. Lives on the event loop."""
+
+    def __init__(self, gateway: Gateway, *, deadline_s: float) -> None:
+        self._gateway, self._deadline_s = gateway, deadline_s
+        self._open = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """The model answers."""
+        return self._gateway.is_ready
+
+    @property
+    def reason(self) -> str:
+        """Why it does not, for people."""
+        return str(self._gateway.status()["reason"])
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who answers, and by which contract; None before the model is loaded."""
+        try:
+            return self._gateway.identity
+        except NotReady:
+            return None
+
+    async def off_loop(self, work: Callable[[], T]) -> T:
+        """Decoding belongs in a thread: the loop serves everybody."""
+        return await asyncio.get_running_loop().run_in_executor(self._gateway.decoding, work)
+
+    async def answer(self, observation: Observation, session_key: str, caller: Caller = ANYBODY) -> Chunk | Reject:
+        """One answer, by the gateway's own rules. session_key: names the asker in logs and chunk ids."""
+        observe = Observe(
+            session_id=session_key, epoch=0, seq=1, episode_id="", step=0, deadline_ms=1e3 * self._deadline_s, observation=observation
+        )
+        return await self._gateway.answer_once(observe, caller)
+
+    async def answer_to(self, ws: WebSocket, observation: Observation, session_key: str) -> tuple[Chunk | Reject, bytes | None]:
+        """`answer`, given up when the peer leaves meanwhile. Also returns a message that came early, or None.
+
+        Raises `Gone`.
+        """
+        answering = asyncio.ensure_future(self.answer(observation, session_key, caller_of(ws.scope)))
+        listening = asyncio.ensure_future(receive(ws))
+        try:
+            done, _ = await asyncio.wait({answering, listening}, return_when=asyncio.FIRST_COMPLETED)
+            early = listening.result() if listening in done else None
+            return await answering, early
+        finally:
+            for task in (answering, listening):
+                task.cancel()
+
+    def refuse(self, code: RefusalCode) -> None:
+        """Count a refusal that never reached the gateway."""
+        self._gateway.metrics.rejects.labels(code.value).inc()
+
+    def enter(self) -> bool:
+        """One more connection, if there is room: each holds at most one message and one chunk."""
+        if self._open >= self._gateway.limits.max_sessions:
+            return False
+        self._open += 1
+        return True
+
+    def leave(self) -> None:
+        """One connection less."""
+        self._open -= 1
+
+
+async def receive(ws: WebSocket) -> bytes:
+    """The next binary message; raises `Gone` at the end, and for text or more bytes than are taken."""
+    event = await ws.receive()
+    data = event.get("bytes")
+    if event["type"] == "websocket.disconnect" or data is None or len(data) > MAX_MESSAGE_BYTES:
+        raise Gone(f"messages are binary and have at most {MAX_MESSAGE_BYTES} bytes")
+    return data

@@ -1,0 +1,141 @@
+"""openpi (Physical Intelligence): WebSocket, metadata first, then one msgpack map per request and one chunk per answer.
+
+Arrays are maps with bytes keys (`__ndarray__`, `data`, `dtype`, `shape`). A refusal is a text frame, after which the
+connection ends, as upstream does; but a code and a sentence instead of a traceback. Source: openpi-client 0.1.2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from model_core.spec import packing
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import ContractError, WireError
+from model_core.spec.types import Observation, RefusalCode
+from model_core.spec.wire import Chunk, Reject
+from serving.gateway.dialects.arrays import array_of, msgpack_array
+from serving.gateway.dialects.backend import Backend, Gone, receive
+from serving.gateway.dialects.fields import FieldMap, observation_of
+from serving.gateway.session import Identity
+
+_FLAT_DEPTH = 4
+
+
+def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
+    """`/`, `/openpi`, and the health endpoint that openpi's own server has."""
+
+    async def session(ws: WebSocket) -> None:
+        await ws.accept()
+        with contextlib.suppress(Gone, WebSocketDisconnect):
+            await _converse(ws, backend, fields)
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("OK\n" if backend.is_ready else f"{backend.reason}\n", status_code=200 if backend.is_ready else 503)
+
+    return [WebSocketRoute("/", session), WebSocketRoute("/openpi", session), Route("/healthz", healthz)]
+
+
+def metadata(who: Identity) -> dict[str, Any]:
+    """What a client is told first: the contract, flattened to what openpi's clients look for."""
+    contract, body = who.contract, who.contract.embodiment
+    return {
+        "model_version": who.model_version,
+        "contract_id": who.contract_id,
+        "embodiment": body.name,
+        "control_hz": body.control_hz,
+        "action_horizon": contract.chunk_length,
+        "execute_horizon": contract.execute_horizon,
+        "cameras": [{"name": c.name, "height": c.height, "width": c.width, "color": c.color} for c in body.cameras],
+        "state": [d.name for d in body.proprio.dims],
+        "state_units": [d.unit for d in body.proprio.dims],
+        "action": [d.name for d in body.action.dims],
+        "action_units": [d.unit for d in body.action.dims],
+        "action_modes": list(body.action.modes),
+    }
+
+
+async def _converse(ws: WebSocket, backend: Backend, fields: FieldMap) -> None:
+    who = backend.identity
+    if who is None or not backend.is_ready:
+        await _refuse(ws, backend, RefusalCode.NOT_READY, backend.reason)
+        return
+    if not backend.enter():
+        await _refuse(ws, backend, RefusalCode.OVERLOAD, "as many clients as this service takes are connected")
+        return
+    try:
+        await ws.send_bytes(packing.pack(b"", metadata(who)))
+        await _answer_all(ws, backend, fields, who.contract)
+    finally:
+        backend.leave()
+
+
+async def _answer_all(ws: WebSocket, backend: Backend, fields: FieldMap, contract: PolicyContract) -> None:
+    key, early = f"openpi-{uuid.uuid4().hex[:12]}", None
+    while True:
+        data = early if early is not None else await receive(ws)
+        try:
+            observation = await backend.off_loop(lambda data=data: decode(data, contract, fields))
+        except (WireError, ContractError) as error:
+            code = RefusalCode.DECODE if isinstance(error, WireError) else RefusalCode.CONTRACT
+            await _refuse(ws, backend, code, str(error))
+            return
+        reply, early = await backend.answer_to(ws, observation, key)
+        if isinstance(reply, Reject):
+            await _refuse(ws, None, reply.code, reply.reason)
+            return
+        await ws.send_bytes(encode(reply))
+
+
+def decode(data: bytes, contract: PolicyContract, fields: FieldMap) -> Observation:
+    """One request. Raises WireError for bytes that are none, ContractError for what does not fit."""
+    values: dict[str, Any] = {}
+    _flatten(packing.unpack(data, bytes_keys=True), "", values, 0)
+    return observation_of(values, contract, fields)
+
+
+def encode(chunk: Chunk) -> bytes:
+    """One answer: the whole chunk, and where its time went."""
+    timing = {name: float(ms) for name, ms in chunk.timing_ms.items()}
+    document = {
+        "actions": msgpack_array(chunk.actions_KA, bytes_keys=True),
+        "server_timing": {"infer_ms": timing.get("model", timing.get("service", 0.0)), **timing},
+        "chunk_id": chunk.chunk_id,
+        "contract_id": chunk.contract_id,
+        "control_hz": chunk.control_hz,
+    }
+    return packing.pack(b"", document)
+
+
+def _flatten(document: Mapping[Any, Any], path: str, values: dict[str, Any], depth: int) -> None:
+    """Nested maps become "a/b"; arrays and numpy scalars become themselves."""
+    if depth > _FLAT_DEPTH:
+        raise WireError(f"nested deeper than {_FLAT_DEPTH}")
+    for key, value in document.items():
+        name = f"{path}{key.decode(errors='replace') if isinstance(key, bytes) else key}"
+        if isinstance(value, dict) and b"__ndarray__" in value:
+            values[name] = array_of(_text(value.get(b"dtype")), value.get(b"shape"), value.get(b"data"))
+        elif isinstance(value, dict) and b"__npgeneric__" in value:
+            values[name] = value.get(b"data")
+        elif isinstance(value, dict):
+            _flatten(value, f"{name}/", values, depth + 1)
+        else:
+            values[name] = value
+
+
+def _text(value: Any) -> Any:
+    return bytes(value).decode("ascii", errors="replace") if isinstance(value, memoryview) else value
+
+
+async def _refuse(ws: WebSocket, backend: Backend | None, code: RefusalCode, reason: str) -> None:
+    if backend is not None:
+        backend.refuse(code)
+    await ws.send_text(f"{code.value}: {reason[:400]}")
+    await ws.close(code=1011)

@@ -1,0 +1,190 @@
+"""vla-eval (Ai2's evaluation harness): typed msgpack messages, one action for every observation.
+
+Every message is {type, payload, seq, timestamp}. The harness executes one action an observation, so a chunk is kept here, per
+connection, and one row is given out each time; it is bounded by `execute_horizon` and forgotten when an episode begins or
+ends, the instruction changes or anything is refused. An error names its reason and leaves the connection open. Source:
+vla-eval 0.8.0, protocol version 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from model_core.spec import packing
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import ContractError, WireError
+from model_core.spec.types import Observation, RefusalCode
+from model_core.spec.wire import EncodedImage, Reject
+from serving.gateway.dialects.arrays import array_of, msgpack_array
+from serving.gateway.dialects.backend import Backend, Gone, receive
+from serving.gateway.dialects.fields import FieldMap, observation_of
+from serving.gateway.session import Identity
+
+PROTOCOL_VERSION = 1
+MAX_ERRORS = 16
+_FLAT_DEPTH = 4
+
+
+def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
+    """`/vla-eval`."""
+
+    async def session(ws: WebSocket) -> None:
+        await ws.accept()
+        with contextlib.suppress(Gone, WebSocketDisconnect):
+            await _Conversation(ws, backend, fields).run()
+
+    return [WebSocketRoute("/vla-eval", session)]
+
+
+class _Conversation:
+    """One connection: its chunk buffer and its instruction."""
+
+    def __init__(self, ws: WebSocket, backend: Backend, fields: FieldMap) -> None:
+        self._ws, self._backend, self._fields = ws, backend, fields
+        self._key = f"vla-eval-{uuid.uuid4().hex[:12]}"
+        self._rows: deque[np.ndarray] = deque()
+        self._instruction: str | None = None
+        self._errors = 0
+        self._early: bytes | None = None
+
+    async def run(self) -> None:
+        if not self._backend.enter():
+            await self._fail(0, RefusalCode.OVERLOAD, "as many clients as this service takes are connected")
+            await self._ws.close(code=1013)
+            return
+        try:
+            while self._errors < MAX_ERRORS:
+                data, self._early = self._early if self._early is not None else await receive(self._ws), None
+                await self._take(data)
+            await self._ws.close(code=1002)
+        finally:
+            self._backend.leave()
+
+    async def _take(self, data: bytes) -> None:
+        try:
+            kind, payload, seq = await self._backend.off_loop(lambda: decode(data))
+        except WireError as error:
+            await self._fail(0, RefusalCode.DECODE, str(error))
+            return
+        if kind == "hello":
+            await self._hello(payload, seq)
+        elif kind in {"episode_start", "episode_end"}:
+            self._forget()
+        elif kind == "observation":
+            await self._observe(payload, seq)
+        else:
+            await self._fail(seq, RefusalCode.DECODE, f"{kind[:40]!r} is not expected here")
+
+    async def _hello(self, payload: Mapping[str, Any], seq: int) -> None:
+        who = self._backend.identity
+        version = payload.get("protocol_version", PROTOCOL_VERSION)
+        if version != PROTOCOL_VERSION:
+            await self._fail(seq, RefusalCode.CONTRACT, f"protocol version {version!r}; this service speaks {PROTOCOL_VERSION}")
+        elif who is None or not self._backend.is_ready:
+            await self._fail(seq, RefusalCode.NOT_READY, self._backend.reason)
+        else:
+            await self._send("hello", hello_of(who, str(payload.get("harness_version", ""))), seq)
+
+    async def _observe(self, payload: Mapping[str, Any], seq: int) -> None:
+        who = self._backend.identity
+        if who is None:
+            await self._fail(seq, RefusalCode.NOT_READY, self._backend.reason)
+            return
+        try:
+            observation = await self._backend.off_loop(lambda: observed(payload, who.contract, self._fields))
+        except (WireError, ContractError) as error:
+            code = RefusalCode.DECODE if isinstance(error, WireError) else RefusalCode.CONTRACT
+            await self._fail(seq, code, str(error))
+            return
+        if observation.instruction != self._instruction:
+            self._rows.clear()
+            self._instruction = observation.instruction
+        if not self._rows:
+            reply, self._early = await self._backend.answer_to(self._ws, observation, self._key)
+            if isinstance(reply, Reject):
+                await self._fail(seq, reply.code, reply.reason, is_counted=True)
+                return
+            self._rows.extend(reply.actions_KA[: who.contract.execute_horizon])
+        self._errors = 0
+        await self._send("action", {"actions": msgpack_array(self._rows.popleft(), bytes_keys=False)}, seq)
+
+    def _forget(self) -> None:
+        self._rows.clear()
+        self._instruction = None
+
+    async def _fail(self, seq: int, code: RefusalCode, reason: str, *, is_counted: bool = False) -> None:
+        self._forget()
+        self._errors += 1
+        if not is_counted:
+            self._backend.refuse(code)
+        await self._send("error", {"error": f"{code.value}: {reason[:400]}"}, seq)
+
+    async def _send(self, kind: str, payload: Mapping[str, Any], seq: int) -> None:
+        message = {"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}
+        await self._ws.send_bytes(packing.pack(b"", message))
+
+
+def hello_of(who: Identity, harness_version: str) -> dict[str, Any]:
+    """What the harness is told: who answers, what to send, what an action is."""
+    body = who.contract.embodiment
+    return {
+        "harness_version": harness_version,
+        "protocol_version": PROTOCOL_VERSION,
+        "model_server": f"actwright {who.model_version} ({who.contract_id})",
+        "capabilities": {},
+        "observation_params": {"send_wrist_image": len(body.cameras) > 1, "send_state": len(body.proprio) > 0},
+    }
+
+
+def decode(data: bytes) -> tuple[str, dict[str, Any], int]:
+    """(type, payload, seq) of one message; raises WireError."""
+    document = packing.unpack(data)
+    kind, payload, seq = document.get("type"), document.get("payload"), document.get("seq")
+    packing.expect(isinstance(kind, str), "a message with a type", kind)
+    packing.expect(isinstance(payload, dict), "a payload that is a map", payload)
+    packing.expect(type(seq) is int and 0 <= seq < 2**63, "a seq", seq)
+    return str(kind), payload or {}, int(seq or 0)
+
+
+def observed(payload: Mapping[str, Any], contract: PolicyContract, fields: FieldMap) -> Observation:
+    """The payload of an OBSERVATION as the contract's. Raises WireError or ContractError."""
+    values: dict[str, Any] = {}
+    _flatten(payload, "", values, 0)
+    for name in [n for n in values if n.startswith("images/")]:  # "images/agentview" is also "agentview"
+        values.setdefault(name.removeprefix("images/"), values.pop(name))
+    return observation_of(values, contract, fields)
+
+
+def _flatten(document: Mapping[str, Any], path: str, values: dict[str, Any], depth: int) -> None:
+    if depth > _FLAT_DEPTH:
+        raise WireError(f"nested deeper than {_FLAT_DEPTH}")
+    for key, value in document.items():
+        name = f"{path}{key}"
+        if isinstance(value, dict) and "__ndarray__" in value:
+            values[name] = array_of(value.get("dtype"), value.get("shape"), value.get("data"))
+        elif isinstance(value, dict) and "__image__" in value:
+            values[name] = _image(value)
+        elif isinstance(value, dict):
+            _flatten(value, f"{name}/", values, depth + 1)
+        else:
+            values[name] = value
+
+
+def _image(value: Mapping[str, Any]) -> np.ndarray | EncodedImage:
+    encoding, shape, data = value.get("format"), value.get("shape"), value.get("data")
+    if encoding == "raw":
+        return array_of(value.get("dtype", "|u1"), shape, data)
+    sound = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 2**14 for n in shape)
+    packing.expect(sound, "a picture's shape [H, W, 3]", shape)
+    packing.expect(str(encoding) in {"png", "jpeg"} and isinstance(data, memoryview), "a png or jpeg picture", encoding)
+    height, width, channels = shape or (1, 1, 3)
+    return EncodedImage(encoding=str(encoding), data=bytes(data or b""), shape=(height, width, channels))
