@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from components.recipe import EvalConfig
 from components.records import EpisodeRow
 from components.simulators.ports import Simulator
-from model_core.spec.chunking import ChunkPlayer
+from model_core.spec.chunking import ChunkPlayer, targets_KA
 from model_core.spec.holding import hold_action
 from model_core.spec.types import Decision, Observation, Policy, RefusalCode, StopReason
 
@@ -61,6 +61,7 @@ class _Cell:
     filmed: bool
     max_refusals: int
     last_action_A: NDArray[np.float32] | None = None
+    proprio_P: NDArray[np.float32] | None = None
     steps: int = 0
     decisions: int = 0
     refusals: int = 0
@@ -78,6 +79,8 @@ class _Cell:
         """A fresh observation, or None when the simulator failed (the cell has then stopped)."""
         seen: list[Observation] = []
         self._guarded(lambda: seen.append(self.sim.observe()))
+        if seen:
+            self.proprio_P = seen[0].proprio_P
         return seen[0] if seen else None
 
     def take(self, observation: Observation, decision: Decision, milliseconds: float) -> None:
@@ -88,7 +91,8 @@ class _Cell:
             self.film.append(_shot(self.steps, observation, decision))
         if decision.chunk is not None:
             self.refusals_in_a_row = 0
-            self.player.install(decision.chunk)
+            rows_KA = targets_KA(decision.chunk.actions_KA, self.sim.embodiment, observation.proprio_P)
+            self.player.install(replace(decision.chunk, actions_KA=rows_KA))
             return
         self.refusals += 1
         self.refusals_in_a_row += 1
@@ -104,7 +108,7 @@ class _Cell:
     def _step(self) -> None:
         action_A = self.player.next_action()
         if action_A is None:
-            action_A = hold_action(self.sim.embodiment, self.last_action_A)
+            action_A = hold_action(self.sim.embodiment, self.last_action_A, self.proprio_P)
         self.last_action_A = action_A
         outcome = self.sim.step(action_A)
         self.steps += 1

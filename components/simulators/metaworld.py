@@ -30,8 +30,8 @@ RENDER_FLAGS = {"shadow": "off", "reflection": "off", "skybox": "off", "offsampl
 
 def embodiment(*, sim_steps_per_action: int = 4, cameras: tuple[FreeCamera, ...] = (FreeCamera(),)) -> EmbodimentSpec:
     """The Sawyer arm as we drive it: needs no simulator to be installed."""
-    metres = {"unit": "m", "frame": "world"}
-    steps = {"unit": "cm per simulator step", "low": -1.0, "high": 1.0, "frame": "world"}
+    metres: dict[str, Any] = {"unit": "m", "frame": "world"}
+    steps: dict[str, Any] = {"unit": "cm per simulator step", "low": -1.0, "high": 1.0, "frame": "world"}
     return EmbodimentSpec(
         name=EMBODIMENT,
         cameras=tuple(CameraSpec(name=c.name, width=c.width, height=c.height) for c in cameras),
@@ -291,6 +291,10 @@ class MetaWorldRobot:
     def act(self, action_A: NDArray[np.floating]) -> StepOutcome:
         """Execute one action for one control step."""
         return self._sim.step(action_A)
+
+    def proprio_P(self) -> NDArray[np.float32]:
+        """Measured now, without a picture."""
+        return self._sim.proprio_P()
 
     def depth_m(self) -> dict[str, NDArray[np.float32]]:
         """What the cell's depth camera sees now."""

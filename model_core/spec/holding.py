@@ -36,7 +36,8 @@ def hold_action(
 
     A dimension that `embodiment.hold` names gets that value. Otherwise: the gripper keeps its last command (none yet: it is
     told to open); a delta or velocity is 0, which moves nothing; a pose (absolute, relative) is the measured one where
-    `proprio_P` (P,) measures it, else the last command. A pose that is neither measured nor commanded raises `SpecError`: a target of 0 would be a place.
+    `proprio_P` (P,) measures it, else the last command. A pose that is neither measured nor commanded raises `SpecError`:
+    a target of 0 would be a place.
 
     Call it once when holding begins and repeat what it said: following the measured pose would let a sagging arm sink.
     """

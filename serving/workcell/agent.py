@@ -1,8 +1,7 @@
-"""The control loop of one cell: observe, ask, execute, and hold whenever there is any doubt.
+"""The control loop of one cell in lock step: the simulated world waits while the cell asks, up to the deadline.
 
-Two clocks. In lock step the simulated world waits while the cell asks (up to the deadline): what evaluation does, over
-a socket. In real time the world does not wait: the old chunk runs on while the new one is being made, rows that time
-has overtaken are skipped, and when there is nothing left to execute the robot holds.
+What evaluation does, over a socket; in real time a cell is driven by `realtime`. The envelope, the audit and the hold are
+the same in both.
 """
 
 from __future__ import annotations
@@ -12,20 +11,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.spec.chunking import ChunkPlayer
+from model_core.spec.chunking import ChunkPlayer, targets_KA
 from model_core.spec.guard import Guarded
 from model_core.spec.holding import hold_action
 from model_core.spec.types import Decision, Observation, Refusal, RefusalCode, StopReason
-from model_core.spec.wire import Ready
+from model_core.spec.wire import Chunk, Ready
+from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, NullAudit
 from serving.workcell.client import PolicyClient
+from serving.workcell.curve import ChunkRef
+from serving.workcell.envelope import Envelope, SessionKey
+from serving.workcell.limits import Limits, widest_limits
 from serving.workcell.recorder import Recorder
 from serving.workcell.results import EpisodeResult
-from serving.workcell.robot import Robot
+from serving.workcell.robot import AgedSenses, CommandRejected, CommandTag, Proprioceptive, Robot, RobotStopped, TagReader
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +50,13 @@ class CellSettings:
     deadline_s: float = 2.0
     max_refusals: int = 5
     max_steps: int = 1000
-    is_realtime: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Progress:
-    """The running numbers of one episode."""
+    """The running numbers of one episode, and what it works with."""
 
+    episode_id: str
     steps: int = 0
     holds: int = 0
     decisions: int = 0
@@ -61,14 +64,17 @@ class _Progress:
     in_a_row: int = 0
     last_refusal: Refusal | None = None
     last_action_A: NDArray[np.float32] | None = None
-    asked_at_step: int = 0
-    asked_at_s: float = 0.0
-    expires_at_s: float = 0.0
-    pending: Future[Decision] | None = field(default=None)
+    held_A: NDArray[np.float32] | None = None
+    state_P: NDArray[np.float32] | None = None
+    seen: Observation | None = None
+    pending: Future[Decision] | None = None
 
 
 class Cell:
-    """One robot that acts on a served policy. Construct it only after a successful handshake."""
+    """One robot that acts on a served policy. Construct it only after a successful handshake.
+
+    limits: what the envelope enforces; None: the widest that the body allows.
+    """
 
     def __init__(
         self,
@@ -76,11 +82,18 @@ class Cell:
         client: PolicyClient,
         settings: CellSettings,
         recorder: Recorder | None = None,
+        *,
+        limits: Limits | None = None,
+        audit: Audit | None = None,
+        commissioning_digest: str = "",
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._robot, self._client, self._settings, self._recorder = robot, client, settings, recorder
-        self._clock, self._sleep = clock, sleep
+        self._audit, self._clock = audit or NullAudit(), clock
+        limits = limits or widest_limits(robot.embodiment)
+        self._envelope = Envelope(robot.embodiment, limits)
+        self._commissioning_digest = commissioning_digest or limits.digest
+        self._chunk: Chunk | None = None
         self._adopt(client.ready or client.connect())
         self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="asker")
 
@@ -89,92 +102,96 @@ class Cell:
         self._asker.shutdown(wait=False, cancel_futures=True)
         self._client.disconnect()
 
+    @property
+    def envelope(self) -> Envelope:
+        """What judges every command."""
+        return self._envelope
+
     def _adopt(self, ready: Ready) -> None:
         """Work under this contract from now on; between episodes the service may have changed its model."""
-        # The service guards what it sends; the cell guards what it executes, by the same lines and its own reading of the contract.
-        self._guarded = Guarded(policy=self._client, contract=ready.contract)
+        # The service guards what it sends; the cell guards what it executes, by the same lines and its own reading of the contract
+        # (in its own units: the service has converted what it declared).
+        contract = replace(ready.contract, embodiment=self._robot.embodiment)
+        self._guarded = Guarded(policy=self._client, contract=contract)
         self._player = ChunkPlayer(self._settings.execute_horizon or ready.contract.execute_horizon)
 
     def run_episode(self, seed: int) -> EpisodeResult:
         """One attempt. Every way of ending has its `StopReason`; a robot's own failure is ENV_ERROR."""
         robot, client = self._robot, self._client
         version = "" if client.ready is None else client.ready.model_version
-        episode_id = f"{robot.task}-{seed}-{self._settings.cell}-{version}".replace("/", "-")
-        state = _Progress()
+        state = _Progress(episode_id=f"{robot.task}-{seed}-{self._settings.cell}-{version}".replace("/", "-"))
+        if not self._audit.can_begin:
+            text = "the audit cannot keep another episode (disk full?); none is begun"
+            return _result(state, seed, StopReason.REFUSED, text)
         if client.ready is not None:
             self._adopt(client.ready)
-        client.begin_episode(episode_id)
+        client.begin_episode(state.episode_id)
         try:
-            robot.reset(seed)
-            if self._recorder is not None:
-                self._recorder.begin()
-            reason = self._control(state)
-            detail = (
-                ""
-                if state.last_refusal is None or reason is StopReason.SUCCESS
-                else f"{state.last_refusal.code}: {state.last_refusal.reason}"
-            )
+            reason, detail = self._attempt(state, seed)
+        except RobotStopped as error:
+            reason, detail = StopReason.GUARD_STOPPED, f"robot: {error}"
         except Exception as error:
             # A robot may raise anything; for the cell that is one ended episode with a reason, and the next one may work.
-            logger.exception("episode.failed episode=%s", episode_id)
+            logger.exception("episode.failed episode=%s", state.episode_id)
             reason, detail = StopReason.ENV_ERROR, f"{type(error).__name__}: {error}"
         if state.pending is not None:  # the client belongs to the asking thread until its answer is in
             wait([state.pending], timeout=2 * self._settings.deadline_s)
         success = reason is StopReason.SUCCESS
         client.end_episode(reason.value, success=success)
         if self._recorder is not None and reason is not StopReason.ENV_ERROR:
-            self._recorder.finish(episode_id=episode_id, seed=seed, success=success, model_version=version)
-        return EpisodeResult(
-            episode_id=episode_id,
-            seed=seed,
-            success=success,
-            stop_reason=reason,
-            steps=state.steps,
-            decisions=state.decisions,
-            refusals=state.refusals,
-            holds=state.holds,
-            detail=detail[:400],
+            self._recorder.finish(episode_id=state.episode_id, seed=seed, success=success, model_version=version)
+        result = _result(state, seed, reason, detail)
+        self._audit.end_episode(
+            EpisodeEnded(
+                t_s=self._clock(),
+                episode_id=state.episode_id,
+                stop_reason=reason.value,
+                success=success,
+                steps=state.steps,
+                detail=result.detail,
+            )
         )
+        return result
+
+    def _attempt(self, state: _Progress, seed: int) -> tuple[StopReason, str]:
+        self._robot.reset(seed)
+        self._envelope.restart()
+        self._player.clear()
+        self._chunk = None
+        if self._recorder is not None:
+            self._recorder.begin()
+        if self._client.ready is not None:
+            self._audit.begin_episode(self._begun(state, seed, self._client.ready))
+        reason = self._control(state)
+        refusal = None if reason is StopReason.SUCCESS else state.last_refusal
+        return reason, "" if refusal is None else f"{refusal.code}: {refusal.reason}"
 
     def _control(self, state: _Progress) -> StopReason:
-        period_s = 1.0 / self._robot.embodiment.control_hz
-        next_tick = self._clock()
         while state.steps < self._settings.max_steps:
             seen = self._consult(state)
             if state.in_a_row >= self._settings.max_refusals and self._player.remaining == 0:
                 return _why(state.last_refusal)
-            action_A = self._next_action(state)
-            if self._recorder is not None:
-                self._recorder.add(seen or self._robot.observe(), action_A)
-            outcome = self._robot.act(action_A)
-            state.steps += 1
-            if outcome.success:
+            outcome = self._step(state, seen)
+            if outcome is not None and outcome.success:
                 return StopReason.SUCCESS
-            if outcome.done:
+            if outcome is not None and outcome.done:
                 return StopReason.MAX_STEPS
-            if self._settings.is_realtime:
-                next_tick += period_s
-                self._sleep(max(next_tick - self._clock(), 0.0))
-                next_tick = max(next_tick, self._clock() - period_s)  # a stall is not made up for by rushing
         return StopReason.MAX_STEPS
 
     def _consult(self, state: _Progress) -> Observation | None:
-        """Ask when it is time, take what has come. Returns the observation that was made on the way, if one was."""
+        """Ask when it is time and wait for the answer. Returns the observation that was made on the way, if one was."""
+        if state.pending is None and not self._player.wants_chunk:
+            return None
         seen = None
-        if state.pending is None and self._player.wants_chunk:
-            seen = self._robot.observe()
-            state.pending = self._asker.submit(self._guarded.decide, seen)
-            state.asked_at_step, state.asked_at_s = state.steps, self._clock()
-            state.decisions += 1
         if state.pending is None:
-            return seen
-        if not self._settings.is_realtime or state.pending.done():
-            self._take(state, state.pending)
-        elif self._clock() - state.asked_at_s > 2 * self._settings.deadline_s:
-            self._refused(state, Refusal(code=RefusalCode.DEADLINE, reason="the client itself does not return"))
+            seen = self._robot.observe()
+            state.seen, state.state_P = seen, seen.proprio_P
+            state.pending = self._asker.submit(self._guarded.decide, seen)
+            state.decisions += 1
+        self._take(state, state.pending, self._clock())
         return seen
 
-    def _take(self, state: _Progress, pending: Future[Decision]) -> None:
+    def _take(self, state: _Progress, pending: Future[Decision], asked_at_s: float) -> None:
         try:
             # The client keeps its own deadline; this one is for a client stuck in a full socket.
             decision = pending.result(timeout=3 * self._settings.deadline_s + 10)
@@ -182,20 +199,22 @@ class Cell:
             self._refused(state, Refusal(code=RefusalCode.DEADLINE, reason="the client itself does not return"))
             return
         state.pending = None
-        if decision.chunk is None:
+        chunk, seen = self._client.last_chunk, state.seen
+        if decision.chunk is None or chunk is None or seen is None:
+            self._tell_decision(state, asked_at_s, None, decision.refusal)
             self._refused(state, decision.refusal)
             return
-        passed = state.steps - state.asked_at_step
-        if passed >= len(decision.chunk.actions_KA):
-            self._refused(
-                state,
-                Refusal(code=RefusalCode.DEADLINE, reason=f"the chunk came {passed} steps after its observation, longer than it lasts"),
-            )
+        rows_KA = targets_KA(decision.chunk.actions_KA, self._robot.embodiment, seen.proprio_P)
+        verdict = self._envelope.check_rows(rows_KA, seen.proprio_P)
+        if verdict.is_refused:
+            refusal = Refusal(code=RefusalCode.UNSAFE, reason=f"{verdict.stage}: {verdict.reason}")
+            self._tell_decision(state, asked_at_s, chunk, refusal)
+            self._refused(state, refusal)
             return
         state.in_a_row = 0
-        chunk = self._client.last_chunk
-        state.expires_at_s = state.asked_at_s + (chunk.expires_ms / 1e3 if chunk is not None else 0.0)
-        self._player.install(decision.chunk, skip=passed)
+        self._chunk = chunk
+        self._tell_decision(state, asked_at_s, chunk, None, rows_KA)
+        self._player.install(replace(decision.chunk, actions_KA=rows_KA))
 
     def _refused(self, state: _Progress, refusal: Refusal | None) -> None:
         state.refusals += 1
@@ -205,15 +224,159 @@ class Cell:
             self._player.clear()  # as evaluation does: what is left of the old chunk belongs to a plan that was just refused
         logger.warning("chunk.refused cell=%s code=%s reason=%s", self._settings.cell, refusal and refusal.code, refusal and refusal.reason)
 
-    def _next_action(self, state: _Progress) -> NDArray[np.float32]:
-        if self._settings.is_realtime and self._clock() > state.expires_at_s:
-            self._player.clear()  # a stalled loop must not execute what was meant for a moment long past
-        action_A = self._player.next_action()
-        if action_A is None:
-            action_A = hold_action(self._robot.embodiment, state.last_action_A)
-            state.holds += 1
+    # --- one control step ---------------------------------------------------------------------------------------------
+
+    def _step(self, state: _Progress, seen: Observation | None):
+        """Execute the next row, else hold; None when the driver did not take the command."""
+        if isinstance(self._robot, Proprioceptive):
+            state.state_P = np.asarray(self._robot.proprio_P(), np.float32)
+        action_A, tag, clipped = self._command(state)
+        raw_A = None if self._chunk is None or tag.row < 0 else self._chunk.actions_KA[tag.row]
+        if self._recorder is not None:
+            self._recorder.add(seen or self._robot.observe(), action_A)
+        if isinstance(self._robot, TagReader):
+            self._robot.tag(tag)
+        try:
+            outcome = self._robot.act(action_A)
+        except CommandRejected as error:
+            self._envelope.refused_by_driver(str(error))
+            self._player.clear()
+            self._client.disconnect()  # the next answer is of a new epoch
+            self._refused(state, Refusal(code=RefusalCode.UNSAFE, reason=f"driver: {error}"))
+            state.held_A = None
+            state.steps += 1
+            return None
+        self._audit.executed(self._executed(state, tag, action_A, raw_A, clipped))
+        state.steps += 1
+        state.holds += tag.row < 0
         state.last_action_A = action_A
-        return action_A
+        return outcome
+
+    def _command(self, state: _Progress) -> tuple[NDArray[np.float32], CommandTag, dict[str, float]]:
+        chunk, row_A = self._chunk, self._player.next_action()
+        if chunk is not None and row_A is not None and state.state_P is not None:
+            # The world stood still while the answer was made: a row's time is counted in control steps, not on the clock.
+            expires_at_s = self._clock() + (self._player.remaining + 1) / chunk.control_hz
+            row = len(chunk.actions_KA) - self._player.remaining - 1
+            key = SessionKey(
+                session_id=chunk.session_id, epoch=chunk.epoch, contract_id=chunk.contract_id, model_version=chunk.model_version
+            )
+            ref = ChunkRef(
+                chunk_id=chunk.chunk_id,
+                session_id=chunk.session_id,
+                epoch=chunk.epoch,
+                seq=chunk.seq,
+                contract_id=chunk.contract_id,
+                model_version=chunk.model_version,
+                expires_at_s=expires_at_s,
+            )
+            verdict = self._envelope.check(row_A, ref, key, now_s=self._clock(), proprio_P=state.state_P)
+            if not verdict.is_refused:
+                state.held_A = None
+                return verdict.action_A, _tag("RUN", ref, row), dict(verdict.clipped)
+            self._refused(state, Refusal(code=RefusalCode.UNSAFE, reason=f"{verdict.stage}: {verdict.reason}"))
+        if state.held_A is None:
+            held_A = hold_action(self._robot.embodiment, state.last_action_A, state.state_P)
+            state.held_A = self._envelope.hold(held_A)
+        return state.held_A, CommandTag(mode="HOLD"), {}
+
+    # --- telling the audit --------------------------------------------------------------------------------------------
+
+    def _begun(self, state: _Progress, seed: int, ready: Ready) -> EpisodeBegun:
+        return EpisodeBegun(
+            t_s=self._clock(),
+            episode_id=state.episode_id,
+            cell=self._settings.cell,
+            task=self._robot.task,
+            instruction=self._robot.instruction,
+            seed=seed,
+            strategy="lockstep",
+            model_version=ready.model_version,
+            contract=ready.contract,
+            contract_id=ready.contract.contract_id,
+            bundle_digest=ready.bundle_digest,
+            session_id=ready.session_id,
+            epoch=ready.epoch,
+            commissioning_digest=self._commissioning_digest,
+        )
+
+    def _tell_decision(
+        self,
+        state: _Progress,
+        asked_at_s: float,
+        chunk: Chunk | None,
+        refusal: Refusal | None,
+        rows_KA: NDArray[np.float32] | None = None,
+    ) -> None:
+        ready = self._client.ready
+        if state.seen is None:
+            return
+        made = DecisionMade(
+            t_s=asked_at_s,
+            answered_s=self._clock(),
+            episode_id=state.episode_id,
+            session_id="" if ready is None else ready.session_id,
+            epoch=0 if ready is None else ready.epoch,
+            seq=self._client.last_seq,
+            step=state.steps,
+            observation=state.seen,
+            outcome="installed" if refusal is None else "late" if refusal.code is RefusalCode.DEADLINE else "refused",
+            chunk=chunk,
+            code="" if refusal is None else refusal.code.value,
+            reason="" if refusal is None else refusal.reason,
+            age_ms=dict(self._robot.ages_ms()) if isinstance(self._robot, AgedSenses) else {},
+            deadline_ms=1e3 * self._settings.deadline_s,
+            installed_KA=rows_KA,
+        )
+        self._audit.decision(made)
+
+    def _executed(
+        self, state: _Progress, tag: CommandTag, action_A: NDArray[np.float32], raw_A: NDArray[np.float32] | None, clipped: dict[str, float]
+    ) -> ActionExecuted:
+        return ActionExecuted(
+            t_s=self._clock(),
+            episode_id=state.episode_id,
+            step=state.steps,
+            mode=tag.mode,
+            sent_A=action_A,
+            chunk_id=tag.chunk_id,
+            row=tag.row,
+            session_id=tag.session_id,
+            epoch=tag.epoch,
+            seq=tag.seq,
+            contract_id=tag.contract_id,
+            raw_A=raw_A,
+            state_P=state.state_P,
+            clipped=clipped,
+        )
+
+
+def _tag(mode: str, ref: ChunkRef, row: int) -> CommandTag:
+    return CommandTag(
+        mode=mode,
+        chunk_id=ref.chunk_id,
+        session_id=ref.session_id,
+        epoch=ref.epoch,
+        seq=ref.seq,
+        contract_id=ref.contract_id,
+        model_version=ref.model_version,
+        row=row,
+        expires_at_s=ref.expires_at_s,
+    )
+
+
+def _result(state: _Progress, seed: int, reason: StopReason, detail: str) -> EpisodeResult:
+    return EpisodeResult(
+        episode_id=state.episode_id,
+        seed=seed,
+        success=reason is StopReason.SUCCESS,
+        stop_reason=reason,
+        steps=state.steps,
+        decisions=state.decisions,
+        refusals=state.refusals,
+        holds=state.holds,
+        detail=detail[:400],
+    )
 
 
 def _why(refusal: Refusal | None) -> StopReason:

@@ -14,13 +14,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
-from model_core.spec.contract import EmbodimentSpec, mismatches
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.conversion import compare
 from model_core.spec.errors import ActwrightError, ContractError, NotReady, WireError
 from model_core.spec.types import ActionChunk, ActionReasoning, Decision, DepthTokens, Observation, Refusal, RefusalCode, Trace
-from model_core.spec.wire import MAX_MESSAGE_BYTES, Chunk, End, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
+from model_core.spec.wire import (
+    MAX_MESSAGE_BYTES,
+    Chunk,
+    Control,
+    End,
+    Hello,
+    Message,
+    Observe,
+    Part,
+    Ready,
+    Reject,
+    decode_message,
+    encode_message,
+)
+from serving.workcell.credentials import Credentials
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +69,7 @@ class PolicyClient:
         deadline_s: float = 2.0,
         connect_timeout_s: float = 5.0,
         max_dead: int = 3,
+        credentials: Credentials | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tally = Tally()
@@ -61,11 +77,16 @@ class PolicyClient:
         self.last_chunk: Chunk | None = None
         self._url, self._cell, self._embodiment = url, cell, embodiment
         self._deadline_s, self._connect_timeout_s, self._max_dead = deadline_s, connect_timeout_s, max_dead
-        self._clock = clock
+        self._clock, self._credentials = clock, credentials or Credentials()
         self._socket: ClientConnection | None = None
         self._epoch = self._seq = self._step = self._dead = 0
         self._episode_id = ""
         self._pinned: tuple[str, str] | None = None
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest question."""
+        return self._seq
 
     @property
     def is_connected(self) -> bool:
@@ -78,10 +99,23 @@ class PolicyClient:
         self._epoch += 1
         try:
             self._socket = connect(
-                self._url, open_timeout=self._connect_timeout_s, close_timeout=0.3, compression=None, max_size=MAX_MESSAGE_BYTES, proxy=None
+                self._url,
+                additional_headers=self._credentials.headers(),
+                ssl=self._credentials.tls(self._url),
+                open_timeout=self._connect_timeout_s,
+                close_timeout=0.3,
+                compression=None,
+                max_size=MAX_MESSAGE_BYTES,
+                proxy=None,
             )
             self._send(Hello(cell=self._cell, epoch=self._epoch, embodiment=self._embodiment, software="actwright-workcell"))
             answer = self._receive(self._connect_timeout_s)
+        except InvalidStatus as error:
+            self.disconnect()
+            status = error.response.status_code
+            if status in (401, 403):
+                raise ContractError(f"{self._url} answered HTTP {status}: no token, a wrong one, or one that expired") from error
+            raise NotReady(f"{self._url} answered HTTP {status}; is this the policy service, and is it ready?") from error
         except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI, WireError) as error:
             self.disconnect()
             raise NotReady(
@@ -178,6 +212,11 @@ class PolicyClient:
             if left_s <= 0:
                 raise TimeoutError
             message = self._receive(left_s)
+            if isinstance(message, Part):  # this side waits for the whole answer
+                continue
+            if isinstance(message, Control):
+                self._take_control(message)
+                continue
             if not isinstance(message, Chunk | Reject):
                 raise WireError(f"{type(message).__name__} is not an answer")
             ready = self.ready
@@ -190,6 +229,12 @@ class PolicyClient:
             if isinstance(message, Reject):
                 return self._refusal(message.code, message.reason, retryable=message.retryable)
             return self._accept(message)
+
+    def _take_control(self, control: Control) -> None:
+        if control.kind == "PING":
+            self._send(Control(kind="PONG", session_id=control.session_id, epoch=control.epoch, seq=control.seq, value=control.value))
+        elif control.kind in ("KILL", "HOLD"):
+            raise ContractError(f"the service says {control.kind}: {control.text}")
 
     def _accept(self, chunk: Chunk) -> Decision:
         if self._pinned is not None and (chunk.model_version, chunk.contract_id) != self._pinned:
@@ -225,7 +270,7 @@ class PolicyClient:
             raise kind("\n  ".join([f"the service refused: {answer.code}: {answer.reason}", *answer.details]))
         if not isinstance(answer, Ready):
             raise NotReady(f"expected READY, the service sent {type(answer).__name__.upper()}")
-        differences = [m.explain() for m in mismatches(answer.contract.embodiment, self._embodiment)]
+        differences = [m.explain() for m in compare(answer.contract, self._embodiment).refusals]
         if differences:  # the service should have seen it; the cell does not rely on that
             raise ContractError("\n  ".join(["this cell is not what the policy was made for", *differences]))
         if answer.epoch != self._epoch:

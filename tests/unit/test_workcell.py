@@ -327,51 +327,6 @@ def test_a_robot_that_fails_is_an_ended_episode_and_not_a_crash(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def realtime_robot(*, horizon: int, control_hz: float = 100.0) -> FakeRobot:
-    return FakeRobot(embodiment=make_embodiment(control_hz=control_hz), goal=999, horizon=horizon)
-
-
-def run_in_real_time(robot: FakeRobot, script: Script) -> EpisodeResult:
-    contract = make_contract(robot.embodiment)
-
-    def answer(observe: Observe, socket: ServerConnection) -> None:
-        actions_KA = np.zeros((8, 4), np.float32)
-        actions_KA[:, 0] = np.arange(1, 9) / 8
-        script(observe, socket)
-        hz = robot.embodiment.control_hz
-        socket.send(chunk_for(observe, actions_KA=actions_KA, contract_id=contract.contract_id, control_hz=hz, expires_ms=8e3 / hz))
-
-    with scripted(answer, contract=contract) as url:
-        return run(url, robot, deadline_s=1.0, is_realtime=True)[0]
-
-
-def test_real_time_holds_first_and_skips_what_time_has_overtaken() -> None:
-    robot = realtime_robot(horizon=30)
-    began = time.monotonic()
-    result = run_in_real_time(robot, lambda o, s: time.sleep(0.05))
-    assert 0.28 < time.monotonic() - began < 1.5
-    rows = [round(float(a[0]) * 8) for a in robot.executed]
-    assert rows[0] == 0  # nothing to execute yet: held
-    assert result.holds >= 3
-    assert next(row for row in rows if row > 0) >= 4  # the rows before were overtaken while the chunk was made
-
-
-def test_real_time_never_executes_an_expired_row() -> None:
-    robot = realtime_robot(horizon=8, control_hz=20.0)
-    act = robot.act
-
-    def stall(action_A: NDArray[np.float32]) -> Step:
-        if len(robot.executed) == 4:
-            time.sleep(0.6)  # the driver blocks; what is left of the chunk is out of date afterwards
-        return act(action_A)
-
-    robot.act = stall  # type: ignore[method-assign]
-    run_in_real_time(robot, lambda o, s: time.sleep(0.3) if o.seq > 1 else None)
-    rows = [round(float(a[0]) * 8) for a in robot.executed]
-    assert max(rows[:5]) > 0
-    assert rows[5] == 0
-
-
 def test_a_full_disk_loses_the_recording_only(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.write_text("a file where the folder should be")
