@@ -237,7 +237,8 @@ class Gateway:
         if stop:
             reply: Chunk | Reject = rejection(observe, *stop)
         else:
-            ready = self._ready(observe.session_id, observe.epoch)
+            who = self.identity
+            ready = Ready(session_id=observe.session_id, epoch=observe.epoch, model_version=who.model_version, contract=who.contract)
             session = Session(ready, "", self.identity, self, caller=caller, clock=self._clock)
             prepared = await self._prepared(None, replace(observe, seq=max(observe.seq, 1)))
             try:
@@ -407,7 +408,7 @@ class Gateway:
         full = self.reservations.refuses(hello.cell, hello.replan_hz, self.times.capacity_per_s(""))
         return (refuse(RefusalCode.OVERLOAD, full, 5000.0) if full else answer), fit
 
-    def _ready(self, session_id: str, epoch: int, lease_s: float = 0.0) -> Ready:
+    def _ready(self, session_id: str, epoch: int, lease_s: float) -> Ready:
         who = self.identity
         return Ready(
             session_id=session_id,

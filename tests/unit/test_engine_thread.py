@@ -166,6 +166,7 @@ def test_busy_and_slow_means_refused_or_cheaper_before_it_waits(policy: StubPoli
     cheaper = ask(engine, within_s=1.0, levels=("", "action"))
     steps.go(2)
     assert (answer(cheaper).level, answer(cheaper).cheaper) == ("action", True)
+    steps.go(4)
     engine.stop(1.0)
 
 

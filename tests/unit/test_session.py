@@ -13,58 +13,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.contract import DimSpec, VectorSpec
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import Chunk, End, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
+from model_core.spec.wire import Chunk, End, Observe, Ready, decode_message, encode_message
 from serving.gateway.gateway import Gateway, Limits, LoadedModel
 from serving.gateway.probes import Probe
 from tests.fakes import EchoPolicy, make_contract, make_embodiment, make_observation, with_actions
 from tests.loopback import echo_gateway, serve, wait_until
-
-
-class Peer:
-    """A cell that speaks the protocol by hand."""
-
-    def __init__(self, address: str, cell: str = "cell-a", epoch: int = 1) -> None:
-        self.socket: ClientConnection = connect(f"ws://{address}/v1/session", compression=None, proxy=None)
-        self.hello = Hello(cell=cell, epoch=epoch, embodiment=make_embodiment())
-        self.ready: Ready | None = None
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, message: Message) -> None:
-        self.socket.send(encode_message(message))
-
-    def receive(self, timeout_s: float = 5.0) -> Message:
-        data = self.socket.recv(timeout=timeout_s)
-        assert isinstance(data, bytes)
-        return decode_message(data)
-
-    def greet(self, **changes: object) -> Message:
-        self.send(replace(self.hello, **changes))
-        answer = self.receive()
-        if isinstance(answer, Ready):
-            self.ready = answer
-        return answer
-
-    def observe(self, seq: int, *, value: int = 7, deadline_ms: float = 2000.0, **changes: object) -> None:
-        assert self.ready is not None
-        message = Observe(
-            session_id=self.ready.session_id,
-            epoch=self.ready.epoch,
-            seq=seq,
-            episode_id="e",
-            step=seq,
-            deadline_ms=deadline_ms,
-            observation=make_observation(value=value),
-        )
-        self.send(replace(message, **changes))
+from tests.peers import Peer, rejected
 
 
 @pytest.fixture
@@ -89,12 +46,6 @@ def peer(address: str) -> Iterator[Peer]:
     with Peer(address) as peer:
         assert isinstance(peer.greet(), Ready)
         yield peer
-
-
-def rejected(message: Message, code: RefusalCode) -> Reject:
-    assert isinstance(message, Reject), message
-    assert message.code is code, message
-    return message
 
 
 def test_a_chunk_says_who_answered_and_why(peer: Peer, policy: EchoPolicy) -> None:
