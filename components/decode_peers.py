@@ -1,8 +1,9 @@
 """What the decoding engine is measured against, on the same weights: `transformers` generate, its prompt lookup, and a plain loop.
 
-Every peer answers one question from its raw frames to its last action id, vision and prefill included, greedily over the whole
-vocabulary. The wrapping is as thin as it can be, in the peers' favour: they are told the length of the answer, no mask is built where
-one row needs none, and places are computed from the ids by one small vector operation.
+Every peer answers one question from its raw frames to its last action id, vision and prefill included: greedy over the ids that the
+grammar allows at each place, which is how a compact model is trained (its head never learnt to tell a depth code from an action).
+The wrapping is as thin as it can be, in the peers' favour: they are told the length of the answer, the grammar is one row of a table a
+token, no attention mask is built where one row needs none, and places follow from the ids without a tensor operation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from model_core.engine.question import CompactLanguage, Prompt, Question
@@ -39,21 +40,39 @@ class PeerAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Position id of every token of a prompt and the answer begun after it, from the ids alone: slots, with the jump after a trace."""
+    """Where tokens stand, in mode full, from the ids alone: slots, with the jump after a trace."""
 
     layout: CompactLayout
 
     @cached_property
-    def _after_trace(self) -> int:
-        return self.layout.slots[Field.ACTION].start
+    def blocked_SX(self) -> Tensor:
+        """(slots, output ids) bool: True where an id may not stand."""
+        layout, ids_X = self.layout, torch.arange(self.layout.vocabulary.base_size)
+        start_S, stop_S = torch.from_numpy(layout.allowed_start_S), torch.from_numpy(layout.allowed_stop_S)
+        return (ids_X < start_S[:, None]) | (ids_X >= stop_S[:, None])
 
-    def of(self, ids_1L: Tensor) -> Tensor:
-        """(1, L) ids, prompt first, in mode full -> (1, L) places."""
-        plain_L = torch.arange(ids_1L.shape[1], device=ids_1L.device)
-        ends_1L = (ids_1L == self.layout.vocabulary.trace_end) & (plain_L >= self.layout.prompt_length)
-        jumps_1L = torch.where(ends_1L, self._after_trace - 1 - plain_L, 0)
-        before_1L = jumps_1L.cumsum(1) - jumps_1L
-        return (plain_L + before_1L).clamp(max=self.layout.num_slots - 1)
+    @cached_property
+    def _trace(self) -> tuple[int, int, int]:
+        """First slot of the trace, first of the actions, id of the trace's end."""
+        slots = self.layout.slots
+        return slots[Field.TRACE].start, slots[Field.ACTION].start, self.layout.vocabulary.trace_end
+
+    def next(self, ids_1L: Tensor) -> int:
+        """Slot of the token that follows (1, L) ids; the last slot where the answer is complete."""
+        begin, after, end = self._trace
+        length = ids_1L.shape[1]
+        if length > begin:
+            said = ids_1L[0, begin:].tolist()
+            if end in said:
+                length = after + len(said) - 1 - said.index(end)
+        return min(length, self.layout.num_slots - 1)
+
+    def of_last(self, ids_1L: Tensor, count: int) -> Tensor:
+        """(1, count) slots of the last ids."""
+        length = ids_1L.shape[1]
+        if length <= self._trace[0]:
+            return torch.arange(length - count, length)[None]
+        return torch.tensor([[self.next(ids_1L[:, :stop]) for stop in range(length - count, length)]])
 
 
 @dataclass(slots=True)
@@ -153,7 +172,7 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
         new = input_ids.shape[1] if next_sequence_length is None else next_sequence_length
         inputs = {
             "input_ids": input_ids[:, -new:],
-            "position_ids": self.places.of(input_ids)[:, -new:],
+            "position_ids": self.places.of_last(input_ids, new).to(input_ids.device),
             "past_key_values": past_key_values,
             "start": input_ids.shape[1] - new,
         }
@@ -184,6 +203,17 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(logits=self.network.logits(hidden_BLD), past_key_values=past_key_values)  # pyright: ignore[reportArgumentType]
 
 
+class GrammarMask(LogitsProcessor):
+    """Only what the grammar allows at the next place; one row of a table."""
+
+    def __init__(self, places: Places, device: torch.device) -> None:
+        self.places, self.blocked_SX = places, places.blocked_SX.to(device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Scores (1, X) of the token after `input_ids`."""
+        return scores.masked_fill(self.blocked_SX[self.places.next(input_ids)], -torch.inf)
+
+
 def encode(network: MolmoAct, prompt: Prompt) -> Tensor:
     """Image features of one prompt."""
     device = network.lm_head.weight.device
@@ -199,8 +229,10 @@ class HfPeer:
     def __init__(self, network: MolmoAct, layout: CompactLayout, *, cache: str = "dynamic", lookup: int = 0) -> None:
         self.language = CompactLanguage(layout)
         self.laps = Laps(layout)
-        self.model = GeneratingMolmoAct(network, Places(layout=layout), self.laps).eval()
-        self.options: dict[str, Any] = {"do_sample": False, "use_cache": True}
+        places = Places(layout=layout)
+        self.model = GeneratingMolmoAct(network, places, self.laps).eval()
+        mask = LogitsProcessorList([GrammarMask(places, self.model.device)])
+        self.options: dict[str, Any] = {"do_sample": False, "use_cache": True, "logits_processor": mask}
         self.options |= {"cache_implementation": "static"} if cache == "static" else {}
         self.options |= {"prompt_lookup_num_tokens": lookup} if lookup else {}
 
@@ -226,6 +258,7 @@ class PlainLoop:
         llm = network.config.llm
         weight = network.lm_head.weight
         shape = (llm.num_hidden_layers, 2, 1, llm.num_key_value_heads, layout.max_length, llm.head_dim)
+        self._blocked_SX = Places(layout=layout).blocked_SX.to(weight.device)
         self._memory = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self.start = 0
 
@@ -255,12 +288,12 @@ class PlainLoop:
         said: list[int] = []
         place, after_trace = self.layout.prompt_length, self.layout.slots[Field.ACTION].start
         while True:
-            token = int(network.logits(hidden[:, -1]).argmax(-1))
+            token = int(network.logits(hidden[:, -1]).masked_fill(self._blocked_SX[place], -torch.inf).argmax(-1))
             said.append(token)
             if len(said) == length:
                 break
             ids = torch.tensor([[token]], device=device)
-            places = torch.tensor([[min(place, self.layout.num_slots - 1)]], device=device)
+            places = torch.tensor([[place]], device=device)
             hidden = network.trunk(network.embed(ids), places, cache=self)
             self.laps.mark(self.laps.stage_at(place))
             place = after_trace if token == self.layout.vocabulary.trace_end else place + 1

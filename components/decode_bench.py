@@ -1,0 +1,298 @@
+"""The time of one full decision, ours against `transformers` on the same weights and the same recorded observations.
+
+Per decision all sides answer in turn, in an order that rotates, so that a busy machine slows them alike; medians, not means. A side
+whose tokens differ from plain greedy decoding makes the table say so: a speed-up without equal tokens is none.
+
+peers   generate with a dynamic and with a static cache, generate with prompt lookup, a plain hand-written loop
+ours    plain (one token a forward) and with temporal drafts, exact; over the ids of the grammar, as compact models are trained,
+        and faithful (over all ids) where the checkpoint keeps to its language by itself
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from components.decode_peers import STAGES, PeerAnswer, all_peers
+from components.decode_replay import DTYPES, FIELDS, Ask, Replay, acceptance, machine, readable
+from components.files import write_text_atomically
+from components.recording import Recording
+from components.records import Progress
+from model_core.checkpoint import Checkpoint
+from model_core.engine.decode import Answer, DecodingEngine
+from model_core.spec.errors import SpecError, require
+
+PLAIN, DRAFTS = "ours, plain", "ours, temporal drafts"
+FAITHFUL, FAITHFUL_DRAFTS = "ours, plain, faithful", "ours, temporal drafts, faithful"
+OURS: Mapping[str, Mapping[str, bool]] = {
+    PLAIN: {"constrained": True, "speculate": False},
+    DRAFTS: {"constrained": True, "speculate": True},
+    FAITHFUL: {"constrained": False, "speculate": False},
+    FAITHFUL_DRAFTS: {"constrained": False, "speculate": True},
+}
+GENERATE = ("generate, dynamic cache", "generate, static cache")
+SESSIONS, REPEATS = 16, 3
+
+
+@dataclass(slots=True, eq=False)
+class _Side:
+    """What was seen of one side. same: decisions whose tokens are those of plain decoding; None where they are not compared."""
+
+    seconds: dict[int, float] = field(default_factory=dict)
+    forwards: list[int] = field(default_factory=list)
+    stages: list[Mapping[str, float]] = field(default_factory=list)
+    counts: list[Mapping[str, int]] = field(default_factory=list)
+    ids: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+
+
+def bench_decode(
+    checkpoint: Checkpoint,
+    recording: Recording,
+    progress: Progress,
+    *,
+    decisions: int = 200,
+    peer_decisions: int = 50,
+    dtype: str = "float32",
+    threads: int = 1,
+    sessions: int = SESSIONS,
+    digest: str = "",
+) -> dict[str, Any]:
+    """Measure; returns the document of `benchmarks/results/decode.json`.
+
+    peer_decisions: how many of the decisions, evenly chosen, the peers answer too; every speed-up is taken over these. threads: of torch.
+    Tokens are compared for every decision in float32; in bfloat16 peers round elsewhere, so only our own sides must agree.
+    """
+    if dtype not in DTYPES:
+        raise SpecError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
+    require(min(decisions, peer_decisions, threads) > 0, "decisions and threads must be above 0", got=(decisions, peer_decisions, threads))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        replay = Replay(checkpoint, recording.first(min(decisions, len(recording))))
+        sides = _measure(replay, DTYPES[dtype], min(peer_decisions, len(replay)), progress)
+        many = _together(replay, DTYPES[dtype], sessions, progress)
+        return _document(replay, sides, many, machine(dtype), digest, dtype)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, progress: Progress) -> dict[str, _Side]:
+    engines = {name: replay.engine(dtype=dtype, **options) for name, options in OURS.items()}
+    if any(readable(engines[FAITHFUL], ask.question) is None for ask in replay.asks[:3]):
+        del engines[FAITHFUL], engines[FAITHFUL_DRAFTS]
+    network = replay.checkpoint.model if dtype == torch.float32 else deepcopy(replay.checkpoint.model).to(dtype)
+    peers = all_peers(network, replay.checkpoint.layout)
+    for name in peers:  # nobody pays for first times
+        peers[name](replay.asks[0].question, 4)
+    for engine in engines.values():
+        engine.warm_up()
+        readable(engine, replay.asks[0].question)
+    sides = {name: _Side() for name in (*peers, *engines)}
+    before: dict[str, dict[int, Answer]] = {name: {} for name in engines}
+    with_peers = {int(index) for index in np.linspace(0, len(replay) - 1, peer_decisions)}
+    for ask in replay.asks:
+        # plain decoding first: its answer tells the peers how long theirs is
+        _ours(PLAIN, engines[PLAIN], replay, ask, sides[PLAIN], before[PLAIN])
+        length = len(sides[PLAIN].ids[ask.index])
+        waiting = [name for name in sides if name != PLAIN and (name in engines or ask.index in with_peers)]
+        turn = ask.index % len(waiting)
+        for name in waiting[turn:] + waiting[:turn]:
+            if name in engines:
+                _ours(name, engines[name], replay, ask, sides[name], before[name])
+            else:
+                _peer(peers[name], ask, length, sides[name])
+        progress.update(ask.index + 1, len(replay), "one decision after the other, all sides in turn")
+    return sides
+
+
+def _ours(name: str, engine: DecodingEngine, replay: Replay, ask: Ask, side: _Side, before: dict[int, Answer]) -> None:
+    began = time.perf_counter()
+    drafts = replay.drafts(ask, before.get(ask.follows)) if OURS[name]["speculate"] and ask.follows is not None else None
+    answer = readable(engine, ask.question, drafts)
+    side.seconds[ask.index] = time.perf_counter() - began
+    if answer is None:  # unconstrained greedy decoding left the language
+        return
+    before[ask.index] = answer
+    side.ids[ask.index] = answer.ids_L
+    side.forwards.append(answer.counts["forwards"])
+    side.stages.append(answer.timing_ms)
+    side.counts.append(answer.counts)
+
+
+def _peer(answering: Callable[..., PeerAnswer], ask: Ask, length: int, side: _Side) -> None:
+    began = time.perf_counter()
+    answer = answering(ask.question, length)
+    side.seconds[ask.index] = time.perf_counter() - began
+    side.ids[ask.index] = answer.ids_N
+    side.forwards.append(answer.forwards)
+    side.stages.append(answer.stages_ms)
+
+
+def _together(replay: Replay, dtype: torch.dtype, sessions: int, progress: Progress) -> dict[str, Any]:
+    """As many sessions as are asked for in one round, against the same decisions one at a time, in turns."""
+    starts = [ask.index for ask in replay.asks if ask.follows is None]
+    stop = starts[2 * sessions] if len(starts) > 2 * sessions else len(replay)
+    asks = replay.asks[:stop]
+    engine = replay.engine(dtype=dtype, capacity=sessions)
+    engine.warm_up([1 << power for power in range(sessions.bit_length())])
+    times: dict[str, list[float]] = {"alone": [], "together": []}
+    equal = True
+    for repeat in range(REPEATS):
+        progress.update(repeat, REPEATS, f"{sessions} sessions together")
+        gc.collect()
+        began = time.perf_counter()
+        alone = [answer.ids_L for answer in replay.one_by_one(engine, asks)]
+        times["alone"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        together = replay.side_by_side(engine, sessions, asks)
+        times["together"].append(time.perf_counter() - began)
+        equal &= all(np.array_equal(ids, together[ask.index].ids_L) for ask, ids in zip(asks, alone, strict=True))
+    rate = {way: len(asks) / float(np.median(seconds)) for way, seconds in times.items()}
+    return {
+        "sessions": sessions,
+        "decisions": len(asks),
+        "tokens_equal": equal,
+        "chunks_per_s_one_at_a_time": rate["alone"],
+        "chunks_per_s_together": rate["together"],
+        "ratio": rate["together"] / rate["alone"],
+    }
+
+
+def _document(
+    replay: Replay, sides: Mapping[str, _Side], many: Mapping[str, Any], where: Mapping[str, Any], digest: str, dtype: str
+) -> dict[str, Any]:
+    paired = sorted(set.intersection(*(set(sides[name].seconds) for name in GENERATE)))
+    generate_ms = min(_median_ms(sides[name], paired) for name in GENERATE)
+    plain = sides[PLAIN].ids
+    rows = [_row(name, side, paired, generate_ms, plain) for name, side in sides.items()]
+    compared = [row for row in rows if dtype == "float32" or row["side"] in OURS]
+    flips = sum(row["decisions_compared"] - row["decisions_equal"] for row in rows if row["side"] == DRAFTS)
+    by_name = {row["side"]: row for row in rows}
+    return {
+        "what": "one full decision (vision, prompt, depth, trace, actions) on recorded closed-loop observations",
+        "speedup_over_generate": by_name[DRAFTS]["speedup_over_generate"],
+        "tokens_equal": all(row["decisions_equal"] == row["decisions_compared"] for row in compared) and bool(many["tokens_equal"]),
+        "faithful": FAITHFUL in sides,
+        "flips": flips,
+        "guarded": sum(count.get("guarded", 0) for count in sides[DRAFTS].counts),
+        "acceptance": acceptance(sides[DRAFTS].counts),
+        "agreement_with_last_decision": _agreement(replay, plain),
+        "decisions": len(replay),
+        "tokens_per_decision": float(np.median([len(ids) for ids in plain.values()])),
+        "rows": rows,
+        "many_sessions": dict(many),
+        "split_ms": {"before": _split(sides[GENERATE[0]]), "after": _split(sides[DRAFTS])},
+        "model_digest": digest,
+        "contract_id": replay.checkpoint.contract.contract_id,
+        "machine": dict(where) | {"transformers": _version("transformers")},
+    }
+
+
+def _row(name: str, side: _Side, paired: Sequence[int], generate_ms: float, reference: Mapping[int, NDArray[np.int64]]) -> dict[str, Any]:
+    times = np.array(list(side.seconds.values())) * 1e3
+    compared = [index for index in side.ids if index in reference]
+    median = _median_ms(side, paired)
+    return {
+        "side": name,
+        "median_ms": median,
+        "p95_ms": float(np.quantile(times, 0.95)),
+        "speedup_over_generate": generate_ms / median,
+        "forwards": float(np.mean(side.forwards)),
+        "acceptance": acceptance(side.counts) if OURS.get(name, {}).get("speculate") else {},
+        "decisions_equal": sum(bool(np.array_equal(side.ids[index], reference[index])) for index in compared),
+        "decisions_compared": len(compared),
+    }
+
+
+def _median_ms(side: _Side, paired: Sequence[int]) -> float:
+    return float(np.median([side.seconds[index] for index in paired])) * 1e3
+
+
+def _split(side: _Side) -> dict[str, float]:
+    return {stage: float(np.median([stages.get(stage, 0.0) for stages in side.stages])) for stage in STAGES}
+
+
+def _agreement(replay: Replay, answers: Mapping[int, NDArray[np.int64]]) -> dict[str, float]:
+    """Share of positions at which the session's last answer, its chunk moved up, already said what is said now: what drafts can give."""
+    right: dict[str, int] = dict.fromkeys(FIELDS, 0)
+    seen = dict(right)
+    grammar, language = replay.language.grammar, replay.language
+    spelt = {index: language.parse(ids.tolist(), replay.asks[index].question) for index, ids in answers.items()}
+    for ask in replay.asks:
+        if ask.follows not in spelt or ask.index not in spelt:
+            continue
+        draft = language.spell(spelt[ask.follows], ask.question, shift=ask.consumed)
+        for state, token in language.spell(spelt[ask.index], ask.question).items():
+            stage = grammar.stage(state).value
+            seen[stage] += 1
+            right[stage] += draft.get(state) == token
+    return {name: right[name] / seen[name] if seen[name] else 0.0 for name in FIELDS}
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def write_result(document: Mapping[str, Any], path: Path) -> Path:
+    """Write as JSON, whole or not at all."""
+    write_text_atomically(path, json.dumps(document, indent=2) + "\n")
+    return path
+
+
+def headline(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that a gate reads, on one line."""
+    return {key: document[key] for key in ("speedup_over_generate", "tokens_equal", "flips", "acceptance", "decisions")} | {
+        "sessions_ratio": document["many_sessions"]["ratio"]
+    }
+
+
+def draw_split(document: Mapping[str, Any], path: Path) -> Path:
+    """Where the time of one decision goes, before (generate) and after (ours), as a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    colors = dict(zip(STAGES, ("#64748b", "#7c3aed", "#0d9488", "#db2777", "#d97706"), strict=True))
+    split = {"generate": document["split_ms"]["before"], "Actwright": document["split_ms"]["after"]}
+    figure, axes = plt.subplots(figsize=(9, 2.9), dpi=110)
+    for row, stages in enumerate(split.values()):
+        left = 0.0
+        for stage in STAGES:
+            axes.barh(row, stages[stage], left=left, color=colors[stage], label=stage if row == 0 else None, height=0.6)
+            left += stages[stage]
+        axes.text(left * 1.0 + max(map(_total, split.values())) * 0.01, row, f"{left:.0f} ms", va="center", fontsize=10)
+    axes.set_yticks(range(len(split)), list(split))
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(map(_total, split.values())) * 1.12)
+    axes.set_xlabel("median milliseconds of one decision, by what is being said")
+    where = document["machine"]
+    axes.set_title(
+        f"One decision with full reasoning, same tokens: {document['speedup_over_generate']:.1f}x"
+        f"   ({where['device']}, {where['threads']} thread{'s' if where['threads'] != 1 else ''}, {where['dtype']})",
+        fontsize=10,
+        loc="left",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(ncols=len(STAGES), loc="lower right", frameon=False, fontsize=9)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+def _total(stages: Mapping[str, float]) -> float:
+    return sum(stages[stage] for stage in STAGES)
