@@ -1,62 +1,311 @@
-"""Ask a running policy service one question, as a person who wants to know whether it works."""
+"""Ask a running policy service who it is and one question, as a person who wants to know whether it works.
+
+The question goes over the same WebSocket that workcells use: HELLO with the body that the contract names, READY, one OBSERVE,
+what comes back, END. The answer to noise may be a refusal: what is probed is the service, not its skill.
+"""
 
 from __future__ import annotations
 
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from components.audit_replay import decode_depth
+from components.decision_picture import DecisionView
 from components.package import probe_observations
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import NotReady
-from model_core.spec.wire import Chunk, Observe, Reject, decode_message, encode_message
+from model_core.spec.errors import ContractError, NotReady, SpecError
+from model_core.spec.types import Observation, Trace
+from model_core.spec.wire import Chunk, Control, End, Hello, Message, Observe, Part, Ready, Reject, decode_message, encode_message
+
+SESSION_PATH = "/v1/session"
+_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
-def probe_service(url: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
-    """Fetch the contract and ask one synthetic question. Returns what came back, with timings in milliseconds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceUrl:
+    """One service by its two addresses."""
 
-    url: "http://host:port". The answer to noise may be a refusal: what is probed is the service, not its skill. Raises
-    NotReady when nobody answers or the model is not loaded.
+    http: str
+    session: str
+
+    @staticmethod
+    def of(text: str) -> ServiceUrl:
+        """Read an address as a person types it. Raises SpecError saying what to type instead."""
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        typed = f"http://{parts.netloc or text}"
+        if "://" not in text:
+            raise SpecError(f"{text!r} lacks its http://; type {typed}")
+        if parts.scheme not in _SCHEMES:
+            raise SpecError(f"{text!r}: the scheme must be one of {', '.join(_SCHEMES)}, such as {typed}")
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise SpecError(f"{text!r}: {error}; an address looks like http://127.0.0.1:3000") from error
+        if not parts.hostname or parts.path.rstrip("/") not in ("", SESSION_PATH) or parts.query:
+            raise SpecError(
+                f"{text!r} is not the address of a service; it looks like http://{parts.hostname or '127.0.0.1'}:{port or 3000}"
+            )
+        ws = _SCHEMES[parts.scheme]
+        return ServiceUrl(http=f"{'https' if ws == 'wss' else 'http'}://{parts.netloc}", session=f"{ws}://{parts.netloc}{SESSION_PATH}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knock:
+    """How to be let in. token: bearer token, "" for none. ca_file: who may sign the service's certificate (None: the system's)."""
+
+    token: str = ""
+    ca_file: Path | None = None
+    timeout_s: float = 10.0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with every request."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def tls(self, url: str) -> ssl.SSLContext | None:
+        """The context for `url`; None without TLS."""
+        if not url.startswith(("https://", "wss://")):
+            return None
+        try:
+            return ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
+        except (OSError, ssl.SSLError) as error:
+            raise SpecError(f"CA file {self.ca_file}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Probed:
+    """What came back. ms: connect, handshake and answer, as seen from here."""
+
+    url: ServiceUrl
+    ready: Ready
+    contract_id: str
+    asked: Observation
+    answer: Chunk | Reject
+    ms: Mapping[str, float]
+    parts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def contract(self) -> PolicyContract:
+        """What the service promises."""
+        return self.ready.contract
+
+    def told(self) -> dict[str, Any]:
+        """For programs."""
+        body = self.contract.embodiment
+        return {
+            "url": self.url.http,
+            "session": self.url.session,
+            "model_version": self.ready.model_version,
+            "bundle_digest": self.ready.bundle_digest,
+            "contract_id": self.contract_id,
+            "contract_is_whole": self.contract.contract_id == self.contract_id,
+            "embodiment": body.name,
+            "control_hz": body.control_hz,
+            "lease_s": self.ready.lease_s,
+            "levels": {name: dict(ms) for name, ms in self.ready.levels.items()},
+            "parts": list(self.parts),
+            "round_trip_ms": self.ms["answer"],
+            "connect_ms": self.ms["connect"],
+            "handshake_ms": self.ms["handshake"],
+            **_answer(self.answer),
+        }
+
+
+def probe_service(url: str, *, timeout_s: float = 10.0, token: str = "", ca_file: Path | None = None) -> dict[str, Any]:
+    """`probe` as one document."""
+    return probe(url, Knock(token=token, ca_file=ca_file, timeout_s=timeout_s)).told()
+
+
+def probe(url: str, knock: Knock | None = None, *, instruction: str = "", level: str = "") -> Probed:
+    """Shake hands and ask one synthetic question. url: "http://host:port" or its WebSocket form.
+
+    Raises SpecError for an address that is none, NotReady when nobody answers, the model is not loaded or we are not let in,
+    ContractError when the service refuses the very body that its contract names.
     """
-    base = url.rstrip("/")
-    described = json.loads(_fetch(f"{base}/v1/contract", None, timeout_s))
-    contract = PolicyContract.from_json(described["contract"])
-    (observation,) = probe_observations(contract, 1, None)
-    question = Observe(session_id="", epoch=0, seq=1, episode_id="probe", step=0, deadline_ms=1e3 * timeout_s, observation=observation)
-    began = time.monotonic()
-    answer = decode_message(_fetch(f"{base}/v1/act", encode_message(question), timeout_s))
-    round_trip_ms = 1e3 * (time.monotonic() - began)
-    return {
-        "url": base,
-        "model_version": described["model_version"],
-        "contract_id": described["contract_id"],
-        "contract_is_whole": contract.contract_id == described["contract_id"],
-        "embodiment": contract.embodiment.name,
-        "control_hz": contract.embodiment.control_hz,
-        "round_trip_ms": round_trip_ms,
-        **_answer(answer),
-    }
-
-
-def _answer(answer: object) -> dict[str, Any]:
-    if isinstance(answer, Chunk):
-        said = {"depth_tokens": answer.depth_codes_G is not None, "trace": None if answer.trace_N2 is None else answer.trace_N2.tolist()}
-        return {"answer": "chunk", "actions": list(answer.actions_KA.shape), "timing_ms": dict(answer.timing_ms), **said}
-    if isinstance(answer, Reject):
-        return {"answer": "refusal", "code": answer.code.value, "reason": answer.reason}
-    return {"answer": "nonsense", "reason": f"the service sent {type(answer).__name__}"}
-
-
-def _fetch(url: str, body: bytes | None, timeout_s: float) -> bytes:
+    where, knock = ServiceUrl.of(url), knock or Knock()
     try:
-        with urllib.request.urlopen(url, data=body, timeout=timeout_s) as reply:
+        described = json.loads(_fetch(f"{where.http}/v1/contract", knock))
+        contract = PolicyContract.from_json(described["contract"])
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ContractError):
+            raise
+        raise NotReady(f"{where.http} answers, but not as an actwright policy service ({error!r})") from error
+    (observation,) = probe_observations(contract, 1, None)
+    if instruction:
+        observation = replace(observation, instruction=instruction)
+    return _converse(where, knock, contract, str(described["contract_id"]), observation, level)
+
+
+def _converse(where: ServiceUrl, knock: Knock, contract: PolicyContract, contract_id: str, observation: Observation, level: str) -> Probed:
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import connect
+
+    began = time.monotonic()
+    ms: dict[str, float] = {}
+    try:
+        with connect(
+            where.session,
+            additional_headers=knock.headers,
+            ssl=knock.tls(where.session),
+            open_timeout=knock.timeout_s,
+            close_timeout=1.0,
+            compression=None,
+            max_size=None,
+            proxy=None,
+        ) as socket:
+            ms["connect"] = 1e3 * (time.monotonic() - began)
+
+            def exchange(message: Message) -> None:
+                socket.send(encode_message(message))
+
+            def receive(until: float) -> Message:
+                data = socket.recv(timeout=max(until - time.monotonic(), 0.01))
+                if isinstance(data, str):
+                    raise NotReady(f"{where.session} answers in text: {data[:200]!r}; is this an actwright service?")
+                return decode_message(data)
+
+            began = time.monotonic()
+            cell = f"probe-{uuid.uuid4().hex[:8]}"
+            exchange(Hello(cell=cell, epoch=1, embodiment=contract.embodiment, software="actwright-probe", accepts_parts=True))
+            ready = _ready(receive(began + knock.timeout_s))
+            ms["handshake"] = 1e3 * (time.monotonic() - began)
+            began = time.monotonic()
+            ids = {"session_id": ready.session_id, "epoch": ready.epoch}
+            age_ms = {camera.name: 0.0 for camera in contract.embodiment.cameras}
+            exchange(
+                Observe(
+                    **ids,
+                    seq=1,
+                    episode_id="probe",
+                    step=0,
+                    deadline_ms=1e3 * knock.timeout_s,
+                    observation=observation,
+                    age_ms=age_ms,
+                    level=level,
+                )
+            )
+            answer, parts = _await(receive, began + knock.timeout_s)
+            ms["answer"] = 1e3 * (time.monotonic() - began)
+            exchange(End(**ids, episode_id="probe", stop_reason="probed"))
+    except (OSError, TimeoutError, WebSocketException) as error:
+        raise NotReady(f"{where.session}: {_why(error)}") from error
+    return Probed(url=where, ready=ready, contract_id=contract_id, asked=observation, answer=answer, ms=ms, parts=parts)
+
+
+def _ready(answer: Message) -> Ready:
+    if isinstance(answer, Ready):
+        return answer
+    if isinstance(answer, Reject):
+        kind = ContractError if answer.code.value == "CONTRACT" else NotReady
+        raise kind("\n  ".join([f"the service refused the handshake: {answer.code.value}: {answer.reason}", *answer.details]))
+    raise NotReady(f"expected READY, the service sent {type(answer).__name__.upper()}")
+
+
+def _await(receive: Any, until: float) -> tuple[Chunk | Reject, tuple[str, ...]]:
+    parts: list[str] = []
+    while True:
+        message = receive(until)
+        if isinstance(message, Chunk | Reject):
+            return message, tuple(parts)
+        if isinstance(message, Part):
+            parts.append(message.field)
+        elif not isinstance(message, Control):
+            raise NotReady(f"expected CHUNK or REJECT, the service sent {type(message).__name__.upper()}")
+
+
+def view_of_probe(probed: Probed, codebooks: Iterable[Path] = ()) -> DecisionView:
+    """The question and its answer as a picture's content."""
+    answer, contract = probed.answer, probed.contract
+    chunk = answer if isinstance(answer, Chunk) else None
+    codes_G = None if chunk is None else chunk.depth_codes_G
+    refused = "" if chunk is not None else f"; refused: {answer.code.value}: {answer.reason}" if isinstance(answer, Reject) else ""
+    timing = {} if chunk is None else dict(chunk.timing_ms)
+    stages = {name.removeprefix("model."): ms for name, ms in timing.items() if name.startswith("model.") or name == "queue"}
+    if stages:
+        stages["wire and the rest"] = max(probed.ms["answer"] - sum(stages.values()), 0.0)
+    return DecisionView(
+        title=f"{probed.ready.model_version} at {probed.url.http}: one synthetic decision",
+        images=probed.asked.images,
+        action=contract.embodiment.action,
+        raw_KA=None if chunk is None else chunk.actions_KA,
+        trace=None if chunk is None or chunk.trace_N2 is None else Trace(points_N2=chunk.trace_N2),
+        trace_camera=contract.reasoning.trace_camera,
+        depth_HW=decode_depth(codes_G, contract.reasoning.codebook_digest, codebooks),
+        codes_G=codes_G,
+        notes=[
+            f'"{probed.asked.instruction}" on noise; connect {probed.ms["connect"]:.1f} ms, handshake {probed.ms["handshake"]:.1f} ms, '
+            f"answer {probed.ms['answer']:.1f} ms{refused}",
+            f"contract {probed.contract_id}, body {contract.embodiment.name}",
+        ],
+        timing_ms=stages,
+    )
+
+
+def contract_lines(contract: PolicyContract, levels: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
+    """The contract for a person, a line each."""
+    body, reasoning = contract.embodiment, contract.reasoning
+    lines = [f"contract  {contract.contract_id} (protocol {contract.protocol}), body {body.name} at {body.control_hz:g} Hz"]
+    for camera in body.cameras:
+        sent = f"{camera.color} as {' or '.join(camera.encodings)}, resized by the {camera.resize}, at most {camera.max_age_ms:.0f} ms old"
+        lines.append(f"camera    {camera.name}: {camera.width}x{camera.height} {sent}")
+    lines += [f"state     {dim.name}: {dim.low:g} .. {dim.high:g} {dim.unit} ({dim.frame})" for dim in body.proprio.dims]
+    for dim, mode in zip(body.action.dims, body.action.modes, strict=True):
+        opens = f", {body.gripper_open:g} opens" if dim.name == body.gripper_dim else ""
+        lines.append(f"action    {dim.name}: {dim.low:g} .. {dim.high:g} {dim.unit} ({dim.frame}), {mode or 'absolute'}{opens}")
+    ask, committed = contract.execute_horizon, contract.max_prefix_rows
+    lines.append(f"chunk     {contract.chunk_length} rows, ask again after {ask}; up to {committed} rows may be committed")
+    rows, columns = reasoning.depth_grid
+    steered = "may be steered" if reasoning.steering else "cannot be steered"
+    lines.append(
+        f"says      depth {rows}x{columns} of {reasoning.depth_codes} codes, up to {reasoning.trace_points} trace points on "
+        f"{reasoning.trace_camera or 'the first camera'}, {steered}"
+    )
+    for level in reasoning.levels:
+        measured = levels.get(level)
+        lines.append(
+            f"level     {level}" + (f": {', '.join(f'{name} {ms:.0f}' for name, ms in sorted(measured.items()))}" if measured else "")
+        )
+    words = f"{len(contract.words)} words" if contract.words else f"any text of at most {contract.max_instruction_chars} characters"
+    return [*lines, f"language  {words}"]
+
+
+def _answer(answer: Chunk | Reject) -> dict[str, Any]:
+    if isinstance(answer, Chunk):
+        trace = None if answer.trace_N2 is None else answer.trace_N2.tolist()
+        said = {"depth_tokens": answer.depth_codes_G is not None, "trace": trace, "level": answer.level, "flags": list(answer.flags)}
+        return {"answer": "chunk", "actions": list(answer.actions_KA.shape), "timing_ms": dict(answer.timing_ms), **said}
+    return {"answer": "refusal", "code": answer.code.value, "reason": answer.reason}
+
+
+def _fetch(url: str, knock: Knock) -> bytes:
+    try:
+        asked = urllib.request.Request(url, headers=knock.headers)
+        with urllib.request.urlopen(asked, timeout=knock.timeout_s, context=knock.tls(url)) as reply:
             return reply.read()
     except urllib.error.HTTPError as error:
-        content = error.read()
-        if error.headers.get_content_type() == "application/x-actwright-message":
-            return content  # a refusal in our own words
-        raise NotReady(f"{url} answered {error.code}: {content[:300].decode(errors='replace')}") from error
+        content = error.read()[:300].decode(errors="replace")
+        if error.code in (401, 403):
+            raise NotReady(f"{url} answered {error.code}: {content}; give a token (--token-file, or ACTWRIGHT_TOKEN)") from error
+        raise NotReady(f"{url} answered {error.code}: {content}") from error
     except OSError as error:
-        raise NotReady(f"nobody answers at {url} ({error}); start one with `actwright serve`") from error
+        raise NotReady(f"nobody answers at {url} ({_why(error)}); start a service with `actwright serve`") from error
+
+
+def _why(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or error
+    text = str(reason) or type(reason).__name__
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted here ({reason.verify_message}); name who signed it with --ca-file"
+    if "WRONG_VERSION_NUMBER" in text:
+        return "it does not speak TLS; type http:// in place of https://"
+    return text

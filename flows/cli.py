@@ -181,30 +181,6 @@ def up(recipe: RecipeName = "loop") -> None:
 
 
 @app.command()
-def serve(recipe: RecipeName = "loop", port: Annotated[int, typer.Option(help="port on loopback; 0: any free one")] = 3000) -> None:
-    """Serve the newest packaged policy of a recipe on loopback, until Ctrl-C.
-
-    Example: actwright serve loop --port 3000
-    """
-    from flows.up import serve_policy
-
-    serve_policy(recipe_of(recipe, None), port)
-
-
-@app.command()
-def probe(url: Annotated[str, typer.Argument(help="address of a policy service, such as http://127.0.0.1:3000")]) -> None:
-    """Ask a policy service whether it is ready and what it promises.
-
-    Example: actwright probe http://127.0.0.1:3000
-    """
-    if "://" not in url:
-        raise typer.BadParameter(f"{url!r} lacks its http://; type: actwright probe http://{url}")
-    from flows.up import probe_service
-
-    tell(**probe_service(url))
-
-
-@app.command()
 def schedule(
     recipe: RecipeName = "loop",
     cron: Annotated[str, typer.Option(help="when to look for new data, as cron, in UTC")] = "0 3 * * *",
@@ -240,10 +216,12 @@ def approve(proposal: Annotated[str, typer.Argument(help="id of a proposal, or i
 def _add_groups() -> None:
     from flows.data_commands import data, ingest
     from flows.export_commands import export
+    from flows.serving_commands import add_serving
 
     app.add_typer(data, name="data")
     app.command("ingest")(ingest)
     app.command("export")(export)
+    add_serving(app)
     for name in ("cluster", "model", "audit"):
         group = _group(name)
         if group is not None:

@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     prefect_port: int = Field(4200, description="of the Prefect page that `actwright up` opens; 0: any free one")
     mlflow_port: int = Field(5000, description="of the MLflow page that `actwright up` opens; 0: any free one")
     policy_port: int = Field(3000, description="of the policy service that `actwright up` opens; 0: any free one")
+    token: SecretStr = Field(SecretStr(""), description="bearer token that commands show to a policy service")
+    tokens: SecretStr = Field(
+        SecretStr(""), description="who may ask a policy service that we start: JSON, {sha256 of a token: {subject, role}}"
+    )
+    tokens_file: str = Field("", description="the same, as a file")
     fault: str = Field("", description="tests only: '<stage>:<phase>' at which this process kills its group")
 
     @field_validator("storage")

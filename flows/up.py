@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 from components.recipe import Recipe
 from components.store import Step
@@ -19,7 +18,6 @@ from flows.child import Child, free_port
 from flows.prefect_server import running_server, start_prefect_server
 from flows.telling import say, tell
 from flows.wiring import House, open_house
-from model_core.spec.errors import NotReady
 
 
 def stand_up(recipe: Recipe) -> None:
@@ -86,28 +84,6 @@ def champion_bento(house: House, recipe: Recipe) -> Step | None:
     champion = house.registry().champion(recipe.package.model_name)
     label = f"{champion.name}/{champion.version}" if champion else ""
     return next((s for s in reversed(house.store.steps("package")) if s.record.get("model_version") == label), None)
-
-
-def serve_policy(recipe: Recipe, port: int) -> None:
-    """Serve the champion of the recipe's model in the foreground; raises `NotReady` before there is one."""
-    house, stop = open_house(), asked_to_stop()
-    packaged = champion_bento(house, recipe)
-    if packaged is None:
-        raise NotReady(f"no packaged champion of {recipe.package.model_name}; make one with `actwright run {recipe.name}`")
-    from components.policy_service import running_service
-
-    home = house.settings.home.resolve() / "serve"
-    with running_service(packaged.path / "bento", home=home, log=home / "service.log", port=free_port(port)) as address:
-        say(f"policy   {address.http}   workcells: {address.session}   (Ctrl-C stops it)")
-        tell(policy=address.http, session=address.session, model_version=packaged.record["model_version"])
-        stop.wait()
-
-
-def probe_service(url: str) -> dict[str, Any]:
-    """Whether a service is ready, and what it promises."""
-    from components.probe import probe_service as probe
-
-    return probe(url)
 
 
 def asked_to_stop() -> threading.Event:

@@ -1,0 +1,89 @@
+"""One workcell as a process of its own, started by its command line: what `actwright workcell run` orders, and what it hears."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.policy_service import last_lines, stop_group
+from components.workcells import ROBOT
+from model_core.spec.errors import SpecError
+
+ROBOTS: Mapping[str, str] = {"metaworld": ROBOT, "strict": "serving.workcell.strict_driver:make_robot"}
+STRATEGIES = ("sync", "async", "prefix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellOrder:
+    """What one cell is to do. url: of the session. audit: its folder gets one folder a cell. options: "name=value" for the robot."""
+
+    robot: str
+    task: str
+    url: str
+    cell: str
+    result: Path
+    episodes: int = 1
+    first_seed: int = 950_000
+    strategy: str = "sync"
+    is_realtime: bool = False
+    deadline_ms: float = 2000.0
+    audit: Path | None = None
+    commissioning: Path | None = None
+    spool: Path | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise SpecError(f"--strategy {self.strategy}: there are {', '.join(STRATEGIES)}")
+        if self.robot not in ROBOTS and ":" not in self.robot:
+            raise SpecError(f"--robot {self.robot}: there are {', '.join(ROBOTS)}, or name your own as MODULE:FACTORY")
+
+    def command(self) -> list[str]:
+        """The command line of the cell, which ends when we do."""
+        words = ["--parent", str(os.getpid()), "--robot", ROBOTS.get(self.robot, self.robot), "--task", self.task, "--cell", self.cell]
+        words += ["--url", self.url, "--episodes", str(self.episodes), "--first-seed", str(self.first_seed)]
+        words += ["--strategy", self.strategy, "--deadline-ms", str(self.deadline_ms), "--result", str(self.result), "--live"]
+        words += ["--realtime" if self.is_realtime else "--lockstep"]
+        audit = None if self.audit is None else self.audit / self.cell
+        files = {"--audit": audit, "--commissioning": self.commissioning, "--spool": self.spool}
+        for name, path in {**files, "--token-file": self.token_file, "--ca-file": self.ca_file}.items():
+            words += [] if path is None else [name, str(path.resolve())]
+        for pair in self.options:
+            words += ["--robot-option", pair]
+        return ["env", "OMP_NUM_THREADS=1", sys.executable, "-m", "serving.workcell", *words]
+
+
+def run_cell(order: CellOrder, *, log: Path, hear: Callable[[Mapping[str, Any]], object], complain: Callable[[str], object]) -> int:
+    """Run the cell to its end and return its exit code. hear: every JSON line that it says; complain: the end of its log when it fails."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    order.result.unlink(missing_ok=True)
+    with log.open("wb") as sink:
+        process = subprocess.Popen(order.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, start_new_session=True)
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                told = _told(line)
+                if told is not None:
+                    hear(told)
+            code = process.wait()
+        finally:
+            stop_group(process, grace_s=10.0)
+    if code:
+        complain(last_lines(log, 1 if code in (2, 3) else 5) or f"the cell ended with code {code}; see {log}")
+    return code
+
+
+def _told(line: bytes) -> Mapping[str, Any] | None:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None

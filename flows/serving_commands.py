@@ -1,0 +1,288 @@
+"""`actwright serve`, `probe`, `workcell run`, `fault-server`, `fault-proxy`: a policy on a socket, and robots that act on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.telling import DONE, OUR_ERROR, say, tell
+
+if TYPE_CHECKING:
+    from components.probe import Knock
+
+workcell_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Workcells: robots that act on a served policy.")
+
+ServiceAddress = Annotated[str, typer.Argument(help="address of a policy service, such as http://127.0.0.1:3000", metavar="URL")]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="file with the bearer token to show (default: ACTWRIGHT_TOKEN)", exists=True, dir_okay=False)
+]
+CaFile = Annotated[Path | None, typer.Option(help="certificates that may have signed the service's", exists=True, dir_okay=False)]
+
+
+def serve(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="champion, NAME@champion, NAME/VERSION, a recipe, or the folder of a bento, bundle or checkpoint", metavar="MODEL"
+        ),
+    ] = "champion",
+    host: Annotated[str, typer.Option(help="address to bind; beyond loopback --tokens is needed")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port; 0: any free one", min=0, max=65_535)] = 3000,
+    cert: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM", exists=True, dir_okay=False)] = None,
+    key: Annotated[Path | None, typer.Option(help="TLS private key, PEM", exists=True, dir_okay=False)] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="who may ask what: JSON {sha256 of a token: {subject, role: observe|operate|admin}}", exists=True)
+    ] = None,
+    limits: Annotated[Path | None, typer.Option(help="bounds of the gateway, JSON", exists=True, dir_okay=False)] = None,
+) -> None:
+    """Serve one packed policy to workcells until Ctrl-C; on loopback unless told otherwise.
+
+    A checkpoint is packed first (golden probes recorded, contract written), once. Ready means that the packed model answered its
+    golden probes as it did when it was packed.
+
+    Example: actwright serve
+    Example: actwright serve actwright-metaworld/3 --port 3001
+    Example: actwright serve .actwright/store/train/9866/checkpoint
+    Example: actwright serve champion --host 0.0.0.0 --tokens tokens.json --cert cell.pem --key cell.key
+    """
+    from components.gateway_process import Listening, running_gateway
+    from flows.serving import packed_model
+    from flows.up import asked_to_stop
+    from flows.wiring import open_house
+    from model_core.spec.errors import SpecError
+
+    house = open_house()
+    has_tokens = bool(house.settings.tokens.get_secret_value() or house.settings.tokens_file)
+    try:
+        listening = Listening(host=host, port=port, certificate=cert, key=key, tokens=tokens, limits=limits, inherits_tokens=has_tokens)
+        packed = packed_model(house, model)
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+    assert packed.bundle is not None  # packed_model packs what is not
+    stop = asked_to_stop()
+    log = house.settings.home.resolve() / "serve" / "gateway.log"
+    say(f"loading {packed.model_version} from {packed.bundle} ...")
+    with running_gateway(packed.bundle, listening, log=log) as address:
+        token = " --token-file FILE" if listening.needs_token else ""
+        trusted = "" if cert is None else f" --ca-file {cert}"
+        say(f"ready     {address.http}   workcells: {address.session}   log: {log}   (Ctrl-C stops it)")
+        say(f"then try  actwright probe {address.http}{token}{trusted}")
+        say(f"     or   actwright workcell run --robot metaworld --task {_a_task(packed.manifest)} --url {address.http}{token}{trusted}")
+        tell(policy=address.http, session=address.session, model_version=packed.model_version, bundle=str(packed.bundle))
+        stop.wait()
+        say("stopping: running requests are answered, sessions are closed ...")
+    say("stopped")
+
+
+def probe(
+    url: ServiceAddress,
+    out: Annotated[Path, typer.Option(help="where the picture goes", metavar="PNG")] = Path("probe.png"),
+    instruction: Annotated[str, typer.Option(help="what to ask for (default: the first word that the contract knows)")] = "",
+    level: Annotated[str, typer.Option(help="reasoning level: full, reuse-depth, trace+action, action (default: the policy's own)")] = "",
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    timeout_s: Annotated[float, typer.Option(help="wait so long for each answer", min=0.1)] = 10.0,
+) -> None:
+    """Shake hands with a policy service, show its contract, and ask for one decision on a synthetic picture, with timings of every stage.
+
+    The picture shows what was asked and answered. The robot's body in the handshake is the one that the contract names.
+
+    Example: actwright probe http://127.0.0.1:3000
+    Example: actwright probe https://cell-server:3000 --token-file token --ca-file ca.pem --level action --out action.png
+    """
+    from components.decision_picture import draw_decision
+    from components.pictures import save_png
+    from components.probe import contract_lines, view_of_probe
+    from components.probe import probe as ask
+    from flows.serving import codebooks_here
+    from flows.wiring import open_house
+    from model_core.spec.errors import SpecError
+
+    house = open_house()
+    try:
+        probed = ask(url, _knock(token_file, ca_file, timeout_s), instruction=instruction, level=level)
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+    told = probed.told()
+    say(f"service   {told['url']}: {told['model_version']}, bundle {told['bundle_digest'][:16] or '-'}, lease {told['lease_s']:g} s")
+    for line in contract_lines(probed.contract, probed.ready.levels):
+        say(line)
+    stages = "  ".join(f"{name} {ms:.1f}" for name, ms in told.get("timing_ms", {}).items())
+    say(f"took      connect {told['connect_ms']:.1f} ms, handshake {told['handshake_ms']:.1f} ms, answer {told['round_trip_ms']:.1f} ms")
+    say(f"stages    {stages or '-'}   (ms)")
+    refusal = f"{told.get('code')}: {told.get('reason')}"
+    say(
+        f"answer    {told['answer']}"
+        + (f" ({refusal})" if told["answer"] == "refusal" else f" {told['actions'][0]} x {told['actions'][1]} actions")
+    )
+    picture = save_png(draw_decision(view_of_probe(probed, codebooks_here(house))), out)
+    say(f"picture   {picture}")
+    tell(**told, picture=str(picture))
+
+
+@workcell_app.command("run")
+def workcell_run(
+    task: Annotated[str, typer.Option(help="what the robot is to do, such as drawer-close-v3")],
+    url: Annotated[str, typer.Option(help="the policy service, such as http://127.0.0.1:3000")],
+    robot: Annotated[
+        str, typer.Option(help="metaworld, strict (a simulated driver that forgives nothing), or MODULE:FACTORY")
+    ] = "metaworld",
+    episodes: Annotated[int, typer.Option(help="how many attempts", min=1)] = 1,
+    strategy: Annotated[str, typer.Option(help="how chunks are joined: sync, async or prefix")] = "sync",
+    realtime: Annotated[bool, typer.Option("--realtime", help="the world does not wait for answers (default: the simulator does)")] = False,
+    audit: Annotated[
+        Path | None, typer.Option(help="keep an audit of every decision in this folder", metavar="DIR", file_okay=False)
+    ] = None,
+    commissioning: Annotated[Path | None, typer.Option(help="limits of this very cell, JSON", exists=True, dir_okay=False)] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="record episodes for training into this folder", metavar="DIR", file_okay=False)
+    ] = None,
+    cell: Annotated[str, typer.Option(help="name of this workcell")] = "cell-1",
+    first_seed: Annotated[int, typer.Option(help="episode i lays out scene first-seed + i", min=0)] = 950_000,
+    deadline_ms: Annotated[float, typer.Option(help="a later answer is not used", min=1)] = 2000.0,
+    result: Annotated[Path | None, typer.Option(help="write what happened to this JSON file", metavar="FILE")] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="passed to the robot's factory; may be given again", metavar="NAME=VALUE")
+    ] = None,
+) -> None:
+    """Drive one robot with a served policy, in a process of its own that needs no torch; hold on any doubt.
+
+    Shows live what the cell does: RUN, STRETCH or HOLD, successes so far, and how long answers take. Exits 0 when all episodes were
+    run (whether or not they succeeded), 1 when the service or the robot was lost, 2 for wrong usage, 3 when the service or the cell
+    refused the handshake and nothing moved.
+
+    Example: actwright workcell run --robot metaworld --task drawer-close-v3 --url http://127.0.0.1:3000 --episodes 10
+    Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --strategy prefix --realtime --audit audit
+    """
+    from components.probe import ServiceUrl
+    from components.workcell_process import CellOrder, run_cell
+    from flows.wiring import open_house
+    from flows.workcell_board import CellBoard
+    from model_core.spec.errors import SpecError
+
+    house = open_house()
+    home = house.settings.home.resolve() / "workcell"
+    try:
+        order = CellOrder(
+            robot=robot,
+            task=task,
+            url=ServiceUrl.of(url).session,
+            cell=cell,
+            episodes=episodes,
+            first_seed=first_seed,
+            strategy=strategy,
+            is_realtime=realtime,
+            deadline_ms=deadline_ms,
+            audit=audit,
+            commissioning=commissioning,
+            spool=record,
+            token_file=token_file,
+            ca_file=ca_file,
+            result=(result or home / f"{cell}.json").resolve(),
+            options=tuple(option or ()),
+        )
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+    board = CellBoard(task, episodes)
+    with board.shown():
+        code = run_cell(order, log=home / f"{cell}.log", hear=board.hear, complain=say)
+    told = _outcome(order.result) if code != 2 else {}
+    if told:
+        say(
+            f"{told['successes']} of {told['episodes']} solved, {told['decisions']} decisions, {told['holds']} holds, "
+            f"answers p50 {told['p50_ms']:.0f} ms, p99 {told['p99_ms']:.0f} ms; details in {order.result}"
+        )
+        if audit is not None:
+            say(f"then try  actwright audit list {audit}")
+        shown = (
+            "cell",
+            "task",
+            "episodes",
+            "successes",
+            "decisions",
+            "refusals",
+            "holds",
+            "p50_ms",
+            "p99_ms",
+            "model_version",
+            "contract_id",
+        )
+        tell(**{name: told.get(name) for name in shown}, result=str(order.result), refused_to_move=told.get("refused_to_move", ""))
+    if code != DONE:
+        raise typer.Exit(code if code in (1, 2, 3) else OUR_ERROR)
+
+
+def fault_server(context: typer.Context) -> None:
+    """Serve a policy that misbehaves on purpose, seeded and scripted, for anybody's client: late, silent, wrong, gone.
+
+    Everything after the name goes to `python -m serving.faults server`; its own --help lists every fault.
+
+    Example: actwright fault-server --help
+    Example: actwright fault-server --port 8765 --fault drop@3 --fault nan@5-8 --seed 7
+    """
+    raise typer.Exit(_forwarded("server", context.args))
+
+
+def fault_proxy(context: typer.Context) -> None:
+    """Stand between a client and a service and make the link bad, seeded: latency, jitter, loss, half-open, cuts, corruption.
+
+    Everything after the name goes to `python -m serving.faults proxy`; its own --help lists every option.
+
+    Example: actwright fault-proxy --help
+    Example: actwright fault-proxy --upstream 127.0.0.1:3000 --port 3001 --latency-ms 40 --jitter-ms 20 --at 5:half-open
+    """
+    raise typer.Exit(_forwarded("proxy", context.args))
+
+
+def add_serving(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    app.command("serve")(serve)
+    app.command("probe")(probe)
+    app.add_typer(workcell_app, name="workcell")
+    passing = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command("fault-server", context_settings=passing)(fault_server)
+    app.command("fault-proxy", context_settings=passing)(fault_proxy)
+
+
+def _forwarded(what: str, args: list[str]) -> int:
+    """Run the tool in the foreground with our own terminal; Ctrl-C reaches it as well as us, and it ends by itself."""
+    with subprocess.Popen([sys.executable, "-m", "serving.faults", what, *args]) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+
+
+def _knock(token_file: Path | None, ca_file: Path | None, timeout_s: float) -> Knock:
+    from components.probe import Knock
+    from flows.settings import load_settings
+
+    token = load_settings().token.get_secret_value() if token_file is None else token_file.read_text(encoding="utf-8")
+    return Knock(token=token.strip(), ca_file=ca_file, timeout_s=timeout_s)
+
+
+def _outcome(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _a_task(manifest: Any) -> str:
+    """A task that this model may know, for a line to type."""
+    from flows.recipes import RECIPES, get_recipe
+
+    name = str(manifest.get("model_version", "")).partition("/")[0]
+    for recipe in RECIPES:
+        made = get_recipe(recipe)
+        if made.package.model_name == name and made.collect.tasks:
+            return made.collect.tasks[0]
+    return "drawer-close-v3"
