@@ -3,34 +3,56 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model_core.checkpoint import Checkpoint, load_checkpoint
-from model_core.engine.decode import Answer, DecodingEngine, Question
+from model_core.engine.decode import DecodingEngine
+from model_core.engine.question import Drafts, Question
+from model_core.engine.round import Answer, CancelledError, NotFiniteError, Wrong
 from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import ContractError, GrammarError, SpecError
-from model_core.spec.types import ActionChunk, Decision, DepthTokens, Observation, Refusal, RefusalCode, Trace
-from model_core.speech.action_codec import ActionCodec
+from model_core.spec.errors import ActwrightError, ContractError, GrammarError, SpecError
+from model_core.spec.types import (
+    LEVELS,
+    ActionChunk,
+    Decision,
+    DecisionRequest,
+    DepthTokens,
+    Observation,
+    Refusal,
+    RefusalCode,
+    Trace,
+)
+from model_core.speech.action_codec import NUM_BINS, ActionCodec
 from model_core.speech.compact import CompactLayout, Mode, proprio_bins
 
 logger = logging.getLogger(__name__)
 
-# How much is said before acting, as recipes name it.
-REASONING_LEVELS: dict[str, Mode] = {"full": Mode.FULL, "trace+action": Mode.TRACE_ACTION, "action": Mode.ACTION}
+# How much is said before acting, as recipes and requests name it.
+REASONING_LEVELS: dict[str, Mode] = {
+    "full": Mode.FULL,
+    "reuse-depth": Mode.FULL,
+    "trace+action": Mode.TRACE_ACTION,
+    "action": Mode.ACTION,
+}
 # Proprioception this far (of its range) past the contract's limits is a calibration matter and is clipped; further is another robot.
 _PROPRIO_SLACK = 0.1
+# Width of an action bin in the normalised range [-1, 1].
+_BIN = 2.0 / (NUM_BINS - 1)
 
 
 class ReasoningPolicy:
-    """A model that speaks the compact language, as a `Policy`.
+    """A model that speaks the compact language, as a `RequestPolicy`.
 
-    reasoning: one of `REASONING_LEVELS`. An observation with a steering trace is answered from that trace instead.
-    dtype: bfloat16 decodes under autocast.
+    reasoning: the level of requests that name none, one of `spec.types.LEVELS`. An observation with a steering trace is answered
+    from that trace instead. dtype, engine: see `DecodingEngine`; `engine` is used in place of a new one. reuse_threshold: share of
+    the last decision's depth cells that the model must still agree with for level "reuse-depth" to keep them.
     """
 
     def __init__(
@@ -42,11 +64,14 @@ class ReasoningPolicy:
         reasoning: str = "full",
         model_version: str = "",
         dtype: torch.dtype = torch.float32,
+        engine: DecodingEngine | None = None,
+        reuse_threshold: float = 0.9,
     ) -> None:
         if reasoning not in REASONING_LEVELS:
             raise SpecError(f"no reasoning level {reasoning!r}; there are {', '.join(REASONING_LEVELS)}")
         self.contract, self.model_version, self.reasoning = contract, model_version, reasoning
-        self.engine = DecodingEngine(model, layout, dtype=dtype)
+        self.layout, self.reuse_threshold = layout, reuse_threshold
+        self.engine = engine or DecodingEngine(model, layout, dtype=dtype)
         self._codec = ActionCodec(stats=contract.stats)
 
     @staticmethod
@@ -64,75 +89,217 @@ class ReasoningPolicy:
 
     def decide_many(self, observations: list[Observation]) -> list[Decision]:
         """Answer several observations in one batch; an observation that breaks the contract is refused, its neighbours are answered."""
-        return self._decide([self._question_or_refusal(observation) for observation in observations])
+        return self.answer([DecisionRequest(observation=observation) for observation in observations])
 
     def decide_edited(self, observation: Observation, *, depth: DepthTokens | None = None, trace: Trace | None = None) -> Decision:
         """Go on from what a person changed: an edited depth grid (level full), or an edited trace after its depth."""
-        return self._decide([self._question_or_refusal(observation, depth=depth, trace=trace)])[0]
+        return self.answer([DecisionRequest(observation=observation, depth=depth, trace=trace)])[0]
 
-    def _decide(self, asked: Sequence[Question | Refusal]) -> list[Decision]:
-        questions = [entry for entry in asked if isinstance(entry, Question)]
-        answers, timing_ms = iter(()), {}
-        if questions:
-            try:
-                decoded = self.engine.decode(questions)
-            except GrammarError as error:
-                return self._all_refused(asked, Refusal(code=RefusalCode.PARSE, reason=str(error)))
-            except Exception:  # whatever failed is ours; the robot gets a refusal and holds, the log gets the traceback
-                logger.exception("decision.failed questions=%d", len(questions))
-                reason = "the model failed to answer; see the service's log"
-                return self._all_refused(asked, Refusal(code=RefusalCode.INTERNAL, reason=reason, retryable=True))
-            answers, timing_ms = iter(decoded.answers), {k: v / len(questions) for k, v in decoded.timing_ms.items()}
-        return [self._decision(next(answers), timing_ms) if isinstance(entry, Question) else self._refused(entry) for entry in asked]
+    def answer(self, requests: Sequence[DecisionRequest]) -> list[Decision]:
+        """Answer several requests together; each answer equals the one that it would get alone."""
+        if not requests:
+            return []
+        together = self.open_round(min(len(requests), self.engine.capacity))
+        try:
+            keys = [together.join(request) for request in requests]
+            found: dict[int, Decision] = {}
+            while together.active:
+                found.update(together.step())
+        finally:
+            together.close()
+        return [found[key] for key in keys]
 
-    def _decision(self, answer: Answer, timing_ms: dict[str, float]) -> Decision:
-        if not answer.finite:
-            return self._refused(Refusal(code=RefusalCode.NONFINITE, reason="the model computed NaN or inf"))
-        actions_KA = self._codec.decode(answer.reasoning.bins_KA)
-        return Decision(
-            contract_id=self.contract.contract_id,
-            model_version=self.model_version,
-            reasoning=answer.reasoning,
-            chunk=ActionChunk(actions_KA=actions_KA, control_hz=self.contract.embodiment.control_hz),
-            timing_ms=timing_ms,
+    def open_round(self, capacity: int) -> PolicyRound:
+        """Begin to decode for up to `capacity` requests that join and leave between blocks; more of them wait for a place."""
+        return PolicyRound(self, capacity)
+
+    def measure_levels(self, *, runs: int = 7) -> dict[str, dict[str, float]]:
+        """{level: {"p50_ms", "p95_ms"}} of one request alone, each run with the run before as its last decision.
+
+        Noise in place of pictures: drafts are worth less than in a session, so that the figures are on the careful side.
+        """
+        rng = np.random.default_rng(0)
+        found = {}
+        for level in (level for level in LEVELS if level in self.contract.reasoning.levels):
+            last: Decision | None = None
+            times = []
+            for _ in range(runs + 1):
+                began = time.perf_counter()
+                last = self.answer([DecisionRequest(observation=self._noise(rng), level=level, previous=last, consumed=1)])[0]
+                times.append((time.perf_counter() - began) * 1e3)
+            p50, p95 = np.percentile(times[1:], (50, 95))
+            found[level] = {"p50_ms": float(p50), "p95_ms": float(p95)}
+        return found
+
+    def _noise(self, rng: np.random.Generator) -> Observation:
+        body = self.contract.embodiment
+        return Observation(
+            images={c.name: rng.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in body.cameras},
+            proprio_P=((body.proprio.low + body.proprio.high) / 2).astype(np.float32),
+            instruction=self.contract.words[0],
         )
 
-    def _question_or_refusal(
-        self, observation: Observation, *, depth: DepthTokens | None = None, trace: Trace | None = None
-    ) -> Question | Refusal:
-        try:
-            return self._question(observation, depth, trace)
-        except (ContractError, GrammarError, SpecError) as error:
-            return Refusal(code=RefusalCode.CONTRACT, reason=str(error))
-        except Exception:  # an observation so odd that checking it fails is still the robot's fault, and still no exception
-            logger.exception("observation.unreadable")
-            return Refusal(
-                code=RefusalCode.CONTRACT, reason="the observation could not be read; expected images, proprio and an instruction"
-            )
+    # ---- requests to questions, answers to decisions
 
-    def _question(self, observation: Observation, depth: DepthTokens | None, trace: Trace | None) -> Question:
+    def question(self, request: DecisionRequest) -> tuple[Question, Drafts]:
+        """What a request asks the engine. Raises an `ActwrightError` for what breaks the contract or the language."""
+        observation, level = request.observation, request.level or self.reasoning
         check_observation(observation, self.contract)
-        body, layout = self.contract.embodiment, self.engine.layout
-        mode = REASONING_LEVELS[self.reasoning]
+        if level not in self.contract.reasoning.levels:
+            raise ContractError(f"level {level!r}: this policy answers at {', '.join(self.contract.reasoning.levels)}")
+        mode, trace = REASONING_LEVELS[level], request.trace
         if observation.steering is not None and trace is None:
             mode, trace = Mode.STEERED, observation.steering
+        body, layout = self.contract.embodiment, self.layout
         question = Question(
             images_VHW3=np.stack([observation.images[camera.name] for camera in body.cameras]),
             words_W=layout.instruction_ids(observation.instruction),
             proprio_bins_P=proprio_bins(observation.proprio_P, body.proprio.low, body.proprio.high),
             mode=mode,
-            depth=depth,
+            depth=request.depth,
             trace=trace,
+            committed_DA=None if request.committed_DA is None else self._committed(request.committed_DA),
         )
-        layout.given(mode, depth=depth, trace=trace)  # refused here, this row alone, and not in the batch
-        return question
+        return question, self._drafts(request, question, level)
 
-    def _all_refused(self, asked: Sequence[Question | Refusal], refusal: Refusal) -> list[Decision]:
-        """`refusal` for every question; an observation that was refused before keeps its own reason."""
-        return [self._refused(entry if isinstance(entry, Refusal) else refusal) for entry in asked]
+    def _committed(self, rows_DA: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Rows in the contract's units -> bins. Raises `ContractError` for rows that the policy could not have said."""
+        rows_DA = np.asarray(rows_DA)
+        most, dims = self.contract.max_prefix_rows, self.layout.action_dims
+        if rows_DA.ndim != 2 or rows_DA.shape[1] != dims or len(rows_DA) > most:
+            raise ContractError(f"committed rows: expected at most {most} rows of {dims} numbers, got shape {rows_DA.shape}")
+        if not np.isfinite(rows_DA).all():
+            raise ContractError("committed rows hold NaN or inf")
+        bins_DA = self._codec.encode(rows_DA)
+        stats = self.contract.stats
+        off_DA = np.abs(stats.normalize(self._codec.decode(bins_DA)) - stats.normalize(rows_DA))
+        if off_DA.size and float(off_DA.max()) > 2.0 * _BIN:
+            row, dim = np.unravel_index(int(off_DA.argmax()), off_DA.shape)
+            raise ContractError(
+                f"committed row {row}: {self.contract.embodiment.action.dims[int(dim)].name} = {rows_DA[row, dim]:.4g} is outside what "
+                "this policy says; commit rows of its own answers"
+            )
+        return bins_DA
 
-    def _refused(self, refusal: Refusal) -> Decision:
+    def _drafts(self, request: DecisionRequest, question: Question, level: str) -> Drafts:
+        said = None if request.previous is None else request.previous.reasoning
+        if said is None:
+            return Drafts()
+        try:
+            ids = self.engine.language.spell(said, question, shift=max(0, request.consumed))
+        except ActwrightError:  # a decision of another policy is no draft, and no reason to refuse
+            return Drafts()
+        reuse = level == "reuse-depth" and question.mode is Mode.FULL and question.depth is None and said.depth is not None
+        return Drafts(ids=ids, reuse_depth=self.reuse_threshold if reuse else None)
+
+    def decision(self, answer: Answer, question: Question, level: str) -> Decision:
+        """What the robot is told."""
+        served = "trace+action" if question.mode is Mode.STEERED else level
+        if served == "reuse-depth" and not answer.counts.get("reused.depth"):
+            served = "full"
+        return Decision(
+            contract_id=self.contract.contract_id,
+            model_version=self.model_version,
+            reasoning=answer.reasoning,
+            chunk=ActionChunk(actions_KA=self._codec.decode(answer.reasoning.bins_KA), control_hz=self.contract.embodiment.control_hz),
+            timing_ms=answer.timing_ms,
+            level=served,
+            counts=answer.counts,
+        )
+
+    def refused(self, code: RefusalCode, reason: str, *, retryable: bool = False) -> Decision:
+        """A decision not to act."""
+        refusal = Refusal(code=code, reason=reason, retryable=retryable)
         return Decision(contract_id=self.contract.contract_id, model_version=self.model_version, refusal=refusal)
+
+
+class PolicyRound:
+    """A round of requests, see `spec.types.DecisionRound`. Nothing that a request, a model or a listener does raises."""
+
+    def __init__(self, policy: ReasoningPolicy, capacity: int) -> None:
+        self._policy, self._capacity = policy, capacity
+        self._round = policy.engine.open_round(capacity)
+        self._asked: dict[int, tuple[int, Question, str]] = {}  # the engine's key -> our key, question, level
+        self._refused: list[tuple[int, Decision]] = []
+        self._next_key = 0
+
+    @property
+    def active(self) -> int:
+        """Requests in it."""
+        return len(self._asked) + len(self._refused)
+
+    def join(self, request: DecisionRequest) -> int:
+        """Take a request in; what is wrong with it comes out of the next `step` as a refusal."""
+        key, self._next_key = self._next_key, self._next_key + 1
+        policy, refusal = self._policy, RefusalCode.CONTRACT
+        try:
+            question, drafts = policy.question(request)
+            inner = self._round.join(question, drafts, on_part=_listener(request), is_cancelled=request.is_cancelled)
+            self._asked[inner] = (key, question, request.level or policy.reasoning)
+        except (ContractError, GrammarError, SpecError) as error:
+            self._refused.append((key, policy.refused(refusal, str(error))))
+        except Exception:  # an observation so odd that checking it fails is still the robot's fault, and still no exception
+            logger.exception("observation.unreadable")
+            reason = "the observation could not be read; expected images, proprio and an instruction"
+            self._refused.append((key, policy.refused(refusal, reason)))
+        return key
+
+    def step(self) -> list[tuple[int, Decision]]:
+        """One block for everybody; those that are finished."""
+        finished, self._refused = self._refused, []
+        if not self._asked:
+            return finished
+        try:
+            outcomes = self._round.step()
+        except Exception:  # whatever failed is ours; the robots get a refusal and hold, the log gets the traceback
+            logger.exception("decision.failed questions=%d", len(self._asked))
+            return finished + self._all_failed()
+        for inner, outcome in outcomes:
+            key, question, level = self._asked.pop(inner)
+            finished.append((key, self._decision(outcome, question, level)))
+        return finished
+
+    def leave(self, key: int) -> None:
+        """Take a request out; nothing happens if it has left already."""
+        self._refused = [entry for entry in self._refused if entry[0] != key]
+        for inner, (found, _, _) in list(self._asked.items()):
+            if found == key:
+                del self._asked[inner]
+                self._round.leave(inner)
+
+    def close(self) -> None:
+        """The round is over: its memory serves the next one."""
+        self._asked.clear()
+        self._refused.clear()
+        self._round.close()
+
+    def _decision(self, outcome: Answer | Wrong, question: Question, level: str) -> Decision:
+        if isinstance(outcome, Answer):
+            return self._policy.decision(outcome, question, level)
+        codes = {CancelledError: RefusalCode.CANCELLED, NotFiniteError: RefusalCode.NONFINITE}
+        return self._policy.refused(codes.get(type(outcome), RefusalCode.PARSE), str(outcome))
+
+    def _all_failed(self) -> list[tuple[int, Decision]]:
+        reason = "the model failed to answer; see the service's log"
+        failed = [(key, self._policy.refused(RefusalCode.INTERNAL, reason, retryable=True)) for key, _, _ in self._asked.values()]
+        self._asked.clear()
+        self._round = self._policy.engine.open_round(self._capacity)  # what the old one holds may be half done
+        return failed
+
+
+def _listener(request: DecisionRequest) -> Callable[[str, DepthTokens | Trace], None] | None:
+    """The request's `on_part`, whose failure is not the round's."""
+    if request.on_part is None:
+        return None
+    told = request.on_part
+
+    def tell(field: str, value: DepthTokens | Trace) -> None:
+        try:
+            told(field, value)
+        except Exception:  # a listener that fails loses its part; the answer goes on
+            logger.exception("part.not_delivered field=%s", field)
+
+    return tell
 
 
 def check_observation(observation: Observation, contract: PolicyContract) -> None:

@@ -48,3 +48,54 @@ class StaticCache:
         if not 0 <= start <= self._start:
             raise SpecError(f"can rewind to 0..{self._start}, got {start}")
         self._start = start
+
+
+class RowCache:
+    """Key/value memory of several rows that advance independently; the rows in use are always the first ones.
+
+    memory: [layers, 2, capacity, kv_heads, length + 1, head_dim], keys at 0 and values at 1. The last place of every row is
+    written by padding and read by nobody. Whatever stands behind a row's own length is garbage that its mask hides, so
+    "dropping" keys and values is just not counting them.
+    """
+
+    def __init__(self, llm: LlmConfig, *, capacity: int, length: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        self.capacity, self.length = capacity, length
+        self.kv_heads, self.head_dim = llm.num_key_value_heads, llm.head_dim
+        shape = (llm.num_hidden_layers, 2, capacity, self.kv_heads, length + 1, self.head_dim)
+        self.memory = torch.zeros(shape, dtype=dtype, device=device)
+        heads = torch.arange(2, device=device)[:, None] * capacity
+        # first flat place of (keys or values, row, head), without the row: added up in `places`
+        self._first_2G = (heads * self.kv_heads + torch.arange(self.kv_heads, device=device)) * (length + 1)
+
+    def layer(self, number: int, first: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of `rows` rows from row `first` on, their first `length` places: views [rows, kv_heads, length, D]."""
+        memory = self.memory[number]
+        return memory[0, first : first + rows, :, :length], memory[1, first : first + rows, :, :length]
+
+    def flat_places(self, positions_BW: Tensor) -> Tensor:
+        """Where tokens at `positions_BW` of rows 0..B-1 stand in a layer seen as [-1, head_dim]; order (2, B, kv_heads, W)."""
+        rows = len(positions_BW)
+        row_B = torch.arange(rows, device=positions_BW.device) * (self.kv_heads * (self.length + 1))
+        places = self._first_2G[:, None, :, None] + row_B[None, :, None, None] + positions_BW[None, :, None, :]
+        return places.reshape(-1)
+
+    def write(self, number: int, places: Tensor, kv_N2GD: Tensor, rows: int) -> None:
+        """Store keys and values of B x W tokens, [B * W, 2, kv_heads, D], at `flat_places`."""
+        flat = self.memory[number].view(-1, self.head_dim)
+        kv = kv_N2GD.view(rows, -1, 2, self.kv_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        flat.index_copy_(0, places, kv.reshape(-1, self.head_dim))
+
+    def write_row(self, number: int, row: int, start: int, kv_W2GD: Tensor) -> None:
+        """Store keys and values of W tokens of one row from `start` on: a slice, no index."""
+        stop = start + len(kv_W2GD)
+        self.memory[number, :, row, :, start:stop].copy_(kv_W2GD.permute(1, 2, 0, 3))
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int) -> None:
+        """Row `source` becomes row `target`."""
+        self.memory[:, :, target].copy_(self.memory[:, :, source])
+
+    @torch.inference_mode()
+    def clear(self, row: int) -> None:
+        """Zero a row: after NaN or inf in it, whose product with a masked weight of zero would still be NaN."""
+        self.memory[:, :, row].zero_()

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_core.engine.automaton import CompactGrammar, Grammar
+from model_core.engine.automaton import CompactGrammar, Grammar, Stage
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.speech.compact import CompactLayout, Mode
@@ -96,6 +96,10 @@ class Language(Protocol):
         """The ids of one whole answer as values. Raises `GrammarError`."""
         ...
 
+    def read(self, stage: Stage, ids: Sequence[int], question: Any) -> DepthTokens | Trace:
+        """All ids that were said in `stage` (depth or trace) as its value, before the answer is complete."""
+        ...
+
 
 class CompactLanguage:
     """The compact language of a layout. Satisfies `Language`."""
@@ -137,3 +141,10 @@ class CompactLanguage:
     def parse(self, ids: Sequence[int], question: Question) -> ActionReasoning:
         """See `Language.parse`."""
         return self.layout.parse(np.asarray(ids), question.mode)
+
+    def read(self, stage: Stage, ids: Sequence[int], question: Question) -> DepthTokens | Trace:
+        """See `Language.read`."""
+        vocabulary, ids_N = self.layout.vocabulary, np.asarray(ids, np.int64)
+        if stage is Stage.DEPTH:
+            return DepthTokens(codes_G=ids_N - vocabulary.depth.start, num_codes=vocabulary.depth_codes)
+        return Trace(points_N2=ids_N[:-1].reshape(-1, 2) - vocabulary.trace.start)

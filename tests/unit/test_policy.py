@@ -46,7 +46,7 @@ def test_a_full_decision():
 @pytest.mark.parametrize("level", sorted(REASONING_LEVELS))
 def test_levels_say_what_they_promise(level):
     reasoning = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning=level).decide(see()).reasoning
-    assert (reasoning.depth is not None) == (level == "full")
+    assert (reasoning.depth is not None) == (level in ("full", "reuse-depth"))
     assert (reasoning.trace is not None) == (level != "action")
 
 
@@ -118,7 +118,7 @@ def test_broken_observations_are_refused_and_their_neighbours_answered(changes, 
 def test_a_failing_model_is_a_refusal():
     model, layout = make_small_model(CONTRACT, seed=1)
     with torch.no_grad():
-        model.lm_head.weight[0] = torch.nan
+        model.lm_head.weight[layout.vocabulary.depth.start + 5] = torch.nan
     assert ReasoningPolicy(model, layout, CONTRACT).decide(see()).refusal.code is RefusalCode.NONFINITE
     del model.model.vision_backbone.image_vit
     decisions = ReasoningPolicy(model, layout, CONTRACT).decide_many([see(), see(1), see(images={})])

@@ -1,0 +1,210 @@
+"""The decoder as the engine runs it: one block of tokens for every row, from ids to the most likely allowed ids.
+
+The same arithmetic as `network.language.Decoder` with the per-token cost taken out: no module calls, weights cast once, residual
+additions inside the projections, tables for mask and rotary positions, only the head rows that an answer can use.
+A test holds both together. All shapes are 2-D (tokens) until attention, so that a matrix product sees B * W rows.
+
+Shape letters: B rows, W block width, n = B * W tokens, H query heads, G key heads, D head width, T cached tokens, X head rows,
+S groups of allowed ids.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model_core.engine.automaton import Grammar
+from model_core.engine.cache import RowCache
+from model_core.network.attention import ACTIVATIONS
+from model_core.network.config import LlmConfig
+from model_core.network.language import DecoderBlock, rotary
+from model_core.network.model import MolmoAct
+
+
+class _Store(Protocol):
+    """Puts keys and values [n, 2, G, D] of layer `number` away; returns all that the block may look at, [B, G, T, D] each."""
+
+    def __call__(self, number: int, kv_n2GD: Tensor, /) -> tuple[Tensor, Tensor]: ...
+
+
+class _Layer:
+    """Weights of one block in the engine's dtype; projections that follow a residual addition are kept transposed."""
+
+    __slots__ = ("attn_norm", "down", "ff_norm", "k_norm", "out", "q_norm", "qkv", "qkv_bias", "up")
+
+    def __init__(self, block: DecoderBlock, dtype: torch.dtype) -> None:
+        attn = block.self_attn
+
+        def cast(weight: Tensor) -> Tensor:
+            return weight.detach().to(dtype)
+
+        self.qkv, self.qkv_bias = cast(attn.att_proj.weight), None if attn.att_proj.bias is None else cast(attn.att_proj.bias)
+        self.out, self.up, self.down = cast(attn.attn_out.weight), cast(block.mlp.ff_proj.weight), cast(block.mlp.ff_out.weight)
+        self.attn_norm, self.ff_norm = cast(block.attn_norm.weight), cast(block.ff_norm.weight)
+        self.q_norm = None if attn.q_norm is None else cast(attn.q_norm.weight)
+        self.k_norm = None if attn.k_norm is None else cast(attn.k_norm.weight)
+
+
+class BlockForward:
+    """Runs blocks of `model`'s decoder in `dtype`. constrained: score only ids that an answer can hold, and mask by state."""
+
+    def __init__(self, model: MolmoAct, grammar: Grammar, *, max_length: int, dtype: torch.dtype, constrained: bool) -> None:
+        self.config, decoder = model.config.llm, model.model.transformer
+        self.dtype, self.device, self.constrained = dtype, model.lm_head.weight.device, constrained
+        self.sdpa = model.config.attention == "sdpa"
+        self.layers = [_Layer(block, dtype) for block in decoder.blocks]  # type: ignore[arg-type]
+        self.act = ACTIVATIONS[self.config.hidden_act]
+        self.eps, self.scale = self.config.layer_norm_eps, 1.0 / math.sqrt(self.config.head_dim)
+        self.embedding = decoder.wte.embedding.detach().to(dtype)
+        self.slots = None if decoder.slot_embedding is None else decoder.slot_embedding.detach().to(dtype)
+        self.norm = decoder.ln_f.weight.detach().to(dtype)
+        self._set_head(model, grammar)
+        length = max_length + 1
+        self._causal_TT = torch.full((length, length), -torch.inf, dtype=dtype, device=self.device).triu(1)
+        self._cos_PD, self._sin_PD = _rotary_tables(self.config, max(length, self.config.num_slots), self.device)
+
+    def _set_head(self, model: MolmoAct, grammar: Grammar) -> None:
+        weight_XD = model.lm_head.weight.detach()
+        ids_X = np.unique(np.concatenate(grammar.groups)) if self.constrained else np.arange(len(weight_XD))
+        self.head_ids: list[int] = ids_X.tolist()
+        if len(ids_X) < len(weight_XD):
+            contiguous = int(ids_X[-1]) - int(ids_X[0]) + 1 == len(ids_X)
+            weight_XD = weight_XD[int(ids_X[0]) : int(ids_X[-1]) + 1] if contiguous else weight_XD[torch.from_numpy(ids_X).to(self.device)]
+        self.head_XD = weight_XD.to(self.dtype)
+        self.mask_SX: Tensor | None = None
+        if self.constrained:
+            forbidden_SX = np.ones((len(grammar.groups), len(ids_X)), bool)
+            for group, allowed in enumerate(grammar.groups):
+                forbidden_SX[group, np.searchsorted(ids_X, allowed)] = False
+            zero_SX = torch.zeros(forbidden_SX.shape, dtype=self.dtype, device=self.device)
+            self.mask_SX = zero_SX.masked_fill_(torch.from_numpy(forbidden_SX).to(self.device), -torch.inf)
+
+    # ---- a block
+
+    def row_block(self, x_WD: Tensor, places_W: Tensor, cache: RowCache, row: int, start: int, real: int) -> Tensor:
+        """Hidden states (W, D) of `real` tokens of one row that begin at position `start`; tokens after them are padding."""
+        width = len(x_WD)
+        # on CUDA always the whole cache: the shapes, and with them the kernels, of the captured blocks
+        end = cache.length + 1 if self.device.type == "cuda" else min(start + width, cache.length + 1)
+        bias_WT = self._causal_TT[start : start + width, :end]
+        if len(bias_WT) < width:  # padding past the end of the cache sees what the last place sees
+            bias_WT = torch.cat([bias_WT, bias_WT[-1:].expand(width - len(bias_WT), -1)])
+
+        def store(number: int, kv_n2GD: Tensor) -> tuple[Tensor, Tensor]:
+            cache.write_row(number, row, start, kv_n2GD[:real])
+            return cache.layer(number, row, 1, end)
+
+        return self._decode(x_WD, places_W, 1, bias_WT, store)
+
+    def rows_block(self, x_nD: Tensor, places_n: Tensor, positions_BW: Tensor, cache: RowCache, end: int) -> Tensor:
+        """Hidden states (n, D) of B x W tokens of rows 0..B-1. positions_BW: where each token stands (padding: `cache.length`)."""
+        rows = len(positions_BW)
+        flat = cache.flat_places(positions_BW)
+        bias_BWT = self._causal_TT[positions_BW][..., :end]
+
+        def store(number: int, kv_n2GD: Tensor) -> tuple[Tensor, Tensor]:
+            cache.write(number, flat, kv_n2GD, rows)
+            return cache.layer(number, 0, rows, end)
+
+        return self._decode(x_nD, places_n, rows, bias_BWT, store)
+
+    def embed(self, ids_n: Tensor) -> Tensor:
+        """Input rows of answer ids (never an image mark), without the slot's row: `_decode` adds it."""
+        return F.embedding(ids_n, self.embedding)
+
+    def _decode(self, x: Tensor, places_n: Tensor, rows: int, bias: Tensor, store: _Store) -> Tensor:
+        if self.slots is not None:
+            x = x + F.embedding(places_n, self.slots)
+        turn = (self._cos_PD[places_n][:, None], self._sin_PD[places_n][:, None]) if self.config.use_rope else None
+        bias = self._per_head(bias, rows)
+        after, width = self.config.norm_after, x.shape[-1]
+        for number, layer in enumerate(self.layers):
+            h = x if after else F.rms_norm(x, (width,), layer.attn_norm, self.eps)
+            said = self._attend(h, layer, number, rows, bias, turn, store)
+            x = (
+                x + F.rms_norm(F.linear(said, layer.out), (width,), layer.attn_norm, self.eps)
+                if after
+                else torch.addmm(x, said, layer.out.t())
+            )
+            h = x if after else F.rms_norm(x, (width,), layer.ff_norm, self.eps)
+            value, gate = F.linear(h, layer.up).chunk(2, dim=-1)
+            h = self.act(gate).mul_(value)
+            x = x + F.rms_norm(F.linear(h, layer.down), (width,), layer.ff_norm, self.eps) if after else torch.addmm(x, h, layer.down.t())
+        return F.rms_norm(x, (width,), self.norm, self.eps)
+
+    def _attend(
+        self, h: Tensor, layer: _Layer, number: int, rows: int, bias: Tensor, turn: tuple[Tensor, Tensor] | None, store: _Store
+    ) -> Tensor:
+        heads, groups, depth = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
+        n, asked = len(h), heads * depth
+        qkv = F.linear(h, layer.qkv, layer.qkv_bias)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            self._norm_queries_keys(qkv, layer.q_norm, layer.k_norm)
+        if turn is not None:
+            qk = qkv[:, : asked + groups * depth].view(n, heads + groups, depth)
+            qk.copy_(_turned(qk, *turn))
+        keys, values = store(number, qkv[:, asked:].view(n, 2, groups, depth))
+        width, share = n // rows, heads // groups
+        if self.sdpa:
+            q = qkv[:, :asked].view(rows, width, heads, depth).transpose(1, 2)
+            out = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias, enable_gqa=share > 1)
+            return out.transpose(1, 2).reshape(n, asked)
+        # the query heads that share a key head are rows of one product: no copy of keys and values
+        q = qkv[:, :asked].view(rows, width, groups, share, depth).permute(0, 2, 3, 1, 4).reshape(rows * groups, share * width, depth)
+        keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+        weights = torch.softmax(torch.baddbmm(bias, q, keys.transpose(1, 2), alpha=self.scale), dim=-1)
+        out = torch.bmm(weights, values).view(rows, groups, share, width, depth)
+        return out.permute(0, 3, 1, 2, 4).reshape(n, asked)
+
+    def _per_head(self, bias: Tensor, rows: int) -> Tensor:
+        """The mask in the shape that the attention wants: [B, 1, W, T], or [B * G, (H / G) * W, T] or broadcastable to it."""
+        if self.sdpa:
+            return bias.view(rows, 1, *bias.shape[-2:])
+        share = self.config.num_attention_heads // self.config.num_key_value_heads
+        if share > 1:
+            bias = bias.repeat(*[1] * (bias.ndim - 2), share, 1)
+        if rows > 1 or bias.ndim == 3:
+            bias = bias[:, None].expand(-1, self.config.num_key_value_heads, -1, -1).flatten(0, 1)
+        return bias
+
+    def _norm_queries_keys(self, qkv: Tensor, q_weight: Tensor, k_weight: Tensor) -> None:
+        asked = self.config.num_attention_heads * self.config.head_dim
+        shared = asked + self.config.num_key_value_heads * self.config.head_dim
+        for part, weight in ((qkv[:, :asked], q_weight), (qkv[:, asked:shared], k_weight)):
+            split = part.view(len(part), -1, len(weight))  # the whole projection, or head by head
+            split.copy_(F.rms_norm(split, (len(weight),), weight, self.eps))
+
+    # ---- what is said
+
+    def choose(self, hidden_nD: Tensor, groups_n: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(logits, head rows) of the best allowed id of each token, each (n,); a NaN anywhere comes out as the best logit."""
+        logits_nX = F.linear(hidden_nD, self.head_XD)
+        if self.mask_SX is not None and groups_n is not None:
+            logits_nX += F.embedding(groups_n, self.mask_SX)
+        best = logits_nX.max(dim=-1)
+        return best.values, best.indices
+
+    def choose_with_margin(self, hidden_nD: Tensor, groups_n: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """As `choose`, and how far the second best is behind."""
+        logits_nX = F.linear(hidden_nD, self.head_XD)
+        if self.mask_SX is not None and groups_n is not None:
+            logits_nX += F.embedding(groups_n, self.mask_SX)
+        best = logits_nX.topk(min(2, logits_nX.shape[-1]), dim=-1)
+        return best.values[:, 0], best.indices[:, 0], best.values[:, 0] - best.values[:, -1]
+
+
+def _rotary_tables(llm: LlmConfig, places: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    cos, sin = rotary(torch.arange(places, device=device)[None], llm.head_dim, llm.rope_theta)
+    return cos[0, 0], sin[0, 0]
+
+
+def _turned(x_nHD: Tensor, cos_n1D: Tensor, sin_n1D: Tensor) -> Tensor:
+    """RoPE in float32."""
+    wide = x_nHD.float()
+    first, second = wide.chunk(2, dim=-1)
+    return wide * cos_n1D + torch.cat([-second, first], dim=-1) * sin_n1D

@@ -1,0 +1,106 @@
+"""Whether a token's numbers depend on how many tokens are computed with it, measured on the machine that decodes.
+
+Libraries choose their kernels by the number of rows of a product; a row computed alone may then differ in its last bits from the
+same row in a block, and a near tie between two ids can flip. Where all products have at least `tile` rows the sums are usually
+the same bit for bit: then blocks and plain decoding agree by construction. Where they are not, `bound` says how far logits moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model_core.engine.cache import RowCache
+from model_core.engine.forward import BlockForward
+
+_TILES = (1, 2, 4, 8, 16)
+_BEFORE, _TOKENS, _ROWS = 24, 33, 3
+# A measured difference is a sample; the bound that guards against it is this many times as large.
+_SAFETY = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numerics:
+    """tile: the fewest rows of a product from which on results are equal in every bit; 1 and a `bound` above 0 where there is no such
+    number: the largest difference of a logit that was seen between one token alone and a block, times a safety factor."""
+
+    tile: int
+    bound: float
+
+    @property
+    def bitwise(self) -> bool:
+        """Whether equality holds by construction."""
+        return self.bound == 0.0
+
+
+@torch.inference_mode()
+def measure_numerics(forward: BlockForward, length: int) -> Numerics:
+    """Compare one token at a time (padded to each tile) with blocks of several sizes and rows, over random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    before, tokens = min(_BEFORE, length // 3), min(_TOKENS, length // 2)
+    ids_L = torch.randint(len(forward.head_ids), (before + tokens,), generator=generator).to(forward.device)
+    probe = _Probe(forward, ids_L, before)
+    blocks = probe.blocks()
+    worst = float("inf")
+    for tile in _TILES:
+        alone = probe.one_by_one(tile)
+        if all(torch.equal(part, alone[start : start + len(part)]) for start, part in blocks + probe.batched(tile)):
+            return Numerics(tile=tile, bound=0.0)
+        if tile == 1:
+            worst = max(float((part - alone[start : start + len(part)]).abs().max()) for start, part in blocks + probe.batched(1))
+    return Numerics(tile=1, bound=_SAFETY * worst)
+
+
+class _Probe:
+    """The same tokens through the decoder in different company."""
+
+    def __init__(self, forward: BlockForward, ids_L: Tensor, before: int) -> None:
+        self.forward, self.ids_L, self.before = forward, ids_L, before
+        self.places_L = torch.arange(len(ids_L), device=forward.device)
+        self.length = len(ids_L) + 1
+        self.x_LD = forward.embed(torch.tensor(forward.head_ids, device=forward.device)[ids_L])
+
+    def one_by_one(self, tile: int) -> Tensor:
+        """Logits (N, X) of every token behind the first ones, each in a forward of its own."""
+        cache = self._cache(1)
+        self._row(cache, 0, self.before)
+        parts = []
+        for start in range(self.before, len(self.ids_L)):
+            pick = torch.full((tile,), start, device=self.ids_L.device)
+            hidden = self.forward.row_block(self.x_LD[pick], self.places_L[pick], cache, 0, start, 1)
+            parts.append(self._logits(hidden)[:1])
+        return torch.cat(parts)
+
+    def blocks(self) -> list[tuple[int, Tensor]]:
+        """(first token, logits) of blocks of several widths, and of everything at once behind nothing (a prefill)."""
+        found = []
+        for width in (16, len(self.ids_L) - self.before):
+            cache = self._cache(1)
+            self._row(cache, 0, self.before)
+            found.append((0, self._row(cache, self.before, width)))
+        everything = self._row(self._cache(1), 0, len(self.ids_L))
+        return [*found, (0, everything[self.before :])]
+
+    def batched(self, width: int) -> list[tuple[int, Tensor]]:
+        """(first token, logits) of a few tokens decoded together with other rows that stand elsewhere."""
+        cache = self._cache(_ROWS)
+        starts = [self.before, self.before + width, 1]
+        for row, start in enumerate(starts):
+            self.forward.row_block(self.x_LD[:start], self.places_L[:start], cache, row, 0, start)
+        positions_BW = torch.tensor([[start + step for step in range(width)] for start in starts], device=self.ids_L.device)
+        flat = positions_BW.flatten()
+        hidden = self.forward.rows_block(self.x_LD[flat], self.places_L[flat], positions_BW, cache, cache.length)
+        logits = self._logits(hidden).view(_ROWS, width, -1)
+        return [(0, logits[0]), (width, logits[1])]
+
+    def _row(self, cache: RowCache, start: int, width: int) -> Tensor:
+        part = slice(start, start + width)
+        return self._logits(self.forward.row_block(self.x_LD[part], self.places_L[part], cache, 0, start, width))
+
+    def _logits(self, hidden_nD: Tensor) -> Tensor:
+        return torch.nn.functional.linear(hidden_nD, self.forward.head_XD).float()
+
+    def _cache(self, rows: int) -> RowCache:
+        return RowCache(self.forward.config, capacity=rows, length=self.length + 16, dtype=self.forward.dtype, device=self.forward.device)

@@ -1,0 +1,260 @@
+"""One answer in the making: what was said, what to feed next, what a block's outputs mean.
+
+A block feeds the *pending* tokens (said, but not in the cache yet) and then guesses. Output j is the model's choice for the state
+after input j. Choices are taken as long as the guess fed next equals the choice; the first that does not is replaced by the
+choice, and the other guesses stay where they are, by state. Facts are not guesses: given values (edited, committed) and, in
+constrained decoding, ids without an alternative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from model_core.engine.automaton import REFUSED, Grammar, Stage
+from model_core.engine.question import Drafts, Prompt
+from model_core.engine.window import Acceptance, Source, far_enough
+from model_core.spec.errors import GrammarError
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """What one row feeds. states[j]: the state that output j chooses for, None where the next token is said already.
+
+    gains[w - 1]: ids expected from feeding the first w tokens. first: the first output that is asked for anything.
+    """
+
+    ids: list[int]
+    places: list[int]
+    states: list[int | None]
+    gains: list[float]
+    first: int
+
+    def cut(self, width: int) -> Window:
+        """The first `width` tokens; pending ones are never cut off."""
+        width = max(width, self.first + 1)
+        if len(self.ids) <= width:
+            return self
+        return Window(self.ids[:width], self.places[:width], self.states[:width], self.gains[:width], self.first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How rows are decoded. constrained: ids without an alternative are said unasked. speculate: guess at all. refine: replace
+    guesses behind a wrong one by the model's choices there, where that has been the better source."""
+
+    constrained: bool = True
+    speculate: bool = True
+    refine: bool = True
+    echo: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Tally:
+    """What decoding did for one row: blocks, guarded positions, and [fed guesses judged, right] per stage."""
+
+    forwards: int = 0
+    guarded: int = 0
+    reused: int = 0
+    guesses: dict[Stage, list[int]] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """As `Decision.counts` names them."""
+        found = {"forwards": self.forwards, "guarded": self.guarded}
+        if self.reused:
+            found["reused.depth"] = self.reused
+        for stage, (drafted, accepted) in self.guesses.items():
+            found |= {f"drafted.{stage.value}": drafted, f"accepted.{stage.value}": accepted}
+        return found
+
+
+class AnswerRow:
+    """One row of a round."""
+
+    def __init__(
+        self,
+        question: Any,
+        prompt: Prompt,
+        grammar: Grammar,
+        ways: Ways,
+        *,
+        begin: int,
+        given: dict[int, int],
+        drafts: Drafts,
+        acceptance: Acceptance,
+        is_cancelled: Callable[[], bool] | None = None,
+        on_part: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        self.question, self.prompt, self.grammar, self.ways = question, prompt, grammar, ways
+        self.given, self.reuse_depth = given, drafts.reuse_depth
+        self.acceptance, self.is_cancelled, self.on_part = acceptance, is_cancelled, on_part
+        self.state, self.said, self.finite = begin, [], True
+        # the prompt's last token waits with what is said before the first forward, so that every block looks the same
+        self.pending, self.pending_places = [int(prompt.ids_L[-1])], [int(prompt.places_L[-1])]
+        self.cached = len(prompt.ids_L) - 1
+        self.tally, self.timing_ms = Tally(), {}
+        self.said_by: dict[Stage, list[int]] = {}
+        self.own: dict[Stage, int] = {}
+        self._said_at: dict[int, int] = {}
+        self._drafts, self._refined = dict(drafts.ids), {}
+        self._forced = [int(ids[0]) if len(ids) == 1 else REFUSED for ids in grammar.groups]
+        self._say_facts()
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is complete."""
+        return self.state == self.grammar.done
+
+    # ---- what to feed
+
+    def window(self, most: int) -> Window:
+        """The pending tokens and up to `most` tokens in all, as far as guesses reach and seem worth planning."""
+        grammar, state, index = self.grammar, self.state, self.cached + len(self.pending)
+        ids, places = list(self.pending), list(self.pending_places)
+        states: list[int | None] = [None] * (len(ids) - 1)
+        gains, expected, chance = [1.0] * len(ids), 1.0, 1.0
+        order = {} if self.ways.speculate else None
+        guessed: dict[int, int] = {}
+        while True:
+            states.append(state)
+            if len(ids) >= most and not (self.reuse_depth is not None and grammar.stage(state) is Stage.DEPTH):
+                break
+            token, likely = self._guess(state, order, guessed)
+            following = REFUSED if token == REFUSED else grammar.after(state, token)
+            if following in (REFUSED, grammar.done):
+                break
+            chance *= likely
+            if far_enough(chance) and self.reuse_depth is None:
+                break
+            expected += chance
+            guessed[state] = token
+            ids.append(token)
+            places.append(grammar.place(state, index))
+            gains.append(expected)
+            state, index = following, index + 1
+        return Window(ids, places, states, gains, len(self.pending) - 1)
+
+    def _fact(self, state: int) -> int:
+        token = self.given.get(state, REFUSED)
+        return self._forced[self.grammar.group(state)] if token == REFUSED and self.ways.constrained else token
+
+    def _guess(self, state: int, order: dict[Stage, list[tuple[float, Source]]] | None, guessed: dict[int, int]) -> tuple[int, float]:
+        """The best guess at `state` and the chance that it is right; facts and forced text come first."""
+        token = self.given.get(state, REFUSED)
+        if token == REFUSED:
+            token = self._forced[self.grammar.group(state)]
+        if token != REFUSED or order is None:
+            return token, 1.0
+        stage = self.grammar.stage(state)
+        ranked = order.get(stage)
+        if ranked is None:
+            ranked = order[stage] = sorted(((self.acceptance.rate(stage, source), source) for source in Source), reverse=True)
+        for likely, source in ranked:
+            token = self._from(source, state, guessed)
+            if token != REFUSED:
+                return token, likely
+        return REFUSED, 0.0
+
+    def _from(self, source: Source, state: int, guessed: dict[int, int]) -> int:
+        if source is Source.DRAFT:
+            return self._drafts.get(state, REFUSED)
+        if source is Source.REFINED:
+            return self._refined.get(state, REFUSED)
+        if not self.ways.echo:
+            return REFUSED
+        earlier = self.grammar.echo(state)
+        return self._said_at.get(earlier, guessed.get(earlier, REFUSED))
+
+    # ---- what came out
+
+    def take(self, window: Window, chosen: Sequence[int], margins: Sequence[float] | None = None, bound: float = 0.0) -> bool:
+        """Say what output j of `window` chose (ids), as long as guesses were right. True: the next output is guarded.
+
+        margins: of every output, how far the second best id is behind; an output with less than `bound` is not trusted.
+        Raises `GrammarError` where the model's choice is not in the language.
+        """
+        if self.reuse_depth is not None:
+            self._reuse(window, chosen)
+        used, guarded = window.first, False
+        for j in range(window.first, len(window.ids)):
+            state, fact = self.state, self._fact(self.state)
+            if fact == REFUSED and margins is not None and margins[j] < bound:
+                guarded = True
+                break
+            token = chosen[j] if fact == REFUSED else fact
+            fed = window.ids[j + 1] if j + 1 < len(window.ids) else REFUSED
+            if fact == REFUSED:
+                self._judge(state, token, fed)
+            self._say(token)
+            used = j + 1
+            if fed != token or self.done:
+                break
+        if self.ways.refine and not self.done:
+            self._refined.update(
+                (state, chosen[j]) for j, state in enumerate(window.states[used:], start=used) if state is not None and state != self.state
+            )
+        self.cached += used
+        self._settle(window, used)
+        self.tally.guarded += guarded
+        return guarded
+
+    def _settle(self, window: Window, used: int) -> None:
+        """The last said token waits again, with the facts that follow it."""
+        if used == window.first:  # nothing was said: the guard stopped the first output
+            self.pending, self.pending_places = window.ids[used : used + 1], window.places[used : used + 1]
+            return
+        last_state = window.states[used - 1]
+        assert last_state is not None
+        self.pending = [self.said[-1]]
+        self.pending_places = [self.grammar.place(last_state, self.cached)]
+        self._say_facts()
+
+    def _say(self, token: int) -> None:
+        grammar, state = self.grammar, self.state
+        following = grammar.after(state, token)
+        if following == REFUSED:
+            place, stage = len(self.said), grammar.stage(state).value
+            raise GrammarError(f"the model said id {token} at position {place} ({stage}), which is not in its language", place, place + 1)
+        stage = grammar.stage(state)
+        self.said_by.setdefault(stage, []).append(token)
+        if state not in self.given:
+            self.own[stage] = self.own.get(stage, 0) + 1
+        self.said.append(token)
+        self._said_at[state] = token
+        self.state = following
+
+    def _say_facts(self) -> None:
+        while not self.done and (token := self._fact(self.state)) != REFUSED:
+            place = self.grammar.place(self.state, self.cached + len(self.pending))
+            self._say(token)
+            self.pending.append(token)
+            self.pending_places.append(place)
+
+    def _judge(self, state: int, token: int, fed: int) -> None:
+        """Note which sources would have been right, and whether the guess that was fed was."""
+        stage = self.grammar.stage(state)
+        if fed != REFUSED:
+            entry = self.tally.guesses.setdefault(stage, [0, 0])
+            entry[0] += 1
+            entry[1] += fed == token
+        for source in Source:
+            guess = self._from(source, state, {})
+            if guess != REFUSED:
+                self.acceptance.note(stage, source, guess == token)
+
+    def _reuse(self, window: Window, chosen: Sequence[int]) -> None:
+        """Level "reuse-depth": the whole depth draft was fed; it stands where the model agrees with enough of it."""
+        cells = [
+            (state, window.ids[j + 1], chosen[j])
+            for j, state in enumerate(window.states[: len(window.ids) - 1])
+            if state is not None and self.grammar.stage(state) is Stage.DEPTH and self._fact(state) == REFUSED
+        ]
+        agreed = sum(fed == said for _, fed, said in cells)
+        assert self.reuse_depth is not None
+        if cells and agreed >= self.reuse_depth * len(cells):
+            self.given |= {state: fed for state, fed, _ in cells}
+            self.tally.guesses[Stage.DEPTH] = [len(cells), agreed]
+            self.tally.reused = len(cells)
+            self.own[Stage.DEPTH] = len(cells)
+        self.reuse_depth = None
