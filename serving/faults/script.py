@@ -46,6 +46,7 @@ DELIVERY = {
     "replay": "send the oldest kept answer, then the right one",
     "reject": "answer REJECT with `text` as the code (default INTERNAL)",
     "freeze": "stop the whole server for `ms` (pings too)",
+    "half-open": "from here on say nothing more on this connection, not even PONG",
     "close": "drop the TCP connection without a closing handshake",
     "kill": "end the process at once with exit code 137",
 }

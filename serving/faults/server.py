@@ -13,12 +13,10 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 
-from numpy.typing import NDArray
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -26,27 +24,12 @@ from websockets.http11 import Request, Response
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import WireError
-from model_core.spec.types import RefusalCode
-from model_core.spec.wire import MAX_MESSAGE_BYTES, Chunk, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
-from serving.faults.contents import chunk_for, contract_for, falsify, still_actions
-from serving.faults.damage import damage
+from model_core.spec.wire import MAX_MESSAGE_BYTES, Control, Hello, Message, Observe, Ready, decode_message, encode_message
 from serving.faults.journal import Journal
-from serving.faults.script import BYTES, MEANING, Planned, Rule, Script
+from serving.faults.responder import Answer, Responder
+from serving.faults.script import Planned, Script
 
-Answer = Callable[[Observe, PolicyContract], NDArray]
-KEPT_ANSWERS = 64
 EXIT_KILLED = 137
-
-
-@dataclass(slots=True)
-class _Talk:
-    """One connection: its good answers so far (for replay), and those that are held back (for reordering)."""
-
-    number: int
-    socket: ServerConnection
-    ready: Ready
-    kept: deque[bytes] = field(default_factory=lambda: deque(maxlen=KEPT_ANSWERS))
-    held: list[bytes] = field(default_factory=list)
 
 
 class FaultServer:
@@ -67,8 +50,7 @@ class FaultServer:
     ) -> None:
         self.script, self.journal = script, journal or Journal()
         self.requests = self.connections = 0
-        self._contract, self._model_version = contract, model_version
-        self._answer = answer or (lambda observe, agreed: still_actions(agreed, observe))
+        self._contract, self._model_version, self._answer = contract, model_version, answer
         self._kill = kill or (lambda: os._exit(EXIT_KILLED))
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,18 +79,19 @@ class FaultServer:
 
     async def _talk(self, socket: ServerConnection) -> None:
         number = self.connections
+        responder = Responder(self.script, number, contract=self._contract, answer=self._answer, model_version=self._model_version)
         with contextlib.suppress(ConnectionClosed):
-            ready = await self._greet(socket, number)
-            if ready is None:
+            if not await self._greet(socket, responder, number):
                 return
-            talk = _Talk(number=number, socket=socket, ready=ready)
             async for data in socket:
                 message = self._read(data)
                 if isinstance(message, Observe):
                     self.requests += 1
-                    task = asyncio.get_running_loop().create_task(self._reply(talk, message, self.requests))
+                    task = asyncio.get_running_loop().create_task(self._reply(socket, responder, message, number, self.requests))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
+                elif isinstance(message, Control) and (said := responder.control(message)) is not None:
+                    await socket.send(encode_message(said))
 
     def _read(self, data: bytes | str) -> Message | None:
         try:
@@ -117,50 +100,34 @@ class FaultServer:
             self.journal.add("unreadable", reason=str(error)[:200])
             return None
 
-    async def _greet(self, socket: ServerConnection, number: int) -> Ready | None:
-        rule = self.script.for_connection(number)
-        name = "" if rule is None else rule.fault
+    async def _greet(self, socket: ServerConnection, responder: Responder, number: int) -> bool:
+        name = "" if responder.rule is None else responder.rule.fault
         if name:
             self.journal.add("fault", fault=name, connection=number)
         if name == "handshake-only":
             await socket.wait_closed()
-            return None
+            return False
         hello = self._read(await socket.recv())
         if name == "hang-up" or not isinstance(hello, Hello):
             socket.transport.abort()
-            return None
-        answer = self._ready_for(hello, number, name)
+            return False
+        answer = responder.greet(hello)
         await socket.send(encode_message(answer))
-        return answer if isinstance(answer, Ready) else None
+        return isinstance(answer, Ready)
 
-    def _ready_for(self, hello: Hello, number: int, name: str) -> Ready | Reject:
-        if name == "refuse":
-            return Reject(code=RefusalCode.CONTRACT, reason="refused by the script", epoch=hello.epoch, details=("everything: by script",))
-        if name == "not-ready":
-            return Reject(code=RefusalCode.NOT_READY, reason="not ready, by the script", epoch=hello.epoch, retryable=True)
-        contract = self._contract or contract_for(hello.embodiment)
-        if name == "other-contract":
-            body = contract.embodiment
-            contract = replace(contract, embodiment=replace(body, control_hz=body.control_hz / 3))
-        epoch = hello.epoch + 1 if name == "wrong-ready-epoch" else hello.epoch
-        return Ready(session_id=f"{number:08x}", epoch=epoch, model_version=self._model_version, contract=contract)
-
-    async def _reply(self, talk: _Talk, observe: Observe, number: int) -> None:
+    async def _reply(self, socket: ServerConnection, responder: Responder, observe: Observe, connection: int, number: int) -> None:
         planned = self.script.for_request(number)
         for rule in planned.rules:
-            self.journal.add("fault", fault=rule.fault, request=number, connection=talk.number, seq=observe.seq)
+            self.journal.add("fault", fault=rule.fault, request=number, connection=connection, seq=observe.seq)
         self._stop_everything(planned)
         if planned.delay_ms > 0:
             await asyncio.sleep(planned.delay_ms / 1e3)
-        names = planned.names
-        if "close" in names:
-            talk.socket.transport.abort()
+        if "close" in planned.names:
+            socket.transport.abort()
             return
-        if "drop" in names:
-            return
-        good, frame = self._frame(talk, observe, number, planned)
         with contextlib.suppress(ConnectionClosed):
-            await self._deliver(talk, good, frame, planned)
+            for frame in responder.answers(observe, number, planned):
+                await socket.send(frame)
 
     def _stop_everything(self, planned: Planned) -> None:
         for rule in planned.rules:
@@ -168,41 +135,6 @@ class FaultServer:
                 self._kill()
             if rule.fault == "freeze":
                 time.sleep(rule.ms / 1e3)  # on the loop, on purpose: nothing is answered, not even a ping
-
-    def _frame(self, talk: _Talk, observe: Observe, number: int, planned: Planned) -> tuple[bytes, bytes | str]:
-        contract = talk.ready.contract
-        rejected = next((rule for rule in planned.rules if rule.fault == "reject"), None)
-        message: Chunk | Reject = chunk_for(observe, contract, self._model_version, self._answer(observe, contract))
-        good = encode_message(message)
-        if rejected is not None:
-            message = _reject(observe, rejected)
-        for rule in planned.rules:
-            if rule.fault in MEANING and isinstance(message, Chunk):
-                message = falsify(rule.fault, message, contract, self.script.rng(number, rule.fault))
-        frame: bytes | str = encode_message(message)
-        for rule in planned.rules:
-            if rule.fault in BYTES and isinstance(frame, bytes):
-                frame = damage(rule.fault, frame, self.script.rng(number, rule.fault), count=rule.count)
-        return good, frame
-
-    async def _deliver(self, talk: _Talk, good: bytes, frame: bytes | str, planned: Planned) -> None:
-        by_name = {rule.fault: rule for rule in planned.rules}
-        if "reorder" in by_name and isinstance(frame, bytes):
-            talk.held.append(frame)
-            return
-        if "replay" in by_name and talk.kept:
-            await talk.socket.send(talk.kept[0])
-        await talk.socket.send(frame)
-        for _ in range(by_name["duplicate"].count if "duplicate" in by_name else 0):
-            await talk.socket.send(frame)
-        talk.kept.append(good)
-        while talk.held:
-            await talk.socket.send(talk.held.pop(0))
-
-
-def _reject(observe: Observe, rule: Rule) -> Reject:
-    code = RefusalCode(rule.text) if rule.text in RefusalCode.__members__ else RefusalCode.INTERNAL
-    return Reject(session_id=observe.session_id, epoch=observe.epoch, seq=observe.seq, code=code, reason="by the script", retryable=True)
 
 
 def _headers() -> Headers:
