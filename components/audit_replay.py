@@ -191,7 +191,7 @@ def view_of(found: AuditFile, record: AuditRecord, codebooks: Iterable[Path], ve
         depth_HW=decode_depth(codes_G, contract.reasoning.codebook_digest, codebooks),
         codes_G=codes_G,
         notes=[*_notes(found, record, steps), *([verdict] if verdict else [])],
-        timing_ms=_stages(chunk.get("timing_ms") or {}),
+        timing_ms=stages_of(chunk.get("timing_ms") or {}),
     )
 
 
@@ -217,10 +217,12 @@ def _notes(found: AuditFile, record: AuditRecord, steps: list[Mapping[str, Any]]
     ]
 
 
-def _stages(timing_ms: Mapping[str, float]) -> dict[str, float]:
-    """Times that add up: the model's own stages and the queue; sums of them are left out."""
-    parts = {name: float(ms) for name, ms in timing_ms.items() if "." in name or name == "queue"}
-    return parts or {name: float(ms) for name, ms in timing_ms.items()}
+def stages_of(timing_ms: Mapping[str, float]) -> dict[str, float]:
+    """Times that add up, in the order in which they pass: waiting, then the model's own stages; sums of them are left out."""
+    order = ("queue", "decode", "model.vision", "model.prefill", "model.depth", "model.trace", "model.action")
+    parts = {name: float(ms) for name, ms in timing_ms.items() if "." in name or name in order}
+    known = {name: parts.pop(name) for name in order if name in parts}
+    return {name.removeprefix("model."): ms for name, ms in {**known, **parts}.items()}
 
 
 def _previous(found: AuditFile, chunk_id: str) -> Decision | None:

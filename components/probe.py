@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.audit_replay import decode_depth
+from components.audit_replay import decode_depth, stages_of
 from components.decision_picture import DecisionView
 from components.package import probe_observations
 from model_core.spec.contract import PolicyContract
@@ -229,8 +229,7 @@ def view_of_probe(probed: Probed, codebooks: Iterable[Path] = ()) -> DecisionVie
     chunk = answer if isinstance(answer, Chunk) else None
     codes_G = None if chunk is None else chunk.depth_codes_G
     refused = "" if chunk is not None else f"; refused: {answer.code.value}: {answer.reason}" if isinstance(answer, Reject) else ""
-    timing = {} if chunk is None else dict(chunk.timing_ms)
-    stages = {name.removeprefix("model."): ms for name, ms in timing.items() if name.startswith("model.") or name == "queue"}
+    stages = {} if chunk is None else stages_of(chunk.timing_ms)
     if stages:
         stages["wire and the rest"] = max(probed.ms["answer"] - sum(stages.values()), 0.0)
     return DecisionView(
@@ -271,10 +270,8 @@ def contract_lines(contract: PolicyContract, levels: Mapping[str, Mapping[str, f
         f"{reasoning.trace_camera or 'the first camera'}, {steered}"
     )
     for level in reasoning.levels:
-        measured = levels.get(level)
-        lines.append(
-            f"level     {level}" + (f": {', '.join(f'{name} {ms:.0f}' for name, ms in sorted(measured.items()))}" if measured else "")
-        )
+        measured = {name.removesuffix("_ms"): ms for name, ms in sorted(levels.get(level, {}).items())}
+        lines.append(f"level     {level}" + (f": {', '.join(f'{name} {ms:.0f} ms' for name, ms in measured.items())}" if measured else ""))
     words = f"{len(contract.words)} words" if contract.words else f"any text of at most {contract.max_instruction_chars} characters"
     return [*lines, f"language  {words}"]
 

@@ -42,7 +42,9 @@ def packed_model(house: House, what: str) -> PackedPolicy:
 
 def codebooks_here(house: House) -> list[Path]:
     """Depth codecs of everything that was packed here, newest first."""
-    return [step.path / "bento" / "src" / "bundle" / "checkpoint" / "vqvae" for step in reversed(house.store.steps("package"))]
+    bentos = [step.path / "bento" for step in reversed(house.store.steps("package"))]
+    bentos += sorted((house.settings.home.resolve() / "serve" / "packed").glob("*/bento"))
+    return [bento / "src" / "bundle" / "checkpoint" / "vqvae" for bento in bentos]
 
 
 def _champion_of(house: House, what: str) -> tuple[str, int]:
