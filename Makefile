@@ -7,10 +7,10 @@ RECIPE ?= loop
 MESSAGES ?= 200000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup check up clean lock golden seeds bench faults fuzz
+.PHONY: help run test setup check up clean lock golden seeds bench faults fuzz conformance
 
 help: ## say what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 run: $(STAMP) ## the whole loop: demonstrations -> data set -> model -> service -> workcells -> runs/latest/report.html (RECIPE=loop)
 	@$(BIN)/actwright run $(RECIPE)
@@ -46,6 +46,9 @@ faults: $(STAMP) ## every fault against every invariant; prints the table of rep
 
 fuzz: $(STAMP) ## at least 200,000 malformed messages to every endpoint (MESSAGES=200000); results in reports/fuzz.json
 	@$(BIN)/python -m tests.faults.fuzz --messages $(MESSAGES)
+
+conformance: $(STAMP) ## public clients of other projects drive the service unmodified; results in reports/conformance.json
+	@$(BIN)/python -m tests.conformance.run --python $(PYTHON)
 
 lock: $(STAMP) ## rewrite requirements.lock from what is installed (after a deliberate change of pins)
 	@$(BIN)/pip freeze --all --exclude-editable | grep -vE ' @ |^pip==' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock

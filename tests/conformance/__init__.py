@@ -1,0 +1,1 @@
+"""Public clients of other projects drive the service unmodified: `make conformance`. Not part of `make test`."""
