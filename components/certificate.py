@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from components.decode_replay import DTYPES, Replay, acceptance, answer_one, machine
@@ -77,13 +78,28 @@ def certify(
     *,
     decisions: int,
     dtype: str = "float32",
+    threads: int = 1,
     constrained: bool = True,
     digest: str = "",
 ) -> Certificate:
-    """Replay the first `decisions` of `recording` three ways and compare token by token. Raises `SpecError` when there are too few."""
+    """Replay the first `decisions` of `recording` three ways and compare token by token. Raises `SpecError` when there are too few.
+
+    constrained: over the ids of the grammar (as compact models are trained and served), else over all ids. threads: of torch.
+    """
     if dtype not in DTYPES:
         raise SpecError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
     require(decisions > 0, "decisions must be above 0", got=decisions)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _compared(checkpoint, recording, progress, decisions, dtype, constrained, digest)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _compared(
+    checkpoint: Checkpoint, recording: Recording, progress: Progress, decisions: int, dtype: str, constrained: bool, digest: str
+) -> Certificate:
     replay = Replay(checkpoint, recording.first(decisions))
     fast = replay.engine(dtype=DTYPES[dtype], constrained=constrained)
     plain = replay.engine(dtype=DTYPES[dtype], constrained=constrained, speculate=False, numerics=fast.numerics)

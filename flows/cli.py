@@ -215,12 +215,15 @@ def approve(proposal: Annotated[str, typer.Argument(help="id of a proposal, or i
 
 def _add_groups() -> None:
     from flows.data_commands import data, ingest
+    from flows.engine_commands import bench, certify
     from flows.export_commands import export
     from flows.serving_commands import add_serving
 
     app.add_typer(data, name="data")
     app.command("ingest")(ingest)
     app.command("export")(export)
+    app.add_typer(bench, name="bench")
+    app.command("certify")(certify)
     add_serving(app)
     for name in ("cluster", "model", "audit"):
         group = _group(name)
