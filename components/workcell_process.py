@@ -30,7 +30,7 @@ class CellOrder:
     result: Path
     episodes: int = 1
     first_seed: int = 950_000
-    strategy: str = "sync"
+    strategy: str = ""
     is_realtime: bool = False
     deadline_ms: float = 2000.0
     audit: Path | None = None
@@ -41,8 +41,10 @@ class CellOrder:
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
+        if self.strategy and self.strategy not in STRATEGIES:
             raise SpecError(f"--strategy {self.strategy}: there are {', '.join(STRATEGIES)}")
+        if self.strategy not in ("", "sync") and not self.is_realtime:
+            raise SpecError(f"--strategy {self.strategy} needs --realtime: without it the simulated world waits for every answer")
         if self.robot not in ROBOTS and ":" not in self.robot:
             raise SpecError(f"--robot {self.robot}: there are {', '.join(ROBOTS)}, or name your own as MODULE:FACTORY")
 
@@ -50,8 +52,8 @@ class CellOrder:
         """The command line of the cell, which ends when we do."""
         words = ["--parent", str(os.getpid()), "--robot", ROBOTS.get(self.robot, self.robot), "--task", self.task, "--cell", self.cell]
         words += ["--url", self.url, "--episodes", str(self.episodes), "--first-seed", str(self.first_seed)]
-        words += ["--strategy", self.strategy, "--deadline-ms", str(self.deadline_ms), "--result", str(self.result), "--live"]
-        words += ["--realtime" if self.is_realtime else "--lockstep"]
+        words += ["--deadline-ms", str(self.deadline_ms), "--result", str(self.result), "--live"]
+        words += ["--realtime" if self.is_realtime else "--lockstep", *(["--strategy", self.strategy] if self.strategy else [])]
         audit = None if self.audit is None else self.audit / self.cell
         files = {"--audit": audit, "--commissioning": self.commissioning, "--spool": self.spool}
         for name, path in {**files, "--token-file": self.token_file, "--ca-file": self.ca_file}.items():

@@ -133,7 +133,9 @@ def workcell_run(
         str, typer.Option(help="metaworld, strict (a simulated driver that forgives nothing), or MODULE:FACTORY")
     ] = "metaworld",
     episodes: Annotated[int, typer.Option(help="how many attempts", min=1)] = 1,
-    strategy: Annotated[str, typer.Option(help="how chunks are joined: sync, async or prefix")] = "sync",
+    strategy: Annotated[
+        str, typer.Option(help="how chunks are joined: sync, async or prefix (default: sync; with --realtime: async)")
+    ] = "",
     realtime: Annotated[bool, typer.Option("--realtime", help="the world does not wait for answers (default: the simulator does)")] = False,
     audit: Annotated[
         Path | None, typer.Option(help="keep an audit of every decision in this folder", metavar="DIR", file_okay=False)
@@ -156,7 +158,7 @@ def workcell_run(
 
     Shows live what the cell does: RUN, STRETCH or HOLD, successes so far, and how long answers take. Exits 0 when all episodes were
     run (whether or not they succeeded), 1 when the service or the robot was lost, 2 for wrong usage, 3 when the service or the cell
-    refused the handshake and nothing moved.
+    refused the handshake and nothing moved, 4 after a SAFE_STOP: a person has to look before it is started again.
 
     Example: actwright workcell run --robot metaworld --task drawer-close-v3 --url http://127.0.0.1:3000 --episodes 10
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --strategy prefix --realtime --audit audit
@@ -216,7 +218,7 @@ def workcell_run(
         )
         tell(**{name: told.get(name) for name in shown}, result=str(order.result), refused_to_move=told.get("refused_to_move", ""))
     if code != DONE:
-        raise typer.Exit(code if code in (1, 2, 3) else OUR_ERROR)
+        raise typer.Exit(code if code in (1, 2, 3, 4) else OUR_ERROR)
 
 
 def fault_server(context: typer.Context) -> None:
