@@ -1,8 +1,8 @@
 """`python -m serving.workcell`: one workcell as a process of its own. Needs no torch.
 
 Exit codes: 0 all episodes were run (whether or not they succeeded), 1 the service was lost or the robot failed
-in every one of them,
-2 wrong usage, 3 the service or the cell refused the handshake and nothing moved.
+in every one of them, 2 wrong usage, 3 the service or the cell refused the handshake and nothing moved, 4 SAFE_STOP:
+a person has to look before it is started again.
 """
 
 from __future__ import annotations
@@ -12,29 +12,26 @@ import json
 import logging
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 
-from model_core.spec.errors import ActwrightError, ContractError, NotReady, SpecError
-from model_core.spec.types import StopReason
+from model_core.spec.errors import ActwrightError, SpecError
 from serving.lifeline import end_with_parent
-from serving.workcell.agent import Cell, CellSettings, EpisodeResult
-from serving.workcell.client import PolicyClient
-from serving.workcell.recorder import Recorder
-from serving.workcell.report import cell_report, write_report
-from serving.workcell.robot import Robot, load_robot
-
-logger = logging.getLogger("serving.workcell")
-
-BROKEN = {StopReason.ENV_ERROR, StopReason.SERVICE_LOST}
-EXIT_LOST, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
+from serving.workcell.launch import EXIT_LOST, EXIT_USAGE, work
+from serving.workcell.robot import load_robot
+from serving.workcell.scheduler import STRATEGIES
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the episodes that the arguments ask for; returns the exit code."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.strategy not in ("", "sync") and not args.realtime:
+        parser.error(f"--strategy {args.strategy} needs --realtime: in lock step the world waits for every answer")
+    if args.watchdog is not None and not args.realtime:
+        parser.error("--watchdog needs --realtime: in lock step nothing moves while the cell is silent")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("websockets").setLevel(logging.WARNING)  # its debug lines would hold headers
     if args.parent:
         end_with_parent(args.parent)
     signal.signal(signal.SIGTERM, _stop)
@@ -47,73 +44,12 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"{args.robot}: {error}\n")
         return EXIT_LOST
     try:
-        return _work(args, robot)
+        return work(args, robot)
+    except SpecError as error:  # a file that an option names
+        sys.stderr.write(f"{args.cell}: {error}\n")
+        return EXIT_USAGE
     finally:
         robot.close()
-
-
-def _work(args: argparse.Namespace, robot: Robot) -> int:
-    client = PolicyClient(args.url, cell=args.cell, embodiment=robot.embodiment, deadline_s=args.deadline_ms / 1e3)
-    results: list[EpisodeResult] = []
-    try:
-        _connect(client, args.patience_s)
-    except ActwrightError as error:
-        # Nothing has moved, and nothing will.
-        sys.stderr.write(f"{args.cell}: does not move: {error}\n")
-        write_report(args.result, cell_report(args.cell, args.task, results, client, refused_to_move=str(error)))
-        return EXIT_REFUSED if isinstance(error, ContractError) else EXIT_LOST
-    recorder = Recorder(args.spool, robot, args.cell) if args.spool else None
-    settings = CellSettings(
-        cell=args.cell,
-        execute_horizon=args.execute_horizon,
-        deadline_s=args.deadline_ms / 1e3,
-        is_realtime=args.realtime,
-    )
-    cell = Cell(robot, client, settings, recorder)
-    code = 0
-    try:
-        for seed in range(args.first_seed, args.first_seed + args.episodes):
-            if not client.is_connected:
-                _connect(client, args.patience_s)
-            results.append(cell.run_episode(seed))
-            code = int(all(r.stop_reason in BROKEN for r in results))
-            write_report(args.result, cell_report(args.cell, args.task, results, client))
-            _tell(args, results)
-    except ActwrightError as error:
-        sys.stderr.write(f"{args.cell}: stops after {len(results)} episodes: {error}\n")
-        code = EXIT_REFUSED if isinstance(error, ContractError) else EXIT_LOST
-        write_report(args.result, cell_report(args.cell, args.task, results, client, refused_to_move=str(error)))
-    finally:
-        cell.close()
-    return code
-
-
-def _connect(client: PolicyClient, patience_s: float) -> None:
-    """Shake hands; a service that is not there yet gets `patience_s`, one that refuses the contract none."""
-    give_up_at = time.monotonic() + patience_s
-    while True:
-        try:
-            client.connect()
-        except NotReady:
-            if time.monotonic() > give_up_at:
-                raise
-            time.sleep(0.5)
-        else:
-            return
-
-
-def _tell(args: argparse.Namespace, results: list[EpisodeResult]) -> None:
-    last = results[-1]
-    line = {
-        "cell": args.cell,
-        "done": len(results),
-        "total": args.episodes,
-        "success": last.success,
-        "stop_reason": last.stop_reason,
-        "steps": last.steps,
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
 
 
 def _options(pairs: list[str]) -> dict[str, object]:
@@ -141,7 +77,7 @@ def _positive(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"must be a whole number, 0 or above, got {text!r}")
     return int(text)
 
@@ -152,7 +88,10 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m serving.workcell", description="Drive one robot with a served policy; hold on any doubt."
+        prog="python -m serving.workcell",
+        description="Drive one robot with a served policy; hold on any doubt.",
+        epilog="Example: python -m serving.workcell --robot serving.workcell.strict_driver:make_robot --task button --cell cell-01 "
+        "--url ws://127.0.0.1:3000/v1/session --realtime --strategy prefix --result cell-01.json",
     )
     parser.add_argument("--robot", required=True, metavar="MODULE:FACTORY", help="called with (task, seed, **options)")
     parser.add_argument("--robot-option", action="append", default=[], metavar="NAME=VALUE", help="passed to the factory; may be repeated")
@@ -169,6 +108,22 @@ def _parser() -> argparse.ArgumentParser:
     clock = parser.add_mutually_exclusive_group()
     clock.add_argument("--realtime", action="store_true", help="the world does not wait for answers: one step per 1/control_hz seconds")
     clock.add_argument("--lockstep", action="store_true", help="the simulated world waits for an answer, up to the deadline (default)")
+    parser.add_argument(
+        "--strategy", choices=STRATEGIES, default="", help="how chunks are joined; all but sync need --realtime (default there: async)"
+    )
+    parser.add_argument("--level", default="", help="reasoning level to ask for (default: the service's choice; with --realtime)")
+    parser.add_argument("--commissioning", type=Path, default=None, metavar="FILE", help="limits of this cell (default: the body's own)")
+    parser.add_argument("--audit", type=Path, default=None, metavar="FOLDER", help="keep an audit of every decision there")
+    parser.add_argument("--token-file", type=Path, default=None, metavar="FILE", help="bearer token (default: ACTWRIGHT_TOKEN, if set)")
+    parser.add_argument("--ca-file", type=Path, default=None, metavar="FILE", help="who may sign the service's certificate (wss)")
+    parser.add_argument("--watchdog", type=Path, default=None, metavar="FILE", help="start a watchdog that shares this heartbeat file")
+    parser.add_argument("--watchdog-command-ms", type=_positive, default=250.0, help="it demands a hold after (default 250)")
+    parser.add_argument("--watchdog-heartbeat-ms", type=_positive, default=1000.0, help="it demands a stop after (default 1000)")
+    parser.add_argument("--heartbeat-s", type=_positive, default=2.0, help="a service silent for 1.5 of it is dead (default 2)")
+    parser.add_argument("--connect-timeout-s", type=_positive, default=5.0, help="no READY after so long: dial again (default 5)")
+    parser.add_argument("--operator-file", type=Path, default=None, metavar="FILE", help="a name written there ends a SAFE_STOP")
+    parser.add_argument("--operator-wait-s", type=float, default=0.0, help="how long a SAFE_STOP waits for that name (default 0)")
+    parser.add_argument("--live", action="store_true", help="also say on standard output what is being done, as JSON lines")
     parser.add_argument(
         "--parent", type=_whole, default=0, metavar="PID", help="end when this process, which must be the parent, dies (Linux)"
     )

@@ -30,7 +30,10 @@ TICK_S = 0.01
 class Link(Protocol):
     """What a control loop needs of its link. No call waits."""
 
-    tally: LinkTally
+    @property
+    def tally(self) -> LinkTally:
+        """Counts."""
+        ...
 
     @property
     def is_up(self) -> bool:

@@ -56,19 +56,23 @@ class Commissioning:
             "limits": self.limits.to_json(),
         }
 
-    def limits_for(self, cell: str, contract: PolicyContract) -> Limits:
-        """The limits in force under `contract`: the file's, tightened by the release. Raises ContractError naming what differs."""
+    def limits_for(self, cell: str, contract: PolicyContract, body: EmbodimentSpec | None = None) -> Limits:
+        """The limits in force under `contract`: the file's, tightened by the release. Raises ContractError naming what differs.
+
+        body: the cell's own, where the service converts between the two.
+        """
+        body = body or contract.embodiment
         for name, here, there in (
             ("workcell", self.workcell, cell),
-            ("embodiment", self.embodiment, contract.embodiment.name),
+            ("embodiment", self.embodiment, body.name),
             ("contract_id", self.contract_id, contract.contract_id),
         ):
             if here != there:
                 raise ContractError(f"commissioning {name}: the file is for {here!r}, this is {there!r}; commission this pair first")
-        names, expected = [d.name for d in self.limits.dims], [d.name for d in contract.embodiment.action.dims]
+        names, expected = [d.name for d in self.limits.dims], [d.name for d in body.action.dims]
         if names != expected:
             raise ContractError(f"commissioning limits.dims: the file limits {names}, the contract has {expected}")
-        return tightened(self.limits, contract.embodiment)
+        return tightened(self.limits, body, contract.embodiment)
 
 
 def from_json(document: Mapping[str, Any]) -> Commissioning:

@@ -123,18 +123,24 @@ def widest_limits(body: EmbodimentSpec) -> Limits:
     return Limits(dims=tuple(dims), max_age_ms={**ages, "proprio": 200.0})
 
 
-def tightened(limits: Limits, body: EmbodimentSpec) -> Limits:
-    """`limits` cut down to what the release's contract allows (hard and soft ranges). Never wider than before in any number."""
+def tightened(limits: Limits, body: EmbodimentSpec, release: EmbodimentSpec | None = None) -> Limits:
+    """`limits` cut down to what the body and the release allow (hard and soft ranges). Never wider than before in any number.
+
+    release: the body that the contract names; it may be in other units than this cell's (the service converts), and such a
+    dimension counts by the cell's own spec.
+    """
     dims = []
+    theirs = {dim.name: dim for dim in release.action.dims} if release is not None else {}
     for dim, mode, limit in zip(body.action.dims, body.action.modes, limits.dims, strict=True):
         if mode == "relative":  # the contract bounds the offset (its guard does), the file bounds the place
             dims.append(limit)
             continue
-        low = max(limit.low, dim.low if dim.soft_low is None else dim.soft_low)
-        high = min(limit.high, dim.high if dim.soft_high is None else dim.soft_high)
+        asked = [dim, *([theirs[dim.name]] if dim.name in theirs and theirs[dim.name].unit == dim.unit else [])]
+        low = max(limit.low, *(d.low if d.soft_low is None else d.soft_low for d in asked))
+        high = min(limit.high, *(d.high if d.soft_high is None else d.soft_high for d in asked))
         require(low < high, f"the release allows nothing of {dim.name!r} that this cell allows", got=(low, high))
         dims.append(replace(limit, low=low, high=high))
     ages = dict(limits.max_age_ms)
-    for camera in body.cameras:
+    for camera in (*body.cameras, *(release.cameras if release is not None else ())):
         ages[camera.name] = min(ages.get(camera.name, camera.max_age_ms), camera.max_age_ms)
     return replace(limits, dims=tuple(dims), max_age_ms=ages)

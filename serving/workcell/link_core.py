@@ -116,6 +116,11 @@ class LinkTally:
     latency_ms: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
     round_trip_ms: deque[float] = field(default_factory=lambda: deque(maxlen=256))
 
+    @property
+    def late_dropped(self) -> int:
+        """Answers that came and were never handed on."""
+        return sum(self.dropped.values())
+
 
 @dataclass(slots=True, eq=False)
 class _Open:

@@ -152,6 +152,11 @@ class RealtimeCell:
         self._episode: _Episode | None = None
         self._mode_said = ""
 
+    @property
+    def link(self) -> Link:
+        """What it asks."""
+        return self._link
+
     # --- one episode ----------------------------------------------------------------------------------------------
 
     def run_episode(self, seed: int) -> EpisodeResult:
@@ -621,6 +626,9 @@ class RealtimeCell:
         asked = self._asked.pop(heard.seq, None)
         if asked is not None:
             self._report(heard, asked, "late" if heard.kind == "late" else "refused", code=heard.code, reason=heard.reason)
+            if heard.code == RefusalCode.CONTRACT.value and asked.question.committed_DA is not None:
+                self.scheduler.commit_no_more()  # a model that cannot be held to rows: its answers are joined by bending
+                self._event("prefix", text=f"the service takes no committed rows: {heard.reason}")
         if heard.code not in _LATE_CODES:
             self.scheduler.drop_rows()  # as evaluation does: what is left of the old chunk belongs to a plan that was just refused
         self._next_ask_s = max(self._next_ask_s, heard.t_s + heard.value)
@@ -680,7 +688,7 @@ class RealtimeCell:
         self._asked.clear()
         self.envelope.restart()
         self._last_A = self._held_A = self._seen = self._steering = self._edit = None
-        self._next_ask_s, self._mode_said = now, ""
+        self._next_ask_s, self._mode_said, self._down_since_s = now, "", None
 
     def _begun(self, episode: _Episode, ready: Ready) -> EpisodeBegun:
         return EpisodeBegun(

@@ -5,13 +5,54 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 from model_core.spec.types import StopReason
-from serving.workcell.client import PolicyClient
+from model_core.spec.wire import Ready
+from serving.workcell.agent import Cell
+from serving.workcell.realtime import RealtimeCell
 from serving.workcell.results import EpisodeResult
+
+
+class Counts(Protocol):
+    """What both kinds of client count."""
+
+    @property
+    def latency_ms(self) -> Sequence[float]:
+        """From asking to having a chunk."""
+        ...
+
+    @property
+    def late_dropped(self) -> int:
+        """Answers that were never used."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """Handshakes that succeeded."""
+        ...
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """By code."""
+        ...
+
+
+class Told(Protocol):
+    """A client or link, as far as a report reads it."""
+
+    @property
+    def tally(self) -> Counts:
+        """What was counted."""
+        ...
+
+    @property
+    def ready(self) -> Ready | None:
+        """The newest READY."""
+        ...
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:
@@ -21,9 +62,18 @@ def percentile(values: Sequence[float], fraction: float) -> float:
 
 
 def cell_report(
-    cell: str, task: str, results: Sequence[EpisodeResult], client: PolicyClient, *, refused_to_move: str = ""
+    cell: str,
+    task: str,
+    results: Sequence[EpisodeResult],
+    client: Told,
+    *,
+    refused_to_move: str = "",
+    cell_now: Cell | RealtimeCell | None = None,
 ) -> dict[str, object]:
-    """Counts and latencies over all episodes so far. p50_ms, p99_ms: from asking to having a chunk."""
+    """Counts and latencies over all episodes so far. p50_ms, p99_ms: from asking to having a chunk.
+
+    cell_now: adds what its envelope clipped and refused and, in real time, how its chunks were joined.
+    """
     tally, ready = client.tally, client.ready
     trials = [r for r in results if r.stop_reason is not StopReason.ENV_ERROR]  # a robot that broke tried nothing
     return {
@@ -44,7 +94,34 @@ def cell_report(
         "contract_id": "" if ready is None else ready.contract.contract_id,
         "refused_to_move": refused_to_move,
         "torch_loaded": "torch" in sys.modules,
+        "stretches": sum(r.stretches for r in results),
+        **_of_the_cell(cell_now),
         "rows": [asdict(r) for r in results],
+    }
+
+
+def _of_the_cell(cell: Cell | RealtimeCell | None) -> dict[str, object]:
+    if cell is None:
+        return {}
+    limits: dict[str, object] = {"envelope_refused": dict(cell.envelope.tally.refused), "envelope_clips": dict(cell.envelope.tally.clips)}
+    if not isinstance(cell, RealtimeCell):
+        return limits
+    scheduler, link = cell.scheduler, cell.link
+    return {
+        **limits,
+        "strategy": scheduler.settings.strategy,
+        "mode": cell.machine.mode.value,
+        "schedule": {
+            "installed": scheduler.tally.installed,
+            "overtaken": scheduler.tally.overtaken,
+            "outdated": scheduler.tally.outdated,
+            "prefix_broken": scheduler.tally.prefix_broken,
+            "bent": scheduler.tally.bent,
+            "starved": scheduler.tally.starved,
+            "delay_p50_rows": percentile(scheduler.tally.delays, 0.5),
+            "delay_p99_rows": percentile(scheduler.tally.delays, 0.99),
+        },
+        "link": {"dropped": dict(link.tally.dropped), "cuts": dict(link.tally.cuts), "replaced": link.tally.replaced},
     }
 
 

@@ -133,6 +133,7 @@ class Scheduler:
         self._executed = 0.0
         self._asked: dict[int, Ask] = {}
         self._motion: Motion | None = None
+        self._may_commit = settings.strategy == "prefix"
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -193,6 +194,10 @@ class Scheduler:
             asked_at_step=self._steps,
         )
 
+    def commit_no_more(self) -> None:
+        """The service cannot be held to rows: from now on "prefix" joins its answers by bending alone."""
+        self._may_commit = False
+
     def sent(self, seq: int, ask: Ask) -> None:
         """The question went out under this number; whatever was open before is not any more."""
         self._asked = {seq: ask}
@@ -204,7 +209,7 @@ class Scheduler:
             self.delays.add(self._measured(ask))
 
     def _committed_DA(self) -> NDArray[np.float32]:
-        if self.settings.strategy != "prefix" or self._curve is None:
+        if not self._may_commit or self._curve is None:
             return np.zeros((0, len(self._range_A)), np.float32)
         begin = math.ceil(self._position)
         return self._curve.rows_KA[begin : min(begin + self.predicted, int(self._limit))]

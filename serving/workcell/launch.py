@@ -1,0 +1,262 @@
+"""From a command line to running episodes: the link, the limits, the audit and the watchdog are put together here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import ActwrightError, ContractError, NotReady
+from model_core.spec.types import StopReason
+from serving.workcell.agent import Cell, CellSettings
+from serving.workcell.async_link import AsyncLink
+from serving.workcell.audit_port import Audit, NullAudit
+from serving.workcell.client import PolicyClient
+from serving.workcell.commissioning import read
+from serving.workcell.credentials import Credentials
+from serving.workcell.limits import Limits, tightened, widest_limits
+from serving.workcell.link_core import LinkSettings
+from serving.workcell.motion import Mode
+from serving.workcell.realtime import RealtimeCell, RealtimeSettings
+from serving.workcell.recorder import Recorder
+from serving.workcell.report import Told, cell_report, write_report
+from serving.workcell.results import EpisodeResult
+from serving.workcell.robot import Robot
+from serving.workcell.scheduler import STRATEGIES
+from serving.workcell.watchdog import WatchLimits, WatchPost
+
+logger = logging.getLogger(__name__)
+
+BROKEN = {StopReason.ENV_ERROR, StopReason.SERVICE_LOST}
+EXIT_LOST, EXIT_USAGE, EXIT_REFUSED, EXIT_STOPPED = 1, 2, 3, 4
+
+
+def work(args: Namespace, robot: Robot) -> int:
+    """Run the episodes that the arguments ask for; returns the exit code."""
+    run = _realtime if args.realtime else _lockstep
+    audit = _audit(args)
+    try:
+        return run(args, robot, audit)
+    finally:
+        audit.close()
+
+
+def _lockstep(args: Namespace, robot: Robot, audit: Audit) -> int:
+    client = PolicyClient(
+        args.url, cell=args.cell, embodiment=robot.embodiment, deadline_s=args.deadline_ms / 1e3, credentials=_credentials(args)
+    )
+    diary = _Diary(args, client)
+
+    def connect() -> None:
+        _patiently(client.connect, args.patience_s)
+
+    try:
+        connect()
+        limits, digest = limits_in_force(args.commissioning, args.cell, _ready_contract(client.ready), robot)
+    except ActwrightError as error:
+        return diary.does_not_move(error)
+    settings = CellSettings(cell=args.cell, execute_horizon=args.execute_horizon, deadline_s=args.deadline_ms / 1e3)
+    recorder = Recorder(args.spool, robot, args.cell) if args.spool else None
+    cell = Cell(robot, client, settings, recorder, limits=limits, audit=audit, commissioning_digest=digest)
+    diary.cell = cell
+    try:
+        for seed in range(args.first_seed, args.first_seed + args.episodes):
+            if not client.is_connected:
+                connect()
+            diary.note(cell.run_episode(seed))
+    except ActwrightError as error:
+        return diary.stops(error)
+    finally:
+        cell.close()
+    return diary.code
+
+
+def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
+    settings = LinkSettings(
+        cell=args.cell,
+        embodiment=robot.embodiment,
+        deadline_s=args.deadline_ms / 1e3,
+        heartbeat_s=args.heartbeat_s,
+        connect_timeout_s=args.connect_timeout_s,
+        strategies=STRATEGIES,
+    )
+    link = AsyncLink(args.url, settings, credentials=_credentials(args))
+    diary = _Diary(args, link)
+    watch: WatchPost | None = None
+    link.start()
+    try:
+        wait_until_up(link, args.patience_s)
+        limits, digest = limits_in_force(args.commissioning, args.cell, _ready_contract(link.ready), robot)
+        if args.watchdog is not None:
+            limits_s = WatchLimits(command_s=args.watchdog_command_ms / 1e3, heartbeat_s=args.watchdog_heartbeat_ms / 1e3)
+            watch = WatchPost(args.watchdog, limits_s)
+            watch.start()
+    except ActwrightError as error:
+        link.close()
+        return diary.does_not_move(error)
+    cell = RealtimeCell(
+        robot,
+        link,
+        RealtimeSettings(
+            cell=args.cell,
+            strategy=args.strategy or "async",
+            execute_horizon=args.execute_horizon,
+            level=args.level,
+            operator=None if args.operator_file is None else operator_file(args.operator_file),
+            operator_wait_s=args.operator_wait_s,
+        ),
+        limits,
+        recorder=Recorder(args.spool, robot, args.cell) if args.spool else None,
+        audit=audit,
+        watch=watch,
+        commissioning_digest=digest,
+    )
+    diary.cell = cell
+    try:
+        for seed in range(args.first_seed, args.first_seed + args.episodes):
+            if not link.is_up:
+                wait_until_up(link, args.patience_s)
+            diary.note(cell.run_episode(seed))
+            if cell.machine.mode is Mode.SAFE_STOP:
+                return diary.is_stopped(cell.machine.reason)
+    except ActwrightError as error:
+        return diary.stops(error)
+    finally:
+        cell.close()
+    return diary.code
+
+
+@dataclass(slots=True)
+class _Diary:
+    """What is written and said after every episode."""
+
+    args: Namespace
+    told: Told
+    cell: Cell | RealtimeCell | None = None
+    code: int = 0
+    results: list[EpisodeResult] = field(default_factory=list)
+
+    def note(self, result: EpisodeResult) -> None:
+        self.results.append(result)
+        self.code = int(all(r.stop_reason in BROKEN for r in self.results))
+        self._write("")
+        line = {
+            "cell": self.args.cell,
+            "done": len(self.results),
+            "total": self.args.episodes,
+            "success": result.success,
+            "stop_reason": result.stop_reason,
+            "steps": result.steps,
+        }
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+    def does_not_move(self, error: ActwrightError) -> int:
+        sys.stderr.write(f"{self.args.cell}: does not move: {error}\n")
+        self._write(str(error))
+        return EXIT_REFUSED if isinstance(error, ContractError) else EXIT_LOST
+
+    def stops(self, error: ActwrightError) -> int:
+        sys.stderr.write(f"{self.args.cell}: stops after {len(self.results)} episodes: {error}\n")
+        self._write(str(error))
+        return EXIT_REFUSED if isinstance(error, ContractError) else EXIT_LOST
+
+    def is_stopped(self, reason: str) -> int:
+        sys.stderr.write(f"{self.args.cell}: SAFE_STOP after {len(self.results)} episodes: {reason}; a person has to look\n")
+        return EXIT_STOPPED
+
+    def _write(self, refused: str) -> None:
+        report = cell_report(self.args.cell, self.args.task, self.results, self.told, refused_to_move=refused, cell_now=self.cell)
+        write_report(self.args.result, report)
+
+
+def limits_in_force(path: Path | None, cell: str, contract: PolicyContract, robot: Robot) -> tuple[Limits, str]:
+    """The limits of this cell under this contract, and the digest of where they come from. Raises ContractError or SpecError."""
+    if path is not None:
+        commissioning = read(path)
+        if not commissioning.commissioned_by:
+            logger.warning("commissioning.unsigned file=%s: nobody has put a name to these limits", path)
+        return commissioning.limits_for(cell, contract, robot.embodiment), commissioning.digest
+    logger.warning("commissioning.none cell=%s: the limits are the body's own ranges; nobody has narrowed them", cell)
+    limits = tightened(widest_limits(robot.embodiment), robot.embodiment, contract.embodiment)
+    return limits, limits.digest
+
+
+def wait_until_up(link: AsyncLink, patience_s: float) -> None:
+    """Let it dial; a service that is not there yet gets `patience_s`, one that refuses the contract or the token none."""
+    give_up_at = time.monotonic() + patience_s
+    last = "nobody answered"
+    while not link.is_up:
+        for heard in link.poll():
+            if heard.kind == "denied":
+                text = "\n  ".join([f"the handshake was refused: {heard.code}: {heard.reason}", *heard.details])
+                if not heard.is_retryable:
+                    raise ContractError(text)
+                last = text
+            elif heard.kind == "down":
+                last = heard.reason
+        if time.monotonic() > give_up_at:
+            raise NotReady(f"no policy service within {patience_s:g} s: {last}")
+        time.sleep(0.01)
+
+
+def operator_file(path: Path) -> Callable[[], str]:
+    """A person resumes by writing a name into this file; the file is used up by it."""
+
+    def name() -> str:
+        try:
+            text = path.read_text().strip()
+            path.unlink()
+        except OSError:
+            return ""
+        return text[:100]
+
+    return name
+
+
+def _patiently(connect: Callable[[], object], patience_s: float) -> None:
+    """Shake hands; a service that is not there yet gets `patience_s`, one that refuses the contract none."""
+    give_up_at = time.monotonic() + patience_s
+    while True:
+        try:
+            connect()
+        except NotReady:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.5)
+        else:
+            return
+
+
+def _ready_contract(ready: object) -> PolicyContract:
+    contract = getattr(ready, "contract", None)
+    if not isinstance(contract, PolicyContract):
+        raise NotReady("the service was lost again before anything began")
+    return contract
+
+
+def _credentials(args: Namespace) -> Credentials:
+    return Credentials(token_file=args.token_file, ca_file=args.ca_file)
+
+
+def _audit(args: Namespace) -> Audit:
+    audit: Audit = NullAudit()
+    if args.audit is not None:
+        from serving.workcell.audit import AuditLog  # needs mcap and pyarrow: only who asks for it
+
+        audit = AuditLog(args.audit)
+    if args.live:
+        from serving.workcell.live import LiveAudit
+
+        def write(line: str) -> None:
+            os.write(sys.stdout.fileno(), line.encode())  # one call, so that lines of two threads never mix
+
+        audit = LiveAudit(audit, write)
+    return audit
