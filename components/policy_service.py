@@ -75,9 +75,13 @@ def running_service(
             stop_group(process)
 
 
-def service_command(bento: Path, *, home: Path, address: ServiceAddress) -> list[str]:
-    """The command line of a service that does not outlive this process."""
-    settings = {
+def service_command(bento: Path, *, home: Path, address: ServiceAddress, tokens: Path | None = None) -> list[str]:
+    """The command line of a service that does not outlive this process.
+
+    tokens: a table of token digests. Without one, loopback needs none, whatever this process's environment names.
+    """
+    settings = {} if tokens is None else {"ACTWRIGHT_TOKENS_FILE": str(tokens.resolve())}
+    settings |= {
         "BENTOML_HOME": str(home.resolve()),
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_CONFIG_OPTIONS": "api_server.logging.access.enabled=false",  # a line a message would bury what matters
@@ -85,7 +89,8 @@ def service_command(bento: Path, *, home: Path, address: ServiceAddress) -> list
         "OMP_NUM_THREADS": "1",
     }
     serve = [sys.executable, "-m", "bentoml", "serve", str(bento.resolve()), "--host", address.host, "--port", str(address.port)]
-    return ["env", *(f"{k}={v}" for k, v in settings.items()), *tied_to_us(serve)]
+    unset = ["-u", "ACTWRIGHT_TOKENS", "-u", "ACTWRIGHT_TOKENS_FILE"]
+    return ["env", *unset, *(f"{k}={v}" for k, v in settings.items()), *tied_to_us(serve)]
 
 
 def tied_to_us(command: Sequence[str]) -> list[str]:

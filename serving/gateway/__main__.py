@@ -1,7 +1,6 @@
 """A packed bundle, or the stub, behind uvicorn alone: `python -m serving.gateway --bundle FOLDER`.
 
-The same application as inside the Bento, with TLS and without BentoML's process tree. Per-message compression is off:
-pictures do not get smaller by it, only later.
+The same application as inside the Bento, with TLS and without BentoML's process tree.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ import uvicorn
 
 from model_core.spec.errors import ActwrightError, SpecError
 from model_core.spec.settings import real, text, whole
-from model_core.spec.wire import MAX_MESSAGE_BYTES
 from serving.gateway.app import create_app
 from serving.gateway.bundle import open_bundle
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.identity import Tokens, check_binding
 from serving.gateway.settings import Limits
+from serving.gateway.sockets import SOCKET_OPTIONS
 from serving.gateway.stub import StubPolicy, stub_contract
-
-_FRAMES_MARGIN = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,11 +52,7 @@ def make_server(args: argparse.Namespace) -> uvicorn.Server:
         host=args.host,
         port=args.port,
         log_level="warning",
-        ws="websockets-sansio",
-        ws_max_size=MAX_MESSAGE_BYTES + _FRAMES_MARGIN,
-        ws_per_message_deflate=False,
-        ws_ping_interval=5.0,
-        ws_ping_timeout=10.0,
+        **SOCKET_OPTIONS,
         ssl_certfile=args.cert,
         ssl_keyfile=args.key,
         timeout_graceful_shutdown=10,

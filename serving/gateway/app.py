@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -83,9 +84,22 @@ def native_routes(gateway: Gateway) -> list[BaseRoute]:
     """Our own endpoints."""
     kept = KeptAnswers(gateway.limits.max_kept_answers, gateway.limits.state_ttl_s)
 
+    connections = itertools.count()
+    open_now: set[int] = set()
+
     async def session(ws: WebSocket) -> None:
-        await ws.accept()
-        await converse(ws, gateway)
+        # Room for a cell that returns before its old connection is known to be dead, and for as many that are not greeted yet.
+        if len(open_now) >= 2 * gateway.limits.max_sessions + 8:
+            gateway.metrics.rejects.labels(RefusalCode.OVERLOAD.value).inc()
+            await ws.close(code=1013)
+            return
+        number = next(connections)
+        open_now.add(number)
+        try:
+            await ws.accept()
+            await converse(ws, gateway)
+        finally:
+            open_now.discard(number)
 
     async def act(request: Request) -> Response:
         return await _act(request, gateway, kept)

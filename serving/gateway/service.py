@@ -21,6 +21,7 @@ from serving.gateway.doorkeeper import Doorkeeper
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.identity import Tokens, bound_host, check_binding
 from serving.gateway.settings import Limits
+from serving.gateway.sockets import use_everywhere
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def _load() -> LoadedModel:
 
 
 logging.getLogger("serving").setLevel(logging.INFO)
+use_everywhere()
 tokens = Tokens.from_environment(os.environ)
 _host = bound_host(sys.argv, os.environ)
 if _host is not None:

@@ -50,7 +50,7 @@ class Limits:
     max_outbox: int = 64
     send_timeout_s: float = 10.0
     reserve_share: float = 0.75
-    warm_up_s: float = 20.0
+    warm_up_s: float = 10.0
     window_s: float = 60.0
     min_interval_ms: float = 0.0
     replaced_per_s: int = 40

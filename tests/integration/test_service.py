@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
 
 from components.ingest import ingest
 from components.package import package
-from components.policy_service import ServiceAddress, fetch_status, free_port, running_service
+from components.policy_service import ServiceAddress, fetch_status, free_port, running_service, service_command, stop_group
 from components.probe import probe_service
 from components.recipe import PackageConfig, WorkcellsConfig
 from components.records import Silent
@@ -113,6 +117,48 @@ def test_probe_tells_who_answers(running: ServiceAddress, packed: tuple[Path, di
         assert {"queue", "model", "service"} <= told["timing_ms"].keys()
     with urllib.request.urlopen(f"{running.http}/metrics") as answer:
         assert b"actwright_ready" in answer.read()
+
+
+def test_pictures_are_not_compressed_on_the_way(running: ServiceAddress) -> None:
+    with connect(running.session, proxy=None) as willing:  # offers per-message deflate
+        assert willing.response is not None
+        assert "Sec-WebSocket-Extensions" not in willing.response.headers
+
+
+def test_a_bento_with_tokens_answers_nobody_without_one(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    secret, address = "a-secret-of-this-test", ServiceAddress(host="127.0.0.1", port=free_port())
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps({hashlib.sha256(secret.encode()).hexdigest(): {"subject": "test", "role": "observe"}}))
+
+    def status(path: str, token: str = "") -> int:
+        request = urllib.request.Request(f"{address.http}{path}", headers={"Authorization": f"Bearer {token}"} if token else {})
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    command = service_command(packed[0] / "out" / "bento", home=tmp_path, address=address, tokens=tokens)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
+        try:
+            wait_until(lambda: status("/livez") == 200, timeout_s=60)
+            for path in ("/v1/status", "/metrics", "/docs.json", "/"):  # ours and BentoML's own
+                assert status(path) == 401, path
+                assert status(path, "another") == 401, path
+            assert status("/v1/status", secret) == status("/metrics", secret) == 200
+        finally:
+            stop_group(process)
+
+
+def test_a_bento_without_tokens_does_not_start_beyond_loopback(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    address = ServiceAddress(host="0.0.0.0", port=free_port())
+    command = service_command(packed[0] / "out" / "bento", home=tmp_path, address=address)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "reachable from other machines" in done.stdout + done.stderr
 
 
 def other_body() -> EmbodimentSpec:
