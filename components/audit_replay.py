@@ -29,6 +29,10 @@ from model_core.spec.types import ActionChunk, ActionReasoning, Decision, Decisi
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Refused for the state of the service or the link at that moment: asked again in peace, the same question has an answer.
+_OF_THE_MOMENT = frozenset(
+    ("DEADLINE", "OVERLOAD", "NOT_READY", "STALE_OBS", "STALE_EPOCH", "LEASE", "AUTH", "DRAINING", "KILLED", "CANCELLED", "INTERNAL")
+)
 ACTION_TOLERANCE = 1e-5  # of a dimension's unit: tokens are equal or not, and equal tokens give equal float32 actions
 
 
@@ -132,10 +136,7 @@ def compare(body: Mapping[str, Any], again: Decision) -> Comparison:
     """A recorded answer and a new one, token by token and action by action."""
     chunk = body.get("chunk")
     if chunk is None or again.chunk is None:
-        was = "a chunk" if chunk is not None else f"a refusal ({body.get('code')})"
-        now = "a chunk" if again.refusal is None else f"a refusal ({again.refusal.code.value}: {again.refusal.reason})"
-        same = chunk is None and again.refusal is not None and again.refusal.code.value == body.get("code")
-        return Comparison(is_equal=same, depth_differing=0, trace_differing=0, max_action_difference=0.0, detail=f"was {was}, now {now}")
+        return _compare_refusals(str(body.get("code", "")), again, had_chunk=chunk is not None)
     said = again.reasoning
     depth = _differing(chunk.get("depth_codes_G"), None if said is None or said.depth is None else said.depth.codes_G)
     trace = _differing(chunk.get("trace_N2"), None if said is None or said.trace is None else said.trace.points_N2)
@@ -143,6 +144,16 @@ def compare(body: Mapping[str, Any], again: Decision) -> Comparison:
     far = float(np.abs(was_KA - now_KA).max()) if was_KA.shape == now_KA.shape else float("inf")
     is_equal = depth == trace == 0 and far <= ACTION_TOLERANCE
     return Comparison(is_equal=is_equal, depth_differing=depth, trace_differing=trace, max_action_difference=far)
+
+
+def _compare_refusals(code: str, again: Decision, *, had_chunk: bool) -> Comparison:
+    now = "answered" if again.refusal is None else f"refused ({again.refusal.code.value}: {again.refusal.reason})"
+    if not had_chunk and code in _OF_THE_MOMENT:
+        detail = f"nothing to compare: it was refused for {code}, a matter of that moment; now it is {now}"
+        return Comparison(is_equal=True, depth_differing=0, trace_differing=0, max_action_difference=0.0, detail=detail)
+    same = not had_chunk and again.refusal is not None and again.refusal.code.value == code
+    detail = f"it was {'answered' if had_chunk else f'refused ({code})'}, now it is {now}"
+    return Comparison(is_equal=same, depth_differing=0, trace_differing=0, max_action_difference=0.0, detail=detail)
 
 
 def open_packed(packed: PackedPolicy, found: AuditFile) -> RequestPolicy:

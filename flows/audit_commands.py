@@ -140,6 +140,8 @@ def _asked_again(found: AuditFile, record: Any, packed: PackedPolicy | None) -> 
         "timing_ms": dict(again.timing_ms),
         "bundle": str(packed.bundle or packed.checkpoint),
     }
+    if same.is_equal and same.detail:
+        return told, same.detail
     if same.is_equal:
         return told, f"asked again, {packed.model_version or packed.checkpoint} gives the same answer: every token and action is equal"
     differing = (
@@ -153,17 +155,13 @@ def _packed(found: AuditFile, folder: Path | None) -> PackedPolicy | None:
 
     if folder is not None:
         return find_packed(folder)
-    from flows.wiring import open_house
-    from model_core.spec.errors import CheckpointError
+    from flows.serving import policies_here
+    from flows.settings import load_settings
 
     told = found.records[0].body if found.records else {}
-    for step in reversed(open_house().store.steps("package")):
-        if step.record.get("contract_id") == told.get("contract_id") and step.record.get("model_version") == told.get("model_version"):
-            try:
-                return find_packed(step.path / "bento")
-            except CheckpointError:
-                continue
-    return None
+    wanted = (told.get("contract_id"), told.get("model_version"))
+    here = policies_here(load_settings())
+    return next((packed for packed in here if (packed.manifest.get("contract_id"), packed.model_version) == wanted), None)
 
 
 def _broken_links(found: list[AuditFile]) -> dict[str, str]:

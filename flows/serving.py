@@ -12,6 +12,7 @@ from model_core.spec.errors import NotReady, SpecError
 
 if TYPE_CHECKING:
     from components.bundles import PackedPolicy
+    from flows.settings import Settings
     from flows.wiring import House
 
 CHAMPION = "champion"
@@ -40,11 +41,13 @@ def packed_model(house: House, what: str) -> PackedPolicy:
     return _registered(house, *_champion_of(house, what))
 
 
-def codebooks_here(house: House) -> list[Path]:
-    """Depth codecs of everything that was packed here, newest first."""
-    bentos = [step.path / "bento" for step in reversed(house.store.steps("package"))]
-    bentos += sorted((house.settings.home.resolve() / "serve" / "packed").glob("*/bento"))
-    return [bento / "src" / "bundle" / "checkpoint" / "vqvae" for bento in bentos]
+def policies_here(settings: Settings) -> list[PackedPolicy]:
+    """Everything that was packed in this home, newest first. Nothing is made where there is no home yet."""
+    from components.bundles import find_packed
+
+    home = settings.home.resolve()
+    bundles = [*home.glob("store/package/*/bento/src/bundle/bundle.json"), *home.glob("serve/packed/*/bento/src/bundle/bundle.json")]
+    return [find_packed(path.parents[2]) for path in sorted(bundles, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
 def _champion_of(house: House, what: str) -> tuple[str, int]:

@@ -99,11 +99,10 @@ def probe(
     from components.pictures import save_png
     from components.probe import contract_lines, view_of_probe
     from components.probe import probe as ask
-    from flows.serving import codebooks_here
-    from flows.wiring import open_house
+    from flows.serving import policies_here
+    from flows.settings import load_settings
     from model_core.spec.errors import SpecError
 
-    house = open_house()
     try:
         probed = ask(url, _knock(token_file, ca_file, timeout_s), instruction=instruction, level=level)
     except SpecError as error:
@@ -120,7 +119,8 @@ def probe(
         f"answer    {told['answer']}"
         + (f" ({refusal})" if told["answer"] == "refusal" else f" {told['actions'][0]} x {told['actions'][1]} actions")
     )
-    picture = save_png(draw_decision(view_of_probe(probed, codebooks_here(house))), out)
+    codebooks = [packed.codebook for packed in policies_here(load_settings())]
+    picture = save_png(draw_decision(view_of_probe(probed, codebooks)), out)
     say(f"picture   {picture}")
     tell(**told, picture=str(picture))
 
@@ -165,12 +165,11 @@ def workcell_run(
     """
     from components.probe import ServiceUrl
     from components.workcell_process import CellOrder, run_cell
-    from flows.wiring import open_house
+    from flows.settings import load_settings
     from flows.workcell_board import CellBoard
     from model_core.spec.errors import SpecError
 
-    house = open_house()
-    home = house.settings.home.resolve() / "workcell"
+    home = load_settings().home.resolve() / "workcell"
     try:
         order = CellOrder(
             robot=robot,
