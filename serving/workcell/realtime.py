@@ -179,6 +179,8 @@ class RealtimeCell:
 
     def begin(self, seed: int) -> StopReason | None:
         """Lay out the scene. A reason instead of None: the episode may not begin, nothing moves."""
+        while self._told:  # a person may have resumed the cell since the last episode
+            self._told.popleft()()
         now = self._clock()
         ready = self._link.ready or self._ready
         name = f"{self._robot.task}-{seed}-{self._settings.cell}-{ready.model_version}".replace("/", "-")

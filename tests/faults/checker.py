@@ -58,8 +58,9 @@ class Evidence:
 
 
 def read_driver_log(path: Path) -> list[Line]:
-    """Every line of a strict driver's log."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    """Every command in a strict driver's log, oldest first; its remarks (resets, stops) are left out."""
+    lines = (json.loads(line) for line in path.read_text().splitlines() if line)
+    return [line for line in lines if "action" in line]
 
 
 def check(evidence: Evidence) -> list[Breach]:
@@ -197,6 +198,8 @@ def _rebuilt(evidence: Evidence, chunks: dict[str, Line]) -> list[Breach]:
     executed = [note for note in evidence.notes if note["kind"] == "executed"]
     if len(executed) != len(evidence.driver):
         return [Breach("I6", f"{len(evidence.driver)} commands, {len(executed)} of them in the audit")]
+    # While nothing was stretched or bent, a command is its row to the last bit; afterwards it lies between two rows.
+    is_exact = all(note.get("scale", 1.0) == 1.0 for note in executed)
     found = []
     for line, note in zip(evidence.driver, executed, strict=True):
         if not _close(note["sent_A"], line["action"]) or (note.get("chunk_id") or "") != (line.get("chunk_id") or ""):
@@ -205,14 +208,22 @@ def _rebuilt(evidence: Evidence, chunks: dict[str, Line]) -> list[Breach]:
         decision = chunks.get(line.get("chunk_id") or "")
         if decision is None:
             continue
-        row = line["row"]
-        if not 0 <= row < len(decision["chunk"]["actions_KA"]):
-            found.append(Breach("I6", f"{_name(line)}: its chunk has no such row"))
-        elif not note.get("clipped") and note.get("scale", 1.0) == 1.0:
-            rows = decision.get("installed_KA") or decision["chunk"]["actions_KA"]
-            if not _close(rows[row], line["action"], 1e-4):
-                found.append(Breach("I6", f"{_name(line)}: row {row} was installed as {rows[row]}, {line['action']} was sent"))
+        found += _from_its_row(line, note, decision, exact=is_exact)
     return found
+
+
+def _from_its_row(line: Line, note: Line, decision: Line, *, exact: bool) -> list[Breach]:
+    row, rows = line["row"], decision.get("installed_KA") or decision["chunk"]["actions_KA"]
+    if not 0 <= row < len(decision["chunk"]["actions_KA"]):
+        return [Breach("I6", f"{_name(line)}: its chunk has no such row")]
+    if note.get("clipped") or (exact and _close(rows[row], line["action"], 1e-4)):
+        return []
+    near = [rows[row], rows[max(row - 1, 0)], [0.0] * len(rows[row])]
+    low, high = ([pick(one[place] for one in near) for place in range(len(near[0]))] for pick in (min, max))
+    is_between = all(a - 1e-4 <= value <= b + 1e-4 for a, value, b in zip(low, line["action"], high, strict=True))
+    if exact or not is_between:
+        return [Breach("I6", f"{_name(line)}: row {row} was installed as {rows[row]}, {line['action']} was sent")]
+    return []
 
 
 def _close(one: Sequence[float], other: Sequence[float], tolerance: float = 1e-5) -> bool:

@@ -18,3 +18,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         why = f"; {str(call.excinfo.value)[:300]}" if call.excinfo is not None else ""
         verdicts.record(item.nodeid, marks, report.passed, seen + why)
     return report
+
+
+@pytest.fixture(autouse=True)
+def worlds_end() -> Generator[None, None, None]:
+    """Close what a test's worlds have open."""
+    yield
+    from tests.faults.world import OPEN_DRIVERS
+
+    while OPEN_DRIVERS:
+        OPEN_DRIVERS.pop().close()

@@ -79,7 +79,7 @@ def observation_of(values: Mapping[str, Any], contract: PolicyContract, fields: 
 
 def check_norm_tag(tag: Any, contract: PolicyContract, fields: FieldMap) -> None:
     """Whether statistics that a client names are the contract's. Raises ContractError: a wrong scale is a wrong motion."""
-    if tag is None or tag == "":
+    if tag is None or (isinstance(tag, str) and not tag):  # an array has no truth value
         return
     known = (contract.embodiment.name, contract.stats_digest, *fields.norm_tags)
     if not isinstance(tag, str) or tag not in known:
