@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ import numpy as np
 
 from components.recipe import PackageConfig
 from components.records import Progress, Silent
-from model_core.spec.contract import PolicyContract, digest_of
+from model_core.spec.contract import GoldenProbe, PolicyContract, digest_of
 from model_core.spec.errors import CheckpointError, JobError
+from model_core.spec.probing import golden_probe
 from model_core.spec.types import Observation, Policy
 from model_core.spec.wire import Chunk, Observe, encode_message
 
@@ -111,9 +112,10 @@ def _write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bund
 
     shutil.copytree(checkpoint, bundle / "checkpoint", ignore=shutil.ignore_patterns("*.part", "*.tmp"))
     policy = load_policy(bundle / "checkpoint", model_version=model_version, reasoning=cfg.reasoning)
-    contract = policy.contract
-    observations = probe_observations(contract, cfg.golden_probes, frozen)
-    answered = record_probes(policy, contract, model_version, observations, bundle / "probes")
+    observations = probe_observations(policy.contract, cfg.golden_probes, frozen)
+    golden = record_probes(policy, policy.contract, model_version, observations, bundle / "probes")
+    contract = replace(policy.contract, golden_probes=golden)
+    (bundle / "contract.json").write_text(json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     manifest = {
         "model_version": model_version,
         "contract_id": contract.contract_id,
@@ -123,30 +125,34 @@ def _write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bund
         "files": _listing(bundle),
     }
     (bundle / "bundle.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    return contract.contract_id, answered
+    return contract.contract_id, len(golden)
 
 
-def record_probes(policy: Policy, contract: PolicyContract, model_version: str, observations: Sequence[Observation], folder: Path) -> int:
-    """Ask each question and keep the answers, as `serving` replays them. Returns how many were answered with a chunk.
+def record_probes(
+    policy: Policy, contract: PolicyContract, model_version: str, observations: Sequence[Observation], folder: Path
+) -> tuple[GoldenProbe, ...]:
+    """Ask each question and keep the answers, as `serving` replays them. Returns those that were answered with a chunk.
 
-    A question that the model refuses is not kept: what counts is that the same model gives the same actions.
+    A question that the model refuses is not kept: what counts is that the same model gives the same actions. The answers name
+    the contract without its probes (`policy_id`), since they become part of it.
     """
     from model_core.spec.guard import Guarded
 
     guarded = Guarded(policy=policy, contract=contract)
     folder.mkdir(parents=True)
-    kept = 0
+    golden: list[GoldenProbe] = []
     for observation in observations:
         decision = guarded.decide(observation)
         if decision.chunk is None:
             continue
+        kept = len(golden)
         question = Observe(session_id="", epoch=0, seq=kept, episode_id="probe", step=0, deadline_ms=60_000.0, observation=observation)
         answer = Chunk(
             session_id="",
             epoch=0,
             seq=kept,
             chunk_id=f"probe-{kept:02d}",
-            contract_id=contract.contract_id,
+            contract_id=contract.policy_id,
             model_version=model_version,
             actions_KA=np.ascontiguousarray(decision.chunk.actions_KA, np.float32),
             control_hz=decision.chunk.control_hz,
@@ -154,10 +160,10 @@ def record_probes(policy: Policy, contract: PolicyContract, model_version: str, 
         )
         (folder / f"{kept:02d}.observe").write_bytes(encode_message(question))
         (folder / f"{kept:02d}.chunk").write_bytes(encode_message(answer))
-        kept += 1
-    if observations and kept == 0:
+        golden.append(golden_probe(f"{kept:02d}", observation, answer.actions_KA, contract.embodiment.action))
+    if observations and not golden:
         raise CheckpointError(f"the model refused all {len(observations)} golden probes; a model that never answers is not packed")
-    return kept
+    return tuple(golden)
 
 
 def _frozen_observations(contract: PolicyContract, count: int, frozen: Path) -> list[Observation]:

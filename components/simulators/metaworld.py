@@ -30,17 +30,17 @@ RENDER_FLAGS = {"shadow": "off", "reflection": "off", "skybox": "off", "offsampl
 
 def embodiment(*, sim_steps_per_action: int = 4, cameras: tuple[FreeCamera, ...] = (FreeCamera(),)) -> EmbodimentSpec:
     """The Sawyer arm as we drive it: needs no simulator to be installed."""
-    metres: dict[str, Any] = {"unit": "m", "frame": "world"}
+    metres: dict[str, Any] = {"unit": "m", "frame": "world", "source": "end effector of the simulator"}
     steps: dict[str, Any] = {"unit": "cm per simulator step", "low": -1.0, "high": 1.0, "frame": "world"}
     return EmbodimentSpec(
         name=EMBODIMENT,
-        cameras=tuple(CameraSpec(name=c.name, width=c.width, height=c.height) for c in cameras),
+        cameras=tuple(CameraSpec(name=c.name, width=c.width, height=c.height, role=c.name) for c in cameras),
         proprio=VectorSpec(
             dims=(
                 DimSpec(name="hand_x", low=-0.5, high=0.5, **metres),
                 DimSpec(name="hand_y", low=0.3, high=1.05, **metres),
                 DimSpec(name="hand_z", low=0.0, high=0.55, **metres),
-                DimSpec(name="gripper_opening", unit="fraction", low=0.0, high=1.0, frame="gripper"),
+                DimSpec(name="gripper_opening", unit="fraction", low=0.0, high=1.0, frame="gripper", source="distance of the fingers"),
             )
         ),
         action=VectorSpec(
@@ -56,6 +56,7 @@ def embodiment(*, sim_steps_per_action: int = 4, cameras: tuple[FreeCamera, ...]
         gripper_dim="gripper",
         gripper_open=-1.0,
         hold=(0.0, 0.0, 0.0, None),
+        gripper_range=(1.0, -1.0),
     )
 
 

@@ -1,6 +1,7 @@
 """What was packed: weights, contract, golden probes and a list of files with their digests, checked before use.
 
 bundle.json     model_version, contract_id, reasoning, torch_threads, files {path: sha256}
+contract.json   the checkpoint's contract with its golden probes
 checkpoint/     as `model_core.checkpoint` writes it
 probes/         as `serving.gateway.probes` reads it
 """
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model_core.spec.contract import digest_of
+from model_core.spec.contract import PolicyContract, digest_of
 from model_core.spec.errors import CheckpointError
 from serving.gateway.gateway import LoadedModel
 from serving.gateway.probes import load_probes
@@ -28,9 +29,9 @@ def open_bundle(folder: Path) -> LoadedModel:
 
     torch.set_num_threads(int(manifest.get("torch_threads", 1)))
     policy = load_policy(folder / "checkpoint", model_version=str(manifest["model_version"]), reasoning=str(manifest["reasoning"]))
-    contract = policy.contract
+    contract = _packed_contract(folder, policy.contract)
     if contract.contract_id != manifest["contract_id"]:
-        raise CheckpointError(f"the bundle was packed with contract {manifest['contract_id']}, its checkpoint has {contract.contract_id}")
+        raise CheckpointError(f"the bundle was packed with contract {manifest['contract_id']}, it holds {contract.contract_id}")
     return LoadedModel(
         policy=policy,
         contract=contract,
@@ -38,6 +39,17 @@ def open_bundle(folder: Path) -> LoadedModel:
         probes=load_probes(folder / "probes"),
         bundle_digest=digest_of(manifest),
     )
+
+
+def _packed_contract(folder: Path, trained: PolicyContract) -> PolicyContract:
+    """The contract with golden probes. A bundle of version 1 has none beside its checkpoint's."""
+    path = folder / "contract.json"
+    if not path.is_file():
+        return trained
+    packed = PolicyContract.from_json(json.loads(path.read_text(encoding="utf-8")))
+    if packed.policy_id != trained.policy_id:
+        raise CheckpointError(f"{path.name} is of policy {packed.policy_id}, the checkpoint beside it of {trained.policy_id}")
+    return packed
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from components.package import locked, probe_observations, record_probes
 from components.policy_service import ServiceAddress
 from components.recipe import WorkcellsConfig
 from components.workcells import cell_command, tasks_of_cells
+from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, SpecError
 from model_core.spec.types import Decision, Refusal, RefusalCode
 from serving.gateway.bundle import read_manifest
@@ -26,13 +27,23 @@ from tests.fakes import EchoPolicy, make_contract, with_actions
 def test_recorded_probes_are_answered_alike_by_the_same_model_and_not_by_another(tmp_path: Path) -> None:
     policy = EchoPolicy()
     asked = probe_observations(policy.contract, 3, None)
-    assert record_probes(policy, policy.contract, "echo/1", asked, tmp_path / "probes") == 3
+    golden = record_probes(policy, policy.contract, "echo/1", asked, tmp_path / "probes")
+    assert [g.name for g in golden] == ["00", "01", "02"]
     probes = load_probes(tmp_path / "probes")
     assert [p.name for p in probes] == ["00", "01", "02"]
     assert failed_probes(policy, policy.contract, probes) == []
     other = EchoPolicy(change=lambda d: with_actions(d, -d.chunk.actions_KA) if d.chunk else d)
     assert len(failed_probes(other, policy.contract, probes)) == 3
     assert "recorded under contract" in failed_probes(policy, make_contract(execute_horizon=8), probes)[0]
+    packed = replace(policy.contract, golden_probes=golden)
+    assert packed.policy_id == policy.contract.contract_id != packed.contract_id
+    assert PolicyContract.from_json(json.loads(json.dumps(packed.to_json()))) == packed
+    assert failed_probes(policy, packed, probes) == []
+    assert "the bundle lacks it" in failed_probes(policy, packed, probes[:2])[0]
+    swapped = [replace(probes[0], observation=probes[1].observation), *probes[1:]]
+    assert "does not ask" in failed_probes(policy, packed, swapped)[0]
+    moved = replace(golden[0], action_low_A=(0.5,) * 4, action_high_A=(0.6,) * 4)
+    assert "box" in failed_probes(policy, replace(packed, golden_probes=(moved,)), probes)[0]
     (tmp_path / "probes" / "01.chunk").unlink()
     with pytest.raises(CheckpointError, match=r"01\.observe"):
         load_probes(tmp_path / "probes")
