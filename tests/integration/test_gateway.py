@@ -38,7 +38,7 @@ from tests.fakes import make_observation
 from tests.loopback import serve, wait_until
 from tests.peers import Peer, rejected
 
-LIMITS = Limits(warm_up_s=2.0, hung_s=0.5, lease_s=20.0)
+LIMITS = Limits(warm_up_s=2.0, lease_s=20.0)
 
 
 def gateway_of(policy: StubPolicy, limits: Limits = LIMITS, **options: object) -> Gateway:
@@ -398,22 +398,24 @@ def test_nothing_is_done_by_a_get(address: str, gateway: Gateway) -> None:
     assert gateway.is_ready
 
 
-def test_an_engine_that_hangs_is_told_of_and_replaced_while_the_process_stays_alive(
-    address: str, peer: Peer, gateway: Gateway, policy: StubPolicy
-) -> None:
-    policy.gate = threading.Event()
-    peer.observe(1)
-    wait_until(lambda: policy.calls == [1])
-    wait_until(lambda: call(address, "/readyz")[0] == 503)
-    assert call(address, "/livez")[0] == 200
-    messages = [peer.receive(), peer.receive()]
-    rejected(next(m for m in messages if not isinstance(m, Control)), RefusalCode.NOT_READY)
-    assert next(m for m in messages if isinstance(m, Control)).kind == "HOLD"
-    policy.gate.set()
-    wait_until(lambda: gateway.is_ready)
-    peer.observe(2)  # the session has lived through it
-    assert peer.receive_kind(Chunk).seq == 2
-    assert b"actwright_engine_restarts_total 1.0" in call(address, "/metrics")[1]
+def test_an_engine_that_hangs_is_told_of_and_replaced_while_the_process_stays_alive() -> None:
+    policy = StubPolicy(blocks=4)
+    gateway = gateway_of(policy, replace(LIMITS, hung_s=0.5))
+    with serve(gateway) as address, Peer(address, body=policy.contract.embodiment) as peer:
+        wait_until(lambda: gateway.is_ready)
+        peer.greet()
+        policy.gate = threading.Event()
+        peer.observe(1)
+        wait_until(lambda: call(address, "/readyz")[0] == 503)
+        assert call(address, "/livez")[0] == 200
+        messages = [peer.receive(), peer.receive()]
+        rejected(next(m for m in messages if not isinstance(m, Control)), RefusalCode.NOT_READY)
+        assert next(m for m in messages if isinstance(m, Control)).kind == "HOLD"
+        policy.gate.set()
+        wait_until(lambda: gateway.is_ready)
+        peer.observe(2)  # the session has lived through it
+        assert peer.receive_kind(Chunk).seq == 2
+        assert b"actwright_engine_restarts_total 1.0" in call(address, "/metrics")[1]
 
 
 @pytest.mark.parametrize(
