@@ -1,0 +1,212 @@
+"""The whole way by command line, with TLS and tokens: serve a bundle, probe it, drive a robot with an audit, ask the audit again."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from components.gateway_process import Listening
+from components.package import _write_bundle
+from components.probe import Knock, ServiceUrl, contract_lines, probe, view_of_probe
+from components.recipe import PackageConfig
+from components.workcell_process import CellOrder
+from model_core.spec.audit_format import Kind, digest
+from model_core.spec.audit_reading import read_audit
+from model_core.spec.errors import NotReady, SpecError
+from model_core.spec.wire import Chunk
+from tests.fakes import make_embodiment
+from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
+
+x509 = pytest.importorskip("cryptography.x509")
+TOKEN = "a-token-for-this-test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    root: Path
+    process: subprocess.Popen[str]
+    told: dict[str, str]
+
+    @property
+    def knock(self) -> Knock:
+        return Knock(token=TOKEN, ca_file=self.root / "cert.pem", timeout_s=60)
+
+    def actwright(self, *words: object, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from flows.cli import main; main()", *(str(word) for word in words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=self.root, env=environment())
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ACTWRIGHT_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def write_certificate(folder: Path) -> None:
+    """Self-signed, for 127.0.0.1, for a day."""
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "actwright test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("served")
+    write_tiny_checkpoint(root / "checkpoint", embodiment=make_embodiment(size=32))
+    _write_bundle(PackageConfig(golden_probes=2), root / "checkpoint", "tiny/1", root / "bundle", None)
+    write_certificate(root)
+    entry = {"subject": "test", "role": "operate", "expires_at": None}
+    (root / "tokens.json").write_text(json.dumps({digest(TOKEN.encode()): entry}))
+    (root / "token").write_text(TOKEN + "\n")
+    words = ["serve", "bundle", "--port", "0", "--cert", "cert.pem", "--key", "key.pem", "--tokens", "tokens.json"]
+    with (root / "serve.err").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from flows.cli import main; main()", *words],
+            cwd=root,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, (root / "serve.err").read_text()
+        yield Served(root=root, process=process, told=json.loads(line))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        said_at_the_end = (root / "serve.err").read_text()
+        assert said_at_the_end.rstrip().endswith("stopped")
+        assert "actwright probe https://" in said_at_the_end
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_probe_shakes_hands_asks_and_draws(served: Served) -> None:
+    probed = probe(served.told["policy"], served.knock)
+    told = probed.told()
+    assert (told["model_version"], told["answer"], told["contract_is_whole"]) == ("tiny/1", "chunk", True)
+    assert told["parts"] == ["depth", "trace"]
+    assert {"connect_ms", "handshake_ms", "round_trip_ms"} <= told.keys()
+    view = view_of_probe(probed)
+    assert {"queue", "depth", "trace", "action"} <= view.timing_ms.keys()
+    assert isinstance(probed.answer, Chunk)
+    text = "\n".join(contract_lines(probed.contract, probed.ready.levels))
+    for said in ("camera    front: 32x32", "action    gripper", "level     full", "says      depth 10x10"):
+        assert said in text
+
+
+def test_probe_asks_for_a_level(served: Served) -> None:
+    probed = probe(served.told["policy"], served.knock, level="action", instruction=INSTRUCTIONS[0])
+    assert (probed.told()["level"], probed.parts) == ("action", ())
+
+
+def test_who_may_not_come_in_is_told_why(served: Served) -> None:
+    with pytest.raises(NotReady, match="--token-file"):
+        probe(served.told["policy"], Knock(ca_file=served.root / "cert.pem"))
+    with pytest.raises(NotReady, match="--ca-file"):
+        probe(served.told["policy"], Knock(token=TOKEN))
+    with pytest.raises(NotReady):
+        probe(served.told["policy"].replace("https", "http"), Knock(token=TOKEN, timeout_s=3))
+
+
+def test_a_cell_works_and_its_audit_can_be_proven_and_asked_again(served: Served) -> None:
+    done = served.actwright(
+        *("workcell", "run", "--robot", "strict", "--option", "contract=bundle/checkpoint/contract.json", "--option", "steps=12"),
+        *("--task", "button", "--url", served.told["policy"], "--token-file", "token", "--ca-file", "cert.pem"),
+        *("--audit", "audit", "--deadline-ms", 30_000, "--episodes", 2, "--result", "cell.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["episodes"] == 2
+    assert told["model_version"] == "tiny/1"
+    assert "then try  actwright audit list audit" in done.stderr
+    first, second = sorted((served.root / "audit" / "cell-1").glob("*.mcap"))
+    found = [read_audit(first), read_audit(second)]
+    assert all(one.is_proven and one.of(Kind.SEAL)[0].body["complete"] for one in found), [one.problem for one in found]
+    assert found[1].records[0].body["before"]["tip"] == found[0].tip
+    assert len(found[0].of(Kind.EXECUTED)) == 12
+    assert found[0].records[0].body["bundle_digest"]
+    again = served.actwright("audit", "replay", first, "--decision", 1, "--bundle", "bundle", "--out", "look.png")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["equal"] is True
+    assert (served.root / "look.png").stat().st_size > 5000
+
+
+def test_a_cell_of_another_body_does_not_move_and_says_so(served: Served, tmp_path: Path) -> None:
+    done = served.actwright(
+        *("workcell", "run", "--robot", "strict", "--task", "button", "--url", served.told["policy"], "--result", tmp_path / "cell.json"),
+        *("--token-file", "token", "--ca-file", "cert.pem"),
+    )
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["refused_to_move"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("127.0.0.1:3000", "type http://127.0.0.1:3000"),
+        ("ftp://host:1", "scheme"),
+        ("http://host:99999", "Port out of range"),
+        ("http://host/v2/other", "looks like http://host:3000"),
+        ("http://", "looks like"),
+    ],
+)
+def test_an_address_that_is_none_says_what_to_type(typed: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        ServiceUrl.of(typed)
+
+
+@pytest.mark.parametrize("typed", ["http://h:3000", "http://h:3000/", "ws://h:3000/v1/session", "ws://h:3000"])
+def test_both_forms_of_an_address_are_understood(typed: str) -> None:
+    assert ServiceUrl.of(typed) == ServiceUrl(http="http://h:3000", session="ws://h:3000/v1/session")
+    assert ServiceUrl.of("https://[::1]:7").session == "wss://[::1]:7/v1/session"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"host": "0.0.0.0"}, "no tokens"), ({"port": 70_000}, "0..65535"), ({"certificate": Path("c")}, "both --cert and --key")],
+)
+def test_listening_is_checked_before_anything_starts(options: dict, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        Listening(**options)
+    assert Listening(host="0.0.0.0", tokens=Path("t")).needs_token
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"strategy": "warp"}, "sync, async"), ({"strategy": "prefix"}, "--realtime"), ({"robot": "arm"}, "MODULE:FACTORY")],
+)
+def test_a_cell_order_is_checked_before_anything_starts(change: dict, said: str) -> None:
+    order = {"robot": "metaworld", "task": "t", "url": "ws://h:1/v1/session", "cell": "c", "result": Path("r.json")}
+    with pytest.raises(SpecError, match=said):
+        CellOrder(**{**order, **change})
