@@ -1,7 +1,7 @@
 """The decoder as the engine runs it: one block of tokens for every row, from ids to the most likely allowed ids.
 
-The same arithmetic as `network.language.Decoder` with the per-token cost taken out: no module calls, weights cast once, residual
-additions inside the projections, tables for mask and rotary positions, only the head rows that an answer can use.
+The same arithmetic as `network.language.Decoder` with the per-token cost taken out: no module calls, weights cast and packed once,
+tables for mask and rotary positions, only the head rows that an answer can use.
 A test holds both together. All shapes are 2-D (tokens) until attention, so that a matrix product sees B * W rows.
 
 Shape letters: B rows, W block width, n = B * W tokens, H query heads, G key heads, D head width, T cached tokens, X head rows,
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from model_core.engine.automaton import Grammar
 from model_core.engine.cache import RowCache
+from model_core.engine.projection import Projection, can_pack
 from model_core.network.attention import ACTIVATIONS
 from model_core.network.config import LlmConfig
 from model_core.network.language import DecoderBlock, rotary
@@ -33,49 +34,50 @@ class _Store(Protocol):
 
 
 class _Layer:
-    """Weights of one block in the engine's dtype; projections that follow a residual addition are kept transposed."""
+    """Weights of one block in the engine's dtype."""
 
-    __slots__ = ("attn_norm", "down", "ff_norm", "k_norm", "out", "q_norm", "qkv", "qkv_bias", "up")
+    __slots__ = ("attn_norm", "down", "ff_norm", "k_norm", "out", "q_norm", "qkv", "up")
 
-    def __init__(self, block: DecoderBlock, dtype: torch.dtype) -> None:
-        attn = block.self_attn
-
-        def cast(weight: Tensor) -> Tensor:
-            return weight.detach().to(dtype)
-
-        self.qkv, self.qkv_bias = cast(attn.att_proj.weight), None if attn.att_proj.bias is None else cast(attn.att_proj.bias)
-        self.out, self.up, self.down = cast(attn.attn_out.weight), cast(block.mlp.ff_proj.weight), cast(block.mlp.ff_out.weight)
-        self.attn_norm, self.ff_norm = cast(block.attn_norm.weight), cast(block.ff_norm.weight)
-        self.q_norm = None if attn.q_norm is None else cast(attn.q_norm.weight)
-        self.k_norm = None if attn.k_norm is None else cast(attn.k_norm.weight)
+    def __init__(self, block: DecoderBlock, dtype: torch.dtype, packed: bool) -> None:
+        attn, mlp = block.self_attn, block.mlp
+        self.qkv = Projection(attn.att_proj.weight, attn.att_proj.bias, dtype, packed=packed)
+        self.out = Projection(attn.attn_out.weight, None, dtype, packed=packed)
+        self.up = Projection(mlp.ff_proj.weight, None, dtype, packed=packed)
+        self.down = Projection(mlp.ff_out.weight, None, dtype, packed=packed)
+        self.attn_norm, self.ff_norm = block.attn_norm.weight.detach().to(dtype), block.ff_norm.weight.detach().to(dtype)
+        self.q_norm = None if attn.q_norm is None else attn.q_norm.weight.detach().to(dtype)
+        self.k_norm = None if attn.k_norm is None else attn.k_norm.weight.detach().to(dtype)
 
 
 class BlockForward:
     """Runs blocks of `model`'s decoder in `dtype`. constrained: score only ids that an answer can hold, and mask by state."""
 
-    def __init__(self, model: MolmoAct, grammar: Grammar, *, max_length: int, dtype: torch.dtype, constrained: bool) -> None:
+    def __init__(
+        self, model: MolmoAct, grammar: Grammar, *, max_length: int, dtype: torch.dtype, constrained: bool, packed: bool | None = None
+    ) -> None:
         self.config, decoder = model.config.llm, model.model.transformer
         self.dtype, self.device, self.constrained = dtype, model.lm_head.weight.device, constrained
         self.sdpa = model.config.attention == "sdpa"
-        self.layers = [_Layer(block, dtype) for block in decoder.blocks]  # type: ignore[arg-type]
+        packed = can_pack(decoder, dtype) if packed is None else packed
+        self.layers = [_Layer(block, dtype, packed) for block in decoder.blocks]  # type: ignore[arg-type]
         self.act = ACTIVATIONS[self.config.hidden_act]
         self.eps, self.scale = self.config.layer_norm_eps, 1.0 / math.sqrt(self.config.head_dim)
         self.embedding = decoder.wte.embedding.detach().to(dtype)
         self.slots = None if decoder.slot_embedding is None else decoder.slot_embedding.detach().to(dtype)
         self.norm = decoder.ln_f.weight.detach().to(dtype)
-        self._set_head(model, grammar)
+        self._set_head(model, grammar, packed)
         length = max_length + 1
         self._causal_TT = torch.full((length, length), -torch.inf, dtype=dtype, device=self.device).triu(1)
         self._cos_PD, self._sin_PD = _rotary_tables(self.config, max(length, self.config.num_slots), self.device)
 
-    def _set_head(self, model: MolmoAct, grammar: Grammar) -> None:
+    def _set_head(self, model: MolmoAct, grammar: Grammar, packed: bool) -> None:
         weight_XD = model.lm_head.weight.detach()
         ids_X = np.unique(np.concatenate(grammar.groups)) if self.constrained else np.arange(len(weight_XD))
         self.head_ids: list[int] = ids_X.tolist()
         if len(ids_X) < len(weight_XD):
             contiguous = int(ids_X[-1]) - int(ids_X[0]) + 1 == len(ids_X)
             weight_XD = weight_XD[int(ids_X[0]) : int(ids_X[-1]) + 1] if contiguous else weight_XD[torch.from_numpy(ids_X).to(self.device)]
-        self.head_XD = weight_XD.to(self.dtype)
+        self.head = Projection(weight_XD, None, self.dtype, packed=packed)
         self.mask_SX: Tensor | None = None
         if self.constrained:
             forbidden_SX = np.ones((len(grammar.groups), len(ids_X)), bool)
@@ -86,14 +88,24 @@ class BlockForward:
 
     # ---- a block
 
-    def row_block(self, x_WD: Tensor, places_W: Tensor, cache: RowCache, row: int, start: int, real: int) -> Tensor:
-        """Hidden states (W, D) of `real` tokens of one row that begin at position `start`; tokens after them are padding."""
+    def row_block(
+        self, x_WD: Tensor, places_W: Tensor, cache: RowCache, row: int, start: int, real: int, *, queries: int = 0, unseen: int = 0
+    ) -> Tensor:
+        """Hidden states (W, D) of `real` tokens of one row that begin at position `start`; tokens after them are padding.
+
+        queries: the last so many of the real tokens are placeholders, which see each other, and not the `unseen` tokens before them.
+        """
         width = len(x_WD)
         # on CUDA always the whole cache: the shapes, and with them the kernels, of the captured blocks
         end = cache.length + 1 if self.device.type == "cuda" else min(start + width, cache.length + 1)
         bias_WT = self._causal_TT[start : start + width, :end]
         if len(bias_WT) < width:  # padding past the end of the cache sees what the last place sees
             bias_WT = torch.cat([bias_WT, bias_WT[-1:].expand(width - len(bias_WT), -1)])
+        if queries:
+            first = real - queries
+            bias_WT = bias_WT.clone()
+            bias_WT[first:real, start + first - unseen : start + first] = -torch.inf
+            bias_WT[first:real, start + first : start + real] = 0.0
 
         def store(number: int, kv_n2GD: Tensor) -> tuple[Tensor, Tensor]:
             cache.write_row(number, row, start, kv_n2GD[:real])
@@ -125,24 +137,20 @@ class BlockForward:
         after, width = self.config.norm_after, x.shape[-1]
         for number, layer in enumerate(self.layers):
             h = x if after else F.rms_norm(x, (width,), layer.attn_norm, self.eps)
-            said = self._attend(h, layer, number, rows, bias, turn, store)
-            x = (
-                x + F.rms_norm(F.linear(said, layer.out), (width,), layer.attn_norm, self.eps)
-                if after
-                else torch.addmm(x, said, layer.out.t())
-            )
+            h = layer.out(self._attend(h, layer, number, rows, bias, turn, store))
+            x = x + F.rms_norm(h, (width,), layer.attn_norm, self.eps) if after else h.add_(x)
             h = x if after else F.rms_norm(x, (width,), layer.ff_norm, self.eps)
-            value, gate = F.linear(h, layer.up).chunk(2, dim=-1)
-            h = self.act(gate).mul_(value)
-            x = x + F.rms_norm(F.linear(h, layer.down), (width,), layer.ff_norm, self.eps) if after else torch.addmm(x, h, layer.down.t())
+            value, gate = layer.up(h).chunk(2, dim=-1)
+            h = layer.down(self.act(gate).mul_(value))
+            x = x + F.rms_norm(h, (width,), layer.ff_norm, self.eps) if after else h.add_(x)
         return F.rms_norm(x, (width,), self.norm, self.eps)
 
     def _attend(
         self, h: Tensor, layer: _Layer, number: int, rows: int, bias: Tensor, turn: tuple[Tensor, Tensor] | None, store: _Store
     ) -> Tensor:
         heads, groups, depth = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
-        n, asked = len(h), heads * depth
-        qkv = F.linear(h, layer.qkv, layer.qkv_bias)
+        n, asked = h.shape[0], heads * depth
+        qkv = layer.qkv(h)
         if layer.q_norm is not None and layer.k_norm is not None:
             self._norm_queries_keys(qkv, layer.q_norm, layer.k_norm)
         if turn is not None:
@@ -183,7 +191,7 @@ class BlockForward:
 
     def choose(self, hidden_nD: Tensor, groups_n: Tensor | None) -> tuple[Tensor, Tensor]:
         """(logits, head rows) of the best allowed id of each token, each (n,); a NaN anywhere comes out as the best logit."""
-        logits_nX = F.linear(hidden_nD, self.head_XD)
+        logits_nX = self.head(hidden_nD)
         if self.mask_SX is not None and groups_n is not None:
             logits_nX += F.embedding(groups_n, self.mask_SX)
         best = logits_nX.max(dim=-1)
@@ -191,7 +199,7 @@ class BlockForward:
 
     def choose_with_margin(self, hidden_nD: Tensor, groups_n: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """As `choose`, and how far the second best is behind."""
-        logits_nX = F.linear(hidden_nD, self.head_XD)
+        logits_nX = self.head(hidden_nD)
         if self.mask_SX is not None and groups_n is not None:
             logits_nX += F.embedding(groups_n, self.mask_SX)
         best = logits_nX.topk(min(2, logits_nX.shape[-1]), dim=-1)

@@ -100,7 +100,7 @@ class _Probe:
         return self._logits(self.forward.row_block(self.x_LD[part], self.places_L[part], cache, 0, start, width))
 
     def _logits(self, hidden_nD: Tensor) -> Tensor:
-        return torch.nn.functional.linear(hidden_nD, self.forward.head_XD).float()
+        return self.forward.head(hidden_nD).float()
 
     def _cache(self, rows: int) -> RowCache:
         return RowCache(self.forward.config, capacity=rows, length=self.length + 16, dtype=self.forward.dtype, device=self.forward.device)
