@@ -22,11 +22,13 @@ from model_core.engine.blocks import BlockRunner, Feed
 from model_core.engine.cache import RowCache
 from model_core.engine.forward import BlockForward
 from model_core.engine.numerics import Numerics, measure_numerics
+from model_core.engine.parallel import ActionBlock, BlockUse, placeholders_of
 from model_core.engine.question import CompactLanguage, Drafts, Language, Prompt, Question
 from model_core.engine.round import Answer, AnswerRound
 from model_core.engine.row import Ways, Window
 from model_core.engine.window import WIDTHS, Acceptance, CostCurve
 from model_core.network.model import MolmoAct
+from model_core.network.queries import action_head_of
 from model_core.spec.errors import require
 from model_core.speech.compact import CompactLayout
 
@@ -49,7 +51,8 @@ class DecodingEngine:
     is the faithful mode: the tokens of unconstrained greedy decoding; an answer outside the grammar ends with a `GrammarError`.
     exact: guesses never change an answer, see `engine.numerics`; False leaves near ties to rounding.
     speculate: False is plain decoding, one token a forward: the reference. refine, echo: sources of guesses, see `engine.row.Ways`.
-    numerics, costs: what would else be measured at the first question.
+    numerics, costs: what would else be measured at the first question. block: what the model's placeholders are used for, if it
+    has any; None: what it was trained for.
     """
 
     def __init__(
@@ -66,17 +69,22 @@ class DecodingEngine:
         capacity: int = 16,
         numerics: Numerics | None = None,
         costs: CostCurve | None = None,
+        block: BlockUse | None = None,
     ) -> None:
         require(dtype in (torch.float32, torch.bfloat16), "an engine decodes in float32 or bfloat16", got=dtype)
         self.model, self.dtype, self.capacity = model.eval(), dtype, capacity
         self.language: Language = CompactLanguage(language) if isinstance(language, CompactLayout) else language
         self.device = next(model.parameters()).device
-        self.exact, self.ways = exact, Ways(constrained=constrained, speculate=speculate, refine=refine, echo=echo)
+        self.block_use = BlockUse.of(action_head_of(model.config)) if block is None else block
+        says = self.block_use is BlockUse.SAY
+        self.exact, self.ways = exact, Ways(constrained=constrained, speculate=speculate, refine=refine, echo=echo, block_says=says)
         self.acceptance = Acceptance()
         self._given_numerics, self._given_costs = numerics, costs
         self._free_caches: list[RowCache] = []
-        grammar, length = self.language.grammar, self.language.max_length
-        self.forward = BlockForward(model, grammar, max_length=length, dtype=dtype, constrained=constrained)
+        # a block that drafts may come after some actions were said: then placeholders need places of their own
+        self.length = self.language.max_length + (placeholders_of(self.language) if self.block_use is BlockUse.DRAFT else 0)
+        self.forward = BlockForward(model, self.language.grammar, max_length=self.length, dtype=dtype, constrained=constrained)
+        self.block = None if self.block_use is BlockUse.NONE else ActionBlock(self.forward, self.language, self.block_use)
 
     # ---- what this machine is like
 
@@ -175,8 +183,7 @@ class DecodingEngine:
         for place, cache in enumerate(self._free_caches):
             if cache.capacity == wanted:
                 return self._free_caches.pop(place)
-        llm, length = self.model.config.llm, self.language.max_length
-        return RowCache(llm, capacity=wanted, length=length, dtype=self.dtype, device=self.device)
+        return RowCache(self.model.config.llm, capacity=wanted, length=self.length, dtype=self.dtype, device=self.device)
 
     def give_back(self, cache: RowCache) -> None:
         """The cache is free for the next round."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model_core.engine.automaton import Stage
 from model_core.engine.blocks import Choices, Feed
@@ -118,6 +119,7 @@ class AnswerRound:
                 self._prefill(row, len(self._rows) - 1)
             except (GrammarError, NotFiniteError) as error:
                 wrong[key] = error
+        wrong |= self._read_blocks(wrong)
         for place in reversed(range(len(self._rows))):
             key, row = self._rows[place]
             if key in wrong:
@@ -156,6 +158,33 @@ class AnswerRound:
                 wrong[key] = error
         return wrong
 
+    def _read_blocks(self, wrong: Mapping[int, Wrong]) -> dict[int, Wrong]:
+        """Rows that have come to their actions are shown placeholders, where this engine has any and they pay."""
+        block, found = self._engine.block, {}
+        for place, (key, row) in enumerate(self._rows):
+            if block is None or key in wrong or not (block.says(row) or block.drafts(row, self._engine.costs, len(self._rows))):
+                continue
+            try:
+                self._read_block(row, place)
+            except (GrammarError, NotFiniteError) as error:
+                found[key] = error
+        return found
+
+    def _read_block(self, row: AnswerRow, place: int, prompt: tuple[Tensor, Tensor] | None = None) -> None:
+        block, began, before = self._engine.block, time.perf_counter(), self._said(row)
+        assert block is not None
+        says = block.says(row)
+        window, chosen = block.read(row, self._cache, place, prompt)
+        if says:
+            row.tally.forwards += 1
+            if not all(map(_is_finite, chosen.logits)):
+                row.finite = False
+                raise NotFiniteError("the model computed NaN or inf")
+            row.say_block(row.block)
+        else:
+            self._take(row, window, chosen, place, trusted=False)
+        self._spend(row, before, (time.perf_counter() - began) * 1e3)
+
     def _windows(self, rows: Sequence[AnswerRow]) -> list[Window]:
         if not self._engine.ways.speculate:
             return [row.window(1) for row in rows]
@@ -175,6 +204,9 @@ class AnswerRound:
         seen = time.perf_counter()
         row.timing_ms["vision"] = (seen - began) * 1e3
         x_LD, places_L = engine.embedded(row.prompt, features)
+        if engine.block is not None and engine.block.says(row):  # nothing is reasoned: prompt and placeholders in one forward
+            self._read_block(row, place, (x_LD[:-1], places_L[:-1]))
+            return
         # a depth string that is to be reused goes in whole, whatever the curve says
         window = row.window(1) if row.reuse_depth is not None else self._windows([row])[0]
         chosen = engine.runner.prefill(x_LD[:-1], places_L[:-1], self._feed(row, window), self._cache, place)

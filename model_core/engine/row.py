@@ -8,7 +8,7 @@ constrained decoding, ids without an alternative.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,7 @@ class Ways:
     speculate: bool = True
     refine: bool = True
     echo: bool = True
+    block_says: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +99,8 @@ class AnswerRow:
         self.own: dict[Stage, int] = {}
         self._said_at: dict[int, int] = {}
         self._drafts, self._refined = dict(drafts.ids), {}
+        self.block: dict[int, int] = {}
+        self._ranked: dict[int, list[tuple[float, Source]]] = {}
         self._forced = [int(ids[0]) if len(ids) == 1 else REFUSED for ids in grammar.groups]
         self._say_facts()
 
@@ -114,20 +117,20 @@ class AnswerRow:
         ids, places = list(self.pending), list(self.pending_places)
         states: list[int | None] = [None] * (len(ids) - 1)
         gains, expected, chance = [1.0] * len(ids), 1.0, 1.0
-        order = {} if self.ways.speculate else None
         guessed: dict[int, int] = {}
         while True:
             states.append(state)
             if len(ids) >= most and not (self.reuse_depth is not None and grammar.stage(state) is Stage.DEPTH):
                 break
-            token, likely = self._guess(state, order, guessed)
+            token, likely, better = self._guess(state, guessed)
             following = REFUSED if token == REFUSED else grammar.after(state, token)
-            if following in (REFUSED, grammar.done):
+            if following in (REFUSED, grammar.done) or (self.ways.block_says and grammar.stage(following) is Stage.ACTION):
                 break
+            # a guess that is reached may be right; one that is not is at least improved, which saves a part of a later block
+            expected += chance * likely + (1.0 - chance) * better * self.acceptance.pace
             chance *= likely
-            if far_enough(chance) and self.reuse_depth is None:
+            if far_enough(chance, better) and self.reuse_depth is None:
                 break
-            expected += chance
             guessed[state] = token
             ids.append(token)
             places.append(grammar.place(state, index))
@@ -139,34 +142,45 @@ class AnswerRow:
         token = self.given.get(state, REFUSED)
         return self._forced[self.grammar.group(state)] if token == REFUSED and self.ways.constrained else token
 
-    def _guess(self, state: int, order: dict[Stage, list[tuple[float, Source]]] | None, guessed: dict[int, int]) -> tuple[int, float]:
-        """The best guess at `state` and the chance that it is right; facts and forced text come first."""
+    def _guess(self, state: int, guessed: dict[int, int]) -> tuple[int, float, float]:
+        """The best guess at `state`, the chance that it is right, and how much better a look at it would make the next guess.
+
+        Facts and forced text come first.
+        """
         token = self.given.get(state, REFUSED)
         if token == REFUSED:
             token = self._forced[self.grammar.group(state)]
-        if token != REFUSED or order is None:
-            return token, 1.0
-        stage = self.grammar.stage(state)
-        ranked = order.get(stage)
+        if token != REFUSED or not self.ways.speculate:
+            return token, 1.0, 0.0
+        ranked = self._ranked.get(state)
         if ranked is None:
-            ranked = order[stage] = sorted(((self.acceptance.rate(stage, source), source) for source in Source), reverse=True)
+            ranked = self._ranked[state] = self.acceptance.rates_at(state, self.grammar.stage(state))
         for likely, source in ranked:
             token = self._from(source, state, guessed)
             if token != REFUSED:
-                return token, likely
-        return REFUSED, 0.0
+                seen = state in self._refined or not self.ways.refine
+                return token, likely, 0.0 if seen else max(0.0, ranked[0][0] - likely)
+        return REFUSED, 0.0, 0.0
 
     def _from(self, source: Source, state: int, guessed: dict[int, int]) -> int:
         if source is Source.DRAFT:
             return self._drafts.get(state, REFUSED)
         if source is Source.REFINED:
             return self._refined.get(state, REFUSED)
+        if source is Source.BLOCK:
+            return self.block.get(state, REFUSED)
         if not self.ways.echo:
             return REFUSED
         earlier = self.grammar.echo(state)
         return self._said_at.get(earlier, guessed.get(earlier, REFUSED))
 
     # ---- what came out
+
+    def say_block(self, ids: Mapping[int, int]) -> None:
+        """Say every id that is left, chosen all at once; what is given stands."""
+        while not self.done:
+            fact = self._fact(self.state)
+            self._say(ids[self.state] if fact == REFUSED else fact)
 
     def take(self, window: Window, chosen: Sequence[int], margins: Sequence[float] | None = None, bound: float = 0.0) -> bool:
         """Say what output j of `window` chose (ids), as long as guesses were right. True: the next output is guarded.
@@ -176,7 +190,7 @@ class AnswerRow:
         """
         if self.reuse_depth is not None:
             self._reuse(window, chosen)
-        used, guarded = window.first, False
+        used, guarded, before = window.first, False, len(self.said)
         for j in range(window.first, len(window.ids)):
             state, fact = self.state, self._fact(self.state)
             if fact == REFUSED and margins is not None and margins[j] < bound:
@@ -197,6 +211,7 @@ class AnswerRow:
         self.cached += used
         self._settle(window, used)
         self.tally.guarded += guarded
+        self.acceptance.note_pace(len(self.said) - before)
         return guarded
 
     def _settle(self, window: Window, used: int) -> None:
@@ -241,7 +256,7 @@ class AnswerRow:
         for source in Source:
             guess = self._from(source, state, {})
             if guess != REFUSED:
-                self.acceptance.note(stage, source, guess == token)
+                self.acceptance.note(state, stage, source, guess == token)
 
     def _reuse(self, window: Window, chosen: Sequence[int]) -> None:
         """Level "reuse-depth": the whole depth draft was fed; it stands where the model agrees with enough of it."""

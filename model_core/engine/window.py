@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from model_core.engine.automaton import Stage
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 # An estimate forgets: about this many guesses back. What is believed before anything was seen, and how many guesses that is worth.
-_MEMORY, _PRIOR, _PRIOR_WEIGHT = 300.0, 0.6, 10.0
-# Past this chance of getting so far, more width is not worth planning.
-_UNLIKELY = 0.01
+_MEMORY, _PRIOR, _PRIOR_WEIGHT = 400.0, 0.6, 10.0
+# The same for one place of an answer, seen once a decision; and how many sightings its stage is worth there.
+_PLACE_MEMORY, _PLACE_WEIGHT = 12.0, 3.0
+# Past this chance of getting so far, and where a block can improve no guess by this much, more width is not worth planning.
+_UNLIKELY, _NO_BETTER = 0.01, 0.02
 
 
 class Source(enum.IntEnum):
@@ -26,29 +27,48 @@ class Source(enum.IntEnum):
     DRAFT = 0  # what was handed in: the last decision, a mean of the data
     REFINED = 1  # the model's own choice there in an earlier block of this answer, made behind a wrong guess
     ECHO = 2  # an earlier value of this answer (`Grammar.echo`)
+    BLOCK = 3  # what placeholders chose (`engine.parallel`)
 
 
-@dataclass(slots=True)
 class Acceptance:
-    """Running share of guesses that were right, per stage and source. Estimates decide speed, never an answer."""
+    """How often guesses were right: per stage and source, and per place of the answer. Estimates decide speed, never an answer.
 
-    right: dict[tuple[Stage, Source], float] = field(default_factory=dict)
-    seen: dict[tuple[Stage, Source], float] = field(default_factory=dict)
+    A place (a state of the grammar) is trusted as far as it was seen and its stage for the rest: a still background cell is guessed
+    better from the last decision, a moving one from what the model just said there.
+    """
 
-    def note(self, stage: Stage, source: Source, right: bool) -> None:
+    def __init__(self) -> None:
+        self._stages: dict[tuple[Stage, Source], list[float]] = {}
+        self._places: dict[tuple[int, Source], list[float]] = {}
+        self.pace = 2.0
+
+    def note(self, state: int, stage: Stage, source: Source, right: bool) -> None:
         """Count one guess."""
-        key, keep = (stage, source), 1.0 - 1.0 / _MEMORY
-        self.right[key] = self.right.get(key, _PRIOR * _PRIOR_WEIGHT) * keep + right
-        self.seen[key] = self.seen.get(key, _PRIOR_WEIGHT) * keep + 1.0
+        for table, key, memory in ((self._stages, (stage, source), _MEMORY), (self._places, (state, source), _PLACE_MEMORY)):
+            entry = table.get(key)
+            if entry is None:
+                start = _PRIOR_WEIGHT if table is self._stages else 0.0
+                entry = table[key] = [start * _PRIOR, start]
+            keep = 1.0 - 1.0 / memory
+            entry[0] = entry[0] * keep + right
+            entry[1] = entry[1] * keep + 1.0
 
     def rate(self, stage: Stage, source: Source) -> float:
-        """Probability that the next guess is right."""
-        key = (stage, source)
-        return self.right.get(key, _PRIOR) / self.seen.get(key, 1.0)
+        """Probability that a guess of `stage` is right."""
+        right, seen = self._stages.get((stage, source), (_PRIOR, 1.0))
+        return right / seen
 
-    def copy(self) -> Acceptance:
-        """An estimate that goes its own way from here."""
-        return Acceptance(dict(self.right), dict(self.seen))
+    def rates_at(self, state: int, stage: Stage) -> list[tuple[float, Source]]:
+        """Probability that a guess for `state` is right, by source, best first."""
+        found = []
+        for source in Source:
+            right, seen = self._places.get((state, source), (0.0, 0.0))
+            found.append(((right + _PLACE_WEIGHT * self.rate(stage, source)) / (seen + _PLACE_WEIGHT), source))
+        return sorted(found, reverse=True)
+
+    def note_pace(self, said: int) -> None:
+        """Count the ids that one block said."""
+        self.pace += (said - self.pace) / 50.0
 
 
 class CostCurve:
@@ -93,6 +113,6 @@ def best_width(curve: Mapping[int, float], gains: Sequence[Sequence[float]]) -> 
     return best
 
 
-def far_enough(chance: float) -> bool:
-    """Whether planning may stop: it is too unlikely that a block's guesses hold so far."""
-    return chance < _UNLIKELY
+def far_enough(chance: float, better: float) -> bool:
+    """Whether planning may stop: guesses hardly hold so far, and `better`, what a look would improve this guess by, is little."""
+    return chance < _UNLIKELY and better < _NO_BETTER
