@@ -1,8 +1,9 @@
 """A certificate that fast decoding changed nothing: every recorded decision, plain one-row greedy against exact speculation.
 
-plain       one token a forward, one row: the reference
-alone       speculation with the drafts of a running session, one row
-together    the same, up to 16 sessions in one round
+plain         one token a forward, one row: the reference
+alone         speculation with the last decision of a running session as draft, one row
+remembering   the same with drafts from a memory that starts empty
+together      with such a memory, up to 16 sessions in one round
 
 A flip is a decision of which any token differs from the reference. There must be none; guarded positions (near ties that were computed
 again alone) are counted. The two ways ask independently: a flip would also spoil later drafts, as it would on a robot.
@@ -27,6 +28,7 @@ from components.recording import Recording
 from components.records import Progress
 from model_core.checkpoint import Checkpoint
 from model_core.engine.decode import Answer
+from model_core.engine.memory import DraftMemory
 from model_core.spec.errors import SpecError, require
 
 SESSIONS = 16
@@ -47,7 +49,7 @@ class Flip:
 class Certificate:
     """What was compared and what came out. tile, bound: how the engine makes blocks equal to single tokens here (`engine.numerics`).
 
-    forwards: mean decoder forwards a decision, by way. acceptance: share of fed guesses that stood, by field.
+    forwards: mean decoder forwards a decision, by way. acceptance: share of fed guesses that stood, by way and field.
     """
 
     model_digest: str
@@ -59,7 +61,7 @@ class Certificate:
     flipped: tuple[Flip, ...]
     guards: Mapping[str, int]
     forwards: Mapping[str, float]
-    acceptance: Mapping[str, float]
+    acceptance: Mapping[str, Mapping[str, float]]
     tile: int
     bound: float
     machine: Mapping[str, Any]
@@ -105,18 +107,20 @@ def _compared(
     plain = replay.engine(dtype=DTYPES[dtype], constrained=constrained, speculate=False, numerics=fast.numerics)
     fast.warm_up((1, SESSIONS))
     alone: dict[int, Answer] = {}
+    remembering: dict[int, Answer] = {}
     expected: dict[int, NDArray[np.int64]] = {}
     plain_forwards = 0
     answers = replay.one_by_one(fast)
+    remembered = replay.one_by_one(fast, memory=DraftMemory(replay.language))
     for ask in replay.asks:
         reference = answer_one(plain, ask.question)
         expected[ask.index], plain_forwards = reference.ids_L, plain_forwards + reference.counts["forwards"]
-        alone[ask.index] = next(answers)
+        alone[ask.index], remembering[ask.index] = next(answers), next(remembered)
         if ask.index % 20 == 19:
-            progress.update(ask.index + 1, decisions, "plain and speculative, one row")
+            progress.update(ask.index + 1, decisions, "plain and with drafts, one row")
     progress.update(decisions, decisions, f"{SESSIONS} sessions in one round")
-    together = replay.side_by_side(fast, SESSIONS)
-    ways = {"alone": alone, "together": together}
+    together = replay.side_by_side(fast, SESSIONS, memory=DraftMemory(replay.language))
+    ways = {"alone": alone, "remembering": remembering, "together": together}
     compared = [_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
     flipped = [flip for flip in compared if flip is not None]
     return Certificate(
@@ -129,7 +133,7 @@ def _compared(
         flipped=tuple(flipped[:20]),
         guards={way: sum(answer.counts.get("guarded", 0) for answer in found.values()) for way, found in ways.items()},
         forwards={"plain": plain_forwards / decisions} | {way: _mean_forwards(found) for way, found in ways.items()},
-        acceptance=acceptance([answer.counts for answer in alone.values()]),
+        acceptance={way: acceptance([answer.counts for answer in found.values()]) for way, found in ways.items()},
         tile=fast.numerics.tile,
         bound=fast.numerics.bound,
         machine=machine(dtype),

@@ -4,8 +4,9 @@ Per decision all sides answer in turn, in an order that rotates, so that a busy 
 whose tokens differ from plain greedy decoding makes the table say so: a speed-up without equal tokens is none.
 
 peers   generate with a dynamic and with a static cache, generate with prompt lookup, a plain hand-written loop
-ours    plain (one token a forward) and with temporal drafts, exact; over the ids of the grammar, as compact models are trained,
-        and faithful (over all ids) where the checkpoint keeps to its language by itself
+ours    plain (one token a forward); temporal drafts (the session's last decision); drafts from a memory of earlier decisions of other
+        episodes; all exact, over the ids of the grammar, as compact models are trained; and faithful (over all ids) where the
+        checkpoint keeps to its language by itself
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ from components.recording import Recording
 from components.records import Progress
 from model_core.checkpoint import Checkpoint
 from model_core.engine.decode import Answer, DecodingEngine
+from model_core.engine.memory import DraftMemory
 from model_core.spec.errors import SpecError, require
 
-PLAIN, DRAFTS = "ours, plain", "ours, temporal drafts"
+PLAIN, DRAFTS, MEMORY = "ours, plain", "ours, temporal drafts", "ours, drafts from memory"
 FAITHFUL, FAITHFUL_DRAFTS = "ours, plain, faithful", "ours, temporal drafts, faithful"
 OURS: Mapping[str, Mapping[str, bool]] = {
     PLAIN: {"constrained": True, "speculate": False},
     DRAFTS: {"constrained": True, "speculate": True},
+    MEMORY: {"constrained": True, "speculate": True},
     FAITHFUL: {"constrained": False, "speculate": False},
     FAITHFUL_DRAFTS: {"constrained": False, "speculate": True},
 }
@@ -62,6 +65,7 @@ def bench_decode(
     *,
     decisions: int = 200,
     peer_decisions: int = 50,
+    remembered: int = 1000,
     dtype: str = "float32",
     threads: int = 1,
     sessions: int = SESSIONS,
@@ -70,6 +74,7 @@ def bench_decode(
     """Measure; returns the document of `benchmarks/results/decode.json`.
 
     peer_decisions: how many of the decisions, evenly chosen, the peers answer too; every speed-up is taken over these. threads: of torch.
+    remembered: the memory holds at most so many decisions of the recording's later sessions before the first is measured.
     Tokens are compared for every decision in float32; in bfloat16 peers round elsewhere, so only our own sides must agree.
     """
     if dtype not in DTYPES:
@@ -78,15 +83,32 @@ def bench_decode(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        replay = Replay(checkpoint, recording.first(min(decisions, len(recording))))
-        sides = _measure(replay, DTYPES[dtype], min(peer_decisions, len(replay)), progress)
-        many = _together(replay, DTYPES[dtype], sessions, progress)
-        return _document(replay, sides, many, machine(dtype), digest, dtype)
+        decisions = min(decisions, len(recording))
+        replay = Replay(checkpoint, recording.first(decisions))
+        memory = _warm_memory(Replay(checkpoint, recording), decisions, remembered, DTYPES[dtype], progress)
+        sides = _measure(replay, DTYPES[dtype], min(peer_decisions, len(replay)), deepcopy(memory), progress)
+        many = _together(replay, DTYPES[dtype], sessions, memory, progress)
+        return _document(replay, sides, many, machine(dtype), digest, dtype) | {"remembered_before": len(memory)}
     finally:
         torch.set_num_threads(before)
 
 
-def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, progress: Progress) -> dict[str, _Side]:
+def _warm_memory(whole: Replay, measured: int, remembered: int, dtype: torch.dtype, progress: Progress) -> DraftMemory:
+    """What was said in sessions that are not measured."""
+    cut = {ask.follows for ask in whole.asks[measured:] if ask.follows is not None and ask.follows < measured}
+    later: list[Ask] = []
+    for ask in whole.asks[measured:]:  # a session that is cut by the end of the measured part is left out whole
+        if ask.follows in cut:
+            cut.add(ask.index)
+        else:
+            later.append(ask)
+    memory, later = DraftMemory(whole.language), later[:remembered]
+    for done, _ in enumerate(whole.one_by_one(whole.engine(dtype=dtype), later, memory)):
+        progress.update(done + 1, len(later), "answering what is to be remembered")
+    return memory
+
+
+def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, memory: DraftMemory, progress: Progress) -> dict[str, _Side]:
     engines = {name: replay.engine(dtype=dtype, **options) for name, options in OURS.items()}
     if any(readable(engines[FAITHFUL], ask.question) is None for ask in replay.asks[:3]):
         del engines[FAITHFUL], engines[FAITHFUL_DRAFTS]
@@ -102,23 +124,27 @@ def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, progress: 
     with_peers = {int(index) for index in np.linspace(0, len(replay) - 1, peer_decisions)}
     for ask in replay.asks:
         # plain decoding first: its answer tells the peers how long theirs is
-        _ours(PLAIN, engines[PLAIN], replay, ask, sides[PLAIN], before[PLAIN])
+        _ours(PLAIN, engines[PLAIN], replay, ask, sides[PLAIN], before[PLAIN], None)
         length = len(sides[PLAIN].ids[ask.index])
         waiting = [name for name in sides if name != PLAIN and (name in engines or ask.index in with_peers)]
         turn = ask.index % len(waiting)
         for name in waiting[turn:] + waiting[:turn]:
             if name in engines:
-                _ours(name, engines[name], replay, ask, sides[name], before[name])
+                _ours(name, engines[name], replay, ask, sides[name], before[name], memory if name == MEMORY else None)
             else:
                 _peer(peers[name], ask, length, sides[name])
         progress.update(ask.index + 1, len(replay), "one decision after the other, all sides in turn")
     return sides
 
 
-def _ours(name: str, engine: DecodingEngine, replay: Replay, ask: Ask, side: _Side, before: dict[int, Answer]) -> None:
+def _ours(
+    name: str, engine: DecodingEngine, replay: Replay, ask: Ask, side: _Side, before: dict[int, Answer], memory: DraftMemory | None
+) -> None:
     began = time.perf_counter()
-    drafts = replay.drafts(ask, before.get(ask.follows)) if OURS[name]["speculate"] and ask.follows is not None else None
-    answer = readable(engine, ask.question, drafts)
+    last = None if ask.follows is None else before.get(ask.follows)
+    answer = readable(engine, ask.question, replay.drafts(ask, last, memory) if OURS[name]["speculate"] else None)
+    if memory is not None and answer is not None:
+        memory.note(ask.question, answer.reasoning)
     side.seconds[ask.index] = time.perf_counter() - began
     if answer is None:  # unconstrained greedy decoding left the language
         return
@@ -138,7 +164,7 @@ def _peer(answering: Callable[..., PeerAnswer], ask: Ask, length: int, side: _Si
     side.stages.append(answer.stages_ms)
 
 
-def _together(replay: Replay, dtype: torch.dtype, sessions: int, progress: Progress) -> dict[str, Any]:
+def _together(replay: Replay, dtype: torch.dtype, sessions: int, memory: DraftMemory, progress: Progress) -> dict[str, Any]:
     """As many sessions as are asked for in one round, against the same decisions one at a time, in turns."""
     starts = [ask.index for ask in replay.asks if ask.follows is None]
     stop = starts[2 * sessions] if len(starts) > 2 * sessions else len(replay)
@@ -150,11 +176,12 @@ def _together(replay: Replay, dtype: torch.dtype, sessions: int, progress: Progr
     for repeat in range(REPEATS):
         progress.update(repeat, REPEATS, f"{sessions} sessions together")
         gc.collect()
+        mine, theirs = deepcopy(memory), deepcopy(memory)
         began = time.perf_counter()
-        alone = [answer.ids_L for answer in replay.one_by_one(engine, asks)]
+        alone = [answer.ids_L for answer in replay.one_by_one(engine, asks, mine)]
         times["alone"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        together = replay.side_by_side(engine, sessions, asks)
+        together = replay.side_by_side(engine, sessions, asks, theirs)
         times["together"].append(time.perf_counter() - began)
         equal &= all(np.array_equal(ids, together[ask.index].ids_L) for ask, ids in zip(asks, alone, strict=True))
     rate = {way: len(asks) / float(np.median(seconds)) for way, seconds in times.items()}
@@ -176,22 +203,24 @@ def _document(
     plain = sides[PLAIN].ids
     rows = [_row(name, side, paired, generate_ms, plain) for name, side in sides.items()]
     compared = [row for row in rows if dtype == "float32" or row["side"] in OURS]
-    flips = sum(row["decisions_compared"] - row["decisions_equal"] for row in rows if row["side"] == DRAFTS)
+    flips = sum(row["decisions_compared"] - row["decisions_equal"] for row in rows if row["side"] in (DRAFTS, MEMORY))
     by_name = {row["side"]: row for row in rows}
     return {
         "what": "one full decision (vision, prompt, depth, trace, actions) on recorded closed-loop observations",
-        "speedup_over_generate": by_name[DRAFTS]["speedup_over_generate"],
+        "speedup_over_generate": by_name[MEMORY]["speedup_over_generate"],
+        "speedup_temporal_drafts": by_name[DRAFTS]["speedup_over_generate"],
+        "speedup_plain": by_name[PLAIN]["speedup_over_generate"],
         "tokens_equal": all(row["decisions_equal"] == row["decisions_compared"] for row in compared) and bool(many["tokens_equal"]),
         "faithful": FAITHFUL in sides,
         "flips": flips,
-        "guarded": sum(count.get("guarded", 0) for count in sides[DRAFTS].counts),
-        "acceptance": acceptance(sides[DRAFTS].counts),
+        "guarded": sum(count.get("guarded", 0) for name in (DRAFTS, MEMORY) for count in sides[name].counts),
+        "acceptance": acceptance(sides[MEMORY].counts),
         "agreement_with_last_decision": _agreement(replay, plain),
         "decisions": len(replay),
         "tokens_per_decision": float(np.median([len(ids) for ids in plain.values()])),
         "rows": rows,
         "many_sessions": dict(many),
-        "split_ms": {"before": _split(sides[GENERATE[0]]), "after": _split(sides[DRAFTS])},
+        "split_ms": {"before": _split(sides[GENERATE[0]]), "after": _split(sides[MEMORY])},
         "model_digest": digest,
         "contract_id": replay.checkpoint.contract.contract_id,
         "machine": dict(where) | {"transformers": _version("transformers")},
@@ -253,9 +282,10 @@ def write_result(document: Mapping[str, Any], path: Path) -> Path:
 
 def headline(document: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers that a gate reads, on one line."""
-    return {key: document[key] for key in ("speedup_over_generate", "tokens_equal", "flips", "acceptance", "decisions")} | {
-        "sessions_ratio": document["many_sessions"]["ratio"]
-    }
+    return {
+        key: document[key]
+        for key in ("speedup_over_generate", "speedup_temporal_drafts", "tokens_equal", "flips", "acceptance", "decisions")
+    } | {"sessions_ratio": document["many_sessions"]["ratio"]}
 
 
 def draw_split(document: Mapping[str, Any], path: Path) -> Path:

@@ -16,6 +16,7 @@ import torch
 from components.recording import Recording
 from model_core.checkpoint import Checkpoint
 from model_core.engine.decode import Answer, DecodingEngine
+from model_core.engine.memory import DraftMemory
 from model_core.engine.question import CompactLanguage, Drafts, Question
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import Observation
@@ -62,21 +63,26 @@ class Replay:
         """A fresh engine over the checkpoint's weights."""
         return DecodingEngine(self.checkpoint.model, self.checkpoint.layout, dtype=dtype, **options)
 
-    def drafts(self, ask: Ask, before: Answer | None) -> Drafts | None:
-        """What the session's last answer suggests: its depth and trace, and its chunk less the rows that were executed."""
-        if before is None:
-            return None
+    def drafts(self, ask: Ask, before: Answer | None, memory: DraftMemory | None = None) -> Drafts | None:
+        """What a memory suggests, else the session's last answer: its depth and trace, and its chunk less the rows that were executed."""
+        found = None if memory is None else memory.suggest(ask.question)
+        if found is not None or before is None:
+            return found
         return Drafts(ids=self.language.spell(before.reasoning, ask.question, shift=ask.consumed))
 
-    def one_by_one(self, engine: DecodingEngine, asks: Sequence[Ask] | None = None) -> Iterator[Answer]:
-        """Answers in order, each drafted from the session's answer before."""
+    def one_by_one(self, engine: DecodingEngine, asks: Sequence[Ask] | None = None, memory: DraftMemory | None = None) -> Iterator[Answer]:
+        """Answers in order, each drafted from the session's answer before, or from a memory that learns on the way."""
         known: dict[int, Answer] = {}
         for ask in self.asks if asks is None else asks:
             before = None if ask.follows is None else known.get(ask.follows)
-            known[ask.index] = answer_one(engine, ask.question, self.drafts(ask, before))
+            known[ask.index] = answer_one(engine, ask.question, self.drafts(ask, before, memory))
+            if memory is not None:
+                memory.note(ask.question, known[ask.index].reasoning)
             yield known[ask.index]
 
-    def side_by_side(self, engine: DecodingEngine, sessions: int, asks: Sequence[Ask] | None = None) -> dict[int, Answer]:
+    def side_by_side(
+        self, engine: DecodingEngine, sessions: int, asks: Sequence[Ask] | None = None, memory: DraftMemory | None = None
+    ) -> dict[int, Answer]:
         """{index: answer} with up to `sessions` sessions in one round: a session's next question joins when its last is answered."""
         waiting = list(self.asks if asks is None else asks)
         known: dict[int, Answer] = {}
@@ -88,11 +94,14 @@ class Replay:
                 for ask in [a for a in waiting if a.follows not in asked or a.follows in known][: sessions - len(running)]:
                     waiting.remove(ask)
                     before = None if ask.follows is None else known.get(ask.follows)
-                    running[began.join(ask.question, self.drafts(ask, before))] = ask
+                    running[began.join(ask.question, self.drafts(ask, before, memory))] = ask
                 for key, outcome in began.step():
                     if not isinstance(outcome, Answer):
                         raise outcome
-                    known[running.pop(key).index] = outcome
+                    ask = running.pop(key)
+                    known[ask.index] = outcome
+                    if memory is not None:
+                        memory.note(ask.question, outcome.reasoning)
         finally:
             began.close()
         return known

@@ -165,11 +165,8 @@ def show_bench(document: Mapping[str, Any]) -> None:
 def show_certificate(made: Certificate) -> None:
     """The certificate for a person, on stderr."""
     console = Console(stderr=True, highlight=False)
-    shares = ", ".join(f"{name} {share:.2f}" for name, share in made.acceptance.items())
     console.print(f"{made.decisions} decisions, {made.tokens} tokens, {made.machine['dtype']}: {made.flips} flips")
-    console.print(
-        "forwards a decision: " + ", ".join(f"{way} {count:.1f}" for way, count in made.forwards.items()) + f"; accepted: {shares}"
-    )
+    console.print("forwards a decision: " + ", ".join(f"{way} {count:.1f}" for way, count in made.forwards.items()))
     console.print(
         f"guarded: {dict(made.guards)}; equal in every bit from {made.tile} rows on" if made.bound == 0 else f"guarded: {dict(made.guards)}"
     )
