@@ -38,12 +38,12 @@ class ServiceUrl:
     session: str
 
     @staticmethod
-    def of(text: str) -> ServiceUrl:
-        """Read an address as a person types it. Raises SpecError saying what to type instead."""
+    def of(text: str, *, before: str = "") -> ServiceUrl:
+        """Read an address as a person types it. Raises SpecError saying what to type instead; before: what is typed in front of it."""
         parts = urlsplit(text if "://" in text else f"//{text}")
-        typed = f"http://{parts.netloc or text}"
+        typed = f"{before}http://{parts.netloc or text}"
         if "://" not in text:
-            raise SpecError(f"{text!r} lacks its http://; type {typed}")
+            raise SpecError(f"{text!r} lacks its http://; type: {typed}")
         if parts.scheme not in _SCHEMES:
             raise SpecError(f"{text!r}: the scheme must be one of {', '.join(_SCHEMES)}, such as {typed}")
         try:

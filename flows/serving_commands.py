@@ -97,13 +97,14 @@ def probe(
     """
     from components.decision_picture import draw_decision
     from components.pictures import save_png
-    from components.probe import contract_lines, view_of_probe
+    from components.probe import ServiceUrl, contract_lines, view_of_probe
     from components.probe import probe as ask
     from flows.serving import policies_here
     from flows.settings import load_settings
     from model_core.spec.errors import SpecError
 
     try:
+        ServiceUrl.of(url, before="actwright probe ")
         probed = ask(url, _knock(token_file, ca_file, timeout_s), instruction=instruction, level=level)
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
@@ -174,7 +175,7 @@ def workcell_run(
         order = CellOrder(
             robot=robot,
             task=task,
-            url=ServiceUrl.of(url).session,
+            url=ServiceUrl.of(url, before="--url ").session,
             cell=cell,
             episodes=episodes,
             first_seed=first_seed,

@@ -174,7 +174,7 @@ def test_a_cell_of_another_body_does_not_move_and_says_so(served: Served, tmp_pa
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("127.0.0.1:3000", "type http://127.0.0.1:3000"),
+        ("127.0.0.1:3000", "type: http://127.0.0.1:3000"),
         ("ftp://host:1", "scheme"),
         ("http://host:99999", "Port out of range"),
         ("http://host/v2/other", "looks like http://host:3000"),
