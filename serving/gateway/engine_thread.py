@@ -194,7 +194,7 @@ class EngineThread:
             self._round = self._policy.open_round(self._capacity)
         for key in [key for key, ticket in self._active.items() if self._is_unwanted(ticket)]:
             self._round.leave(key)
-            del self._active[key]
+            self._count_miss(self._active.pop(key))
         for ticket in joining:
             self._active[self._round.join(_as_joined(ticket))] = ticket
         if not self._active:
@@ -216,7 +216,6 @@ class EngineThread:
 
     def _is_unwanted(self, ticket: Ticket) -> bool:
         if not ticket.is_over and self._clock() > ticket.deadline:
-            self.missed += 1
             self._refuse(ticket, RefusalCode.DEADLINE, "its deadline passed while it was being answered")
         return ticket.is_over
 
@@ -224,10 +223,9 @@ class EngineThread:
         took_s = now - ticket.joined_at
         if decision.refusal is None or decision.refusal.code not in {RefusalCode.CONTRACT, RefusalCode.CANCELLED}:
             self.times.add(ticket.level, ticket.batch, took_s, now)
-        if now > ticket.deadline and not ticket.is_over:
-            self.missed += 1
+        if now > ticket.deadline:
             self._refuse(ticket, RefusalCode.DEADLINE, f"the answer came {1e3 * (now - ticket.deadline):.0f} ms after the deadline")
-            return
+        self._count_miss(ticket)
         ticket.resolve(
             Answer(
                 decision=decision,
@@ -238,6 +236,10 @@ class EngineThread:
                 cheaper=ticket.level != ticket.levels[0],
             )
         )
+
+    def _count_miss(self, ticket: Ticket) -> None:
+        if ticket.refused_with is RefusalCode.DEADLINE:  # it was admitted, and the engine or its asker saw the time pass
+            self.missed += 1
 
     def _fail(self, error: Exception, joining: list[Ticket]) -> None:
         known = set(map(id, self._active.values()))

@@ -224,6 +224,7 @@ class Gateway:
                 asked = await self._prepared(session, asked)
             self.renew(session)
             reply: Chunk | Reject = await session.answer(asked)
+            self.renew(session)
         else:
             reply = refused
         if session.ready.session_id not in self.sessions and isinstance(reply, Chunk):
@@ -312,7 +313,7 @@ class Gateway:
     def tend(self) -> list[Session]:
         """Once in a while, on the event loop: end what has run out, replace an engine that hangs. Returns the ended sessions."""
         now = self._clock()
-        over = [s for s in self.sessions.values() if s.lease.left_s(now) <= 0]
+        over = [s for s in self.sessions.values() if s.lease.left_s(now) <= 0 and not s.is_waiting]
         for session in over:
             text = f"the lease ran out after {session.lease.seconds:g} s without a message; shake hands again"
             if self.tokens is not None and not self.tokens.still_valid(session.caller) and session.caller is not ANYBODY:
@@ -358,6 +359,10 @@ class Gateway:
         stop = self._stopped(session.cell)
         if stop:
             return rejection(observe, *stop, retryable=stop[0] is RefusalCode.NOT_READY)
+        early_ms = self.limits.min_interval_ms - 1e3 * (now - session.asked_at)
+        if early_ms > 0 and session.is_new(observe):
+            text = f"the next request may come in {early_ms:.0f} ms; at least {self.limits.min_interval_ms:g} ms lie between two"
+            return replace(rejection(observe, RefusalCode.OVERLOAD, text), retry_after_ms=early_ms)
         if session.is_waiting and self.is_throttled(session):
             self.metrics.throttled.inc()
             text = f"more than {self.limits.replaced_per_s} requests a second were replaced before they were answered"
@@ -502,6 +507,8 @@ class Gateway:
             self.standing.fail("the model on disk has changed; an episode keeps its model, so start the service anew")
             return
         self._identity, self._engine, self._missed = who, engine, 0
+        self.metrics.model.clear()
+        self.metrics.model.labels(who.model_version, who.contract_id, who.bundle_digest).set(1)
         engine.start()
         if not self.standing.ready():  # stopped meanwhile
             engine.stop()

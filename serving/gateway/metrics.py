@@ -17,6 +17,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.ready = Gauge("actwright_ready", "1 when the golden probes passed and the model answers.", registry=registry)
+        names = ["model_version", "contract_id", "bundle_digest"]
+        self.model = Gauge("actwright_model_info", "What is served, in labels; always 1.", names, registry=registry)
         self.draining = Gauge("actwright_draining", "1 while no new episode is begun.", registry=registry)
         self.sessions = Gauge("actwright_sessions", "Open sessions.", registry=registry)
         self.session_bytes = Gauge("actwright_session_bytes", "Bytes held for open sessions.", registry=registry)

@@ -109,6 +109,7 @@ class Session:
         self.lease = Lease(lease_s, clock() + lease_s)
         self.send: Callable[[Message], None] | None = None
         self.replaced: list[float] = []
+        self.asked_at = float("-inf")
         self.ended = asyncio.Event()
         self._identity, self._desk, self._clock = identity, desk, clock
         self._accepts_parts = accepts_parts
@@ -140,11 +141,11 @@ class Session:
         refused = self.stale(observe)
         if refused is not None:
             return refused
-        if observe.seq != self._seq or self._answer is None:
+        if self.is_new(observe):
             if self.is_waiting:
                 self.replaced.append(self._clock())
             self.drop("replaced by a newer request")
-            self._seq = observe.seq
+            self._seq, self.asked_at = observe.seq, self._clock()
             self.episode_id = observe.episode_id
             # Queued here and not in the task: the next message must already find it, to replace it.
             guidance = self._guidance(prepared)
@@ -160,6 +161,10 @@ class Session:
         if observe.seq < max(self._seq, 1):
             return rejection(observe, RefusalCode.STALE_OBS, f"request {observe.seq} is older than {self._seq}, which was asked already")
         return None
+
+    def is_new(self, observe: Observe) -> bool:
+        """Whether this is a new request and not the last one again."""
+        return observe.seq != self._seq or self._answer is None
 
     def is_ours(self, message: Control | End) -> bool:
         """Whether a message belongs to this session and epoch."""

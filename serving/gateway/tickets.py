@@ -32,6 +32,7 @@ class Ticket:
     """A request with its deadline. `future` gives one `Answer`; it never raises and is never cancelled from outside.
 
     levels: those that may be served, dearest first. alone: it shares no round (it may be what broke the last one).
+    refused_with: the code of the refusal that answered it, if one did.
     """
 
     request: DecisionRequest
@@ -42,6 +43,7 @@ class Ticket:
     alone: bool = False
     joined_at: float = 0.0
     batch: int = 1
+    refused_with: RefusalCode | None = None
     future: Future[Answer] = field(default_factory=Future)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -69,7 +71,10 @@ class Ticket:
         refusal = Refusal(code=code, reason=reason, retryable=code not in _FINAL)
         decision = Decision(contract_id=contract_id, model_version=model_version, refusal=refusal)
         waited_s = (self.joined_at or now) - self.asked_at
-        return self.resolve(Answer(decision=decision, queue_ms=1e3 * waited_s, batch=self.batch, retry_after_ms=retry_after_ms))
+        is_first = self.resolve(Answer(decision=decision, queue_ms=1e3 * waited_s, batch=self.batch, retry_after_ms=retry_after_ms))
+        if is_first:
+            self.refused_with = code
+        return is_first
 
 
 _FINAL = frozenset({RefusalCode.CONTRACT, RefusalCode.KILLED})

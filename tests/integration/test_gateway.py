@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from model_core.spec.contract import CameraSpec
 from model_core.spec.pictures import encode_image
@@ -270,6 +271,47 @@ def test_a_rate_that_cannot_be_kept_is_refused_as_a_session() -> None:
         wait_until(lambda: not gateway.sessions)
         with Peer(address, cell="b", body=policy.contract.embodiment) as again:
             assert isinstance(again.greet(replan_hz=5.0), Ready)
+
+
+def test_requests_that_come_too_fast_are_told_when_to_come(policy: StubPolicy) -> None:
+    gateway = gateway_of(policy, replace(LIMITS, min_interval_ms=300.0))
+    with serve(gateway) as address, Peer(address, body=policy.contract.embodiment) as peer:
+        wait_until(lambda: gateway.is_ready)
+        peer.greet()
+        assert peer.ready is not None
+        assert peer.ready.min_interval_ms == 300.0
+        peer.observe(1)
+        peer.receive_kind(Chunk)
+        peer.observe(1)  # the same again is no new request
+        peer.receive_kind(Chunk)
+        peer.observe(2)
+        refusal = rejected(peer.receive(), RefusalCode.OVERLOAD)
+        time.sleep(refusal.retry_after_ms / 1e3)
+        peer.observe(2)
+        assert peer.receive_kind(Chunk).seq == 2
+
+
+def test_a_peer_of_the_first_version_can_read_why_it_is_refused(address: str) -> None:
+    import msgpack
+
+    with connect(f"ws://{address}/v1/session", compression=None, proxy=None) as old:
+        old.send(b"\x01" + msgpack.packb({"type": "HELLO", "cell": "old", "epoch": 1}))
+        data = old.recv(timeout=5)
+    assert isinstance(data, bytes)
+    assert data[0] == 1
+    told = msgpack.unpackb(data[1:])
+    assert (told["type"], told["code"]) == ("REJECT", "DECODE")
+    assert "version 1" in told["reason"]
+
+
+def test_an_admitted_request_that_is_not_met_is_counted(address: str, peer: Peer, policy: StubPolicy, gateway: Gateway) -> None:
+    policy.gate = threading.Event()
+    peer.observe(1, deadline_ms=100.0)
+    rejected(peer.receive(), RefusalCode.DEADLINE)
+    policy.gate.set()
+    peer.observe(2)
+    peer.receive_kind(Chunk)
+    wait_until(lambda: b"actwright_deadline_misses_total 1.0" in call(address, "/metrics")[1])
 
 
 def test_state_is_bounded_in_time_and_counted() -> None:
