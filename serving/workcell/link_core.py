@@ -234,7 +234,7 @@ class LinkCore:
     def opened(self, now_s: float) -> None:
         """The connection stands: HELLO goes first."""
         settings = self.settings
-        self._state, self.last_heard_s = "greeting", now_s
+        self._state = "greeting"
         hello = Hello(
             cell=settings.cell,
             epoch=self.epoch,

@@ -94,7 +94,8 @@ class StateMachine:
     def hold(self, now_s: float, reason: str) -> None:
         """Somebody says: hold. Stays until `release`."""
         self._is_told_to_hold = True
-        self._become(now_s, Mode.HOLD, reason)
+        if self.mode is not Mode.SAFE_STOP:
+            self._become(now_s, Mode.HOLD, reason)
 
     def release(self) -> None:
         """Whoever said hold takes it back; rows are still needed before anything moves."""

@@ -1,0 +1,234 @@
+"""Nothing reaches a driver that the commissioning file does not allow: in a fixed order, clipped a little, refused beyond."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import ContractError, SpecError
+from serving.workcell.commissioning import Commissioning, from_json, main, read, template, write
+from serving.workcell.curve import ChunkRef
+from serving.workcell.envelope import Envelope, SessionKey
+from serving.workcell.limits import Limits, limits_from_json, tightened, widest_limits
+from serving.workcell.robot import CommandTag
+from serving.workcell.strict_driver import StrictDriver, simple_body
+from tests.fakes import make_contract
+
+KEY = SessionKey(session_id="s", epoch=2, contract_id="k", model_version="m")
+REF = ChunkRef(chunk_id="c", session_id="s", epoch=2, seq=1, contract_id="k", model_version="m", expires_at_s=10.0)
+STILL = np.zeros(4, np.float32)
+
+
+def narrow(body: EmbodimentSpec, **limits: object) -> Limits:
+    wide = widest_limits(body)
+    moving = [replace(d, **limits) if d.name != "gripper" else d for d in wide.dims]  # type: ignore[arg-type]
+    return replace(wide, dims=tuple(moving), clip_fraction=0.1)
+
+
+def act(*values: float) -> NDArray[np.float32]:
+    return np.array([*values, *[0.0] * (4 - len(values))], np.float32)
+
+
+def test_the_first_thing_that_is_wrong_is_named_in_the_fixed_order() -> None:
+    body = simple_body(mode="absolute")
+    envelope = Envelope(body, narrow(body, max_jump=0.1, max_velocity=1.0, low=-0.5, high=0.5))
+    bad = act(np.nan)
+    stale = replace(REF, epoch=1, contract_id="other")
+
+    def stage(action_A: NDArray[np.float32], ref: ChunkRef, now_s: float) -> str:
+        return envelope.check(action_A, ref, KEY, now_s=now_s, proprio_P=STILL).stage
+
+    assert stage(bad, stale, 99) == "epoch"
+    assert stage(bad, replace(stale, epoch=2), 99) == "contract"
+    assert stage(bad, REF, 99) == "finite"
+    assert stage(act(0.9), REF, 99) == "age"
+    assert stage(act(0.9), REF, 0) == "jump"
+    assert stage(act(0.09), REF, 0) == "velocity"
+    assert stage(act(0.04), REF, 0) == ""
+    assert envelope.tally.refused == {"epoch": 1, "contract": 1, "finite": 1, "age": 1, "jump": 1, "velocity": 1}
+
+
+@pytest.mark.parametrize(
+    ("limits", "action", "stage"),
+    [
+        ({"max_jump": 0.1}, 0.2, "jump"),
+        ({"max_velocity": 2.0}, 0.2, "velocity"),
+        ({"max_acceleration": 40.0}, 0.2, "acceleration"),
+        ({"max_jerk": 800.0}, 0.2, "jerk"),
+        ({"low": -0.1, "high": 0.1}, 0.2, "workspace"),
+    ],
+)
+def test_each_limit_refuses_by_itself(limits: dict[str, object], action: float, stage: str) -> None:
+    body = simple_body(mode="absolute")
+    envelope = Envelope(body, narrow(body, **limits))
+    assert envelope.check(act(action), REF, KEY, now_s=0, proprio_P=STILL).stage == stage
+
+
+def test_a_little_too_much_is_clipped_and_counted() -> None:
+    body = simple_body(mode="absolute")
+    envelope = Envelope(body, narrow(body, max_jump=0.1))
+    verdict = envelope.check(act(0.105, 0.05), REF, KEY, now_s=0, proprio_P=STILL)
+    assert not verdict.is_refused
+    assert verdict.action_A[:2].tolist() == pytest.approx([0.1, 0.05])
+    assert verdict.clipped == {"x": pytest.approx(0.005, abs=1e-6)}
+    assert envelope.tally.clips == {"x": 1}
+
+
+def test_jump_is_from_the_measured_pose_and_not_from_the_last_command() -> None:
+    body = simple_body(mode="absolute")
+    envelope = Envelope(body, narrow(body, max_jump=0.2))
+    for place in (0.1, 0.2, 0.3):  # a blocked arm: commanded on, measured still at 0
+        last = envelope.check(act(place), REF, KEY, now_s=0, proprio_P=STILL)
+    assert last.stage == "jump"
+
+
+def test_a_delta_may_not_leave_the_workspace_and_may_come_back() -> None:
+    body = simple_body()
+    limits = narrow(body, measured_by="x", gain=0.1, place_low=-0.2, place_high=0.2)
+    limits = replace(limits, dims=(limits.dims[0], *widest_limits(body).dims[1:]))
+    envelope = Envelope(body, limits)
+    at_edge = np.array([0.19, 0, 0, 0], np.float32)
+    assert envelope.check(act(0.2), REF, KEY, now_s=0, proprio_P=at_edge).action_A[0] == pytest.approx(0.1, abs=1e-5)
+    assert envelope.check(act(0.9), REF, KEY, now_s=0, proprio_P=at_edge).stage == "workspace"
+    outside = np.array([0.3, 0, 0, 0], np.float32)
+    assert envelope.check(act(-0.9), REF, KEY, now_s=0, proprio_P=outside).stage == ""
+    assert envelope.check(act(0.05), REF, KEY, now_s=0, proprio_P=outside).action_A[0] == 0.0
+
+
+def test_a_chunk_is_refused_before_its_first_row() -> None:
+    body = simple_body(mode="absolute")
+    envelope = Envelope(body, narrow(body, max_velocity=2.0))
+    rows_KA = np.zeros((8, 4), np.float32)
+    rows_KA[5:, 0] = 0.5
+    verdict = envelope.check_rows(rows_KA, STILL)
+    assert verdict.stage == "velocity"
+    assert verdict.reason.startswith("row 5")
+    assert envelope.check(act(0.05), REF, KEY, now_s=0, proprio_P=STILL).stage == ""  # nothing was remembered
+
+
+def test_a_hold_always_passes_inside_the_workspace_and_ends_the_motion() -> None:
+    body = simple_body(mode="absolute")
+    envelope = Envelope(body, narrow(body, max_acceleration=8.0, low=-0.5, high=0.5))
+    envelope.check(act(0.02), REF, KEY, now_s=0, proprio_P=STILL)
+    assert envelope.hold(act(3.0, np.nan)).tolist() == [0.5, 0.0, 0.0, 0.0]
+    envelope.restart()
+    assert envelope.check(act(0.02), REF, KEY, now_s=0, proprio_P=STILL).stage == ""
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    mode=st.sampled_from(["absolute", "delta", "velocity"]),
+    values=st.lists(st.tuples(*[st.floats(-2, 2, width=32)] * 3), min_size=1, max_size=25),
+    jump=st.floats(0.05, 2),
+    velocity=st.floats(0.5, 40),
+    acceleration=st.floats(5, 1000),
+    jerk=st.floats(100, 50_000),
+)
+def test_what_passes_never_breaks_the_strict_driver(
+    mode: str, values: list[tuple[float, ...]], jump: float, velocity: float, acceleration: float, jerk: float
+) -> None:
+    body = simple_body(mode=mode)
+    limits = narrow(body, max_jump=jump, max_velocity=velocity, max_acceleration=acceleration, max_jerk=jerk)
+    envelope, driver = Envelope(body, limits), StrictDriver(body, limits, lambda: 0.0, steps=10_000)
+    driver.reset(0)
+    for row, value in enumerate(values):
+        verdict = envelope.check(act(*value), REF, KEY, now_s=0, proprio_P=driver.proprio_P())
+        if verdict.is_refused:
+            held = envelope.hold(driver.proprio_P()[:4] * [1, 1, 1, 0] if mode == "absolute" else STILL)
+            driver.act(held.astype(np.float32))
+            continue
+        driver.tag(
+            CommandTag(
+                mode="RUN", chunk_id="c", session_id="s", epoch=2, seq=1, contract_id="k", model_version="m", row=row, expires_at_s=10
+            )
+        )
+        driver.act(verdict.action_A)  # raises InvariantBroken if anything is beyond a limit
+    assert driver.breaches == []
+
+
+@given(st.lists(st.tuples(*[st.floats(-1, 1, width=32)] * 4), min_size=1, max_size=20))
+def test_the_widest_limits_never_disturb_a_delta_arm(values: list[tuple[float, ...]]) -> None:
+    """The default loop works without a commissioning file: guarded rows go through bit for bit."""
+    body = make_contract().embodiment
+    envelope = Envelope(body, tightened(widest_limits(body), body))
+    for value in values:
+        action_A = np.array(value, np.float32)
+        verdict = envelope.check(action_A, REF, KEY, now_s=0, proprio_P=STILL)
+        assert not verdict.is_refused
+        assert verdict.action_A.tolist() == action_A.tolist()
+
+
+# --- the file -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_for_one_cell_one_body_and_one_contract(tmp_path: Path) -> None:
+    contract = make_contract()
+    made = replace(template("cell-01", contract), commissioned_by="anna")
+    write(tmp_path / "limits.json", made)
+    found = read(tmp_path / "limits.json")
+    assert found == made
+    assert found.digest == made.digest
+    assert len(found.limits_for("cell-01", contract).dims) == 4
+    for cell, changed, field in (
+        ("cell-02", contract, "workcell"),
+        ("cell-01", make_contract(chunk_length=6), "contract_id"),
+        ("cell-01", make_contract(simple_body()), "embodiment"),
+    ):
+        with pytest.raises(ContractError, match=field):
+            found.limits_for(cell, changed)
+
+
+def test_a_release_tightens_and_never_widens() -> None:
+    body = make_contract().embodiment
+    dims = tuple(replace(d, soft_low=-0.5, soft_high=0.4) for d in body.action.dims)
+    release = replace(body, action=replace(body.action, dims=dims))
+    tight = tightened(widest_limits(body), body, release)
+    assert [(d.low, d.high) for d in tight.dims] == [(-0.5, 0.4)] * 4
+    narrowed = replace(tight, dims=tuple(replace(d, low=-0.1, high=0.1) for d in tight.dims))
+    assert [(d.low, d.high) for d in tightened(narrowed, body, release).dims] == [(-0.1, 0.1)] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.update(kind="x"), "kind"),
+        (lambda d: d.update(speed=1), "speed"),
+        (lambda d: d.update(workcell=""), "workcell"),
+        (lambda d: d["limits"].update(max_rejects=0), "max_rejects"),
+        (lambda d: d["limits"].update(max_rejects=True), "max_rejects"),
+        (lambda d: d["limits"].update(clip_fraction=-1), "clip_fraction"),
+        (lambda d: d["limits"].update(hold_within_ms=float("nan")), "hold_within_ms"),
+        (lambda d: d["limits"].update(sped=1), "sped"),
+        (lambda d: d["limits"]["dims"][0].update(max_velocity="4"), "max_velocity"),
+        (lambda d: d["limits"]["dims"][0].update(max_jump=-1), "max_jump"),
+        (lambda d: d["limits"]["dims"][0].update(low=5), "low"),
+        (lambda d: d["limits"]["dims"][0].update(velocity=1), "velocity"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_field_named(change, says: str) -> None:
+    document = json.loads(json.dumps(template("c", make_contract()).to_json()))
+    change(document)
+    with pytest.raises(SpecError, match=says):
+        from_json(document)
+
+
+def test_the_command_writes_a_template_and_checks_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contract, out = tmp_path / "contract.json", tmp_path / "limits.json"
+    contract.write_text(json.dumps({"contract": make_contract().to_json()}))
+    argv = ["template", "--contract", str(contract), "--cell", "c", "--out", str(out)]
+    assert main([*argv, "--place", "dx=x,0.04"]) == 0
+    assert main(["check", str(out)]) == 0
+    assert "NOBODY" in capsys.readouterr().out
+    assert read(out).limits.dims[0].place_low == -2.0
+    assert main([*argv, "--place", "dx=nothing"]) == 2
+    assert main(["check", str(contract)]) == 2
+    assert limits_from_json(read(out).limits.to_json()) == read(out).limits
+    assert isinstance(read(out), Commissioning)
