@@ -307,7 +307,7 @@ class WorkcellsConfig:
     """Simulated cells that call the served policy. tasks: one a cell, in order (empty: the tasks of collect).
 
     deadline_ms: a chunk that comes later is not used; the cell holds. real_time: wait for the control rate
-    (False: as fast as the simulator goes).
+    (False: as fast as the simulator goes). audit: keep a hash-chained record of every decision.
     """
 
     cells: int = 2
@@ -319,6 +319,7 @@ class WorkcellsConfig:
     deadline_ms: float = 2_000.0
     real_time: bool = False
     record: bool = True
+    audit: bool = True
 
     def __post_init__(self) -> None:
         _positive(self, "cells", "episodes_per_cell", "horizon_sim_steps", "execute_horizon", "deadline_ms")

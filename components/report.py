@@ -18,6 +18,7 @@ from components.files import write_text_atomically
 from components.records import Interval, RunSummary, TaskScore
 from components.report_sections import Gathered, body, headline
 
+AUDIT = "undigested/audit"  # of the workcells' step, where it kept one
 _PAGE = Path(__file__).with_name("report_page.html")
 
 
@@ -67,11 +68,13 @@ def gather(run: RunSummary, addresses: Mapping[str, str]) -> Gathered:
     """Read what the stages left in their folders: films, examples, the curve, quarantined episodes."""
     folders = {stage: Path(path) for stage, path in run.paths.items()}
     evaluated, trained, validated = folders.get("evaluate"), folders.get("train"), folders.get("validate")
+    audit = folders["workcells"] / AUDIT if "workcells" in folders else None
     return Gathered(
         films=_pictures(evaluated, "film"),
         examples=_pictures(trained, "undigested/examples"),
         curve=tuple(_lines(trained / "metrics.jsonl")) if trained else (),
         quarantined=tuple(_quarantined(validated / "quarantine")) if validated else (),
+        audit=str(audit) if audit is not None and audit.is_dir() else "",
         addresses=addresses,
     )
 

@@ -20,12 +20,16 @@ _MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """What the stages left beside their records. curve: points as dicts with "step". quarantined: (episode, reasons)."""
+    """What the stages left beside their records. curve: points as dicts with "step". quarantined: (episode, reasons).
+
+    audit: folder of what the workcells recorded of every decision.
+    """
 
     films: tuple[Path, ...] = ()
     examples: tuple[Path, ...] = ()
     curve: tuple[Mapping[str, Any], ...] = ()
     quarantined: tuple[tuple[str, str], ...] = ()
+    audit: str = ""
     addresses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -41,7 +45,7 @@ def body(run: RunSummary, found: Gathered) -> str:
         _tiles(run),
         _films(run, found),
         _evaluation(run),
-        _workcells(run),
+        _workcells(run, found),
         _verdict(run),
         _training(run, found),
         _data(run, found),
@@ -122,7 +126,7 @@ def _failures(episodes: Sequence[EpisodeRow]) -> str:
     return f'<details style="margin-top:14px"><summary>{len(failed)} failed: {counts}</summary>{table}</details>'
 
 
-def _workcells(run: RunSummary) -> str:
+def _workcells(run: RunSummary, found: Gathered) -> str:
     if not run.workcells:
         return ""
     rows = []
@@ -137,7 +141,8 @@ def _workcells(run: RunSummary) -> str:
     heads = ["cell", "task", "solved", "decisions", "refusals", "holds", "p50 ms", "p99 ms"]
     say = "Robots in processes of their own that asked the packaged service for every chunk of actions. "
     say += "Times are from asking to having a chunk."
-    return _section("On the workcells", say, f'<div class="card">{_table(heads, rows)}</div>')
+    look = f"<p>Every decision is on record: <code>actwright audit list {escape(found.audit)}</code></p>" if found.audit else ""
+    return _section("On the workcells", say, f'<div class="card">{_table(heads, rows)}</div>{look}')
 
 
 def _verdict(run: RunSummary) -> str:

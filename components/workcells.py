@@ -25,6 +25,7 @@ from model_core.spec.errors import JobError, SpecError
 logger = logging.getLogger(__name__)
 
 ROBOT = "components.simulators.metaworld:make_robot"
+AUDIT = "undigested/audit"
 EXIT_REFUSED = 3
 SECONDS_PER_EPISODE = 180.0
 
@@ -47,8 +48,8 @@ def run_workcells(
     tasks: one a cell, in turn, where `cfg.tasks` is empty. robot_options: for the robot's factory (horizon_sim_steps is
     taken from `cfg`). upload: called with every recorded episode file when the cells are done. The record has `rows` of
     what equal runs share, and `undigested.rows`, each a `WorkcellRow` document, with latencies. Recordings are
-    out/recordings/*.episode. Raises JobError when the service or a cell breaks; a cell that refused the handshake is a
-    row with `refused_to_move`.
+    out/recordings/*.episode; the audit of each cell is out/undigested/audit/<cell>, for its times differ from run to run.
+    Raises JobError when the service or a cell breaks; a cell that refused the handshake is a row with `refused_to_move`.
     """
     jobs = tasks_of_cells(cfg, tasks)
     for leftover in ("recordings", "undigested"):
@@ -103,6 +104,8 @@ def cell_command(
     command += ["--realtime" if cfg.real_time else "--lockstep"]
     if cfg.record:
         command += ["--spool", str((out / "recordings").resolve())]
+    if cfg.audit:
+        command += ["--audit", str((out / AUDIT / name).resolve())]
     for key, value in options.items():
         command += ["--robot-option", f"{key}={json.dumps(value)}"]
     return command

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from websockets.sync.client import connect
 
@@ -25,6 +26,8 @@ from components.recipe import PackageConfig, WorkcellsConfig
 from components.records import Silent
 from components.simulators.metaworld import embodiment
 from components.workcells import run_workcells
+from model_core.spec.audit_format import Kind
+from model_core.spec.audit_reading import read_audit
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import ContractError, JobError, NotReady
 from model_core.spec.types import StopReason
@@ -99,6 +102,13 @@ def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, d
     assert (ingested["episodes"], ingested["quarantined"]) == (2, {})
     for name in ("cell-01", "cell-02"):
         assert '"torch_loaded": false' in (tmp_path / "undigested" / f"{name}.json").read_text()
+        # two records of one episode that know nothing of each other: what the audit says was sent is what was recorded as executed
+        (file,) = (tmp_path / "undigested" / "audit" / name).glob("*.mcap")
+        audit = read_audit(file)
+        assert audit.is_proven, audit.problem
+        episode = decode_episode(next((tmp_path / "recordings").glob(f"*-{name}-*")).read_bytes())
+        sent_TA = np.array([record.body["sent_A"] for record in audit.of(Kind.EXECUTED)], np.float32)
+        assert np.array_equal(sent_TA, episode.executed_TA)
 
 
 @pytest.fixture(scope="module")

@@ -115,4 +115,6 @@ def test_cells_share_the_tasks_out_and_have_seeds_of_their_own(tmp_path: Path) -
     assert "--robot-option horizon_sim_steps=80" in line
     assert "--lockstep" in line
     assert "--spool" in line
-    assert "--spool" not in cell_command(replace(cfg, record=False), "c", "b", 1, where, tmp_path, "m:f", {})
+    assert f"--audit {tmp_path}/undigested/audit/cell-02" in line
+    quiet = cell_command(replace(cfg, record=False, audit=False), "c", "b", 1, where, tmp_path, "m:f", {})
+    assert not {"--spool", "--audit"} & set(quiet)
