@@ -169,6 +169,8 @@ class AnswerRow:
             return self._refined.get(state, REFUSED)
         if source is Source.BLOCK:
             return self.block.get(state, REFUSED)
+        if source is Source.RECENT:
+            return self.acceptance.recent.get(state, REFUSED) if self.ways.echo else REFUSED
         if not self.ways.echo:
             return REFUSED
         earlier = self.grammar.echo(state)
@@ -212,6 +214,8 @@ class AnswerRow:
         self._settle(window, used)
         self.tally.guarded += guarded
         self.acceptance.note_pace(len(self.said) - before)
+        if self.done:
+            self.acceptance.recent.update(self._said_at)
         return guarded
 
     def _settle(self, window: Window, used: int) -> None:

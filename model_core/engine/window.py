@@ -8,6 +8,7 @@ seen at no cost: every id that is said is compared with what each source would h
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from model_core.engine.automaton import Stage
@@ -28,30 +29,32 @@ class Source(enum.IntEnum):
     REFINED = 1  # the model's own choice there in an earlier block of this answer, made behind a wrong guess
     ECHO = 2  # an earlier value of this answer (`Grammar.echo`)
     BLOCK = 3  # what placeholders chose (`engine.parallel`)
+    RECENT = 4  # what was said there last, by whomever: better than nothing at an episode's first decision
 
 
 class Acceptance:
     """How often guesses were right: per stage and source, and per place of the answer. Estimates decide speed, never an answer.
 
     A place (a state of the grammar) is trusted as far as it was seen and its stage for the rest: a still background cell is guessed
-    better from the last decision, a moving one from what the model just said there.
+    better from the last decision, a moving one from what the model just said there. pace: ids that a block says on average.
+    recent: the last answer that was completed, {state: id}.
     """
 
     def __init__(self) -> None:
-        self._stages: dict[tuple[Stage, Source], list[float]] = {}
-        self._places: dict[tuple[int, Source], list[float]] = {}
+        self._stages: dict[tuple[object, Source], list[float]] = {}
+        self._places: dict[tuple[object, Source], list[float]] = {}
         self.pace = 2.0
+        self.recent: dict[int, int] = {}
 
     def note(self, state: int, stage: Stage, source: Source, right: bool) -> None:
         """Count one guess."""
-        for table, key, memory in ((self._stages, (stage, source), _MEMORY), (self._places, (state, source), _PLACE_MEMORY)):
-            entry = table.get(key)
-            if entry is None:
-                start = _PRIOR_WEIGHT if table is self._stages else 0.0
-                entry = table[key] = [start * _PRIOR, start]
-            keep = 1.0 - 1.0 / memory
-            entry[0] = entry[0] * keep + right
-            entry[1] = entry[1] * keep + 1.0
+        _count(self._stages, (stage, source), right, _MEMORY, _PRIOR_WEIGHT)
+        _count(self._places, (state, source), right, _PLACE_MEMORY, 0.0)
+
+    @property
+    def seen(self) -> dict[tuple[object, Source], float]:
+        """Guesses that count now, by (stage, source)."""
+        return {key: seen for key, (_, seen) in self._stages.items()}
 
     def rate(self, stage: Stage, source: Source) -> float:
         """Probability that a guess of `stage` is right."""
@@ -71,14 +74,26 @@ class Acceptance:
         self.pace += (said - self.pace) / 50.0
 
 
+def _count(table: dict[tuple[object, Source], list[float]], key: tuple[object, Source], right: bool, memory: float, prior: float) -> None:
+    entry = table.get(key)
+    if entry is None:
+        entry = table[key] = [prior * _PRIOR, prior]
+    keep = 1.0 - 1.0 / memory
+    entry[0] = entry[0] * keep + right
+    entry[1] = entry[1] * keep + 1.0
+
+
 class CostCurve:
     """Milliseconds of one block by rows and width, measured when first asked for.
 
-    measure(rows, width) -> milliseconds. A wider block is never believed cheaper than a narrower one: noise must not choose it.
+    measure(rows, width) -> milliseconds of one run; `passes` over all widths, of which the least counts, so that a moment of other
+    work does not fall on one width alone. A wider block is never believed cheaper than a narrower one.
     """
 
-    def __init__(self, measure: Callable[[int, int], float], *, widths: Sequence[int] = WIDTHS, most_tokens: int = 512) -> None:
-        self._measure, self._most_tokens = measure, most_tokens
+    def __init__(
+        self, measure: Callable[[int, int], float], *, widths: Sequence[int] = WIDTHS, most_tokens: int = 512, passes: int = 4
+    ) -> None:
+        self._measure, self._most_tokens, self._passes = measure, most_tokens, passes
         self.widths = tuple(sorted(widths))
         self._curves: dict[int, dict[int, float]] = {}
 
@@ -86,12 +101,10 @@ class CostCurve:
         """{width: milliseconds} of a block of `rows` (the next larger power of two)."""
         bucket = 1 << (rows - 1).bit_length()
         if bucket not in self._curves:
-            curve: dict[int, float] = {}
-            for width in self.widths:
-                if curve and bucket * width > self._most_tokens:
-                    break
-                curve[width] = max(self._measure(bucket, width), *curve.values(), 1e-6)
-            self._curves[bucket] = curve
+            widths = [width for width in self.widths if width == self.widths[0] or bucket * width <= self._most_tokens]
+            passes = [[self._measure(bucket, width) for width in widths] for _ in range(self._passes)]
+            least = [max(min(times), 1e-6) for times in zip(*passes, strict=True)]
+            self._curves[bucket] = dict(zip(widths, itertools.accumulate(least, max), strict=True))
         return self._curves[bucket]
 
     def known(self) -> dict[int, dict[int, float]]:
