@@ -21,7 +21,7 @@ from model_core.spec.guard import Guarded
 from model_core.spec.holding import hold_action
 from model_core.spec.types import Decision, Observation, Refusal, RefusalCode, StopReason
 from model_core.spec.wire import Chunk, Ready
-from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, NullAudit
+from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, NullAudit, refusal_of
 from serving.workcell.client import PolicyClient
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
@@ -121,7 +121,7 @@ class Cell:
         version = "" if client.ready is None else client.ready.model_version
         state = _Progress(episode_id=f"{robot.task}-{seed}-{self._settings.cell}-{version}".replace("/", "-"))
         if not self._audit.can_begin:
-            text = "the audit cannot keep another episode (disk full?); none is begun"
+            text = refusal_of(self._audit)
             return _result(state, seed, StopReason.REFUSED, text)
         if client.ready is not None:
             self._adopt(client.ready)

@@ -145,6 +145,12 @@ class Audit(Protocol):
         ...
 
 
+def refusal_of(audit: Audit) -> str:
+    """Why an audit takes no episode now, for an operator: with its own `reason` where it gives one."""
+    reason = str(getattr(audit, "reason", ""))
+    return f"the audit cannot keep another episode, so none is begun{': ' if reason else ''}{reason}"
+
+
 class NullAudit:
     """Keeps nothing."""
 
