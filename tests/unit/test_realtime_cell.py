@@ -121,7 +121,7 @@ def test_latency_ramps_up_and_the_estimate_recovers() -> None:
 def test_a_cut_link_ends_in_a_hold_within_the_limit_and_says_how_long_it_took() -> None:
     limits = replace(widest_limits(body_contract().embodiment), hold_within_ms=150.0)
     service = Service(body_contract(chunk_length=20, execute_horizon=4))
-    world = make_world(service=service, limits=limits, link={"deadline_s": 0.3, "heartbeat_s": 0.2})
+    world = make_world(service=service, limits=limits, link={"deadline_s": 0.3, "heartbeat_s": 0.2, "connect_timeout_s": 0.3})
     world.step(TICKS)
     world.link.is_cut = True
     cut_at = world.clock()
