@@ -41,6 +41,8 @@ class ServiceTimes:
         self._seen: dict[tuple[str, int], deque[tuple[float, float]]] = {}
         self._baseline: dict[tuple[str, int], float] = {}
         self._blocks: deque[tuple[float, float]] = deque(maxlen=_KEPT)
+        self._quantiles: dict[tuple[str, int, float], tuple[int, float]] = {}
+        self._added: dict[tuple[str, int], int] = {}
 
     def add_baseline(self, level: str, rows: int, seconds: float) -> None:
         """What was measured before anybody asked."""
@@ -52,7 +54,9 @@ class ServiceTimes:
 
     def add(self, level: str, rows: int, seconds: float, now: float) -> None:
         """One answer took `seconds` in a round of at most `rows`."""
-        self._seen.setdefault((level, bucket_of(rows)), deque(maxlen=_KEPT)).append((now, seconds))
+        key = level, bucket_of(rows)
+        self._seen.setdefault(key, deque(maxlen=_KEPT)).append((now, seconds))
+        self._added[key] = self._added.get(key, 0) + 1
 
     def add_block(self, seconds: float, now: float) -> None:
         """One block of the round took `seconds`."""
@@ -64,6 +68,7 @@ class ServiceTimes:
             seen = self._seen[key]
             while seen and seen[0][0] < now - self._window_s:
                 seen.popleft()
+                self._added[key] = self._added.get(key, 0) + _KEPT  # the next question sorts again
             if not seen:
                 del self._seen[key]
         while self._blocks and self._blocks[0][0] < now - self._window_s:
@@ -96,8 +101,17 @@ class ServiceTimes:
 
     def _measured(self, level: str, share: float) -> dict[int, float]:
         baseline = {bucket: seconds for (name, bucket), seconds in self._baseline.items() if name == level}
-        window = {b: quantile([s for _, s in seen], share) for (name, b), seen in self._seen.items() if name == level and seen}
+        window = {b: self._quantile(name, b, share) for (name, b), seen in self._seen.items() if name == level and seen}
         return baseline | window
+
+    def _quantile(self, level: str, bucket: int, share: float) -> float:
+        """Sorted again only after a sixteenth of the window has come: a sort per request would be the dearest thing in its path."""
+        seen, added = self._seen[level, bucket], self._added.get((level, bucket), 0)
+        at, value = self._quantiles.get((level, bucket, share), (-_KEPT, 0.0))
+        if added - at > len(seen) // 16:
+            value = quantile([s for _, s in seen], share)
+            self._quantiles[level, bucket, share] = added, value
+        return value
 
     def _estimate(self, level: str, bucket: int, share: float) -> float:
         measured = self._measured(level, share)
