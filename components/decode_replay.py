@@ -65,9 +65,10 @@ class Replay:
 
     def drafts(self, ask: Ask, before: Answer | None, memory: DraftMemory | None = None) -> Drafts | None:
         """What a memory suggests, else the session's last answer: its depth and trace, and its chunk less the rows that were executed."""
-        found = None if memory is None else memory.suggest(ask.question)
-        if found is not None or before is None:
-            return found
+        if memory is not None:
+            return memory.suggest(ask.question, last=None if before is None else before.reasoning, consumed=ask.consumed)
+        if before is None:
+            return None
         return Drafts(ids=self.language.spell(before.reasoning, ask.question, shift=ask.consumed))
 
     def one_by_one(self, engine: DecodingEngine, asks: Sequence[Ask] | None = None, memory: DraftMemory | None = None) -> Iterator[Answer]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model_core.checkpoint import Checkpoint, load_checkpoint
 from model_core.engine.decode import DecodingEngine
+from model_core.engine.memory import DraftMemory
 from model_core.engine.question import Drafts, Question
 from model_core.engine.round import Answer, CancelledError, NotFiniteError, Wrong
 from model_core.network.model import MolmoAct
@@ -52,7 +53,8 @@ class ReasoningPolicy:
 
     reasoning: the level of requests that name none, one of `spec.types.LEVELS`. An observation with a steering trace is answered
     from that trace instead. dtype, engine: see `DecodingEngine`; `engine` is used in place of a new one. reuse_threshold: share of
-    the last decision's depth cells that the model must still agree with for level "reuse-depth" to keep them.
+    the last decision's depth cells that the model must still agree with for level "reuse-depth" to keep them. remember: frames of an
+    instruction whose answers are kept as drafts for similar ones (0: none, drafts come from the session alone); never changes an answer.
     """
 
     def __init__(
@@ -66,12 +68,14 @@ class ReasoningPolicy:
         dtype: torch.dtype = torch.float32,
         engine: DecodingEngine | None = None,
         reuse_threshold: float = 0.9,
+        remember: int = 2048,
     ) -> None:
         if reasoning not in REASONING_LEVELS:
             raise SpecError(f"no reasoning level {reasoning!r}; there are {', '.join(REASONING_LEVELS)}")
         self.contract, self.model_version, self.reasoning = contract, model_version, reasoning
         self.layout, self.reuse_threshold = layout, reuse_threshold
         self.engine = engine or DecodingEngine(model, layout, dtype=dtype)
+        self.memory = DraftMemory(self.engine.language, capacity=remember) if remember else None
         self._codec = ActionCodec(stats=contract.stats)
 
     @staticmethod
@@ -129,6 +133,8 @@ class ReasoningPolicy:
                 times.append((time.perf_counter() - began) * 1e3)
             p50, p95 = np.percentile(times[1:], (50, 95))
             found[level] = {"p50_ms": float(p50), "p95_ms": float(p95)}
+        if self.memory is not None:
+            self.memory.clear()  # nobody sees noise again
         return found
 
     def _noise(self, rng: np.random.Generator) -> Observation:
@@ -183,20 +189,24 @@ class ReasoningPolicy:
 
     def _drafts(self, request: DecisionRequest, question: Question, level: str) -> Drafts:
         said = None if request.previous is None else request.previous.reasoning
+        reuse = level == "reuse-depth" and question.mode is Mode.FULL and question.depth is None and said is not None
+        if self.memory is not None and not reuse:
+            return self.memory.suggest(question, last=said, consumed=request.consumed) or Drafts()
         if said is None:
             return Drafts()
         try:
             ids = self.engine.language.spell(said, question, shift=max(0, request.consumed))
         except ActwrightError:  # a decision of another policy is no draft, and no reason to refuse
             return Drafts()
-        reuse = level == "reuse-depth" and question.mode is Mode.FULL and question.depth is None and said.depth is not None
-        return Drafts(ids=ids, reuse_depth=self.reuse_threshold if reuse else None)
+        return Drafts(ids=ids, reuse_depth=self.reuse_threshold if reuse and said.depth is not None else None)
 
     def decision(self, answer: Answer, question: Question, level: str) -> Decision:
         """What the robot is told."""
         served = "trace+action" if question.mode is Mode.STEERED else level
         if served == "reuse-depth" and not answer.counts.get("reused.depth"):
             served = "full"
+        if self.memory is not None and served == level:
+            self.memory.note(question, answer.reasoning)
         return Decision(
             contract_id=self.contract.contract_id,
             model_version=self.model_version,

@@ -68,18 +68,29 @@ class DraftMemory:
         """Frames remembered."""
         return sum(map(len, self._shelves.values()))
 
-    def suggest(self, question: Question) -> Drafts | None:
-        """The answer to the most similar frame as drafts; None where nothing like it was ever asked."""
+    def suggest(self, question: Question, *, last: ActionReasoning | None = None, consumed: int = 0) -> Drafts | None:
+        """The answer to the most similar frame as drafts; None where there is neither one nor `last`.
+
+        last: what this session said last, `consumed` rows of which were executed since: the draft where nothing like the question was
+        ever asked; where it is itself the nearest, its chunk moves up by those rows.
+        """
         key_D = small_picture(question.images_VHW3)
         name = self._name(question, key_D)
         shelf = self._shelves.get(name)
-        if shelf is None:
+        said = last
+        if shelf is not None:
+            self._shelves.move_to_end(name)
+            said = shelf.nearest(key_D)
+        if said is None:
             return None
-        self._shelves.move_to_end(name)
         try:
-            return Drafts(ids=self._language.spell(shelf.nearest(key_D), question))
-        except ActwrightError:  # of another chunk length, say: no draft
+            return Drafts(ids=self._language.spell(said, question, shift=max(0, consumed) if said is last else 0))
+        except ActwrightError:  # said by another policy, of another chunk length: no draft, and no reason to refuse
             return None
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._shelves.clear()
 
     def note(self, question: Question, said: ActionReasoning) -> None:
         """Remember an answer. Questions with given parts are left out: a person's depth or trace is not what the model would say."""

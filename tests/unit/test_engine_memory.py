@@ -6,7 +6,7 @@ import pytest
 from model_core.engine.memory import DraftMemory, small_picture
 from model_core.engine.question import CompactLanguage, Question
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.speech.compact import CompactLayout, CompactVocabulary, Mode
+from model_core.speech.compact import CompactLayout, CompactVocabulary, Field, Mode
 
 LAYOUT = CompactLayout(vocabulary=CompactVocabulary(words=("close", "drawer")), chunk_length=2, action_dims=3, proprio_dims=2)
 LANGUAGE = CompactLanguage(LAYOUT)
@@ -43,7 +43,27 @@ def test_the_nearest_frame_of_the_same_words_and_mode_is_the_draft():
     assert [first_code(memory.suggest(question(shade))) for shade in (0, 54, 56, 160, 255)] == [5, 5, 50, 100, 100]
     assert memory.suggest(question(10, "close")) is None
     assert memory.suggest(question(10, mode=Mode.ACTION)) is None
-    assert len(memory.suggest(question(100)).ids) == 100 + 3 + 6
+    suggested = memory.suggest(question(100))
+    assert suggested is not None
+    assert len(suggested.ids) == 100 + 3 + 6
+
+
+def test_the_sessions_last_answer_is_the_draft_of_a_cold_memory_and_moves_up_where_it_is_the_nearest():
+    memory = DraftMemory(LANGUAGE)
+    last = ActionReasoning(depth=said(3).depth, trace=said(3).trace, bins_KA=np.array([[1, 2, 3], [4, 5, 6]]))
+    first_action = LAYOUT.slots[Field.ACTION].start
+
+    def moved(drafts) -> int:
+        return drafts.ids[first_action] - LAYOUT.vocabulary.action.start + 1
+
+    assert moved(memory.suggest(question(10), last=last, consumed=1)) == 4
+    memory.note(question(10), last)
+    assert moved(memory.suggest(question(11), last=last, consumed=1)) == 4
+    assert moved(memory.suggest(question(11), last=said(9), consumed=1)) == 1
+    other = ActionReasoning(depth=None, trace=None, bins_KA=np.ones((5, 3), np.int64))
+    suggested = DraftMemory(LANGUAGE).suggest(question(10), last=other)
+    assert suggested is not None
+    assert not suggested.ids
 
 
 def test_the_oldest_frame_goes_first_and_the_idlest_shelf():
