@@ -17,7 +17,7 @@ from model_core.spec.errors import ActwrightError, ContractError, NotReady
 from model_core.spec.types import StopReason
 from serving.workcell.agent import Cell, CellSettings
 from serving.workcell.async_link import AsyncLink
-from serving.workcell.audit_port import Audit, NullAudit
+from serving.workcell.audit_port import Audit, NullAudit, refusal_of
 from serving.workcell.client import PolicyClient
 from serving.workcell.commissioning import read
 from serving.workcell.credentials import Credentials
@@ -70,6 +70,7 @@ def _lockstep(args: Namespace, robot: Robot, audit: Audit) -> int:
         for seed in range(args.first_seed, args.first_seed + args.episodes):
             if not client.is_connected:
                 connect()
+            _await_room(audit, args.patience_s)
             diary.note(cell.run_episode(seed))
     except ActwrightError as error:
         return diary.stops(error)
@@ -123,6 +124,7 @@ def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
         for seed in range(args.first_seed, args.first_seed + args.episodes):
             if not link.is_up:
                 wait_until_up(link, args.patience_s)
+            _await_room(audit, args.patience_s)
             diary.note(cell.run_episode(seed))
             if cell.machine.mode is Mode.SAFE_STOP:
                 return diary.is_stopped(cell.machine.reason)
@@ -235,6 +237,15 @@ def _patiently(connect: Callable[[], object], patience_s: float) -> None:
             return
 
 
+def _await_room(audit: Audit, patience_s: float) -> None:
+    """An audit that makes room, or catches up, gets `patience_s`; raises NotReady when it still takes no episode then."""
+    give_up_at = time.monotonic() + patience_s
+    while not audit.can_begin:
+        if time.monotonic() > give_up_at:
+            raise NotReady(refusal_of(audit))
+        time.sleep(0.1)
+
+
 def _ready_contract(ready: object) -> PolicyContract:
     contract = getattr(ready, "contract", None)
     if not isinstance(contract, PolicyContract):
@@ -243,7 +254,10 @@ def _ready_contract(ready: object) -> PolicyContract:
 
 
 def _credentials(args: Namespace) -> Credentials:
-    return Credentials(token_file=args.token_file, ca_file=args.ca_file)
+    credentials = Credentials(token_file=args.token_file, ca_file=args.ca_file)
+    credentials.headers()  # a file that is not there is a wrong command line, not a service that does not answer
+    credentials.tls(args.url)
+    return credentials
 
 
 def _audit(args: Namespace) -> Audit:
