@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def read_notes(path: Path) -> list[Note]:
-    """The notes of one audit file, in order."""
+def read_notes(path: Path, driver: Sequence[Note] = ()) -> list[Note]:
+    """The notes of one audit file, in order, with times in the driver's clock (its commands and their notes are paired in order)."""
     from mcap.reader import make_reader
 
     with path.open("rb") as file:
@@ -68,4 +68,12 @@ def read_notes(path: Path) -> list[Note]:
             for _, channel, message in make_reader(file).iter_messages(log_time_order=False)
             if channel.topic.startswith("/actwright/")
         ]
-    return sorted(found, key=lambda note: note["n"])
+    found.sort(key=lambda note: note["n"])
+    executed = [note for note in found if note["kind"] == "executed"]
+    # The cell reads its clock at the start of a control step, the driver a little later: the smallest distance is the offset.
+    offset = min((line["t"] - note["t"] for line, note in zip(driver, executed, strict=False)), default=0.0)
+    for note in found:
+        note["t_s"] = note["t"] + offset
+        if "answer_ms" in note:
+            note["answered_s"] = note["t_s"] + note["answer_ms"] / 1e3
+    return found

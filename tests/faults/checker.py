@@ -48,13 +48,14 @@ class Breach:
 @dataclass(slots=True)
 class Evidence:
     """One episode. lost: (from, until) in the driver's clock, when nothing could have come from the service; t_hold_s after `from`
-    the driver must see holds until `until`."""
+    the driver must see holds until `until`. clock_s: how well the audit's clock is known in the driver's."""
 
     driver: list[Line]
     notes: list[Line]
     bounds: Bounds
     t_hold_s: float = math.inf
     lost: list[tuple[float, float]] = field(default_factory=list)
+    clock_s: float = 1e-6
 
 
 def read_driver_log(path: Path) -> list[Line]:
@@ -75,7 +76,7 @@ def check(evidence: Evidence) -> list[Breach]:
         found += _finite_and_inside(line, evidence.bounds)
         if line.get("chunk_id"):
             found += _of_the_session(line, chunks, evidence.notes, begun)
-            found += _in_time(line, chunks)
+            found += _in_time(line, chunks, evidence.clock_s)
             found += _first_step(line, previous, evidence.bounds)
         else:
             found += _is_hold(line, previous, evidence.bounds)
@@ -116,12 +117,12 @@ def _of_the_session(line: Line, chunks: dict[str, Line], notes: Sequence[Line], 
     return found
 
 
-def _in_time(line: Line, chunks: dict[str, Line]) -> list[Breach]:
+def _in_time(line: Line, chunks: dict[str, Line], clock_s: float) -> list[Breach]:
     note = chunks.get(line["chunk_id"])
     if note is None:
         return []
     late_s = line["t"] - (note["t_s"] + note["chunk"]["expires_ms"] / 1e3)
-    return [Breach("I2", f"{_name(line)}: {1e3 * late_s:.1f} ms after its chunk expired")] if late_s > EPS_S else []
+    return [Breach("I2", f"{_name(line)}: {1e3 * late_s:.1f} ms after its chunk expired")] if late_s > clock_s else []
 
 
 def _finite_and_inside(line: Line, bounds: Bounds) -> list[Breach]:
