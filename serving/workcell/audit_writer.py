@@ -101,6 +101,7 @@ class AuditWriter:
         self.counts["decisions"] += 1
         self.rows.append(self._row(made))
         self._record(Kind.DECISION, made.t_s, body)
+        self._mcap.flush()  # ends the chunk: a torn file can be read up to its last whole one
 
     def executed(self, action: ActionExecuted) -> None:
         """One control step."""

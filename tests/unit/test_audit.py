@@ -22,10 +22,12 @@ from PIL import Image
 from model_core.spec.audit_format import Kind, encode_frame, image_schema, plain
 from model_core.spec.audit_reading import read_audit
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import SpecError
+from model_core.spec.errors import NotReady, SpecError
 from serving.workcell.audit import AuditLog
 from serving.workcell.audit_disk import Disk
 from serving.workcell.audit_spool import thin
+from serving.workcell.launch import _await_room
+from serving.workcell.live import LiveAudit
 from tests.audit_data import begun, decision, rewritten, tell_episode, wait_until
 from tests.fakes import make_contract, make_embodiment
 
@@ -434,3 +436,29 @@ def test_the_frame_message_is_what_foxglove_itself_writes() -> None:
     frame = Frame(camera="front", format="png", data=b"abc", time_ns=5 * 10**9 + 7)
     assert encode_frame(frame) == b'\n\x04\x08\x05\x10\x07\x12\x03abc\x1a\x03png"\x05front'
     assert b"CompressedImage" in image_schema()
+
+
+def test_a_cell_waits_for_room_and_then_says_why_it_begins_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    audit = AuditLog(tmp_path / "file" / "audit")
+    with pytest.raises(NotReady, match="none is begun: the audit cannot be written to"):
+        _await_room(audit, 0.3)
+    (tmp_path / "file").unlink()
+    _await_room(audit, 30.0)
+    assert audit.can_begin
+    audit.close()
+
+
+def test_what_is_overheard_is_told_as_lines_and_passed_on(tmp_path: Path) -> None:
+    lines: list[str] = []
+    live = LiveAudit(AuditLog(tmp_path), lines.append, every_s=0.05)
+    assert live.can_begin
+    assert live.reason == ""
+    tell_episode(live)
+    wait_until(lambda: lines and json.loads(lines[-1])["live"]["finished"] == 1)
+    told = json.loads(lines[-1])["live"]
+    assert (told["episode"], told["successes"], told["decisions"], told["mode"]) == (1, 1, 3, "RUN")
+    assert told["modes"] == {"RUN": 12}
+    assert told["p50_ms"] == told["p99_ms"] == pytest.approx(40.0)
+    live.close()
+    assert read_audit(files(tmp_path)[0]).is_proven
