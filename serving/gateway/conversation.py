@@ -1,13 +1,14 @@
 """One native WebSocket from HELLO to the end: bytes in, messages out. The rules are in `session`, the model behind `gateway`.
 
 Everything larger than a CONTROL is decoded in a thread. What is sent goes through one outbox, so that a PART is there
-before its CHUNK and a peer that never reads holds up nobody.
+before its CHUNK and a peer that never reads holds up nobody. Who sends too much that cannot be read, or floods, is let go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -21,8 +22,11 @@ from serving.gateway.identity import Role
 from serving.gateway.outbox import Outbox
 from serving.gateway.session import Prepared, Session
 
+logger = logging.getLogger(__name__)
+
 _INLINE_BYTES = 4096
 _MAX_ANSWERS = 4
+_PAUSE_S = 0.05
 
 
 class _Disconnected(Exception):  # noqa: N818
@@ -103,7 +107,8 @@ class _Conversation:
             else:
                 self._bad += 1
                 self._reject(RefusalCode.DECODE, f"{type(message).__name__.upper()} is not expected here", session)
-        return 1002
+        logger.warning("peer.let_go cell=%s bad_messages=%d", session.cell, self._bad)
+        return 1008
 
     async def _observe(self, session: Session, asked: Prepared) -> None:
         if len(self._answers) >= _MAX_ANSWERS:  # one is outstanding, one replaces it; a peer that floods is answered in turn
@@ -113,7 +118,8 @@ class _Conversation:
         task.add_done_callback(self._answers.discard)
         await asyncio.sleep(0)  # let it be queued before the next message is looked at, which may replace it
         if self._gateway.is_throttled(session):
-            await asyncio.sleep(0.05)  # its own socket fills up meanwhile, nobody else's
+            self._bad += 1
+            await asyncio.sleep(_PAUSE_S)  # its own socket fills up meanwhile, nobody else's
 
     async def _answer(self, session: Session, asked: Prepared) -> None:
         self._outbox.put(await self._gateway.answer(session, asked))

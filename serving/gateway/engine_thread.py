@@ -127,6 +127,7 @@ class EngineThread:
         self.times.forget(now)
         load = self._load(ticket.deadline, now)
         verdict = choose(self.times, load, ticket.levels, ticket.deadline - now)
+        ticket.tries = load.is_idle
         # How long until somebody leaves: asking again earlier finds the same crowd.
         retry_after_ms = 1e3 * max(self.times.p50(ticket.levels[0], max(load.capacity // 2, 1)), self.times.block_s, 0.001)
         if len(self._heap) >= self._max_queue:
@@ -170,22 +171,23 @@ class EngineThread:
             if ticket.alone and is_company and not ticket.is_over:
                 break
             heapq.heappop(self._heap)
-            if ticket.is_over or self._is_late(ticket, now, is_company):
+            if ticket.is_over or self._is_late(ticket, now, len(self._active) + len(joining)):
                 continue
             joining.append(ticket)
             if ticket.alone:
                 break
         return joining
 
-    def _is_late(self, ticket: Ticket, now: float, is_company: bool) -> bool:
-        """Settle the level of a ticket that is about to join; True when it has been refused instead."""
-        rows = len(self._active) + 1
-        running = [(other.level, now - other.joined_at) for other in self._active.values()] if is_company else []
-        verdict = choose(self.times, Load(capacity=self._capacity, running=running), ticket.levels, ticket.deadline - now)
-        if verdict.level is None:
-            self._refuse(ticket, RefusalCode.DEADLINE, f"its deadline came too near while it waited ({rows} rows are being answered)")
+    def _is_late(self, ticket: Ticket, now: float, others: int) -> bool:
+        """Settle the level of a ticket that is about to join `others`; True when it has been refused instead."""
+        rows = min(others + 1 + len(self._heap), self._capacity)
+        left_s = ticket.deadline - now
+        fits = [level for level in ticket.levels if self.times.p95(level, rows) <= left_s]
+        if left_s <= 0 or (not fits and not ticket.tries):
+            text = f"its deadline came too near while it waited: {1e3 * max(left_s, 0):.0f} ms are left"
+            self._refuse(ticket, RefusalCode.DEADLINE, text, 1e3 * self.times.block_s)
             return True
-        ticket.level, ticket.joined_at = verdict.level, now
+        ticket.level, ticket.joined_at = fits[0] if fits else ticket.levels[-1], now
         return False
 
     def _work(self, joining: list[Ticket]) -> None:

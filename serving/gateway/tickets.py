@@ -32,7 +32,7 @@ class Ticket:
     """A request with its deadline. `future` gives one `Answer`; it never raises and is never cancelled from outside.
 
     levels: those that may be served, dearest first. alone: it shares no round (it may be what broke the last one).
-    refused_with: the code of the refusal that answered it, if one did.
+    tries: it came to an idle engine, which always tries. refused_with: the code of the refusal that answered it, if one did.
     """
 
     request: DecisionRequest
@@ -41,6 +41,7 @@ class Ticket:
     levels: tuple[str, ...] = ("",)
     level: str = ""
     alone: bool = False
+    tries: bool = False
     joined_at: float = 0.0
     batch: int = 1
     refused_with: RefusalCode | None = None

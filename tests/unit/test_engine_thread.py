@@ -138,6 +138,25 @@ def test_what_waits_too_long_is_never_run(policy: StubPolicy) -> None:
     engine.stop(1.0)
 
 
+def test_what_has_waited_too_long_to_be_met_is_not_begun(policy: StubPolicy) -> None:
+    times, steps = ServiceTimes(), Stepper(policy)
+    times.add_baseline("", 1, 0.01)
+    engine = running(policy, max_batch=1, times=times)
+    first = ask(engine)
+    steps.entered()
+    second = ask(engine, within_s=0.5)
+    times.add_baseline("", 1, 10.0)  # it turns out to take longer than was thought
+    times.add = lambda *_, **__: None  # type: ignore[method-assign]
+    steps.go()
+    assert code(second) is RefusalCode.DEADLINE
+    assert second.joined_at == 0.0
+    assert answer(first).decision.chunk is not None
+    third = ask(engine, within_s=0.5)  # to an idle engine: it tries
+    steps.go()
+    assert answer(third).decision.chunk is not None
+    engine.stop(1.0)
+
+
 def test_a_queue_that_is_full_refuses_with_a_hint(policy: StubPolicy) -> None:
     steps = Stepper(policy)
     engine = running(policy, max_batch=1, max_queue=2)
