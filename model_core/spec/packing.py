@@ -29,7 +29,14 @@ MAX_NDIM = 5
 DTYPES = ("uint8", "int16", "uint16", "int32", "int64", "float32", "float64")
 _LARGE_BYTES = 4096
 
+QUICK_ITEMS = 256
+QUICK_TEXT = 8192
+
 Buffer = bytes | bytearray | memoryview
+
+
+class NotQuick(WireError):  # noqa: N818
+    """The bytes may be well-formed, but reading them takes longer than was allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +263,13 @@ def _put(packer: Any, parts: list[Buffer], value: Any) -> None:
         packer.pack(value)
 
 
-def unpack(data: Buffer, start: int = 0, *, bytes_keys: bool = False) -> dict[Any, Any]:
+def unpack(data: Buffer, start: int = 0, *, bytes_keys: bool = False, quick: bool = False) -> dict[Any, Any]:
     """The map that fills `data` from `start` to its end; binaries are memoryviews of `data`.
 
-    bytes_keys: keys may also be bytes, as other projects' arrays have them. Raises WireError for anything else.
+    bytes_keys: keys may also be bytes, as other projects' arrays have them. quick: give up with `NotQuick` after `QUICK_ITEMS`
+    items or at a text longer than `QUICK_TEXT` bytes. Raises WireError for anything that is no such map.
     """
-    reader = _Reader(data, start, bytes_keys)
+    reader = _Reader(data, start, bytes_keys, quick)
     found = reader.value(0)
     if reader.at != reader.end:
         raise WireError(f"{reader.end - reader.at} bytes follow the value")
@@ -281,14 +289,16 @@ _MAPS = {0xDE: 2, 0xDF: 4}
 class _Reader:
     """One pass over msgpack bytes. What it builds is bounded by the bytes that are there."""
 
-    __slots__ = ("at", "bytes_keys", "data", "end", "items", "view")
+    __slots__ = ("at", "bytes_keys", "data", "end", "items", "quick", "view")
 
-    def __init__(self, data: Buffer, start: int, bytes_keys: bool) -> None:
-        self.data, self.view, self.bytes_keys = data, memoryview(data), bytes_keys
+    def __init__(self, data: Buffer, start: int, bytes_keys: bool, quick: bool) -> None:
+        self.data, self.view, self.bytes_keys, self.quick = data, memoryview(data), bytes_keys, quick
         self.at, self.end, self.items = start, len(data), 0
 
     def value(self, depth: int) -> Any:
         self.items += 1
+        if self.items > QUICK_ITEMS and self.quick:
+            raise NotQuick(f"more than {QUICK_ITEMS} items")
         if self.items > MAX_ITEMS:
             raise WireError(f"more than {MAX_ITEMS} items")
         if self.at >= self.end:
@@ -332,6 +342,8 @@ class _Reader:
         return self.view[begin : self.at]
 
     def _text(self, count: int) -> str:
+        if count > QUICK_TEXT and self.quick:
+            raise NotQuick(f"text of more than {QUICK_TEXT} bytes")
         try:
             return str(self._take(count), "utf-8")
         except UnicodeDecodeError as error:

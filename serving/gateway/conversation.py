@@ -1,7 +1,8 @@
 """One native WebSocket from HELLO to the end: bytes in, messages out. The rules are in `session`, the model behind `gateway`.
 
-Everything larger than a CONTROL is decoded in a thread. What is sent goes through one outbox, so that a PART is there
-before its CHUNK and a peer that never reads holds up nobody. Who sends too much that cannot be read, or floods, is let go.
+Whatever takes longer to read than an ordinary message, and every compressed or converted picture, goes to a thread. What is
+sent goes through one outbox, so that a PART is there before its CHUNK and a peer that never reads holds up nobody. Who sends
+too much that cannot be read, or floods, is let go.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from model_core.spec.contract import PROTOCOL_VERSION
 from model_core.spec.errors import WireError
+from model_core.spec.packing import NotQuick
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import Control, End, Hello, Message, Observe, Reject, decode_message, encode_message, version_of
 from serving.gateway.doorkeeper import caller_of
@@ -24,7 +26,6 @@ from serving.gateway.session import Prepared, Session
 
 logger = logging.getLogger(__name__)
 
-_INLINE_BYTES = 4096
 _MAX_ANSWERS = 4
 _PAUSE_S = 0.05
 
@@ -176,14 +177,17 @@ class _Conversation:
             raise WireError("messages are binary, this one is text")
         if session is None and version_of(data) == 1:
             self._peer_version = 1
-        if len(data) <= _INLINE_BYTES:
-            message = decode_message(data)
-            if not isinstance(message, Observe) or session is None:
-                return message
-            if not message.encoded:  # a few bytes of a compressed picture may be many pixels
-                return self._gateway.prepare(session, message, arrived_at)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._gateway.decoding, self._decode, session, data, arrived_at)
+        try:
+            # Raw pictures are not touched here, only pointed at; the way to a thread and back would take longer.
+            message = decode_message(data, quick=True)
+        except NotQuick:
+            return await loop.run_in_executor(self._gateway.decoding, self._decode, session, data, arrived_at)
+        if not isinstance(message, Observe) or session is None:
+            return message
+        if self._gateway.prepares_quickly(session, message):
+            return self._gateway.prepare(session, message, arrived_at)
+        return await loop.run_in_executor(self._gateway.decoding, self._gateway.prepare, session, message, arrived_at)
 
     def _decode(self, session: Session | None, data: bytes, arrived_at: float) -> Message | Prepared:
         message = decode_message(data)

@@ -210,8 +210,13 @@ class Gateway:
             self.reservations.free(session.cell)
         self._count_sessions()
 
+    def prepares_quickly(self, session: Session, observe: Observe) -> bool:
+        """Whether `prepare` has nothing to decode or convert here, only to compare: then it may run on the event loop."""
+        fit = self._fits.get(session.ready.session_id)
+        return not observe.encoded and (fit is None or not fit.conversions)
+
     def prepare(self, session: Session | None, observe: Observe, arrived_at: float) -> Prepared:
-        """Decode and check the pictures of an OBSERVE. Thread-safe; never call it on the event loop."""
+        """Decode and check the pictures of an OBSERVE. Thread-safe; on the event loop only where `prepares_quickly`."""
         fit = Fit.of(self.identity.contract) if session is None else self._fits.get(session.ready.session_id)
         return (fit or Fit.of(self.identity.contract)).prepare(observe, arrived_at, self._clock)
 
@@ -459,18 +464,17 @@ class Gateway:
             model = self._load()
             guarded = as_request_policy(Guarded(policy=as_request_policy(model.policy), contract=model.contract))
             complaints = failed_probes(guarded, model.contract, model.probes)
-            if not complaints:
-                self._measure(guarded, model)
+            if complaints:
+                logger.error("probes.failed %s", "; ".join(complaints))
+                self.standing.fail(f"{len(complaints)} of {len(model.probes)} golden probes failed: {complaints[0]}")
+                return
+            self._measure(guarded, model)
+            self._install(guarded, model)
         except Exception as error:
             # Loading fails for many reasons (files, libraries, memory); all of them mean: never ready, say why.
             logger.exception("model.failed")
             self.standing.fail(f"the model could not be loaded: {type(error).__name__}")
             return
-        if complaints:
-            logger.error("probes.failed %s", "; ".join(complaints))
-            self.standing.fail(f"{len(complaints)} of {len(model.probes)} golden probes failed: {complaints[0]}")
-            return
-        self._install(guarded, model)
         logger.info(
             "model.ready version=%s contract=%s probes=%d seconds=%.1f levels=%s",
             model.model_version,

@@ -55,7 +55,8 @@ class Outbox:
             data = await self._waiting.get()
             try:
                 if not self.overflowed.is_set():
-                    await asyncio.wait_for(self._send(data), self._timeout_s)
+                    async with asyncio.timeout(self._timeout_s):  # no task of its own, as wait_for would make
+                        await self._send(data)
             except Exception as error:  # whatever a closing socket raises means the same: nobody is there any more
                 logger.debug("peer.gone error=%s", type(error).__name__)
                 self.overflowed.set()
