@@ -196,3 +196,20 @@ def test_bfloat16():
     drafted = DecodingEngine(BOTH, LAYOUT, dtype=torch.bfloat16, costs=COSTS).decode([ask(0, Mode.ACTION)]).answers[0]
     plain = DecodingEngine(BOTH, LAYOUT, dtype=torch.bfloat16, speculate=False).decode([ask(0, Mode.ACTION)]).answers[0]
     assert np.array_equal(drafted.ids_L, plain.ids_L)
+
+
+def test_every_level_of_a_parallel_policy(tmp_path):
+    contract = replace(CONTRACT, reasoning=replace(CONTRACT.reasoning, kind="parallel"))
+    write_checkpoint(tmp_path / "checkpoint", state=PARALLEL.state_dict(), config=PARALLEL.config, contract=contract)
+    policy = load_policy(tmp_path / "checkpoint")
+    seen = Observation(images={"front": SAMPLES["images_NVHW3"][0, 0]}, proprio_P=np.zeros(4, np.float32), instruction=INSTRUCTIONS[0])
+    parts: list[str] = []
+    last, said = None, {}
+    for level in policy.contract.reasoning.levels:
+        request = DecisionRequest(observation=seen, level=level, previous=last, consumed=2, on_part=lambda name, _: parts.append(name))
+        (said[level],) = policy.answer([request])
+        last = said["full"]
+    assert all(decision.chunk is not None and decision.level == level for level, decision in said.items())
+    assert parts[:2] == ["depth", "trace"], "parts are told before the block is read"
+    assert np.array_equal(said["full"].chunk.actions_KA, said["reuse-depth"].chunk.actions_KA), "the same picture, the same depth"
+    assert said["action"].counts["forwards"] == 1
