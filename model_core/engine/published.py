@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.engine.automaton import REFUSED, Stage, forced_id
+from model_core.engine.automaton import REFUSED, Stage, forced_id, walk
 from model_core.spec.errors import GrammarError, require
 from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, TRACE_RANGE, ActionReasoning, DepthTokens, Trace
 from model_core.speech.action_codec import NUM_BINS, PUBLISHED_FIRST_ID, published_symbols
@@ -186,7 +186,7 @@ class PublishedGrammar:
     def answer_ids(self, reasoning: ActionReasoning) -> NDArray[np.int64]:
         """The ids of one answer with its end of text: the inverse of `parse`."""
         text = render_answer(self.form, reasoning, views=self.views, style=self.style)
-        if self.spelling == "published" or not self._acts:
+        if self.spelling == "published" or not self.acts:
             return self.tokenizer.answer_ids(text)
         before = text.removesuffix(render_actions(reasoning.bins_KA) + ".")
         ids: list[int] = self.tokenizer.encode(before + self._opening)
@@ -195,6 +195,17 @@ class PublishedGrammar:
             for column, action_bin in enumerate(bins_A):
                 ids += [*(self.tokenizer.encode(", ") if column else []), _entry(action_bin)]
         return np.array([*ids, *self.tokenizer.encode(self._closing + "."), self.tokenizer.special.eos], np.int64)
+
+    def actions(self, bins_DA: NDArray[np.integer]) -> dict[int, int]:
+        """The first rows of the action block, bins 1..256, as {state: id}: values with the punctuation between and behind them."""
+        rows, dims = bins_DA.shape
+        bins_KA = np.ones((self.chunk_length, self.action_dims), np.int64)
+        bins_KA[:rows] = bins_DA
+        grid, trace = DepthTokens(codes_G=np.zeros(DEPTH_CELLS, np.int64)), Trace(points_N2=np.zeros((1, 2), np.int64))
+        said = walk(self, self.start, self.answer_ids(ActionReasoning(depth=grid, trace=trace, bins_KA=bins_KA)).tolist())
+        steps = rows * dims if self.spelling == "published" else 2 * rows * dims - 1
+        within = range(self.first_action, self.first_action + steps)
+        return {state: token for state, token in said.items() if state < self._places and self._step_at[state] in within}
 
     def parse(self, ids: Sequence[int] | NDArray[np.integer]) -> ActionReasoning:
         """The typed meaning of a complete answer. Raises `GrammarError` at the first place that is not in the language."""
@@ -223,7 +234,8 @@ class PublishedGrammar:
     # ---- tables
 
     @property
-    def _acts(self) -> bool:
+    def acts(self) -> bool:
+        """Whether answers of this form hold actions."""
         return self.form in (Form.FULL, Form.STEERED)
 
     @property
@@ -265,7 +277,7 @@ class PublishedGrammar:
             rest = rest.removeprefix(".")
         *traces, rest = rest.split(render_trace(trace))
         traces = [text.removeprefix(".") for text in traces]
-        return depth, tuple(traces), rest.removeprefix(".").partition(render_actions(said.bins_KA))[0] if self._acts else ""
+        return depth, tuple(traces), rest.removeprefix(".").partition(render_actions(said.bins_KA))[0] if self.acts else ""
 
     def _tabulate(self) -> None:
         """Number all places, and find the distinct sets of ids."""
