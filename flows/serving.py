@@ -29,12 +29,7 @@ def packed_model(house: House, what: str) -> PackedPolicy:
     from components.bundles import find_packed
 
     if Path(what).exists() or what.startswith((".", "/", "~")):
-        found = find_packed(Path(what).expanduser())
-        return (
-            found
-            if found.bundle is not None
-            else _packed_here(house, found.checkpoint, found.checkpoint.resolve().parent.name or "checkpoint")
-        )
+        return _of_today(house, find_packed(Path(what).expanduser()))
     version = _VERSION.match(what)
     if version:
         return _registered(house, version["name"], int(version["version"]))
@@ -81,7 +76,7 @@ def _registered(house: House, name: str, version: int) -> PackedPolicy:
     label = f"{name}/{version}"
     for step in reversed(house.store.steps("package")):
         if step.record.get("model_version") == label:
-            return find_packed(step.path / "bento")
+            return _of_today(house, find_packed(step.path / "bento"))
     versions = {one.version: one for one in house.registry().versions(name)}
     if version not in versions:
         known = ", ".join(f"{name}/{number}" for number in versions) or "none"
@@ -90,6 +85,19 @@ def _registered(house: House, name: str, version: int) -> PackedPolicy:
     if trained is None:
         raise NotReady(f"{label} is registered, but its checkpoint {versions[version].checkpoint_digest[:12]} is not in {house.store.root}")
     return _packed_here(house, trained.path / "checkpoint", label)
+
+
+def _of_today(house: House, found: PackedPolicy) -> PackedPolicy:
+    """A bundle whose probes are of this protocol; a plain checkpoint, or one that was packed before, is packed here."""
+    from model_core.spec.contract import PROTOCOL_VERSION
+
+    if found.bundle is None:
+        return _packed_here(house, found.checkpoint, found.checkpoint.resolve().parent.name or "checkpoint")
+    probes = sorted((found.bundle / "probes").glob("*.observe"))
+    if all(probe.read_bytes()[:1] == bytes([PROTOCOL_VERSION]) for probe in probes):
+        return found
+    say(f"{found.bundle} was packed for an older protocol; its checkpoint is packed again")
+    return _packed_here(house, found.checkpoint, found.model_version)
 
 
 def _packed_here(house: House, checkpoint: Path, model_version: str) -> PackedPolicy:
