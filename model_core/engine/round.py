@@ -115,6 +115,8 @@ class AnswerRound:
         while self._waiting and len(self._rows) < self.capacity:
             key, row = self._waiting.popleft()
             self._rows.append((key, row))
+            if row.done:  # everything was given
+                continue
             try:
                 self._prefill(row, len(self._rows) - 1)
             except (GrammarError, NotFiniteError) as error:

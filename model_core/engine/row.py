@@ -150,8 +150,12 @@ class AnswerRow:
         token = self.given.get(state, REFUSED)
         if token == REFUSED:
             token = self._forced[self.grammar.group(state)]
-        if token != REFUSED or not self.ways.speculate:
+        if token != REFUSED:
             return token, 1.0, 0.0
+        if self.reuse_depth is not None and self.grammar.stage(state) is Stage.DEPTH:
+            return self._drafts.get(state, REFUSED), 1.0, 0.0
+        if not self.ways.speculate:
+            return REFUSED, 0.0, 0.0
         ranked = self._ranked.get(state)
         if ranked is None:
             ranked = self._ranked[state] = self.acceptance.rates_at(state, self.grammar.stage(state))

@@ -15,7 +15,7 @@ from model_core.engine.automaton import Stage
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 # An estimate forgets: about this many guesses back. What is believed before anything was seen, and how many guesses that is worth.
-_MEMORY, _PRIOR, _PRIOR_WEIGHT = 400.0, 0.6, 10.0
+_MEMORY, _PRIOR_WEIGHT = 400.0, 10.0
 # The same for one place of an answer, seen once a decision; and how many sightings its stage is worth there.
 _PLACE_MEMORY, _PLACE_WEIGHT = 12.0, 3.0
 # Past this chance of getting so far, and where a block can improve no guess by this much, more width is not worth planning.
@@ -30,6 +30,9 @@ class Source(enum.IntEnum):
     ECHO = 2  # an earlier value of this answer (`Grammar.echo`)
     BLOCK = 3  # what placeholders chose (`engine.parallel`)
     RECENT = 4  # what was said there last, by whomever: better than nothing at an episode's first decision
+
+
+_PRIORS = {Source.DRAFT: 0.7, Source.REFINED: 0.75, Source.ECHO: 0.3, Source.BLOCK: 0.6, Source.RECENT: 0.5}
 
 
 class Acceptance:
@@ -58,7 +61,7 @@ class Acceptance:
 
     def rate(self, stage: Stage, source: Source) -> float:
         """Probability that a guess of `stage` is right."""
-        right, seen = self._stages.get((stage, source), (_PRIOR, 1.0))
+        right, seen = self._stages.get((stage, source), (_PRIORS[source], 1.0))
         return right / seen
 
     def rates_at(self, state: int, stage: Stage) -> list[tuple[float, Source]]:
@@ -77,7 +80,7 @@ class Acceptance:
 def _count(table: dict[tuple[object, Source], list[float]], key: tuple[object, Source], right: bool, memory: float, prior: float) -> None:
     entry = table.get(key)
     if entry is None:
-        entry = table[key] = [prior * _PRIOR, prior]
+        entry = table[key] = [prior * _PRIORS[key[1]], prior]
     keep = 1.0 - 1.0 / memory
     entry[0] = entry[0] * keep + right
     entry[1] = entry[1] * keep + 1.0

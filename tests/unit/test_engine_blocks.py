@@ -1,0 +1,235 @@
+"""Blocks of guesses: what they cost, when they pay, and that they never change an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from model_core.engine.automaton import Stage
+from model_core.engine.cache import RowCache
+from model_core.engine.decode import DecodingEngine
+from model_core.engine.forward import BlockForward
+from model_core.engine.numerics import Numerics, measure_numerics
+from model_core.engine.question import Drafts
+from model_core.engine.window import Acceptance, CostCurve, Source, best_width
+from model_core.network.model import MolmoAct
+from model_core.speech.compact import Field, Mode
+from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "model"
+PLAIN = make_engine(speculate=False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+# ---- the forward
+
+
+class Anything:
+    """A grammar in which everything may be said."""
+
+    def __init__(self, ids: int) -> None:
+        self.groups = (np.arange(ids),)
+
+
+def golden_network(family: str, attention: str) -> MolmoAct:
+    return MolmoAct.from_pretrained(GOLDEN / family, attention=attention)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["tiny_d", "tiny_o", "ours"])
+@torch.inference_mode()
+def test_the_engine_computes_what_the_network_computes(family, attention, packed):
+    # the golden two: norms before and after, QK-norm, biases, shared key heads
+    model = MODEL if family == "ours" else golden_network(family, attention)
+    forward = BlockForward(
+        model, Anything(model.config.llm.vocab_size), max_length=40, dtype=torch.float32, constrained=False, packed=packed
+    )
+    ids_2L = torch.randint(model.config.llm.vocab_size, (2, 20), generator=torch.Generator().manual_seed(0))
+    places_2L = torch.arange(20).expand(2, -1)
+    expected_2LX = model.logits(model.trunk(model.embed(ids_2L), places_2L))
+    scale = float(expected_2LX.abs().max())
+    cache = RowCache(model.config.llm, capacity=4, length=40, dtype=torch.float32)
+    read = (7, 12)  # rows that stand at different places
+    for row, length in enumerate(read):
+        hidden = forward.row_block(forward.embed(ids_2L[row, :length]), places_2L[row, :length], cache, row, 0, length)
+        assert (forward.head(hidden) - expected_2LX[row, :length]).abs().max() < 1e-4 * scale
+    positions_BW = torch.tensor([[7, 8, 9, 10], [12, 13, 40, 40]])  # the second row has two tokens and padding
+    flat = torch.stack([ids_2L[0, 7:11], torch.cat([ids_2L[1, 12:14], ids_2L[1, :2]])]).flatten()
+    hidden = forward.rows_block(forward.embed(flat), positions_BW.clamp(max=19).flatten(), positions_BW, cache, 41)
+    logits = forward.head(hidden).view(2, 4, -1)
+    assert (logits[0] - expected_2LX[0, 7:11]).abs().max() < 1e-4 * scale
+    assert (logits[1, :2] - expected_2LX[1, 12:14]).abs().max() < 1e-4 * scale
+
+
+def test_numerics_are_measured_and_a_difference_becomes_a_bound(monkeypatch):
+    forward = BlockForward(MODEL, GRAMMAR, max_length=LAYOUT.max_length, dtype=torch.float32, constrained=True)
+    found = measure_numerics(forward, LAYOUT.max_length)
+    assert found.bound >= 0
+    assert found.tile >= 1
+    honest = forward.row_block
+
+    def rows_matter(x_WD: Tensor, *rest) -> Tensor:
+        return honest(x_WD, *rest) + 1e-3 * len(x_WD)
+
+    monkeypatch.setattr(forward, "row_block", rows_matter)
+    dishonest = measure_numerics(forward, LAYOUT.max_length)
+    assert not dishonest.bitwise
+    assert dishonest.tile == 1
+
+
+# ---- guesses never change an answer
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32 - 1), refine=st.booleans(), width=st.sampled_from([1, 3, 8, 64, 256]), mode=st.sampled_from(list(Mode)))
+def test_random_drafts_never_change_an_answer(seed, refine, width, mode):
+    rng = np.random.default_rng(seed)
+    engine = make_engine(refine=refine, costs=flat_costs(1, width))
+    questions = [ask(int(row), mode) for row in rng.integers(0, 16, 2)]
+    drafted = engine.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
+    for question, answer in zip(questions, drafted, strict=True):
+        assert np.array_equal(answer.ids_L, PLAIN.decode([question]).answers[0].ids_L)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_exact_engine_measures_this_machine_and_keeps_its_promise(dtype):
+    plain, exact = (DecodingEngine(MODEL, LAYOUT, dtype=dtype, speculate=speculate) for speculate in (False, True))
+    questions, rng = [ask(row) for row in range(3)], np.random.default_rng(5)
+    expected = [plain.decode([question]).answers[0].ids_L for question in questions]
+    answers = exact.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
+    assert all(np.array_equal(answer.ids_L, ids_L) for answer, ids_L in zip(answers, expected, strict=True))
+
+
+@pytest.mark.parametrize(("bound", "all_of_them"), [(1e9, True), (0.5, False)])
+def test_a_guarded_position_is_computed_again_alone(bound, all_of_them):
+    guarded = make_engine(numerics=Numerics(tile=1, bound=bound))
+    questions = [ask(row, mode) for row, mode in enumerate([Mode.FULL, Mode.TRACE_ACTION, Mode.FULL])]
+    for question, answer in zip(questions, guarded.decode(questions).answers, strict=True):
+        plain = make_engine(speculate=False, numerics=ONE_ROW).decode([question]).answers[0]
+        assert np.array_equal(answer.ids_L, plain.ids_L)
+        assert answer.counts["guarded"] > 0
+        assert (answer.counts["guarded"] >= len(answer.ids_L) - 2) == all_of_them
+        assert plain.counts["guarded"] == 0
+
+
+# ---- what blocks cost
+
+
+class Sure(Acceptance):
+    """Believes every guess, so that only the truth limits a block."""
+
+    def rates_at(self, state: int, stage: Stage) -> list[tuple[float, Source]]:
+        return [(1.0, source) for source in Source]
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 0.8, 0.9, 0.95, 1.0])
+def test_forwards_fall_as_theory_says(chance):
+    """E = 1 + N (1 - p): every wrong guess costs one more forward, whatever stands around it."""
+    engine, rng = make_engine(refine=False, echo=False), np.random.default_rng(int(chance * 100))
+    said = by_state(PLAIN.decode([ask(0)]).answers[0])
+    last = max(said)
+    wrong = {state for state in said if rng.random() > chance and state != last and other_id(state, said[state]) != said[state]}
+    drafts = {state: other_id(state, token) if state in wrong else token for state, token in said.items()}
+    began = engine.open_round(1)
+    began.join(ask(0), Drafts(ids=drafts), acceptance=Sure())
+    answer = next(iter(run(began).values()))
+    assert answer.counts["forwards"] == 1 + len(wrong)
+    judged = sum(answer.counts[f"drafted.{stage}"] for stage in ("depth", "trace", "action"))
+    accepted = sum(answer.counts[f"accepted.{stage}"] for stage in ("depth", "trace", "action"))
+    assert judged - accepted == len(wrong)
+    assert by_state(answer) == said
+
+
+def run(began) -> dict:
+    found = {}
+    while began.active:
+        found.update(began.step())
+    return found
+
+
+def test_plain_decoding_is_one_forward_a_token():
+    answer = PLAIN.decode([ask(1)]).answers[0]
+    forced = LAYOUT.slots[Field.TRACE].stop - 1 in by_state(answer)  # the end of a full trace has no alternative
+    assert answer.counts["forwards"] == len(answer.ids_L) - forced
+    assert "drafted.depth" not in answer.counts
+
+
+def test_refining_looks_at_the_rest_of_a_draft_while_it_is_wrong():
+    said = by_state(PLAIN.decode([ask(0)]).answers[0])
+    drafts = {state: other_id(state, token) for state, token in said.items()}
+    drafts |= dict(list(said.items())[:1])
+    forwards = {
+        refine: make_engine(refine=refine, echo=False).decode([ask(0)], [Drafts(ids=drafts)]).answers[0].counts["forwards"]
+        for refine in (False, True)
+    }
+    assert forwards[True] <= forwards[False]
+
+
+def test_speculation_switches_itself_off_where_it_does_not_pay():
+    steep = CostCurve(lambda rows, width: float(width), widths=(1, 4, 16, 64), passes=1)
+    engine, rng = make_engine(costs=steep, numerics=ONE_ROW), np.random.default_rng(0)
+    for row in range(3):
+        answer = engine.decode([ask(row)], [Drafts(ids=random_drafts(rng))]).answers[0]
+    plain = make_engine(speculate=False, numerics=ONE_ROW).decode([ask(2)]).answers[0]
+    assert answer.counts["forwards"] == plain.counts["forwards"]
+    assert engine.acceptance.rate(Stage.DEPTH, Source.DRAFT) < 0.2  # seen without a single guess having been fed
+
+
+def test_the_width_of_most_ids_per_millisecond():
+    def gains(p: float) -> list[float]:
+        return list(np.cumsum(p ** np.arange(128)))
+
+    curve = {1: 1.0, 4: 1.2, 16: 2.0, 64: 6.0, 128: 12.0}
+    assert best_width(curve, [gains(0.0)]) == 1
+    assert best_width(curve, [gains(0.5)]) == 4
+    assert best_width(curve, [gains(0.97)]) == 16
+    assert best_width({1: 1.0, 128: 1.01}, [gains(0.5)]) == 128
+    assert best_width({1: 1.0, 4: 4.0}, [gains(0.99)]) == 1  # dear blocks: never slower than plain
+    assert best_width(curve, [[1.0]]) == 1  # nothing to feed
+
+
+def test_noise_in_a_measurement_chooses_nothing():
+    times = iter([5.0, 1.0, 3.0, 1.0, 2.0, 9.0])  # two passes over three widths: a wider block once seemed cheaper
+    curve = CostCurve(lambda rows, width: next(times), widths=(1, 4, 16), passes=2)
+    assert dict(curve.at(1)) == {1: 1.0, 4: 1.0, 16: 3.0}
+    assert curve.known() == {1: {1: 1.0, 4: 1.0, 16: 3.0}}
+
+
+def test_acceptance_forgets_and_tells_places_apart():
+    seen = Acceptance()
+    for _ in range(600):
+        seen.note(7, Stage.DEPTH, Source.DRAFT, True)
+        seen.note(8, Stage.DEPTH, Source.DRAFT, False)
+    assert seen.rate(Stage.DEPTH, Source.DRAFT) == pytest.approx(0.5, abs=0.05)
+    still, moving = ({s: r for r, s in seen.rates_at(state, Stage.DEPTH)}[Source.DRAFT] for state in (7, 8))
+    assert still > 0.8
+    assert moving < 0.2
+    for _ in range(2000):
+        seen.note(8, Stage.DEPTH, Source.DRAFT, True)
+    assert seen.rate(Stage.DEPTH, Source.DRAFT) > 0.95
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_blocks_say_what_eager_ones_say():
+    from copy import deepcopy
+
+    model = deepcopy(MODEL).cuda()
+    plain, blocks = (make_engine(model, speculate=speculate, numerics=ONE_ROW) for speculate in (False, True))
+    rng = np.random.default_rng(0)
+    questions = [ask(row) for row in range(5)]
+    together = blocks.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
+    for question, answer in zip(questions, together, strict=True):
+        assert np.array_equal(answer.ids_L, plain.decode([question]).answers[0].ids_L)
+        assert np.array_equal(answer.ids_L, PLAIN.decode([question]).answers[0].ids_L)
