@@ -201,7 +201,7 @@ def workcell_run(
             f"{told['successes']} of {told['episodes']} solved, {told['decisions']} decisions, {told['holds']} holds, "
             f"answers p50 {told['p50_ms']:.0f} ms, p99 {told['p99_ms']:.0f} ms; details in {order.result}"
         )
-        if audit is not None:
+        if audit is not None and told["episodes"]:
             say(f"then try  actwright audit list {audit}")
         shown = (
             "cell",
