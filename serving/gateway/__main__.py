@@ -48,7 +48,7 @@ def make_server(args: argparse.Namespace) -> uvicorn.Server:
     gateway = Gateway(_loader(args), limits, instance=os.environ.get("ACTWRIGHT_INSTANCE", ""), tokens=tokens)
     _check_tls(args.cert, args.key)
     config = uvicorn.Config(
-        create_app(gateway),
+        create_app(gateway, field_maps=Path(args.field_maps) if args.field_maps else None),
         host=args.host,
         port=args.port,
         log_level="warning",
@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cert", help="TLS certificate chain, PEM")
     parser.add_argument("--key", help="TLS private key, PEM")
     parser.add_argument("--tokens-file", help="JSON {sha256 of a token: {subject, role, expires_at}}")
+    default_maps = os.environ.get("ACTWRIGHT_DIALECTS")
+    parser.add_argument("--field-maps", default=default_maps, help="JSON of names that other projects' clients use, docs/protocol.md")
     parser.add_argument("--limits", help="JSON file with bounds, see serving/gateway/settings.py")
     return parser
 

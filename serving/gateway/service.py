@@ -27,10 +27,12 @@ logger = logging.getLogger(__name__)
 
 # A process entry point: these are its whole environment, beside the tokens' (`serving.gateway.identity`). BUNDLE serves a
 # bundle that lies elsewhere; INSTANCE is repeated in /v1/status, so that whoever started this process knows that it is this
-# one who answers on its port; LIMITS is JSON, as `serving.gateway.settings` reads it.
+# one who answers on its port; LIMITS is JSON, as `serving.gateway.settings` reads it; DIALECTS names a file of field maps
+# (`serving.gateway.dialects.fields`).
 BUNDLE_VARIABLE = "ACTWRIGHT_BUNDLE"
 INSTANCE_VARIABLE = "ACTWRIGHT_INSTANCE"
 LIMITS_VARIABLE = "ACTWRIGHT_LIMITS"
+DIALECTS_VARIABLE = "ACTWRIGHT_DIALECTS"
 
 
 def _load() -> LoadedModel:
@@ -46,7 +48,7 @@ if _host is not None:
     check_binding(_host, tokens)
 limits = Limits.from_text(os.environ.get(LIMITS_VARIABLE, ""))
 gateway = Gateway(_load, limits, instance=os.environ.get(INSTANCE_VARIABLE, ""), tokens=tokens)
-app = create_app(gateway)
+app = create_app(gateway, field_maps=Path(os.environ[DIALECTS_VARIABLE]) if os.environ.get(DIALECTS_VARIABLE) else None)
 
 
 @bentoml.service(name="actwright-policy", workers=1, traffic={"timeout": 60, "max_concurrency": 1024})
