@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -25,18 +24,17 @@ from model_core.spec.holding import hold_action, measured_by
 from model_core.spec.types import Observation, RefusalCode, StopReason
 from model_core.spec.wire import Edit, Ready, SteeringInput
 from serving.workcell.async_link import Link
-from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, NullAudit
+from serving.workcell.audit_port import Audit, NullAudit
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
 from serving.workcell.limits import Limits
 from serving.workcell.link_core import Heard, Question
 from serving.workcell.motion import Mode, MotionSettings, StateMachine
 from serving.workcell.recorder import Recorder
-from serving.workcell.results import EpisodeResult, HoldBegun
+from serving.workcell.results import EpisodeNotes, EpisodeResult, HoldBegun
 from serving.workcell.robot import (
     AgedSenses,
     CommandRejected,
-    CommandTag,
     Proprioceptive,
     Robot,
     RobotStopped,
@@ -44,7 +42,9 @@ from serving.workcell.robot import (
     TagReader,
 )
 from serving.workcell.scheduler import Ask, Command, Installed, Scheduler, ScheduleSettings
+from serving.workcell.telling import Teller, tag_of
 from serving.workcell.watchdog import WatchPost
+from serving.workcell.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -81,26 +81,6 @@ class _Asked:
     ask: Ask
 
 
-@dataclass(slots=True, kw_only=True)
-class _Episode:
-    """The running numbers of one episode."""
-
-    episode_id: str
-    seed: int
-    steps: int = 0
-    holds: int = 0
-    stretches: int = 0
-    decisions: int = 0
-    refusals: int = 0
-    in_a_row: int = 0
-    stale_sensor_steps: int = 0
-    code: str = ""
-    detail: str = ""
-    stopped_at_s: float | None = None
-    hold_begun: list[HoldBegun] = field(default_factory=list)
-    ended: StopReason | None = None
-
-
 class RealtimeCell:
     """One robot, one link, one loop. Construct it when the link has been up once.
 
@@ -122,9 +102,9 @@ class RealtimeCell:
         commissioning_digest: str = "",
     ) -> None:
         self._robot, self._link, self._settings, self._limits = robot, link, settings, limits
-        self._recorder, self._audit, self._watch = recorder, audit or NullAudit(), watch
+        self._recorder, self._watch = recorder, watch
+        self._tell = Teller(audit or NullAudit(), settings.cell, settings.strategy, commissioning_digest or limits.digest, clock)
         self._clock, self._sleep = clock, sleep
-        self._commissioning_digest = commissioning_digest or limits.digest
         body = robot.embodiment
         self.envelope = Envelope(body, limits)
         self.machine = StateMachine(replace(settings.motion, max_rejects=limits.max_rejects))
@@ -136,11 +116,7 @@ class RealtimeCell:
         self._measures = measured_by(body)
         self._reads_pose = any(place is not None for place in self._measures) or any(d.measured_by for d in limits.dims)
         self._asked: dict[int, _Asked] = {}
-        self._told: deque[Callable[[], None]] = deque()
-        self._steering: SteeringInput | None = None
-        self._steering_since_s = 0.0
-        self._edit: Edit | None = None
-        self._instruction = ""
+        self._wishes = Wishes()
         self._seen: Observation | None = None
         self._state_P = np.zeros(len(body.proprio), np.float32)
         self._last_A: NDArray[np.float32] | None = None
@@ -149,7 +125,7 @@ class RealtimeCell:
         self._next_ask_s = float("-inf")
         self._is_draining = False
         self._next_tick_s = 0.0
-        self._episode: _Episode | None = None
+        self._episode: EpisodeNotes | None = None
         self._mode_said = ""
 
     @property
@@ -173,23 +149,22 @@ class RealtimeCell:
         except Exception as error:
             # A robot may raise anything; for the cell that is one ended episode with a reason, and the next one may work.
             logger.exception("episode.failed cell=%s seed=%d", self._settings.cell, seed)
-            self._note_end(f"{type(error).__name__}: {error}")
+            self._note_detail(f"{type(error).__name__}: {error}")
             reason = StopReason.ENV_ERROR
         return self.end(reason)
 
     def begin(self, seed: int) -> StopReason | None:
         """Lay out the scene. A reason instead of None: the episode may not begin, nothing moves."""
-        while self._told:  # a person may have resumed the cell since the last episode
-            self._told.popleft()()
         now = self._clock()
+        self._grant(now)  # a person may have resumed the cell since the last episode
         ready = self._link.ready or self._ready
         name = f"{self._robot.task}-{seed}-{self._settings.cell}-{ready.model_version}".replace("/", "-")
-        self._episode = episode = _Episode(episode_id=name, seed=seed)
+        self._episode = episode = EpisodeNotes(episode_id=name, seed=seed)
         if self.machine.mode is Mode.SAFE_STOP:
             episode.detail = f"SAFE_STOP: {self.machine.reason}; a person has to resume it"
             return StopReason.GUARD_STOPPED
-        if not self._audit.can_begin:
-            episode.detail = "the audit cannot keep another episode (disk full?); none is begun"
+        if not self._tell.can_begin:
+            episode.detail = self._tell.refusal
             return StopReason.REFUSED
         if self._is_draining or not self._link.is_up:
             episode.detail = "the service drains: it takes no new episodes" if self._is_draining else "the link is down"
@@ -197,11 +172,11 @@ class RealtimeCell:
         self._adopt(ready, now)
         self._link.pin(ready.model_version, ready.contract.contract_id)
         self._robot.reset(seed)
-        self._instruction = self._robot.instruction
+        self._wishes.forget(self._robot.instruction)
         self.machine.begin(self._clock())
         if self._recorder is not None:
             self._recorder.begin()
-        self._audit.begin_episode(self._begun(episode, ready))
+        self._tell.begun(episode, self._robot, self._wishes.instruction, ready, self._link.epoch)
         if self._watch is not None:
             self._watch.arm()
         return None
@@ -211,7 +186,7 @@ class RealtimeCell:
         episode = self._episode
         require(episode is not None, "an episode ends after it began")
         assert episode is not None
-        now, success = self._clock(), reason is StopReason.SUCCESS
+        success = reason is StopReason.SUCCESS
         self.scheduler.flush()
         self._asked.clear()
         if self._watch is not None:
@@ -221,26 +196,10 @@ class RealtimeCell:
             self._recorder.finish(
                 episode_id=episode.episode_id, seed=episode.seed, success=success, model_version=self._ready.model_version
             )
-        detail = "" if success else episode.detail[:400]
-        ended = EpisodeEnded(
-            t_s=now, episode_id=episode.episode_id, stop_reason=reason.value, success=success, steps=episode.steps, detail=detail
-        )
-        self._audit.end_episode(ended)
+        result = episode.result(reason, self.machine.mode.value)
+        self._tell.ended(episode, reason, result.detail)
         self._episode = None
-        return EpisodeResult(
-            episode_id=episode.episode_id,
-            seed=episode.seed,
-            success=success,
-            stop_reason=reason,
-            steps=episode.steps,
-            decisions=episode.decisions,
-            refusals=episode.refusals,
-            holds=episode.holds,
-            detail=detail,
-            stretches=episode.stretches,
-            mode=self.machine.mode.value,
-            hold_begun=tuple(episode.hold_begun),
-        )
+        return result
 
     def close(self) -> None:
         """End the link and the watchdog."""
@@ -252,47 +211,34 @@ class RealtimeCell:
 
     def steer(self, steering: SteeringInput | None) -> None:
         """From the next step on, ask with this drawn path; answers to older questions are void. Safe from any thread."""
-
-        def take() -> None:
-            self._steering, self._steering_since_s = steering, self._clock()
-            self._revise("steering", "" if steering is None else f"revision {steering.revision} by {steering.author}")
-
-        self._told.append(take)
+        self._wishes.tell("steering", steering)
 
     def edit(self, edit: Edit) -> None:
         """Ask the next question with this edited thought. Safe from any thread."""
-
-        def take() -> None:
-            self._edit = edit
-            self._revise("edit", f"revision {edit.revision} by {edit.author}")
-
-        self._told.append(take)
+        self._wishes.tell("edit", edit)
 
     def instruct(self, instruction: str) -> None:
         """Another sentence from now on. Safe from any thread."""
-
-        def take() -> None:
-            self._instruction = instruction
-            self._revise("instruction", instruction)
-
-        self._told.append(take)
+        self._wishes.tell("instruction", instruction)
 
     def resume(self, operator: str) -> None:
         """A person ends a SAFE_STOP: new epoch, no old rows, first command from the measured pose. Safe from any thread."""
-        self._told.append(lambda: self._resume(operator))
+        self._wishes.tell("resume", operator)
+
+    def _grant(self, now: float) -> None:
+        for kind, text in self._wishes.take(now):
+            if kind == "resume":
+                self._resume(text)
+            else:
+                self._tell.event(kind, text=text, revision=self.scheduler.bump())
 
     def _resume(self, operator: str) -> None:
-        now = self._clock()
         if self.machine.mode is Mode.SAFE_STOP and not self._stop_state():
-            self.machine.resume(now, operator)
+            self.machine.resume(self._clock(), operator)
             self._restart("resumed", new_epoch=True)
-            self._event("resumed", operator=operator)
+            self._tell.event("resumed", operator=operator)
             if self._episode is not None:
                 self._episode.stopped_at_s = None
-
-    def _revise(self, kind: str, text: str) -> None:
-        revision = self.scheduler.bump()
-        self._event(kind, text=text, revision=revision)
 
     # --- one control step -----------------------------------------------------------------------------------------
 
@@ -300,9 +246,8 @@ class RealtimeCell:
         """One control step; a reason when the episode is over."""
         episode = self._episode
         assert episode is not None
-        while self._told:
-            self._told.popleft()()
         now = self._clock()
+        self._grant(now)
         self.scheduler.stepped()
         self._listen(now)
         self._check_guards(now)
@@ -323,6 +268,7 @@ class RealtimeCell:
         episode = self._episode
         assert episode is not None
         self._measure()
+        self._drop_expired(self._clock())  # measuring may have taken its time
         command = self.scheduler.next(self.machine.scale) if self.machine.mode in (Mode.RUN, Mode.STRETCH) else None
         action_A, clipped = self._judged(command, now)
         if action_A is None:
@@ -357,27 +303,16 @@ class RealtimeCell:
 
     def _act(self, command: Command | None, action_A: NDArray[np.float32], clipped: dict[str, float], now: float):
         """Give a command to the driver; None when the driver did not take it."""
-        ref = None if command is None else command.ref
-        tag = CommandTag(mode=self.machine.mode.value)
-        if ref is not None and command is not None:
-            tag = CommandTag(
-                mode=self.machine.mode.value,
-                chunk_id=ref.chunk_id,
-                session_id=ref.session_id,
-                epoch=ref.epoch,
-                seq=ref.seq,
-                contract_id=ref.contract_id,
-                model_version=ref.model_version,
-                row=command.row,
-                expires_at_s=ref.expires_at_s,
-            )
+        episode = self._episode
+        assert episode is not None
+        tag = tag_of(self.machine.mode.value, command)
         if isinstance(self._robot, TagReader):
             self._robot.tag(tag)
         try:
             outcome = self._robot.act(action_A)
         except CommandRejected as error:
             self.envelope.refused_by_driver(str(error))
-            self._event("driver", reason=str(error))
+            self._tell.event("driver", reason=str(error))
             self._restart("the driver rejected a command", new_epoch=True)
             self.machine.rejected(now, f"driver: {error}")
             return None
@@ -388,7 +323,7 @@ class RealtimeCell:
         if self._watch is not None:
             self._watch.commanded()
         self._last_A = action_A
-        self._audit.executed(self._executed(command, tag, action_A, clipped, now))
+        self._tell.executed(episode, command, tag, action_A, self._state_P, clipped, now)
         return outcome
 
     # --- holding --------------------------------------------------------------------------------------------------
@@ -414,7 +349,7 @@ class RealtimeCell:
             down_s = None if self._down_since_s is None else now - self._down_since_s
             episode.hold_begun.append(HoldBegun(t_s=now, reason=self.machine.reason, silence_s=silence_s, down_s=down_s))
         self._mode_said = mode.value
-        self._event("mode", mode=mode.value, reason=self.machine.reason)
+        self._tell.event("mode", mode=mode.value, reason=self.machine.reason)
 
     def _restart(self, reason: str, *, new_epoch: bool) -> None:
         """From rest, from the measured pose, with nothing kept: rows, the gripper's too, open questions, rates."""
@@ -428,7 +363,7 @@ class RealtimeCell:
     def _stop(self, now: float, reason: str) -> None:
         if self.machine.mode is not Mode.SAFE_STOP:
             self.machine.stop(now, reason)
-            self._note_end(reason)
+            self._note_detail(reason)
 
     def _wait_for_operator(self, now: float) -> StopReason | None:
         episode = self._episode
@@ -438,8 +373,8 @@ class RealtimeCell:
             self.scheduler.flush()
             self._asked.clear()
             self._note_mode(now)
-            self._event("stop", reason=self.machine.reason)
-            self._note_end(self.machine.reason)
+            self._tell.event("stop", reason=self.machine.reason)
+            self._note_detail(self.machine.reason)
             if isinstance(self._robot, Stoppable) and not self._robot.stop_state() and self._settings.operator_wait_s <= 0:
                 self._robot.halt(self.machine.reason)
         name = self._settings.operator() if self._settings.operator is not None else ""
@@ -449,6 +384,10 @@ class RealtimeCell:
         if now - episode.stopped_at_s >= self._settings.operator_wait_s:
             return _why(episode.code) if self.machine.reason.startswith("held for") else StopReason.GUARD_STOPPED
         return None
+
+    def _note_detail(self, text: str) -> None:
+        if self._episode is not None:
+            self._episode.detail = text
 
     # --- guards -------------------------------------------------------------------------------------------------------
 
@@ -464,7 +403,7 @@ class RealtimeCell:
             self._watch.turn()
             complaint = self._watch.complaint()
             if complaint and self.machine.mode is not Mode.SAFE_STOP:
-                self._event("watchdog", reason=complaint)
+                self._tell.event("watchdog", reason=complaint)
                 self._stop(now, complaint)
 
     def _drop_expired(self, now: float) -> None:
@@ -472,12 +411,13 @@ class RealtimeCell:
         if ref is None:
             return
         down_s = 0.0 if self._down_since_s is None else now - self._down_since_s
-        if now > ref.expires_at_s:
+        # From here to the driver time passes, and the last row of a chunk is due at the very moment at which it expires.
+        if now + 0.25 / self._robot.embodiment.control_hz > ref.expires_at_s:
             self.scheduler.drop_rows()
-            self._event("expired", chunk_id=ref.chunk_id)
+            self._tell.event("expired", chunk_id=ref.chunk_id)
         elif 1e3 * down_s > self._limits.hold_within_ms:
             self.scheduler.drop_rows()
-            self._event("cut", chunk_id=ref.chunk_id, down_s=down_s)
+            self._tell.event("cut", chunk_id=ref.chunk_id, down_s=down_s)
 
     def _measure(self) -> None:
         """The state that commands are judged from: of this step where it can be had."""
@@ -509,12 +449,11 @@ class RealtimeCell:
         ages = dict(self._robot.ages_ms()) if isinstance(self._robot, AgedSenses) else {}
         too_old = [f"{name} is {age:.0f} ms old" for name, age in ages.items() if age > self._limits.max_age_ms.get(name, float("inf"))]
         if too_old:
-            episode.stale_sensor_steps += 1
             episode.code, episode.detail = RefusalCode.STALE_OBS.value, f"STALE_OBS: {', '.join(too_old)}"
-            self._event("stale", reason=", ".join(too_old))
+            self._tell.event("stale", reason=", ".join(too_old))
             return
-        if self._instruction and self._instruction != observation.instruction:
-            observation = replace(observation, instruction=self._instruction)
+        if self._wishes.instruction != observation.instruction:
+            observation = replace(observation, instruction=self._wishes.instruction)
         pose_A = offsets_A(self._robot.embodiment, observation.proprio_P)
         ask = self.scheduler.draft(self._pose_A(observation.proprio_P))
         question = Question(
@@ -527,12 +466,12 @@ class RealtimeCell:
             previous_chunk_id=ask.previous_chunk_id,
             consumed=ask.previous_consumed,
             committed_DA=(ask.committed_DA - pose_A).astype(np.float32) if len(ask.committed_DA) else None,
-            steering=self._current_steering(now),
-            edit=self._edit,
+            steering=self._wishes.steering(now),
+            edit=self._wishes.edit,
         )
         seq = self._link.ask(question)
         if seq:
-            self._edit = None
+            self._wishes.edit = None
             self._next_ask_s = now + self._ready.min_interval_ms / 1e3
             self.scheduler.sent(seq, ask)
             self._asked = {seq: _Asked(question=question, ask=ask)}
@@ -542,16 +481,6 @@ class RealtimeCell:
         """Where pose dimensions are: measured, else as last commanded."""
         last_A = np.zeros(len(self._measures), np.float32) if self._last_A is None else self._last_A
         return np.array([last_A[i] if p is None else proprio_P[p] for i, p in enumerate(self._measures)], np.float32)
-
-    def _current_steering(self, now: float) -> SteeringInput | None:
-        if self._steering is None:
-            return None
-        left_ms = self._steering.ttl_ms - 1e3 * (now - self._steering_since_s)
-        if left_ms > 0:
-            return replace(self._steering, ttl_ms=left_ms)
-        self._event("steering", text="expired", revision=self._steering.revision)
-        self._steering = None
-        return None
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -567,7 +496,7 @@ class RealtimeCell:
                 case "down":
                     self._went_down(heard, now)
                 case "denied" | "lease":
-                    self._event(heard.kind, code=heard.code, reason=heard.reason)
+                    self._tell.event(heard.kind, code=heard.code, reason=heard.reason)
                     self._note_refusal(heard.code or "LEASE", heard.reason, counts=heard.kind == "denied" and not heard.is_retryable)
                     self.scheduler.drop_rows()
                 case "told":
@@ -620,7 +549,7 @@ class RealtimeCell:
     def _refuse_chunk(self, now: float, stage: str, reason: str) -> None:
         self.scheduler.drop_rows()
         self.machine.rejected(now, f"{stage}: {reason}")
-        self._event("reject", stage=stage, reason=reason)
+        self._tell.event("reject", stage=stage, reason=reason)
         logger.warning("chunk.refused cell=%s stage=%s reason=%s", self._settings.cell, stage, reason)
 
     def _refused(self, heard: Heard) -> None:
@@ -630,7 +559,7 @@ class RealtimeCell:
             self._report(heard, asked, "late" if heard.kind == "late" else "refused", code=heard.code, reason=heard.reason)
             if heard.code == RefusalCode.CONTRACT.value and asked.question.committed_DA is not None:
                 self.scheduler.commit_no_more()  # a model that cannot be held to rows: its answers are joined by bending
-                self._event("prefix", text=f"the service takes no committed rows: {heard.reason}")
+                self._tell.event("prefix", text=f"the service takes no committed rows: {heard.reason}")
         if heard.code not in _LATE_CODES:
             self.scheduler.drop_rows()  # as evaluation does: what is left of the old chunk belongs to a plan that was just refused
         self._next_ask_s = max(self._next_ask_s, heard.t_s + heard.value)
@@ -638,12 +567,8 @@ class RealtimeCell:
         self._note_refusal(heard.code, heard.reason, counts=is_lasting)
 
     def _note_refusal(self, code: str, reason: str, *, counts: bool) -> None:
-        episode = self._episode
-        if episode is None:
-            return
-        episode.refusals += 1
-        episode.in_a_row += counts
-        episode.code, episode.detail = code, f"{code}: {reason}"
+        if self._episode is not None:
+            self._episode.refused(code, reason, counts=counts)
 
     def _came_up(self, heard: Heard, now: float) -> None:
         ready = heard.ready
@@ -652,7 +577,7 @@ class RealtimeCell:
         self.scheduler.flush()  # rows of the old epoch are not rows of this one
         self._asked.clear()
         self._ready, self._session = ready, _key(ready, ready.epoch)
-        self._event("epoch", epoch=ready.epoch, session_id=ready.session_id, model_version=ready.model_version)
+        self._tell.event("epoch", epoch=ready.epoch, session_id=ready.session_id, model_version=ready.model_version)
 
     def _went_down(self, heard: Heard, now: float) -> None:
         if self._down_since_s is None:
@@ -661,11 +586,11 @@ class RealtimeCell:
             asked = self._asked.pop(seq)
             self.scheduler.lost(seq)
             self._report(replace(heard, seq=seq), asked, "late", code="down", reason=heard.reason)
-        self._event("lost", reason=heard.reason)
+        self._tell.event("lost", reason=heard.reason)
         self._note_refusal("down", heard.reason, counts=False)
 
     def _obey(self, heard: Heard, now: float) -> None:
-        self._event("told", code=heard.code, reason=heard.reason)
+        self._tell.event("told", code=heard.code, reason=heard.reason)
         if heard.code == "KILL":
             self._stop(now, f"KILLED: {heard.reason}")
         elif heard.code == "HOLD":
@@ -689,88 +614,13 @@ class RealtimeCell:
         self.scheduler.flush()
         self._asked.clear()
         self.envelope.restart()
-        self._last_A = self._held_A = self._seen = self._steering = self._edit = None
+        self._last_A = self._held_A = self._seen = None
         self._next_ask_s, self._mode_said, self._down_since_s = now, "", None
-
-    def _begun(self, episode: _Episode, ready: Ready) -> EpisodeBegun:
-        return EpisodeBegun(
-            t_s=self._clock(),
-            episode_id=episode.episode_id,
-            cell=self._settings.cell,
-            task=self._robot.task,
-            instruction=self._instruction,
-            seed=episode.seed,
-            strategy=self._settings.strategy,
-            model_version=ready.model_version,
-            contract=ready.contract,
-            contract_id=ready.contract.contract_id,
-            bundle_digest=ready.bundle_digest,
-            session_id=ready.session_id,
-            epoch=self._link.epoch,
-            commissioning_digest=self._commissioning_digest,
-        )
 
     def _report(
         self, heard: Heard, asked: _Asked, outcome: str, *, code: str = "", reason: str = "", installed: Installed | None = None
     ) -> None:
-        question, ask = asked.question, asked.ask
-        made = DecisionMade(
-            t_s=question.taken_at_s,
-            answered_s=heard.t_s,
-            episode_id=question.episode_id,
-            session_id=self._session.session_id,
-            epoch=self._session.epoch,
-            seq=heard.seq,
-            step=question.step,
-            observation=question.observation,
-            outcome=outcome,
-            chunk=heard.chunk,
-            code=code,
-            reason=reason,
-            level=question.level,
-            age_ms=question.age_ms,
-            previous_chunk_id=question.previous_chunk_id,
-            committed_DA=question.committed_DA,
-            installed_KA=None if installed is None else installed.rows_KA,
-            first_row=0 if installed is None else int(installed.first),
-            consumed=0 if installed is None else round(installed.consumed),
-            revision=ask.revision,
-            steering=question.steering,
-            edit=question.edit,
-        )
-        self._audit.decision(made)
-
-    def _executed(
-        self, command: Command | None, tag: CommandTag, action_A: NDArray[np.float32], clipped: dict[str, float], now: float
-    ) -> ActionExecuted:
-        episode = self._episode
-        assert episode is not None
-        return ActionExecuted(
-            t_s=now,
-            episode_id=episode.episode_id,
-            step=episode.steps,
-            mode=tag.mode,
-            sent_A=action_A,
-            chunk_id=tag.chunk_id,
-            row=tag.row,
-            session_id=tag.session_id,
-            epoch=tag.epoch,
-            seq=tag.seq,
-            contract_id=tag.contract_id,
-            raw_A=None if command is None else command.raw_A,
-            scale=1.0 if command is None else command.scale,
-            state_P=self._state_P,
-            clipped=clipped,
-        )
-
-    def _event(self, kind: str, **detail: object) -> None:
-        self._audit.event(self._clock(), kind, detail)
-        if kind not in ("mode", "stale"):
-            logger.info("cell.%s cell=%s %s", kind, self._settings.cell, " ".join(f"{k}={v}" for k, v in detail.items()))
-
-    def _note_end(self, text: str) -> None:
-        if self._episode is not None:
-            self._episode.detail = text
+        self._tell.decision(heard, asked.question, asked.ask, self._session, outcome, code=code, reason=reason, installed=installed)
 
 
 def _key(ready: Ready, epoch: int) -> SessionKey:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model_core.spec.types import StopReason
 
@@ -40,3 +40,44 @@ class EpisodeResult:
     stretches: int = 0
     mode: str = ""
     hold_begun: tuple[HoldBegun, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class EpisodeNotes:
+    """The running numbers of an episode in real time. code, detail: of the last thing that went wrong."""
+
+    episode_id: str
+    seed: int
+    steps: int = 0
+    holds: int = 0
+    stretches: int = 0
+    decisions: int = 0
+    refusals: int = 0
+    in_a_row: int = 0
+    code: str = ""
+    detail: str = ""
+    stopped_at_s: float | None = None
+    hold_begun: list[HoldBegun] = field(default_factory=list)
+
+    def refused(self, code: str, reason: str, *, counts: bool) -> None:
+        """A question came to nothing. counts: asking again will not help."""
+        self.refusals += 1
+        self.in_a_row += counts
+        self.code, self.detail = code, f"{code}: {reason}"
+
+    def result(self, reason: StopReason, mode: str) -> EpisodeResult:
+        """How it went."""
+        return EpisodeResult(
+            episode_id=self.episode_id,
+            seed=self.seed,
+            success=reason is StopReason.SUCCESS,
+            stop_reason=reason,
+            steps=self.steps,
+            decisions=self.decisions,
+            refusals=self.refusals,
+            holds=self.holds,
+            detail="" if reason is StopReason.SUCCESS else self.detail[:400],
+            stretches=self.stretches,
+            mode=mode,
+            hold_begun=tuple(self.hold_begun),
+        )

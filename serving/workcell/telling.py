@@ -1,0 +1,172 @@
+"""What a cell says to its audit and its log, put together in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.types import StopReason
+from model_core.spec.wire import Ready
+from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, refusal_of
+from serving.workcell.envelope import SessionKey
+from serving.workcell.link_core import Heard, Question
+from serving.workcell.results import EpisodeNotes
+from serving.workcell.robot import CommandTag, Robot
+from serving.workcell.scheduler import Ask, Command, Installed
+
+logger = logging.getLogger(__name__)
+
+_QUIET = ("mode", "stale")  # too many for a log
+
+
+class Teller:
+    """Speaks for one cell."""
+
+    def __init__(self, audit: Audit, cell: str, strategy: str, commissioning_digest: str, clock: Callable[[], float]) -> None:
+        self._audit, self._cell, self._strategy = audit, cell, strategy
+        self._commissioning_digest, self._clock = commissioning_digest, clock
+
+    @property
+    def can_begin(self) -> bool:
+        """The audit can keep another episode."""
+        return self._audit.can_begin
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot."""
+        return refusal_of(self._audit)
+
+    def begun(self, notes: EpisodeNotes, robot: Robot, instruction: str, ready: Ready, epoch: int) -> None:
+        """An episode begins."""
+        self._audit.begin_episode(
+            EpisodeBegun(
+                t_s=self._clock(),
+                episode_id=notes.episode_id,
+                cell=self._cell,
+                task=robot.task,
+                instruction=instruction,
+                seed=notes.seed,
+                strategy=self._strategy,
+                model_version=ready.model_version,
+                contract=ready.contract,
+                contract_id=ready.contract.contract_id,
+                bundle_digest=ready.bundle_digest,
+                session_id=ready.session_id,
+                epoch=epoch,
+                commissioning_digest=self._commissioning_digest,
+            )
+        )
+
+    def ended(self, notes: EpisodeNotes, reason: StopReason, detail: str) -> None:
+        """It is over."""
+        self._audit.end_episode(
+            EpisodeEnded(
+                t_s=self._clock(),
+                episode_id=notes.episode_id,
+                stop_reason=reason.value,
+                success=reason is StopReason.SUCCESS,
+                steps=notes.steps,
+                detail=detail,
+            )
+        )
+
+    def decision(
+        self,
+        heard: Heard,
+        question: Question,
+        ask: Ask,
+        session: SessionKey,
+        outcome: str,
+        *,
+        deadline_ms: float = 0.0,
+        code: str = "",
+        reason: str = "",
+        installed: Installed | None = None,
+    ) -> None:
+        """A question was answered, refused or given up."""
+        chunk = heard.chunk
+        self._audit.decision(
+            DecisionMade(
+                t_s=question.taken_at_s,
+                answered_s=heard.t_s,
+                episode_id=question.episode_id,
+                session_id=session.session_id if chunk is None else chunk.session_id,
+                epoch=session.epoch if chunk is None else chunk.epoch,
+                seq=heard.seq,
+                step=question.step,
+                observation=question.observation,
+                outcome=outcome,
+                chunk=chunk,
+                code=code,
+                reason=reason,
+                level=question.level,
+                age_ms=question.age_ms,
+                deadline_ms=deadline_ms,
+                previous_chunk_id=question.previous_chunk_id,
+                committed_DA=question.committed_DA,
+                installed_KA=None if installed is None else installed.rows_KA,
+                first_row=0 if installed is None else int(installed.first),
+                consumed=0 if installed is None else round(installed.consumed),
+                revision=ask.revision,
+                steering=question.steering,
+                edit=question.edit,
+            )
+        )
+
+    def executed(
+        self,
+        notes: EpisodeNotes,
+        command: Command | None,
+        tag: CommandTag,
+        sent_A: NDArray[np.float32],
+        state_P: NDArray[np.float32],
+        clipped: Mapping[str, float],
+        now_s: float,
+    ) -> None:
+        """A command went to the driver."""
+        self._audit.executed(
+            ActionExecuted(
+                t_s=now_s,
+                episode_id=notes.episode_id,
+                step=notes.steps,
+                mode=tag.mode,
+                sent_A=sent_A,
+                chunk_id=tag.chunk_id,
+                row=tag.row,
+                session_id=tag.session_id,
+                epoch=tag.epoch,
+                seq=tag.seq,
+                contract_id=tag.contract_id,
+                raw_A=None if command is None else command.raw_A,
+                scale=1.0 if command is None else command.scale,
+                state_P=state_P,
+                clipped=clipped,
+            )
+        )
+
+    def event(self, kind: str, **detail: object) -> None:
+        """Anything else."""
+        self._audit.event(self._clock(), kind, detail)
+        if kind not in _QUIET:
+            logger.info("cell.%s cell=%s %s", kind, self._cell, " ".join(f"{k}={v}" for k, v in detail.items()))
+
+
+def tag_of(mode: str, command: Command | None) -> CommandTag:
+    """Where a command comes from, for the driver; a hold comes from nowhere."""
+    if command is None:
+        return CommandTag(mode=mode)
+    ref = command.ref
+    return CommandTag(
+        mode=mode,
+        chunk_id=ref.chunk_id,
+        session_id=ref.session_id,
+        epoch=ref.epoch,
+        seq=ref.seq,
+        contract_id=ref.contract_id,
+        model_version=ref.model_version,
+        row=command.row,
+        expires_at_s=ref.expires_at_s,
+    )
