@@ -87,6 +87,7 @@ def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
         heartbeat_s=args.heartbeat_s,
         connect_timeout_s=args.connect_timeout_s,
         strategies=STRATEGIES,
+        replan_hz=args.reserve_hz,
     )
     link = AsyncLink(args.url, settings, credentials=_credentials(args))
     diary = _Diary(args, link)

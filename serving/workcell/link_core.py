@@ -34,6 +34,7 @@ class LinkSettings:
     """Every wait has an end. heartbeat_s: a peer that was silent for 1.5 of it is dead (a PING is sent every half).
 
     deadline_s: of an answer. max_dead: unanswered questions in a row after which the connection is not believed any more.
+    replan_hz: answers a second that the service must keep free for this cell, or refuse it; 0 for none.
     """
 
     cell: str
@@ -47,6 +48,7 @@ class LinkSettings:
     strategies: tuple[str, ...] = ()
     accepts_parts: bool = False
     expected_contract_id: str = ""
+    replan_hz: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("deadline_s", "connect_timeout_s", "heartbeat_s", "first_backoff_s", "max_backoff_s"):
@@ -243,6 +245,7 @@ class LinkCore:
             expected_contract_id=settings.expected_contract_id,
             strategies=settings.strategies,
             accepts_parts=settings.accepts_parts,
+            replan_hz=settings.replan_hz,
         )
         self._controls.append(hello)
 
