@@ -177,9 +177,9 @@ class ReasoningPolicy:
         if not np.isfinite(rows_DA).all():
             raise ContractError("committed rows hold NaN or inf")
         bins_DA = self._codec.encode(rows_DA)
-        stats = self.contract.stats
-        off_DA = np.abs(stats.normalize(self._codec.decode(bins_DA)) - stats.normalize(rows_DA))
-        if off_DA.size and float(off_DA.max()) > 2.0 * _BIN:
+        two_bins_A = self.contract.stats.unnormalize(np.full(dims, 2.0 * _BIN)) - self.contract.stats.unnormalize(np.zeros(dims))
+        off_DA = np.abs(self._codec.decode(bins_DA) - rows_DA) - np.abs(two_bins_A)
+        if off_DA.size and float(off_DA.max()) > 1e-6:
             row, dim = np.unravel_index(int(off_DA.argmax()), off_DA.shape)
             raise ContractError(
                 f"committed row {row}: {self.contract.embodiment.action.dims[int(dim)].name} = {rows_DA[row, dim]:.4g} is outside what "

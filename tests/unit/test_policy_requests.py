@@ -1,0 +1,237 @@
+"""Requests of a policy: levels, edits, committed rows, drafts, parts, cancellation; answered in rounds, never raising."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model_core.policy import ReasoningPolicy
+from model_core.spec.guard import Guarded
+from model_core.spec.types import LEVELS, Decision, DecisionRequest, DepthTokens, Observation, RefusalCode, RequestPolicy, Trace
+from tests.engine_data import CONTRACT, LAYOUT, MODEL, SAMPLES, make_engine
+
+POLICY = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, model_version="tiny/1", engine=make_engine())
+PLAIN = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, engine=make_engine(speculate=False))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def see(row: int = 0, **changes) -> Observation:
+    observation = Observation(
+        images={"front": SAMPLES["images_NVHW3"][row, 0]}, proprio_P=SAMPLES["proprio_NP"][row], instruction="go there"
+    )
+    return replace(observation, **changes)
+
+
+def request(row: int = 0, **fields) -> DecisionRequest:
+    return DecisionRequest(observation=see(row), **fields)
+
+
+def same(one: Decision, other: Decision) -> bool:
+    assert one.chunk is not None, one.refusal
+    assert other.chunk is not None, other.refusal
+    return np.array_equal(one.chunk.actions_KA, other.chunk.actions_KA)
+
+
+def test_it_takes_requests():
+    policy: RequestPolicy = POLICY
+    assert policy.answer([]) == []
+    decision = policy.answer([request()])[0]
+    assert decision.level == "full"
+    assert decision.counts["forwards"] >= 1
+    assert {"vision", "prefill", "depth", "trace", "action"} == set(decision.timing_ms)
+
+
+@pytest.mark.parametrize("level", ["trace+action", "action"])
+def test_a_request_names_its_level(level):
+    decision = POLICY.answer([request(level=level)])[0]
+    assert decision.level == level
+    assert decision.reasoning.depth is None
+    assert same(decision, ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning=level, engine=make_engine()).decide(see()))
+
+
+def test_a_level_that_the_contract_has_not_is_refused():
+    contract = replace(CONTRACT, reasoning=replace(CONTRACT.reasoning, levels=("full",)))
+    policy = ReasoningPolicy(MODEL, LAYOUT, contract, engine=make_engine())
+    refusal = policy.answer([request(level="action")])[0].refusal
+    assert refusal.code is RefusalCode.CONTRACT
+    assert "answers at full" in refusal.reason
+    assert POLICY.answer([request(level="loud")])[0].refusal.code is RefusalCode.CONTRACT
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 4, 400])
+def test_the_last_decision_never_changes_the_next(consumed):
+    last = POLICY.decide(see(0))
+    with_drafts = POLICY.answer([request(1, previous=last, consumed=consumed)])[0]
+    assert same(with_drafts, PLAIN.decide(see(1)))
+    assert with_drafts.counts["drafted.depth"] > 0
+
+
+def test_the_same_frame_again_costs_few_forwards():
+    last = PLAIN.decide(see(0))
+    again = POLICY.answer([request(0, previous=last)])[0]
+    assert same(again, last)
+    assert again.counts["forwards"] < 10
+    assert again.counts["accepted.depth"] == again.counts["drafted.depth"]
+
+
+def test_a_refusal_or_a_foreign_decision_is_no_draft_and_no_harm():
+    refused = POLICY.decide(see(images={}))
+    foreign = POLICY.decide(see(2))
+    foreign = replace(
+        foreign,
+        reasoning=replace(foreign.reasoning, bins_KA=np.full((9, 2), 700), depth=DepthTokens(codes_G=np.full(100, 200), num_codes=256)),
+    )
+    for previous in (refused, foreign):
+        assert same(POLICY.answer([request(1, previous=previous)])[0], PLAIN.decide(see(1)))
+
+
+def test_reuse_of_depth_is_served_where_it_is_verified_and_told_otherwise():
+    last = POLICY.decide(see(0))
+    again = POLICY.answer([request(0, level="reuse-depth", previous=last)])[0]
+    assert again.level == "reuse-depth"
+    assert again.counts["reused.depth"] == 100
+    assert np.array_equal(again.reasoning.depth.codes_G, last.reasoning.depth.codes_G)
+    strange = replace(last, reasoning=replace(last.reasoning, depth=DepthTokens(codes_G=np.arange(100) % 128)))
+    anew = POLICY.answer([request(0, level="reuse-depth", previous=strange)])[0]
+    assert anew.level == "full"
+    assert "reused.depth" not in anew.counts
+    assert same(anew, last)
+    assert POLICY.answer([request(0, level="reuse-depth")])[0].level == "full"  # nothing to reuse yet
+
+
+def test_edits_are_gone_on_from():
+    own = POLICY.decide(see()).reasoning
+    edited = DepthTokens(codes_G=(own.depth.codes_G + 1) % 128)
+    trace = Trace(points_N2=np.array([[1, 2], [3, 4]]))
+    both = POLICY.answer([request(depth=edited, trace=trace)])[0].reasoning
+    assert np.array_equal(both.depth.codes_G, edited.codes_G)
+    assert np.array_equal(both.trace.points_N2, trace.points_N2)
+    only = POLICY.answer([request(level="trace+action", trace=trace)])[0].reasoning
+    assert np.array_equal(only.trace.points_N2, trace.points_N2)
+    assert POLICY.answer([request(level="action", trace=trace)])[0].refusal.code is RefusalCode.CONTRACT
+
+
+def test_a_steered_request_says_so():
+    decision = POLICY.answer([DecisionRequest(observation=see(steering=Trace(points_N2=np.array([[5, 6]]))))])[0]
+    assert decision.level == "trace+action"
+    assert decision.reasoning.depth is None
+
+
+def test_committed_rows_come_back():
+    earlier = POLICY.decide(see(3)).chunk.actions_KA
+    decision = POLICY.answer([request(1, committed_DA=earlier[1:3])])[0]
+    assert np.allclose(decision.chunk.actions_KA[:2], earlier[1:3], atol=2 / 255)
+    assert same(decision, PLAIN.answer([request(1, committed_DA=earlier[1:3])])[0])
+    free = POLICY.decide(see(1))
+    assert np.array_equal(decision.reasoning.depth.codes_G, free.reasoning.depth.codes_G)
+
+
+@pytest.mark.parametrize(
+    ("rows_DA", "says"),
+    [
+        (np.zeros((4, 4)), "at most 3 rows"),
+        (np.zeros((1, 7)), "rows of 4"),
+        (np.zeros(4), "rows of 4"),
+        (np.full((1, 4), np.nan), "NaN"),
+        (np.full((2, 4), 3.0), "outside what this policy says"),
+    ],
+)
+def test_committed_rows_that_it_could_not_have_said_are_refused(rows_DA, says):
+    refusal = POLICY.answer([request(committed_DA=rows_DA.astype(np.float32))])[0].refusal
+    assert refusal.code is RefusalCode.CONTRACT
+    assert says in refusal.reason
+
+
+def test_requests_of_all_kinds_together_equal_each_alone():
+    last = POLICY.decide(see(0))
+    asked = [request(row, level=LEVELS[row % 4], previous=last if row % 3 else None, consumed=row % 4) for row in range(8)]
+    asked[5] = DecisionRequest(observation=see(5, instruction="dance"))
+    for one, decision in zip(asked, POLICY.answer(asked), strict=True):
+        alone = POLICY.answer([one])[0]
+        if decision.chunk is None:
+            assert decision.refusal.code is alone.refusal.code is RefusalCode.CONTRACT
+        else:
+            assert same(decision, alone)
+
+
+# ---- rounds
+
+
+def finish(together) -> dict[int, Decision]:
+    found: dict[int, Decision] = {}
+    while together.active:
+        found.update(together.step())
+    return found
+
+
+def test_a_round_takes_what_comes_and_a_bad_request_harms_nobody():
+    together = Guarded(policy=POLICY, contract=CONTRACT).open_round(4)
+    good, bad = together.join(request(1)), together.join(DecisionRequest(observation=see(images={})))
+    assert together.active == 2
+    late = None
+    found: dict[int, Decision] = {}
+    while together.active:
+        found.update(together.step())
+        late = together.join(request(2)) if late is None else late
+    assert found[bad].refusal.code is RefusalCode.CONTRACT
+    assert same(found[good], PLAIN.decide(see(1)))
+    assert same(found[late], PLAIN.decide(see(2)))
+
+
+def test_leaving_a_round():
+    together = POLICY.open_round(2)
+    kept, gone, broken = together.join(request(1)), together.join(request(2)), together.join(DecisionRequest(observation=see(images={})))
+    together.leave(gone)
+    together.leave(broken)
+    together.leave(12345)
+    assert set(finish(together)) == {kept}
+
+
+def test_cancelled_requests_are_refused():
+    asked = []
+
+    def given_up() -> bool:
+        asked.append(True)
+        return len(asked) > 3
+
+    cancelled, fine = PLAIN.answer([request(0, is_cancelled=given_up), request(1)])
+    assert cancelled.refusal.code is RefusalCode.CANCELLED
+    assert same(fine, PLAIN.decide(see(1)))
+
+
+def test_parts_are_streamed_and_a_deaf_listener_does_no_harm():
+    told = []
+    decision = POLICY.answer([request(on_part=lambda field, value: told.append((field, value)))])[0]
+    assert [field for field, _ in told] == ["depth", "trace"]
+    assert np.array_equal(told[0][1].codes_G, decision.reasoning.depth.codes_G)
+
+    def deaf(field, value):
+        raise RuntimeError("not listening")
+
+    assert same(POLICY.answer([request(on_part=deaf)])[0], decision)
+
+
+def test_a_round_outlives_a_failing_model(monkeypatch):
+    policy = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, engine=make_engine())
+    together = policy.open_round(3)
+    first = together.join(request(0))
+    with monkeypatch.context() as broken:
+        broken.setattr(policy.engine, "features", lambda prompt: 1 / 0)
+        failed = finish(together)
+    assert failed[first].refusal.code is RefusalCode.INTERNAL
+    assert failed[first].refusal.retryable
+    again = together.join(request(0))
+    assert same(finish(together)[again], PLAIN.decide(see(0)))
+
+
+def test_costs_are_known_for_every_level():
+    costs = POLICY.measure_levels(runs=2)
+    assert set(costs) == set(LEVELS)
+    assert all(0 < cost["p50_ms"] <= cost["p95_ms"] for cost in costs.values())
