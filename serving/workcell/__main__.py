@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         "--strategy", choices=STRATEGIES, default="", help="how chunks are joined; all but sync need --realtime (default there: async)"
     )
     parser.add_argument(
-        "--reserve-hz", type=_positive, default=0.0, help="answers a second that the service must keep free for it, with --realtime (default 0)"
+        "--reserve-hz", type=_positive, default=0.0, help="answers a second that the service must keep free for this cell (default 0)"
     )
     parser.add_argument("--level", default="", help="reasoning level to ask for (default: the service's choice; with --realtime)")
     parser.add_argument("--commissioning", type=Path, default=None, metavar="FILE", help="limits of this cell (default: the body's own)")
