@@ -25,13 +25,15 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from components.recording import Sighting, load_recording  # noqa: E402
 from model_core.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from model_core.engine.automaton import Stage  # noqa: E402
+from model_core.engine.blocks import Choices  # noqa: E402
+from model_core.engine.cache import RowCache  # noqa: E402
 from model_core.engine.decode import DecodingEngine  # noqa: E402
 from model_core.engine.parallel import BlockUse  # noqa: E402
-from model_core.engine.window import Source  # noqa: E402
+from model_core.engine.row import AnswerRow, Window  # noqa: E402
 from model_core.policy import ReasoningPolicy  # noqa: E402
 from model_core.spec.types import Decision, DecisionRequest  # noqa: E402
 
@@ -47,6 +49,8 @@ class Side:
     milliseconds: list[float] = field(default_factory=list)
     forwards: list[int] = field(default_factory=list)
     action_ms: list[float] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)
+    agreed: dict[str, list[float]] = field(default_factory=dict)
     last: Decision | None = None
 
     def answer(self, seen: Sighting, level: str) -> Decision:
@@ -58,19 +62,43 @@ class Side:
         self.milliseconds.append((time.perf_counter() - began) * 1e3)
         self.forwards.append(decision.counts["forwards"])
         self.action_ms.append(decision.timing_ms.get("action", 0.0))
+        self._compare(decision, previous, seen.consumed)
         self.last = decision
         return decision
 
+    def watch(self) -> None:
+        """Keep what placeholders choose, to compare it with what is said in the end."""
+        block = self.policy.engine.block
+        assert block is not None
+        inner = block.read
+
+        def read(row: AnswerRow, cache: RowCache, place: int, prompt: tuple[Tensor, Tensor] | None = None) -> tuple[Window, Choices]:
+            made = inner(row, cache, place, prompt)
+            self.chosen = [row.block[state] for state in block.states]
+            return made
+
+        block.read = read  # type: ignore[method-assign]
+
+    def _compare(self, decision: Decision, previous: Decision | None, consumed: int) -> None:
+        """Share of action values that equal each kind of draft, whether it was fed or not."""
+        assert decision.reasoning is not None
+        bins_KA = decision.reasoning.bins_KA
+        if self.chosen:
+            ids = np.array(self.chosen) - (self.policy.layout.vocabulary.action.start - 1)
+            self.agreed.setdefault("block", []).append(float((ids == bins_KA.reshape(-1)).mean()))
+            self.chosen = []
+        if previous is not None and previous.reasoning is not None:
+            rows_K = np.minimum(np.arange(len(bins_KA)) + consumed, len(bins_KA) - 1)
+            self.agreed.setdefault("last chunk, shifted", []).append(float((previous.reasoning.bins_KA[rows_K] == bins_KA).mean()))
+
     def row(self) -> dict[str, object]:
         """The figures of this side."""
-        accepted = self.policy.engine.acceptance
-        rates = {s.name.lower(): round(accepted.rate(Stage.ACTION, s), 3) for s in Source if accepted.seen.get((Stage.ACTION, s))}
         return {
             "p50_ms": round(float(np.median(self.milliseconds)), 2),
             "p95_ms": round(float(np.quantile(self.milliseconds, 0.95)), 2),
             "action_ms": round(float(np.median(self.action_ms)), 2),
             "forwards": round(float(np.mean(self.forwards)), 1),
-            "action_acceptance": rates,
+            "actions_agree": {name: round(float(np.mean(shares)), 3) for name, shares in self.agreed.items()},
         }
 
 
@@ -91,6 +119,7 @@ def sides_of(both: Checkpoint, parallel: Checkpoint) -> dict[str, Side]:
     always = made["drafts + block always"].policy.engine.block
     assert always is not None
     always.always = True
+    made["drafts + block always"].watch()
     return made
 
 
@@ -102,7 +131,7 @@ def run(both: Path, parallel: Path, recording: Path, decisions: int, level: str)
         if side.policy.engine.ways.speculate:
             side.policy.engine.warm_up()
         side.answer(seen[0], level)
-        for figures in (side.milliseconds, side.forwards, side.action_ms):
+        for figures in (side.milliseconds, side.forwards, side.action_ms, side.agreed):
             figures.clear()
     names = list(sides)
     for number, sighting in enumerate(seen):
@@ -127,9 +156,9 @@ def run(both: Path, parallel: Path, recording: Path, decisions: int, level: str)
 
 def table(sides: Mapping[str, Mapping[str, object]]) -> str:
     """The figures for a person."""
-    lines = [f"{'':24}{'p50 ms':>9}{'p95 ms':>9}{'actions ms':>12}{'forwards':>10}  acceptance of action drafts by source"]
+    lines = [f"{'':24}{'p50 ms':>9}{'p95 ms':>9}{'actions ms':>12}{'forwards':>10}  action values that equal a draft"]
     for name, row in sides.items():
-        rates = row["action_acceptance"]
+        rates = row["actions_agree"]
         assert isinstance(rates, Mapping)
         told = ", ".join(f"{source} {rate:.2f}" for source, rate in rates.items())
         lines.append(f"{name:24}{row['p50_ms']:>9}{row['p95_ms']:>9}{row['action_ms']:>12}{row['forwards']:>10}  {told}")
