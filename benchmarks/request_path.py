@@ -191,9 +191,11 @@ def running(names: list[str], home: Path) -> Iterator[dict[str, int]]:
         yield ports
     finally:
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            process.wait(10)
+            process.terminate()  # and not killed: BentoML's workers are in sessions of their own and end with their parent's goodbye
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
 
 
 def await_answer(name: str, port: int, question: Frames, timeout_s: float = 60.0) -> None:
