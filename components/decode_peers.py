@@ -224,15 +224,28 @@ def encode(network: MolmoAct, prompt: Prompt) -> Tensor:
 
 
 class HfPeer:
-    """`generate(do_sample=False)` with a dynamic or static cache, or with prompt lookup."""
+    """`generate(do_sample=False)` with a dynamic or static cache, or with prompt lookup.
 
-    def __init__(self, network: MolmoAct, layout: CompactLayout, *, cache: str = "dynamic", lookup: int = 0) -> None:
-        self.language = CompactLanguage(layout)
+    masked: only ids of the grammar. language: in place of the layout's own, for other pictures.
+    """
+
+    def __init__(
+        self,
+        network: MolmoAct,
+        layout: CompactLayout,
+        *,
+        cache: str = "dynamic",
+        lookup: int = 0,
+        masked: bool = True,
+        language: CompactLanguage | None = None,
+    ) -> None:
+        self.language = language or CompactLanguage(layout)
         self.laps = Laps(layout)
         places = Places(layout=layout)
         self.model = GeneratingMolmoAct(network, places, self.laps).eval()
-        mask = LogitsProcessorList([GrammarMask(places, self.model.device)])
-        self.options: dict[str, Any] = {"do_sample": False, "use_cache": True, "logits_processor": mask}
+        self.options: dict[str, Any] = {"do_sample": False, "use_cache": True}
+        if masked:
+            self.options["logits_processor"] = LogitsProcessorList([GrammarMask(places, self.model.device)])
         self.options |= {"cache_implementation": "static"} if cache == "static" else {}
         self.options |= {"prompt_lookup_num_tokens": lookup} if lookup else {}
 
