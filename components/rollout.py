@@ -20,7 +20,8 @@ from components.records import EpisodeRow
 from components.simulators.ports import Simulator
 from model_core.spec.chunking import ChunkPlayer, targets_KA
 from model_core.spec.holding import hold_action
-from model_core.spec.types import Decision, Observation, Policy, RefusalCode, StopReason
+from model_core.spec.requests import as_request_policy
+from model_core.spec.types import Decision, DecisionRequest, Observation, Policy, RefusalCode, StopReason
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,12 @@ class _Cell:
     detail: str = ""
     film: list[Shot] = field(default_factory=list)
     decide_ms: list[float] = field(default_factory=list)
+    previous: Decision | None = None
+    consumed: int = 0
+
+    def request(self, observation: Observation) -> DecisionRequest:
+        """The question, with the last decision as a source of drafts: faster, and the same answer."""
+        return DecisionRequest(observation=observation, previous=self.previous, consumed=self.consumed)
 
     def begin(self) -> None:
         self._guarded(lambda: self.sim.reset(self.task, self.seed, render=False))
@@ -107,6 +114,7 @@ class _Cell:
 
     def _step(self) -> None:
         action_A = self.player.next_action()
+        self.consumed += action_A is not None
         if action_A is None:
             action_A = hold_action(self.sim.embodiment, self.last_action_A, self.proprio_P)
         self.last_action_A = action_A
@@ -169,7 +177,7 @@ def _ask(policy: Policy, cells: list[_Cell]) -> None:
     if not seen:
         return
     began = time.perf_counter()
-    decisions = policy.decide_many([observation for _, observation in seen])
+    decisions = as_request_policy(policy).answer([cell.request(observation) for cell, observation in seen])
     each_ms = (time.perf_counter() - began) * 1e3 / len(seen)
     for (cell, observation), decision in zip(seen, decisions, strict=True):
         cell.take(observation, decision, each_ms)
