@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,10 @@ from PIL import Image
 
 from components.bundles import PackedPolicy
 from components.decision_picture import DecisionView
+from model_core.spec import conversion
 from model_core.spec.audit_format import Kind
 from model_core.spec.audit_reading import AuditFile, AuditRecord
-from model_core.spec.contract import PolicyContract
+from model_core.spec.contract import EmbodimentSpec, PolicyContract, embodiment_from_json
 from model_core.spec.errors import ContractError, DatasetError, SpecError
 from model_core.spec.guard import Guarded
 from model_core.spec.requests import as_request_policy
@@ -85,6 +86,12 @@ def contract_of(found: AuditFile) -> PolicyContract:
     return PolicyContract.from_json(found.contract)
 
 
+def body_of(found: AuditFile) -> EmbodimentSpec:
+    """The body of the cell: the contract's, or its own where the service converts between them."""
+    own = found.records[0].body.get("body")
+    return embodiment_from_json(own) if own else contract_of(found).embodiment
+
+
 def images_of(found: AuditFile, record: AuditRecord) -> dict[str, NDArray[np.uint8]]:
     """The frames that a decision was made on, those that are still there."""
     images = {}
@@ -128,7 +135,13 @@ def request_of(found: AuditFile, record: AuditRecord) -> DecisionRequest:
 def ask_again(found: AuditFile, record: AuditRecord, policy: RequestPolicy) -> tuple[Comparison, Decision]:
     """Ask `policy` the recorded question and compare. Raises DatasetError when the frames are gone."""
     contract = contract_of(found)
-    (again,) = Guarded(policy=policy, contract=contract).answer([request_of(found, record)])
+    conversions = conversion.compare(contract, body_of(found)).conversions  # as the service did on the way in, and back on the way out
+    asked = request_of(found, record)
+    observation = conversion.convert_observation(conversions, asked.observation, contract.embodiment)
+    rows_DA = None if asked.committed_DA is None else conversion.convert_committed(conversions, asked.committed_DA)
+    (again,) = Guarded(policy=policy, contract=contract).answer([replace(asked, observation=observation, committed_DA=rows_DA)])
+    if again.chunk is not None:
+        again = replace(again, chunk=replace(again.chunk, actions_KA=conversion.convert_actions(conversions, again.chunk.actions_KA)))
     return compare(record.body, again), again
 
 
@@ -194,7 +207,7 @@ def view_of(found: AuditFile, record: AuditRecord, codebooks: Iterable[Path], ve
     return DecisionView(
         title=f"{found.records[0].body['task']}: decision {decisions.index(record.n) + 1} of {len(decisions)}",
         images=images_of(found, record),
-        action=contract.embodiment.action,
+        action=body_of(found).action,
         raw_KA=np.asarray(chunk["actions_KA"], np.float64) if chunk else None,
         executed=[(float(step["row"]), np.asarray(step["sent_A"], np.float32)) for step in steps],
         trace=_trace(chunk.get("trace_N2")),

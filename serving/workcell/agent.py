@@ -298,6 +298,7 @@ class Cell:
             session_id=ready.session_id,
             epoch=ready.epoch,
             commissioning_digest=self._commissioning_digest,
+            body=self._robot.embodiment,
         )
 
     def _tell_decision(

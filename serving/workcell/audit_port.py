@@ -14,14 +14,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.spec.contract import PolicyContract
+from model_core.spec.contract import EmbodimentSpec, PolicyContract
 from model_core.spec.types import Observation
 from model_core.spec.wire import Chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpisodeBegun:
-    """Who is going to do what, with which model and inside which limits."""
+    """Who is going to do what, with which model and inside which limits. body: the cell's own, where it is not the contract's."""
 
     t_s: float
     episode_id: str
@@ -37,6 +37,7 @@ class EpisodeBegun:
     session_id: str = ""
     epoch: int = 0
     commissioning_digest: str = ""
+    body: EmbodimentSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -39,6 +39,7 @@ from model_core.spec.audit_format import (
     trace_schema,
     trace_topic,
 )
+from model_core.spec.contract import document_of
 from model_core.spec.types import TRACE_RANGE
 from serving.workcell.audit_disk import AppendedFile, Disk
 from serving.workcell.audit_port import ActionExecuted, DecisionMade, EpisodeBegun, EpisodeEnded
@@ -66,7 +67,9 @@ class AuditWriter:
         self._file = AppendedFile(path, disk)
         self._mcap = Writer(self._file, chunk_size=_CHUNK_BYTES, compression=CompressionType.ZSTD, enable_data_crcs=True)  # pyright: ignore[reportArgumentType]
         self._mcap.start(profile=PROFILE, library="actwright")
-        body = {item.name: getattr(begun, item.name) for item in fields(begun) if item.name not in ("contract", "t_s")}
+        body = {item.name: getattr(begun, item.name) for item in fields(begun) if item.name not in ("contract", "body", "t_s")}
+        if begun.body is not None and begun.body != begun.contract.embodiment:
+            body["body"] = document_of(begun.body)
         codebook = begun.contract.reasoning.codebook_digest
         opening = {"format": AUDIT_FORMAT, "wall_ns": wall_ns, "before": before, "codebook_digest": codebook}
         self._record(Kind.BEGIN, begun.t_s, {**body, **opening, "contract": begun.contract.to_json()})

@@ -11,14 +11,26 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from components.audit_replay import ask_again, compare, decode_depth, list_audits, open_packed, pick_decision, request_of, view_of
+from components.audit_replay import (
+    ask_again,
+    compare,
+    contract_of,
+    decode_depth,
+    list_audits,
+    open_packed,
+    pick_decision,
+    request_of,
+    view_of,
+)
 from components.bundles import find_packed
 from components.decision_picture import draw_decision
 from components.pictures import png_bytes
 from flows.audit_commands import audit_app
 from model_core.policy import load_policy
+from model_core.spec import conversion
 from model_core.spec.audit_format import Kind
 from model_core.spec.audit_reading import AuditFile, read_audit
+from model_core.spec.contract import DimSpec
 from model_core.spec.errors import CheckpointError, ContractError, DatasetError, SpecError
 from model_core.spec.guard import Guarded
 from model_core.spec.requests import as_request_policy
@@ -134,6 +146,31 @@ def test_the_question_comes_back_whole(recorded: Path) -> None:
     assert committed.committed_DA is not None
     assert committed.committed_DA.tolist() == [[0.25] * 4] * 2
     assert action.level == "action"
+
+
+def test_a_cell_in_other_units_and_with_another_camera_name_is_asked_again_in_its_own_words(
+    recorded: Path, policy: RequestPolicy, tmp_path: Path
+) -> None:
+    contract = contract_of(read_audit(recorded))
+    metres = contract.embodiment.proprio
+    offered = replace(contract.embodiment, proprio=replace(metres, dims=tuple(in_millimetres(dim) for dim in metres.dims)))
+    conversions = conversion.compare(contract, offered).conversions
+    assert [c.kind for c in conversions] == ["unit scale"] * 4
+    seen = replace(make_observation(contract.embodiment, value=90), instruction=INSTRUCTIONS[1])
+    seen = replace(seen, proprio_P=np.array([1500.0, 0, 0, 0], np.float32))
+    converted = conversion.convert_observation(conversions, seen, contract.embodiment)
+    (answer,) = Guarded(policy=policy, contract=contract).answer([DecisionRequest(observation=converted)])
+    audit = AuditLog(tmp_path)
+    audit.begin_episode(replace(begun("ep", contract), body=offered))
+    audit.decision(replace(decision(1, t_s=100.0), observation=seen, chunk=chunk_of(answer, 1, contract.contract_id), level=""))
+    audit.close()
+    found = read_audit(next(tmp_path.glob("*.mcap")))
+    assert request_of(found, pick_decision(found, 1)).observation.proprio_P[0] == 1500.0
+    assert ask_again(found, pick_decision(found, 1), policy)[0].is_equal
+
+
+def in_millimetres(dim: DimSpec) -> DimSpec:
+    return replace(dim, unit="mm", low=1000 * dim.low, high=1000 * dim.high)
 
 
 def test_another_policy_is_found_out(recorded: Path, tmp_path: Path) -> None:
