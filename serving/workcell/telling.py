@@ -57,6 +57,7 @@ class Teller:
                 session_id=ready.session_id,
                 epoch=epoch,
                 commissioning_digest=self._commissioning_digest,
+                body=robot.embodiment,
             )
         )
 
