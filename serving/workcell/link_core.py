@@ -74,6 +74,11 @@ class Question:
     steering: SteeringInput | None = None
     edit: Edit | None = None
 
+    @property
+    def captured_at_s(self) -> float:
+        """When the oldest reading in it was made: from then on its answer ages."""
+        return self.taken_at_s - max(self.age_ms.values(), default=0.0) / 1e3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Heard:
@@ -388,7 +393,7 @@ class LinkCore:
             self._drop("late" if chunk.seq in self._dead_seqs else "duplicate" if answered else "unasked")
         else:
             self._open, self._dead, self._answered = None, 0, chunk.seq
-            expires_at_s = waiting.question.taken_at_s + chunk.expires_ms / 1e3
+            expires_at_s = waiting.question.captured_at_s + chunk.expires_ms / 1e3
             wrong = self._wrong_model(chunk)
             if wrong:
                 self._drop("other-model")

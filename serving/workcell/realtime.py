@@ -460,7 +460,7 @@ class RealtimeCell:
             episode_id=episode.episode_id,
             step=episode.steps,
             observation=observation,
-            taken_at_s=taken_at_s - max(ages.values(), default=0.0) / 1e3,
+            taken_at_s=taken_at_s,
             age_ms=ages,
             level=self._settings.level,
             previous_chunk_id=ask.previous_chunk_id,

@@ -96,7 +96,7 @@ def test_asks_and_hears_with_the_time_that_is_left() -> None:
     line.say(line.chunk(seq))
     assert line.heard() == ["chunk"]
     assert line.events[0].is_first
-    assert line.events[0].expires_at_s == pytest.approx(10.4)
+    assert line.events[0].expires_at_s == pytest.approx(10.38)  # 400 ms from the picture, which was 20 ms old
     assert list(line.core.tally.latency_ms) == [pytest.approx(100.0)]
 
 
