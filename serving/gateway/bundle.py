@@ -16,7 +16,7 @@ from typing import Any
 
 from model_core.spec.contract import PolicyContract, digest_of
 from model_core.spec.errors import CheckpointError
-from serving.gateway.gateway import LoadedModel
+from serving.gateway.engine_room import LoadedModel
 from serving.gateway.probes import load_probes
 
 

@@ -9,48 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import NotReady
-from model_core.spec.guard import Guarded
-from model_core.spec.requests import as_request_policy
-from model_core.spec.types import DecisionRequest, Policy, RefusalCode, RequestPolicy
+from model_core.spec.types import DecisionRequest, RefusalCode
 from model_core.spec.wire import Chunk, End, Hello, Observe, Ready, Reject
-from serving.gateway.admission import Reservations, ServiceTimes, cheaper_levels
-from serving.gateway.engine_thread import EngineThread
+from serving.gateway.admission import Reservations, ServiceTimes
+from serving.gateway.engine_room import EngineRoom, Identity, LoadedModel
 from serving.gateway.handshake import Fit, greet
 from serving.gateway.identity import ANYBODY, Caller, Tokens
 from serving.gateway.metrics import Metrics
-from serving.gateway.probes import Probe, failed_probes
 from serving.gateway.replies import rejection
-from serving.gateway.session import Identity, Prepared, Session
+from serving.gateway.session import Prepared, Session
 from serving.gateway.settings import Limits
 from serving.gateway.standing import Standing, State
 from serving.gateway.steering import Guidance
 from serving.gateway.tickets import Ticket
-from serving.gateway.warm_up import synthetic_observation, warm_up
 
 __all__ = ["Gateway", "Limits", "LoadedModel", "State"]
 logger = logging.getLogger(__name__)
 _REMEMBERED = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LoadedModel:
-    """A policy with its promises and its golden probes. bundle_digest: of the packed files, "" for what was never packed."""
-
-    policy: Policy
-    contract: PolicyContract
-    model_version: str
-    probes: list[Probe] = field(default_factory=list)
-    bundle_digest: str = ""
 
 
 class Gateway:
@@ -73,30 +56,24 @@ class Gateway:
         self.tokens = tokens
         self.standing = Standing(self.limits.max_restarts)
         self.sessions: dict[str, Session] = {}
-        self.times = ServiceTimes(self.limits.window_s)
         self.reservations = Reservations(self.limits.reserve_share)
         self.decoding = ThreadPoolExecutor(max_workers=4, thread_name_prefix="decode")
-        self._load, self._instance, self._clock = load, instance, clock
-        self._engine: EngineThread | None = None
-        self._identity: Identity | None = None
-        self._works: dict[str, bool] = {}
-        self._own_level = ""
+        self._room = EngineRoom(load, self.limits, self.standing, clock)
+        self._instance, self._clock = instance, clock
         self._ended: OrderedDict[str, tuple[RefusalCode, str]] = OrderedDict()
         self._fits: dict[str, Fit] = {}
-        self._missed = 0
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to load; returns at once."""
-        threading.Thread(target=self._open, name="loader", daemon=True).start()
+        self._room.start()
 
     def stop(self) -> None:
         """Refuse what waits, end the engine."""
         self.standing.to(State.STOPPED, "the service is stopping")
         self.metrics.ready.set(0)
-        if self._engine is not None:
-            self._engine.stop()
+        self._room.stop()
         self.decoding.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -112,20 +89,14 @@ class Gateway:
     @property
     def is_ready(self) -> bool:
         """The probes passed, the engine answers, and nobody has stopped it. While draining it is not ready for new work."""
-        return self._answers and not self.standing.draining
-
-    @property
-    def _answers(self) -> bool:
-        engine = self._engine
-        return self.state is State.READY and engine is not None and engine.busy_s < self.limits.hung_s and not engine.broken
+        return self._room.answers and not self.standing.draining
 
     def status(self) -> dict[str, object]:
         """For people and probes: state, reason, model."""
-        who, engine = self._identity, self._engine
+        who, trouble = self._room.identity, self._room.trouble
         state, reason = str(self.state), self.reason
-        if self.state is State.READY and not self._answers:
-            state = "hung"
-            reason = (engine.broken if engine else "") or f"one batch has been running for more than {self.limits.hung_s:g} s"
+        if trouble:
+            state, reason = "hung", trouble
         elif self.state is State.READY and self.standing.draining:
             state, reason = "draining", self.standing.draining
         return {
@@ -144,17 +115,22 @@ class Gateway:
     @property
     def identity(self) -> Identity:
         """Who answers; raises NotReady before the model is loaded."""
-        if self._identity is None:
+        if self._room.identity is None:
             raise NotReady(f"no contract yet: {self.reason}")
-        return self._identity
+        return self._room.identity
 
     def models(self) -> list[dict[str, object]]:
         """What is served here: one model, or none yet."""
-        if self._identity is None:
+        who = self._room.identity
+        if who is None:
             return []
-        who = self._identity
         keys = {"model_version": who.model_version, "contract_id": who.contract_id, "bundle_digest": who.bundle_digest}
         return [{**keys, "policy_id": who.contract.policy_id, "state": self.status()["state"], "levels": self.times.profile()}]
+
+    @property
+    def times(self) -> ServiceTimes:
+        """What answers take."""
+        return self._room.times
 
     def now(self) -> float:
         """An instant of this gateway's clock."""
@@ -258,15 +234,7 @@ class Gateway:
 
     def submit(self, request: DecisionRequest, deadline: float, asked: str, guidance: Guidance) -> Ticket:
         """Hand a request to the engine, with the levels that may stand in for the one that was asked."""
-        engine = self._engine
-        if engine is None:  # cannot be: sessions exist after the first engine only
-            raise NotReady("there is no engine")
-        levels = (asked,) if guidance.is_edit else self._levels(asked)
-        if guidance.steering is not None:  # what a person drew must be said, so a level without a trace is no substitute
-            levels = tuple(level for level in levels if level != "action" or level == asked)
-        if request.previous is None:
-            levels = tuple(level for level in levels if level != "reuse-depth" or level == asked)
-        return engine.submit(request, deadline, levels)
+        return self._room.submit(request, deadline, asked, guidance)
 
     def end_episode(self, session: Session, end: End) -> None:
         """An episode is over. A draining service lets the session go."""
@@ -337,13 +305,11 @@ class Gateway:
             self.metrics.rejects.labels(reply.code.value).inc()
         else:
             self.metrics.count_chunk(reply)
-        engine = self._engine
+        engine = self._room.engine
         if engine is not None:
             self.metrics.queue.set(engine.depth)
             self.metrics.rows.set(engine.rows)
-            missed, self._missed = engine.missed - self._missed, engine.missed
-            if missed > 0:
-                self.metrics.missed.inc(missed)
+        self.metrics.missed.inc(self._room.newly_missed())
 
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
@@ -389,7 +355,7 @@ class Gateway:
         killed = self.standing.killed.get("") or (cell and self.standing.killed.get(cell))
         if killed:
             return RefusalCode.KILLED, killed
-        return None if self._answers else (RefusalCode.NOT_READY, str(self.status()["reason"]))
+        return None if self._room.answers else (RefusalCode.NOT_READY, str(self.status()["reason"]))
 
     def _why_ended(self, session: Session) -> tuple[RefusalCode, str]:
         return self._ended.get(session.ready.session_id, (RefusalCode.STALE_EPOCH, "this session is over; shake hands again"))
@@ -431,10 +397,6 @@ class Gateway:
             min_interval_ms=self.limits.min_interval_ms,
         )
 
-    def _levels(self, asked: str) -> tuple[str, ...]:
-        who = self.identity
-        return cheaper_levels(asked, who.contract.reasoning.levels, self._works, self._own_level)
-
     def _count_sessions(self) -> None:
         now = self._clock()
         self.metrics.sessions.set(len(self.sessions))
@@ -442,78 +404,15 @@ class Gateway:
         self.metrics.lease.set(min((s.lease.left_s(now) for s in self.sessions.values()), default=0.0))
         self.metrics.reserved.set(self.reservations.total_per_s)
         self.metrics.ready.set(1 if self.is_ready else 0)
+        if (who := self._room.identity) is not None:
+            self.metrics.model.labels(who.model_version, who.contract_id, who.bundle_digest).set(1)
 
     def _watch(self) -> None:
         """Replace an engine that hangs or has died. The cells are told at once; what they asked is refused."""
-        engine = self._engine
-        if self.state is not State.READY or engine is None or self._answers:
+        why = self._room.trouble
+        if not why:
             return
-        why = str(self.status()["reason"])
-        logger.error("engine.lost reason=%s", why)
-        may_restart = self.standing.lost(why, self._clock())
-        engine.abandon(why)
+        if self._room.replace(why):
+            self.metrics.restarts.inc()
         for session in self.sessions.values():
             session.tell(session.control("HOLD", text=why))
-        if may_restart:
-            self.metrics.restarts.inc()
-            self.start()
-
-    def _open(self) -> None:
-        began = self._clock()
-        try:
-            model = self._load()
-            guarded = as_request_policy(Guarded(policy=as_request_policy(model.policy), contract=model.contract))
-            complaints = failed_probes(guarded, model.contract, model.probes)
-            if complaints:
-                logger.error("probes.failed %s", "; ".join(complaints))
-                self.standing.fail(f"{len(complaints)} of {len(model.probes)} golden probes failed: {complaints[0]}")
-                return
-            self._measure(guarded, model)
-            self._install(guarded, model)
-        except Exception as error:
-            # Loading fails for many reasons (files, libraries, memory); all of them mean: never ready, say why.
-            logger.exception("model.failed")
-            self.standing.fail(f"the model could not be loaded: {type(error).__name__}")
-            return
-        logger.info(
-            "model.ready version=%s contract=%s probes=%d seconds=%.1f levels=%s",
-            model.model_version,
-            model.contract.contract_id,
-            len(model.probes),
-            self._clock() - began,
-            self.times.profile(),
-        )
-
-    def _measure(self, policy: RequestPolicy, model: LoadedModel) -> None:
-        if self.limits.warm_up_s <= 0:
-            return
-        seen = model.probes[0].observation if model.probes else synthetic_observation(model.contract)
-        times = ServiceTimes(self.limits.window_s)
-        budget_s, rows = self.limits.warm_up_s, self.limits.max_batch
-        found = warm_up(policy, model.contract, seen, times, budget_s=budget_s, max_batch=rows, clock=self._clock)
-        self.times, self._works, self._own_level = times, dict(found.works), found.own
-
-    def _install(self, policy: RequestPolicy, model: LoadedModel) -> None:
-        contract_id = model.contract.contract_id
-        who = Identity(
-            contract=model.contract, contract_id=contract_id, model_version=model.model_version, bundle_digest=model.bundle_digest
-        )
-        engine = EngineThread(
-            policy,
-            contract_id=contract_id,
-            model_version=who.model_version,
-            times=self.times,
-            max_batch=self.limits.max_batch,
-            max_queue=self.limits.max_queue,
-            clock=self._clock,
-        )
-        if self._identity is not None and who != self._identity:
-            self.standing.fail("the model on disk has changed; an episode keeps its model, so start the service anew")
-            return
-        self._identity, self._engine, self._missed = who, engine, 0
-        self.metrics.model.clear()
-        self.metrics.model.labels(who.model_version, who.contract_id, who.bundle_digest).set(1)
-        engine.start()
-        if not self.standing.ready():  # stopped meanwhile
-            engine.stop()
-        self.metrics.ready.set(1 if self.is_ready else 0)

@@ -14,7 +14,8 @@ from model_core.spec.errors import ActwrightError, ContractError
 from model_core.spec.pictures import with_decoded
 from model_core.spec.types import Observation, RefusalCode
 from model_core.spec.wire import Hello, Observe, Ready, Reject
-from serving.gateway.session import Prepared, complaint, too_old
+from serving.gateway.checks import complaint, too_old
+from serving.gateway.session import Prepared
 
 
 @dataclass(slots=True, eq=False)

@@ -17,24 +17,15 @@ from typing import Protocol
 
 import numpy as np
 
-from model_core.spec.contract import PolicyContract
 from model_core.spec.conversion import Conversion, convert_actions
-from model_core.spec.types import Decision, DecisionRequest, DepthTokens, Observation, RefusalCode, Trace
+from model_core.spec.types import Decision, DecisionRequest, DepthTokens, RefusalCode, Trace
 from model_core.spec.wire import Chunk, Control, End, Message, Observe, Part, Ready, Reject
+from serving.gateway.checks import level_wrong, rows_wrong
+from serving.gateway.engine_room import Identity
 from serving.gateway.identity import ANYBODY, Caller
 from serving.gateway.replies import chunk_of, rejection
 from serving.gateway.steering import Guidance, Guide, Refused
 from serving.gateway.tickets import Ticket
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who answers."""
-
-    contract: PolicyContract
-    contract_id: str
-    model_version: str
-    bundle_digest: str = ""
 
 
 class Desk(Protocol):
@@ -141,7 +132,7 @@ class Session:
         refused = self.stale(observe)
         if refused is not None:
             return refused
-        if self.is_new(observe):
+        if self.is_new(observe) or self._answer is None:
             if self.is_waiting:
                 self.replaced.append(self._clock())
             self.drop("replaced by a newer request")
@@ -213,7 +204,7 @@ class Session:
 
     def _guidance(self, prepared: Prepared) -> Guidance | Reject:
         observe = prepared.observe
-        wrong = prepared.wrong or _levels_wrong(observe, self._identity.contract) or _rows_wrong(observe, self._identity.contract)
+        wrong = prepared.wrong or level_wrong(observe, self._identity.contract) or rows_wrong(observe, self._identity.contract)
         if wrong is not None:
             return rejection(observe, *wrong, retryable=wrong[0] is RefusalCode.STALE_OBS)
         sizes = {name: (image.shape[1], image.shape[0]) for name, image in observe.observation.images.items()}
@@ -302,50 +293,3 @@ def _bytes_of(decision: Decision) -> int:
     if said is not None:
         held += said.bins_KA.nbytes + len(said.text) + (0 if said.depth is None else said.depth.codes_G.nbytes) + 80
     return held
-
-
-def complaint(observation: Observation, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
-    """What is wrong with an observation, by the contract; None when it may be answered."""
-    cameras = contract.embodiment.cameras
-    if list(observation.images) != [c.name for c in cameras]:
-        return RefusalCode.CONTRACT, f"cameras must be {[c.name for c in cameras]} in this order, got {list(observation.images)}"
-    for camera in cameras:
-        expected, got = (camera.height, camera.width, 3), observation.images[camera.name].shape
-        if got != expected:
-            return RefusalCode.CONTRACT, f"camera {camera.name!r}: expected {expected} uint8, got {got}; send the raw frame"
-    if observation.proprio_P.shape != (len(contract.embodiment.proprio),):
-        return RefusalCode.CONTRACT, f"proprio must have {len(contract.embodiment.proprio)} values, got {observation.proprio_P.shape}"
-    if not np.isfinite(observation.proprio_P).all():
-        return RefusalCode.NONFINITE, "proprio holds NaN or inf"
-    unasked = contract.refused_instruction(observation.instruction)
-    return (RefusalCode.CONTRACT, unasked) if unasked else None
-
-
-def too_old(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
-    """Which sensor's reading is older than the contract allows; the body's own is held to the strictest camera's limit."""
-    limits_ms = {camera.name: camera.max_age_ms for camera in contract.embodiment.cameras}
-    limits_ms["proprio"] = min(limits_ms.values())
-    for name, age_ms in observe.age_ms.items():
-        if age_ms > limits_ms.get(name, float("inf")):
-            what = "the state" if name == "proprio" else f"camera {name!r}: the picture"
-            return RefusalCode.STALE_OBS, f"{what} is {age_ms:.0f} ms old, at most {limits_ms[name]:.0f} ms are allowed"
-    return None
-
-
-def _levels_wrong(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
-    if observe.level and observe.level not in contract.reasoning.levels:
-        return RefusalCode.CONTRACT, f"level {observe.level!r} is not in the contract, which allows {', '.join(contract.reasoning.levels)}"
-    return None
-
-
-def _rows_wrong(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
-    rows_DA = observe.committed_DA
-    if rows_DA is None:
-        return None
-    dims = len(contract.embodiment.action)
-    if rows_DA.ndim != 2 or rows_DA.shape[1] != dims or len(rows_DA) > contract.max_prefix_rows:
-        text = f"committed rows must be (D, {dims}) with D of at most {contract.max_prefix_rows}, got {rows_DA.shape}"
-        return RefusalCode.CONTRACT, text
-    if not np.isfinite(rows_DA).all():
-        return RefusalCode.NONFINITE, "committed rows hold NaN or inf"
-    return None
