@@ -93,7 +93,9 @@ class LiveAudit:
         self._changed = True
 
     def _tell(self) -> None:
-        while not self._ended.wait(self._every_s):
+        is_last = False
+        while not is_last:
+            is_last = self._ended.wait(self._every_s)  # what happened since the last line is told at the end too
             with self._lock:
                 if not self._changed:
                     continue
