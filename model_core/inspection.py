@@ -128,7 +128,13 @@ def _contract(folder: Path) -> tuple[dict[str, Any], list[str]]:
         "id": contract.contract_id,
         "embodiment": body.name,
         "cameras": [camera.name for camera in body.cameras],
+        "state": [f"{dim.name} ({dim.unit})" for dim in body.proprio.dims],
         "action": [dim.name for dim in body.action.dims],
+        "action_units": [dim.unit for dim in body.action.dims],
+        "action_modes": list(body.action.modes),
+        "chunk": [contract.chunk_length, contract.execute_horizon],
+        "levels": list(contract.reasoning.levels),
+        "stats_digest": contract.stats_digest[:16],
         "control_hz": body.control_hz,
         "kind": contract.reasoning.kind,
     }, []
