@@ -25,7 +25,7 @@ def main() -> None:
     """Both ways, then the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="a trained checkpoint (default: the champion that `actwright run` left)")
-    parser.add_argument("--tasks", nargs=2, default=["drawer-close-v3", "door-open-v3"], help="one a cell")
+    parser.add_argument("--tasks", nargs=2, default=["coffee-button-v3", "drawer-close-v3"], help="one a cell")
     parser.add_argument("--episodes", type=int, default=20, help="episodes of each cell (default 20)")
     parser.add_argument("--reasoning", default="full")
     parser.add_argument("--deadline-ms", type=float, default=5000.0)

@@ -38,6 +38,8 @@ from model_core.spec.wire import Chunk, Hello, Observe, Ready, decode_message, e
 
 NAMES = ("raw-tcp", "raw-tcp-echo", "actwright", "openpi-like", "openpi-like-deflate", "fastapi-json-numpy", "bentoml")
 SLOW = {"openpi-like-deflate", "bentoml"}  # fewer calls: their medians are far from everybody's noise
+SLOW_ROUNDS = 3
+DROPS = {"bentoml"}
 GOAL = 2.5
 RESULT = ROOT / "benchmarks" / "results" / "request_path.json"
 Frames = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -212,7 +214,9 @@ def await_answer(name: str, port: int, question: Frames, timeout_s: float = 60.0
 
 
 def measure(name: str, port: int, clients: int, calls: int, asked: list[Frames]) -> list[float]:
-    """Milliseconds of every call of every client; all begin together. Raises AssertionError for a wrong answer."""
+    """Milliseconds of every call of every client; all begin together. Raises AssertionError for a wrong answer, and for a call
+    that failed, except where the peer drops clients under this load by itself (then NaN stands for it).
+    """
     waited: list[list[float]] = [[] for _ in range(clients)]
     wrong: list[str] = []
     start = threading.Barrier(clients)
@@ -220,12 +224,19 @@ def measure(name: str, port: int, clients: int, calls: int, asked: list[Frames])
     def work(me: int) -> None:
         try:
             with CLIENTS[name](port) as ask:
-                ask(asked[me % len(asked)])  # the first call pays for the connection
+                with contextlib.suppress(*((Exception,) if name in DROPS else ())):
+                    ask(asked[me % len(asked)])  # the first call pays for the connection
                 start.wait()
                 for call in range(calls):
                     seen = asked[(me + call) % len(asked)]
                     began = time.perf_counter()
-                    said = ask(seen)
+                    try:
+                        said = ask(seen)
+                    except Exception:
+                        if name not in DROPS:
+                            raise
+                        waited[me].append(float("nan"))
+                        continue
                     waited[me].append(1e3 * (time.perf_counter() - began))
                     if not np.array_equal(said, peer.answer(*seen)):
                         wrong.append(f"{name}: a wrong answer")
@@ -243,8 +254,15 @@ def measure(name: str, port: int, clients: int, calls: int, asked: list[Frames])
 
 
 def summary(samples: list[float], floor: float) -> dict[str, Any]:
-    p50, p99 = np.percentile(samples, [50, 99])
-    return {"calls": len(samples), "p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3), "over_raw_tcp": round(p50 / floor, 2)}
+    p50, p99 = np.nanpercentile(samples, [50, 99])
+    failed = int(np.isnan(samples).sum())
+    return {
+        "calls": len(samples),
+        "failed": failed,
+        "p50_ms": round(float(p50), 3),
+        "p99_ms": round(float(p99), 3),
+        "over_raw_tcp": round(p50 / floor, 2),
+    }
 
 
 def main() -> None:
@@ -260,8 +278,8 @@ def main() -> None:
             await_answer(name, ports[name], asked[0])
         for clients in (1, 16):
             samples: dict[str, list[float]] = {name: [] for name in names}
-            for _ in range(args.rounds):
-                for name in names:
+            for done in range(args.rounds):
+                for name in names if done < SLOW_ROUNDS else [n for n in names if n not in SLOW]:
                     calls = max(args.calls // (5 if clients > 1 else 1), 1)
                     samples[name] += measure(name, ports[name], clients, max(calls // 10, 1) if name in SLOW else calls, asked)
             floor = float(np.median(samples["raw-tcp"]))
