@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.simulators.metaworld import embodiment
 from model_core.spec.contract import (
     CameraSpec,
     DimSpec,
@@ -187,3 +188,11 @@ def test_instructions_are_checked_by_length_and_template() -> None:
     assert "push the" in contract.refused_instruction("pull the button")
     assert "none of the 2" in contract.refused_instruction("push the ")
     assert "300 characters" in contract.refused_instruction("x" * 300)
+
+
+def test_the_default_body_says_what_its_numbers_are_and_travels_through_a_data_set() -> None:
+    body = embodiment()
+    assert all(d.source for d in body.proprio.dims)
+    assert (body.gripper_range, body.gripper_open, body.action.modes[0]) == ((1.0, -1.0), -1.0, "delta")
+    written = json.loads(json.dumps(asdict(body)))  # as `components.datasets.writer` puts it into meta/actwright.json
+    assert embodiment_from_json(written) == body
