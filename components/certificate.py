@@ -82,11 +82,13 @@ def certify(
     dtype: str = "float32",
     threads: int = 1,
     constrained: bool = True,
+    sessions: int = SESSIONS,
     digest: str = "",
 ) -> Certificate:
     """Replay the first `decisions` of `recording` three ways and compare token by token. Raises `SpecError` when there are too few.
 
     constrained: over the ids of the grammar (as compact models are trained and served), else over all ids. threads: of torch.
+    sessions: how many decide together in the last way.
     """
     if dtype not in DTYPES:
         raise SpecError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
@@ -94,18 +96,25 @@ def certify(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _compared(checkpoint, recording, progress, decisions, dtype, constrained, digest)
+        return _compared(checkpoint, recording, progress, decisions, dtype, constrained, sessions, digest)
     finally:
         torch.set_num_threads(before)
 
 
 def _compared(
-    checkpoint: Checkpoint, recording: Recording, progress: Progress, decisions: int, dtype: str, constrained: bool, digest: str
+    checkpoint: Checkpoint,
+    recording: Recording,
+    progress: Progress,
+    decisions: int,
+    dtype: str,
+    constrained: bool,
+    sessions: int,
+    digest: str,
 ) -> Certificate:
     replay = Replay(checkpoint, recording.first(decisions))
     fast = replay.engine(dtype=DTYPES[dtype], constrained=constrained)
     plain = replay.engine(dtype=DTYPES[dtype], constrained=constrained, speculate=False, numerics=fast.numerics)
-    fast.warm_up((1, SESSIONS))
+    fast.warm_up((1, sessions))
     alone: dict[int, Answer] = {}
     remembering: dict[int, Answer] = {}
     expected: dict[int, NDArray[np.int64]] = {}
@@ -118,8 +127,8 @@ def _compared(
         alone[ask.index], remembering[ask.index] = next(answers), next(remembered)
         if ask.index % 20 == 19:
             progress.update(ask.index + 1, decisions, "plain and with drafts, one row")
-    progress.update(decisions, decisions, f"{SESSIONS} sessions in one round")
-    together = replay.side_by_side(fast, SESSIONS, memory=DraftMemory(replay.language))
+    progress.update(decisions, decisions, f"{sessions} sessions in one round")
+    together = replay.side_by_side(fast, sessions, memory=DraftMemory(replay.language))
     ways = {"alone": alone, "remembering": remembering, "together": together}
     compared = [_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
     flipped = [flip for flip in compared if flip is not None]

@@ -85,6 +85,7 @@ def bench_decode(
     peer_decisions: int,
     dtype: str,
     threads: int,
+    sessions: int,
     out: Path,
     picture: Path,
 ) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def bench_decode(
         peer_decisions=peer_decisions,
         dtype=dtype,
         threads=threads,
+        sessions=sessions,
         digest=checkpoint_digest(checkpoint),
     )
     write_result(document, out)
@@ -117,6 +119,7 @@ def certify(
     decisions: int,
     dtype: str,
     threads: int,
+    sessions: int,
     faithful: bool,
     out: Path,
 ) -> Certificate:
@@ -132,6 +135,7 @@ def certify(
         decisions=decisions,
         dtype=dtype,
         threads=threads,
+        sessions=sessions,
         constrained=not faithful,
         digest=checkpoint_digest(checkpoint),
     )

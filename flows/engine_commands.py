@@ -21,6 +21,7 @@ RecordingFile = Annotated[
 RecipeName = Annotated[str, typer.Option(help="recipe whose simulator and tasks are recorded where there is no recording")]
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16")]
 Threads = Annotated[int, typer.Option(min=1, help="threads of torch")]
+Sessions = Annotated[int, typer.Option(min=2, max=64, help="sessions that are decoded together in one round")]
 OnlyJson = Annotated[bool, typer.Option("--json", help="only one JSON line, no table")]
 
 
@@ -33,6 +34,7 @@ def bench_decode(
     peer_decisions: Annotated[int, typer.Option(min=2, help="how many of them the peers answer too")] = 50,
     dtype: Dtype = "float32",
     threads: Threads = 1,
+    sessions: Sessions = 16,
     out: Annotated[Path | None, typer.Option(help="result file; default: benchmarks/results/decode.json")] = None,
     picture: Annotated[Path | None, typer.Option(help="where the time goes; default: docs/pictures/decision_time.png")] = None,
     only_json: OnlyJson = False,
@@ -58,6 +60,7 @@ def bench_decode(
         peer_decisions=peer_decisions,
         dtype=dtype,
         threads=threads,
+        sessions=sessions,
         out=(out or benching.ROOT / "benchmarks" / "results" / "decode.json"),
         picture=(picture or benching.ROOT / "docs" / "pictures" / "decision_time.png"),
     )
@@ -94,6 +97,7 @@ def certify(
     decisions: Annotated[int, typer.Option(min=1, help="how many decisions are compared")] = 2_000,
     dtype: Dtype = "float32",
     threads: Threads = 1,
+    sessions: Sessions = 16,
     faithful: Annotated[bool, typer.Option("--faithful", help="over all ids of the head, not only those of the grammar")] = False,
     out: Annotated[Path | None, typer.Option(help="the certificate; default: certificate-DTYPE.json in the working directory")] = None,
     only_json: OnlyJson = False,
@@ -113,7 +117,8 @@ def certify(
     teller = benching.Teller("certify", quiet=only_json)
     found = benching.chosen_recording(recording, folder, decisions, recipe, teller)
     target = out or Path(f"certificate-{dtype}.json")
-    made = benching.certify(folder, found, teller, decisions=decisions, dtype=dtype, threads=threads, faithful=faithful, out=target)
+    asked = {"decisions": decisions, "dtype": dtype, "threads": threads, "sessions": sessions, "faithful": faithful}
+    made = benching.certify(folder, found, teller, **asked, out=target)
     if not only_json:
         benching.show_certificate(made)
     told = to_document(made)

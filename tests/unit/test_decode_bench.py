@@ -1,0 +1,173 @@
+"""Benchmark and certificate on a real, untrained checkpoint: every peer runs, tokens are compared, a flip is found and told."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from components.certificate import certify
+from components.decode_bench import DRAFTS, MEMORY, PLAIN
+from components.decode_peers import LOOKUP_TOKENS, Places
+from components.decode_replay import Replay
+from components.recording import Recording
+from flows.cli import app
+from flows.engine_commands import bench
+from flows.engine_commands import certify as certify_command
+from model_core.checkpoint import Checkpoint, load_checkpoint
+from model_core.speech.compact import NO_SLOT, Mode
+from tests.fakes import make_embodiment
+from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
+
+
+class Silent:
+    def update(self, done: int, total: int, message: str = "") -> None: ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bench") / "checkpoint"
+    write_tiny_checkpoint(path, embodiment=make_embodiment(size=32))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder) -> Checkpoint:
+    return load_checkpoint(folder)
+
+
+@pytest.fixture(scope="module")
+def recording(checkpoint) -> Recording:
+    body, rng = checkpoint.contract.embodiment, np.random.default_rng(0)
+    sessions = np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    return Recording(
+        images={camera.name: rng.integers(0, 256, (8, camera.height, camera.width, 3), dtype=np.uint8) for camera in body.cameras},
+        proprio_TP=np.tile((body.proprio.low + body.proprio.high) / 2, (8, 1)).astype(np.float32),
+        instructions=INSTRUCTIONS,
+        instruction_T=sessions % 2,
+        session_T=sessions,
+        consumed_T=np.array([0, 4, 4, 0, 4, 0, 2, 0]),
+        source={"checkpoint_digest": "abc", "episodes": []},
+    )
+
+
+def test_bench_decode_runs_all_sides_with_the_same_tokens_and_prints_one_json_line(folder, recording, tmp_path):
+    file = recording.save(tmp_path / "seen.npz")
+    words = ["--recording", str(file), "--decisions", "4", "--peer-decisions", "2", "--sessions", "2", "--json"]
+    places = ["--out", str(tmp_path / "decode.json"), "--picture", str(tmp_path / "pictures" / "split.png")]
+    done = CliRunner().invoke(_app(), ["bench", "decode", str(folder), *words, *places])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["tokens_equal"]
+    assert {"speedup_over_generate", "flips", "acceptance", "decisions"} <= set(told)
+    assert (tmp_path / "pictures" / "split.png").read_bytes().startswith(b"\x89PNG")
+    document = json.loads((tmp_path / "decode.json").read_text())
+    assert document["flips"] == 0
+    rows = {row["side"]: row for row in document["rows"]}
+    assert {PLAIN, DRAFTS, MEMORY, "generate, dynamic cache", "generate, static cache"} < set(rows)
+    assert all(row["decisions_equal"] == row["decisions_compared"] == (4 if "ours" in name else 2) for name, row in rows.items())
+    assert rows["generate, dynamic cache"]["forwards"] > 130
+    assert rows["generate, prompt lookup"]["forwards"] <= rows["generate, dynamic cache"]["forwards"]
+    assert rows[DRAFTS]["forwards"] <= rows[PLAIN]["forwards"]
+    assert set(document["acceptance"]) == {"depth", "trace", "action"}
+    assert document["many_sessions"]["tokens_equal"]
+    assert document["machine"]["threads"] == 1
+    assert document["machine"]["date"].endswith("UTC")
+    assert document["model_digest"]
+
+
+def test_places_of_peers_are_the_slots_of_the_language(checkpoint):
+    layout = checkpoint.layout
+    places = Places(layout=layout)
+    for points in (1, 3, 5):
+        slot, slots, ids = layout.first_slot(Mode.FULL), [], [0] * layout.prompt_length
+        while slot != NO_SLOT:
+            ends = len(slots) == 100 + 2 * points
+            slots.append(slot)
+            ids.append(layout.vocabulary.trace_end if ends else layout.allowed(slot).start)
+            slot = int(layout.next_slots(np.array([slot]), np.array([ids[-1]]))[0])
+        told = torch.tensor([ids])
+        found = places.of_last(told, LOOKUP_TOKENS)[0].tolist()
+        assert found == slots[-LOOKUP_TOKENS:]
+        assert places.next(told[:, :-1]) == slots[-1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_certificate_counts_no_flip(checkpoint, recording, tmp_path, dtype):
+    made = certify(checkpoint, recording, Silent(), decisions=3, dtype=dtype, sessions=2, digest="d")
+    assert made.flips == 0
+    assert made.decisions == 3
+    assert made.tokens >= 3 * (100 + 3 + 32)
+    assert made.forwards["alone"] <= made.forwards["plain"]
+    again = json.loads(made.write(tmp_path / "certificate.json").read_text())
+    assert again["machine"]["dtype"] == dtype
+    assert again["model_digest"] == "d"
+
+
+def test_a_flip_is_found_told_and_exits_3(folder, checkpoint, recording, tmp_path, monkeypatch):
+    """The fast engine gets other weights: every way must notice."""
+    write_tiny_checkpoint(tmp_path / "other", embodiment=make_embodiment(size=32), seed=5)
+    other, honest = load_checkpoint(tmp_path / "other"), Replay.engine
+
+    def swapped(self: Replay, **options):
+        fast = options.get("speculate", True)
+        return honest(Replay(other, recording.first(1)) if fast else self, **options)
+
+    monkeypatch.setattr(Replay, "engine", swapped)
+    file = recording.save(tmp_path / "seen.npz")
+    words = [
+        str(folder),
+        "--recording",
+        str(file),
+        "--decisions",
+        "3",
+        "--sessions",
+        "2",
+        "--out",
+        str(tmp_path / "certificate.json"),
+        "--json",
+    ]
+    done = CliRunner().invoke(_app(), ["certify", *words])
+    assert done.exit_code == 3
+    told = json.loads(done.stdout)
+    assert told["flips"] == 9
+    assert json.loads((tmp_path / "certificate.json").read_text())["flipped"][0]["position"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["certify", "--dtype", "float16"], "float32 or bfloat16"),
+        (["bench", "decode", "--decisions", "0"], "Invalid value for '--decisions'"),
+    ],
+)
+def test_wrong_usage_exits_2(words, hint):
+    done = CliRunner().invoke(_app(), words)
+    assert done.exit_code == 2
+    assert hint in done.output
+
+
+def _app():
+    import typer
+
+    made = typer.Typer()
+    made.add_typer(bench, name="bench")
+    made.command("certify")(certify_command)
+    return made
+
+
+def test_the_commands_are_registered():
+    from flows.cli import _add_groups
+
+    if not any(group.name == "bench" for group in app.registered_groups):
+        _add_groups()
+    assert any(group.name == "bench" for group in app.registered_groups)
+    assert any(command.name == "certify" for command in app.registered_commands)
