@@ -22,6 +22,7 @@ from serving.gateway.doorkeeper import caller_of
 from serving.gateway.gateway import Gateway
 from serving.gateway.identity import Role
 from serving.gateway.outbox import Outbox
+from serving.gateway.replies import rejection
 from serving.gateway.session import Prepared, Session
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,14 @@ async def converse(ws: WebSocket, gateway: Gateway) -> None:
     outbox = Outbox(ws.send_bytes, limit=gateway.limits.max_outbox, timeout_s=gateway.limits.send_timeout_s)
     talk = _Conversation(ws, gateway, outbox)
     code = 1000
-    with contextlib.suppress(_Disconnected, WebSocketDisconnect):
+    try:
         code = await talk.run()
+    except (_Disconnected, WebSocketDisconnect):
+        pass
+    except Exception:  # whatever a peer has found to break, it learns a code and the others learn nothing
+        logger.exception("conversation.failed")
+        outbox.put(Reject(code=RefusalCode.INTERNAL, reason="the service failed; its log has the details"))
+        code = 1011
     await outbox.flush()
     await outbox.close()
     if ws.application_state is not WebSocketState.DISCONNECTED:
@@ -123,7 +130,11 @@ class _Conversation:
             await asyncio.sleep(_PAUSE_S)  # its own socket fills up meanwhile, nobody else's
 
     async def _answer(self, session: Session, asked: Prepared) -> None:
-        self._outbox.put(await self._gateway.answer(session, asked))
+        try:
+            self._outbox.put(await self._gateway.answer(session, asked))
+        except Exception:  # a fault of ours must not leave the cell without an answer
+            logger.exception("session.failed cell=%s seq=%d", session.cell, asked.observe.seq)
+            self._outbox.put(rejection(asked.observe, RefusalCode.INTERNAL, "the service failed; its log has the details"))
 
     def _control(self, session: Session, message: Control) -> None:
         gateway = self._gateway

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from model_core.spec.types import Observation, RefusalCode
 from model_core.spec.wire import Hello, Observe, Ready, Reject
 from serving.gateway.checks import complaint, too_old
 from serving.gateway.session import Prepared
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +54,9 @@ class Fit:
             return Prepared(observe=observe, arrived_at=arrived_at, wrong=(RefusalCode.CONTRACT, str(error)[:400]))
         except ActwrightError as error:
             return Prepared(observe=observe, arrived_at=arrived_at, wrong=(RefusalCode.DECODE, str(error)[:400]))
+        except Exception:  # an observation so odd that checking it fails is still the cell's, and still no exception
+            logger.exception("observation.unreadable")
+            return Prepared(observe=observe, arrived_at=arrived_at, wrong=(RefusalCode.DECODE, "the observation could not be read"))
         flags = () if wrong else tuple(self._noticed(whole.observation, observe.consumed))
         decode_ms = 1e3 * (clock() - began)
         return Prepared(observe=whole, arrived_at=arrived_at, wrong=wrong, flags=flags, decode_ms=decode_ms, conversions=self.conversions)

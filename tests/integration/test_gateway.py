@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from model_core.spec.contract import CameraSpec
 from model_core.spec.pictures import encode_image
-from model_core.spec.types import DecisionRequest, RefusalCode
+from model_core.spec.types import Decision, DecisionRequest, RefusalCode
 from model_core.spec.wire import (
     Chunk,
     Control,
@@ -381,6 +381,33 @@ def test_metrics_are_prometheus_text(address: str, peer: Peer) -> None:
     assert 0 < samples[("actwright_lease_remaining_seconds", ())] <= 20
     for name in ("queue_age_seconds", "batch_size", "stage_seconds", "session_bytes", "deadline_misses", "guard_clips", "accepted_tokens"):
         assert f"actwright_{name}" in families, name
+
+
+def test_what_the_guard_clipped_is_told_and_counted(address: str, peer: Peer, policy: StubPolicy) -> None:
+    def beyond(decision: Decision) -> Decision:
+        assert decision.chunk is not None
+        actions_KA = decision.chunk.actions_KA.copy()
+        actions_KA[0, 1] = 1.01  # a rounding past the limit of 1
+        return replace(decision, chunk=replace(decision.chunk, actions_KA=actions_KA), counts={"drafted.depth": 9, "accepted.depth": 7})
+
+    policy.change = beyond
+    peer.observe(1)
+    chunk = peer.receive_kind(Chunk)
+    assert chunk.actions_KA[0, 1] == 1.0
+    assert chunk.guard == {"clipped.dy": pytest.approx(0.01, abs=1e-6)}
+    text = call(address, "/metrics")[1]
+    assert b'actwright_guard_clips_total{dim="dy"} 1.0' in text
+    assert b'actwright_accepted_tokens_total{field="depth"} 7.0' in text
+
+
+def test_a_fault_of_ours_is_a_code_to_the_cell(peer: Peer, gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    submit, gateway.submit = gateway.submit, None  # type: ignore[method-assign, assignment]
+    peer.observe(1)
+    assert rejected(peer.receive(), RefusalCode.INTERNAL).seq == 1
+    assert "session.failed" in caplog.text
+    gateway.submit = submit  # type: ignore[method-assign]
+    peer.observe(2)
+    peer.receive_kind(Chunk)
 
 
 # --- draining, killing, dying --------------------------------------------------------------------------------------------------

@@ -1,0 +1,130 @@
+"""Small parts of the gateway: the outbox, answers kept by key, and how often an engine may be replaced."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from model_core.spec.types import RefusalCode
+from model_core.spec.wire import Chunk, Reject
+from serving.gateway.once import KeptAnswers
+from serving.gateway.outbox import Outbox
+from serving.gateway.standing import Standing, State
+
+
+def reject(code: RefusalCode = RefusalCode.PARSE, *, retryable: bool = False) -> Reject:
+    return Reject(code=code, reason="x", retryable=retryable)
+
+
+def test_an_outbox_keeps_the_order() -> None:
+    async def scene() -> list[bytes]:
+        sent: list[bytes] = []
+
+        async def send(data: bytes) -> None:
+            await asyncio.sleep(0)
+            sent.append(data)
+
+        outbox = Outbox(send, limit=8, timeout_s=1.0)
+        for number in range(5):
+            outbox.put_bytes(bytes([number]))
+        await outbox.flush()
+        await outbox.close()
+        return sent
+
+    assert asyncio.run(scene()) == [bytes([n]) for n in range(5)]
+
+
+@pytest.mark.parametrize("limit", [2, 64])
+def test_a_peer_that_does_not_read_is_noticed_by_number_or_by_time(limit: int) -> None:
+    async def scene() -> bool:
+        async def send(_: bytes) -> None:
+            await asyncio.sleep(60)
+
+        outbox = Outbox(send, limit=limit, timeout_s=0.05)
+        for _ in range(5):
+            outbox.put(reject())
+        await asyncio.wait_for(outbox.overflowed.wait(), 5)
+        outbox.put(reject())  # nothing more is taken, and nothing fails
+        await outbox.close()
+        return True
+
+    assert asyncio.run(scene())
+
+
+def test_a_socket_that_breaks_ends_the_outbox() -> None:
+    async def scene() -> bool:
+        async def send(_: bytes) -> None:
+            raise RuntimeError("Unexpected ASGI message")
+
+        outbox = Outbox(send, limit=4, timeout_s=1.0)
+        outbox.put(reject())
+        await outbox.flush()
+        await outbox.close()
+        return outbox.overflowed.is_set()
+
+    assert asyncio.run(scene())
+
+
+class Asked:
+    def __init__(self, *replies: Reject) -> None:
+        self.replies, self.count = list(replies), 0
+
+    async def __call__(self) -> Chunk | Reject:
+        self.count += 1
+        await asyncio.sleep(0.01)
+        return self.replies.pop(0)
+
+
+def test_a_key_is_asked_once_also_by_two_at_the_same_time() -> None:
+    async def scene() -> None:
+        kept, ask = KeptAnswers(4, 60.0), Asked(reject())
+        first, second = await asyncio.gather(kept.answer("k", b"x", ask), kept.answer("k", b"x", ask))
+        assert first is second
+        assert await kept.answer("k", b"x", ask) is first
+        assert await kept.answer("k", b"another body", ask) is None
+        assert ask.count == 1
+
+    asyncio.run(scene())
+
+
+def test_what_may_be_asked_again_is_asked_again() -> None:
+    async def scene() -> None:
+        kept = KeptAnswers(4, 60.0)
+        ask = Asked(reject(RefusalCode.OVERLOAD, retryable=True), reject())
+        assert (await kept.answer("k", b"x", ask)).code is RefusalCode.OVERLOAD  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+        assert (await kept.answer("k", b"x", ask)).code is RefusalCode.PARSE  # type: ignore[union-attr]
+
+    asyncio.run(scene())
+
+
+def test_kept_answers_are_bounded_in_number_and_age() -> None:
+    async def scene() -> None:
+        now = [0.0]
+        kept = KeptAnswers(2, 10.0, clock=lambda: now[0])
+        ask = Asked(*(reject() for _ in range(6)))
+        for key in ("a", "b", "c"):
+            await kept.answer(key, b"x", ask)
+        await kept.answer("a", b"x", ask)  # was pushed out
+        assert ask.count == 4
+        now[0] = 11.0
+        await kept.answer("a", b"x", ask)  # was forgotten
+        assert ask.count == 5
+
+    asyncio.run(scene())
+
+
+def test_an_engine_is_replaced_a_few_times_within_ten_minutes() -> None:
+    standing = Standing(max_restarts=2)
+    assert standing.ready()
+    assert standing.lost("hangs", 0.0)
+    assert standing.state is State.RECOVERING
+    assert standing.lost("hangs", 10.0)
+    assert standing.lost("hangs", 900.0)  # the first two are long ago
+    assert standing.lost("hangs", 901.0)
+    assert not standing.lost("hangs", 902.0)
+    assert standing.state is State.FAILED
+    standing.to(State.STOPPED, "the end")
+    assert not standing.ready()
+    assert standing.state is State.STOPPED
