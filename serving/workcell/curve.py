@@ -79,23 +79,23 @@ class Motion:
     rate_A: NDArray[np.float32]
 
 
-def joined(curve: Curve, at: float, motion: Motion, rows: int) -> Curve:
+def joined(curve: Curve, at: float, motion: Motion, rows: int, rate_rows: int) -> Curve:
     """`curve` with its rows from position `at` on bent so that they begin with the place and the rate of `motion`.
 
-    The bend fades over `rows` rows (a cubic Hermite whose value and slope are 0 at its end): place and velocity are
-    continuous at both ends. Of a delta or velocity only the rate can be joined.
+    The bend of a pose fades over `rows` rows (a cubic Hermite whose value and slope are 0 at its end): place and velocity are
+    continuous at both ends. Of a delta or velocity only the rate can be joined: it is a mean of old and new, which therefore
+    never leaves the range of the two, over `rate_rows` rows (fewer: a rate that is held back is motion that is lost).
     """
     first = math.floor(at)
     bent_KA = curve.rows_KA.astype(np.float64)
     place_gap_A = motion.pose_A - curve.pose_A(at)
     slope_A = curve.pose_A(min(at + 1.0, float(len(curve)))) - curve.pose_A(at)
-    rate_now_A = np.where(curve.is_pose_A, slope_A, curve.rows_KA[min(first, len(curve) - 1)])
-    rate_gap_A = motion.rate_A - rate_now_A
-    for row in range(first, min(first + rows, len(curve))):
+    slope_gap_A = motion.rate_A - slope_A
+    for row in range(first, min(first + max(rows, rate_rows), len(curve))):
         t = min((row + 1 - at) / rows, 1.0)
-        fade, slope = 2 * t**3 - 3 * t**2 + 1, t**3 - 2 * t**2 + t
-        fade_rate = _fade((row + 1 - at) / (rows + 1))
-        bend_A = np.where(curve.is_pose_A, fade * place_gap_A + slope * rows * rate_gap_A, fade_rate * rate_gap_A)
+        fade, slope = _fade(t), t**3 - 2 * t**2 + t
+        share = _fade(min((row + 1 - at) / (rate_rows + 1), 1.0))
+        bend_A = np.where(curve.is_pose_A, fade * place_gap_A + slope * rows * slope_gap_A, share * (motion.rate_A - bent_KA[row]))
         bent_KA[row] += np.where(curve.is_switch_A, 0.0, bend_A)
     return Curve(
         ref=curve.ref,

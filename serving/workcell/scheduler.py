@@ -31,8 +31,9 @@ STRATEGIES = ("sync", "async", "prefix", "blend", "ensemble")
 class ScheduleSettings:
     """How chunks follow each other. execute_horizon: rows of a chunk that are meant to be executed before the next one.
 
-    max_prefix_rows: rows that may be committed in advance. blend_rows: over how many rows a seam is bent. prefix_tolerance:
-    by how much (fraction of a dimension's range) the answer may differ from the committed rows: the codec's rounding.
+    max_prefix_rows: rows that may be committed in advance. blend_rows: over how many rows the seam of a pose is bent;
+    blend_rate_rows: of a delta or velocity. prefix_tolerance: by how much (fraction of a dimension's range) the answer may
+    differ from the committed rows: the codec's rounding.
     """
 
     strategy: str = "async"
@@ -40,6 +41,7 @@ class ScheduleSettings:
     execute_horizon: int
     max_prefix_rows: int = 0
     blend_rows: int = 4
+    blend_rate_rows: int = 2
     prefix_tolerance: float = 0.02
 
     def __post_init__(self) -> None:
@@ -126,6 +128,9 @@ class Scheduler:
         self._is_pose_A = poses(modes)
         self._is_switch_A = switches(tuple(d.name for d in body.action.dims), body.gripper_dim)
         self._range_A = (body.action.high - body.action.low).astype(np.float32)
+        is_bounded_A = np.array([mode != "relative" for mode in modes])  # a relative range is that of the offset
+        self._low_A = np.where(is_bounded_A, body.action.low, -np.inf).astype(np.float32)
+        self._high_A = np.where(is_bounded_A, body.action.high, np.inf).astype(np.float32)
         self._curve: Curve | None = None
         self._others: deque[tuple[float, Curve]] = deque(maxlen=8)  # for "ensemble": (rows executed before it began, curve)
         self._position = 0.0
@@ -265,7 +270,10 @@ class Scheduler:
         is_bent = is_bent and self._motion is not None
         if is_bent and self._motion is not None:
             motion = self._motion if self.rows_left > 0 else replace(self._motion, rate_A=np.zeros_like(self._motion.rate_A))
-            curve = joined(curve, consumed, motion, self.settings.blend_rows)
+            # A seam must be over before the next one begins, or the policy is never heard.
+            rate_rows = min(self.settings.blend_rate_rows, max(self.settings.execute_horizon - math.floor(consumed), 1))
+            curve = joined(curve, consumed, motion, self.settings.blend_rows, rate_rows)
+            curve = replace(curve, rows_KA=np.clip(curve.rows_KA, self._low_A, self._high_A))
             self.tally.bent += 1
         if self.settings.strategy == "ensemble":
             self._others.append((self._executed - consumed, curve))

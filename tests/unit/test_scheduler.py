@@ -239,6 +239,24 @@ def test_blending_joins_place_and_velocity(mode: str) -> None:
     assert joined[-1] == pytest.approx(plain[-1], abs=1e-6)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    mode=st.sampled_from(["absolute", "delta", "velocity"]),
+    old=st.lists(st.floats(-1, 1, width=32), min_size=K, max_size=K),
+    new=st.lists(st.floats(-1, 1, width=32), min_size=K, max_size=K),
+    executed=st.integers(1, K - 1),
+)
+def test_a_bent_row_never_leaves_the_body_s_range(mode: str, old: list[float], new: list[float], executed: int) -> None:
+    scheduler = make("blend", mode)
+    ask(scheduler, 1)
+    scheduler.install(1, np.repeat(np.array(old, np.float32)[:, None], 4, axis=1), ref(1))
+    ask(scheduler, 2)
+    run(scheduler, executed)
+    scheduler.install(2, np.repeat(np.array(new, np.float32)[:, None], 4, axis=1), ref(2))
+    while (command := scheduler.next()) is not None:
+        assert np.abs(command.action_A).max() <= 1.0
+
+
 def test_the_gripper_is_never_blended() -> None:
     scheduler = make("blend", "absolute")
     ask(scheduler, 1)
