@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import time
@@ -72,8 +73,8 @@ class Side:
         assert block is not None
         inner = block.read
 
-        def read(row: AnswerRow, cache: RowCache, place: int, prompt: tuple[Tensor, Tensor] | None = None) -> tuple[Window, Choices]:
-            made = inner(row, cache, place, prompt)
+        def read(row: AnswerRow, window: Window, cache: RowCache, place: int, prompt: tuple[Tensor, Tensor] | None = None) -> Choices:
+            made = inner(row, window, cache, place, prompt)
             self.chosen = [row.block[state] for state in block.states]
             return made
 
@@ -149,6 +150,7 @@ def run(both: Path, parallel: Path, recording: Path, decisions: int, level: str)
         "tokens_equal": True,
         "sides": {name: side.row() for name, side in sides.items()},
         "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 1),
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}",
         "date": datetime.now(UTC).date().isoformat(),
     }

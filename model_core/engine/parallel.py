@@ -82,26 +82,26 @@ class ActionBlock:
         return left > _FEW and self._worth(left, row.acceptance, costs.at(rows))
 
     @torch.inference_mode()
-    def read(self, row: AnswerRow, cache: RowCache, place: int, prompt: tuple[Tensor, Tensor] | None = None) -> tuple[Window, Choices]:
-        """One forward: the row's pending tokens (after `prompt`, its embedded start, where that is not cached), then the placeholders.
+    def read(self, row: AnswerRow, window: Window, cache: RowCache, place: int, prompt: tuple[Tensor, Tensor] | None = None) -> Choices:
+        """One forward: the tokens of `window` (after `prompt`, its embedded start, where that is not cached), then the placeholders.
 
-        Their choices become `row.block`. Returned are the pending tokens as a window and its choices, as of any block: the last is
-        the model's ordinary choice for the row's state.
+        Returned are the model's ordinary choices after the window's tokens, as of any block; what the placeholders chose becomes
+        `row.block`. A window of a parallel policy holds what is pending and no guesses.
         """
         forward, count = self.forward, len(self)
-        ids, places = torch.tensor([row.pending + self._ids, row.pending_places + list(self.states)], device=forward.device)
+        ids, places = torch.tensor([window.ids + self._ids, window.places + list(self.states)], device=forward.device)
         x_WD, start = forward.embed(ids), row.cached
         if prompt is not None:
             x_WD, places, start = torch.cat([prompt[0], x_WD]), torch.cat([prompt[1], places]), start - len(prompt[0])
-        unseen = len(row.said_by.get(Stage.ACTION, ()))
+        # spelt actions, said or guessed, stand last
+        unseen = len(row.said_by.get(Stage.ACTION, ())) + len(window.ids) - len(row.pending)
         hidden_WD = forward.row_block(x_WD, places, cache, place, start, len(x_WD), queries=count, unseen=unseen)
-        groups_n = torch.tensor([row.grammar.group(row.state), *self._groups], device=forward.device)
-        logits_n, rows_n, margins_n = forward.choose_with_margin(hidden_WD[-count - 1 :], groups_n)
+        asked = [0 if state is None else row.grammar.group(state) for state in window.states] + self._groups
+        groups_n = torch.tensor(asked, device=forward.device)
+        logits_n, rows_n, margins_n = forward.choose_with_margin(hidden_WD[-len(asked) :], groups_n)
         logits, chosen, margins = logits_n.tolist(), [forward.head_ids[head_row] for head_row in rows_n.tolist()], margins_n.tolist()
-        row.block = dict(zip(self.states, chosen[1:], strict=True))
-        before = len(row.pending) - 1
-        window = Window(list(row.pending), list(row.pending_places), [None] * before + [row.state], [1.0] * (before + 1), before)
-        return window, Choices(ids=[0] * before + chosen[:1], logits=logits, margins=[0.0] * before + margins[:1])
+        row.block = dict(zip(self.states, chosen[-count:], strict=True))
+        return Choices(ids=chosen[:-count], logits=logits[window.first :], margins=margins[:-count])
 
     def _worth(self, left: int, acceptance: Acceptance, curve: Mapping[int, float]) -> bool:
         """Whether a block saves more than it costs, by what a block costs here ({width: ms}) and how often its drafts were right."""
@@ -110,7 +110,7 @@ class ActionBlock:
             return True
         others = max(acceptance.rate(Stage.ACTION, source) for source in Source if source is not Source.BLOCK)
         own = max(others, acceptance.rate(Stage.ACTION, Source.BLOCK))
-        price = _cost(curve, len(self) + 1) - _cost(curve, 1)
+        price = _cost(curve, len(self) + left) - _cost(curve, left)  # it is read along with a block of guesses
         return milliseconds_to_say(left, own, curve) + price < milliseconds_to_say(left, others, curve)
 
 

@@ -176,7 +176,8 @@ class AnswerRound:
         block, began, before = self._engine.block, time.perf_counter(), self._said(row)
         assert block is not None
         says = block.says(row)
-        window, chosen = block.read(row, self._cache, place, prompt)
+        window = row.window(1) if says else self._windows([row])[0]
+        chosen = block.read(row, window, self._cache, place, prompt)
         if says:
             row.tally.forwards += 1
             if not all(map(_is_finite, chosen.logits)):
