@@ -10,6 +10,7 @@ size that the shape says.
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from collections.abc import Callable, Mapping
@@ -55,9 +56,10 @@ def expect(claim: bool, expected: str, value: object) -> None:
 
 def text(limit: int = 256) -> Kind:
     """Text of at most `limit` characters."""
+    wanted = f"text of at most {limit} characters"  # said once: these checks run for every field of every message
 
     def check(value: Any) -> str:
-        expect(isinstance(value, str) and len(value) <= limit, f"text of at most {limit} characters", value)
+        expect(isinstance(value, str) and len(value) <= limit, wanted, value)
         return str(value)
 
     return Kind(check, check)
@@ -65,9 +67,10 @@ def text(limit: int = 256) -> Kind:
 
 def choice(*allowed: str) -> Kind:
     """One of these words."""
+    wanted = f"one of {', '.join(allowed)}"
 
     def check(value: Any) -> str:
-        expect(isinstance(value, str) and value in allowed, f"one of {', '.join(allowed)}", value)
+        expect(isinstance(value, str) and value in allowed, wanted, value)
         return value
 
     return Kind(check, check)
@@ -75,9 +78,10 @@ def choice(*allowed: str) -> Kind:
 
 def whole(low: int = 0, high: int = 2**53) -> Kind:
     """A whole number; true and false are none."""
+    wanted = f"a whole number {low}..{high}"
 
     def check(value: Any) -> int:
-        expect(type(value) is int and low <= value <= high, f"a whole number {low}..{high}", value)
+        expect(type(value) is int and low <= value <= high, wanted, value)
         return value
 
     return Kind(check, check)
@@ -85,10 +89,11 @@ def whole(low: int = 0, high: int = 2**53) -> Kind:
 
 def real(low: float = -1e15, high: float = 1e15) -> Kind:
     """A finite number."""
+    wanted = f"a finite number {low:g}..{high:g}"
 
     def check(value: Any) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        expect(is_number and math.isfinite(value) and low <= value <= high, f"a finite number {low:g}..{high:g}", value)
+        is_number = type(value) is float or (isinstance(value, int | float) and not isinstance(value, bool))
+        expect(is_number and math.isfinite(value) and low <= value <= high, wanted, value)
         return float(value)
 
     return Kind(check, check)
@@ -112,9 +117,10 @@ def optional(kind: Kind) -> Kind:
 def mapping(kind: Kind, limit: int = 64) -> Kind:
     """A map from names to what `kind` allows."""
     name = text(128)
+    wanted = f"a map of at most {limit} entries"
 
     def checked(value: Any) -> Mapping[Any, Any]:
-        expect(isinstance(value, Mapping) and len(value) <= limit, f"a map of at most {limit} entries", value)
+        expect((type(value) is dict or isinstance(value, Mapping)) and len(value) <= limit, wanted, value)
         return value
 
     return Kind(
@@ -161,14 +167,14 @@ def array(dtype: str, ndim: int) -> Kind:
 
     def write(value: Any) -> dict[str, Any]:
         checked = np.asarray(value)
-        expect(
-            checked.dtype == np.dtype(dtype) and checked.ndim == ndim, f"a {ndim}-axis {dtype} array", f"{checked.dtype} {checked.shape}"
-        )
+        if checked.dtype != wire_dtype or checked.ndim != ndim:
+            raise WireError(f"expected a {ndim}-axis {dtype} array, got {checked.dtype} {checked.shape}")
         return {"dtype": dtype, "shape": [int(n) for n in checked.shape], "data": bytes_of(np.ascontiguousarray(checked, wire_dtype))}
 
     def read(value: Any) -> NDArray[Any]:
         shape, size, data = checked_array(value, dtype, ndim, "raw")
-        expect(len(data) == size, f"{size} bytes for shape {shape} of {dtype}", len(data))
+        if len(data) != size:
+            raise WireError(f"expected {size} bytes for shape {shape} of {dtype}, got {len(data)}")
         flat = np.frombuffer(data, wire_dtype)
         return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
 
@@ -178,13 +184,16 @@ def array(dtype: str, ndim: int) -> Kind:
 def checked_array(value: Any, dtype: str, ndim: int, packing: str) -> tuple[list[int], int, Buffer]:
     """The shape, the number of bytes when unpacked, and the bytes of an array {dtype, shape, data}, before any is built."""
     expect(isinstance(value, dict) and {"dtype", "shape", "data"} <= value.keys(), "an array {dtype, shape, data}", value)
-    expect(value["dtype"] == dtype and dtype in DTYPES, f"dtype {dtype}", value["dtype"])
     shape, data = value["shape"], value["data"]
-    expect(isinstance(shape, list) and len(shape) == ndim <= MAX_NDIM, f"{ndim} axes", shape)
+    if value["dtype"] != dtype or dtype not in DTYPES:
+        raise WireError(f"expected dtype {dtype}, got {str(value['dtype'])[:60]!r}")
+    if not isinstance(shape, list) or len(shape) != ndim or ndim > MAX_NDIM:
+        raise WireError(f"expected {ndim} axes, got {str(shape)[:60]}")
     expect(all(type(n) is int and 0 <= n <= MAX_ARRAY_BYTES for n in shape), "axis lengths that are whole numbers >= 0", shape)
     expect(isinstance(data, bytes | memoryview), "bytes as array data", data)
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    expect(size <= MAX_ARRAY_BYTES, f"an array of at most {MAX_ARRAY_BYTES} bytes", size)
+    if size > MAX_ARRAY_BYTES:
+        raise WireError(f"expected an array of at most {MAX_ARRAY_BYTES} bytes, got {size}")
     expect(value.get("packing", "raw") == packing, "the packing of this field", value.get("packing"))
     return shape, size, data
 
@@ -213,19 +222,25 @@ def to_document(value: Any, kinds: Mapping[str, Kind]) -> dict[str, Any]:
 def from_document(cls: type[Any], kinds: Mapping[str, Kind], document: Mapping[str, Any]) -> Any:
     """A map -> the dataclass. Unknown entries are ignored; a missing one without a default is an error."""
     values: dict[str, Any] = {}
-    for item in fields(cls):
-        if item.name not in document:
-            if item.default is MISSING and item.default_factory is MISSING:
-                raise WireError(f"{cls.__name__} lacks the field {item.name!r}")
+    for name, is_needed in _plan(cls):
+        if name not in document:
+            if is_needed:
+                raise WireError(f"{cls.__name__} lacks the field {name!r}")
             continue
         try:
-            values[item.name] = kinds[item.name].read(document[item.name])
+            values[name] = kinds[name].read(document[name])
         except (ActwrightError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            raise WireError(f"{cls.__name__}.{item.name}: {error}") from error
+            raise WireError(f"{cls.__name__}.{name}: {error}") from error
     try:
         return cls(**values)
     except ActwrightError as error:
         raise WireError(f"{cls.__name__}: {error}") from error
+
+
+@functools.cache
+def _plan(cls: type[Any]) -> tuple[tuple[str, bool], ...]:
+    """Names of the fields of a dataclass, and which must be there."""
+    return tuple((item.name, item.default is MISSING and item.default_factory is MISSING) for item in fields(cls))
 
 
 def nested(cls: type[Any], kinds: Mapping[str, Kind]) -> Kind:
@@ -249,7 +264,7 @@ def pack(head: bytes, document: Mapping[str, Any]) -> bytes:
 
 
 def _put(packer: Any, parts: list[Buffer], value: Any) -> None:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         packer.pack_map_header(len(value))
         for name, item in value.items():
             packer.pack(name)
