@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from model_core.spec.contract import digest_of
 from model_core.spec.errors import CheckpointError
 
 MANIFEST = "bundle.json"
@@ -26,6 +27,11 @@ class PackedPolicy:
     def model_version(self) -> str:
         """Whose answers these are; "" of a plain checkpoint."""
         return str(self.manifest.get("model_version", ""))
+
+    @property
+    def digest(self) -> str:
+        """As a service tells it with every chunk: of the manifest, which lists every file's digest; "" of a plain checkpoint."""
+        return digest_of(self.manifest) if self.manifest else ""
 
     @property
     def reasoning(self) -> str:

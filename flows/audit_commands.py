@@ -139,7 +139,10 @@ def _asked_again(found: AuditFile, record: Any, packed: PackedPolicy | None) -> 
         "max_action_difference": same.max_action_difference,
         "timing_ms": dict(again.timing_ms),
         "bundle": str(packed.bundle or packed.checkpoint),
+        "same_bundle": packed.digest == str(found.records[0].body.get("bundle_digest", "")),
     }
+    if not told["same_bundle"]:
+        say("note      this is not the very bundle that the episode ran with (another digest), but its contract is the same")
     if same.is_equal and same.detail:
         return told, same.detail
     if same.is_equal:
@@ -159,9 +162,9 @@ def _packed(found: AuditFile, folder: Path | None) -> PackedPolicy | None:
     from flows.settings import load_settings
 
     told = found.records[0].body if found.records else {}
-    wanted = (told.get("contract_id"), told.get("model_version"))
-    here = policies_here(load_settings())
-    return next((packed for packed in here if (packed.manifest.get("contract_id"), packed.model_version) == wanted), None)
+    here = [one for one in policies_here(load_settings()) if one.model_version == told.get("model_version")]
+    here = [one for one in here if one.manifest.get("contract_id") == told.get("contract_id")]
+    return next((one for one in here if one.digest == told.get("bundle_digest")), here[0] if here else None)
 
 
 def _broken_links(found: list[AuditFile]) -> dict[str, str]:

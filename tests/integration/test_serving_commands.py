@@ -28,6 +28,7 @@ from tests.fakes import make_embodiment
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
 
 x509 = pytest.importorskip("cryptography.x509")
+pytestmark = pytest.mark.xdist_group("serving-commands")
 TOKEN = "a-token-for-this-test"
 
 
@@ -158,7 +159,9 @@ def test_a_cell_works_and_its_audit_can_be_proven_and_asked_again(served: Served
     assert found[0].records[0].body["bundle_digest"]
     again = served.actwright("audit", "replay", first, "--decision", 1, "--bundle", "bundle", "--out", "look.png")
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["equal"] is True
+    asked = json.loads(again.stdout)
+    assert asked["equal"] is True
+    assert asked["same_bundle"] is True
     assert (served.root / "look.png").stat().st_size > 5000
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -237,6 +238,37 @@ def test_what_a_killed_recorder_left_is_indexed_and_the_chain_goes_on(tmp_path: 
     assert [(row["episode_id"], row["sealed"]) for row in rows] == [("killed", False), ("next", True)]
     torn, later = (read_audit(p) for p in files(tmp_path))
     assert later.records[0].body["before"]["tip"] == torn.tip
+
+
+def test_a_recorder_that_is_really_killed_leaves_what_it_had_written(tmp_path: Path) -> None:
+    code = f"""
+import itertools, sys, time
+from pathlib import Path
+from serving.workcell.audit import AuditLog
+from tests.audit_data import begun, decision
+audit = AuditLog(Path({str(tmp_path / "audit")!r}))
+audit.begin_episode(begun())
+for seq in itertools.count(1):
+    audit.decision(decision(seq, t_s=100.0 + seq))
+    time.sleep(0.01)
+    if seq == 20:
+        sys.stdout.write("twenty")
+        sys.stdout.flush()
+"""
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stdout.read(6) == b"twenty"
+        wait_until(lambda: (path := next((tmp_path / "audit").glob("*.mcap"), None)) and path.stat().st_size > 20_000)
+        recorder.kill()
+    (path,) = files(tmp_path / "audit")
+    found = read_audit(path)
+    assert "not sealed" in found.problem or "ends here" in found.problem
+    assert len(found.of(Kind.DECISION)) >= 5
+    assert len(found.frames) >= len(found.of(Kind.DECISION))
+    again = AuditLog(tmp_path / "audit")
+    assert again.can_begin, again.reason  # the lock of a dead recorder is nobody's
+    again.close()
 
 
 def test_a_file_that_is_no_audit_is_a_finding_and_one_that_is_not_there_an_error(tmp_path: Path) -> None:
