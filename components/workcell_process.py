@@ -16,7 +16,7 @@ from components.workcells import ROBOT
 from model_core.spec.errors import SpecError
 
 ROBOTS: Mapping[str, str] = {"metaworld": ROBOT, "strict": "serving.workcell.strict_driver:make_robot"}
-STRATEGIES = ("sync", "async", "prefix")
+STRATEGIES = ("sync", "async", "prefix", "blend", "ensemble")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,7 @@ def workcell_run(
     ] = "metaworld",
     episodes: Annotated[int, typer.Option(help="how many attempts", min=1)] = 1,
     strategy: Annotated[
-        str, typer.Option(help="how chunks are joined: sync, async or prefix (default: sync; with --realtime: async)")
+        str, typer.Option(help="how chunks are joined: sync, async, prefix or blend (default: sync; with --realtime: async)")
     ] = "",
     realtime: Annotated[bool, typer.Option("--realtime", help="the world does not wait for answers (default: the simulator does)")] = False,
     audit: Annotated[
