@@ -60,16 +60,22 @@ def measure(
             cell.connect()
             assert cell.cell is not None
             cell.begin()
+
+            def tags():  # noqa: ANN202
+                return cell.driver.tags
+
             for number in range(cuts):
                 way = WAYS[number % len(WAYS)]
-                _wait(lambda: len(cell.driver.tags) > 12 and all(tag.chunk_id for tag in cell.driver.tags[-12:]))
+                _wait(lambda: cell.result is not None or (len(tags()) > 12 and all(tag.chunk_id for tag in tags()[-12:])))
+                assert cell.result is None, f"the episode ended after {number} cuts: {cell.result}"
                 time.sleep(rng.random() / control_hz * 4)
                 before, moment = len(cell.driver.tags), time.monotonic()
                 if way == "silent server":
                     silent.set()
                 else:
                     proxy.do("refuse" if way == "reset" else "half-open")
-                _wait(lambda before=before: any(not tag.chunk_id for tag in cell.driver.tags[before:]))
+                _wait(lambda before=before: cell.result is not None or any(not tag.chunk_id for tag in tags()[before:]))
+                assert cell.result is None, f"the episode ended at cut {number} ({way}): {cell.result}"
                 found[way].append(1e3 * (_first_hold(cell.lines(), moment) - moment))
                 silent.clear()
                 proxy.do("heal")

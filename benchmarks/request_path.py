@@ -174,8 +174,8 @@ CLIENTS: dict[str, Callable[[int], contextlib.AbstractContextManager[Ask]]] = {
 
 
 @contextlib.contextmanager
-def running(names: list[str], home: Path) -> Iterator[dict[str, int]]:
-    """Every service, each a process; gives their ports."""
+def running(names: list[str], home: Path) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
+    """Every service, each a process; gives their ports and process ids."""
     ports, processes = {}, []
     try:
         for name in names:
@@ -190,7 +190,7 @@ def running(names: list[str], home: Path) -> Iterator[dict[str, int]]:
             settings["BENTOML_CONFIG_OPTIONS"] = "api_server.logging.access.enabled=false"
             quiet = subprocess.DEVNULL
             processes.append(subprocess.Popen(command, cwd=ROOT, env=settings, stdout=quiet, stderr=quiet, start_new_session=True))
-        yield ports
+        yield ports, {name: process.pid for name, process in zip(names, processes, strict=True)}
     finally:
         for process in processes:
             process.terminate()  # and not killed: BentoML's workers are in sessions of their own and end with their parent's goodbye
@@ -198,6 +198,13 @@ def running(names: list[str], home: Path) -> Iterator[dict[str, int]]:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
+
+
+def cpu_ms(pid: int) -> float:
+    """Processor time that a service and its children have used so far: unlike the clock, it hardly feels a busy machine."""
+    used = sum(int(ticks) for ticks in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+    children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    return 1e3 * used / os.sysconf("SC_CLK_TCK") + sum(cpu_ms(child) for child in children)
 
 
 def await_answer(name: str, port: int, question: Frames, timeout_s: float = 60.0) -> None:
@@ -253,7 +260,7 @@ def measure(name: str, port: int, clients: int, calls: int, asked: list[Frames])
     return [ms for per_client in waited for ms in per_client]
 
 
-def summary(samples: list[float], floor: float) -> dict[str, Any]:
+def summary(samples: list[float], floor: float, used_ms: float) -> dict[str, Any]:
     p50, p99 = np.nanpercentile(samples, [50, 99])
     failed = int(np.isnan(samples).sum())
     return {
@@ -262,6 +269,7 @@ def summary(samples: list[float], floor: float) -> dict[str, Any]:
         "p50_ms": round(float(p50), 3),
         "p99_ms": round(float(p99), 3),
         "over_raw_tcp": round(p50 / floor, 2),
+        "server_cpu_ms": round(used_ms / len(samples), 3),
     }
 
 
@@ -273,17 +281,20 @@ def main() -> None:
     args = parser.parse_args()
     asked, names = questions(), [n for n in NAMES if n in args.only or n == "raw-tcp"]
     found: dict[str, Any] = {}
-    with running(names, ROOT / ".actwright" / "bench-bento") as ports:
+    with running(names, ROOT / ".actwright" / "bench-bento") as (ports, pids):
         for name in names:
             await_answer(name, ports[name], asked[0])
         for clients in (1, 16):
             samples: dict[str, list[float]] = {name: [] for name in names}
+            used = dict.fromkeys(names, 0.0)
             for done in range(args.rounds):
                 for name in names if done < SLOW_ROUNDS else [n for n in names if n not in SLOW]:
                     calls = max(args.calls // (5 if clients > 1 else 1), 1)
+                    before_ms = cpu_ms(pids[name])
                     samples[name] += measure(name, ports[name], clients, max(calls // 10, 1) if name in SLOW else calls, asked)
+                    used[name] += cpu_ms(pids[name]) - before_ms
             floor = float(np.median(samples["raw-tcp"]))
-            found[f"{clients} clients" if clients > 1 else "1 client"] = {name: summary(samples[name], floor) for name in names}
+            found[f"{clients} clients" if clients > 1 else "1 client"] = {name: summary(samples[name], floor, used[name]) for name in names}
     document = {
         "question": f"two {peer.SIDE}x{peer.SIDE}x3 uint8 frames and {peer.STATE} float32; answer ({peer.ROWS}, {peer.DIMS}) float32",
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
@@ -297,7 +308,9 @@ def main() -> None:
     for title, rows in found.items():
         print(title)
         for name, row in rows.items():
-            print(f"  {name:20} p50 {row['p50_ms']:9.2f} ms   p99 {row['p99_ms']:9.2f} ms   {row['over_raw_tcp']:8.2f} x raw TCP")
+            print(
+                f"  {name:20} p50 {row['p50_ms']:9.2f} ms   p99 {row['p99_ms']:9.2f} ms   {row['over_raw_tcp']:8.2f} x raw TCP   {row['server_cpu_ms']:7.2f} ms CPU"
+            )
 
 
 if __name__ == "__main__":

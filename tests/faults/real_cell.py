@@ -60,7 +60,7 @@ class RealCell:
             self.link.start()
         wait_until(lambda: self.link.is_up, timeout_s)
         if self.cell is None:
-            settings = RealtimeSettings(cell="cell-r", strategy=self.strategy)
+            settings = RealtimeSettings(cell="cell-r", strategy=self.strategy, max_steps=10**6)
             self.cell = RealtimeCell(self.driver, self.link, settings, widest_limits(self.body), audit=self.audit)
         return self.cell
 
