@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,12 @@ from components.bundles import PackedPolicy
 from components.decision_picture import DecisionView
 from model_core.spec import conversion
 from model_core.spec.audit_format import Kind
-from model_core.spec.audit_reading import AuditFile, AuditRecord
+from model_core.spec.audit_reading import AuditFile, AuditRecord, read_audit
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, embodiment_from_json
 from model_core.spec.errors import ContractError, DatasetError, SpecError
 from model_core.spec.guard import Guarded
 from model_core.spec.requests import as_request_policy
 from model_core.spec.types import ActionChunk, ActionReasoning, Decision, DecisionRequest, DepthTokens, Observation, RequestPolicy, Trace
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Refused for the state of the service or the link at that moment: asked again in peace, the same question has an answer.
 _OF_THE_MOMENT = frozenset(
@@ -49,17 +46,30 @@ class Comparison:
 
 
 def list_audits(folder: Path) -> list[dict[str, Any]]:
-    """The episodes under a folder, oldest first, from their index. Raises DatasetError where there is none."""
+    """The episodes under a folder, oldest first: from their index, or from the file where a killed recorder left none.
+
+    Raises DatasetError where there is nothing.
+    """
     import pyarrow.parquet as pq
 
-    places = sorted(folder.glob("**/index"))
-    if not places:
-        raise DatasetError(f"no audit under {folder}: expected a folder with *.mcap files and their index")
     rows: list[dict[str, Any]] = []
-    for place in places:
-        table: pa.Table = pq.read_table(place)
-        rows += [{**row, "path": str(place.parent / row["file"])} for row in table.to_pylist() if row["row"] == "episode"]
+    for place in sorted(folder.glob("**/index")):
+        rows += [{**row, "path": str(place.parent / row["file"])} for row in pq.read_table(place).to_pylist() if row["row"] == "episode"]
+    known = {row["path"] for row in rows}
+    rows += [_row_of(read_audit(path)) for path in sorted(folder.glob("**/[0-9]*-*.mcap")) if str(path) not in known]
+    if not rows:
+        raise DatasetError(f"no audit under {folder}: expected a folder with *.mcap files")
     return sorted(rows, key=lambda row: (row["wall_ns"] or 0, row["path"]))
+
+
+def _row_of(found: AuditFile) -> dict[str, Any]:
+    """What the index would say of an episode."""
+    begin = found.records[0].body if found.records else {}
+    end = found.of(Kind.END)[0].body if found.of(Kind.END) else {}
+    shared = {name: begin.get(name) for name in ("cell", "episode_id", "task", "model_version", "contract_id", "wall_ns")}
+    counts = {"decisions": len(found.of(Kind.DECISION)), "executed": len(found.of(Kind.EXECUTED)), "lost_records": 0}
+    how = {"outcome": end.get("stop_reason", ""), "success": end.get("success", False), "sealed": found.is_sealed, "tip": found.tip}
+    return {**shared, **counts, **how, "path": str(found.path), "t": found.records[-1].t if found.records else 0.0}
 
 
 def decisions_of(found: AuditFile) -> list[AuditRecord]:

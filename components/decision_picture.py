@@ -21,7 +21,8 @@ from model_core.spec.contract import VectorSpec
 from model_core.spec.types import Trace
 
 _BACK, _PANEL, _INK, _FAINT, _GRID = (18, 20, 26), (26, 29, 37), (236, 238, 243), (139, 146, 160), (58, 63, 76)
-_SIDE, _GAP, _PLOT_WIDTH, _LINE = 300, 12, 360, 18
+_SIDE, _GAP, _PLOT_WIDTH, _LINE = 300, 12, 392, 18
+_LABEL = 124  # pixels left of a plot, for its dimension's name and unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,13 +100,13 @@ def _plots(view: DecisionView) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     for place, dim in enumerate(dims):
         left, top = place // rows * (_PLOT_WIDTH + _GAP), place % rows * each
-        box = (left + 92, top + 3, left + _PLOT_WIDTH - 6, top + each - 6)
+        box = (left + _LABEL, top + 3, left + _PLOT_WIDTH - 6, top + each - 6)
         draw.text((left, top + each // 2 - 14), dim.name, fill=_INK, font=_font(13))
-        draw.text((left, top + each // 2 + 2), dim.unit[:14], fill=_FAINT, font=_font(10))
+        draw.text((left, top + each // 2 + 2), dim.unit[:24], fill=_FAINT, font=_font(10))
         raw_K = None if view.raw_KA is None else np.asarray(view.raw_KA, np.float64)[:, place]
         sent = [(row, float(np.asarray(action_A)[place])) for row, action_A in view.executed]
         _draw_plot(draw, box, dim.low, dim.high, raw_K, sent)
-    for at, color, text in ((92, PREDICTED_RGB, "as answered"), (202, TRUE_RGB, "as executed")):
+    for at, color, text in ((_LABEL, PREDICTED_RGB, "as answered"), (_LABEL + 110, TRUE_RGB, "as executed")):
         draw.ellipse((at, rows * each + 7, at + 8, rows * each + 15), fill=color)
         draw.text((at + 14, rows * each + 3), text, fill=_FAINT, font=_font(12))
     return picture

@@ -299,6 +299,17 @@ def test_list_shows_episodes_and_what_to_type_next(recorded: Path) -> None:
     assert f"actwright audit replay {recorded}" in said
 
 
+def test_list_shows_what_a_killed_recorder_left(recorded: Path, tmp_path: Path) -> None:
+    (tmp_path / "000001-torn.mcap").write_bytes(recorded.read_bytes()[: recorded.stat().st_size * 2 // 3])
+    code, told, said = actwright_audit("list", tmp_path)
+    assert (code, told["episodes"][0]["sealed"]) == (0, False)
+    assert 0 < told["episodes"][0]["decisions"] < 5
+    assert "torn" in said
+    (tmp_path / "000001-torn.mcap").unlink()
+    with pytest.raises(DatasetError, match="no audit under"):
+        actwright_audit("list", tmp_path)
+
+
 def test_verify_proves_a_folder_and_finds_a_file_that_was_taken_out(tmp_path: Path) -> None:
     audit = AuditLog(tmp_path)
     for name in ("a", "b", "c"):
