@@ -3,12 +3,13 @@
     needed = rest of the running block + wait for a free row + p95(level, rows in the round)
     admit when now + needed <= deadline; an idle engine always tries, so that one slow answer never refuses all others
 
-Pure: no clock and no thread of its own.
+No clock and no thread of its own.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 class ServiceTimes:
-    """Seconds from joining the round to the answer, per level and number of rows, over a sliding window.
+    """Seconds from joining the round to the answer, per level and number of rows, over a sliding window. Thread-safe.
 
     window_s: measurements older than this are forgotten; then what was measured before readiness (`add_baseline`) counts again,
     so that a bad hour is not remembered for ever, nor a level shunned that nobody tries any more.
@@ -43,10 +44,12 @@ class ServiceTimes:
         self._blocks: deque[tuple[float, float]] = deque(maxlen=_KEPT)
         self._quantiles: dict[tuple[str, int, float], tuple[int, float]] = {}
         self._added: dict[tuple[str, int], int] = {}
+        self._lock = threading.Lock()  # written by the engine's thread, read by the event loop
 
     def add_baseline(self, level: str, rows: int, seconds: float) -> None:
         """What was measured before anybody asked."""
-        self._baseline[level, bucket_of(rows)] = seconds
+        with self._lock:
+            self._baseline[level, bucket_of(rows)] = seconds
 
     def baseline(self, level: str, rows: int) -> float | None:
         """What was measured before anybody asked, exactly for this many rows."""
@@ -55,48 +58,58 @@ class ServiceTimes:
     def add(self, level: str, rows: int, seconds: float, now: float) -> None:
         """One answer took `seconds` in a round of at most `rows`."""
         key = level, bucket_of(rows)
-        self._seen.setdefault(key, deque(maxlen=_KEPT)).append((now, seconds))
-        self._added[key] = self._added.get(key, 0) + 1
+        with self._lock:
+            self._seen.setdefault(key, deque(maxlen=_KEPT)).append((now, seconds))
+            self._added[key] = self._added.get(key, 0) + 1
 
     def add_block(self, seconds: float, now: float) -> None:
         """One block of the round took `seconds`."""
-        self._blocks.append((now, seconds))
+        with self._lock:
+            self._blocks.append((now, seconds))
 
     def forget(self, now: float) -> None:
         """Drop what is older than the window."""
-        for key in list(self._seen):
-            seen = self._seen[key]
-            while seen and seen[0][0] < now - self._window_s:
-                seen.popleft()
-                self._added[key] = self._added.get(key, 0) + _KEPT  # the next question sorts again
-            if not seen:
-                del self._seen[key]
-        while self._blocks and self._blocks[0][0] < now - self._window_s:
-            self._blocks.popleft()
+        before = now - self._window_s
+        with self._lock:
+            for key in [key for key, seen in self._seen.items() if seen[0][0] < before]:
+                seen = self._seen[key]
+                self._added[key] += _KEPT  # the next question sorts again
+                while seen and seen[0][0] < before:
+                    seen.popleft()
+                if not seen:
+                    del self._seen[key]
+            while self._blocks and self._blocks[0][0] < before:
+                self._blocks.popleft()
 
     def p95(self, level: str, rows: int) -> float:
         """Seconds that 95 of 100 answers need; 0 where nothing has been measured."""
-        return self._estimate(level, bucket_of(rows), 0.95)
+        with self._lock:
+            return self._estimate(level, bucket_of(rows), 0.95)
 
     def p50(self, level: str, rows: int) -> float:
         """The median; 0 where nothing has been measured."""
-        return self._estimate(level, bucket_of(rows), 0.5)
+        with self._lock:
+            return self._estimate(level, bucket_of(rows), 0.5)
 
     @property
     def block_s(self) -> float:
         """95 of 100 blocks take at most this; 0 where nothing has been measured."""
-        return quantile([s for _, s in self._blocks], 0.95) if self._blocks else 0.0
+        with self._lock:
+            seconds = [s for _, s in self._blocks]
+        return quantile(seconds, 0.95) if seconds else 0.0
 
     def profile(self) -> dict[str, dict[str, float]]:
         """Per measured level, for a request alone: p50_ms and p95_ms."""
-        levels = sorted({level for level, _ in (*self._seen, *self._baseline)})
+        with self._lock:
+            levels = sorted({level for level, _ in (*self._seen, *self._baseline)})
         return {
             level: {"p50_ms": round(1e3 * self.p50(level, 1), 3), "p95_ms": round(1e3 * self.p95(level, 1), 3)} for level in levels if level
         }
 
     def capacity_per_s(self, level: str) -> float:
         """Answers a second at the best measured batch; infinite where nothing has been measured."""
-        measured = self._measured(level, 0.5)
+        with self._lock:
+            measured = self._measured(level, 0.5)
         return max((bucket / max(seconds, 1e-6) for bucket, seconds in measured.items()), default=math.inf)
 
     def _measured(self, level: str, share: float) -> dict[int, float]:

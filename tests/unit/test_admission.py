@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 
@@ -139,3 +140,25 @@ def test_warming_up_keeps_its_budget_and_finds_what_a_plain_policy_cannot_do() -
     found = warm_up(as_request_policy(policy), policy.contract, seen, times, budget_s=3, max_batch=16, clock=tick)
     assert found.works == {"full": True, "reuse-depth": False, "trace+action": False, "action": False}
     assert len(policy.calls) < 6
+
+
+def test_measuring_and_asking_from_two_threads() -> None:
+    times, done = times_of(own=0.1), threading.Event()
+
+    def measure() -> None:
+        for step in range(3000):
+            times.add(("", "full", "action")[step % 3], 1 + step % 16, 0.01, now=float(step))
+            times.add_block(0.01, now=float(step))
+        done.set()
+
+    writer = threading.Thread(target=measure)
+    writer.start()
+    asked = 0
+    while not done.is_set() or asked == 0:
+        times.forget(now=float(asked))
+        assert times.p95("", 4) >= 0
+        times.profile()
+        times.capacity_per_s("")
+        assert times.block_s >= 0
+        asked += 1
+    writer.join()
