@@ -308,3 +308,19 @@ def test_protocol_versions_that_differ_are_refused_in_words(address: str, versio
         assert peer.is_hung_up()
     with greeted(address, "new") as peer:
         assert isinstance(peer.ready, Ready)
+
+
+@covers("F12", I6="black and frozen pictures are served and flagged in the chunk, so that a cell and an audit can see them")
+def test_black_and_frozen_pictures_are_flagged(address: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    with greeted(address, "blind") as peer:
+        black = peer.ask(1, observation=replace(observation(), images={"front": np.zeros((16, 16, 3), np.uint8)}))
+        assert isinstance(black, Chunk)
+        assert "blank:front" in black.flags
+        flags: list[str] = []
+        for seq in range(2, 6):
+            state = np.full(4, seq / 100, np.float32)
+            answer = peer.ask(seq, observation=replace(observation(), images={"front": noise}, proprio_P=state), consumed=2)
+            assert isinstance(answer, Chunk), answer
+            flags = list(answer.flags)
+        assert "frozen:front" in flags
