@@ -86,7 +86,7 @@ class AuditWriter:
             frames: dict[str, dict[str, Any]] = {camera.name: {"lost": lost} for camera in self.begun.contract.embodiment.cameras}
             self.counts["lost_frames"] += len(frames)
         else:
-            frames = {camera: self._frame(camera, image_HW3, made.t_s) for camera, image_HW3 in made.observation.images.items()}
+            frames = {camera: self._frame_or_why(camera, image_HW3, made.t_s) for camera, image_HW3 in made.observation.images.items()}
         seen = made.observation
         body = {item.name: getattr(made, item.name) for item in fields(made) if item.name not in ("observation", "t_s", "answered_s")}
         body["answer_ms"] = round(1e3 * (made.answered_s - made.t_s), 3)
@@ -162,6 +162,13 @@ class AuditWriter:
                 self._schemas[schema] = self._mcap.register_schema(schema, "protobuf" if encoding == "protobuf" else "jsonschema", text)
             self._channels[topic] = self._mcap.register_channel(topic, encoding, self._schemas[schema])
         return self._channels[topic]
+
+    def _frame_or_why(self, camera: str, image_HW3: NDArray[np.uint8], t_s: float) -> dict[str, Any]:
+        try:
+            return self._frame(camera, image_HW3, t_s)
+        except Exception as error:  # a camera that gives no picture must not cost the record of what was done with it
+            self.counts["lost_frames"] += 1
+            return {"lost": f"no picture: {error!r}"[:200]}
 
     def _frame(self, camera: str, image_HW3: NDArray[np.uint8], t_s: float) -> dict[str, Any]:
         """Store a frame once: the same picture again is named, not stored."""
