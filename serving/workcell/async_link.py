@@ -20,7 +20,7 @@ from model_core.spec.errors import ActwrightError
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import MAX_MESSAGE_BYTES, Ready, encode_message
 from serving.workcell.credentials import Credentials
-from serving.workcell.link_core import Heard, LinkCore, LinkSettings, LinkTally, Question
+from serving.workcell.link_core import Heard, LinkCore, LinkSettings, LinkTally, Question, read_frame
 
 logger = logging.getLogger(__name__)
 
@@ -295,8 +295,9 @@ class AsyncLink:
 
     async def _read(self, socket: ClientConnection) -> str:
         async for data in socket:
+            frame = read_frame(data)  # outside of the lock: `ask` and `poll` wait for nothing
             with self._lock:
-                self._core.received(data, self._clock())
+                self._core.take(frame, self._clock())
         return f"closed by the service ({socket.close_code})"
 
     async def _watch(self) -> str:

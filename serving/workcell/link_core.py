@@ -139,6 +139,16 @@ class _Open:
     is_written: bool = False
 
 
+def read_frame(data: bytes | str) -> Message | str:
+    """The message in a frame, or a sentence that says why there is none. Needs no lock."""
+    if isinstance(data, str):
+        return "the service sent text"
+    try:
+        return decode_message(data)
+    except WireError as error:
+        return str(error)
+
+
 class LinkCore:
     """The rules. Not thread-safe: whoever moves bytes also holds the lock."""
 
@@ -278,15 +288,14 @@ class LinkCore:
 
     def received(self, data: bytes | str, now_s: float) -> None:
         """One frame came."""
-        if isinstance(data, str):
-            self._cut(now_s, "framing: the service sent text")
-            return
-        try:
-            message = decode_message(data)
-        except WireError as error:
-            self._cut(now_s, f"framing: {error}")
-            return
-        self.heard(message, now_s)
+        self.take(read_frame(data), now_s)
+
+    def take(self, frame: Message | str, now_s: float) -> None:
+        """One frame came that `read_frame` has read: a message, or what is wrong with it."""
+        if isinstance(frame, str):
+            self._cut(now_s, f"framing: {frame}")
+        else:
+            self.heard(frame, now_s)
 
     def heard(self, message: Message, now_s: float) -> None:
         """One message came."""

@@ -146,6 +146,9 @@ class RealtimeCell:
                 next_tick_s += period_s
                 self._sleep(max(next_tick_s - self._clock(), 0.0))
                 next_tick_s = max(next_tick_s, self._clock() - period_s)  # a stall is not made up for by rushing
+        except RobotStopped as error:
+            self._stop(self._clock(), f"the robot is stopped: {error}")
+            reason = StopReason.GUARD_STOPPED
         except Exception as error:
             # A robot may raise anything; for the cell that is one ended episode with a reason, and the next one may work.
             logger.exception("episode.failed cell=%s seed=%d", self._settings.cell, seed)
@@ -277,9 +280,10 @@ class RealtimeCell:
                 self.machine.tick(now, 0.0, why="the envelope refused the chunk")
             action_A = self._hold_A()
         self._note_mode(now)
-        if self._recorder is not None:
+        is_stopped = self.machine.mode is Mode.SAFE_STOP and bool(self._stop_state())
+        if self._recorder is not None and not is_stopped:
             self._recorder.add(self._seen_now(), action_A)
-        outcome = self._act(command, action_A, clipped, now)
+        outcome = None if is_stopped else self._act(command, action_A, clipped, now)
         episode.steps += 1
         episode.holds += command is None
         episode.stretches += self.machine.mode is Mode.STRETCH
@@ -317,8 +321,9 @@ class RealtimeCell:
             self.machine.rejected(now, f"driver: {error}")
             return None
         except RobotStopped as error:
-            self._stop(now, f"driver: {error}")
-            self._restart(str(error), new_epoch=True)
+            if self.machine.mode is not Mode.SAFE_STOP:  # once; while it lasts there is nothing to start anew
+                self._stop(now, f"driver: {error}")
+                self._restart(str(error), new_epoch=True)
             return None
         if self._watch is not None:
             self._watch.commanded()

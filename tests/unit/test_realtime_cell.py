@@ -239,7 +239,8 @@ def test_a_stop_of_the_robot_is_resumed_by_a_person_only(kind: str) -> None:
     world.service.rows = lambda observe: np.full((8, 4), 0.3, np.float32)
     world.step(3 * TICKS)
     assert world.cell.machine.mode is Mode.SAFE_STOP
-    done = len(world.robot.executed)
+    done, epoch = len(world.robot.executed), world.link.epoch
+    assert epoch == 2  # one new session for one stop, however long it lasts
     operator.append("anna")
     world.step(TICKS)  # the button is still pressed: a name does not help
     assert world.cell.machine.mode is Mode.SAFE_STOP
