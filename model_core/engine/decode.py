@@ -81,8 +81,8 @@ class DecodingEngine:
         self.acceptance = Acceptance()
         self._given_numerics, self._given_costs = numerics, costs
         self._free_caches: list[RowCache] = []
-        # a block that drafts may come after some actions were said: then placeholders need places of their own
-        self.length = self.language.max_length + (placeholders_of(self.language) if self.block_use is BlockUse.DRAFT else 0)
+        # actions may be spelt before a block is read (committed rows; a draft that comes late): placeholders have places of their own
+        self.length = self.language.max_length + (0 if self.block_use is BlockUse.NONE else placeholders_of(self.language))
         self.forward = BlockForward(model, self.language.grammar, max_length=self.length, dtype=dtype, constrained=constrained)
         self.block = None if self.block_use is BlockUse.NONE else ActionBlock(self.forward, self.language, self.block_use)
 

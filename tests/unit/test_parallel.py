@@ -16,7 +16,7 @@ from model_core.engine.question import Drafts, Question
 from model_core.engine.window import CostCurve, Source
 from model_core.network.queries import ActionHead, block_visibility
 from model_core.policy import load_policy
-from model_core.spec.types import DecisionRequest, Observation, Trace
+from model_core.spec.types import DecisionRequest, DepthTokens, Observation, Trace
 from model_core.speech.compact import Field, Mode
 from model_core.tiny import TinySize, new_tiny_model
 from model_core.training import hidden_states
@@ -126,6 +126,17 @@ def test_committed_rows_stand_and_are_not_seen():
     plain = DecodingEngine(BOTH, LAYOUT, speculate=False).decode([replace(question, committed_DA=committed)]).answers[0]
     drafted = DecodingEngine(BOTH, LAYOUT, costs=COSTS).decode([replace(question, committed_DA=committed)]).answers[0]
     assert np.array_equal(plain.ids_L, drafted.ids_L)
+
+
+@pytest.mark.parametrize(("model", "use"), [(PARALLEL, BlockUse.SAY), (BOTH, BlockUse.DRAFT)])
+def test_the_longest_answer_has_room(model, use):
+    """All of depth and trace given, five points, and all rows but one committed: nothing is left but placeholders at the end."""
+    depth = DepthTokens(codes_G=np.arange(100))
+    trace = Trace(points_N2=np.arange(10).reshape(5, 2))
+    for rows in (3, 4):
+        question = ask(0, Mode.FULL, depth=depth, trace=trace, committed_DA=np.full((rows, 4), 9))
+        answer = DecodingEngine(model, LAYOUT, costs=COSTS, block=use).decode([question]).answers[0]
+        assert np.array_equal(answer.reasoning.bins_KA[:rows], np.full((rows, 4), 9))
 
 
 def test_a_good_draft_saves_forwards_and_a_useless_one_is_left_alone():
