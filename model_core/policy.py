@@ -244,7 +244,7 @@ class PolicyRound:
         policy, refusal = self._policy, RefusalCode.CONTRACT
         try:
             question, drafts = policy.question(request)
-            inner = self._round.join(question, drafts, on_part=_listener(request), is_cancelled=request.is_cancelled)
+            inner = self._round.join(question, drafts, on_part=_listener(request), is_cancelled=_giving_up(request))
             self._asked[inner] = (key, question, request.level or policy.reasoning)
         except (ContractError, GrammarError, SpecError) as error:
             self._refused.append((key, policy.refused(refusal, str(error))))
@@ -310,6 +310,22 @@ def _listener(request: DecisionRequest) -> Callable[[str, DepthTokens | Trace], 
             logger.exception("part.not_delivered field=%s", field)
 
     return tell
+
+
+def _giving_up(request: DecisionRequest) -> Callable[[], bool] | None:
+    """The request's `is_cancelled`; one that fails gives nothing up, and is the end of nobody else's answer."""
+    if request.is_cancelled is None:
+        return None
+    asked = request.is_cancelled
+
+    def ask() -> bool:
+        try:
+            return asked()
+        except Exception:  # whatever a listener does wrong stays its own
+            logger.exception("cancellation.unknown")
+            return False
+
+    return ask
 
 
 def check_observation(observation: Observation, contract: PolicyContract) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class BlockRunner:
     def __init__(self, forward: BlockForward, *, tile: int = 1, margins: bool = False) -> None:
         self.forward, self.tile, self.margins = forward, tile, margins
         self._graphs: dict[tuple[int, int], _Graph] = {}
+        self._pool: Any = None  # all graphs share their memory: each one's outputs are read before the next runs
 
     def run(self, feeds: Sequence[Feed], cache: RowCache, *, first_row: int = 0) -> list[Choices]:
         """One forward for everybody. first_row: cache row of the feed when there is one."""
@@ -124,7 +126,8 @@ class BlockRunner:
         width = 1 << (max(self.tile, *(len(feed.window.ids) for feed in feeds)) - 1).bit_length()
         graph = self._graphs.get((rows, width))
         if graph is None or graph.cache is not cache:
-            graph = self._graphs[rows, width] = _Graph(self, rows, width, cache)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            graph = self._graphs[rows, width] = _Graph(self, rows, width, cache, self._pool)
         return self._choices(feeds, *graph.replay(self._packed(feeds, rows, width, cache)), width=width)
 
 
@@ -132,7 +135,7 @@ class _Graph:
     """One captured block of rows x width tokens over the whole length of `cache`: static buffers in and out."""
 
     @torch.inference_mode()
-    def __init__(self, runner: BlockRunner, rows: int, width: int, cache: RowCache) -> None:
+    def __init__(self, runner: BlockRunner, rows: int, width: int, cache: RowCache, pool: Any) -> None:
         self.cache = cache
         device = runner.forward.device
         self._in_4n = torch.zeros(4, rows * width, dtype=torch.int64, device=device)
@@ -145,7 +148,7 @@ class _Graph:
                 runner._eager(self._in_4n, rows, cache, end)
         torch.cuda.current_stream(device).wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, pool=pool):
             self._out = runner._eager(self._in_4n, rows, cache, end)
 
     def replay(self, packed_4n: Tensor) -> tuple[Tensor, ...]:

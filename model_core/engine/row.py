@@ -98,9 +98,16 @@ class AnswerRow:
         self.said_by: dict[Stage, list[int]] = {}
         self.own: dict[Stage, int] = {}
         self._said_at: dict[int, int] = {}
-        self._drafts, self._refined = dict(drafts.ids), {}
-        self.block: dict[int, int] = {}
-        self._ranked: dict[int, list[tuple[float, Source]]] = {}
+        self._echo: dict[int, int] = {}  # stands for the source that is no table
+        self._tables: dict[Source, dict[int, int]] = {
+            Source.DRAFT: dict(drafts.ids),
+            Source.REFINED: {},
+            Source.ECHO: self._echo,
+            Source.BLOCK: {},
+            Source.RECENT: acceptance.recent if ways.echo else {},
+        }
+        # of every state that was guessed at: the chance of a refined guess, and the sources with their chances, best first
+        self._ranked: dict[int, tuple[float, list[tuple[float, dict[int, int]]]]] = {}
         self._forced = [int(ids[0]) if len(ids) == 1 else REFUSED for ids in grammar.groups]
         self._say_facts()
 
@@ -145,7 +152,7 @@ class AnswerRow:
     def _guess(self, state: int, guessed: dict[int, int]) -> tuple[int, float, float]:
         """The best guess at `state`, the chance that it is right, and how much better a look at it would make the next guess.
 
-        Facts and forced text come first.
+        Facts and forced text come first. This runs for every place of every window: it looks up, and computes nothing twice.
         """
         token = self.given.get(state, REFUSED)
         if token == REFUSED:
@@ -153,32 +160,36 @@ class AnswerRow:
         if token != REFUSED:
             return token, 1.0, 0.0
         if self.reuse_depth is not None and self.grammar.stage(state) is Stage.DEPTH:
-            return self._drafts.get(state, REFUSED), 1.0, 0.0
+            return self._tables[Source.DRAFT].get(state, REFUSED), 1.0, 0.0
         if not self.ways.speculate:
             return REFUSED, 0.0, 0.0
         ranked = self._ranked.get(state)
         if ranked is None:
-            ranked = self._ranked[state] = self.acceptance.rates_at(state, self.grammar.stage(state))
-        for likely, source in ranked:
-            token = self._from(source, state, guessed)
+            rates = self.acceptance.rates_at(state, self.grammar.stage(state))
+            refined = next(rate for rate, source in rates if source is Source.REFINED)
+            ranked = self._ranked[state] = (refined, [(rate, self._tables[source]) for rate, source in rates])
+        for likely, table in ranked[1]:
+            token = self._echoed(state, guessed) if table is self._echo else table.get(state, REFUSED)
             if token != REFUSED:
-                seen = state in self._refined or not self.ways.refine
-                return token, likely, 0.0 if seen else max(0.0, ranked[0][0] - likely)
+                known = not self.ways.refine or state in self._tables[Source.REFINED]
+                return token, likely, 0.0 if known else max(0.0, ranked[0] - likely)
         return REFUSED, 0.0, 0.0
 
-    def _from(self, source: Source, state: int, guessed: dict[int, int]) -> int:
-        if source is Source.DRAFT:
-            return self._drafts.get(state, REFUSED)
-        if source is Source.REFINED:
-            return self._refined.get(state, REFUSED)
-        if source is Source.BLOCK:
-            return self.block.get(state, REFUSED)
-        if source is Source.RECENT:
-            return self.acceptance.recent.get(state, REFUSED) if self.ways.echo else REFUSED
+    def _echoed(self, state: int, guessed: dict[int, int]) -> int:
         if not self.ways.echo:
             return REFUSED
         earlier = self.grammar.echo(state)
         return self._said_at.get(earlier, guessed.get(earlier, REFUSED))
+
+    @property
+    def block(self) -> dict[int, int]:
+        """What placeholders chose, {state: id}: a source of guesses (`engine.parallel`)."""
+        return self._tables[Source.BLOCK]
+
+    @block.setter
+    def block(self, ids: dict[int, int]) -> None:
+        self._tables[Source.BLOCK].clear()
+        self._tables[Source.BLOCK].update(ids)
 
     # ---- what came out
 
@@ -211,7 +222,7 @@ class AnswerRow:
             if fed != token or self.done:
                 break
         if self.ways.refine and not self.done:
-            self._refined.update(
+            self._tables[Source.REFINED].update(
                 (state, chosen[j]) for j, state in enumerate(window.states[used:], start=used) if state is not None and state != self.state
             )
         self.cached += used
@@ -261,8 +272,8 @@ class AnswerRow:
             entry = self.tally.guesses.setdefault(stage, [0, 0])
             entry[0] += 1
             entry[1] += fed == token
-        for source in Source:
-            guess = self._from(source, state, {})
+        for source, table in self._tables.items():
+            guess = self._echoed(state, {}) if table is self._echo else table.get(state, REFUSED)
             if guess != REFUSED:
                 self.acceptance.note(state, stage, source, guess == token)
 

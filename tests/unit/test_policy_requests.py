@@ -204,6 +204,9 @@ def test_cancelled_requests_are_refused():
     cancelled, fine = PLAIN.answer([request(0, is_cancelled=given_up), request(1)])
     assert cancelled.refusal.code is RefusalCode.CANCELLED
     assert same(fine, PLAIN.decide(see(1)))
+    unsure, also_fine = PLAIN.answer([request(0, is_cancelled=lambda: 1 / 0), request(1)])
+    assert same(unsure, PLAIN.decide(see(0)))
+    assert same(also_fine, fine)
 
 
 def test_parts_are_streamed_and_a_deaf_listener_does_no_harm():
