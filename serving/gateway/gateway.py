@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,11 +18,12 @@ from dataclasses import replace
 from model_core.spec.errors import NotReady
 from model_core.spec.types import DecisionRequest, RefusalCode
 from model_core.spec.wire import Chunk, End, Hello, Observe, Ready, Reject
-from serving.gateway.admission import Reservations, ServiceTimes
+from serving.gateway.admission import ServiceTimes
 from serving.gateway.engine_room import EngineRoom, Identity, LoadedModel
 from serving.gateway.handshake import Fit, greet
 from serving.gateway.identity import ANYBODY, Caller, Tokens
 from serving.gateway.metrics import Metrics
+from serving.gateway.register import Register
 from serving.gateway.replies import rejection
 from serving.gateway.session import Prepared, Session
 from serving.gateway.settings import Limits
@@ -33,7 +33,6 @@ from serving.gateway.tickets import Ticket
 
 __all__ = ["Gateway", "Limits", "LoadedModel", "State"]
 logger = logging.getLogger(__name__)
-_REMEMBERED = 1024
 
 
 class Gateway:
@@ -55,13 +54,11 @@ class Gateway:
         self.metrics = Metrics()
         self.tokens = tokens
         self.standing = Standing(self.limits.max_restarts)
-        self.sessions: dict[str, Session] = {}
-        self.reservations = Reservations(self.limits.reserve_share)
+        self.register = Register(self.limits.reserve_share)
         self.decoding = ThreadPoolExecutor(max_workers=4, thread_name_prefix="decode")
         self._room = EngineRoom(load, self.limits, self.standing, clock)
         self._instance, self._clock = instance, clock
-        self._ended: OrderedDict[str, tuple[RefusalCode, str]] = OrderedDict()
-        self._fits: dict[str, Fit] = {}
+        self._outdated: dict[str, float] = {}
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
@@ -136,6 +133,11 @@ class Gateway:
         """An instant of this gateway's clock."""
         return self._clock()
 
+    @property
+    def sessions(self) -> dict[str, Session]:
+        """Open sessions by id."""
+        return self.register.sessions
+
     # --- sessions -----------------------------------------------------------------------------------------------------------
 
     def open_session(
@@ -148,7 +150,7 @@ class Gateway:
             self.metrics.rejects.labels(answer.code.value).inc()
             logger.warning("session.refused cell=%s code=%s reason=%s", hello.cell, answer.code, answer.reason)
             return None, answer
-        for other in [s for s in self.sessions.values() if s.cell == hello.cell]:
+        if (other := self.register.of_cell(hello.cell)) is not None:
             self.close_session(other, RefusalCode.STALE_EPOCH, "this cell has opened a newer session")
         session = Session(
             answer,
@@ -160,9 +162,7 @@ class Gateway:
             accepts_parts=hello.accepts_parts,
             clock=self._clock,
         )
-        self.sessions[answer.session_id] = session
-        self._fits[answer.session_id] = fit
-        self.reservations.hold(hello.cell, hello.replan_hz)
+        self.register.add(session, fit, hello.replan_hz)
         self._count_sessions()
         logger.info("session.opened cell=%s epoch=%d session=%s subject=%s", hello.cell, answer.epoch, answer.session_id, caller.subject)
         return session, answer
@@ -171,29 +171,17 @@ class Gateway:
         self, session: Session, code: RefusalCode = RefusalCode.STALE_EPOCH, why: str = "this session was closed; shake hands again"
     ) -> None:
         """Free everything that is held for it; safe to call twice."""
-        session.reset()
-        if self.sessions.pop(session.ready.session_id, None) is None:
-            return
-        ready = session.ready
-        is_lease = code is RefusalCode.LEASE
-        session.tell(Reject(session_id=ready.session_id, epoch=ready.epoch, code=code, reason=why, retryable=is_lease))
-        session.ended.set()
-        self._fits.pop(session.ready.session_id, None)
-        self._ended[session.ready.session_id] = (code, why)
-        while len(self._ended) > _REMEMBERED:
-            self._ended.popitem(last=False)
-        if not any(s.cell == session.cell for s in self.sessions.values()):
-            self.reservations.free(session.cell)
-        self._count_sessions()
+        if self.register.remove(session, code, why):
+            self._count_sessions()
 
     def prepares_quickly(self, session: Session, observe: Observe) -> bool:
         """Whether `prepare` has nothing to decode or convert here, only to compare: then it may run on the event loop."""
-        fit = self._fits.get(session.ready.session_id)
+        fit = self.register.fit_of(session)
         return not observe.encoded and (fit is None or not fit.conversions)
 
     def prepare(self, session: Session | None, observe: Observe, arrived_at: float) -> Prepared:
         """Decode and check the pictures of an OBSERVE. Thread-safe; on the event loop only where `prepares_quickly`."""
-        fit = Fit.of(self.identity.contract) if session is None else self._fits.get(session.ready.session_id)
+        fit = None if session is None else self.register.fit_of(session)
         return (fit or Fit.of(self.identity.contract)).prepare(observe, arrived_at, self._clock)
 
     async def answer(self, session: Session, asked: Observe | Prepared) -> Chunk | Reject:
@@ -208,14 +196,16 @@ class Gateway:
             self.renew(session)
         else:
             reply = refused
-        if session.ready.session_id not in self.sessions and isinstance(reply, Chunk):
-            reply = rejection(observe, *self._why_ended(session), retryable=False)
+        if not self.register.is_open(session) and isinstance(reply, Chunk):
+            reply = rejection(observe, *self.register.why_ended(session), retryable=False)
         self.count(reply)
         return reply
 
     async def answer_once(self, observe: Observe, caller: Caller = ANYBODY) -> Chunk | Reject:
         """Answer an OBSERVE outside any session: nothing is kept. For tools and for peers that know no sessions."""
         stop = self._stopped("") or (self.standing.draining and (RefusalCode.DRAINING, self.standing.draining))
+        if not stop and self._has_outstayed(caller):
+            stop = RefusalCode.AUTH, f"the token of {caller.subject!r} is no longer valid"
         if stop:
             reply: Chunk | Reject = rejection(observe, *stop)
         else:
@@ -244,7 +234,7 @@ class Gateway:
     def renew(self, session: Session) -> float:
         """Renew a lease, unless its caller could not come in again; seconds that are left."""
         now = self._clock()
-        if self.tokens is None or session.caller is ANYBODY or self.tokens.still_valid(session.caller):
+        if self._may_stay(session.caller):
             session.lease.renew(now)
         return session.lease.left_s(now)
 
@@ -289,7 +279,7 @@ class Gateway:
         over = [s for s in self.sessions.values() if s.lease.left_s(now) <= 0 and not s.is_waiting]
         for session in over:
             text = f"the lease ran out after {session.lease.seconds:g} s without a message; shake hands again"
-            if self.tokens is not None and not self.tokens.still_valid(session.caller) and session.caller is not ANYBODY:
+            if not self._may_stay(session.caller):
                 text = "the lease ran out and the token is no longer valid; shake hands again with a new one"
             logger.info("session.expired cell=%s session=%s", session.cell, session.ready.session_id)
             self.close_session(session, RefusalCode.LEASE, text)
@@ -319,8 +309,8 @@ class Gateway:
 
     def _refused(self, session: Session, observe: Observe) -> Reject | None:
         """Why this OBSERVE is not even looked at; None when it may be asked."""
-        if session.ready.session_id not in self.sessions:
-            code, why = self._why_ended(session)
+        if not self.register.is_open(session):
+            code, why = self.register.why_ended(session)
             return rejection(observe, code, why, retryable=code is RefusalCode.LEASE)
         if session.stale(observe) is not None:
             return None  # the session says so itself
@@ -345,10 +335,22 @@ class Gateway:
             return None
         if self.standing.draining:
             return rejection(observe, RefusalCode.DRAINING, f"no new episode is begun: {self.standing.draining}")
-        if self.tokens is not None and session.caller is not ANYBODY and not self.tokens.still_valid(session.caller):
+        if not self._may_stay(session.caller):
             text = f"the token of {session.caller.subject!r} is no longer valid; a new episode needs a new one"
             return rejection(observe, RefusalCode.AUTH, text, retryable=False)
         return None
+
+    def _may_stay(self, caller: Caller) -> bool:
+        """Whether this caller would be let in again now."""
+        return self.tokens is None or caller is ANYBODY or self.tokens.still_valid(caller)
+
+    def _has_outstayed(self, caller: Caller) -> bool:
+        """Whether a caller without sessions, and so without leases, could not come in again for as long as a lease lasts."""
+        if self._may_stay(caller):
+            self._outdated.pop(caller.digest, None)
+            return False
+        now = self._clock()
+        return now - self._outdated.setdefault(caller.digest, now) > self.limits.lease_s
 
     def _stopped(self, cell: str) -> tuple[RefusalCode, str] | None:
         """Why nobody, or this cell, is answered now."""
@@ -356,9 +358,6 @@ class Gateway:
         if killed:
             return RefusalCode.KILLED, killed
         return None if self._room.answers else (RefusalCode.NOT_READY, str(self.status()["reason"]))
-
-    def _why_ended(self, session: Session) -> tuple[RefusalCode, str]:
-        return self._ended.get(session.ready.session_id, (RefusalCode.STALE_EPOCH, "this session is over; shake hands again"))
 
     def _greet(self, hello: Hello, caller: Caller, lease_s: float) -> tuple[Ready | Reject, Fit]:
         def refuse(code: RefusalCode, reason: str, retry_after_ms: float = 0.0) -> Reject:
@@ -371,7 +370,7 @@ class Gateway:
             return refuse(*stop, 1000.0 if stop[0] is RefusalCode.NOT_READY else 0.0), nothing
         if self.standing.draining:
             return refuse(RefusalCode.DRAINING, self.standing.draining, 5000.0), nothing
-        holder = next((s for s in self.sessions.values() if s.cell == hello.cell), None)
+        holder = self.register.of_cell(hello.cell)
         if holder is not None and holder.caller.subject != caller.subject:
             return refuse(RefusalCode.AUTH, f"cell {hello.cell!r} has a session of another holder; it ends with its lease"), nothing
         if len(self.sessions) >= self.limits.max_sessions and holder is None:
@@ -381,7 +380,7 @@ class Gateway:
         answer, fit = greet(hello, self._ready(uuid.uuid4().hex, hello.epoch, lease_s))
         if isinstance(answer, Reject):
             return answer, nothing
-        full = self.reservations.refuses(hello.cell, hello.replan_hz, self.times.capacity_per_s(""))
+        full = self.register.reservations.refuses(hello.cell, hello.replan_hz, self.times.capacity_per_s(""))
         return (refuse(RefusalCode.OVERLOAD, full, 5000.0) if full else answer), fit
 
     def _ready(self, session_id: str, epoch: int, lease_s: float) -> Ready:
@@ -400,9 +399,9 @@ class Gateway:
     def _count_sessions(self) -> None:
         now = self._clock()
         self.metrics.sessions.set(len(self.sessions))
-        self.metrics.session_bytes.set(sum(s.held_bytes for s in self.sessions.values()))
-        self.metrics.lease.set(min((s.lease.left_s(now) for s in self.sessions.values()), default=0.0))
-        self.metrics.reserved.set(self.reservations.total_per_s)
+        self.metrics.session_bytes.set(self.register.held_bytes())
+        self.metrics.lease.set(self.register.shortest_lease_s(now))
+        self.metrics.reserved.set(self.register.reservations.total_per_s)
         self.metrics.ready.set(1 if self.is_ready else 0)
         if (who := self._room.identity) is not None:
             self.metrics.model.labels(who.model_version, who.contract_id, who.bundle_digest).set(1)

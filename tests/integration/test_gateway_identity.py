@@ -25,7 +25,7 @@ from websockets.sync.client import connect
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import Chunk, End, Ready
 from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.identity import Tokens, read_table, token_digest
+from serving.gateway.identity import Caller, Role, Tokens, read_table, token_digest
 from serving.gateway.settings import Limits
 from serving.gateway.stub import StubPolicy
 from tests.loopback import serve, wait_until
@@ -297,3 +297,11 @@ def test_without_tokens_nothing_is_answered_beyond_loopback(policy: StubPolicy) 
     scope = {"type": "http", "path": "/livez", "method": "GET", "headers": [], "server": ("10.0.0.5", 3000)}
     asyncio.run(Doorkeeper(inner)(scope, None, send))  # type: ignore[arg-type]
     assert said[0]["status"] == 403
+
+
+def test_a_peer_without_a_lease_is_not_answered_for_ever_after_its_token_ran_out(gateway: Gateway, address: str, clock: Clock) -> None:
+    caller = Caller(subject="operate", role=Role.OPERATE, digest=token_digest(SECRETS["operate"]))
+    assert not gateway._has_outstayed(caller)
+    clock.now = 2031.0
+    assert not gateway._has_outstayed(caller)  # as long as a lease would last
+    wait_until(lambda: gateway._has_outstayed(caller))
