@@ -146,13 +146,13 @@ async def _ask(ws, ready, seq: int, value: int, phase: str, deadline_ms: float, 
 def judged(run: Run, slack_ms: float = 50.0) -> dict[str, object]:
     """The run in numbers. late: accepted answers that arrived more than slack_ms (the client's own reading) after their deadline.
 
-    recovery_s: from the end of the overload to the last question that was refused or late.
+    recovery_s: from the end of the overload to the moment after which at most one question in twenty is refused or late.
     """
     chunks = [a for a in run.asked if not a.code]
     rejects = [a for a in run.asked if a.code]
     overloads = [phase for phase in run.phases if phase.load > 1]
     ends_s = sum(phase.seconds for phase in run.phases[: run.phases.index(overloads[-1]) + 1]) if overloads else 0.0
-    after = [a for a in run.asked if a.sent_s >= ends_s and (a.code or a.took_ms > run.deadline_ms + slack_ms)]
+    after = [(a.sent_s - ends_s, bool(a.code) or a.took_ms > run.deadline_ms + slack_ms) for a in run.asked if a.sent_s >= ends_s]
     per_phase = {}
     for phase in run.phases:
         mine = [a for a in run.asked if a.phase == phase.name]
@@ -175,9 +175,18 @@ def judged(run: Run, slack_ms: float = 50.0) -> dict[str, object]:
         "wrong_answers": sum(not a.is_own for a in chunks),
         "reject_p50_ms": round(float(np.percentile([a.took_ms for a in rejects] or [0.0], 50)), 2),
         "reject_p95_ms": round(float(np.percentile([a.took_ms for a in rejects] or [0.0], 95)), 2),
-        "recovery_s": round(max((a.sent_s - ends_s for a in after), default=0.0), 3),
+        "recovery_s": round(_recovered_after(after), 3),
         "phases": per_phase,
     }
+
+
+def _recovered_after(after: list[tuple[float, bool]]) -> float:
+    moments = [0.0, *(at_s for at_s, failed in after if failed)]
+    for moment in moments:
+        later = [failed for at_s, failed in after if at_s > moment]
+        if sum(later) <= 0.05 * max(len(later), 1):
+            return moment
+    return moments[-1]
 
 
 # --- sessions that are dropped ----------------------------------------------------------------------------------------
