@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from model_core.spec import packing
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import ContractError, WireError
+from model_core.spec.errors import ContractError, SpecError, WireError
 from model_core.spec.types import Observation, RefusalCode
 from model_core.spec.wire import EncodedImage, Reject
 from serving.gateway.dialects.arrays import array_of, msgpack_array
@@ -187,4 +187,7 @@ def _image(value: Mapping[str, Any]) -> np.ndarray | EncodedImage:
     packing.expect(sound, "a picture's shape [H, W, 3]", shape)
     packing.expect(str(encoding) in {"png", "jpeg"} and isinstance(data, memoryview), "a png or jpeg picture", encoding)
     height, width, channels = shape or (1, 1, 3)
-    return EncodedImage(encoding=str(encoding), data=bytes(data or b""), shape=(height, width, channels))
+    try:
+        return EncodedImage(encoding=str(encoding), data=bytes(data or b""), shape=(height, width, channels))
+    except SpecError as error:
+        raise WireError(str(error)) from error
