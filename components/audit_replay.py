@@ -155,6 +155,26 @@ def ask_again(found: AuditFile, record: AuditRecord, policy: RequestPolicy) -> t
     return compare(record.body, again), again
 
 
+def ask_all(found: AuditFile, policy: RequestPolicy) -> dict[str, int]:
+    """Ask every decision of a file again: how many were asked, gave the same answer, differ, or lost their frames.
+
+    first_differing: number of the first decision whose answer differs, counted from 1; 0 when none does.
+    """
+    told = {"decisions": 0, "asked": 0, "equal": 0, "without_frames": 0, "first_differing": 0}
+    for number, record in enumerate(decisions_of(found), 1):
+        told["decisions"] += 1
+        try:
+            same, _ = ask_again(found, record, policy)
+        except DatasetError:
+            told["without_frames"] += 1
+            continue
+        told["asked"] += 1
+        told["equal"] += same.is_equal
+        if not same.is_equal and not told["first_differing"]:
+            told["first_differing"] = number
+    return told
+
+
 def compare(body: Mapping[str, Any], again: Decision) -> Comparison:
     """A recorded answer and a new one, token by token and action by action."""
     chunk = body.get("chunk")

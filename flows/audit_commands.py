@@ -11,7 +11,8 @@ from flows.telling import HELD, say, tell
 
 if TYPE_CHECKING:
     from components.bundles import PackedPolicy
-    from model_core.spec.audit_reading import AuditFile
+    from model_core.spec.audit_reading import AuditFile, AuditRecord
+    from model_core.spec.types import RequestPolicy
 
 audit_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What workcells recorded: list, prove, look at a decision.")
 
@@ -86,6 +87,9 @@ def replay_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="where the picture goes (default: beside FILE)", metavar="PNG")] = None,
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask the policy again, or only look")] = True,
+    every: Annotated[
+        bool, typer.Option("--all", help="ask every decision of the file again; the picture is of the first that differs")
+    ] = False,
 ) -> None:
     """Show a recorded decision as a picture, and ask the same policy the same question again.
 
@@ -93,9 +97,10 @@ def replay_command(
     answered and as executed. Exits 3 when the policy answers otherwise than it did.
 
     Example: actwright audit replay audit/000012-button-7.mcap --decision 3
+    Example: actwright audit replay audit/000012-button-7.mcap --all
     Example: actwright audit replay audit/000012-button-7.mcap --decision -1 --bundle .actwright/store/package/8f74/bento --out look.png
     """
-    from components.audit_replay import pick_decision, view_of
+    from components.audit_replay import ask_all, open_packed, pick_decision, view_of
     from components.decision_picture import draw_decision
     from components.pictures import save_png
     from model_core.spec.audit_reading import read_audit
@@ -109,26 +114,44 @@ def replay_command(
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
     packed = _packed(found, bundle)
-    compared, verdict = _asked_again(found, record, packed) if ask else ({"asked_again": False}, "not asked again")
+    policy = open_packed(packed, found) if ask and packed is not None else None
+    tallied: dict[str, Any] = {}
+    if every and policy is not None:
+        tallied = ask_all(found, policy)
+        decision = tallied["first_differing"] or decision
+        record = pick_decision(found, decision)
+        lost = f"; {tallied['without_frames']} have lost their frames" if tallied["without_frames"] else ""
+        say(f"all       {tallied['equal']} of {tallied['asked']} decisions asked again give the same answer{lost}")
+    compared, verdict = _asked_again(found, record, packed, policy) if ask else ({"asked_again": False}, "not asked again")
     codebooks = [packed.codebook] if packed is not None else []
     picture = save_png(draw_decision(view_of(found, record, codebooks, verdict)), out or _beside(file, decision))
     say(f"picture   {picture}")
     say(f"answer    {verdict}")
     body = record.body
     ids = {name: body.get(name) for name in ("episode_id", "session_id", "epoch", "seq", "outcome")}
-    tell(picture=str(picture), decision=decision, record=record.n, proven=found.is_proven, **ids, **compared)
+    tell(
+        picture=str(picture),
+        decision=decision,
+        record=record.n,
+        proven=found.is_proven,
+        **ids,
+        **compared,
+        **({"all": tallied} if tallied else {}),
+    )
     if compared.get("equal") is False:
         raise typer.Exit(HELD)
 
 
-def _asked_again(found: AuditFile, record: Any, packed: PackedPolicy | None) -> tuple[dict[str, Any], str]:
-    from components.audit_replay import ask_again, open_packed
+def _asked_again(
+    found: AuditFile, record: AuditRecord, packed: PackedPolicy | None, policy: RequestPolicy | None
+) -> tuple[dict[str, Any], str]:
+    from components.audit_replay import ask_again
     from model_core.spec.errors import DatasetError
 
-    if packed is None:
+    if packed is None or policy is None:
         return {"asked_again": False}, "not asked again: no packed policy with this contract here; name one with --bundle"
     try:
-        same, again = ask_again(found, record, open_packed(packed, found))
+        same, again = ask_again(found, record, policy)
     except DatasetError as error:
         return {"asked_again": False}, f"not asked again: {error}"
     told = {

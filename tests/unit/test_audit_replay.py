@@ -277,6 +277,15 @@ def test_replay_shows_and_asks(recorded: Path, checkpoint: Path, tmp_path: Path)
     assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_replay_of_every_decision_counts_them(recorded: Path, checkpoint: Path, tmp_path: Path) -> None:
+    code, told, said = actwright_audit("replay", recorded, "--all", "--bundle", checkpoint, "--out", tmp_path / "look.png")
+    assert (code, told["all"]) == (0, {"decisions": 5, "asked": 5, "equal": 5, "without_frames": 0, "first_differing": 0})
+    assert "5 of 5 decisions" in said
+    write_tiny_checkpoint(tmp_path / "other", embodiment=make_embodiment(size=32), seed=3)
+    code, told, _ = actwright_audit("replay", recorded, "--all", "--bundle", tmp_path / "other", "--out", tmp_path / "look.png")
+    assert (code, told["all"]["first_differing"]) == (3, 1)
+
+
 def test_replay_of_another_model_exits_3(recorded: Path, tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path / "other", embodiment=make_embodiment(size=32), seed=3)
     code, told, said = actwright_audit("replay", recorded, "--bundle", tmp_path / "other", "--out", tmp_path / "look.png")
