@@ -20,11 +20,12 @@ from model_core.spec.types import DecisionRequest, RefusalCode
 from model_core.spec.wire import Chunk, End, Hello, Observe, Ready, Reject
 from serving.gateway.admission import ServiceTimes
 from serving.gateway.engine_room import EngineRoom, Identity, LoadedModel
-from serving.gateway.handshake import Fit, greet
+from serving.gateway.handshake import Fit
 from serving.gateway.identity import ANYBODY, Caller, Tokens
 from serving.gateway.metrics import Metrics
+from serving.gateway.reception import Reception
+from serving.gateway.reception import refused as refusal_of
 from serving.gateway.register import Register
-from serving.gateway.replies import rejection
 from serving.gateway.session import Prepared, Session
 from serving.gateway.settings import Limits
 from serving.gateway.standing import Standing, State
@@ -58,7 +59,7 @@ class Gateway:
         self.decoding = ThreadPoolExecutor(max_workers=4, thread_name_prefix="decode")
         self._room = EngineRoom(load, self.limits, self.standing, clock)
         self._instance, self._clock = instance, clock
-        self._outdated: dict[str, float] = {}
+        self.reception = Reception(self.limits, self.standing, tokens, self.register, self._room, clock)
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
@@ -90,12 +91,8 @@ class Gateway:
 
     def status(self) -> dict[str, object]:
         """For people and probes: state, reason, model."""
-        who, trouble = self._room.identity, self._room.trouble
-        state, reason = str(self.state), self.reason
-        if trouble:
-            state, reason = "hung", trouble
-        elif self.state is State.READY and self.standing.draining:
-            state, reason = "draining", self.standing.draining
+        who = self._room.identity
+        state, reason = self.reception.trouble()
         return {
             "state": state,
             "reason": reason,
@@ -145,7 +142,7 @@ class Gateway:
     ) -> tuple[Session | None, Ready | Reject]:
         """Answer a HELLO; a `Session` comes with READY only. A cell's new session replaces its old one."""
         seconds = self.limits.lease_s if lease_s is None else lease_s
-        answer, fit = self._greet(hello, caller, seconds)
+        answer, fit = self.reception.greet(hello, caller, seconds)
         if isinstance(answer, Reject):
             self.metrics.rejects.labels(answer.code.value).inc()
             logger.warning("session.refused cell=%s code=%s reason=%s", hello.cell, answer.code, answer.reason)
@@ -187,7 +184,7 @@ class Gateway:
     async def answer(self, session: Session, asked: Observe | Prepared) -> Chunk | Reject:
         """Answer one OBSERVE and count it."""
         observe = asked.observe if isinstance(asked, Prepared) else asked
-        refused = self._refused(session, observe)
+        refused = self.reception.refusal(session, observe)
         if refused is None:
             if not isinstance(asked, Prepared):
                 asked = await self._prepared(session, asked)
@@ -197,17 +194,15 @@ class Gateway:
         else:
             reply = refused
         if not self.register.is_open(session) and isinstance(reply, Chunk):
-            reply = rejection(observe, *self.register.why_ended(session), retryable=False)
+            reply = refusal_of(observe, *self.register.why_ended(session))
         self.count(reply)
         return reply
 
     async def answer_once(self, observe: Observe, caller: Caller = ANYBODY) -> Chunk | Reject:
         """Answer an OBSERVE outside any session: nothing is kept. For tools and for peers that know no sessions."""
-        stop = self._stopped("") or (self.standing.draining and (RefusalCode.DRAINING, self.standing.draining))
-        if not stop and self._has_outstayed(caller):
-            stop = RefusalCode.AUTH, f"the token of {caller.subject!r} is no longer valid"
-        if stop:
-            reply: Chunk | Reject = rejection(observe, *stop)
+        refused = self.reception.refusal_once(observe, caller)
+        if refused is not None:
+            reply: Chunk | Reject = refused
         else:
             who = self.identity
             ready = Ready(session_id=observe.session_id, epoch=observe.epoch, model_version=who.model_version, contract=who.contract)
@@ -234,15 +229,15 @@ class Gateway:
     def renew(self, session: Session) -> float:
         """Renew a lease, unless its caller could not come in again; seconds that are left."""
         now = self._clock()
-        if self._may_stay(session.caller):
+        if self.reception.may_stay(session.caller):
             session.lease.renew(now)
         return session.lease.left_s(now)
 
     def is_throttled(self, session: Session) -> bool:
         """Whether this cell replaces its own requests faster than it may."""
-        since = self._clock() - 1.0
-        session.replaced[:] = [at for at in session.replaced[-4 * self.limits.replaced_per_s :] if at > since]
-        return len(session.replaced) > self.limits.replaced_per_s
+        is_throttled = self.reception.is_throttled(session)
+        self.metrics.throttled.inc(1 if is_throttled else 0)
+        return is_throttled
 
     # --- stopping ---------------------------------------------------------------------------------------------------------------
 
@@ -279,7 +274,7 @@ class Gateway:
         over = [s for s in self.sessions.values() if s.lease.left_s(now) <= 0 and not s.is_waiting]
         for session in over:
             text = f"the lease ran out after {session.lease.seconds:g} s without a message; shake hands again"
-            if not self._may_stay(session.caller):
+            if not self.reception.may_stay(session.caller):
                 text = "the lease ran out and the token is no longer valid; shake hands again with a new one"
             logger.info("session.expired cell=%s session=%s", session.cell, session.ready.session_id)
             self.close_session(session, RefusalCode.LEASE, text)
@@ -306,95 +301,6 @@ class Gateway:
     async def _prepared(self, session: Session | None, observe: Observe) -> Prepared:
         arrived_at = self._clock()
         return await asyncio.get_running_loop().run_in_executor(self.decoding, self.prepare, session, observe, arrived_at)
-
-    def _refused(self, session: Session, observe: Observe) -> Reject | None:
-        """Why this OBSERVE is not even looked at; None when it may be asked."""
-        if not self.register.is_open(session):
-            code, why = self.register.why_ended(session)
-            return rejection(observe, code, why, retryable=code is RefusalCode.LEASE)
-        if session.stale(observe) is not None:
-            return None  # the session says so itself
-        now = self._clock()
-        if session.lease.left_s(now) <= 0:
-            return rejection(observe, RefusalCode.LEASE, "the lease has run out; shake hands again")
-        stop = self._stopped(session.cell)
-        if stop:
-            return rejection(observe, *stop, retryable=stop[0] is RefusalCode.NOT_READY)
-        early_ms = self.limits.min_interval_ms - 1e3 * (now - session.asked_at)
-        if early_ms > 0 and session.is_new(observe):
-            text = f"the next request may come in {early_ms:.0f} ms; at least {self.limits.min_interval_ms:g} ms lie between two"
-            return replace(rejection(observe, RefusalCode.OVERLOAD, text), retry_after_ms=early_ms)
-        if session.is_waiting and self.is_throttled(session):
-            self.metrics.throttled.inc()
-            text = f"more than {self.limits.replaced_per_s} requests a second were replaced before they were answered"
-            return replace(rejection(observe, RefusalCode.OVERLOAD, text), retry_after_ms=1000.0)
-        return self._refused_episode(session, observe)
-
-    def _refused_episode(self, session: Session, observe: Observe) -> Reject | None:
-        if session.episode_id is not None and observe.episode_id == session.episode_id:
-            return None
-        if self.standing.draining:
-            return rejection(observe, RefusalCode.DRAINING, f"no new episode is begun: {self.standing.draining}")
-        if not self._may_stay(session.caller):
-            text = f"the token of {session.caller.subject!r} is no longer valid; a new episode needs a new one"
-            return rejection(observe, RefusalCode.AUTH, text, retryable=False)
-        return None
-
-    def _may_stay(self, caller: Caller) -> bool:
-        """Whether this caller would be let in again now."""
-        return self.tokens is None or caller is ANYBODY or self.tokens.still_valid(caller)
-
-    def _has_outstayed(self, caller: Caller) -> bool:
-        """Whether a caller without sessions, and so without leases, could not come in again for as long as a lease lasts."""
-        if self._may_stay(caller):
-            self._outdated.pop(caller.digest, None)
-            return False
-        now = self._clock()
-        return now - self._outdated.setdefault(caller.digest, now) > self.limits.lease_s
-
-    def _stopped(self, cell: str) -> tuple[RefusalCode, str] | None:
-        """Why nobody, or this cell, is answered now."""
-        killed = self.standing.killed.get("") or (cell and self.standing.killed.get(cell))
-        if killed:
-            return RefusalCode.KILLED, killed
-        return None if self._room.answers else (RefusalCode.NOT_READY, str(self.status()["reason"]))
-
-    def _greet(self, hello: Hello, caller: Caller, lease_s: float) -> tuple[Ready | Reject, Fit]:
-        def refuse(code: RefusalCode, reason: str, retry_after_ms: float = 0.0) -> Reject:
-            is_worth_it = code in {RefusalCode.NOT_READY, RefusalCode.OVERLOAD, RefusalCode.DRAINING}
-            return Reject(code=code, reason=reason, epoch=hello.epoch, retryable=is_worth_it, retry_after_ms=retry_after_ms)
-
-        nothing = Fit.none()
-        stop = self._stopped(hello.cell)
-        if stop:
-            return refuse(*stop, 1000.0 if stop[0] is RefusalCode.NOT_READY else 0.0), nothing
-        if self.standing.draining:
-            return refuse(RefusalCode.DRAINING, self.standing.draining, 5000.0), nothing
-        holder = self.register.of_cell(hello.cell)
-        if holder is not None and holder.caller.subject != caller.subject:
-            return refuse(RefusalCode.AUTH, f"cell {hello.cell!r} has a session of another holder; it ends with its lease"), nothing
-        if len(self.sessions) >= self.limits.max_sessions and holder is None:
-            return refuse(
-                RefusalCode.OVERLOAD, f"{self.limits.max_sessions} sessions are open, all that this service takes", 5000.0
-            ), nothing
-        answer, fit = greet(hello, self._ready(uuid.uuid4().hex, hello.epoch, lease_s))
-        if isinstance(answer, Reject):
-            return answer, nothing
-        full = self.register.reservations.refuses(hello.cell, hello.replan_hz, self.times.capacity_per_s(""))
-        return (refuse(RefusalCode.OVERLOAD, full, 5000.0) if full else answer), fit
-
-    def _ready(self, session_id: str, epoch: int, lease_s: float) -> Ready:
-        who = self.identity
-        return Ready(
-            session_id=session_id,
-            epoch=epoch,
-            model_version=who.model_version,
-            contract=who.contract,
-            lease_s=lease_s,
-            levels=self.times.profile(),
-            bundle_digest=who.bundle_digest,
-            min_interval_ms=self.limits.min_interval_ms,
-        )
 
     def _count_sessions(self) -> None:
         now = self._clock()

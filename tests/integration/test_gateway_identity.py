@@ -301,7 +301,7 @@ def test_without_tokens_nothing_is_answered_beyond_loopback(policy: StubPolicy) 
 
 def test_a_peer_without_a_lease_is_not_answered_for_ever_after_its_token_ran_out(gateway: Gateway, address: str, clock: Clock) -> None:
     caller = Caller(subject="operate", role=Role.OPERATE, digest=token_digest(SECRETS["operate"]))
-    assert not gateway._has_outstayed(caller)
+    assert not gateway.reception.has_outstayed(caller)
     clock.now = 2031.0
-    assert not gateway._has_outstayed(caller)  # as long as a lease would last
-    wait_until(lambda: gateway._has_outstayed(caller))
+    assert not gateway.reception.has_outstayed(caller)  # as long as a lease would last
+    wait_until(lambda: gateway.reception.has_outstayed(caller))
