@@ -196,6 +196,8 @@ def wait_until_up(link: AsyncLink, patience_s: float) -> None:
     """Let it dial; a service that is not there yet gets `patience_s`, one that refuses the contract or the token none."""
     give_up_at = time.monotonic() + patience_s
     last = "nobody answered"
+    if link.is_denied:  # for the last episode; the service, or the token, may be another one by now
+        link.renew("asking for another episode")
     while not link.is_up:
         for heard in link.poll():
             if heard.kind == "denied":

@@ -265,13 +265,17 @@ class RealtimeCell:
             over = self._wait_for_operator(now)
             if over is not None:
                 return over
-        return self._move(now)
+        return self._move()
 
-    def _move(self, now: float) -> StopReason | None:
+    def _move(self) -> StopReason | None:
         episode = self._episode
         assert episode is not None
+        is_stopped = self.machine.mode is Mode.SAFE_STOP and bool(self._stop_state())
+        if self._recorder is not None and not is_stopped:
+            self._recorder.see(self._seen_now())
         self._measure()
-        self._drop_expired(self._clock())  # measuring may have taken its time
+        now = self._clock()  # looking and measuring take their time; from here on nothing does
+        self._drop_expired(now)
         command = self.scheduler.next(self.machine.scale) if self.machine.mode in (Mode.RUN, Mode.STRETCH) else None
         action_A, clipped = self._judged(command, now)
         if action_A is None:
@@ -280,9 +284,8 @@ class RealtimeCell:
                 self.machine.tick(now, 0.0, why="the envelope refused the chunk")
             action_A = self._hold_A()
         self._note_mode(now)
-        is_stopped = self.machine.mode is Mode.SAFE_STOP and bool(self._stop_state())
         if self._recorder is not None and not is_stopped:
-            self._recorder.add(self._seen_now(), action_A)
+            self._recorder.did(action_A)
         outcome = None if is_stopped else self._act(command, action_A, clipped, now)
         episode.steps += 1
         episode.holds += command is None
@@ -497,9 +500,9 @@ class RealtimeCell:
                 case "refused" | "late":
                     self._refused(heard)
                 case "up":
-                    self._came_up(heard, now)
+                    self._came_up(heard)
                 case "down":
-                    self._went_down(heard, now)
+                    self._went_down(heard)
                 case "denied" | "lease":
                     self._tell.event(heard.kind, code=heard.code, reason=heard.reason)
                     self._note_refusal(heard.code or "LEASE", heard.reason, counts=heard.kind == "denied" and not heard.is_retryable)
@@ -575,7 +578,7 @@ class RealtimeCell:
         if self._episode is not None:
             self._episode.refused(code, reason, counts=counts)
 
-    def _came_up(self, heard: Heard, now: float) -> None:
+    def _came_up(self, heard: Heard) -> None:
         ready = heard.ready
         assert ready is not None
         self._down_since_s = None
@@ -584,7 +587,7 @@ class RealtimeCell:
         self._ready, self._session = ready, _key(ready, ready.epoch)
         self._tell.event("epoch", epoch=ready.epoch, session_id=ready.session_id, model_version=ready.model_version)
 
-    def _went_down(self, heard: Heard, now: float) -> None:
+    def _went_down(self, heard: Heard) -> None:
         if self._down_since_s is None:
             self._down_since_s = heard.t_s
         for seq in list(self._asked):

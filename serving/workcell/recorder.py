@@ -41,10 +41,18 @@ class Recorder:
 
     def add(self, observation: Observation, action_A: NDArray[np.float32]) -> None:
         """One control step: what is seen now and what is about to be executed."""
+        self.see(observation)
+        self.did(action_A)
+
+    def did(self, action_A: NDArray[np.float32]) -> None:
+        """What is executed on what `see` saw."""
+        self._actions.append(np.asarray(action_A, np.float32))
+
+    def see(self, observation: Observation) -> None:
+        """What is seen now, with all senses. Takes its time: before a command is judged, not between that and its execution."""
         for name, image in observation.images.items():
             self._images.setdefault(name, []).append(image)
         self._proprio.append(observation.proprio_P)
-        self._actions.append(np.asarray(action_A, np.float32))
         if self._senses is not None:
             for name, depth_m in self._senses.depth_m().items():
                 self._depth_m.setdefault(name, []).append(depth_m)

@@ -21,7 +21,7 @@ from serving.workcell.watchdog import main as watchdog
 from tests.fakes import EchoPolicy, make_contract, with_actions
 from tests.loopback import echo_gateway, serve, wait_until
 
-COMMAND_S, HEARTBEAT_S = 0.5, 1.5
+COMMAND_S, HEARTBEAT_S = 0.8, 3.0  # wide: a shared machine pauses processes for some 100 ms
 
 
 class Arm:

@@ -17,13 +17,13 @@ from serving.workcell.shared_beat import SharedBeat, StopCode, StopLevel
 from serving.workcell.watchdog import StopGate, WatchLimits, WatchPost, is_alive, judge, main
 from tests.loopback import wait_until
 
-LIMITS = WatchLimits(command_s=0.4, heartbeat_s=1.5)  # wide: a shared machine pauses processes for some 100 ms
+LIMITS = WatchLimits(command_s=0.4, heartbeat_s=2.5)  # wide: a shared machine pauses processes for some 100 ms
 
 AGENT = """
 import sys, time
 from pathlib import Path
 from serving.workcell.watchdog import WatchLimits, WatchPost
-post = WatchPost(Path(sys.argv[1]), WatchLimits(command_s=0.4, heartbeat_s=1.5))
+post = WatchPost(Path(sys.argv[1]), WatchLimits(command_s=0.4, heartbeat_s=2.5))
 post.start()
 post.arm()
 print(post.pid, flush=True)
