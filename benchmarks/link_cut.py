@@ -61,7 +61,7 @@ def measure(
             assert cell.cell is not None
             cell.begin()
 
-            def tags():  # noqa: ANN202
+            def tags():
                 return cell.driver.tags
 
             for number in range(cuts):

@@ -262,6 +262,9 @@ class Session:
             refusal = answer.decision.refusal
             reply = rejection(observe, refusal.code, refusal.reason, retryable=refusal.retryable)
             return replace(reply, retry_after_ms=answer.retry_after_ms)
+        late_ms = 1e3 * (self._clock() - ticket.deadline)
+        if late_ms > 0:  # the engine was in time, this loop was not: what the cell has given up is not sent as if it counted
+            return rejection(observe, RefusalCode.DEADLINE, f"the answer was ready {late_ms:.0f} ms after the deadline")
         if observe.seq == self._seq:
             self._kept = Kept(_chunk_id(observe), answer.decision, self._clock())
         extra_ms = {"decode": prepared.decode_ms, "service": 1e3 * (self._clock() - prepared.arrived_at)}
