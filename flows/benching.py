@@ -153,7 +153,7 @@ def show_bench(document: Mapping[str, Any]) -> None:
         fields = [f"{row['acceptance'][name]:.2f}" if name in row["acceptance"] else "" for name in ("depth", "trace", "action")]
         times = [f"{row['median_ms']:.1f}", f"{row['p95_ms']:.1f}", f"{row['speedup_over_generate']:.2f}x", f"{row['forwards']:.1f}"]
         table.add_row(row["side"], *times, *fields, f"{row['decisions_equal']}/{row['decisions_compared']}")
-    console = Console(stderr=True, highlight=False, width=max(110, Console(stderr=True).width))
+    console = Console(stderr=True, highlight=False, width=max(132, Console(stderr=True).width))
     console.print(table)
     console.print(
         f"depth, trace, actions: share of fed guesses that stood. {document['decisions']} decisions, "

@@ -201,6 +201,11 @@ class CompactLayout:
         following_B = np.where(ids_B == self.vocabulary.trace_end, self.slots[Field.ACTION].start, slots_B + 1)
         return np.where((slots_B == NO_SLOT) | (following_B >= self.num_slots), NO_SLOT, following_B)
 
+    def _next_slot(self, slot: int, token: int) -> int:
+        """`next_slots` of one token, without arrays: parsing is on the way of every decision."""
+        following = self.slots[Field.ACTION].start if token == self.vocabulary.trace_end else slot + 1
+        return following if following < self.num_slots else NO_SLOT
+
     # ---- rendering
 
     def instruction_ids(self, instruction: str) -> NDArray[np.int64]:
@@ -354,7 +359,7 @@ class CompactLayout:
                 got = self.vocabulary.describe(token)
                 raise GrammarError(f"position {position}: expected {self._expected(allowed)}, got {got}", position, position + 1)
             said[Field(int(self.fields_S[slot]))].append(token)
-            slot = int(self.next_slots(np.array([slot]), np.array([token]))[0])
+            slot = self._next_slot(slot, token)
             position += 1
         left = [int(token) for token in ids_L[position:] if int(token) not in (self.vocabulary.pad_id, self.vocabulary.eos_id)]
         if left:
