@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from model_core.spec.errors import WireError
 from model_core.spec.packing import (
-    Buffer,
     Kind,
     array,
     checked_array,
@@ -27,12 +26,11 @@ from model_core.spec.packing import (
     mapping,
     nested,
     optional,
-    pack,
     text,
     to_document,
-    unpack,
     whole,
 )
+from model_core.spec.strict_msgpack import Buffer, pack, unpack
 from model_core.spec.types import CameraGeometry, Episode, Provenance
 
 EPISODE_MAGIC = b"ACTWEPIS"

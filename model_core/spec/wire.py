@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.spec import packing
+from model_core.spec import packing, strict_msgpack
 from model_core.spec.contract import ENCODINGS, PROTOCOL_VERSION, EmbodimentSpec, PolicyContract, document_of, embodiment_from_json
 from model_core.spec.episode_file import EPISODE_MAGIC, MAX_EPISODE_BYTES, decode_episode, encode_episode
 from model_core.spec.errors import WireError, require
@@ -253,13 +253,13 @@ def encode_message(message: Message, *, version: int = PROTOCOL_VERSION) -> byte
         raise WireError(f"{type(message).__name__} is not a message; there are {', '.join(_MESSAGES)}")
     if version != PROTOCOL_VERSION and not (version == 1 and isinstance(message, Reject)):
         raise WireError(f"a {name} of protocol version {version} is not written here, only of version {PROTOCOL_VERSION}")
-    return packing.pack(bytes([version]), {"type": name, **packing.to_document(message, _MESSAGES[name][1])})
+    return strict_msgpack.pack(bytes([version]), {"type": name, **packing.to_document(message, _MESSAGES[name][1])})
 
 
-def decode_message(data: packing.Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES, quick: bool = False) -> Message:
+def decode_message(data: strict_msgpack.Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES, quick: bool = False) -> Message:
     """Bytes -> one of our messages. Raises WireError, and nothing else, for any other bytes.
 
-    quick: raise `packing.NotQuick` (a WireError) instead of reading what takes longer than an ordinary OBSERVE does, tens of
+    quick: raise `strict_msgpack.NotQuick` (a WireError) instead of reading what takes longer than an ordinary OBSERVE does, tens of
     microseconds: an event loop may wait for that, since handing the message to a thread costs as much. Arrays are views of
     `data`, which must not change while they live. Compressed pictures stay compressed.
     """
@@ -271,7 +271,7 @@ def decode_message(data: packing.Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES, 
         raise WireError(
             f"this side speaks protocol version {PROTOCOL_VERSION}, the message is of version {data[0]}; install matching versions"
         )
-    content = packing.unpack(data, 1, quick=quick)
+    content = strict_msgpack.unpack(data, 1, quick=quick)
     name = content.pop("type", None)
     if not isinstance(name, str) or name not in _MESSAGES:
         raise WireError(f"unknown message type {str(name)[:40]!r}; there are {', '.join(_MESSAGES)}")
@@ -279,7 +279,7 @@ def decode_message(data: packing.Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES, 
     return cast(Message, packing.from_document(cls, kinds, content))
 
 
-def version_of(data: packing.Buffer) -> int:
+def version_of(data: strict_msgpack.Buffer) -> int:
     """The protocol version that the sender of these bytes speaks, 0 for none."""
     return data[0] if len(data) else 0
 

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from model_core.spec.contract import PROTOCOL_VERSION
 from model_core.spec.errors import WireError
-from model_core.spec.packing import NotQuick
+from model_core.spec.strict_msgpack import NotQuick
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import Control, End, Hello, Message, Observe, Reject, decode_message, encode_message, version_of
 from serving.gateway.doorkeeper import caller_of

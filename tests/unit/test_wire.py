@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_core.spec import episode_file, packing, wire
+from model_core.spec import episode_file, strict_msgpack, wire
 from model_core.spec.errors import SpecError, WireError
 from model_core.spec.types import LEVELS, Observation, RefusalCode, Trace
 from tests.fakes import make_contract, make_embodiment, make_episode, make_observation
@@ -285,7 +285,7 @@ def test_a_quick_look_gives_up_in_time_and_a_full_one_does_not() -> None:
     many = b"\x02" + msgpack.packb({"type": "END", "x": [0] * 1000})
     long = b"\x02" + msgpack.packb({"type": "END", "x": "a" * 100_000})
     for data in (many, long):
-        with pytest.raises(packing.NotQuick):
+        with pytest.raises(strict_msgpack.NotQuick):
             wire.decode_message(data, quick=True)
         with pytest.raises(WireError, match="lacks the field"):
             wire.decode_message(data)

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from model_core.spec import packing
+from model_core.spec import strict_msgpack
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, WireError
 from model_core.spec.types import Observation, RefusalCode
@@ -71,7 +71,7 @@ async def _converse(ws: WebSocket, backend: Backend, fields: FieldMap) -> None:
         await _refuse(ws, backend, RefusalCode.OVERLOAD, "as many clients as this service takes are connected")
         return
     try:
-        await ws.send_bytes(packing.pack(b"", metadata(who)))
+        await ws.send_bytes(strict_msgpack.pack(b"", metadata(who)))
         await _answer_all(ws, backend, fields, who.contract)
     finally:
         backend.leave()
@@ -97,7 +97,7 @@ async def _answer_all(ws: WebSocket, backend: Backend, fields: FieldMap, contrac
 def decode(data: bytes, contract: PolicyContract, fields: FieldMap) -> Observation:
     """One request. Raises WireError for bytes that are none, ContractError for what does not fit."""
     values: dict[str, Any] = {}
-    _flatten(packing.unpack(data, bytes_keys=True), "", values, 0)
+    _flatten(strict_msgpack.unpack(data, bytes_keys=True), "", values, 0)
     return observation_of(values, contract, fields)
 
 
@@ -111,7 +111,7 @@ def encode(chunk: Chunk) -> bytes:
         "contract_id": chunk.contract_id,
         "control_hz": chunk.control_hz,
     }
-    return packing.pack(b"", document)
+    return strict_msgpack.pack(b"", document)
 
 
 def _flatten(document: Mapping[Any, Any], path: str, values: dict[str, Any], depth: int) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from model_core.spec import packing
+from model_core.spec import packing, strict_msgpack
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, SpecError, WireError
 from model_core.spec.types import Observation, RefusalCode
@@ -130,7 +130,7 @@ class _Conversation:
 
     async def _send(self, kind: str, payload: Mapping[str, Any], seq: int) -> None:
         message = {"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}
-        await self._ws.send_bytes(packing.pack(b"", message))
+        await self._ws.send_bytes(strict_msgpack.pack(b"", message))
 
 
 def hello_of(who: Identity, harness_version: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def hello_of(who: Identity, harness_version: str) -> dict[str, Any]:
 
 def decode(data: bytes) -> tuple[str, dict[str, Any], int]:
     """(type, payload, seq) of one message; raises WireError."""
-    document = packing.unpack(data)
+    document = strict_msgpack.unpack(data)
     kind, payload, seq = document.get("type"), document.get("payload"), document.get("seq")
     packing.expect(isinstance(kind, str), "a message with a type", kind)
     packing.expect(isinstance(payload, dict), "a payload that is a map", payload)
