@@ -19,8 +19,8 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, SpecError
 from model_core.spec.types import Decision, Refusal, RefusalCode
 from serving.gateway.bundle import read_manifest
+from serving.gateway.checks import complaint
 from serving.gateway.probes import failed_probes, load_probes
-from serving.gateway.session import complaint
 from tests.fakes import EchoPolicy, make_contract, with_actions
 
 
