@@ -99,15 +99,9 @@ class AnswerRow:
         self.own: dict[Stage, int] = {}
         self._said_at: dict[int, int] = {}
         self._echo: dict[int, int] = {}  # stands for the source that is no table
-        self._tables: dict[Source, dict[int, int]] = {
-            Source.DRAFT: dict(drafts.ids),
-            Source.REFINED: {},
-            Source.ECHO: self._echo,
-            Source.BLOCK: {},
-            Source.RECENT: acceptance.recent if ways.echo else {},
-        }
-        # of every state that was guessed at: the chance of a refined guess, and the sources with their chances, best first
-        self._ranked: dict[int, tuple[float, list[tuple[float, dict[int, int]]]]] = {}
+        # by Source: draft, refined, echo, block, recent
+        self._tables: list[dict[int, int]] = [dict(drafts.ids), {}, self._echo, {}, acceptance.recent if ways.echo else {}]
+        self._plans: dict[int, tuple[int, float, list[tuple[float, dict[int, int]]]]] = {}
         self._forced = [int(ids[0]) if len(ids) == 1 else REFUSED for ids in grammar.groups]
         self._say_facts()
 
@@ -119,24 +113,39 @@ class AnswerRow:
     # ---- what to feed
 
     def window(self, most: int) -> Window:
-        """The pending tokens and up to `most` tokens in all, as far as guesses reach and seem worth planning."""
+        """The pending tokens and up to `most` tokens in all, as far as guesses reach and seem worth planning.
+
+        This loop runs for every place of every window: it looks up, and computes nothing twice.
+        """
         grammar, state, index = self.grammar, self.state, self.cached + len(self.pending)
         ids, places = list(self.pending), list(self.pending_places)
         states: list[int | None] = [None] * (len(ids) - 1)
-        gains, expected, chance = [1.0] * len(ids), 1.0, 1.0
+        gains, expected, chance, pace = [1.0] * len(ids), 1.0, 1.0, self.acceptance.pace
         guessed: dict[int, int] = {}
+        plans, refined, whole = self._plans, self._tables[Source.REFINED], self.reuse_depth is not None
         while True:
             states.append(state)
-            if len(ids) >= most and not (self.reuse_depth is not None and grammar.stage(state) is Stage.DEPTH):
+            if len(ids) >= most and not (whole and grammar.stage(state) is Stage.DEPTH):
                 break
-            token, likely, better = self._guess(state, guessed)
+            plan = plans.get(state)
+            if plan is None:
+                plan = plans[state] = self._plan(state)
+            token, improved, ranked = plan
+            likely, better = 1.0, 0.0
+            if token == REFUSED:
+                for likely, table in ranked:  # noqa: B007, the chance of the guess that is taken is used below
+                    token = self._echoed(state, guessed) if table is self._echo else table.get(state, REFUSED)
+                    if token != REFUSED:
+                        break
+                if improved > likely and state not in refined:
+                    better = improved - likely
             following = REFUSED if token == REFUSED else grammar.after(state, token)
             if following in (REFUSED, grammar.done) or (self.ways.block_says and grammar.stage(following) is Stage.ACTION):
                 break
             # a guess that is reached may be right; one that is not is at least improved, which saves a part of a later block
-            expected += chance * likely + (1.0 - chance) * better * self.acceptance.pace
+            expected += chance * likely + (1.0 - chance) * better * pace
             chance *= likely
-            if far_enough(chance, better) and self.reuse_depth is None:
+            if far_enough(chance, better) and not whole:
                 break
             guessed[state] = token
             ids.append(token)
@@ -145,35 +154,28 @@ class AnswerRow:
             state, index = following, index + 1
         return Window(ids, places, states, gains, len(self.pending) - 1)
 
-    def _fact(self, state: int) -> int:
-        token = self.given.get(state, REFUSED)
-        return self._forced[self.grammar.group(state)] if token == REFUSED and self.ways.constrained else token
+    def _plan(self, state: int) -> tuple[int, float, list[tuple[float, dict[int, int]]]]:
+        """What to feed in `state`: the id that is known or forced, the chance of a refined guess, the sources with their chances.
 
-    def _guess(self, state: int, guessed: dict[int, int]) -> tuple[int, float, float]:
-        """The best guess at `state`, the chance that it is right, and how much better a look at it would make the next guess.
-
-        Facts and forced text come first. This runs for every place of every window: it looks up, and computes nothing twice.
+        The sources stand best first. Nothing of it changes while the row is decoded, except by `_reuse`.
         """
         token = self.given.get(state, REFUSED)
         if token == REFUSED:
             token = self._forced[self.grammar.group(state)]
         if token != REFUSED:
-            return token, 1.0, 0.0
-        if self.reuse_depth is not None and self.grammar.stage(state) is Stage.DEPTH:
-            return self._tables[Source.DRAFT].get(state, REFUSED), 1.0, 0.0
+            return token, 0.0, []
+        stage = self.grammar.stage(state)
+        if self.reuse_depth is not None and stage is Stage.DEPTH:
+            return REFUSED, 0.0, [(1.0, self._tables[Source.DRAFT])]
         if not self.ways.speculate:
-            return REFUSED, 0.0, 0.0
-        ranked = self._ranked.get(state)
-        if ranked is None:
-            rates = self.acceptance.rates_at(state, self.grammar.stage(state))
-            refined = next(rate for rate, source in rates if source is Source.REFINED)
-            ranked = self._ranked[state] = (refined, [(rate, self._tables[source]) for rate, source in rates])
-        for likely, table in ranked[1]:
-            token = self._echoed(state, guessed) if table is self._echo else table.get(state, REFUSED)
-            if token != REFUSED:
-                known = not self.ways.refine or state in self._tables[Source.REFINED]
-                return token, likely, 0.0 if known else max(0.0, ranked[0] - likely)
-        return REFUSED, 0.0, 0.0
+            return REFUSED, 0.0, []
+        rates = self.acceptance.rates_at(state, stage)
+        improved = next(rate for rate, source in rates if source == Source.REFINED) if self.ways.refine else 0.0
+        return REFUSED, improved, [(rate, self._tables[source]) for rate, source in rates]
+
+    def _fact(self, state: int) -> int:
+        token = self.given.get(state, REFUSED)
+        return self._forced[self.grammar.group(state)] if token == REFUSED and self.ways.constrained else token
 
     def _echoed(self, state: int, guessed: dict[int, int]) -> int:
         if not self.ways.echo:
@@ -272,7 +274,7 @@ class AnswerRow:
             entry = self.tally.guesses.setdefault(stage, [0, 0])
             entry[0] += 1
             entry[1] += fed == token
-        for source, table in self._tables.items():
+        for source, table in enumerate(self._tables):
             guess = self._echoed(state, {}) if table is self._echo else table.get(state, REFUSED)
             if guess != REFUSED:
                 self.acceptance.note(state, stage, source, guess == token)
@@ -292,3 +294,4 @@ class AnswerRow:
             self.tally.reused = len(cells)
             self.own[Stage.DEPTH] = len(cells)
         self.reuse_depth = None
+        self._plans.clear()

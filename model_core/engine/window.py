@@ -32,7 +32,8 @@ class Source(enum.IntEnum):
     RECENT = 4  # what was said there last, by whomever: better than nothing at an episode's first decision
 
 
-_PRIORS = {Source.DRAFT: 0.7, Source.REFINED: 0.75, Source.ECHO: 0.3, Source.BLOCK: 0.6, Source.RECENT: 0.5}
+_PRIORS = (0.7, 0.75, 0.3, 0.6, 0.5)  # in the order of Source
+_KEEP, _PLACE_KEEP, _PLACES, _NOTHING = 1.0 - 1.0 / _MEMORY, 1.0 - 1.0 / _PLACE_MEMORY, 8, (0.0, 0.0)
 
 
 class Acceptance:
@@ -44,46 +45,54 @@ class Acceptance:
     """
 
     def __init__(self) -> None:
-        self._stages: dict[tuple[object, Source], list[float]] = {}
-        self._places: dict[tuple[object, Source], list[float]] = {}
+        # [right, seen] by stage and source, and by place * _PLACES + source: plain numbers, because this is counted at every id
+        self._stages: dict[Stage, list[list[float]]] = {}
+        self._places: dict[int, list[float]] = {}
         self.pace = 2.0
         self.recent: dict[int, int] = {}
 
-    def note(self, state: int, stage: Stage, source: Source, right: bool) -> None:
+    def note(self, state: int, stage: Stage, source: int, right: bool) -> None:
         """Count one guess."""
-        _count(self._stages, (stage, source), right, _MEMORY, _PRIOR_WEIGHT)
-        _count(self._places, (state, source), right, _PLACE_MEMORY, 0.0)
+        entry = self._of(stage)[source]
+        entry[0] = entry[0] * _KEEP + right
+        entry[1] = entry[1] * _KEEP + 1.0
+        key = state * _PLACES + source
+        entry = self._places.get(key)
+        if entry is None:
+            self._places[key] = [float(right), 1.0]
+        else:
+            entry[0] = entry[0] * _PLACE_KEEP + right
+            entry[1] = entry[1] * _PLACE_KEEP + 1.0
+
+    def _of(self, stage: Stage) -> list[list[float]]:
+        found = self._stages.get(stage)
+        if found is None:
+            found = self._stages[stage] = [[prior * _PRIOR_WEIGHT, _PRIOR_WEIGHT] for prior in _PRIORS]
+        return found
 
     @property
-    def seen(self) -> dict[tuple[object, Source], float]:
-        """Guesses that count now, by (stage, source)."""
-        return {key: seen for key, (_, seen) in self._stages.items()}
+    def seen(self) -> dict[tuple[Stage, Source], float]:
+        """Guesses that count now beside what was believed before, by stage and source; none that was never seen."""
+        table = {(stage, source): entries[source][1] for stage, entries in self._stages.items() for source in Source}
+        return {key: seen for key, seen in table.items() if seen != _PRIOR_WEIGHT}
 
     def rate(self, stage: Stage, source: Source) -> float:
         """Probability that a guess of `stage` is right."""
-        right, seen = self._stages.get((stage, source), (_PRIORS[source], 1.0))
+        right, seen = self._of(stage)[source]
         return right / seen
 
-    def rates_at(self, state: int, stage: Stage) -> list[tuple[float, Source]]:
+    def rates_at(self, state: int, stage: Stage) -> list[tuple[float, int]]:
         """Probability that a guess for `state` is right, by source, best first."""
-        found = []
-        for source in Source:
-            right, seen = self._places.get((state, source), (0.0, 0.0))
-            found.append(((right + _PLACE_WEIGHT * self.rate(stage, source)) / (seen + _PLACE_WEIGHT), source))
-        return sorted(found, reverse=True)
+        found, places, first = [], self._places, state * _PLACES
+        for source, (all_right, all_seen) in enumerate(self._of(stage)):
+            right, seen = places.get(first + source, _NOTHING)
+            found.append(((right + _PLACE_WEIGHT * all_right / all_seen) / (seen + _PLACE_WEIGHT), source))
+        found.sort(reverse=True)
+        return found
 
     def note_pace(self, said: int) -> None:
         """Count the ids that one block said."""
         self.pace += (said - self.pace) / 50.0
-
-
-def _count(table: dict[tuple[object, Source], list[float]], key: tuple[object, Source], right: bool, memory: float, prior: float) -> None:
-    entry = table.get(key)
-    if entry is None:
-        entry = table[key] = [prior * _PRIORS[key[1]], prior]
-    keep = 1.0 - 1.0 / memory
-    entry[0] = entry[0] * keep + right
-    entry[1] = entry[1] * keep + 1.0
 
 
 class CostCurve:

@@ -129,7 +129,7 @@ def test_a_guarded_position_is_computed_again_alone(bound, all_of_them):
 class Sure(Acceptance):
     """Believes every guess, so that only the truth limits a block."""
 
-    def rates_at(self, state: int, stage: Stage) -> list[tuple[float, Source]]:
+    def rates_at(self, state: int, stage: Stage) -> list[tuple[float, int]]:
         return [(1.0, source) for source in Source]
 
 
