@@ -1,5 +1,6 @@
 # The policy service: code only. Weights, contract and probes (a bundle) are mounted and named by ACTWRIGHT_BUNDLE.
 #   docker build -f infra/docker/serve.Dockerfile -t actwright-serve:0.1.0 .
+# It binds to every interface, so it starts with tokens only: mount a table and name it in ACTWRIGHT_TOKENS_FILE (docs/serving.md).
 FROM python:3.11-slim-bookworm
 
 WORKDIR /opt/actwright
