@@ -227,17 +227,20 @@ def test_who_disconnects_is_not_worked_for(address: str, peer: Peer, policy: Stu
     assert len(policy.calls) == 5
 
 
-def test_a_flood_is_throttled_then_let_go_and_nobody_else_waits_for_it(address: str, peer: Peer, policy: StubPolicy) -> None:
-    policy.gate = threading.Event()
-    for seq in range(1, 101):
-        peer.observe(seq)
-    with Peer(address, cell="cell-b", body=policy.contract.embodiment) as other:
+def test_a_flood_is_throttled_then_let_go_and_nobody_else_waits_for_it(policy: StubPolicy) -> None:
+    gateway, body = gateway_of(policy, replace(LIMITS, replaced_per_s=4)), policy.contract.embodiment
+    with serve(gateway) as address, Peer(address, body=body) as peer, Peer(address, cell="cell-b", body=body) as other:
+        wait_until(lambda: gateway.is_ready)
+        policy.gate = threading.Event()
+        peer.greet()
         other.greet()
+        for seq in range(1, 101):
+            peer.observe(seq)
         other.observe(1)
         policy.gate.set()
         assert isinstance(other.receive(), Chunk)
-    with pytest.raises(ConnectionClosed):
-        drain(peer)
+        with pytest.raises(ConnectionClosed):
+            drain(peer)
 
 
 def drain(peer: Peer) -> None:
@@ -250,12 +253,12 @@ def drain(peer: Peer) -> None:
 
 def test_a_session_that_says_nothing_is_ended_with_its_lease() -> None:
     policy = StubPolicy()
-    gateway = gateway_of(policy, replace(LIMITS, lease_s=0.4))
+    gateway = gateway_of(policy, replace(LIMITS, lease_s=1.5))
     with serve(gateway) as address, Peer(address, body=policy.contract.embodiment) as peer:
         wait_until(lambda: gateway.is_ready)
         peer.greet()
-        for _ in range(4):
-            time.sleep(0.2)
+        for _ in range(3):
+            time.sleep(0.6)
             peer.control("LEASE")  # renewed in time
             assert peer.receive_kind(Control).kind == "LEASE"
         assert "lease ran out" in rejected(peer.receive(), RefusalCode.LEASE).reason
@@ -280,12 +283,12 @@ def test_a_rate_that_cannot_be_kept_is_refused_as_a_session() -> None:
 
 
 def test_requests_that_come_too_fast_are_told_when_to_come(policy: StubPolicy) -> None:
-    gateway = gateway_of(policy, replace(LIMITS, min_interval_ms=300.0))
+    gateway = gateway_of(policy, replace(LIMITS, min_interval_ms=1500.0))
     with serve(gateway) as address, Peer(address, body=policy.contract.embodiment) as peer:
         wait_until(lambda: gateway.is_ready)
         peer.greet()
         assert peer.ready is not None
-        assert peer.ready.min_interval_ms == 300.0
+        assert peer.ready.min_interval_ms == 1500.0
         peer.observe(1)
         peer.receive_kind(Chunk)
         peer.observe(1)  # the same again is no new request

@@ -58,7 +58,7 @@ def policy() -> StubPolicy:
 def guarded(policy: StubPolicy, clock: Clock) -> Gateway:
     model = LoadedModel(policy=policy, contract=policy.contract, model_version=policy.model_version)
     tokens = Tokens(read_table(table(expires_at=2000.0)), clock=clock)
-    return Gateway(lambda: model, Limits(warm_up_s=0.0, lease_s=1.0), tokens=tokens)
+    return Gateway(lambda: model, Limits(warm_up_s=0.0, lease_s=2.0), tokens=tokens)
 
 
 @pytest.fixture
