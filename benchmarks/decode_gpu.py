@@ -169,7 +169,7 @@ def measure(options) -> dict:
     config, layout, processor = shapes(options.tiny)
     model = random_network(config, device, dtype)
     language, questions = language_of(layout, processor), asked(layout, max(SESSIONS))
-    alone = {"refine": False, "echo": False}
+    alone = {"refine": False, "echo": False}  # nor what the engine said last: that would be the answer itself
     engine = DecodingEngine(model, language, dtype=dtype, **alone)
     plain = DecodingEngine(model, language, dtype=dtype, speculate=False, numerics=engine.numerics)
     runs = options.runs

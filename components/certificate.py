@@ -115,12 +115,17 @@ def _compared(
     fast = replay.engine(dtype=DTYPES[dtype], constrained=constrained)
     plain = replay.engine(dtype=DTYPES[dtype], constrained=constrained, speculate=False, numerics=fast.numerics)
     fast.warm_up((1, sessions))
+    # an engine also guesses what it said last, of whatever question: each way has its own, or it would be told the answer
+    again, crowd = (
+        replay.engine(dtype=DTYPES[dtype], constrained=constrained, numerics=fast.numerics, costs=fast.costs, capacity=sessions)
+        for _ in range(2)
+    )
     alone: dict[int, Answer] = {}
     remembering: dict[int, Answer] = {}
     expected: dict[int, NDArray[np.int64]] = {}
     plain_forwards = 0
     answers = replay.one_by_one(fast)
-    remembered = replay.one_by_one(fast, memory=DraftMemory(replay.language))
+    remembered = replay.one_by_one(again, memory=DraftMemory(replay.language))
     for ask in replay.asks:
         reference = answer_one(plain, ask.question)
         expected[ask.index], plain_forwards = reference.ids_L, plain_forwards + reference.counts["forwards"]
@@ -128,7 +133,7 @@ def _compared(
         if ask.index % 20 == 19:
             progress.update(ask.index + 1, decisions, "plain and with drafts, one row")
     progress.update(decisions, decisions, f"{sessions} sessions in one round")
-    together = replay.side_by_side(fast, sessions, memory=DraftMemory(replay.language))
+    together = replay.side_by_side(crowd, sessions, memory=DraftMemory(replay.language))
     ways = {"alone": alone, "remembering": remembering, "together": together}
     compared = [_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
     flipped = [flip for flip in compared if flip is not None]
