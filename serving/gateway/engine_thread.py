@@ -24,10 +24,15 @@ from serving.gateway.tickets import Answer, Ticket
 logger = logging.getLogger(__name__)
 
 _MAX_FAILURES = 5
+_CALM_BLOCKS = 256
 
 
 class EngineThread:
-    """Runs a round of `policy` in a thread of its own. Thread-safe. clock: monotonic seconds."""
+    """Runs a round of `policy` in a thread of its own. Thread-safe. clock: monotonic seconds.
+
+    capacity: rows of a round now; halved when memory runs out, doubled again after a calm while. missed: admitted requests that
+    were not answered in time.
+    """
 
     def __init__(
         self,
@@ -43,7 +48,8 @@ class EngineThread:
         self.times = times or ServiceTimes()
         self._policy, self._clock = policy, clock
         self._contract_id, self._model_version = contract_id, model_version
-        self._capacity, self._max_queue = max_batch, max_queue
+        self.capacity, self._most, self._max_queue = max_batch, max_batch, max_queue
+        self._calm_blocks = 0
         self._heap: list[tuple[float, int, Ticket]] = []
         self._order = itertools.count()
         self._wake = threading.Condition()
@@ -142,7 +148,7 @@ class EngineThread:
     def _load(self, deadline: float, now: float) -> Load:
         since = self._block_since
         return Load(
-            capacity=self._capacity,
+            capacity=self.capacity,
             running=[(ticket.level, now - ticket.joined_at) for ticket in list(self._active.values()) if not ticket.is_over],
             ahead=sum(1 for other, _, waiting in self._heap if other <= deadline and not waiting.is_over),
             block_for_s=None if since is None else now - since,
@@ -165,7 +171,7 @@ class EngineThread:
     def _joining(self, now: float) -> list[Ticket]:
         """Who joins now, in the order of their deadlines. Called with the lock held."""
         joining: list[Ticket] = []
-        while self._heap and len(self._active) + len(joining) < self._capacity:
+        while self._heap and len(self._active) + len(joining) < self.capacity:
             ticket = self._heap[0][2]
             is_company = bool(self._active or joining)
             if ticket.alone and is_company and not ticket.is_over:
@@ -180,7 +186,7 @@ class EngineThread:
 
     def _is_late(self, ticket: Ticket, now: float, others: int) -> bool:
         """Settle the level of a ticket that is about to join `others`; True when it has been refused instead."""
-        rows = min(others + 1 + len(self._heap), self._capacity)
+        rows = min(others + 1 + len(self._heap), self.capacity)
         left_s = ticket.deadline - now
         fits = [level for level in ticket.levels if self.times.p95(level, rows) <= left_s]
         if left_s <= 0 or (not fits and not ticket.tries):
@@ -192,8 +198,10 @@ class EngineThread:
 
     def _work(self, joining: list[Ticket]) -> None:
         """One block: let go of who is not wanted, take in who has come, step, deliver."""
+        if self.capacity < self._most and self._calm_blocks >= _CALM_BLOCKS and not self._active:
+            self.capacity, self._calm_blocks, self._round = min(2 * self.capacity, self._most), 0, None
         if self._round is None:
-            self._round = self._policy.open_round(self._capacity)
+            self._round = self._policy.open_round(self.capacity)
         for key in [key for key, ticket in self._active.items() if self._is_unwanted(ticket)]:
             self._round.leave(key)
             self._count_miss(self._active.pop(key))
@@ -212,6 +220,7 @@ class EngineThread:
         if self._ended:
             return
         self._failures = 0
+        self._calm_blocks += 1
         self.times.add_block(now - began, now)
         for key, decision in finished:
             self._deliver(self._active.pop(key), decision, now)
@@ -251,8 +260,8 @@ class EngineThread:
         self._active, self._round = {}, None
         self._failures += 1
         if is_out_of_memory(error):
-            self._capacity = max(self._capacity // 2, 1)
-            logger.error("engine.out_of_memory capacity=%d", self._capacity)
+            self.capacity, self._calm_blocks = max(self.capacity // 2, 1), 0
+            logger.error("engine.out_of_memory capacity=%d", self.capacity)
             for ticket in held:
                 self._refuse(ticket, RefusalCode.OVERLOAD, "the model ran out of memory; ask again", 1000.0)
         elif is_lasting(error) or self._failures >= _MAX_FAILURES:

@@ -231,7 +231,11 @@ def test_out_of_memory_refuses_the_round_and_shrinks_it(policy: StubPolicy, engi
     assert code(ticket) is RefusalCode.OVERLOAD
     assert answer(ticket).retry_after_ms > 0
     assert engine.broken == ""
+    assert engine.capacity == 8
     assert answer(ask(engine)).decision.chunk is not None
+    for _ in range(260):  # and grows again when nothing has happened for a while
+        answer(ask(engine))
+    assert engine.capacity == 16
 
 
 def test_a_lost_device_ends_the_engine_and_refuses_everything(policy: StubPolicy, engine: EngineThread) -> None:
