@@ -440,12 +440,30 @@ def test_no_invariant_breaks_whatever_happens(plan: list[str], strategy: str, mo
     service.answer = answer
     limits = widest_limits(service.contract.embodiment)
     moving = tuple(replace(d, max_jump=0.5) if d.max_jump is not None and mode == "absolute" else d for d in limits.dims)
-    world = make_world(service=service, limits=replace(limits, dims=moving), cell={"strategy": strategy, "max_refusals": 1000})
+    names: list[str] = []
+    people = {"operator": lambda: names.pop() if names else "", "operator_wait_s": 1e6}
+    world = make_world(service=service, limits=replace(limits, dims=moving), cell={"strategy": strategy, "max_refusals": 1000, **people})
+    is_pressed = False
     for fault in plan:
         now["fault"] = fault
+        world.robot.ages["front"] = 900.0 if fault == "old picture" else 0.0
         if fault in ("cut", "mute", "heal"):
             world.link.is_cut, service.is_mute = fault == "cut", fault == "mute"
+        elif fault == "press":
+            world.robot.halt("pressed")
+            is_pressed = True
+        elif fault == "release":
+            world.robot.release()
+            is_pressed = False
+        elif fault == "name":
+            names.append("anna")
+        elif fault == "instruct":
+            world.cell.instruct(f"sentence {len(names)}")
+        is_left_alone = world.cell.machine.mode is Mode.SAFE_STOP and not names
+        done = len(world.robot.executed)
         if world.step(5)[-1] is not None:
             break
+        assert not (is_pressed and len(world.robot.executed) > done)
+        assert not (is_left_alone and any(tag.chunk_id for tag in world.robot.tags[done:]))
     assert world.robot.breaches == []
     assert len(world.link._wire) < 500
