@@ -38,6 +38,7 @@ from model_core.engine.row import AnswerRow, Window  # noqa: E402
 from model_core.policy import ReasoningPolicy  # noqa: E402
 from model_core.spec.types import Decision, DecisionRequest  # noqa: E402
 
+Prompt = tuple[Tensor, Tensor] | None
 CAUSAL = ("plain", "drafts", "drafts + block", "drafts + block always")
 
 
@@ -73,8 +74,8 @@ class Side:
         assert block is not None
         inner = block.read
 
-        def read(row: AnswerRow, window: Window, cache: RowCache, place: int, prompt: tuple[Tensor, Tensor] | None = None) -> Choices:
-            made = inner(row, window, cache, place, prompt)
+        def read(row: AnswerRow, window: Window, cache: RowCache, place: int, prompt: Prompt = None, *, margins: bool) -> Choices:
+            made = inner(row, window, cache, place, prompt, margins=margins)
             self.chosen = [row.block[state] for state in block.states]
             return made
 

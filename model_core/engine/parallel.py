@@ -82,11 +82,14 @@ class ActionBlock:
         return left > _FEW and self._worth(left, row.acceptance, costs.at(rows))
 
     @torch.inference_mode()
-    def read(self, row: AnswerRow, window: Window, cache: RowCache, place: int, prompt: tuple[Tensor, Tensor] | None = None) -> Choices:
+    def read(
+        self, row: AnswerRow, window: Window, cache: RowCache, place: int, prompt: tuple[Tensor, Tensor] | None = None, *, margins: bool
+    ) -> Choices:
         """One forward: the tokens of `window` (after `prompt`, its embedded start, where that is not cached), then the placeholders.
 
         Returned are the model's ordinary choices after the window's tokens, as of any block; what the placeholders chose becomes
-        `row.block`. A window of a parallel policy holds what is pending and no guesses.
+        `row.block`. A window of a parallel policy holds what is pending and no guesses. margins: as the engine's other blocks do, since
+        equal logits are told apart by how they are searched.
         """
         forward, count = self.forward, len(self)
         ids, places = torch.tensor([window.ids + self._ids, window.places + list(self.states)], device=forward.device)
@@ -98,10 +101,11 @@ class ActionBlock:
         hidden_WD = forward.row_block(x_WD, places, cache, place, start, len(x_WD), queries=count, unseen=unseen)
         asked = [0 if state is None else row.grammar.group(state) for state in window.states] + self._groups
         groups_n = torch.tensor(asked, device=forward.device)
-        logits_n, rows_n, margins_n = forward.choose_with_margin(hidden_WD[-len(asked) :], groups_n)
-        logits, chosen, margins = logits_n.tolist(), [forward.head_ids[head_row] for head_row in rows_n.tolist()], margins_n.tolist()
+        logits_n, rows_n, *margin_n = (forward.choose_with_margin if margins else forward.choose)(hidden_WD[-len(asked) :], groups_n)
+        logits, chosen = logits_n.tolist(), [forward.head_ids[head_row] for head_row in rows_n.tolist()]
         row.block = dict(zip(self.states, chosen[-count:], strict=True))
-        return Choices(ids=chosen[:-count], logits=logits[window.first :], margins=margins[:-count])
+        behind = margin_n[0].tolist()[:-count] if margin_n else None
+        return Choices(ids=chosen[:-count], logits=logits[window.first :], margins=behind)
 
     def _worth(self, left: int, acceptance: Acceptance, curve: Mapping[int, float]) -> bool:
         """Whether a block saves more than it costs, by what a block costs here ({width: ms}) and how often its drafts were right."""

@@ -177,7 +177,7 @@ class AnswerRound:
         assert block is not None
         says = block.says(row)
         window = row.window(1) if says else self._windows([row])[0]
-        chosen = block.read(row, window, self._cache, place, prompt)
+        chosen = block.read(row, window, self._cache, place, prompt, margins=self._engine.runner.margins)
         if says:
             row.tally.forwards += 1
             if not all(map(_is_finite, chosen.logits)):
