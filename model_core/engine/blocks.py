@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_core.engine.cache import RowCache
+from model_core.engine.cache import RowCache, aligned
 from model_core.engine.forward import BlockForward
 from model_core.engine.row import Window
 
@@ -74,7 +74,7 @@ class BlockRunner:
     def _run_rows(self, feeds: Sequence[Feed], cache: RowCache) -> list[Choices]:
         width = max(self.tile, *(len(feed.window.ids) for feed in feeds))
         packed_4n = self._packed(feeds, len(feeds), width, cache).to(self.forward.device)
-        end = min(max(feed.start for feed in feeds) + width, cache.length + 1)
+        end = min(aligned(max(feed.start for feed in feeds) + width), cache.places)
         return self._choices(feeds, *self._eager(packed_4n, len(feeds), cache, end), width=width)
 
     def _eager(self, packed_4n: Tensor, rows: int, cache: RowCache, end: int) -> tuple[Tensor, ...]:
@@ -140,7 +140,7 @@ class _Graph:
         device = runner.forward.device
         self._in_4n = torch.zeros(4, rows * width, dtype=torch.int64, device=device)
         self._in_4n[_POSITIONS] = cache.length  # while it is captured it may write nowhere but into the last place
-        end = cache.length + 1
+        end = cache.places
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):

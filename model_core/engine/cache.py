@@ -50,22 +50,32 @@ class StaticCache:
         self._start = start
 
 
+# Attention reads a multiple of so many places: a softmax over bfloat16 sums its last, incomplete vector in another order, so that
+# one more masked place behind a row could change its last bit.
+_ALIGNED = 32
+
+
+def aligned(places: int) -> int:
+    """`places` rounded up to what attention reads."""
+    return -(-places // _ALIGNED) * _ALIGNED
+
+
 class RowCache:
     """Key/value memory of several rows that advance independently; the rows in use are always the first ones.
 
-    memory: [layers, 2, capacity, kv_heads, length + 1, head_dim], keys at 0 and values at 1. The last place of every row is
-    written by padding and read by nobody. Whatever stands behind a row's own length is garbage that its mask hides, so
-    "dropping" keys and values is just not counting them.
+    memory: [layers, 2, capacity, kv_heads, places, head_dim], keys at 0 and values at 1; places = `aligned(length + 1)`. Place
+    `length` of every row is written by padding and read by nobody. Whatever stands behind a row's own length is garbage that its
+    mask hides, so "dropping" keys and values is just not counting them.
     """
 
     def __init__(self, llm: LlmConfig, *, capacity: int, length: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
-        self.capacity, self.length = capacity, length
+        self.capacity, self.length, self.places = capacity, length, aligned(length + 1)
         self.kv_heads, self.head_dim = llm.num_key_value_heads, llm.head_dim
-        shape = (llm.num_hidden_layers, 2, capacity, self.kv_heads, length + 1, self.head_dim)
+        shape = (llm.num_hidden_layers, 2, capacity, self.kv_heads, self.places, self.head_dim)
         self.memory = torch.zeros(shape, dtype=dtype, device=device)
         heads = torch.arange(2, device=device)[:, None] * capacity
         # first flat place of (keys or values, row, head), without the row: added up in `places`
-        self._first_2G = (heads * self.kv_heads + torch.arange(self.kv_heads, device=device)) * (length + 1)
+        self._first_2G = (heads * self.kv_heads + torch.arange(self.kv_heads, device=device)) * self.places
 
     def layer(self, number: int, first: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values of `rows` rows from row `first` on, their first `length` places: views [rows, kv_heads, length, D]."""
@@ -75,7 +85,7 @@ class RowCache:
     def flat_places(self, positions_BW: Tensor) -> Tensor:
         """Where tokens at `positions_BW` of rows 0..B-1 stand in a layer seen as [-1, head_dim]; order (2, B, kv_heads, W)."""
         rows = len(positions_BW)
-        row_B = torch.arange(rows, device=positions_BW.device) * (self.kv_heads * (self.length + 1))
+        row_B = torch.arange(rows, device=positions_BW.device) * (self.kv_heads * self.places)
         places = self._first_2G[:, None, :, None] + row_B[None, :, None, None] + positions_BW[None, :, None, :]
         return places.reshape(-1)
 

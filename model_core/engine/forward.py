@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_core.engine.automaton import Grammar
-from model_core.engine.cache import RowCache
+from model_core.engine.cache import RowCache, aligned
 from model_core.engine.projection import Projection, can_pack
 from model_core.network.attention import ACTIVATIONS
 from model_core.network.config import LlmConfig
@@ -66,7 +66,7 @@ class BlockForward:
         self.slots = None if decoder.slot_embedding is None else decoder.slot_embedding.detach().to(dtype)
         self.norm = decoder.ln_f.weight.detach().to(dtype)
         self._set_head(model, grammar, packed)
-        length = max_length + 1
+        length = aligned(max_length + 1)
         self._causal_TT = torch.full((length, length), -torch.inf, dtype=dtype, device=self.device).triu(1)
         self._cos_PD, self._sin_PD = _rotary_tables(self.config, max(length, self.config.num_slots), self.device)
 
@@ -97,7 +97,7 @@ class BlockForward:
         """
         width = len(x_WD)
         # on CUDA always the whole cache: the shapes, and with them the kernels, of the captured blocks
-        end = cache.length + 1 if self.device.type == "cuda" else min(start + width, cache.length + 1)
+        end = cache.places if self.device.type == "cuda" else min(aligned(start + width), cache.places)
         bias_WT = self._causal_TT[start : start + width, :end]
         if len(bias_WT) < width:  # padding past the end of the cache sees what the last place sees
             bias_WT = torch.cat([bias_WT, bias_WT[-1:].expand(width - len(bias_WT), -1)])

@@ -7,6 +7,8 @@ the same bit for bit: then blocks and plain decoding agree by construction. Wher
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +19,7 @@ from model_core.engine.forward import BlockForward
 
 _TILES = (1, 2, 4, 8, 16)
 _BEFORE, _TOKENS, _ROWS = 24, 33, 3
+_PROBES, _ENOUGH_S = 3, 0.2
 # A measured difference is a sample; the bound that guards against it is this many times as large.
 _SAFETY = 4.0
 
@@ -38,18 +41,20 @@ class Numerics:
 @torch.inference_mode()
 def measure_numerics(forward: BlockForward, length: int) -> Numerics:
     """Compare one token at a time (padded to each tile) with blocks of several sizes and rows, over random tokens."""
-    generator = torch.Generator().manual_seed(0)
     before, tokens = min(_BEFORE, length // 3), min(_TOKENS, length // 2)
-    ids_L = torch.randint(len(forward.head_ids), (before + tokens,), generator=generator).to(forward.device)
-    probe = _Probe(forward, ids_L, before)
-    blocks = probe.blocks()
-    worst = float("inf")
+    began, worst, probes = time.perf_counter(), 0.0, []
+    for seed in range(_PROBES):  # a difference may show in one row of a thousand only; a large model is asked once
+        generator = torch.Generator().manual_seed(seed)
+        ids_L = torch.randint(len(forward.head_ids), (before + tokens,), generator=generator).to(forward.device)
+        probe = _Probe(forward, ids_L, before)
+        probes.append((probe, probe.blocks()))
+        if time.perf_counter() - began > _ENOUGH_S:
+            break
     for tile in _TILES:
-        alone = probe.one_by_one(tile)
-        if all(torch.equal(part, alone[start : start + len(part)]) for start, part in blocks + probe.batched(tile)):
+        off = next((off for probe, blocks in probes if (off := probe.difference(blocks, tile)) != 0.0), 0.0)
+        if off == 0.0:
             return Numerics(tile=tile, bound=0.0)
-        if tile == 1:
-            worst = max(float((part - alone[start : start + len(part)]).abs().max()) for start, part in blocks + probe.batched(1))
+        worst = off if tile == 1 else worst
     return Numerics(tile=1, bound=_SAFETY * worst)
 
 
@@ -73,6 +78,12 @@ class _Probe:
             parts.append(self._logits(hidden)[:1])
         return torch.cat(parts)
 
+    def difference(self, blocks: Sequence[tuple[int, Tensor]], tile: int) -> float:
+        """How far logits of `blocks`, and of a batch of rows, are from those of one token at a time padded to `tile`."""
+        alone = self.one_by_one(tile)
+        parts = [*blocks, *self.batched(tile)]
+        return max(float((part - alone[start : start + len(part)]).abs().max()) for start, part in parts)
+
     def blocks(self) -> list[tuple[int, Tensor]]:
         """(first token, logits) of blocks of several widths, and of everything at once behind nothing (a prefill)."""
         found = []
@@ -91,7 +102,7 @@ class _Probe:
             self.forward.row_block(self.x_LD[:start], self.places_L[:start], cache, row, 0, start)
         positions_BW = torch.tensor([[start + step for step in range(width)] for start in starts], device=self.ids_L.device)
         flat = positions_BW.flatten()
-        hidden = self.forward.rows_block(self.x_LD[flat], self.places_L[flat], positions_BW, cache, cache.length)
+        hidden = self.forward.rows_block(self.x_LD[flat], self.places_L[flat], positions_BW, cache, cache.places)
         logits = self._logits(hidden).view(_ROWS, width, -1)
         return [(0, logits[0]), (width, logits[1])]
 
