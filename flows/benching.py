@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from components.recording import Recording
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCH_DECISIONS, CERTIFIED_DECISIONS = 200, 2_000
+REMEMBERED = 1_000  # decisions of other sessions that the memory of drafts begins with
 _EVERY_S = 5.0
 
 
@@ -91,7 +91,8 @@ def bench_decode(
 ) -> dict[str, Any]:
     """Measure, write the result and the picture; returns the result's document."""
     from components.decode_bench import bench_decode as measure
-    from components.decode_bench import draw_split, write_result
+    from components.decode_bench import write_result
+    from components.decode_picture import draw_split
     from components.evaluate import checkpoint_digest
     from model_core.checkpoint import load_checkpoint
 
@@ -104,6 +105,7 @@ def bench_decode(
         dtype=dtype,
         threads=threads,
         sessions=sessions,
+        remembered=REMEMBERED,
         digest=checkpoint_digest(checkpoint),
     )
     write_result(document, out)

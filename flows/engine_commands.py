@@ -51,7 +51,7 @@ def bench_decode(
     _known_dtype(dtype)
     folder = benching.chosen_checkpoint(checkpoint)
     teller = benching.Teller("bench", quiet=only_json)
-    found = benching.chosen_recording(recording, folder, decisions, recipe, teller)
+    found = benching.chosen_recording(recording, folder, decisions + benching.REMEMBERED, recipe, teller)
     document = benching.bench_decode(
         folder,
         found,

@@ -14,13 +14,13 @@ Two action spellings: "published" (each value is the byte-level surface string o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_core.engine.automaton import REFUSED, Stage, forced_id, walk
+from model_core.engine.published_words import WordStep, WordTree
 from model_core.spec.errors import GrammarError, require
 from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, TRACE_RANGE, ActionReasoning, DepthTokens, Trace
 from model_core.speech.action_codec import NUM_BINS, PUBLISHED_FIRST_ID, published_symbols
@@ -28,46 +28,6 @@ from model_core.speech.grammar import Form, Style, parse_answer, render_actions,
 from model_core.speech.tokens import PromptTokenizer
 
 Spelling = Literal["published", "single"]
-
-
-class _Words:
-    """A prefix tree of alternative words. Node 0 is the root; a leaf is kept as ~branch, so that it is below zero."""
-
-    def __init__(self, words: Iterable[tuple[Sequence[int], int]]) -> None:
-        self.children: list[dict[int, int]] = [{}]
-        for ids, branch in words:
-            node = 0
-            for token in ids[:-1]:
-                node = self.children[node].setdefault(token, len(self.children))
-                if node == len(self.children):
-                    self.children.append({})
-                require(node > 0, "one word of the grammar is the beginning of another", got=list(ids))
-            require(ids[-1] not in self.children[node], "two words of the grammar have the same ids", got=list(ids))
-            self.children[node][ids[-1]] = ~branch
-
-    def deepest(self) -> int:
-        """Ids of the longest word."""
-        depth, deepest = [0] * len(self.children), 0
-        for node, children in enumerate(self.children):  # a child is made after its parent
-            for child in children.values():
-                deepest = max(deepest, depth[node] + 1)
-                if child > 0:
-                    depth[child] = depth[node] + 1
-        return deepest
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Step:
-    """One word to say. branches: the step that follows, by the branch of the word. echo: how many steps back the same is said, or 0.
-
-    role: "left" for words of a trajectory that is remembered, "right" for its repetition, else "".
-    """
-
-    stage: Stage
-    words: _Words
-    branches: tuple[int, ...]
-    role: str = ""
-    echo: int = 0
 
 
 class PublishedGrammar:
@@ -94,7 +54,7 @@ class PublishedGrammar:
         self.tokenizer, self.form, self.views, self.style, self.spelling = tokenizer, form, views, style, spelling
         self.chunk_length, self.action_dims = chunk_length, action_dims
         self.start, self.first_action = 0, REFUSED
-        self._steps: list[_Step] = []
+        self._steps: list[WordStep] = []
         self._build()
         self._tabulate()
 
@@ -251,7 +211,7 @@ class PublishedGrammar:
         special = self.tokenizer.special
         if depth:
             codes = range(special.depth_first, special.depth_first + special.num_depth)
-            tag = _Words([((code,), 0) for code in codes])
+            tag = WordTree([((code,), 0) for code in codes])
             self._fixed([*self.tokenizer.encode(depth), special.depth_start])
             for _ in range(DEPTH_CELLS):
                 self._then(Stage.DEPTH, tag, echo=1)
@@ -259,7 +219,7 @@ class PublishedGrammar:
         for side, text in enumerate(traces):
             self._fixed(self.tokenizer.encode(text.removesuffix(" ")))
             if side:
-                self._then(Stage.TRACE, _Words([]), role="right")
+                self._then(Stage.TRACE, WordTree([]), role="right")
             else:
                 self._trace("left" if len(traces) > 1 else "")
         if action:
@@ -302,10 +262,10 @@ class PublishedGrammar:
         self.groups = tuple(np.array(ids, np.int64) for ids in found)
 
     def _fixed(self, ids: Sequence[int]) -> None:
-        self._then(Stage.PROSE, _Words([(ids, 0)]))
+        self._then(Stage.PROSE, WordTree([(ids, 0)]))
 
-    def _then(self, stage: Stage, words: _Words, *, role: str = "", echo: int = 0) -> None:
-        self._steps.append(_Step(stage, words, (len(self._steps) + 1,), role, echo))
+    def _then(self, stage: Stage, words: WordTree, *, role: str = "", echo: int = 0) -> None:
+        self._steps.append(WordStep(stage, words, (len(self._steps) + 1,), role, echo))
 
     def _trace(self, role: str) -> None:
         numbers = [str(value) for value in range(TRACE_RANGE + 1)]
@@ -315,9 +275,9 @@ class PublishedGrammar:
         between, last = self._tree([" "], numbers, ["],", "]]."]), self._tree([" "], numbers, ["]]."])
         for point in range(TRACE_MAX_POINTS):
             here = begin + 2 * point
-            self._steps.append(_Step(Stage.TRACE, later if point else first, (here + 1,), role, echo=2))
+            self._steps.append(WordStep(Stage.TRACE, later if point else first, (here + 1,), role, echo=2))
             final = point == TRACE_MAX_POINTS - 1
-            self._steps.append(_Step(Stage.TRACE, last if final else between, (end,) if final else (here + 2, end), role, echo=2))
+            self._steps.append(WordStep(Stage.TRACE, last if final else between, (end,) if final else (here + 2, end), role, echo=2))
 
     def _actions(self, prose: str) -> None:
         if self.spelling == "single":
@@ -335,7 +295,7 @@ class PublishedGrammar:
         return None
 
     def _single_actions(self, prose: str) -> None:
-        entries = _Words([((_entry(action_bin),), 0) for action_bin in range(1, NUM_BINS + 1)])
+        entries = WordTree([((_entry(action_bin),), 0) for action_bin in range(1, NUM_BINS + 1)])
         comma, row_break = self.tokenizer.encode(", "), self.tokenizer.encode("], [")
         self._fixed(self.tokenizer.encode(prose + self._opening))
         self.first_action = len(self._steps)
@@ -345,10 +305,10 @@ class PublishedGrammar:
             self._then(Stage.ACTION, entries, echo=2 * self.action_dims)
         self._fixed(self.tokenizer.encode(self._closing + "."))
 
-    def _tree(self, leads: Sequence[str], values: Sequence[str], tails: Sequence[str]) -> _Words:
+    def _tree(self, leads: Sequence[str], values: Sequence[str], tails: Sequence[str]) -> WordTree:
         """Every lead + value + tail; the branch of a word is the number of its tail."""
         encode = self.tokenizer.encode
-        return _Words((encode(lead + value + tail), branch) for lead in leads for value in values for branch, tail in enumerate(tails))
+        return WordTree((encode(lead + value + tail), branch) for lead in leads for value in values for branch, tail in enumerate(tails))
 
     def _expected(self, state: int) -> str:
         choices = self.allowed(state).tolist()
