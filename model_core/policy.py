@@ -164,11 +164,11 @@ class ReasoningPolicy:
             mode=mode,
             depth=request.depth,
             trace=trace,
-            committed_DA=None if request.committed_DA is None else self._committed(request.committed_DA),
+            committed_DA=None if request.committed_DA is None else self._committed(request.committed_DA, request),
         )
         return question, self._drafts(request, question, level)
 
-    def _committed(self, rows_DA: NDArray[np.float32]) -> NDArray[np.int64]:
+    def _committed(self, rows_DA: NDArray[np.float32], request: DecisionRequest) -> NDArray[np.int64]:
         """Rows in the contract's units -> bins. Raises `ContractError` for rows that the policy could not have said."""
         rows_DA = np.asarray(rows_DA)
         most, dims = self.contract.max_prefix_rows, self.layout.action_dims
@@ -176,7 +176,9 @@ class ReasoningPolicy:
             raise ContractError(f"committed rows: expected at most {most} rows of {dims} numbers, got shape {rows_DA.shape}")
         if not np.isfinite(rows_DA).all():
             raise ContractError("committed rows hold NaN or inf")
-        bins_DA = self._codec.encode(rows_DA)
+        last = None if request.previous is None else request.previous.reasoning
+        fits = last is not None and last.bins_KA.shape[1:] == (dims,)
+        bins_DA = self._codec.recall(rows_DA, last.bins_KA[max(0, request.consumed) :] if last is not None and fits else None)
         two_bins_A = self.contract.stats.unnormalize(np.full(dims, 2.0 * _BIN)) - self.contract.stats.unnormalize(np.zeros(dims))
         off_DA = np.abs(self._codec.decode(bins_DA) - rows_DA) - np.abs(two_bins_A)
         if off_DA.size and float(off_DA.max()) > 1e-6:

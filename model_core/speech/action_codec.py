@@ -57,6 +57,22 @@ class ActionCodec:
         self._check(actions)
         return bins_of(self.stats.normalize(actions))
 
+    def recall(self, actions_DA: NDArray[np.floating], said_DA: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
+        """Rows that a policy said (D, A) -> the bins that it said them with.
+
+        Two bins mean the highest value, so a value alone does not tell. said_DA: bins that are believed to have been said; they stand
+        wherever they mean what is given, for as many rows as there are. Without them the highest value is bin 256: the one that all
+        actions at or past the end of the range are taught with.
+        """
+        bins_DA = self.encode(actions_DA)
+        bins_DA[bins_DA == NUM_BINS - 1] = NUM_BINS
+        if said_DA is not None and len(said_DA):
+            rows = min(len(said_DA), len(bins_DA))
+            likely_DA = said_DA[:rows]
+            same_DA = (np.minimum(likely_DA, NUM_BINS - 1) == np.minimum(bins_DA[:rows], NUM_BINS - 1)) & (likely_DA <= NUM_BINS)
+            bins_DA[:rows][same_DA] = likely_DA[same_DA]
+        return bins_DA
+
     def decode(self, bins: NDArray[np.integer]) -> NDArray[np.float32]:
         """Bins (..., A) -> physical actions, within half a bin of what `encode` was given inside [q01, q99]."""
         self._check(bins)

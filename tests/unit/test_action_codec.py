@@ -53,6 +53,17 @@ def test_nan_is_refused():
         codec.encode(np.zeros((3, 2)))
 
 
+def test_what_was_said_is_recalled_in_the_bins_that_it_was_said_with():
+    codec = ActionCodec(stats=UnnormStats(q01=(-3.0, 0.0), q99=(5.0, 1.0), mask=(True, False)))
+    said_KA = np.array([[256, 255], [255, 256], [1, 128], [254, 2]])
+    rows_KA = codec.decode(said_KA)
+    assert np.array_equal(codec.recall(rows_KA, said_KA), said_KA)
+    assert np.array_equal(codec.recall(rows_KA, said_KA[:1]), [[256, 255], [256, 256], [1, 128], [254, 2]])
+    assert np.array_equal(codec.recall(rows_KA), np.where(said_KA == 255, 256, said_KA))
+    assert np.array_equal(codec.recall(rows_KA[2:], said_KA), said_KA[2:])  # what was said elsewhere is not believed
+    assert np.array_equal(codec.recall(rows_KA, np.empty((0, 2), np.int64)), codec.recall(rows_KA))
+
+
 @given(st.integers(1, 255))
 def test_bins_are_stable(action_bin):
     assert bins_of(values_of(np.array([action_bin])))[0] == action_bin

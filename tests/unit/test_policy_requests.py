@@ -11,6 +11,7 @@ import torch
 from model_core.policy import ReasoningPolicy
 from model_core.spec.guard import Guarded
 from model_core.spec.types import LEVELS, Decision, DecisionRequest, DepthTokens, Observation, RefusalCode, RequestPolicy, Trace
+from model_core.speech.action_codec import ActionCodec
 from tests.engine_data import CONTRACT, LAYOUT, MODEL, SAMPLES, make_engine
 
 POLICY = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, model_version="tiny/1", engine=make_engine())
@@ -131,6 +132,19 @@ def test_committed_rows_come_back():
     assert same(decision, PLAIN.answer([request(1, committed_DA=earlier[1:3])])[0])
     free = POLICY.decide(see(1))
     assert np.array_equal(decision.reasoning.depth.codes_G, free.reasoning.depth.codes_G)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_committing_what_it_would_say_changes_nothing_also_at_the_highest_value(rows):
+    own = POLICY.decide(see(1))
+    again = POLICY.answer([request(1, committed_DA=own.chunk.actions_KA[:rows])])[0]
+    assert same(again, own)
+    extreme = replace(own, reasoning=replace(own.reasoning, bins_KA=np.tile([256, 255, 1, 128], (len(own.reasoning.bins_KA), 1))))
+    rows_DA = ActionCodec(stats=CONTRACT.stats).decode(extreme.reasoning.bins_KA)[1 : rows + 1]
+    told, _ = POLICY.question(request(1, committed_DA=rows_DA, previous=extreme, consumed=1))
+    assert np.array_equal(told.committed_DA, extreme.reasoning.bins_KA[1 : rows + 1])
+    alone, _ = POLICY.question(request(1, committed_DA=rows_DA))
+    assert np.array_equal(alone.committed_DA, np.tile([256, 256, 1, 128], (rows, 1)))
 
 
 @pytest.mark.parametrize(
