@@ -29,7 +29,7 @@ ONE_PLACE = {
     "metaworld": ("components/simulators/",),
     "mujoco": ("components/simulators/",),
     "bentoml": ("serving/gateway/service.py", "components/package.py"),
-    "matplotlib": ("components/charts.py", "components/pictures.py"),
+    "matplotlib": ("components/decode_picture.py",),
 }
 ENVIRONMENT = ("flows/settings.py", "flows/child.py")
 ENTRY_POINTS = ("serving/", "components/train_worker.py", "components/train_engine.py", "components/simulators/", "components/vault.py")
