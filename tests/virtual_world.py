@@ -107,6 +107,10 @@ class VirtualLink:
     def last_heard_s(self) -> float:
         return self.core.last_heard_s
 
+    @property
+    def deadline_s(self) -> float:
+        return self.core.settings.deadline_s
+
     def ask(self, question: Question) -> int:
         seq = self.core.ask(question, self.clock())
         self.pump()

@@ -76,6 +76,10 @@ def _positive(text: str) -> float:
     return value
 
 
+def _seconds(text: str) -> float:
+    return 0.0 if text.strip() in {"0", "0.0"} else _positive(text)
+
+
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"must be a whole number, 0 or above, got {text!r}")
@@ -125,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--heartbeat-s", type=_positive, default=2.0, help="a service silent for 1.5 of it is dead (default 2)")
     parser.add_argument("--connect-timeout-s", type=_positive, default=5.0, help="no READY after so long: dial again (default 5)")
     parser.add_argument("--operator-file", type=Path, default=None, metavar="FILE", help="a name written there ends a SAFE_STOP")
-    parser.add_argument("--operator-wait-s", type=float, default=0.0, help="how long a SAFE_STOP waits for that name (default 0)")
+    parser.add_argument("--operator-wait-s", type=_seconds, default=0.0, help="how long a SAFE_STOP waits for that name (default 0)")
     parser.add_argument("--live", action="store_true", help="also say on standard output what is being done, as JSON lines")
     parser.add_argument(
         "--parent", type=_whole, default=0, metavar="PID", help="end when this process, which must be the parent, dies (Linux)"

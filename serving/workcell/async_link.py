@@ -55,6 +55,11 @@ class Link(Protocol):
         """When the service was last heard, monotonic."""
         ...
 
+    @property
+    def deadline_s(self) -> float:
+        """How long an answer is waited for."""
+        ...
+
     def ask(self, question: Question) -> int:
         """Ask; the question's number, or 0 while the link is down."""
         ...
@@ -150,6 +155,11 @@ class AsyncLink:
     def last_heard_s(self) -> float:
         """When the service was last heard."""
         return self._core.last_heard_s
+
+    @property
+    def deadline_s(self) -> float:
+        """How long an answer is waited for."""
+        return self._core.settings.deadline_s
 
     def ask(self, question: Question) -> int:
         """Ask; the question's number, or 0 while the link is down."""

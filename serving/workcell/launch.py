@@ -119,6 +119,7 @@ def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
         audit=audit,
         watch=watch,
         commissioning_digest=digest,
+        limits_of=lambda contract: limits_in_force(args.commissioning, args.cell, contract, robot),
     )
     diary.cell = cell
     try:

@@ -67,10 +67,10 @@ class StateMachine:
         self._is_told_to_hold = False
 
     def begin(self, now_s: float) -> None:
-        """A new episode: held until the first chunk. A SAFE_STOP stays."""
+        """A new episode: held until the first chunk. A SAFE_STOP stays, and so does a hold that somebody asked for."""
         if self.mode is not Mode.SAFE_STOP:
             self.mode, self.reason, self.since_s = Mode.HOLD, "nothing to execute yet", now_s
-        self.scale, self.rejects, self._is_told_to_hold = 1.0, 0, False
+        self.scale, self.rejects = 1.0, 0
 
     def tick(self, now_s: float, rows_left: float, *, may_stretch: bool = True, why: str = "nothing to execute") -> Mode:
         """The mode of this control step. why: the reason that is noted if the body has to be held now."""

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.chunking import offsets_A, targets_KA
-from model_core.spec.errors import NotReady, require
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import ActwrightError, NotReady, require
 from model_core.spec.guard import guard_rows
 from model_core.spec.holding import hold_action, measured_by
 from model_core.spec.types import Observation, RefusalCode, StopReason
@@ -27,7 +28,7 @@ from serving.workcell.async_link import Link
 from serving.workcell.audit_port import Audit, NullAudit
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
-from serving.workcell.limits import Limits
+from serving.workcell.limits import Limits, tightened
 from serving.workcell.link_core import Heard, Question
 from serving.workcell.motion import Mode, MotionSettings, StateMachine
 from serving.workcell.recorder import Recorder
@@ -84,7 +85,9 @@ class _Asked:
 class RealtimeCell:
     """One robot, one link, one loop. Construct it when the link has been up once.
 
-    limits: of the commissioning file, already tightened by the release.
+    limits: of the commissioning file, already tightened by the release. limits_of: the same for another contract, which the
+    service may have between episodes: (limits, digest of where they come from), or ActwrightError when nobody has commissioned
+    it. Without one `limits` stay, tightened by each release that comes.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class RealtimeCell:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         commissioning_digest: str = "",
+        limits_of: Callable[[PolicyContract], tuple[Limits, str]] | None = None,
     ) -> None:
         self._robot, self._link, self._settings, self._limits = robot, link, settings, limits
         self._recorder, self._watch = recorder, watch
@@ -115,6 +119,7 @@ class RealtimeCell:
         self._session = _key(self._ready, link.epoch)
         self._measures = measured_by(body)
         self._reads_pose = any(place is not None for place in self._measures) or any(d.measured_by for d in limits.dims)
+        self._limits_of, self._limited_by = limits_of, self._ready.contract.contract_id
         self._asked: dict[int, _Asked] = {}
         self._wishes = Wishes()
         self._seen: Observation | None = None
@@ -123,7 +128,8 @@ class RealtimeCell:
         self._held_A: NDArray[np.float32] | None = None
         self._down_since_s: float | None = None
         self._next_ask_s = float("-inf")
-        self._is_draining = False
+        self._draining_session = self._holding_session = ""  # who said so; another session has not
+        self._is_moving = False
         self._next_tick_s = 0.0
         self._episode: EpisodeNotes | None = None
         self._mode_said = ""
@@ -160,6 +166,7 @@ class RealtimeCell:
         """Lay out the scene. A reason instead of None: the episode may not begin, nothing moves."""
         now = self._clock()
         self._grant(now)  # a person may have resumed the cell since the last episode
+        self._listen(now)  # and the service may have said something
         ready = self._link.ready or self._ready
         name = f"{self._robot.task}-{seed}-{self._settings.cell}-{ready.model_version}".replace("/", "-")
         self._episode = episode = EpisodeNotes(episode_id=name, seed=seed)
@@ -169,9 +176,15 @@ class RealtimeCell:
         if not self._tell.can_begin:
             episode.detail = self._tell.refusal
             return StopReason.REFUSED
-        if self._is_draining or not self._link.is_up:
-            episode.detail = "the service drains: it takes no new episodes" if self._is_draining else "the link is down"
+        is_draining = ready.session_id == self._draining_session
+        if is_draining or not self._link.is_up:
+            episode.detail = "the service drains: it takes no new episodes" if is_draining else "the link is down"
             return StopReason.SERVICE_LOST
+        try:
+            self._limit(ready.contract)
+        except ActwrightError as error:
+            episode.detail = str(error)
+            return StopReason.REFUSED
         self._adopt(ready, now)
         self._link.pin(ready.model_version, ready.contract.contract_id)
         self._robot.reset(seed)
@@ -190,9 +203,10 @@ class RealtimeCell:
         require(episode is not None, "an episode ends after it began")
         assert episode is not None
         success = reason is StopReason.SUCCESS
+        is_at_rest = self._rest()
         self.scheduler.flush()
-        self._asked.clear()
-        if self._watch is not None:
+        self._forget_questions("the episode is over")
+        if self._watch is not None and is_at_rest:  # a body that takes no hold is left to the watchdog
             self._watch.disarm()
         self._link.end_episode(episode.episode_id, reason.value, success=success)
         if self._recorder is not None and reason is not StopReason.ENV_ERROR:
@@ -205,10 +219,38 @@ class RealtimeCell:
         return result
 
     def close(self) -> None:
-        """End the link and the watchdog."""
+        """Bring the body to rest, end the link and the watchdog. A body that takes no hold is left to the watchdog."""
+        is_at_rest = self._episode is None or self._rest()
         self._link.close()
-        if self._watch is not None:
+        if self._watch is not None and is_at_rest:
             self._watch.close()
+
+    def _rest(self) -> bool:
+        """Nobody commands any more: a body that goes on with the velocity it was told last is told to stand. False: it was not taken.
+
+        Other bodies arrive where they were told to, or have already.
+        """
+        if not self._is_moving or "velocity" not in self._robot.embodiment.action.modes:
+            return True
+        try:
+            self._act(None, self._hold_A(), {}, self._clock())
+        except Exception:  # the robot may be broken in any way; the watchdog is for that
+            logger.exception("cell.not_at_rest cell=%s", self._settings.cell)
+        return not self._is_moving
+
+    def _limit(self, contract: PolicyContract) -> None:
+        """Another contract between episodes: its own limits, or none moves. Raises ActwrightError when nobody has commissioned it."""
+        if contract.contract_id == self._limited_by:
+            return
+        digest = ""
+        if self._limits_of is not None:
+            limits, digest = self._limits_of(contract)
+        else:
+            limits = tightened(self._limits, self._robot.embodiment, contract.embodiment)
+        self._limits, self._limited_by = limits, contract.contract_id
+        self.envelope = Envelope(self._robot.embodiment, limits)
+        self.machine.settings = replace(self.machine.settings, max_rejects=limits.max_rejects)
+        self._tell.limited_by(digest or limits.digest)
 
     # --- people -------------------------------------------------------------------------------------------------------
 
@@ -312,7 +354,8 @@ class RealtimeCell:
         """Give a command to the driver; None when the driver did not take it."""
         episode = self._episode
         assert episode is not None
-        tag = tag_of(self.machine.mode.value, command)
+        is_hold = command is None and self.machine.mode is not Mode.SAFE_STOP
+        tag = tag_of(Mode.HOLD.value if is_hold else self.machine.mode.value, command)
         if isinstance(self._robot, TagReader):
             self._robot.tag(tag)
         try:
@@ -324,13 +367,14 @@ class RealtimeCell:
             self.machine.rejected(now, f"driver: {error}")
             return None
         except RobotStopped as error:
+            self._is_moving = False
             if self.machine.mode is not Mode.SAFE_STOP:  # once; while it lasts there is nothing to start anew
                 self._stop(now, f"driver: {error}")
                 self._restart(str(error), new_epoch=True)
             return None
         if self._watch is not None:
             self._watch.commanded()
-        self._last_A = action_A
+        self._last_A, self._is_moving = action_A, command is not None
         self._tell.executed(episode, command, tag, action_A, self._state_P, clipped, now)
         return outcome
 
@@ -362,7 +406,7 @@ class RealtimeCell:
     def _restart(self, reason: str, *, new_epoch: bool) -> None:
         """From rest, from the measured pose, with nothing kept: rows, the gripper's too, open questions, rates."""
         self.scheduler.flush()
-        self._asked.clear()
+        self._forget_questions(reason)
         self.envelope.restart()
         self._held_A = None
         if new_epoch:
@@ -379,7 +423,7 @@ class RealtimeCell:
         if episode.stopped_at_s is None:
             episode.stopped_at_s = now
             self.scheduler.flush()
-            self._asked.clear()
+            self._forget_questions(self.machine.reason)
             self._note_mode(now)
             self._tell.event("stop", reason=self.machine.reason)
             self._note_detail(self.machine.reason)
@@ -482,8 +526,17 @@ class RealtimeCell:
             self._wishes.edit = None
             self._next_ask_s = now + self._ready.min_interval_ms / 1e3
             self.scheduler.sent(seq, ask)
+            self._forget_questions("replaced by a newer question")
             self._asked = {seq: _Asked(question=question, ask=ask)}
             episode.decisions += 1
+
+    def _forget_questions(self, why: str) -> None:
+        """Whatever is still to come for them counts no more: the service may stop, and the audit says so."""
+        asked, self._asked = self._asked, {}
+        for seq, one in asked.items():
+            self._link.give_up(seq)
+            given_up = Heard(kind="late", t_s=self._clock(), seq=seq)
+            self._report(given_up, one, "dropped", code=RefusalCode.CANCELLED.value, reason=why)
 
     def _pose_A(self, proprio_P: NDArray[np.float32]) -> NDArray[np.float32]:
         """Where pose dimensions are: measured, else as last commanded."""
@@ -516,13 +569,15 @@ class RealtimeCell:
         chunk, asked = heard.chunk, self._asked.pop(heard.seq, None)
         if chunk is None or asked is None:
             return
-        body = self._robot.embodiment
+        body, hz = self._robot.embodiment, self._ready.contract.embodiment.control_hz
+        if abs(chunk.control_hz - hz) > 1e-6 * hz:  # rows of another pace are another motion
+            self._refuse_answer(
+                heard, asked, RefusalCode.CONTRACT, "contract", f"rows at {chunk.control_hz:g} Hz, the contract says {hz:g}"
+            )
+            return
         rows = guard_rows(chunk.actions_KA, body, self._ready.contract.chunk_length)
         if rows.refusal is not None:
-            self.scheduler.lost(heard.seq)
-            self._report(heard, asked, "refused", code=rows.refusal.code.value, reason=rows.refusal.reason)
-            self._note_refusal(rows.refusal.code.value, rows.refusal.reason, counts=True)
-            self._refuse_chunk(now, "contract", rows.refusal.reason)
+            self._refuse_answer(heard, asked, rows.refusal.code, "contract", rows.refusal.reason)
             return
         ref = ChunkRef(
             chunk_id=chunk.chunk_id,
@@ -546,13 +601,18 @@ class RealtimeCell:
         assert installed.rows_KA is not None
         verdict = self.envelope.check_rows(installed.rows_KA, self._state_P, first)
         if verdict.is_refused:
-            self._report(heard, asked, "refused", code=RefusalCode.UNSAFE.value, reason=f"{verdict.stage}: {verdict.reason}")
-            self._note_refusal(RefusalCode.UNSAFE.value, f"{verdict.stage}: {verdict.reason}", counts=True)
-            self._refuse_chunk(now, verdict.stage, verdict.reason)
+            self._refuse_answer(heard, asked, RefusalCode.UNSAFE, verdict.stage, verdict.reason)
             return
         if self._episode is not None:
             self._episode.in_a_row, self._episode.code = 0, ""
         self._report(heard, asked, "installed", installed=installed)
+
+    def _refuse_answer(self, heard: Heard, asked: _Asked, code: RefusalCode, stage: str, reason: str) -> None:
+        text = f"{stage}: {reason}" if code is RefusalCode.UNSAFE else reason
+        self.scheduler.lost(heard.seq)
+        self._report(heard, asked, "refused", code=code.value, reason=text)
+        self._note_refusal(code.value, text, counts=True)
+        self._refuse_chunk(heard.t_s, stage, reason)
 
     def _refuse_chunk(self, now: float, stage: str, reason: str) -> None:
         self.scheduler.drop_rows()
@@ -583,8 +643,9 @@ class RealtimeCell:
         assert ready is not None
         self._down_since_s = None
         self.scheduler.flush()  # rows of the old epoch are not rows of this one
-        self._asked.clear()
+        self._forget_questions("a new session")
         self._ready, self._session = ready, _key(ready, ready.epoch)
+        self._release(ready)
         self._tell.event("epoch", epoch=ready.epoch, session_id=ready.session_id, model_version=ready.model_version)
 
     def _went_down(self, heard: Heard) -> None:
@@ -603,13 +664,21 @@ class RealtimeCell:
             self._stop(now, f"KILLED: {heard.reason}")
         elif heard.code == "HOLD":
             self.scheduler.flush()
-            self._asked.clear()
+            self._forget_questions("the service says HOLD")
+            self._holding_session = self._session.session_id
             self.machine.hold(now, f"the service says HOLD: {heard.reason}")
         elif heard.code == "RESET":
+            self._holding_session = self._draining_session = ""
             self.machine.release()
             self.scheduler.bump()
         elif heard.code == "DRAIN":
-            self._is_draining = True
+            self._draining_session = self._session.session_id
+
+    def _release(self, ready: Ready) -> None:
+        """A HOLD was said in a session and ends with it: who shakes hands anew answers again. Rows are still needed to move."""
+        if self._holding_session and ready.session_id != self._holding_session:
+            self._holding_session = ""
+            self.machine.release()
 
     # --- telling --------------------------------------------------------------------------------------------------
 
@@ -620,15 +689,28 @@ class RealtimeCell:
         if settings != self.scheduler.settings:
             self.scheduler = Scheduler(self._robot.embodiment, settings)
         self.scheduler.flush()
-        self._asked.clear()
+        self._forget_questions("a new episode")
+        self._release(ready)
         self.envelope.restart()
         self._last_A = self._held_A = self._seen = None
+        self._is_moving = False
         self._next_ask_s, self._mode_said, self._down_since_s = now, "", None
 
     def _report(
         self, heard: Heard, asked: _Asked, outcome: str, *, code: str = "", reason: str = "", installed: Installed | None = None
     ) -> None:
-        self._tell.decision(heard, asked.question, asked.ask, self._session, outcome, code=code, reason=reason, installed=installed)
+        deadline_ms = 1e3 * self._link.deadline_s
+        self._tell.decision(
+            heard,
+            asked.question,
+            asked.ask,
+            self._session,
+            outcome,
+            deadline_ms=deadline_ms,
+            code=code,
+            reason=reason,
+            installed=installed,
+        )
 
 
 def _key(ready: Ready, epoch: int) -> SessionKey:

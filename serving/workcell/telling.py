@@ -29,6 +29,10 @@ class Teller:
         self._audit, self._cell, self._strategy = audit, cell, strategy
         self._commissioning_digest, self._clock = commissioning_digest, clock
 
+    def limited_by(self, commissioning_digest: str) -> None:
+        """Other limits are in force from now on."""
+        self._commissioning_digest = commissioning_digest
+
     @property
     def can_begin(self) -> bool:
         """The audit can keep another episode."""
@@ -82,7 +86,7 @@ class Teller:
         session: SessionKey,
         outcome: str,
         *,
-        deadline_ms: float = 0.0,
+        deadline_ms: float,
         code: str = "",
         reason: str = "",
         installed: Installed | None = None,

@@ -132,6 +132,10 @@ class VirtualLink:
     def last_heard_s(self) -> float:
         return self.core.last_heard_s
 
+    @property
+    def deadline_s(self) -> float:
+        return self.core.settings.deadline_s
+
     def ask(self, question: Question) -> int:
         return self.core.ask(question, self._clock())
 

@@ -210,7 +210,7 @@ def test_wrong_usage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "--cell",
         "c",
         "--result",
-        "r",
+        str(tmp_path / "result.json"),
     ]
     for changes, says in (
         (["--strategy", "async"], "--realtime"),

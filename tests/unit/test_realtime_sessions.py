@@ -1,0 +1,193 @@
+"""What outlives a session or an episode, and what must not: holds, drains, limits, open questions, a body in motion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import ContractError
+from model_core.spec.types import StopReason
+from model_core.spec.wire import Control, Observe, SteeringInput
+from serving.workcell.limits import Limits, widest_limits
+from serving.workcell.robot import RobotStopped
+from tests.unit.test_realtime_cell import TICKS, Notes, answered_with, body_contract, modes_of
+from tests.virtual_world import Service, World, make_world
+
+
+def tell(world: World, kind: str) -> None:
+    ready = world.link.ready
+    assert ready is not None
+    world.link.core.heard(Control(kind=kind, session_id=ready.session_id, epoch=world.link.epoch, text="drill"), world.clock())
+
+
+def last_modes(world: World, count: int = TICKS) -> set[str]:
+    return {tag.mode for tag in world.robot.tags[-count:]}
+
+
+def test_a_hold_of_the_service_ends_when_it_takes_it_back() -> None:
+    world = make_world(service=Service(body_contract()))
+    world.step(TICKS)
+    tell(world, "HOLD")
+    world.step(TICKS)
+    assert last_modes(world, TICKS // 2) == {"HOLD"}
+    tell(world, "RESET")
+    world.step(TICKS)
+    assert "RUN" in last_modes(world, TICKS // 2)
+
+
+def test_a_hold_of_the_service_ends_with_its_session_and_not_with_the_episode() -> None:
+    world = make_world(service=Service(body_contract()))
+    world.step(TICKS)
+    tell(world, "HOLD")
+    world.step(TICKS)
+    world.cell.end(StopReason.MAX_STEPS)
+    assert world.cell.begin(2) is None
+    world.step(TICKS)
+    assert last_modes(world) == {"HOLD"}
+    world.link.renew("another service")
+    world.step(TICKS)
+    assert "RUN" in last_modes(world, TICKS // 2)
+
+
+def test_a_drain_ends_with_its_session() -> None:
+    world = make_world(service=Service(body_contract()))
+    world.step(TICKS)
+    tell(world, "DRAIN")
+    world.cell.end(StopReason.MAX_STEPS)
+    assert world.cell.begin(2) is StopReason.SERVICE_LOST  # told after the last step, heard before the first one
+    world.cell.end(StopReason.SERVICE_LOST)
+    world.link.renew("another service")
+    for _ in range(100):
+        world.clock.now += 0.01
+        world.link.pump()
+    assert world.cell.begin(3) is None
+
+
+@pytest.mark.parametrize("mode", ["velocity", "delta"])
+def test_a_body_that_keeps_its_velocity_is_told_to_stand_at_the_end(mode: str) -> None:
+    notes = Notes()
+    world = make_world(service=Service(body_contract(mode)), audit=notes)
+    world.step(2 * TICKS)
+    assert world.robot.tags[-1].mode == "RUN"
+    world.cell.end(StopReason.MAX_STEPS)
+    assert (world.robot.tags[-1].mode == "RUN") is (mode == "delta")
+    if mode == "velocity":
+        assert world.robot.executed[-1][:3].tolist() == [0.0] * 3
+    assert len(notes.actions) == len(world.robot.executed)
+
+
+class Watch:
+    """A watchdog's agent side that only remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __getattr__(self, name: str):
+        return lambda: self.said.append(name) or ""
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_cell_that_is_ended_in_mid_motion_rests_or_leaves_the_body_to_the_watchdog(is_broken: bool) -> None:
+    world = make_world(service=Service(body_contract("velocity")))
+    watch = Watch()
+    world.cell._watch = watch  # type: ignore[assignment]
+    world.step(2 * TICKS)
+    if is_broken:
+
+        def fails(action_A: object) -> None:
+            raise OSError("the bus is gone")
+
+        world.robot.act = fails  # type: ignore[method-assign, assignment]
+    world.cell.close()
+    assert ("close" in watch.said) is not is_broken
+    assert is_broken or world.robot.executed[-1][:3].tolist() == [0.0] * 3
+
+
+def test_a_stopped_body_is_at_rest() -> None:
+    world = make_world(service=Service(body_contract("velocity")))
+    watch = Watch()
+    world.cell._watch = watch  # type: ignore[assignment]
+    world.step(2 * TICKS)
+
+    def stops(action_A: object) -> None:
+        raise RobotStopped("button")
+
+    world.robot.act = stops  # type: ignore[method-assign, assignment]
+    world.cell.end(StopReason.MAX_STEPS)
+    assert "disarm" in watch.said
+
+
+def other_contract(contract: PolicyContract) -> PolicyContract:
+    """A release that tightens x, and is another contract."""
+    body = contract.embodiment
+    x = replace(body.action.dims[0], soft_low=-0.05, soft_high=0.05)
+    return replace(contract, embodiment=replace(body, action=replace(body.action, dims=(x, *body.action.dims[1:]))))
+
+
+def test_another_release_between_episodes_brings_its_own_limits() -> None:
+    contract = body_contract()
+    service = Service(contract)
+    service.rows = lambda observe: np.full((8, 4), 0.1, np.float32)
+    world = make_world(service=service)
+    world.step(TICKS)
+    world.cell.end(StopReason.MAX_STEPS)
+    service.contract, service.version = other_contract(contract), "virtual/2"
+    world.link.renew("a new release")
+    for _ in range(100):
+        world.clock.now += 0.01
+        world.link.pump()
+    assert world.cell.begin(2) is None
+    before = len(world.robot.executed)
+    world.step(TICKS)
+    assert max(abs(float(sent_A[0])) for sent_A in world.robot.executed[before:]) <= 0.05 + 1e-6
+
+
+def test_a_contract_that_nobody_has_commissioned_begins_no_episode() -> None:
+    contract = body_contract()
+    service = Service(contract)
+    world = make_world(service=service)
+
+    def limits_of(offered: PolicyContract) -> tuple[Limits, str]:
+        if offered.contract_id != contract.contract_id:
+            raise ContractError("commissioning contract_id: commission this pair first")
+        return widest_limits(offered.embodiment), "digest"
+
+    world.cell._limits_of = limits_of
+    world.step(TICKS)
+    world.cell.end(StopReason.MAX_STEPS)
+    service.contract = replace(contract, max_prefix_rows=contract.max_prefix_rows + 1)
+    world.link.renew("a new release")
+    for _ in range(100):
+        world.clock.now += 0.01
+        world.link.pump()
+    assert world.cell.begin(2) is StopReason.REFUSED
+    assert "commission" in world.cell.end(StopReason.REFUSED).detail
+
+
+def test_rows_of_another_pace_are_never_executed() -> None:
+    other_pace: dict[str, object] = {"control_hz": 40.0}
+    world = make_world(service=answered_with(*[(0.05, other_pace)] * 3, contract=body_contract()))
+    world.step(TICKS // 2)
+    assert modes_of(world)["RUN"] == 0
+
+
+def test_every_question_has_its_note_with_its_deadline() -> None:
+    notes = Notes()
+    world = make_world(service=Service(body_contract(), latency=lambda seq: 0.11), audit=notes, link={"deadline_s": 0.7})
+    world.step(TICKS)
+    drawn = SteeringInput(
+        points_N2=np.zeros((2, 2), np.float32), image="front", width=16, height=16, revision=1, author="anna", ttl_ms=5000.0
+    )
+    while not world.cell._asked:
+        world.step(1)
+    world.cell.steer(drawn)
+    world.step(TICKS)
+    world.cell.end(StopReason.MAX_STEPS)
+    asked = [message.seq for message in world.service.heard if isinstance(message, Observe)]
+    assert sorted(made.seq for made in notes.decisions) == sorted(asked)
+    assert {made.deadline_ms for made in notes.decisions} == {700.0}
+    assert [made.outcome for made in notes.decisions if made.chunk is None] != []
+    assert {made.code for made in notes.decisions if made.outcome == "dropped" and made.chunk is None} == {"CANCELLED"}
