@@ -27,6 +27,9 @@ from model_core.speech.compact import CompactLayout, Field
 
 STAGES = ("vision", "prefill", "depth", "trace", "action")
 LOOKUP_TOKENS = 10
+# On our own modules, and on the class of `transformers` that computes the same.
+GENERATE = ("generate, dynamic cache", "generate, static cache")
+QWEN2_GENERATE = ("Qwen2 generate, dynamic cache", "Qwen2 generate, static cache")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -226,7 +229,8 @@ def encode(network: MolmoAct, prompt: Prompt) -> Tensor:
 class HfPeer:
     """`generate(do_sample=False)` with a dynamic or static cache, or with prompt lookup.
 
-    masked: only ids of the grammar. language: in place of the layout's own, for other pictures.
+    masked: only ids of the grammar. language: in place of the layout's own, for other pictures. of_transformers: the class of
+    `transformers` that matches our decoder does the work, not our own modules.
     """
 
     def __init__(
@@ -238,11 +242,14 @@ class HfPeer:
         lookup: int = 0,
         masked: bool = True,
         language: CompactLanguage | None = None,
+        of_transformers: bool = False,
     ) -> None:
+        from components.decode_qwen2 import MatchingQwen2
+
         self.language = language or CompactLanguage(layout)
         self.laps = Laps(layout)
         places = Places(layout=layout)
-        self.model = GeneratingMolmoAct(network, places, self.laps).eval()
+        self.model = (MatchingQwen2 if of_transformers else GeneratingMolmoAct)(network, places, self.laps).eval()
         self.options: dict[str, Any] = {"do_sample": False, "use_cache": True}
         if masked:
             self.options["logits_processor"] = LogitsProcessorList([GrammarMask(places, self.model.device)])
@@ -318,9 +325,17 @@ Answering = Callable[[Question, int], PeerAnswer]
 
 def all_peers(network: MolmoAct, layout: CompactLayout) -> dict[str, Answering]:
     """Every peer by the name that the table shows."""
-    return {
-        "generate, dynamic cache": HfPeer(network, layout).answer,
-        "generate, static cache": HfPeer(network, layout, cache="static").answer,
+    from components.decode_qwen2 import matches_qwen2
+
+    matching: dict[str, Answering] = {}
+    if matches_qwen2(network.config.llm):
+        matching = {
+            QWEN2_GENERATE[0]: HfPeer(network, layout, of_transformers=True).answer,
+            QWEN2_GENERATE[1]: HfPeer(network, layout, of_transformers=True, cache="static").answer,
+        }
+    return matching | {
+        GENERATE[0]: HfPeer(network, layout).answer,
+        GENERATE[1]: HfPeer(network, layout, cache="static").answer,
         "generate, prompt lookup": HfPeer(network, layout, lookup=LOOKUP_TOKENS).answer,
         "plain loop, static cache": PlainLoop(network, layout).answer,
     }

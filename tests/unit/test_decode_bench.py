@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from components.certificate import certify
 from components.decode_bench import DRAFTS, MEMORY, PLAIN
-from components.decode_peers import LOOKUP_TOKENS, Places
+from components.decode_peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE, Places
 from components.decode_replay import Replay
 from components.recording import Recording
 from flows.cli import app
@@ -72,7 +72,7 @@ def test_bench_decode_runs_all_sides_with_the_same_tokens_and_prints_one_json_li
     document = json.loads((tmp_path / "decode.json").read_text())
     assert document["flips"] == 0
     rows = {row["side"]: row for row in document["rows"]}
-    assert {PLAIN, DRAFTS, MEMORY, "generate, dynamic cache", "generate, static cache"} < set(rows)
+    assert {PLAIN, DRAFTS, MEMORY, *GENERATE, *QWEN2_GENERATE} < set(rows)
     assert all(row["decisions_equal"] == row["decisions_compared"] == (4 if "ours" in name else 2) for name, row in rows.items())
     assert rows["generate, dynamic cache"]["forwards"] > 130
     assert rows["generate, prompt lookup"]["forwards"] <= rows["generate, dynamic cache"]["forwards"]
