@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -100,18 +101,20 @@ class ReasoningPolicy:
         return self.answer([DecisionRequest(observation=observation, depth=depth, trace=trace)])[0]
 
     def answer(self, requests: Sequence[DecisionRequest]) -> list[Decision]:
-        """Answer several requests together; each answer equals the one that it would get alone."""
+        """Answer several requests together; each answer equals the one that it would get alone. Never raises."""
         if not requests:
             return []
         together = self.open_round(min(len(requests), self.engine.capacity))
-        try:
-            keys = [together.join(request) for request in requests]
-            found: dict[int, Decision] = {}
-            while together.active:
+        keys = [together.join(request) for request in requests]
+        found: dict[int, Decision] = {}
+        while together.active:
+            try:
                 found.update(together.step())
-        finally:
-            together.close()
-        return [found[key] for key in keys]
+            except Exception:  # whatever failed is ours; the robots get a refusal and hold, the log gets the traceback
+                logger.exception("decision.failed questions=%d", len(requests) - len(found))
+        together.close()
+        reason = "the model failed to answer; see the service's log"
+        return [found.get(key) or self.refused(RefusalCode.INTERNAL, reason, retryable=True) for key in keys]
 
     def open_round(self, capacity: int) -> PolicyRound:
         """Begin to decode for up to `capacity` requests that join and leave between blocks; more of them wait for a place."""
@@ -226,7 +229,12 @@ class ReasoningPolicy:
 
 
 class PolicyRound:
-    """A round of requests, see `spec.types.DecisionRound`. Nothing that a request, a model or a listener does raises."""
+    """A round of requests, see `spec.types.DecisionRound`. Nothing that a request, a listener or the model's answer does raises.
+
+    What does raise, out of `step`, is a failure of this machine or of this code (no memory, a lost device). Of the requests only those
+    are then left that were refused already; who runs the round decides about the others: it can ask each alone, with less memory, or
+    not again.
+    """
 
     def __init__(self, policy: ReasoningPolicy, capacity: int) -> None:
         self._policy, self._capacity = policy, capacity
@@ -258,14 +266,8 @@ class PolicyRound:
 
     def step(self) -> list[tuple[int, Decision]]:
         """One block for everybody; those that are finished."""
+        outcomes = self._step() if self._asked else []
         finished, self._refused = self._refused, []
-        if not self._asked:
-            return finished
-        try:
-            outcomes = self._round.step()
-        except Exception:  # whatever failed is ours; the robots get a refusal and hold, the log gets the traceback
-            logger.exception("decision.failed questions=%d", len(self._asked))
-            return finished + self._all_failed()
         for inner, outcome in outcomes:
             key, question, level = self._asked.pop(inner)
             finished.append((key, self._decision(outcome, question, level)))
@@ -291,12 +293,15 @@ class PolicyRound:
         codes = {CancelledError: RefusalCode.CANCELLED, NotFiniteError: RefusalCode.NONFINITE}
         return self._policy.refused(codes.get(type(outcome), RefusalCode.PARSE), str(outcome))
 
-    def _all_failed(self) -> list[tuple[int, Decision]]:
-        reason = "the model failed to answer; see the service's log"
-        failed = [(key, self._policy.refused(RefusalCode.INTERNAL, reason, retryable=True)) for key, _, _ in self._asked.values()]
-        self._asked.clear()
-        self._round = self._policy.engine.open_round(self._capacity)  # what the old one holds may be half done
-        return failed
+    def _step(self) -> list[tuple[int, Answer | Wrong]]:
+        try:
+            return self._round.step()
+        except Exception:
+            self._asked.clear()
+            with contextlib.suppress(Exception):  # a lost device cannot even be wiped; its memory is then left to the collector
+                self._round.abandon()
+            self._round = self._policy.engine.open_round(self._capacity)
+            raise
 
 
 def _listener(request: DecisionRequest) -> Callable[[str, DepthTokens | Trace], None] | None:

@@ -108,6 +108,12 @@ class AnswerRound:
         self._waiting.clear()
         self._engine.give_back(self._cache)
 
+    @torch.inference_mode()
+    def abandon(self) -> None:
+        """As `close`, after a failure in the middle of a block: whatever half a block has left in the memory is wiped out."""
+        self._cache.memory.zero_()
+        self.close()
+
     def step(self) -> list[tuple[int, Answer | Wrong]]:
         """One block for everybody; (key, answer or what went wrong) of the rows that are finished, which are then out."""
         finished: list[tuple[int, Answer | Wrong]] = self._cancelled()

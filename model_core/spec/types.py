@@ -221,7 +221,10 @@ class DecisionRound(Protocol):
         ...
 
     def step(self) -> list[tuple[int, Decision]]:
-        """Run one block for everybody; (key, decision) of those that are finished, who are then out."""
+        """Run one block for everybody; (key, decision) of those that are finished, who are then out.
+
+        Raises only for a failure of the machine or of the policy's own code; nobody of the block is answered then.
+        """
         ...
 
     def leave(self, key: int) -> None:

@@ -235,17 +235,40 @@ def test_parts_are_streamed_and_a_deaf_listener_does_no_harm():
     assert same(POLICY.answer([request(on_part=deaf)])[0], decision)
 
 
-def test_a_round_outlives_a_failing_model(monkeypatch):
+def test_a_round_outlives_a_failing_model_and_leaves_the_requests_to_who_runs_it(monkeypatch):
     policy = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, engine=make_engine())
     together = policy.open_round(3)
-    first = together.join(request(0))
+    for row in range(2):
+        together.join(request(row))
+    together.step()
+    memory = together._round._cache
+    bad = together.join(DecisionRequest(observation=see(images={})))
     with monkeypatch.context() as broken:
-        broken.setattr(policy.engine, "features", lambda prompt: 1 / 0)
-        failed = finish(together)
-    assert failed[first].refusal.code is RefusalCode.INTERNAL
-    assert failed[first].refusal.retryable
+        broken.setattr(policy.engine.runner, "run", out_of_memory)
+        with pytest.raises(MemoryError):
+            together.step()
+        assert set(finish(together)) == {bad}  # a refusal that is known already is not lost
+        assert policy.answer([request(0)])[0].refusal.retryable
     again = together.join(request(0))
     assert same(finish(together)[again], PLAIN.decide(see(0)))
+    assert together._round._cache is memory  # not a second one beside it, which would be the next failure
+
+
+def out_of_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_service_hears_of_a_failing_machine(monkeypatch, rows):
+    """What `EngineThread` knows to do with a failure reaches it through guard and round."""
+    policy = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, engine=make_engine())
+    together = Guarded(policy=policy, contract=CONTRACT).open_round(2)
+    for row in range(rows):
+        together.join(request(row))
+    monkeypatch.setattr(policy.engine, "features", out_of_memory)
+    with pytest.raises(MemoryError):
+        together.step()
+    assert together.active == 0
 
 
 def test_costs_are_known_for_every_level():
