@@ -232,7 +232,7 @@ class AnswerRow:
         self.tally.guarded += guarded
         self.acceptance.note_pace(len(self.said) - before)
         if self.done:
-            self.acceptance.recent.update(self._said_at)
+            self.acceptance.note_answer(self._said_at)
         return guarded
 
     def _settle(self, window: Window, used: int) -> None:

@@ -34,6 +34,9 @@ class Source(enum.IntEnum):
 
 _PRIORS = (0.7, 0.75, 0.3, 0.6, 0.5)  # in the order of Source
 _KEEP, _PLACE_KEEP, _PLACES, _NOTHING = 1.0 - 1.0 / _MEMORY, 1.0 - 1.0 / _PLACE_MEMORY, 8, (0.0, 0.0)
+# A grammar whose states hold what was said (`engine.published`, two views) has more of them than memory: past this many places all
+# are forgotten, and learnt anew from their stages.
+_MOST_PLACES = 50_000
 
 
 class Acceptance:
@@ -41,7 +44,7 @@ class Acceptance:
 
     A place (a state of the grammar) is trusted as far as it was seen and its stage for the rest: a still background cell is guessed
     better from the last decision, a moving one from what the model just said there. pace: ids that a block says on average.
-    recent: the last answer that was completed, {state: id}.
+    recent: the last answers that were completed, the newest id for each state.
     """
 
     def __init__(self) -> None:
@@ -59,10 +62,18 @@ class Acceptance:
         key = state * _PLACES + source
         entry = self._places.get(key)
         if entry is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
             self._places[key] = [float(right), 1.0]
         else:
             entry[0] = entry[0] * _PLACE_KEEP + right
             entry[1] = entry[1] * _PLACE_KEEP + 1.0
+
+    def note_answer(self, said: Mapping[int, int]) -> None:
+        """Keep a completed answer, {state: id}, as `recent`."""
+        if len(self.recent) >= _MOST_PLACES:
+            self.recent.clear()
+        self.recent.update(said)
 
     def _of(self, stage: Stage) -> list[list[float]]:
         found = self._stages.get(stage)

@@ -220,6 +220,19 @@ def test_acceptance_forgets_and_tells_places_apart():
     assert seen.rate(Stage.DEPTH, Source.DRAFT) > 0.95
 
 
+def test_what_is_learnt_of_places_is_bounded(monkeypatch):
+    monkeypatch.setattr("model_core.engine.window._MOST_PLACES", 60)
+    seen = Acceptance()
+    table = seen.recent  # rows hold on to it
+    for state in range(1000):
+        seen.note(state, Stage.TRACE, Source.DRAFT, True)
+        seen.note_answer({state: 1})
+    assert len(seen._places) <= 60
+    assert len(table) <= 60
+    assert table is seen.recent
+    assert seen.rate(Stage.TRACE, Source.DRAFT) > 0.95
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_captured_blocks_say_what_eager_ones_say():
