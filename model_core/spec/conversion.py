@@ -19,6 +19,7 @@ from model_core.spec.errors import ContractError
 from model_core.spec.types import Observation
 
 KINDS = ("camera order", "camera rename", "channel order", "unit scale", "image encoding")
+_MEANINGS = ("camera rename", "channel order", "unit scale")
 _SCALES = ({"m": 1.0, "cm": 1e-2, "mm": 1e-3}, {"rad": 1.0, "deg": math.pi / 180})
 
 
@@ -62,6 +63,19 @@ def compare(made: PolicyContract | EmbodimentSpec, offered: EmbodimentSpec) -> C
     if abs(offered.control_hz - body.control_hz) <= tolerance:
         seen = replace(seen, control_hz=body.control_hz)
     return Comparison(refusals=tuple(mismatches(body, seen)), conversions=(*of_cameras, *of_proprio, *of_action))
+
+
+def unagreed(made: PolicyContract | EmbodimentSpec, offered: EmbodimentSpec, said: Sequence[str]) -> list[str]:
+    """Conversions that change what a number or picture means and on which the two sides do not agree, as sentences.
+
+    said: what the service says that it converts (READY). A service that does not convert what this body needs, or converts
+    what it does not need, would move it by other numbers than were meant.
+    """
+    ours = {c.explain()[:1000] for c in compare(made, offered).conversions if c.kind in _MEANINGS}
+    theirs = {text for text in said if text.startswith(_MEANINGS)}
+    return [f"needed, and not said by the service: {text}" for text in sorted(ours - theirs)] + [
+        f"said by the service, and not needed: {text}" for text in sorted(theirs - ours)
+    ]
 
 
 def convert_observation(conversions: Sequence[Conversion], observation: Observation, body: EmbodimentSpec) -> Observation:
@@ -181,6 +195,11 @@ def _vector(name: str, made: VectorSpec, offered: VectorSpec) -> tuple[VectorSpe
             theirs = _in_unit(theirs, ours, factor)
         dims.append(theirs)
     return replace(offered, dims=tuple(dims)), conversions
+
+
+def unit_factor(offered: str, made: str) -> float | None:
+    """By what a number in unit `offered` is multiplied to be one in `made`: 1 for the same unit, None where there is no such factor."""
+    return 1.0 if offered == made else _factor(offered, made)
 
 
 def _factor(offered: str, made: str) -> float | None:

@@ -37,6 +37,7 @@ from serving.gateway.conversation import converse
 from serving.gateway.dialects import dialect_routes
 from serving.gateway.doorkeeper import Doorkeeper, caller_of
 from serving.gateway.gateway import Gateway
+from serving.gateway.leaving import unless_gone
 from serving.gateway.once import KeptAnswers
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/x-actwright-message"
 _TEND_S = 0.2
 _BODY_S = 30.0
+_GONE = 499  # nobody reads it
 STATUS = {
     RefusalCode.CONTRACT: 409,
     RefusalCode.DECODE: 400,
@@ -122,7 +124,9 @@ def native_routes(gateway: Gateway) -> list[BaseRoute]:
         return PlainTextResponse("alive\n")
 
     async def readyz(_: Request) -> Response:
-        return JSONResponse(gateway.status(), status_code=200 if gateway.is_ready else 503)
+        # Open to everybody: a state and its reason, nothing about the model or who is here.
+        told = {name: gateway.status()[name] for name in ("state", "reason", "instance")}
+        return JSONResponse(told, status_code=200 if gateway.is_ready else 503)
 
     async def metrics(_: Request) -> Response:
         return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -161,7 +165,10 @@ async def _act(request: Request, gateway: Gateway, kept: KeptAnswers) -> Respons
         gateway.metrics.rejects.labels(code.value).inc()
         return _told(Reject(code=code, reason=str(error)[:400] or "the body did not arrive in time"))
     if not key:
-        return _told(await gateway.answer_once(message, caller))
+        try:
+            return _told(await unless_gone(request, gateway.answer_once(message, caller)))
+        except ClientDisconnect:
+            return Response(status_code=_GONE)
     reply = await kept.answer(f"{caller.subject}\0{key[:256]}", body, lambda: gateway.answer_once(message, caller))
     if reply is None:
         return _told(Reject(code=RefusalCode.STALE_OBS, reason="this idempotency key came before with another request", seq=message.seq))

@@ -59,6 +59,7 @@ class Gateway:
         self.decoding = ThreadPoolExecutor(max_workers=4, thread_name_prefix="decode")
         self._room = EngineRoom(load, self.limits, self.standing, clock)
         self._instance, self._clock = instance, clock
+        self._told_to_hold = False
         self.reception = Reception(self.limits, self.standing, tokens, self.register, self._room, clock)
 
     # --- life -------------------------------------------------------------------------------------------------------------
@@ -262,11 +263,13 @@ class Gateway:
     def resume(self, caller: Caller) -> None:
         """Undo drain and kill. Cells must shake hands again: nothing moves by itself."""
         logger.warning("admin.resume subject=%s role=%s", caller.subject, caller.role)
-        was_killed = dict(self.standing.killed)
+        was_killed, was_draining = dict(self.standing.killed), bool(self.standing.draining)
         self.standing.draining, self.standing.killed = "", {}
         self.metrics.draining.set(0)
         for session in [s for s in self.sessions.values() if "" in was_killed or s.cell in was_killed]:
             self.close_session(session, RefusalCode.STALE_EPOCH, "this session was stopped by an operator; shake hands again")
+        if was_draining:
+            self._take_back("the service drains no longer")
 
     def tend(self) -> list[Session]:
         """Once in a while, on the event loop: end what has run out, replace an engine that hangs. Returns the ended sessions."""
@@ -312,11 +315,20 @@ class Gateway:
         if (who := self._room.identity) is not None:
             self.metrics.model.labels(who.model_version, who.contract_id, who.bundle_digest).set(1)
 
+    def _take_back(self, why: str) -> None:
+        """A cell that was told HOLD or DRAIN waits for the one who said so."""
+        self._told_to_hold = False
+        for session in self.sessions.values():
+            session.tell(session.control("RESET", text=why))
+
     def _watch(self) -> None:
         """Replace an engine that hangs or has died. The cells are told at once; what they asked is refused."""
         why = self._room.trouble
         if not why:
+            if self._told_to_hold and self._room.answers:
+                self._take_back("the engine answers again")
             return
+        self._told_to_hold = True
         if self._room.replace(why):
             self.metrics.restarts.inc()
         for session in self.sessions.values():

@@ -1,15 +1,19 @@
 """Measuring before anybody asks: every level once for nothing (caches, allocations), then for the table of service times.
 
-The first inference of a process may take twenty times as long as the second; it is never part of a measurement.
+The first inference of a process may take twenty times as long as the second; it is never part of a measurement. Nor is any frame
+asked about twice: a policy that remembers what it said of a frame is several times faster at the second sight of it, and no robot's
+frames repeat.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.types import LEVELS, Decision, DecisionRequest, Observation, RefusalCode, RequestPolicy
@@ -35,6 +39,16 @@ def synthetic_observation(contract: PolicyContract) -> Observation:
     )
 
 
+def moved(observation: Observation) -> Iterator[Observation]:
+    """The observation again and again, its frames moved by another stretch each time: no two equal, and those that follow far apart."""
+
+    def far(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+        return np.roll(image, (step, int(0.618 * step * image.shape[1])), axis=(0, 1))
+
+    for step in itertools.count(1):
+        yield replace(observation, images={name: far(image, step) for name, image in observation.images.items()})
+
+
 def warm_up(
     policy: RequestPolicy,
     contract: PolicyContract,
@@ -49,19 +63,19 @@ def warm_up(
 
     Stops early when `budget_s` are used up: what was not measured is then estimated from what was.
     """
-    ends_at = clock() + budget_s
+    ends_at, frames = clock() + budget_s, moved(observation)
     first, _ = _timed(policy, [DecisionRequest(observation=observation)], clock)
-    own, alone_s = _timed(policy, [DecisionRequest(observation=observation)], clock)
+    own, alone_s = _timed(policy, [DecisionRequest(observation=next(frames))], clock)
     times.add_baseline("", 1, alone_s)
     works: dict[str, bool] = {}
     for level in (level for level in LEVELS if level in contract.reasoning.levels):
-        # Only the level that needs a last answer gets one: with drafts from the same picture the others would look too cheap.
+        # Only the level that needs a last answer gets one.
         previous = first[0] if level == "reuse-depth" and first[0].refusal is None else None
-        asked = DecisionRequest(observation=observation, level=level, previous=previous)
-        decisions, seconds = _timed(policy, [asked], clock)
+        asked = [DecisionRequest(observation=next(frames), level=level, previous=previous) for _ in range(3)]
+        decisions, seconds = _timed(policy, asked[:1], clock)
         works[level] = not _is_unknown(decisions[0])
         if works[level] and clock() < ends_at:
-            again = [_timed(policy, [asked], clock)[1] for _ in range(2)]
+            again = [_timed(policy, [request], clock)[1] for request in asked[1:]]
             times.add_baseline(level, 1, max(again))
         elif works[level]:
             times.add_baseline(level, 1, seconds)
@@ -69,8 +83,8 @@ def warm_up(
     for rows in (b for b in BUCKETS[1:] if b <= max_batch):
         if clock() + 2 * alone_s * rows > ends_at:
             break
-        batch = [DecisionRequest(observation=observation)] * rows
-        seconds = min(_timed(policy, batch, clock)[1] for _ in range(2))  # the first of its shape is as slow as a first inference
+        # the first of its shape is as slow as a first inference
+        seconds = min(_timed(policy, [DecisionRequest(observation=next(frames)) for _ in range(rows)], clock)[1] for _ in range(2))
         times.add_baseline("", rows, seconds)
         if own_level and works.get(own_level):
             times.add_baseline(own_level, rows, seconds)

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.contract import EmbodimentSpec
-from model_core.spec.conversion import compare
+from model_core.spec.conversion import compare, unagreed
 from model_core.spec.errors import ActwrightError, ContractError, NotReady, WireError
 from model_core.spec.types import ActionChunk, ActionReasoning, Decision, DepthTokens, Observation, Refusal, RefusalCode, Trace
 from model_core.spec.wire import (
@@ -270,7 +270,8 @@ class PolicyClient:
             raise kind("\n  ".join([f"the service refused: {answer.code}: {answer.reason}", *answer.details]))
         if not isinstance(answer, Ready):
             raise NotReady(f"expected READY, the service sent {type(answer).__name__.upper()}")
-        differences = [m.explain() for m in compare(answer.contract, self._embodiment).refusals]
+        body = self._embodiment
+        differences = [m.explain() for m in compare(answer.contract, body).refusals] or unagreed(answer.contract, body, answer.conversions)
         if differences:  # the service should have seen it; the cell does not rely on that
             raise ContractError("\n  ".join(["this cell is not what the policy was made for", *differences]))
         if answer.epoch != self._epoch:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from model_core.spec.contract import EmbodimentSpec, digest_of
+from model_core.spec.conversion import unit_factor
 from model_core.spec.errors import SpecError, require
 from model_core.spec.holding import measured_by
 
@@ -126,8 +127,8 @@ def widest_limits(body: EmbodimentSpec) -> Limits:
 def tightened(limits: Limits, body: EmbodimentSpec, release: EmbodimentSpec | None = None) -> Limits:
     """`limits` cut down to what the body and the release allow (hard and soft ranges). Never wider than before in any number.
 
-    release: the body that the contract names; it may be in other units than this cell's (the service converts), and such a
-    dimension counts by the cell's own spec.
+    release: the body that the contract names; it may be in other units than this cell's (the service converts): its limits are
+    read in the cell's. A relative dimension keeps the file's: they bound the place, the contract's bound the offset.
     """
     dims = []
     theirs = {dim.name: dim for dim in release.action.dims} if release is not None else {}
@@ -135,12 +136,21 @@ def tightened(limits: Limits, body: EmbodimentSpec, release: EmbodimentSpec | No
         if mode == "relative":  # the contract bounds the offset (its guard does), the file bounds the place
             dims.append(limit)
             continue
-        asked = [dim, *([theirs[dim.name]] if dim.name in theirs and theirs[dim.name].unit == dim.unit else [])]
-        low = max(limit.low, *(d.low if d.soft_low is None else d.soft_low for d in asked))
-        high = min(limit.high, *(d.high if d.soft_high is None else d.soft_high for d in asked))
+        asked = [(dim, 1.0)]
+        if dim.name in theirs:
+            factor = unit_factor(theirs[dim.name].unit, dim.unit)
+            require(factor is not None, f"{dim.name!r}: the release's unit is no unit of this cell's", got=theirs[dim.name].unit)
+            asked.append((theirs[dim.name], factor or 1.0))
+        # A limit that was scaled there and back must not cut off the very last digit of what it was made from.
+        low = max(limit.low, *(_near(factor * (d.low if d.soft_low is None else d.soft_low), limit.low) for d, factor in asked))
+        high = min(limit.high, *(_near(factor * (d.high if d.soft_high is None else d.soft_high), limit.high) for d, factor in asked))
         require(low < high, f"the release allows nothing of {dim.name!r} that this cell allows", got=(low, high))
         dims.append(replace(limit, low=low, high=high))
     ages = dict(limits.max_age_ms)
     for camera in (*body.cameras, *(release.cameras if release is not None else ())):
         ages[camera.name] = min(ages.get(camera.name, camera.max_age_ms), camera.max_age_ms)
     return replace(limits, dims=tuple(dims), max_age_ms=ages)
+
+
+def _near(value: float, wanted: float) -> float:
+    return wanted if math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-12) else value

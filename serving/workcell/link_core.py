@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec
-from model_core.spec.conversion import compare
+from model_core.spec.conversion import compare, unagreed
 from model_core.spec.errors import WireError, require
 from model_core.spec.types import Observation, RefusalCode
 from model_core.spec.wire import Chunk, Control, Edit, End, Hello, Message, Observe, Part, Ready, Reject, SteeringInput, decode_message
@@ -372,7 +372,8 @@ class LinkCore:
         if not isinstance(message, Ready) or message.epoch != self.epoch:
             self._cut(now_s, f"framing: expected READY of epoch {self.epoch}, got {type(message).__name__}")
             return
-        refusals = [m.explain() for m in compare(message.contract, self.settings.embodiment).refusals]
+        body = self.settings.embodiment
+        refusals = [m.explain() for m in compare(message.contract, body).refusals] or unagreed(message.contract, body, message.conversions)
         if refusals:  # the service should have seen it; the cell does not rely on that
             reason = "this cell is not what the policy was made for: " + refusals[0]
             self._deny(now_s, RefusalCode.CONTRACT, reason, retryable=False, retry_after_s=0.0, details=tuple(refusals))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import socket
 import threading
 import time
 import urllib.error
@@ -225,6 +227,29 @@ def test_who_disconnects_is_not_worked_for(address: str, peer: Peer, policy: Stu
         other.observe(1)
         other.receive_kind(Chunk)
     assert len(policy.calls) == 5
+
+
+@pytest.mark.parametrize("path", ["/v1/act", "/act"])
+def test_who_hangs_up_over_http_is_not_worked_for(address: str, peer: Peer, policy: StubPolicy, path: str) -> None:
+    seen, size = make_observation(peer.body), peer.body.cameras[0].width
+    observe = Observe(session_id="s", epoch=0, seq=1, episode_id="e", step=0, deadline_ms=9000.0, observation=seen)
+    picture = {"__numpy__": base64.b64encode(bytes(size * size * 3)).decode(), "dtype": "uint8", "shape": [size, size, 3]}
+    plain = json.dumps({"front": picture, "state": seen.proprio_P.tolist(), "instruction": "go"}).encode()
+    body = encode_message(observe) if path == "/v1/act" else plain
+    policy.gate = threading.Event()
+    host, _, port = address.partition(":")
+    with socket.create_connection((host, int(port))) as asker:
+        asker.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: policy.calls == [1])
+    time.sleep(0.2)
+    policy.gate.set()
+    peer.observe(2)
+    peer.receive_kind(Chunk)
+    assert len(policy.calls) == 5  # one block for who has gone, four of the other's
+
+
+def test_readiness_tells_strangers_no_more_than_a_state(address: str) -> None:
+    assert set(json.loads(call(address, "/readyz")[1])) == {"state", "reason", "instance"}
 
 
 def test_a_flood_is_throttled_then_let_go_and_nobody_else_waits_for_it(policy: StubPolicy) -> None:
@@ -491,6 +516,7 @@ def test_an_engine_that_hangs_is_told_of_and_replaced_while_the_process_stays_al
         assert next(m for m in messages if isinstance(m, Control)).kind == "HOLD"
         policy.gate.set()
         wait_until(lambda: gateway.is_ready)
+        assert peer.receive_kind(Control).kind == "RESET"  # who was told to hold is told when it is over
         peer.observe(2)  # the session has lived through it
         assert peer.receive_kind(Chunk).seq == 2
         assert b"actwright_engine_restarts_total 1.0" in call(address, "/metrics")[1]

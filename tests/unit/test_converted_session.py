@@ -10,11 +10,14 @@ import pytest
 from websockets.sync.client import connect
 
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, VectorSpec
+from model_core.spec.conversion import unagreed
 from model_core.spec.pictures import encode_image
 from model_core.spec.types import Observation, RefusalCode
 from model_core.spec.wire import Chunk, EncodedImage, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
+from serving.workcell.client import PolicyClient
+from serving.workcell.link_core import LinkCore, LinkSettings
 from tests.loopback import serve, wait_until
 
 SIDE = 12
@@ -152,3 +155,18 @@ def test_a_body_that_differs_otherwise_is_refused_before_anything_moves(address:
         answer = decode_message(data)
     assert isinstance(answer, Reject)
     assert (answer.code, [d.split(":")[0] for d in answer.details]) == (RefusalCode.CONTRACT, ["gripper_open"])
+
+
+def test_a_cell_agrees_with_what_is_converted_or_does_not_move(address: str) -> None:
+    client = PolicyClient(f"ws://{address}/v1/session", cell="cell-x", embodiment=other_words())
+    ready = client.connect()
+    client.disconnect()
+    assert unagreed(ready.contract, other_words(), ready.conversions) == []
+    for said in ((), ready.conversions[1:], (*ready.conversions, "unit scale: action.dims[1].unit: 'cm' of the cell is converted to 'm'")):
+        core = LinkCore(LinkSettings(cell="cell-x", embodiment=other_words()))
+        core.dialling(0.0)
+        core.opened(0.0)
+        core.heard(replace(ready, epoch=1, conversions=said), 0.0)
+        is_missed = unagreed(ready.contract, other_words(), said) != []
+        assert core.is_up is not is_missed
+        assert is_missed or said == ready.conversions[1:]  # the order of cameras alone changes no meaning: pictures have names

@@ -284,6 +284,11 @@ def test_act_refuses_with_a_status_and_a_reason(address: str, body: str, status:
 # --- fields -------------------------------------------------------------------------------------------------------------
 
 
+def test_act_counts_items_before_it_makes_objects_of_them(policy: StubPolicy) -> None:
+    with pytest.raises(WireError, match="items"):
+        decode_act(b'{"state": [' + b"0," * 200_000 + b"0]}", policy.contract, FieldMap())
+
+
 def contract_of(cameras: int, **camera: Any) -> PolicyContract:
     contract = stub_contract(cameras=cameras)
     changed = tuple(replace(c, **camera) for c in contract.embodiment.cameras)

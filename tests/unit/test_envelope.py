@@ -196,6 +196,20 @@ def test_a_release_tightens_and_never_widens() -> None:
     assert [(d.low, d.high) for d in tightened(narrowed, body, release).dims] == [(-0.1, 0.1)] * 4
 
 
+def test_a_release_tightens_in_whatever_unit_it_speaks() -> None:
+    body = simple_body(mode="absolute")
+    x = body.action.dims[0]
+    assert x.unit == "m"
+    in_mm = replace(x, unit="mm", low=1e3 * x.low, high=1e3 * x.high, soft_low=500 * x.low, soft_high=500 * x.high)
+    release = replace(body, action=replace(body.action, dims=(in_mm, *body.action.dims[1:])))
+    tight = tightened(widest_limits(body), body, release)
+    assert (tight.dims[0].low, tight.dims[0].high) == pytest.approx((x.low / 2, x.high / 2))
+    assert tight.dims[1:] == widest_limits(body).dims[1:]
+    unknown = replace(release, action=replace(release.action, dims=(replace(in_mm, unit="mile"), *release.action.dims[1:])))
+    with pytest.raises(SpecError, match="unit"):
+        tightened(widest_limits(body), body, unknown)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

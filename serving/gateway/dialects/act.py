@@ -7,6 +7,7 @@ send no Content-Type. Sources: inspect-robots-yam 0.37.0 (`ActServerPolicy`), Mo
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +25,10 @@ from serving.gateway.dialects.arrays import array_of, base64_bytes, json_array
 from serving.gateway.dialects.backend import Backend
 from serving.gateway.dialects.fields import FieldMap, check_norm_tag, observation_of
 from serving.gateway.doorkeeper import caller_of
+from serving.gateway.leaving import unless_gone
 
+_BODY_S = 30.0
+_MAX_ITEMS = 100_000  # a picture is one item, a state a few; a list of millions would be objects before anybody looked at it
 _TAGS = ("unnorm_key", "normalization_tag", "norm_tag")
 
 
@@ -64,14 +68,17 @@ async def _act(request: Request, backend: Backend, fields: FieldMap, status: Map
     if who is None:
         return _refused(backend, status, RefusalCode.NOT_READY, backend.reason)
     try:
-        body = await _body(request)
+        body = await asyncio.wait_for(_body(request), _BODY_S)
         observation, wants_one = await backend.off_loop(lambda: decode(body, who.contract, fields))
-    except (WireError, ClientDisconnect) as error:
+    except (WireError, TimeoutError, ClientDisconnect) as error:
         code = RefusalCode.TOO_LARGE if isinstance(error, _TooLarge) else RefusalCode.DECODE
-        return _refused(backend, status, code, str(error))
+        return _refused(backend, status, code, str(error) or "the body did not arrive in time")
     except ContractError as error:
         return _refused(backend, status, RefusalCode.CONTRACT, str(error))
-    reply = await backend.answer(observation, "act", caller_of(request.scope))
+    try:
+        reply = await unless_gone(request, backend.answer(observation, "act", caller_of(request.scope)))
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it
     if isinstance(reply, Reject):
         return _refused(None, status, reply.code, reply.reason)
     if wants_one:
@@ -97,6 +104,9 @@ def decode(body: bytes, contract: PolicyContract, fields: FieldMap) -> tuple[Obs
 
 
 def _json(text: bytes | str) -> dict[str, Any]:
+    items = text.count(b"," if isinstance(text, bytes) else ",")
+    if items > _MAX_ITEMS:
+        raise WireError(f"the body holds {items} items, at most {_MAX_ITEMS} are taken; send arrays as json_numpy does")
     try:
         document = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError, MemoryError) as error:
