@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from model_core.spec.types import Decision, DecisionRequest, Observation
 from serving.gateway.admission import Load, Reservations, ServiceTimes, cheaper_levels, choose, needed_s, quantile
 from serving.gateway.stub import StubPolicy, stub_contract
 from serving.gateway.warm_up import synthetic_observation, warm_up
@@ -140,6 +144,23 @@ def test_warming_up_keeps_its_budget_and_finds_what_a_plain_policy_cannot_do() -
     found = warm_up(as_request_policy(policy), policy.contract, seen, times, budget_s=3, max_batch=16, clock=tick)
     assert found.works == {"full": True, "reuse-depth": False, "trace+action": False, "action": False}
     assert len(policy.calls) < 6
+
+
+def test_warming_up_shows_no_frame_twice() -> None:
+    seen: list[Observation] = []
+
+    class Watched(StubPolicy):
+        def answer(self, requests: Sequence[DecisionRequest]) -> list[Decision]:
+            seen.extend(request.observation for request in requests)
+            return super().answer(requests)
+
+    policy = Watched(contract=stub_contract())
+    rng = np.random.default_rng(0)
+    frame = synthetic_observation(policy.contract)
+    frame = replace(frame, images={name: rng.integers(0, 256, image.shape, dtype=np.uint8) for name, image in frame.images.items()})
+    warm_up(policy, policy.contract, frame, ServiceTimes(), budget_s=60, max_batch=4)
+    assert len(seen) > 15
+    assert len({tuple(image.tobytes() for image in one.images.values()) for one in seen}) == len(seen)
 
 
 def test_measuring_and_asking_from_two_threads() -> None:
