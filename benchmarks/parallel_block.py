@@ -109,7 +109,8 @@ def sides_of(both: Checkpoint, parallel: Checkpoint) -> dict[str, Side]:
 
     def policy(of: Checkpoint, **options: object) -> ReasoningPolicy:
         engine = DecodingEngine(of.model, of.layout, **options)  # type: ignore[arg-type]
-        return ReasoningPolicy(of.model, of.layout, of.contract, engine=engine)
+        # no memory: a session's own last decision is the only source from outside the answer
+        return ReasoningPolicy(of.model, of.layout, of.contract, engine=engine, remember=0)
 
     made = {
         "plain": Side(policy(both, speculate=False), drafts=False),
@@ -123,6 +124,15 @@ def sides_of(both: Checkpoint, parallel: Checkpoint) -> dict[str, Side]:
     always.always = True
     made["drafts + block always"].watch()
     return made
+
+
+def said_values(decision: Decision) -> np.ndarray:
+    """Everything that was said: depth codes, trace, action bins."""
+    said = decision.reasoning
+    assert said is not None
+    depth = [] if said.depth is None else said.depth.codes_G
+    trace = [] if said.trace is None else said.trace.points_N2.reshape(-1)
+    return np.concatenate([depth, trace, said.bins_KA.reshape(-1)])
 
 
 def run(both: Path, parallel: Path, recording: Path, decisions: int, level: str) -> dict[str, object]:
@@ -139,12 +149,10 @@ def run(both: Path, parallel: Path, recording: Path, decisions: int, level: str)
     for number, sighting in enumerate(seen):
         turn = names[number % len(names) :] + names[: number % len(names)]
         said = {name: sides[name].answer(sighting, level) for name in turn}
-        reference = said["plain"].reasoning
+        reference = said_values(said["plain"])
         for name in CAUSAL[1:]:
-            found = said[name].reasoning
-            assert reference is not None
-            assert found is not None
-            assert np.array_equal(found.bins_KA, reference.bins_KA), f"decision {number}: {name} says other actions than plain decoding"
+            if not np.array_equal(said_values(said[name]), reference):
+                raise AssertionError(f"decision {number}: {name} says something else than plain decoding")
     return {
         "decisions": decisions,
         "level": level,
