@@ -6,6 +6,7 @@ Edit (depth codes, trace)                 --> allowed by the contract, newest   
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -42,7 +43,7 @@ class Revisions:
     revision: int = 0
     author: str = ""
     content: bytes = b""
-    first_seen: float = 0.0
+    until: float = 0.0
     by_author: dict[str, int] = field(default_factory=dict)
 
     def check(self, revision: int, author: str, content: bytes) -> None:
@@ -61,10 +62,9 @@ class Revisions:
         if author not in self.by_author and len(self.by_author) >= MAX_AUTHORS:
             raise Refused(RefusalCode.TOO_LARGE, f"{self.what} has {MAX_AUTHORS} authors already, all that a session takes")
 
-    def accept(self, revision: int, author: str, content: bytes, now: float) -> None:
-        """Remember an input that was checked."""
-        if revision != self.revision:
-            self.first_seen = now
+    def accept(self, revision: int, author: str, content: bytes, until: float) -> None:
+        """Remember an input that was checked. until: the end of its life; one that comes again may shorten it, never lengthen it."""
+        self.until = until if revision != self.revision else min(self.until, until)
         self.revision, self.author, self.content = revision, author, content
         self.by_author[author] = revision
 
@@ -111,8 +111,9 @@ class Guide:
         content = drawn.image.encode() + np.ascontiguousarray(drawn.points_N2, np.float32).tobytes()
         self._steering.check(drawn.revision, drawn.author, content)
         now = self._clock()
-        self._steering.accept(drawn.revision, drawn.author, content, now)
-        if drawn.ttl_ms <= 0 or 1e3 * (now - self._steering.first_seen) > drawn.ttl_ms:
+        # Some cells say with each observation how long it still lives, others how long it was to live: the end is the same.
+        self._steering.accept(drawn.revision, drawn.author, content, now + drawn.ttl_ms / 1e3)
+        if drawn.ttl_ms <= 0 or now > self._steering.until:
             return Guidance(flags=("steering:expired",))
         return Guidance(steering=trace, flags=(f"steering:rev{drawn.revision}",), applied_revision=drawn.revision)
 
@@ -128,7 +129,7 @@ class Guide:
             raise Refused(RefusalCode.CONTRACT, f"the edit breaks its spec: {error}") from error
         content = b"".join(b"" if part is None else part.tobytes() + b"|" for part in (edit.depth_codes_G, edit.trace_N2))
         self._edits.check(edit.revision, edit.author, content)
-        self._edits.accept(edit.revision, edit.author, content, self._clock())
+        self._edits.accept(edit.revision, edit.author, content, math.inf)
         return Guidance(depth=depth, trace=trace, flags=(f"edit:rev{edit.revision}",), applied_revision=edit.revision)
 
 

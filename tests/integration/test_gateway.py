@@ -35,6 +35,7 @@ from model_core.spec.wire import (
     decode_message,
     encode_message,
 )
+from serving.gateway.drain import main as drain_main
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.settings import Limits
 from serving.gateway.stub import MODEL_VERSION, StubPolicy, expected_actions
@@ -250,6 +251,24 @@ def test_who_hangs_up_over_http_is_not_worked_for(address: str, peer: Peer, poli
 
 def test_readiness_tells_strangers_no_more_than_a_state(address: str) -> None:
     assert set(json.loads(call(address, "/readyz")[1])) == {"state", "reason", "instance"}
+
+
+def test_who_is_to_stop_waits_for_the_episodes_that_run(address: str, peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    peer.observe(1)
+    peer.receive_kind(Chunk)
+    assert drain_main(["--url", f"http://{address}", "--wait-s", "0.2"]) == 1
+    assert "1 episodes still run" in capsys.readouterr().out
+    assert peer.receive_kind(Control).kind == "DRAIN"
+    peer.observe(2)
+    assert peer.receive_kind(Chunk).seq == 2  # it is finished
+    ready = peer.ready
+    assert ready is not None
+    end = End(session_id=ready.session_id, epoch=ready.epoch, episode_id="e", stop_reason="success", success=True)
+    ending = threading.Timer(0.3, lambda: peer.send(end))
+    ending.start()
+    assert drain_main(["--url", f"http://{address}", "--wait-s", "20"]) == 0
+    ending.join()
+    assert drain_main(["--url", "http://127.0.0.1:9"]) == 1
 
 
 def test_a_flood_is_throttled_then_let_go_and_nobody_else_waits_for_it(policy: StubPolicy) -> None:

@@ -102,6 +102,18 @@ def test_the_policy_service_reads_what_its_init_container_writes(documents, tmp_
     assert (tmp_path / "champion/bundle/checkpoint/model.safetensors").is_file()
 
 
+def test_a_pod_that_is_to_go_drains_first_and_is_given_the_time(documents):
+    from serving.gateway.drain import _parser
+
+    spec = pod_specs(documents)["policy-service"]["spec"]
+    [service] = spec["containers"]
+    python, flag, module, *words = service["lifecycle"]["preStop"]["exec"]["command"]
+    assert (python, flag, module) == ("python", "-m", "serving.gateway.drain")
+    args = _parser().parse_args(words)
+    assert args.wait_s + 15 < spec["terminationGracePeriodSeconds"]
+    assert str(args.token_file.parent) in {mount["mountPath"] for mount in service["volumeMounts"]}
+
+
 def test_claims_config_and_accounts_that_pods_name_exist(documents):
     claims, maps, accounts = (set(of_kind(documents, k)) for k in ("PersistentVolumeClaim", "ConfigMap", "ServiceAccount"))
     for template in pod_specs(documents).values():

@@ -108,6 +108,15 @@ def test_what_is_too_old_is_left_out_and_said_so(guide: Guide, clock: Clock) -> 
     assert guide.take(drawn(revision=2, ttl_ms=0.0), None, SIZES).flags == ("steering:expired",)
 
 
+def test_a_cell_that_counts_the_life_of_a_drawing_down_gets_all_of_it_and_no_more(guide: Guide, clock: Clock) -> None:
+    flags = []
+    for clock.now in (0.0, 0.3, 0.6, 0.9, 0.99):
+        flags.append(guide.take(drawn(ttl_ms=1e3 * (1.0 - clock.now)), None, SIZES).flags)
+    assert flags == [("steering:rev1",)] * 5
+    clock.now = 1.01
+    assert guide.take(drawn(ttl_ms=9000.0), None, SIZES).flags == ("steering:expired",)  # it is no longer life that is asked for
+
+
 def test_authors_are_bounded_and_a_new_episode_begins_anew(guide: Guide) -> None:
     for revision in range(1, 17):
         guide.take(drawn(author=f"author-{revision}", revision=revision), None, SIZES)
