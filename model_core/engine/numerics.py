@@ -18,8 +18,9 @@ from model_core.engine.cache import RowCache
 from model_core.engine.forward import BlockForward
 
 _TILES = (1, 2, 4, 8, 16)
-_BEFORE, _TOKENS, _ROWS = 24, 33, 3
-_PROBES, _ENOUGH_S = 3, 0.2
+_TOKENS, _WIDEST, _ROWS = 33, 128, 3
+# Where the compared tokens stand, as shares of the longest answer: how much attention sums over may choose its kernels too.
+_PLACES, _ENOUGH_S = (1.0, 0.1, 0.5), 0.2
 # A measured difference is a sample; the bound that guards against it is this many times as large.
 _SAFETY = 4.0
 
@@ -41,12 +42,14 @@ class Numerics:
 @torch.inference_mode()
 def measure_numerics(forward: BlockForward, length: int) -> Numerics:
     """Compare one token at a time (padded to each tile) with blocks of several sizes and rows, over random tokens."""
-    before, tokens = min(_BEFORE, length // 3), min(_TOKENS, length // 2)
+    widest = min(_WIDEST, length // 2)
+    room = length - widest - _TILES[-1] - 2  # the probe pads past its last token
     began, worst, probes = time.perf_counter(), 0.0, []
-    for seed in range(_PROBES):  # a difference may show in one row of a thousand only; a large model is asked once
+    for seed, share in enumerate(_PLACES):  # a difference may show in one row of a thousand only; a large model is asked once
+        before = max(1, int(share * room))
         generator = torch.Generator().manual_seed(seed)
-        ids_L = torch.randint(len(forward.head_ids), (before + tokens,), generator=generator).to(forward.device)
-        probe = _Probe(forward, ids_L, before)
+        ids_L = torch.randint(len(forward.head_ids), (before + widest,), generator=generator).to(forward.device)
+        probe = _Probe(forward, ids_L, before, min(_TOKENS, widest))
         probes.append((probe, probe.blocks()))
         if time.perf_counter() - began > _ENOUGH_S:
             break
@@ -59,20 +62,20 @@ def measure_numerics(forward: BlockForward, length: int) -> Numerics:
 
 
 class _Probe:
-    """The same tokens through the decoder in different company."""
+    """The same tokens through the decoder in different company: `tokens` of them behind the first `before` are compared."""
 
-    def __init__(self, forward: BlockForward, ids_L: Tensor, before: int) -> None:
-        self.forward, self.ids_L, self.before = forward, ids_L, before
+    def __init__(self, forward: BlockForward, ids_L: Tensor, before: int, tokens: int) -> None:
+        self.forward, self.ids_L, self.before, self.tokens = forward, ids_L, before, tokens
         self.places_L = torch.arange(len(ids_L), device=forward.device)
         self.length = len(ids_L) + 1
         self.x_LD = forward.embed(torch.tensor(forward.head_ids, device=forward.device)[ids_L])
 
     def one_by_one(self, tile: int) -> Tensor:
-        """Logits (N, X) of every token behind the first ones, each in a forward of its own."""
+        """Logits (N, X) of the tokens that are compared, each in a forward of its own."""
         cache = self._cache(1)
         self._row(cache, 0, self.before)
         parts = []
-        for start in range(self.before, len(self.ids_L)):
+        for start in range(self.before, self.before + self.tokens):
             pick = torch.full((tile,), start, device=self.ids_L.device)
             hidden = self.forward.row_block(self.x_LD[pick], self.places_L[pick], cache, 0, start, 1)
             parts.append(self._logits(hidden)[:1])
@@ -87,12 +90,12 @@ class _Probe:
     def blocks(self) -> list[tuple[int, Tensor]]:
         """(first token, logits) of blocks of several widths, and of everything at once behind nothing (a prefill)."""
         found = []
-        for width in (16, len(self.ids_L) - self.before):
+        for width in (16, self.tokens, len(self.ids_L) - self.before):
             cache = self._cache(1)
             self._row(cache, 0, self.before)
-            found.append((0, self._row(cache, self.before, width)))
+            found.append((0, self._row(cache, self.before, width)[: self.tokens]))
         everything = self._row(self._cache(1), 0, len(self.ids_L))
-        return [*found, (0, everything[self.before :])]
+        return [*found, (0, everything[self.before : self.before + self.tokens])]
 
     def batched(self, width: int) -> list[tuple[int, Tensor]]:
         """(first token, logits) of a few tokens decoded together with other rows that stand elsewhere."""
