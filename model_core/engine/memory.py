@@ -12,6 +12,7 @@ Shape letters: N remembered frames, D numbers of a small picture, V views.
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from model_core.engine.question import Drafts, Language, Question
 from model_core.spec.errors import ActwrightError, require
 from model_core.spec.types import ActionReasoning
 
-_CELLS = 10
+_CELLS, _SAMPLES = 10, 8
 
 
 class _Shelf:
@@ -109,11 +110,21 @@ class DraftMemory:
 
 
 def small_picture(images_VHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Block means of every view, (V * 10 * 10 * 3,) for views of 10 pixels a side and more; 0..255."""
+    """Block means of every view, (V * 10 * 10 * 3,) for views of 10 pixels a side and more; 0..255.
+
+    Of large frames only every n-th row and column is read, at least 8 a block: what it takes does not grow with the camera.
+    """
     views, height, width, _ = images_VHW3.shape
-    rows, columns = min(_CELLS, height), min(_CELLS, width)
-    tall, wide = height // rows, width // columns
-    trimmed = images_VHW3[:, : rows * tall, : columns * wide]
-    blocks = trimmed.reshape(views, rows, tall, columns, wide, 3)
+    rows_r, columns_c = _samples(height), _samples(width)
+    blocks = images_VHW3[:, rows_r.reshape(-1)][:, :, columns_c.reshape(-1)].reshape(views, *rows_r.shape, *columns_c.shape, 3)
     # summed one axis at a time, as whole numbers: several times faster than a mean over two axes at once
-    return blocks.sum(axis=4, dtype=np.uint32).sum(axis=2).reshape(-1).astype(np.float32) / (tall * wide)
+    sums = blocks.sum(axis=4, dtype=np.uint32).sum(axis=2).reshape(-1)
+    return sums.astype(np.float32) / (rows_r.shape[1] * columns_c.shape[1])
+
+
+@lru_cache(maxsize=64)
+def _samples(length: int) -> NDArray[np.int64]:
+    """(cells, samples) pixel numbers along a side, by cell; read only."""
+    cells = min(_CELLS, length)
+    size = length // cells
+    return np.arange(cells)[:, None] * size + np.arange(0, size, max(1, size // _SAMPLES))[None]

@@ -92,3 +92,10 @@ def test_small_pictures_are_block_means(shape):
     tall, wide = shape[1] // rows, shape[2] // columns
     expected = frames[:, : rows * tall, : columns * wide].reshape(shape[0], rows, tall, columns, wide, 3).mean((2, 4))
     assert np.allclose(small_picture(frames), expected.reshape(-1), atol=1e-4)
+
+
+def test_of_a_large_frame_every_nth_row_and_column_is_read():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3), dtype=np.uint8)
+    expected = frames.reshape(2, 10, 8, 6, 10, 8, 8, 3)[:, :, :, 0, :, :, 0].mean((2, 4))
+    assert np.allclose(small_picture(frames), expected.reshape(-1), atol=1e-4)
+    assert small_picture(np.full((1, 1080, 1917, 3), 200, np.uint8)).tolist() == [200.0] * 300
