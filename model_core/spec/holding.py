@@ -34,10 +34,10 @@ def hold_action(
 ) -> NDArray[np.float32]:
     """The action (A,) that keeps this body where it is, inside its limits.
 
-    A dimension that `embodiment.hold` names gets that value. Otherwise: the gripper keeps its last command (none yet: it is
-    told to open); a delta or velocity is 0, which moves nothing; a pose (absolute, relative) is the measured one where
-    `proprio_P` (P,) measures it, else the last command. A pose that is neither measured nor commanded raises `SpecError`:
-    a target of 0 would be a place.
+    A dimension that `embodiment.hold` names gets that value. Otherwise: the gripper keeps its last command (none yet: what it is
+    measured to be, so that it drops nothing; where nothing measures it, it is told to open); a delta or velocity is 0, which
+    moves nothing; a pose (absolute, relative) is the measured one where `proprio_P` (P,) measures it, else the last command. A
+    pose that is neither measured nor commanded raises `SpecError`: a target of 0 would be a place.
 
     Call it once when holding begins and repeat what it said: following the measured pose would let a sagging arm sink.
     """
@@ -55,7 +55,8 @@ def hold_action(
         elif last_action_A is not None:
             held_A[index] = last_action_A[index]
         elif dim.name == embodiment.gripper_dim:
-            held_A[index] = embodiment.gripper_open
+            is_seen = place is not None and proprio_P is not None and modes[index] not in RATES
+            held_A[index] = proprio_P[place] if is_seen and place is not None and proprio_P is not None else embodiment.gripper_open
         else:
             require(
                 modes[index] not in POSES,  # a body that does not say how it is moved is moved by rates, as it always was

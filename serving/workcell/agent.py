@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.chunking import ChunkPlayer, targets_KA
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import ActwrightError
 from model_core.spec.guard import Guarded
 from model_core.spec.holding import hold_action
 from model_core.spec.types import Decision, Observation, Refusal, RefusalCode, StopReason
@@ -25,7 +27,7 @@ from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, Epi
 from serving.workcell.client import PolicyClient
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
-from serving.workcell.limits import Limits, widest_limits
+from serving.workcell.limits import Limits, limits_under, widest_limits
 from serving.workcell.recorder import Recorder
 from serving.workcell.results import EpisodeResult
 from serving.workcell.robot import AgedSenses, CommandRejected, CommandTag, Proprioceptive, Robot, RobotStopped, TagReader
@@ -73,7 +75,8 @@ class _Progress:
 class Cell:
     """One robot that acts on a served policy. Construct it only after a successful handshake.
 
-    limits: what the envelope enforces; None: the widest that the body allows.
+    limits: what the envelope enforces; None: the widest that the body allows. limits_of: the same for another contract, which
+    the service may have between episodes (see `realtime.RealtimeCell`).
     """
 
     def __init__(
@@ -87,14 +90,18 @@ class Cell:
         audit: Audit | None = None,
         commissioning_digest: str = "",
         clock: Callable[[], float] = time.monotonic,
+        limits_of: Callable[[PolicyContract], tuple[Limits, str]] | None = None,
     ) -> None:
         self._robot, self._client, self._settings, self._recorder = robot, client, settings, recorder
         self._audit, self._clock = audit or NullAudit(), clock
         limits = limits or widest_limits(robot.embodiment)
+        self._limits, self._limits_of, self._limited_by = limits, limits_of, ""
         self._envelope = Envelope(robot.embodiment, limits)
         self._commissioning_digest = commissioning_digest or limits.digest
         self._chunk: Chunk | None = None
-        self._adopt(client.ready or client.connect())
+        ready = client.ready or client.connect()
+        self._limited_by = ready.contract.contract_id
+        self._adopt(ready)
         self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="asker")
 
     def close(self) -> None:
@@ -115,6 +122,14 @@ class Cell:
         self._guarded = Guarded(policy=self._client, contract=contract)
         self._player = ChunkPlayer(self._settings.execute_horizon or ready.contract.execute_horizon)
 
+    def _limit(self, contract: PolicyContract) -> None:
+        """Another contract between episodes: its own limits, or nothing moves. Raises ActwrightError when nobody has commissioned it."""
+        if contract.contract_id == self._limited_by:
+            return
+        self._limits, digest = limits_under(contract, self._robot.embodiment, self._limits, self._limits_of)
+        self._commissioning_digest, self._limited_by = digest, contract.contract_id
+        self._envelope = Envelope(self._robot.embodiment, self._limits)
+
     def run_episode(self, seed: int) -> EpisodeResult:
         """One attempt. Every way of ending has its `StopReason`; a robot's own failure is ENV_ERROR."""
         robot, client = self._robot, self._client
@@ -124,6 +139,10 @@ class Cell:
             text = refusal_of(self._audit)
             return _result(state, seed, StopReason.REFUSED, text)
         if client.ready is not None:
+            try:
+                self._limit(client.ready.contract)
+            except ActwrightError as error:
+                return _result(state, seed, StopReason.REFUSED, str(error))
             self._adopt(client.ready)
         client.begin_episode(state.episode_id)
         try:

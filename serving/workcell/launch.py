@@ -64,7 +64,16 @@ def _lockstep(args: Namespace, robot: Robot, audit: Audit) -> int:
         return diary.does_not_move(error)
     settings = CellSettings(cell=args.cell, execute_horizon=args.execute_horizon, deadline_s=args.deadline_ms / 1e3)
     recorder = Recorder(args.spool, robot, args.cell) if args.spool else None
-    cell = Cell(robot, client, settings, recorder, limits=limits, audit=audit, commissioning_digest=digest)
+    cell = Cell(
+        robot,
+        client,
+        settings,
+        recorder,
+        limits=limits,
+        audit=audit,
+        commissioning_digest=digest,
+        limits_of=lambda contract: limits_in_force(args.commissioning, args.cell, contract, robot),
+    )
     diary.cell = cell
     try:
         for seed in range(args.first_seed, args.first_seed + args.episodes):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from model_core.spec.contract import EmbodimentSpec, digest_of
+from model_core.spec.contract import EmbodimentSpec, PolicyContract, digest_of
 from model_core.spec.conversion import unit_factor
 from model_core.spec.errors import SpecError, require
 from model_core.spec.holding import measured_by
@@ -150,6 +150,19 @@ def tightened(limits: Limits, body: EmbodimentSpec, release: EmbodimentSpec | No
     for camera in (*body.cameras, *(release.cameras if release is not None else ())):
         ages[camera.name] = min(ages.get(camera.name, camera.max_age_ms), camera.max_age_ms)
     return replace(limits, dims=tuple(dims), max_age_ms=ages)
+
+
+def limits_under(
+    contract: PolicyContract, body: EmbodimentSpec, now: Limits, limits_of: Callable[[PolicyContract], tuple[Limits, str]] | None
+) -> tuple[Limits, str]:
+    """The limits in force under another contract than before, and the digest of where they come from. now: those until then.
+
+    limits_of: asks the commissioning file, which may not be for this contract (ActwrightError); None: `now`, tightened once more.
+    """
+    if limits_of is not None:
+        return limits_of(contract)
+    limits = tightened(now, body, contract.embodiment)
+    return limits, limits.digest
 
 
 def _near(value: float, wanted: float) -> float:

@@ -28,7 +28,7 @@ from serving.workcell.async_link import Link
 from serving.workcell.audit_port import Audit, NullAudit
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
-from serving.workcell.limits import Limits, tightened
+from serving.workcell.limits import Limits, limits_under
 from serving.workcell.link_core import Heard, Question
 from serving.workcell.motion import Mode, MotionSettings, StateMachine
 from serving.workcell.recorder import Recorder
@@ -242,15 +242,11 @@ class RealtimeCell:
         """Another contract between episodes: its own limits, or none moves. Raises ActwrightError when nobody has commissioned it."""
         if contract.contract_id == self._limited_by:
             return
-        digest = ""
-        if self._limits_of is not None:
-            limits, digest = self._limits_of(contract)
-        else:
-            limits = tightened(self._limits, self._robot.embodiment, contract.embodiment)
+        limits, digest = limits_under(contract, self._robot.embodiment, self._limits, self._limits_of)
         self._limits, self._limited_by = limits, contract.contract_id
         self.envelope = Envelope(self._robot.embodiment, limits)
         self.machine.settings = replace(self.machine.settings, max_rejects=limits.max_rejects)
-        self._tell.limited_by(digest or limits.digest)
+        self._tell.limited_by(digest)
 
     # --- people -------------------------------------------------------------------------------------------------------
 
