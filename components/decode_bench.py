@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from components.decode_levels import measure_levels
 from components.decode_peers import GENERATE, QWEN2_GENERATE, STAGES, PeerAnswer, all_peers
 from components.decode_replay import DTYPES, FIELDS, Ask, Replay, acceptance, machine, readable
 from components.files import write_text_atomically
@@ -44,7 +45,7 @@ OURS: Mapping[str, Mapping[str, bool]] = {
     FAITHFUL: {"constrained": False, "speculate": False},
     FAITHFUL_DRAFTS: {"constrained": False, "speculate": True},
 }
-SESSIONS, REPEATS = 16, 3
+SESSIONS, REPEATS, _LEVEL_DECISIONS = 16, 3, 100
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +89,8 @@ def bench_decode(
         memory = _warm_memory(Replay(checkpoint, recording), decisions, remembered, DTYPES[dtype], progress)
         sides = _measure(replay, DTYPES[dtype], min(peer_decisions, len(replay)), deepcopy(memory), progress)
         many = _together(replay, DTYPES[dtype], sessions, memory, progress)
-        return _document(replay, sides, many, machine(dtype), digest, dtype) | {"remembered_before": len(memory)}
+        levels = measure_levels(checkpoint, recording.first(min(decisions, _LEVEL_DECISIONS)), DTYPES[dtype], progress)
+        return _document(replay, sides, many, machine(dtype), digest, dtype) | {"remembered_before": len(memory), "levels": levels}
     finally:
         torch.set_num_threads(before)
 

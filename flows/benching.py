@@ -158,9 +158,14 @@ def show_bench(document: Mapping[str, Any]) -> None:
     console = Console(stderr=True, highlight=False, width=max(132, Console(stderr=True).width))
     console.print(table)
     console.print(
-        f"depth, trace, actions: share of fed guesses that stood. {document['decisions']} decisions, "
+        f"depth, trace, actions: of the guesses that were reached, the share that stood. {document['decisions']} decisions, "
         f"{document['tokens_per_decision']:.0f} tokens each; {document['flips']} flips, {document['guarded']} guarded."
     )
+    for level, cost in document["levels"].items():
+        console.print(
+            f"level {level:13} {cost['p50_ms']:6.1f} ms, p95 {cost['p95_ms']:6.1f}, {cost['forwards']:5.1f} forwards, "
+            f"served as asked {cost['served']:.0%}; drafts of the session alone"
+        )
     console.print(
         f"{many['sessions']} sessions in one round: {many['chunks_per_s_together']:.1f} chunks/s, one at a time "
         f"{many['chunks_per_s_one_at_a_time']:.1f} ({many['ratio']:.2f}x), tokens {'identical' if many['tokens_equal'] else 'DIFFERENT'}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, GrammarError, SpecError
 from model_core.spec.types import (
-    LEVELS,
     ActionChunk,
     Decision,
     DecisionRequest,
@@ -119,34 +117,6 @@ class ReasoningPolicy:
     def open_round(self, capacity: int) -> PolicyRound:
         """Begin to decode for up to `capacity` requests that join and leave between blocks; more of them wait for a place."""
         return PolicyRound(self, capacity)
-
-    def measure_levels(self, *, runs: int = 7) -> dict[str, dict[str, float]]:
-        """{level: {"p50_ms", "p95_ms"}} of one request alone, each run with the run before as its last decision.
-
-        Noise in place of pictures: drafts are worth less than in a session, so that the figures are on the careful side.
-        """
-        rng = np.random.default_rng(0)
-        found = {}
-        for level in (level for level in LEVELS if level in self.contract.reasoning.levels):
-            last: Decision | None = None
-            times = []
-            for _ in range(runs + 1):
-                began = time.perf_counter()
-                last = self.answer([DecisionRequest(observation=self._noise(rng), level=level, previous=last, consumed=1)])[0]
-                times.append((time.perf_counter() - began) * 1e3)
-            p50, p95 = np.percentile(times[1:], (50, 95))
-            found[level] = {"p50_ms": float(p50), "p95_ms": float(p95)}
-        if self.memory is not None:
-            self.memory.clear()  # nobody sees noise again
-        return found
-
-    def _noise(self, rng: np.random.Generator) -> Observation:
-        body = self.contract.embodiment
-        return Observation(
-            images={c.name: rng.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in body.cameras},
-            proprio_P=((body.proprio.low + body.proprio.high) / 2).astype(np.float32),
-            instruction=self.contract.words[0],
-        )
 
     # ---- requests to questions, answers to decisions
 

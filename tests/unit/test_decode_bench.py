@@ -79,6 +79,9 @@ def test_bench_decode_runs_all_sides_with_the_same_tokens_and_prints_one_json_li
     assert rows[DRAFTS]["forwards"] <= rows[PLAIN]["forwards"]
     assert set(document["acceptance"]) == {"depth", "trace", "action"}
     assert document["many_sessions"]["tokens_equal"]
+    assert set(document["levels"]) == {"full", "reuse-depth", "trace+action", "action"}
+    assert document["levels"]["action"]["forwards"] < document["levels"]["trace+action"]["forwards"]
+    assert all(cost["served"] == 1.0 for level, cost in document["levels"].items() if level != "reuse-depth")
     assert document["machine"]["threads"] == 1
     assert document["machine"]["date"].endswith("UTC")
     assert document["model_digest"]
