@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from model_core.spec.contract import PolicyContract
 from model_core.spec.wire import Chunk, Control, End, Hello, Message, Observe, Ready, decode_message, encode_message
 from serving.workcell.limits import Limits
-from serving.workcell.link_core import Heard, LinkCore, LinkSettings, LinkTally, Question
+from serving.workcell.link_core import LinkCore
+from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
 from serving.workcell.strict_driver import StrictDriver
 from tests.fakes import make_contract

@@ -20,7 +20,8 @@ from model_core.spec.errors import ActwrightError
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import MAX_MESSAGE_BYTES, Ready, encode_message
 from serving.workcell.credentials import Credentials
-from serving.workcell.link_core import Heard, LinkCore, LinkSettings, LinkTally, Question, read_frame
+from serving.workcell.link_core import LinkCore
+from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question, read_frame
 
 logger = logging.getLogger(__name__)
 

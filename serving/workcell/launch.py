@@ -22,7 +22,7 @@ from serving.workcell.client import PolicyClient
 from serving.workcell.commissioning import read
 from serving.workcell.credentials import Credentials
 from serving.workcell.limits import Limits, tightened, widest_limits
-from serving.workcell.link_core import LinkSettings
+from serving.workcell.link_words import LinkSettings
 from serving.workcell.motion import Mode
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
 from serving.workcell.recorder import Recorder

@@ -29,7 +29,7 @@ from serving.workcell.audit_port import Audit, NullAudit
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
 from serving.workcell.limits import Limits, limits_under
-from serving.workcell.link_core import Heard, Question
+from serving.workcell.link_words import Heard, Question
 from serving.workcell.motion import Mode, MotionSettings, StateMachine
 from serving.workcell.recorder import Recorder
 from serving.workcell.results import EpisodeNotes, EpisodeResult, HoldBegun

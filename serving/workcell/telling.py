@@ -12,7 +12,7 @@ from model_core.spec.types import StopReason
 from model_core.spec.wire import Ready
 from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, refusal_of
 from serving.workcell.envelope import SessionKey
-from serving.workcell.link_core import Heard, Question
+from serving.workcell.link_words import Heard, Question
 from serving.workcell.results import EpisodeNotes
 from serving.workcell.robot import CommandTag, Robot
 from serving.workcell.scheduler import Ask, Command, Installed

@@ -22,7 +22,7 @@ from serving.gateway.stub import stub_contract
 from serving.workcell.async_link import AsyncLink
 from serving.workcell.audit import AuditLog
 from serving.workcell.limits import widest_limits
-from serving.workcell.link_core import LinkSettings
+from serving.workcell.link_words import LinkSettings
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
 from serving.workcell.results import EpisodeResult
 from serving.workcell.strict_driver import StrictDriver

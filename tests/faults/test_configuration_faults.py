@@ -16,7 +16,7 @@ from serving.workcell.__main__ import main as workcell
 from serving.workcell.commissioning import from_json, template
 from serving.workcell.credentials import Credentials
 from serving.workcell.limits import limits_from_json, widest_limits
-from serving.workcell.link_core import LinkSettings
+from serving.workcell.link_words import LinkSettings
 from serving.workcell.motion import MotionSettings
 from serving.workcell.scheduler import ScheduleSettings
 from tests.fakes import make_contract, make_embodiment

@@ -28,7 +28,8 @@ from serving.faults.contents import contract_for
 from serving.faults.responder import Responder
 from serving.faults.script import Script
 from serving.workcell.limits import Limits, widest_limits
-from serving.workcell.link_core import Heard, LinkCore, LinkSettings, LinkTally, Question
+from serving.workcell.link_core import LinkCore
+from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question
 from serving.workcell.motion import MotionSettings
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
 from serving.workcell.results import EpisodeResult

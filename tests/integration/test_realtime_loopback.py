@@ -27,7 +27,7 @@ from serving.workcell.async_link import AsyncLink
 from serving.workcell.credentials import Credentials
 from serving.workcell.launch import operator_file, wait_until_up
 from serving.workcell.limits import widest_limits
-from serving.workcell.link_core import LinkSettings
+from serving.workcell.link_words import LinkSettings
 from serving.workcell.motion import MotionSettings
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
 from serving.workcell.strict_driver import StrictDriver, simple_body

@@ -17,7 +17,8 @@ from model_core.spec.wire import Chunk, EncodedImage, Hello, Message, Observe, R
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
 from serving.workcell.client import PolicyClient
-from serving.workcell.link_core import LinkCore, LinkSettings
+from serving.workcell.link_core import LinkCore
+from serving.workcell.link_words import LinkSettings
 from tests.loopback import serve, wait_until
 
 SIDE = 12

@@ -14,7 +14,7 @@ import pytest
 
 from model_core.spec.types import StopReason
 from serving.workcell.limits import widest_limits
-from serving.workcell.link_core import LinkSettings
+from serving.workcell.link_words import LinkSettings
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
 from serving.workcell.robot import AgedSenses, Proprioceptive, Robot
 from tests.fakes import make_contract
