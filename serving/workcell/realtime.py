@@ -17,24 +17,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.spec.chunking import offsets_A, targets_KA
+from model_core.spec.chunking import targets_KA
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, NotReady, require
 from model_core.spec.guard import guard_rows
 from model_core.spec.holding import hold_action, measured_by
 from model_core.spec.types import Observation, RefusalCode, StopReason
 from model_core.spec.wire import Edit, Ready, SteeringInput
+from serving.workcell.asking import Asked, Asker
 from serving.workcell.async_link import Link
 from serving.workcell.audit_port import Audit, NullAudit
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
 from serving.workcell.limits import Limits, limits_under
-from serving.workcell.link_words import Heard, Question
+from serving.workcell.link_words import Heard
 from serving.workcell.motion import Mode, MotionSettings, StateMachine
 from serving.workcell.recorder import Recorder
 from serving.workcell.results import EpisodeNotes, EpisodeResult, HoldBegun
 from serving.workcell.robot import (
-    AgedSenses,
     CommandRejected,
     Proprioceptive,
     Robot,
@@ -42,7 +42,7 @@ from serving.workcell.robot import (
     Stoppable,
     TagReader,
 )
-from serving.workcell.scheduler import Ask, Command, Installed, Scheduler, ScheduleSettings
+from serving.workcell.scheduler import Command, Scheduler, ScheduleSettings
 from serving.workcell.telling import Teller, tag_of
 from serving.workcell.watchdog import WatchPost
 from serving.workcell.wishes import Wishes
@@ -72,14 +72,6 @@ class RealtimeSettings:
     motion: MotionSettings = field(default_factory=MotionSettings)
     operator: Callable[[], str] | None = None
     operator_wait_s: float = 0.0
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Asked:
-    """A question on its way, for the audit."""
-
-    question: Question
-    ask: Ask
 
 
 class RealtimeCell:
@@ -116,18 +108,16 @@ class RealtimeCell:
             raise NotReady("the link has to be up once before a cell is made: without a contract nothing can be scheduled")
         self._ready: Ready = link.ready
         self.scheduler = Scheduler(body, ScheduleSettings.of(self._ready.contract, settings.strategy, settings.execute_horizon))
-        self._session = _key(self._ready, link.epoch)
-        self._measures = measured_by(body)
-        self._reads_pose = any(place is not None for place in self._measures) or any(d.measured_by for d in limits.dims)
-        self._limits_of, self._limited_by = limits_of, self._ready.contract.contract_id
-        self._asked: dict[int, _Asked] = {}
         self._wishes = Wishes()
+        session = _key(self._ready, link.epoch)
+        self._asker = Asker(robot, link, self._wishes, self._tell, session, level=settings.level, clock=clock)
+        self._reads_pose = any(place is not None for place in measured_by(body)) or any(d.measured_by for d in limits.dims)
+        self._limits_of, self._limited_by = limits_of, self._ready.contract.contract_id
         self._seen: Observation | None = None
         self._state_P = np.zeros(len(body.proprio), np.float32)
         self._last_A: NDArray[np.float32] | None = None
         self._held_A: NDArray[np.float32] | None = None
         self._down_since_s: float | None = None
-        self._next_ask_s = float("-inf")
         self._draining_session = self._holding_session = ""  # who said so; another session has not
         self._is_moving = False
         self._next_tick_s = 0.0
@@ -205,7 +195,7 @@ class RealtimeCell:
         success = reason is StopReason.SUCCESS
         is_at_rest = self._rest()
         self.scheduler.flush()
-        self._forget_questions("the episode is over")
+        self._asker.forget("the episode is over")
         if self._watch is not None and is_at_rest:  # a body that takes no hold is left to the watchdog
             self._watch.disarm()
         self._link.end_episode(episode.episode_id, reason.value, success=success)
@@ -337,7 +327,7 @@ class RealtimeCell:
     def _judged(self, command: Command | None, now: float) -> tuple[NDArray[np.float32] | None, dict[str, float]]:
         if command is None:
             return None, {}
-        verdict = self.envelope.check(command.action_A, command.ref, self._session, now_s=now, proprio_P=self._state_P)
+        verdict = self.envelope.check(command.action_A, command.ref, self._asker.session, now_s=now, proprio_P=self._state_P)
         if verdict.is_refused:
             self._refuse_chunk(now, verdict.stage, verdict.reason)
             return None, {}
@@ -402,7 +392,7 @@ class RealtimeCell:
     def _restart(self, reason: str, *, new_epoch: bool) -> None:
         """From rest, from the measured pose, with nothing kept: rows, the gripper's too, open questions, rates."""
         self.scheduler.flush()
-        self._forget_questions(reason)
+        self._asker.forget(reason)
         self.envelope.restart()
         self._held_A = None
         if new_epoch:
@@ -419,7 +409,7 @@ class RealtimeCell:
         if episode.stopped_at_s is None:
             episode.stopped_at_s = now
             self.scheduler.flush()
-            self._forget_questions(self.machine.reason)
+            self._asker.forget(self.machine.reason)
             self._note_mode(now)
             self._tell.event("stop", reason=self.machine.reason)
             self._note_detail(self.machine.reason)
@@ -485,59 +475,27 @@ class RealtimeCell:
     # --- asking -------------------------------------------------------------------------------------------------------
 
     def _maybe_ask(self, now: float) -> None:
-        ref = self.scheduler.current
-        lifetime = float("inf") if ref is None else (ref.expires_at_s - now) * self._robot.embodiment.control_hz
-        ready_to_ask = self._link.is_up and now >= self._next_ask_s and self.scheduler.wants_chunk(lifetime)
-        if not ready_to_ask or self.machine.mode is Mode.SAFE_STOP:
+        if self.machine.mode is Mode.SAFE_STOP or not self._asker.is_due(now, self.scheduler):
             return
         episode = self._episode
         assert episode is not None
         taken_at_s = self._clock()
         observation = self._look()
-        ages = dict(self._robot.ages_ms()) if isinstance(self._robot, AgedSenses) else {}
-        too_old = [f"{name} is {age:.0f} ms old" for name, age in ages.items() if age > self._limits.max_age_ms.get(name, float("inf"))]
+        age_ms, too_old = self._asker.ages_ms(self._limits)
         if too_old:
-            episode.code, episode.detail = RefusalCode.STALE_OBS.value, f"STALE_OBS: {', '.join(too_old)}"
-            self._tell.event("stale", reason=", ".join(too_old))
+            episode.code, episode.detail = RefusalCode.STALE_OBS.value, f"STALE_OBS: {too_old}"
+            self._tell.event("stale", reason=too_old)
             return
-        if self._wishes.instruction != observation.instruction:
-            observation = replace(observation, instruction=self._wishes.instruction)
-        pose_A = offsets_A(self._robot.embodiment, observation.proprio_P)
-        ask = self.scheduler.draft(self._pose_A(observation.proprio_P))
-        question = Question(
-            episode_id=episode.episode_id,
-            step=episode.steps,
-            observation=observation,
+        self._asker.ask(
+            self.scheduler,
+            episode,
+            observation,
+            age_ms,
+            self._last_A,
             taken_at_s=taken_at_s,
-            age_ms=ages,
-            level=self._settings.level,
-            previous_chunk_id=ask.previous_chunk_id,
-            consumed=ask.previous_consumed,
-            committed_DA=(ask.committed_DA - pose_A).astype(np.float32) if len(ask.committed_DA) else None,
-            steering=self._wishes.steering(now),
-            edit=self._wishes.edit,
+            now_s=now,
+            min_interval_s=self._ready.min_interval_ms / 1e3,
         )
-        seq = self._link.ask(question)
-        if seq:
-            self._wishes.edit = None
-            self._next_ask_s = now + self._ready.min_interval_ms / 1e3
-            self.scheduler.sent(seq, ask)
-            self._forget_questions("replaced by a newer question")
-            self._asked = {seq: _Asked(question=question, ask=ask)}
-            episode.decisions += 1
-
-    def _forget_questions(self, why: str) -> None:
-        """Whatever is still to come for them counts no more: the service may stop, and the audit says so."""
-        asked, self._asked = self._asked, {}
-        for seq, one in asked.items():
-            self._link.give_up(seq)
-            given_up = Heard(kind="late", t_s=self._clock(), seq=seq)
-            self._report(given_up, one, "dropped", code=RefusalCode.CANCELLED.value, reason=why)
-
-    def _pose_A(self, proprio_P: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Where pose dimensions are: measured, else as last commanded."""
-        last_A = np.zeros(len(self._measures), np.float32) if self._last_A is None else self._last_A
-        return np.array([last_A[i] if p is None else proprio_P[p] for i, p in enumerate(self._measures)], np.float32)
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -562,7 +520,7 @@ class RealtimeCell:
                     pass
 
     def _take(self, heard: Heard, now: float) -> None:
-        chunk, asked = heard.chunk, self._asked.pop(heard.seq, None)
+        chunk, asked = heard.chunk, self._asker.take(heard.seq)
         if chunk is None or asked is None:
             return
         body, hz = self._robot.embodiment, self._ready.contract.embodiment.control_hz
@@ -590,7 +548,7 @@ class RealtimeCell:
             heard.seq, targets, ref, raw_KA=chunk.actions_KA, committed=chunk.committed, is_warm_up=heard.is_first
         )
         if installed.reason:
-            self._report(heard, asked, "dropped", reason=installed.reason, installed=installed)
+            self._asker.report(heard, asked, "dropped", reason=installed.reason, installed=installed)
             return
         self._measure()
         first = int(installed.first)
@@ -601,12 +559,12 @@ class RealtimeCell:
             return
         if self._episode is not None:
             self._episode.in_a_row, self._episode.code = 0, ""
-        self._report(heard, asked, "installed", installed=installed)
+        self._asker.report(heard, asked, "installed", installed=installed)
 
-    def _refuse_answer(self, heard: Heard, asked: _Asked, code: RefusalCode, stage: str, reason: str) -> None:
+    def _refuse_answer(self, heard: Heard, asked: Asked, code: RefusalCode, stage: str, reason: str) -> None:
         text = f"{stage}: {reason}" if code is RefusalCode.UNSAFE else reason
         self.scheduler.lost(heard.seq)
-        self._report(heard, asked, "refused", code=code.value, reason=text)
+        self._asker.report(heard, asked, "refused", code=code.value, reason=text)
         self._note_refusal(code.value, text, counts=True)
         self._refuse_chunk(heard.t_s, stage, reason)
 
@@ -618,15 +576,15 @@ class RealtimeCell:
 
     def _refused(self, heard: Heard) -> None:
         self.scheduler.lost(heard.seq)
-        asked = self._asked.pop(heard.seq, None)
+        asked = self._asker.take(heard.seq)
         if asked is not None:
-            self._report(heard, asked, "late" if heard.kind == "late" else "refused", code=heard.code, reason=heard.reason)
+            self._asker.report(heard, asked, "late" if heard.kind == "late" else "refused", code=heard.code, reason=heard.reason)
             if heard.code == RefusalCode.CONTRACT.value and asked.question.committed_DA is not None:
                 self.scheduler.commit_no_more()  # a model that cannot be held to rows: its answers are joined by bending
                 self._tell.event("prefix", text=f"the service takes no committed rows: {heard.reason}")
         if heard.code not in _LATE_CODES:
             self.scheduler.drop_rows()  # as evaluation does: what is left of the old chunk belongs to a plan that was just refused
-        self._next_ask_s = max(self._next_ask_s, heard.t_s + heard.value)
+        self._asker.wait_until(heard.t_s + heard.value)
         is_lasting = not heard.is_retryable and heard.kind == "refused"
         self._note_refusal(heard.code, heard.reason, counts=is_lasting)
 
@@ -639,18 +597,19 @@ class RealtimeCell:
         assert ready is not None
         self._down_since_s = None
         self.scheduler.flush()  # rows of the old epoch are not rows of this one
-        self._forget_questions("a new session")
-        self._ready, self._session = ready, _key(ready, ready.epoch)
+        self._asker.forget("a new session")
+        self._ready, self._asker.session = ready, _key(ready, ready.epoch)
         self._release(ready)
         self._tell.event("epoch", epoch=ready.epoch, session_id=ready.session_id, model_version=ready.model_version)
 
     def _went_down(self, heard: Heard) -> None:
         if self._down_since_s is None:
             self._down_since_s = heard.t_s
-        for seq in list(self._asked):
-            asked = self._asked.pop(seq)
+        for seq in self._asker.open_seqs:
+            asked = self._asker.take(seq)
+            assert asked is not None
             self.scheduler.lost(seq)
-            self._report(replace(heard, seq=seq), asked, "late", code="down", reason=heard.reason)
+            self._asker.report(replace(heard, seq=seq), asked, "late", code="down", reason=heard.reason)
         self._tell.event("lost", reason=heard.reason)
         self._note_refusal("down", heard.reason, counts=False)
 
@@ -660,15 +619,15 @@ class RealtimeCell:
             self._stop(now, f"KILLED: {heard.reason}")
         elif heard.code == "HOLD":
             self.scheduler.flush()
-            self._forget_questions("the service says HOLD")
-            self._holding_session = self._session.session_id
+            self._asker.forget("the service says HOLD")
+            self._holding_session = self._asker.session.session_id
             self.machine.hold(now, f"the service says HOLD: {heard.reason}")
         elif heard.code == "RESET":
             self._holding_session = self._draining_session = ""
             self.machine.release()
             self.scheduler.bump()
         elif heard.code == "DRAIN":
-            self._draining_session = self._session.session_id
+            self._draining_session = self._asker.session.session_id
 
     def _release(self, ready: Ready) -> None:
         """A HOLD was said in a session and ends with it: who shakes hands anew answers again. Rows are still needed to move."""
@@ -680,33 +639,18 @@ class RealtimeCell:
 
     def _adopt(self, ready: Ready, now: float) -> None:
         """Work under this contract from now on; between episodes the service may have changed its model."""
-        self._ready, self._session = ready, _key(ready, self._link.epoch)
+        self._ready, self._asker.session = ready, _key(ready, self._link.epoch)
         settings = ScheduleSettings.of(ready.contract, self._settings.strategy, self._settings.execute_horizon)
         if settings != self.scheduler.settings:
             self.scheduler = Scheduler(self._robot.embodiment, settings)
         self.scheduler.flush()
-        self._forget_questions("a new episode")
+        self._asker.forget("a new episode")
         self._release(ready)
         self.envelope.restart()
         self._last_A = self._held_A = self._seen = None
         self._is_moving = False
-        self._next_ask_s, self._mode_said, self._down_since_s = now, "", None
-
-    def _report(
-        self, heard: Heard, asked: _Asked, outcome: str, *, code: str = "", reason: str = "", installed: Installed | None = None
-    ) -> None:
-        deadline_ms = 1e3 * self._link.deadline_s
-        self._tell.decision(
-            heard,
-            asked.question,
-            asked.ask,
-            self._session,
-            outcome,
-            deadline_ms=deadline_ms,
-            code=code,
-            reason=reason,
-            installed=installed,
-        )
+        self._asker.begin(now)
+        self._mode_said, self._down_since_s = "", None
 
 
 def _key(ready: Ready, epoch: int) -> SessionKey:

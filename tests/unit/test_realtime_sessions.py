@@ -181,7 +181,7 @@ def test_every_question_has_its_note_with_its_deadline() -> None:
     drawn = SteeringInput(
         points_N2=np.zeros((2, 2), np.float32), image="front", width=16, height=16, revision=1, author="anna", ttl_ms=5000.0
     )
-    while not world.cell._asked:
+    while not world.cell._asker.open_seqs:
         world.step(1)
     world.cell.steer(drawn)
     world.step(TICKS)
