@@ -78,7 +78,7 @@ def evaluate(
     the simulator is not the body that the checkpoint was made for, `JobError` when a worker process dies.
     """
     opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
-    _check_body(scenes, contract)
+    check_body(scenes, contract)
     blindness = _look_test(cfg, opened, contract, frozen, progress)
     exam = _Exam(cfg=cfg, scenes=scenes, checkpoint=checkpoint.resolve(), policy=policy, scratch=out / "scratch" / "groups")
     exam.scratch.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,8 @@ def checkpoint_digest(checkpoint: Path) -> str:
     return digest_of(folder_digests(checkpoint))
 
 
-def _check_body(scenes: CollectConfig, contract: PolicyContract) -> None:
+def check_body(scenes: CollectConfig, contract: PolicyContract) -> None:
+    """Raise `ContractError` when the simulator's body is not the contract's."""
     sim = open_simulator(scenes)
     try:
         found = mismatches(contract.embodiment, sim.embodiment)

@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.collect import open_simulator
+from components.evaluate import check_body
 from components.policies import DEFAULT_POLICY, open_policy
 from components.recipe import CollectConfig, EvalConfig
 from components.records import Progress
 from components.rollout import roll_out
 from components.simulators.ports import Simulator, StepOutcome
 from components.worker_pool import worker_pool
-from model_core.spec.contract import EmbodimentSpec, mismatches
-from model_core.spec.errors import ContractError, SpecError, require
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import SpecError, require
 from model_core.spec.types import Observation, Policy
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def record(
     how many. Raises `ContractError` when the simulator is not the body that the checkpoint was made for.
     """
     require(decisions > 0, "decisions must be above 0", got=decisions)
-    _check_body(checkpoint, scenes, cfg, policy)
+    check_body(scenes, open_policy(policy, checkpoint, cfg.reasoning)[1])
     drive = _Drive(checkpoint=checkpoint.resolve(), scenes=scenes, cfg=cfg, policy=policy)
     tapes: list[tuple[str, int, _Tape]] = []
     with worker_pool(cfg.workers, lambda: "record: a rollout process was killed (out of memory?). Do: run again") as pool:
@@ -191,17 +192,6 @@ def _waves(tasks: Sequence[str], cfg: EvalConfig, first_seed: int) -> Iterator[l
     while True:
         yield [(task, tuple(range(first_seed, first_seed + cfg.batch))) for task in tasks]
         first_seed += cfg.batch
-
-
-def _check_body(checkpoint: Path, scenes: CollectConfig, cfg: EvalConfig, policy: str) -> None:
-    contract = open_policy(policy, checkpoint, cfg.reasoning)[1]
-    sim = open_simulator(scenes)
-    try:
-        found = mismatches(contract.embodiment, sim.embodiment)
-    finally:
-        sim.close()
-    if found:
-        raise ContractError("the checkpoint was made for another body than these scenes have: " + "; ".join(m.explain() for m in found))
 
 
 _OPENED: dict[str, Policy] = {}
