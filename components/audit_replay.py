@@ -29,7 +29,20 @@ from model_core.spec.types import ActionChunk, ActionReasoning, Decision, Decisi
 
 # Refused for the state of the service or the link at that moment: asked again in peace, the same question has an answer.
 _OF_THE_MOMENT = frozenset(
-    ("DEADLINE", "OVERLOAD", "NOT_READY", "STALE_OBS", "STALE_EPOCH", "LEASE", "AUTH", "DRAINING", "KILLED", "CANCELLED", "INTERNAL")
+    (
+        "DEADLINE",
+        "OVERLOAD",
+        "NOT_READY",
+        "STALE_OBS",
+        "STALE_EPOCH",
+        "LEASE",
+        "AUTH",
+        "DRAINING",
+        "KILLED",
+        "CANCELLED",
+        "INTERNAL",
+        "down",
+    )
 )
 ACTION_TOLERANCE = 1e-5  # of a dimension's unit: tokens are equal or not, and equal tokens give equal float32 actions
 

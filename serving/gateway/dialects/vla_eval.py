@@ -92,7 +92,7 @@ class _Conversation:
         elif who is None or not self._backend.is_ready:
             await self._fail(seq, RefusalCode.NOT_READY, self._backend.reason)
         else:
-            await self._send("hello", hello_of(who, str(payload.get("harness_version", ""))), seq)
+            await self._send("hello", hello_of(who, str(payload.get("harness_version", ""))[:64]), seq)
 
     async def _observe(self, payload: Mapping[str, Any], seq: int) -> None:
         who = self._backend.identity
