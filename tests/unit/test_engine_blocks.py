@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,30 @@ def test_an_exact_engine_measures_this_machine_and_keeps_its_promise(dtype):
     expected = [plain.decode([question]).answers[0].ids_L for question in questions]
     answers = exact.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
     assert all(np.array_equal(answer.ids_L, ids_L) for answer, ids_L in zip(answers, expected, strict=True))
+
+
+def tied_model() -> MolmoAct:
+    """Depth codes, coordinates and bins come in pairs that no hidden state can tell apart: every choice is a tie."""
+    model, vocabulary = deepcopy(MODEL), LAYOUT.vocabulary
+    with torch.no_grad():
+        for ids in (vocabulary.depth, vocabulary.trace, vocabulary.action):
+            head = model.lm_head.weight[ids.start : ids.stop]
+            head[1::2] = head[: 2 * (len(head) // 2) : 2]
+    return model
+
+
+@pytest.mark.parametrize("numerics", [Numerics(tile=4, bound=0.0), Numerics(tile=1, bound=1e-3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ties_are_broken_alike_in_blocks_batches_and_alone(dtype, numerics):
+    model, rng = tied_model(), np.random.default_rng(6)
+    plain, exact = (make_engine(model, dtype=dtype, numerics=numerics, speculate=speculate) for speculate in (False, True))
+    questions = [ask(row, mode) for row, mode in enumerate([Mode.FULL, Mode.TRACE_ACTION, Mode.FULL])]
+    expected = [plain.decode([question]).answers[0].ids_L for question in questions]
+    together = exact.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
+    alone = [exact.decode([question], [Drafts(ids=random_drafts(rng))]).answers[0] for question in questions]
+    for one, two, ids_L in zip(together, alone, expected, strict=True):
+        assert np.array_equal(one.ids_L, ids_L)
+        assert np.array_equal(two.ids_L, ids_L)
 
 
 @pytest.mark.parametrize(("bound", "all_of_them"), [(1e9, True), (0.5, False)])
@@ -236,8 +261,6 @@ def test_what_is_learnt_of_places_is_bounded(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_captured_blocks_say_what_eager_ones_say():
-    from copy import deepcopy
-
     model = deepcopy(MODEL).cuda()
     plain, blocks = (make_engine(model, speculate=speculate, numerics=ONE_ROW) for speculate in (False, True))
     rng = np.random.default_rng(0)
