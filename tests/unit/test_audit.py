@@ -302,8 +302,7 @@ def big_contract() -> PolicyContract:
 def test_frames_of_old_files_go_before_records_do(tmp_path: Path) -> None:
     audit = AuditLog(tmp_path, max_bytes=600_000, min_free_bytes=0)
     for i in range(8):
-        wait_until(lambda: audit.waiting == 0)
-        assert audit.can_begin, audit.reason
+        wait_until(lambda: audit.waiting == 0 and audit.can_begin)
         tell_episode(audit, episode_id=f"e{i}", decisions=8, contract=big_contract())
     audit.close()
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= 600_000
