@@ -81,6 +81,11 @@ def bench_decode(
     if dtype not in DTYPES:
         raise SpecError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
     require(min(decisions, peer_decisions, threads) > 0, "decisions and threads must be above 0", got=(decisions, peer_decisions, threads))
+    if checkpoint.contract.reasoning.kind == "parallel":
+        raise SpecError(
+            "this checkpoint says its actions all at once, which no peer does, so that there are no equal tokens to time; "
+            "type: python benchmarks/parallel_block.py --help"
+        )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

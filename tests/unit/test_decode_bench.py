@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from components.certificate import certify
-from components.decode_bench import DRAFTS, MEMORY, PLAIN
+from components.decode_bench import DRAFTS, MEMORY, PLAIN, bench_decode
 from components.decode_peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE, Places
 from components.decode_replay import Replay
 from components.recording import Recording
@@ -18,6 +19,7 @@ from flows.cli import app
 from flows.engine_commands import bench
 from flows.engine_commands import certify as certify_command
 from model_core.checkpoint import Checkpoint, load_checkpoint
+from model_core.spec.errors import SpecError
 from model_core.speech.compact import NO_SLOT, Mode
 from tests.fakes import make_embodiment
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
@@ -85,6 +87,12 @@ def test_bench_decode_runs_all_sides_with_the_same_tokens_and_prints_one_json_li
     assert document["machine"]["threads"] == 1
     assert document["machine"]["date"].endswith("UTC")
     assert document["model_digest"]
+
+
+def test_a_parallel_policy_has_no_peer(checkpoint, recording):
+    contract = replace(checkpoint.contract, reasoning=replace(checkpoint.contract.reasoning, kind="parallel"))
+    with pytest.raises(SpecError, match=r"parallel_block\.py"):
+        bench_decode(replace(checkpoint, contract=contract), recording, Silent(), decisions=2)
 
 
 def test_places_of_peers_are_the_slots_of_the_language(checkpoint):
