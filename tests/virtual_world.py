@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from model_core.spec.contract import PolicyContract
 from model_core.spec.wire import Chunk, Control, End, Hello, Message, Observe, Ready, decode_message, encode_message
 from serving.workcell.limits import Limits
-from serving.workcell.link_core import LinkCore
-from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question
+from serving.workcell.link_words import Heard, LinkSettings, Question
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
 from serving.workcell.strict_driver import StrictDriver
+from tests.core_link import CoreLink
 from tests.fakes import make_contract
 
 
@@ -78,59 +78,21 @@ class Service:
         return replace(chunk, **changes)  # type: ignore[arg-type]
 
 
-class VirtualLink:
+class VirtualLink(CoreLink):
     """`LinkCore` whose network is a queue of (time, message)."""
 
     def __init__(self, settings: LinkSettings, service: Service, clock: VirtualClock) -> None:
-        self.core, self.service, self.clock = LinkCore(settings), service, clock
+        super().__init__(settings, clock)
+        self.service, self.clock = service, clock
         self.is_cut = False
         self._count = itertools.count()
         self._wire: list[tuple[float, int, int, Message | bytes | str]] = []
         self._connection = 0
 
-    @property
-    def tally(self) -> LinkTally:
-        return self.core.tally
-
-    @property
-    def is_up(self) -> bool:
-        return self.core.is_up
-
-    @property
-    def ready(self) -> Ready | None:
-        return self.core.ready
-
-    @property
-    def epoch(self) -> int:
-        return self.core.epoch
-
-    @property
-    def last_heard_s(self) -> float:
-        return self.core.last_heard_s
-
-    @property
-    def deadline_s(self) -> float:
-        return self.core.settings.deadline_s
-
     def ask(self, question: Question) -> int:
-        seq = self.core.ask(question, self.clock())
+        seq = super().ask(question)
         self.pump()
         return seq
-
-    def give_up(self, seq: int) -> None:
-        self.core.give_up(seq)
-
-    def pin(self, model_version: str, contract_id: str) -> None:
-        self.core.pin(model_version, contract_id)
-
-    def end_episode(self, episode_id: str, stop_reason: str, *, success: bool) -> None:
-        self.core.end_episode(episode_id, stop_reason, success=success)
-
-    def renew(self, reason: str) -> None:
-        self.core.renew(self.clock(), reason)
-
-    def close(self) -> None:
-        pass
 
     def poll(self) -> list[Heard]:
         self.pump()

@@ -23,7 +23,7 @@ from model_core.spec.guard import Guarded
 from model_core.spec.holding import hold_action
 from model_core.spec.types import Decision, Observation, Refusal, RefusalCode, StopReason
 from model_core.spec.wire import Chunk, Ready
-from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, NullAudit, refusal_of
+from serving.workcell.audit_port import Audit, DecisionMade, EpisodeEnded, NullAudit, refusal_of
 from serving.workcell.client import PolicyClient
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
@@ -31,6 +31,7 @@ from serving.workcell.limits import Limits, limits_under, widest_limits
 from serving.workcell.recorder import Recorder
 from serving.workcell.results import EpisodeResult
 from serving.workcell.robot import AgedSenses, CommandRejected, CommandTag, Proprioceptive, Robot, RobotStopped, TagReader
+from serving.workcell.telling import Teller, executed_note, tag_of_row
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Cell:
         limits = limits or widest_limits(robot.embodiment)
         self._limits, self._limits_of, self._limited_by = limits, limits_of, ""
         self._envelope = Envelope(robot.embodiment, limits)
-        self._commissioning_digest = commissioning_digest or limits.digest
+        self._tell = Teller(self._audit, settings.cell, "lockstep", commissioning_digest or limits.digest, clock)
         self._chunk: Chunk | None = None
         ready = client.ready or client.connect()
         self._limited_by = ready.contract.contract_id
@@ -127,7 +128,8 @@ class Cell:
         if contract.contract_id == self._limited_by:
             return
         self._limits, digest = limits_under(contract, self._robot.embodiment, self._limits, self._limits_of)
-        self._commissioning_digest, self._limited_by = digest, contract.contract_id
+        self._limited_by = contract.contract_id
+        self._tell.limited_by(digest)
         self._envelope = Envelope(self._robot.embodiment, self._limits)
 
     def run_episode(self, seed: int) -> EpisodeResult:
@@ -180,7 +182,8 @@ class Cell:
         if self._recorder is not None:
             self._recorder.begin()
         if self._client.ready is not None:
-            self._audit.begin_episode(self._begun(state, seed, self._client.ready))
+            ready, robot = self._client.ready, self._robot
+            self._tell.begun_as(state.episode_id, seed, robot, robot.instruction, ready, ready.epoch)
         reason = self._control(state)
         refusal = None if reason is StopReason.SUCCESS else state.last_refusal
         return reason, "" if refusal is None else f"{refusal.code}: {refusal.reason}"
@@ -265,7 +268,8 @@ class Cell:
             state.held_A = None
             state.steps += 1
             return None
-        self._audit.executed(self._executed(state, tag, action_A, raw_A, clipped))
+        note = executed_note(self._clock(), state.episode_id, state.steps, tag, action_A, raw_A, state.state_P, clipped)
+        self._audit.executed(note)
         state.steps += 1
         state.holds += tag.row < 0
         state.last_action_A = action_A
@@ -280,19 +284,11 @@ class Cell:
             key = SessionKey(
                 session_id=chunk.session_id, epoch=chunk.epoch, contract_id=chunk.contract_id, model_version=chunk.model_version
             )
-            ref = ChunkRef(
-                chunk_id=chunk.chunk_id,
-                session_id=chunk.session_id,
-                epoch=chunk.epoch,
-                seq=chunk.seq,
-                contract_id=chunk.contract_id,
-                model_version=chunk.model_version,
-                expires_at_s=expires_at_s,
-            )
+            ref = ChunkRef.of(chunk, expires_at_s)
             verdict = self._envelope.check(row_A, ref, key, now_s=self._clock(), proprio_P=state.state_P)
             if not verdict.is_refused:
                 state.held_A = None
-                return verdict.action_A, _tag("RUN", ref, row), dict(verdict.clipped)
+                return verdict.action_A, tag_of_row("RUN", ref, row), dict(verdict.clipped)
             self._refused(state, Refusal(code=RefusalCode.UNSAFE, reason=f"{verdict.stage}: {verdict.reason}"))
         if state.held_A is None:
             held_A = hold_action(self._robot.embodiment, state.last_action_A, state.state_P)
@@ -300,25 +296,6 @@ class Cell:
         return state.held_A, CommandTag(mode="HOLD"), {}
 
     # --- telling the audit --------------------------------------------------------------------------------------------
-
-    def _begun(self, state: _Progress, seed: int, ready: Ready) -> EpisodeBegun:
-        return EpisodeBegun(
-            t_s=self._clock(),
-            episode_id=state.episode_id,
-            cell=self._settings.cell,
-            task=self._robot.task,
-            instruction=self._robot.instruction,
-            seed=seed,
-            strategy="lockstep",
-            model_version=ready.model_version,
-            contract=ready.contract,
-            contract_id=ready.contract.contract_id,
-            bundle_digest=ready.bundle_digest,
-            session_id=ready.session_id,
-            epoch=ready.epoch,
-            commissioning_digest=self._commissioning_digest,
-            body=self._robot.embodiment,
-        )
 
     def _tell_decision(
         self,
@@ -349,40 +326,6 @@ class Cell:
             installed_KA=rows_KA,
         )
         self._audit.decision(made)
-
-    def _executed(
-        self, state: _Progress, tag: CommandTag, action_A: NDArray[np.float32], raw_A: NDArray[np.float32] | None, clipped: dict[str, float]
-    ) -> ActionExecuted:
-        return ActionExecuted(
-            t_s=self._clock(),
-            episode_id=state.episode_id,
-            step=state.steps,
-            mode=tag.mode,
-            sent_A=action_A,
-            chunk_id=tag.chunk_id,
-            row=tag.row,
-            session_id=tag.session_id,
-            epoch=tag.epoch,
-            seq=tag.seq,
-            contract_id=tag.contract_id,
-            raw_A=raw_A,
-            state_P=state.state_P,
-            clipped=clipped,
-        )
-
-
-def _tag(mode: str, ref: ChunkRef, row: int) -> CommandTag:
-    return CommandTag(
-        mode=mode,
-        chunk_id=ref.chunk_id,
-        session_id=ref.session_id,
-        epoch=ref.epoch,
-        seq=ref.seq,
-        contract_id=ref.contract_id,
-        model_version=ref.model_version,
-        row=row,
-        expires_at_s=ref.expires_at_s,
-    )
 
 
 def _result(state: _Progress, seed: int, reason: StopReason, detail: str) -> EpisodeResult:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.holding import POSES
+from model_core.spec.wire import Chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,20 @@ class ChunkRef:
     model_version: str
     expires_at_s: float
     revision: int = 0
+
+    @staticmethod
+    def of(chunk: Chunk, expires_at_s: float, revision: int = 0) -> ChunkRef:
+        """What the rows of `chunk` are known by."""
+        return ChunkRef(
+            chunk_id=chunk.chunk_id,
+            session_id=chunk.session_id,
+            epoch=chunk.epoch,
+            seq=chunk.seq,
+            contract_id=chunk.contract_id,
+            model_version=chunk.model_version,
+            expires_at_s=expires_at_s,
+            revision=revision,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -533,16 +533,7 @@ class RealtimeCell:
         if rows.refusal is not None:
             self._refuse_answer(heard, asked, rows.refusal.code, "contract", rows.refusal.reason)
             return
-        ref = ChunkRef(
-            chunk_id=chunk.chunk_id,
-            session_id=chunk.session_id,
-            epoch=chunk.epoch,
-            seq=chunk.seq,
-            contract_id=chunk.contract_id,
-            model_version=chunk.model_version,
-            expires_at_s=heard.expires_at_s,
-            revision=asked.ask.revision,
-        )
+        ref = ChunkRef.of(chunk, heard.expires_at_s, asked.ask.revision)
         targets = targets_KA(rows.rows_KA, body, asked.question.observation.proprio_P)
         installed = self.scheduler.install(
             heard.seq, targets, ref, raw_KA=chunk.actions_KA, committed=chunk.committed, is_warm_up=heard.is_first

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from model_core.spec.types import StopReason
 from model_core.spec.wire import Ready
 from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, refusal_of
+from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import SessionKey
 from serving.workcell.link_words import Heard, Question
 from serving.workcell.results import EpisodeNotes
@@ -45,14 +46,18 @@ class Teller:
 
     def begun(self, notes: EpisodeNotes, robot: Robot, instruction: str, ready: Ready, epoch: int) -> None:
         """An episode begins."""
+        self.begun_as(notes.episode_id, notes.seed, robot, instruction, ready, epoch)
+
+    def begun_as(self, episode_id: str, seed: int, robot: Robot, instruction: str, ready: Ready, epoch: int) -> None:
+        """An episode of this name begins."""
         self._audit.begin_episode(
             EpisodeBegun(
                 t_s=self._clock(),
-                episode_id=notes.episode_id,
+                episode_id=episode_id,
                 cell=self._cell,
                 task=robot.task,
                 instruction=instruction,
-                seed=notes.seed,
+                seed=seed,
                 strategy=self._strategy,
                 model_version=ready.model_version,
                 contract=ready.contract,
@@ -132,25 +137,8 @@ class Teller:
         now_s: float,
     ) -> None:
         """A command went to the driver."""
-        self._audit.executed(
-            ActionExecuted(
-                t_s=now_s,
-                episode_id=notes.episode_id,
-                step=notes.steps,
-                mode=tag.mode,
-                sent_A=sent_A,
-                chunk_id=tag.chunk_id,
-                row=tag.row,
-                session_id=tag.session_id,
-                epoch=tag.epoch,
-                seq=tag.seq,
-                contract_id=tag.contract_id,
-                raw_A=None if command is None else command.raw_A,
-                scale=1.0 if command is None else command.scale,
-                state_P=state_P,
-                clipped=clipped,
-            )
-        )
+        raw_A, scale = (None, 1.0) if command is None else (command.raw_A, command.scale)
+        self._audit.executed(executed_note(now_s, notes.episode_id, notes.steps, tag, sent_A, raw_A, state_P, clipped, scale=scale))
 
     def event(self, kind: str, **detail: object) -> None:
         """Anything else."""
@@ -159,11 +147,45 @@ class Teller:
             logger.info("cell.%s cell=%s %s", kind, self._cell, " ".join(f"{k}={v}" for k, v in detail.items()))
 
 
+def executed_note(
+    t_s: float,
+    episode_id: str,
+    step: int,
+    tag: CommandTag,
+    sent_A: NDArray[np.float32],
+    raw_A: NDArray[np.float32] | None,
+    state_P: NDArray[np.float32] | None,
+    clipped: Mapping[str, float],
+    *,
+    scale: float = 1.0,
+) -> ActionExecuted:
+    """One command as the audit keeps it."""
+    return ActionExecuted(
+        t_s=t_s,
+        episode_id=episode_id,
+        step=step,
+        mode=tag.mode,
+        sent_A=sent_A,
+        chunk_id=tag.chunk_id,
+        row=tag.row,
+        session_id=tag.session_id,
+        epoch=tag.epoch,
+        seq=tag.seq,
+        contract_id=tag.contract_id,
+        raw_A=raw_A,
+        scale=scale,
+        state_P=state_P,
+        clipped=clipped,
+    )
+
+
 def tag_of(mode: str, command: Command | None) -> CommandTag:
     """Where a command comes from, for the driver; a hold comes from nowhere."""
-    if command is None:
-        return CommandTag(mode=mode)
-    ref = command.ref
+    return CommandTag(mode=mode) if command is None else tag_of_row(mode, command.ref, command.row)
+
+
+def tag_of_row(mode: str, ref: ChunkRef, row: int) -> CommandTag:
+    """A row of a chunk, for the driver."""
     return CommandTag(
         mode=mode,
         chunk_id=ref.chunk_id,
@@ -172,6 +194,6 @@ def tag_of(mode: str, command: Command | None) -> CommandTag:
         seq=ref.seq,
         contract_id=ref.contract_id,
         model_version=ref.model_version,
-        row=command.row,
+        row=row,
         expires_at_s=ref.expires_at_s,
     )

@@ -28,12 +28,12 @@ from serving.faults.contents import contract_for
 from serving.faults.responder import Responder
 from serving.faults.script import Script
 from serving.workcell.limits import Limits, widest_limits
-from serving.workcell.link_core import LinkCore
-from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question
+from serving.workcell.link_words import LinkSettings
 from serving.workcell.motion import MotionSettings
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
 from serving.workcell.results import EpisodeResult
 from serving.workcell.strict_driver import InvariantBroken, StrictDriver
+from tests.core_link import CoreLink
 from tests.fakes import make_embodiment
 from tests.faults.audit_notes import MemoryAudit
 from tests.faults.checker import Bounds, Breach, Evidence, Line, check, read_driver_log
@@ -95,69 +95,21 @@ class Service:
     lease_s: float = 0.0
 
 
-class VirtualLink:
+class VirtualLink(CoreLink):
     """`LinkCore` over a wire made of a heap. Implements the cell's `Link`."""
 
     def __init__(self, settings: LinkSettings, service: Service, clock: Clock) -> None:
-        self.core, self.service = LinkCore(settings), service
+        super().__init__(settings, clock)
+        self.service = service
         self.up_ms = self.down_ms = 5.0
         self.mtu_ms = 0.0  # time that a picture takes through a narrow link
         self.lost_up = self.lost_down = False
-        self._clock = clock
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._responder: Responder | None = None
         self._generation = 0
         self._is_connected = False
         self._last_up_s = self._last_down_s = 0.0
-
-    # --- the Link -----------------------------------------------------------------------------------------------------
-
-    @property
-    def tally(self) -> LinkTally:
-        return self.core.tally
-
-    @property
-    def is_up(self) -> bool:
-        return self.core.is_up
-
-    @property
-    def ready(self) -> Ready | None:
-        return self.core.ready
-
-    @property
-    def epoch(self) -> int:
-        return self.core.epoch
-
-    @property
-    def last_heard_s(self) -> float:
-        return self.core.last_heard_s
-
-    @property
-    def deadline_s(self) -> float:
-        return self.core.settings.deadline_s
-
-    def ask(self, question: Question) -> int:
-        return self.core.ask(question, self._clock())
-
-    def give_up(self, seq: int) -> None:
-        self.core.give_up(seq)
-
-    def poll(self) -> list[Heard]:
-        self.core.tick(self._clock())
-        return self.core.poll()
-
-    def pin(self, model_version: str, contract_id: str) -> None:
-        self.core.pin(model_version, contract_id)
-
-    def end_episode(self, episode_id: str, stop_reason: str, *, success: bool) -> None:
-        self.core.end_episode(episode_id, stop_reason, success=success)
-
-    def renew(self, reason: str) -> None:
-        self.core.renew(self._clock(), reason)
-
-    def close(self) -> None:
-        pass
 
     # --- the wire -------------------------------------------------------------------------------------------------------
 
