@@ -35,6 +35,7 @@ class CellOrder:
     deadline_ms: float = 2000.0
     audit: Path | None = None
     commissioning: Path | None = None
+    watchdog: Path | None = None
     spool: Path | None = None
     token_file: Path | None = None
     ca_file: Path | None = None
@@ -45,6 +46,8 @@ class CellOrder:
             raise SpecError(f"--strategy {self.strategy}: there are {', '.join(STRATEGIES)}")
         if self.strategy not in ("", "sync") and not self.is_realtime:
             raise SpecError(f"--strategy {self.strategy} needs --realtime: without it the simulated world waits for every answer")
+        if self.watchdog is not None and not self.is_realtime:
+            raise SpecError("--watchdog needs --realtime: without it nothing moves while the cell is silent")
         if self.robot not in ROBOTS and ":" not in self.robot:
             raise SpecError(f"--robot {self.robot}: there are {', '.join(ROBOTS)}, or name your own as MODULE:FACTORY")
 
@@ -55,7 +58,7 @@ class CellOrder:
         words += ["--deadline-ms", str(self.deadline_ms), "--result", str(self.result), "--live"]
         words += ["--realtime" if self.is_realtime else "--lockstep", *(["--strategy", self.strategy] if self.strategy else [])]
         audit = None if self.audit is None else self.audit / self.cell
-        files = {"--audit": audit, "--commissioning": self.commissioning, "--spool": self.spool}
+        files = {"--audit": audit, "--commissioning": self.commissioning, "--watchdog": self.watchdog, "--spool": self.spool}
         for name, path in {**files, "--token-file": self.token_file, "--ca-file": self.ca_file}.items():
             words += [] if path is None else [name, str(path.resolve())]
         for pair in self.options:

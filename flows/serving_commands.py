@@ -142,6 +142,9 @@ def workcell_run(
         Path | None, typer.Option(help="keep an audit of every decision in this folder", metavar="DIR", file_okay=False)
     ] = None,
     commissioning: Annotated[Path | None, typer.Option(help="limits of this very cell, JSON", exists=True, dir_okay=False)] = None,
+    watchdog: Annotated[
+        Path | None, typer.Option(help="start a watchdog that shares this heartbeat file with the driver", metavar="FILE", dir_okay=False)
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(help="record episodes for training into this folder", metavar="DIR", file_okay=False)
     ] = None,
@@ -184,6 +187,7 @@ def workcell_run(
             deadline_ms=deadline_ms,
             audit=audit,
             commissioning=commissioning,
+            watchdog=watchdog,
             spool=record,
             token_file=token_file,
             ca_file=ca_file,

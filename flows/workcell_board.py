@@ -69,6 +69,8 @@ class CellBoard:
         total = sum(shares.values()) or 1
         table.add_row("so far", "  ".join(f"{name} {100 * count / total:.0f} %" for name, count in shares.items()) or "-")
         table.add_row("solved", f"{now.get('successes', 0)} of {now.get('finished', 0)}")
+        if now.get("thinking"):
+            table.add_row("thinking", f"{now['thinking']} is said, the actions are to come")
         table.add_row("answers", f"{now.get('decisions', 0)}, {self._times()}; {self._refused()}")
         table.add_row("last", self._last or "-")
         return table

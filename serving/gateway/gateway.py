@@ -268,7 +268,7 @@ class Gateway:
         self.metrics.draining.set(0)
         for session in [s for s in self.sessions.values() if "" in was_killed or s.cell in was_killed]:
             self.close_session(session, RefusalCode.STALE_EPOCH, "this session was stopped by an operator; shake hands again")
-        if was_draining:
+        if was_draining and not self._told_to_hold:  # else it is taken back together with the HOLD, when the engine answers again
             self._take_back("the service drains no longer")
 
     def tend(self) -> list[Session]:

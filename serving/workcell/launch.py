@@ -96,6 +96,7 @@ def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
         heartbeat_s=args.heartbeat_s,
         connect_timeout_s=args.connect_timeout_s,
         strategies=STRATEGIES,
+        accepts_parts=args.live,  # somebody watches: what is being said is shown before it is done
         replan_hz=args.reserve_hz,
     )
     link = AsyncLink(args.url, settings, credentials=_credentials(args))

@@ -52,6 +52,7 @@ class LiveAudit:
     def decision(self, made: DecisionMade) -> None:
         """A question was answered, refused or given up."""
         with self._lock:
+            self._now["thinking"] = ""
             if made.chunk is not None:
                 self._latency_ms.append(1e3 * (made.answered_s - made.t_s))
                 self._count("decisions")
@@ -70,6 +71,9 @@ class LiveAudit:
 
     def event(self, t_s: float, kind: str, detail: Mapping[str, object]) -> None:
         """Anything else."""
+        if kind == "part":
+            with self._lock:
+                self._now["thinking"], self._changed = str(detail.get("field", "")), True
         self._inner.event(t_s, kind, detail)
 
     def end_episode(self, ended: EpisodeEnded) -> None:

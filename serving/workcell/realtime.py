@@ -516,6 +516,8 @@ class RealtimeCell:
                     self.scheduler.drop_rows()
                 case "told":
                     self._obey(heard, now)
+                case "part" if heard.part is not None:  # nothing is done with it: the audit knows how far an answer came
+                    self._tell.event("part", seq=heard.seq, field=heard.part.field)
                 case _:
                     pass
 

@@ -20,7 +20,7 @@ from serving.workcell.scheduler import Ask, Command, Installed
 
 logger = logging.getLogger(__name__)
 
-_QUIET = ("mode", "stale")  # too many for a log
+_QUIET = ("mode", "stale", "part")  # too many for a log
 
 
 class Teller:

@@ -481,6 +481,7 @@ def test_draining_finishes_episodes_and_begins_none(
     rejected(peer.receive(), RefusalCode.DRAINING)
     assert call(address, "/v1/act", question())[0] == 503
     assert call(address, "/v1/admin/resume", b"")[0] == 200
+    assert peer.receive_kind(Control).kind == "RESET"  # who was told DRAIN is told when it is over
     peer.observe(4, episode_id="next")
     peer.receive_kind(Chunk)
 

@@ -505,7 +505,10 @@ def test_what_is_overheard_is_told_as_lines_and_passed_on(tmp_path: Path) -> Non
     assert (told["episode"], told["successes"], told["decisions"], told["mode"]) == (1, 1, 3, "RUN")
     assert told["modes"] == {"RUN": 12}
     assert told["p50_ms"] == told["p99_ms"] == pytest.approx(40.0)
+    live.event(0.0, "part", {"seq": 1, "field": "depth"})
+    wait_until(lambda: json.loads(lines[-1])["live"]["thinking"] == "depth")
     tell_episode(live, episode_id="another")
     live.close()
+    assert json.loads(lines[-1])["live"]["thinking"] == ""
     assert json.loads(lines[-1])["live"]["finished"] == 2
     assert read_audit(files(tmp_path)[0]).is_proven

@@ -10,7 +10,7 @@ import pytest
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError
 from model_core.spec.types import StopReason
-from model_core.spec.wire import Control, Observe, SteeringInput
+from model_core.spec.wire import Control, Observe, Part, SteeringInput
 from serving.workcell.limits import Limits, widest_limits
 from serving.workcell.robot import RobotStopped
 from tests.unit.test_realtime_cell import TICKS, Notes, answered_with, body_contract, modes_of
@@ -191,3 +191,17 @@ def test_every_question_has_its_note_with_its_deadline() -> None:
     assert {made.deadline_ms for made in notes.decisions} == {700.0}
     assert [made.outcome for made in notes.decisions if made.chunk is None] != []
     assert {made.code for made in notes.decisions if made.outcome == "dropped" and made.chunk is None} == {"CANCELLED"}
+
+
+def test_how_far_an_answer_came_is_noted_before_it_is_there() -> None:
+    notes = Notes()
+    world = make_world(service=Service(body_contract(), latency=lambda seq: 0.2), audit=notes)
+    while not world.link.core.open_seq:
+        world.step(1)
+    ready, seq = world.link.ready, world.link.core.open_seq
+    assert ready is not None
+    said = Part(session_id=ready.session_id, epoch=ready.epoch, seq=seq, field="trace", trace_N2=np.zeros((1, 2), np.int64))
+    for part in (said, replace(said, seq=seq + 1), replace(said, session_id="another")):
+        world.link.core.heard(part, world.clock())
+    world.step(1)
+    assert [detail for kind, detail in notes.events if kind == "part"] == [{"seq": seq, "field": "trace"}]

@@ -52,6 +52,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("probe http://127.0.0.1:3000/other", "looks like http://127.0.0.1:3000"),
         ("workcell run --task t --url 127.0.0.1:1", "type: --url http://127.0.0.1:1"),
         ("workcell run --task t --url http://h:1 --strategy prefix", "needs --realtime"),
+        ("workcell run --task t --url http://h:1 --watchdog beat", "needs --realtime"),
         ("workcell run --task t --url http://h:1 --robot arm", "MODULE:FACTORY"),
         ("workcell run --task t", "--url"),
     ],

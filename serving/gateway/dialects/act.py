@@ -104,7 +104,7 @@ def decode(body: bytes, contract: PolicyContract, fields: FieldMap) -> tuple[Obs
 
 
 def _json(text: bytes | str) -> dict[str, Any]:
-    items = text.count(b"," if isinstance(text, bytes) else ",")
+    items = text.count(b",") if isinstance(text, bytes) else text.count(",")
     if items > _MAX_ITEMS:
         raise WireError(f"the body holds {items} items, at most {_MAX_ITEMS} are taken; send arrays as json_numpy does")
     try:
