@@ -21,6 +21,7 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, GrammarError, SpecError
 from model_core.spec.types import (
     ActionChunk,
+    ActionReasoning,
     Decision,
     DecisionRequest,
     DepthTokens,
@@ -66,7 +67,7 @@ class ReasoningPolicy:
         model_version: str = "",
         dtype: torch.dtype = torch.float32,
         engine: DecodingEngine | None = None,
-        reuse_threshold: float = 0.9,
+        reuse_threshold: float = 0.8,
         remember: int = 2048,
     ) -> None:
         if reasoning not in REASONING_LEVELS:
@@ -164,16 +165,22 @@ class ReasoningPolicy:
 
     def _drafts(self, request: DecisionRequest, question: Question, level: str) -> Drafts:
         said = None if request.previous is None else request.previous.reasoning
-        reuse = level == "reuse-depth" and question.mode is Mode.FULL and question.depth is None and said is not None
-        if self.memory is not None and not reuse:
-            return self.memory.suggest(question, last=said, consumed=request.consumed) or Drafts()
-        if said is None:
-            return Drafts()
+        likely = self._likely(question, said, max(0, request.consumed))
+        if level != "reuse-depth" or question.mode is not Mode.FULL or question.depth is not None or said is None or said.depth is None:
+            return likely
+        kept = self._spelt(ActionReasoning(depth=said.depth, trace=None, bins_KA=np.empty((0, 0), np.int64)), question)
+        return Drafts(ids={**likely.ids, **kept}, reuse_depth=self.reuse_threshold) if kept else likely
+
+    def _likely(self, question: Question, said: ActionReasoning | None, consumed: int) -> Drafts:
+        if self.memory is not None:
+            return self.memory.suggest(question, last=said, consumed=consumed) or Drafts()
+        return Drafts() if said is None else Drafts(ids=self._spelt(said, question, consumed))
+
+    def _spelt(self, said: ActionReasoning, question: Question, shift: int = 0) -> dict[int, int]:
         try:
-            ids = self.engine.language.spell(said, question, shift=max(0, request.consumed))
+            return self.engine.language.spell(said, question, shift=shift)
         except ActwrightError:  # a decision of another policy is no draft, and no reason to refuse
-            return Drafts()
-        return Drafts(ids=ids, reuse_depth=self.reuse_threshold if reuse and said.depth is not None else None)
+            return {}
 
     def decision(self, answer: Answer, question: Question, level: str) -> Decision:
         """What the robot is told."""
