@@ -245,6 +245,56 @@ def test_a_lost_device_ends_the_engine_and_refuses_everything(policy: StubPolicy
     assert code(ask(engine)) is RefusalCode.NOT_READY
 
 
+def test_failures_of_our_own_policy_reach_the_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoding engine behind its guard: memory runs out, then one row is poison, then the device is lost."""
+    import torch
+
+    from model_core.policy import ReasoningPolicy
+    from model_core.spec.guard import Guarded
+    from model_core.spec.types import Observation
+    from tests.engine_data import CONTRACT, LAYOUT, MODEL, SAMPLES, make_engine
+
+    torch.set_num_threads(1)
+    ours = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning="action", engine=make_engine())
+    engine = EngineThread(Guarded(policy=ours, contract=CONTRACT), contract_id="c", model_version="m")
+
+    def observation(row: int) -> Observation:
+        frame = SAMPLES["images_NVHW3"][row, 0]
+        return Observation(images={"front": frame}, proprio_P=SAMPLES["proprio_NP"][row], instruction="go there")
+
+    def put(row: int) -> Ticket:
+        return engine.submit(DecisionRequest(observation=observation(row)), time.monotonic() + 30)
+
+    honest, told = ours.engine.features, []
+
+    def features(prompt):
+        if len(told) == 0:
+            told.append("memory")
+            raise OutOfMemoryError("CUDA out of memory")
+        if len(told) == 2:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if np.array_equal(prompt.images[0, 0].numpy(), SAMPLES["images_NVHW3"][3, 0]):
+            raise ValueError("a shape that nobody thought of")
+        return honest(prompt)
+
+    monkeypatch.setattr(ours.engine, "features", features)
+    engine_first = put(0)
+    engine.start()
+    assert code(engine_first) is RefusalCode.OVERLOAD
+    assert engine.capacity == 8
+    tickets = [put(row) for row in (1, 3, 2)]
+    assert code(tickets[1]) is RefusalCode.INTERNAL
+    for ticket, row in ((tickets[0], 1), (tickets[2], 2)):
+        chunk = answer(ticket).decision.chunk
+        assert chunk is not None
+        expected = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning="action", engine=make_engine()).decide(observation(row)).chunk
+        assert expected is not None
+        np.testing.assert_array_equal(chunk.actions_KA, expected.actions_KA)
+    told.append("device")
+    assert code(put(1)) is RefusalCode.NOT_READY
+    wait_until(lambda: engine.broken)
+
+
 def test_what_is_said_after_the_engine_was_given_up_is_not_delivered(policy: StubPolicy, engine: EngineThread) -> None:
     steps, parts = Stepper(policy), []
     ticket = ask(engine, on_part=lambda name, _: parts.append(name))
