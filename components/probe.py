@@ -22,9 +22,22 @@ from components.audit_replay import decode_depth, stages_of
 from components.decision_picture import DecisionView
 from components.package import probe_observations
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import ContractError, NotReady, SpecError
+from model_core.spec.errors import ContractError, NotReady, SpecError, WireError
 from model_core.spec.types import Observation, Trace
-from model_core.spec.wire import Chunk, Control, End, Hello, Message, Observe, Part, Ready, Reject, decode_message, encode_message
+from model_core.spec.wire import (
+    MAX_MESSAGE_BYTES,
+    Chunk,
+    Control,
+    End,
+    Hello,
+    Message,
+    Observe,
+    Part,
+    Ready,
+    Reject,
+    decode_message,
+    encode_message,
+)
 
 SESSION_PATH = "/v1/session"
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
@@ -160,7 +173,7 @@ def _converse(where: ServiceUrl, knock: Knock, contract: PolicyContract, contrac
             open_timeout=knock.timeout_s,
             close_timeout=1.0,
             compression=None,
-            max_size=None,
+            max_size=MAX_MESSAGE_BYTES,
             proxy=None,
         ) as socket:
             ms["connect"] = 1e3 * (time.monotonic() - began)
@@ -199,6 +212,8 @@ def _converse(where: ServiceUrl, knock: Knock, contract: PolicyContract, contrac
             exchange(End(**ids, episode_id="probe", stop_reason="probed"))
     except (OSError, TimeoutError, WebSocketException) as error:
         raise NotReady(f"{where.session}: {_why(error)}") from error
+    except WireError as error:
+        raise NotReady(f"{where.session} answers, but not as an actwright policy service ({error})") from error
     return Probed(url=where, ready=ready, contract_id=contract_id, asked=observation, answer=answer, ms=ms, parts=parts)
 
 

@@ -88,6 +88,7 @@ def native_routes(gateway: Gateway) -> list[BaseRoute]:
 
     connections = itertools.count()
     open_now: set[int] = set()
+    asking = 0
 
     async def session(ws: WebSocket) -> None:
         # Room for a cell that returns before its old connection is known to be dead, and for as many that are not greeted yet.
@@ -104,7 +105,14 @@ def native_routes(gateway: Gateway) -> list[BaseRoute]:
             open_now.discard(number)
 
     async def act(request: Request) -> Response:
-        return await _act(request, gateway, kept)
+        nonlocal asking
+        if asking >= 2 * gateway.limits.max_sessions + 8:  # each holds a body of up to a message's size
+            return _told(Reject(code=RefusalCode.OVERLOAD, reason="too many requests at once", retryable=True, retry_after_ms=1000.0))
+        asking += 1
+        try:
+            return await _act(request, gateway, kept)
+        finally:
+            asking -= 1
 
     async def contract(_: Request) -> Response:
         try:

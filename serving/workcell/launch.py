@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, NotReady
@@ -269,7 +270,11 @@ def _ready_contract(ready: object) -> PolicyContract:
 
 def _credentials(args: Namespace) -> Credentials:
     credentials = Credentials(token_file=args.token_file, ca_file=args.ca_file)
-    credentials.headers()  # a file that is not there is a wrong command line, not a service that does not answer
+    # A file that is not there is a wrong command line, not a service that does not answer.
+    if credentials.headers() and args.url.startswith("ws://") and urlsplit(args.url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        logger.warning(
+            "token.unprotected: %s is not encrypted, anybody on the way can read the token; use wss://", urlsplit(args.url).netloc
+        )
     credentials.tls(args.url)
     return credentials
 

@@ -29,6 +29,7 @@ from serving.gateway.dialects.openpi import decode as decode_openpi
 from serving.gateway.dialects.vla_eval import decode as decode_vla
 from serving.gateway.dialects.vla_eval import observed
 from serving.gateway.gateway import Gateway, LoadedModel
+from serving.gateway.settings import Limits
 from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
 from tests.loopback import serve, wait_until
 
@@ -404,3 +405,17 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(seed: bytes, decode:
     for data in mutants(seed, 3000):
         with contextlib.suppress(WireError, ContractError):
             decode(data)
+
+
+def test_act_takes_no_more_bodies_at_once_than_there_may_be_sessions(policy: StubPolicy) -> None:
+    model = LoadedModel(policy=policy, contract=policy.contract, model_version="stub/1")
+    with serve(Gateway(lambda: model, Limits(max_sessions=1))) as where:
+        wait_until(lambda: http_call(where, "GET")[0] == 200)
+        host, _, port = where.partition(":")
+        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=5)) as slow:
+            slow.putrequest("POST", "/act")
+            slow.putheader("Content-Length", "100")
+            slow.endheaders()
+            slow.send(b"{")
+            wait_until(lambda: http_call(where, "POST", "{}")[0] == 429)
+        wait_until(lambda: http_call(where, "POST", "{}")[0] == 409)

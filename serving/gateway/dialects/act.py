@@ -38,7 +38,12 @@ def routes(backend: Backend, fields: FieldMap, status: Mapping[RefusalCode, int]
     async def act(request: Request) -> Response:
         if request.method == "GET":
             return _health(backend)
-        return await _act(request, backend, fields, status)
+        if not backend.enter():
+            return _refused(backend, status, RefusalCode.OVERLOAD, "as many clients as this service takes are connected")
+        try:
+            return await _act(request, backend, fields, status)
+        finally:
+            backend.leave()
 
     return [Route("/act", act, methods=["GET", "POST"])]
 
