@@ -12,7 +12,12 @@ from flows.telling import HELD, tell
 if TYPE_CHECKING:
     from flows.benching import Teller
 
-bench = typer.Typer(help="Measure decoding on recorded decisions.", no_args_is_help=True, rich_markup_mode=None)
+bench = typer.Typer(
+    help="Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.\n\n"
+    "Example: actwright bench record seen.npz --decisions 2000\n\nExample: actwright bench decode --recording seen.npz",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 CheckpointFolder = Annotated[Path | None, typer.Argument(help="a checkpoint folder; default: the newest trained one", metavar="CHECKPOINT")]
 RecordingFile = Annotated[
