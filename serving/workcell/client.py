@@ -239,6 +239,9 @@ class PolicyClient:
     def _accept(self, chunk: Chunk) -> Decision:
         if self._pinned is not None and (chunk.model_version, chunk.contract_id) != self._pinned:
             return self._refusal(RefusalCode.STALE_EPOCH, f"a chunk of {chunk.model_version}, this episode began with {self._pinned[0]}")
+        hz = chunk.control_hz if self.ready is None else self.ready.contract.embodiment.control_hz
+        if abs(chunk.control_hz - hz) > 1e-6 * hz:  # rows of another pace are another motion
+            return self._refusal(RefusalCode.CONTRACT, f"rows at {chunk.control_hz:g} Hz, the contract says {hz:g}")
         if not np.isfinite(chunk.actions_KA).all():
             return self._refusal(RefusalCode.NONFINITE, "the chunk holds NaN or inf")
         try:

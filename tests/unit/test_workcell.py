@@ -237,6 +237,15 @@ def test_guard_of_the_cell_stops_a_service_that_lies(changes: dict[str, object])
     assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 4
 
 
+def test_rows_of_another_pace_are_another_motion() -> None:
+    robot = FakeRobot()
+    with scripted(lambda o, s: s.send(chunk_for(o, control_hz=40.0))) as url:
+        result, client = run(url, robot)
+    assert result.stop_reason is StopReason.REFUSED
+    assert set(client.tally.refusals) == {"CONTRACT"}
+    assert all(a.tolist()[:3] == HOLD for a in robot.executed)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"), [({"model_version": "stub/2"}, StopReason.REFUSED), ({"contract_id": "0" * 16}, StopReason.REFUSED)]
 )
