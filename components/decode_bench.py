@@ -231,7 +231,7 @@ def _document(
         "tokens_per_decision": float(np.median([len(ids) for ids in plain.values()])),
         "rows": rows,
         "many_sessions": dict(many),
-        "split_ms": {"before": _split(sides[standard[0]]), "after": _split(sides[MEMORY])},
+        "split_ms": {"before": _split(sides[standard[0]], paired), "after": _split(sides[MEMORY], paired)},
         "model_digest": digest,
         "contract_id": replay.checkpoint.contract.contract_id,
         "machine": dict(where) | {"transformers": _version("transformers")},
@@ -258,8 +258,11 @@ def _median_ms(side: _Side, paired: Sequence[int]) -> float:
     return float(np.median([side.seconds[index] for index in paired])) * 1e3
 
 
-def _split(side: _Side) -> dict[str, float]:
-    return {stage: float(np.median([stages.get(stage, 0.0) for stages in side.stages])) for stage in STAGES}
+def _split(side: _Side, paired: Sequence[int]) -> dict[str, float]:
+    """The side's median decision by stage. Medians of stages do not add up to the median of decisions: they are scaled to it."""
+    medians = {stage: float(np.median([stages.get(stage, 0.0) for stages in side.stages])) for stage in STAGES}
+    scale = _median_ms(side, paired) / (sum(medians.values()) or 1.0)
+    return {stage: scale * milliseconds for stage, milliseconds in medians.items()}
 
 
 def _agreement(replay: Replay, answers: Mapping[int, NDArray[np.int64]]) -> dict[str, float]:
