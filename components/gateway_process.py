@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from components.policy_service import free_port, last_lines, stop_group, tied_to_us
+from components.policy_service import tied_to_us
+from components.processes import free_port, last_lines, stop_group
 from components.records import Progress, Silent
 from model_core.spec.errors import JobError, SpecError
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.processes import LOOPBACK, free_port, last_lines, stop_group
 from components.records import Progress, Silent
 from model_core.spec.errors import JobError
-
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,35 +104,6 @@ def fetch_status(address: ServiceAddress, timeout_s: float = 2.0) -> Mapping[str
         return None
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def stop_group(process: subprocess.Popen[bytes], grace_s: float = 8.0) -> None:
-    """End a process that leads a group, and everything in the group: asked first, then killed. Safe to call twice."""
-    group = process.pid
-    for signum, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signum)
-        give_up_at = time.monotonic() + wait_s
-        while time.monotonic() < give_up_at:
-            process.poll()  # reaps the leader; without it the group would seem alive
-            if not _group_lives(group):
-                return
-            time.sleep(0.05)
-
-
-def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log, for an error message."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
-    except OSError:
-        return "(no log)"
-
-
 def _await_ready(process: subprocess.Popen[bytes], address: ServiceAddress, log: Path, timeout_s: float, progress: Progress) -> None:
     began = time.monotonic()
     status: Mapping[str, Any] | None = None
@@ -163,13 +131,3 @@ def _answers_ready(address: ServiceAddress) -> bool:
             return answer.status == 200
     except OSError:
         return False
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

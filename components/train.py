@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from components.policies import DEFAULT_POLICY, open_policy
 from components.ports import Metric, Tracker
+from components.processes import last_lines
 from components.recipe import TrainConfig
 from components.records import Progress
 from components.train_job import JobFiles, TrainJob, save_job, torchrun_command
@@ -146,7 +147,7 @@ def _watch(process: subprocess.Popen[bytes], relay: Relay, files: JobFiles, hang
         relay.pump()
         beat = files.heartbeat.stat().st_mtime if files.heartbeat.exists() else began
         if time.time() - max(beat, began) > hang_s:
-            raise JobError(f"training made no step for {hang_s:.0f} s at step {relay.step}; it was ended.\n{last_lines(files.log)}")
+            raise JobError(f"training made no step for {hang_s:.0f} s at step {relay.step}; it was ended.\n{_why(files)}")
 
 
 def ending_error(files: JobFiles, code: int | None, ending: str) -> ActwrightError:
@@ -158,17 +159,12 @@ def ending_error(files: JobFiles, code: int | None, ending: str) -> ActwrightErr
     if ending == "stopped":
         return JobError("training was asked to stop and saved a checkpoint; run again to go on")
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    return JobError(f"the training processes ended with {how}; run again to go on from the last checkpoint.\n{last_lines(files.log)}")
+    return JobError(f"the training processes ended with {how}; run again to go on from the last checkpoint.\n{_why(files)}")
 
 
-def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log that says why: torchrun's own summary is left out."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
-        return "(no log)"
-    ours = [line for line in lines if line.strip() and "torch/distributed" not in line and "elastic" not in line]
-    return "\n".join(f"  | {line}" for line in ours[-count:])
+def _why(files: JobFiles) -> str:
+    """The end of the workers' log that says why: torchrun's own summary is left out."""
+    return last_lines(files.log, margin="  | ", without=("torch/distributed", "elastic"))
 
 
 class Relay:

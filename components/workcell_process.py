@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.policy_service import last_lines, stop_group
+from components.processes import last_lines, stop_group
 from components.workcells import ROBOT
 from model_core.spec.errors import SpecError
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.policy_service import ServiceAddress, last_lines, running_service, stop_group
+from components.policy_service import ServiceAddress, running_service
+from components.processes import last_lines, stop_group
 from components.recipe import WorkcellsConfig
 from components.records import Progress, Silent, WorkcellRow
 from model_core.spec.errors import JobError, SpecError

@@ -5,12 +5,10 @@ A server that ignored its first SIGTERM, or whose children did, is killed with i
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import logging
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -18,6 +16,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.processes import last_lines, stop_group
 from model_core.spec.errors import JobError
 
 logger = logging.getLogger(__name__)
@@ -55,35 +54,12 @@ class Child:
 
     def stop(self, grace_s: float = 8.0) -> None:
         """End the whole process group: asked first, then made."""
-        for sign, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, sign)
-            if self._gone(patience_s):
-                return
-        logger.error("child.survived name=%s pid=%d", self.name, self.process.pid)
+        if not stop_group(self.process, grace_s):
+            logger.error("child.survived name=%s pid=%d", self.name, self.process.pid)
 
     def last_lines(self, count: int = 15) -> str:
         """The end of its log."""
-        with contextlib.suppress(OSError):
-            return "\n".join(f"  | {line}" for line in self.log.read_text(errors="replace").splitlines()[-count:])
-        return "(no log)"
-
-    def _gone(self, patience_s: float) -> bool:
-        limit = time.monotonic() + patience_s
-        while time.monotonic() < limit:
-            if self.process.poll() is not None and not group_alive(self.process.pid):
-                return True
-            time.sleep(0.05)
-        return False
-
-
-def group_alive(group: int) -> bool:
-    """Whether any process of the group still runs."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return last_lines(self.log, count, margin="  | ")
 
 
 def answers(url: str) -> bool:
@@ -93,16 +69,6 @@ def answers(url: str) -> bool:
             return 200 <= reply.status < 300
     except (urllib.error.URLError, OSError, ValueError):
         return False
-
-
-def free_port(wanted: int = 0) -> int:
-    """`wanted` if it is free on loopback, else any free port."""
-    for port in (wanted, 0):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return probe.getsockname()[1]
-    raise JobError("no free port on loopback")
 
 
 def _die_with_parent() -> None:

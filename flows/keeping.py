@@ -16,6 +16,7 @@ from components.files import write_text_atomically
 from components.recipe import Recipe
 from components.records import Progress
 from components.store import MANIFEST, Step, StepResult, run_step
+from components.vault import DATA_STAGES
 from flows import steps
 from flows.data_steps import carry_out
 from flows.settings import Settings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from components.vault import Remote, Vault
 
 _VERSION = "1"
-DATA_STAGES = ("collect", "validate", "annotate", "freeze")
 
 
 def keep_raw(house: House, raw: Step, progress: Progress) -> StepResult:

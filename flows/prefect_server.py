@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 
 from components.files import write_text_atomically
-from flows.child import Child, answers, free_port, group_alive
+from components.processes import free_port, group_alive
+from flows.child import Child, answers
 from flows.settings import Settings, environment_of, point_prefect_at
 from model_core.spec.errors import JobError
 

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from components.processes import free_port
 from components.recipe import Recipe
 from components.store import Step
-from flows.child import Child, free_port
+from flows.child import Child
 from flows.prefect_server import running_server, start_prefect_server
 from flows.telling import say, tell
 from flows.wiring import House, open_house

@@ -20,8 +20,9 @@ from websockets.sync.client import connect
 
 from components.ingest import ingest
 from components.package import package
-from components.policy_service import ServiceAddress, fetch_status, free_port, running_service, service_command, stop_group
+from components.policy_service import ServiceAddress, fetch_status, running_service, service_command
 from components.probe import probe_service
+from components.processes import free_port, stop_group
 from components.recipe import PackageConfig, WorkcellsConfig
 from components.records import Silent
 from components.simulators.metaworld import embodiment
