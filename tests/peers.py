@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.contract import EmbodimentSpec
-from model_core.spec.types import RefusalCode
+from model_core.spec.types import Observation, RefusalCode
 from model_core.spec.wire import Control, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
 from tests.fakes import make_embodiment, make_observation
 
@@ -27,23 +28,26 @@ class Peer:
         *,
         token: str = "",
         tls: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
         body: EmbodimentSpec | None = None,
     ) -> None:
         url = f"{'ws' if tls is None else 'wss'}://{address}/v1/session"
-        headers = {"Authorization": f"Bearer {token}"} if token else None
-        self.socket: ClientConnection = connect(url, compression=None, proxy=None, additional_headers=headers, ssl=tls, close_timeout=0.5)
+        named = {"Authorization": f"Bearer {token}"} if token else headers
+        self.socket: ClientConnection = connect(
+            url, compression=None, proxy=None, additional_headers=named, ssl=tls, open_timeout=20, close_timeout=0.5
+        )
         self.body = body or make_embodiment()
         self.hello = Hello(cell=cell, epoch=epoch, embodiment=self.body)
         self.ready: Ready | None = None
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def send(self, message: Message) -> None:
-        self.socket.send(encode_message(message))
+    def send(self, message: Message | bytes | str) -> None:
+        self.socket.send(message if isinstance(message, bytes | str) else encode_message(message))
 
     def receive(self, timeout_s: float = 5.0) -> Message:
         data = self.socket.recv(timeout=timeout_s)
@@ -57,7 +61,8 @@ class Peer:
             self.ready = answer
         return answer
 
-    def observe(self, seq: int, *, value: int = 7, deadline_ms: float = 2000.0, **changes: object) -> None:
+    def observe(self, seq: int, *, value: int = 7, deadline_ms: float = 2000.0, **changes: object) -> Observe:
+        """Send a question; what was sent."""
         assert self.ready is not None
         message = Observe(
             session_id=self.ready.session_id,
@@ -66,9 +71,15 @@ class Peer:
             episode_id="e",
             step=seq,
             deadline_ms=deadline_ms,
-            observation=make_observation(self.body, value=value),
+            observation=self.sees(value),
         )
-        self.send(replace(message, **changes))
+        message = replace(message, **changes)
+        self.send(message)
+        return message
+
+    def sees(self, value: int) -> Observation:
+        """What its body sees."""
+        return make_observation(self.body, value=value)
 
     def control(self, kind: str, **changes: object) -> None:
         assert self.ready is not None

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.contract import EmbodimentSpec, PolicyContract
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import Chunk, Control, Hello, Message, Observe, Part, Ready, Reject, decode_message, encode_message
+from model_core.spec.wire import Chunk, Control, Message, Observe, Part, Ready, Reject
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.settings import Limits
 from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
+from tests import peers
 from tests.loopback import serve, wait_until
 
 CONTRACT = stub_contract()
@@ -43,36 +43,17 @@ def observation(value: int = 7, contract: PolicyContract = CONTRACT, instruction
     )
 
 
-class Peer:
-    """One connection. `ready` after a successful `greet`."""
+class Peer(peers.Peer):
+    """One connection of the stub's body, with the patience that a service under fault needs. `ready` after a successful `greet`."""
 
     def __init__(self, address: str, cell: str = "cell-a", epoch: int = 1, headers: Mapping[str, str] | None = None) -> None:
-        self.socket: ClientConnection = connect(
-            f"ws://{address}/v1/session", compression=None, proxy=None, open_timeout=20, close_timeout=0.5, additional_headers=headers
-        )
-        self.hello = Hello(cell=cell, epoch=epoch, embodiment=CONTRACT.embodiment)
-        self.ready: Ready | None = None
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def greet(self, **changes: object) -> Message:
-        self.send(replace(self.hello, **changes))
-        answer = self.receive()
-        if isinstance(answer, Ready):
-            self.ready = answer
-        return answer
-
-    def send(self, message: Message | bytes | str) -> None:
-        self.socket.send(message if isinstance(message, bytes | str) else encode_message(message))
+        super().__init__(address, cell, epoch, headers=headers, body=CONTRACT.embodiment)
 
     def receive(self, timeout_s: float = 20.0) -> Message:
-        data = self.socket.recv(timeout=timeout_s)
-        assert isinstance(data, bytes)
-        return decode_message(data)
+        return super().receive(timeout_s)
+
+    def sees(self, value: int) -> Observation:
+        return observation(value)
 
     def answer(self, timeout_s: float = 20.0) -> Chunk | Reject:
         """The next chunk or refusal."""
@@ -83,20 +64,7 @@ class Peer:
             assert isinstance(message, Part | Control), message
 
     def observe(self, seq: int, *, value: int = 7, deadline_ms: float = 10_000.0, **changes: object) -> Observe:
-        """Send a question; what was sent."""
-        assert self.ready is not None
-        message = Observe(
-            session_id=self.ready.session_id,
-            epoch=self.ready.epoch,
-            seq=seq,
-            episode_id="e",
-            step=seq,
-            deadline_ms=deadline_ms,
-            observation=observation(value),
-        )
-        message = replace(message, **changes)
-        self.send(message)
-        return message
+        return super().observe(seq, value=value, deadline_ms=deadline_ms, **changes)
 
     def ask(self, seq: int, **changes: object) -> Chunk | Reject:
         """Send a question and wait for its answer."""
