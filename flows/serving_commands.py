@@ -196,9 +196,11 @@ def workcell_run(
         )
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
+    log = home / f"{cell}.log"
+    say(f"{cell} loads its robot and calls {order.url}; a service that is not there yet is waited for a little (log: {log})")
     board = CellBoard(task, episodes)
     with board.shown():
-        code = run_cell(order, log=home / f"{cell}.log", hear=board.hear, complain=say)
+        code = run_cell(order, log=log, hear=board.hear, complain=say)
     told = _outcome(order.result) if code != 2 else {}
     if told:
         say(
