@@ -6,13 +6,14 @@ what comes back, END. The answer to noise may be a refusal: what is probed is th
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,17 +157,20 @@ def probe(url: str, knock: Knock | None = None, *, instruction: str = "", level:
     (observation,) = probe_observations(contract, 1, None)
     if instruction:
         observation = replace(observation, instruction=instruction)
-    return _converse(where, knock, contract, str(described["contract_id"]), observation, level)
+    return asyncio.run(_converse(where, knock, contract, str(described["contract_id"]), observation, level))
 
 
-def _converse(where: ServiceUrl, knock: Knock, contract: PolicyContract, contract_id: str, observation: Observation, level: str) -> Probed:
+async def _converse(
+    where: ServiceUrl, knock: Knock, contract: PolicyContract, contract_id: str, observation: Observation, level: str
+) -> Probed:
+    # Not websockets.sync: it reads and writes in two threads, which one TLS session does not bear (serving/workcell/blocking_socket.py).
+    from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
-    from websockets.sync.client import connect
 
     began = time.monotonic()
     ms: dict[str, float] = {}
     try:
-        with connect(
+        async with connect(
             where.session,
             additional_headers=knock.headers,
             ssl=knock.tls(where.session),
@@ -178,38 +182,34 @@ def _converse(where: ServiceUrl, knock: Knock, contract: PolicyContract, contrac
         ) as socket:
             ms["connect"] = 1e3 * (time.monotonic() - began)
 
-            def exchange(message: Message) -> None:
-                socket.send(encode_message(message))
-
-            def receive(until: float) -> Message:
-                data = socket.recv(timeout=max(until - time.monotonic(), 0.01))
+            async def receive(until: float) -> Message:
+                data = await asyncio.wait_for(socket.recv(), max(until - time.monotonic(), 0.01))
                 if isinstance(data, str):
                     raise NotReady(f"{where.session} answers in text: {data[:200]!r}; is this an actwright service?")
                 return decode_message(data)
 
             began = time.monotonic()
             cell = f"probe-{uuid.uuid4().hex[:8]}"
-            exchange(Hello(cell=cell, epoch=1, embodiment=contract.embodiment, software="actwright-probe", accepts_parts=True))
-            ready = _ready(receive(began + knock.timeout_s))
+            hello = Hello(cell=cell, epoch=1, embodiment=contract.embodiment, software="actwright-probe", accepts_parts=True)
+            await socket.send(encode_message(hello))
+            ready = _ready(await receive(began + knock.timeout_s))
             ms["handshake"] = 1e3 * (time.monotonic() - began)
             began = time.monotonic()
             ids = {"session_id": ready.session_id, "epoch": ready.epoch}
-            age_ms = {camera.name: 0.0 for camera in contract.embodiment.cameras}
-            exchange(
-                Observe(
-                    **ids,
-                    seq=1,
-                    episode_id="probe",
-                    step=0,
-                    deadline_ms=1e3 * knock.timeout_s,
-                    observation=observation,
-                    age_ms=age_ms,
-                    level=level,
-                )
+            question = Observe(
+                **ids,
+                seq=1,
+                episode_id="probe",
+                step=0,
+                deadline_ms=1e3 * knock.timeout_s,
+                observation=observation,
+                age_ms={camera.name: 0.0 for camera in contract.embodiment.cameras},
+                level=level,
             )
-            answer, parts = _await(receive, began + knock.timeout_s)
+            await socket.send(encode_message(question))
+            answer, parts = await _await(receive, began + knock.timeout_s)
             ms["answer"] = 1e3 * (time.monotonic() - began)
-            exchange(End(**ids, episode_id="probe", stop_reason="probed"))
+            await socket.send(encode_message(End(**ids, episode_id="probe", stop_reason="probed")))
     except (OSError, TimeoutError, WebSocketException) as error:
         raise NotReady(f"{where.session}: {_why(error)}") from error
     except WireError as error:
@@ -226,10 +226,10 @@ def _ready(answer: Message) -> Ready:
     raise NotReady(f"expected READY, the service sent {type(answer).__name__.upper()}")
 
 
-def _await(receive: Any, until: float) -> tuple[Chunk | Reject, tuple[str, ...]]:
+async def _await(receive: Callable[[float], Awaitable[Message]], until: float) -> tuple[Chunk | Reject, tuple[str, ...]]:
     parts: list[str] = []
     while True:
-        message = receive(until)
+        message = await receive(until)
         if isinstance(message, Chunk | Reject):
             return message, tuple(parts)
         if isinstance(message, Part):

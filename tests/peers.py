@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Self, TypeVar
 
-from websockets.sync.client import ClientConnection, connect
-
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import Control, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
+from model_core.spec.wire import MAX_MESSAGE_BYTES, Control, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
+from serving.workcell.blocking_socket import BlockingSocket
 from tests.fakes import make_embodiment, make_observation
 
 M = TypeVar("M", bound=Message)
@@ -33,9 +32,7 @@ class Peer:
     ) -> None:
         url = f"{'ws' if tls is None else 'wss'}://{address}/v1/session"
         named = {"Authorization": f"Bearer {token}"} if token else headers
-        self.socket: ClientConnection = connect(
-            url, compression=None, proxy=None, additional_headers=named, ssl=tls, open_timeout=20, close_timeout=0.5
-        )
+        self.socket = BlockingSocket(url, headers=named or {}, tls=tls, open_timeout_s=20, max_size=MAX_MESSAGE_BYTES)
         self.body = body or make_embodiment()
         self.hello = Hello(cell=cell, epoch=epoch, embodiment=self.body)
         self.ready: Ready | None = None

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.conversion import compare, unagreed
@@ -35,6 +34,7 @@ from model_core.spec.wire import (
     decode_message,
     encode_message,
 )
+from serving.workcell.blocking_socket import BlockingSocket
 from serving.workcell.credentials import Credentials
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class PolicyClient:
         self._url, self._cell, self._embodiment = url, cell, embodiment
         self._deadline_s, self._connect_timeout_s, self._max_dead = deadline_s, connect_timeout_s, max_dead
         self._clock, self._credentials = clock, credentials or Credentials()
-        self._socket: ClientConnection | None = None
+        self._socket: BlockingSocket | None = None
         self._epoch = self._seq = self._step = self._dead = 0
         self._episode_id = ""
         self._pinned: tuple[str, str] | None = None
@@ -98,15 +98,12 @@ class PolicyClient:
         self.disconnect()
         self._epoch += 1
         try:
-            self._socket = connect(
+            self._socket = BlockingSocket(
                 self._url,
-                additional_headers=self._credentials.headers(),
-                ssl=self._credentials.tls(self._url),
-                open_timeout=self._connect_timeout_s,
-                close_timeout=0.3,
-                compression=None,
+                headers=self._credentials.headers(),
+                tls=self._credentials.tls(self._url),
+                open_timeout_s=self._connect_timeout_s,
                 max_size=MAX_MESSAGE_BYTES,
-                proxy=None,
             )
             self._send(Hello(cell=self._cell, epoch=self._epoch, embodiment=self._embodiment, software="actwright-workcell"))
             answer = self._receive(self._connect_timeout_s)
@@ -283,7 +280,7 @@ class PolicyClient:
 
     def _send(self, message: Message) -> None:
         assert self._socket is not None
-        self._socket.send(encode_message(message))
+        self._socket.send(encode_message(message), self._deadline_s)
 
     def _receive(self, timeout_s: float) -> Message:
         assert self._socket is not None
