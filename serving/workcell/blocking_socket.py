@@ -1,8 +1,8 @@
 """A WebSocket for a caller that waits: one event loop in one thread does all reading and writing.
 
 `websockets.sync` reads in a thread of its own while the caller writes. Over TLS both enter one OpenSSL session at the same time,
-which OpenSSL forbids and Python guards against only from 3.13 on: session tickets of TLS 1.3 arrive just as the first request
-goes out, and the request is lost (seen here: 12 of 1,800 handshakes were never answered; 0 of 2,400 with one thread).
+which OpenSSL forbids and Python does not prevent (cpython issues 137583, 151508): session tickets of TLS 1.3 arrive just as the first
+request goes out, and the request is lost (seen with Python 3.11.7: 12 of 1,800 handshakes never answered; 0 of 2,400 with one thread).
 """
 
 from __future__ import annotations
