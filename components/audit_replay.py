@@ -63,16 +63,24 @@ def list_audits(folder: Path) -> list[dict[str, Any]]:
 
     Raises DatasetError where there is nothing.
     """
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = []
-    for place in sorted(folder.glob("**/index")):
-        rows += [{**row, "path": str(place.parent / row["file"])} for row in pq.read_table(place).to_pylist() if row["row"] == "episode"]
+    rows = [row for index in sorted(folder.glob("**/index/*.parquet")) for row in _episodes_of(index)]
     known = {row["path"] for row in rows}
     rows += [_row_of(read_audit(path)) for path in sorted(folder.glob("**/[0-9]*-*.mcap")) if str(path) not in known]
     if not rows:
         raise DatasetError(f"no audit under {folder}: expected a folder with *.mcap files")
     return sorted(rows, key=lambda row: (row["wall_ns"] or 0, row["path"]))
+
+
+def _episodes_of(index: Path) -> list[dict[str, Any]]:
+    """The episodes of one index file; none where it is damaged or another program's: the audit file itself is read then."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.ParquetFile(index).read().to_pylist()
+        return [{**row, "path": str(index.parents[1] / row["file"])} for row in rows if row["row"] == "episode"]
+    except (pa.ArrowException, OSError, KeyError):
+        return []
 
 
 def _row_of(found: AuditFile) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def ingest(
     The record counts episodes by who produced them. Raises `GateError` when more than `max_bad_fraction` are bad or nothing is left.
     """
     body = embodiment or _body_of(sources)
-    total = sum(_count(source) for source in sources)
+    total = count_recordings(sources)
     stale = {} if trust_data else _stale_sources(sources)
     shutil.rmtree(out / "quarantine", ignore_errors=True)
     shutil.rmtree(out / "dataset", ignore_errors=True)
@@ -118,6 +118,11 @@ def ingest(
         "copies": copies,
         "quarantined": {name: [f.check for f in findings] for name, findings in sorted(bad.items())},
     }
+
+
+def count_recordings(sources: Sequence[Path]) -> int:
+    """How many recordings lie in `sources` together. Raises `DatasetError` for a source that holds none."""
+    return sum(_count(source) for source in sources)
 
 
 def upload_recordings(store: ObjectStore, spool: Path, progress: Progress) -> Transfer:

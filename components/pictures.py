@@ -132,8 +132,12 @@ def save_png(picture: Image.Image | NDArray[np.uint8], path: Path) -> Path:
     """Write a PNG atomically and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(png_bytes(picture))
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(png_bytes(picture))
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     return path
 
 

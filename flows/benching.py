@@ -41,8 +41,12 @@ class Teller:
 def chosen_checkpoint(named: Path | None) -> Path:
     """The folder that was named, or the newest trained one of the store. Raises `NotReady` before there is one."""
     if named is not None:
-        if not named.is_dir():
-            raise SpecError(f"no checkpoint at {named}; name a folder with model.safetensors, config.json and contract.json")
+        missing = [name for name in ("config.json", "contract.json") if not (named / name).is_file()]
+        if missing:
+            raise SpecError(
+                f"no checkpoint at {named}: it has no {' and no '.join(missing)}; "
+                "name a folder with model.safetensors, config.json and contract.json"
+            )
         return named
     trained = open_house().store.steps("train")
     if not trained:

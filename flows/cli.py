@@ -131,7 +131,7 @@ def evaluate(recipe: RecipeName = "loop", change: Overrides = None) -> None:
 
 
 @app.command()
-def seeds(recipe: RecipeName = "loop", count: Annotated[int, typer.Option(help="how many training seeds")] = 3) -> None:
+def seeds(recipe: RecipeName = "loop", count: Annotated[int, typer.Option(help="how many training seeds", min=1)] = 3) -> None:
     """Train and evaluate with several training seeds on the same data; prints a table with intervals.
 
     Example: actwright seeds loop --count 3
@@ -197,8 +197,12 @@ def schedule(
             f"--cron {cron!r} has {len(cron.split())} fields, cron has five: minute hour day month weekday, such as '0 3 * * *'"
         )
     from flows.schedule import serve_schedule
+    from model_core.spec.errors import SpecError
 
-    serve_schedule(recipe_of(recipe, None), cron=cron, automatic=automatic)
+    try:
+        serve_schedule(recipe_of(recipe, None), cron=cron, automatic=automatic)
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @app.command()

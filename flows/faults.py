@@ -34,12 +34,15 @@ def explained(error: Exception, settings: Settings) -> ActwrightError | None:
 
 
 def of_the_disk(error: OSError) -> StorageError | None:
-    """A disk that takes nothing more, told for a person; None for every other error of the system."""
+    """A disk that takes nothing more, or a path where no file can be, told for a person; None for every other error of the system."""
     where = f" while writing {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"the disk is full{where}; free some space and run again, finished work is kept")
     if error.errno in (errno.EROFS, errno.EACCES):
         return StorageError(f"cannot write{where} ({error.strerror}); check its permissions and run again")
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
+        path = error.filename2 or error.filename
+        return StorageError(f"{path} cannot be used as it was named ({error.strerror}); name another path and run again")
     return None
 
 

@@ -122,7 +122,7 @@ def read_recipe(path: Path) -> Recipe:
         raise SpecError(
             f"recipe file {path} cannot be read ({error.strerror}); write one with `actwright recipe loop --out {path}`"
         ) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"recipe file {path} is not JSON: {error}") from error
 
 

@@ -17,14 +17,19 @@ from flows.settings import point_prefect_at
 from flows.telling import say, tell
 from flows.up import asked_to_stop, prefect_page
 from flows.wiring import open_house
-from model_core.spec.errors import JobError
+from model_core.spec.errors import JobError, SpecError
 
 _LOOK_S = 1.0
 
 
 def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
-    """Register the deployment and run what becomes due until Ctrl-C; raises `JobError` when its process ends by itself."""
-    house, stop = open_house(), asked_to_stop()
+    """Register the deployment and run what becomes due until Ctrl-C.
+
+    Raises `SpecError` for a cron that Prefect cannot read, `JobError` when the schedule's process ends by itself.
+    """
+    house = open_house()
+    check_cron(cron)
+    stop = asked_to_stop()
     path = house.settings.home.resolve() / "recipes" / f"{recipe.digest[:12]}.json"
     write_text_atomically(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
     with prefect_page(house) as page:
@@ -43,6 +48,19 @@ def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
             _pause(f"{page}/api")
             server.stop(grace_s=10.0)
     say("schedule stopped")
+
+
+def check_cron(cron: str) -> None:
+    """Raise `SpecError` for what Prefect cannot read as a schedule."""
+    from prefect.client.schemas.schedules import CronSchedule
+    from pydantic import ValidationError
+
+    try:
+        CronSchedule(cron=cron)
+    except ValidationError as error:
+        raise SpecError(
+            f"--cron {cron!r} is no schedule: expected minute hour day month weekday as numbers, *, ranges or steps, such as '0 3 * * *'"
+        ) from error
 
 
 def approve_proposal(beginning: str) -> dict[str, Any]:

@@ -109,12 +109,12 @@ def ingest_step(house: House, recipe: Recipe, sources: Sequence[Path], progress:
     trust_data: a data set whose statistics are of other data is taken in, with new statistics.
     """
     from components.collect import open_simulator
+    from components.ingest import count_recordings, ingest
 
+    count_recordings(sources)  # a folder that holds none is told before all of it is read
     body = open_simulator(recipe.collect).embodiment
 
     def work(out: Path) -> Mapping[str, Any]:
-        from components.ingest import ingest
-
         return ingest(sources, out, progress, embodiment=body, max_bad_fraction=1.0, trust_data=trust_data)
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}

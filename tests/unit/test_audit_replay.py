@@ -124,6 +124,19 @@ def chunk_of(answer: Decision, seq: int, contract_id: str) -> Chunk:
     )
 
 
+def test_a_foreign_or_damaged_index_hides_no_episode(recorded, tmp_path):
+    copied = tmp_path / recorded.name
+    copied.write_bytes(recorded.read_bytes())
+    strange = tmp_path / "site" / "index"
+    strange.mkdir(parents=True)
+    (strange / "collector.py").write_text("import os")
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / f"{recorded.stem}.parquet").write_text("torn")
+    (row,) = list_audits(tmp_path)
+    assert row["path"] == str(copied)
+    assert row["decisions"] == 5
+
+
 # --- asking again ---------------------------------------------------------------------------------------------------
 
 

@@ -8,9 +8,11 @@ import sys
 
 import pytest
 
+from flows.benching import chosen_checkpoint
 from flows.recipes import RECIPES, get_recipe
+from flows.schedule import check_cron
 from flows.telling import DONE, HELD, OUR_ERROR, WRONG_USAGE, ended
-from model_core.spec.errors import DatasetError, GateError
+from model_core.spec.errors import DatasetError, GateError, SpecError
 
 
 def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
@@ -31,6 +33,7 @@ def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
         (("data", "colect"), "Did you mean 'collect'"),
         (("ingest", "--recipe", "lop"), "did you mean 'loop'"),
         (("schedule", "--cron", "daily"), "minute hour day month weekday, such as '0 3 * * *'"),
+        (("seeds", "--count", "0"), "greater than or equal to 1"),
         (("approve",), "for example: actwright approve list"),
         (("show",), "for example: actwright show train"),
         (("probe",), "for example: actwright probe http://127.0.0.1:3000"),
@@ -53,6 +56,33 @@ def test_a_recipe_is_one_json_line_and_can_be_run_from_its_file(tmp_path):
     told = json.loads(done.stdout)
     assert get_recipe(str(path)).train.seed == 3
     assert get_recipe(str(path)).digest == told["digest"] != get_recipe("loop").digest
+
+
+def test_a_recipe_that_is_no_text_and_a_place_that_takes_none_are_told(tmp_path):
+    noise = tmp_path / "noise.json"
+    noise.write_bytes(bytes(range(128, 256)))
+    with pytest.raises(SpecError, match=r"noise\.json is not JSON"):
+        get_recipe(str(noise))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    done = actwright("recipe", "loop", "--out", str(folder))
+    assert done.returncode == OUR_ERROR
+    assert "folder cannot be used as it was named" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == [folder, noise]
+
+
+@pytest.mark.parametrize("cron", ["x x x x x", "99 * * * *"])
+def test_a_cron_that_cannot_be_is_refused_before_anything_starts(cron):
+    with pytest.raises(SpecError, match="minute hour day month weekday"):
+        check_cron(cron)
+    check_cron("0 3 * * 1-5")
+
+
+def test_a_folder_that_is_no_checkpoint_is_told_what_it_lacks(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SpecError, match=r"has no contract\.json"):
+        chosen_checkpoint(tmp_path)
 
 
 def test_before_the_first_run_there_is_a_way_to_begin(tmp_path):

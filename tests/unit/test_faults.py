@@ -57,6 +57,15 @@ def test_a_full_disk_ends_a_command_with_a_sentence(capsys):
     )
     assert ended(lambda: None) == DONE
 
+    def misnamed():
+        raise OSError(errno.EISDIR, "Is a directory", ".look.png.tmp", None, "look.png")
+
+    assert ended(misnamed) == OUR_ERROR
+    assert (
+        capsys.readouterr().err
+        == "storage error: look.png cannot be used as it was named (Is a directory); name another path and run again\n"
+    )
+
     def other():
         raise FileNotFoundError(errno.ENOENT, "no such file")
 
