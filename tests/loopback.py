@@ -12,13 +12,14 @@ import uvicorn
 
 from serving.gateway.app import create_app
 from serving.gateway.gateway import Gateway, Limits, LoadedModel
+from serving.gateway.sockets import SOCKET_OPTIONS
 from tests.fakes import EchoPolicy
 
 
 @contextlib.contextmanager
 def serve(gateway: Gateway) -> Iterator[str]:
     """Serve `gateway`; gives "127.0.0.1:port"."""
-    server = uvicorn.Server(uvicorn.Config(create_app(gateway), host="127.0.0.1", port=0, log_level="critical", ws="websockets-sansio"))
+    server = uvicorn.Server(uvicorn.Config(create_app(gateway), host="127.0.0.1", port=0, log_level="critical", **SOCKET_OPTIONS))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started)

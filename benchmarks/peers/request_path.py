@@ -111,11 +111,12 @@ def serve_ours(port: int) -> None:
 
     from serving.gateway.app import create_app
     from serving.gateway.gateway import Gateway, LoadedModel
+    from serving.gateway.sockets import SOCKET_OPTIONS
 
     contract = our_contract()
     gateway = Gateway(lambda: LoadedModel(policy=NoModel(contract), contract=contract, model_version="bench/1"))
     app = create_app(gateway)
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", ws="websockets-sansio", ws_per_message_deflate=False)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", **SOCKET_OPTIONS)
 
 
 # --- openpi's server: WebSocket, msgpack with numpy, inference in the event loop -----------------------------------------------

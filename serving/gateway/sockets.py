@@ -8,9 +8,10 @@ from typing import Any
 
 from model_core.spec.wire import MAX_MESSAGE_BYTES
 
+# Named and not imported: whoever reads these options needs no uvicorn for it.
 # No per-message compression: pictures do not get smaller by it, only later. A peer that is dead is noticed within 15 s.
 SOCKET_OPTIONS: Mapping[str, Any] = {
-    "ws": "websockets-sansio",
+    "ws": "serving.gateway.large_frames:LargeFrames",
     "ws_max_size": MAX_MESSAGE_BYTES + 1024,
     "ws_per_message_deflate": False,
     "ws_ping_interval": 5.0,

@@ -21,6 +21,7 @@ from model_core.spec.stats import UnnormStats
 from model_core.spec.types import ActionChunk, Decision, Observation
 from serving.gateway.app import create_app
 from serving.gateway.gateway import Gateway, LoadedModel
+from serving.gateway.sockets import SOCKET_OPTIONS
 
 ROWS = 8
 HZ = 20.0
@@ -100,7 +101,7 @@ def main() -> None:
         cameras = {camera: camera.rpartition("/")[2] for camera in BODIES[args.body].cameras}
         maps.write_text(json.dumps({"openpi": {"cameras": cameras}} if args.body == "openpi" else {}))
         app = create_app(gateway, field_maps=maps)
-        config = uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_per_message_deflate=False)
+        config = uvicorn.Config(app, log_level="warning", **SOCKET_OPTIONS)
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)  # noqa: T201
         uvicorn.Server(config).run(sockets=[listener])
 

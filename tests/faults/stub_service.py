@@ -108,6 +108,7 @@ def main() -> None:
     from serving.gateway.app import create_app
     from serving.gateway.gateway import Gateway, LoadedModel
     from serving.gateway.settings import Limits
+    from serving.gateway.sockets import SOCKET_OPTIONS
     from serving.gateway.stub import StubPolicy, stub_contract
 
     contract = stub_contract(size=args.size)
@@ -123,7 +124,7 @@ def main() -> None:
     listening = socket.create_server(("127.0.0.1", args.port), backlog=512)
     sys.stdout.write(json.dumps({"port": listening.getsockname()[1]}) + "\n")
     sys.stdout.flush()
-    config = uvicorn.Config(create_app(gateway), log_level="critical", ws="websockets-sansio", ws_per_message_deflate=False)
+    config = uvicorn.Config(create_app(gateway), log_level="critical", **SOCKET_OPTIONS)
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -1,0 +1,111 @@
+"""uvicorn's WebSocket protocol, with a shorter way for what our messages mostly are: one large binary frame.
+
+The library's parser gathers a frame in a growing buffer, cuts it out of that, and unmasks it into a third one. Here a frame that is large
+(its length needs eight bytes), whole (FIN), binary, masked, within the size cap and not inside of a fragmented message is read by the
+socket straight into the place from which it is decoded, and unmasked there. Every other byte (handshake, small and control frames,
+fragments, whatever is malformed or too large) goes to the library's parser as before, which answers for the rules of RFC 6455.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
+
+_READ_BYTES = 65_536
+_LARGE_BYTES = 65_536
+_LARGE_HEAD = b"\x82\xff"  # FIN, no extension, binary; masked, a length of eight bytes
+_LENGTH_BYTES = {126: 2, 127: 8}
+
+
+class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
+    """For `uvicorn.Config(ws=...)`. The application gets a large message as a read-only memoryview, everything else as bytes."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._anything = memoryview(bytearray(_READ_BYTES))
+        self._head = b""  # of the next frame, while it is not whole
+        self._left = 0  # bytes of the current frame that are still to come for the parser
+        self._payload: NDArray[np.uint8] | None = None  # of the large frame that is on its way
+        self._filled, self._mask = 0, b""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the socket writes next: never beyond the end of a large frame."""
+        return self._anything if self._payload is None else self._payload[self._filled :].data
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were written there."""
+        if self._payload is None:
+            self.data_received(bytes(self._anything[:nbytes]))
+        else:
+            self._filled += nbytes
+            self._hand_over_if_whole(self._payload)
+
+    def data_received(self, data: bytes) -> None:
+        """The next bytes of the stream. The first are the handshake's request, which uvicorn gives whole and alone."""
+        if not self.handshake_initiated:
+            super().data_received(data)
+            return
+        data, self._head, at = self._head + data, b"", 0
+        while at < len(data) and not self.transport.is_closing():
+            if self._payload is not None:
+                at += self._fill(self._payload, data[at:])
+            elif self._left:
+                step = min(self._left, len(data) - at)
+                self._left -= step
+                super().data_received(data[at : at + step])
+                at += step
+            elif (head := _head_of(data, at)) is None:
+                self._head = data[at:]
+                return
+            elif data.startswith(_LARGE_HEAD, at) and self._takes(head[1]):
+                # Memory is touched only as bytes arrive: a length alone costs its sender as little as us.
+                self._payload, self._filled = np.empty(head[1], np.uint8), 0
+                at += head[0]
+                self._mask = data[at - 4 : at]
+            else:
+                self._left = sum(head)
+
+    def _takes(self, length: int) -> bool:
+        is_expected = self.conn.state is State.OPEN and self.conn.current_size is None  # neither closing nor inside of a message
+        return is_expected and _LARGE_BYTES <= length <= self.config.ws_max_size
+
+    def _fill(self, payload: NDArray[np.uint8], data: bytes) -> int:
+        taken = min(len(data), len(payload) - self._filled)
+        payload[self._filled : self._filled + taken] = np.frombuffer(data, np.uint8, taken)
+        self._filled += taken
+        self._hand_over_if_whole(payload)
+        return taken
+
+    def _hand_over_if_whole(self, payload: NDArray[np.uint8]) -> None:
+        if self._filled < len(payload):
+            return
+        unmask(payload, self._mask)
+        self._payload = None
+        self.curr_msg_data_type, self.frames = "bytes", [cast(bytes, payload.data.toreadonly())]
+        self.send_receive_event_to_app()
+
+
+def unmask(payload: NDArray[np.uint8], mask: bytes) -> None:
+    """Take a client's mask (four bytes) off, in place."""
+    words = len(payload) // 8
+    whole, rest = payload[: 8 * words].view(np.uint64), payload[8 * words :]
+    key = np.frombuffer(2 * mask, np.uint8)
+    np.bitwise_xor(whole, key.view(np.uint64), out=whole)
+    np.bitwise_xor(rest, key[: len(rest)], out=rest)
+
+
+def _head_of(data: bytes, at: int) -> tuple[int, int] | None:
+    """How many bytes the head of the frame that begins here has, and its payload; None while too little is there to say so."""
+    if len(data) < at + 2:
+        return None
+    if not data[at + 1] & 0x80:
+        return 2, 0  # unmasked: these two are all that the parser wants to see of it
+    width = _LENGTH_BYTES.get(data[at + 1] & 0x7F, 0)
+    if len(data) < at + 6 + width:
+        return None
+    return 6 + width, int.from_bytes(data[at + 2 : at + 2 + width], "big") if width else data[at + 1] & 0x7F
