@@ -153,6 +153,7 @@ def make_world(
     robot: dict[str, object] | None = None,
     cell: dict[str, object] | None = None,
     audit: object = None,
+    watch: object = None,
     seed: int = 3,
     is_begun: bool = True,
 ) -> World:
@@ -174,6 +175,7 @@ def make_world(
         driver.limits,
         clock=clock,
         audit=audit,  # type: ignore[arg-type]
+        watch=watch,  # type: ignore[arg-type]
     )
     if is_begun:
         assert driven.begin(seed) is None

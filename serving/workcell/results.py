@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from model_core.spec.errors import require
 from model_core.spec.types import StopReason
 
 
@@ -81,3 +82,32 @@ class EpisodeNotes:
             mode=mode,
             hold_begun=tuple(self.hold_begun),
         )
+
+
+@dataclass(slots=True)
+class Journal:
+    """The notes of the episode that runs, for everything that takes part in it; None between episodes."""
+
+    notes: EpisodeNotes | None = None
+
+    @property
+    def running(self) -> EpisodeNotes:
+        """The notes; SpecError between episodes."""
+        require(self.notes is not None, "this belongs between the begin and the end of an episode")
+        assert self.notes is not None
+        return self.notes
+
+    def detail(self, text: str) -> None:
+        """What went wrong last, in words."""
+        if self.notes is not None:
+            self.notes.detail = text
+
+    def refused(self, code: str, reason: str, *, counts: bool) -> None:
+        """A question came to nothing. counts: asking again will not help."""
+        if self.notes is not None:
+            self.notes.refused(code, reason, counts=counts)
+
+    def answered(self) -> None:
+        """A chunk may be executed: what went wrong before it counts no more."""
+        if self.notes is not None:
+            self.notes.in_a_row, self.notes.code = 0, ""

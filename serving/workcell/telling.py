@@ -27,7 +27,8 @@ class Teller:
     """Speaks for one cell."""
 
     def __init__(self, audit: Audit, cell: str, strategy: str, commissioning_digest: str, clock: Callable[[], float]) -> None:
-        self._audit, self._cell, self._strategy = audit, cell, strategy
+        self.cell = cell
+        self._audit, self._strategy = audit, strategy
         self._commissioning_digest, self._clock = commissioning_digest, clock
 
     def limited_by(self, commissioning_digest: str) -> None:
@@ -54,7 +55,7 @@ class Teller:
             EpisodeBegun(
                 t_s=self._clock(),
                 episode_id=episode_id,
-                cell=self._cell,
+                cell=self.cell,
                 task=robot.task,
                 instruction=instruction,
                 seed=seed,
@@ -144,7 +145,7 @@ class Teller:
         """Anything else."""
         self._audit.event(self._clock(), kind, detail)
         if kind not in _QUIET:
-            logger.info("cell.%s cell=%s %s", kind, self._cell, " ".join(f"{k}={v}" for k, v in detail.items()))
+            logger.info("cell.%s cell=%s %s", kind, self.cell, " ".join(f"{k}={v}" for k, v in detail.items()))
 
 
 def executed_note(

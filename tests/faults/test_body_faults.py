@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from model_core.spec.types import StopReason
+from serving.workcell.realtime import RealtimeCell
 from serving.workcell.shared_beat import StopLevel
 from serving.workcell.watchdog import StopGate, WatchLimits, WatchPost
 from tests.fakes import make_embodiment
@@ -165,8 +167,7 @@ class DeadWatch:
 @covers("F32", I4="without a watchdog the cell does not move on")
 def test_a_cell_whose_watchdog_died_stops(tmp_path: Path) -> None:
     world = World(tmp_path)
-    cell = world.start()
-    cell._watch = DeadWatch(world, 3.0)  # type: ignore[assignment]
+    world.make_cell = partial(RealtimeCell, watch=DeadWatch(world, 3.0))  # type: ignore[arg-type]
     assert world.run(10).stop_reason is StopReason.GUARD_STOPPED
     assert world.breaches() == []
     assert world.moving(3.2) == 0

@@ -475,8 +475,10 @@ class TakesAnyModel(VirtualLink):
 class RepeatsWhenLost(RealtimeCell):
     """Goes on with the last command when there is nothing to execute."""
 
-    def _hold_A(self):
-        return super()._hold_A() if self._last_A is None else self._last_A
+    def begin(self, seed):
+        hold = self._control._hold_A
+        self._control._hold_A = lambda: hold() if self._body.last_A is None else self._body.last_A  # type: ignore[method-assign]
+        return super().begin(seed)
 
 
 class Forgets(RealtimeCell):
@@ -495,15 +497,20 @@ class Forgets(RealtimeCell):
 class TrustsAnyRow(RealtimeCell):
     """Sends what the scheduler gives."""
 
-    def _judged(self, command, now):
-        return (None, {}) if command is None else (command.action_A, {})
+    def begin(self, seed):
+        self._control._judged = lambda command, now: (None, {}) if command is None else (command.action_A, {})  # type: ignore[method-assign]
+        return super().begin(seed)
 
 
 class Unguarded(RealtimeCell):
     """Trusts the service's numbers."""
 
-    def _judged(self, command, now):
-        return (None, {}) if command is None else (command.action_A * np.float32(5), {})
+    def begin(self, seed):
+        def judged(command, now):
+            return (None, {}) if command is None else (command.action_A * np.float32(5), {})
+
+        self._control._judged = judged  # type: ignore[method-assign]
+        return super().begin(seed)
 
 
 @covers("F7", I1="the judge finds a client that pairs late answers with newer questions")

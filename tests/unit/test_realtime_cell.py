@@ -126,7 +126,7 @@ def test_a_cut_link_ends_in_a_hold_within_the_limit_and_says_how_long_it_took() 
     world.link.is_cut = True
     cut_at = world.clock()
     world.step(TICKS)
-    begun = world.cell._episode.hold_begun[-1]  # type: ignore[union-attr]
+    begun = world.cell.notes.hold_begun[-1]
     assert begun.t_s - cut_at < 2 * 0.2 + 0.15 + 2 / TICKS
     assert begun.silence_s >= 0.2
     assert world.robot.tags[-1].mode == "HOLD"

@@ -91,9 +91,8 @@ class Watch:
 
 @pytest.mark.parametrize("is_broken", [False, True])
 def test_a_cell_that_is_ended_in_mid_motion_rests_or_leaves_the_body_to_the_watchdog(is_broken: bool) -> None:
-    world = make_world(service=Service(body_contract("velocity")))
     watch = Watch()
-    world.cell._watch = watch  # type: ignore[assignment]
+    world = make_world(service=Service(body_contract("velocity")), watch=watch)
     world.step(2 * TICKS)
     if is_broken:
 
@@ -107,9 +106,8 @@ def test_a_cell_that_is_ended_in_mid_motion_rests_or_leaves_the_body_to_the_watc
 
 
 def test_a_stopped_body_is_at_rest() -> None:
-    world = make_world(service=Service(body_contract("velocity")))
     watch = Watch()
-    world.cell._watch = watch  # type: ignore[assignment]
+    world = make_world(service=Service(body_contract("velocity")), watch=watch)
     world.step(2 * TICKS)
 
     def stops(action_A: object) -> None:
@@ -181,7 +179,7 @@ def test_every_question_has_its_note_with_its_deadline() -> None:
     drawn = SteeringInput(
         points_N2=np.zeros((2, 2), np.float32), image="front", width=16, height=16, revision=1, author="anna", ttl_ms=5000.0
     )
-    while not world.cell._asker.open_seqs:
+    while not world.cell.open_seqs:
         world.step(1)
     world.cell.steer(drawn)
     world.step(TICKS)
