@@ -37,6 +37,7 @@ class Board:
         self.console = Console(stderr=True, highlight=False)
         self._live = self.console.is_terminal if live is None else live
         self._fault = fault
+        self._told: set[str] = set()
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}", justify="left"),
@@ -64,11 +65,12 @@ class Board:
         return StageProgress(board=self, name=name, began=time.monotonic(), fault=self._fault)
 
     def finish(self, name: str, result: StepResult) -> None:
-        """Mark a stage as done, or found done."""
+        """Mark a stage as done, or found done; told once, though a stage may send its work somewhere afterwards."""
         how = "finished earlier" if result.cached else f"{result.seconds:.1f} s"
         if self._live:
             self._bars.update(self._tasks[name], total=1, completed=1, message=how)
-        else:
+        elif name not in self._told:
+            self._told.add(name)
             self.say(f"{TITLES[name]}: {how}")
 
     def say(self, line: str) -> None:
