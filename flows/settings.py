@@ -87,6 +87,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """What this process and every child must find in its environment: quiet tools, and Prefect at home under `home`."""
     return {
         **QUIET,
+        # threads of torch sleep while they wait for each other: where cores are shared, those that spin keep the awaited one off its core
+        "OMP_WAIT_POLICY": "passive",
         "ACTWRIGHT_HOME": str(settings.home.resolve()),
         "ACTWRIGHT_RUNS": str(settings.runs.resolve()),
         "ACTWRIGHT_DATA": str(settings.data.resolve()),
