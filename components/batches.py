@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from components.recipe import CurriculumConfig, TrainConfig
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import DatasetError
+from model_core.spec.errors import DatasetError, require
 from model_core.speech.action_codec import ActionCodec
 from model_core.speech.compact import CompactLayout, Field, Mode, proprio_bins
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from model_core.training import Curriculum, TrainingBatch
 
 _TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", "depth_codes_NG", "trace_N52", "trace_len_N", "instruction_idx_N", "task_idx_N")
+_EXECUTED = "executed_NKA"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,6 +36,7 @@ class FrozenSplit:
     """One split of a frozen data set in memory, as the shards hold it (physical units, no ids of a language).
 
     images_NVHW3 uint8; proprio_NP, actions_NKA float32; depth_codes_NG uint8; trace_N52 int16, -1 after the last point.
+    executed_NKA: what the body was sent in those steps (a demonstrator is pushed, actions_NKA is what it wanted); None in older sets.
     """
 
     images_NVHW3: NDArray[np.uint8]
@@ -46,6 +48,7 @@ class FrozenSplit:
     task_idx_N: NDArray[np.int64]
     instructions: tuple[str, ...]
     tasks: tuple[str, ...]
+    executed_NKA: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.images_NVHW3)
@@ -101,14 +104,25 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
         task_idx_N=joined["task_idx_N"].astype(np.int64),
         instructions=tuple(manifest["instructions"]),
         tasks=tuple(manifest["tasks"]),
+        executed_NKA=np.concatenate([part[_EXECUTED] for part in parts]) if all(_EXECUTED in part for part in parts) else None,
     )
 
 
 class BatchMaker:
-    """Batches of one split in one layout; everything that does not change from epoch to epoch is spelt once, here."""
+    """Batches of one split in one layout; everything that does not change from epoch to epoch is spelt once, here.
+
+    committed_rows: of half of the samples up to so many first rows are given as they were executed, and only the others are learnt.
+    """
 
     def __init__(
-        self, split: FrozenSplit, layout: CompactLayout, contract: PolicyContract, *, augment_shift_px: int = 0, head: str = "causal"
+        self,
+        split: FrozenSplit,
+        layout: CompactLayout,
+        contract: PolicyContract,
+        *,
+        augment_shift_px: int = 0,
+        head: str = "causal",
+        committed_rows: int = 0,
     ) -> None:
         from model_core.network.queries import ActionHead
 
@@ -116,7 +130,12 @@ class BatchMaker:
         self._head = ActionHead(head)
         self.split, self.layout = split, layout
         self._shift = augment_shift_px
-        self._bins_NKA = ActionCodec(stats=contract.stats).encode(split.actions_NKA)
+        codec = ActionCodec(stats=contract.stats)
+        self._bins_NKA = codec.encode(split.actions_NKA)
+        self._committed_rows = committed_rows
+        if committed_rows and split.executed_NKA is None:
+            raise DatasetError("train.committed_rows needs what was executed, and this frozen data set has none. Do: freeze again")
+        self._executed_NKA = codec.encode(split.executed_NKA) if committed_rows and split.executed_NKA is not None else None
         self._proprio_NP = proprio_bins(split.proprio_NP, body.proprio.low, body.proprio.high)
         self._words_IW = layout.instruction_table(split.instructions)
 
@@ -133,11 +152,19 @@ class BatchMaker:
             generator = np.random.Generator(np.random.PCG64([0xA06, *draw]))
             shifts_B2 = generator.integers(-self._shift, self._shift + 1, size=(len(indices_B), 2))
             images, trace = shift_pictures(images, trace, shifts_B2)
+        bins_BKA, given_B = self._bins_NKA[indices_B], None
+        if self._executed_NKA is not None and draw is not None:
+            # What was executed, not what was wanted: copying the last row then no longer pays, the picture has to be looked at.
+            generator = np.random.Generator(np.random.PCG64([0xC0117, *draw]))
+            given_B = generator.integers(1, self._committed_rows + 1, len(indices_B)) * generator.integers(0, 2, len(indices_B))
+            is_given_BK1 = (np.arange(bins_BKA.shape[1]) < given_B[:, None])[..., None]
+            bins_BKA = np.where(is_given_BK1, self._executed_NKA[indices_B], bins_BKA)
         tokens = self.layout.batch(
             mode=mode,
             words_BW=self._words_IW[split.instruction_idx_N[indices_B]],
             proprio_bins_BP=self._proprio_NP[indices_B],
-            bins_BKA=self._bins_NKA[indices_B],
+            bins_BKA=bins_BKA,
+            committed_rows_B=given_B,
             depth_codes_BG=split.depth_codes_NG[indices_B] if mode is Mode.FULL else None,
             trace_B52=trace if mode is not Mode.ACTION else None,
         )
@@ -169,7 +196,14 @@ class TinyArm:
 
         manifest, contract = read_frozen(frozen)
         self._head = ActionHead(config.action_head)
-        self.contract = replace(contract, reasoning=replace(contract.reasoning, kind=self._head.kind))
+        require(
+            config.committed_rows < contract.chunk_length,
+            f"train.committed_rows must be below the chunk's {contract.chunk_length} rows",
+            got=config.committed_rows,
+        )
+        self.contract = replace(
+            contract, reasoning=replace(contract.reasoning, kind=self._head.kind), max_prefix_rows=config.committed_rows
+        )
         self.config, self.frozen = config, frozen
         train = load_split(frozen, "train")
         size = TinySize.of(config.network)
@@ -177,7 +211,14 @@ class TinyArm:
         self._model = new_tiny_model(self.layout, size, config.seed, self._head)
         if config.init_from:
             self._take_weights(Path(config.init_from))
-        self._train = BatchMaker(train, self.layout, self.contract, augment_shift_px=config.augment_shift_px, head=self._head)
+        self._train = BatchMaker(
+            train,
+            self.layout,
+            self.contract,
+            augment_shift_px=config.augment_shift_px,
+            head=self._head,
+            committed_rows=config.committed_rows,
+        )
         self._validation: BatchMaker | None = None
         self._curriculum = curriculum_of(config.curriculum)
         self._loss = LossConfig(weights=config.loss_weights, smoothing_bins=config.smoothing_bins)

@@ -1,6 +1,6 @@
 """Labelled episodes -> a frozen data set version: shards of training samples, their manifest, and the contract.
 
-    out/shards/{train,validation}-00000.safetensors   images_NVHW3 proprio_NP actions_NKA depth_codes_NG trace_N52 ...
+    out/shards/{train,validation}-00000.safetensors   images_NVHW3 proprio_NP actions_NKA executed_NKA trace_N52 ...
     out/manifest.json                                  shards with SHA-256, instructions, tasks, episodes, split, labels
     out/contract.json                                  PolicyContract: what every checkpoint of this data will promise
     out/vqvae/                                         the depth codebook, copied: tokens stay readable for years
@@ -182,6 +182,7 @@ def _samples(cfg: FreezeConfig, reader: DatasetReader, index: int, labels: Episo
         "images_NVHW3": np.stack([episode.images[name][steps_N] for name in reader.cameras], axis=1),
         "proprio_NP": episode.proprio_TP[steps_N].astype(np.float32),
         "actions_NKA": windows(episode.actions_TA, steps_N, cfg.chunk_length).astype(np.float32),
+        "executed_NKA": windows(episode.executed_TA, steps_N, cfg.chunk_length).astype(np.float32),
         "depth_codes_NG": labels.codes_TG[steps_N],
         "trace_N52": labels.trace_T52[steps_N],
         "trace_len_N": labels.trace_len_T[steps_N],

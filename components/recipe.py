@@ -195,6 +195,8 @@ class TrainConfig:
     global_batch: samples an optimiser step, over all processes and accumulation; micro_batch: samples a forward pass of one process.
     decay: "cosine" (flat until `flat_until` of the steps, then to min_learning_rate) or "none".
     smoothing_bins: standard deviation, in bins, of the Gaussian that softens trace and action targets.
+    committed_rows: up to so many first rows of a chunk are given, as executed, in half of the samples; so many may then be committed by a
+    cell that runs the "prefix" strategy (0: none, its answers are joined by bending). Needs action_head "causal".
     stage: "pre", "mid" or "post" training, as the tracker shows it; init_from: folder of the checkpoint to start from.
     lora_rank: 0 trains all weights. checkpoint_every, log_every: in steps. threads: of one process (0: its share of the cores).
     """
@@ -220,6 +222,7 @@ class TrainConfig:
     loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     smoothing_bins: float = 2.0
     augment_shift_px: int = 0
+    committed_rows: int = 0
     checkpoint_every: int = 200
     log_every: int = 10
     stage: Literal["pre", "mid", "post"] = "post"
@@ -239,6 +242,12 @@ class TrainConfig:
         require(
             self.warmup_steps < self.steps,
             f"train.warmup_steps {self.warmup_steps} must be below steps {self.steps}; use {self.steps // 10}",
+        )
+        require(self.committed_rows >= 0, "train.committed_rows must not be negative", got=self.committed_rows)
+        require(
+            self.committed_rows == 0 or self.action_head == "causal",
+            'train.committed_rows needs train.action_head "causal": placeholders cannot be held to rows',
+            got=self.action_head,
         )
         require(self.lora_rank == 0 or bool(self.init_from), "train.lora_rank needs init_from: adapters sit on a trained checkpoint")
 

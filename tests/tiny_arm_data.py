@@ -54,6 +54,7 @@ def make_samples(count: int, *, seed: int = 0, chunk_length: int = 4) -> dict[st
         "images_NVHW3": images,
         "proprio_NP": rng.uniform(-1, 1, (count, 4)).astype(np.float32),
         "actions_NKA": np.repeat(action_NA[:, None], chunk_length, axis=1).astype(np.float32),
+        "executed_NKA": np.clip(action_NA[:, None] + rng.normal(0, 0.3, (count, chunk_length, 4)), -1, 1).astype(np.float32),
         "depth_codes_NG": ((place_N2.sum(1)[:, None] + np.arange(100)) % 128).astype(np.uint8),
         "trace_N52": trace,
         "trace_len_N": trace_len_N.astype(np.int64),

@@ -247,11 +247,13 @@ class CompactLayout:
         bins_BKA: NDArray[np.integer],
         depth_codes_BG: NDArray[np.integer] | None = None,
         trace_B52: NDArray[np.integer] | None = None,
+        committed_rows_B: NDArray[np.integer] | None = None,
     ) -> CompactBatch:
         """Prompts with their answers, for training: the hot path, no loop over rows.
 
         bins_BKA: action bins 1..256. depth_codes_BG: needed in mode FULL. trace_B52: (B, 5, 2), coordinates 0..255 and
-        -1 after the last point, needed in all modes but ACTION. Raises `SpecError` on a value outside its range.
+        -1 after the last point, needed in all modes but ACTION. committed_rows_B: how many first action rows of each sample are
+        given and not learnt (none). Raises `SpecError` on a value outside its range.
         """
         prompt_BL = self.prompts(words_BW, proprio_bins_BP, mode)
         parts: list[NDArray[np.int64]] = []
@@ -271,6 +273,9 @@ class CompactLayout:
         absent_BL = answer_BL < 0
         answer_fields_BL = np.where(absent_BL, Field.PAD, self.fields_S[answer_slots_BL]).astype(np.uint8)
         learn_BL = ~absent_BL if mode is not Mode.STEERED else answer_fields_BL == Field.ACTION
+        if committed_rows_B is not None:
+            given_B1 = self.slots[Field.ACTION].start + np.asarray(committed_rows_B)[:, None] * self.action_dims
+            learn_BL &= (answer_fields_BL != Field.ACTION) | (answer_slots_BL >= given_B1)
         size, prompt = len(prompt_BL), self.prompt_length
         return CompactBatch(
             ids_BL=np.concatenate([prompt_BL, np.where(absent_BL, self.vocabulary.pad_id, answer_BL)], axis=1),

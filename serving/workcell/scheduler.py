@@ -138,7 +138,7 @@ class Scheduler:
         self._executed = 0.0
         self._asked: dict[int, Ask] = {}
         self._motion: Motion | None = None
-        self._may_commit = settings.strategy == "prefix"
+        self._may_commit = settings.strategy == "prefix" and settings.max_prefix_rows > 0
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Scheduler:
     def predicted(self) -> int:
         """Rows that will be executed while the next answer is made, as far as is known."""
         settings = self.settings
-        cap = settings.execute_horizon if settings.strategy != "prefix" else min(settings.max_prefix_rows, settings.execute_horizon)
+        cap = min(settings.max_prefix_rows, settings.execute_horizon) if self._may_commit else settings.execute_horizon
         return 0 if settings.strategy == "sync" else self.delays.predict(cap)
 
     def wants_chunk(self, lifetime_rows: float = math.inf) -> bool:

@@ -96,6 +96,7 @@ def test_shards_hold_the_samples_of_their_split_and_no_other(made):
             assert source.episode_id in manifest["split"][side]
             assert np.array_equal(tensors["images_NVHW3"][n, 0], source.images["front"][t])
             assert np.array_equal(tensors["actions_NKA"][n], windows(source.actions_TA, np.array([t]), 4)[0])
+            assert np.array_equal(tensors["executed_NKA"][n], windows(source.executed_TA, np.array([t]), 4)[0])
             assert np.array_equal(tensors["depth_codes_NG"][n], codes[starts[source.episode_id] + t])
             assert tensors["trace_len_N"][n] == 1 + t % 5
             assert (tensors["trace_N52"][n, 1 + t % 5 :] == -1).all()

@@ -200,6 +200,20 @@ def test_prefix_commits_the_rows_that_will_be_executed() -> None:
     assert (installed.reason, installed.first, installed.is_bent) == ("", 2.0, False)
 
 
+def test_a_model_that_takes_no_committed_rows_is_joined_by_bending() -> None:
+    scheduler = make("prefix", max_prefix_rows=0)
+    ask(scheduler, 1)
+    scheduler.install(1, rows(), ref(1), is_warm_up=True)
+    scheduler.delays.add(2)
+    run(scheduler, 2)
+    question = scheduler.draft(NOWHERE)
+    assert (question.predicted, len(question.committed_DA)) == (2, 0)
+    scheduler.sent(9, question)
+    run(scheduler, 2)
+    installed = scheduler.install(9, rows(0.9), ref(9))
+    assert (installed.reason, installed.first, installed.is_bent) == ("", 2.0, True)
+
+
 def test_an_answer_that_breaks_its_prefix_is_discarded() -> None:
     scheduler = prefix_in_motion()
     question = scheduler.draft(NOWHERE)

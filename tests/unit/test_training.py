@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,38 @@ def test_a_given_trace_is_not_learnt(frozen):
     batch = arm._train.batch(np.arange(4), Mode.STEERED)
     assert set(batch.targets) == {Field.ACTION}
     assert set(arm._train.batch(np.arange(4), Mode.TRACE_ACTION).targets) == {Field.TRACE, Field.ACTION}
+
+
+def test_committed_rows_are_given_as_executed_and_not_learnt(frozen):
+    arm = make_arm(frozen, committed_rows=2)
+    assert (arm.contract.max_prefix_rows, make_arm(frozen).contract.max_prefix_rows) == (2, 0)
+    action = arm.layout.vocabulary.action.start - 1
+    wanted_NKA, executed_NKA = arm._train._bins_NKA, arm._train._executed_NKA
+    seen = set()
+    for step in range(20):
+        rows = np.arange(16) + 16 * (step % 3)
+        batch = arm._train.batch(rows, Mode.ACTION, draw=(0, step, 0))
+        said_BKA = batch.ids_BL[:, arm.layout.prompt_length :].numpy() - action  # the last value is predicted and never read
+        learnt_B = np.bincount(batch.targets[Field.ACTION].places_N.numpy() // batch.ids_BL.shape[1], minlength=16)
+        for n, row in enumerate(rows):
+            given = 4 - learnt_B[n] // 4
+            seen.add(given)
+            expected = np.concatenate([executed_NKA[row, :given].ravel(), wanted_NKA[row, given:].ravel()])
+            assert np.array_equal(said_BKA[n], expected[:-1])
+    assert seen == {0, 1, 2}
+    again = [arm._train.batch(np.arange(16), Mode.FULL, draw=(7, 1, 0)).ids_BL for _ in range(2)]
+    assert torch.equal(again[0], again[1])
+    assert torch.equal(arm._train.batch(np.arange(16), Mode.FULL).ids_BL, make_arm(frozen)._train.batch(np.arange(16), Mode.FULL).ids_BL)
+
+
+def test_committed_rows_need_a_causal_head_rows_to_learn_and_what_was_executed(frozen, tmp_path):
+    with pytest.raises(SpecError, match="causal"):
+        make_arm(frozen, committed_rows=2, action_head="parallel")
+    with pytest.raises(SpecError, match="4 rows"):
+        make_arm(frozen, committed_rows=4)
+    split = replace(load_split(frozen, "train"), executed_NKA=None)
+    with pytest.raises(DatasetError, match="freeze again"):
+        BatchMaker(split, make_arm(frozen).layout, make_small_contract(), committed_rows=1)
 
 
 def test_padding_changes_nothing(frozen):
