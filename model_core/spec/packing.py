@@ -36,7 +36,12 @@ class Kind:
 def expect(claim: bool, expected: str, value: object) -> None:
     """Raise WireError naming what was expected and what came instead."""
     if not claim:
-        raise WireError(f"expected {expected}, got {type(value).__name__} {str(value)[:60]!r}")
+        raise unexpected(expected, value)
+
+
+def unexpected(expected: str, value: object) -> WireError:
+    """The error of `expect`, for checks that run for every field of every message."""
+    return WireError(f"expected {expected}, got {type(value).__name__} {str(value)[:60]!r}")
 
 
 def text(limit: int = 256) -> Kind:
@@ -44,7 +49,8 @@ def text(limit: int = 256) -> Kind:
     wanted = f"text of at most {limit} characters"  # said once: these checks run for every field of every message
 
     def check(value: Any) -> str:
-        expect(isinstance(value, str) and len(value) <= limit, wanted, value)
+        if not isinstance(value, str) or len(value) > limit:
+            raise unexpected(wanted, value)
         return str(value)
 
     return Kind(check, check)
@@ -66,7 +72,8 @@ def whole(low: int = 0, high: int = 2**53) -> Kind:
     wanted = f"a whole number {low}..{high}"
 
     def check(value: Any) -> int:
-        expect(type(value) is int and low <= value <= high, wanted, value)
+        if type(value) is not int or not low <= value <= high:
+            raise unexpected(wanted, value)
         return value
 
     return Kind(check, check)

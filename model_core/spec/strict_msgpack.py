@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 
@@ -61,7 +61,10 @@ def unpack(data: Buffer, start: int = 0, *, bytes_keys: bool = False, quick: boo
     items or at a text longer than `QUICK_TEXT` bytes. Raises WireError for anything that is no such map.
     """
     reader = _Reader(data, start, bytes_keys, quick)
-    found = reader.value(0)
+    try:
+        found = reader.value(0)
+    except UnicodeDecodeError as error:
+        raise WireError("not msgpack: text that is not UTF-8") from error
     if reader.at != reader.end:
         raise WireError(f"{reader.end - reader.at} bytes follow the value")
     if not isinstance(found, dict):
@@ -75,47 +78,53 @@ _BINARIES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 _TEXTS = {0xD9: 1, 0xDA: 2, 0xDB: 4}
 _LISTS = {0xDC: 2, 0xDD: 4}
 _MAPS = {0xDE: 2, 0xDF: 4}
+_PAST = "a length points past the end of the bytes"
 
 
 class _Reader:
-    """One pass over msgpack bytes. What it builds is bounded by the bytes that are there."""
+    """One pass over msgpack bytes. What it builds is bounded by the bytes that are there.
+
+    Short texts are read where they are met and not by a method: half of all values are one, and this runs on event loops.
+    """
 
     __slots__ = ("at", "bytes_keys", "data", "end", "items", "quick", "view")
 
     def __init__(self, data: Buffer, start: int, bytes_keys: bool, quick: bool) -> None:
         self.data, self.view, self.bytes_keys, self.quick = data, memoryview(data), bytes_keys, quick
-        self.at, self.end, self.items = start, len(data), 0
+        self.at, self.end, self.items = start, len(data), 1
 
     def value(self, depth: int) -> Any:
-        self.items += 1
-        if self.items > QUICK_ITEMS and self.quick:
-            raise NotQuick(f"more than {QUICK_ITEMS} items")
-        if self.items > MAX_ITEMS:
-            raise WireError(f"more than {MAX_ITEMS} items")
-        if self.at >= self.end:
+        at = self.at
+        if at >= self.end:
             raise WireError("the bytes end in the middle of a value")
-        mark = self.data[self.at]
-        self.at += 1
+        mark = self.data[at]
+        self.at = at + 1
         if mark <= 0x7F:
             return mark
-        if mark >= 0xE0:
-            return mark - 256
-        if mark >= 0xC0:
-            return self._long(mark, depth)
-        if mark >= 0xA0:
-            return self._text(mark & 0x1F)
-        return self._list(mark & 0x0F, depth) if mark >= 0x90 else self._map(mark & 0x0F, depth)
+        if mark <= 0x8F:
+            return self._map(mark & 0x0F, depth)
+        if mark <= 0x9F:
+            return self._list(mark & 0x0F, depth)
+        if mark <= 0xBF:
+            self.at = stop = at + 1 + (mark & 0x1F)
+            if stop > self.end:
+                raise WireError(_PAST)
+            return str(self.view[at + 1 : stop], "utf-8")
+        return mark - 256 if mark >= 0xE0 else self._long(mark, depth)
 
     def _long(self, mark: int, depth: int) -> Any:
-        if mark in _CONSTANTS:
-            return _CONSTANTS[mark]
         if mark in _NUMBERS:
             number = _NUMBERS[mark]
             return number.unpack(self._take(number.size))[0]
+        if mark in _CONSTANTS:
+            return _CONSTANTS[mark]
         if mark in _BINARIES:
             return self._take(self._count(_BINARIES[mark]))
         if mark in _TEXTS:
-            return self._text(self._count(_TEXTS[mark]))
+            count = self._count(_TEXTS[mark])
+            if count > QUICK_TEXT and self.quick:
+                raise NotQuick(f"text of more than {QUICK_TEXT} bytes")
+            return str(self._take(count), "utf-8")
         if mark in _LISTS:
             return self._list(self._count(_LISTS[mark]), depth)
         if mark in _MAPS:
@@ -127,22 +136,20 @@ class _Reader:
 
     def _take(self, count: int) -> memoryview:
         begin = self.at
-        self.at = begin + count
-        if self.at > self.end:
-            raise WireError("a length points past the end of the bytes")
-        return self.view[begin : self.at]
-
-    def _text(self, count: int) -> str:
-        if count > QUICK_TEXT and self.quick:
-            raise NotQuick(f"text of more than {QUICK_TEXT} bytes")
-        try:
-            return str(self._take(count), "utf-8")
-        except UnicodeDecodeError as error:
-            raise WireError("not msgpack: text that is not UTF-8") from error
+        self.at = end = begin + count
+        if end > self.end:
+            raise WireError(_PAST)
+        return self.view[begin:end]
 
     def _enter(self, count: int, children: int, depth: int) -> None:
+        """Before a list or map is built: so many values follow."""
         if children > self.end - self.at:  # each takes at least one byte
-            raise WireError("a length points past the end of the bytes")
+            raise WireError(_PAST)
+        self.items += children
+        if self.items > QUICK_ITEMS and self.quick:
+            raise NotQuick(f"more than {QUICK_ITEMS} items")
+        if self.items > MAX_ITEMS:
+            raise WireError(f"more than {MAX_ITEMS} items")
         if count and depth >= MAX_DEPTH:
             raise WireError(f"nested deeper than {MAX_DEPTH}")
 
@@ -152,14 +159,22 @@ class _Reader:
 
     def _map(self, count: int, depth: int) -> dict[Any, Any]:
         self._enter(count, 2 * count, depth)
+        data, view, end, value, depth = self.data, self.view, self.end, self.value, depth + 1
         found: dict[Any, Any] = {}
         for _ in range(count):
-            key = self.value(depth + 1)
-            if isinstance(key, memoryview) and self.bytes_keys:
-                key = bytes(key)
-            elif not isinstance(key, str):
-                raise WireError(f"expected text as the key of a map, got {type(key).__name__}")
+            begin = self.at + 1
+            mark = data[begin - 1] if begin <= end else 0
+            stop = begin + (mark & 0x1F)
+            if 0xA0 <= mark <= 0xBF and stop <= end:  # a short text, as nearly every key is
+                self.at = stop
+                key: Any = str(view[begin:stop], "utf-8")
+            else:
+                key = value(depth)
+                if isinstance(key, memoryview) and self.bytes_keys:
+                    key = bytes(key)
+                elif not isinstance(key, str):
+                    raise WireError(f"expected text as the key of a map, got {type(key).__name__}")
             if key in found:
                 raise WireError(f"the key {key[:40]!r} appears twice in one map")
-            found[key] = self.value(depth + 1)
-        return cast(dict[Any, Any], found)
+            found[key] = value(depth)
+        return found
