@@ -134,16 +134,17 @@ class EngineThread:
         load = self._load(ticket.deadline, now)
         verdict = choose(self.times, load, ticket.levels, ticket.deadline - now)
         ticket.tries = load.is_idle
+        is_full = len(self._heap) >= self._max_queue
+        if verdict.level is not None and not is_full:
+            return None
         # How long until somebody leaves: asking again earlier finds the same crowd.
         retry_after_ms = 1e3 * max(self.times.p50(ticket.levels[0], max(load.capacity // 2, 1)), self.times.block_s, 0.001)
-        if len(self._heap) >= self._max_queue:
+        if is_full:
             return RefusalCode.OVERLOAD, f"{self._max_queue} requests are waiting already", retry_after_ms
-        if verdict.level is None:
-            left_ms, needed_ms = 1e3 * (ticket.deadline - now), 1e3 * verdict.needed_s
-            alone_ms = 1e3 * min(self.times.p95(level, 1) for level in ticket.levels)
-            code = RefusalCode.DEADLINE if alone_ms > left_ms else RefusalCode.OVERLOAD
-            return code, f"an answer takes about {needed_ms:.0f} ms now, the deadline leaves {max(left_ms, 0):.0f} ms", retry_after_ms
-        return None
+        left_ms, needed_ms = 1e3 * (ticket.deadline - now), 1e3 * verdict.needed_s
+        alone_ms = 1e3 * min(self.times.p95(level, 1) for level in ticket.levels)
+        code = RefusalCode.DEADLINE if alone_ms > left_ms else RefusalCode.OVERLOAD
+        return code, f"an answer takes about {needed_ms:.0f} ms now, the deadline leaves {max(left_ms, 0):.0f} ms", retry_after_ms
 
     def _load(self, deadline: float, now: float) -> Load:
         since = self._block_since

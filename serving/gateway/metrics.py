@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -38,15 +39,18 @@ class Metrics:
         self.accepted = Counter("actwright_accepted_tokens", "Drafted tokens that the model agreed with.", ["field"], registry=registry)
         self.restarts = Counter("actwright_engine_restarts", "Engines that were replaced.", registry=registry)
         self.throttled = Counter("actwright_throttled", "Requests refused because a cell asks too often.", registry=registry)
+        # The library looks labels up under a lock and by their text; these are looked up for every chunk.
+        self._chunks_of, self._levels_of = functools.cache(self.chunks.labels), functools.cache(self.levels.labels)
+        self._stage_of = functools.cache(self.stage.labels)
 
     def count_chunk(self, chunk: Chunk) -> None:
         """One chunk was served."""
-        self.chunks.labels(chunk.model_version).inc()
-        self.levels.labels(chunk.level).inc()
+        self._chunks_of(chunk.model_version).inc()
+        self._levels_of(chunk.level).inc()
         self.batch.observe(chunk.batch)
         self.queue_age.observe(chunk.timing_ms.get("queue", 0.0) / 1e3)
         for stage, ms in chunk.timing_ms.items():
-            self.stage.labels(stage).observe(ms / 1e3)
+            self._stage_of(stage).observe(ms / 1e3)
         self._count_guard(chunk.guard)
         for name, count in chunk.counts.items():
             kind, _, field = name.partition(".")

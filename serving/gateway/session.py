@@ -10,6 +10,7 @@ with one inference. What is older, or of another session, is refused.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -106,7 +107,7 @@ class Session:
         self._accepts_parts = accepts_parts
         self._guide = Guide(identity.contract, clock)
         self._seq = 0
-        self._answer: asyncio.Task[Chunk | Reject] | None = None
+        self._answer: asyncio.Future[Chunk | Reject] | None = None
         self._ticket: Ticket | Reject | None = None
         self._kept: Kept | None = None
 
@@ -138,10 +139,13 @@ class Session:
             self.drop("replaced by a newer request")
             self._seq, self.asked_at = observe.seq, self._clock()
             self.episode_id = observe.episode_id
-            # Queued here and not in the task: the next message must already find it, to replace it.
             guidance = self._guidance(prepared)
-            self._ticket = guidance if isinstance(guidance, Reject) else self._submit(prepared, guidance)
-            self._answer = asyncio.get_running_loop().create_task(self._decide(prepared, self._ticket, guidance))
+            if isinstance(guidance, Reject):
+                self._ticket, self._answer = guidance, asyncio.get_running_loop().create_future()
+                self._answer.set_result(guidance)
+            else:
+                self._ticket = self._submit(prepared, guidance)
+                self._answer = self._awaited(prepared, self._ticket, guidance)
         return await asyncio.shield(self._answer)
 
     def stale(self, observe: Observe) -> Reject | None:
@@ -247,17 +251,33 @@ class Session:
         """The newest request was neither given up nor replaced."""
         return isinstance(self._ticket, Ticket)
 
-    async def _decide(self, prepared: Prepared, ticket: Ticket | Reject, guidance: Guidance | Reject) -> Chunk | Reject:
+    def _awaited(self, prepared: Prepared, ticket: Ticket, guidance: Guidance) -> asyncio.Future[Chunk | Reject]:
+        """The reply, made on this loop as soon as the ticket has its answer or its deadline has come. No task waits for it."""
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Chunk | Reject] = loop.create_future()
+
+        def settle() -> None:
+            if reply.done():
+                return
+            timer.cancel()
+            try:
+                reply.set_result(self._reply(prepared, ticket, guidance))
+            except Exception as error:  # whoever asked is told that the service failed
+                reply.set_exception(error)
+
+        def settle_soon(_: object) -> None:  # called by the engine's thread, or here
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who asked
+                loop.call_soon_threadsafe(settle)
+
+        timer = loop.call_later(max(ticket.deadline - self._clock(), 0.0), settle)
+        ticket.future.add_done_callback(settle_soon)
+        return reply
+
+    def _reply(self, prepared: Prepared, ticket: Ticket, guidance: Guidance) -> Chunk | Reject:
         observe = prepared.observe
-        if isinstance(ticket, Reject) or isinstance(guidance, Reject):
-            assert isinstance(ticket, Reject)  # they are refused together
-            return ticket
-        left_s = max(ticket.deadline - self._clock(), 0.0)
-        try:
-            answer = await asyncio.wait_for(asyncio.wrap_future(ticket.future), timeout=left_s)
-        except TimeoutError:
+        if not ticket.is_over:
             ticket.refuse(RefusalCode.DEADLINE, f"no answer within {observe.deadline_ms:.0f} ms", now=self._clock())
-            answer = ticket.future.result()
+        answer = ticket.future.result()
         if answer.decision.refusal is not None:
             refusal = answer.decision.refusal
             reply = rejection(observe, refusal.code, refusal.reason, retryable=refusal.retryable)
