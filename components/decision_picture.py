@@ -22,6 +22,11 @@ from model_core.spec.types import Trace
 
 _BACK, _PANEL, _INK, _FAINT, _GRID = (18, 20, 26), (26, 29, 37), (236, 238, 243), (139, 146, 160), (58, 63, 76)
 _SIDE, _GAP, _PLOT_WIDTH, _LINE = 300, 12, 392, 18
+# one for each of the eight stages that a probe can tell, none of them a colour of the plots
+_STAGE_RGB = (
+    *((240, 238, 160), (108, 118, 140), (143, 132, 255), (244, 114, 182)),
+    *((96, 165, 250), (190, 190, 190), (251, 133, 72), (124, 192, 96)),
+)
 _LABEL = 124  # pixels left of a plot, for its dimension's name and unit
 
 
@@ -143,11 +148,10 @@ def _draw_plot(
 def _draw_stages(draw: ImageDraw.ImageDraw, stages: Mapping[str, float], left: int, top: int, width: int) -> None:
     """Every stage as a bar, its length its time."""
     total = sum(stages.values())
-    colors = ((255, 196, 61), (74, 222, 190), (143, 132, 255), (244, 114, 182), (125, 170, 220), (190, 190, 190))
     x, label = float(left), float(left)
     for place, (name, ms) in enumerate(stages.items()):
         part = width * ms / total
-        color = colors[place % len(colors)]
+        color = _STAGE_RGB[place % len(_STAGE_RGB)]
         draw.rectangle((x, top, x + max(part - 1, 1), top + 12), fill=color)
         text = f"{name} {ms:.1f} ms"
         length = _font(12).getlength(text)

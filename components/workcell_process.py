@@ -16,6 +16,8 @@ from components.workcells import ROBOT
 from model_core.spec.errors import SpecError
 
 ROBOTS: Mapping[str, str] = {"metaworld": ROBOT, "strict": "serving.workcell.strict_driver:make_robot"}
+REFUSED = 3  # the cell's exit code when a handshake was refused and nothing moved
+_SHOWN = 6
 STRATEGIES = ("sync", "async", "prefix", "blend", "ensemble")
 
 
@@ -82,8 +84,19 @@ def run_cell(order: CellOrder, *, log: Path, hear: Callable[[Mapping[str, Any]],
         finally:
             stop_group(process, grace_s=10.0)
     if code:
-        complain(last_lines(log, 1 if code in (2, 3) else 5) or f"the cell ended with code {code}; see {log}")
+        refused = _refusal(order.result) if code == REFUSED else ""
+        complain(refused or last_lines(log, 1 if code in (2, REFUSED) else 5) or f"the cell ended with code {code}; see {log}")
     return code
+
+
+def _refusal(result: Path) -> str:
+    """Why nothing moved, as the cell wrote it: its first lines, for a body that does not fit differs in many fields."""
+    try:
+        lines = str(json.loads(result.read_text(encoding="utf-8")).get("refused_to_move", "")).splitlines()
+    except (OSError, ValueError):
+        return ""
+    more = [f"  ... and {len(lines) - _SHOWN} more, in {result}"] if len(lines) > _SHOWN else []
+    return "\n".join([*lines[:_SHOWN], *more])
 
 
 def _told(line: bytes) -> Mapping[str, Any] | None:

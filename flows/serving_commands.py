@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.telling import DONE, OUR_ERROR, say, tell
+from flows.telling import DONE, HELD, OUR_ERROR, say, tell
 
 if TYPE_CHECKING:
     from components.probe import Knock
@@ -90,7 +90,8 @@ def probe(
 ) -> None:
     """Shake hands with a policy service, show its contract, and ask for one decision on a synthetic picture, with timings of every stage.
 
-    The picture shows what was asked and answered. The robot's body in the handshake is the one that the contract names.
+    The picture shows what was asked and answered. The robot's body in the handshake is the one that the contract names. Exits 3 when
+    the service refuses to answer: the reason says what it takes.
 
     Example: actwright probe http://127.0.0.1:3000
     Example: actwright probe https://cell-server:3000 --token-file token --ca-file ca.pem --level action --out action.png
@@ -124,6 +125,8 @@ def probe(
     picture = save_png(draw_decision(view_of_probe(probed, codebooks)), out)
     say(f"picture   {picture}")
     tell(**told, picture=str(picture))
+    if told["answer"] == "refusal":
+        raise typer.Exit(HELD)
 
 
 @workcell_app.command("run")
@@ -131,7 +134,11 @@ def workcell_run(
     task: Annotated[str, typer.Option(help="what the robot is to do, such as drawer-close-v3")],
     url: Annotated[str, typer.Option(help="the policy service, such as http://127.0.0.1:3000")],
     robot: Annotated[
-        str, typer.Option(help="metaworld, strict (a simulated driver that forgives nothing), or MODULE:FACTORY")
+        str,
+        typer.Option(
+            help="metaworld, strict (a simulated driver that forgives nothing; with --option contract=FILE it takes the body of that "
+            "contract), or MODULE:FACTORY"
+        ),
     ] = "metaworld",
     episodes: Annotated[int, typer.Option(help="how many attempts", min=1)] = 1,
     strategy: Annotated[
@@ -166,6 +173,7 @@ def workcell_run(
 
     Example: actwright workcell run --robot metaworld --task drawer-close-v3 --url http://127.0.0.1:3000 --episodes 10
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --strategy prefix --realtime --audit audit
+    Example: actwright workcell run --robot strict --option contract=contract.json --task any --url http://127.0.0.1:3000
     """
     from components.probe import ServiceUrl
     from components.workcell_process import CellOrder, run_cell
@@ -273,8 +281,16 @@ def _knock(token_file: Path | None, ca_file: Path | None, timeout_s: float) -> K
     from components.probe import Knock
     from flows.settings import load_settings
 
-    token = load_settings().token.get_secret_value() if token_file is None else token_file.read_text(encoding="utf-8")
-    return Knock(token=token.strip(), ca_file=ca_file, timeout_s=timeout_s)
+    named, token = "ACTWRIGHT_TOKEN", load_settings().token.get_secret_value().strip()
+    if token_file is not None:
+        named, token = f"--token-file {token_file}", token_file.read_text(encoding="utf-8", errors="replace").strip()
+        if not token:
+            raise typer.BadParameter(f"{named} is empty; it holds the token, on one line")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise typer.BadParameter(
+            f"{named}: a token is one line of printable ASCII without spaces; what is there is none (and is not shown)"
+        )
+    return Knock(token=token, ca_file=ca_file, timeout_s=timeout_s)
 
 
 def _outcome(path: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class CellBoard:
                 self.console.print(f"{self._task} {self._last}")
         if self._live is not None:
             self._live.update(self._panel())
-        elif self._now and time.monotonic() - self._said_at > _PLAIN_EVERY_S:
+        elif self._now.get("mode") and time.monotonic() - self._said_at > _PLAIN_EVERY_S:
             self._said_at = time.monotonic()
             self.console.print(self.line())
 

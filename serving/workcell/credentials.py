@@ -27,7 +27,7 @@ class Credentials:
         token = os.environ.get(TOKEN_VARIABLE, "")
         if self.token_file is not None:
             try:
-                token = self.token_file.read_text()
+                token = self.token_file.read_text(encoding="utf-8", errors="replace")  # what is no text is no token either
             except OSError as error:
                 raise SpecError(f"token file {self.token_file}: {error.strerror}") from error
             if not token.strip():

@@ -129,6 +129,11 @@ def test_probe_shakes_hands_asks_and_draws(served: Served) -> None:
 def test_probe_asks_for_a_level(served: Served) -> None:
     probed = probe(served.told["policy"], served.knock, level="action", instruction=INSTRUCTIONS[0])
     assert (probed.told()["level"], probed.parts) == ("action", ())
+    refused = served.actwright(
+        *("probe", served.told["policy"], "--token-file", "token", "--ca-file", "cert.pem", "--timeout-s", 60), *("--level", "nosuch")
+    )
+    assert refused.returncode == 3, refused.stderr
+    assert "level 'nosuch' is not in the contract" in refused.stderr
 
 
 def test_who_may_not_come_in_is_told_why(served: Served) -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from components.bundles import find_packed
 from components.decision_picture import draw_decision
 from components.probe import Probed, ServiceUrl, contract_lines, view_of_probe
+from components.workcell_process import CellOrder, run_cell
 from flows.serving import packed_model, policies_here
 from flows.serving_commands import add_serving
 from flows.settings import Settings
@@ -24,6 +25,7 @@ from model_core.spec.contract import PROTOCOL_VERSION
 from model_core.spec.errors import CheckpointError, SpecError
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import Ready, Reject
+from serving.workcell.credentials import Credentials
 from tests.fakes import make_contract, make_observation
 
 
@@ -62,6 +64,19 @@ def test_wrong_usage_exits_2_and_says_what_to_type(app: typer.Typer, words: str,
     assert done.exit_code == 2, done.output
     plain = " ".join("".join(c for c in done.output if c not in "│╭╮╰╯─").split())
     assert said in plain
+
+
+@pytest.mark.parametrize(
+    ("written", "said"), [(b"", "is empty"), (b"\xff\xfe", "printable ASCII"), (b"secret-a\nsecret-b\n", "printable ASCII")]
+)
+def test_a_token_file_without_a_token_is_refused_and_not_shown(app: typer.Typer, tmp_path, written: bytes, said: str) -> None:
+    (tmp_path / "token").write_bytes(written)
+    done = CliRunner().invoke(app, ["probe", "http://127.0.0.1:9", "--token-file", str(tmp_path / "token")])
+    assert done.exit_code == 2, done.output
+    assert said in " ".join("".join(c for c in done.output if c not in "│╭╮╰╯─").split())
+    assert "secret" not in done.output
+    with pytest.raises(SpecError, match=said):
+        Credentials(token_file=tmp_path / "token").headers()
 
 
 def test_fault_tools_get_every_word_and_give_their_own_exit_code(app: typer.Typer) -> None:
@@ -131,6 +146,18 @@ def test_a_refusal_is_told_and_drawn() -> None:
     assert "refused: UNSAFE" in view.notes[0]
     assert draw_decision(view).width > 600
     assert "level     full: p50 40 ms, p95 60 ms" in contract_lines(contract, probed.ready.levels)
+
+
+def test_a_body_that_does_not_fit_is_told_from_its_first_field(tmp_path, monkeypatch) -> None:
+    refused = "the service refused: CONTRACT in 9 fields\n" + "\n".join(f"  dims[{n}].unit" for n in range(9))
+    order = CellOrder(robot="strict", task="t", url="ws://h:1/v1/session", cell="c", result=tmp_path / "c.json")
+    writes = ["sh", "-c", f"cat > {order.result} <<'END'\n{json.dumps({'refused_to_move': refused})}\nEND\nexit 3"]
+    monkeypatch.setattr(CellOrder, "command", lambda _: writes)
+    said: list[str] = []
+    assert run_cell(order, log=tmp_path / "c.log", hear=lambda _: None, complain=said.append) == 3
+    (told,) = said
+    assert told.splitlines()[0] == "the service refused: CONTRACT in 9 fields"
+    assert told.splitlines()[-1] == f"  ... and 4 more, in {order.result}"
 
 
 def test_a_cell_s_lines_become_a_panel_and_plain_lines() -> None:
