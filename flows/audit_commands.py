@@ -65,7 +65,9 @@ def verify_command(
     if not files:
         raise typer.BadParameter(f"no audit files (*.mcap) under {', '.join(map(str, paths))}")
     found = [read_audit(file) for file in files]
-    problems = {str(one.path): one.problem for one in found if one.problem} | _broken_links(found)
+    whole = [path for path in paths if path.is_dir()]
+    problems = {str(one.path): one.problem for one in found if one.problem} | _broken_links(found, whole)
+    gone = _only_in_the_index(whole)
     if tip and not any(one.tip.startswith(tip.lower()) for one in found):
         problems[str(found[-1].path)] = f"its last hash is {found[-1].tip[:16]}, not {tip[:16]}"
     for one in found:
@@ -73,8 +75,14 @@ def verify_command(
         thinned = f", {one.missing_frames} frames given up for room" if one.missing_frames else ""
         what = f"{len(one.records)} records, {len(one.frames)} frames{thinned}"
         say(f"{one.path}: {'NOT PROVEN: ' + problem + '; good so far: ' if problem else 'proven: '}{what}, last hash {one.tip[:16]}")
-    tell(proven=not problems, files=[_verdict(one, problems.get(str(one.path), "")) for one in found])
-    if problems:
+    for path in gone:
+        say(f"{path}: NOT PROVEN: the index lists it, and the file is not there")
+    tell(
+        proven=not problems and not gone,
+        files=[_verdict(one, problems.get(str(one.path), "")) for one in found],
+        missing=[str(path) for path in gone],
+    )
+    if problems or gone:
         raise typer.Exit(NOT_PROVEN)
 
 
@@ -190,8 +198,11 @@ def _packed(found: AuditFile, folder: Path | None) -> PackedPolicy | None:
     return next((one for one in here if one.digest == told.get("bundle_digest")), here[0] if here else None)
 
 
-def _broken_links(found: list[AuditFile]) -> dict[str, str]:
-    """Files whose first record names another last hash of the file before than that file has. Files of one folder are one chain."""
+def _broken_links(found: list[AuditFile], whole: list[Path]) -> dict[str, str]:
+    """Files whose first record names another last hash of the file before than that file has. Files of one folder are one chain.
+
+    whole: folders that were given as such, so that the file before must be there; of files that were picked, the first may lack it.
+    """
     tips = {one.path: one.tip for one in found}
     broken = {}
     for one in found:
@@ -199,13 +210,24 @@ def _broken_links(found: list[AuditFile]) -> dict[str, str]:
         named = one.path.parent / str(before.get("file", ""))
         if before.get("file") and named in tips and tips[named] != before.get("tip"):
             broken[str(one.path)] = f"it follows {named.name} with last hash {str(before.get('tip'))[:16]}, which has {tips[named][:16]}"
-        elif before.get("file") and named not in tips and len(found) > 1 and one is not _first_of(found, one.path.parent):
+        elif before.get("file") and named not in tips and (_lies_in(one.path, whole) or one is not _first_of(found, one.path.parent)):
             broken[str(one.path)] = f"it follows {named.name}, which is not there"
     return broken
 
 
 def _first_of(found: list[AuditFile], folder: Path) -> AuditFile:
     return min((one for one in found if one.path.parent == folder), key=lambda one: one.path.name)
+
+
+def _lies_in(path: Path, folders: list[Path]) -> bool:
+    return any(folder in path.parents for folder in folders)
+
+
+def _only_in_the_index(folders: list[Path]) -> list[Path]:
+    """Audit files that an index tells of and that are not there."""
+    told = sorted(path for folder in folders for path in folder.rglob("index/[0-9]*-*.parquet"))
+    files = [path.parents[1] / f"{path.stem}.mcap" for path in told]
+    return [file for file in files if not file.exists()]
 
 
 def _verdict(one: AuditFile, problem: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -342,10 +343,16 @@ def test_verify_proves_a_folder_and_finds_a_file_that_was_taken_out(tmp_path: Pa
     tip = told["files"][-1]["tip"]
     assert actwright_audit("verify", tmp_path, "--tip", tip[:12])[0] == 0
     assert actwright_audit("verify", tmp_path, "--tip", "0" * 12)[0] == 3
-    (tmp_path / "000002-b.mcap").unlink()
-    code, told, said = actwright_audit("verify", tmp_path)
-    assert (code, told["proven"]) == (3, False)
-    assert "000002-b.mcap, which is not there" in said
+    for name, followed in (("000002-b", True), ("000001-a", True), ("000003-c", False)):
+        taken = (tmp_path / f"{name}.mcap").rename(tmp_path / "elsewhere")
+        code, told, said = actwright_audit("verify", tmp_path)
+        assert (code, told["proven"], told["missing"]) == (3, False, [str(tmp_path / f"{name}.mcap")])
+        assert (f"{name}.mcap, which is not there" in said) == followed
+        taken.rename(tmp_path / f"{name}.mcap")
+    assert actwright_audit("verify", tmp_path / "000002-b.mcap")[0] == 0
+    shutil.rmtree(tmp_path / "index")
+    (tmp_path / "000001-a.mcap").unlink()
+    assert actwright_audit("verify", tmp_path)[0] == 3
 
 
 def test_verify_names_the_first_broken_record(tmp_path: Path) -> None:
