@@ -226,8 +226,10 @@ class Cell:
             self._tell_decision(state, asked_at_s, None, decision.refusal)
             self._refused(state, decision.refusal)
             return
-        rows_KA = targets_KA(decision.chunk.actions_KA, self._robot.embodiment, seen.proprio_P)
-        verdict = self._envelope.check_rows(rows_KA, seen.proprio_P)
+        offsets_KA, verdict = self._envelope.check_offsets(decision.chunk.actions_KA)
+        rows_KA = targets_KA(offsets_KA, self._robot.embodiment, seen.proprio_P)
+        if not verdict.is_refused:
+            verdict = self._envelope.check_rows(rows_KA, seen.proprio_P)
         if verdict.is_refused:
             refusal = Refusal(code=RefusalCode.UNSAFE, reason=f"{verdict.stage}: {verdict.reason}")
             self._tell_decision(state, asked_at_s, chunk, refusal)

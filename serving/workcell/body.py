@@ -28,7 +28,7 @@ class Body:
         self.held_A: NDArray[np.float32] | None = None
         self.is_moving = False
         self._seen: Observation | None = None
-        self._reads_pose = any(place is not None for place in measured_by(robot.embodiment)) or any(d.measured_by for d in limits.dims)
+        self._is_measured = any(place is not None for place in measured_by(robot.embodiment))
 
     @property
     def spec(self) -> EmbodimentSpec:
@@ -61,7 +61,7 @@ class Body:
         """The state that commands are judged from: of this step where it can be had."""
         if isinstance(self.robot, Proprioceptive):
             self.state_P = np.asarray(self.robot.proprio_P(), np.float32)
-        elif self._reads_pose:
+        elif self._is_measured or any(dim.measured_by for dim in self.limits.dims):
             self.state_P = np.asarray(self.look().proprio_P, np.float32)
 
     def look(self) -> Observation:

@@ -2,7 +2,7 @@
 
     curl -s http://127.0.0.1:3000/v1/contract > contract.json
     python -m serving.workcell.commissioning template --contract contract.json --cell cell-01 --out cell-01.limits.json
-    python -m serving.workcell.commissioning check FILE
+    python -m serving.workcell.commissioning check FILE --contract contract.json
 
 The file is JSON, belongs to one (workcell, embodiment, contract) and is hashed; the cell reads it once, before anything
 moves. Without one the cell works inside the contract's own ranges, and says so.
@@ -21,7 +21,7 @@ from typing import Any
 
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, digest_of
 from model_core.spec.errors import ActwrightError, ContractError, SpecError, require
-from serving.workcell.limits import Limits, limits_from_json, tightened, widest_limits
+from serving.workcell.limits import Limits, limits_from_json, tightened, unbounded, widest_limits
 
 KIND = "actwright-commissioning"
 FIELDS = {"kind", "version", "workcell", "embodiment", "contract_id", "commissioned_by", "note", "limits"}
@@ -106,15 +106,23 @@ def write(path: Path, commissioning: Commissioning) -> None:
 
 
 def template(cell: str, contract: PolicyContract, places: Mapping[str, tuple[str, float]] | None = None) -> Commissioning:
-    """The widest file that `contract` allows, signed by nobody. places: action dim -> (proprio dim, gain), adds place limits."""
-    limits = widest_limits(contract.embodiment)
-    dims = tuple(_placed(dim, contract.embodiment, (places or {})) for dim in limits.dims)
+    """The widest file that `contract` allows, signed by nobody; its note names what it does not bound.
+
+    places: action dim -> (proprio dim, gain), adds place limits.
+    """
+    body = contract.embodiment
+    unknown = set(places or {}) - {dim.name for dim in body.action.dims}
+    require(not unknown, f"--place {', '.join(sorted(unknown))}: no action dimension of that name", got=[d.name for d in body.action.dims])
+    widest = widest_limits(body)
+    limits = replace(widest, dims=tuple(_placed(dim, body, (places or {})) for dim in widest.dims))
+    open_ends = [f"NOT BOUNDED: {sentence}" for sentence in unbounded(limits, body)]
+    note = "the contract's own ranges; narrow every number to what this cell allows, then put your name into commissioned_by"
     return Commissioning(
         workcell=cell,
-        embodiment=contract.embodiment.name,
+        embodiment=body.name,
         contract_id=contract.contract_id,
-        limits=replace(limits, dims=dims),
-        note="the contract's own ranges; narrow every number to what this cell allows, then put your name into commissioned_by",
+        limits=limits,
+        note="; ".join([note, *open_ends]),
     )
 
 
@@ -138,16 +146,26 @@ def main(argv: list[str] | None = None) -> int:
                 f"{args.file}: workcell {found.workcell}, {found.embodiment}, contract {found.contract_id}\n"
                 f"commissioned by {signed}; digest {found.digest}\n"
             )
+            if args.contract is not None:
+                contract = _contract(args.contract)
+                _say_unbounded(found.limits_for(found.workcell, contract), contract.embodiment)
             return 0
         contract = _contract(args.contract)
-        write(args.out, template(args.cell, contract, dict(_place(text) for text in args.place)))
+        made = template(args.cell, contract, dict(_place(text) for text in args.place))
+        write(args.out, made)
     except ActwrightError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(
         f"{args.out}: written; narrow the numbers and sign it, then: python -m serving.workcell --commissioning {args.out} ...\n"
     )
+    _say_unbounded(made.limits, contract.embodiment)
     return 0
+
+
+def _say_unbounded(limits: Limits, body: EmbodimentSpec) -> None:
+    for sentence in unbounded(limits, body):
+        sys.stdout.write(f"NOT BOUNDED: {sentence}\n")
 
 
 def _contract(path: Path) -> PolicyContract:
@@ -179,8 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--cell", required=True, help="name of the workcell")
     made.add_argument("--place", action="append", default=[], metavar="DIM=SENSOR,GAIN", help="also bound where DIM moves; may be repeated")
     made.add_argument("--out", type=Path, required=True, help="file to write")
-    checked = commands.add_parser("check", help="read a file and say for whom it is")
+    checked = commands.add_parser("check", help="read a file and say for whom it is and, under a contract, what it does not bound")
     checked.add_argument("file", type=Path)
+    checked.add_argument("--contract", type=Path, default=None, help="contract document (JSON): is the file in force under it?")
     return parser
 
 

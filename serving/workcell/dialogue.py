@@ -193,8 +193,12 @@ class Dialogue:
         if rows.refusal is not None:
             self._refuse_answer(heard, asked, rows.refusal.code, "contract", rows.refusal.reason)
             return
+        offsets_KA, verdict = self._body.envelope.check_offsets(rows.rows_KA, chunk.committed)
+        if verdict.is_refused:
+            self._refuse_answer(heard, asked, RefusalCode.UNSAFE, verdict.stage, verdict.reason)
+            return
         ref = ChunkRef.of(chunk, heard.expires_at_s, asked.ask.revision)
-        targets = targets_KA(rows.rows_KA, body, asked.question.observation.proprio_P)
+        targets = targets_KA(offsets_KA, body, asked.question.observation.proprio_P)
         installed = self.scheduler.install(
             heard.seq, targets, ref, raw_KA=chunk.actions_KA, committed=chunk.committed, is_warm_up=heard.is_first
         )

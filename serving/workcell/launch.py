@@ -22,7 +22,7 @@ from serving.workcell.audit_port import Audit, NullAudit, refusal_of
 from serving.workcell.client import PolicyClient
 from serving.workcell.commissioning import read
 from serving.workcell.credentials import Credentials
-from serving.workcell.limits import Limits, tightened, widest_limits
+from serving.workcell.limits import Limits, tightened, unbounded, widest_limits
 from serving.workcell.link_words import LinkSettings
 from serving.workcell.motion import Mode
 from serving.workcell.realtime import RealtimeCell, RealtimeSettings
@@ -198,10 +198,14 @@ def limits_in_force(path: Path | None, cell: str, contract: PolicyContract, robo
         commissioning = read(path)
         if not commissioning.commissioned_by:
             logger.warning("commissioning.unsigned file=%s: nobody has put a name to these limits", path)
-        return commissioning.limits_for(cell, contract, robot.embodiment), commissioning.digest
-    logger.warning("commissioning.none cell=%s: the limits are the body's own ranges; nobody has narrowed them", cell)
-    limits = tightened(widest_limits(robot.embodiment), robot.embodiment, contract.embodiment)
-    return limits, limits.digest
+        limits, digest = commissioning.limits_for(cell, contract, robot.embodiment), commissioning.digest
+    else:
+        logger.warning("commissioning.none cell=%s: the limits are the body's own ranges; nobody has narrowed them", cell)
+        limits = tightened(widest_limits(robot.embodiment), robot.embodiment, contract.embodiment)
+        digest = limits.digest
+    for sentence in unbounded(limits, robot.embodiment):
+        logger.warning("commissioning.unbounded cell=%s: %s", cell, sentence)
+    return limits, digest
 
 
 def wait_until_up(link: AsyncLink, patience_s: float) -> None:

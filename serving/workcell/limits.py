@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from model_core.spec.contract import EmbodimentSpec, PolicyContract, digest_of
+from model_core.spec.contract import DimSpec, EmbodimentSpec, PolicyContract, digest_of
 from model_core.spec.conversion import unit_factor
 from model_core.spec.errors import SpecError, require
-from model_core.spec.holding import measured_by
+from model_core.spec.holding import POSES, measured_by
 
 RATES = ("max_jump", "max_velocity", "max_acceleration", "max_jerk")
+PLACES, OFFSETS = ("place_low", "place_high"), ("offset_low", "offset_high")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,8 @@ class DimLimits:
 
     low, high: of the number itself. max_jump: from the measured place to the commanded one (of a delta: its size).
     max_velocity, max_acceleration, max_jerk: unit per s, s2, s3. measured_by: proprio dimension that measures what this one
-    moves; gain: how far (in the unit of `measured_by`) one control step of 1 moves it; place_low, place_high: where it may get.
+    moves; gain: how far (in the unit of `measured_by`) a delta of 1, or a velocity of 1 for one second, moves it. place_low,
+    place_high: where it may get, in the unit of `measured_by`. offset_low, offset_high: of a relative number, as the policy says it.
     """
 
     name: str
@@ -35,10 +37,12 @@ class DimLimits:
     gain: float = 1.0
     place_low: float | None = None
     place_high: float | None = None
+    offset_low: float | None = None
+    offset_high: float | None = None
 
     def __post_init__(self) -> None:
         where = f"limits of {self.name!r}"
-        for name in ("low", "high", "gain", "place_low", "place_high", *RATES):
+        for name in ("low", "high", "gain", *PLACES, *OFFSETS, *RATES):
             value = getattr(self, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             optional = name not in ("low", "high", "gain")
@@ -47,8 +51,13 @@ class DimLimits:
                 require(value > 0, f"{where}: {name} must be above 0", got=value)
         require(self.low < self.high, f"{where}: low must be below high", got=(self.low, self.high))
         require(self.gain != 0, f"{where}: gain must not be 0")
-        if self.place_low is not None and self.place_high is not None:
-            require(self.place_low < self.place_high, f"{where}: place_low must be below place_high")
+        for lower, upper in (PLACES, OFFSETS):
+            low, high = getattr(self, lower), getattr(self, upper)
+            require(low is None or high is None or low < high, f"{where}: {lower} must be below {upper}", got=(low, high))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain document. Offsets only where there are any: files of bodies without relative numbers keep their digest."""
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in OFFSETS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +89,7 @@ class Limits:
 
     def to_json(self) -> dict[str, Any]:
         """A plain document; `limits_from_json` is its inverse."""
-        return {**asdict(self), "dims": [asdict(d) for d in self.dims], "max_age_ms": dict(self.max_age_ms)}
+        return {**asdict(self), "dims": [d.to_json() for d in self.dims], "max_age_ms": dict(self.max_age_ms)}
 
 
 def limits_from_json(document: Mapping[str, Any]) -> Limits:
@@ -107,6 +116,8 @@ def widest_limits(body: EmbodimentSpec) -> Limits:
         is_switch = dim.name == body.gripper_dim
         is_offset = mode == "relative"
         measured = body.proprio.dims[place] if place is not None else None
+        # Where a delta leads can be told where the same quantity is measured: there it may get as far as the measurement goes.
+        reach = measured if mode == "delta" and not is_switch else None
         dims.append(
             DimLimits(
                 name=dim.name,
@@ -118,6 +129,8 @@ def widest_limits(body: EmbodimentSpec) -> Limits:
                 max_acceleration=None if is_switch else 2 * rate * body.control_hz,
                 max_jerk=None if is_switch else 4 * rate * body.control_hz**2,
                 measured_by="" if measured is None else measured.name,
+                place_low=None if reach is None else reach.low,
+                place_high=None if reach is None else reach.high,
             )
         )
     ages = {camera.name: camera.max_age_ms for camera in body.cameras}
@@ -128,28 +141,55 @@ def tightened(limits: Limits, body: EmbodimentSpec, release: EmbodimentSpec | No
     """`limits` cut down to what the body and the release allow (hard and soft ranges). Never wider than before in any number.
 
     release: the body that the contract names; it may be in other units than this cell's (the service converts): its limits are
-    read in the cell's. A relative dimension keeps the file's: they bound the place, the contract's bound the offset.
+    read in the cell's. What they say of an action dimension bounds its number (a relative one as the policy says it, before it
+    becomes a place); what they say of the proprio dimension that measures it bounds where a relative or delta number leads.
+    Raises SpecError where nothing would be left, and for a place limit that nothing measures.
     """
     dims = []
     theirs = {dim.name: dim for dim in release.action.dims} if release is not None else {}
-    for dim, mode, limit in zip(body.action.dims, body.action.modes, limits.dims, strict=True):
-        if mode == "relative":  # the contract bounds the offset (its guard does), the file bounds the place
-            dims.append(limit)
-            continue
-        asked = [(dim, 1.0)]
-        if dim.name in theirs:
-            factor = unit_factor(theirs[dim.name].unit, dim.unit)
-            require(factor is not None, f"{dim.name!r}: the release's unit is no unit of this cell's", got=theirs[dim.name].unit)
-            asked.append((theirs[dim.name], factor or 1.0))
-        # A limit that was scaled there and back must not cut off the very last digit of what it was made from.
-        low = max(limit.low, *(_near(factor * (d.low if d.soft_low is None else d.soft_low), limit.low) for d, factor in asked))
-        high = min(limit.high, *(_near(factor * (d.high if d.soft_high is None else d.soft_high), limit.high) for d, factor in asked))
-        require(low < high, f"the release allows nothing of {dim.name!r} that this cell allows", got=(low, high))
-        dims.append(replace(limit, low=low, high=high))
+    seen = {dim.name: dim for dim in body.proprio.dims}
+    their_seen = {dim.name: dim for dim in release.proprio.dims} if release is not None else {}
+    for dim, mode, place, limit in zip(body.action.dims, body.action.modes, measured_by(body), limits.dims, strict=True):
+        if mode == "relative":
+            offset_low, offset_high = _range(dim, theirs.get(dim.name), limit.offset_low, limit.offset_high)
+            limit = replace(limit, offset_low=offset_low, offset_high=offset_high)
+        else:
+            low, high = _range(dim, theirs.get(dim.name), limit.low, limit.high)
+            limit = replace(limit, low=low, high=high)
+        is_placed = limit.place_low is not None or limit.place_high is not None
+        # The same quantity needs no gain; another sensor is the file's to name.
+        measured = seen.get(limit.measured_by) if limit.measured_by or place is None else body.proprio.dims[place]
+        require(
+            not is_placed or mode in POSES or measured is not None,
+            f"limits of {dim.name!r}: place_low and place_high bound where it leads, but nothing measures that; name a `measured_by`",
+        )
+        if measured is not None and mode != "absolute" and dim.name != body.gripper_dim:
+            their = their_seen.get(measured.name)
+            # A file that leaves the place open keeps it open, unless somebody has given soft limits to what measures it.
+            is_soft = any(d is not None and (d.soft_low, d.soft_high) != (None, None) for d in (measured, their))
+            if is_placed or (is_soft and mode != ""):  # who does not say what the number means has said nothing of where it leads
+                low, high = _range(measured, their, limit.place_low, limit.place_high)
+                gain = limit.gain if limit.measured_by else 1.0
+                limit = replace(limit, measured_by=measured.name, gain=gain, place_low=low, place_high=high)
+        dims.append(limit)
     ages = dict(limits.max_age_ms)
     for camera in (*body.cameras, *(release.cameras if release is not None else ())):
         ages[camera.name] = min(ages.get(camera.name, camera.max_age_ms), camera.max_age_ms)
     return replace(limits, dims=tuple(dims), max_age_ms=ages)
+
+
+def unbounded(limits: Limits, body: EmbodimentSpec) -> list[str]:
+    """What these limits do not say of where the body may get, one sentence a dimension. The gripper's own range is enough."""
+    said = []
+    for dim, mode, limit in zip(body.action.dims, body.action.modes, limits.dims, strict=True):
+        if mode in POSES or dim.name == body.gripper_dim or (limit.place_low is not None and limit.place_high is not None):
+            continue
+        why = "" if limit.measured_by else f": no proprio dimension of that name, unit ({dim.unit}) and frame ({dim.frame}) measures it"
+        said.append(
+            f"{dim.name} ({mode or 'no mode'}): each step is bounded, where many of them lead is not{why}; "
+            f"bound it with --place {dim.name}=SENSOR,GAIN"
+        )
+    return said
 
 
 def limits_under(
@@ -163,6 +203,21 @@ def limits_under(
         return limits_of(contract)
     limits = tightened(now, body, contract.embodiment)
     return limits, limits.digest
+
+
+def _range(own: DimSpec, their: DimSpec | None, low: float | None, high: float | None) -> tuple[float, float]:
+    """low..high (None: no limit yet) cut down to what `own` and `their` dimension say, in the unit of `own`."""
+    asked = [(own, 1.0)]
+    if their is not None:
+        factor = unit_factor(their.unit, own.unit)
+        require(factor is not None, f"{own.name!r}: the release's unit is no unit of this cell's", got=their.unit)
+        asked.append((their, factor or 1.0))
+    low, high = own.low if low is None else low, own.high if high is None else high
+    # A limit that was scaled there and back must not cut off the very last digit of what it was made from.
+    least = max(low, *(_near(factor * (d.low if d.soft_low is None else d.soft_low), low) for d, factor in asked))
+    most = min(high, *(_near(factor * (d.high if d.soft_high is None else d.soft_high), high) for d, factor in asked))
+    require(least < most, f"the release allows nothing of {own.name!r} that this cell allows", got=(least, most))
+    return least, most
 
 
 def _near(value: float, wanted: float) -> float:

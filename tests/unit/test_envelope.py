@@ -17,7 +17,7 @@ from model_core.spec.errors import ContractError, SpecError
 from serving.workcell.commissioning import Commissioning, from_json, main, read, template, write
 from serving.workcell.curve import ChunkRef
 from serving.workcell.envelope import Envelope, SessionKey
-from serving.workcell.limits import Limits, limits_from_json, tightened, widest_limits
+from serving.workcell.limits import Limits, limits_from_json, tightened, unbounded, widest_limits
 from serving.workcell.robot import CommandTag
 from serving.workcell.strict_driver import StrictDriver, simple_body
 from tests.fakes import make_contract
@@ -164,6 +164,161 @@ def test_the_widest_limits_never_disturb_a_delta_arm(values: list[tuple[float, .
         verdict = envelope.check(action_A, REF, KEY, now_s=0, proprio_P=STILL)
         assert not verdict.is_refused
         assert verdict.action_A.tolist() == action_A.tolist()
+
+
+# --- where relative and delta numbers lead --------------------------------------------------------------------------------
+
+
+def measured_delta(*, soft: tuple[float, float] | None = None, mode: str = "delta") -> EmbodimentSpec:
+    """A hand whose x is commanded by steps, or from the start of the chunk, and measured under the same name, unit and frame."""
+    body = simple_body(mode="absolute")
+    moving = tuple(replace(d, mode=mode, low=-0.5, high=0.5) for d in body.action.dims[:3])
+    state = body.proprio.dims
+    if soft is not None:
+        state = (replace(state[0], soft_low=soft[0], soft_high=soft[1]), *state[1:])
+    return replace(
+        body,
+        action=replace(body.action, dims=(*moving, body.action.dims[3]), mode=""),
+        proprio=replace(body.proprio, dims=state),
+        hold=(None,) * 4 if mode == "relative" else (0.0, 0.0, 0.0, None),
+    )
+
+
+def at(x: float) -> NDArray[np.float32]:
+    return np.array([x, 0, 0, 0], np.float32)
+
+
+def test_a_measured_delta_may_go_as_far_as_its_measurement_and_a_release_may_say_less() -> None:
+    body = measured_delta()
+    wide = widest_limits(body)
+    assert [(d.measured_by, d.place_low, d.place_high) for d in wide.dims] == [(n, -2.0, 2.0) for n in "xyz"] + [("", None, None)]
+    tight = tightened(wide, body, measured_delta(soft=(-0.3, 0.4)))
+    assert (tight.dims[0].place_low, tight.dims[0].place_high) == (-0.3, 0.4)
+    assert tight.dims[1:] == wide.dims[1:]
+    narrowed = replace(tight, dims=(replace(tight.dims[0], place_low=-0.1), *tight.dims[1:]))
+    assert tightened(narrowed, body, measured_delta(soft=(-0.3, 0.35))).dims[0].place_low == -0.1
+    envelope = Envelope(body, tight)
+    assert envelope.check(act(0.3), REF, KEY, now_s=0, proprio_P=at(0.35)).stage == "workspace"
+    assert envelope.check(act(0.07), REF, KEY, now_s=0, proprio_P=at(0.35)).action_A[0] == pytest.approx(0.05)  # clipped
+    assert envelope.tally.clips == {"x": 1}
+    assert envelope.check(act(-0.3), REF, KEY, now_s=0, proprio_P=at(0.35)).stage == ""
+
+
+def test_soft_limits_of_the_state_count_in_the_unit_of_the_cell_and_without_a_place_in_the_file() -> None:
+    body = measured_delta()
+    there = measured_delta().proprio.dims[0]
+    in_mm = replace(there, unit="mm", low=-2000.0, high=2000.0, soft_low=-300.0, soft_high=400.0)
+    release = replace(body, proprio=replace(body.proprio, dims=(in_mm, *body.proprio.dims[1:])))
+    wide = widest_limits(body)
+    for limit in (wide.dims[0], replace(wide.dims[0], place_low=None, place_high=None), replace(wide.dims[0], measured_by="")):
+        tight = tightened(replace(wide, dims=(limit, *wide.dims[1:])), body, release).dims[0]
+        assert (tight.measured_by, tight.gain) == ("x", 1.0)
+        assert (tight.place_low, tight.place_high) == pytest.approx((-0.3, 0.4))
+
+
+def test_a_chunk_of_deltas_is_refused_before_its_first_row_when_it_leads_outside() -> None:
+    body = measured_delta(soft=(-0.3, 0.4))
+    envelope = Envelope(body, tightened(widest_limits(body), body))
+    rows_KA = np.zeros((8, 4), np.float32)
+    rows_KA[:, 0] = 0.1
+    assert envelope.check_rows(rows_KA, at(0.0)).reason.startswith("row 4: x is 0.1, workspace")
+    assert not envelope.check_rows(rows_KA[:4], at(0.0)).is_refused
+    assert not envelope.check_rows(rows_KA, at(-0.4)).is_refused  # outside on the other side: it comes back
+    assert envelope.check_rows(-rows_KA, at(-0.4)).stage == "workspace"
+    assert not envelope.check_rows(rows_KA, at(0.0), first=5).is_refused
+
+
+def test_a_relative_number_is_bounded_as_it_is_said_and_as_the_place_that_it_means() -> None:
+    body = measured_delta(soft=(-0.3, 0.4), mode="relative")
+    x = replace(body.action.dims[0], soft_low=-0.2, soft_high=0.2)
+    release = replace(body, action=replace(body.action, dims=(x, *body.action.dims[1:])))
+    tight = tightened(widest_limits(body), body, release)
+    assert (tight.dims[0].low, tight.dims[0].high) == (-2.0, 2.0)  # where it may be held
+    assert (tight.dims[0].offset_low, tight.dims[0].offset_high) == (-0.2, 0.2)
+    envelope = Envelope(body, tight)
+    rows_KA = np.zeros((4, 4), np.float32)
+    rows_KA[:, 0] = (0.05, 0.1, 0.15, 0.21)
+    kept_KA, verdict = envelope.check_offsets(rows_KA)
+    assert kept_KA[:, 0].tolist() == pytest.approx([0.05, 0.1, 0.15, 0.2])
+    assert verdict.clipped == {"x": pytest.approx(0.01, abs=1e-6)}
+    rows_KA[3, 0] = 0.4
+    assert envelope.check_offsets(rows_KA)[1].stage == "workspace"
+    assert not envelope.check_offsets(rows_KA, judged=4)[1].is_refused  # rows that an older chunk was allowed
+    assert envelope.check(act(0.6), REF, KEY, now_s=0, proprio_P=at(0.35)).stage == "workspace"
+    assert envelope.check(act(0.39), REF, KEY, now_s=0, proprio_P=at(0.35)).stage == ""
+    envelope.restart()
+    assert envelope.check(act(0.6), REF, KEY, now_s=0, proprio_P=at(0.7)).stage == ""  # outside already: it comes back
+    envelope.restart()
+    assert envelope.check(act(0.8), REF, KEY, now_s=0, proprio_P=at(0.7)).stage == "workspace"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    start=st.floats(-0.3, 0.4),
+    values=st.lists(st.floats(-0.5, 0.5, width=32), min_size=1, max_size=30),
+    gain=st.sampled_from([1.0, 0.1, -0.5]),
+    slip=st.floats(0.0, 1.0),
+)
+def test_no_sequence_of_deltas_leads_out_of_the_place_limits(start: float, values: list[float], gain: float, slip: float) -> None:
+    """slip: the part of each step that the body does not do; it is measured anew, so nothing adds up."""
+    body = measured_delta(soft=(-0.3, 0.4))
+    limits = tightened(widest_limits(body), body)
+    limits = replace(limits, dims=(replace(limits.dims[0], gain=gain), *limits.dims[1:]), clip_fraction=0.1)
+    envelope, x = Envelope(body, limits), start
+    for value in values:
+        verdict = envelope.check(act(value), REF, KEY, now_s=0, proprio_P=at(x))
+        if not verdict.is_refused:
+            x += (1 - slip) * gain * float(verdict.action_A[0])
+        assert -0.3 - 1e-4 <= x <= 0.4 + 1e-4
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    mode=st.sampled_from(["delta", "relative"]),
+    start=st.floats(-0.6, 0.6),
+    values=st.lists(st.floats(-0.5, 0.5, width=32), min_size=1, max_size=12),
+)
+def test_a_chunk_that_is_let_in_is_not_refused_while_the_body_does_what_it_is_told(mode: str, start: float, values: list[float]) -> None:
+    body = measured_delta(soft=(-0.3, 0.4), mode=mode)
+    envelope = Envelope(body, replace(tightened(widest_limits(body), body), clip_fraction=0.1))
+    rows_KA = np.zeros((len(values), 4), np.float32)
+    rows_KA[:, 0] = values if mode == "delta" else np.float32(start) + np.array(values, np.float32)
+    if envelope.check_rows(rows_KA, at(start)).is_refused:
+        return
+    x = float(np.float32(start))
+    for row_A in rows_KA:
+        # What it reaches is its float32 reading: a rounding, never a refusal.
+        verdict = envelope.check(row_A, REF, KEY, now_s=0, proprio_P=at(x))
+        assert not verdict.is_refused
+        x = float(verdict.action_A[0]) + (x if mode == "delta" else 0.0)
+
+
+def test_what_nothing_measures_is_said_at_commissioning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contract, out = tmp_path / "contract.json", tmp_path / "limits.json"
+    body = simple_body()
+    document = make_contract(body)
+    contract.write_text(json.dumps({"contract": document.to_json()}))
+    said = unbounded(widest_limits(body), body)
+    assert [sentence.split(" ")[0] for sentence in said] == ["dx", "dy", "dz"]  # not the gripper
+    assert "measures it" in said[0]
+    assert main(["template", "--contract", str(contract), "--cell", "c", "--out", str(out), "--place", "dx=x,0.02"]) == 0
+    told = capsys.readouterr().out
+    assert "NOT BOUNDED: dx" not in told
+    assert "NOT BOUNDED: dy" in told
+    assert "NOT BOUNDED: dz" in read(out).note
+    assert main(["check", str(out), "--contract", str(contract)]) == 0
+    assert "NOT BOUNDED: dy" in capsys.readouterr().out
+    assert unbounded(widest_limits(measured_delta()), measured_delta()) == []
+    assert unbounded(widest_limits(simple_body(mode="relative")), simple_body(mode="relative")) == []
+    assert main(["template", "--contract", str(contract), "--cell", "c", "--out", str(out), "--place", "fx=x,0.02"]) == 2
+
+
+def test_a_place_that_nothing_measures_is_refused_at_the_start() -> None:
+    contract = make_contract(simple_body())
+    made = template("c", contract)
+    limits = replace(made.limits, dims=(replace(made.limits.dims[0], place_high=0.1), *made.limits.dims[1:]))
+    with pytest.raises(SpecError, match="nothing measures"):
+        replace(made, limits=limits).limits_for("c", contract)
 
 
 # --- the file -----------------------------------------------------------------------------------------------------------

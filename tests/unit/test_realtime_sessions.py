@@ -11,8 +11,11 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError
 from model_core.spec.types import StopReason
 from model_core.spec.wire import Control, Observe, Part, SteeringInput
-from serving.workcell.limits import Limits, widest_limits
+from serving.workcell.limits import Limits, tightened, widest_limits
+from serving.workcell.motion import Mode
 from serving.workcell.robot import RobotStopped
+from serving.workcell.strict_driver import simple_body
+from tests.fakes import make_contract
 from tests.unit.test_realtime_cell import TICKS, Notes, answered_with, body_contract, modes_of
 from tests.virtual_world import Service, World, make_world
 
@@ -203,3 +206,25 @@ def test_how_far_an_answer_came_is_noted_before_it_is_there() -> None:
         world.link.core.heard(part, world.clock())
     world.step(1)
     assert [detail for kind, detail in notes.events if kind == "part"] == [{"seq": seq, "field": "trace"}]
+
+
+@pytest.mark.parametrize(("step", "is_stopped"), [(0.02, False), (0.08, True)])
+def test_a_policy_that_always_goes_on_never_leads_the_body_out_of_its_soft_limits(step: float, is_stopped: bool) -> None:
+    still = simple_body(mode="absolute")
+    moving = tuple(replace(dim, mode="delta", low=-0.5, high=0.5) for dim in still.action.dims[:3])
+    x = replace(still.proprio.dims[0], soft_low=-0.3, soft_high=0.35)
+    body = replace(
+        still,
+        action=replace(still.action, dims=(*moving, still.action.dims[3]), mode=""),
+        proprio=replace(still.proprio, dims=(x, *still.proprio.dims[1:])),
+        hold=(0.0, 0.0, 0.0, None),
+    )
+    service = Service(make_contract(body))
+    service.rows = lambda observe: np.full((8, 4), step, np.float32)
+    world = make_world(service=service, limits=tightened(widest_limits(body), body))
+    world.step(8 * TICKS)
+    assert 0.0 < world.robot.proprio_P()[0] <= 0.35 + 1e-5
+    assert world.robot.breaches == []
+    assert set(world.cell.envelope.tally.refused) == ({"workspace"} if is_stopped else set())
+    assert bool(world.cell.envelope.tally.clips) is not is_stopped
+    assert (world.cell.machine.mode is Mode.SAFE_STOP) is is_stopped
