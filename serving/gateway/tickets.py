@@ -68,7 +68,9 @@ class Ticket:
     def refuse(
         self, code: RefusalCode, reason: str, *, now: float, contract_id: str = "", model_version: str = "", retry_after_ms: float = 0.0
     ) -> bool:
-        """Answer with a refusal; what a cell may ask again is marked so."""
+        """Answer with a refusal; what a cell may ask again is marked so. False when it was answered before."""
+        if self.future.done():  # as nearly every ticket is when the next one replaces it
+            return False
         refusal = Refusal(code=code, reason=reason, retryable=code not in _FINAL)
         decision = Decision(contract_id=contract_id, model_version=model_version, refusal=refusal)
         waited_s = (self.joined_at or now) - self.asked_at
