@@ -19,8 +19,9 @@ from model_core.spec.errors import SpecError
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("model_core", "components", "serving")
+TRACKING = ("tracking", "tracking.registry", "tracking.runs", "tracking.server")
 PLUMBING = frozenset(
-    f"components.{name}" for name in ("code_version", "documents", "files", "ports", "recipe", "records", "spool", "store", "tracking")
+    f"components.{name}" for name in ("code_version", "documents", "files", "ports", "recipe", "records", "spool", "store", *TRACKING)
 ) | {"model_core.spec.errors"}
 
 

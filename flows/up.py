@@ -58,7 +58,7 @@ def mlflow_page(house: House) -> Iterator[str]:
     if house.settings.mlflow_uri:
         yield house.settings.mlflow_uri
         return
-    from components.tracking import server_command
+    from components.tracking.server import server_command
 
     port = free_port(house.settings.mlflow_port)
     home = house.settings.home.resolve()

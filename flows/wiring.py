@@ -17,7 +17,7 @@ from flows.settings import Settings, environment_of, load_settings, prepare_proc
 
 if TYPE_CHECKING:
     from components.ports import Cluster, ModelRegistry, Tracker
-    from components.tracking import TrackingAddress
+    from components.tracking.server import TrackingAddress
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +37,19 @@ class House:
     @property
     def tracking_address(self) -> TrackingAddress:
         """Where MLflow is."""
-        from components.tracking import TrackingAddress
+        from components.tracking.server import TrackingAddress
 
         return TrackingAddress(home=self.settings.home.resolve(), uri=self.settings.mlflow_uri)
 
     def tracker(self) -> Tracker:
         """A new tracker; it keeps one run at a time."""
-        from components.tracking import MlflowTracker
+        from components.tracking.runs import MlflowTracker
 
         return MlflowTracker(self.tracking_address)
 
     def registry(self) -> ModelRegistry:
         """The model registry."""
-        from components.tracking import MlflowRegistry
+        from components.tracking.registry import MlflowRegistry
 
         return MlflowRegistry(self.tracking_address)
 

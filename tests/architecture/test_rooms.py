@@ -17,7 +17,7 @@ FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 # outside system -> the only files (or folders) that may import it
 ONE_PLACE = {
-    "mlflow": ("components/tracking.py",),
+    "mlflow": ("components/tracking/",),
     "kubernetes": ("components/cluster.py",),
     "deepspeed": ("components/train_engine.py", "components/train_worker.py"),
     "minio": ("components/storage.py", "components/local_s3.py"),

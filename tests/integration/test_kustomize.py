@@ -16,7 +16,7 @@ import yaml
 from components.cluster import KubernetesCluster
 from components.job_manifest import JobSpec
 from components.package import LIBRARIES, SERVICE
-from components.tracking import server_command
+from components.tracking.server import server_command
 from flows.settings import Settings
 from tests.fake_bento import make_bento
 from tests.fake_kube import FakeKube, selects

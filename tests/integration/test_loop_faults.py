@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from components.local_s3 import LocalS3
-from components.tracking import TrackingAddress, server_command
+from components.tracking.server import TrackingAddress, server_command
 from tests.integration.loop_runs import Home, kill_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("loop")]

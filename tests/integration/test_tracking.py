@@ -16,7 +16,9 @@ import pytest
 
 from components.ports import DatasetInput, Metric
 from components.spool import Spool
-from components.tracking import MlflowRegistry, MlflowTracker, TrackingAddress, server_command
+from components.tracking.registry import MlflowRegistry
+from components.tracking.runs import MlflowTracker
+from components.tracking.server import TrackingAddress, server_command
 from model_core.spec.errors import TrackingError
 from tests.tracking_twins import MemoryRegistry
 

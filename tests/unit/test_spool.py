@@ -3,7 +3,8 @@
 import pytest
 
 from components.spool import Spool
-from components.tracking import TrackingAddress, flatten
+from components.tracking.runs import flatten
+from components.tracking.server import TrackingAddress
 from model_core.spec.errors import SpecError, TrackingError
 
 
