@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ def serve(
         raise typer.BadParameter(str(error)) from error
     assert packed.bundle is not None  # packed_model packs what is not
     stop = asked_to_stop()
-    log = house.settings.home.resolve() / "serve" / "gateway.log"
+    log = house.settings.home.resolve() / "serve" / f"gateway-{port or 'any'}.log"  # two of one home keep a log each
     say(f"loading {packed.model_version} from {packed.bundle} ...")
     with running_gateway(packed.bundle, listening, log=log) as address:
         token = " --token-file FILE" if listening.needs_token else ""
@@ -211,10 +212,11 @@ def workcell_run(
         code = run_cell(order, log=log, hear=board.hear, complain=say)
     told = _outcome(order.result) if code != 2 else {}
     if told:
-        say(
-            f"{told['successes']} of {told['episodes']} solved, {told['decisions']} decisions, {told['holds']} holds, "
-            f"answers p50 {told['p50_ms']:.0f} ms, p99 {told['p99_ms']:.0f} ms; details in {order.result}"
-        )
+        if told["episodes"]:
+            say(
+                f"{told['successes']} of {told['episodes']} solved, {told['decisions']} decisions, {told['holds']} holds, "
+                f"answers p50 {told['p50_ms']:.0f} ms, p99 {told['p99_ms']:.0f} ms; details in {order.result}"
+            )
         if audit is not None and told["episodes"]:
             say(f"then try  actwright audit list {audit}")
         shown = (
@@ -290,6 +292,11 @@ def _knock(token_file: Path | None, ca_file: Path | None, timeout_s: float) -> K
         raise typer.BadParameter(
             f"{named}: a token is one line of printable ASCII without spaces; what is there is none (and is not shown)"
         )
+    if ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=str(ca_file))
+        except OSError as error:
+            raise typer.BadParameter(f"--ca-file {ca_file} holds no certificate in PEM: {error}") from error
     return Knock(token=token, ca_file=ca_file, timeout_s=timeout_s)
 
 
