@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -17,7 +18,7 @@ from model_core.spec.contract import PROTOCOL_VERSION
 from model_core.spec.errors import WireError
 from model_core.spec.strict_msgpack import NotQuick
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Control, End, Hello, Message, Observe, Reject, decode_message, encode_message, version_of
+from model_core.spec.wire import Chunk, Control, End, Hello, Message, Observe, Reject, decode_message, encode_message, version_of
 from serving.gateway.doorkeeper import caller_of
 from serving.gateway.gateway import Gateway
 from serving.gateway.identity import Role
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _MAX_ANSWERS = 4
 _PAUSE_S = 0.05
+
+
+_Asked = asyncio.Future[Chunk | Reject]
 
 
 class _Disconnected(Exception):  # noqa: N818
@@ -59,7 +63,7 @@ class _Conversation:
     def __init__(self, ws: WebSocket, gateway: Gateway, outbox: Outbox) -> None:
         self._ws, self._gateway, self._outbox = ws, gateway, outbox
         self._caller = caller_of(ws.scope)
-        self._answers: set[asyncio.Task[None]] = set()
+        self._asked: list[tuple[_Asked, Callable[[_Asked], None]]] = []  # what is awaited, and who is called with it
         self._bad = 0
 
     async def run(self) -> int:
@@ -77,8 +81,10 @@ class _Conversation:
         finally:
             session.send = None
             self._gateway.close_session(session)
-            for task in (listening, stuck, ended, *self._answers):
+            for task in (listening, stuck, ended):
                 task.cancel()
+            for asked, tell in self._asked:  # nobody is told any more
+                asked.remove_done_callback(tell)
             await asyncio.gather(listening, stuck, ended, return_exceptions=True)
 
     async def _handshake(self) -> Session | None:
@@ -118,23 +124,37 @@ class _Conversation:
         logger.warning("peer.let_go cell=%s bad_messages=%d", session.cell, self._bad)
         return 1008
 
-    async def _observe(self, session: Session, asked: Prepared) -> None:
-        if len(self._answers) >= _MAX_ANSWERS:  # one is outstanding, one replaces it; a peer that floods is answered in turn
-            await asyncio.wait(self._answers, return_when=asyncio.FIRST_COMPLETED)
-        task = asyncio.get_running_loop().create_task(self._answer(session, asked))
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
-        await asyncio.sleep(0)  # let it be queued before the next message is looked at, which may replace it
+    async def _observe(self, session: Session, prepared: Prepared) -> None:
+        while len(self._asked) >= _MAX_ANSWERS:  # one is outstanding, one replaces it; a peer that floods is answered in turn
+            await asyncio.wait({reply for reply, _ in self._asked}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            asked = self._gateway.ask(session, prepared)
+        except Exception:
+            self._failed(session, prepared.observe)
+            return
+        if isinstance(asked, Reject):
+            self._outbox.put(asked)
+        else:
+            self._wait_for(asked, session, prepared.observe)
         if self._gateway.is_throttled(session):
             self._bad += 1
             await asyncio.sleep(_PAUSE_S)  # its own socket fills up meanwhile, nobody else's
 
-    async def _answer(self, session: Session, asked: Prepared) -> None:
-        try:
-            self._outbox.put(await self._gateway.answer(session, asked))
-        except Exception:  # a fault of ours must not leave the cell without an answer
-            logger.exception("session.failed cell=%s seq=%d", session.cell, asked.observe.seq)
-            self._outbox.put(rejection(asked.observe, RefusalCode.INTERNAL, "the service failed; its log has the details"))
+    def _wait_for(self, asked: _Asked, session: Session, observe: Observe) -> None:
+        def tell(reply: _Asked) -> None:
+            self._asked.remove((asked, tell))
+            try:
+                self._outbox.put(self._gateway.told(session, observe, reply.result()))
+            except Exception:
+                self._failed(session, observe)
+
+        self._asked.append((asked, tell))
+        asked.add_done_callback(tell)
+
+    def _failed(self, session: Session, observe: Observe) -> None:
+        """A fault of ours must not leave the cell without an answer."""
+        logger.exception("session.failed cell=%s seq=%d", session.cell, observe.seq)
+        self._outbox.put(rejection(observe, RefusalCode.INTERNAL, "the service failed; its log has the details"))
 
     def _control(self, session: Session, message: Control) -> None:
         gateway = self._gateway

@@ -182,18 +182,21 @@ class Gateway:
         fit = None if session is None else self.register.fit_of(session)
         return (fit or Fit.of(self.identity.contract)).prepare(observe, arrived_at, self._clock)
 
-    async def answer(self, session: Session, asked: Observe | Prepared) -> Chunk | Reject:
-        """Answer one OBSERVE and count it."""
-        observe = asked.observe if isinstance(asked, Prepared) else asked
-        refused = self.reception.refusal(session, observe)
+    def ask(self, session: Session, prepared: Prepared) -> asyncio.Future[Chunk | Reject] | Reject:
+        """Queue one OBSERVE now. A refusal is counted; what comes with the future goes through `told` first, and the future lives on."""
+        refused = self.reception.refusal(session, prepared.observe)
         if refused is None:
-            if not isinstance(asked, Prepared):
-                asked = await self._prepared(session, asked)
             self.renew(session)
-            reply: Chunk | Reject = await session.answer(asked)
-            self.renew(session)
-        else:
-            reply = refused
+            asked = session.ask(prepared)
+            if not isinstance(asked, Reject):
+                return asked
+            refused = asked
+        self.count(refused)
+        return refused
+
+    def told(self, session: Session, observe: Observe, reply: Chunk | Reject) -> Chunk | Reject:
+        """The reply as the cell gets it, counted: nothing to do for a session that has ended meanwhile."""
+        self.renew(session)
         if not self.register.is_open(session) and isinstance(reply, Chunk):
             reply = refusal_of(observe, *self.register.why_ended(session))
         self.count(reply)
@@ -208,9 +211,10 @@ class Gateway:
             who = self.identity
             ready = Ready(session_id=observe.session_id, epoch=observe.epoch, model_version=who.model_version, contract=who.contract)
             session = Session(ready, "", self.identity, self, caller=caller, clock=self._clock)
-            prepared = await self._prepared(None, replace(observe, seq=max(observe.seq, 1)))
+            prepared = await self._prepared(replace(observe, seq=max(observe.seq, 1)))
             try:
-                reply = await session.answer(prepared)
+                asked = session.ask(prepared)
+                reply = asked if isinstance(asked, Reject) else await asked
             finally:
                 session.drop("the asker has gone")
         if isinstance(reply, Chunk):
@@ -301,9 +305,9 @@ class Gateway:
 
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
-    async def _prepared(self, session: Session | None, observe: Observe) -> Prepared:
+    async def _prepared(self, observe: Observe) -> Prepared:
         arrived_at = self._clock()
-        return await asyncio.get_running_loop().run_in_executor(self.decoding, self.prepare, session, observe, arrived_at)
+        return await asyncio.get_running_loop().run_in_executor(self.decoding, self.prepare, None, observe, arrived_at)
 
     def _count_sessions(self) -> None:
         now = self._clock()

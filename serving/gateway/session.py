@@ -127,8 +127,11 @@ class Session:
             held += _bytes_of(self._kept.decision)
         return held
 
-    async def answer(self, prepared: Prepared) -> Chunk | Reject:
-        """Answer one OBSERVE. The same seq again waits for (or repeats) the same answer."""
+    def ask(self, prepared: Prepared) -> asyncio.Future[Chunk | Reject] | Reject:
+        """Queue one OBSERVE now; the reply comes with the future, or is a refusal at once.
+
+        The same seq again gets the same future, which therefore is never to be cancelled by one who waits for it.
+        """
         observe = prepared.observe
         refused = self.stale(observe)
         if refused is not None:
@@ -146,7 +149,7 @@ class Session:
             else:
                 self._ticket = self._submit(prepared, guidance)
                 self._answer = self._awaited(prepared, self._ticket, guidance)
-        return await asyncio.shield(self._answer)
+        return self._answer
 
     def stale(self, observe: Observe) -> Reject | None:
         """Why this request is none of this session, or an old one; None when it may be answered."""
