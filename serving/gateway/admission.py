@@ -8,6 +8,8 @@ No clock and no thread of its own.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import threading
 from collections import deque
@@ -18,6 +20,7 @@ from model_core.spec.types import LEVELS
 
 BUCKETS = (1, 2, 4, 8, 16)
 _KEPT = 64
+_WITNESSES = 3  # so many answers of one size say something of the sizes beside it: a single slow one does not
 
 
 def bucket_of(rows: int) -> int:
@@ -30,17 +33,40 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))]
 
 
+def read_off(curve: Mapping[int, float], rows: int) -> float:
+    """Seconds at a size that is not on the curve (rows -> seconds, at least one).
+
+    Between two sizes a straight line, on a curve that never falls. Beyond the largest it goes on as steeply as it ever rose, and at
+    most as the same work in batches of the largest would; from a single size nothing is known but that. Below the smallest: no faster.
+    """
+    sizes = sorted(curve)
+    rising = list(itertools.accumulate((curve[size] for size in sizes), max))
+    place = bisect.bisect_left(sizes, rows)
+    if place == 0:
+        return rising[0]
+    if place < len(sizes):
+        share = (rows - sizes[place - 1]) / (sizes[place] - sizes[place - 1])
+        return rising[place - 1] + share * (rising[place] - rising[place - 1])
+    again = rising[-1] * rows / sizes[-1]
+    slopes = [(t1 - t0) / (b1 - b0) for (b0, t0), (b1, t1) in itertools.pairwise(zip(sizes, rising, strict=True))]
+    return min(rising[-1] + max(slopes) * (rows - sizes[-1]), again) if slopes else again
+
+
 class ServiceTimes:
     """Seconds from joining the round to the answer, per level and number of rows, over a sliding window. Thread-safe.
 
     window_s: measurements older than this are forgotten; then what was measured before readiness (`add_baseline`) counts again,
     so that a bad hour is not remembered for ever, nor a level shunned that nobody tries any more.
+
+    A size that nobody has measured is read off the curve of those that were (`read_off`), and off what really happened as soon
+    as it has: what answers take now moves the whole curve, and the median of a size that had to be estimated is kept for later.
     """
 
     def __init__(self, window_s: float = 60.0) -> None:
         self._window_s = window_s
         self._seen: dict[tuple[str, int], deque[tuple[float, float]]] = {}
         self._baseline: dict[tuple[str, int], float] = {}
+        self._learnt: set[tuple[str, int]] = set()
         self._blocks: deque[tuple[float, float]] = deque(maxlen=_KEPT)
         self._quantiles: dict[tuple[str, int, float], tuple[int, float]] = {}
         self._added: dict[tuple[str, int], int] = {}
@@ -73,6 +99,7 @@ class ServiceTimes:
         with self._lock:
             for key in [key for key, seen in self._seen.items() if seen[0][0] < before]:
                 seen = self._seen[key]
+                self._keep_learnt(*key)
                 self._added[key] += _KEPT  # the next question sorts again
                 while seen and seen[0][0] < before:
                     seen.popleft()
@@ -127,17 +154,38 @@ class ServiceTimes:
         return value
 
     def _estimate(self, level: str, bucket: int, share: float) -> float:
-        measured = self._measured(level, share)
-        if not measured:
+        if self._seen.get((level, bucket)):
+            return self._quantile(level, bucket, share)  # what really happens at this size
+        curve = self._curve(level, share)
+        if not curve:
             return 0.0
-        if bucket in measured:
-            return measured[bucket]
-        # Between two buckets the larger one is never faster; beyond the largest, another batch of the same work is assumed.
-        larger = [b for b in measured if b > bucket]
-        if larger:
-            return measured[min(larger)]
-        nearest = max(measured)
-        return measured[nearest] * bucket / nearest
+        return curve[bucket] if bucket in curve else read_off(curve, bucket)
+
+    def _curve(self, level: str, share: float) -> dict[int, float]:
+        """What is known of every size. Whatever was measured before readiness gives way to what several answers take now: a larger
+        batch is never faster than they are at a smaller one, nor a smaller one slower than they are at a larger.
+        """
+        known = {bucket: seconds for (name, bucket), seconds in self._baseline.items() if name == level}
+        seen = {b: self._quantile(name, b, share) for (name, b), many in self._seen.items() if name == level and many}
+        sure = {b: s for b, s in seen.items() if b not in known or len(self._seen[level, b]) >= _WITNESSES}
+        for bucket in known.keys() - sure.keys():
+            most = min((s for b, s in sure.items() if b > bucket), default=math.inf)
+            least = max((s for b, s in sure.items() if b < bucket), default=0.0)
+            known[bucket] = max(min(known[bucket], most), least)
+        return known | sure
+
+    def _keep_learnt(self, level: str, bucket: int) -> None:
+        """A size that was not measured before readiness and is about to be forgotten: its median stays, bounded by the same work
+        done in smaller batches, so that one bad minute does not shun it for ever.
+        """
+        others = {b: s for (name, b), s in self._baseline.items() if name == level and b < bucket}
+        seen = self._seen[level, bucket]
+        if (level, bucket) in self._baseline and (level, bucket) not in self._learnt:
+            return
+        if others and len(seen) >= _WITNESSES:
+            nearest = max(others)
+            self._baseline[level, bucket] = min(quantile([s for _, s in seen], 0.5), others[nearest] * bucket / nearest)
+            self._learnt.add((level, bucket))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def warm_up(
             times.add_baseline(level, 1, seconds)
     own_level = own[0].level
     for rows in (b for b in BUCKETS[1:] if b <= max_batch):
-        if clock() + 2 * alone_s * rows > ends_at:
+        if clock() + 2 * times.p95("", rows) > ends_at:  # as the sizes so far let expect
             break
         # the first of its shape is as slow as a first inference
         seconds = min(_timed(policy, [DecisionRequest(observation=next(frames)) for _ in range(rows)], clock)[1] for _ in range(2))

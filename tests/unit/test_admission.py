@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model_core.spec.types import Decision, DecisionRequest, Observation
-from serving.gateway.admission import Load, Reservations, ServiceTimes, cheaper_levels, choose, needed_s, quantile
+from serving.gateway.admission import BUCKETS, Load, Reservations, ServiceTimes, cheaper_levels, choose, needed_s, quantile, read_off
 from serving.gateway.stub import StubPolicy, stub_contract
 from serving.gateway.warm_up import synthetic_observation, warm_up
 from tests.fakes import EchoPolicy
@@ -86,9 +88,84 @@ def test_unmeasured_batches_are_estimated_from_their_neighbours() -> None:
     assert times.capacity_per_s("") == math.inf
     times.add_baseline("", 1, 0.1)
     times.add_baseline("", 8, 0.4)
-    assert times.p95("", 4) == 0.4  # never faster than the larger batch
-    assert times.p95("", 16) == pytest.approx(0.8)
+    assert times.p95("", 4) == pytest.approx(0.1 + 0.3 * 3 / 7)
+    assert times.p95("", 16) == pytest.approx(0.4 + 0.3 * 8 / 7)  # as steep as before, and less than two batches of eight
     assert times.capacity_per_s("") == pytest.approx(20.0)
+
+
+CURVES = st.dictionaries(st.sampled_from(BUCKETS), st.floats(0.001, 10.0), min_size=1)
+
+
+@given(curve=CURVES, rows=st.integers(1, 16))
+def test_a_size_that_nobody_measured_is_between_its_neighbours_and_never_more_than_the_same_work_again(
+    curve: dict[int, float], rows: int
+) -> None:
+    seconds = read_off(curve, rows)
+    smaller, larger = [s for b, s in curve.items() if b <= rows], [s for b, s in curve.items() if b >= rows]
+    assert seconds >= max(smaller, default=0.0) - 1e-9
+    assert rows <= max(curve) or seconds <= max(curve.values()) * rows / max(curve) + 1e-9
+    assert not larger or seconds <= max([*smaller, *larger]) + 1e-9
+    assert seconds <= read_off(curve, rows + 1) + 1e-9
+
+
+@given(fixed=st.floats(0.0, 1.0), per_row=st.floats(0.001, 0.1), sizes=st.sets(st.sampled_from(BUCKETS), min_size=2))
+def test_a_batch_that_costs_so_much_a_row_is_read_off_exactly(fixed: float, per_row: float, sizes: set[int]) -> None:
+    times = ServiceTimes()
+    for size in sizes:
+        times.add_baseline("", size, fixed + per_row * size)
+    for rows in (b for b in BUCKETS if b >= min(sizes)):
+        assert times.p95("", rows) == pytest.approx(fixed + per_row * rows)
+
+
+def test_what_could_be_met_is_no_longer_refused_for_want_of_a_measurement() -> None:
+    times = times_of(own=0.11)
+    crowd = Load(capacity=16, running=[("", 0.0)] * 7)
+    assert choose(times, crowd, ("",), 0.3).level is None  # one size says nothing of eight rows but: eight times the work
+    times.add_baseline("", 2, 0.12)
+    assert choose(times, crowd, ("",), 0.3).level == ""
+    assert needed_s(times, crowd, "") == pytest.approx(0.18)
+    assert choose(times, crowd, ("",), 0.17).level is None
+
+
+def test_a_size_that_costs_more_than_its_neighbours_let_expect_is_promised_only_until_it_has_happened() -> None:
+    times = times_of(own=0.1)
+    times.add_baseline("", 2, 0.11)
+    assert times.p95("", 8) == pytest.approx(0.17)
+    for second in range(3):
+        times.add("", 8, 0.4, now=float(second))
+    assert times.p95("", 8) == 0.4
+    assert 0.11 < times.p95("", 4) < 0.4
+    assert times.p95("", 16) > 0.6
+    times.forget(now=1000.0)
+    assert times.p95("", 8) == 0.4  # kept: it is better than any estimate
+    for second in range(3):
+        times.add("", 8, 9.0, now=2000.0 + second)
+    assert times.p95("", 8) == 9.0
+    times.forget(now=3000.0)
+    assert times.p95("", 8) == pytest.approx(0.11 * 4)  # a bad minute is not: no more than the same work in batches of two
+
+
+def test_an_engine_that_has_become_slow_is_so_at_every_size() -> None:
+    times = times_of(own=0.1)
+    times.add_baseline("", 4, 0.2)
+    times.add("", 1, 5.0, now=0.0)
+    assert times.p95("", 4) == 0.2  # one slow answer says nothing of four rows
+    for second in range(3):
+        times.add("", 1, 0.5, now=float(second))
+    assert times.p95("", 1) == 0.5
+    assert times.p95("", 4) >= 0.5
+    assert times.p95("", 8) >= 0.5
+    times.forget(now=100.0)
+    assert times.p95("", 4) == 0.2
+
+
+def test_an_engine_that_is_faster_than_before_anybody_asked_is_so_at_smaller_sizes() -> None:
+    times = times_of(own=0.3)
+    times.add_baseline("", 4, 0.5)
+    for second in range(3):
+        times.add("", 4, 0.1, now=float(second))
+    assert times.p95("", 1) == 0.1
+    assert times.p95("", 2) == 0.1
 
 
 def test_sessions_reserve_a_share_of_the_measured_capacity() -> None:
@@ -128,6 +205,21 @@ def test_warming_up_measures_levels_and_batches_but_not_the_first_answer() -> No
     assert times.p95("", 8) == pytest.approx(0.1 + 4 * 0.08)
     assert times.p95("action", 8) == pytest.approx(0.035 * 0.42 / 0.14)
     assert set(times.profile()) == {"full", "reuse-depth", "trace+action", "action"}
+
+
+def test_warming_up_goes_by_what_batches_cost_and_not_by_what_single_rows_would() -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    policy = StubPolicy(service_s=1.0, per_row_s=0.01, blocks=1, sleep=sleep, contract=stub_contract())
+    times = ServiceTimes()
+    warm_up(policy, policy.contract, synthetic_observation(policy.contract), times, budget_s=21, max_batch=16, clock=lambda: clock[0])
+    assert clock[0] <= 21
+    assert times.baseline("", 8) == pytest.approx(1.08)
+    assert times.baseline("", 16) is None
+    assert times.p95("", 16) == pytest.approx(1.16)
 
 
 def test_warming_up_keeps_its_budget_and_finds_what_a_plain_policy_cannot_do() -> None:
