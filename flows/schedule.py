@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 from components.documents import to_document
 from components.files import write_text_atomically
 from components.recipe import Recipe
-from flows.child import Child
+from flows.child import Child, answers
 from flows.prefect_server import prefect_api, running_server
 from flows.settings import point_prefect_at
 from flows.telling import say, tell
@@ -19,13 +21,30 @@ from flows.up import asked_to_stop, prefect_page
 from flows.wiring import open_house
 from model_core.spec.errors import JobError, SpecError
 
-_LOOK_S = 1.0
+_LOOK_S, _ASK_EVERY_S, _GONE_S = 1.0, 5.0, 30.0
+
+
+class Pulse:
+    """Whether a server still answers, asked now and then."""
+
+    def __init__(self, url: str, *, ask: Callable[[str], bool] = answers, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url, self._ask, self._clock = url, ask, clock
+        self._heard = self._asked = clock()
+
+    def silent_s(self) -> float:
+        """Seconds since it answered last; 0 while it does."""
+        now = self._clock()
+        if now - self._asked >= _ASK_EVERY_S:
+            self._asked = now
+            if self._ask(self._url):
+                self._heard = now
+        return now - self._heard if self._heard < self._asked else 0.0
 
 
 def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
     """Register the deployment and run what becomes due until Ctrl-C.
 
-    Raises `SpecError` for a cron that Prefect cannot read, `JobError` when the schedule's process ends by itself.
+    Raises `SpecError` for a cron that Prefect cannot read, `JobError` when the schedule's process ends by itself or its Prefect is gone.
     """
     house = open_house()
     check_cron(cron)
@@ -41,9 +60,15 @@ def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
             say(f"retraining of {recipe.name} {how} itself at '{cron}' (UTC) and when recordings arrive; Ctrl-C stops this")
             say(f"prefect  {page}/deployments")
             tell(deployment="retrain/retrain", prefect=page, cron=cron, automatic=automatic, recipe=recipe.name)
+            pulse = Pulse(f"{page}/api/health")
             while not stop.wait(_LOOK_S):
                 if server.process.poll() is not None:
                     raise JobError(f"the schedule's process ended with code {server.process.returncode}:\n{server.last_lines()}")
+                if not house.settings.prefect_api_url and pulse.silent_s() > _GONE_S:  # one of your own is brought back by you
+                    raise JobError(
+                        f"Prefect at {page} has not answered for {_GONE_S:.0f} s, so nothing is scheduled any more (was it that of an "
+                        "`actwright up` that was stopped?); start `actwright schedule` again: it brings a server where none runs"
+                    )
         finally:
             _pause(f"{page}/api")
             server.stop(grace_s=10.0)

@@ -10,7 +10,7 @@ import pytest
 
 from flows.benching import chosen_checkpoint
 from flows.recipes import RECIPES, get_recipe
-from flows.schedule import check_cron
+from flows.schedule import Pulse, check_cron
 from flows.telling import DONE, HELD, OUR_ERROR, WRONG_USAGE, ended
 from model_core.spec.errors import DatasetError, GateError, SpecError
 
@@ -77,6 +77,21 @@ def test_a_cron_that_cannot_be_is_refused_before_anything_starts(cron):
     with pytest.raises(SpecError, match="minute hour day month weekday"):
         check_cron(cron)
     check_cron("0 3 * * 1-5")
+
+
+def test_a_schedule_notices_that_its_server_is_gone():
+    now, up = [0.0], [True]
+    pulse = Pulse("http://prefect", ask=lambda _: up[0], clock=lambda: now[0])
+
+    def silent_at(second: float) -> float:
+        now[0] = second
+        return pulse.silent_s()
+
+    assert [silent_at(s) for s in (1, 6, 12)] == [0, 0, 0]
+    up[0] = False
+    assert [silent_at(s) for s in (13, 18, 25)] == [0, 6, 13]
+    up[0] = True
+    assert silent_at(31) == 0
 
 
 def test_a_folder_that_is_no_checkpoint_is_told_what_it_lacks(tmp_path):
