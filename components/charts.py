@@ -145,7 +145,8 @@ class _Frame:
             parts.append(f'<text x="42" y="{y + 4:.1f}" text-anchor="end" class="t">{_short(value)}</text>')
         for tick in nice_ticks(self.x0, self.x1, 6):
             x, _ = self.at(tick, 10.0**self.y0 if self.log_y else self.y0)
-            parts.append(f'<text x="{x:.1f}" y="{self.height - 8}" text-anchor="middle" class="t">{_short(tick)}</text>')
+            anchor = "end" if x > self.width - 24 else "middle"  # half of a number does not fit beside the last place
+            parts.append(f'<text x="{x:.1f}" y="{self.height - 8}" text-anchor="{anchor}" class="t">{_short(tick)}</text>')
         return "".join(parts)
 
     def path(self, points: Sequence[Point], color: str, stroke: float, opacity: float, name: str = "") -> str:

@@ -255,7 +255,7 @@ def _timings(run: RunSummary) -> str:
         rows.append(
             [escape(name), f"{_duration(stage.seconds)}", state, bar, f'<span class="mono soft">{escape(stage.digest[:12])}</span>']
         )
-    table = _table(["stage", "time", "", "", "digest"], rows, widths=(120, 80, 120, None, 120))
+    table = _table(["stage", "time", "", "", "digest"], rows, widths=(120, 96, 120, None, 120))
     return _section(
         "How long it took", "A stage whose inputs, settings and code did not change is not done again.", f'<div class="card">{table}</div>'
     )

@@ -103,8 +103,9 @@ def ingest(
     record, digest = result.step.record, result.step.digest
     for name, reason in set_aside(result.step.path):
         say(f"set aside {name}: {reason}")
+    before = "as before, nothing new came: " if result.cached else ""
     say(
-        f"{record['recordings']} recordings: {record['episodes']} taken in, {record['not_successful']} did not solve their task, "
+        f"{before}{record['recordings']} recordings: {record['episodes']} taken in, {record['not_successful']} did not solve their task, "
         f"{len(record['quarantined'])} set aside ({result.step.path / 'quarantine'}), {record['copies']} there already"
     )
     say(f"let them join a run:  actwright run {recipe} --set 'include=[\"{digest[:12]}\"]'")
