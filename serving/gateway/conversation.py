@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable
 
@@ -121,6 +122,7 @@ class _Conversation:
             else:
                 self._bad += 1
                 self._reject(RefusalCode.DECODE, f"{type(message).__name__.upper()} is not expected here", session)
+            del message  # not kept while the next one is waited for: it holds pictures
         logger.warning("peer.let_go cell=%s bad_messages=%d", session.cell, self._bad)
         return 1008
 
@@ -135,21 +137,20 @@ class _Conversation:
         if isinstance(asked, Reject):
             self._outbox.put(asked)
         else:
-            self._wait_for(asked, session, prepared.observe)
+            tell = functools.partial(self._tell, session, prepared.observe)
+            self._asked.append((asked, tell))
+            asked.add_done_callback(tell)
         if self._gateway.is_throttled(session):
             self._bad += 1
             await asyncio.sleep(_PAUSE_S)  # its own socket fills up meanwhile, nobody else's
 
-    def _wait_for(self, asked: _Asked, session: Session, observe: Observe) -> None:
-        def tell(reply: _Asked) -> None:
-            self._asked.remove((asked, tell))
-            try:
-                self._outbox.put(self._gateway.told(session, observe, reply.result()))
-            except Exception:
-                self._failed(session, observe)
-
-        self._asked.append((asked, tell))
-        asked.add_done_callback(tell)
+    def _tell(self, session: Session, observe: Observe, reply: _Asked) -> None:
+        place = next(n for n, (asked, _) in enumerate(self._asked) if asked is reply)
+        del self._asked[place]
+        try:
+            self._outbox.put(self._gateway.told(session, observe, reply.result()))
+        except Exception:
+            self._failed(session, observe)
 
     def _failed(self, session: Session, observe: Observe) -> None:
         """A fault of ours must not leave the cell without an answer."""

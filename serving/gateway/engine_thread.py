@@ -168,6 +168,7 @@ class EngineThread:
             except Exception as error:
                 # The one place where everything is caught: whatever went wrong inside is ours, and the robot must hold.
                 self._fail(error, joining)
+            del joining  # who has been answered: their pictures are not kept until somebody else asks
 
     def _joining(self, now: float) -> list[Ticket]:
         """Who joins now, in the order of their deadlines. Called with the lock held."""

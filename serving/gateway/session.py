@@ -256,25 +256,16 @@ class Session:
 
     def _awaited(self, prepared: Prepared, ticket: Ticket, guidance: Guidance) -> asyncio.Future[Chunk | Reject]:
         """The reply, made on this loop as soon as the ticket has its answer or its deadline has come. No task waits for it."""
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Chunk | Reject] = loop.create_future()
 
-        def settle() -> None:
-            if reply.done():
-                return
-            timer.cancel()
-            try:
-                reply.set_result(self._reply(prepared, ticket, guidance))
-            except Exception as error:  # whoever asked is told that the service failed
-                reply.set_exception(error)
+        def make() -> Chunk | Reject:
+            if self._ticket is ticket:  # answered: its pictures need not wait for the next request
+                self._ticket = None
+            return self._reply(prepared, ticket, guidance)
 
-        def settle_soon(_: object) -> None:  # called by the engine's thread, or here
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who asked
-                loop.call_soon_threadsafe(settle)
-
-        timer = loop.call_later(max(ticket.deadline - self._clock(), 0.0), settle)
-        ticket.future.add_done_callback(settle_soon)
-        return reply
+        awaited = _Awaited(make)
+        awaited.until(max(ticket.deadline - self._clock(), 0.0))
+        ticket.future.add_done_callback(awaited.settle_soon)
+        return awaited.reply
 
     def _reply(self, prepared: Prepared, ticket: Ticket, guidance: Guidance) -> Chunk | Reject:
         observe = prepared.observe
@@ -296,6 +287,41 @@ class Session:
         if prepared.conversions:
             chunk = replace(chunk, actions_KA=convert_actions(prepared.conversions, chunk.actions_KA))
         return chunk
+
+
+class _Awaited:
+    """A reply that is made once: when `settle` is called first. Then it forgets how, for what it would keep alive are pictures."""
+
+    __slots__ = ("_loop", "_make", "_timer", "reply")
+
+    def __init__(self, make: Callable[[], Chunk | Reject]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._make: Callable[[], Chunk | Reject] | None = make
+        self._timer: asyncio.TimerHandle | None = None
+        self.reply: asyncio.Future[Chunk | Reject] = self._loop.create_future()
+
+    def until(self, seconds: float) -> None:
+        """Settle after so long at the latest."""
+        self._timer = self._loop.call_later(seconds, self.settle)
+
+    def settle_soon(self, _: object) -> None:
+        """Settle on the loop. Thread-safe."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who asked
+            self._loop.call_soon_threadsafe(self.settle)
+
+    def settle(self) -> None:
+        """Make the reply, unless that has been done. What goes wrong is told to whoever asked."""
+        make, self._make = self._make, None
+        if make is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.reply.done():  # given up by the only one who asked
+            return
+        try:
+            self.reply.set_result(make())
+        except Exception as error:
+            self.reply.set_exception(error)
 
 
 def _chunk_id(observe: Observe) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -28,7 +29,7 @@ from model_core.spec.wire import Chunk, End, Ready
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.identity import Caller, Role, Tokens, read_table, token_digest
 from serving.gateway.settings import Limits
-from serving.gateway.stub import StubPolicy
+from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
 from tests.loopback import serve, wait_until
 from tests.peers import Peer, rejected
 
@@ -242,7 +243,22 @@ def secured(certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     cert, key = certificate
-    argv = ["--stub", "0", "--host", "0.0.0.0", "--port", str(port), "--cert", str(cert), "--key", str(key)]
+    argv = [
+        "--stub",
+        "0",
+        "--stub-cameras",
+        "2",
+        "--stub-size",
+        "378",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        str(port),
+        "--cert",
+        str(cert),
+        "--key",
+        str(key),
+    ]
     command = [sys.executable, "-m", "serving.gateway", *argv, "--tokens-file", str(folder / "tokens.json")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ACTWRIGHT_")}
     process = subprocess.Popen(command, env={**environment, "ACTWRIGHT_LIMITS": '{"warm_up_s": 0}'}, stderr=subprocess.DEVNULL)
@@ -265,11 +281,12 @@ def is_ready(address: str, tls: ssl.SSLContext) -> bool:
 
 def test_a_cell_speaks_tls_with_its_token(secured: str, certificate: tuple[Path, Path]) -> None:
     trusted = ssl.create_default_context(cafile=str(certificate[0]))
-    policy = StubPolicy()
-    with Peer(secured, token=SECRETS["operate"], tls=trusted, body=policy.contract.embodiment) as peer:
+    contract = stub_contract(cameras=2, size=378)  # pictures of 857 kB: many TLS records
+    with Peer(secured, token=SECRETS["operate"], tls=trusted, body=contract.embodiment) as peer:
         assert isinstance(peer.greet(), Ready)
-        peer.observe(1)
-        peer.receive_kind(Chunk)
+        for seq in (1, 2, 3):
+            asked = peer.observe(seq, value=60 + seq)
+            assert np.array_equal(peer.receive_kind(Chunk).actions_KA, expected_actions(asked.observation, contract))
     assert status_of(secured, "GET", "/v1/models", SECRETS["observe"], tls=trusted)[0] == 200
     assert status_of(secured, "GET", "/v1/models", tls=trusted)[0] == 401
 

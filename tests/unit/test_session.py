@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,7 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from model_core.spec.contract import DimSpec, VectorSpec
-from model_core.spec.types import Observation, RefusalCode
+from model_core.spec.types import Decision, Observation, RefusalCode
 from model_core.spec.wire import Chunk, End, Observe, Ready, decode_message, encode_message
 from serving.gateway.gateway import Gateway, Limits, LoadedModel
 from serving.gateway.probes import Probe
@@ -114,6 +116,30 @@ def test_same_request_again_gives_the_same_chunk_with_one_inference(peer: Peer, 
     assert isinstance(first, Chunk)
     assert encode_message(first) == encode_message(second) == encode_message(third)
     assert policy.calls == [1]
+
+
+class WatchfulPolicy(EchoPolicy):
+    """Remembers which pictures it saw without keeping them."""
+
+    def decide_many(self, observations: list[Observation]) -> list[Decision]:
+        self.seen = [weakref.ref(image) for observation in observations for image in observation.images.values()]
+        return super().decide_many(observations)
+
+
+def test_pictures_are_let_go_of_with_their_answer() -> None:
+    policy = WatchfulPolicy()
+    gateway = echo_gateway(policy)
+    with serve(gateway) as address, Peer(address) as peer:
+        wait_until(lambda: gateway.is_ready)
+        assert isinstance(peer.greet(), Ready)
+        gc.disable()  # no cycles: what was answered is free at once, and its memory takes the next picture
+        try:
+            for seq in (1, 2, 3):
+                peer.observe(seq)
+                assert isinstance(peer.receive(), Chunk)
+                wait_until(lambda: all(image() is None for image in policy.seen), timeout_s=5.0)
+        finally:
+            gc.enable()
 
 
 def test_a_newer_request_replaces_one_that_waits(peer: Peer, address: str, policy: EchoPolicy) -> None:
