@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import ssl
 import subprocess
 import sys
@@ -270,13 +271,15 @@ def add_serving(app: typer.Typer) -> None:
 
 
 def _forwarded(what: str, args: list[str]) -> int:
-    """Run the tool in the foreground with our own terminal; Ctrl-C reaches it as well as us, and it ends by itself."""
-    with subprocess.Popen([sys.executable, "-m", "serving.faults", what, *args]) as process:
+    """Run the tool in the foreground. Ctrl-C, or SIGINT to us alone, is passed on and it ends by itself; it never outlives us."""
+    from components.policy_service import tied_to_us
+
+    with subprocess.Popen(tied_to_us([sys.executable, "-m", "serving.faults", what, *args]), start_new_session=True) as process:
         while True:
             try:
                 return process.wait()
             except KeyboardInterrupt:
-                continue
+                process.send_signal(signal.SIGINT)
 
 
 def _knock(token_file: Path | None, ca_file: Path | None, timeout_s: float) -> Knock:

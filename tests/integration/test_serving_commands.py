@@ -218,3 +218,18 @@ def test_a_cell_order_is_checked_before_anything_starts(change: dict, said: str)
     order = {"robot": "metaworld", "task": "t", "url": "ws://h:1/v1/session", "cell": "c", "result": Path("r.json")}
     with pytest.raises(SpecError, match=said):
         CellOrder(**{**order, **change})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fault_server_ends_with_the_command_that_was_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "fault-server", "--port", "0"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment())
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "listening"
+        os.kill(process.pid, number)  # to the command alone, as a supervisor does
+        process.stdout.read()  # ends when nobody holds the other end: the tool is gone too
+        assert process.wait(30) == (0 if number is signal.SIGINT else -number)
+    finally:
+        process.kill()
+        process.wait()
