@@ -20,6 +20,7 @@ from model_core.spec.types import LEVELS
 
 BUCKETS = (1, 2, 4, 8, 16)
 _KEPT = 64
+FEW_JOINS = 4  # to one block of a round, while nobody knows what a join costs
 _WITNESSES = 3  # so many answers of one size say something of the sizes beside it: a single slow one does not
 
 
@@ -67,7 +68,7 @@ class ServiceTimes:
         self._seen: dict[tuple[str, int], deque[tuple[float, float]]] = {}
         self._baseline: dict[tuple[str, int], float] = {}
         self._learnt: set[tuple[str, int]] = set()
-        self._blocks: deque[tuple[float, float]] = deque(maxlen=_KEPT)
+        self._blocks: deque[tuple[float, float, int | None]] = deque(maxlen=_KEPT)
         self._quantiles: dict[tuple[str, int, float], tuple[int, float]] = {}
         self._added: dict[tuple[str, int], int] = {}
         self._lock = threading.Lock()  # written by the engine's thread, read by the event loop
@@ -88,10 +89,10 @@ class ServiceTimes:
             self._seen.setdefault(key, deque(maxlen=_KEPT)).append((now, seconds))
             self._added[key] = self._added.get(key, 0) + 1
 
-    def add_block(self, seconds: float, now: float) -> None:
-        """One block of the round took `seconds`."""
+    def add_block(self, seconds: float, now: float, joined: int | None = None) -> None:
+        """One block of the round took `seconds`. joined: so many joined those who were in it (None: nobody was)."""
         with self._lock:
-            self._blocks.append((now, seconds))
+            self._blocks.append((now, seconds, joined))
 
     def forget(self, now: float) -> None:
         """Drop what is older than the window."""
@@ -122,8 +123,23 @@ class ServiceTimes:
     def block_s(self) -> float:
         """95 of 100 blocks take at most this; 0 where nothing has been measured."""
         with self._lock:
-            seconds = [s for _, s in self._blocks]
+            seconds = [s for _, s, _ in self._blocks]
         return quantile(seconds, 0.95) if seconds else 0.0
+
+    @property
+    def joins_a_block(self) -> int:
+        """How many may join a running round in one block, so that those who are in it wait about one block more; at least one.
+
+        Whoever joins has a prompt to be read, and everybody waits for that.
+        """
+        with self._lock:
+            blocks = [(seconds, joined) for _, seconds, joined in self._blocks if joined is not None]
+        plain = [seconds for seconds, joined in blocks if joined == 0]
+        if not plain or len(plain) == len(blocks):
+            return FEW_JOINS
+        usual_s = quantile(plain, 0.5)
+        join_s = quantile([max(seconds - usual_s, 0.0) / joined for seconds, joined in blocks if joined], 0.5)
+        return max(1, int(usual_s / join_s)) if join_s * BUCKETS[-1] > usual_s else BUCKETS[-1]
 
     def profile(self) -> dict[str, dict[str, float]]:
         """Per measured level, for a request alone: p50_ms and p95_ms."""
@@ -193,13 +209,14 @@ class Load:
     """What the engine does at one moment.
 
     running: (level, seconds since it joined) per row of the round. ahead: waiting requests with an earlier deadline.
-    block_for_s: how long the running block has been running, None when none runs.
+    block_for_s: how long the running block has been running, None when none runs. joins: how many may join in one block.
     """
 
     capacity: int
     running: Sequence[tuple[str, float]] = ()
     ahead: int = 0
     block_for_s: float | None = None
+    joins: int = FEW_JOINS
 
     @property
     def is_idle(self) -> bool:
@@ -222,11 +239,11 @@ def needed_s(times: ServiceTimes, load: Load, level: str) -> float:
     rows = len(load.running)
     rest_of_block = 0.0 if load.block_for_s is None else max(times.block_s - load.block_for_s, 0.0)
     free = load.capacity - rows
-    wait = rest_of_block
+    wait = rest_of_block + (load.ahead // load.joins * times.block_s if rows else 0.0)
     if load.ahead >= free:
         rests = sorted(max(times.p95(name, rows) - age, 0.0) for name, age in load.running) or [0.0]
         waves, place = divmod(load.ahead - max(free, 0), load.capacity)
-        wait = max(rest_of_block, rests[min(place, len(rests) - 1)]) + waves * times.p95(level, load.capacity)
+        wait = max(wait, rests[min(place, len(rests) - 1)]) + waves * times.p95(level, load.capacity)
     return wait + times.p95(level, min(load.capacity, rows + load.ahead + 1))
 
 

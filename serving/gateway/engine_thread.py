@@ -148,11 +148,13 @@ class EngineThread:
 
     def _load(self, deadline: float, now: float) -> Load:
         since = self._block_since
+        ahead = sum(1 for other, _, waiting in self._heap if other <= deadline and not waiting.is_over)
         return Load(
             capacity=self.capacity,
             running=[(ticket.level, now - ticket.joined_at) for ticket in list(self._active.values()) if not ticket.is_over],
-            ahead=sum(1 for other, _, waiting in self._heap if other <= deadline and not waiting.is_over),
+            ahead=ahead,
             block_for_s=None if since is None else now - since,
+            joins=self.times.joins_a_block if ahead else 1,
         )
 
     def _run(self) -> None:
@@ -173,7 +175,9 @@ class EngineThread:
     def _joining(self, now: float) -> list[Ticket]:
         """Who joins now, in the order of their deadlines. Called with the lock held."""
         joining: list[Ticket] = []
-        while self._heap and len(self._active) + len(joining) < self.capacity:
+        # Who is in the round waits while who joins is read: a crowd joins a few at a time. Nobody waits in an empty round.
+        most = min(self.capacity - len(self._active), self.times.joins_a_block if self._active else self.capacity)
+        while self._heap and len(joining) < most:
             ticket = self._heap[0][2]
             is_company = bool(self._active or joining)
             if ticket.alone and is_company and not ticket.is_over:
@@ -207,6 +211,7 @@ class EngineThread:
         for key in [key for key, ticket in self._active.items() if self._is_unwanted(ticket)]:
             self._round.leave(key)
             self._count_miss(self._active.pop(key))
+        joined = len(joining) if self._active else None
         for ticket in joining:
             self._active[self._round.join(_as_joined(ticket))] = ticket
         if not self._active:
@@ -223,7 +228,7 @@ class EngineThread:
             return
         self._failures = 0
         self._calm_blocks += 1
-        self.times.add_block(now - began, now)
+        self.times.add_block(now - began, now, joined)
         for key, decision in finished:
             self._deliver(self._active.pop(key), decision, now)
 

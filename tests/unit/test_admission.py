@@ -13,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_core.spec.types import Decision, DecisionRequest, Observation
-from serving.gateway.admission import BUCKETS, Load, Reservations, ServiceTimes, cheaper_levels, choose, needed_s, quantile, read_off
+from serving.gateway.admission import (
+    BUCKETS,
+    FEW_JOINS,
+    Load,
+    Reservations,
+    ServiceTimes,
+    cheaper_levels,
+    choose,
+    needed_s,
+    quantile,
+    read_off,
+)
 from serving.gateway.stub import StubPolicy, stub_contract
 from serving.gateway.warm_up import synthetic_observation, warm_up
 from tests.fakes import EchoPolicy
@@ -69,6 +80,35 @@ def test_the_rest_of_a_running_block_is_waited_for() -> None:
     times = times_of(own=0.5)
     times.add_block(0.4, now=0.0)
     assert needed_s(times, Load(capacity=8, running=[("", 0.1)], block_for_s=0.1), "") == pytest.approx(0.3 + 1.0)
+
+
+def test_so_many_join_a_running_round_that_those_in_it_wait_about_one_block_more() -> None:
+    times = ServiceTimes()
+    assert times.joins_a_block == FEW_JOINS  # nobody knows yet
+    times.add_block(9.0, 0.0)  # an empty round says nothing of either
+    for second in range(5):
+        times.add_block(0.1, float(second), 0)
+    assert times.joins_a_block == FEW_JOINS
+    for joined in (1, 2, 4):
+        times.add_block(0.1 + 0.03 * joined, 5.0, joined)
+    assert times.joins_a_block == 3
+    times.forget(now=100.0)
+    assert times.joins_a_block == FEW_JOINS
+    for seconds, joined in ((0.1, 0), (0.1, 4)):
+        times.add_block(seconds, 100.0, joined)
+    assert times.joins_a_block == BUCKETS[-1]  # joining costs nothing
+    for _ in range(9):
+        times.add_block(5.0, 100.0, 2)
+    assert times.joins_a_block == 1  # it costs more than a block, but nobody is kept out for ever
+
+
+def test_who_has_to_wait_for_others_to_join_is_told_so() -> None:
+    times = times_of(own=1.0)
+    times.add_baseline("", 16, 1.0)
+    times.add_block(0.2, now=0.0)
+    assert needed_s(times, Load(capacity=16, running=[("", 0.0)], ahead=3, joins=2), "") == pytest.approx(1.2)
+    assert needed_s(times, Load(capacity=16, running=[("", 0.0)], ahead=1, joins=2), "") == pytest.approx(1.0)
+    assert needed_s(times, Load(capacity=16, ahead=3, joins=2), "") == pytest.approx(1.0)  # an empty round takes everybody in
 
 
 def test_a_bad_minute_is_forgotten_and_the_baseline_counts_again() -> None:

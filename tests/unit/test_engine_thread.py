@@ -103,6 +103,50 @@ def test_requests_join_a_running_round_and_leave_it_when_they_are_done(policy: S
     assert policy.calls == [1, 2, 1, 1]
 
 
+@pytest.mark.parametrize("prefill_s", [0.0, 0.04, 0.3])
+def test_a_crowd_that_joins_delays_who_is_running_by_about_one_block(prefill_s: float) -> None:
+    """On a clock of its own: a block takes 0.1 s, and every row that joins it `prefill_s` more."""
+    now, blocks, known = [0.0], [], set()
+    policy = StubPolicy(blocks=60, sleep=lambda _: None)
+    steps = threading.Semaphore(0)
+
+    def block(requests: Sequence[DecisionRequest]) -> None:
+        assert steps.acquire(timeout=10)
+        fresh = {id(request.observation) for request in requests} - known
+        known.update(fresh)
+        now[0] += 0.1 + prefill_s * len(fresh)
+        blocks.append((len(requests), len(fresh), 0.1 + prefill_s * len(fresh)))
+
+    policy.fault = block
+    engine = running(policy, clock=lambda: now[0])
+
+    def submit(value: int) -> Ticket:
+        return engine.submit(DecisionRequest(observation=make_observation(value=value)), now[0] + 1000.0)
+
+    def pass_blocks(count: int) -> None:
+        before = len(blocks)
+        for _ in range(count):
+            steps.release()
+        wait_until(lambda: len(blocks) >= before + count)
+
+    held = [submit(1)]
+    pass_blocks(3)
+    held.append(submit(2))
+    pass_blocks(4)
+    held += [submit(value) for value in range(3, 17)]
+    pass_blocks(20)
+    assert max(rows for rows, _, _ in blocks) == 16
+    crowd = [(fresh, seconds) for _, fresh, seconds in blocks[7:]]
+    assert max(seconds for _, seconds in crowd) <= 0.1 + max(0.1, prefill_s) + 1e-9
+    assert sum(fresh for fresh, _ in crowd) == 14
+    if prefill_s == 0.0:
+        assert len([fresh for fresh, _ in crowd if fresh]) <= 2  # what costs nothing is not put off
+    for _ in range(200):
+        steps.release()
+    assert all(answer(ticket).decision.refusal is None for ticket in held)
+    engine.stop(1.0)
+
+
 def test_who_gives_up_is_told_at_once_and_leaves_at_the_next_block(policy: StubPolicy, engine: EngineThread) -> None:
     policy.blocks = 8
     steps = Stepper(policy)
