@@ -20,6 +20,7 @@ from torch import Tensor
 
 from model_core.engine.blocks import BlockRunner, Feed
 from model_core.engine.cache import RowCache
+from model_core.engine.eyes import packed_eyes
 from model_core.engine.forward import BlockForward
 from model_core.engine.numerics import Numerics, measure_numerics
 from model_core.engine.parallel import ActionBlock, BlockUse, placeholders_of
@@ -84,6 +85,7 @@ class DecodingEngine:
         # actions may be spelt before a block is read (committed rows; a draft that comes late): placeholders have places of their own
         self.length = self.language.max_length + (0 if self.block_use is BlockUse.NONE else placeholders_of(self.language))
         self.forward = BlockForward(model, self.language.grammar, max_length=self.length, dtype=dtype, constrained=constrained)
+        self.eyes = packed_eyes(model.model.vision_backbone, dtype)
         self.block = None if self.block_use is BlockUse.NONE else ActionBlock(self.forward, self.language, self.block_use)
 
     # ---- what this machine is like
@@ -168,7 +170,7 @@ class DecodingEngine:
         masks = None if prompt.image_masks is None else prompt.image_masks.to(self.device)
         images, windows = prompt.images.to(self.device), prompt.pooled_patches_idx.to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            return self.model.encode_images(images, windows, masks)
+            return self.eyes(images, windows, masks)
 
     @torch.inference_mode()
     def embedded(self, prompt: Prompt, features: Tensor | None) -> tuple[Tensor, Tensor]:
