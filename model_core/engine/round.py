@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,7 +187,7 @@ class AnswerRound:
         chosen = block.read(row, window, self._cache, place, prompt, margins=self._engine.runner.margins)
         if says:
             row.tally.forwards += 1
-            if not all(map(_is_finite, chosen.logits)):
+            if not isfinite(sum(chosen.logits)):
                 row.finite = False
                 raise NotFiniteError("the model computed NaN or inf")
             row.say_block(row.block)
@@ -198,13 +199,15 @@ class AnswerRound:
         if not self._engine.ways.speculate:
             return [row.window(1) for row in rows]
         curve = self._engine.costs.at(len(rows))
-        windows = [row.window(max(curve)) for row in rows]
+        windows = [row.window(max(curve), curve) for row in rows]
         width = best_width(curve, [window.gains for window in windows])
         return [window.cut(width) for window in windows]
 
     def _feed(self, row: AnswerRow, window: Window) -> Feed:
+        # an output that is not asked may choose as the first that is: then most blocks need one part of the head
         group = row.grammar.group
-        return Feed(window=window, groups=[0 if state is None else group(state) for state in window.states], start=row.cached)
+        asked = [group(state) for state in window.states[window.first :] if state is not None]
+        return Feed(window=window, groups=asked[:1] * window.first + asked, start=row.cached)
 
     @torch.inference_mode()
     def _prefill(self, row: AnswerRow, place: int) -> None:
@@ -224,7 +227,7 @@ class AnswerRound:
 
     def _take(self, row: AnswerRow, window: Window, chosen: Choices, place: int, trusted: bool) -> None:
         row.tally.forwards += 1
-        if not all(map(_is_finite, chosen.logits)):
+        if not isfinite(sum(chosen.logits)):
             row.finite = False
             raise NotFiniteError("the model computed NaN or inf")
         bound = 0.0 if trusted else self._engine.guard_bound
@@ -281,7 +284,3 @@ class AnswerRound:
             counts=row.tally.counts(),
             timing_ms=row.timing_ms,
         )
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0.0

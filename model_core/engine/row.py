@@ -14,8 +14,11 @@ from typing import Any
 
 from model_core.engine.automaton import REFUSED, Grammar, Stage
 from model_core.engine.question import Drafts, Prompt
-from model_core.engine.window import Acceptance, Source, far_enough
+from model_core.engine.window import NO_BETTER, UNLIKELY, Acceptance, Source
 from model_core.spec.errors import GrammarError
+
+# Where a width says so much less for its milliseconds than a narrower one, wider ones are not looked at.
+_HOPELESS = 0.8
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +105,7 @@ class AnswerRow:
         # by Source: draft, refined, echo, block, recent
         self._tables: list[dict[int, int]] = [dict(drafts.ids), {}, self._echo, {}, acceptance.recent if ways.echo else {}]
         self._plans: dict[int, tuple[int, float, list[tuple[float, dict[int, int]]]]] = {}
+        self._guesses: dict[int, tuple[int, int, float, float]] = {}
         self._forced = [int(ids[0]) if len(ids) == 1 else REFUSED for ids in grammar.groups]
         self._say_facts()
 
@@ -112,9 +116,10 @@ class AnswerRow:
 
     # ---- what to feed
 
-    def window(self, most: int) -> Window:
+    def window(self, most: int, curve: Mapping[int, float] | None = None) -> Window:
         """The pending tokens and up to `most` tokens in all, as far as guesses reach and seem worth planning.
 
+        curve: {width: milliseconds}; a window that has become much wider than its best width is not planned on.
         This loop runs for every place of every window: it looks up, and computes nothing twice.
         """
         grammar, state, index = self.grammar, self.state, self.cached + len(self.pending)
@@ -122,43 +127,68 @@ class AnswerRow:
         states: list[int | None] = [None] * (len(ids) - 1)
         gains, expected, chance, pace = [1.0] * len(ids), 1.0, 1.0, self.acceptance.pace
         guessed: dict[int, int] = {}
-        plans, refined, whole = self._plans, self._tables[Source.REFINED], self.reuse_depth is not None
+        known, count, whole = self._guesses, len(ids), self.reuse_depth is not None
+        costs, best = curve or {}, 0.0
         while True:
             states.append(state)
-            if len(ids) >= most and not (whole and grammar.stage(state) is Stage.DEPTH):
+            if count >= most and not (whole and grammar.stage(state) is Stage.DEPTH):
                 break
-            plan = plans.get(state)
-            if plan is None:
-                plan = plans[state] = self._plan(state)
-            token, improved, ranked = plan
-            likely, better = 1.0, 0.0
-            if token == REFUSED:
-                for likely, table in ranked:  # noqa: B007, the chance of the guess that is taken is used below
-                    token = self._echoed(state, guessed) if table is self._echo else table.get(state, REFUSED)
-                    if token != REFUSED:
-                        break
-                if improved > likely and state not in refined:
-                    better = improved - likely
-            following = REFUSED if token == REFUSED else grammar.after(state, token)
-            if following in (REFUSED, grammar.done) or (self.ways.block_says and grammar.stage(following) is Stage.ACTION):
+            if count in costs and not whole:
+                rate = expected / costs[count]
+                if rate < best * _HOPELESS:
+                    break
+                best = max(best, rate)
+            token, following, likely, better = known.get(state) or self._guess(state, guessed)
+            if following == REFUSED:
                 break
             # a guess that is reached may be right; one that is not is at least improved, which saves a part of a later block
             expected += chance * likely + (1.0 - chance) * better * pace
             chance *= likely
-            if far_enough(chance, better) and not whole:
+            if chance < UNLIKELY and better < NO_BETTER and not whole:
                 break
             guessed[state] = token
             ids.append(token)
             places.append(grammar.place(state, index))
             gains.append(expected)
-            state, index = following, index + 1
+            state, index, count = following, index + 1, count + 1
         return Window(ids, places, states, gains, len(self.pending) - 1)
 
+    def _guess(self, state: int, guessed: Mapping[int, int]) -> tuple[int, int, float, float]:
+        """What to feed in `state`: the id, the state behind it, the chance that it is right, what a refined guess would add to that.
+
+        `REFUSED` as the state behind it: nothing may be fed. Kept until a source says something new here.
+        """
+        known, improved, ranked = self._plan(state)
+        token, likely, better, lasting = known, 1.0, 0.0, True
+        if token == REFUSED:
+            for likely, table in ranked:  # noqa: B007, the chance of the guess that is taken is used below
+                if table is self._echo:
+                    token, lasting = self._echoed(state, guessed), False
+                else:
+                    token = table.get(state, REFUSED)
+                if token != REFUSED:
+                    break
+            if improved > likely and state not in self._tables[Source.REFINED]:
+                better = improved - likely
+        following = REFUSED if token == REFUSED else self.grammar.after(state, token)
+        if following == self.grammar.done or (self.ways.block_says and self.grammar.stage(following) is Stage.ACTION):
+            following = REFUSED
+        found = token, following, likely, better
+        if lasting:
+            self._guesses[state] = found
+        return found
+
     def _plan(self, state: int) -> tuple[int, float, list[tuple[float, dict[int, int]]]]:
-        """What to feed in `state`: the id that is known or forced, the chance of a refined guess, the sources with their chances.
+        """What may be fed in `state`: the id that is known or forced, the chance of a refined guess, the sources with their chances.
 
         The sources stand best first. Nothing of it changes while the row is decoded, except by `_reuse`.
         """
+        plan = self._plans.get(state)
+        if plan is None:
+            plan = self._plans[state] = self._planned(state)
+        return plan
+
+    def _planned(self, state: int) -> tuple[int, float, list[tuple[float, dict[int, int]]]]:
         token = self.given.get(state, REFUSED)
         if token == REFUSED:
             token = self._forced[self.grammar.group(state)]
@@ -177,7 +207,7 @@ class AnswerRow:
         token = self.given.get(state, REFUSED)
         return self._forced[self.grammar.group(state)] if token == REFUSED and self.ways.constrained else token
 
-    def _echoed(self, state: int, guessed: dict[int, int]) -> int:
+    def _echoed(self, state: int, guessed: Mapping[int, int]) -> int:
         if not self.ways.echo:
             return REFUSED
         earlier = self.grammar.echo(state)
@@ -192,6 +222,7 @@ class AnswerRow:
     def block(self, ids: dict[int, int]) -> None:
         self._tables[Source.BLOCK].clear()
         self._tables[Source.BLOCK].update(ids)
+        self._guesses.clear()
 
     # ---- what came out
 
@@ -224,9 +255,11 @@ class AnswerRow:
             if fed != token or self.done:
                 break
         if self.ways.refine and not self.done:
-            self._tables[Source.REFINED].update(
-                (state, chosen[j]) for j, state in enumerate(window.states[used:], start=used) if state is not None and state != self.state
-            )
+            refined = self._tables[Source.REFINED]
+            for state, token in zip(window.states[used:], chosen[used:], strict=True):
+                if state is not None and state != self.state:
+                    refined[state] = token
+                    self._guesses.pop(state, None)
         self.cached += used
         self._settle(window, used)
         self.tally.guarded += guarded
@@ -274,10 +307,10 @@ class AnswerRow:
             entry = self.tally.guesses.setdefault(stage, [0, 0])
             entry[0] += 1
             entry[1] += fed == token
-        for source, table in enumerate(self._tables):
-            guess = self._echoed(state, {}) if table is self._echo else table.get(state, REFUSED)
-            if guess != REFUSED:
-                self.acceptance.note(state, stage, source, guess == token)
+        guesses = [table.get(state) for table in self._tables]
+        echoed = self._echoed(state, {})
+        guesses[Source.ECHO] = None if echoed == REFUSED else echoed
+        self.acceptance.judge(state, stage, guesses, token)
 
     def _reuse(self, window: Window, chosen: Sequence[int]) -> None:
         """Level "reuse-depth": the whole depth draft was fed; it stands where the model agrees with enough of it."""
@@ -295,3 +328,4 @@ class AnswerRow:
             self.own[Stage.DEPTH] = len(cells)
         self.reuse_depth = None
         self._plans.clear()
+        self._guesses.clear()

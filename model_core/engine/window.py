@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from model_core.engine.automaton import Stage
 
-WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
+WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 # An estimate forgets: about this many guesses back. What is believed before anything was seen, and how many guesses that is worth.
 _MEMORY, _PRIOR_WEIGHT = 400.0, 10.0
 # The same for one place of an answer, seen once a decision; and how many sightings its stage is worth there.
 _PLACE_MEMORY, _PLACE_WEIGHT = 12.0, 3.0
 # Past this chance of getting so far, and where a block can improve no guess by this much, more width is not worth planning.
-_UNLIKELY, _NO_BETTER = 0.01, 0.02
+UNLIKELY, NO_BETTER = 0.01, 0.02
 
 
 class Source(enum.IntEnum):
@@ -33,7 +33,7 @@ class Source(enum.IntEnum):
 
 
 _PRIORS = (0.7, 0.75, 0.3, 0.6, 0.5)  # in the order of Source
-_KEEP, _PLACE_KEEP, _PLACES, _NOTHING = 1.0 - 1.0 / _MEMORY, 1.0 - 1.0 / _PLACE_MEMORY, 8, (0.0, 0.0)
+_KEEP, _PLACE_KEEP, _NEVER_SEEN = 1.0 - 1.0 / _MEMORY, 1.0 - 1.0 / _PLACE_MEMORY, [[0.0, 0.0]] * len(_PRIORS)
 # A grammar whose states hold what was said (`engine.published`, two views) has more of them than memory: past this many places all
 # are forgotten, and learnt anew from their stages.
 _MOST_PLACES = 50_000
@@ -48,26 +48,31 @@ class Acceptance:
     """
 
     def __init__(self) -> None:
-        # [right, seen] by stage and source, and by place * _PLACES + source: plain numbers, because this is counted at every id
+        # [right, seen] by source, of a stage and of a place: plain numbers, because this is counted at every id
         self._stages: dict[Stage, list[list[float]]] = {}
-        self._places: dict[int, list[float]] = {}
+        self._places: dict[int, list[list[float]]] = {}
         self.pace = 2.0
         self.recent: dict[int, int] = {}
 
     def note(self, state: int, stage: Stage, source: int, right: bool) -> None:
         """Count one guess."""
-        entry = self._of(stage)[source]
-        entry[0] = entry[0] * _KEEP + right
-        entry[1] = entry[1] * _KEEP + 1.0
-        key = state * _PLACES + source
-        entry = self._places.get(key)
-        if entry is None:
+        self.judge(state, stage, [right - 1 if other == source else None for other in Source], 0)
+
+    def judge(self, state: int, stage: Stage, guesses: Sequence[int | None], token: int) -> None:
+        """Count what every source guessed (in the order of `Source`, None where it did not) by the `token` that was said."""
+        place = self._places.get(state)
+        if place is None:
             if len(self._places) >= _MOST_PLACES:
                 self._places.clear()
-            self._places[key] = [float(right), 1.0]
-        else:
-            entry[0] = entry[0] * _PLACE_KEEP + right
-            entry[1] = entry[1] * _PLACE_KEEP + 1.0
+            place = self._places[state] = [[0.0, 0.0] for _ in _PRIORS]
+        for guess, of_stage, of_place in zip(guesses, self._of(stage), place, strict=True):
+            if guess is None:
+                continue
+            right = guess == token
+            of_stage[0] = of_stage[0] * _KEEP + right
+            of_stage[1] = of_stage[1] * _KEEP + 1.0
+            of_place[0] = of_place[0] * _PLACE_KEEP + right
+            of_place[1] = of_place[1] * _PLACE_KEEP + 1.0
 
     def note_answer(self, said: Mapping[int, int]) -> None:
         """Keep a completed answer, {state: id}, as `recent`."""
@@ -94,10 +99,11 @@ class Acceptance:
 
     def rates_at(self, state: int, stage: Stage) -> list[tuple[float, int]]:
         """Probability that a guess for `state` is right, by source, best first."""
-        found, places, first = [], self._places, state * _PLACES
-        for source, (all_right, all_seen) in enumerate(self._of(stage)):
-            right, seen = places.get(first + source, _NOTHING)
-            found.append(((right + _PLACE_WEIGHT * all_right / all_seen) / (seen + _PLACE_WEIGHT), source))
+        place = self._places.get(state, _NEVER_SEEN)
+        found = [
+            ((right + _PLACE_WEIGHT * all_right / all_seen) / (seen + _PLACE_WEIGHT), source)
+            for source, ((right, seen), (all_right, all_seen)) in enumerate(zip(place, self._of(stage), strict=True))
+        ]
         found.sort(reverse=True)
         return found
 
@@ -147,8 +153,3 @@ def best_width(curve: Mapping[int, float], gains: Sequence[Sequence[float]]) -> 
         if rate > best_rate * 1.0001:
             best, best_rate = width, rate
     return best
-
-
-def far_enough(chance: float, better: float) -> bool:
-    """Whether planning may stop: guesses hardly hold so far, and `better`, what a look would improve this guess by, is little."""
-    return chance < _UNLIKELY and better < _NO_BETTER
