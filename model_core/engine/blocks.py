@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,34 +63,36 @@ class BlockRunner:
         real = len(x_LD) + len(feed.window.ids)
         x = torch.cat([x_LD, self.forward.embed(ids)])
         hidden = self.forward.row_block(x, torch.cat([places_L, places]), cache, row, feed.start - len(x_LD), real)
-        return self._choices([feed], *self._chosen(hidden[len(x_LD) :], groups), width=len(ids))[0]
+        return self._choices([feed], *self._chosen(hidden[len(x_LD) :], groups, self.forward.part_of(feed.groups)), width=len(ids))[0]
 
     @torch.inference_mode()
     def _run_row(self, feed: Feed, cache: RowCache, row: int) -> Choices:
         ids, places, groups = self._row_tensors(feed, max(len(feed.window.ids), self.tile))
         hidden = self.forward.row_block(self.forward.embed(ids), places, cache, row, feed.start, len(feed.window.ids))
-        return self._choices([feed], *self._chosen(hidden, groups), width=len(ids))[0]
+        return self._choices([feed], *self._chosen(hidden, groups, self.forward.part_of(feed.groups)), width=len(ids))[0]
 
     @torch.inference_mode()
     def _run_rows(self, feeds: Sequence[Feed], cache: RowCache) -> list[Choices]:
         width = max(self.tile, *(len(feed.window.ids) for feed in feeds))
         packed_4n = self._packed(feeds, len(feeds), width, cache).to(self.forward.device)
         end = min(aligned(max(feed.start for feed in feeds) + width), cache.places)
-        return self._choices(feeds, *self._eager(packed_4n, len(feeds), cache, end), width=width)
+        part = self.forward.part_of([group for feed in feeds for group in feed.groups])
+        return self._choices(feeds, *self._eager(packed_4n, len(feeds), cache, end, part), width=width)
 
-    def _eager(self, packed_4n: Tensor, rows: int, cache: RowCache, end: int) -> tuple[Tensor, ...]:
+    def _eager(self, packed_4n: Tensor, rows: int, cache: RowCache, end: int, part: int | None = None) -> tuple[Tensor, ...]:
         positions_BW = packed_4n[_POSITIONS].view(rows, -1)
         x_nD = self.forward.embed(packed_4n[_IDS])
         hidden_nD = self.forward.rows_block(x_nD, packed_4n[_PLACES], positions_BW, cache, end)
-        return self._chosen(hidden_nD, packed_4n[_GROUPS])
+        return self._chosen(hidden_nD, packed_4n[_GROUPS], part)
 
-    def _chosen(self, hidden_nD: Tensor, groups_n: Tensor) -> tuple[Tensor, ...]:
-        return self.forward.choose_with_margin(hidden_nD, groups_n) if self.margins else self.forward.choose(hidden_nD, groups_n)
+    def _chosen(self, hidden_nD: Tensor, groups_n: Tensor, part: int | None) -> tuple[Tensor, ...]:
+        choose = self.forward.choose_with_margin if self.margins else self.forward.choose
+        return choose(hidden_nD, groups_n, part)
 
     def _row_tensors(self, feed: Feed, width: int) -> Tensor:
         pad = [0] * (width - len(feed.window.ids))
         rows = [feed.window.ids + pad, feed.window.places + pad, feed.groups + pad]
-        return torch.tensor(rows, device=self.forward.device)
+        return torch.from_numpy(np.array(rows, np.int64)).to(self.forward.device)  # faster than torch reads lists
 
     def _packed(self, feeds: Sequence[Feed], rows: int, width: int, cache: RowCache) -> Tensor:
         """(4, rows * width) int64: ids, places, positions, groups; what is not a token is written to the cache's last place."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -73,14 +75,15 @@ class RowCache:
         self.kv_heads, self.head_dim = llm.num_key_value_heads, llm.head_dim
         shape = (llm.num_hidden_layers, 2, capacity, self.kv_heads, self.places, self.head_dim)
         self.memory = torch.zeros(shape, dtype=dtype, device=device)
+        # views of `memory` in the shape that a forward pass wants, by (first row, rows, length)
+        self.views: dict[tuple[int, int, int], tuple[Sequence[Tensor], Sequence[Tensor]]] = {}
         heads = torch.arange(2, device=device)[:, None] * capacity
         # first flat place of (keys or values, row, head), without the row: added up in `places`
         self._first_2G = (heads * self.kv_heads + torch.arange(self.kv_heads, device=device)) * self.places
 
-    def layer(self, number: int, first: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of `rows` rows from row `first` on, their first `length` places: views [rows, kv_heads, length, D]."""
-        memory = self.memory[number]
-        return memory[0, first : first + rows, :, :length], memory[1, first : first + rows, :, :length]
+    def kept(self, first: int, rows: int, length: int) -> Tensor:
+        """Keys (0) and values (1) of `rows` rows from `first` on, up to place `length`: a view [layers, 2, rows, kv_heads, length, D]."""
+        return self.memory[:, :, first : first + rows, :, :length]
 
     def flat_places(self, positions_BW: Tensor) -> Tensor:
         """Where tokens at `positions_BW` of rows 0..B-1 stand in a layer seen as [-1, head_dim]; order (2, B, kv_heads, W)."""
@@ -95,10 +98,9 @@ class RowCache:
         kv = kv_N2GD.view(rows, -1, 2, self.kv_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         flat.index_copy_(0, places, kv.reshape(-1, self.head_dim))
 
-    def write_row(self, number: int, row: int, start: int, kv_W2GD: Tensor) -> None:
-        """Store keys and values of W tokens of one row from `start` on: a slice, no index."""
-        stop = start + len(kv_W2GD)
-        self.memory[number, :, row, :, start:stop].copy_(kv_W2GD.permute(1, 2, 0, 3))
+    def row_slots(self, row: int, start: int, length: int) -> tuple[Tensor, ...]:
+        """By layer, where keys and values of `length` tokens of one row from `start` on stand: views [length, 2, kv_heads, D]."""
+        return self.memory[:, :, row, :, start : start + length].permute(0, 3, 1, 2, 4).unbind(0)
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:

@@ -11,11 +11,15 @@ S groups of allowed ids.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.engine.automaton import Grammar
@@ -23,30 +27,44 @@ from model_core.engine.cache import RowCache, aligned
 from model_core.engine.projection import Projection, can_pack
 from model_core.network.attention import ACTIVATIONS
 from model_core.network.config import LlmConfig
-from model_core.network.language import DecoderBlock, rotary
+from model_core.network.language import DecoderBlock, RMSNorm, rotary
 from model_core.network.model import MolmoAct
+
+# A head of at most so many numbers is kept a second time, in parts.
+_SMALL_HEAD = 1 << 24
 
 
 class _Store(Protocol):
-    """Puts keys and values [n, 2, G, D] of layer `number` away; returns all that the block may look at, [B, G, T, D] each."""
+    """Puts keys and values [n, 2, G, D] of layer `number` away; returns all that the block may look at (`BlockForward._seen`)."""
 
     def __call__(self, number: int, kv_n2GD: Tensor, /) -> tuple[Tensor, Tensor]: ...
 
 
 class _Layer:
-    """Weights of one block in the engine's dtype."""
+    """Weights of one block in the engine's dtype. folded: those of the norms are part of the projections behind them."""
 
     __slots__ = ("attn_norm", "down", "ff_norm", "k_norm", "out", "q_norm", "qkv", "up")
 
-    def __init__(self, block: DecoderBlock, dtype: torch.dtype, packed: bool) -> None:
+    def __init__(self, block: DecoderBlock, dtype: torch.dtype, *, packed: bool, folded: bool) -> None:
         attn, mlp = block.self_attn, block.mlp
-        self.qkv = Projection(attn.att_proj.weight, attn.att_proj.bias, dtype, packed=packed)
-        self.out = Projection(attn.attn_out.weight, None, dtype, packed=packed)
-        self.up = Projection(mlp.ff_proj.weight, None, dtype, packed=packed)
-        self.down = Projection(mlp.ff_out.weight, None, dtype, packed=packed)
         self.attn_norm, self.ff_norm = block.attn_norm.weight.detach().to(dtype), block.ff_norm.weight.detach().to(dtype)
+        into_qkv, into_up = (block.attn_norm, block.ff_norm) if folded else (None, None)
+        self.qkv = Projection(_scaled(attn.att_proj.weight, into_qkv), attn.att_proj.bias, dtype, packed=packed)
+        self.out = Projection(attn.attn_out.weight, None, dtype, packed=packed)
+        self.up = Projection(_scaled(mlp.ff_proj.weight, into_up), None, dtype, packed=packed)
+        self.down = Projection(mlp.ff_out.weight, None, dtype, packed=packed)
         self.q_norm = None if attn.q_norm is None else attn.q_norm.weight.detach().to(dtype)
         self.k_norm = None if attn.k_norm is None else attn.k_norm.weight.detach().to(dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _HeadPart:
+    """The rows of the head that some groups choose from, and no other group: `first` is the first of them. mask_SX: None where each
+    may be said in every one of these groups."""
+
+    head: Projection
+    mask_SX: Tensor | None
+    first: int
 
 
 class BlockForward:
@@ -59,19 +77,23 @@ class BlockForward:
         self.dtype, self.device, self.constrained = dtype, model.lm_head.weight.device, constrained
         self.sdpa = model.config.attention == "sdpa"
         packed = can_pack(decoder, dtype) if packed is None else packed
-        self.layers = [_Layer(block, dtype, packed) for block in decoder.blocks]  # type: ignore[arg-type]
+        # a norm is one kernel on CUDA; on a CPU it is half a dozen, three where its weight is part of the projection behind it
+        self.folded = self.device.type == "cpu" and not self.config.norm_after
+        self.layers = [_Layer(block, dtype, packed=packed, folded=self.folded) for block in decoder.blocks]  # type: ignore[arg-type]
         self.act = ACTIVATIONS[self.config.hidden_act]
+        self.heads, self.groups, self.depth = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
         self.eps, self.scale = self.config.layer_norm_eps, 1.0 / math.sqrt(self.config.head_dim)
         self.embedding = decoder.wte.embedding.detach().to(dtype)
         self.slots = None if decoder.slot_embedding is None else decoder.slot_embedding.detach().to(dtype)
         self.norm = decoder.ln_f.weight.detach().to(dtype)
+        self._least = torch.tensor(math.sqrt(self.eps * self.config.hidden_size), device=self.device)
         self._set_head(model, grammar, packed)
         length = aligned(max_length + 1)
         self._causal_TT = torch.full((length, length), -torch.inf, dtype=dtype, device=self.device).triu(1)
         self._cos_PD, self._sin_PD = _rotary_tables(self.config, max(length, self.config.num_slots), self.device)
 
     def _set_head(self, model: MolmoAct, grammar: Grammar, packed: bool) -> None:
-        weight_XD = model.lm_head.weight.detach()
+        weight_XD = _scaled(model.lm_head.weight, model.model.transformer.ln_f if self.folded else None)
         ids_X = np.unique(np.concatenate(grammar.groups)) if self.constrained else np.arange(len(weight_XD))
         self.head_ids: list[int] = ids_X.tolist()
         if len(ids_X) < len(weight_XD):
@@ -79,12 +101,36 @@ class BlockForward:
             weight_XD = weight_XD[int(ids_X[0]) : int(ids_X[-1]) + 1] if contiguous else weight_XD[torch.from_numpy(ids_X).to(self.device)]
         self.head = Projection(weight_XD, None, self.dtype, packed=packed)
         self.mask_SX: Tensor | None = None
+        self._part_of_group: list[int] = []
+        self._parts: list[_HeadPart] = []
         if self.constrained:
             forbidden_SX = np.ones((len(grammar.groups), len(ids_X)), bool)
             for group, allowed in enumerate(grammar.groups):
                 forbidden_SX[group, np.searchsorted(ids_X, allowed)] = False
             zero_SX = torch.zeros(forbidden_SX.shape, dtype=self.dtype, device=self.device)
             self.mask_SX = zero_SX.masked_fill_(torch.from_numpy(forbidden_SX).to(self.device), -torch.inf)
+            if self.device.type == "cpu" and weight_XD.numel() <= _SMALL_HEAD:
+                self._set_parts(weight_XD, forbidden_SX, packed)
+
+    def _set_parts(self, weight_XD: Tensor, forbidden_SX: NDArray[np.bool_], packed: bool) -> None:
+        """Cut the head where no group chooses from both sides: most blocks stand in one field, and need its rows alone."""
+        assert self.mask_SX is not None
+        width = forbidden_SX.shape[1]
+        spans = [(int(np.argmin(row_X)), width - int(np.argmin(row_X[::-1]))) for row_X in forbidden_SX]
+        cuts = [at for at in range(width + 1) if all(at <= first or at >= stop for first, stop in spans)]
+        if len(cuts) == 2:  # one part is the head itself
+            return
+        for first, stop in pairwise(cuts):
+            part_SX = forbidden_SX[[first <= start < stop for start, _ in spans], first:stop]
+            mask_SX = self.mask_SX[:, first:stop].contiguous() if part_SX.any() else None
+            head = Projection(weight_XD[first:stop], None, self.dtype, packed=packed)
+            self._parts.append(_HeadPart(head=head, mask_SX=mask_SX, first=first))
+        self._part_of_group = [next(place for place, part in enumerate(self._parts) if start < cuts[place + 1]) for start, _ in spans]
+        for rows in (1, 2, 4, 7, 16, 33):  # blocks over several fields use the whole head: a logit must not depend on that
+            probe_nD = torch.randn(rows, weight_XD.shape[1], generator=torch.Generator().manual_seed(rows)).to(self.dtype)
+            if not torch.equal(torch.cat([part.head(probe_nD) for part in self._parts], dim=-1), self.head(probe_nD)):
+                self._parts = []
+                return
 
     # ---- a block
 
@@ -106,10 +152,11 @@ class BlockForward:
             bias_WT = bias_WT.clone()
             bias_WT[first:real, start + first - unseen : start + first] = -torch.inf
             bias_WT[first:real, start + first : start + real] = 0.0
+        targets, (keys, values) = cache.row_slots(row, start, real), self._seen(cache, row, 1, end)
 
         def store(number: int, kv_n2GD: Tensor) -> tuple[Tensor, Tensor]:
-            cache.write_row(number, row, start, kv_n2GD[:real])
-            return cache.layer(number, row, 1, end)
+            targets[number].copy_(kv_n2GD[:real])
+            return keys[number], values[number]
 
         return self._decode(x_WD, places_W, 1, bias_WT, store)
 
@@ -119,9 +166,11 @@ class BlockForward:
         flat = cache.flat_places(positions_BW)
         bias_BWT = self._causal_TT[positions_BW][..., :end]
 
+        keys, values = self._seen(cache, 0, rows, end)
+
         def store(number: int, kv_n2GD: Tensor) -> tuple[Tensor, Tensor]:
             cache.write(number, flat, kv_n2GD, rows)
-            return cache.layer(number, 0, rows, end)
+            return keys[number], values[number]
 
         return self._decode(x_nD, places_n, rows, bias_BWT, store)
 
@@ -134,21 +183,26 @@ class BlockForward:
             x = x + F.embedding(places_n, self.slots)
         turn = (self._cos_PD[places_n][:, None], self._sin_PD[places_n][:, None]) if self.config.use_rope else None
         bias = self._per_head(bias, rows)
-        after, width = self.config.norm_after, x.shape[-1]
+        after = self.config.norm_after
         for number, layer in enumerate(self.layers):
-            h = x if after else F.rms_norm(x, (width,), layer.attn_norm, self.eps)
-            h = layer.out(self._attend(h, layer, number, rows, bias, turn, store))
-            x = x + F.rms_norm(h, (width,), layer.attn_norm, self.eps) if after else h.add_(x)
-            h = x if after else F.rms_norm(x, (width,), layer.ff_norm, self.eps)
-            value, gate = layer.up(h).chunk(2, dim=-1)
+            h = layer.out(self._attend(x if after else self._normed(x, layer.attn_norm), layer, number, rows, bias, turn, store))
+            x = x + self._normed(h, layer.attn_norm) if after else h.add_(x)
+            value, gate = layer.up(x if after else self._normed(x, layer.ff_norm)).chunk(2, dim=-1)
             h = layer.down(self.act(gate).mul_(value))
-            x = x + F.rms_norm(h, (width,), layer.ff_norm, self.eps) if after else h.add_(x)
-        return F.rms_norm(x, (width,), self.norm, self.eps)
+            x = x + self._normed(h, layer.ff_norm) if after else h.add_(x)
+        return self._normed(x, self.norm)
+
+    def _normed(self, x_nD: Tensor, weight_D: Tensor) -> Tensor:
+        """The root-mean-square norm; without its weight and sqrt(D) where those are `folded`: x / sqrt(|x|^2 + D eps)."""
+        if not self.folded:
+            return F.rms_norm(x_nD, (x_nD.shape[-1],), weight_D, self.eps)
+        length_n1 = torch.linalg.vector_norm(x_nD, 2, -1, True, dtype=torch.float32).hypot_(self._least)
+        return (x_nD / length_n1).to(self.dtype)
 
     def _attend(
         self, h: Tensor, layer: _Layer, number: int, rows: int, bias: Tensor, turn: tuple[Tensor, Tensor] | None, store: _Store
     ) -> Tensor:
-        heads, groups, depth = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
+        heads, groups, depth = self.heads, self.groups, self.depth
         n, asked = h.shape[0], heads * depth
         qkv = layer.qkv(h)
         if layer.q_norm is not None and layer.k_norm is not None:
@@ -162,12 +216,28 @@ class BlockForward:
             q = qkv[:, :asked].view(rows, width, heads, depth).transpose(1, 2)
             out = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias, enable_gqa=share > 1)
             return out.transpose(1, 2).reshape(n, asked)
+        if rows == 1 and share == 1:
+            q = qkv.view(n, -1, depth).transpose(0, 1)[:heads]
+            weights = torch.softmax(torch.baddbmm(bias, q, keys, alpha=self.scale), dim=-1)
+            return torch.bmm(weights, values).transpose(0, 1).reshape(n, asked)
         # the query heads that share a key head are rows of one product: no copy of keys and values
         q = qkv[:, :asked].view(rows, width, groups, share, depth).permute(0, 2, 3, 1, 4).reshape(rows * groups, share * width, depth)
-        keys, values = keys.flatten(0, 1), values.flatten(0, 1)
-        weights = torch.softmax(torch.baddbmm(bias, q, keys.transpose(1, 2), alpha=self.scale), dim=-1)
+        weights = torch.softmax(torch.baddbmm(bias, q, keys, alpha=self.scale), dim=-1)
         out = torch.bmm(weights, values).view(rows, groups, share, width, depth)
         return out.permute(0, 3, 1, 2, 4).reshape(n, asked)
+
+    def _seen(self, cache: RowCache, first: int, rows: int, end: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Keys and values by layer, in the shape that the attention wants: [B, G, T, D], or [B * G, D, T] and [B * G, T, D].
+
+        The views are cut once for each length that is asked for: cutting them takes as long as some of a small block's products.
+        """
+        found = cache.views.get((first, rows, end))
+        if found is None:
+            keys, values = cache.kept(first, rows, end).unbind(1)
+            if not self.sdpa:
+                keys, values = keys.flatten(1, 2).transpose(2, 3), values.flatten(1, 2)
+            found = cache.views[first, rows, end] = keys.unbind(0), values.unbind(0)
+        return found
 
     def _per_head(self, bias: Tensor, rows: int) -> Tensor:
         """The mask in the shape that the attention wants: [B, 1, W, T], or [B * G, (H / G) * W, T] or broadcastable to it."""
@@ -189,21 +259,44 @@ class BlockForward:
 
     # ---- what is said
 
-    def choose(self, hidden_nD: Tensor, groups_n: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(logits, head rows) of the best allowed id of each token, each (n,); a NaN anywhere comes out as the best logit."""
-        logits_nX = self.head(hidden_nD)
-        if self.mask_SX is not None and groups_n is not None:
-            logits_nX += F.embedding(groups_n, self.mask_SX)
+    def part_of(self, groups: Sequence[int]) -> int | None:
+        """The part of the head that these groups choose from; None where it takes the whole head."""
+        parts = {self._part_of_group[group] for group in set(groups)} if self._parts else set()
+        return parts.pop() if len(parts) == 1 else None
+
+    def choose(self, hidden_nD: Tensor, groups_n: Tensor | None, part: int | None = None) -> tuple[Tensor, Tensor]:
+        """(logits, head rows) of the best allowed id of each token, each (n,); a NaN anywhere comes out as the best logit.
+
+        part: `part_of` all of their groups.
+        """
+        logits_nX, first = self._allowed(hidden_nD, groups_n, part)
+        if self.device.type == "cpu":  # torch looks at one number at a time here; numpy knows no bfloat16
+            logits_nX = logits_nX.float()
+            return logits_nX.amax(dim=-1), torch.from_numpy(logits_nX.numpy().argmax(axis=-1) + first)
         best = logits_nX.max(dim=-1)
         return best.values, best.indices
 
-    def choose_with_margin(self, hidden_nD: Tensor, groups_n: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def choose_with_margin(self, hidden_nD: Tensor, groups_n: Tensor | None, part: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """As `choose`, and how far the second best is behind."""
-        logits_nX = self.head(hidden_nD)
-        if self.mask_SX is not None and groups_n is not None:
-            logits_nX += F.embedding(groups_n, self.mask_SX)
+        logits_nX, first = self._allowed(hidden_nD, groups_n, part)
         best = logits_nX.topk(min(2, logits_nX.shape[-1]), dim=-1)
-        return best.values[:, 0], best.indices[:, 0], best.values[:, 0] - best.values[:, -1]
+        return best.values[:, 0], best.indices[:, 0] + first, best.values[:, 0] - best.values[:, -1]
+
+    def _allowed(self, hidden_nD: Tensor, groups_n: Tensor | None, part: int | None) -> tuple[Tensor, int]:
+        """Logits of the head, or of a part of it, and the head row of the first; of ids that may not be said, minus infinity."""
+        head, mask_SX, first = self.head, self.mask_SX, 0
+        if part is not None:
+            head, mask_SX, first = self._parts[part].head, self._parts[part].mask_SX, self._parts[part].first
+        logits_nX = head(hidden_nD)
+        if mask_SX is not None and groups_n is not None:
+            logits_nX += F.embedding(groups_n, mask_SX)
+        return logits_nX, first
+
+
+def _scaled(weight_OD: Tensor, norm: RMSNorm | None) -> Tensor:
+    """A projection's weight with a norm's weight and sqrt(D) in it."""
+    weight_OD = weight_OD.detach()
+    return weight_OD if norm is None else weight_OD.float() * (norm.weight.detach().float() * math.sqrt(weight_OD.shape[1]))
 
 
 def _rotary_tables(llm: LlmConfig, places: int, device: torch.device) -> tuple[Tensor, Tensor]:
