@@ -243,22 +243,7 @@ def secured(certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     cert, key = certificate
-    argv = [
-        "--stub",
-        "0",
-        "--stub-cameras",
-        "2",
-        "--stub-size",
-        "378",
-        "--host",
-        "0.0.0.0",
-        "--port",
-        str(port),
-        "--cert",
-        str(cert),
-        "--key",
-        str(key),
-    ]
+    argv = [*f"--stub 0 --stub-cameras 2 --stub-size 378 --host 0.0.0.0 --port {port}".split(), "--cert", str(cert), "--key", str(key)]
     command = [sys.executable, "-m", "serving.gateway", *argv, "--tokens-file", str(folder / "tokens.json")]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ACTWRIGHT_")}
     process = subprocess.Popen(command, env={**environment, "ACTWRIGHT_LIMITS": '{"warm_up_s": 0}'}, stderr=subprocess.DEVNULL)
