@@ -27,7 +27,7 @@ class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._anything = memoryview(bytearray(_READ_BYTES))
+        self._anything = np.empty(_READ_BYTES, np.uint8).data
         self._head = b""  # of the next frame, while it is not whole
         self._left = 0  # bytes of the current frame that are still to come for the parser
         self._payload: NDArray[np.uint8] | None = None  # of the large frame that is on its way
