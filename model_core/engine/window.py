@@ -116,7 +116,7 @@ class CostCurve:
     """Milliseconds of one block by rows and width, measured when first asked for.
 
     measure(rows, width) -> milliseconds of one run; `passes` over all widths, of which the least counts, so that a moment of other
-    work does not fall on one width alone. A wider block is never believed cheaper than a narrower one.
+    work does not fall on one width alone. Other work only ever adds: a narrower block is believed as cheap as any wider one was.
     """
 
     def __init__(
@@ -133,7 +133,8 @@ class CostCurve:
             widths = [width for width in self.widths if width == self.widths[0] or bucket * width <= self._most_tokens]
             passes = [[self._measure(bucket, width) for width in widths] for _ in range(self._passes)]
             least = [max(min(times), 1e-6) for times in zip(*passes, strict=True)]
-            self._curves[bucket] = dict(zip(widths, itertools.accumulate(least, max), strict=True))
+            falling = [*itertools.accumulate(reversed(least), min)]
+            self._curves[bucket] = dict(zip(widths, reversed(falling), strict=True))
         return self._curves[bucket]
 
     def known(self) -> dict[int, dict[int, float]]:
