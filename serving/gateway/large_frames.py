@@ -67,6 +67,7 @@ class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
                 self._payload, self._filled = np.empty(head[1], np.uint8), 0
                 at += head[0]
                 self._mask = data[at - 4 : at]
+                self._pause_if_behind()
             else:
                 self._left = sum(head)
 
@@ -86,8 +87,17 @@ class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
             return
         unmask(payload, self._mask)
         self._payload = None
-        self.curr_msg_data_type, self.frames = "bytes", [cast(bytes, payload.data.toreadonly())]
-        self.send_receive_event_to_app()
+        if not self.close_sent:  # after our goodbye messages are still read, and dropped
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": cast(bytes, payload.data.toreadonly())})
+
+    def _pause_if_behind(self) -> None:
+        """A large frame begins while the application has not taken what came before: it stays with its sender until then.
+
+        The parser's way pauses after every message; for one at a time, which is what cells send, that is two system calls too many.
+        """
+        if not self.queue.empty() and not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
 
 
 def unmask(payload: NDArray[np.uint8], mask: bytes) -> None:
