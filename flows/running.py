@@ -15,6 +15,7 @@ from components.store import Step
 from flows.outcome import Outcome, outcome_table
 from flows.prefect_server import prefect_api
 from flows.progress import Board
+from flows.recipes import RECIPES
 from flows.settings import load_settings
 from flows.shift import Shift, make_until
 from flows.steps import read_report
@@ -43,7 +44,8 @@ def run_recipe(recipe: Recipe) -> tuple[Outcome, Path]:
             if not check.passed:
                 console.print(f"  [red]✗[/red] {check.reason}")
     console.print(f"look at   {folder / 'report.html'}")
-    console.print("then try  actwright up        (Prefect, MLflow and the policy service, on loopback)")
+    up = "actwright up" if recipe.name == "loop" or recipe.name not in RECIPES else f"actwright up {recipe.name}"
+    console.print(f"then try  {up}   (Prefect, MLflow and the policy service)")
     return outcome, folder
 
 

@@ -13,6 +13,7 @@ from model_core.spec.errors import ActwrightError, GateError
 
 DONE, OUR_ERROR, WRONG_USAGE, HELD = 0, 1, 2, 3
 _INTERRUPTED = 130
+_STOPPED = "stopped; run the same command again to go on from here"
 
 
 def tell(**made: Any) -> None:
@@ -32,9 +33,11 @@ def ended(run: Callable[[], object]) -> int:
     try:
         run()
     except SystemExit as ending:
+        if ending.code == _INTERRUPTED:  # the command line has made Ctrl-C an exit code, and says nothing
+            say(_STOPPED)
         return ending.code if isinstance(ending.code, int) else OUR_ERROR if ending.code else DONE
     except KeyboardInterrupt:
-        say("stopped; run the same command again to go on from here")
+        say(_STOPPED)
         return _INTERRUPTED
     except GateError as error:
         say(f"held: {error}")

@@ -123,6 +123,7 @@ def test_every_help_teaches_with_an_example():
         (GateError("a blind model"), HELD, "held: a blind model"),
         (DatasetError("shards are torn"), OUR_ERROR, "dataset error: shards are torn"),
         (KeyboardInterrupt(), 130, "run the same command again"),
+        (SystemExit(130), 130, "run the same command again"),
     ],
 )
 def test_errors_of_ours_are_one_message(error, code, said, capsys):
