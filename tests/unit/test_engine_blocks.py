@@ -269,3 +269,36 @@ def test_captured_blocks_say_what_eager_ones_say():
     for question, answer in zip(questions, together, strict=True):
         assert np.array_equal(answer.ids_L, plain.decode([question]).answers[0].ids_L)
         assert np.array_equal(answer.ids_L, PLAIN.decode([question]).answers[0].ids_L)
+
+
+# ---- the same arithmetic by other kernels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_eyes_see_what_the_network_sees(dtype):
+    engine = DecodingEngine(MODEL, LAYOUT, dtype=dtype)
+    prompt = engine.language.prompt(ask(0))
+    seen_ND = engine.features(prompt)
+    engine.eyes = MODEL.model.vision_backbone
+    expected_ND = engine.features(prompt)
+    assert seen_ND is not None
+    assert expected_ND is not None
+    scale = float(expected_ND.float().abs().max())
+    assert (seen_ND.float() - expected_ND.float()).abs().max() <= (1e-5 if dtype is torch.float32 else 2e-2) * scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_a_part_of_the_head_chooses_as_the_whole_head(dtype):
+    forward = BlockForward(MODEL, GRAMMAR, max_length=LAYOUT.max_length, dtype=dtype, constrained=True)
+    hidden_nD = torch.randn(5, MODEL.config.llm.hidden_size, generator=torch.Generator().manual_seed(3)).to(dtype)
+    parts = set()
+    for group in range(len(GRAMMAR.groups)):
+        groups_n, part = torch.full((5,), group), forward.part_of([group] * 5)
+        whole, cut = forward.choose(hidden_nD, groups_n), forward.choose(hidden_nD, groups_n, part)
+        assert all(torch.equal(a, b) for a, b in zip(whole, cut, strict=True))
+        assert all(forward.head_ids[row] in GRAMMAR.groups[group] for row in cut[1].tolist())
+        parts.add(part)
+    if parts != {None}:  # where a product's numbers depend on its width, there are none
+        assert len(parts) == 3  # depth, trace and actions
+        assert forward.part_of([GRAMMAR.group(GRAMMAR.done - 1), GRAMMAR.group(LAYOUT.first_slot(Mode.FULL))]) is None
