@@ -111,7 +111,7 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
 class BatchMaker:
     """Batches of one split in one layout; everything that does not change from epoch to epoch is spelt once, here.
 
-    committed_rows: of half of the samples up to so many first rows are given as they were executed, and only the others are learnt.
+    committed_rows: of half of the samples up to so many first rows are given (executed ones), and only the others are learnt.
     """
 
     def __init__(
@@ -154,11 +154,15 @@ class BatchMaker:
             images, trace = shift_pictures(images, trace, shifts_B2)
         bins_BKA, given_B = self._bins_NKA[indices_B], None
         if self._executed_NKA is not None and draw is not None:
-            # What was executed, not what was wanted: copying the last row then no longer pays, the picture has to be looked at.
+            # A demonstrator rarely changes its mind, so the last given row foretells the next one better than any picture does, and a
+            # policy that learns this repeats itself for ever. Hence rows of another sample in half of the cases: an old plan that the
+            # picture has overtaken is what a cell commits too.
             generator = np.random.Generator(np.random.PCG64([0xC0117, *draw]))
-            given_B = generator.integers(1, self._committed_rows + 1, len(indices_B)) * generator.integers(0, 2, len(indices_B))
+            size = len(indices_B)
+            given_B = generator.integers(1, self._committed_rows + 1, size) * generator.integers(0, 2, size)
+            sources_B = np.where(generator.integers(0, 2, size) > 0, indices_B, generator.integers(0, len(self), size))
             is_given_BK1 = (np.arange(bins_BKA.shape[1]) < given_B[:, None])[..., None]
-            bins_BKA = np.where(is_given_BK1, self._executed_NKA[indices_B], bins_BKA)
+            bins_BKA = np.where(is_given_BK1, self._executed_NKA[sources_B], bins_BKA)
         tokens = self.layout.batch(
             mode=mode,
             words_BW=self._words_IW[split.instruction_idx_N[indices_B]],

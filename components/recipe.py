@@ -195,7 +195,7 @@ class TrainConfig:
     global_batch: samples an optimiser step, over all processes and accumulation; micro_batch: samples a forward pass of one process.
     decay: "cosine" (flat until `flat_until` of the steps, then to min_learning_rate) or "none".
     smoothing_bins: standard deviation, in bins, of the Gaussian that softens trace and action targets.
-    committed_rows: up to so many first rows of a chunk are given, as executed, in half of the samples; so many may then be committed by a
+    committed_rows: up to so many first rows of a chunk are given in half of the samples (executed ones); so many may then be committed by a
     cell that runs the "prefix" strategy (0: none, its answers are joined by bending). Needs action_head "causal".
     stage: "pre", "mid" or "post" training, as the tracker shows it; init_from: folder of the checkpoint to start from.
     lora_rank: 0 trains all weights. checkpoint_every, log_every: in steps. threads: of one process (0: its share of the cores).

@@ -47,12 +47,6 @@ def loop_parallel() -> Recipe:
     return replace(recipe, name="loop_parallel", package=_model(recipe, "parallel"), train=replace(recipe.train, action_head="parallel"))
 
 
-def loop_prefix() -> Recipe:
-    """`loop` trained to go on from committed rows, as workcells with the strategy "prefix" ask: a model of its own."""
-    recipe = loop()
-    return replace(recipe, name="loop_prefix", package=_model(recipe, "prefix"), train=replace(recipe.train, committed_rows=4))
-
-
 def metaworld_5() -> Recipe:
     """Five Meta-World tasks in one model, trained twice as long."""
     return _more_tasks("metaworld_5", FIVE_TASKS, episodes=200, steps=2_000)
@@ -105,8 +99,7 @@ def miniature() -> Recipe:
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
-    make.__name__: make
-    for make in (loop, loop_parallel, loop_prefix, metaworld_5, metaworld_mt10, pretrain, midtrain, posttrain, miniature)
+    make.__name__: make for make in (loop, loop_parallel, metaworld_5, metaworld_mt10, pretrain, midtrain, posttrain, miniature)
 }
 
 

@@ -103,6 +103,8 @@ class Dialogue:
         self._release(ready)
         self._asker.begin(now)
         self._down_since_s = None
+        if self._strategy == "prefix" and settings.max_prefix_rows == 0:
+            self._tell.event("prefix", text="the model promises no committed rows: its answers are joined by bending")
 
     def forget(self, why: str) -> None:
         """No row and no question is kept: the gripper's too, and whatever is still to come."""

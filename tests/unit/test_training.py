@@ -99,12 +99,12 @@ def test_a_given_trace_is_not_learnt(frozen):
     assert set(arm._train.batch(np.arange(4), Mode.TRACE_ACTION).targets) == {Field.TRACE, Field.ACTION}
 
 
-def test_committed_rows_are_given_as_executed_and_not_learnt(frozen):
+def test_committed_rows_are_given_as_somebody_executed_them_and_not_learnt(frozen):
     arm = make_arm(frozen, committed_rows=2)
     assert (arm.contract.max_prefix_rows, make_arm(frozen).contract.max_prefix_rows) == (2, 0)
     action = arm.layout.vocabulary.action.start - 1
     wanted_NKA, executed_NKA = arm._train._bins_NKA, arm._train._executed_NKA
-    seen = set()
+    seen, sources = set(), set()
     for step in range(20):
         rows = np.arange(16) + 16 * (step % 3)
         batch = arm._train.batch(rows, Mode.ACTION, draw=(0, step, 0))
@@ -113,9 +113,13 @@ def test_committed_rows_are_given_as_executed_and_not_learnt(frozen):
         for n, row in enumerate(rows):
             given = 4 - learnt_B[n] // 4
             seen.add(given)
-            expected = np.concatenate([executed_NKA[row, :given].ravel(), wanted_NKA[row, given:].ravel()])
-            assert np.array_equal(said_BKA[n], expected[:-1])
-    assert seen == {0, 1, 2}
+            assert np.array_equal(said_BKA[n][4 * given :], wanted_NKA[row, given:].ravel()[:-1])
+            if given:
+                said = said_BKA[n][: 4 * given]
+                (places,) = np.nonzero((executed_NKA[:, :given].reshape(len(executed_NKA), -1) == said).all(1))
+                assert len(places)
+                sources.add("its own" if row in places else "another's")
+    assert (seen, sources) == ({0, 1, 2}, {"its own", "another's"})
     again = [arm._train.batch(np.arange(16), Mode.FULL, draw=(7, 1, 0)).ids_BL for _ in range(2)]
     assert torch.equal(again[0], again[1])
     assert torch.equal(arm._train.batch(np.arange(16), Mode.FULL).ids_BL, make_arm(frozen)._train.batch(np.arange(16), Mode.FULL).ids_BL)
