@@ -78,11 +78,10 @@ def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
 def check_cron(cron: str) -> None:
     """Raise `SpecError` for what Prefect cannot read as a schedule."""
     from prefect.client.schemas.schedules import CronSchedule
-    from pydantic import ValidationError
 
     try:
         CronSchedule(cron=cron)
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's is one
         raise SpecError(
             f"--cron {cron!r} is no schedule: expected minute hour day month weekday as numbers, *, ranges or steps, such as '0 3 * * *'"
         ) from error
