@@ -6,6 +6,7 @@ While the pages are open, runs use their server, found through a small file.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import json
 import sys
@@ -57,19 +58,29 @@ def running_server(settings: Settings) -> str:
 
 
 @contextlib.contextmanager
+def starting_alone(settings: Settings) -> Iterator[None]:
+    """While one server of this home starts, the next one waits: two that make the database at the same time end each other."""
+    settings.prefect_home.mkdir(parents=True, exist_ok=True)
+    with (settings.prefect_home / "starting.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def prefect_api(settings: Settings) -> Iterator[str]:
     """A Prefect API for this process: the running one, or one that lives as long as the block. Call before importing prefect."""
     url, child = running_server(settings), None
-    if not url:
-        child = start_prefect_server(settings)
-        url = child.ready_url.removesuffix("/health")
-    elif settings.prefect_api_url and not answers(f"{url}/health"):
+    if settings.prefect_api_url and not answers(f"{url}/health"):
         raise JobError(f"no Prefect server answers at {url} (ACTWRIGHT_PREFECT_API_URL); start it, or unset the variable")
-    point_prefect_at(url)
     try:
-        if child is not None:
-            importlib.import_module("prefect.flows")  # takes as long as the server's start, beside it
-            child.wait_ready()
+        if not url:
+            with starting_alone(settings):
+                child = start_prefect_server(settings)
+                url = child.ready_url.removesuffix("/health")
+                point_prefect_at(url)
+                importlib.import_module("prefect.flows")  # takes as long as the server's start, beside it
+                child.wait_ready()
+        point_prefect_at(url)
         yield url
     finally:
         if child is not None:

@@ -16,7 +16,7 @@ from components.processes import free_port
 from components.recipe import Recipe
 from components.store import Step
 from flows.child import Child
-from flows.prefect_server import running_server, start_prefect_server
+from flows.prefect_server import running_server, start_prefect_server, starting_alone
 from flows.telling import say, tell
 from flows.wiring import House, open_house
 
@@ -47,8 +47,9 @@ def prefect_page(house: House) -> Iterator[str]:
     if running:
         yield running.removesuffix("/api")
         return
-    child = start_prefect_server(house.settings, pages=True, port=house.settings.prefect_port)
-    with _standing(child):
+    with contextlib.ExitStack() as standing:
+        with starting_alone(house.settings):
+            child = standing.enter_context(_standing(start_prefect_server(house.settings, pages=True, port=house.settings.prefect_port)))
         yield child.ready_url.removesuffix("/api/health")
 
 
