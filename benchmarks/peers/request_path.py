@@ -111,11 +111,13 @@ def serve_ours(port: int) -> None:
 
     from serving.gateway.app import create_app
     from serving.gateway.gateway import Gateway, LoadedModel
+    from serving.gateway.memory import keep_freed
     from serving.gateway.sockets import SOCKET_OPTIONS
 
     contract = our_contract()
     gateway = Gateway(lambda: LoadedModel(policy=NoModel(contract), contract=contract, model_version="bench/1"))
     app = create_app(gateway)
+    keep_freed()
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", **SOCKET_OPTIONS)
 
 

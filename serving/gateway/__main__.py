@@ -21,6 +21,7 @@ from serving.gateway.app import create_app
 from serving.gateway.bundle import open_bundle
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.identity import Tokens, check_binding
+from serving.gateway.memory import keep_freed
 from serving.gateway.settings import Limits
 from serving.gateway.sockets import SOCKET_OPTIONS
 from serving.gateway.stub import StubPolicy, stub_contract
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ActwrightError as error:
         print(f"cannot start: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    keep_freed()
     server.run()
     return 0
 

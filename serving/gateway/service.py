@@ -20,6 +20,7 @@ from serving.gateway.bundle import open_bundle
 from serving.gateway.doorkeeper import Doorkeeper
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.identity import Tokens, bound_host, check_binding
+from serving.gateway.memory import keep_freed
 from serving.gateway.settings import Limits
 from serving.gateway.sockets import use_everywhere
 
@@ -42,6 +43,7 @@ def _load() -> LoadedModel:
 
 logging.getLogger("serving").setLevel(logging.INFO)
 use_everywhere()
+keep_freed()
 tokens = Tokens.from_environment(os.environ)
 _host = bound_host(sys.argv, os.environ)
 if _host is not None:
