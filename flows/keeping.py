@@ -6,6 +6,7 @@ Each is a step of its own, keyed by where it was sent, so that a second run star
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,7 +60,15 @@ def keep_recordings(house: House, cells: Step, progress: Progress) -> StepResult
 
 
 def keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
-    """Carry the data stages out to data/, record them with DVC and push them. The record names DVC's version."""
+    """Carry the data stages out to data/, record them with DVC and push them. The record names DVC's version.
+
+    One run at a time: data/ and DVC's files are one place, and another run may carry out another recipe.
+    """
+    with _alone(house):
+        return _keep_version(house, recipe, made, progress)
+
+
+def _keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
     vault = _vault(house)
     present = all(_lies_there(house.settings.data, made[stage]) for stage in DATA_STAGES)
     _carry(house, recipe, made)
@@ -128,6 +137,16 @@ def _vault(house: House) -> Vault:
     from components.vault import Vault
 
     return Vault(house.settings.data.resolve().parent)
+
+
+@contextlib.contextmanager
+def _alone(house: House) -> Iterator[None]:
+    """Waits while another process of this home is inside."""
+    place = house.settings.home.resolve() / "locks" / "data.lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _lies_there(data: Path, step: Step) -> bool:
