@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 audit_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What workcells recorded: list, prove, look at a decision.")
 
 NOT_PROVEN = HELD
-AuditPath = Annotated[Path, typer.Argument(help="an audit file, such as audit/000012-button-7.mcap", metavar="FILE", exists=True)]
+AuditPath = Annotated[Path, typer.Argument(help="an audit file, such as audit/cell-1/000012-button-7.mcap", metavar="FILE", exists=True)]
 
 
 @audit_app.command("list")
@@ -56,7 +56,7 @@ def verify_command(
     file is proven too. A hash chain holds no key: who can rewrite whole files can forge them, except past a hash that is known from
     elsewhere (--tip, or the file after it).
 
-    Example: actwright audit verify audit/000012-button-7.mcap
+    Example: actwright audit verify audit/cell-1/000012-button-7.mcap
     Example: actwright audit verify audit
     """
     from model_core.spec.audit_reading import read_audit
@@ -104,9 +104,9 @@ def replay_command(
     The picture has the camera with the trace that was said, the depth decoded by the codec that the contract names, and the actions as
     answered and as executed. Exits 3 when the policy answers otherwise than it did.
 
-    Example: actwright audit replay audit/000012-button-7.mcap --decision 3
-    Example: actwright audit replay audit/000012-button-7.mcap --all
-    Example: actwright audit replay audit/000012-button-7.mcap --decision -1 --bundle .actwright/store/package/8f74/bento --out look.png
+    Example: actwright audit replay audit/cell-1/000012-button-7.mcap --decision 3
+    Example: actwright audit replay audit/cell-1/000012-button-7.mcap --all
+    Example: actwright audit replay audit/cell-1/000012-button-7.mcap --decision -1 --bundle serve/champion/bundle --out look.png
     """
     from components.audit_replay import ask_all, open_packed, pick_decision, view_of
     from components.decision_picture import draw_decision
