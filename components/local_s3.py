@@ -24,7 +24,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -39,12 +39,13 @@ _PORTS += ("filer.port", "filer.port.grpc", "admin.port", "admin.port.grpc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where the store answers and with which keys. Never logged."""
+    """Where the store answers, with which keys, and the folder that it keeps its data in. Never logged."""
 
     endpoint: str
     access_key: str
     secret_key: str
     ports: tuple[int, ...]
+    folder: str = ""
 
     @property
     def url(self) -> str:
@@ -53,7 +54,30 @@ class Endpoint:
 
     def store(self, bucket: str) -> S3Store:
         """A client of one bucket."""
-        return S3Store(self.endpoint, bucket, access_key=self.access_key, secret_key=self.secret_key)
+
+        def full() -> str:
+            return no_room(Path(self.folder)) if self.folder else ""
+
+        return S3Store(self.endpoint, bucket, access_key=self.access_key, secret_key=self.secret_key, no_room=full)
+
+
+def no_room(folder: Path) -> str:
+    """That the disk under a store's folder is too full for it, and what to do; "" while it is not.
+
+    SeaweedFS keeps a hundredth of the disk free and takes space in volumes, of 64 MiB on a small disk to 1 GiB on a large one: it
+    refuses long before the last byte, and then answers every write with a plain "internal error".
+    """
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return ""
+    needed = max(128 * 2**20, disk.total // 100 + min(2**30, disk.total // 100))
+    if disk.free >= needed:
+        return ""
+    return (
+        f"the disk that holds {folder} is full ({disk.free} bytes free, the embedded object store needs {needed} to go on). Do: free space "
+        "on that disk, or keep data elsewhere (ACTWRIGHT_STORAGE: a folder or another S3 endpoint), then run again; what was sent is kept"
+    )
 
 
 class LocalS3:
@@ -75,8 +99,8 @@ class LocalS3:
         running = self._known()
         if running is not None and _answers(running, whole=False):
             return running
-        endpoint = _endpoint(running)
-        self._write_private("endpoint.json", asdict(endpoint))
+        endpoint = replace(_endpoint(running), folder=str(self.folder))
+        self._write_private("endpoint.json", {k: v for k, v in asdict(endpoint).items() if k != "folder"})  # the folder may be moved
         credentials = [{"accessKey": endpoint.access_key, "secretKey": endpoint.secret_key}]
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         self._write_private("identities.json", {"identities": [{"name": "actwright", "credentials": credentials, "actions": actions}]})
@@ -130,7 +154,7 @@ class LocalS3:
     def _known(self) -> Endpoint | None:
         try:
             document = json.loads((self.folder / "endpoint.json").read_text(encoding="utf-8"))
-            return Endpoint(**{**document, "ports": tuple(document["ports"])})
+            return Endpoint(**{**document, "ports": tuple(document["ports"]), "folder": str(self.folder)})
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -150,6 +174,8 @@ class LocalS3:
                 break
             time.sleep(0.1)
         self.stop()
+        if full := no_room(self.folder):
+            raise StorageError(f"the embedded object store did not come up: {full}")
         log = self.folder / "weed.log"
         last = log.read_text(encoding="utf-8", errors="replace")[-1500:] if log.exists() else "(no log)"
         raise StorageError(

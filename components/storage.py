@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,15 +126,26 @@ class FolderStore:
 
 
 class S3Store:
-    """Any S3 endpoint, through the minio client. Makes its bucket on first use."""
+    """Any S3 endpoint, through the minio client. Makes its bucket on first use.
+
+    no_room: asked when it does not answer; says that its disk is full and what to do, "" where that is not so or not known.
+    """
 
     def __init__(
-        self, endpoint: str, bucket: str, *, access_key: str, secret_key: str, secure: bool = False, region: str = "us-east-1"
+        self,
+        endpoint: str,
+        bucket: str,
+        *,
+        access_key: str,
+        secret_key: str,
+        secure: bool = False,
+        region: str = "us-east-1",
+        no_room: Callable[[], str] = str,
     ) -> None:
         import minio
         import urllib3
 
-        self.endpoint, self.bucket = endpoint, bucket
+        self.endpoint, self.bucket, self._no_room = endpoint, bucket, no_room
         patience = urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
         pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=3, read=60), retries=patience, maxsize=4)
         self._client = minio.Minio(endpoint, access_key=access_key, secret_key=secret_key, secure=secure, region=region, http_client=pool)
@@ -218,6 +229,8 @@ class S3Store:
                 f"{self.address} refused to {what}: {error.code} ({error.message}). Do: check the keys and the bucket's rights"
             ) from error
         except (urllib3.exceptions.HTTPError, MinioException, ConnectionError) as error:
+            if full := self._no_room():
+                raise StorageError(f"the object store {self.address} could not {what}: {full}") from error
             raise StorageError(
                 f"the object store {self.address} does not answer: could not {what}. Do: start it again (or look at the network), "
                 "then run again; what was sent is kept and not sent twice"

@@ -22,6 +22,7 @@ from flows import steps
 from flows.data_steps import carry_out
 from flows.settings import Settings
 from flows.wiring import House
+from model_core.spec.errors import DatasetError, StorageError
 
 if TYPE_CHECKING:
     from components.storage import ObjectStore
@@ -69,6 +70,8 @@ def keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progres
 
 
 def _keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
+    from components.local_s3 import no_room
+
     vault = _vault(house)
     present = all(_lies_there(house.settings.data, made[stage]) for stage in DATA_STAGES)
     _carry(house, recipe, made)
@@ -79,7 +82,13 @@ def _keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progre
             vault.prepare(remote)
             version = vault.record(DATA_STAGES)
             progress.update(1, 2, "pushing the version")
-            vault.push(DATA_STAGES)
+            try:
+                vault.push(DATA_STAGES)
+            except DatasetError as error:  # a store without room tells DVC no more than "internal error"
+                full = no_room(house.settings.home.resolve() / "s3") if house.settings.storage == "embedded" else ""
+                if not full:
+                    raise
+                raise StorageError(f"dvc push could not send the version: {full}") from error
         return {"version": version.version, "outputs": dict(version.outputs)}
 
     inputs = {stage: made[stage] for stage in DATA_STAGES}
@@ -124,9 +133,9 @@ def storage(settings: Settings) -> Iterator[tuple[ObjectStore, Remote]]:
     else:
         address, secret = urlsplit(settings.storage), settings.s3_secret_key.get_secret_value()
         scheme = "https" if address.scheme == "https" else "http"
-        keys = {"access_key": settings.s3_access_key, "secret_key": secret}
-        remote = Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=f"{scheme}://{address.netloc}", **keys)
-        yield S3Store(address.netloc, settings.bucket, secure=scheme == "https", **keys), remote
+        key = settings.s3_access_key
+        remote = Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=f"{scheme}://{address.netloc}", access_key=key, secret_key=secret)
+        yield S3Store(address.netloc, settings.bucket, access_key=key, secret_key=secret, secure=scheme == "https"), remote
 
 
 def _place(house: House) -> dict[str, str]:

@@ -122,6 +122,17 @@ def test_a_full_disk_is_explained_and_the_next_run_goes_on(small_disk):
     assert len(DatasetReader(done.step.path / "dataset")) == 10
 
 
+def test_a_store_on_a_full_disk_names_the_disk(small_disk, tmp_path):
+    subprocess.run(["mount", "-o", "remount,size=24m", str(small_disk)], check=True)
+    (tmp_path / "thing").write_bytes(b"1" * 1000)
+    with (
+        LocalS3(small_disk / "s3") as endpoint,
+        pytest.raises(StorageError, match=r"could not send k: the disk that holds .*/s3 is full \(\d+ bytes free.*Do: free space") as told,
+    ):
+        endpoint.store("actwright").put("k", tmp_path / "thing")
+    assert "network" not in str(told.value)
+
+
 def test_a_store_that_goes_away_in_the_middle_takes_the_rest_later(dataset, tmp_path):
     local = LocalS3(tmp_path / "s3")
     store = local.start().store("actwright")

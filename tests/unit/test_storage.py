@@ -4,10 +4,13 @@ Run: .venv/bin/python -m pytest tests/unit/test_storage.py
 """
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from components.storage import COMPLETE, FolderStore, download_folder, read_listing, upload_dataset, upload_folder
+from components import local_s3
+from components.local_s3 import no_room
+from components.storage import COMPLETE, FolderStore, S3Store, download_folder, read_listing, upload_dataset, upload_folder
 from model_core.spec.errors import StorageError
 from tests.episodes import Tally
 
@@ -88,3 +91,22 @@ def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(StorageError, match="holds no file"):
         upload_folder(FolderStore(tmp_path / "store"), tmp_path / "nothing", "a", Tally())
+
+
+@pytest.mark.parametrize(("total_gib", "free_mib", "is_full"), [(250, 3000, True), (250, 6000, False), (1, 100, True), (1, 200, False)])
+def test_a_disk_is_full_for_the_embedded_store_before_its_last_byte(tmp_path, monkeypatch, total_gib, free_mib, is_full):
+    disk = SimpleNamespace(total=total_gib * 2**30, free=free_mib * 2**20)
+    monkeypatch.setattr(local_s3, "shutil", SimpleNamespace(disk_usage=lambda _: disk))
+    said = no_room(tmp_path)
+    assert bool(said) == is_full
+    if is_full:
+        assert f"the disk that holds {tmp_path} is full ({disk.free} bytes free" in said
+        assert "Do: free space on that disk" in said
+
+
+def test_a_store_without_room_names_its_disk_and_another_one_the_network(folder):
+    with pytest.raises(StorageError, match=r"could not look for the bucket: the disk is full$") as told:
+        S3Store("127.0.0.1:1", "actwright", access_key="a", secret_key="b", no_room=lambda: "the disk is full").put("k", folder / "one")
+    assert "network" not in str(told.value)
+    with pytest.raises(StorageError, match=r"does not answer.*look at the network"):
+        S3Store("127.0.0.1:1", "actwright", access_key="a", secret_key="b").put("k", folder / "one")
