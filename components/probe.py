@@ -7,6 +7,7 @@ what comes back, END. The answer to noise may be a refusal: what is probed is th
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import ssl
 import time
@@ -23,6 +24,7 @@ from components.audit_replay import decode_depth, stages_of
 from components.decision_picture import DecisionView
 from components.package import probe_observations
 from model_core.spec.contract import PolicyContract
+from model_core.spec.drawing import drawing, typed_points
 from model_core.spec.errors import ContractError, NotReady, SpecError, WireError
 from model_core.spec.types import Observation, Trace
 from model_core.spec.wire import (
@@ -36,11 +38,13 @@ from model_core.spec.wire import (
     Part,
     Ready,
     Reject,
+    SteeringInput,
     decode_message,
     encode_message,
 )
 
 SESSION_PATH = "/v1/session"
+_OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -140,11 +144,11 @@ def probe_service(url: str, *, timeout_s: float = 10.0, token: str = "", ca_file
     return probe(url, Knock(token=token, ca_file=ca_file, timeout_s=timeout_s)).told()
 
 
-def probe(url: str, knock: Knock | None = None, *, instruction: str = "", level: str = "") -> Probed:
-    """Shake hands and ask one synthetic question. url: "http://host:port" or its WebSocket form.
+def probe(url: str, knock: Knock | None = None, *, instruction: str = "", level: str = "", line: str = "") -> Probed:
+    """Shake hands and ask one synthetic question. url: "http://host:port" or its WebSocket form. line: drawn for the gripper, "x,y x,y".
 
-    Raises SpecError for an address that is none, NotReady when nobody answers, the model is not loaded or we are not let in,
-    ContractError when the service refuses the very body that its contract names.
+    Raises SpecError for an address that is none, an instruction that is too long or a line that leaves the picture, NotReady when nobody
+    answers, the model is not loaded or we are not let in, ContractError when the service refuses the very body that its contract names.
     """
     where, knock = ServiceUrl.of(url), knock or Knock()
     try:
@@ -154,19 +158,33 @@ def probe(url: str, knock: Knock | None = None, *, instruction: str = "", level:
         if isinstance(error, ContractError):
             raise
         raise NotReady(f"{where.http} answers, but not as an actwright policy service ({error!r})") from error
+    if len(instruction) > contract.max_instruction_chars:
+        raise SpecError(f"the instruction has {len(instruction)} characters, this policy takes at most {contract.max_instruction_chars}")
+    steering = drawing(typed_points(line), contract.embodiment, contract.reasoning.trace_camera) if line else None
     (observation,) = probe_observations(contract, 1, None)
     if instruction:
         observation = replace(observation, instruction=instruction)
-    return asyncio.run(_converse(where, knock, contract, str(described["contract_id"]), observation, level))
+    asked = _Question(contract=contract, contract_id=str(described["contract_id"]), observation=observation, level=level, steering=steering)
+    return asyncio.run(_converse(where, knock, asked))
 
 
-async def _converse(
-    where: ServiceUrl, knock: Knock, contract: PolicyContract, contract_id: str, observation: Observation, level: str
-) -> Probed:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Question:
+    """What is asked, of a service that says it keeps this contract."""
+
+    contract: PolicyContract
+    contract_id: str
+    observation: Observation
+    level: str
+    steering: SteeringInput | None
+
+
+async def _converse(where: ServiceUrl, knock: Knock, asked: _Question) -> Probed:
     # Not websockets.sync: it reads and writes in two threads, which one TLS session does not bear (serving/workcell/blocking_socket.py).
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
 
+    body = asked.contract.embodiment
     began = time.monotonic()
     ms: dict[str, float] = {}
     try:
@@ -190,7 +208,7 @@ async def _converse(
 
             began = time.monotonic()
             cell = f"probe-{uuid.uuid4().hex[:8]}"
-            hello = Hello(cell=cell, epoch=1, embodiment=contract.embodiment, software="actwright-probe", accepts_parts=True)
+            hello = Hello(cell=cell, epoch=1, embodiment=body, software="actwright-probe", accepts_parts=True)
             await socket.send(encode_message(hello))
             ready = _ready(await receive(began + knock.timeout_s))
             ms["handshake"] = 1e3 * (time.monotonic() - began)
@@ -202,9 +220,10 @@ async def _converse(
                 episode_id="probe",
                 step=0,
                 deadline_ms=1e3 * knock.timeout_s,
-                observation=observation,
-                age_ms={camera.name: 0.0 for camera in contract.embodiment.cameras},
-                level=level,
+                observation=asked.observation,
+                age_ms={camera.name: 0.0 for camera in body.cameras},
+                level=asked.level,
+                steering=asked.steering,
             )
             await socket.send(encode_message(question))
             answer, parts = await _await(receive, began + knock.timeout_s)
@@ -214,7 +233,10 @@ async def _converse(
         raise NotReady(f"{where.session}: {_why(error)}") from error
     except WireError as error:
         raise NotReady(f"{where.session} answers, but not as an actwright policy service ({error})") from error
-    return Probed(url=where, ready=ready, contract_id=contract_id, asked=observation, answer=answer, ms=ms, parts=parts)
+    notes = () if asked.steering is None else (f"steered along {len(asked.steering.points_N2)} drawn points",)
+    return Probed(
+        url=where, ready=ready, contract_id=asked.contract_id, asked=asked.observation, answer=answer, ms=ms, parts=parts, notes=notes
+    )
 
 
 def _ready(answer: Message) -> Ready:
@@ -260,6 +282,7 @@ def view_of_probe(probed: Probed, codebooks: Iterable[Path] = ()) -> DecisionVie
             f'"{probed.asked.instruction}" on noise; connect {probed.ms["connect"]:.1f} ms, handshake {probed.ms["handshake"]:.1f} ms, '
             f"answer {probed.ms['answer']:.1f} ms{refused}",
             f"contract {probed.contract_id}, body {contract.embodiment.name}",
+            *probed.notes,
         ],
         timing_ms=stages,
     )
@@ -305,17 +328,29 @@ def _fetch(url: str, knock: Knock) -> bytes:
         with urllib.request.urlopen(asked, timeout=knock.timeout_s, context=knock.tls(url)) as reply:
             return reply.read()
     except urllib.error.HTTPError as error:
-        content = error.read()[:300].decode(errors="replace")
+        content = _first_line(error.read()[:300].decode(errors="replace")) or str(error.reason)
         if error.code in (401, 403):
             raise NotReady(f"{url} answered {error.code}: {content}; give a token (--token-file, or ACTWRIGHT_TOKEN)") from error
-        raise NotReady(f"{url} answered {error.code}: {content}") from error
+        raise NotReady(f"{url} answered {error.code} ({content}); is this an actwright service?") from error
     except OSError as error:
+        if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError) and url.startswith("http://"):
+            raise NotReady(f"{url}: the connection was closed without an answer; where the service speaks TLS, type https://") from error
         raise NotReady(f"nobody answers at {url} ({_why(error)}); start a service with `actwright serve`") from error
+    except http.client.HTTPException as error:
+        raise NotReady(f"{url} does not speak HTTP ({type(error).__name__}); is this an actwright service?") from error
+
+
+def _first_line(text: str) -> str:
+    """What a service that is not ours says of itself, in a few words: a page of HTML tells nobody more."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return "a page of HTML" if line.startswith("<") else line[:120]
 
 
 def _why(error: BaseException) -> str:
     reason = getattr(error, "reason", None) or error
     text = str(reason) or type(reason).__name__
+    if isinstance(reason, ssl.SSLCertVerificationError) and reason.verify_code in _OTHER_NAME:
+        return f"its certificate is for another name ({reason.verify_message}); type the name that it was made for"
     if isinstance(reason, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted here ({reason.verify_message}); name who signed it with --ca-file"
     if "WRONG_VERSION_NUMBER" in text:

@@ -39,6 +39,7 @@ class CellOrder:
     commissioning: Path | None = None
     watchdog: Path | None = None
     spool: Path | None = None
+    steering: Path | None = None
     token_file: Path | None = None
     ca_file: Path | None = None
     options: tuple[str, ...] = ()
@@ -50,6 +51,8 @@ class CellOrder:
             raise SpecError(f"--strategy {self.strategy} needs --realtime: without it the simulated world waits for every answer")
         if self.watchdog is not None and not self.is_realtime:
             raise SpecError("--watchdog needs --realtime: without it nothing moves while the cell is silent")
+        if self.steering is not None and not self.is_realtime:
+            raise SpecError("--steer needs --realtime: without it there is no time in which somebody could draw")
         if self.robot not in ROBOTS and ":" not in self.robot:
             raise SpecError(f"--robot {self.robot}: there are {', '.join(ROBOTS)}, or name your own as MODULE:FACTORY")
 
@@ -61,6 +64,7 @@ class CellOrder:
         words += ["--realtime" if self.is_realtime else "--lockstep", *(["--strategy", self.strategy] if self.strategy else [])]
         audit = None if self.audit is None else self.audit / self.cell
         files = {"--audit": audit, "--commissioning": self.commissioning, "--watchdog": self.watchdog, "--spool": self.spool}
+        files["--steering-file"] = self.steering
         for name, path in {**files, "--token-file": self.token_file, "--ca-file": self.ca_file}.items():
             words += [] if path is None else [name, str(path.resolve())]
         for pair in self.options:

@@ -86,6 +86,9 @@ def probe(
     out: Annotated[Path, typer.Option(help="where the picture goes", metavar="PNG")] = Path("probe.png"),
     instruction: Annotated[str, typer.Option(help="what to ask for (default: the first word that the contract knows)")] = "",
     level: Annotated[str, typer.Option(help="reasoning level: full, reuse-depth, trace+action, action (default: the policy's own)")] = "",
+    steer: Annotated[
+        str, typer.Option(help="a line for the gripper to follow: pixels of the picture, such as '12,60 40,48 61,20'", metavar="X,Y ...")
+    ] = "",
     token_file: TokenFile = None,
     ca_file: CaFile = None,
     timeout_s: Annotated[float, typer.Option(help="wait so long for each answer", min=0.1)] = 10.0,
@@ -96,6 +99,7 @@ def probe(
     the service refuses to answer: the reason says what it takes.
 
     Example: actwright probe http://127.0.0.1:3000
+    Example: actwright probe http://127.0.0.1:3000 --steer "12,60 40,48 61,20"
     Example: actwright probe https://cell-server:3000 --token-file token --ca-file ca.pem --level action --out action.png
     """
     from components.decision_picture import draw_decision
@@ -108,7 +112,7 @@ def probe(
 
     try:
         ServiceUrl.of(url, before="actwright probe ")
-        probed = ask(url, _knock(token_file, ca_file, timeout_s), instruction=instruction, level=level)
+        probed = ask(url, _knock(token_file, ca_file, timeout_s), instruction=instruction, level=level, line=steer)
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
     told = probed.told()
@@ -157,6 +161,15 @@ def workcell_run(
     record: Annotated[
         Path | None, typer.Option(help="record episodes for training into this folder", metavar="DIR", file_okay=False)
     ] = None,
+    steer: Annotated[
+        Path | None,
+        typer.Option(
+            help='a drawn line, looked at all the time (with --realtime): {"points": [[x, y], ...]} in pixels; change it, and the arm '
+            "is steered anew; remove it, and it is not",
+            metavar="FILE",
+            dir_okay=False,
+        ),
+    ] = None,
     cell: Annotated[str, typer.Option(help="name of this workcell")] = "cell-1",
     first_seed: Annotated[int, typer.Option(help="episode i lays out scene first-seed + i", min=0)] = 950_000,
     deadline_ms: Annotated[float, typer.Option(help="a later answer is not used", min=1)] = 2000.0,
@@ -175,6 +188,7 @@ def workcell_run(
 
     Example: actwright workcell run --robot metaworld --task drawer-close-v3 --url http://127.0.0.1:3000 --episodes 10
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --strategy prefix --realtime --audit audit
+    Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --realtime --steer line.json
     Example: actwright workcell run --robot strict --option contract=contract.json --task any --url http://127.0.0.1:3000
     """
     from components.probe import ServiceUrl
@@ -199,6 +213,7 @@ def workcell_run(
             commissioning=commissioning,
             watchdog=watchdog,
             spool=record,
+            steering=steer,
             token_file=token_file,
             ca_file=ca_file,
             result=(result or home / f"{cell}.json").resolve(),

@@ -30,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--strategy {args.strategy} needs --realtime: in lock step the world waits for every answer")
     if args.watchdog is not None and not args.realtime:
         parser.error("--watchdog needs --realtime: in lock step nothing moves while the cell is silent")
+    if args.steering_file is not None and not args.realtime:
+        parser.error("--steering-file needs --realtime: in lock step there is no time in which somebody could draw")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("websockets").setLevel(logging.WARNING)  # its debug lines would hold headers
     if args.parent:
@@ -129,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--heartbeat-s", type=_positive, default=2.0, help="a service silent for 1.5 of it is dead (default 2)")
     parser.add_argument("--connect-timeout-s", type=_positive, default=5.0, help="no READY after so long: dial again (default 5)")
     parser.add_argument("--operator-file", type=Path, default=None, metavar="FILE", help="a name written there ends a SAFE_STOP")
+    parser.add_argument(
+        "--steering-file", type=Path, default=None, metavar="FILE", help='a drawn line for the gripper: {"points": [[x, y], ...]}'
+    )
     parser.add_argument("--operator-wait-s", type=_seconds, default=0.0, help="how long a SAFE_STOP waits for that name (default 0)")
     parser.add_argument("--live", action="store_true", help="also say on standard output what is being done, as JSON lines")
     parser.add_argument(

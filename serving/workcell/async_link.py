@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from model_core.spec.errors import ActwrightError
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import MAX_MESSAGE_BYTES, Ready, encode_message
-from serving.workcell.credentials import Credentials
+from serving.workcell.credentials import Credentials, distrust, reason_of
 from serving.workcell.link_core import LinkCore
 from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question, read_frame
 
@@ -249,8 +250,13 @@ class AsyncLink:
             socket = await self._dialled(dial)
         except InvalidStatus as error:
             return self._turned_away(error)
+        except ssl.SSLCertVerificationError as error:
+            reason = distrust(error)
+            with self._lock:
+                self._core.refused_at_door(self._clock(), RefusalCode.AUTH, reason)
+            return reason
         except (OSError, TimeoutError, WebSocketException, ActwrightError) as error:
-            return f"no policy service at {self._url}: {type(error).__name__}: {error}"
+            return f"no policy service at {self._url}: {reason_of(error, self._url)}"
         if socket is None:
             return "given up while dialling"
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from model_core.spec.wire import (
     encode_message,
 )
 from serving.workcell.blocking_socket import BlockingSocket
-from serving.workcell.credentials import Credentials
+from serving.workcell.credentials import Credentials, distrust, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +114,13 @@ class PolicyClient:
             if status in (401, 403):
                 raise ContractError(f"{self._url} answered HTTP {status}: no token, a wrong one, or one that expired") from error
             raise NotReady(f"{self._url} answered HTTP {status}; is this the policy service, and is it ready?") from error
+        except ssl.SSLCertVerificationError as error:
+            self.disconnect()
+            raise ContractError(f"{self._url}: {distrust(error)}") from error
         except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI, WireError) as error:
             self.disconnect()
-            raise NotReady(
-                f"no policy service answers at {self._url} ({type(error).__name__}: {error}); is it running and ready?"
-            ) from error
+            reason = reason_of(error, self._url)
+            raise NotReady(f"no policy service answers at {self._url} ({reason}); is it running and ready?") from error
         try:
             self.ready = self._checked(answer)
         except ActwrightError:

@@ -7,9 +7,12 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from websockets.exceptions import InvalidMessage
+
 from model_core.spec.errors import SpecError
 
 TOKEN_VARIABLE = "ACTWRIGHT_TOKEN"
+_OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +48,19 @@ class Credentials:
             return ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
         except (OSError, ssl.SSLError) as error:
             raise SpecError(f"CA file {self.ca_file}: {error}") from error
+
+
+def distrust(error: ssl.SSLCertVerificationError) -> str:
+    """Why a service's certificate is not believed, and what to do. Dialling again does not help."""
+    if error.verify_code in _OTHER_NAME:
+        return f"the service's certificate is for another name ({error.verify_message}); call it by the name that it was made for"
+    return f"the service's certificate is not trusted here ({error.verify_message}); name who signed it with --ca-file"
+
+
+def reason_of(error: BaseException, url: str) -> str:
+    """Why nobody answers at `url`, for a person."""
+    if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+        return "it does not speak TLS; call ws:// in place of wss://"
+    if isinstance(error, InvalidMessage) and url.startswith("ws://"):
+        return "it does not answer in HTTP; where it speaks TLS, call wss://"
+    return f"{type(error).__name__}: {error}"

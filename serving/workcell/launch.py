@@ -31,6 +31,7 @@ from serving.workcell.report import Told, cell_report, write_report
 from serving.workcell.results import EpisodeResult
 from serving.workcell.robot import Robot
 from serving.workcell.scheduler import STRATEGIES
+from serving.workcell.steering_file import SteeringFile
 from serving.workcell.watchdog import WatchLimits, WatchPost
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,11 @@ def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
         limits_of=lambda contract: limits_in_force(args.commissioning, args.cell, contract, robot),
     )
     diary.cell = cell
+    drawn: SteeringFile | None = None
+    if args.steering_file is not None:
+        camera = _ready_contract(link.ready).reasoning.trace_camera
+        drawn = SteeringFile(args.steering_file, robot.embodiment, camera, cell.steer)
+        drawn.start()
     try:
         for seed in range(args.first_seed, args.first_seed + args.episodes):
             if not link.is_up:
@@ -144,6 +150,8 @@ def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
     except ActwrightError as error:
         return diary.stops(error)
     finally:
+        if drawn is not None:
+            drawn.close()
         cell.close()
     return diary.code
 

@@ -201,7 +201,7 @@ class RealtimeCell:
         self._stops.begin()
         self._link.pin(ready.model_version, ready.contract.contract_id)
         self._robot.reset(seed)
-        self._wishes.forget(self._robot.instruction)
+        self._wishes.begin(self._robot.instruction)
         self.machine.begin(self._clock())
         if self._recorder is not None:
             self._recorder.begin()
@@ -220,6 +220,7 @@ class RealtimeCell:
         success = reason is StopReason.SUCCESS
         is_at_rest = self._control.rest()
         self._dialogue.forget("the episode is over")
+        self._wishes.forget()
         if self._watch is not None and is_at_rest:  # a body that takes no hold is left to the watchdog
             self._watch.disarm()
         self._link.end_episode(episode.episode_id, reason.value, success=success)

@@ -50,7 +50,10 @@ class Wishes:
             return None
         return replace(self._steering, ttl_ms=left_ms)
 
-    def forget(self, instruction: str) -> None:
-        """A new episode: its own instruction, no drawing, no edit. What was told and not yet taken stays."""
-        self._steering = self.edit = None
+    def begin(self, instruction: str) -> None:
+        """A new episode has its own instruction. What was drawn or edited since the last one ended is for this one."""
         self.instruction = instruction
+
+    def forget(self) -> None:
+        """The episode is over: its drawing and its edit were of a scene that is no more."""
+        self._steering = self.edit = None

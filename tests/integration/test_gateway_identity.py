@@ -24,12 +24,17 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from model_core.spec.errors import ContractError, NotReady
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import Chunk, End, Ready
 from serving.gateway.gateway import Gateway, LoadedModel
 from serving.gateway.identity import Caller, Role, Tokens, read_table, token_digest
 from serving.gateway.settings import Limits
 from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
+from serving.workcell.async_link import AsyncLink
+from serving.workcell.client import PolicyClient
+from serving.workcell.launch import wait_until_up
+from serving.workcell.link_words import LinkSettings
 from tests.loopback import serve, wait_until
 from tests.peers import Peer, rejected
 
@@ -294,6 +299,23 @@ def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(secured: str) ->
         Peer(secured, token=SECRETS["operate"], tls=ssl.create_default_context())
     with pytest.raises(Exception):  # plain text to a TLS port
         Peer(secured, token=SECRETS["operate"])
+
+
+def test_a_cell_that_does_not_trust_the_certificate_says_so_and_dials_no_more(secured: str) -> None:
+    body, url = StubPolicy().contract.embodiment, f"wss://{secured}/v1/session"
+    with pytest.raises(ContractError, match=r"not trusted here.*--ca-file"):
+        PolicyClient(url, cell="c", embodiment=body).connect()
+    link = AsyncLink(url, LinkSettings(cell="c", embodiment=body))
+    link.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(ContractError, match="--ca-file"):
+            wait_until_up(link, patience_s=60)
+    finally:
+        link.close()
+    assert time.monotonic() - began < 30
+    with pytest.raises(NotReady, match="call wss://"):
+        PolicyClient(url.replace("wss", "ws"), cell="c", embodiment=body).connect()
 
 
 def test_without_tokens_nothing_is_answered_beyond_loopback(policy: StubPolicy) -> None:

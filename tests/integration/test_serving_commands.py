@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.gateway_process import Listening
@@ -134,6 +135,18 @@ def test_probe_asks_for_a_level(served: Served) -> None:
     )
     assert refused.returncode == 3, refused.stderr
     assert "level 'nosuch' is not in the contract" in refused.stderr
+
+
+def test_probe_steers_along_a_drawn_line(served: Served) -> None:
+    probed = probe(served.told["policy"], served.knock, line="2,3 20,20")
+    assert probed.told()["flags"] == ["steering:rev1"]
+    assert isinstance(probed.answer, Chunk)
+    assert probed.answer.trace_N2 is not None
+    assert np.abs(probed.answer.trace_N2 - np.array([[2, 3], [20, 20]]) * 255 / 31).max() <= 8
+    with pytest.raises(SpecError, match="outside"):
+        probe(served.told["policy"], served.knock, line="2,3 20,90")
+    with pytest.raises(SpecError, match="at most"):
+        probe(served.told["policy"], served.knock, instruction="x" * 5000)
 
 
 def test_who_may_not_come_in_is_told_why(served: Served) -> None:
