@@ -6,13 +6,22 @@ it) is marked `NEUTRAL` and stays out of the key. Cross-field rules say the fix.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from components.documents import NEUTRAL, from_document, to_document
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import SpecError, require
+
+# What is known of parts that bring torch, which a recipe must not: tests/unit/test_recipe.py holds both sides together.
+DEPTH_ANNOTATORS, POINT_ANNOTATORS = ("truth", "depth_anything"), ("truth", "pointing")
+NETWORK_FIELDS = ("width", "layers", "heads", "kv_heads", "feed_forward", "projector", "stem", "rope")
+NETWORK_DEFAULTS: Mapping[str, Any] = {"width": 192, "heads": 3, "stem": (32, 64, 128)}
+CHECKPOINT_FILES = ("model.safetensors", "config.json", "contract.json")
+_ROOT = Path(__file__).parents[1]  # where the training processes run: relative folders are read from here
 
 
 def _positive(config: object, *names: str) -> None:
@@ -20,9 +29,21 @@ def _positive(config: object, *names: str) -> None:
         require(getattr(config, name) > 0, f"{type(config).__name__}.{name} must be above 0", got=getattr(config, name))
 
 
+def _one_of(where: str, got: str, known: tuple[str, ...]) -> None:
+    if got not in known:
+        near = difflib.get_close_matches(got, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"set {where} to one of them"
+        raise SpecError(f"{where}: expected one of {', '.join(known)}, got {got!r}; {hint}")
+
+
 def _fraction(config: object, *names: str) -> None:
     for name in names:
         require(0 <= getattr(config, name) <= 1, f"{type(config).__name__}.{name} must be 0..1", got=getattr(config, name))
+
+
+def _up(number: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-number // step) * step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +154,8 @@ class AnnotateConfig:
     batch_size: int = field(default=64, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
+        _one_of("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
+        _one_of("annotate.point_annotator", self.point_annotator, POINT_ANNOTATORS)
         require(1 <= self.trace_points <= 5, "annotate.trace_points must be 1..5", got=self.trace_points)
 
 
@@ -250,6 +273,37 @@ class TrainConfig:
             got=self.action_head,
         )
         require(self.lora_rank == 0 or bool(self.init_from), "train.lora_rank needs init_from: adapters sit on a trained checkpoint")
+        self._check_network()
+
+    def _check_network(self) -> None:
+        if isinstance(self.network, str):
+            _one_of("train.network", self.network, ("tiny",))
+            return
+        if strangers := sorted(set(self.network) - set(NETWORK_FIELDS)):
+            near = difflib.get_close_matches(strangers[0], NETWORK_FIELDS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else "leave it out"
+            raise SpecError(f"train.network: no field {strangers[0]!r}; it has {', '.join(NETWORK_FIELDS)}; {hint}")
+        chosen = {**NETWORK_DEFAULTS, **self.network}
+        require(
+            isinstance(chosen["stem"], list | tuple), "train.network.stem: expected a list of channels, one a halving", got=chosen["stem"]
+        )
+        counts = {k: v for k, v in chosen.items() if k not in ("stem", "rope")} | dict(enumerate(chosen["stem"]))
+        for name, value in counts.items():
+            where = f"train.network.stem[{name}]" if isinstance(name, int) else f"train.network.{name}"
+            require(isinstance(value, int) and value > 0, f"{where}: expected a whole number above 0", got=repr(value))
+        require(1 <= len(chosen["stem"]) <= 5, "train.network.stem: expected 1..5 numbers of channels", got=chosen["stem"])
+        step = 2 * chosen["heads"]
+        require(
+            chosen["width"] % step == 0,
+            f"train.network.width: expected a multiple of twice the {chosen['heads']} heads; use {_up(chosen['width'], step)}",
+            got=chosen["width"],
+        )
+
+    @property
+    def picture_step(self) -> int:
+        """The sides of a picture are multiples of this: the network halves it once a convolution of its stem, and once more."""
+        stem = NETWORK_DEFAULTS["stem"] if isinstance(self.network, str) else self.network.get("stem", NETWORK_DEFAULTS["stem"])
+        return 2 ** (len(stem) + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,6 +414,17 @@ class Recipe:
                 config.execute_horizon <= self.freeze.chunk_length,
                 f"{name}.execute_horizon {config.execute_horizon} is longer than the chunk; use at most {self.freeze.chunk_length}",
             )
+        step, side = self.train.picture_step, self.collect.image_size
+        require(
+            side % step == 0,
+            f"collect.image_size {side} does not fit train.network, whose pictures have sides that are multiples of {step}; use "
+            + " or ".join(str(fit) for fit in (side // step * step, _up(side, step)) if fit),
+        )
+        require(
+            self.train.committed_rows < self.freeze.chunk_length,
+            f"train.committed_rows {self.train.committed_rows} must be below freeze.chunk_length {self.freeze.chunk_length}: "
+            f"a policy says at least one row itself; use at most {self.freeze.chunk_length - 1}",
+        )
         self._check_seeds()
         strangers = sorted(set(self.workcells.tasks) - set(self.collect.tasks))
         require(not strangers, f"workcells.tasks {strangers} are not among collect.tasks; the policy has never seen them")
@@ -375,6 +440,19 @@ class Recipe:
             require(
                 not overlap,
                 f"{name}.first_seed {first} lies among the demonstrations' seeds {shown.start}..{shown.stop - 1}; use {shown.stop}",
+            )
+
+    def check_start(self) -> None:
+        """Raise `SpecError` unless the checkpoint that training starts from is here; asked before any work, not when a recipe is read."""
+        if not self.train.init_from:
+            return
+        folder = _ROOT / self.train.init_from
+        missing = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
+        if missing:
+            got = f"a folder without {', '.join(missing)}" if folder.is_dir() else "no folder there"
+            raise SpecError(
+                f"train.init_from {folder}: expected the folder of a checkpoint ({', '.join(CHECKPOINT_FILES)}), got {got}; name one, such "
+                'as the "checkpoint" that `actwright train` tells at its end'
             )
 
     @property

@@ -36,14 +36,17 @@ Overrides = Annotated[
 ]
 
 
-def recipe_of(name: str, changes: list[str] | None) -> Recipe:
-    """The recipe that was asked for, with its changes."""
+def recipe_of(name: str, changes: list[str] | None, *, works: bool = False) -> Recipe:
+    """The recipe that was asked for, with its changes. works: it is about to be carried out, so what it starts from must be here."""
     from flows.overrides import with_changes
     from flows.recipes import get_recipe
     from model_core.spec.errors import SpecError
 
     try:
-        return with_changes(get_recipe(name), changes or [])
+        found = with_changes(get_recipe(name), changes or [])
+        if works:
+            found.check_start()
+        return found
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -57,7 +60,7 @@ def run(recipe: RecipeName = "loop", change: Overrides = None) -> None:
     """
     from flows.running import run_recipe
 
-    outcome, folder = run_recipe(recipe_of(recipe, change))
+    outcome, folder = run_recipe(recipe_of(recipe, change, works=True))
     summary = outcome.summary
     verdict = "promote" if summary.verdict.promote else "hold"
     version = f"{summary.model_version.name}/{summary.model_version.version}"
@@ -78,7 +81,7 @@ def recipe(
 
     from components.store import write_text_atomically
 
-    resolved = recipe_of(name, change)
+    resolved = recipe_of(name, change, works=True)
     text = json.dumps(resolved.to_json(), indent=1, sort_keys=True) + "\n"
     if out is None:
         say(text)
@@ -109,7 +112,7 @@ def train(recipe: RecipeName = "loop", change: Overrides = None) -> None:
     from flows.running import begin
     from flows.shift import make_until
 
-    shift = begin(recipe_of(recipe, change))
+    shift = begin(recipe_of(recipe, change, works=True))
     with shift.board.shown():
         step = make_until(shift, "train")
     tell(checkpoint=str(step.path / "checkpoint"), digest=step.digest, final_loss=step.record["final_loss"])
@@ -124,7 +127,7 @@ def evaluate(recipe: RecipeName = "loop", change: Overrides = None) -> None:
     from flows.running import begin
     from flows.shift import make_until
 
-    shift = begin(recipe_of(recipe, change))
+    shift = begin(recipe_of(recipe, change, works=True))
     with shift.board.shown():
         step = make_until(shift, "evaluate")
     tell(report=str(step.path / "report.json"), digest=step.digest, successes=step.record["successes"], trials=step.record["trials"])
@@ -138,7 +141,7 @@ def seeds(recipe: RecipeName = "loop", count: Annotated[int, typer.Option(help="
     """
     from flows.running import run_seeds
 
-    tell(**run_seeds(recipe_of(recipe, None), count))
+    tell(**run_seeds(recipe_of(recipe, None, works=True), count))
 
 
 @app.command()

@@ -81,8 +81,10 @@ def carry_out(step: Step, data: Path) -> Path:
 
 
 def _begin(recipe_name: str) -> tuple[House, Recipe, Board]:
+    recipe = get_recipe(recipe_name)
+    recipe.check_start()
     house = open_house()
-    return house, get_recipe(recipe_name), Board(live=False, fault=house.store.fault if house.settings.fault else None)
+    return house, recipe, Board(live=False, fault=house.store.fault if house.settings.fault else None)
 
 
 def _carry_out(house: House, result: StepResult) -> Made:

@@ -17,7 +17,7 @@ from components.annotators.ports import Frames, GripperTrack
 from components.annotators.truth import TruthDepth, TruthPoint
 from components.recipe import AnnotateConfig, VqvaeConfig
 from components.records import Silent
-from model_core.spec.errors import DatasetError
+from model_core.spec.errors import DatasetError, SpecError
 from model_core.spec.types import CameraGeometry, Episode, Provenance
 from model_core.speech.depth_codec import DepthCodec
 
@@ -158,8 +158,8 @@ def test_nothing_to_label_is_an_error(tmp_path):
     bad = [replace(episode(0, 5), depth_m={})]
     with pytest.raises(DatasetError, match="no depth was recorded"):
         job(bad, tmp_path / "cache").run(chosen(bad), tmp_path / "out", Silent())
-    with pytest.raises(DatasetError, match="unknown annotator 'guess'"):
-        choose_annotators(replace(QUICK, depth_annotator="guess"))
+    with pytest.raises(SpecError, match=r"annotate.depth_annotator: expected one of truth, depth_anything, got 'guess'"):
+        replace(QUICK, depth_annotator="guess")
 
 
 def test_another_pointer_leaves_depth_answers_in_place(episodes, tmp_path):

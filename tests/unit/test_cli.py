@@ -29,6 +29,8 @@ def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
         (("run", "loop", "--set", "train.stps=1"), "did you mean 'steps'"),
         (("run", "loop", "--set", "train.steps"), "write FIELD=VALUE"),
         (("recipe", "loop", "--set", "train.global_batch=50"), "use 48 or 96"),
+        (("run", "loop", "--set", "train.init_from=/nowhere"), "train.init_from /nowhere: expected the folder of a checkpoint"),
+        (("recipe", "loop", "--set", "train.network=tyni"), "did you mean 'tiny'"),
         (("recipe", "nowhere.json"), "write one with `actwright recipe loop --out nowhere.json`"),
         (("data", "colect"), "Did you mean 'collect'"),
         (("ingest", "--recipe", "lop"), "did you mean 'loop'"),

@@ -7,7 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from components.recipe import CollectConfig, CurriculumConfig, EvalConfig, FreezeConfig, Recipe, TrainConfig, WorkcellsConfig
+from components import recipe as recipes
+from components.recipe import (
+    AnnotateConfig,
+    CollectConfig,
+    CurriculumConfig,
+    EvalConfig,
+    FreezeConfig,
+    Recipe,
+    TrainConfig,
+    WorkcellsConfig,
+)
 from model_core.spec.errors import SpecError
 
 
@@ -45,8 +55,59 @@ def test_a_wrong_document_names_the_field(change, message):
         (lambda: Recipe(name="x", evaluate=EvalConfig(execute_horizon=16)), "use at most 8"),
         (lambda: Recipe(name="x", workcells=WorkcellsConfig(tasks=("reach-v3",))), "never seen"),
         (lambda: CollectConfig(tasks=()), "name at least one task"),
+        (lambda: TrainConfig(network="tyni"), "train.network: expected one of tiny, got 'tyni'; did you mean 'tiny'"),
+        (lambda: TrainConfig(network={"widht": 64}), "no field 'widht'; .*did you mean 'width'"),
+        (lambda: TrainConfig(network={"width": 64}), "train.network.width: .*twice the 3 heads; use 66, got 64"),
+        (lambda: TrainConfig(network={"layers": "two"}), "train.network.layers: expected a whole number above 0, got 'two'"),
+        (lambda: TrainConfig(network={"stem": [8, 0]}), r"train.network.stem\[1\]: expected a whole number above 0, got 0"),
+        (lambda: TrainConfig(network={"stem": 8}), "train.network.stem: expected a list"),
+        (lambda: AnnotateConfig(depth_annotator="truht"), "annotate.depth_annotator: expected one of truth, .*did you mean 'truth'"),
+        (lambda: AnnotateConfig(point_annotator="x"), "annotate.point_annotator: expected one of truth, pointing, got 'x'; set"),
+        (lambda: Recipe(name="x", collect=CollectConfig(image_size=84)), "image_size 84 .* multiples of 16; use 80 or 96"),
+        (lambda: Recipe(name="x", collect=CollectConfig(image_size=8)), "multiples of 16; use 16$"),
+        (lambda: Recipe(name="x", train=TrainConfig(committed_rows=8)), "freeze.chunk_length 8.*use at most 7"),
     ],
 )
 def test_cross_field_rules_say_the_fix(make, fix):
     with pytest.raises(SpecError, match=fix):
         make()
+
+
+def test_a_deeper_network_wants_other_pictures():
+    deeper = TrainConfig(network={"stem": [8, 16, 32, 64]})
+    assert Recipe(name="x", train=deeper, collect=CollectConfig(image_size=96)).train.picture_step == 32
+    with pytest.raises(SpecError, match="multiples of 32; use 64 or 96"):
+        Recipe(name="x", train=deeper)
+
+
+def test_a_missing_start_is_told_before_any_work(tmp_path):
+    Recipe(name="x").check_start()
+    recipe = Recipe(name="x", train=TrainConfig(init_from=str(tmp_path / "gone")))
+    with pytest.raises(SpecError, match=r"train.init_from .*gone: expected the folder of a checkpoint .* got no folder there; name one"):
+        recipe.check_start()
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "config.json").write_text("{}")
+    with pytest.raises(SpecError, match=r"got a folder without model.safetensors, contract.json; name one"):
+        recipe.check_start()
+    for name in recipes.CHECKPOINT_FILES:
+        (tmp_path / "gone" / name).touch()
+    recipe.check_start()
+
+
+def test_what_a_recipe_knows_of_the_heavy_parts_is_true():
+    from dataclasses import asdict
+
+    from components.annotate import choose_annotators
+    from model_core import checkpoint
+    from model_core.spec.errors import DatasetError
+    from model_core.tiny import TinySize
+
+    sizes = asdict(TinySize())
+    assert tuple(sizes) == recipes.NETWORK_FIELDS
+    assert {name: sizes[name] for name in recipes.NETWORK_DEFAULTS} == recipes.NETWORK_DEFAULTS
+    assert (checkpoint.WEIGHTS, checkpoint.CONFIG, checkpoint.CONTRACT) == recipes.CHECKPOINT_FILES
+    for field, known in (("depth_annotator", recipes.DEPTH_ANNOTATORS), ("point_annotator", recipes.POINT_ANNOTATORS)):
+        unknown = AnnotateConfig()
+        object.__setattr__(unknown, field, "?")
+        with pytest.raises(DatasetError, match=f"expected one of {', '.join(sorted(known))}$"):
+            choose_annotators(unknown)

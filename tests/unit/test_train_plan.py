@@ -128,7 +128,7 @@ def test_torchrun_command_of_one_machine_of_an_indexed_job_and_of_two_namespaces
 
 
 def test_job_document_round_trip(tmp_path: Path) -> None:
-    job = TrainJob(config=replace(CONFIG, network={"width": 64}), frozen="/f", out="/o", trainee="m:f")
+    job = TrainJob(config=replace(CONFIG, network={"width": 66}), frozen="/f", out="/o", trainee="m:f")
     assert load_job(save_job(job, tmp_path / "scratch" / "job.json")) == job
     (tmp_path / "bad.json").write_text('{"config": 3')
     with pytest.raises(SpecError, match="not a training job"):
