@@ -294,7 +294,7 @@ class Cell:
             self._refused(state, Refusal(code=RefusalCode.UNSAFE, reason=f"{verdict.stage}: {verdict.reason}"))
         if state.held_A is None:
             held_A = hold_action(self._robot.embodiment, state.last_action_A, state.state_P)
-            state.held_A = self._envelope.hold(held_A)
+            state.held_A = self._envelope.hold(held_A, state.state_P)
         return state.held_A, CommandTag(mode="HOLD"), {}
 
     # --- telling the audit --------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class Body:
 
     def hold(self) -> NDArray[np.float32]:
         """Begin to hold: the pose is measured once, and `held_A` is commanded for as long as it lasts."""
-        self.held_A = held_A = self.envelope.hold(hold_action(self.robot.embodiment, self.last_A, self.state_P))
+        self.held_A = held_A = self.envelope.hold(hold_action(self.robot.embodiment, self.last_A, self.state_P), self.state_P)
         return held_A
 
     def move_on(self) -> None:

@@ -154,10 +154,15 @@ class Envelope:
             self._remember(verdict.action_A, proprio_P)
         return self._count(verdict)
 
-    def hold(self, action_A: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A hold on its way to the driver: brought inside the workspace; from here on the body is at rest."""
-        finite_A = np.where(np.isfinite(action_A), action_A, np.clip(0.0, self._low_A, self._high_A))
-        held_A = np.clip(finite_A, self._low_A, self._high_A).astype(np.float32)
+    def hold(self, action_A: NDArray[np.float32], proprio_P: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """A hold on its way to the driver: brought inside the workspace; from here on the body is at rest.
+
+        A body that is measured outside of it stays where it is: bringing it back in one step would be a leap.
+        """
+        here_A = np.where(self._is_pose_A, self._measured_A(proprio_P), np.nan)
+        low_A, high_A = np.fmin(self._low_A, here_A), np.fmax(self._high_A, here_A)
+        finite_A = np.where(np.isfinite(action_A), action_A, np.clip(0.0, low_A, high_A))
+        held_A = np.clip(finite_A, low_A, high_A).astype(np.float32)
         self._rate_A[:] = 0.0
         self._push_A[:] = 0.0
         self._place_A = np.where(self._is_pose_A, held_A, np.nan)

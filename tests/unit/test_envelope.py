@@ -123,6 +123,16 @@ def test_a_hold_always_passes_inside_the_workspace_and_ends_the_motion() -> None
     assert envelope.check(act(0.02), REF, KEY, now_s=0, proprio_P=STILL).stage == ""
 
 
+def test_a_hold_does_not_leap_back_when_the_body_is_outside() -> None:
+    body = simple_body(mode="absolute")
+    envelope = Envelope(body, narrow(body, low=-0.5, high=0.5))
+    outside_P = STILL.copy()
+    outside_P[0] = 0.75
+    assert envelope.hold(act(0.75), outside_P).tolist() == [0.75, 0.0, 0.0, 0.0]
+    assert envelope.hold(act(3.0, -3.0), outside_P).tolist() == [0.75, -0.5, 0.0, 0.0]
+    assert envelope.hold(act(0.75), STILL).tolist() == [0.5, 0.0, 0.0, 0.0]  # nobody measured it there
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     mode=st.sampled_from(["absolute", "delta", "velocity"]),
