@@ -1,15 +1,22 @@
-"""Processes that share a stage's work on this machine. They end with the process that started them, however that ends."""
+"""Processes that share a stage's work on this machine. They end with the process that started them, however that ends.
+
+Ctrl-C in a terminal reaches every process of the group. Only the one that started the others decides what it means: a worker never
+hears it, from its first instruction on, and is ended in the middle of its work, which writes nothing by halves.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
 
 from model_core.spec.errors import JobError
 
@@ -18,24 +25,49 @@ _LOOK_S = 0.5
 
 @contextmanager
 def worker_pool(workers: int, killed: Callable[[], str]) -> Iterator[ProcessPoolExecutor]:
-    """At most `workers` fresh processes. When the block is left by an error, nothing more is begun.
+    """At most `workers` fresh processes. When the block is left by an error, nothing more is begun; by Ctrl-C, they end at once.
 
     Raises `JobError` with what `killed` says when one of them died.
     """
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
+    context = get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    with (
+        ours,
+        theirs,
+        _DeafToCtrlC(workers, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(), theirs)) as pool,
+    ):
         try:
             yield pool
         except BrokenProcessPool as error:
             raise JobError(killed()) from error
+        except Exception:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
         except BaseException:
+            ours.close()  # which every worker sees
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
-def _end_with_parent(parent: int) -> None:
+class _DeafToCtrlC(ProcessPoolExecutor):
+    """Its processes are started while SIGINT is blocked, and inherit that: one that is still importing has no handler yet."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent(parent: int, lifeline: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK_S)
+        with contextlib.suppress(OSError, EOFError):
+            # nothing is ever sent: it becomes readable when the other end is closed, which a forked child of the parent may keep open
+            while os.getppid() == parent and not lifeline.poll(_LOOK_S):
+                pass
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
