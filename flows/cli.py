@@ -1,6 +1,7 @@
 """The command line: one verb a stage, `run` for all of them. Says what it made as one JSON line on stdout.
 
-Exit codes: 0 done, 1 our error, 2 wrong usage, 3 held by the gate. Nothing heavy is imported before a command needs it.
+Exit codes: 0 done, 1 our error, 2 wrong usage, 3 held by the gate, 130 after Ctrl-C, 143 after SIGTERM. Nothing heavy is imported before a
+command needs it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from flows.telling import HELD, ended, say, tell
+from flows.telling import HELD, ended, say, stoppable, tell
 
 if TYPE_CHECKING:
     from components.recipe import Recipe
@@ -60,7 +61,9 @@ def run(recipe: RecipeName = "loop", change: Overrides = None) -> None:
     """
     from flows.running import run_recipe
 
-    outcome, folder = run_recipe(recipe_of(recipe, change, works=True))
+    chosen = recipe_of(recipe, change, works=True)
+    with stoppable():
+        outcome, folder = run_recipe(chosen)
     summary = outcome.summary
     verdict = "promote" if summary.verdict.promote else "hold"
     version = f"{summary.model_version.name}/{summary.model_version.version}"
@@ -113,7 +116,7 @@ def train(recipe: RecipeName = "loop", change: Overrides = None) -> None:
     from flows.shift import make_until
 
     shift = begin(recipe_of(recipe, change, works=True))
-    with shift.board.shown():
+    with stoppable(), shift.board.shown():
         step = make_until(shift, "train")
     tell(checkpoint=str(step.path / "checkpoint"), digest=step.digest, final_loss=step.record["final_loss"])
 
@@ -128,7 +131,7 @@ def evaluate(recipe: RecipeName = "loop", change: Overrides = None) -> None:
     from flows.shift import make_until
 
     shift = begin(recipe_of(recipe, change, works=True))
-    with shift.board.shown():
+    with stoppable(), shift.board.shown():
         step = make_until(shift, "evaluate")
     tell(report=str(step.path / "report.json"), digest=step.digest, successes=step.record["successes"], trials=step.record["trials"])
 
@@ -141,7 +144,10 @@ def seeds(recipe: RecipeName = "loop", count: Annotated[int, typer.Option(help="
     """
     from flows.running import run_seeds
 
-    tell(**run_seeds(recipe_of(recipe, None, works=True), count))
+    chosen = recipe_of(recipe, None, works=True)
+    with stoppable():
+        table = run_seeds(chosen, count)
+    tell(**table)
 
 
 @app.command()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flows.faults import of_the_disk
@@ -13,7 +17,9 @@ from model_core.spec.errors import ActwrightError, GateError
 
 DONE, OUR_ERROR, WRONG_USAGE, HELD = 0, 1, 2, 3
 _INTERRUPTED = 130
+_ASKED = 128 + signal.SIGTERM
 _STOPPED = "stopped; run the same command again to go on from here"
+_STOPPING = "asked to stop: ending what runs, a training saves first; run the same command again to go on from here"
 
 
 def tell(**made: Any) -> None:
@@ -25,6 +31,41 @@ def tell(**made: Any) -> None:
 def say(line: str) -> None:
     """A line for a person, on stderr."""
     sys.stderr.write(line + "\n")
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """While the block runs, SIGTERM is answered with a line at once and ends it in order, as Ctrl-C does, with exit code 143.
+
+    The end itself may take seconds (a checkpoint, the last lines for Prefect). Prefect puts a handler of its own in place of ours while a
+    flow runs and hands the signal on afterwards, so the line comes from a thread that is told of the signal whoever handles it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+        yield
+        return
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+
+    def listen() -> None:
+        while numbers := os.read(heard, 64):
+            if signal.SIGTERM in numbers:
+                say(_STOPPING)
+                return
+
+    def leave(*_: object) -> None:
+        raise SystemExit(_ASKED)
+
+    listener = threading.Thread(target=listen, name="sigterm-listener", daemon=True)
+    listener.start()
+    before, fd_before = signal.signal(signal.SIGTERM, leave), signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(fd_before)
+        signal.signal(signal.SIGTERM, before)
+        os.close(told)  # the listener reads the end of the pipe
+        listener.join()
+        os.close(heard)
 
 
 def ended(run: Callable[[], object]) -> int:
