@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -145,15 +146,32 @@ class Pace:
     eta_s: float
 
 
-def pace(*, samples: int, seconds: float, waited_s: float, flops: float, peak_flops: float, flops_left: float) -> Pace:
-    """Speed over the last window of steps, all ranks together. The time left follows the work left: later steps may say more."""
+def pace(*, samples: int, seconds: float, waited_s: float, flops: float, peak_flops: float, eta_s: float) -> Pace:
+    """Speed over the last window of steps, all ranks together. eta_s: what `TimeLeft` says, which looks further back."""
     rate = flops / seconds if seconds > 0 else 0.0
     return Pace(
         samples_per_s=samples / seconds if seconds > 0 else 0.0,
         data_wait=min(1.0, waited_s / seconds) if seconds > 0 else 0.0,
         mfu=rate / peak_flops if peak_flops > 0 else 0.0,
-        eta_s=flops_left / rate if rate > 0 else math.inf,
+        eta_s=eta_s,
     )
+
+
+class TimeLeft:
+    """How long the rest will take: the work left, at the median speed of the last windows of this process.
+
+    One slow window (another program ran, the first step warmed up) changes nothing; a speed that stays counts once it is half of them.
+    A run that goes on from a checkpoint begins with no window, so that the speed of another machine or time says nothing.
+    """
+
+    def __init__(self, windows: int = 15) -> None:
+        self._seconds_a_flop: deque[float] = deque(maxlen=windows)
+
+    def after(self, *, flops: float, seconds: float, flops_left: float) -> float:
+        """Take in a window and give the seconds left; infinite while nothing was measured. A step's work follows its mode."""
+        if flops > 0 and seconds > 0:
+            self._seconds_a_flop.append(seconds / flops)
+        return flops_left * median(self._seconds_a_flop) if self._seconds_a_flop else math.inf
 
 
 def progress_line(loss: float, speed: Mapping[str, float]) -> str:

@@ -27,7 +27,7 @@ from components.documents import to_document
 from components.train_checkpoints import check_belongs, checkpoint_name, last_complete, retain, seal
 from components.train_engine import Engine, end_processes, start_processes
 from components.train_job import JobFiles, TrainJob, load_job
-from components.train_plan import SpikeWatch, batch_indices, choose_precision, cpu_flags, curve_digest, learning_rate, pace
+from components.train_plan import SpikeWatch, TimeLeft, batch_indices, choose_precision, cpu_flags, curve_digest, learning_rate, pace
 from components.trainees import Trainee, load_trainee
 from model_core.spec.errors import ActwrightError, CheckpointError, JobError, SpecError
 
@@ -116,7 +116,7 @@ class Training:
         self.engine = Engine(self.config, self.trainee, bf16=self.precision.name == "bf16", rank=rank, world_size=world_size)
         self.done = self._take_up()
         self.journal = Journal(self.files, writes=rank == 0, first_step=self.done)
-        self._spikes = SpikeWatch()
+        self._spikes, self._time_left = SpikeWatch(), TimeLeft()
         self._flops = [self.trainee.flops_at(step) * self.config.global_batch for step in range(self.config.steps)]
         self._peak = peak_flops(bf16=self.precision.name == "bf16") * world_size if rank == 0 else 0.0
 
@@ -195,13 +195,14 @@ class Training:
             self.journal.event("spike", self.done, loss=loss)
         clock.steps += 1
         if self.rank == 0 and (last or clock.steps >= self.config.log_every or self.done in (1, 3, self.config.steps)):
+            seconds, flops = clock.elapsed(), sum(self._flops[self.done - clock.steps : self.done])
             speed = pace(
                 samples=clock.steps * self.config.global_batch,
-                seconds=clock.elapsed(),
+                seconds=seconds,
                 waited_s=clock.waited_s,
-                flops=sum(self._flops[self.done - clock.steps : self.done]),
+                flops=flops,
                 peak_flops=self._peak,
-                flops_left=sum(self._flops[self.done :]),
+                eta_s=self._time_left.after(flops=flops, seconds=seconds, flops_left=sum(self._flops[self.done :])),
             )
             if speed.mfu > 1.0:  # the start was measured while the machine was busy with something else
                 self._peak *= speed.mfu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from components.train_checkpoints import MANIFEST, check_belongs, checkpoint_nam
 from components.train_job import TrainJob, load_job, save_job, torchrun_command
 from components.train_plan import (
     SpikeWatch,
+    TimeLeft,
     batch_indices,
     choose_precision,
     curve_digest,
@@ -102,9 +104,26 @@ def test_spikes_are_noticed_and_do_not_become_normal() -> None:
 
 
 def test_pace_and_its_line() -> None:
-    speed = pace(samples=480, seconds=4.0, waited_s=0.4, flops=960e9, peak_flops=1e12, flops_left=2400e9)
+    speed = pace(samples=480, seconds=4.0, waited_s=0.4, flops=960e9, peak_flops=1e12, eta_s=10.0)
     assert (speed.samples_per_s, speed.data_wait, speed.mfu, speed.eta_s) == (120.0, 0.1, pytest.approx(0.24), 10.0)
     assert progress_line(2.5, {"samples_per_s": 120.0, "mfu": 0.24, "eta_s": 75.0}) == "loss 2.500 · 120 samples/s · MFU 24% · 1:15 left"
+
+
+def test_the_time_left_does_not_jump_with_one_slow_window() -> None:
+    left = TimeLeft()
+    told = [left.after(flops=10.0, seconds=s, flops_left=1000.0) for s in (8.0, 1.0, 1.0, 1.1, 0.9, 20.0, 1.0, 25.0, 1.0, 1.0)]
+    assert told[0] == pytest.approx(800.0)
+    assert all(90.0 <= seconds <= 110.0 for seconds in told[2:])
+
+
+def test_the_time_left_follows_a_speed_that_stays_and_the_work_that_is_left() -> None:
+    left = TimeLeft(windows=5)
+    for _ in range(5):
+        left.after(flops=10.0, seconds=1.0, flops_left=1.0)
+    told = [left.after(flops=10.0, seconds=3.0, flops_left=100.0) for _ in range(3)]
+    assert told == pytest.approx([10.0, 10.0, 30.0])
+    assert left.after(flops=10.0, seconds=3.0, flops_left=0.0) == 0.0
+    assert TimeLeft().after(flops=0.0, seconds=0.0, flops_left=1.0) == math.inf
 
 
 def test_torchrun_command_of_one_machine_of_an_indexed_job_and_of_two_namespaces() -> None:
