@@ -21,6 +21,7 @@ from model_core.spec.wire import SteeringInput
 MAX_DRAWING_BYTES = 65_536
 _MORE = ("author", "camera", "ttl_ms")
 _TTL_MS = 60_000.0
+_MOST_TTL_MS = 1e9  # as `wire` has it
 
 
 def read_drawing(content: bytes, body: EmbodimentSpec, camera: str, *, revision: int = 1) -> SteeringInput:
@@ -30,7 +31,7 @@ def read_drawing(content: bytes, body: EmbodimentSpec, camera: str, *, revision:
         raise SpecError(f"more than {MAX_DRAWING_BYTES} bytes; {expected}")
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"not JSON ({error}); {expected}") from error
     if not isinstance(document, dict) or "points" not in document or set(document) - {"points", *_MORE}:
         raise SpecError(f"{expected}, and at most {', '.join(_MORE)} beside them, got {str(document)[:100]}")
@@ -56,10 +57,12 @@ def drawing(
     try:
         points_N2 = np.asarray(points, np.float32)
         ttl_ms = float((more or {}).get("ttl_ms", _TTL_MS))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SpecError(f"points and ttl_ms are numbers: {error}") from error
-    if points_N2.ndim != 2 or points_N2.shape[1] != 2 or not len(points_N2) or not (np.isfinite(points_N2).all() and np.isfinite(ttl_ms)):
+    if points_N2.ndim != 2 or points_N2.shape[1] != 2 or not len(points_N2) or not np.isfinite(points_N2).all():
         raise SpecError(f"points are pairs (x, y) of numbers, at least one, got {str(points)[:100]}")
+    if not 0 < ttl_ms <= _MOST_TTL_MS:  # a message with another one cannot be sent, and every question carries the drawing
+        raise SpecError(f"ttl_ms is a number above 0 and at most {_MOST_TTL_MS:g}, got {ttl_ms:g}")
     outside_N = ((points_N2 < 0) | (points_N2 >= (spec.width, spec.height))).any(axis=1)
     if outside_N.any():
         raise SpecError(f"point {points_N2[outside_N][0].tolist()} lies outside of {spec.name}'s {spec.width} x {spec.height} pixels")
@@ -69,6 +72,6 @@ def drawing(
         width=spec.width,
         height=spec.height,
         revision=revision,
-        author=str((more or {}).get("author", ""))[:100],
+        author=str((more or {}).get("author", ""))[:100].encode("utf-8", "replace").decode(),  # JSON may name halves of a character
         ttl_ms=ttl_ms,
     )

@@ -10,10 +10,10 @@ import pytest
 
 from model_core.spec.drawing import MAX_DRAWING_BYTES, drawing, read_drawing, typed_points
 from model_core.spec.errors import SpecError
-from model_core.spec.wire import SteeringInput
+from model_core.spec.wire import Observe, SteeringInput, decode_message, encode_message
 from serving.workcell.steering_file import SteeringFile
 from serving.workcell.wishes import Wishes
-from tests.fakes import make_embodiment
+from tests.fakes import make_embodiment, make_observation
 
 BODY = make_embodiment(size=32)
 
@@ -39,7 +39,13 @@ def test_a_line_as_typed_is_the_line_in_a_file() -> None:
         (b'{"points": "ab"}', "numbers|pairs"),
         (b'{"points": [[1, NaN]]}', "pairs"),
         (b'{"points": [[1, 2]], "ttl_ms": "soon"}', "numbers"),
-        (b'{"points": [[1, 2]], "ttl_ms": Infinity}', "numbers"),
+        (b'{"points": [[1, 2]], "ttl_ms": Infinity}', "ttl_ms is a number"),
+        (b'{"points": [[1, 2]], "ttl_ms": NaN}', "ttl_ms is a number"),
+        (b'{"points": [[1, 2]], "ttl_ms": 0}', "ttl_ms is a number above 0"),
+        (b'{"points": [[1, 2]], "ttl_ms": 1e30}', "at most 1e.09"),
+        (b'{"points": [[1, 2]], "ttl_ms": 1' + b"0" * 400 + b"}", "numbers"),
+        (b'{"points": [[1' + b"0" * 400 + b", 2]]}", "numbers"),
+        (b"[" * 60_000, "not JSON"),
         (b'{"points": [[1, 32]]}', "outside of front's 32 x 32"),
         (b'{"points": [[1, 2]], "camera": "left"}', "no camera 'left'"),
         (b"1" * (MAX_DRAWING_BYTES + 1), "more than"),
@@ -48,6 +54,15 @@ def test_a_line_as_typed_is_the_line_in_a_file() -> None:
 def test_what_is_no_line_is_told(content: bytes, says: str) -> None:
     with pytest.raises(SpecError, match=says):
         read_drawing(content, BODY, "front")
+
+
+def test_a_drawing_that_is_taken_can_be_sent() -> None:
+    half = read_drawing(b'{"points": [[1, 2]], "author": "\\ud800", "ttl_ms": 1e9}', BODY, "front")
+    assert half.author == "?"
+    asked = Observe(
+        session_id="s", epoch=1, seq=1, episode_id="e", step=1, deadline_ms=100.0, observation=make_observation(BODY), steering=half
+    )
+    assert isinstance(decode_message(encode_message(asked)), Observe)
 
 
 @pytest.mark.parametrize("text", ["12 40", "a,b", "1,2,3", "1,2;3,4"])
