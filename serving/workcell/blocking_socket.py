@@ -12,7 +12,7 @@ import concurrent.futures
 import contextlib
 import ssl
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 CLOSE_S = 0.3
 SLACK_S = 5.0
+_CLOSED = "the socket was closed by this side"
 
 
 class BlockingSocket:
@@ -42,7 +43,7 @@ class BlockingSocket:
         self._thread = threading.Thread(target=self._main, name="socket", daemon=True)
         self._thread.start()
         try:
-            self._socket = self._wait(self._open(url, headers, tls, open_timeout_s, max_size), open_timeout_s)
+            self._socket = self._wait(lambda: self._open(url, headers, tls, open_timeout_s, max_size), open_timeout_s)
         except BaseException:
             self._end()
             raise
@@ -58,25 +59,29 @@ class BlockingSocket:
 
         timeout: seconds; a peer that has stopped reading fills the buffer, and then this waits.
         """
-        self._wait(asyncio.wait_for(self._socket.send(message), timeout), timeout)
+        self._wait(lambda: asyncio.wait_for(self._socket.send(message), timeout), timeout)
 
     def recv(self, timeout: float) -> bytes | str:
         """The next message. timeout: seconds. Raises TimeoutError (no message is lost by it) or websockets' ConnectionClosed."""
-        return self._wait(asyncio.wait_for(self._socket.recv(), timeout), timeout)
+        return self._wait(lambda: asyncio.wait_for(self._socket.recv(), timeout), timeout)
 
     def close(self) -> None:
         """Say goodbye, shortly, and end the thread; safe to call twice."""
         if self._thread.is_alive():
             with contextlib.suppress(Exception):
-                self._wait(self._socket.close(), CLOSE_S)
+                self._wait(self._socket.close, CLOSE_S)
         self._end()
 
-    def _wait(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+    def _wait(self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+        if not self._thread.is_alive():
+            raise ConnectionAbortedError(_CLOSED)
+        future = asyncio.run_coroutine_threadsafe(work(), self._loop)
         try:
             return future.result(timeout + SLACK_S)  # the loop gives up by itself at `timeout`; this is for a loop that hangs
         except concurrent.futures.CancelledError as error:
-            raise ConnectionAbortedError("the socket was closed by this side") from error
+            raise ConnectionAbortedError(_CLOSED) from error
+        finally:
+            future.cancel()  # Ctrl-C ends the wait and not the work: nobody would take the message that it receives
 
     @staticmethod
     async def _open(
