@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from components.files import write_text_atomically
 from components.records import STAGES, RunSummary, StageTiming, Verdict
 from components.report import summary as summary_of
+from components.report import write_report
 from components.store import UNDIGESTED, Step
 from flows import steps
 
@@ -42,6 +44,9 @@ class Outcome:
         folder.mkdir(parents=True, exist_ok=True)
         if self.drawn is not None:
             shutil.copytree(self.drawn, folder, dirs_exist_ok=True)
+            if not _tells_of(self.summary.name, self.drawn):  # a page that was found was drawn by the run that made it, under its name
+                stages = {name: stage for name, stage in self.summary.stages.items() if name != "report"}
+                write_report(replace(self.summary, stages=stages), folder, server_run_id=self.server_run_id)
         document = summary_of(self.summary, server_run_id=self.server_run_id)
         document["stages"] = {n: {**row, "digest": self.summary.stages[n].digest} for n, row in document["stages"].items()}
         write_text_atomically(folder / "summary.json", json.dumps(document, indent=1) + "\n")
@@ -74,6 +79,12 @@ def summarize(shift: Shift) -> Outcome:
     )
     server_run_id = shift.house.tracker().server_run_id(summary.train.run_id)
     return Outcome(summary=summary, drawn=_drawn(made.get("report")), server_run_id=server_run_id)
+
+
+def _tells_of(run: str, drawn: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return json.loads((drawn / "summary.json").read_text(encoding="utf-8"))["name"] == run
+    return False
 
 
 def _drawn(report: Step | None) -> Path | None:

@@ -10,6 +10,7 @@ import pytest
 from components.charts import curve_chart, interval_bar, nice_ticks, running_mean
 from components.records import StageTiming
 from components.report import summary, write_report
+from flows.outcome import Outcome
 from model_core.spec.errors import SpecError
 from tests.report_data import run_summary
 
@@ -149,3 +150,16 @@ def test_running_mean_and_interval_bar():
     assert running_mean([(0, 1.0), (1, 3.0), (2, 5.0)], 2) == [(0, 1.0), (1, 2.0), (2, 4.0)]
     assert "18 of 20, 95 % interval 0.70 to 0.97" in interval_bar(18, 20, 0.7, 0.97, floor=0.5)
     assert "<circle" not in interval_bar(0, 0, 0.0, 1.0)
+
+
+def test_a_page_that_was_drawn_by_another_run_gets_the_name_of_this_one(run, tmp_path):
+    drawn = write_report(run, tmp_path / "drawn").parent
+    again = replace(run, name="loop-0008", stages={name: replace(stage, cached=True) for name, stage in run.stages.items()})
+    folder = Outcome(summary=again, drawn=drawn).write(tmp_path / "runs")
+    page = (folder / "report.html").read_text()
+    assert "<title>Actwright: loop-0008</title>" in page
+    assert "loop-0007" not in page
+    assert json.loads((folder / "summary.json").read_text())["name"] == "loop-0008"
+    assert (folder / "pictures").is_dir()
+    own = Outcome(summary=run, drawn=drawn).write(tmp_path / "runs")
+    assert (own / "report.html").read_bytes() == (drawn / "report.html").read_bytes()
