@@ -57,6 +57,10 @@ class Body:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
+    def begin_step(self) -> None:
+        """A new control step: what was looked at before is no sight of this one."""
+        self._seen = None
+
     def measure(self) -> None:
         """The state that commands are judged from: of this step where it can be had."""
         if isinstance(self.robot, Proprioceptive):

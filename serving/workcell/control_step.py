@@ -61,6 +61,7 @@ class ControlStep:
         """One control step; a reason when the episode is over."""
         episode, scheduler = self._journal.running, self._dialogue.scheduler
         now = self._clock()
+        self._body.begin_step()
         self.grant(now)
         scheduler.stepped()
         self._dialogue.listen(now)
@@ -80,9 +81,9 @@ class ControlStep:
     def _move(self) -> StopReason | None:
         episode, machine = self._journal.running, self._stops.machine
         is_stopped = self._stops.is_stopped and bool(self._body.stop_state)
+        self._body.measure()
         if self._recorder is not None and not is_stopped:
             self._recorder.see(self._body.sight())
-        self._body.measure()
         now = self._clock()  # looking and measuring take their time; from here on nothing does
         self._dialogue.drop_expired(now)
         command = self._dialogue.scheduler.next(machine.scale) if machine.mode in (Mode.RUN, Mode.STRETCH) else None

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError
-from model_core.spec.types import StopReason
+from model_core.spec.types import Observation, StopReason
 from model_core.spec.wire import Control, Observe, Part, SteeringInput
 from serving.workcell.limits import Limits, tightened, widest_limits
 from serving.workcell.motion import Mode
+from serving.workcell.realtime import RealtimeCell, RealtimeSettings
+from serving.workcell.recorder import Recorder
 from serving.workcell.robot import RobotStopped
-from serving.workcell.strict_driver import simple_body
+from serving.workcell.strict_driver import StrictDriver, simple_body
 from tests.fakes import make_contract
 from tests.unit.test_realtime_cell import TICKS, Notes, answered_with, body_contract, modes_of
 from tests.virtual_world import Service, World, make_world
@@ -228,3 +231,37 @@ def test_a_policy_that_always_goes_on_never_leads_the_body_out_of_its_soft_limit
     assert set(world.cell.envelope.tally.refused) == ({"workspace"} if is_stopped else set())
     assert bool(world.cell.envelope.tally.clips) is not is_stopped
     assert (world.cell.machine.mode is Mode.SAFE_STOP) is is_stopped
+
+
+class Plain:
+    """A driver that can measure itself by looking only."""
+
+    def __init__(self, robot: StrictDriver) -> None:
+        self._robot = robot
+        self.embodiment, self.task, self.instruction = robot.embodiment, robot.task, robot.instruction
+        self.reset, self.observe, self.act, self.tag, self.close = robot.reset, robot.observe, robot.act, robot.tag, robot.close
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_what_is_recorded_of_a_step_was_seen_in_that_step(is_plain: bool) -> None:
+    contract = make_contract(simple_body(mode="absolute"))
+    seen: list[float] = []
+    true: list[float] = []
+    world = make_world(service=Service(contract, rows=lambda observe: np.full((8, 4), 0.1 * (observe.seq % 5), np.float32)), is_begun=False)
+
+    class Notebook(Recorder):
+        def see(self, observation: Observation) -> None:
+            seen.append(float(observation.proprio_P[0]))
+            true.append(float(world.robot.proprio_P()[0]))
+
+        def did(self, action_A: object) -> None: ...
+
+    robot = Plain(world.robot) if is_plain else world.robot
+    settings = RealtimeSettings(cell="cell-v", max_steps=10_000)
+    world.cell = RealtimeCell(
+        robot, world.link, settings, world.robot.limits, clock=world.clock, recorder=Notebook(Path(), robot, "cell-v")
+    )
+    assert world.cell.begin(3) is None
+    world.step(60)
+    assert len(set(true)) > 3
+    assert seen == true
