@@ -27,6 +27,7 @@ class SteeringFile:
     def __init__(self, path: Path, body: EmbodimentSpec, camera: str, steer: Callable[[SteeringInput | None], None]) -> None:
         self._path, self._body, self._camera, self._steer = path, body, camera, steer
         self._seen: bytes | None = None
+        self._trouble = ""
         self._revision = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._main, name="steering", daemon=True)
@@ -50,8 +51,11 @@ class SteeringFile:
         except FileNotFoundError:
             content = None
         except OSError as error:
-            logger.warning("steering.unreadable file=%s reason=%s", self._path, error.strerror)
+            if error.strerror != self._trouble:  # once, and not at every look
+                logger.warning("steering.unreadable file=%s reason=%s", self._path, error.strerror)
+            self._trouble = error.strerror
             return
+        self._trouble = ""
         if content == self._seen:
             return
         self._seen = content

@@ -91,6 +91,20 @@ def test_a_file_steers_while_it_is_there(tmp_path: Path, caplog: pytest.LogCaptu
     assert told[2:] == [None]
 
 
+def test_a_file_that_cannot_be_read_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[SteeringInput | None] = []
+    path = tmp_path / "line.json"
+    file = SteeringFile(path, BODY, "front", told.append)
+    for _ in range(2):
+        path.mkdir()
+        file.look()
+        file.look()
+        path.rmdir()
+        file.look()
+    assert told == []
+    assert caplog.text.count("steering.unreadable") == 2
+
+
 def test_what_is_drawn_between_episodes_is_for_the_next_and_for_that_alone() -> None:
     wishes, line = Wishes(), drawing([[1, 2]], BODY, "front")
     wishes.tell("steering", line)
