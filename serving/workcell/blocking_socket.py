@@ -67,10 +67,12 @@ class BlockingSocket:
 
     def close(self) -> None:
         """Say goodbye, shortly, and end the thread; safe to call twice."""
-        if self._thread.is_alive():
-            with contextlib.suppress(Exception):
-                self._wait(self._socket.close, CLOSE_S)
-        self._end()
+        try:
+            if self._thread.is_alive():
+                with contextlib.suppress(Exception):
+                    self._wait(self._goodbye, CLOSE_S)
+        finally:
+            self._end()
 
     def _wait(self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
         if not self._thread.is_alive():
@@ -82,6 +84,13 @@ class BlockingSocket:
             raise ConnectionAbortedError(_CLOSED) from error
         finally:
             future.cancel()  # Ctrl-C ends the wait and not the work: nobody would take the message that it receives
+
+    async def _goodbye(self) -> None:
+        try:
+            await asyncio.wait_for(self._socket.close(), CLOSE_S)
+        finally:
+            self._socket.transport.abort()  # a peer that has stopped reading takes no goodbye, nor what was sent before it
+            await self._socket.wait_closed()
 
     @staticmethod
     async def _open(
@@ -103,8 +112,10 @@ class BlockingSocket:
         try:
             self._loop.run_forever()
         finally:
-            for task in asyncio.all_tasks(self._loop):
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
                 task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
