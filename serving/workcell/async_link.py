@@ -17,9 +17,9 @@ from typing import Protocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from model_core.spec.errors import ActwrightError
+from model_core.spec.errors import ActwrightError, WireError
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import MAX_MESSAGE_BYTES, Ready, encode_message
+from model_core.spec.wire import MAX_MESSAGE_BYTES, Observe, Ready, encode_message
 from serving.workcell.credentials import Credentials, distrust, reason_of
 from serving.workcell.link_core import LinkCore
 from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question, read_frame
@@ -297,8 +297,16 @@ class AsyncLink:
                 message = self._core.outgoing(self._clock())
             if message is None:
                 await self._pause()
-            else:
-                await socket.send(encode_message(message))
+                continue
+            try:
+                data = encode_message(message)
+            except WireError as error:  # what a person drew or wrote may be more than a message takes
+                if not isinstance(message, Observe):
+                    raise
+                with self._lock:
+                    self._core.unsendable(message.seq, str(error), self._clock())
+                continue
+            await socket.send(data)
         return "closed by this cell"
 
     async def _write_last(self, socket: ClientConnection) -> None:

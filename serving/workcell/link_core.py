@@ -170,6 +170,12 @@ class LinkCore:
             return self._controls.popleft()
         return self._observe(now_s)
 
+    def unsendable(self, seq: int, reason: str, now_s: float) -> None:
+        """Question `seq` is none that a message can carry: refused on this side, and the connection is none the worse for it."""
+        if self.open_seq == seq:
+            self._open = None
+            self._refused(now_s, seq, RefusalCode.DECODE.value, f"the question cannot be sent: {reason}", retryable=False)
+
     def received(self, data: bytes | str, now_s: float) -> None:
         """One frame came."""
         self.take(read_frame(data), now_s)

@@ -21,7 +21,7 @@ from websockets.sync.server import serve as serve_socket
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, NotReady, SpecError
 from model_core.spec.types import StopReason
-from model_core.spec.wire import Chunk, Control, Hello, Message, Observe, Ready, decode_message, encode_message
+from model_core.spec.wire import Chunk, Control, Hello, Message, Observe, Ready, SteeringInput, decode_message, encode_message
 from serving.workcell.__main__ import main
 from serving.workcell.async_link import AsyncLink
 from serving.workcell.credentials import Credentials
@@ -113,6 +113,16 @@ def test_moves_while_the_answer_is_made(strategy: str) -> None:
     assert (result.stop_reason, driver.breaches) == (StopReason.MAX_STEPS, [])
     assert result.holds < 50
     assert cell.scheduler.tally.installed >= 5
+
+
+def test_a_question_that_no_message_can_carry_is_refused_and_cuts_nothing() -> None:
+    contract = contract_of()
+    with stub(good, contract) as url, cell_at(url, contract, steps=150) as cell:
+        cell.steer(SteeringInput(points_N2=np.ones((1, 2), np.float32), image="front", width=16, height=16, ttl_ms=1e30))
+        result = cell.run_episode(1)
+        assert result.stop_reason is StopReason.REFUSED
+        assert "cannot be sent" in result.detail
+        assert (cell.link.is_up, cell.link.epoch) == (True, 1)
 
 
 def test_a_killed_connection_is_dialled_anew_and_the_episode_goes_on() -> None:
