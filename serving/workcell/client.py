@@ -181,18 +181,21 @@ class PolicyClient:
             assert self.ready is not None  # connect either sets it or raises
             self._seq += 1
             self._step += 1
-            self._send(
-                Observe(
-                    session_id=self.ready.session_id,
-                    epoch=self.ready.epoch,
-                    seq=self._seq,
-                    episode_id=self._episode_id,
-                    step=self._step,
-                    # The service must give up a little before we do, so that its reason still arrives.
-                    deadline_ms=900.0 * self._deadline_s,
-                    observation=observation,
-                )
+            question = Observe(
+                session_id=self.ready.session_id,
+                epoch=self.ready.epoch,
+                seq=self._seq,
+                episode_id=self._episode_id,
+                step=self._step,
+                # The service must give up a little before we do, so that its reason still arrives.
+                deadline_ms=900.0 * self._deadline_s,
+                observation=observation,
             )
+            try:
+                data = encode_message(question)
+            except WireError as error:
+                return self._refusal(RefusalCode.DECODE, f"the question cannot be sent: {error}")
+            self._send_bytes(data)
             return self._await_answer(asked_at)
         except TimeoutError:
             return self._gave_up()
@@ -282,8 +285,11 @@ class PolicyClient:
         return answer
 
     def _send(self, message: Message) -> None:
+        self._send_bytes(encode_message(message))
+
+    def _send_bytes(self, data: bytes) -> None:
         assert self._socket is not None
-        self._socket.send(encode_message(message), self._deadline_s)
+        self._socket.send(data, self._deadline_s)
 
     def _receive(self, timeout_s: float) -> Message:
         assert self._socket is not None

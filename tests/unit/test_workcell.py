@@ -270,6 +270,19 @@ def test_garbage_from_the_service_is_a_refusal_and_a_new_session(answer: bytes |
     assert client.tally.refusals == {"DECODE": 1}
 
 
+def test_a_question_that_no_message_can_carry_is_not_the_service_s_fault() -> None:
+    with scripted(good) as url:
+        client = PolicyClient(url, cell="c", embodiment=make_embodiment(), deadline_s=5.0)
+        client.connect()
+        refusal = client.decide(make_observation(instruction="go on " * 1000)).refusal
+        assert refusal is not None
+        assert refusal.code is RefusalCode.DECODE
+        assert "cannot be sent" in refusal.reason
+        assert client.decide(make_observation()).refusal is None
+        assert client.tally.connections == 1
+        client.disconnect()
+
+
 def test_a_cut_connection_is_reopened_with_the_next_epoch() -> None:
     epochs: list[int] = []
 
