@@ -197,6 +197,8 @@ class Envelope:
         # What no later stage may undo: a rate that was brought back must still end inside the workspace, to the last bit.
         if clipped:
             wanted_A = np.clip(wanted_A, self._low_A, self._high_A)
+        # A change past its bound by less than rounding is no fault, but repeated it would lead anywhere.
+        wanted_A = np.where(self._is_pose_A, wanted_A, np.clip(wanted_A, *self._place_bounds(at_A)))
         return Verdict(action_A=wanted_A.astype(np.float32), clipped=clipped)
 
     def _bounds(self, wanted_A: NDArray[np.float64], measured_A: NDArray[np.float64], at_A: NDArray[np.float64]):

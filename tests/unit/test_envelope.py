@@ -103,6 +103,18 @@ def test_a_delta_may_not_leave_the_workspace_and_may_come_back() -> None:
     assert envelope.check(act(0.05), REF, KEY, now_s=0, proprio_P=outside).action_A[0] == 0.0
 
 
+@pytest.mark.parametrize("direction", [-1.0, 1.0])
+def test_steps_too_small_to_complain_of_lead_nowhere(direction: float) -> None:
+    body = simple_body()
+    envelope = Envelope(body, narrow(body, measured_by="x", gain=0.1, place_low=-0.2, place_high=0.2))
+    place = 0.2 * direction
+    for _ in range(1000):
+        verdict = envelope.check(act(1.5e-5 * direction), REF, KEY, now_s=0.0, proprio_P=act(place))
+        assert not verdict.is_refused
+        place += 0.1 * float(verdict.action_A[0])
+    assert abs(place) <= 0.2 + 1e-6
+
+
 def test_a_chunk_is_refused_before_its_first_row() -> None:
     body = simple_body(mode="absolute")
     envelope = Envelope(body, narrow(body, max_velocity=2.0))
