@@ -289,6 +289,8 @@ def _forwarded(what: str, args: list[str]) -> int:
     """Run the tool in the foreground. Ctrl-C, or SIGINT to us alone, is passed on and it ends by itself; it never outlives us."""
     from components.policy_service import tied_to_us
 
+    # A shell starts what it puts into the background with SIGINT ignored, and the tool would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(tied_to_us([sys.executable, "-m", "serving.faults", what, *args]), start_new_session=True) as process:
         while True:
             try:

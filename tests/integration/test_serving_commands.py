@@ -236,7 +236,11 @@ def test_a_cell_order_is_checked_before_anything_starts(change: dict, said: str)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_fault_server_ends_with_the_command_that_was_stopped(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", "from flows.cli import main; main()", "fault-server", "--port", "0"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment())
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it puts into the background
+    try:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment())
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["event"] == "listening"

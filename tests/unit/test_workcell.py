@@ -141,7 +141,7 @@ def silence(observe: Observe, socket: ServerConnection) -> None:
 
 
 def run(
-    url: str, robot: FakeRobot, *, deadline_s: float = 0.1, recorder: Recorder | None = None, **settings: object
+    url: str, robot: FakeRobot, *, deadline_s: float = 2.0, recorder: Recorder | None = None, **settings: object
 ) -> tuple[EpisodeResult, PolicyClient]:
     client = PolicyClient(url, cell="cell-a", embodiment=robot.embodiment, deadline_s=deadline_s, connect_timeout_s=1.0)
     client.connect()
@@ -184,7 +184,7 @@ def test_holds_on_silence_within_the_deadline_and_stops_as_lost() -> None:
     robot = FakeRobot()
     with scripted(silence) as url:
         began = time.monotonic()
-        result, _ = run(url, robot)
+        result, _ = run(url, robot, deadline_s=0.1)
     assert time.monotonic() - began < 3.0
     assert result.stop_reason is StopReason.SERVICE_LOST
     assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 4
@@ -211,7 +211,7 @@ def test_late_answers_are_dropped_and_never_paired_with_a_newer_question() -> No
 
     robot = FakeRobot()
     with scripted(script) as url:
-        result, client = run(url, robot)
+        result, client = run(url, robot, deadline_s=0.3)
     assert result.success
     assert min(a[0] for a in robot.executed) == 0.0  # the first step was a hold; -1.0 was never executed
     assert result.holds == 1
