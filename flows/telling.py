@@ -45,14 +45,17 @@ def stoppable() -> Iterator[None]:
         return
     heard, told = os.pipe()
     os.set_blocking(told, False)
+    is_said = threading.Event()
 
     def listen() -> None:
         while numbers := os.read(heard, 64):
             if signal.SIGTERM in numbers:
                 say(_STOPPING)
+                is_said.set()
                 return
 
     def leave(*_: object) -> None:
+        is_said.wait(0.5)  # before anything says that it ends; not for long, for it may be our own half-written line that is waited for
         raise SystemExit(_ASKED)
 
     listener = threading.Thread(target=listen, name="sigterm-listener", daemon=True)
