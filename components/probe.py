@@ -26,6 +26,7 @@ from components.package import probe_observations
 from model_core.spec.contract import PolicyContract
 from model_core.spec.drawing import drawing, typed_points
 from model_core.spec.errors import ContractError, NotReady, SpecError, WireError
+from model_core.spec.trust import bearer, distrust, tls_context
 from model_core.spec.types import Observation, Trace
 from model_core.spec.wire import (
     MAX_MESSAGE_BYTES,
@@ -44,7 +45,6 @@ from model_core.spec.wire import (
 )
 
 SESSION_PATH = "/v1/session"
-_OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -87,16 +87,11 @@ class Knock:
     @property
     def headers(self) -> dict[str, str]:
         """What goes with every request."""
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return bearer(self.token)
 
     def tls(self, url: str) -> ssl.SSLContext | None:
-        """The context for `url`; None without TLS."""
-        if not url.startswith(("https://", "wss://")):
-            return None
-        try:
-            return ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
-        except (OSError, ssl.SSLError) as error:
-            raise SpecError(f"CA file {self.ca_file}: {error}") from error
+        """The context for `url`; None without TLS. Raises SpecError for a CA file that cannot be read."""
+        return tls_context(url, self.ca_file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -349,10 +344,8 @@ def _first_line(text: str) -> str:
 def _why(error: BaseException) -> str:
     reason = getattr(error, "reason", None) or error
     text = str(reason) or type(reason).__name__
-    if isinstance(reason, ssl.SSLCertVerificationError) and reason.verify_code in _OTHER_NAME:
-        return f"its certificate is for another name ({reason.verify_message}); type the name that it was made for"
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted here ({reason.verify_message}); name who signed it with --ca-file"
+        return distrust(reason)
     if "WRONG_VERSION_NUMBER" in text:
         return "it does not speak TLS; type http:// in place of https://"
     return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -302,22 +301,20 @@ def _forwarded(what: str, args: list[str]) -> int:
 def _knock(token_file: Path | None, ca_file: Path | None, timeout_s: float) -> Knock:
     from components.probe import Knock
     from flows.settings import load_settings
+    from model_core.spec.errors import SpecError
+    from model_core.spec.trust import checked_token
 
     named, token = "ACTWRIGHT_TOKEN", load_settings().token.get_secret_value().strip()
     if token_file is not None:
         named, token = f"--token-file {token_file}", token_file.read_text(encoding="utf-8", errors="replace").strip()
         if not token:
             raise typer.BadParameter(f"{named} is empty; it holds the token, on one line")
-    if not (token.isascii() and token.isprintable() and " " not in token):
-        raise typer.BadParameter(
-            f"{named}: a token is one line of printable ASCII without spaces; what is there is none (and is not shown)"
-        )
-    if ca_file is not None:
-        try:
-            ssl.create_default_context(cafile=str(ca_file))
-        except OSError as error:
-            raise typer.BadParameter(f"--ca-file {ca_file} holds no certificate in PEM: {error}") from error
-    return Knock(token=token, ca_file=ca_file, timeout_s=timeout_s)
+    try:
+        knock = Knock(token=checked_token(token, named), ca_file=ca_file, timeout_s=timeout_s)
+        knock.tls("https://")  # a CA file that is none is told before anybody is called
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+    return knock
 
 
 def _outcome(path: Path) -> dict[str, Any]:

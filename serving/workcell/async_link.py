@@ -18,9 +18,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from model_core.spec.errors import ActwrightError, WireError
+from model_core.spec.trust import distrust
 from model_core.spec.types import RefusalCode
 from model_core.spec.wire import MAX_MESSAGE_BYTES, Observe, Ready, encode_message
-from serving.workcell.credentials import Credentials, distrust, reason_of
+from serving.workcell.credentials import Credentials, reason_of
 from serving.workcell.link_core import LinkCore
 from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question, read_frame
 

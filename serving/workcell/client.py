@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.conversion import compare, unagreed
 from model_core.spec.errors import ActwrightError, ContractError, NotReady, WireError
+from model_core.spec.trust import distrust
 from model_core.spec.types import ActionChunk, ActionReasoning, Decision, DepthTokens, Observation, Refusal, RefusalCode, Trace
 from model_core.spec.wire import (
     MAX_MESSAGE_BYTES,
@@ -36,7 +37,7 @@ from model_core.spec.wire import (
     encode_message,
 )
 from serving.workcell.blocking_socket import BlockingSocket
-from serving.workcell.credentials import Credentials, distrust, reason_of
+from serving.workcell.credentials import Credentials, reason_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from websockets.exceptions import InvalidMessage
 
 from model_core.spec.errors import SpecError
+from model_core.spec.trust import bearer, checked_token, tls_context
 
 TOKEN_VARIABLE = "ACTWRIGHT_TOKEN"
-_OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,26 +35,11 @@ class Credentials:
                 raise SpecError(f"token file {self.token_file}: {error.strerror}") from error
             if not token.strip():
                 raise SpecError(f"token file {self.token_file} is empty")
-        token = token.strip()
-        if token and not (token.isascii() and token.isprintable() and " " not in token):
-            raise SpecError("the token must be printable ASCII without spaces")  # and is not shown
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        return bearer(checked_token(token, TOKEN_VARIABLE if self.token_file is None else f"token file {self.token_file}"))
 
     def tls(self, url: str) -> ssl.SSLContext | None:
         """The context for `url`: None for ws://. Raises SpecError for a CA file that cannot be read."""
-        if not url.startswith("wss://"):
-            return None
-        try:
-            return ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
-        except (OSError, ssl.SSLError) as error:
-            raise SpecError(f"CA file {self.ca_file}: {error}") from error
-
-
-def distrust(error: ssl.SSLCertVerificationError) -> str:
-    """Why a service's certificate is not believed, and what to do. Dialling again does not help."""
-    if error.verify_code in _OTHER_NAME:
-        return f"the service's certificate is for another name ({error.verify_message}); call it by the name that it was made for"
-    return f"the service's certificate is not trusted here ({error.verify_message}); name who signed it with --ca-file"
+        return tls_context(url, self.ca_file)
 
 
 def reason_of(error: BaseException, url: str) -> str:
