@@ -1,9 +1,12 @@
-"""Two things done to files everywhere: name one by its bytes, and write one whole or not at all."""
+"""Three things done to files everywhere: name one by its bytes, write one whole or not at all, and be alone while one is held."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -26,3 +29,12 @@ def write_text_atomically(path: Path, text: str) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Alone among the processes that use this lock file: waits while another one is inside, and ends with its process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -13,7 +13,6 @@ is that guard.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import os
@@ -28,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from components.files import locked
 from components.storage import S3Store
 from model_core.spec.errors import StorageError
 
@@ -258,8 +258,7 @@ def _weed() -> str:
 
 def _guard(parent: int, lock: Path, log: Path, command: list[str]) -> int:
     """Run `command` while process `parent` lives; one at a time for each lock file. Ends the whole of it."""
-    with lock.open("w") as handle, log.open("ab") as sink:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(lock), log.open("ab") as sink:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
 
         def pass_on(signum: int, frame: FrameType | None) -> None:

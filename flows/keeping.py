@@ -6,14 +6,13 @@ Each is a step of its own, keyed by where it was sent, so that a second run star
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from components.files import write_text_atomically
+from components.files import locked, write_text_atomically
 from components.recipe import Recipe
 from components.records import Progress
 from components.store import MANIFEST, Step, StepResult, run_step
@@ -65,7 +64,7 @@ def keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progres
 
     One run at a time: data/ and DVC's files are one place, and another run may carry out another recipe.
     """
-    with _alone(house):
+    with locked(house.settings.home.resolve() / "locks" / "data.lock"):
         return _keep_version(house, recipe, made, progress)
 
 
@@ -146,16 +145,6 @@ def _vault(house: House) -> Vault:
     from components.vault import Vault
 
     return Vault(house.settings.data.resolve().parent)
-
-
-@contextlib.contextmanager
-def _alone(house: House) -> Iterator[None]:
-    """Waits while another process of this home is inside."""
-    place = house.settings.home.resolve() / "locks" / "data.lock"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _lies_there(data: Path, step: Step) -> bool:

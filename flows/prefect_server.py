@@ -6,13 +6,12 @@ While the pages are open, runs use their server, found through a small file.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import json
 import sys
 from collections.abc import Iterator
 
-from components.files import write_text_atomically
+from components.files import locked, write_text_atomically
 from components.processes import free_port, group_alive
 from flows.child import Child, answers
 from flows.settings import Settings, environment_of, point_prefect_at
@@ -57,13 +56,9 @@ def running_server(settings: Settings) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def starting_alone(settings: Settings) -> Iterator[None]:
+def starting_alone(settings: Settings) -> contextlib.AbstractContextManager[None]:
     """While one server of this home starts, the next one waits: two that make the database at the same time end each other."""
-    settings.prefect_home.mkdir(parents=True, exist_ok=True)
-    with (settings.prefect_home / "starting.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return locked(settings.prefect_home / "starting.lock")
 
 
 @contextlib.contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from components.files import locked
 from components.records import ModelVersion
 from components.tracking.server import Connection, TrackingAddress
 from model_core.spec.errors import TrackingError, require
@@ -90,13 +90,8 @@ class MlflowRegistry:
         with self._connection.asking(what) as client:
             yield client
 
-    @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        folder = self._address.home / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"registry-{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _locked(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return locked(self._address.home / "locks" / f"registry-{name}.lock")
 
     def _versions(self, client: MlflowClient, name: str) -> list[ModelVersion]:
         with contextlib.suppress(Exception):  # exists already; a real failure shows in the search below
