@@ -38,12 +38,12 @@ def main() -> None:
             return
         args.checkpoint = found[-1]
 
-    from components.evaluate import evaluate
-    from components.intervals import difference, wilson
-    from components.package import package
-    from components.recipe import CollectConfig, EvalConfig, PackageConfig, WorkcellsConfig
-    from components.records import Silent
-    from components.workcells import run_workcells
+    from components.config.recipe import CollectConfig, EvalConfig, PackageConfig, WorkcellsConfig
+    from components.config.records import Silent
+    from components.deployment.simulated_cells import run_workcells
+    from components.evaluation.evaluate import evaluate
+    from components.evaluation.intervals import difference, wilson
+    from components.release.package import package
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

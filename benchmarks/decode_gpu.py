@@ -34,7 +34,7 @@ def shapes(tiny: bool):
     """(config, layout, processor) of 7B-D, or of a toy with the same parts."""
     from model_core.network.config import molmoact_7b_d
     from model_core.network.images import ImageProcessor
-    from model_core.speech.compact import CompactLayout, CompactVocabulary
+    from model_core.tokenization.compact import CompactLayout, CompactVocabulary
 
     vocabulary = CompactVocabulary(words=tuple(f"w{number:03}" for number in range(256)))
     grid, views, proprio = ((1, 1), 2, 8) if tiny else ((14, 14), 2, 8)
@@ -92,7 +92,7 @@ def asked(layout, count: int):
     """Questions with random pictures and words."""
     import numpy as np
 
-    from model_core.engine.question import Question
+    from model_core.engine.decode_request import Question
 
     rng = np.random.default_rng(0)
     words = layout.vocabulary.word
@@ -108,7 +108,7 @@ def asked(layout, count: int):
 
 def language_of(layout, processor):
     """The compact language over pictures as the published processor makes them."""
-    from model_core.engine.question import CompactLanguage, Prompt
+    from model_core.engine.decode_request import CompactLanguage, Prompt
 
     class Compact7B(CompactLanguage):
         def prompt(self, question) -> Prompt:
@@ -128,7 +128,7 @@ def drafted(language, answer, share: dict[str, float], seed: int):
     import numpy as np
 
     from model_core.engine.automaton import walk
-    from model_core.engine.question import Drafts
+    from model_core.engine.decode_request import Drafts
 
     rng, grammar = np.random.default_rng(seed), language.grammar
     ids = walk(grammar, language.begin(answer[0]), answer[1].ids_L.tolist())
@@ -159,11 +159,11 @@ def measure(options) -> dict:
     """Everything, smallest first, so that a run that is cut short has said something."""
     import torch
 
-    from components.decode_peers import HfPeer
-    from components.decode_replay import machine
+    from components.evaluation.decoding.peers import HfPeer
+    from components.evaluation.decoding.replay import machine
     from model_core.engine.decode import DecodingEngine
-    from model_core.engine.parallel import BlockUse
-    from model_core.engine.window import Acceptance
+    from model_core.engine.rounds.parallel import BlockUse
+    from model_core.engine.rounds.window import Acceptance
 
     device, dtype = torch.device(options.device), torch.bfloat16
     config, layout, processor = shapes(options.tiny)

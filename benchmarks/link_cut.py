@@ -34,10 +34,10 @@ def measure(
     cuts: int, seed: int, folder: Path, *, control_hz: float = 20.0, chunk_length: int = 8, strategy: str = "async"
 ) -> dict[str, list[float]]:
     """Cut one cell's link `cuts` times; milliseconds from cut to hold, by way."""
-    from serving.faults.contents import contract_for
-    from serving.faults.proxy import running_proxy
-    from serving.faults.script import Latency, Script
-    from serving.faults.server import running_server
+    from serving.fault_injection.contents import contract_for
+    from serving.fault_injection.proxy import running_proxy
+    from serving.fault_injection.script import Latency, Script
+    from serving.fault_injection.server import running_server
     from tests.fakes import make_embodiment
     from tests.faults.real_cell import real_cell
     from tests.faults.world import lively

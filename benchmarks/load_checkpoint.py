@@ -46,8 +46,8 @@ def write(folder: Path) -> None:
     """The same random weights in three forms; one tensor is in memory at a time for the shards."""
     import torch
 
-    from model_core.network.layout import expected_shapes
-    from model_core.network.weights import write_json, write_shards
+    from model_core.network.checkpoints.layout import expected_shapes
+    from model_core.network.checkpoints.weights import write_json, write_shards
 
     shapes = expected_shapes(network())
 

@@ -96,8 +96,8 @@ async def _robot(
 ) -> None:
     from websockets.asyncio.client import connect
 
-    from model_core.spec.wire import Hello, Ready, decode_message, encode_message
-    from serving.gateway.stub import stub_contract
+    from model_core.spec.protocol.wire import Hello, Ready, decode_message, encode_message
+    from serving.gateway.inference.stub_policy import stub_contract
 
     contract = stub_contract()
     rng = random.Random(index)
@@ -119,9 +119,9 @@ async def _robot(
 
 
 async def _ask(ws, ready, seq: int, value: int, phase: str, deadline_ms: float, began: float) -> Asked:
+    from model_core.spec.protocol.wire import Chunk, Observe, Reject, decode_message, encode_message
     from model_core.spec.types import Observation
-    from model_core.spec.wire import Chunk, Observe, Reject, decode_message, encode_message
-    from serving.gateway.stub import expected_actions
+    from serving.gateway.inference.stub_policy import expected_actions
 
     contract = ready.contract
     seen = Observation(
@@ -226,8 +226,8 @@ def _abort_one(address: str, number: int, rng: random.Random) -> str:
     from websockets.sync.client import connect
 
     from model_core.spec.errors import WireError
-    from model_core.spec.wire import Hello, decode_message, encode_message
-    from serving.gateway.stub import stub_contract
+    from model_core.spec.protocol.wire import Hello, decode_message, encode_message
+    from serving.gateway.inference.stub_policy import stub_contract
 
     host, _, port = address.partition(":")
     point = rng.choice(POINTS)
@@ -267,8 +267,8 @@ def _abort_one(address: str, number: int, rng: random.Random) -> str:
 
 
 def _question(ready, seq: int) -> bytes:
+    from model_core.spec.protocol.wire import Observe, encode_message
     from model_core.spec.types import Observation
-    from model_core.spec.wire import Observe, encode_message
 
     body = ready.contract.embodiment
     seen = Observation(

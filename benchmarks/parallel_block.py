@@ -28,13 +28,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from components.recording import Sighting, load_recording  # noqa: E402
+from components.evaluation.observation_log import Sighting, load_recording  # noqa: E402
 from model_core.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from model_core.engine.blocks import Choices  # noqa: E402
 from model_core.engine.cache import RowCache  # noqa: E402
 from model_core.engine.decode import DecodingEngine  # noqa: E402
-from model_core.engine.parallel import BlockUse  # noqa: E402
-from model_core.engine.row import AnswerRow, Window  # noqa: E402
+from model_core.engine.rounds.blocks import Choices  # noqa: E402
+from model_core.engine.rounds.parallel import BlockUse  # noqa: E402
+from model_core.engine.rounds.row import AnswerRow, Window  # noqa: E402
 from model_core.policy import ReasoningPolicy  # noqa: E402
 from model_core.spec.types import Decision, DecisionRequest  # noqa: E402
 

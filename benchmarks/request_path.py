@@ -33,8 +33,8 @@ import numpy as np  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
 from benchmarks.peers import request_path as peer  # noqa: E402
+from model_core.spec.protocol.wire import Chunk, Hello, Observe, Ready, decode_message, encode_message  # noqa: E402
 from model_core.spec.types import Observation  # noqa: E402
-from model_core.spec.wire import Chunk, Hello, Observe, Ready, decode_message, encode_message  # noqa: E402
 
 NAMES = ("raw-tcp", "raw-tcp-echo", "actwright", "openpi-like", "openpi-like-deflate", "fastapi-json-numpy", "bentoml")
 SLOW = {"openpi-like-deflate", "bentoml"}  # fewer calls: their medians are far from everybody's noise

@@ -24,9 +24,9 @@ from model_core.network.config import MolmoActConfig
 from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract, digest_of
 from model_core.spec.errors import ActwrightError, CheckpointError
-from model_core.speech.compact import CompactLayout
-from model_core.speech.depth_codec import DepthCodec
 from model_core.tiny import layout_of
+from model_core.tokenization.compact import CompactLayout
+from model_core.tokenization.depth_codec import DepthCodec
 
 WEIGHTS, CONFIG, CONTRACT, VQVAE = "model.safetensors", "config.json", "contract.json", "vqvae"
 _SEAL = "actwright_seal"

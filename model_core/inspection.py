@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_core.network import hub, layout
+from model_core.network.checkpoints import hub, layout
 from model_core.network.config import MolmoActConfig, molmoact_7b_d, molmoact_7b_o
 from model_core.network.queries import ActionHead, action_head_of
 from model_core.spec.contract import PolicyContract

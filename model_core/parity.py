@@ -149,8 +149,8 @@ def image_parity(
 
 def vqvae_parity(folder: Path, *, tolerance: float = DEPTH_TOLERANCE) -> VqvaeParity:
     """Encode recorded depth maps, decode the recorded codes."""
-    from model_core.speech.depth import DepthScaling
-    from model_core.speech.depth_codec import DepthCodec
+    from model_core.tokenization.depth import DepthScaling
+    from model_core.tokenization.depth_codec import DepthCodec
 
     io = _recorded(folder, ("depth", "indices", "decoded"))
     codec = DepthCodec.load(folder, scaling=DepthScaling(kind="none"))  # recorded maps are network numbers already
@@ -190,7 +190,7 @@ def largest_of(made: NDArray[Any], recorded: NDArray[Any]) -> float:
 
 
 def _recorded(folder: Path, needed: tuple[str, ...]) -> dict[str, Tensor]:
-    from model_core.network.weights import read_header
+    from model_core.network.checkpoints.weights import read_header
 
     path = folder / "io.safetensors"
     if not path.is_file():

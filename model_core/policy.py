@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from model_core.checkpoint import Checkpoint, load_checkpoint
 from model_core.engine.decode import DecodingEngine
-from model_core.engine.memory import DraftMemory
-from model_core.engine.question import Drafts, Question
-from model_core.engine.round import Answer, CancelledError, NotFiniteError, Wrong
+from model_core.engine.decode_request import Drafts, Question
+from model_core.engine.draft_cache import DraftMemory
+from model_core.engine.rounds.round import Answer, CancelledError, NotFiniteError, Wrong
 from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, GrammarError, SpecError
@@ -30,8 +30,8 @@ from model_core.spec.types import (
     RefusalCode,
     Trace,
 )
-from model_core.speech.action_codec import NUM_BINS, ActionCodec
-from model_core.speech.compact import CompactLayout, Mode, proprio_bins
+from model_core.tokenization.action_codec import NUM_BINS, ActionCodec
+from model_core.tokenization.compact import CompactLayout, Mode, proprio_bins
 
 logger = logging.getLogger(__name__)
 

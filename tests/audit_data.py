@@ -13,8 +13,8 @@ from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
 
 from model_core.spec.contract import PolicyContract
-from model_core.spec.wire import Chunk
-from serving.workcell.audit_port import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded
+from model_core.spec.protocol.wire import Chunk
+from serving.workcell.audit.interface import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded
 from tests.fakes import make_contract, make_observation
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from model_core.spec.wire import Ready
-from serving.workcell.link_core import LinkCore
-from serving.workcell.link_words import Heard, LinkSettings, LinkTally, Question
+from model_core.spec.protocol.wire import Ready
+from serving.workcell.link.connection_state import LinkCore
+from serving.workcell.link.link_types import Heard, LinkSettings, LinkTally, Question
 
 
 class CoreLink:

@@ -7,13 +7,13 @@ import torch
 
 from model_core.engine.automaton import CompactGrammar
 from model_core.engine.decode import DecodingEngine
+from model_core.engine.decode_request import Question
 from model_core.engine.numerics import Numerics
-from model_core.engine.question import Question
-from model_core.engine.round import Answer, AnswerRound
-from model_core.engine.window import CostCurve
+from model_core.engine.rounds.round import Answer, AnswerRound
+from model_core.engine.rounds.window import CostCurve
 from model_core.network.model import MolmoAct
 from model_core.spec.types import Trace
-from model_core.speech.compact import Field, Mode
+from model_core.tokenization.compact import Field, Mode
 from tests.tiny_arm_data import INSTRUCTIONS, make_samples, make_small_contract, make_small_model
 
 CONTRACT = make_small_contract()

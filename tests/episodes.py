@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from components.datasets.lerobot_v3 import DatasetWriter
-from components.simulators.metaworld import embodiment
-from components.simulators.ports import FreeCamera
+from components.data.lerobot.reader import DatasetWriter
+from components.simulation.interface import FreeCamera
+from components.simulation.metaworld import embodiment
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.types import Episode, Provenance
 

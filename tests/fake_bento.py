@@ -1,4 +1,4 @@
-"""A folder as `components.package` leaves it, as far as an export of its bundle looks: a few small files and their list."""
+"""A folder as `components.release.package` leaves it, as far as an export of its bundle looks: a few small files and their list."""
 
 from __future__ import annotations
 

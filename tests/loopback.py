@@ -11,8 +11,8 @@ from dataclasses import replace
 import uvicorn
 
 from serving.gateway.app import create_app
-from serving.gateway.gateway import Gateway, Limits, LoadedModel
-from serving.gateway.sockets import SOCKET_OPTIONS
+from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
+from serving.gateway.sessions.gateway import Gateway, Limits, LoadedModel
 from tests.fakes import EchoPolicy
 
 

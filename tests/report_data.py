@@ -6,11 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from components.gate import gate
-from components.intervals import wilson
-from components.pictures import Panel, example_sheet, film_strip, save_png
-from components.recipe import GateConfig
-from components.records import (
+from components.config.recipe import GateConfig
+from components.config.records import (
     DatasetVersion,
     EpisodeRow,
     EvalReport,
@@ -22,6 +19,9 @@ from components.records import (
     TrainRun,
     WorkcellRow,
 )
+from components.drawing.images import Panel, example_sheet, film_strip, save_png
+from components.evaluation.gate import gate
+from components.evaluation.intervals import wilson
 from model_core.spec.types import Trace
 
 TASKS = {"coffee-button-v3": 18, "drawer-close-v3": 20}

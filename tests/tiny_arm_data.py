@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract, ReasoningSpec
 from model_core.spec.stats import UnnormStats
-from model_core.speech.compact import CompactLayout
-from model_core.speech.vocabulary import closed_words
 from model_core.tiny import TinySize, new_tiny_model, tiny_layout
+from model_core.tokenization.compact import CompactLayout
+from model_core.tokenization.vocabulary import closed_words
 from tests.fakes import make_embodiment
 
 INSTRUCTIONS = ("go there", "stay here")

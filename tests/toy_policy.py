@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.simulators.metaworld import embodiment
+from components.simulation.metaworld import embodiment
 from model_core.spec.contract import PolicyContract, ReasoningSpec
 from model_core.spec.stats import UnnormStats
 from model_core.spec.types import ActionChunk, ActionReasoning, Decision, DepthTokens, Observation, Policy, Trace

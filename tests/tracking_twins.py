@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from components.ports import DatasetInput, Metric
-from components.records import ModelVersion
+from components.config.ports import DatasetInput, Metric
+from components.config.records import ModelVersion
 from model_core.spec.errors import TrackingError
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.contract import PolicyContract
-from model_core.spec.wire import Chunk, Control, End, Hello, Message, Observe, Ready, decode_message, encode_message
-from serving.workcell.limits import Limits
-from serving.workcell.link_words import Heard, LinkSettings, Question
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
-from serving.workcell.strict_driver import StrictDriver
+from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Ready, decode_message, encode_message
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.link.link_types import Heard, LinkSettings, Question
+from serving.workcell.motion.limits import Limits
+from serving.workcell.robot.strict_driver import StrictDriver
 from tests.core_link import CoreLink
 from tests.fakes import make_contract
 

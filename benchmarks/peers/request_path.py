@@ -110,9 +110,9 @@ def serve_ours(port: int) -> None:
     import uvicorn
 
     from serving.gateway.app import create_app
-    from serving.gateway.gateway import Gateway, LoadedModel
-    from serving.gateway.memory import keep_freed
-    from serving.gateway.sockets import SOCKET_OPTIONS
+    from serving.gateway.http.malloc import keep_freed
+    from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
+    from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
     contract = our_contract()
     gateway = Gateway(lambda: LoadedModel(policy=NoModel(contract), contract=contract, model_version="bench/1"))

@@ -5,7 +5,7 @@ FROM python:3.11-slim-bookworm
 
 WORKDIR /opt/actwright
 COPY requirements.lock ./
-# the libraries of a Bento (components/package.py), in the versions of the lock
+# the libraries of a Bento (components/release/package.py), in the versions of the lock
 RUN pip install --no-cache-dir -c requirements.lock \
     bentoml msgpack numpy pillow prometheus_client safetensors starlette tokenizers torch uvicorn websockets
 COPY model_core model_core

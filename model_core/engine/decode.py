@@ -18,20 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_core.engine.blocks import BlockRunner, Feed
 from model_core.engine.cache import RowCache
-from model_core.engine.eyes import packed_eyes
+from model_core.engine.decode_request import CompactLanguage, Drafts, Language, Prompt, Question
 from model_core.engine.forward import BlockForward
+from model_core.engine.kernels.vision_kernels import packed_eyes
 from model_core.engine.numerics import Numerics, measure_numerics
-from model_core.engine.parallel import ActionBlock, BlockUse, placeholders_of
-from model_core.engine.question import CompactLanguage, Drafts, Language, Prompt, Question
-from model_core.engine.round import Answer, AnswerRound
-from model_core.engine.row import Ways, Window
-from model_core.engine.window import WIDTHS, Acceptance, CostCurve
+from model_core.engine.rounds.blocks import BlockRunner, Feed
+from model_core.engine.rounds.parallel import ActionBlock, BlockUse, placeholders_of
+from model_core.engine.rounds.round import Answer, AnswerRound
+from model_core.engine.rounds.row import Ways, Window
+from model_core.engine.rounds.window import WIDTHS, Acceptance, CostCurve
 from model_core.network.model import MolmoAct
 from model_core.network.queries import action_head_of
 from model_core.spec.errors import require
-from model_core.speech.compact import CompactLayout
+from model_core.tokenization.compact import CompactLayout
 
 __all__ = ["Answer", "Decoded", "DecodingEngine", "Question"]
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from model_core.engine.automaton import Grammar
 from model_core.engine.cache import RowCache, aligned
-from model_core.engine.projection import Projection, can_pack
+from model_core.engine.kernels.projection import Projection, can_pack
 from model_core.network.attention import ACTIVATIONS
 from model_core.network.config import LlmConfig
 from model_core.network.language import DecoderBlock, RMSNorm, rotary

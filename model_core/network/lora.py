@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_core.network import layout
+from model_core.network.checkpoints import layout
+from model_core.network.checkpoints.weights import read_header, write_atomically, write_json
 from model_core.network.language import TokenEmbedding
 from model_core.network.model import MolmoAct
-from model_core.network.weights import read_header, write_atomically, write_json
 from model_core.spec.errors import CheckpointError, require
 
 ADAPTER = "default"

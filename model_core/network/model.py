@@ -96,13 +96,13 @@ class MolmoAct(nn.Module):
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: object) -> Self:
         """Load a published or training-side checkpoint folder, or a hub id. See `hub.from_pretrained`."""
-        from model_core.network import hub
+        from model_core.network.checkpoints import hub
 
         return hub.from_pretrained(source, model_class=cls, **options)  # type: ignore[arg-type]
 
     def save_pretrained(self, folder: str | Path, **options: object) -> Path:
         """Write the published layout. See `hub.save_pretrained`."""
-        from model_core.network import hub
+        from model_core.network.checkpoints import hub
 
         return hub.save_pretrained(self, folder, **options)  # type: ignore[arg-type]
 

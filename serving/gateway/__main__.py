@@ -18,13 +18,13 @@ import uvicorn
 from model_core.spec.errors import ActwrightError, SpecError
 from model_core.spec.settings import real, text, whole
 from serving.gateway.app import create_app
-from serving.gateway.bundle import open_bundle
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.identity import Tokens, check_binding
-from serving.gateway.memory import keep_freed
-from serving.gateway.settings import Limits
-from serving.gateway.sockets import SOCKET_OPTIONS
-from serving.gateway.stub import StubPolicy, stub_contract
+from serving.gateway.http.malloc import keep_freed
+from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
+from serving.gateway.inference.bundle import open_bundle
+from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
+from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.tokens import Tokens, check_binding
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens-file", help="JSON {sha256 of a token: {subject, role, expires_at}}")
     default_maps = os.environ.get("ACTWRIGHT_DIALECTS")
     parser.add_argument("--field-maps", default=default_maps, help="JSON of names that other projects' clients use, docs/protocol.md")
-    parser.add_argument("--limits", help="JSON file with bounds, see serving/gateway/settings.py")
+    parser.add_argument("--limits", help="JSON file with bounds, see serving/gateway/operations/limits.py")
     return parser
 
 

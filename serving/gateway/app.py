@@ -1,6 +1,6 @@
 """The gateway's endpoints, as a Starlette application.
 
-    WS   /v1/session     HELLO, READY, OBSERVE, PART, CHUNK, REJECT, CONTROL, END (binary; `model_core.spec.wire`)
+    WS   /v1/session     HELLO, READY, OBSERVE, PART, CHUNK, REJECT, CONTROL, END (binary; `model_core.spec.protocol.wire`)
     POST /v1/act         one OBSERVE in, one CHUNK or REJECT out, for tools; header Idempotency-Key
     GET  /v1/contract    the contract and who answers
     GET  /v1/models      what is served
@@ -9,7 +9,7 @@
     GET  /livez /readyz /metrics
     and other projects' protocols: / /openpi /act /vla-eval (`serving.gateway.dialects`)
 
-A peer gets codes and sentences, never a traceback. Who may do what is in `serving.gateway.doorkeeper`.
+A peer gets codes and sentences, never a traceback. Who may do what is in `serving.gateway.http.auth_middleware`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from model_core.spec.errors import NotReady, WireError
+from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Message, Observe, Reject, decode_message, encode_message
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import MAX_MESSAGE_BYTES, Message, Observe, Reject, decode_message, encode_message
-from serving.gateway.admin import admin_routes
-from serving.gateway.conversation import converse
 from serving.gateway.dialects import dialect_routes
-from serving.gateway.doorkeeper import Doorkeeper, caller_of
-from serving.gateway.gateway import Gateway
-from serving.gateway.leaving import unless_gone
-from serving.gateway.once import KeptAnswers
+from serving.gateway.http.admin import admin_routes
+from serving.gateway.http.auth_middleware import Doorkeeper, caller_of
+from serving.gateway.http.disconnect import unless_gone
+from serving.gateway.http.idempotency import KeptAnswers
+from serving.gateway.http.websocket_session import converse
+from serving.gateway.sessions.gateway import Gateway
 
 logger = logging.getLogger(__name__)
 

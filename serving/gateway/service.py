@@ -16,19 +16,19 @@ from typing import Any, cast
 import bentoml
 
 from serving.gateway.app import create_app
-from serving.gateway.bundle import open_bundle
-from serving.gateway.doorkeeper import Doorkeeper
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.identity import Tokens, bound_host, check_binding
-from serving.gateway.memory import keep_freed
-from serving.gateway.settings import Limits
-from serving.gateway.sockets import use_everywhere
+from serving.gateway.http.auth_middleware import Doorkeeper
+from serving.gateway.http.malloc import keep_freed
+from serving.gateway.http.uvicorn_options import use_everywhere
+from serving.gateway.inference.bundle import open_bundle
+from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.tokens import Tokens, bound_host, check_binding
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
 logger = logging.getLogger(__name__)
 
-# A process entry point: these are its whole environment, beside the tokens' (`serving.gateway.identity`). BUNDLE serves a
+# A process entry point: these are its whole environment, beside the tokens' (`serving.gateway.operations.tokens`). BUNDLE serves a
 # bundle that lies elsewhere; INSTANCE is repeated in /v1/status, so that whoever started this process knows that it is this
-# one who answers on its port; LIMITS is JSON, as `serving.gateway.settings` reads it; DIALECTS names a file of field maps
+# one who answers on its port; LIMITS is JSON, as `serving.gateway.operations.limits` reads it; DIALECTS names a file of field maps
 # (`serving.gateway.dialects.fields`).
 BUNDLE_VARIABLE = "ACTWRIGHT_BUNDLE"
 INSTANCE_VARIABLE = "ACTWRIGHT_INSTANCE"

@@ -18,8 +18,8 @@ from types import FrameType
 from model_core.spec.errors import ActwrightError, SpecError
 from serving.lifeline import end_with_parent
 from serving.workcell.launch import EXIT_LOST, EXIT_USAGE, work
-from serving.workcell.robot import load_robot
-from serving.workcell.scheduler import STRATEGIES
+from serving.workcell.motion.scheduler import STRATEGIES
+from serving.workcell.robot.interface import load_robot
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.workcell",
         description="Drive one robot with a served policy; hold on any doubt.",
-        epilog="Example: python -m serving.workcell --robot serving.workcell.strict_driver:make_robot --task button --cell cell-01 "
+        epilog="Example: python -m serving.workcell --robot serving.workcell.robot.strict_driver:make_robot --task button --cell cell-01 "
         "--url ws://127.0.0.1:3000/v1/session --realtime --strategy prefix --result cell-01.json",
     )
     parser.add_argument("--robot", required=True, metavar="MODULE:FACTORY", help="called with (task, seed, **options)")

@@ -16,23 +16,23 @@ from urllib.parse import urlsplit
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, NotReady
 from model_core.spec.types import StopReason
-from serving.workcell.agent import Cell, CellSettings
-from serving.workcell.async_link import AsyncLink
-from serving.workcell.audit_port import Audit, NullAudit, refusal_of
-from serving.workcell.client import PolicyClient
-from serving.workcell.commissioning import read
-from serving.workcell.credentials import Credentials
-from serving.workcell.limits import Limits, tightened, unbounded, widest_limits
-from serving.workcell.link_words import LinkSettings
-from serving.workcell.motion import Mode
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
-from serving.workcell.recorder import Recorder
+from serving.workcell.audit.interface import Audit, NullAudit, refusal_of
+from serving.workcell.control.lockstep_cell import Cell, CellSettings
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.control.results import EpisodeResult
+from serving.workcell.control.steering_file import SteeringFile
+from serving.workcell.link.credentials import Credentials
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.link.policy_client import PolicyClient
+from serving.workcell.link.websocket_link import AsyncLink
+from serving.workcell.motion.commissioning import read
+from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
+from serving.workcell.motion.motion_state import Mode
+from serving.workcell.motion.scheduler import STRATEGIES
 from serving.workcell.report import Told, cell_report, write_report
-from serving.workcell.results import EpisodeResult
-from serving.workcell.robot import Robot
-from serving.workcell.scheduler import STRATEGIES
-from serving.workcell.steering_file import SteeringFile
-from serving.workcell.watchdog import WatchLimits, WatchPost
+from serving.workcell.robot.episode_recorder import Recorder
+from serving.workcell.robot.interface import Robot
+from serving.workcell.watchdog.watchdog import WatchLimits, WatchPost
 
 logger = logging.getLogger(__name__)
 
@@ -294,11 +294,11 @@ def _credentials(args: Namespace) -> Credentials:
 def _audit(args: Namespace) -> Audit:
     audit: Audit = NullAudit()
     if args.audit is not None:
-        from serving.workcell.audit import AuditLog  # needs mcap and pyarrow: only who asks for it
+        from serving.workcell.audit.log import AuditLog  # needs mcap and pyarrow: only who asks for it
 
         audit = AuditLog(args.audit)
     if args.live:
-        from serving.workcell.live import LiveAudit
+        from serving.workcell.audit.live_feed import LiveAudit
 
         def write(line: str) -> None:
             os.write(sys.stdout.fileno(), line.encode())  # one call, so that lines of two threads never mix

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from model_core.spec.protocol.wire import Ready
 from model_core.spec.types import StopReason
-from model_core.spec.wire import Ready
-from serving.workcell.agent import Cell
-from serving.workcell.realtime import RealtimeCell
-from serving.workcell.results import EpisodeResult
+from serving.workcell.audit.live_feed import percentile
+from serving.workcell.control.lockstep_cell import Cell
+from serving.workcell.control.realtime_cell import RealtimeCell
+from serving.workcell.control.results import EpisodeResult
 
 
 class Counts(Protocol):
@@ -53,12 +54,6 @@ class Told(Protocol):
     def ready(self) -> Ready | None:
         """The newest READY."""
         ...
-
-
-def percentile(values: Sequence[float], fraction: float) -> float:
-    """The value that `fraction` of `values` do not exceed (nearest rank); 0 when there are none."""
-    ordered = sorted(values)
-    return ordered[min(int(fraction * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 
 def cell_report(

@@ -17,22 +17,28 @@ FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 # outside system -> the only files (or folders) that may import it
 ONE_PLACE = {
-    "mlflow": ("components/tracking/",),
-    "kubernetes": ("components/cluster.py",),
-    "deepspeed": ("components/train_engine.py", "components/train_worker.py"),
-    "minio": ("components/storage.py", "components/local_s3.py"),
-    "great_expectations": ("components/expectations.py",),
+    "mlflow": ("components/adapters/mlflow/",),
+    "kubernetes": ("components/adapters/kubernetes.py",),
+    "deepspeed": ("components/training/deepspeed_engine.py", "components/training/worker.py"),
+    "minio": ("components/adapters/object_storage.py", "components/adapters/seaweedfs.py"),
+    "great_expectations": ("components/adapters/great_expectations.py",),
     "prefect": ("flows/",),
     "typer": ("flows/",),
-    "pydantic": ("flows/settings.py",),
-    "pydantic_settings": ("flows/settings.py",),
-    "metaworld": ("components/simulators/",),
-    "mujoco": ("components/simulators/",),
-    "bentoml": ("serving/gateway/service.py", "components/package.py"),
-    "matplotlib": ("components/decode_picture.py",),
+    "pydantic": ("flows/platform/settings.py",),
+    "pydantic_settings": ("flows/platform/settings.py",),
+    "metaworld": ("components/simulation/",),
+    "mujoco": ("components/simulation/",),
+    "bentoml": ("serving/gateway/service.py", "components/release/package.py"),
+    "matplotlib": ("components/evaluation/decoding/time_plot.py",),
 }
-ENVIRONMENT = ("flows/settings.py", "flows/child.py")
-ENTRY_POINTS = ("serving/", "components/train_worker.py", "components/train_engine.py", "components/simulators/", "components/vault.py")
+ENVIRONMENT = ("flows/platform/settings.py", "flows/platform/child_process.py")
+ENTRY_POINTS = (
+    "serving/",
+    "components/training/worker.py",
+    "components/training/deepspeed_engine.py",
+    "components/simulation/",
+    "components/adapters/dvc.py",
+)
 FORBIDDEN_NAMES = ("utils", "helpers", "manager", "handler", "misc", "common", "base")
 
 
@@ -84,7 +90,7 @@ def test_the_environment_is_read_in_one_place():
     strangers = {name for name in readers if name not in ENVIRONMENT and not name.startswith(ENTRY_POINTS)}
     # a child's environment is built from ours: reading it whole to pass it on is not configuration
     passing_on = {name for name in strangers if "**os.environ" in (ROOT / name).read_text() and "environ[" not in (ROOT / name).read_text()}
-    assert not strangers - passing_on, f"{sorted(strangers - passing_on)} read the environment; flows/settings.py does that"
+    assert not strangers - passing_on, f"{sorted(strangers - passing_on)} read the environment; flows/platform/settings.py does that"
 
 
 def test_no_file_or_class_has_a_name_that_says_nothing():
@@ -102,7 +108,14 @@ def test_every_module_says_what_it_is_for():
 
 
 @pytest.mark.parametrize(
-    "module", ["model_core.spec", "serving.workcell.agent", "serving.workcell.client", "flows.cli", "components.recipe"]
+    "module",
+    [
+        "model_core.spec",
+        "serving.workcell.control.lockstep_cell",
+        "serving.workcell.link.policy_client",
+        "flows.commands.main",
+        "components.config.recipe",
+    ],
 )
 def test_light_modules_leave_heavy_libraries_alone(module):
     heavy = [
@@ -115,7 +128,7 @@ def test_light_modules_leave_heavy_libraries_alone(module):
 
 
 def test_help_answers_at_once():
-    command = [sys.executable, "-c", "import sys; sys.argv = ['actwright', '--help']; from flows.cli import main; main()"]
+    command = [sys.executable, "-c", "import sys; sys.argv = ['actwright', '--help']; from flows.commands.main import main; main()"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -20,8 +20,8 @@ from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, Policy
 from model_core.spec.stats import UnnormStats
 from model_core.spec.types import ActionChunk, Decision, Observation
 from serving.gateway.app import create_app
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.sockets import SOCKET_OPTIONS
+from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
 ROWS = 8
 HZ = 20.0

@@ -32,13 +32,25 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from model_core.spec.protocol.wire import (
+    Chunk,
+    Control,
+    Edit,
+    End,
+    Hello,
+    Message,
+    Observe,
+    Reject,
+    SteeringInput,
+    decode_message,
+    encode_message,
+)
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Chunk, Control, Edit, End, Hello, Message, Observe, Reject, SteeringInput, decode_message, encode_message
 from serving.gateway.app import create_app
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.identity import Tokens, read_table
-from serving.gateway.settings import Limits
-from serving.gateway.stub import StubPolicy
+from serving.gateway.inference.stub_policy import StubPolicy
+from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.tokens import Tokens, read_table
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.faults.asgi import Socket, call
 from tests.faults.mutate import Mutator, mutants
 from tests.faults.peer import CONTRACT, observation

@@ -10,11 +10,11 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 
 from model_core.spec.contract import EmbodimentSpec, PolicyContract
+from model_core.spec.protocol.wire import Chunk, Control, Message, Observe, Part, Ready, Reject
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import Chunk, Control, Message, Observe, Part, Ready, Reject
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.settings import Limits
-from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
+from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
+from serving.gateway.operations.limits import Limits
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests import peers
 from tests.loopback import serve, wait_until
 

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from model_core.spec.contract import EmbodimentSpec
-from serving.gateway.stub import stub_contract
-from serving.workcell.async_link import AsyncLink
-from serving.workcell.audit import AuditLog
-from serving.workcell.limits import widest_limits
-from serving.workcell.link_words import LinkSettings
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
-from serving.workcell.results import EpisodeResult
-from serving.workcell.strict_driver import StrictDriver
+from serving.gateway.inference.stub_policy import stub_contract
+from serving.workcell.audit.log import AuditLog
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.control.results import EpisodeResult
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.link.websocket_link import AsyncLink
+from serving.workcell.motion.limits import widest_limits
+from serving.workcell.robot.strict_driver import StrictDriver
 from tests.faults.audit_notes import Note, read_notes
 from tests.faults.checker import Breach, Evidence, Line, check, read_driver_log
 from tests.faults.world import bounds_of

@@ -106,10 +106,10 @@ def main() -> None:
     import uvicorn
 
     from serving.gateway.app import create_app
-    from serving.gateway.gateway import Gateway, LoadedModel
-    from serving.gateway.settings import Limits
-    from serving.gateway.sockets import SOCKET_OPTIONS
-    from serving.gateway.stub import StubPolicy, stub_contract
+    from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
+    from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
+    from serving.gateway.operations.limits import Limits
+    from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
     contract = stub_contract(size=args.size)
     policy = StubPolicy(

@@ -7,10 +7,10 @@ import threading
 import time
 from pathlib import Path
 
-from model_core.spec.audit_reading import read_audit
+from model_core.spec.audit.reading import read_audit
 from model_core.spec.types import StopReason
-from serving.workcell.audit import AuditLog
-from serving.workcell.audit_disk import Disk
+from serving.workcell.audit.append_file import Disk
+from serving.workcell.audit.log import AuditLog
 from tests.faults.verdicts import covers
 from tests.faults.world import World
 from tests.loopback import wait_until

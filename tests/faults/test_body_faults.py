@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from model_core.spec.types import StopReason
-from serving.workcell.realtime import RealtimeCell
-from serving.workcell.shared_beat import StopLevel
-from serving.workcell.watchdog import StopGate, WatchLimits, WatchPost
+from serving.workcell.control.realtime_cell import RealtimeCell
+from serving.workcell.watchdog.heartbeat import StopLevel
+from serving.workcell.watchdog.watchdog import StopGate, WatchLimits, WatchPost
 from tests.fakes import make_embodiment
 from tests.faults.verdicts import covers
 from tests.faults.world import World, absolute_body, bounds_of
@@ -98,7 +98,7 @@ def test_a_starved_control_loop(tmp_path: Path) -> None:
 AGENT = """
 import sys, time
 from pathlib import Path
-from serving.workcell.watchdog import WatchLimits, WatchPost
+from serving.workcell.watchdog.watchdog import WatchLimits, WatchPost
 post = WatchPost(Path(sys.argv[1]), WatchLimits(command_s=0.4, heartbeat_s=1.5))
 post.start(); post.arm(); print(post.pid, flush=True)
 while True:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from model_core.spec.errors import NotReady
+from model_core.spec.protocol.wire import Chunk, Control
 from model_core.spec.types import StopReason
-from model_core.spec.wire import Chunk, Control
-from serving.faults.script import Latency, Rule, Script, rule_of
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
+from serving.fault_injection.script import Latency, Rule, Script, rule_of
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from tests.faults.verdicts import covers
 from tests.faults.world import HEARTBEAT_S, VirtualLink, World, absolute_body
 
@@ -294,7 +294,7 @@ def test_nothing_but_nonsense_stops_the_cell(tmp_path: Path, fault: str) -> None
 
 @covers("F14", I3="a first step far from the measured pose is refused before it is sent")
 def test_a_jump_from_the_measured_pose_is_refused(tmp_path: Path) -> None:
-    from serving.workcell.limits import widest_limits
+    from serving.workcell.motion.limits import widest_limits
 
     body = absolute_body()
     wide = widest_limits(body)

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from model_core.spec.errors import ActwrightError, ContractError, SpecError
-from serving.faults.script import script_of
-from serving.gateway.identity import read_table, token_digest
-from serving.gateway.settings import Limits
+from serving.fault_injection.script import script_of
+from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.tokens import read_table, token_digest
 from serving.workcell.__main__ import main as workcell
-from serving.workcell.commissioning import from_json, template
-from serving.workcell.credentials import Credentials
-from serving.workcell.limits import limits_from_json, widest_limits
-from serving.workcell.link_words import LinkSettings
-from serving.workcell.motion import MotionSettings
-from serving.workcell.scheduler import ScheduleSettings
+from serving.workcell.link.credentials import Credentials
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.motion.commissioning import from_json, template
+from serving.workcell.motion.limits import limits_from_json, widest_limits
+from serving.workcell.motion.motion_state import MotionSettings
+from serving.workcell.motion.scheduler import ScheduleSettings
 from tests.fakes import make_contract, make_embodiment
 from tests.faults.verdicts import covers
 
@@ -157,7 +157,16 @@ def test_workcell_options(
     options: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    argv = ["--robot", "serving.workcell.strict_driver:make_robot", "--task", "t", "--url", "ws://127.0.0.1:9/v1/session", "--cell", "c"]
+    argv = [
+        "--robot",
+        "serving.workcell.robot.strict_driver:make_robot",
+        "--task",
+        "t",
+        "--url",
+        "ws://127.0.0.1:9/v1/session",
+        "--cell",
+        "c",
+    ]
     try:
         code = workcell([*argv, "--result", str(tmp_path / "r.json"), *options])
     except SystemExit as left:

@@ -11,10 +11,10 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
+from model_core.spec.protocol.wire import Chunk, Reject
 from model_core.spec.types import ActionChunk, Decision, DecisionRequest, RefusalCode
-from model_core.spec.wire import Chunk, Reject
-from serving.gateway.settings import Limits
-from serving.gateway.stub import StubPolicy
+from serving.gateway.inference.stub_policy import StubPolicy
+from serving.gateway.operations.limits import Limits
 from tests.faults.peer import CONTRACT, greeted, is_own_answer, stub_service
 from tests.faults.verdicts import covers
 from tests.loopback import wait_until

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from model_core.spec.contract import PROTOCOL_VERSION, CameraSpec, DimSpec, VectorSpec
+from model_core.spec.protocol.wire import Chunk, EncodedImage, Observe, Ready, Reject, SteeringInput, encode_message
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Chunk, EncodedImage, Observe, Ready, Reject, SteeringInput, encode_message
-from serving.faults.damage import damage
-from serving.faults.script import BYTES
-from serving.gateway.gateway import Gateway
-from serving.gateway.stub import StubPolicy
+from serving.fault_injection.damage import damage
+from serving.fault_injection.script import BYTES
+from serving.gateway.inference.stub_policy import StubPolicy
+from serving.gateway.sessions.gateway import Gateway
 from tests.faults.peer import CONTRACT, Peer, greeted, is_own_answer, observation, other_body, refused, stub_service
 from tests.faults.verdicts import covers
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from model_core.spec.protocol.wire import Chunk, Ready, Reject
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Chunk, Ready, Reject
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.identity import Tokens, read_table, token_digest
-from serving.gateway.settings import Limits
-from serving.gateway.stub import StubPolicy
+from serving.gateway.inference.stub_policy import StubPolicy
+from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.tokens import Tokens, read_table, token_digest
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.faults.peer import CONTRACT, Peer, is_own_answer
 from tests.faults.verdicts import covers
 from tests.loopback import serve, wait_until

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.overload import Phase, abort_sessions, drive, judged
-from model_core.spec.wire import Chunk
+from model_core.spec.protocol.wire import Chunk
 from tests.faults.peer import Peer, greeted, is_own_answer
 from tests.faults.stub_service import stub_process
 from tests.faults.verdicts import covers

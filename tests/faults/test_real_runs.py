@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from model_core.spec.audit_reading import read_audit
+from model_core.spec.audit.reading import read_audit
 from model_core.spec.contract import CameraSpec
 from model_core.spec.errors import NotReady
 from model_core.spec.types import StopReason
-from serving.faults.proxy import Conditions, RunningProxy, running_proxy
-from serving.faults.script import Latency, Rule, Script, rule_of
-from serving.faults.server import running_server
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
+from serving.fault_injection.proxy import Conditions, RunningProxy, running_proxy
+from serving.fault_injection.script import Latency, Rule, Script, rule_of
+from serving.fault_injection.server import running_server
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from tests.fakes import make_embodiment
 from tests.faults.real_cell import RealCell, real_cell, until
 from tests.faults.stub_service import rss_mib, stub_process

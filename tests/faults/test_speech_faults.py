@@ -9,8 +9,8 @@ import pytest
 
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, Decision, DepthTokens, Refusal, RefusalCode, Trace
-from model_core.speech.grammar import Form, parse_answer, render_answer, render_question
-from serving.gateway.stub import StubPolicy
+from model_core.tokenization.grammar import Form, parse_answer, render_answer, render_question
+from serving.gateway.inference.stub_policy import StubPolicy
 from tests.faults.peer import CONTRACT, greeted, is_own_answer, refused, stub_service
 from tests.faults.verdicts import covers
 

@@ -19,11 +19,11 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.errors import SpecError, WireError
-from model_core.spec.wire import Chunk, Hello, Observe, Ready, decode_message, encode_message
-from serving.faults.damage import damage
-from serving.faults.proxy import Conditions, Deed, FaultProxy, running_proxy
-from serving.faults.script import BYTES, FAULTS, MEANING, Latency, Rule, Script, read_script, rule_of, script_of
-from serving.faults.server import Running, running_server
+from model_core.spec.protocol.wire import Chunk, Hello, Observe, Ready, decode_message, encode_message
+from serving.fault_injection.damage import damage
+from serving.fault_injection.proxy import Conditions, Deed, FaultProxy, running_proxy
+from serving.fault_injection.script import BYTES, FAULTS, MEANING, Latency, Rule, Script, read_script, rule_of, script_of
+from serving.fault_injection.server import Running, running_server
 from tests.fakes import make_embodiment, make_observation
 from tests.faults.checker import Bounds, Evidence, Line, broken, check
 from tests.faults.verdicts import table
@@ -172,7 +172,20 @@ def test_delivery_faults_and_their_journal() -> None:
 
 
 def test_the_process_prints_its_faults_and_dies_when_told(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "serving.faults", "server", "--port", "0", "--fault", "drop@1", "--fault", "kill@2", "--seed", "3"]
+    argv = [
+        sys.executable,
+        "-m",
+        "serving.fault_injection",
+        "server",
+        "--port",
+        "0",
+        "--fault",
+        "drop@1",
+        "--fault",
+        "kill@2",
+        "--seed",
+        "3",
+    ]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         listening = json.loads(process.stdout.readline())
@@ -188,9 +201,9 @@ def test_the_process_prints_its_faults_and_dies_when_told(tmp_path: Path) -> Non
 
 
 def test_help_names_every_fault_and_shows_examples() -> None:
-    run = subprocess.run([sys.executable, "-m", "serving.faults", "server", "--help"], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-m", "serving.fault_injection", "server", "--help"], capture_output=True, text=True, check=True)
     assert all(f"  {name} " in run.stdout for name in FAULTS)
-    assert "python -m serving.faults server --port 8765" in run.stdout
+    assert "python -m serving.fault_injection server --port 8765" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -205,7 +218,7 @@ def test_help_names_every_fault_and_shows_examples() -> None:
     ],
 )
 def test_wrong_usage_says_what_is_wrong(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from serving.faults.__main__ import main
+    from serving.fault_injection.__main__ import main
 
     assert main(argv) == 2
     assert says in capsys.readouterr().err
@@ -289,7 +302,18 @@ def test_flipped_bits_and_stalls_are_told() -> None:
 def test_the_proxy_process_follows_its_plan(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         port = upstream.getsockname()[1]
-        argv = [sys.executable, "-m", "serving.faults", "proxy", "--upstream", f"127.0.0.1:{port}", "--port", "0", "--at", "0.3:kill"]
+        argv = [
+            sys.executable,
+            "-m",
+            "serving.fault_injection",
+            "proxy",
+            "--upstream",
+            f"127.0.0.1:{port}",
+            "--port",
+            "0",
+            "--at",
+            "0.3:kill",
+        ]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert "address" in json.loads(process.stdout.readline())
@@ -299,7 +323,7 @@ def test_the_proxy_process_follows_its_plan(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_server_ends_quietly_on_sigterm() -> None:
-    argv = [sys.executable, "-m", "serving.faults", "server", "--port", "0"]
+    argv = [sys.executable, "-m", "serving.fault_injection", "server", "--port", "0"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -22,17 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.contract import DimSpec, EmbodimentSpec, PolicyContract, VectorSpec
+from model_core.spec.protocol.wire import Control, Hello, Observe, Ready, decode_message, encode_message
 from model_core.spec.types import StopReason
-from model_core.spec.wire import Control, Hello, Observe, Ready, decode_message, encode_message
-from serving.faults.contents import contract_for
-from serving.faults.responder import Responder
-from serving.faults.script import Script
-from serving.workcell.limits import Limits, widest_limits
-from serving.workcell.link_words import LinkSettings
-from serving.workcell.motion import MotionSettings
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
-from serving.workcell.results import EpisodeResult
-from serving.workcell.strict_driver import InvariantBroken, StrictDriver
+from serving.fault_injection.contents import contract_for
+from serving.fault_injection.responder import Responder
+from serving.fault_injection.script import Script
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.control.results import EpisodeResult
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.motion.limits import Limits, widest_limits
+from serving.workcell.motion.motion_state import MotionSettings
+from serving.workcell.robot.strict_driver import InvariantBroken, StrictDriver
 from tests.core_link import CoreLink
 from tests.fakes import make_embodiment
 from tests.faults.audit_notes import MemoryAudit

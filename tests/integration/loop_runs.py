@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "from flows.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from flows.commands.main import main; main()")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.annotate import Annotators, Labelling, annotate, choose_annotators
-from components.annotators.cache import AnswerCache
-from components.annotators.ports import Frames, GripperTrack
-from components.annotators.truth import TruthDepth, TruthPoint
-from components.recipe import AnnotateConfig, VqvaeConfig
-from components.records import Silent
+from components.config.recipe import AnnotateConfig, VqvaeConfig
+from components.config.records import Silent
+from components.data.annotate import Annotators, Labelling, annotate, choose_annotators
+from components.data.annotators.cache import AnswerCache
+from components.data.annotators.interface import Frames, GripperTrack
+from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
 from model_core.spec.errors import DatasetError, SpecError
 from model_core.spec.types import CameraGeometry, Episode, Provenance
-from model_core.speech.depth_codec import DepthCodec
+from model_core.tokenization.depth_codec import DepthCodec
 
 SIZE = 80
 QUICK = AnnotateConfig(vqvae=VqvaeConfig(steps=12, batch=4, frames=60))
@@ -199,7 +199,7 @@ def test_tip_behind_something_is_known_but_less_sure():
 WORKER = """
 import sys
 from pathlib import Path
-from components.records import Silent
+from components.config.records import Silent
 from tests.integration.test_annotate import QUICK, chosen, episode, job
 from components import annotate as module
 episodes = [episode(i, 10) for i in range(12)]
@@ -233,8 +233,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
 
 
 def test_annotate_reads_a_recorded_data_set(tmp_path):
-    writer = pytest.importorskip("components.datasets.writer")
-    simulator = pytest.importorskip("components.simulators.metaworld")
+    writer = pytest.importorskip("components.data.lerobot.writer")
+    simulator = pytest.importorskip("components.simulation.metaworld")
     episodes = [replace(episode(i, 10), embodiment="metaworld-sawyer") for i in range(3)]
     folder = tmp_path / "set"
     with writer.DatasetWriter(folder, embodiment=simulator.embodiment()) as recorder:

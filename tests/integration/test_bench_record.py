@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.collect import open_simulator
-from components.decode_replay import Replay
-from components.recording import load_recording, record
-from flows.recipes import get_recipe
+from components.data.collect import open_simulator
+from components.evaluation.decoding.replay import Replay
+from components.evaluation.observation_log import load_recording, record
+from flows.pipeline.recipes import get_recipe
 from model_core.checkpoint import load_checkpoint
 from model_core.spec.errors import ContractError
 from tests.tiny_checkpoint import write_tiny_checkpoint

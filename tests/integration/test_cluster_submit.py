@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from components.cluster import KubernetesCluster, Patience
-from components.job_manifest import JobSpec, render_manifests
+from components.adapters.kubernetes import KubernetesCluster, Patience
+from components.adapters.kubernetes_manifest import render_manifests
+from components.config.cluster_job import JobSpec
 from model_core.spec.errors import JobError
 from tests.fake_kube import FakeKube
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.collect import Attempt, Perturbation, collect, open_simulator
-from components.datasets.lerobot_v3 import DatasetReader, dataset_digest
-from components.episode_checks import inline_check
-from components.recipe import CollectConfig
-from components.records import Silent
+from components.artifacts.files import dataset_digest
+from components.config.recipe import CollectConfig
+from components.config.records import Silent
+from components.data.collect import Attempt, Perturbation, collect, open_simulator
+from components.data.episode_checks import inline_check
+from components.data.lerobot.reader import DatasetReader
 from model_core.spec.errors import DatasetError, SimulatorError
 from tests.episodes import Tally
 
@@ -76,7 +77,7 @@ def test_the_bytes_do_not_depend_on_the_workers(collected, tmp_path):
 
 def test_a_killed_run_goes_on_where_it_was(collected, tmp_path):
     program = (
-        "import sys\nfrom pathlib import Path\nfrom components.collect import collect\nfrom components.records import Silent\n"
+        "import sys\nfrom pathlib import Path\nfrom components.data.collect import collect\nfrom components.config.records import Silent\n"
         "from tests.integration.test_collect import CFG\n"
         "if __name__ == '__main__':\n    collect(CFG, Path(sys.argv[1]), Silent())\n"
     )

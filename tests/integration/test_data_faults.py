@@ -11,16 +11,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.datasets.lerobot_v3 import DatasetReader, dataset_digest
-from components.ingest import fetch_recordings, ingest, pending_recordings, upload_recordings
-from components.local_s3 import LocalS3
-from components.recipe import ValidateConfig
-from components.records import Silent
-from components.storage import FolderStore, upload_dataset
-from components.store import StepStore, run_step
-from components.validate import validate
+from components.adapters.object_storage import FolderStore, upload_dataset
+from components.adapters.seaweedfs import LocalS3
+from components.artifacts.files import dataset_digest
+from components.artifacts.step_store import StepStore, run_step
+from components.config.recipe import ValidateConfig
+from components.config.records import Silent
+from components.data.ingest import fetch_recordings, ingest, pending_recordings, upload_recordings
+from components.data.lerobot.reader import DatasetReader
+from components.data.validate import validate
 from model_core.spec.errors import DatasetError, GateError, StorageError
-from model_core.spec.wire import encode_episode
+from model_core.spec.protocol.wire import encode_episode
 from tests.episodes import BODY, episode, write_dataset
 
 pytestmark = pytest.mark.xdist_group("gx")

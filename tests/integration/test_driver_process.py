@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.workcell.shared_beat import SharedBeat
-from serving.workcell.strict_driver import simple_body
-from serving.workcell.watchdog import main as watchdog
+from serving.workcell.robot.strict_driver import simple_body
+from serving.workcell.watchdog.heartbeat import SharedBeat
+from serving.workcell.watchdog.watchdog import main as watchdog
 from tests.fakes import EchoPolicy, make_contract, with_actions
 from tests.loopback import echo_gateway, serve, wait_until
 
@@ -30,7 +30,7 @@ class Arm:
     def __init__(self, folder: Path) -> None:
         self.socket, self.beat, self.log = folder / "s", folder / "beat", folder / "arm.jsonl"
         words = ["--socket", str(self.socket), "--beat", str(self.beat), "--log", str(self.log)]
-        self.process = subprocess.Popen([sys.executable, "-m", "serving.workcell.driver_process", *words])
+        self.process = subprocess.Popen([sys.executable, "-m", "serving.workcell.robot.driver_process", *words])
 
     def last(self) -> dict[str, Any]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
@@ -59,7 +59,14 @@ def cell(arm: Arm, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[byt
         wait_until(lambda: gateway.is_ready)
 
         def start() -> subprocess.Popen[bytes]:
-            words = ["--robot", "serving.workcell.driver_process:make_robot", "--robot-option", f"socket={arm.socket}", "--task", "button"]
+            words = [
+                "--robot",
+                "serving.workcell.robot.driver_process:make_robot",
+                "--robot-option",
+                f"socket={arm.socket}",
+                "--task",
+                "button",
+            ]
             words += ["--url", f"ws://{address}/v1/session", "--cell", "c", "--result", str(tmp_path / "r.json"), "--realtime"]
             words += ["--watchdog", str(arm.beat), "--watchdog-command-ms", str(1e3 * COMMAND_S)]
             words += ["--watchdog-heartbeat-ms", str(1e3 * HEARTBEAT_S), "--heartbeat-s", "5"]

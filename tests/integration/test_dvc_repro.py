@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from components.records import Silent
-from components.store import MANIFEST, StepStore
-from components.vault import DATA_STAGES, Vault
-from flows import steps
-from flows.data_steps import carry_out
-from flows.recipes import get_recipe
-from flows.settings import Settings
-from flows.wiring import House
+from components.adapters.dvc import DATA_STAGES, Vault
+from components.artifacts.step_store import MANIFEST, StepStore
+from components.config.records import Silent
+from flows.pipeline import stages
+from flows.pipeline.dvc_data import carry_out
+from flows.pipeline.recipes import get_recipe
+from flows.platform.settings import Settings
+from flows.platform.wiring import House
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("s3")]
 
@@ -30,10 +30,10 @@ def test_dvc_repro_gives_the_digests_of_the_flow(tmp_path, monkeypatch):
     flow_root = tmp_path / "flow"
     settings = Settings(home=flow_root / "home", runs=flow_root / "runs", data=flow_root / "data")
     house = House(settings=settings, store=StepStore(settings.store_root))
-    raw = steps.collect_step(house, recipe, Silent()).step
-    valid = steps.validate_step(house, recipe, raw, Silent()).step
-    labels = steps.annotate_step(house, recipe, raw, valid, Silent()).step
-    frozen = steps.freeze_step(house, recipe, raw, labels, Silent()).step
+    raw = stages.collect_step(house, recipe, Silent()).step
+    valid = stages.validate_step(house, recipe, raw, Silent()).step
+    labels = stages.annotate_step(house, recipe, raw, valid, Silent()).step
+    frozen = stages.freeze_step(house, recipe, raw, labels, Silent()).step
     made = dict(zip(DATA_STAGES, (raw, valid, labels, frozen), strict=True))
     settings.data.mkdir(parents=True)
     (settings.data / "recipe.json").write_text(document)

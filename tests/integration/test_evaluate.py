@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from components.documents import from_document
-from components.evaluate import evaluate
-from components.files import sha256_file
-from components.recipe import CollectConfig, EvalConfig, TrainConfig
-from components.records import EvalReport, Silent
-from components.simulators.metaworld_tasks import INSTRUCTIONS
-from components.store import folder_digests
-from components.train import train
+from components.artifacts.files import sha256_file
+from components.artifacts.step_store import folder_digests
+from components.config.documents import from_document
+from components.config.recipe import CollectConfig, EvalConfig, TrainConfig
+from components.config.records import EvalReport, Silent
+from components.evaluation.evaluate import evaluate
+from components.simulation.metaworld_tasks import INSTRUCTIONS
+from components.training.launcher import train
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, GateError, JobError, SpecError
-from model_core.speech.vocabulary import words_of
+from model_core.tokenization.vocabulary import words_of
 from tests.toy_policy import CONTRACT
 
 TOY = "tests.toy_policy:open_toy"

@@ -20,9 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from model_core.spec.contract import CameraSpec
-from model_core.spec.pictures import encode_image
-from model_core.spec.types import Decision, DecisionRequest, RefusalCode
-from model_core.spec.wire import (
+from model_core.spec.protocol.image_codec import encode_image
+from model_core.spec.protocol.wire import (
     Chunk,
     Control,
     Edit,
@@ -35,10 +34,11 @@ from model_core.spec.wire import (
     decode_message,
     encode_message,
 )
-from serving.gateway.drain import main as drain_main
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.settings import Limits
-from serving.gateway.stub import MODEL_VERSION, StubPolicy, expected_actions
+from model_core.spec.types import Decision, DecisionRequest, RefusalCode
+from serving.gateway.http.drain import main as drain_main
+from serving.gateway.inference.stub_policy import MODEL_VERSION, StubPolicy, expected_actions
+from serving.gateway.operations.limits import Limits
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.fakes import make_observation
 from tests.loopback import serve, wait_until
 from tests.peers import Peer, rejected

@@ -25,16 +25,16 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from model_core.spec.errors import ContractError, NotReady
+from model_core.spec.protocol.wire import Chunk, End, Ready
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Chunk, End, Ready
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.identity import Caller, Role, Tokens, read_table, token_digest
-from serving.gateway.settings import Limits
-from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
-from serving.workcell.async_link import AsyncLink
-from serving.workcell.client import PolicyClient
+from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
+from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.tokens import Caller, Role, Tokens, read_table, token_digest
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from serving.workcell.launch import wait_until_up
-from serving.workcell.link_words import LinkSettings
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.link.policy_client import PolicyClient
+from serving.workcell.link.websocket_link import AsyncLink
 from tests.loopback import serve, wait_until
 from tests.peers import Peer, rejected
 
@@ -322,7 +322,7 @@ def test_without_tokens_nothing_is_answered_beyond_loopback(policy: StubPolicy) 
     # Should the socket have been bound to everywhere by somebody else, the doorkeeper looks at where a request arrived.
     import asyncio
 
-    from serving.gateway.doorkeeper import Doorkeeper
+    from serving.gateway.http.auth_middleware import Doorkeeper
 
     async def inner(scope: object, receive: object, send: object) -> None:
         raise AssertionError("let in")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from components.records import STAGES
-from flows.prefect_server import start_prefect_server
-from flows.settings import Settings
+from components.config.records import STAGES
+from flows.platform.prefect_server import start_prefect_server
+from flows.platform.settings import Settings
 from tests.integration.loop_runs import Home, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("loop")]

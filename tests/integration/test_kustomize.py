@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from components.cluster import KubernetesCluster
-from components.job_manifest import JobSpec
-from components.package import LIBRARIES, SERVICE
-from components.tracking.server import server_command
-from flows.settings import Settings
+from components.adapters.kubernetes import KubernetesCluster
+from components.adapters.mlflow.server import server_command
+from components.config.cluster_job import JobSpec
+from components.release.package import LIBRARIES, SERVICE
+from flows.platform.settings import Settings
 from tests.fake_bento import make_bento
 from tests.fake_kube import FakeKube, selects
 
@@ -79,7 +79,8 @@ def test_the_policy_service_reads_what_its_init_container_writes(documents, tmp_
     """The manifest's own command, against a finished package: the bundle lies where the service is told to read it."""
     from typer.testing import CliRunner
 
-    from flows import cli, up
+    from flows.commands import main
+    from flows.commands.operations import up
 
     spec = pod_specs(documents)["policy-service"]["spec"]
     [init], [service] = spec["initContainers"], spec["containers"]
@@ -94,21 +95,21 @@ def test_the_policy_service_reads_what_its_init_container_writes(documents, tmp_
     packed = make_bento(tmp_path / "package" / "bento")
     monkeypatch.setattr(up, "champion_bento", lambda house, recipe: SimpleNamespace(path=packed.parent) if recipe.name == "loop" else None)
     monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / "home"))
-    if not {c.name for c in cli.app.registered_commands} & {"export"}:
-        cli._add_groups()
+    if not {c.name for c in main.app.registered_commands} & {"export"}:
+        main._add_groups()
     words[words.index("--to") + 1] = str(tmp_path / "champion")
-    done = CliRunner().invoke(cli.app, words)
+    done = CliRunner().invoke(main.app, words)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "champion/bundle/checkpoint/model.safetensors").is_file()
 
 
 def test_a_pod_that_is_to_go_drains_first_and_is_given_the_time(documents):
-    from serving.gateway.drain import _parser
+    from serving.gateway.http.drain import _parser
 
     spec = pod_specs(documents)["policy-service"]["spec"]
     [service] = spec["containers"]
     python, flag, module, *words = service["lifecycle"]["preStop"]["exec"]["command"]
-    assert (python, flag, module) == ("python", "-m", "serving.gateway.drain")
+    assert (python, flag, module) == ("python", "-m", "serving.gateway.http.drain")
     args = _parser().parse_args(words)
     assert args.wait_s + 15 < spec["terminationGracePeriodSeconds"]
     assert str(args.token_file.parent) in {mount["mountPath"] for mount in service["volumeMounts"]}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from components.local_s3 import LocalS3, _answers
-from components.records import Silent
-from components.storage import S3Store, download_folder, upload_folder
+from components.adapters.object_storage import S3Store, download_folder, upload_folder
+from components.adapters.seaweedfs import LocalS3, _answers
+from components.config.records import Silent
 from model_core.spec.errors import StorageError
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -51,7 +51,7 @@ def test_there_and_back_only_once(server, folder, tmp_path):
 
 
 def test_an_object_of_several_parts_is_checked(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("components.storage.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("components.adapters.object_storage.PART_BYTES", 5 * 2**20)
     big = tmp_path / "big"
     big.write_bytes(os.urandom(2**20) * 11)
     store = server[1].store("actwright")
@@ -109,7 +109,7 @@ def test_data_and_address_outlive_the_server_and_a_fault_is_explained(tmp_path, 
 
 def test_it_ends_with_the_process_that_started_it_however_that_ends(tmp_path):
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom components.local_s3 import LocalS3\n"
+        "import sys, time\nfrom pathlib import Path\nfrom components.adapters.seaweedfs import LocalS3\n"
         "local = LocalS3(Path(sys.argv[1]))\nlocal.start()\nprint(local.pid, flush=True)\ntime.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -128,6 +128,6 @@ def test_a_server_that_cannot_start_shows_its_last_words(tmp_path, monkeypatch):
     broken = tmp_path / "weed"
     broken.write_text("#!/bin/sh\necho volume index is damaged\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("components.local_s3._weed", lambda: str(broken))
+    monkeypatch.setattr("components.adapters.seaweedfs._weed", lambda: str(broken))
     with pytest.raises(StorageError, match=r"did not come up(?s:.*)volume index is damaged(?s:.*)ACTWRIGHT_STORAGE"):
         LocalS3(tmp_path / "s3", patience_s=10).start()

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import pytest
 
-from components.local_s3 import LocalS3
-from components.tracking.server import TrackingAddress, server_command
+from components.adapters.mlflow.server import TrackingAddress, server_command
+from components.adapters.seaweedfs import LocalS3
 from tests.integration.loop_runs import Home, kill_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("loop")]

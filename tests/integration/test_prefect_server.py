@@ -12,8 +12,8 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 BEGINS = """
-from flows.prefect_server import prefect_api
-from flows.settings import load_settings, prepare_process
+from flows.platform.prefect_server import prefect_api
+from flows.platform.settings import load_settings, prepare_process
 settings = load_settings()
 prepare_process(settings)
 with prefect_api(settings) as url:

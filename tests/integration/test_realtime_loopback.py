@@ -20,17 +20,17 @@ from websockets.sync.server import serve as serve_socket
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, NotReady, SpecError
+from model_core.spec.protocol.wire import Chunk, Control, Hello, Message, Observe, Ready, SteeringInput, decode_message, encode_message
 from model_core.spec.types import StopReason
-from model_core.spec.wire import Chunk, Control, Hello, Message, Observe, Ready, SteeringInput, decode_message, encode_message
 from serving.workcell.__main__ import main
-from serving.workcell.async_link import AsyncLink
-from serving.workcell.credentials import Credentials
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.launch import operator_file, wait_until_up
-from serving.workcell.limits import widest_limits
-from serving.workcell.link_words import LinkSettings
-from serving.workcell.motion import MotionSettings
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
-from serving.workcell.strict_driver import StrictDriver, simple_body
+from serving.workcell.link.credentials import Credentials
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.link.websocket_link import AsyncLink
+from serving.workcell.motion.limits import widest_limits
+from serving.workcell.motion.motion_state import MotionSettings
+from serving.workcell.robot.strict_driver import StrictDriver, simple_body
 from tests.fakes import EchoPolicy, make_contract
 from tests.loopback import echo_gateway, serve, wait_until
 
@@ -196,7 +196,7 @@ def test_the_command_line_runs_in_real_time_against_the_real_gateway(tmp_path: P
     document.write_text(json.dumps(contract.to_json()))
     with serve(gateway) as address:
         wait_until(lambda: gateway.is_ready)
-        argv = ["--robot", "serving.workcell.strict_driver:make_robot", "--task", "button", "--cell", "c", "--realtime"]
+        argv = ["--robot", "serving.workcell.robot.strict_driver:make_robot", "--task", "button", "--cell", "c", "--realtime"]
         argv += ["--robot-option", f"contract={document}", "--robot-option", f"log={log}", "--robot-option", "steps=60"]
         argv += ["--url", f"ws://{address}/v1/session", "--result", str(tmp_path / "r.json"), "--strategy", "blend"]
         argv += ["--watchdog", str(tmp_path / "beat"), "--watchdog-command-ms", "2000", "--watchdog-heartbeat-ms", "4000"]
@@ -212,7 +212,7 @@ def test_wrong_usage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     monkeypatch.setattr("signal.signal", lambda *_: None)
     argv = [
         "--robot",
-        "serving.workcell.strict_driver:make_robot",
+        "serving.workcell.robot.strict_driver:make_robot",
         "--task",
         "t",
         "--url",

@@ -8,22 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.datasets.lerobot_v3 import DatasetReader
-from components.ingest import pending_recordings, upload_recordings
-from components.records import Silent
-from components.simulators.metaworld import make_robot
-from components.store import StepStore
-from flows import steps
-from flows.data_commands import set_aside
-from flows.keeping import storage, take_in_recordings
-from flows.progress import Board
-from flows.recipes import get_recipe
-from flows.settings import Settings
-from flows.shift import Shift, make_until
-from flows.steps import producers_of, robot_options, scenes_of
-from flows.wiring import House
+from components.artifacts.step_store import StepStore
+from components.config.records import Silent
+from components.data.ingest import pending_recordings, upload_recordings
+from components.data.lerobot.reader import DatasetReader
+from components.simulation.metaworld import make_robot
+from flows.commands.data.stages import set_aside
+from flows.pipeline import stages
+from flows.pipeline.recipes import get_recipe
+from flows.pipeline.run_context import Shift, make_until
+from flows.pipeline.stages import producers_of, robot_options, scenes_of
+from flows.pipeline.storage import storage, take_in_recordings
+from flows.platform.settings import Settings
+from flows.platform.wiring import House
+from flows.terminal.stage_progress import Board
 from model_core.spec.errors import NotReady
-from serving.workcell.recorder import Recorder
+from serving.workcell.robot.episode_recorder import Recorder
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gx")]
 POLICY = "policy:actwright-miniature/1"
@@ -86,10 +86,10 @@ def test_recordings_join_the_next_data_set(tmp_path):
     rows = {row.episode_id: row for row in DatasetReader(after.step("collect").path / "dataset").rows}
     assert rows[whole[0].stem].provenance.producer == POLICY
 
-    assert steps.collect_step(house, wider, Silent()).cached, "the same recordings are joined once"
-    assert steps.collect_step(house, recipe, Silent()).step.digest == before.step("collect").digest, "unasked, nothing joins"
-    twice = steps.joined_step(house, recipe, before.step("collect"), [taken.step, taken.step], Silent()).step
+    assert stages.collect_step(house, wider, Silent()).cached, "the same recordings are joined once"
+    assert stages.collect_step(house, recipe, Silent()).step.digest == before.step("collect").digest, "unasked, nothing joins"
+    twice = stages.joined_step(house, recipe, before.step("collect"), [taken.step, taken.step], Silent()).step
     assert twice.record["copies"] == 2
     assert twice.record["quarantined"] == {}
     with pytest.raises(NotReady, match=r"no ingested recordings 'ffff'.*actwright ingest"):
-        steps.collect_step(house, replace(recipe, include=("ffff",)), Silent())
+        stages.collect_step(house, replace(recipe, include=("ffff",)), Silent())

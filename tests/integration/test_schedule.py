@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.store import StepStore
+from components.artifacts.step_store import StepStore
 from tests.integration.loop_runs import Home, eventually, kill_tree
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def test_new_recordings_start_a_retraining(tmp_path: Path):
         assert process.stdout is not None
         api = f"{json.loads(process.stdout.readline())['prefect']}/api"
         proposals = tmp_path / "home" / "proposals"
-        code = "from flows.schedule import tell_new_recordings; print(tell_new_recordings(3))"
+        code = "from flows.commands.operations.schedule import tell_new_recordings; print(tell_new_recordings(3))"
 
         def told_and_seen() -> list[Path]:
             """An event that came before the deployment's trigger was loaded wakes nobody: tell again, as the next ingest would."""

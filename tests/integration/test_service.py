@@ -18,24 +18,24 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from components.ingest import ingest
-from components.package import package
-from components.policy_service import ServiceAddress, fetch_status, running_service, service_command
-from components.probe import probe_service
-from components.processes import free_port, stop_group
-from components.recipe import PackageConfig, WorkcellsConfig
-from components.records import Silent
-from components.simulators.metaworld import embodiment
-from components.workcells import run_workcells
-from model_core.spec.audit_format import Kind
-from model_core.spec.audit_reading import read_audit
+from components.adapters.processes import free_port, stop_group
+from components.config.recipe import PackageConfig, WorkcellsConfig
+from components.config.records import Silent
+from components.data.ingest import ingest
+from components.deployment.bento_service import ServiceAddress, fetch_status, running_service, service_command
+from components.deployment.probe import probe_service
+from components.deployment.simulated_cells import run_workcells
+from components.release.package import package
+from components.simulation.metaworld import embodiment
+from model_core.spec.audit.format import Kind
+from model_core.spec.audit.reading import read_audit
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import ContractError, JobError, NotReady
+from model_core.spec.protocol.wire import decode_episode
 from model_core.spec.types import StopReason
-from model_core.spec.wire import decode_episode
-from serving.workcell.agent import Cell, CellSettings
-from serving.workcell.client import PolicyClient
-from serving.workcell.robot import Robot, load_robot
+from serving.workcell.control.lockstep_cell import Cell, CellSettings
+from serving.workcell.link.policy_client import PolicyClient
+from serving.workcell.robot.interface import Robot, load_robot
 from tests.loopback import wait_until
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -62,7 +62,7 @@ def test_a_bento_holds_weights_contract_probes_code_lock_and_dockerfile(packed: 
         "bundle/probes/00.observe",
     ):
         assert (source / name).is_file(), name
-    for name in ("model_core/spec/wire.py", "serving/gateway/service.py", "requirements.lock"):
+    for name in ("model_core/spec/protocol/wire.py", "serving/gateway/service.py", "requirements.lock"):
         assert (source / name).is_file(), name
     assert not list(source.rglob("*.pyc"))
     assert "FROM" in (bento / "env" / "docker" / "Dockerfile").read_text()
@@ -183,7 +183,7 @@ def test_a_cell_of_another_body_does_not_move(running: ServiceAddress) -> None:
 
 
 def test_the_simulated_arm_is_a_robot() -> None:
-    robot = load_robot("components.simulators.metaworld:make_robot")("drawer-close-v3", 950_000)
+    robot = load_robot("components.simulation.metaworld:make_robot")("drawer-close-v3", 950_000)
     assert isinstance(robot, Robot)
     robot.close()
 
@@ -195,7 +195,7 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
 
 def test_a_restarted_service_is_held_through_and_met_again(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     bento, port = packed[0] / "out" / "bento", free_port()
-    robot = load_robot("components.simulators.metaworld:make_robot")(TASKS[0], 950_000)
+    robot = load_robot("components.simulation.metaworld:make_robot")(TASKS[0], 950_000)
     client = PolicyClient(f"ws://127.0.0.1:{port}/v1/session", cell="c", embodiment=robot.embodiment, deadline_s=5.0)
     cell = None
     try:
@@ -238,7 +238,7 @@ def test_the_service_dies_with_the_process_that_started_it(packed: tuple[Path, d
     code = f"""
 import time
 from pathlib import Path
-from components.policy_service import running_service
+from components.deployment.bento_service import running_service
 with running_service(Path({str(bento)!r}), home=Path({str(tmp_path)!r}), log=Path({str(log)!r}), port={port}):
     time.sleep(60)
 """
@@ -253,7 +253,7 @@ with running_service(Path({str(bento)!r}), home=Path({str(tmp_path)!r}), log=Pat
 def test_a_tied_process_ends_with_its_parent() -> None:
     code = """
 import subprocess
-from components.policy_service import tied_to_us
+from components.deployment.bento_service import tied_to_us
 child = subprocess.Popen(tied_to_us(["sleep", "60"]))
 print(child.pid, flush=True)
 child.wait()

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.gateway_process import Listening
-from components.package import _write_bundle
-from components.probe import Knock, ServiceUrl, contract_lines, probe, view_of_probe
-from components.recipe import PackageConfig
-from components.workcell_process import CellOrder
-from model_core.spec.audit_format import Kind, digest
-from model_core.spec.audit_reading import read_audit
+from components.config.recipe import PackageConfig
+from components.deployment.cell_process import CellOrder
+from components.deployment.gateway_service import Listening
+from components.deployment.probe import Knock, ServiceUrl, contract_lines, probe, view_of_probe
+from components.release.package import _write_bundle
+from model_core.spec.audit.format import Kind, digest
+from model_core.spec.audit.reading import read_audit
 from model_core.spec.errors import NotReady, SpecError
-from model_core.spec.wire import Chunk
+from model_core.spec.protocol.wire import Chunk
 from tests.fakes import make_embodiment
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
 
@@ -44,7 +44,7 @@ class Served:
         return Knock(token=TOKEN, ca_file=self.root / "cert.pem", timeout_s=60)
 
     def actwright(self, *words: object, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from flows.cli import main; main()", *(str(word) for word in words)]
+        command = [sys.executable, "-c", "from flows.commands.main import main; main()", *(str(word) for word in words)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=self.root, env=environment())
 
 
@@ -90,7 +90,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     words = ["serve", "bundle", "--port", "0", "--cert", "cert.pem", "--key", "key.pem", "--tokens", "tokens.json"]
     with (root / "serve.err").open("w") as said:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", *words],
+            [sys.executable, "-c", "from flows.commands.main import main; main()", *words],
             cwd=root,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -235,7 +235,7 @@ def test_a_cell_order_is_checked_before_anything_starts(change: dict, said: str)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_fault_server_ends_with_the_command_that_was_stopped(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "fault-server", "--port", "0"]
+    command = [sys.executable, "-c", "from flows.commands.main import main; main()", "fault-server", "--port", "0"]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it puts into the background
     try:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment())

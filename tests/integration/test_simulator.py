@@ -11,12 +11,12 @@ import sys
 import numpy as np
 import pytest
 
-from components.collect import open_simulator
-from components.recipe import CameraConfig, CollectConfig
-from components.simulators.metaworld import MetaWorld, embodiment, make_robot
-from components.simulators.metaworld_tasks import INSTRUCTIONS
-from components.simulators.ports import FreeCamera
-from flows.steps import robot_options, scenes_of
+from components.config.recipe import CameraConfig, CollectConfig
+from components.data.collect import open_simulator
+from components.simulation.interface import FreeCamera
+from components.simulation.metaworld import MetaWorld, embodiment, make_robot
+from components.simulation.metaworld_tasks import INSTRUCTIONS
+from flows.pipeline.stages import robot_options, scenes_of
 from model_core.spec.errors import SimulatorError
 
 TASKS = ("coffee-button-v3", "drawer-close-v3")

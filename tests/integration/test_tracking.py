@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from components.ports import DatasetInput, Metric
-from components.spool import Spool
-from components.tracking.registry import MlflowRegistry
-from components.tracking.runs import MlflowTracker
-from components.tracking.server import TrackingAddress, server_command
+from components.adapters.mlflow.registry import MlflowRegistry
+from components.adapters.mlflow.runs import MlflowTracker
+from components.adapters.mlflow.server import TrackingAddress, server_command
+from components.adapters.mlflow.spool import Spool
+from components.config.ports import DatasetInput, Metric
 from model_core.spec.errors import TrackingError
 from tests.tracking_twins import MemoryRegistry
 

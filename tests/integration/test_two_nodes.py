@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from components.cluster import KubernetesCluster, Patience
-from components.job_manifest import JobSpec
-from components.recipe import TrainConfig
-from components.records import Silent
-from components.train import train
-from components.train_job import JobFiles
-from components.train_remote import train_on_cluster
+from components.adapters.kubernetes import KubernetesCluster, Patience
+from components.config.cluster_job import JobSpec
+from components.config.recipe import TrainConfig
+from components.config.records import Silent
+from components.training.job import JobFiles
+from components.training.launcher import train
+from components.training.on_cluster import train_on_cluster
 from model_core.spec.errors import ActwrightError, SpecError
 from tests.fake_kube import FakeKube
 
@@ -150,15 +150,13 @@ def test_two_nodes_train_as_one_machine_does(cluster, tmp_path):
         kubelets = Kubelets(kube, spaces, tmp_path)
         kubelets.start()
         try:
-            record = train_on_cluster(
-                CONFIG, frozen, tmp_path / "cluster", None, Silent(), cluster=adapter, spec=spec, trainee=TOY, policy=""
-            )
+            record = train_on_cluster(CONFIG, frozen, tmp_path / "cluster", None, Silent(), cluster=adapter, spec=spec, trainee=TOY)
         finally:
             kubelets.stop()
     assert record["steps"] == CONFIG.steps
     assert kube.pods() == []
     alone = tmp_path / "alone"
-    train(replace(CONFIG, world_size=1, zero_stage=0), frozen, alone, None, Silent(), trainee=TOY, policy="")
+    train(replace(CONFIG, world_size=1, zero_stage=0), frozen, alone, None, Silent(), trainee=TOY)
     assert len(curve(alone)) == CONFIG.steps
     assert curve(tmp_path / "cluster") == pytest.approx(curve(alone), rel=1e-4)
     assert (JobFiles(tmp_path / "cluster").checkpoint / "model.safetensors").exists()
@@ -174,9 +172,7 @@ def test_a_worker_that_fails_is_told_in_its_own_words(cluster, tmp_path):
         kubelets.start()
         try:
             with pytest.raises(ActwrightError, match=r"toy\.json"):
-                train_on_cluster(
-                    CONFIG, tmp_path / "frozen", tmp_path / "out", None, Silent(), cluster=adapter, spec=spec, trainee=TOY, policy=""
-                )
+                train_on_cluster(CONFIG, tmp_path / "frozen", tmp_path / "out", None, Silent(), cluster=adapter, spec=spec, trainee=TOY)
         finally:
             kubelets.stop()
     assert kube.pods() == []

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.recipe import ValidateConfig
-from components.store import folder_digests
-from components.validate import validate
+from components.artifacts.step_store import folder_digests
+from components.config.recipe import ValidateConfig
+from components.data.validate import validate
 from model_core.spec.errors import GateError
 from tests.episodes import Tally, episode, write_dataset
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from components.local_s3 import LocalS3
-from components.vault import DATA_STAGES, Remote, Vault
+from components.adapters.dvc import DATA_STAGES, Remote, Vault
+from components.adapters.seaweedfs import LocalS3
 from model_core.spec.errors import DatasetError, StorageError
 
 pytestmark = pytest.mark.xdist_group("s3")

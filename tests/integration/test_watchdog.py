@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from model_core.spec.errors import NotReady, SpecError
-from serving.workcell.shared_beat import SharedBeat, StopCode, StopLevel
-from serving.workcell.watchdog import StopGate, WatchLimits, WatchPost, is_alive, judge, main
+from serving.workcell.watchdog.heartbeat import SharedBeat, StopCode, StopLevel
+from serving.workcell.watchdog.watchdog import StopGate, WatchLimits, WatchPost, is_alive, judge, main
 from tests.loopback import wait_until
 
 LIMITS = WatchLimits(command_s=0.4, heartbeat_s=2.5)  # wide: a shared machine pauses processes for some 100 ms
@@ -22,7 +22,7 @@ LIMITS = WatchLimits(command_s=0.4, heartbeat_s=2.5)  # wide: a shared machine p
 AGENT = """
 import sys, time
 from pathlib import Path
-from serving.workcell.watchdog import WatchLimits, WatchPost
+from serving.workcell.watchdog.watchdog import WatchLimits, WatchPost
 post = WatchPost(Path(sys.argv[1]), WatchLimits(command_s=0.4, heartbeat_s=2.5))
 post.start()
 post.arm()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from model_core.spec.errors import GrammarError, SpecError
 from model_core.spec.stats import UnnormStats
-from model_core.speech.action_codec import (
+from model_core.tokenization.action_codec import (
     ActionCodec,
     CompactSpelling,
     PublishedSpelling,

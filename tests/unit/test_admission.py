@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_core.spec.types import Decision, DecisionRequest, Observation
-from serving.gateway.admission import (
+from serving.gateway.inference.admission import (
     BUCKETS,
     FEW_JOINS,
     Load,
@@ -25,8 +25,8 @@ from serving.gateway.admission import (
     quantile,
     read_off,
 )
-from serving.gateway.stub import StubPolicy, stub_contract
-from serving.gateway.warm_up import synthetic_observation, warm_up
+from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
+from serving.gateway.inference.warm_up import synthetic_observation, warm_up
 from tests.fakes import EchoPolicy
 
 
@@ -263,7 +263,7 @@ def test_warming_up_goes_by_what_batches_cost_and_not_by_what_single_rows_would(
 
 
 def test_warming_up_keeps_its_budget_and_finds_what_a_plain_policy_cannot_do() -> None:
-    from model_core.spec.requests import as_request_policy
+    from model_core.spec.execution.requests import as_request_policy
 
     policy, clock = EchoPolicy(), [0.0]
     times = ServiceTimes()

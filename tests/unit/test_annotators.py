@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from components.annotate import choose_annotators
-from components.annotators.depth_anything import DepthAnything
-from components.annotators.own_pointing import OwnPointing, continuation
-from components.annotators.pointing import PROMPT, GripperPointer, parse_point
-from components.annotators.ports import Frames
-from components.recipe import AnnotateConfig
+from components.config.recipe import AnnotateConfig
+from components.data.annotate import choose_annotators
+from components.data.annotators.depth_anything import DepthAnything
+from components.data.annotators.interface import Frames
+from components.data.annotators.molmoact_pointing import OwnPointing, continuation
+from components.data.annotators.transformers_pointing import PROMPT, GripperPointer, parse_point
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
 from model_core.parity import greedy
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
-from model_core.speech.tokens import PromptTokenizer, byte_to_surface
+from model_core.tokenization.tokens import PromptTokenizer, byte_to_surface
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 42, 56, 3), np.uint8)
 FRAMES = Frames(images_THW3=IMAGES, size=(42, 56), count=3)

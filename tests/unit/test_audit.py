@@ -20,15 +20,15 @@ import pytest
 from mcap.reader import make_reader
 from PIL import Image
 
-from model_core.spec.audit_format import Kind, encode_frame, image_schema, plain
-from model_core.spec.audit_reading import read_audit
+from model_core.spec.audit.format import Kind, encode_frame, image_schema, plain
+from model_core.spec.audit.reading import read_audit
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import NotReady, SpecError
-from serving.workcell.audit import AuditLog
-from serving.workcell.audit_disk import Disk
-from serving.workcell.audit_spool import thin
+from serving.workcell.audit.append_file import Disk
+from serving.workcell.audit.live_feed import LiveAudit
+from serving.workcell.audit.log import AuditLog
+from serving.workcell.audit.retention import thin
 from serving.workcell.launch import _await_room
-from serving.workcell.live import LiveAudit
 from tests.audit_data import begun, decision, rewritten, tell_episode, wait_until
 from tests.fakes import make_contract, make_embodiment
 
@@ -258,7 +258,7 @@ def test_a_recorder_that_is_really_killed_leaves_what_it_had_written(tmp_path: P
     code = f"""
 import itertools, sys, time
 from pathlib import Path
-from serving.workcell.audit import AuditLog
+from serving.workcell.audit.log import AuditLog
 from tests.audit_data import begun, decision
 audit = AuditLog(Path({str(tmp_path / "audit")!r}))
 audit.begin_episode(begun())
@@ -476,7 +476,7 @@ def test_a_folder_that_cannot_be_made_begins_nothing(tmp_path: Path) -> None:
 
 def test_the_frame_message_is_what_foxglove_itself_writes() -> None:
     """Recorded from foxglove-sdk 0.30.3: CompressedImage(timestamp=5 s 7 ns, frame_id="front", data=b"abc", format="png")."""
-    from model_core.spec.audit_format import Frame
+    from model_core.spec.audit.format import Frame
 
     frame = Frame(camera="front", format="png", data=b"abc", time_ns=5 * 10**9 + 7)
     assert encode_frame(frame) == b'\n\x04\x08\x05\x10\x07\x12\x03abc\x1a\x03png"\x05front'

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from components.audit_replay import (
+from components.deployment.audit_replay import (
     ask_again,
     compare,
     contract_of,
@@ -23,24 +23,24 @@ from components.audit_replay import (
     request_of,
     view_of,
 )
-from components.bundles import find_packed
-from components.decision_picture import draw_decision
-from components.pictures import png_bytes
-from flows.audit_commands import audit_app
+from components.drawing.decision import draw_decision
+from components.drawing.images import png_bytes
+from components.release.bundle import find_packed
+from flows.commands.audit.commands import audit_app
 from model_core.policy import load_policy
 from model_core.spec import conversion
-from model_core.spec.audit_format import Kind
-from model_core.spec.audit_reading import AuditFile, read_audit
+from model_core.spec.audit.format import Kind
+from model_core.spec.audit.reading import AuditFile, read_audit
 from model_core.spec.contract import DimSpec
 from model_core.spec.errors import CheckpointError, ContractError, DatasetError, SpecError
-from model_core.spec.guard import Guarded
-from model_core.spec.requests import as_request_policy
+from model_core.spec.execution.guard import Guarded
+from model_core.spec.execution.requests import as_request_policy
+from model_core.spec.protocol.wire import Chunk
 from model_core.spec.types import ActionChunk, Decision, DecisionRequest, Refusal, RefusalCode, RequestPolicy, Trace
-from model_core.spec.wire import Chunk
-from model_core.speech.depth_codec import DepthCodec
-from serving.workcell.audit import AuditLog
-from serving.workcell.audit_port import ActionExecuted, DecisionMade, EpisodeEnded
-from serving.workcell.audit_spool import thin
+from model_core.tokenization.depth_codec import DepthCodec
+from serving.workcell.audit.interface import ActionExecuted, DecisionMade, EpisodeEnded
+from serving.workcell.audit.log import AuditLog
+from serving.workcell.audit.retention import thin
 from tests.audit_data import begun, decision, rewritten, tell_episode
 from tests.fakes import make_contract, make_embodiment, make_observation
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
@@ -256,7 +256,7 @@ def test_depth_is_decoded_by_the_codec_of_that_digest_only(tmp_path: Path) -> No
 
 
 def test_many_dimensions_and_odd_values_are_drawn(tmp_path: Path) -> None:
-    from components.decision_picture import DecisionView
+    from components.drawing.decision import DecisionView
     from model_core.spec.contract import DimSpec, VectorSpec
 
     spec = VectorSpec(dims=tuple(DimSpec(name=f"joint {i}", unit="rad", low=-1, high=1) for i in range(14)), mode="absolute")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.batches import FrozenSplit
-from components.blindness import check_sight, foreign_partners, measure_sight, sight, sight_numbers
-from components.gate import IMAGE_SWAP_CHANGE
+from components.data.frozen_dataset import FrozenSplit
+from components.evaluation.gate import IMAGE_SWAP_CHANGE
+from components.evaluation.image_swap import check_sight, foreign_partners, measure_sight, sight, sight_numbers
 from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.types import ActionChunk, Decision, Observation, Refusal, RefusalCode
 from tests.fakes import make_contract

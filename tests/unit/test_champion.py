@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components.champion import export_bundle
+from components.release.export import export_bundle
 from model_core.spec.errors import CheckpointError, JobError
 from tests.fake_bento import make_bento
 

@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from flows.benching import chosen_checkpoint
-from flows.recipes import RECIPES, get_recipe
-from flows.schedule import Pulse, check_cron
-from flows.telling import DONE, HELD, OUR_ERROR, WRONG_USAGE, ended
+from flows.commands.bench.runs import chosen_checkpoint
+from flows.commands.operations.schedule import Pulse, check_cron
+from flows.pipeline.recipes import RECIPES, get_recipe
+from flows.terminal.output import DONE, HELD, OUR_ERROR, WRONG_USAGE, ended
 from model_core.spec.errors import DatasetError, GateError, SpecError
 
 
 def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from flows.commands.main import main; main()", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
 
 
@@ -109,7 +109,7 @@ def test_before_the_first_run_there_is_a_way_to_begin(tmp_path):
 
 
 def test_every_help_teaches_with_an_example():
-    from flows.cli import _add_groups, app
+    from flows.commands.main import _add_groups, app
 
     _add_groups()
     groups = [app, *(g.typer_instance for g in app.registered_groups)]

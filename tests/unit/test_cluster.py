@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.job_manifest import TEMPLATE, JobSpec, render_manifests, render_yaml
-from components.train_job import torchrun_command
+from components.adapters.kubernetes_manifest import TEMPLATE, render_manifests, render_yaml
+from components.config.cluster_job import JobSpec
+from components.config.torchrun import torchrun_command
 from model_core.spec.errors import SpecError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "train_job.yaml"
@@ -104,7 +105,9 @@ def test_specs_that_cannot_run_are_refused(changes, said):
 
 
 def test_rendering_needs_no_client_and_no_torch():
-    code = "import sys, components.job_manifest as m; m.render_manifests(m.JobSpec(name='a', image='x', job='/workspace/j'))\n"
+    code = (
+        "import sys, components.adapters.kubernetes_manifest as m; m.render_manifests(m.JobSpec(name='a', image='x', job='/workspace/j'))\n"
+    )
     code += "assert not {'torch', 'kubernetes'} & set(sys.modules), 'too much was imported'"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 

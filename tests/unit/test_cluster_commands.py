@@ -4,8 +4,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows.cluster_commands import cluster_app
-from flows.wiring import open_cluster
+from flows.commands.cluster.commands import cluster_app
+from flows.platform.wiring import open_cluster
 from model_core.spec.errors import JobError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components import code_version as cv
-from components.records import STAGES
-from flows.steps import MODULES, PACKAGES
+from components.artifacts import code_version as cv
+from components.config.records import STAGES
+from flows.pipeline.stages import MODULES, PACKAGES
 from model_core.spec.errors import SpecError
 
 SOURCE = '"""Doc."""\n\nimport components.alpha\n\n\ndef f(x: int) -> int:\n    """Twice."""\n    return 2 * x  # why\n'
@@ -70,6 +70,6 @@ def test_every_stage_names_modules_that_exist_and_reach_what_matters():
     reach = {stage: cv.reached(modules) for stage, modules in MODULES.items()}
     assert "model_core.network.model" in reach["train"] & reach["evaluate"] & reach["package"]
     assert "model_core.training" in reach["train"]
-    assert "model_core.spec.guard" in reach["evaluate"] & reach["workcells"] & reach["package"]
+    assert "model_core.spec.execution.guard" in reach["evaluate"] & reach["workcells"] & reach["package"]
     assert not {name for name in reach["collect"] if name.startswith(("model_core.network", "serving"))}
     assert Path(cv.ROOT / "flows").is_dir()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.simulators.metaworld import embodiment
+from components.simulation.metaworld import embodiment
 from model_core.spec.contract import (
     CameraSpec,
     DimSpec,
@@ -194,5 +194,5 @@ def test_the_default_body_says_what_its_numbers_are_and_travels_through_a_data_s
     body = embodiment()
     assert all(d.source for d in body.proprio.dims)
     assert (body.gripper_range, body.gripper_open, body.action.modes[0]) == ((1.0, -1.0), -1.0, "delta")
-    written = json.loads(json.dumps(asdict(body)))  # as `components.datasets.writer` puts it into meta/actwright.json
+    written = json.loads(json.dumps(asdict(body)))  # as `components.data.lerobot.writer` puts it into meta/actwright.json
     assert embodiment_from_json(written) == body

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec, mismatches
 from model_core.spec.conversion import Comparison, camera_names, compare, convert_actions, convert_committed, convert_observation
 from model_core.spec.errors import ContractError, WireError
-from model_core.spec.pictures import decode_image, encode_image, with_decoded
+from model_core.spec.protocol.image_codec import decode_image, encode_image, with_decoded
+from model_core.spec.protocol.wire import EncodedImage
 from model_core.spec.types import Observation
-from model_core.spec.wire import EncodedImage
 from tests.fakes import make_contract
 
 

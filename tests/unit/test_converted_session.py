@@ -11,14 +11,14 @@ from websockets.sync.client import connect
 
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, VectorSpec
 from model_core.spec.conversion import unagreed
-from model_core.spec.pictures import encode_image
+from model_core.spec.protocol.image_codec import encode_image
+from model_core.spec.protocol.wire import Chunk, EncodedImage, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import Chunk, EncodedImage, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
-from serving.workcell.client import PolicyClient
-from serving.workcell.link_core import LinkCore
-from serving.workcell.link_words import LinkSettings
+from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
+from serving.workcell.link.connection_state import LinkCore
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.link.policy_client import PolicyClient
 from tests.loopback import serve, wait_until
 
 SIDE = 12

@@ -10,17 +10,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from components.certificate import certify
-from components.decode_bench import DRAFTS, MEMORY, PLAIN, bench_decode
-from components.decode_peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE, Places
-from components.decode_replay import Replay
-from components.recording import Recording
-from flows.cli import app
-from flows.engine_commands import bench
-from flows.engine_commands import certify as certify_command
+from components.evaluation.decoding.benchmark import DRAFTS, MEMORY, PLAIN, bench_decode
+from components.evaluation.decoding.equivalence import certify
+from components.evaluation.decoding.peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE, Places
+from components.evaluation.decoding.replay import Replay
+from components.evaluation.observation_log import Recording
+from flows.commands.bench.commands import bench
+from flows.commands.bench.commands import certify as certify_command
+from flows.commands.main import app
 from model_core.checkpoint import Checkpoint, load_checkpoint
 from model_core.spec.errors import SpecError
-from model_core.speech.compact import NO_SLOT, Mode
+from model_core.tokenization.compact import NO_SLOT, Mode
 from tests.fakes import make_embodiment
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
 
@@ -176,7 +176,7 @@ def _app():
 
 
 def test_the_commands_are_registered():
-    from flows.cli import _add_groups
+    from flows.commands.main import _add_groups
 
     if not any(group.name == "bench" for group in app.registered_groups):
         _add_groups()

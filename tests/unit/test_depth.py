@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from model_core.spec.errors import CheckpointError, SpecError
 from model_core.spec.types import DepthTokens
-from model_core.speech.depth import DepthConfig, DepthScaling, DepthVqvae, compact_depth, to_picture
-from model_core.speech.depth_codec import DepthCodec
-from model_core.speech.depth_training import DepthTraining, train_vqvae
+from model_core.tokenization.depth import DepthConfig, DepthScaling, DepthVqvae, compact_depth, to_picture
+from model_core.tokenization.depth_codec import DepthCodec
+from model_core.tokenization.depth_training import DepthTraining, train_vqvae
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vqvae_small"
 

@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, SpecError, WireError
-from model_core.spec.pictures import encode_image
+from model_core.spec.protocol.image_codec import encode_image
 from model_core.spec.types import ActionChunk, Decision, Observation, Refusal, RefusalCode
 from serving.gateway.dialects.act import decode as decode_act
 from serving.gateway.dialects.arrays import array_of
@@ -28,9 +28,9 @@ from serving.gateway.dialects.fields import FieldMap, observation_of, read_field
 from serving.gateway.dialects.openpi import decode as decode_openpi
 from serving.gateway.dialects.vla_eval import decode as decode_vla
 from serving.gateway.dialects.vla_eval import observed
-from serving.gateway.gateway import Gateway, LoadedModel
-from serving.gateway.settings import Limits
-from serving.gateway.stub import StubPolicy, expected_actions, stub_contract
+from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
+from serving.gateway.operations.limits import Limits
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.loopback import serve, wait_until
 
 STATE = np.array([0.1, 0.2, 0.3, 0.4], np.float32)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_core.spec.drawing import MAX_DRAWING_BYTES, drawing, read_drawing, typed_points
 from model_core.spec.errors import SpecError
-from model_core.spec.wire import Observe, SteeringInput, decode_message, encode_message
-from serving.workcell.steering_file import SteeringFile
-from serving.workcell.wishes import Wishes
+from model_core.spec.protocol.steering_input import MAX_DRAWING_BYTES, drawing, read_drawing, typed_points
+from model_core.spec.protocol.wire import Observe, SteeringInput, decode_message, encode_message
+from serving.workcell.control.operator_input import Wishes
+from serving.workcell.control.steering_file import SteeringFile
 from tests.fakes import make_embodiment, make_observation
 
 BODY = make_embodiment(size=32)

@@ -15,12 +15,12 @@ from torch import Tensor
 from model_core.engine.automaton import Stage
 from model_core.engine.cache import RowCache
 from model_core.engine.decode import DecodingEngine
+from model_core.engine.decode_request import Drafts
 from model_core.engine.forward import BlockForward
 from model_core.engine.numerics import Numerics, measure_numerics
-from model_core.engine.question import Drafts
-from model_core.engine.window import Acceptance, CostCurve, Source, best_width
+from model_core.engine.rounds.window import Acceptance, CostCurve, Source, best_width
 from model_core.network.model import MolmoAct
-from model_core.speech.compact import Field, Mode
+from model_core.tokenization.compact import Field, Mode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model"
@@ -246,7 +246,7 @@ def test_acceptance_forgets_and_tells_places_apart():
 
 
 def test_what_is_learnt_of_places_is_bounded(monkeypatch):
-    monkeypatch.setattr("model_core.engine.window._MOST_PLACES", 60)
+    monkeypatch.setattr("model_core.engine.rounds.window._MOST_PLACES", 60)
     seen = Acceptance()
     table = seen.recent  # rows hold on to it
     for state in range(1000):

@@ -10,12 +10,12 @@ import torch
 
 from model_core.engine.automaton import Stage
 from model_core.engine.decode import DecodingEngine
-from model_core.engine.question import Drafts
-from model_core.engine.round import Answer, CancelledError
+from model_core.engine.decode_request import Drafts
+from model_core.engine.rounds.round import Answer, CancelledError
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import DepthTokens
-from model_core.speech.compact import Field, Mode
+from model_core.tokenization.compact import Field, Mode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts, run_out
 
 MODES = [Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION, Mode.STEERED]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from model_core.spec.types import DecisionRequest, RefusalCode
-from serving.gateway.admission import ServiceTimes
-from serving.gateway.engine_thread import EngineThread, is_lasting, is_out_of_memory
-from serving.gateway.stub import StubPolicy, expected_actions
-from serving.gateway.tickets import Answer, Ticket
+from serving.gateway.inference.admission import ServiceTimes
+from serving.gateway.inference.inference_thread import EngineThread, is_lasting, is_out_of_memory
+from serving.gateway.inference.pending_request import Answer, Ticket
+from serving.gateway.inference.stub_policy import StubPolicy, expected_actions
 from tests.fakes import make_observation
 from tests.loopback import wait_until
 
@@ -294,7 +294,7 @@ def test_failures_of_our_own_policy_reach_the_thread_too(monkeypatch: pytest.Mon
     import torch
 
     from model_core.policy import ReasoningPolicy
-    from model_core.spec.guard import Guarded
+    from model_core.spec.execution.guard import Guarded
     from model_core.spec.types import Observation
     from tests.engine_data import CONTRACT, LAYOUT, MODEL, SAMPLES, make_engine
 

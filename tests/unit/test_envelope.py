@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import ContractError, SpecError
-from serving.workcell.commissioning import Commissioning, from_json, main, read, template, write
-from serving.workcell.curve import ChunkRef
-from serving.workcell.envelope import Envelope, SessionKey
-from serving.workcell.limits import Limits, limits_from_json, tightened, unbounded, widest_limits
-from serving.workcell.robot import CommandTag
-from serving.workcell.strict_driver import StrictDriver, simple_body
+from serving.workcell.motion.chunk_curve import ChunkRef
+from serving.workcell.motion.commissioning import Commissioning, from_json, main, read, template, write
+from serving.workcell.motion.limits import Limits, limits_from_json, tightened, unbounded, widest_limits
+from serving.workcell.motion.safety_envelope import Envelope, SessionKey
+from serving.workcell.robot.interface import CommandTag
+from serving.workcell.robot.strict_driver import StrictDriver, simple_body
 from tests.fakes import make_contract
 
 KEY = SessionKey(session_id="s", epoch=2, contract_id="k", model_version="m")

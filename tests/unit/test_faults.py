@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from flows import faults
-from flows.faults import explained
-from flows.settings import Settings
-from flows.telling import DONE, OUR_ERROR, ended
+from flows.platform import error_messages
+from flows.platform.error_messages import explained
+from flows.platform.settings import Settings
+from flows.terminal.output import DONE, OUR_ERROR, ended
 from model_core.spec.errors import JobError, StorageError
 
 
@@ -37,7 +37,7 @@ def test_a_server_that_went_away_names_its_log_or_the_full_disk(tmp_path, monkey
     assert isinstance(told, JobError)
     assert "server.log" in str(told)
     assert "run again" in str(told)
-    monkeypatch.setattr(faults, "shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=4096)))
+    monkeypatch.setattr(error_messages, "shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=4096)))
     assert isinstance(explained(server_error(), Settings(home=tmp_path)), StorageError)
 
 

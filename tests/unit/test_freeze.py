@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from components.batches import load_split
-from components.freeze import freeze, read_labels, split_of, windows
-from components.recipe import FreezeConfig
-from components.store import folder_digests
+from components.artifacts.step_store import folder_digests
+from components.config.recipe import FreezeConfig
+from components.data.freeze import freeze, read_labels, split_of, windows
+from components.data.frozen_dataset import load_split
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError
-from model_core.speech.depth import DepthVqvae, compact_depth
-from model_core.speech.depth_codec import DepthCodec
+from model_core.tokenization.depth import DepthVqvae, compact_depth
+from model_core.tokenization.depth_codec import DepthCodec
 from tests.episodes import Tally, episode, write_dataset
 
 EPISODES = [episode(i, length=9 + i) for i in range(10)]

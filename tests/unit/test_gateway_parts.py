@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from model_core.spec.protocol.wire import Chunk, Reject
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Chunk, Reject
-from serving.gateway.once import KeptAnswers
-from serving.gateway.outbox import Outbox
-from serving.gateway.standing import Standing, State
+from serving.gateway.http.idempotency import KeptAnswers
+from serving.gateway.http.send_queue import Outbox
+from serving.gateway.operations.service_state import Standing, State
 
 
 def reject(code: RefusalCode = RefusalCode.PARSE, *, retryable: bool = False) -> Reject:

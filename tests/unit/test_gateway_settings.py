@@ -10,7 +10,7 @@ import pytest
 from model_core.spec.errors import SpecError
 from model_core.spec.settings import known_keys, real, text, whole
 from serving.gateway.__main__ import main
-from serving.gateway.settings import Limits
+from serving.gateway.operations.limits import Limits
 
 ODD = [0, -5, 2.7, "4", True, float("nan"), float("inf"), None, [], 10**400]
 

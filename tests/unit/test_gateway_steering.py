@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model_core.spec.protocol.wire import Edit, SteeringInput
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Edit, SteeringInput
-from serving.gateway.steering import MAX_DRAWN_POINTS, Guide, Refused, resampled
+from serving.gateway.sessions.steering import MAX_DRAWN_POINTS, Guide, Refused, resampled
 from tests.fakes import make_contract
 
 SIZES = {"front": (16, 16)}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.speech.grammar import (
+from model_core.tokenization.grammar import (
     Form,
     Style,
     given_prefix,

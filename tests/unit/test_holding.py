@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model_core.spec.errors import SpecError
-from model_core.spec.holding import hold_action
+from model_core.spec.execution.holding import hold_action
 from tests.fakes import make_embodiment
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model_core.network import hub, layout
+from model_core.network.checkpoints import hub, layout
+from model_core.network.checkpoints.weights import read_header
 from model_core.network.config import MolmoActConfig, molmoact_7b_d, molmoact_7b_o
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
-from model_core.network.weights import read_header
 from model_core.spec.errors import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model"
@@ -80,7 +80,7 @@ def test_large_tensors_are_copied_in_pieces(tmp_path, monkeypatch):
         "d": torch.tensor(7),
     }
     save_file(values, tmp_path / "x.safetensors")
-    monkeypatch.setattr("model_core.network.weights.PIECE_BYTES", 4096)
+    monkeypatch.setattr("model_core.network.checkpoints.weights.PIECE_BYTES", 4096)
     for key, stored in read_header(tmp_path / "x.safetensors"):
         assert torch.equal(stored.load(), values[key])
         assert stored.load(torch.float16).dtype == torch.float16

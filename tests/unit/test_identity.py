@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model_core.spec.errors import SpecError
-from serving.gateway.identity import Caller, Denial, Role, Tokens, bound_host, check_binding, is_loopback, read_table, token_digest
+from serving.gateway.operations.tokens import Caller, Denial, Role, Tokens, bound_host, check_binding, is_loopback, read_table, token_digest
 
 TOKEN = "a-long-random-secret"
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from components.intervals import clopper_pearson, difference, trials_to_decide, wilson
+from components.evaluation.intervals import clopper_pearson, difference, trials_to_decide, wilson
 from model_core.spec.errors import SpecError
 
 

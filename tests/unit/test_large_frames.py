@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 from websockets.speedups import apply_mask
 
-from serving.gateway.large_frames import LargeFrames, unmask
+from serving.gateway.http.large_frames import LargeFrames, unmask
 
 CAP = 400_000
 HANDSHAKE = (

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.datasets.lerobot_v3 import DatasetReader, DatasetWriter, dataset_digest
-from components.datasets.staleness import stale_statistics
-from components.datasets.video import COMPACT, VideoReader, VideoWriter
+from components.artifacts.files import dataset_digest
+from components.data.lerobot.reader import DatasetReader, DatasetWriter
+from components.data.lerobot.stale_statistics import stale_statistics
+from components.data.lerobot.video import COMPACT, VideoReader, VideoWriter
 from model_core.spec.errors import DatasetError
 from tests.episodes import BODY, episode, write_dataset
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_core.spec.errors import SpecError
+from model_core.spec.protocol.wire import Chunk, Control, Hello, Message, Observe, Ready, Reject, SteeringInput, encode_message
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Chunk, Control, Hello, Message, Observe, Ready, Reject, SteeringInput, encode_message
-from serving.workcell.link_core import LinkCore
-from serving.workcell.link_words import Heard, LinkSettings, Question
+from serving.workcell.link.connection_state import LinkCore
+from serving.workcell.link.link_types import Heard, LinkSettings, Question
 from tests.fakes import make_contract, make_embodiment, make_observation
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model_core.network import lora
-from model_core.network.layout import to_olmo
+from model_core.network.checkpoints.layout import to_olmo
 from model_core.network.loss import IGNORED, answer_loss, labels_of
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError, SpecError

@@ -11,7 +11,7 @@ import pytest
 MEASURE = """
 import resource, sys
 import numpy as np
-from serving.gateway.memory import keep_freed
+from serving.gateway.http.malloc import keep_freed
 assert keep_freed() is True
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from flows.model_commands import model_app
+from flows.commands.models.model import model_app
+from model_core.network.checkpoints.hub import open_checkpoint
 from model_core.network.config import molmoact_7b_d
-from model_core.network.hub import open_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL = GOLDEN / "model"
@@ -191,5 +191,5 @@ def test_every_help_has_an_example(command):
 
 
 def test_help_does_not_wake_torch():
-    code = "import sys\nfrom flows.model_commands import model_app\nassert 'torch' not in sys.modules"
+    code = "import sys\nfrom flows.commands.models.model import model_app\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_core.spec.errors import SpecError
-from serving.workcell.motion import Mode, MotionSettings, StateMachine
+from serving.workcell.motion.motion_state import Mode, MotionSettings, StateMachine
 
 
 def test_runs_dry_step_by_step() -> None:

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model_core.engine.cache import StaticCache
+from model_core.network.checkpoints.layout import expected_shapes
 from model_core.network.config import AdapterConfig, LlmConfig, MolmoActConfig, VitConfig, molmoact_7b_d, molmoact_7b_o
-from model_core.network.layout import expected_shapes
 from model_core.network.model import MolmoAct
 from model_core.parity import greedy
 from model_core.spec.errors import CheckpointError, SpecError

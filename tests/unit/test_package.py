@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from components.package import locked, probe_observations, record_probes
-from components.policy_service import ServiceAddress
-from components.recipe import WorkcellsConfig
-from components.workcells import cell_command, tasks_of_cells
+from components.config.recipe import WorkcellsConfig
+from components.deployment.bento_service import ServiceAddress
+from components.deployment.simulated_cells import cell_command, tasks_of_cells
+from components.release.package import locked, probe_observations, record_probes
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, SpecError
 from model_core.spec.types import Decision, Refusal, RefusalCode
-from serving.gateway.bundle import read_manifest
-from serving.gateway.checks import complaint
-from serving.gateway.probes import failed_probes, load_probes
+from serving.gateway.inference.bundle import read_manifest
+from serving.gateway.inference.golden_probes import failed_probes, load_probes
+from serving.gateway.sessions.observation_checks import complaint
 from tests.fakes import EchoPolicy, make_contract, with_actions
 
 

@@ -11,14 +11,14 @@ import torch
 from model_core.checkpoint import load_checkpoint, write_checkpoint
 from model_core.engine.automaton import Stage
 from model_core.engine.decode import DecodingEngine
-from model_core.engine.parallel import BlockUse, milliseconds_to_say
-from model_core.engine.question import Drafts, Question
-from model_core.engine.window import CostCurve, Source
+from model_core.engine.decode_request import Drafts, Question
+from model_core.engine.rounds.parallel import BlockUse, milliseconds_to_say
+from model_core.engine.rounds.window import CostCurve, Source
 from model_core.network.queries import ActionHead, block_visibility
 from model_core.policy import load_policy
 from model_core.spec.types import DecisionRequest, DepthTokens, Observation, Trace
-from model_core.speech.compact import Field, Mode
 from model_core.tiny import TinySize, new_tiny_model
+from model_core.tokenization.compact import Field, Mode
 from model_core.training import hidden_states
 from tests.tiny_arm_data import INSTRUCTIONS, SMALL, make_samples, make_small_contract, make_small_model
 

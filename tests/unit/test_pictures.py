@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.pictures import PREDICTED_RGB, TRUE_RGB, depth_picture, example_sheet, film_strip, overlay, png_bytes, save_png
+from components.drawing.images import PREDICTED_RGB, TRUE_RGB, depth_picture, example_sheet, film_strip, overlay, png_bytes, save_png
 from model_core.spec.errors import SpecError
 from model_core.spec.types import Trace
 from tests.report_data import panels

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from model_core.policy import ReasoningPolicy
-from model_core.spec.guard import Guarded
+from model_core.spec.execution.guard import Guarded
 from model_core.spec.types import LEVELS, Decision, DecisionRequest, DepthTokens, Observation, RefusalCode, RequestPolicy, Trace
-from model_core.speech.action_codec import ActionCodec
+from model_core.tokenization.action_codec import ActionCodec
 from tests.engine_data import CONTRACT, LAYOUT, MODEL, SAMPLES, make_engine
 
 POLICY = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, model_version="tiny/1", engine=make_engine())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from flows.progress import Board
+from flows.terminal.stage_progress import Board
 
 
 def test_a_stage_that_also_sends_its_work_somewhere_is_told_once(capsys):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from components.proposals import ProposalBook, ProposalState, due
-from components.recipe import Recipe
+from components.config.recipe import Recipe
+from components.release.retraining_proposals import ProposalBook, ProposalState, due
 from model_core.spec.errors import NotReady
 
 RECIPE = Recipe(name="loop")

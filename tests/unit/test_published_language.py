@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from model_core.engine.decode import DecodingEngine
-from model_core.engine.published_language import PublishedLanguage, PublishedQuestion
-from model_core.engine.question import Drafts
+from model_core.engine.decode_request import Drafts
+from model_core.engine.published.language import PublishedLanguage, PublishedQuestion
 from model_core.network.config import AdapterConfig, LlmConfig, MolmoActConfig, VitConfig
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.speech.tokens import PromptTokenizer
+from model_core.tokenization.tokens import PromptTokenizer
 
 WIDTH, MAX_PROMPT = 24, 160
 LONGEST = MAX_PROMPT + 400

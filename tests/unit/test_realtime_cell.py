@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model_core.spec.contract import PolicyContract
+from model_core.spec.protocol.wire import Control, Edit, Message, Observe, Reject, SteeringInput
 from model_core.spec.types import RefusalCode, StopReason
-from model_core.spec.wire import Control, Edit, Message, Observe, Reject, SteeringInput
-from serving.workcell.audit_port import ActionExecuted, DecisionMade, NullAudit
-from serving.workcell.limits import widest_limits
-from serving.workcell.motion import Mode, MotionSettings
-from serving.workcell.strict_driver import simple_body
+from serving.workcell.audit.interface import ActionExecuted, DecisionMade, NullAudit
+from serving.workcell.motion.limits import widest_limits
+from serving.workcell.motion.motion_state import Mode, MotionSettings
+from serving.workcell.robot.strict_driver import simple_body
 from tests.fakes import make_contract
 from tests.virtual_world import Service, World, make_world
 

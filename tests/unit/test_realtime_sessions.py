@@ -10,14 +10,14 @@ import pytest
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError
+from model_core.spec.protocol.wire import Control, Observe, Part, SteeringInput
 from model_core.spec.types import Observation, StopReason
-from model_core.spec.wire import Control, Observe, Part, SteeringInput
-from serving.workcell.limits import Limits, tightened, widest_limits
-from serving.workcell.motion import Mode
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
-from serving.workcell.recorder import Recorder
-from serving.workcell.robot import RobotStopped
-from serving.workcell.strict_driver import StrictDriver, simple_body
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.motion.limits import Limits, tightened, widest_limits
+from serving.workcell.motion.motion_state import Mode
+from serving.workcell.robot.episode_recorder import Recorder
+from serving.workcell.robot.interface import RobotStopped
+from serving.workcell.robot.strict_driver import StrictDriver, simple_body
 from tests.fakes import make_contract
 from tests.unit.test_realtime_cell import TICKS, Notes, answered_with, body_contract, modes_of
 from tests.virtual_world import Service, World, make_world

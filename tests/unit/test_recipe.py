@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from components import recipe as recipes
-from components.recipe import (
+from components.config import recipe as recipes
+from components.config.recipe import (
     AnnotateConfig,
     CollectConfig,
     CurriculumConfig,
@@ -97,7 +97,7 @@ def test_a_missing_start_is_told_before_any_work(tmp_path):
 def test_what_a_recipe_knows_of_the_heavy_parts_is_true():
     from dataclasses import asdict
 
-    from components.annotate import choose_annotators
+    from components.data.annotate import choose_annotators
     from model_core import checkpoint
     from model_core.spec.errors import DatasetError
     from model_core.tiny import TinySize

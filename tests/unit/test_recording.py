@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from components import recording
-from components.recording import Recording, _joined, _Watched, load_recording
-from components.simulators.ports import StepOutcome
+from components.evaluation import observation_log
+from components.evaluation.observation_log import Recording, _joined, _Watched, load_recording
+from components.simulation.interface import StepOutcome
 from model_core.spec.errors import SpecError
 from model_core.spec.types import Observation
 
@@ -36,7 +36,7 @@ class Scene:
         return StepOutcome(success=False, done=False, sim_steps=self.steps)
 
 
-def drive(seed: int, decisions: int, rows: int) -> recording._Tape:
+def drive(seed: int, decisions: int, rows: int) -> observation_log._Tape:
     sim = _Watched(Scene())  # type: ignore[arg-type]
     sim.reset("close", seed, render=False)
     for _ in range(decisions):

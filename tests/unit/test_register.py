@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from components.records import DatasetVersion, EvalReport, Interval, TaskScore, TrainRun, Verdict
-from components.register import code_commit, register
+from components.config.records import DatasetVersion, EvalReport, Interval, TaskScore, TrainRun, Verdict
+from components.release.registration import code_commit, register
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, ReasoningSpec, VectorSpec
 from model_core.spec.errors import CheckpointError, TrackingError
 from model_core.spec.stats import UnnormStats

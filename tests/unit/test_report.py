@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from components.charts import curve_chart, interval_bar, nice_ticks, running_mean
-from components.records import StageTiming
-from components.report import summary, write_report
-from flows.outcome import Outcome
+from components.config.records import StageTiming
+from components.drawing.charts import curve_chart, interval_bar, nice_ticks, running_mean
+from components.report.page import summary, write_report
+from flows.pipeline.run_summary import Outcome
 from model_core.spec.errors import SpecError
 from tests.report_data import run_summary
 

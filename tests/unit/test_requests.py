@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model_core.spec.requests import LiftedPolicy, as_request_policy
+from model_core.spec.execution.requests import LiftedPolicy, as_request_policy
 from model_core.spec.types import DecisionRequest, DepthTokens, Refusal, RefusalCode, Trace
-from serving.gateway.stub import StubPolicy, expected_actions
+from serving.gateway.inference.stub_policy import StubPolicy, expected_actions
 from tests.fakes import EchoPolicy, make_observation
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from model_core.spec.types import StopReason
-from serving.workcell.limits import widest_limits
-from serving.workcell.link_words import LinkSettings
-from serving.workcell.realtime import RealtimeCell, RealtimeSettings
-from serving.workcell.robot import AgedSenses, Proprioceptive, Robot
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.motion.limits import widest_limits
+from serving.workcell.robot.interface import AgedSenses, Proprioceptive, Robot
 from tests.fakes import make_contract
 from tests.virtual_world import Service, VirtualClock, VirtualLink
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from components.evaluate import make_report, plan_groups
-from components.recipe import CollectConfig, EvalConfig
-from components.records import EpisodeRow
-from components.rollout import roll_out
-from components.simulators.ports import StepOutcome
-from model_core.spec.guard import Guarded
+from components.config.recipe import CollectConfig, EvalConfig
+from components.config.records import EpisodeRow
+from components.evaluation.evaluate import make_report, plan_groups
+from components.evaluation.rollout import roll_out
+from components.simulation.interface import StepOutcome
+from model_core.spec.execution.guard import Guarded
 from model_core.spec.types import ActionChunk, Decision, Observation, Refusal, RefusalCode, StopReason
 from tests.fakes import make_contract, make_embodiment, make_observation
 

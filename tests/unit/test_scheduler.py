@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model_core.spec.chunking import targets_KA
 from model_core.spec.errors import SpecError
-from serving.workcell.curve import ChunkRef
-from serving.workcell.delay import DelayWindow
-from serving.workcell.scheduler import STRATEGIES, Scheduler, ScheduleSettings
-from serving.workcell.strict_driver import simple_body
+from model_core.spec.execution.chunking import targets_KA
+from serving.workcell.motion.chunk_curve import ChunkRef
+from serving.workcell.motion.latency_estimate import DelayWindow
+from serving.workcell.motion.scheduler import STRATEGIES, Scheduler, ScheduleSettings
+from serving.workcell.robot.strict_driver import simple_body
 
 K, S = 8, 4
 NOWHERE = np.zeros(4, np.float32)

@@ -12,20 +12,20 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from components.bundles import find_packed
-from components.decision_picture import draw_decision
-from components.probe import Probed, ServiceUrl, contract_lines, view_of_probe
-from components.workcell_process import CellOrder, run_cell
-from flows.serving import packed_model, policies_here
-from flows.serving_commands import add_serving
-from flows.settings import Settings
-from flows.wiring import House
-from flows.workcell_board import CellBoard
+from components.deployment.cell_process import CellOrder, run_cell
+from components.deployment.probe import Probed, ServiceUrl, contract_lines, view_of_probe
+from components.drawing.decision import draw_decision
+from components.release.bundle import find_packed
+from flows.commands.serving.commands import add_serving
+from flows.pipeline.model_lookup import packed_model, policies_here
+from flows.platform.settings import Settings
+from flows.platform.wiring import House
+from flows.terminal.workcell_panel import CellBoard
 from model_core.spec.contract import PROTOCOL_VERSION
 from model_core.spec.errors import CheckpointError, SpecError
+from model_core.spec.protocol.wire import Ready, Reject
 from model_core.spec.types import RefusalCode
-from model_core.spec.wire import Ready, Reject
-from serving.workcell.credentials import Credentials
+from serving.workcell.link.credentials import Credentials
 from tests.fakes import make_contract, make_observation
 
 
@@ -109,7 +109,7 @@ def test_a_folder_is_read_for_what_it_is(tmp_path: Path) -> None:
 
 
 def test_a_bundle_of_today_is_served_as_it_is(tmp_path: Path) -> None:
-    from components.store import StepStore
+    from components.artifacts.step_store import StepStore
 
     house = House(settings=Settings(home=tmp_path / "home"), store=StepStore(tmp_path / "home" / "store"))  # pyright: ignore[reportCallIssue]
     bundle = write_bundle(tmp_path / "bundle")

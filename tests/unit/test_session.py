@@ -17,10 +17,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from model_core.spec.contract import DimSpec, VectorSpec
+from model_core.spec.protocol.wire import Chunk, End, Observe, Ready, decode_message, encode_message
 from model_core.spec.types import Decision, Observation, RefusalCode
-from model_core.spec.wire import Chunk, End, Observe, Ready, decode_message, encode_message
-from serving.gateway.gateway import Gateway, Limits, LoadedModel
-from serving.gateway.probes import Probe
+from serving.gateway.inference.golden_probes import Probe
+from serving.gateway.sessions.gateway import Gateway, Limits, LoadedModel
 from tests.fakes import EchoPolicy, make_contract, make_embodiment, make_observation, with_actions
 from tests.loopback import echo_gateway, serve, wait_until
 from tests.peers import Peer, rejected

@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.spool import Spool
-from components.tracking.runs import flatten
-from components.tracking.server import TrackingAddress
+from components.adapters.mlflow.runs import flatten
+from components.adapters.mlflow.server import TrackingAddress
+from components.adapters.mlflow.spool import Spool
 from model_core.spec.errors import SpecError, TrackingError
 
 

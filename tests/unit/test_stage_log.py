@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from components.recipe import GateConfig
-from components.stage_log import log_stage, numbers
+from components.artifacts.stage_log import log_stage, numbers
+from components.config.recipe import GateConfig
 
 
 class Listening:

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from components import local_s3
-from components.local_s3 import no_room
-from components.storage import COMPLETE, FolderStore, S3Store, download_folder, read_listing, upload_dataset, upload_folder
+from components.adapters import seaweedfs
+from components.adapters.object_storage import COMPLETE, FolderStore, S3Store, download_folder, read_listing, upload_dataset, upload_folder
+from components.adapters.seaweedfs import no_room
 from model_core.spec.errors import StorageError
 from tests.episodes import Tally
 
@@ -96,7 +96,7 @@ def test_an_empty_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(("total_gib", "free_mib", "is_full"), [(250, 3000, True), (250, 6000, False), (1, 100, True), (1, 200, False)])
 def test_a_disk_is_full_for_the_embedded_store_before_its_last_byte(tmp_path, monkeypatch, total_gib, free_mib, is_full):
     disk = SimpleNamespace(total=total_gib * 2**30, free=free_mib * 2**20)
-    monkeypatch.setattr(local_s3, "shutil", SimpleNamespace(disk_usage=lambda _: disk))
+    monkeypatch.setattr(seaweedfs, "shutil", SimpleNamespace(disk_usage=lambda _: disk))
     said = no_room(tmp_path)
     assert bool(said) == is_full
     if is_full:

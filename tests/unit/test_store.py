@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.documents import NEUTRAL
-from components.store import StepStore, run_step, step_key
+from components.artifacts.step_store import StepStore, run_step, step_key
+from components.config.documents import NEUTRAL
 from model_core.spec.errors import StorageError
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.telling import stoppable
+from flows.terminal.output import stoppable
 
 PROGRAM = """
 import os, signal, sys, time
-from flows.telling import ended, say, stoppable
+from flows.terminal.output import ended, say, stoppable
 
 class Termination(BaseException):
     pass

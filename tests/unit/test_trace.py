@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from model_core.spec.errors import SpecError
 from model_core.spec.types import Trace
-from model_core.speech.trace import STEERING_RGB, draw_overlay, future_indices, future_trace, future_traces, to_pixels, to_range
+from model_core.tokenization.trace import STEERING_RGB, draw_overlay, future_indices, future_trace, future_traces, to_pixels, to_range
 from tests import strategies
 
 

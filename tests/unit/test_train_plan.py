@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.recipe import TrainConfig
-from components.train_checkpoints import MANIFEST, check_belongs, checkpoint_name, last_complete, retain, seal
-from components.train_job import TrainJob, load_job, save_job, torchrun_command
-from components.train_plan import (
+from components.config.recipe import TrainConfig
+from components.config.torchrun import torchrun_command
+from components.training.checkpoints import MANIFEST, check_belongs, checkpoint_name, last_complete, retain, seal
+from components.training.job import TrainJob, load_job, save_job
+from components.training.plan import (
     SpikeWatch,
     TimeLeft,
     batch_indices,
@@ -132,7 +133,7 @@ def test_torchrun_command_of_one_machine_of_an_indexed_job_and_of_two_namespaces
         "--max-restarts=0",
         "--standalone",
         "-m",
-        "components.train_worker",
+        "components.training.worker",
         "/j",
     ]
     job = torchrun_command("/j", nodes=2, procs=4, rendezvous="static", address="train-0.train", node_rank="$(JOB_COMPLETION_INDEX)")

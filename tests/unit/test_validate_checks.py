@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.datasets.lerobot_v3 import DatasetReader
-from components.episode_checks import inline_check
-from components.expectations import _make_readable_offline
-from components.recipe import ValidateConfig
-from components.validate import _clipped, _gripper_visible, _longest_frozen, dataset_findings, rules
+from components.adapters.great_expectations import _make_readable_offline
+from components.config.recipe import ValidateConfig
+from components.data.episode_checks import inline_check
+from components.data.lerobot.reader import DatasetReader
+from components.data.validate import _clipped, _gripper_visible, _longest_frozen, dataset_findings, rules
 from tests.episodes import BODY, episode, write_dataset
 
 GOOD = episode(0)

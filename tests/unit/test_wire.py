@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_core.spec import episode_file, strict_msgpack, wire
 from model_core.spec.errors import SpecError, WireError
+from model_core.spec.protocol import episode_file, strict_msgpack, wire
 from model_core.spec.types import LEVELS, Observation, RefusalCode, Trace
 from tests.fakes import make_contract, make_embodiment, make_episode, make_observation
 

@@ -19,14 +19,26 @@ from websockets.sync.server import serve as serve_socket
 
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import ContractError, NotReady, SpecError
+from model_core.spec.protocol.wire import (
+    Chunk,
+    Hello,
+    Message,
+    Observe,
+    Ready,
+    RefusalCode,
+    Reject,
+    decode_episode,
+    decode_message,
+    encode_message,
+)
 from model_core.spec.types import Observation, StopReason
-from model_core.spec.wire import Chunk, Hello, Message, Observe, Ready, RefusalCode, Reject, decode_episode, decode_message, encode_message
 from serving.workcell.__main__ import main
-from serving.workcell.agent import Cell, CellSettings, EpisodeResult
-from serving.workcell.client import PolicyClient
-from serving.workcell.recorder import Recorder
-from serving.workcell.report import cell_report, percentile, write_report
-from serving.workcell.robot import load_robot
+from serving.workcell.audit.live_feed import percentile
+from serving.workcell.control.lockstep_cell import Cell, CellSettings, EpisodeResult
+from serving.workcell.link.policy_client import PolicyClient
+from serving.workcell.report import cell_report, write_report
+from serving.workcell.robot.episode_recorder import Recorder
+from serving.workcell.robot.interface import load_robot
 from tests.fakes import EchoPolicy, make_contract, make_embodiment, make_observation
 from tests.loopback import echo_gateway, serve, wait_until
 
@@ -385,7 +397,7 @@ def test_wrong_usage_is_refused_before_anything_starts(
     changes: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)  # this process keeps its own
-    argv = ["--robot", "components.simulators.metaworld:make_robot", "--task", "drawer-close-v3", "--url", "ws://127.0.0.1:9/v1/session"]
+    argv = ["--robot", "components.simulation.metaworld:make_robot", "--task", "drawer-close-v3", "--url", "ws://127.0.0.1:9/v1/session"]
     try:
         code = main([*argv, "--cell", "c", "--result", str(tmp_path / "r.json"), *changes])
     except SystemExit as left:

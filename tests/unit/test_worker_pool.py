@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from components.worker_pool import worker_pool
+from components.adapters.worker_pool import worker_pool
 from model_core.spec.errors import JobError
 
 PROGRAM = """
 import sys, time
 from concurrent.futures import as_completed
-from components.worker_pool import worker_pool
+from components.adapters.worker_pool import worker_pool
 
 def work(seconds):
     time.sleep(seconds)

@@ -19,7 +19,7 @@ from model_core.spec.types import RefusalCode
 from serving.gateway.dialects import act, openpi, vla_eval
 from serving.gateway.dialects.backend import Backend
 from serving.gateway.dialects.fields import FieldMap, read_field_maps
-from serving.gateway.gateway import Gateway
+from serving.gateway.sessions.gateway import Gateway
 
 DEADLINE_S = 20.0  # their clients wait 30 s or for ever, and name no deadline of their own
 

@@ -19,13 +19,13 @@ from starlette.routing import BaseRoute, Route
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, SpecError, WireError
+from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, EncodedImage, Reject
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import MAX_MESSAGE_BYTES, EncodedImage, Reject
 from serving.gateway.dialects.arrays import array_of, base64_bytes, json_array
 from serving.gateway.dialects.backend import Backend
 from serving.gateway.dialects.fields import FieldMap, check_norm_tag, observation_of
-from serving.gateway.doorkeeper import caller_of
-from serving.gateway.leaving import unless_gone
+from serving.gateway.http.auth_middleware import caller_of
+from serving.gateway.http.disconnect import unless_gone
 
 _BODY_S = 30.0
 _MAX_ITEMS = 100_000  # a picture is one item, a state a few; a list of millions would be objects before anybody looked at it

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.errors import WireError
-from model_core.spec.packing import MAX_NDIM
-from model_core.spec.wire import MAX_MESSAGE_BYTES
+from model_core.spec.protocol.packing import MAX_NDIM
+from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES
 
 _DTYPES = {
     f"{order}{kind}": np.dtype(f"{order}{kind}")

@@ -9,12 +9,12 @@ from typing import TypeVar
 from starlette.websockets import WebSocket
 
 from model_core.spec.errors import NotReady
+from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Chunk, Observe, Reject
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import MAX_MESSAGE_BYTES, Chunk, Observe, Reject
-from serving.gateway.doorkeeper import caller_of
-from serving.gateway.engine_room import Identity
-from serving.gateway.gateway import Gateway
-from serving.gateway.identity import ANYBODY, Caller
+from serving.gateway.http.auth_middleware import caller_of
+from serving.gateway.inference.model_host import Identity
+from serving.gateway.operations.tokens import ANYBODY, Caller
+from serving.gateway.sessions.gateway import Gateway
 
 T = TypeVar("T")
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from model_core.spec.contract import PolicyContract
 from model_core.spec.conversion import accepted_encodings
 from model_core.spec.errors import ContractError, SpecError, require
-from model_core.spec.pictures import decode_image
+from model_core.spec.protocol.image_codec import decode_image
+from model_core.spec.protocol.wire import EncodedImage
 from model_core.spec.types import Observation
-from model_core.spec.wire import EncodedImage
 
 STATE_NAMES = ("state", "states", "observation/state", "observation.state", "proprio")
 INSTRUCTION_NAMES = ("instruction", "prompt", "task_description", "language_instruction", "task")

@@ -16,15 +16,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from model_core.spec import strict_msgpack
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, WireError
+from model_core.spec.protocol import strict_msgpack
+from model_core.spec.protocol.wire import Chunk, Reject
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import Chunk, Reject
 from serving.gateway.dialects.arrays import array_of, msgpack_array
 from serving.gateway.dialects.backend import Backend, Gone, receive
 from serving.gateway.dialects.fields import FieldMap, observation_of
-from serving.gateway.session import Identity
+from serving.gateway.sessions.session import Identity
 
 _FLAT_DEPTH = 4
 

@@ -19,15 +19,15 @@ import numpy as np
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from model_core.spec import packing, strict_msgpack
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, SpecError, WireError
+from model_core.spec.protocol import packing, strict_msgpack
+from model_core.spec.protocol.wire import EncodedImage, Reject
 from model_core.spec.types import Observation, RefusalCode
-from model_core.spec.wire import EncodedImage, Reject
 from serving.gateway.dialects.arrays import array_of, msgpack_array
 from serving.gateway.dialects.backend import Backend, Gone, receive
 from serving.gateway.dialects.fields import FieldMap, observation_of
-from serving.gateway.session import Identity
+from serving.gateway.sessions.session import Identity
 
 PROTOCOL_VERSION = 1
 MAX_ERRORS = 16

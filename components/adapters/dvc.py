@@ -1,0 +1,167 @@
+"""DVC: which data. The stages of `dvc.yaml` made by a flow are recorded, pushed, fetched and compared here.
+
+DVC runs as a program in the folder that holds `dvc.yaml`; its cache and its lock file are its own. What is secret (keys) or of
+this machine (addresses) goes into `.dvc/config.local`, which git never sees.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.config.paths import REPOSITORY
+from model_core.spec.errors import DatasetError, StorageError
+
+logger = logging.getLogger(__name__)
+DATA_STAGES = ("collect", "validate", "annotate", "freeze")
+REMOTE = "actwright"
+LOCK_TRIES = 8
+_LOCK_SIGNS = ("Unable to acquire lock", "rwlock", "is busy")
+_AWAY_SIGNS = (
+    "Could not connect to the endpoint",
+    "Connection refused",
+    "ConnectionError",
+    "EndpointConnectionError",
+    "Name or service not known",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """Where versions are pushed: "s3://bucket/prefix" with endpoint and keys, or a folder."""
+
+    url: str
+    endpoint_url: str = ""
+    access_key: str = field(default="", repr=False)
+    secret_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultVersion:
+    """What DVC knows the data by: stage -> MD5 of its output folder, and the digest that names them together."""
+
+    outputs: Mapping[str, str]
+    version: str
+
+
+class Vault:
+    """The DVC repository at `root`. Every call may take a second: DVC is a program.
+
+    Raises `DatasetError` with DVC's own last lines when it refuses, `StorageError` when the remote does not answer.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self, remote: Remote | None = None) -> None:
+        """Make `root` a DVC repository if it is none, give it the stages, and set the remote for this machine."""
+        if not (self.root / ".dvc").is_dir():
+            self._run("init", "--quiet", *self._scm_option())
+            self._run("config", "core.analytics", "false")
+        if not (self.root / "dvc.yaml").exists():
+            shutil.copyfile(REPOSITORY / "dvc.yaml", self.root / "dvc.yaml")
+        if remote is not None:
+            self._set_remote(remote)
+
+    def record(self, stages: Sequence[str] = DATA_STAGES) -> VaultVersion:
+        """Take what lies in data/<stage> as the result of those stages, as if `dvc repro` had made it."""
+        self._run("commit", "--force", "--quiet", *stages)
+        return self.version(stages)
+
+    def push(self, stages: Sequence[str] = DATA_STAGES) -> int:
+        """Send the recorded outputs to the remote; returns how many files were sent. Calling it again sends only what is missing."""
+        return _counted(self._run("push", "--remote", REMOTE, *stages), "pushed")
+
+    def pull(self, stages: Sequence[str] = DATA_STAGES) -> int:
+        """Fetch the outputs named in dvc.lock into data/; returns how many were fetched."""
+        return _counted(self._run("pull", "--remote", REMOTE, "--force", *stages), "fetched")
+
+    def repro(self, stages: Sequence[str] = ()) -> str:
+        """Run what is out of date; returns DVC's report."""
+        return self._run("repro", *stages, timeout_s=3600)
+
+    def status(self) -> Mapping[str, Any]:
+        """Stage -> what changed since it was recorded; empty when nothing did."""
+        return json.loads(self._run("status", "--json") or "{}")
+
+    def version(self, stages: Sequence[str] = DATA_STAGES) -> VaultVersion:
+        """The hashes in dvc.lock. Raises `DatasetError` when a stage was never recorded."""
+        import hashlib
+
+        import yaml
+
+        lock = self.root / "dvc.lock"
+        known = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+        absent = [s for s in stages if s not in known]
+        if absent:
+            raise DatasetError(f"DVC has no record of {', '.join(absent)} in {lock.name}. Do: run the data stages, or `dvc repro`")
+        outputs = {stage: str(known[stage]["outs"][0]["md5"]) for stage in stages}
+        text = "\n".join(f"{stage} {outputs[stage]}" for stage in sorted(outputs))
+        return VaultVersion(outputs=outputs, version=hashlib.sha256(text.encode()).hexdigest())
+
+    def _set_remote(self, remote: Remote) -> None:
+        settings = {"url": remote.url}
+        if remote.url.startswith("s3://"):
+            settings |= {"endpointurl": remote.endpoint_url, "access_key_id": remote.access_key, "secret_access_key": remote.secret_key}
+        lines = ["[core]", f"    remote = {REMOTE}", f"['remote \"{REMOTE}\"']", *(f"    {k} = {v}" for k, v in settings.items() if v)]
+        path = self.root / ".dvc" / "config.local"
+        beside = path.with_name(f".config.{os.getpid()}")
+        # Written by hand: on a command line the keys would be seen by every user of this machine.
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        os.replace(beside, path)
+
+    def _scm_option(self) -> list[str]:
+        found = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=self.root, capture_output=True, text=True, check=False)
+        if found.returncode != 0:
+            return ["--no-scm"]
+        return [] if Path(found.stdout.strip()).resolve() == self.root.resolve() else ["--subdir"]
+
+    def _run(self, *words: str, timeout_s: float = 600) -> str:
+        """One DVC command. Another one at work in this repository is waited for."""
+        program = Path(sys.executable).parent / "dvc"
+        environment = {
+            **os.environ,
+            "DVC_NO_ANALYTICS": "true",
+            "DO_NOT_TRACK": "1",
+            "PATH": f"{program.parent}:{os.environ.get('PATH', '')}",
+        }
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                done = subprocess.run(
+                    [str(program), *words], cwd=self.root, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+                )
+            except FileNotFoundError as error:
+                raise DatasetError("DVC is not installed. Do: run 'make setup'") from error
+            except subprocess.TimeoutExpired as error:
+                raise DatasetError(f"dvc {words[0]} did not end within {timeout_s:.0f} s in {self.root.name}") from error
+            if done.returncode == 0:
+                return done.stdout.strip()
+            if not any(sign in done.stderr for sign in _LOCK_SIGNS) or attempt == LOCK_TRIES:
+                break
+            logger.info("vault.waiting command=%s: another dvc is at work", words[0])
+            time.sleep(0.5 * attempt)
+        told = " | ".join(line for line in (done.stderr or done.stdout).strip().splitlines()[-6:] if line.strip())
+        if any(sign in told for sign in _AWAY_SIGNS):
+            raise StorageError(
+                f"dvc {words[0]}: the remote store does not answer ({told}). Do: start it again, then run again; "
+                "what was sent is not sent twice"
+            )
+        raise DatasetError(f"dvc {words[0]} failed in {self.root.name}: {told}")
+
+
+def _counted(report: str, verb: str) -> int:
+    """The number in DVC's "3 files pushed"; 0 for "Everything is up to date."."""
+    words = report.replace(",", "").split()
+    return next((int(words[i - 2]) for i, word in enumerate(words) if word == verb and i >= 2 and words[i - 2].isdigit()), 0)

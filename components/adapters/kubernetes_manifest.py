@@ -1,0 +1,58 @@
+"""What a training on several machines looks like to Kubernetes: a `JobSpec` in, manifests out. Pure; no cluster is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from components.config.cluster_job import JobSpec
+from components.config.documents import to_document
+from components.config.paths import INFRA
+from model_core.spec.contract import digest_of
+from model_core.spec.errors import SpecError
+
+TEMPLATE = INFRA / "k8s" / "train-job.yaml"
+JOB_LABEL = "actwright.dev/job"
+DIGEST_ANNOTATION = "actwright.dev/spec-digest"
+_PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
+
+
+def render_manifests(spec: JobSpec, template: str | None = None) -> list[dict[str, Any]]:
+    """The Job and its Service as documents, from infra/k8s/train-job.yaml. Raises `SpecError` for an unknown placeholder."""
+    import yaml
+
+    document = to_document(spec)
+    values = {**document, "command": spec.command, "digest": digest_of(document)[:16], "gpus": str(spec.gpus) if spec.gpus else None}
+    values["env"] = [{"name": name, "value": value} for name, value in spec.environment.items()]
+    values["suspend"] = True if spec.suspend else None
+    documents = yaml.safe_load_all(TEMPLATE.read_text(encoding="utf-8") if template is None else template)
+    return [_filled(document, values) for document in documents if document]
+
+
+def render_yaml(spec: JobSpec) -> str:
+    """The manifests as one YAML text, for `kubectl apply -f -`."""
+    import yaml
+
+    return "---\n".join(yaml.safe_dump(document, sort_keys=False, width=140) for document in render_manifests(spec))
+
+
+def _filled(node: Any, values: Mapping[str, Any]) -> Any:
+    """Placeholders replaced; keys whose value is None or empty are left out."""
+    if isinstance(node, Mapping):
+        filled = {key: _filled(value, values) for key, value in node.items()}
+        return {key: value for key, value in filled.items() if value is not None and value not in ({}, [])}
+    if isinstance(node, list):
+        return [_filled(value, values) for value in node]
+    if not isinstance(node, str):
+        return node
+    whole = _PLACEHOLDER.fullmatch(node)
+    if whole:
+        return _value(whole.group(1), values)
+    return _PLACEHOLDER.sub(lambda match: str(_value(match.group(1), values)), node)
+
+
+def _value(name: str, values: Mapping[str, Any]) -> Any:
+    if name not in values:
+        raise SpecError(f"train-job.yaml: no value for ${{{name}}}; JobSpec offers {', '.join(sorted(values))}")
+    return values[name]

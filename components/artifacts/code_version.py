@@ -1,0 +1,107 @@
+"""Which code a result came from: a digest of what the source files that it can reach *do*.
+
+From a stage's modules every import of ours is followed, also those inside functions. Comments, docstrings and layout do not
+count, so that tidying up does not retrain a model; the versions of the libraries that change numbers do. Modules that only
+carry values or files (`PLUMBING`) are not followed: what of them matters is in the step's config and inputs.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from components.config.paths import REPOSITORY
+from model_core.spec.errors import SpecError
+
+ROOMS = ("model_core", "components", "serving")
+PLUMBING = frozenset(
+    (
+        "model_core.spec.errors",
+        *(f"components.config.{name}" for name in ("documents", "paths", "ports", "recipe", "records")),
+        *(f"components.artifacts.{name}" for name in ("code_version", "files", "step_store")),
+        *(f"components.adapters.mlflow{name}" for name in ("", ".registry", ".runs", ".server", ".spool")),
+    )
+)
+
+
+@cache
+def code_version(modules: tuple[str, ...], packages: tuple[str, ...] = (), files: tuple[str, ...] = ()) -> str:
+    """16 hex digits over all source that `modules` reach, the installed versions of `packages`, and the data files below `files`."""
+    lines = [f"{name} {_read(_known(name))[0]}" for name in sorted(reached(modules))]
+    lines += [f"{path.relative_to(REPOSITORY).as_posix()} {_data_digest(path)}" for path in sorted(_data_files(files))]
+    lines += [f"{name}=={_installed(name)}" for name in packages]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def reached(modules: Iterable[str]) -> frozenset[str]:
+    """The modules and every module of ours that they import, directly or not. Raises `SpecError` for one that does not exist."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in PLUMBING:
+            found.add(name)
+            waiting += _read(_known(name))[1]
+    return frozenset(found)
+
+
+@cache
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Of a source file: the digest of its syntax tree without docstrings, and the modules of ours that it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named: list[str] = []
+    for node in _at_run_time(tree):
+        if isinstance(node, ast.Import):
+            named += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            named += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            del body[0]
+    meaning = hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest()
+    return meaning, tuple(n for n in named if n.split(".")[0] in ROOMS and _path(n) is not None)
+
+
+def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node below, without the bodies of ``if TYPE_CHECKING``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from _at_run_time(child)
+
+
+@cache
+def _path(name: str) -> Path | None:
+    place = REPOSITORY.joinpath(*name.split("."))
+    return next((p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), None)
+
+
+def _known(name: str) -> Path:
+    path = _path(name)
+    if path is None:
+        raise SpecError(f"no module {name!r}; a stage's list of modules is out of date")
+    return path
+
+
+def _data_files(places: Iterable[str]) -> Iterator[Path]:
+    for place in places:
+        path = REPOSITORY / place
+        yield from (p for p in path.rglob("*.json")) if path.is_dir() else [path]
+
+
+def _data_digest(path: Path) -> str:
+    return hashlib.sha256(json.dumps(json.loads(path.read_text(encoding="utf-8")), sort_keys=True).encode()).hexdigest()
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package).split("+")[0]
+    except PackageNotFoundError:
+        return "absent"

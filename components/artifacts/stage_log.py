@@ -1,0 +1,36 @@
+"""Each finished stage as a run of the tracker: its config, its numbers, its record and its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.config.documents import identity_document, to_document
+from components.config.ports import Metric, Tracker
+
+_LONGEST_NAME = 200
+
+
+def log_stage(tracker: Tracker, *, stage: str, key: str, recipe: str, config: object, record: Mapping[str, Any], out: Path) -> None:
+    """Record a stage that was just made, as the run `key`: a stage that was killed and made again is one run."""
+    params = identity_document(config)
+    tracker.start_run(f"{stage} {recipe}", params if isinstance(params, Mapping) else {}, {"stage": stage, "recipe": recipe}, run_id=key)
+    plain = to_document(record)
+    tracker.log_metrics([Metric(name, value, 0) for name, value in numbers(plain)])
+    tracker.log_text("record.json", json.dumps(plain, indent=1, sort_keys=True))
+    for name, folder in (("film", out / "film"), ("examples", out / "undigested" / "examples")):
+        for image in sorted(folder.glob("*.png")):
+            tracker.log_picture(f"{name}/{image.name}", image)
+    tracker.finish()
+
+
+def numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a record with the path that leads to it; rows and texts are left out."""
+    for name, value in record.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{path}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and len(path) <= _LONGEST_NAME:
+            yield path, float(value)

@@ -1,0 +1,278 @@
+"""Content-addressed results: a step is done when its manifest exists, and it exists by one atomic rename.
+
+A step is known by its key: stage, config, digests of its inputs and version of the code. While in progress its files lie
+in ``<stage>/<key>.partial`` and survive a kill, so that the same step goes on from there. A finished step has a digest
+over what it made, and only that digest enters the keys of later steps: equal outputs stop the recomputing.
+
+Inside a step's folder: ``scratch/`` is removed at commit (in-progress checkpoints); ``undigested/`` is kept but may differ between equal
+runs (timings, logs, rendered pages), as may the key ``undigested`` of the record. Everything else is output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.files import sha256_file, write_text_atomically
+from components.config.documents import from_document, identity_document, to_document
+from model_core.spec.contract import digest_of
+from model_core.spec.errors import DatasetError, StorageError, require
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "step.json"
+SCRATCH = "scratch"
+UNDIGESTED = "undigested"
+FORMAT = 1
+
+FaultHook = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a finished step was made from and made.
+
+    inputs: name -> digest. outputs: path inside the step -> SHA-256. digest: over outputs and record (without ``undigested``).
+    stat: path -> [bytes, mtime in ns] at commit, to notice later changes cheaply.
+    """
+
+    stage: str
+    key: str
+    inputs: Mapping[str, str]
+    config_digest: str
+    outputs: Mapping[str, str]
+    record: Mapping[str, Any]
+    digest: str
+    code_version: str = ""
+    stat: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A finished step: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """What later steps know this one by."""
+        return self.manifest.digest
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What the stage said about what it made."""
+        return self.manifest.record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """A step and how it came about this time. seconds: spent now, near 0 when `cached`."""
+
+    step: Step
+    cached: bool
+    seconds: float
+
+
+def step_key(stage: str, config: object, inputs: Mapping[str, str], code_version: str) -> str:
+    """24 hex digits: equal exactly when stage, config (without neutral fields), inputs and code are."""
+    document = {"stage": stage, "config": identity_document(config), "inputs": dict(inputs), "code": code_version, "format": FORMAT}
+    return digest_of(document)[:24]
+
+
+class StepStore:
+    """A folder of finished steps. Safe for several processes; a step is worked on by one at a time.
+
+    fault: called with (stage, phase) at "begin", "written" and "committed"; tests kill the process there.
+    """
+
+    def __init__(self, root: Path, *, fault: FaultHook | None = None) -> None:
+        self.root = Path(root)
+        self.fault = fault or _no_fault
+
+    def find(self, stage: str, key: str, *, thorough: bool = False) -> Step | None:
+        """The finished step, or None. A step whose files were changed or lost is set aside and counts as absent.
+
+        A file is read again only where its size or time differs from the commit's, or always with `thorough`.
+        """
+        folder = self.root / stage / key
+        if not (folder / MANIFEST).is_file():
+            return None
+        step = Step(path=folder, manifest=_read_manifest(folder / MANIFEST))
+        damage = _damage(step, thorough=thorough)
+        if damage is None:
+            return step
+        aside = folder.with_name(f"{key}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder, aside)
+        logger.warning("step.damaged stage=%s key=%s reason=%s: set aside as %s, it will be made again", stage, key, damage, aside.name)
+        return None
+
+    def open(self, stage: str, key: str) -> Path:
+        """The folder in which the step is being made; what an earlier, killed attempt left there is kept."""
+        partial = self.root / stage / f"{key}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        return partial
+
+    def commit(
+        self, stage: str, key: str, inputs: Mapping[str, str], config: object, record: Mapping[str, Any], *, code_version: str = ""
+    ) -> Step:
+        """Seal what lies in `open`'s folder: hash it, write its manifest, flush, and rename it into place."""
+        partial, folder = self.open(stage, key), self.root / stage / key
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        (partial / MANIFEST).unlink(missing_ok=True)
+        plain = to_document(record)
+        files = dict(_output_files(partial))
+        outputs = {name: sha256_file(path) for name, path in files.items()}
+        manifest = Manifest(
+            stage=stage,
+            key=key,
+            inputs=dict(inputs),
+            config_digest=digest_of(identity_document(config)),
+            outputs=outputs,
+            record=plain,
+            digest=outputs_digest(outputs, plain),
+            code_version=code_version,
+            stat={name: _stat(path) for name, path in files.items()},
+        )
+        write_text_atomically(partial / MANIFEST, json.dumps(to_document(manifest), indent=1, sort_keys=True))
+        for path in files.values():
+            _flush(path)
+        _flush(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+        _flush(folder.parent)
+        return Step(path=folder, manifest=manifest)
+
+    def steps(self, stage: str) -> list[Step]:
+        """All finished steps of a stage, oldest first."""
+        manifests = sorted((self.root / stage).glob(f"*/{MANIFEST}"), key=lambda p: (p.stat().st_mtime_ns, p.parent.name))
+        finished = [m for m in manifests if not m.parent.name.endswith((".partial", ".damaged"))]
+        return [Step(path=m.parent, manifest=_read_manifest(m)) for m in finished]
+
+    def by_digest(self, stage: str, digest: str) -> Step | None:
+        """The newest finished step of `stage` whose digest begins with `digest`, or None."""
+        return next((s for s in reversed(self.steps(stage)) if s.digest.startswith(digest)), None)
+
+    @contextlib.contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """Be alone with one step. Waits for another process (or a worker it forked and left behind) to end."""
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / f"{stage}-{key}").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.warning("step.waiting stage=%s key=%s: another run is making this step, waiting for it", stage, key)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def run_step(
+    store: StepStore,
+    *,
+    stage: str,
+    config: object,
+    inputs: Mapping[str, Step | str],
+    work: Callable[[Path], Mapping[str, Any]],
+    code_version: str,
+) -> StepResult:
+    """Find the step, or make it: `work` gets a folder that may hold its own earlier partial work, and returns the record.
+
+    inputs: finished steps or bare digests. Raises what `work` raises (the partial work stays), and `StorageError` on a full disk.
+    """
+    start = time.monotonic()
+    digests = {name: value.digest if isinstance(value, Step) else value for name, value in inputs.items()}
+    key = step_key(stage, config, digests, code_version)
+    with store.lock(stage, key):
+        found = store.find(stage, key)
+        if found is not None:
+            return StepResult(step=found, cached=True, seconds=time.monotonic() - start)
+        store.fault(stage, "begin")
+        try:
+            record = work(store.open(stage, key))
+            store.fault(stage, "written")
+            step = store.commit(stage, key, digests, config, record, code_version=code_version)
+        except OSError as error:
+            explained = _explained(error, stage, store.root)
+            if explained is None:
+                raise
+            raise explained from error
+        store.fault(stage, "committed")
+    return StepResult(step=step, cached=False, seconds=time.monotonic() - start)
+
+
+def outputs_digest(outputs: Mapping[str, str], record: Mapping[str, Any]) -> str:
+    """The digest of a step: over its files' digests and its record, without what is `undigested`."""
+    return digest_of({"outputs": dict(outputs), "record": {k: v for k, v in to_document(record).items() if k != UNDIGESTED}})
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Path inside `folder` -> SHA-256, of everything that counts as output."""
+    return {name: sha256_file(path) for name, path in _output_files(folder)}
+
+
+def _output_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.is_file() and inside.parts[0] not in (SCRATCH, UNDIGESTED) and inside.as_posix() != MANIFEST:
+            require(not path.is_symlink(), "a step holds a symbolic link; write the file itself", got=inside, error=DatasetError)
+            yield inside.as_posix(), path
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return from_document(Manifest, json.loads(path.read_text(encoding="utf-8")), where=f"{path.parent.name}/{path.name}")
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"manifest {path} cannot be read ({error}); remove its folder and run again") from error
+
+
+def _damage(step: Step, *, thorough: bool) -> str | None:
+    """Why the step's files are not what was committed, or None."""
+    for name, expected in step.manifest.outputs.items():
+        path = step.path / name
+        if not path.is_file():
+            return f"{name} is missing"
+        unchanged = tuple(step.manifest.stat.get(name, ())) == _stat(path)
+        if (thorough or not unchanged) and sha256_file(path) != expected:
+            return f"{name} has other bytes than when it was made"
+    return None
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _flush(path: Path) -> None:
+    """Ask the disk to keep a file or folder entry; some file systems refuse for folders, which is no loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _explained(error: OSError, stage: str, root: Path) -> StorageError | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"{stage}: the disk under {root} is full; free some space and run again, finished work is kept")
+    if error.errno in (errno.EROFS, errno.EACCES):
+        return StorageError(f"{stage}: cannot write under {root} ({error.strerror}); check its permissions and run again")
+    return None
+
+
+def _no_fault(stage: str, phase: str) -> None:
+    """Production: nothing happens between the phases of a step."""

@@ -1,0 +1,80 @@
+"""A training on several machines as a frozen value: what a cluster adapter is asked to run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from components.config.torchrun import torchrun_command
+from model_core.spec.errors import require
+
+# A pod has one network interface and it is called eth0; without the name gloo may take the loopback address of the host's name.
+_POD_INTERFACE = "eth0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One training on `nodes` machines.
+
+    job: path of the job document as the pods see it (see `components.training.job`), below `mount`, where the claim is mounted.
+    procs: processes a machine (one a GPU). cpu, memory, shared_memory: Kubernetes quantities, per machine. deadline_s: the
+    cluster ends it after so long. suspend: a queue (Kueue) starts it.
+    """
+
+    name: str
+    image: str
+    job: str
+    nodes: int = 1
+    procs: int = 1
+    gpus: int = 0
+    cpu: str = "4"
+    memory: str = "16Gi"
+    shared_memory: str = "4Gi"
+    claim: str = "actwright-store"
+    mount: str = "/workspace"
+    namespace: str = "actwright"
+    service_account: str = "actwright-train"
+    port: int = 29_400
+    deadline_s: int = 7 * 24 * 3600
+    suspend: bool = False
+    python: str = "python"
+    env: Mapping[str, str] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        fits = re.fullmatch(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?", self.name) is not None
+        require(fits, "a job name is 1..50 of a-z, 0-9 and '-', begins with a letter and ends with no '-'", got=repr(self.name))
+        require(self.nodes >= 1 and self.procs >= 1, "nodes and procs must be at least 1", got=(self.nodes, self.procs))
+        require(self.gpus in (0, self.procs), f"with GPUs there is one process each: set procs to {self.gpus}", got=self.procs)
+        require(
+            self.job.startswith(self.mount.rstrip("/") + "/"), f"pods see only {self.mount}: the job document must lie below", got=self.job
+        )
+
+    @property
+    def node_0(self) -> str:
+        """The name under which pods find the first one (pod names of an Indexed Job, below its headless Service)."""
+        return f"{self.name}-0.{self.name}"
+
+    @property
+    def command(self) -> list[str]:
+        """What every pod runs. Kubernetes replaces $(JOB_COMPLETION_INDEX) by the pod's number."""
+        return torchrun_command(
+            self.job,
+            nodes=self.nodes,
+            procs=self.procs,
+            rendezvous="static",
+            address=self.node_0,
+            port=self.port,
+            node_rank="$(JOB_COMPLETION_INDEX)",
+            python=self.python,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The pod's variables, by name; `env` wins."""
+        ours = {"GLOO_SOCKET_IFNAME": _POD_INTERFACE, "NCCL_SOCKET_IFNAME": _POD_INTERFACE, "PYTHONUNBUFFERED": "1"}
+        if not self.gpus:
+            ours["DS_ACCELERATOR"] = "cpu"
+        return dict(sorted({**ours, **self.env}.items()))

@@ -1,0 +1,154 @@
+"""What the stages ask of the outside: protocols, and the small values that cross them.
+
+Every port has a real adapter (named after the outside system, one file each) and a twin for tests. Nothing here
+knows MLflow or Kubernetes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from components.config.records import ModelVersion
+
+if TYPE_CHECKING:
+    from components.config.cluster_job import JobSpec
+
+RUN_STATUSES = ("finished", "failed", "killed")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One point of a curve. `step` counts optimizer steps (or episodes); a (key, step) is recorded once, the first wins."""
+
+    key: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetInput:
+    """The data a run was made from: `version` is the digest that DVC and the manifest know it by."""
+
+    name: str
+    version: str
+    source: str = ""
+
+
+class Tracker(Protocol):
+    """Keeps what happened in a run. A tracker that cannot reach its server keeps the records and says so once.
+
+    A run has *our* id: the caller's `run_id` (a step key, say) or a new random one. Starting the same id again resumes
+    that run, so a killed and restarted stage has one run and one curve.
+    """
+
+    def start_run(
+        self,
+        name: str,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        *,
+        run_id: str = "",
+        dataset: DatasetInput | None = None,
+    ) -> str:
+        """Open (or resume) a run and return its id. `params` may be nested: keys are joined with dots."""
+        ...
+
+    def log_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Record points of curves. Never blocks long and never raises because a server is away."""
+        ...
+
+    def log_picture(self, name: str, path: Path) -> None:
+        """Record a picture file (small: it is uploaded) under `name`, such as "examples/step_0200.png"."""
+        ...
+
+    def log_text(self, name: str, text: str) -> None:
+        """Record a text file under `name`, such as "recipe.json"."""
+        ...
+
+    def log_table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Record rows as a JSON table under `name`."""
+        ...
+
+    def log_checkpoint(self, name: str, uri: str, digest: str) -> None:
+        """Record where a checkpoint lies and what it hashes to; its bytes are not sent."""
+        ...
+
+    def finish(self, status: str = "finished") -> None:
+        """Close the run as one of `RUN_STATUSES` and send what is left."""
+        ...
+
+    def server_run_id(self, run_id: str) -> str:
+        """The id under which the tracking server shows our `run_id`; "" while it has not heard of it."""
+        ...
+
+
+class ModelRegistry(Protocol):
+    """Which versions of a model exist and which one is the champion."""
+
+    def create_version(
+        self,
+        name: str,
+        *,
+        checkpoint_uri: str,
+        checkpoint_digest: str,
+        contract_id: str,
+        run_id: str,
+        lineage: Mapping[str, str],
+    ) -> ModelVersion:
+        """Register a checkpoint as a candidate; the same digest again gives the version it already has. Raises `TrackingError`.
+
+        lineage: name -> digest, version or number as text; holds at least "dataset_version". run_id: ours.
+        """
+        ...
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """The version behind the alias `champion`, or None. Raises `TrackingError` when the registry does not answer."""
+        ...
+
+    def promote(self, candidate: ModelVersion, *, expected: int | None) -> ModelVersion:
+        """Make `candidate` champion if the champion is still number `expected` (None: there is none), or is `candidate` already.
+
+        Raises `TrackingError` when someone else promoted in between.
+        """
+        ...
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions, oldest first."""
+        ...
+
+
+class ClusterJobState(Protocol):
+    """What a cluster says of a job: phase "pending", "running", "succeeded" or "failed", and what each pod is doing."""
+
+    @property
+    def phase(self) -> str:
+        """Where the job is."""
+        ...
+
+    @property
+    def pods(self) -> Mapping[str, str] | None:
+        """Pod name -> what it is doing."""
+        ...
+
+
+class Cluster(Protocol):
+    """Where a training on several machines runs."""
+
+    def submit(self, spec: JobSpec) -> str:
+        """Start the job and return its uid; the same spec again finds the job that is there. Raises `JobError`."""
+        ...
+
+    def wait(self, spec: JobSpec, on_change: Callable[[Any], None] | None = None) -> ClusterJobState:
+        """Wait for success; raises `JobError`, with the pods' last lines, for every other ending."""
+        ...
+
+    def logs(self, spec: JobSpec, lines: int = 20) -> dict[str, str]:
+        """The last lines of every pod, by name."""
+        ...
+
+    def delete(self, spec: JobSpec, *, wait_s: float = 60.0) -> None:
+        """Delete the job and all that belongs to it; one that is not there is fine."""
+        ...

@@ -1,0 +1,210 @@
+"""What the stages hand to each other and to people: small frozen records, plain JSON both ways.
+
+A record never holds a tensor, an open client, a wall-clock time or a path of this machine. What may differ
+between two equal runs (timings, ids that a server made up) sits under the key ``undigested`` of a step's record
+(see `components.artifacts.step_store`). `documents.to_document` and `from_document` write and read all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+STAGES = ("collect", "validate", "annotate", "freeze", "train", "evaluate", "gate", "package", "workcells", "report")
+
+
+class Progress(Protocol):
+    """Where a stage says how far it is. Called often; implementations are cheap and never raise."""
+
+    def update(self, done: int, total: int, message: str = "") -> None:
+        """`done` of `total` units (episodes, steps ...) are finished; `message` is one short line for a person."""
+        ...
+
+
+class Silent:
+    """A `Progress` that tells nobody."""
+
+    def update(self, done: int, total: int, message: str = "") -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something a check saw. `severity` is "error" (the item is not used), "warning" or "note".
+
+    check: name of the check. where: episode id, file or field. reason: one sentence with expected and got.
+    """
+
+    check: str
+    where: str
+    reason: str
+    severity: str = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetVersion:
+    """A frozen data set: `version` is the digest that names it; counts are of what it holds.
+
+    annotators: annotator name -> version. parents: digests of the raw data sets it was made from. producers: who recorded
+    the raw episodes (experts, policies) -> how many.
+    """
+
+    version: str
+    name: str
+    episodes: int
+    frames: int
+    quarantined: int = 0
+    train_frames: int = 0
+    validation_frames: int = 0
+    contract_id: str = ""
+    annotators: Mapping[str, str] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    producers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRun:
+    """One finished training: which data, how many steps, what came out.
+
+    run_id: the tracker's id ("" where none). ended_because: "finished", "resumed and finished" ...
+    """
+
+    run_id: str
+    dataset_version: str
+    recipe_digest: str
+    checkpoint_digest: str
+    steps: int
+    final_loss: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    ended_because: str = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A two-sided confidence interval of a proportion, 0..1."""
+
+    low: float
+    high: float
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScore:
+    """How often one task was solved. Episodes that ended with ENV_ERROR are not trials."""
+
+    successes: int
+    trials: int
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRow:
+    """One evaluation episode. stop_reason: a `StopReason` value; steps: control steps; refusals: refused decisions."""
+
+    task: str
+    seed: int
+    success: bool
+    stop_reason: str
+    steps: int
+    decisions: int
+    refusals: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalReport:
+    """What a checkpoint did in closed loop on fresh seeds."""
+
+    checkpoint_digest: str
+    contract_id: str
+    successes: int
+    trials: int
+    interval: Interval
+    per_task: Mapping[str, TaskScore]
+    episodes: tuple[EpisodeRow, ...]
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    blindness: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One criterion of the gate: whether it holds, and a sentence with what was needed and what was got."""
+
+    name: str
+    passed: bool
+    reason: str
+    needed: float | None = None
+    got: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Promote or hold, with every reason (also of the criteria that hold)."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
+    candidate: str = ""
+    champion: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """A registered version. alias: "champion" when promoted, "candidate" when held. lineage: name -> digest or version."""
+
+    name: str
+    version: int
+    contract_id: str
+    checkpoint_digest: str
+    dataset_version: str
+    alias: str = "candidate"
+    replaced: str = ""
+    bento: str = ""
+    lineage: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkcellRow:
+    """What one workcell did against the served policy. p50_ms, p99_ms: from asking to having a chunk."""
+
+    cell: str
+    task: str
+    episodes: int
+    successes: int
+    decisions: int
+    refusals: int
+    p50_ms: float
+    p99_ms: float
+    holds: int = 0
+    refused_to_move: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTiming:
+    """How long one stage took now, and whether it was found finished."""
+
+    seconds: float
+    cached: bool
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """A whole run of the loop, as ``summary.json`` holds it and as the report draws it.
+
+    stages: in order of work. recipe: the resolved recipe document. paths: stage -> the step's folder (of this machine, hence
+    never digested). workcells: empty when the gate held.
+    """
+
+    name: str
+    recipe_name: str
+    recipe: Mapping[str, Any]
+    stages: Mapping[str, StageTiming]
+    dataset: DatasetVersion
+    train: TrainRun
+    evaluation: EvalReport
+    verdict: Verdict
+    model_version: ModelVersion
+    workcells: tuple[WorkcellRow, ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Data is prepared: collect or ingest, validate, annotate, freeze."""

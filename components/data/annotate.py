@@ -1,0 +1,308 @@
+"""Depth tokens and traces for every frame of every good episode.
+
+    out/labels/labels-00000.parquet   episode_id, frame_index, depth_codes (100), trace (x1 y1 .. 2..10 numbers), trace_len
+    out/annotators.json               who said it: versions of depth, points and codebook
+    out/vqvae/                        the depth codebook, frozen: learnt from these episodes once
+    out/rejected.json                 {episode id: why it could not be labelled}
+
+A frame that cannot be labelled makes its whole episode rejected, with a reason; there are no empty labels. Answers of networks are
+kept per episode, the codebook as soon as it is learnt, so a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.artifacts.files import write_text_atomically
+from components.config.recipe import AnnotateConfig, VqvaeConfig
+from components.config.records import Progress
+from components.data.annotators.cache import AnswerCache
+from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, PointAnnotator, frames_of
+from model_core.spec.contract import digest_of
+from model_core.spec.errors import ActwrightError, DatasetError
+from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, Episode
+from model_core.tokenization.depth import DepthConfig
+from model_core.tokenization.depth_codec import DepthCodec
+from model_core.tokenization.depth_training import DepthTraining, train_vqvae
+from model_core.tokenization.trace import future_traces
+
+EPISODES_PER_FILE = 200
+
+
+class EpisodeSource(Protocol):
+    """What is read of a data set: `DatasetReader`, or a list of episodes in tests."""
+
+    def episode(self, index: int, *, images: bool, depth: bool) -> Episode:
+        """Episode `index`; pictures and depth only when asked for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotators:
+    """Who labels."""
+
+    depth: DepthAnnotator
+    points: PointAnnotator
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether pictures must be read at all."""
+        return self.depth.needs_images or self.points.needs_images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrameLabels:
+    """codes_TG: uint8 (T, 100). trace_T52: int16 (T, 5, 2), -1 after the last point."""
+
+    codes_TG: NDArray[np.uint8]
+    trace_T52: NDArray[np.int16]
+
+
+def annotate(
+    cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progress: Progress, *, cache: Path | None = None
+) -> dict[str, Any]:
+    """Label the valid episodes of `dataset` into `out`; returns the record of the stage.
+
+    valid: JSON file {episode id: true or false}. cache: where answers of networks are kept between runs (default: in
+    `out`, for this run only). Raises `DatasetError` when no episode could be labelled.
+    """
+    from components.data.lerobot.reader import DatasetReader
+
+    reader = DatasetReader(dataset)
+    verdicts = json.loads(valid.read_text(encoding="utf-8"))
+    chosen = [row for row in reader.rows if verdicts.get(row.episode_id)]
+    if not chosen:
+        raise DatasetError(f"{valid.name} accepts none of the {len(reader)} episodes; there is nothing to annotate")
+    camera = reader.cameras[0]
+    job = Labelling(
+        cfg=cfg,
+        annotators=choose_annotators(cfg),
+        source=reader,
+        camera=camera,
+        size=_picture_size(reader, camera),
+        cache=AnswerCache(folder=cache or out / "scratch" / "answers"),
+    )
+    try:
+        return job.run([(row.index, row.episode_id, row.length) for row in chosen], out, progress)
+    finally:
+        reader.close()
+
+
+def _picture_size(reader: Any, camera: str) -> tuple[int, int]:
+    for key in (camera, f"observation.images.{camera}"):
+        if key in reader.features:
+            height, width = reader.features[key]["shape"][:2]
+            return int(height), int(width)
+    raise DatasetError(f"the data set has no camera {camera!r}")
+
+
+def choose_annotators(cfg: AnnotateConfig) -> Annotators:
+    """The annotators that a recipe names. Raises `DatasetError` for an unknown name."""
+    from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
+
+    def depth_anything() -> DepthAnnotator:
+        from components.data.annotators.depth_anything import DepthAnything
+
+        return DepthAnything.load(cfg.depth_model, batch_size=cfg.batch_size)
+
+    def pointing() -> PointAnnotator:
+        from components.data.annotators.molmoact_pointing import OwnPointing, is_own_checkpoint
+        from components.data.annotators.transformers_pointing import GripperPointer
+
+        if is_own_checkpoint(cfg.point_model):
+            return OwnPointing.load(cfg.point_model, batch_size=cfg.batch_size)
+        return GripperPointer.load(cfg.point_model)
+
+    depth: Mapping[str, Callable[[], DepthAnnotator]] = {"truth": TruthDepth, "depth_anything": depth_anything}
+    points: Mapping[str, Callable[[], PointAnnotator]] = {"truth": TruthPoint, "pointing": pointing}
+    for name, known in ((cfg.depth_annotator, depth), (cfg.point_annotator, points)):
+        if name not in known:
+            raise DatasetError(f"unknown annotator {name!r}; expected one of {', '.join(sorted(known))}")
+    return Annotators(depth=depth[cfg.depth_annotator](), points=points[cfg.point_annotator]())
+
+
+@dataclass(kw_only=True)
+class Labelling:
+    """One annotation of one data set: all that its steps share."""
+
+    cfg: AnnotateConfig
+    annotators: Annotators
+    source: EpisodeSource
+    camera: str
+    size: tuple[int, int]
+    cache: AnswerCache
+
+    def run(self, episodes: Sequence[tuple[int, str, int]], out: Path, progress: Progress) -> dict[str, Any]:
+        """Label `episodes` (index, id, frames), in order, into `out`."""
+        out.mkdir(parents=True, exist_ok=True)
+        rejected: dict[str, str] = {}
+        codec, learnt = self._codec(episodes, out, rejected, progress)
+        labels: dict[str, FrameLabels] = {}
+        for done, (index, episode_id, _) in enumerate(episodes):
+            progress.update(done, len(episodes), f"label {episode_id}")
+            if episode_id in rejected:
+                continue
+            try:
+                labels[episode_id] = self._label(self._frames(index), codec)
+            except ActwrightError as error:
+                rejected[episode_id] = str(error)
+        if not labels:
+            raise DatasetError(f"no episode could be labelled; the first reason: {next(iter(rejected.values()))}")
+        who = {"depth": self.annotators.depth.version, "points": self.annotators.points.version, "codebook": codec.digest}
+        write_labels(out / "labels", labels, who)
+        _write_json(out / "annotators.json", who)
+        _write_json(out / "rejected.json", rejected)
+        progress.update(len(episodes), len(episodes), f"labelled {len(labels)} episodes, rejected {len(rejected)}")
+        frames = sum(len(label.codes_TG) for label in labels.values())
+        return {"episodes": len(labels), "rejected": len(rejected), "frames": frames, "annotators": who, "vqvae": learnt}
+
+    def _frames(self, index: int) -> Frames:
+        images = self.annotators.needs_images
+        return frames_of(self.source.episode(index, images=images, depth=True), self.camera, self.size)
+
+    def _label(self, frames: Frames, codec: DepthCodec) -> FrameLabels:
+        codes_TG = codec.encode(self._depth(frames))
+        track = self._track(frames)
+        height, width = self.size
+        traces = future_traces(track.points_T2, track.visible_T, width=width, height=height, points=self.cfg.trace_points)
+        trace_T52 = np.full((len(traces), TRACE_MAX_POINTS, 2), -1, np.int16)
+        for t, trace in enumerate(traces):
+            if trace is None:
+                raise DatasetError(f"the gripper was not found in any frame of this episode ({self.annotators.points.version})")
+            trace_T52[t, : len(trace.points_N2)] = trace.points_N2
+        if codes_TG.shape != (len(traces), DEPTH_CELLS):
+            raise DatasetError(f"expected depth codes for {len(traces)} frames, got {codes_TG.shape}")
+        return FrameLabels(codes_TG=codes_TG, trace_T52=trace_T52)
+
+    def _depth(self, frames: Frames) -> NDArray[np.number]:
+        annotator = self.annotators.depth
+        if not annotator.needs_images:
+            return annotator.annotate(frames)
+        kept = self.cache.fetch(annotator.version, frames.digest(), lambda: {"depth": annotator.annotate(frames)})
+        return np.asarray(kept["depth"])  # pyright: ignore[reportReturnType]
+
+    def _track(self, frames: Frames) -> GripperTrack:
+        annotator = self.annotators.points
+        if not annotator.needs_images:
+            return annotator.annotate(frames)
+        kept = self.cache.fetch(annotator.version, frames.digest(), lambda: _arrays_of(annotator.annotate(frames)))
+        return GripperTrack(**{name: np.asarray(array) for name, array in kept.items()})  # pyright: ignore[reportArgumentType]
+
+    def _codec(
+        self, episodes: Sequence[tuple[int, str, int]], out: Path, rejected: dict[str, str], progress: Progress
+    ) -> tuple[DepthCodec, dict[str, Any]]:
+        """The codebook: learnt from evenly spaced frames of all episodes, or found finished from a killed run."""
+        wanted = digest_of([asdict(self.cfg.vqvae), self.annotators.depth.version, [list(e) for e in episodes]])
+        note = out / "vqvae" / "training.json"
+        if note.is_file():
+            found = json.loads(note.read_text(encoding="utf-8"))
+            if found["made_for"] == wanted:
+                rejected.update(found["rejected"])
+                return DepthCodec.load(out / "vqvae", expected_digest=found["digest"]), found["report"]
+        total = sum(length for _, _, length in episodes)
+        stride = max(1, total // max(self.cfg.vqvae.frames, 1))
+        maps, seen = [], 0
+        for done, (index, episode_id, length) in enumerate(episodes):
+            progress.update(done, 2 * len(episodes), f"read depth of {episode_id}")
+            try:
+                depth_THW = self._depth(self._frames(index))
+                _check_depth(depth_THW, length, self.annotators.depth.scaling.kind)
+                maps.append(np.array(depth_THW[(-seen) % stride :: stride]))
+            except ActwrightError as error:
+                rejected[episode_id] = str(error)
+            seen += length
+        if not maps:
+            raise DatasetError(f"no episode has depth to learn a codebook from; the first reason: {next(iter(rejected.values()))}")
+        depth_config, training = _vqvae_settings(self.cfg.vqvae)
+        depth_config = DepthConfig(**{**depth_config, "scaling": self.annotators.depth.scaling})
+        codec, report = train_vqvae(np.concatenate(maps), depth_config, training, progress.update)
+        unit = 1000.0 if depth_config.scaling.kind == "inverse" else 1.0
+        learnt = {
+            "error_mm" if unit > 1 else "error": round(report.error * unit, 3),
+            "codes_used": report.codes_used,
+            "perplexity": round(report.perplexity, 2),
+            "recon": round(report.recon, 8),
+            "maps": sum(map(len, maps)),
+        }
+        shutil.rmtree(out / "vqvae", ignore_errors=True)
+        codec.save(out / "vqvae")
+        _write_json(note, {"made_for": wanted, "digest": codec.digest, "report": learnt, "rejected": rejected})
+        return codec, learnt
+
+
+def _vqvae_settings(cfg: VqvaeConfig) -> tuple[dict[str, Any], DepthTraining]:
+    sizes = {
+        "image_size": cfg.input_size,
+        "downsample_ratio": cfg.input_size // 10,
+        "num_tokens": cfg.num_codes,
+        "codebook_dim": cfg.code_dim,
+        "hidden_dim": cfg.hidden,
+        "num_resnet_blocks": 1,
+        "commitment_cost": cfg.commitment,
+        "decay": cfg.ema_decay,
+    }
+    return sizes, DepthTraining(steps=cfg.steps, batch=cfg.batch, learning_rate=cfg.lr, seed=cfg.seed)
+
+
+def _check_depth(depth_THW: NDArray[np.number], length: int, kind: str) -> None:
+    if depth_THW.ndim != 3 or len(depth_THW) != length:
+        raise DatasetError(f"expected a depth map for each of {length} frames, got an array of {depth_THW.shape}")
+    bad_T = ~np.isfinite(depth_THW).all(axis=(1, 2))
+    if kind == "inverse":
+        bad_T |= (depth_THW <= 0).any(axis=(1, 2))
+    if bad_T.any():
+        raise DatasetError(f"frame {int(np.argmax(bad_T))}: the depth map holds NaN, inf or a distance that is not positive")
+
+
+def _arrays_of(track: GripperTrack) -> dict[str, NDArray[np.generic]]:
+    return {"points_T2": track.points_T2, "visible_T": track.visible_T, "confidence_T": track.confidence_T}
+
+
+def write_labels(folder: Path, labels: Mapping[str, FrameLabels], who: Mapping[str, str]) -> None:
+    """Write the labels of all episodes, in order; `who` said them goes into the files; equal labels are equal bytes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    names = list(labels)
+    for number, first in enumerate(range(0, len(names), EPISODES_PER_FILE)):
+        part = {name: labels[name] for name in names[first : first + EPISODES_PER_FILE]}
+        _write_table(folder / f"labels-{number:05d}.parquet", part, who)
+
+
+def _write_table(path: Path, labels: Mapping[str, FrameLabels], who: Mapping[str, str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    codes_NG = np.concatenate([label.codes_TG for label in labels.values()])
+    trace_N10 = np.concatenate([label.trace_T52.reshape(-1, 2 * TRACE_MAX_POINTS) for label in labels.values()])
+    lengths_N = (trace_N10 >= 0).sum(axis=1)
+    table = pa.table(
+        {
+            "episode_id": pa.array(_repeated((name, len(label.codes_TG)) for name, label in labels.items()), pa.string()),
+            "frame_index": pa.array(np.concatenate([np.arange(len(label.codes_TG)) for label in labels.values()]), pa.int64()),
+            "depth_codes": pa.FixedSizeListArray.from_arrays(pa.array(codes_NG.reshape(-1), pa.uint8()), DEPTH_CELLS),
+            "trace": pa.ListArray.from_arrays(
+                pa.array(np.concatenate([[0], np.cumsum(lengths_N)]), pa.int32()), pa.array(trace_N10[trace_N10 >= 0], pa.int16())
+            ),
+            "trace_len": pa.array(lengths_N // 2, pa.int8()),
+        }
+    ).replace_schema_metadata({"annotators": json.dumps(dict(who), sort_keys=True)})
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(table, partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def _repeated(counts: Iterable[tuple[str, int]]) -> list[str]:
+    return [name for name, count in counts for _ in range(count)]
+
+
+def _write_json(path: Path, document: object) -> None:
+    write_text_atomically(path, json.dumps(document, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,1 @@
+"""Depth and pointing annotators behind one interface, one model a file."""

@@ -1,0 +1,88 @@
+"""Depth Anything V2 through the depth-estimation classes of transformers: relative disparity, 8 bits, as MolmoAct was labelled.
+
+Each answer is stretched to its own minimum and maximum, 0..255, brighter is nearer. Weights come from a local folder or,
+where the hub can be reached, from a repository id; safetensors only, no remote code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data.annotators.interface import Frames
+from components.data.annotators.weights import load_pretrained, weights_digest
+from model_core.spec.errors import DatasetError, require
+from model_core.tokenization.depth import DepthScaling
+
+PATCH = 14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthAnything:
+    """A loaded model. size: side of the picture that it sees (518 as published, a multiple of 14)."""
+
+    model: Any
+    processor: Any
+    name: str
+    digest: str
+    size: int = 518
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.size >= PATCH and self.size % PATCH == 0, f"size must be a multiple of {PATCH}", got=self.size)
+
+    @staticmethod
+    def load(source: str, *, size: int = 518, batch_size: int = 8, device: str = "") -> DepthAnything:
+        """Read a folder or hub id. Raises `CheckpointError` naming what is missing."""
+        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+
+        model, processor = load_pretrained(source, AutoModelForDepthEstimation, AutoImageProcessor, device=device)
+        return DepthAnything(
+            model=model,
+            processor=processor,
+            name=source.rstrip("/").split("/")[-1],
+            digest=weights_digest(model),
+            size=size,
+            batch_size=batch_size,
+        )
+
+    @property
+    def version(self) -> str:
+        """Weights and size; the batch size changes no answer."""
+        return f"depth-anything/1:{self.name}:{self.digest}?size={self.size}"
+
+    @property
+    def scaling(self) -> DepthScaling:
+        """8-bit relative disparity."""
+        return DepthScaling(kind="relative")
+
+    @property
+    def needs_images(self) -> bool:
+        """It looks at pictures."""
+        return True
+
+    def annotate(self, frames: Frames) -> NDArray[np.number]:
+        """(T, H, W) uint8, at the size of the pictures. Raises `DatasetError` for a frame without any depth in it."""
+        import torch
+
+        if len(frames.images_THW3) != frames.count or frames.count == 0:
+            raise DatasetError(f"expected {frames.count} pictures, got {len(frames.images_THW3)}")
+        answers = []
+        for start in range(0, frames.count, self.batch_size):
+            part = frames.images_THW3[start : start + self.batch_size]
+            inputs = self.processor(images=list(part), size={"height": self.size, "width": self.size}, return_tensors="pt")
+            with torch.inference_mode():
+                predicted_THW = self.model(pixel_values=inputs["pixel_values"].to(self.model.device)).predicted_depth.float()
+            resized = torch.nn.functional.interpolate(predicted_THW[:, None], frames.size, mode="bicubic", align_corners=False)[:, 0]
+            answers += [_stretched(map_HW, start + offset) for offset, map_HW in enumerate(resized.cpu().numpy())]
+        return np.stack(answers)
+
+
+def _stretched(map_HW: NDArray[np.floating], frame: int) -> NDArray[np.uint8]:
+    low, high = float(map_HW.min()), float(map_HW.max())
+    if not (np.isfinite([low, high]).all() and high > low):
+        raise DatasetError(f"frame {frame}: the depth network gave a flat or non-finite map ({low:.4g}..{high:.4g})")
+    return np.rint((map_HW - low) / (high - low) * 255.0).astype(np.uint8)

@@ -1,0 +1,108 @@
+"""What labelling asks of depth and pointing models, so that a simulator's truth and a network are exchanged by a name.
+
+A label is never silently empty: an annotator either answers for every frame or says which frame it could not answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.errors import require
+from model_core.spec.types import CameraGeometry, Episode
+from model_core.tokenization.depth import DepthScaling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frames:
+    """One camera's view of one episode, and what a simulator knows beside it.
+
+    images_THW3: uint8 RGB (empty where no annotator needs pictures). depth_m_THW: metres. tcp_T3: gripper tip, world metres.
+    """
+
+    images_THW3: NDArray[np.uint8]
+    size: tuple[int, int]
+    depth_m_THW: NDArray[np.float32] | None = None
+    tcp_T3: NDArray[np.float32] | None = None
+    geometry: CameraGeometry | None = None
+    count: int = 0
+
+    def digest(self) -> str:
+        """SHA-256 of all of it: two episodes with equal frames may share labels."""
+        total = hashlib.sha256(f"{self.count}{self.size}".encode())
+        geometry = () if self.geometry is None else (self.geometry.intrinsics_33, self.geometry.world_to_camera_44)
+        for array in (self.images_THW3, self.depth_m_THW, self.tcp_T3, *geometry):
+            present = np.zeros(0) if array is None else np.ascontiguousarray(array)
+            total.update(f"{present.dtype}{present.shape}".encode() + present.tobytes())
+        return total.hexdigest()
+
+
+def frames_of(episode: Episode, camera: str, size: tuple[int, int]) -> Frames:
+    """The frames of one camera; `size` is (height, width), known even where pictures were not read."""
+    return Frames(
+        images_THW3=episode.images.get(camera, np.zeros((0, *size, 3), np.uint8)),
+        size=size,
+        depth_m_THW=episode.depth_m.get(camera),
+        tcp_T3=episode.tcp_T3,
+        geometry=episode.geometry.get(camera),
+        count=len(episode),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GripperTrack:
+    """Where the gripper is in the picture. points_T2: (x, y) pixels, NaN where `visible_T` is False. confidence_T: 0..1."""
+
+    points_T2: NDArray[np.float64]
+    visible_T: NDArray[np.bool_]
+    confidence_T: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        count = len(self.visible_T)
+        require(self.points_T2.shape == (count, 2) and self.confidence_T.shape == (count,), "a gripper track needs one point per frame")
+        require(bool(np.isfinite(self.points_T2[self.visible_T]).all()), "a visible gripper point holds NaN or inf")
+
+
+class DepthAnnotator(Protocol):
+    """Distance of every pixel."""
+
+    @property
+    def version(self) -> str:
+        """Name, digest of weights and parameters: whatever changes an answer changes this."""
+        ...
+
+    @property
+    def scaling(self) -> DepthScaling:
+        """What the numbers of `annotate` mean."""
+        ...
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it looks at pictures; then answers are worth keeping."""
+        ...
+
+    def annotate(self, frames: Frames) -> NDArray[np.number]:
+        """(T, H, W): metres, or 8-bit relative disparity, as `scaling` says. Raises `DatasetError` where it has no answer."""
+        ...
+
+
+class PointAnnotator(Protocol):
+    """The gripper's place in every frame."""
+
+    @property
+    def version(self) -> str:
+        """Name, digest of weights and parameters: whatever changes an answer changes this."""
+        ...
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it looks at pictures; then answers are worth keeping."""
+        ...
+
+    def annotate(self, frames: Frames) -> GripperTrack:
+        """A point per frame, or not visible. Raises `DatasetError` where what it needs was not recorded."""
+        ...

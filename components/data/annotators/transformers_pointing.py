@@ -1,0 +1,110 @@
+"""Molmo-style pointing: "point to the robot gripper", answered by an image-text-to-text model with points in percent.
+
+Any architecture that transformers has built in (such as Molmo2) loads from a local folder or hub id; never remote code.
+Checkpoints of our own network's layout are asked by `components.data.annotators.molmoact_pointing`.
+As published: greedy, at most 448 new tokens, the first point tag counts. A frame without a readable point is *not
+visible*, never a made-up place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data.annotators.interface import Frames, GripperTrack
+from components.data.annotators.weights import load_pretrained, weights_digest
+from model_core.spec.errors import DatasetError
+
+PROMPT = "point to the robot gripper"
+MAX_NEW_TOKENS = 448
+_NUMBER = r'"\s*(\d{1,3}(?:\.\d+)?)\s*"'
+# <point x="61.5" y="40.4" alt="..">, and the first of <points x1=".." y1=".." x2=..>
+_TAG = re.compile(rf"<points?\s+x1?={_NUMBER}\s+y1?={_NUMBER}")
+
+# Molmo2: <points coords="1 1 614 404" ..>: picture, then point, x and y in thousandths
+_COORDS = re.compile(r'<points[^>]*?\scoords="(?:[^"]*?[\s:;,])?\d+ (\d{3,4}) (\d{3,4})[^"]*"')
+
+
+def parse_point(answer: str, *, width: int, height: int) -> tuple[float, float] | None:
+    """Pixel (x, y) of the first point tag of an answer, as published round(percent / 100 * side), inside the picture; else None."""
+    found, whole = _TAG.search(answer), 100.0
+    if found is None:
+        found, whole = _COORDS.search(answer), 1000.0
+    if found is None:
+        return None
+    x, y = (float(number) * 100.0 / whole for number in found.groups())
+    if x > 100 or y > 100:
+        return None
+    return float(min(round(x / 100 * width), width - 1)), float(min(round(y / 100 * height), height - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GripperPointer:
+    """One question per frame to `ask` (picture, prompt -> text)."""
+
+    ask: Callable[[NDArray[np.uint8], str], str]
+    name: str
+    digest: str
+    prompt: str = PROMPT
+
+    @staticmethod
+    def load(source: str, *, device: str = "") -> GripperPointer:
+        """Read a folder or hub id. Raises `CheckpointError` naming what is missing."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        model, processor = load_pretrained(source, AutoModelForImageTextToText, AutoProcessor, device=device)
+        return GripperPointer(ask=_Asker(model, processor), name=source.rstrip("/").split("/")[-1], digest=weights_digest(model))
+
+    @property
+    def version(self) -> str:
+        """Weights and prompt."""
+        return f"pointing/1:{self.name}:{self.digest}?prompt={self.prompt}"
+
+    @property
+    def needs_images(self) -> bool:
+        """It looks at pictures."""
+        return True
+
+    def annotate(self, frames: Frames) -> GripperTrack:
+        """Ask about every frame. Confidence is 1 where there was an answer: the model gives no other."""
+        check_pictures(frames)
+        height, width = frames.size
+        return track_of([parse_point(self.ask(image, self.prompt), width=width, height=height) for image in frames.images_THW3])
+
+
+def check_pictures(frames: Frames) -> None:
+    """Raise `DatasetError` unless there is a picture for every frame."""
+    if len(frames.images_THW3) != frames.count:
+        raise DatasetError(f"expected {frames.count} pictures, got {len(frames.images_THW3)}")
+
+
+def track_of(found: Sequence[tuple[float, float] | None]) -> GripperTrack:
+    """A found place (x, y) is visible with confidence 1, None is not visible."""
+    visible_T = np.array([point is not None for point in found], bool)
+    points_T2 = np.array([(np.nan, np.nan) if point is None else point for point in found], np.float64).reshape(-1, 2)
+    return GripperTrack(points_T2=points_T2, visible_T=visible_T, confidence_T=visible_T.astype(np.float32))
+
+
+class _Asker:
+    """A transformers model and its processor as picture, prompt -> text."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self._model, self._processor = model, processor
+
+    def __call__(self, image_HW3: NDArray[np.uint8], prompt: str) -> str:
+        import torch
+        from PIL import Image
+
+        message = {"role": "user", "content": [{"type": "image", "image": Image.fromarray(image_HW3)}, {"type": "text", "text": prompt}]}
+        inputs = self._processor.apply_chat_template(
+            [message], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        ).to(self._model.device)
+        with torch.inference_mode():
+            ids = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        said = ids[0, inputs["input_ids"].shape[1] :]
+        return self._processor.tokenizer.decode(said, skip_special_tokens=True)

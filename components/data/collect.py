@@ -1,0 +1,282 @@
+"""Demonstrations: scripted experts, pushed around while they act, written as a LeRobot v3.0 data set.
+
+Why pushed: a policy makes errors and must have seen the way back. What is executed is the expert's action plus
+correlated noise plus short random pushes; what is recorded as label is the expert's own action in the state that
+came of it. An attempt that does not succeed is dropped and counted.
+
+Each attempt is one file, renamed into place when it is whole; a killed run loses at most those in flight. The
+data set is packed from the files in a fixed order, so its bytes do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.adapters.worker_pool import worker_pool
+from components.artifacts.files import dataset_digest
+from components.config.documents import identity_document
+from components.config.recipe import CollectConfig
+from components.config.records import Progress
+from components.data.episode_checks import inline_check
+from components.data.lerobot.reader import DatasetReader, DatasetWriter
+from components.simulation.interface import FreeCamera, Simulator
+from model_core.spec.errors import DatasetError, SimulatorError
+from model_core.spec.protocol.wire import decode_episode, encode_episode
+from model_core.spec.types import Episode, Provenance
+
+logger = logging.getLogger(__name__)
+CELL = "demonstrations"
+BATCH = 8  # attempts a worker does before it reports: changing the task costs it 0.4 s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One scene of one task."""
+
+    task: str
+    seed: int
+
+    @property
+    def episode_id(self) -> str:
+        """Names the attempt everywhere."""
+        return f"{self.task}-{self.seed:06d}"
+
+
+def collect(cfg: CollectConfig, out: Path, progress: Progress) -> dict[str, Any]:
+    """Record `cfg.episodes_per_task` attempts of each task and write those that succeeded to out/dataset.
+
+    `out` may hold the work of an earlier, killed call: finished attempts are kept. Raises `SimulatorError` when nothing
+    can be simulated or drawn, `JobError` when a worker dies, `DatasetError` when no attempt succeeds.
+    """
+    attempts = [Attempt(task=task, seed=cfg.first_seed + i) for i in range(cfg.episodes_per_task) for task in cfg.tasks]
+    scratch = out / "scratch" / "episodes"
+    if not (out / "dataset").exists():
+        scratch.mkdir(parents=True, exist_ok=True)
+        _record_all(cfg, attempts, scratch, progress)
+    rejected = _pack(cfg, attempts, scratch, out, progress)
+    return _record(cfg, attempts, scratch, out, rejected)
+
+
+def open_simulator(cfg: CollectConfig) -> Simulator:
+    """The simulator that `cfg` names, with room to settle after a success at the horizon's end."""
+    if cfg.simulator != "metaworld":
+        raise SimulatorError(f"unknown simulator {cfg.simulator!r}; there is 'metaworld'")
+    from components.simulation.metaworld import MetaWorld
+
+    camera = FreeCamera(
+        name=cfg.camera.name,
+        azimuth=cfg.camera.azimuth,
+        elevation=cfg.camera.elevation,
+        distance=cfg.camera.distance,
+        lookat=cfg.camera.lookat,
+        width=cfg.image_size,
+        height=cfg.image_size,
+        max_depth_m=cfg.max_depth_m,
+    )
+    horizon = cfg.horizon_sim_steps + cfg.settle_steps * cfg.sim_steps_per_action
+    return MetaWorld(
+        sim_steps_per_action=cfg.sim_steps_per_action, horizon_sim_steps=horizon, cameras=(camera,), instructions=cfg.instructions
+    )
+
+
+class Perturbation:
+    """What is added to the expert's action: correlated noise of one strength an episode, and short random pushes.
+
+    The gripper follows the expert in nine steps of ten, so that a grasp survives.
+    """
+
+    def __init__(self, cfg: CollectConfig, attempt: Attempt, dims: int) -> None:
+        self._rng = np.random.default_rng([attempt.seed, zlib.crc32(attempt.task.encode())])
+        self._cfg = cfg
+        self._strength = float(self._rng.choice(np.array(cfg.noise_levels)))
+        self._noise_A = np.zeros(dims)
+        self._push_A = np.zeros(dims)
+        self._push_left = 0
+
+    def apply(self, action_A: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The action to execute in place of `action_A`, within -1..1."""
+        cfg, rng = self._cfg, self._rng
+        fresh = np.sqrt(1.0 - cfg.noise_correlation**2) * self._strength
+        self._noise_A = cfg.noise_correlation * self._noise_A + fresh * rng.standard_normal(len(action_A))
+        if self._push_left == 0 and rng.random() < cfg.burst_probability:
+            self._push_left = int(rng.integers(cfg.burst_steps[0], cfg.burst_steps[1] + 1))
+            self._push_A = rng.uniform(-1.0, 1.0, len(action_A))
+        executed_A = action_A + self._noise_A
+        if self._push_left > 0:
+            executed_A = self._push_A.copy()
+            self._push_left -= 1
+        if rng.random() > 0.1:
+            executed_A[-1] = action_A[-1]
+        return np.clip(executed_A, -1.0, 1.0).astype(np.float32)
+
+
+def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt, render: Mapping[str, str], versions: Mapping[str, str]) -> Episode:
+    """One attempt as an episode, successful or not. After a success the expert goes on unpushed for `settle_steps` steps."""
+    sim.reset(attempt.task, attempt.seed, render=False)
+    perturbation = Perturbation(cfg, attempt, len(sim.embodiment.action))
+    rows: list[dict[str, Any]] = []
+    success, settled, limit = False, 0, -(-cfg.horizon_sim_steps // cfg.sim_steps_per_action)
+    while settled < cfg.settle_steps if success else len(rows) < limit:
+        observation, action_A = sim.observe(), sim.expert_action_A()
+        executed_A = action_A if success else perturbation.apply(action_A)
+        rows.append(
+            {
+                "images": observation.images,
+                "depth": sim.depth_m(),
+                "proprio": observation.proprio_P,
+                "tcp": sim.tcp_3(),
+                "action": action_A,
+                "executed": executed_A,
+            }
+        )
+        settled += success
+        success = sim.step(executed_A).success
+    cameras = [c.name for c in sim.embodiment.cameras]
+    return Episode(
+        episode_id=attempt.episode_id,
+        embodiment=sim.embodiment.name,
+        task=attempt.task,
+        instruction=sim.instruction(attempt.task),
+        success=success,
+        provenance=Provenance(
+            producer=f"expert:{cfg.simulator}", cell=CELL, seed=attempt.seed, versions=dict(versions), render=dict(render)
+        ),
+        images={name: np.stack([r["images"][name] for r in rows]) for name in cameras},
+        depth_m={name: np.stack([r["depth"][name] for r in rows]) for name in cameras},
+        geometry=sim.geometry(),
+        proprio_TP=np.stack([r["proprio"] for r in rows]),
+        actions_TA=np.stack([r["action"] for r in rows]),
+        executed_TA=np.stack([r["executed"] for r in rows]),
+        timestamps_T=np.arange(len(rows)) / sim.embodiment.control_hz,
+        tcp_T3=np.stack([r["tcp"] for r in rows]),
+    )
+
+
+# --- workers: each has its own process, simulator and renderer -----------------------------------------------------
+
+
+def _record_all(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, progress: Progress) -> None:
+    waiting = [a for a in attempts if not _whole(scratch, a).exists()]
+    done, total = len(attempts) - len(waiting), len(attempts)
+    progress.update(done, total, "recording demonstrations")
+    batches = list(_batches(cfg, waiting))
+    if not batches:
+        return
+
+    def killed() -> str:
+        said = f"collect: a simulator process was killed after {done} of {total} attempts (out of memory?)"
+        return f"{said}. Do: run again, finished attempts are kept"
+
+    with worker_pool(min(cfg.workers, len(batches)), killed) as pool:
+        futures = [pool.submit(_record_batch, cfg, batch, scratch) for batch in batches]
+        for future in as_completed(futures):
+            done += future.result()
+            progress.update(done, total, "recording demonstrations")
+
+
+def _batches(cfg: CollectConfig, waiting: Sequence[Attempt]) -> Iterator[list[Attempt]]:
+    for start in range(0, len(waiting), BATCH * len(cfg.tasks)):
+        part = waiting[start : start + BATCH * len(cfg.tasks)]
+        for task in cfg.tasks:
+            if mine := [a for a in part if a.task == task]:
+                yield mine
+
+
+_SIMULATORS: dict[str, Simulator] = {}  # of this worker process: making one costs a second
+
+
+def _record_batch(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path) -> int:
+    from components.simulation.metaworld import RENDER_FLAGS, versions
+
+    key = repr(cfg)
+    if key not in _SIMULATORS:
+        _SIMULATORS[key] = open_simulator(cfg)
+    sim, known = _SIMULATORS[key], versions()
+    for attempt in attempts:
+        episode = demonstrate(cfg, sim, attempt, RENDER_FLAGS, known)
+        if not episode.success and not cfg.keep_failures:
+            episode = _emptied(episode)
+        path = _whole(scratch, attempt)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_bytes(encode_episode(episode))
+        os.replace(beside, path)
+    return len(attempts)
+
+
+def _emptied(episode: Episode) -> Episode:
+    """A failed attempt without its frames: only that it was made is remembered."""
+    return replace(
+        episode,
+        images={},
+        depth_m={},
+        proprio_TP=episode.proprio_TP[:0],
+        actions_TA=episode.actions_TA[:0],
+        executed_TA=episode.executed_TA[:0],
+        timestamps_T=episode.timestamps_T[:0],
+        tcp_T3=None,
+    )
+
+
+def _whole(scratch: Path, attempt: Attempt) -> Path:
+    return scratch / f"{attempt.episode_id}.episode"
+
+
+# --- packing ---------------------------------------------------------------------------------------------------------
+
+
+def _pack(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, out: Path, progress: Progress) -> dict[str, str]:
+    """Write out/dataset unless it is there; returns the episodes that the inline check refused, with the reason."""
+    notes = out / "rejected.json"
+    if (out / "dataset").exists():
+        return json.loads(notes.read_text(encoding="utf-8"))
+    sim = open_simulator(cfg)
+    rejected: dict[str, str] = {}
+    document = {"collect": {**identity_document(cfg)}}
+    try:
+        with DatasetWriter(out / "dataset", sim.embodiment, notes=document) as writer:
+            for number, attempt in enumerate(attempts):
+                episode = decode_episode(_whole(scratch, attempt).read_bytes())
+                progress.update(number + 1, len(attempts), "packing the data set")
+                if len(episode) == 0:
+                    continue
+                findings = inline_check(episode, sim.embodiment)
+                if findings:
+                    rejected[episode.episode_id] = "; ".join(f.reason for f in findings)
+                    logger.warning("collect.rejected episode=%s reason=%s", episode.episode_id, rejected[episode.episode_id])
+                    continue
+                writer.add(episode)
+            notes.write_text(json.dumps(rejected, indent=1, sort_keys=True), encoding="utf-8")
+    except DatasetError as error:
+        raise DatasetError(
+            f"collect: {error}. {len(attempts)} attempts were made; is the horizon too short or the noise too strong?"
+        ) from error
+    return rejected
+
+
+def _record(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, out: Path, rejected: Mapping[str, str]) -> dict[str, Any]:
+    reader = DatasetReader(out / "dataset")
+    kept = {task: sum(row.task == task for row in reader.rows) for task in cfg.tasks}
+    refused = {task: sum(e.startswith(f"{task}-") for e in rejected) for task in cfg.tasks}
+    return {
+        "version": dataset_digest(out / "dataset"),
+        "episodes": len(reader),
+        "frames": reader.frames,
+        "attempts": len(attempts),
+        "failed": len(attempts) - len(reader) - len(rejected),
+        "rejected": dict(rejected),
+        "per_task": {
+            t: {"kept": kept[t], "failed": cfg.episodes_per_task - kept[t] - refused[t], "rejected": refused[t]} for t in cfg.tasks
+        },
+        "instructions": list(reader.instructions),
+    }

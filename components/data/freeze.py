@@ -1,0 +1,226 @@
+"""Labelled episodes -> a frozen data set version: shards of training samples, their manifest, and the contract.
+
+    out/shards/{train,validation}-00000.safetensors   images_NVHW3 proprio_NP actions_NKA executed_NKA trace_N52 ...
+    out/manifest.json                                  shards with SHA-256, instructions, tasks, episodes, split, labels
+    out/contract.json                                  PolicyContract: what every checkpoint of this data will promise
+    out/vqvae/                                         the depth codebook, copied: tokens stay readable for years
+
+An episode's split is decided by the hash of its id, so it never changes sides as data grows. Statistics are of
+the training split only. No task knowledge is frozen in as model input: camera, proprio and instruction only
+(`task_idx_N` is for reports).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.artifacts.files import dataset_digest, write_text_atomically
+from components.config.recipe import FreezeConfig
+from components.config.records import Progress
+from components.data.frozen_dataset import ShardWriter
+from components.data.lerobot.reader import DatasetReader
+from components.data.lerobot.stale_statistics import stale_statistics
+from model_core.spec.contract import PolicyContract, ReasoningSpec, digest_of
+from model_core.spec.errors import DatasetError
+from model_core.spec.stats import UnnormStats
+from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, TRACE_RANGE
+from model_core.tokenization.vocabulary import closed_words
+
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EpisodeLabels:
+    """What the annotators said of one episode: codes_TG uint8, trace_T52 int16 (-1 padded), trace_len_T."""
+
+    codes_TG: NDArray[np.uint8]
+    trace_T52: NDArray[np.int16]
+    trace_len_T: NDArray[np.int64]
+
+
+def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: Progress) -> dict[str, Any]:
+    """Write the frozen data set into `out`. `dataset`: LeRobot folder; `labels`: what annotate made (labels/, vqvae/).
+
+    Raises `DatasetError` for stale statistics, a frame without label, or a data set that does not name its body;
+    `CheckpointError` when the depth codebook is missing or damaged.
+    """
+    reader = DatasetReader(dataset)
+    stale = stale_statistics(reader)
+    if stale:
+        raise DatasetError(
+            f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Do: make the data set again; never edit one by hand"
+        )
+    if reader.embodiment is None:
+        raise DatasetError(f"{dataset.name} does not say which body recorded it (meta/actwright.json); ingest it first")
+    known = read_labels(labels / "labels")
+    rows = [row for row in reader.rows if row.episode_id in known]
+    if not rows:
+        raise DatasetError("no episode of the data set has labels; nothing can be frozen")
+    split = split_of([row.episode_id for row in rows], cfg.validation_fraction)
+    contract = _contract(cfg, reader, [row.index for row in rows if split[row.episode_id] == "train"], labels, dataset)
+    instructions = sorted({row.instruction for row in rows})
+    tasks = sorted({row.task for row in rows})
+    writers = {name: ShardWriter(out / "shards", name, cfg.frames_per_shard) for name in SPLITS}
+    for done, row in enumerate(rows):
+        samples = _samples(cfg, reader, row.index, known[row.episode_id])
+        count = len(samples["frame_idx_N"])
+        samples["instruction_idx_N"] = np.full(count, instructions.index(row.instruction), np.int64)
+        samples["task_idx_N"] = np.full(count, tasks.index(row.task), np.int64)
+        samples["episode_idx_N"] = np.full(count, done, np.int64)
+        writers[split[row.episode_id]].append(samples)
+        progress.update(done + 1, len(rows), "freezing shards")
+    reader.close()
+    shards = [shard for name in SPLITS for shard in writers[name].close()]
+    _copy_folder(labels / "vqvae", out / "vqvae")
+    annotators = _annotators(labels)
+    manifest = {
+        "format": 1,
+        "name": cfg.name,
+        "shards": shards,
+        "instructions": instructions,
+        "tasks": tasks,
+        "episodes": [row.episode_id for row in rows],
+        "split": {name: [row.episode_id for row in rows if split[row.episode_id] == name] for name in SPLITS},
+        "labels": annotators,
+        "contract_id": contract.contract_id,
+        "dataset_version": contract.dataset_version,
+    }
+    write_text_atomically(out / "contract.json", json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n")
+    write_text_atomically(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    frames = {name: sum(s["frames"] for s in shards if Path(s["file"]).name.startswith(name)) for name in SPLITS}
+    return {
+        "version": digest_of(manifest),
+        "dataset_version": contract.dataset_version,
+        "contract_id": contract.contract_id,
+        "name": cfg.name,
+        "episodes": len(rows),
+        "frames": sum(frames.values()),
+        "train_frames": frames["train"],
+        "validation_frames": frames["validation"],
+        "annotators": annotators,
+        "words": list(contract.words),
+    }
+
+
+def split_of(episode_ids: Sequence[str], validation_fraction: float) -> dict[str, str]:
+    """Episode id -> "train" or "validation", by hash alone; with two or more episodes neither side is empty."""
+    place = {e: int.from_bytes(hashlib.sha256(f"split:{e}".encode()).digest()[:8], "big") / 2**64 for e in episode_ids}
+    split = {e: "validation" if place[e] < validation_fraction else "train" for e in episode_ids}
+    if len(place) > 1:
+        ordered = sorted(place, key=lambda e: place[e])
+        split[ordered[0]], split[ordered[-1]] = "validation", "train"
+    return split
+
+
+def windows(actions_TA: NDArray[np.float32], steps_N: NDArray[np.int64], length: int) -> NDArray[np.float32]:
+    """For each step t the actions t .. t+length-1 as (N, length, A); past the end the last one is repeated."""
+    index_NK = np.minimum(steps_N[:, None] + np.arange(length), len(actions_TA) - 1)
+    return actions_TA[index_NK]
+
+
+def read_labels(folder: Path) -> dict[str, EpisodeLabels]:
+    """Labels by episode id. Raises `DatasetError` for a hole, a value out of range or an episode labelled twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        raise DatasetError(f"{folder} holds no labels; run annotate first")
+    table = pa.concat_tables([pq.read_table(p, columns=["episode_id", "frame_index", "depth_codes", "trace"]) for p in paths])
+    ids = np.array(table["episode_id"].to_pylist(), dtype=object)
+    steps_N = table["frame_index"].to_numpy()
+    codes_NG = _fixed(table["depth_codes"].combine_chunks(), DEPTH_CELLS)
+    trace_N52, trace_len_N = _traces(table["trace"].combine_chunks())
+    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
+    found: dict[str, EpisodeLabels] = {}
+    for start, stop in zip(starts, np.r_[starts[1:], len(ids)], strict=True):
+        episode = str(ids[start])
+        if episode in found:
+            raise DatasetError(f"labels of episode {episode} are not in one piece; annotate it again")
+        if not np.array_equal(steps_N[start:stop], np.arange(stop - start)):
+            raise DatasetError(f"labels of episode {episode} skip a frame; no label may be silently empty. Do: annotate it again")
+        found[episode] = EpisodeLabels(codes_TG=codes_NG[start:stop], trace_T52=trace_N52[start:stop], trace_len_T=trace_len_N[start:stop])
+    return found
+
+
+def _fixed(column: Any, width: int) -> NDArray[np.uint8]:
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    if len(flat) != width * len(column):
+        raise DatasetError(f"every frame needs {width} depth codes, got {len(flat)} for {len(column)} frames")
+    return flat.reshape(-1, width).astype(np.uint8)
+
+
+def _traces(column: Any) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    lengths = np.asarray(column.value_lengths().to_numpy(zero_copy_only=False), np.int64)
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    good = bool(((lengths % 2 == 0) & (lengths >= 2) & (lengths <= 2 * TRACE_MAX_POINTS)).all()) if len(lengths) else False
+    if not good or (len(values) and (values.min() < 0 or values.max() > TRACE_RANGE)):
+        raise DatasetError(f"every frame needs a trace of 1..{TRACE_MAX_POINTS} points within 0..{TRACE_RANGE}")
+    flat = np.full((len(lengths), 2 * TRACE_MAX_POINTS), -1, np.int16)
+    flat[np.arange(2 * TRACE_MAX_POINTS)[None, :] < lengths[:, None]] = values
+    return flat.reshape(-1, TRACE_MAX_POINTS, 2), lengths // 2
+
+
+def _samples(cfg: FreezeConfig, reader: DatasetReader, index: int, labels: EpisodeLabels) -> dict[str, NDArray[Any]]:
+    episode = reader.episode(index, depth=False)
+    if len(labels.codes_TG) != len(episode):
+        raise DatasetError(
+            f"episode {episode.episode_id} has {len(episode)} frames but labels for {len(labels.codes_TG)}; annotate it again"
+        )
+    steps_N = np.arange(0, len(episode), cfg.frame_stride)
+    return {
+        "images_NVHW3": np.stack([episode.images[name][steps_N] for name in reader.cameras], axis=1),
+        "proprio_NP": episode.proprio_TP[steps_N].astype(np.float32),
+        "actions_NKA": windows(episode.actions_TA, steps_N, cfg.chunk_length).astype(np.float32),
+        "executed_NKA": windows(episode.executed_TA, steps_N, cfg.chunk_length).astype(np.float32),
+        "depth_codes_NG": labels.codes_TG[steps_N],
+        "trace_N52": labels.trace_T52[steps_N],
+        "trace_len_N": labels.trace_len_T[steps_N],
+        "frame_idx_N": steps_N.astype(np.int64),
+    }
+
+
+def _contract(cfg: FreezeConfig, reader: DatasetReader, train: Sequence[int], labels: Path, dataset: Path) -> PolicyContract:
+    embodiment = reader.embodiment
+    assert embodiment is not None
+    if len(cfg.mask) != len(embodiment.action):
+        raise DatasetError(
+            f"freeze.mask has {len(cfg.mask)} values, the body {embodiment.name!r} has {len(embodiment.action)} action dimensions"
+        )
+    actions_TA = np.concatenate([reader.episode(i, images=False, depth=False).actions_TA for i in train])
+    return PolicyContract(
+        embodiment=embodiment,
+        stats=UnnormStats.of(actions_TA, tuple(cfg.mask)),
+        reasoning=ReasoningSpec(codebook_digest=_codebook_digest(labels / "vqvae"), trace_camera=embodiment.cameras[0].name),
+        chunk_length=cfg.chunk_length,
+        execute_horizon=cfg.execute_horizon,
+        words=tuple(cfg.words) or closed_words(reader.instructions),
+        dataset_version=dataset_digest(dataset),
+    )
+
+
+def _codebook_digest(folder: Path) -> str:
+    from model_core.tokenization.depth_codec import DepthCodec
+
+    return DepthCodec.load(folder).digest
+
+
+def _annotators(labels: Path) -> dict[str, str]:
+    path = labels / "annotators.json"
+    if not path.is_file():
+        raise DatasetError(f"{labels} does not say who labelled it ({path.name} is missing); run annotate first")
+    return {str(kind): str(version) for kind, version in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)

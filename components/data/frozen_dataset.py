@@ -1,0 +1,147 @@
+"""The frozen data set on disk: a manifest, a contract and safetensors shards. One module writes it and reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.artifacts.files import sha256_file
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import DatasetError
+from model_core.spec.types import Observation
+
+_TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", "depth_codes_NG", "trace_N52", "trace_len_N", "instruction_idx_N", "task_idx_N")
+_EXECUTED = "executed_NKA"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrozenSplit:
+    """One split of a frozen data set in memory, as the shards hold it (physical units, no ids of a language).
+
+    images_NVHW3 uint8; proprio_NP, actions_NKA float32; depth_codes_NG uint8; trace_N52 int16, -1 after the last point.
+    executed_NKA: what the body was sent in those steps (a demonstrator is pushed, actions_NKA is what it wanted); None in older sets.
+    """
+
+    images_NVHW3: NDArray[np.uint8]
+    proprio_NP: NDArray[np.float32]
+    actions_NKA: NDArray[np.float32]
+    depth_codes_NG: NDArray[np.uint8]
+    trace_N52: NDArray[np.int16]
+    instruction_idx_N: NDArray[np.int64]
+    task_idx_N: NDArray[np.int64]
+    instructions: tuple[str, ...]
+    tasks: tuple[str, ...]
+    executed_NKA: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images_NVHW3)
+
+
+def read_frozen(folder: Path) -> tuple[dict[str, Any], PolicyContract]:
+    """Manifest and contract of a frozen data set; raises `DatasetError` when one is missing or they name different contracts."""
+    documents = []
+    for name in ("manifest.json", "contract.json"):
+        path = folder / name
+        if not path.is_file():
+            raise DatasetError(f"{folder} is not a frozen data set: {name} is missing. Do: run the freeze stage")
+        documents.append(json.loads(path.read_text(encoding="utf-8")))
+    manifest, contract = documents[0], PolicyContract.from_json(documents[1])
+    if manifest["contract_id"] != contract.contract_id:
+        raise DatasetError(
+            f"{folder}: manifest was frozen with contract {manifest['contract_id']}, contract.json is {contract.contract_id} "
+            "(stale statistics?). Do: freeze again"
+        )
+    return manifest, contract
+
+
+def load_split(folder: Path, split: str) -> FrozenSplit:
+    """Read "train" or "validation"; raises `DatasetError` when a shard is missing or its bytes are not those of the manifest."""
+    from safetensors.numpy import load
+
+    manifest, _ = read_frozen(folder)
+    parts = []
+    for shard in manifest["shards"]:
+        if not Path(shard["file"]).name.startswith(f"{split}-"):
+            continue
+        path = folder / shard["file"]
+        if not path.is_file():
+            raise DatasetError(f"shard {shard['file']} of {folder} is missing. Do: `dvc pull`, or freeze again")
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != shard["sha256"]:
+            raise DatasetError(
+                f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. "
+                "Do: `dvc pull`, or freeze again"
+            )
+        parts.append(load(content))
+    if not parts:
+        raise DatasetError(f"{folder} has no shard of split {split!r}")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in _TENSORS}
+    return FrozenSplit(
+        images_NVHW3=joined["images_NVHW3"],
+        proprio_NP=joined["proprio_NP"],
+        actions_NKA=joined["actions_NKA"],
+        depth_codes_NG=joined["depth_codes_NG"],
+        trace_N52=joined["trace_N52"],
+        instruction_idx_N=joined["instruction_idx_N"].astype(np.int64),
+        task_idx_N=joined["task_idx_N"].astype(np.int64),
+        instructions=tuple(manifest["instructions"]),
+        tasks=tuple(manifest["tasks"]),
+        executed_NKA=np.concatenate([part[_EXECUTED] for part in parts]) if all(_EXECUTED in part for part in parts) else None,
+    )
+
+
+def observation_of(split: FrozenSplit, contract: PolicyContract, frame: int, pictures_VHW3: NDArray[np.uint8]) -> Observation:
+    """What a policy would have been shown at a recorded frame, with these pictures (one a camera)."""
+    return Observation(
+        images={camera.name: pictures_VHW3[view] for view, camera in enumerate(contract.embodiment.cameras)},
+        proprio_P=split.proprio_NP[frame],
+        instruction=split.instructions[int(split.instruction_idx_N[frame])],
+    )
+
+
+@dataclass(slots=True)
+class ShardWriter:
+    """Samples of one split, written out as a shard whenever the next episode would not fit."""
+
+    folder: Path
+    split: str
+    frames_per_shard: int
+    parts: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
+    frames: int = 0
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+    def append(self, samples: Mapping[str, NDArray[Any]]) -> None:
+        """Add the samples of one episode."""
+        count = len(samples["frame_idx_N"])
+        if self.frames and self.frames + count > self.frames_per_shard:
+            self._write()
+        self.parts.append(samples)
+        self.frames += count
+
+    def close(self) -> list[dict[str, Any]]:
+        """Write what is left; the manifest's row of every shard."""
+        if self.frames:
+            self._write()
+        return self.done
+
+    def _write(self) -> None:
+        from safetensors.numpy import save
+
+        tensors = {name: np.ascontiguousarray(np.concatenate([p[name] for p in self.parts])) for name in self.parts[0]}
+        name = f"{self.split}-{len(self.done):05d}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = self.folder / f".{name}.{os.getpid()}"
+        beside.write_bytes(save(tensors))  # no metadata: its order is not fixed, and equal samples must be equal bytes
+        path = self.folder / name
+        os.replace(beside, path)
+        self.done.append({"file": f"shards/{name}", "frames": self.frames, "sha256": sha256_file(path)})
+        self.parts, self.frames = [], 0

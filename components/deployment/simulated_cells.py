@@ -1,0 +1,188 @@
+"""Simulated workcells at work: the packed service and its cells as processes of their own, then what came of it.
+
+Cells are named by string on a command line, exactly as a real one would be started; nothing of `serving` is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.adapters.processes import last_lines, stop_group
+from components.config.recipe import WorkcellsConfig
+from components.config.records import Progress, Silent, WorkcellRow
+from components.deployment.bento_service import ServiceAddress, running_service
+from model_core.spec.errors import JobError, SpecError
+
+logger = logging.getLogger(__name__)
+
+ROBOT = "components.simulation.metaworld:make_robot"
+AUDIT = "undigested/audit"
+EXIT_REFUSED = 3
+SECONDS_PER_EPISODE = 180.0
+
+Upload = Callable[[Path], object]
+
+
+def run_workcells(
+    cfg: WorkcellsConfig,
+    bento: Path,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    tasks: Sequence[str] = (),
+    robot: str = ROBOT,
+    robot_options: Mapping[str, object] | None = None,
+    upload: Upload | None = None,
+) -> dict[str, Any]:
+    """Serve `bento`, let `cfg.cells` cells work against it, stop everything; return the record.
+
+    tasks: one a cell, in turn, where `cfg.tasks` is empty. robot_options: for the robot's factory (horizon_sim_steps is
+    taken from `cfg`). upload: called with every recorded episode file when the cells are done. The record has `rows` of
+    what equal runs share, and `undigested.rows`, each a `WorkcellRow` document, with latencies. Recordings are
+    out/recordings/*.episode; the audit of each cell is out/undigested/audit/<cell>, for its times differ from run to run.
+    Raises JobError when the service or a cell breaks; a cell that refused the handshake is a row with `refused_to_move`.
+    """
+    jobs = tasks_of_cells(cfg, tasks)
+    for leftover in ("recordings", "undigested"):
+        shutil.rmtree(out / leftover, ignore_errors=True)
+    logs = out / "undigested"
+    board = _Board(progress or Silent(), total=cfg.cells * cfg.episodes_per_cell)
+    options = {"horizon_sim_steps": cfg.horizon_sim_steps, **(robot_options or {})}
+    with running_service(bento, home=out / "scratch" / "bentoml", log=logs / "service.log", progress=board.progress) as address:
+        cells = [
+            _CellProcess(name=name, task=task, command=cell_command(cfg, name, task, index, address, out, robot, options), folder=logs)
+            for index, (name, task) in enumerate(jobs)
+        ]
+        try:
+            for cell in cells:
+                cell.start(board)
+            for cell in cells:
+                cell.wait(SECONDS_PER_EPISODE * cfg.episodes_per_cell)
+        finally:
+            for cell in cells:
+                cell.stop()
+        rows = [cell.read_row() for cell in cells]
+    recordings = sorted((out / "recordings").glob("*.episode"))
+    if upload is not None:
+        for recording in recordings:
+            upload(recording)
+    shared = ("cell", "task", "episodes", "successes", "refused_to_move")
+    return {
+        "rows": [{key: row[key] for key in shared} for row in rows],
+        "model_versions": sorted({str(row["model_version"]) for row in rows if row["model_version"]}),
+        "recordings": [path.name for path in recordings],
+        "undigested": {"rows": [{name: row[name] for name in WorkcellRow.__dataclass_fields__} for row in rows]},
+    }
+
+
+def tasks_of_cells(cfg: WorkcellsConfig, tasks: Sequence[str]) -> list[tuple[str, str]]:
+    """(cell name, task) of every cell; tasks go round when there are more cells than tasks."""
+    chosen = tuple(cfg.tasks) or tuple(tasks)
+    if not chosen:
+        raise SpecError("no task for the workcells: set workcells.tasks, or give the tasks of collect")
+    return [(f"cell-{index + 1:02d}", chosen[index % len(chosen)]) for index in range(cfg.cells)]
+
+
+def cell_command(
+    cfg: WorkcellsConfig, name: str, task: str, index: int, address: ServiceAddress, out: Path, robot: str, options: Mapping[str, object]
+) -> list[str]:
+    """The command line of one cell. Each cell has seeds of its own."""
+    command = ["env", "OMP_NUM_THREADS=1", sys.executable, "-m", "serving.workcell", "--parent", str(os.getpid())]
+    command += ["--robot", robot, "--task", task, "--cell", name, "--url", address.session]
+    command += ["--episodes", str(cfg.episodes_per_cell), "--first-seed", str(cfg.first_seed + 1000 * index)]
+    command += ["--execute-horizon", str(cfg.execute_horizon), "--deadline-ms", str(cfg.deadline_ms)]
+    command += ["--result", str((out / "undigested" / f"{name}.json").resolve())]
+    command += ["--realtime" if cfg.real_time else "--lockstep"]
+    if cfg.record:
+        command += ["--spool", str((out / "recordings").resolve())]
+    if cfg.audit:
+        command += ["--audit", str((out / AUDIT / name).resolve())]
+    for key, value in options.items():
+        command += ["--robot-option", f"{key}={json.dumps(value)}"]
+    return command
+
+
+class _Board:
+    """Adds up what the cells say, for one progress bar."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress = progress
+        self._total, self._done, self._successes = total, 0, 0
+        self._lock = threading.Lock()
+
+    def hear(self, line: str) -> None:
+        """One line of a cell's output; what is not a JSON object is not for us."""
+        try:
+            said = json.loads(line)
+            text = f"{said['cell']}: {said['stop_reason']} after {said['steps']} steps"
+            success = bool(said["success"])
+        except (ValueError, KeyError, TypeError):
+            return
+        with self._lock:
+            self._done += 1
+            self._successes += success
+            self.progress.update(self._done, self._total, f"{self._successes} of {self._done} solved; {text}")
+
+
+@dataclass(slots=True, kw_only=True)
+class _CellProcess:
+    """One cell's process, its log and its result file."""
+
+    name: str
+    task: str
+    command: list[str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    reader: threading.Thread | None = field(default=None)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def start(self, board: _Board) -> None:
+        with self.log.open("wb") as sink:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, start_new_session=True
+            )
+        self.reader = threading.Thread(target=self._listen, args=(board,), daemon=True)
+        self.reader.start()
+
+    def _listen(self, board: _Board) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            board.hear(line.decode(errors="replace"))
+
+    def wait(self, timeout_s: float) -> None:
+        assert self.process is not None
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise JobError(f"{self.name} did not finish within {timeout_s:.0f} s; the end of {self.log}:\n{last_lines(self.log)}") from None
+        if code not in (0, EXIT_REFUSED):
+            raise JobError(f"{self.name} ended with code {code}; the end of {self.log}:\n{last_lines(self.log)}")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            stop_group(self.process, grace_s=5.0)
+        if self.reader is not None:
+            self.reader.join(2.0)
+
+    def read_row(self) -> dict[str, Any]:
+        path = self.folder / f"{self.name}.json"
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise JobError(
+                f"{self.name} left no readable result at {path}: {error}; the end of {self.log}:\n{last_lines(self.log)}"
+            ) from error

@@ -1,0 +1,1 @@
+"""Charts and images that people look at."""

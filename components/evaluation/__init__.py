@@ -1,0 +1,1 @@
+"""Policies are evaluated: the image-swap check, rollouts, statistics and the gate."""

@@ -1,0 +1,169 @@
+"""A certificate that fast decoding changed nothing: every recorded decision, plain one-row greedy against exact speculation.
+
+plain         one token a forward, one row: the reference
+alone         speculation with the last decision of a running session as draft, one row
+remembering   the same with drafts from a memory that starts empty
+together      with such a memory, up to 16 sessions in one round
+
+A flip is a decision of which any token differs from the reference. There must be none; guarded positions (near ties that were computed
+again alone) are counted. The two ways ask independently: a flip would also spoil later drafts, as it would on a robot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from components.artifacts.files import write_text_atomically
+from components.config.documents import to_document
+from components.config.records import Progress
+from components.evaluation.decoding.replay import DTYPES, Replay, acceptance, answer_one, machine
+from components.evaluation.observation_log import Recording
+from model_core.checkpoint import Checkpoint
+from model_core.engine.decode import Answer
+from model_core.engine.draft_cache import DraftMemory
+from model_core.spec.errors import SpecError, require
+
+SESSIONS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """The first token of a decision that differs from plain decoding."""
+
+    decision: int
+    way: str
+    position: int
+    plain: int
+    got: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What was compared and what came out. tile, bound: how the engine makes blocks equal to single tokens here (`engine.numerics`).
+
+    forwards: mean decoder forwards a decision, by way. acceptance: share of fed guesses that stood, by way and field.
+    """
+
+    model_digest: str
+    contract_id: str
+    decisions: int
+    tokens: int
+    constrained: bool
+    flips: int
+    flipped: tuple[Flip, ...]
+    guards: Mapping[str, int]
+    forwards: Mapping[str, float]
+    acceptance: Mapping[str, Mapping[str, float]]
+    tile: int
+    bound: float
+    machine: Mapping[str, Any]
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path) -> Path:
+        """Write as JSON, whole or not at all."""
+        write_text_atomically(path, json.dumps(to_document(self), indent=1, sort_keys=True) + "\n")
+        return path
+
+
+def certify(
+    checkpoint: Checkpoint,
+    recording: Recording,
+    progress: Progress,
+    *,
+    decisions: int,
+    dtype: str = "float32",
+    threads: int = 1,
+    constrained: bool = True,
+    sessions: int = SESSIONS,
+    digest: str = "",
+) -> Certificate:
+    """Replay the first `decisions` of `recording` three ways and compare token by token. Raises `SpecError` when there are too few.
+
+    constrained: over the ids of the grammar (as compact models are trained and served), else over all ids. threads: of torch.
+    sessions: how many decide together in the last way.
+    """
+    if dtype not in DTYPES:
+        raise SpecError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
+    require(decisions > 0, "decisions must be above 0", got=decisions)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _compared(checkpoint, recording, progress, decisions, dtype, constrained, sessions, digest)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _compared(
+    checkpoint: Checkpoint,
+    recording: Recording,
+    progress: Progress,
+    decisions: int,
+    dtype: str,
+    constrained: bool,
+    sessions: int,
+    digest: str,
+) -> Certificate:
+    replay = Replay(checkpoint, recording.first(decisions))
+    fast = replay.engine(dtype=DTYPES[dtype], constrained=constrained)
+    plain = replay.engine(dtype=DTYPES[dtype], constrained=constrained, speculate=False, numerics=fast.numerics)
+    fast.warm_up((1, sessions))
+    # an engine also guesses what it said last, of whatever question: each way has its own, or it would be told the answer
+    again, crowd = (
+        replay.engine(dtype=DTYPES[dtype], constrained=constrained, numerics=fast.numerics, costs=fast.costs, capacity=sessions)
+        for _ in range(2)
+    )
+    alone: dict[int, Answer] = {}
+    remembering: dict[int, Answer] = {}
+    expected: dict[int, NDArray[np.int64]] = {}
+    plain_forwards = 0
+    answers = replay.one_by_one(fast)
+    remembered = replay.one_by_one(again, memory=DraftMemory(replay.language))
+    for ask in replay.asks:
+        reference = answer_one(plain, ask.question)
+        expected[ask.index], plain_forwards = reference.ids_L, plain_forwards + reference.counts["forwards"]
+        alone[ask.index], remembering[ask.index] = next(answers), next(remembered)
+        if ask.index % 20 == 19:
+            progress.update(ask.index + 1, decisions, "plain and with drafts, one row")
+    progress.update(decisions, decisions, f"{sessions} sessions in one round")
+    together = replay.side_by_side(crowd, sessions, memory=DraftMemory(replay.language))
+    ways = {"alone": alone, "remembering": remembering, "together": together}
+    compared = [_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
+    flipped = [flip for flip in compared if flip is not None]
+    return Certificate(
+        model_digest=digest,
+        contract_id=checkpoint.contract.contract_id,
+        decisions=decisions,
+        tokens=sum(len(ids) for ids in expected.values()),
+        constrained=constrained,
+        flips=len(flipped),
+        flipped=tuple(flipped[:20]),
+        guards={way: sum(answer.counts.get("guarded", 0) for answer in found.values()) for way, found in ways.items()},
+        forwards={"plain": plain_forwards / decisions} | {way: _mean_forwards(found) for way, found in ways.items()},
+        acceptance={way: acceptance([answer.counts for answer in found.values()]) for way, found in ways.items()},
+        tile=fast.numerics.tile,
+        bound=fast.numerics.bound,
+        machine=machine(dtype),
+        source={key: value for key, value in recording.source.items() if key != "episodes"},
+    )
+
+
+def _mean_forwards(found: Mapping[int, Answer]) -> float:
+    return float(np.mean([answer.counts["forwards"] for answer in found.values()]))
+
+
+def _flip(decision: int, way: str, plain_N: NDArray[np.int64], got_N: NDArray[np.int64]) -> Flip | None:
+    if np.array_equal(plain_N, got_N):
+        return None
+    shared = min(len(plain_N), len(got_N))
+    differing = np.flatnonzero(plain_N[:shared] != got_N[:shared])
+    position = int(differing[0]) if len(differing) else shared
+    plain, got = (int(ids[position]) if position < len(ids) else -1 for ids in (plain_N, got_N))
+    return Flip(decision=decision, way=way, position=position, plain=plain, got=got)

@@ -1,0 +1,49 @@
+"""Where the time of one decision goes, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.evaluation.decoding.peers import STAGES
+
+
+def draw_split(document: Mapping[str, Any], path: Path) -> Path:
+    """Where the time of one decision goes, before (generate) and after (ours), as a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    colors = dict(zip(STAGES, ("#64748b", "#7c3aed", "#0d9488", "#db2777", "#d97706"), strict=True))
+    split = {"generate": document["split_ms"]["before"], "Actwright": document["split_ms"]["after"]}
+    figure, axes = plt.subplots(figsize=(9, 2.9), dpi=110)
+    for row, stages in enumerate(split.values()):
+        left = 0.0
+        for stage in STAGES:
+            axes.barh(row, stages[stage], left=left, color=colors[stage], label=stage if row == 0 else None, height=0.6)
+            left += stages[stage]
+        axes.text(left * 1.0 + max(map(_total, split.values())) * 0.01, row, f"{left:.0f} ms", va="center", fontsize=10)
+    axes.set_yticks(range(len(split)), list(split))
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(map(_total, split.values())) * 1.12)
+    axes.set_xlabel("median milliseconds of one decision, by what is being said")
+    where = document["machine"]
+    axes.set_title(
+        f"One decision with full reasoning, same tokens: {document['speedup_over_generate']:.1f}x"
+        f"   ({where['device']}, {where['threads']} thread{'s' if where['threads'] != 1 else ''}, {where['dtype']})",
+        fontsize=10,
+        loc="left",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(ncols=len(STAGES), loc="lower right", frameon=False, fontsize=9)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+def _total(stages: Mapping[str, float]) -> float:
+    return sum(stages[stage] for stage in STAGES)

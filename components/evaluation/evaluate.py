@@ -1,0 +1,279 @@
+"""Closed-loop evaluation: how often a checkpoint solves each task on seeds it was never trained on.
+
+Seeds are worked through in fixed groups: a group is what is batched and what is finished or not, so that an evaluation that was
+stopped and taken up again asks exactly the same batches. Before any rollout the image-swap measurement stops a blind model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.adapters.worker_pool import worker_pool
+from components.artifacts.files import write_text_atomically
+from components.artifacts.step_store import folder_digests
+from components.config.documents import from_document, to_document
+from components.config.recipe import CollectConfig, EvalConfig
+from components.config.records import EpisodeRow, EvalReport, Interval, Progress, TaskScore
+from components.data.collect import open_simulator
+from components.evaluation.image_swap import check_sight, measure_sight, sight_numbers
+from components.evaluation.intervals import CONFIDENCE, wilson
+from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
+from components.evaluation.rollout import Rollout, Shot, roll_out
+from components.simulation.interface import Simulator
+from model_core.spec.contract import PolicyContract, digest_of, mismatches
+from model_core.spec.errors import ContractError
+from model_core.spec.types import Policy, StopReason
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Seeds of one task that run side by side. filmed: those whose film is kept."""
+
+    task: str
+    seeds: tuple[int, ...]
+    filmed: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """File name of the group's rows."""
+        return f"{self.task}-{self.seeds[0]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Exam:
+    """What a worker process needs to run groups: plain values only."""
+
+    cfg: EvalConfig
+    scenes: CollectConfig
+    checkpoint: Path
+    policy: str
+    scratch: Path
+
+
+def evaluate(
+    cfg: EvalConfig,
+    checkpoint: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    scenes: CollectConfig,
+    frozen: Path | None = None,
+    policy: str = DEFAULT_POLICY,
+) -> dict[str, Any]:
+    """Examine `checkpoint` on every task of `scenes` and write out/report.json, out/film/<task>.png, out/undigested/timing.json.
+
+    scenes: the simulator, tasks and camera that demonstrations were recorded with. frozen: data set whose validation frames
+    the image-swap measurement uses (None: not measured). policy: "module:function" that opens a checkpoint.
+    Returns the record (an `EvalReport` document). Raises `GateError` for a blind model, `ContractError` when
+    the simulator is not the body that the checkpoint was made for, `JobError` when a worker process dies.
+    """
+    opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
+    check_body(scenes, contract)
+    blindness = _look_test(cfg, opened, contract, frozen, progress)
+    _draw_held_out(opened, contract, frozen, checkpoint, out / "undigested" / "examples" / "held_out.png")
+    exam = _Exam(cfg=cfg, scenes=scenes, checkpoint=checkpoint.resolve(), policy=policy, scratch=out / "scratch" / "groups")
+    exam.scratch.mkdir(parents=True, exist_ok=True)
+    groups = plan_groups(cfg, scenes.tasks)
+    _run_groups(exam, groups, opened, progress)
+    rows, timing = _collected(exam.scratch, groups)
+    _draw_films(exam.scratch, groups, rows, contract, checkpoint, out / "film")
+    report = make_report(cfg, scenes, contract, checkpoint_digest(checkpoint), rows, blindness)
+    document = to_document(report)
+    write_text_atomically(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
+    write_text_atomically(out / "undigested" / "timing.json", json.dumps(timing, indent=1, sort_keys=True))
+    return document | {"undigested": timing}
+
+
+def plan_groups(cfg: EvalConfig, tasks: Sequence[str]) -> list[Group]:
+    """The seeds of each task in groups of `cfg.batch`, tasks in turn so that two workers begin with different ones."""
+    seeds = range(cfg.first_seed, cfg.first_seed + cfg.seeds_per_task)
+    filmed = frozenset(seeds[: cfg.films_per_task])
+    parts = [tuple(seeds[start : start + cfg.batch]) for start in range(0, len(seeds), cfg.batch)]
+    return [Group(task=task, seeds=part, filmed=tuple(s for s in part if s in filmed)) for part in parts for task in tasks]
+
+
+def make_report(
+    cfg: EvalConfig,
+    scenes: CollectConfig,
+    contract: PolicyContract,
+    digest: str,
+    rows: Sequence[EpisodeRow],
+    blindness: Mapping[str, float],
+) -> EvalReport:
+    """Count successes over trials; an episode that the simulator failed is listed and is no trial."""
+    per_task = {task: _score([row for row in rows if row.task == task]) for task in sorted({row.task for row in rows})}
+    total = _score(rows)
+    return EvalReport(
+        checkpoint_digest=digest,
+        contract_id=contract.contract_id,
+        successes=total.successes,
+        trials=total.trials,
+        interval=total.interval,
+        per_task=per_task,
+        episodes=tuple(rows),
+        protocol={
+            "horizon_sim_steps": cfg.horizon_sim_steps,
+            "sim_steps_per_action": scenes.sim_steps_per_action,
+            "control_hz": contract.embodiment.control_hz,
+            "reasoning": cfg.reasoning,
+            "execute_horizon": cfg.execute_horizon,
+            "first_seed": cfg.first_seed,
+        },
+        blindness=blindness,
+    )
+
+
+def _score(rows: Iterable[EpisodeRow]) -> TaskScore:
+    trials = [row for row in rows if row.stop_reason != StopReason.ENV_ERROR]
+    successes = sum(row.success for row in trials)
+    low, high = wilson(successes, len(trials), CONFIDENCE)
+    return TaskScore(successes=successes, trials=len(trials), interval=Interval(low=low, high=high, confidence=CONFIDENCE))
+
+
+def checkpoint_digest(checkpoint: Path) -> str:
+    """Names a checkpoint folder by its files' bytes."""
+    return digest_of(folder_digests(checkpoint))
+
+
+def check_body(scenes: CollectConfig, contract: PolicyContract) -> None:
+    """Raise `ContractError` when the simulator's body is not the contract's."""
+    sim = open_simulator(scenes)
+    try:
+        found = mismatches(contract.embodiment, sim.embodiment)
+    finally:
+        sim.close()
+    if found:
+        raise ContractError("the checkpoint was made for another body than these scenes have: " + "; ".join(m.explain() for m in found))
+
+
+def _look_test(cfg: EvalConfig, policy: Policy, contract: PolicyContract, frozen: Path | None, progress: Progress) -> dict[str, float]:
+    if frozen is None or cfg.image_swap_frames == 0:
+        return {}
+    from components.data.frozen_dataset import load_split
+
+    progress.update(0, 1, "exchanging pictures: does the policy look?")
+    found = measure_sight(policy, load_split(frozen, "validation"), contract, frames_per_task=cfg.image_swap_frames)
+    check_sight(found, cfg.min_image_swap_change)
+    return sight_numbers(found)
+
+
+def _draw_held_out(policy: Policy, contract: PolicyContract, frozen: Path | None, checkpoint: Path, path: Path) -> None:
+    """Held-out frames with what the policy predicts for them. An image that cannot be drawn ends no evaluation."""
+    if frozen is None:
+        return
+    from components.data.frozen_dataset import load_split
+    from components.evaluation.rollout_strip import depth_decoder, draw_examples
+
+    try:
+        draw_examples(policy, load_split(frozen, "validation"), contract, depth_decoder(checkpoint), path)
+    except Exception:
+        logger.warning("examples.not_drawn", exc_info=True)
+
+
+def _run_groups(exam: _Exam, groups: Sequence[Group], policy: Policy, progress: Progress) -> None:
+    waiting = [group for group in groups if not _rows_file(exam.scratch, group).exists()]
+    total = sum(len(group.seeds) for group in groups)
+    done = total - sum(len(group.seeds) for group in waiting)
+    solved = 0
+    progress.update(done, total, "rollouts")
+    if not waiting:
+        return
+
+    def killed() -> str:
+        said = f"evaluate: a rollout process was killed after {done} of {total} episodes (out of memory?)"
+        return f"{said}. Do: run again, finished groups are kept"
+
+    with worker_pool(min(exam.cfg.workers, len(waiting)), killed) as pool:
+        futures = {pool.submit(_run_group, exam, group): group for group in waiting}
+        for future in as_completed(futures):
+            solved += future.result()
+            done += len(futures[future].seeds)
+            progress.update(done, total, f"rollouts, {solved} solved so far")
+
+
+# --- worker processes: each has its own policy, scenes and renderer -------------------------------------------------
+
+_OPENED: dict[str, Policy] = {}
+_SCENES: dict[str, list[Simulator]] = {}
+
+
+def _run_group(exam: _Exam, group: Group) -> int:
+    """Run one group and write its rows; returns how many episodes were solved."""
+    import torch
+
+    torch.set_num_threads(1)  # the processes share the cores
+    key = f"{exam.policy} {exam.checkpoint} {exam.cfg.reasoning}"
+    if key not in _OPENED:
+        _OPENED[key] = open_policy(exam.policy, exam.checkpoint, exam.cfg.reasoning)[0]
+    options = replace(exam.scenes, horizon_sim_steps=exam.cfg.horizon_sim_steps, settle_steps=0)
+    scenes = _SCENES.setdefault(repr(options), [])
+    scenes.extend(open_simulator(options) for _ in range(len(group.seeds) - len(scenes)))
+    rollouts = roll_out(_OPENED[key], scenes, group.task, group.seeds, exam.cfg, filmed=frozenset(group.filmed))
+    for rollout in rollouts:
+        _write_film(exam.scratch, rollout)
+    _write_rows(_rows_file(exam.scratch, group), rollouts)
+    return sum(rollout.row.success for rollout in rollouts)
+
+
+# --- files between worker and stage ---------------------------------------------------------------------------------
+
+
+def _rows_file(scratch: Path, group: Group) -> Path:
+    return scratch / f"{group.name}.json"
+
+
+def _write_rows(path: Path, rollouts: Sequence[Rollout]) -> None:
+    rows = [{"row": to_document(rollout.row), "decide_ms": [round(ms, 3) for ms in rollout.decide_ms]} for rollout in rollouts]
+    write_text_atomically(path, json.dumps(rows))
+
+
+def _write_film(scratch: Path, rollout: Rollout) -> None:
+    folder = scratch / f"film-{rollout.row.task}-{rollout.row.seed}"
+    for place, shot in enumerate(rollout.film):
+        folder.mkdir(exist_ok=True)
+        shot.save(folder / f"{place:04d}.npz")
+
+
+def _read_film(scratch: Path, row: EpisodeRow) -> list[Shot]:
+    shots = []
+    for path in sorted((scratch / f"film-{row.task}-{row.seed}").glob("*.npz"))[: row.decisions]:
+        with np.load(path, allow_pickle=False) as content:
+            shots.append(
+                Shot(step=int(content["step"]), image_HW3=content["image_HW3"], trace_N2=content["trace_N2"], codes_G=content["codes_G"])
+            )
+    return shots
+
+
+def _collected(scratch: Path, groups: Sequence[Group]) -> tuple[list[EpisodeRow], dict[str, Any]]:
+    """All rows in the order of task and seed, and how long decisions took."""
+    entries = [entry for group in groups for entry in json.loads(_rows_file(scratch, group).read_text())]
+    rows = sorted((from_document(EpisodeRow, entry["row"]) for entry in entries), key=lambda row: (row.task, row.seed))
+    times = np.array([ms for entry in entries for ms in entry["decide_ms"]] or [0.0])
+    p50, p99 = np.quantile(times, [0.5, 0.99])
+    return rows, {"decide_ms": {"mean": float(times.mean()), "p50": float(p50), "p99": float(p99)}, "decisions": len(times)}
+
+
+def _draw_films(
+    scratch: Path, groups: Sequence[Group], rows: Sequence[EpisodeRow], contract: PolicyContract, checkpoint: Path, folder: Path
+) -> None:
+    """A film strip of every filmed episode: <task>.png for the first of a task, <task>-<seed>.png for the others."""
+    from components.evaluation.rollout_strip import depth_decoder, draw_film
+
+    filmed = {(group.task, seed) for group in groups for seed in group.filmed}
+    decode = depth_decoder(checkpoint)
+    seen: set[str] = set()
+    for row in rows:
+        if (row.task, row.seed) in filmed and (shots := _read_film(scratch, row)):
+            name = row.task if row.task not in seen else f"{row.task}-{row.seed}"
+            seen.add(row.task)
+            draw_film(shots, row, contract.embodiment.control_hz, decode, folder / f"{name}.png")

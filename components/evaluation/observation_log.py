@@ -1,0 +1,261 @@
+"""What a policy saw in closed loop: its observations in order, so that its decisions can be timed and certified without a simulator.
+
+One npz file without pickles. A session is one episode; decision i of a session follows decision i-1, of whose chunk `consumed` rows
+were executed in between: exactly what temporal drafts are made from. Observations are what the policy that ran had led itself to, so a
+replay of the same checkpoint asks the same questions that its robots ask.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.adapters.worker_pool import worker_pool
+from components.config.recipe import CollectConfig, EvalConfig
+from components.config.records import Progress
+from components.data.collect import open_simulator
+from components.evaluation.evaluate import check_body
+from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
+from components.evaluation.rollout import roll_out
+from components.simulation.interface import Simulator, StepOutcome
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import SpecError, require
+from model_core.spec.types import Observation, Policy
+
+logger = logging.getLogger(__name__)
+
+FIRST_SEED = 960_000  # neither demonstrations nor evaluations use these seeds
+_CAMERA = "image."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sighting:
+    """One observation of a recording and its place. consumed: rows executed since the session's decision before (0 at its first)."""
+
+    observation: Observation
+    session: int
+    consumed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recording:
+    """T observations, session after session, in the order in which they were decided.
+
+    images: camera -> uint8 (T, H, W, 3). proprio_TP float32. instruction_T: index into `instructions`. session_T, consumed_T int64.
+    source: who drove and where: checkpoint digest, tasks, seeds, how many rows of a chunk were executed.
+    """
+
+    images: Mapping[str, NDArray[np.uint8]]
+    proprio_TP: NDArray[np.float32]
+    instructions: tuple[str, ...]
+    instruction_T: NDArray[np.int64]
+    session_T: NDArray[np.int64]
+    consumed_T: NDArray[np.int64]
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {len(array) for array in (*self.images.values(), self.proprio_TP, self.instruction_T, self.session_T, self.consumed_T)}
+        require(len(lengths) == 1, "the columns of a recording differ in length", got=sorted(lengths))
+        require(len(self) > 0, "a recording holds no observation")
+
+    def __len__(self) -> int:
+        return len(self.session_T)
+
+    def __getitem__(self, index: int) -> Sighting:
+        seen = Observation(
+            images={name: frames[index] for name, frames in self.images.items()},
+            proprio_P=self.proprio_TP[index],
+            instruction=self.instructions[int(self.instruction_T[index])],
+        )
+        return Sighting(observation=seen, session=int(self.session_T[index]), consumed=int(self.consumed_T[index]))
+
+    def __iter__(self) -> Iterator[Sighting]:
+        return (self[index] for index in range(len(self)))
+
+    def sessions(self) -> list[list[Sighting]]:
+        """The sightings of each session, in order."""
+        found: dict[int, list[Sighting]] = {}
+        for sighting in self:
+            found.setdefault(sighting.session, []).append(sighting)
+        return list(found.values())
+
+    def first(self, count: int) -> Recording:
+        """The first `count` decisions; sessions are cut, never mixed. Raises `SpecError` when there are fewer."""
+        if count > len(self):
+            raise SpecError(f"the recording holds {len(self)} decisions, {count} were asked for; record more, or ask for fewer")
+        return replace(
+            self,
+            images={name: frames[:count] for name, frames in self.images.items()},
+            proprio_TP=self.proprio_TP[:count],
+            instruction_T=self.instruction_T[:count],
+            session_T=self.session_T[:count],
+            consumed_T=self.consumed_T[:count],
+        )
+
+    def save(self, path: Path) -> Path:
+        """Write one compressed npz, whole or not at all."""
+        about = json.dumps({"format": 1, "instructions": list(self.instructions), "source": dict(self.source)}, sort_keys=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.stem}.writing.npz")
+        np.savez_compressed(
+            beside,
+            about=np.array(about),
+            proprio=self.proprio_TP,
+            instruction=self.instruction_T,
+            session=self.session_T,
+            consumed=self.consumed_T,
+            **{_CAMERA + name: frames for name, frames in self.images.items()},  # pyright: ignore[reportArgumentType]
+        )
+        return beside.replace(path)
+
+
+def load_recording(path: Path) -> Recording:
+    """Read what `Recording.save` wrote. Raises `SpecError` when the file is missing or is none."""
+    try:
+        with np.load(path, allow_pickle=False) as opened:
+            about = json.loads(str(opened["about"]))
+            return Recording(
+                images={name.removeprefix(_CAMERA): opened[name] for name in opened.files if name.startswith(_CAMERA)},
+                proprio_TP=opened["proprio"],
+                instructions=tuple(about["instructions"]),
+                instruction_T=opened["instruction"],
+                session_T=opened["session"],
+                consumed_T=opened["consumed"],
+                source=about["source"],
+            )
+    except FileNotFoundError as error:
+        raise SpecError(f"no recording at {path}; make one with `actwright bench record {path}`") from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SpecError(f"{path} is not a recording of observations: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drive:
+    """What a worker process needs: plain values only."""
+
+    checkpoint: Path
+    scenes: CollectConfig
+    cfg: EvalConfig
+    policy: str
+
+
+@dataclass(slots=True, eq=False)
+class _Tape:
+    """What one episode saw."""
+
+    seen: list[Observation] = field(default_factory=list)
+    consumed: list[int] = field(default_factory=list)
+
+
+def record(
+    checkpoint: Path,
+    decisions: int,
+    progress: Progress,
+    *,
+    scenes: CollectConfig,
+    cfg: EvalConfig,
+    first_seed: int = FIRST_SEED,
+    policy: str = DEFAULT_POLICY,
+    digest: str = "",
+) -> Recording:
+    """Let `checkpoint` act on fresh seeds of every task of `scenes` until it has decided `decisions` times.
+
+    Whole groups of episodes run side by side in `cfg.workers` processes, each with its own renderer; the result does not depend on
+    how many. Raises `ContractError` when the simulator is not the body that the checkpoint was made for.
+    """
+    require(decisions > 0, "decisions must be above 0", got=decisions)
+    check_body(scenes, open_policy(policy, checkpoint, cfg.reasoning)[1])
+    drive = _Drive(checkpoint=checkpoint.resolve(), scenes=scenes, cfg=cfg, policy=policy)
+    tapes: list[tuple[str, int, _Tape]] = []
+    with worker_pool(cfg.workers, lambda: "record: a rollout process was killed (out of memory?). Do: run again") as pool:
+        waves = _waves(scenes.tasks, cfg, first_seed)
+        while (done := sum(len(tape.seen) for _, _, tape in tapes)) < decisions:
+            progress.update(done, decisions, "driving the policy")
+            for (task, seeds), made in zip(wave := next(waves), pool.map(_drive, [drive] * len(wave), wave), strict=True):
+                tapes += [(task, seed, tape) for seed, tape in zip(seeds, made, strict=True) if tape.seen]
+    progress.update(decisions, decisions, "driving the policy")
+    return _joined(tapes, {"checkpoint_digest": digest, "execute_horizon": cfg.execute_horizon, "simulator": scenes.simulator}).first(
+        decisions
+    )
+
+
+def _waves(tasks: Sequence[str], cfg: EvalConfig, first_seed: int) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
+    """One group of every task, again and again with the next seeds."""
+    while True:
+        yield [(task, tuple(range(first_seed, first_seed + cfg.batch))) for task in tasks]
+        first_seed += cfg.batch
+
+
+_OPENED: dict[str, Policy] = {}
+_SCENES: dict[str, list[Simulator]] = {}
+
+
+def _drive(drive: _Drive, group: tuple[str, tuple[int, ...]]) -> list[_Tape]:
+    """In a worker, which keeps its policy, scenes and renderer: one group of episodes; what each of them saw."""
+    import torch
+
+    torch.set_num_threads(1)  # the processes share the cores
+    task, seeds = group
+    key = f"{drive.policy} {drive.checkpoint} {drive.cfg.reasoning}"
+    if key not in _OPENED:
+        _OPENED[key] = open_policy(drive.policy, drive.checkpoint, drive.cfg.reasoning)[0]
+    options = replace(drive.scenes, horizon_sim_steps=drive.cfg.horizon_sim_steps, settle_steps=0)
+    scenes = _SCENES.setdefault(repr(options), [])
+    scenes.extend(open_simulator(options) for _ in range(len(seeds) - len(scenes)))
+    watched = [_Watched(scene) for scene in scenes[: len(seeds)]]
+    roll_out(_OPENED[key], cast(list[Simulator], watched), task, seeds, drive.cfg)
+    return [sim.tape for sim in watched]
+
+
+class _Watched:
+    """A simulator that writes down what is asked of it. A rollout looks exactly once a decision, and steps once an executed row."""
+
+    def __init__(self, inner: Simulator) -> None:
+        self._inner = inner
+        self.tape = _Tape()
+        self._steps = 0
+
+    @property
+    def embodiment(self) -> EmbodimentSpec:
+        return self._inner.embodiment
+
+    def reset(self, task: str, seed: int, *, render: bool = True) -> Observation:
+        self._steps = 0
+        return self._inner.reset(task, seed, render=render)
+
+    def observe(self) -> Observation:
+        seen = self._inner.observe()
+        self.tape.seen.append(seen)
+        self.tape.consumed.append(self._steps)
+        self._steps = 0
+        return seen
+
+    def step(self, action_A: NDArray[np.floating], *, render: bool = False) -> StepOutcome:
+        self._steps += 1
+        return self._inner.step(action_A, render=render)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _joined(tapes: Sequence[tuple[str, int, _Tape]], source: Mapping[str, Any]) -> Recording:
+    seen = [observation for _, _, tape in tapes for observation in tape.seen]
+    instructions = tuple(dict.fromkeys(observation.instruction for observation in seen))
+    episodes = [{"task": task, "seed": seed, "decisions": len(tape.seen)} for task, seed, tape in tapes]
+    return Recording(
+        images={name: np.stack([observation.images[name] for observation in seen]) for name in seen[0].images},
+        proprio_TP=np.stack([observation.proprio_P for observation in seen]).astype(np.float32),
+        instructions=instructions,
+        instruction_T=np.array([instructions.index(observation.instruction) for observation in seen], np.int64),
+        session_T=np.repeat(np.arange(len(tapes)), [len(tape.seen) for _, _, tape in tapes]),
+        consumed_T=np.array([rows for _, _, tape in tapes for rows in tape.consumed], np.int64),
+        source={**source, "episodes": episodes},
+    )

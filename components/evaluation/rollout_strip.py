@@ -1,0 +1,72 @@
+"""Pictures of what a policy saw and said: film strips of rollouts, example sheets of held-out frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.config.records import EpisodeRow
+from components.drawing.images import Panel, example_sheet, film_strip, save_png
+from components.evaluation.rollout import Shot
+from model_core.spec.types import Policy, Trace
+
+if TYPE_CHECKING:
+    from components.data.frozen_dataset import FrozenSplit
+    from model_core.spec.contract import PolicyContract
+
+DepthDecoder = Callable[[NDArray[np.integer]], NDArray[np.floating] | None]
+
+
+def depth_decoder(checkpoint: Path) -> DepthDecoder:
+    """Depth codes (G,) -> a map in metres, by the codebook beside the weights; gives None where there are no codes or no codebook."""
+    folder = checkpoint / "vqvae"
+    if not (folder / "config.json").is_file():
+        return lambda codes_G: None
+    from model_core.tokenization.depth_codec import DepthCodec
+
+    codec = DepthCodec.load(folder)
+    return lambda codes_G: codec.decode(codes_G[None])[0] if len(codes_G) else None
+
+
+def draw_film(shots: Sequence[Shot], row: EpisodeRow, control_hz: float, decode: DepthDecoder, path: Path) -> Path:
+    """One rollout as a strip: camera with the trace that was said, the depth that was said below, seconds under both."""
+    panels = [
+        Panel(
+            image_HW3=shot.image_HW3,
+            caption=f"{shot.step / control_hz:.1f} s",
+            predicted=Trace(points_N2=shot.trace_N2) if len(shot.trace_N2) else None,
+            depth_HW=decode(shot.codes_G),
+        )
+        for shot in shots
+    ]
+    how = f"solved in {row.steps / control_hz:.1f} s" if row.success else f"not solved: {row.stop_reason.replace('_', ' ')}"
+    return save_png(film_strip(panels, title=f"{row.task}, seed {row.seed}: {how}, {row.decisions} decisions"), path)
+
+
+def draw_examples(
+    policy: Policy, split: FrozenSplit, contract: PolicyContract, decode: DepthDecoder, path: Path, *, count: int = 6
+) -> Path:
+    """Held-out frames with predicted and true trace, said and true depth."""
+    from components.data.frozen_dataset import observation_of
+
+    chosen = [int(i) for i in np.linspace(0, len(split) - 1, min(count, len(split)))]
+    decisions = policy.decide_many([observation_of(split, contract, frame, split.images_NVHW3[frame]) for frame in chosen])
+    panels = []
+    for frame, decision in zip(chosen, decisions, strict=True):
+        said = decision.reasoning
+        points = split.trace_N52[frame][split.trace_N52[frame][:, 0] >= 0].astype(np.int64)
+        panels.append(
+            Panel(
+                image_HW3=split.images_NVHW3[frame][0],
+                caption=split.tasks[int(split.task_idx_N[frame])],
+                predicted=said.trace if said else None,
+                true=Trace(points_N2=points) if len(points) else None,
+                depth_HW=decode(said.depth.codes_G) if said and said.depth else None,
+                true_depth_HW=decode(split.depth_codes_NG[frame]),
+            )
+        )
+    return save_png(example_sheet(panels), path)

@@ -1,0 +1,1 @@
+"""A policy that passed is released: registered, packaged, exported, or proposed for retraining."""

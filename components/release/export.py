@@ -1,0 +1,101 @@
+"""The champion's bundle in a folder that a service watches over: <folder>/bundle, replaced in one step, never half there.
+
+<folder>/bundles/<digest>    what was packed: checkpoint, probes, bundle.json; checked against its own list of files
+<folder>/bundle              a relative link to one of them, exchanged by one rename
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.files import sha256_file
+from model_core.spec.contract import digest_of
+from model_core.spec.errors import CheckpointError, JobError
+
+BUNDLE, BUNDLES = "bundle", "bundles"
+_MANIFEST = "bundle.json"
+# a pod that still reads the one before must find its files
+_KEPT = 3
+
+
+def export_bundle(bento: Path, folder: Path) -> dict[str, Any]:
+    """Copy the bundle of a built Bento below `folder` and let folder/bundle name it; the same bundle again changes nothing.
+
+    Returns {bundle, digest, model_version, contract_id, changed}. Safe for several writers at once. Raises `CheckpointError` for a
+    Bento whose bundle is missing or damaged, `JobError` where folder/bundle is something that we did not put there.
+    """
+    source = _bundle_of(bento)
+    manifest = _checked(source)
+    link, digest = folder / BUNDLE, digest_of(manifest)[:16]
+    if link.exists() and not link.is_symlink():
+        raise JobError(f"{link} is no link of ours; move it away, or export to another folder")
+    changed = not (link.is_symlink() and os.readlink(link) == f"{BUNDLES}/{digest}" and link.is_dir())
+    if changed:
+        _copy_in(source, folder / BUNDLES / digest)
+        _point(link, f"{BUNDLES}/{digest}")
+        _forget_old(folder / BUNDLES, keep=digest)
+    return {
+        "bundle": str(link),
+        "digest": digest,
+        "model_version": str(manifest["model_version"]),
+        "contract_id": str(manifest["contract_id"]),
+        "changed": changed,
+    }
+
+
+def _bundle_of(bento: Path) -> Path:
+    found = sorted(path.parent for path in bento.glob(f"**/{BUNDLE}/{_MANIFEST}"))
+    if len(found) != 1:
+        raise CheckpointError(f"{bento} holds {len(found)} bundles, expected one; package the policy again")
+    return found[0]
+
+
+def _checked(source: Path) -> Mapping[str, Any]:
+    manifest = json.loads((source / _MANIFEST).read_text(encoding="utf-8"))
+    for name, expected in manifest["files"].items():
+        path = source / name
+        got = sha256_file(path) if path.is_file() else "no such file"
+        if got != expected:
+            raise CheckpointError(
+                f"{path} is not what was packed: expected sha256 {expected[:12]}, got {got[:12]}; package the policy again"
+            )
+    return manifest
+
+
+def _copy_in(source: Path, target: Path) -> None:
+    """Beside its place first, then moved there; a second writer of the same bundle finds it done."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    waiting = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+    try:
+        shutil.copytree(source, waiting / BUNDLE)
+        waiting.chmod(0o755)
+        if not target.is_dir():
+            os.replace(waiting / BUNDLE, target)
+    except FileExistsError:
+        pass
+    except OSError:
+        if not target.is_dir():  # else another writer was faster with the same bundle
+            raise
+    finally:
+        shutil.rmtree(waiting, ignore_errors=True)
+
+
+def _point(link: Path, goal: str) -> None:
+    waiting = Path(tempfile.mkdtemp(prefix=".link-", dir=link.parent))
+    try:
+        os.symlink(goal, waiting / BUNDLE)
+        os.replace(waiting / BUNDLE, link)
+    finally:
+        shutil.rmtree(waiting, ignore_errors=True)
+
+
+def _forget_old(folder: Path, keep: str) -> None:
+    others = sorted((p for p in folder.iterdir() if p.name != keep and not p.name.startswith(".")), key=lambda p: p.stat().st_mtime)
+    for old in others[: -(_KEPT - 1)]:
+        shutil.rmtree(old, ignore_errors=True)

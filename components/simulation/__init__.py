@@ -1,0 +1,1 @@
+"""Simulated robots behind one interface; Meta-World is the first."""

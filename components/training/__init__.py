@@ -1,0 +1,1 @@
+"""Policies are trained: plan, launcher, worker processes and the DeepSpeed engine."""

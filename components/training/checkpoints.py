@@ -1,0 +1,134 @@
+"""Which training checkpoints are whole, on disk. DeepSpeed's own `latest` file is never believed.
+
+    checkpoints/step_00000200/...            what DeepSpeed wrote
+    checkpoints/step_00000200/manifest.json  written last, atomically: size and SHA-256 of every file, step, data, config
+
+A folder without a manifest, or whose files differ from it, is torn: it is passed over and removed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from components.artifacts.files import sha256_file
+from model_core.spec.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointManifest:
+    """What one training checkpoint is. files: path inside the folder -> SHA-256. step: optimiser steps done."""
+
+    step: int
+    data_digest: str
+    config_digest: str
+    world_size: int
+    zero_stage: int
+    files: Mapping[str, str]
+    format: int = _FORMAT
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of the checkpoint after `step` steps; sorts by step."""
+    return f"step_{step:08d}"
+
+
+def seal(folder: Path, *, step: int, data_digest: str, config_digest: str, world_size: int, zero_stage: int) -> CheckpointManifest:
+    """Hash every file of `folder`, make it durable and write the manifest: from here on the checkpoint counts."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST}
+    for path in files.values():
+        _sync(path)
+    manifest = CheckpointManifest(
+        step=step,
+        data_digest=data_digest,
+        config_digest=config_digest,
+        world_size=world_size,
+        zero_stage=zero_stage,
+        files={name: sha256_file(path) for name, path in files.items()},
+    )
+    waiting = folder / f".{MANIFEST}.{os.getpid()}"
+    waiting.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True))
+    _sync(waiting)
+    os.replace(waiting, folder / MANIFEST)
+    _sync(folder)
+    return manifest
+
+
+def last_complete(root: Path, *, remove_torn: bool = True) -> tuple[Path, CheckpointManifest] | None:
+    """The newest whole checkpoint under `root`, every file verified; None when there is none.
+
+    Torn folders (also newer ones) are logged and, with `remove_torn`, deleted: nothing may be trained from them.
+    """
+    found: tuple[Path, CheckpointManifest] | None = None
+    for folder in sorted(root.glob("step_*"), reverse=True):
+        problem, manifest = _inspect(folder, verify=found is None)
+        if problem:
+            logger.warning("checkpoint.torn folder=%s reason=%s", folder.name, problem)
+            if remove_torn:
+                shutil.rmtree(folder, ignore_errors=True)
+        elif found is None and manifest is not None:
+            found = (folder, manifest)
+    return found
+
+
+def check_belongs(manifest: CheckpointManifest, *, data_digest: str, config_digest: str, where: str) -> None:
+    """Refuse to go on from a checkpoint of other data or of another config; raises `CheckpointError`."""
+    if manifest.data_digest != data_digest:
+        raise CheckpointError(
+            f"{where}: this training began on data set {manifest.data_digest[:16]}, now it is given {data_digest[:16]}; "
+            "a run does not change its data. Do: give it the old data set, or train into another folder"
+        )
+    if manifest.config_digest != config_digest:
+        raise CheckpointError(
+            f"{where}: this training began with config {manifest.config_digest[:16]}, now it is given {config_digest[:16]}; "
+            "going on would bend its curve. Do: restore the recipe, or train into another folder"
+        )
+
+
+def retain(root: Path, keep: int) -> list[Path]:
+    """Delete all but the newest `keep` sealed checkpoints; returns what was deleted."""
+    sealed = sorted(folder for folder in root.glob("step_*") if (folder / MANIFEST).is_file())
+    gone = sealed[: max(0, len(sealed) - keep)]
+    for folder in gone:
+        # The manifest goes first: a half-deleted checkpoint must not look whole.
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return gone
+
+
+def _inspect(folder: Path, *, verify: bool) -> tuple[str, CheckpointManifest | None]:
+    """(what is wrong or "", the manifest). Without `verify` only presence of the manifest is asked for."""
+    try:
+        document = json.loads((folder / MANIFEST).read_text())
+        manifest = CheckpointManifest(**document)
+    except FileNotFoundError:
+        return "it was never finished", None
+    except (OSError, ValueError, TypeError) as error:
+        return f"its manifest cannot be read: {error}", None
+    if manifest.format != _FORMAT:
+        return f"its format is {manifest.format}, not {_FORMAT}", None
+    for name, digest in manifest.files.items() if verify else ():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing", None
+        if sha256_file(path) != digest:
+            return f"{name} is not what was written", None
+    return "", manifest
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

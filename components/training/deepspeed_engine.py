@@ -1,0 +1,213 @@
+"""DeepSpeed behind a few verbs: open, step, save, load, gather. The only importer of deepspeed.
+
+Facts that decide this file, each seen with 0.19.8: its shared-memory collective compiles for 80 s at the first start
+unless told that it does not fit; CPU Adam compiles likewise, while torch's fused AdamW needs nothing; at ZeRO stage 0
+it does not tell the gradient norm, so we clip there; a ZeRO checkpoint loads only into as many processes as wrote it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.config.recipe import TrainConfig
+from components.training.plan import deepspeed_config, micro_batches
+from components.training.trainable_model import Trainee
+from model_core.spec.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+def start_processes() -> tuple[int, int]:
+    """Join the process group that torchrun described in the environment; returns (rank, world size)."""
+    import torch
+
+    deepspeed = _deepspeed()
+    # Without this DeepSpeed compiles its shared-memory collective at first use: 80 s, for nothing at our sizes.
+    deepspeed.ops.__compatible_ops__ = {}
+    deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, verbose=False)
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def end_processes() -> None:
+    """Leave the process group."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+class Engine:
+    """One rank's share of a model in training."""
+
+    def __init__(self, config: TrainConfig, trainee: Trainee, *, bf16: bool, rank: int, world_size: int) -> None:
+        import torch
+
+        self.config = config
+        self.rank = rank
+        self.world_size = world_size
+        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        self._bf16 = bf16
+        self._micros = micro_batches(config, rank, world_size)
+        self._wrapped = _WithLoss(trainee, self.autocast)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self._wrapped.inner, config.weight_decay), lr=config.learning_rate, betas=config.betas, fused=True
+        )
+        self._engine, *_ = _deepspeed().initialize(
+            model=self._wrapped, optimizer=optimizer, config=deepspeed_config(config, world_size), dist_init_required=False
+        )
+
+    @property
+    def micros(self) -> list[int]:
+        """This rank's micro batches of every step."""
+        return self._micros
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The number format of the forward pass."""
+        import torch
+
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            yield
+
+    def step(self, batches: Sequence[Any], rate: float, *, stop: bool) -> tuple[dict[str, float], bool]:
+        """One optimiser step at learning rate `rate`.
+
+        Returns the mean over all ranks of the loss and its parts, with "grad_norm", and whether any rank was asked to stop.
+        """
+        import torch
+
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = rate
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            loss, parts = self._engine(_moved(batch, self.device))
+            self._engine.backward(loss)
+            if self.config.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary() and batch is batches[-1]:
+                sums["grad_norm"] = self._clip()
+            self._engine.step()
+            for name, value in {"loss": loss, **parts}.items():
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach().float() / len(batches)
+        if self.config.zero_stage > 0:
+            sums["grad_norm"] = torch.as_tensor(float(self._engine.get_global_grad_norm() or 0.0), device=self.device)
+        together = torch.stack([torch.tensor(float(stop), device=self.device), *(sums[name].to(self.device) for name in sorted(sums))])
+        if self.world_size > 1:
+            torch.distributed.all_reduce(together)
+            together[1:] /= self.world_size
+        values = together.tolist()
+        return dict(zip(sorted(sums), values[1:], strict=True)), values[0] > 0
+
+    def _clip(self) -> Tensor:
+        import torch
+
+        most = self.config.gradient_clip if self.config.gradient_clip > 0 else float("inf")
+        return torch.nn.utils.clip_grad_norm_([p for p in self._wrapped.parameters() if p.requires_grad], most)
+
+    def save(self, root: Path, name: str) -> Path:
+        """Let every rank write its part of `root`/`name`; returns when all have. Not yet sealed."""
+        self._engine.save_checkpoint(str(root), tag=name, save_latest=False)
+        self.wait()
+        return root / name
+
+    def load(self, folder: Path) -> None:
+        """Take up weights and optimiser of a checkpoint of equal world size; raises `CheckpointError`."""
+        try:
+            loaded, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
+        except Exception as error:  # DeepSpeed raises what it pleases; each of them means that this folder does not fit
+            raise CheckpointError(f"{folder.name}: DeepSpeed cannot take it up: {type(error).__name__}: {error}") from error
+        if loaded is None:
+            raise CheckpointError(f"{folder.name}: DeepSpeed found nothing to load in it")
+
+    def module(self) -> nn.Module:
+        """The network itself, for validation (every rank calls it alike)."""
+        return self._wrapped.inner
+
+    def full_state(self) -> dict[str, Tensor]:
+        """All weights in fp32 on the CPU, under the network's own names. Every rank must call it."""
+        deepspeed = _deepspeed()
+        parameters = list(self._wrapped.parameters())
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self.config.zero_stage == 3):
+            return {name: value.detach().to("cpu", copy=True) for name, value in self._wrapped.inner.state_dict().items()}
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside, every rank sees whole parameters (only ZeRO stage 3 needs it)."""
+        with _deepspeed().zero.GatheredParameters(list(self._wrapped.parameters()), enabled=self.config.zero_stage == 3):
+            yield
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        import torch
+
+        if self.world_size > 1:
+            torch.distributed.barrier()
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's `value`, on every rank."""
+        import torch
+
+        box = [value]
+        if self.world_size > 1:
+            torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather_all(self, value: Any) -> list[Any]:
+        """Every rank's `value`, on every rank, in order of rank."""
+        import torch
+
+        values: list[Any] = [value] * self.world_size
+        if self.world_size > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay for matrices, none for biases, norms and scalars; frozen parameters are left out."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _WithLoss(trainee: Trainee, autocast: Any) -> Any:
+    """A module whose forward is the trainee's loss: what DeepSpeed wraps."""
+    from torch import nn
+
+    class WithLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = trainee.module
+
+        def forward(self, batch: Any) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+            with autocast():
+                return trainee.loss(self.inner, batch)
+
+    return WithLoss()
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    import torch
+
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {name: _moved(value, device) for name, value in batch.items()}
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type) and device.type != "cpu":
+        return dataclasses.replace(batch, **{f.name: _moved(getattr(batch, f.name), device) for f in dataclasses.fields(batch)})
+    return batch
+
+
+def _deepspeed() -> Any:
+    """DeepSpeed, silent: it logs a page at every start."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    return deepspeed

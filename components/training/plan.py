@@ -1,0 +1,182 @@
+"""What a training run will do, decided before it starts: order of samples, learning rate, precision, DeepSpeed's settings.
+
+Pure functions of the config and of (seed, step). Nothing here depends on how many processes share the work, so a run
+that goes on with another number of processes sees the same samples in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.config.documents import to_document
+from components.config.paths import INFRA
+from components.config.recipe import TrainConfig
+from model_core.spec.contract import digest_of
+from model_core.spec.errors import DatasetError, SpecError, require
+
+_DEEPSPEED_FOLDER = INFRA / "deepspeed"
+# Fields that change speed or safety, never the curve: a run may go on under other values of these.
+_NOT_IN_CURVE = ("world_size", "zero_stage", "checkpoint_every", "log_every", "threads")
+BF16_CPU_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+
+
+def batch_indices(seed: int, step: int, global_batch: int, num_samples: int) -> NDArray[np.int64]:
+    """The samples of optimiser step `step` (from 0): (global_batch,) int64, in order.
+
+    The stream is one permutation of all samples after the other (an epoch each, drawn from (seed, epoch)), cut into
+    batches; an epoch may end in the middle of one. Raises `DatasetError` for an empty data set.
+    """
+    require(num_samples > 0, "the training split holds no sample; collect more episodes", error=DatasetError)
+    first = step * global_batch
+    places = np.arange(first, first + global_batch)
+    epochs = places // num_samples
+    indices = np.empty(global_batch, np.int64)
+    for epoch in np.unique(epochs):
+        order = np.random.Generator(np.random.PCG64([seed, 0x5EED, int(epoch)])).permutation(num_samples)
+        here = epochs == epoch
+        indices[here] = order[places[here] % num_samples]
+    return indices
+
+
+def micro_batches(cfg: TrainConfig, rank: int, world_size: int) -> list[int]:
+    """Which of a step's micro batches (0..global_batch/micro_batch-1) this rank works on, in order."""
+    total = cfg.global_batch // cfg.micro_batch
+    require(total % world_size == 0, f"{total} micro batches cannot be shared by {world_size} processes; change train.micro_batch")
+    return list(range(rank, total, world_size))
+
+
+def learning_rate(cfg: TrainConfig, step: int) -> float:
+    """Linear warm-up over `warmup_steps`, flat until `flat_until` of all steps, then a cosine to `min_learning_rate`."""
+    if step < cfg.warmup_steps:
+        return cfg.learning_rate * (step + 1) / cfg.warmup_steps
+    if cfg.decay == "none":
+        return cfg.learning_rate
+    start = max(cfg.warmup_steps, cfg.flat_until * cfg.steps)
+    if step <= start:
+        return cfg.learning_rate
+    share = min(1.0, (step - start) / max(1.0, cfg.steps - start))
+    return cfg.min_learning_rate + (cfg.learning_rate - cfg.min_learning_rate) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """The number format of the forward pass, and a sentence for a person when it will be slow ("" otherwise)."""
+
+    name: str
+    warning: str = ""
+
+
+def choose_precision(requested: str, cpu_flags: frozenset[str], *, has_gpu: bool = False) -> Precision:
+    """bf16 where the machine multiplies bf16 matrices in hardware, fp32 elsewhere; a request is obeyed."""
+    fast = has_gpu or bool(BF16_CPU_FLAGS & cpu_flags)
+    if requested == "auto":
+        slow = "this machine has no bf16 matrix units (amx_bf16, avx512_bf16): training in fp32, two to three times slower than with them"
+        return Precision(name="bf16") if fast else Precision(name="fp32", warning=slow)
+    if requested == "bf16" and not fast:
+        return Precision(name="bf16", warning="bf16 is emulated on this machine and slower than fp32; precision 'auto' would choose fp32")
+    require(requested in ("bf16", "fp32"), "train.precision must be auto, bf16 or fp32", got=requested)
+    return Precision(name=requested)
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What this machine's processor can do, in Linux's words; empty where that cannot be read."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
+
+
+def deepspeed_config(cfg: TrainConfig, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's document: the file of the ZeRO stage with the numbers of the recipe filled in.
+
+    At stage 0 the worker clips gradients itself, since only then DeepSpeed does not tell their norm.
+    """
+    source = _DEEPSPEED_FOLDER / f"zero{cfg.zero_stage}.json"
+    if not source.is_file():
+        raise SpecError(f"no DeepSpeed settings for ZeRO stage {cfg.zero_stage}: expected {source.name} in infra/deepspeed")
+    document: dict[str, Any] = json.loads(source.read_text())
+    return document | {
+        "train_batch_size": cfg.global_batch,
+        "train_micro_batch_size_per_gpu": cfg.micro_batch,
+        "gradient_accumulation_steps": len(micro_batches(cfg, 0, world_size)),
+        "gradient_clipping": cfg.gradient_clip if cfg.zero_stage > 0 else 0.0,
+    }
+
+
+def curve_digest(cfg: TrainConfig) -> str:
+    """Names everything of the config that shapes the loss curve; equal digests may go on from each other's checkpoints."""
+    document = {k: v for k, v in to_document(cfg).items() if k not in _NOT_IN_CURVE}
+    return digest_of(document)
+
+
+class SpikeWatch:
+    """Notices a loss far above the recent ones (`sigmas` standard deviations over `window` steps)."""
+
+    def __init__(self, window: int = 64, sigmas: float = 6.0, floor: float = 0.05) -> None:
+        self._recent: deque[float] = deque(maxlen=window)
+        self._sigmas = sigmas
+        self._floor = floor
+
+    def sees(self, loss: float) -> bool:
+        """True when `loss` is a spike; it then does not enter the window, so that a plateau of spikes is reported too."""
+        recent = np.array(self._recent)
+        if len(recent) >= 16 and loss > recent.mean() + max(self._sigmas * recent.std(), self._floor * abs(recent.mean())):
+            return True
+        self._recent.append(loss)
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast training goes. mfu: model FLOP over what the machine's matrix product reaches (measured at the start)."""
+
+    samples_per_s: float
+    data_wait: float
+    mfu: float
+    eta_s: float
+
+
+def pace(*, samples: int, seconds: float, waited_s: float, flops: float, peak_flops: float, eta_s: float) -> Pace:
+    """Speed over the last window of steps, all ranks together. eta_s: what `TimeLeft` says, which looks further back."""
+    rate = flops / seconds if seconds > 0 else 0.0
+    return Pace(
+        samples_per_s=samples / seconds if seconds > 0 else 0.0,
+        data_wait=min(1.0, waited_s / seconds) if seconds > 0 else 0.0,
+        mfu=rate / peak_flops if peak_flops > 0 else 0.0,
+        eta_s=eta_s,
+    )
+
+
+class TimeLeft:
+    """How long the rest will take: the work left, at the median speed of the last windows of this process.
+
+    One slow window (another program ran, the first step warmed up) changes nothing; a speed that stays counts once it is half of them.
+    A run that goes on from a checkpoint begins with no window, so that the speed of another machine or time says nothing.
+    """
+
+    def __init__(self, windows: int = 15) -> None:
+        self._seconds_a_flop: deque[float] = deque(maxlen=windows)
+
+    def after(self, *, flops: float, seconds: float, flops_left: float) -> float:
+        """Take in a window and give the seconds left; infinite while nothing was measured. A step's work follows its mode."""
+        if flops > 0 and seconds > 0:
+            self._seconds_a_flop.append(seconds / flops)
+        return flops_left * median(self._seconds_a_flop) if self._seconds_a_flop else math.inf
+
+
+def progress_line(loss: float, speed: Mapping[str, float]) -> str:
+    """One short line for a person: loss, speed, time left."""
+    left = speed.get("eta_s", math.inf)
+    clock = f"{int(left) // 60}:{int(left) % 60:02d} left" if math.isfinite(left) else "measuring"
+    return f"loss {loss:.3f} · {speed.get('samples_per_s', 0.0):.0f} samples/s · MFU {speed.get('mfu', 0.0):.0%} · {clock}"

@@ -1,0 +1,206 @@
+"""From a frozen data set to training batches of the tiny model: shards in, tensors out, nothing random that is not drawn from (seed, step).
+
+Shape letters: N samples, V views, P proprio, K chunk, A action dims, G depth cells, B batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.config.recipe import CurriculumConfig, TrainConfig
+from components.data.frozen_dataset import FrozenSplit, load_split, read_frozen
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import DatasetError, require
+from model_core.tokenization.action_codec import ActionCodec
+from model_core.tokenization.compact import CompactLayout, Field, Mode, proprio_bins
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model_core.network.model import MolmoAct
+    from model_core.training import Curriculum, TrainingBatch
+
+
+class BatchMaker:
+    """Batches of one split in one layout; everything that does not change from epoch to epoch is spelt once, here.
+
+    committed_rows: of half of the samples up to so many first rows are given (executed ones), and only the others are learnt.
+    """
+
+    def __init__(
+        self,
+        split: FrozenSplit,
+        layout: CompactLayout,
+        contract: PolicyContract,
+        *,
+        augment_shift_px: int = 0,
+        head: str = "causal",
+        committed_rows: int = 0,
+    ) -> None:
+        from model_core.network.queries import ActionHead
+
+        body = contract.embodiment
+        self._head = ActionHead(head)
+        self.split, self.layout = split, layout
+        self._shift = augment_shift_px
+        codec = ActionCodec(stats=contract.stats)
+        self._bins_NKA = codec.encode(split.actions_NKA)
+        self._committed_rows = committed_rows
+        if committed_rows and split.executed_NKA is None:
+            raise DatasetError("train.committed_rows needs what was executed, and this frozen data set has none. Do: freeze again")
+        self._executed_NKA = codec.encode(split.executed_NKA) if committed_rows and split.executed_NKA is not None else None
+        self._proprio_NP = proprio_bins(split.proprio_NP, body.proprio.low, body.proprio.high)
+        self._words_IW = layout.instruction_table(split.instructions)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batch(self, indices_B: NDArray[np.int64], mode: Mode, *, draw: tuple[int, ...] | None = None) -> TrainingBatch:
+        """The batch of these samples in `mode`. draw: seed of the augmentation; None for none."""
+        from model_core.training import shift_pictures, training_batch
+
+        split = self.split
+        images, trace = split.images_NVHW3[indices_B], split.trace_N52[indices_B]
+        if self._shift and draw is not None:
+            generator = np.random.Generator(np.random.PCG64([0xA06, *draw]))
+            shifts_B2 = generator.integers(-self._shift, self._shift + 1, size=(len(indices_B), 2))
+            images, trace = shift_pictures(images, trace, shifts_B2)
+        bins_BKA, given_B = self._bins_NKA[indices_B], None
+        if self._executed_NKA is not None and draw is not None:
+            # A demonstrator rarely changes its mind, so the last given row foretells the next one better than any picture does, and a
+            # policy that learns this repeats itself for ever. Hence rows of another sample in half of the cases: an old plan that the
+            # picture has overtaken is what a cell commits too.
+            generator = np.random.Generator(np.random.PCG64([0xC0117, *draw]))
+            size = len(indices_B)
+            given_B = generator.integers(1, self._committed_rows + 1, size) * generator.integers(0, 2, size)
+            sources_B = np.where(generator.integers(0, 2, size) > 0, indices_B, generator.integers(0, len(self), size))
+            is_given_BK1 = (np.arange(bins_BKA.shape[1]) < given_B[:, None])[..., None]
+            bins_BKA = np.where(is_given_BK1, self._executed_NKA[sources_B], bins_BKA)
+        tokens = self.layout.batch(
+            mode=mode,
+            words_BW=self._words_IW[split.instruction_idx_N[indices_B]],
+            proprio_bins_BP=self._proprio_NP[indices_B],
+            bins_BKA=bins_BKA,
+            committed_rows_B=given_B,
+            depth_codes_BG=split.depth_codes_NG[indices_B] if mode is Mode.FULL else None,
+            trace_B52=trace if mode is not Mode.ACTION else None,
+        )
+        return training_batch(self.layout, tokens, images, mode, head=self._head)
+
+
+def curriculum_of(config: CurriculumConfig) -> Curriculum:
+    """The recipe's curriculum in the model's terms."""
+    from model_core.training import Curriculum
+
+    return Curriculum(
+        no_depth_until=config.no_depth_until,
+        mixture={
+            Mode.FULL: config.full,
+            Mode.TRACE_ACTION: config.no_depth,
+            Mode.STEERED: config.trace_given,
+            Mode.ACTION: config.action_only,
+        },
+    )
+
+
+class TinyArm:
+    """The tiny Action Reasoning Model as something that can be trained (`components.training.trainable_model.Trainee`)."""
+
+    def __init__(self, config: TrainConfig, frozen: Path) -> None:
+        from model_core.network.queries import ActionHead
+        from model_core.tiny import TinySize, new_tiny_model, tiny_layout
+        from model_core.training import LossConfig
+
+        manifest, contract = read_frozen(frozen)
+        self._head = ActionHead(config.action_head)
+        require(
+            config.committed_rows < contract.chunk_length,
+            f"train.committed_rows must be below the chunk's {contract.chunk_length} rows",
+            got=config.committed_rows,
+        )
+        self.contract = replace(
+            contract, reasoning=replace(contract.reasoning, kind=self._head.kind), max_prefix_rows=config.committed_rows
+        )
+        self.config, self.frozen = config, frozen
+        train = load_split(frozen, "train")
+        size = TinySize.of(config.network)
+        self.layout = tiny_layout(self.contract, size, train.instructions)
+        self._model = new_tiny_model(self.layout, size, config.seed, self._head)
+        if config.init_from:
+            self._take_weights(Path(config.init_from))
+        self._train = BatchMaker(
+            train,
+            self.layout,
+            self.contract,
+            augment_shift_px=config.augment_shift_px,
+            head=self._head,
+            committed_rows=config.committed_rows,
+        )
+        self._validation: BatchMaker | None = None
+        self._curriculum = curriculum_of(config.curriculum)
+        self._loss = LossConfig(weights=config.loss_weights, smoothing_bins=config.smoothing_bins)
+        self.num_samples = len(train)
+        self.data_digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        self._weights = sum(p.numel() for p in self._model.model.transformer.blocks.parameters())
+
+    @property
+    def module(self) -> MolmoAct:
+        """The network."""
+        return self._model
+
+    def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> TrainingBatch:
+        """Samples in the mode that the curriculum draws for this step (the same for all its micro batches)."""
+        mode = self._curriculum.mode_at(step, self.config.steps, seed)
+        return self._train.batch(indices_B, mode, draw=(seed, step, micro))
+
+    def loss(self, module: MolmoAct, batch: TrainingBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Mean loss and its parts. A part that the step's mode does not train is not among them."""
+        from model_core.training import answer_loss
+
+        return answer_loss(module, batch, self.layout, self._loss)
+
+    def validate(self, module: MolmoAct, *, samples: int = 256) -> dict[str, float]:
+        """Loss and accuracy of every field on held-out episodes, full chain, teacher-forced."""
+        if self._validation is None:
+            self._validation = BatchMaker(load_split(self.frozen, "validation"), self.layout, self.contract, head=self._head)
+        maker = self._validation
+        chosen = np.linspace(0, len(maker) - 1, min(samples, len(maker))).astype(np.int64)
+        sums: dict[str, float] = {}
+        for start in range(0, len(chosen), 64):
+            part = chosen[start : start + 64]
+            loss, parts = self.loss(module, maker.batch(part, Mode.FULL))
+            for name, value in {"loss": loss, **parts}.items():
+                sums[f"validation_{name}"] = sums.get(f"validation_{name}", 0.0) + float(value) * len(part) / len(chosen)
+        return sums
+
+    def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
+        """Write the trained model as a checkpoint folder that a policy can be loaded from."""
+        from model_core.checkpoint import write_checkpoint
+
+        vqvae = self.frozen / "vqvae"
+        write_checkpoint(folder, state=state, config=self._model.config, contract=self.contract, vqvae=vqvae if vqvae.is_dir() else None)
+
+    def _take_weights(self, folder: Path) -> None:
+        from model_core.checkpoint import load_checkpoint
+
+        self._model.load_state_dict(load_checkpoint(folder).model.state_dict())
+
+    def flops_at(self, step: int) -> float:
+        """6 FLOP a weight of the decoder and token, for the mode that the curriculum draws for `step`."""
+        mode = self._curriculum.mode_at(step, self.config.steps, self.config.seed)
+        actions = len(self.layout.slots[Field.ACTION])
+        queries = actions if self._head == "both" else 0  # alone they stand in place of the actions
+        return 6.0 * self._weights * (self.layout.prompt_length + self.layout.max_answer_length(mode) + queries)
+
+
+def make_tiny_arm(config: TrainConfig, frozen: Path) -> TinyArm:
+    """Open a frozen data set and make a fresh tiny model for it: what `components.training.trainable_model` names."""
+    return TinyArm(config, frozen)

@@ -1,0 +1,124 @@
+"""What can be trained: the port that the worker drives, and the adapters from our models to it.
+
+A trainee is single-device maths: it knows nothing of ranks, engines or checkpoints in progress.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.config.recipe import TrainConfig
+from model_core.spec.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Trainee(Protocol):
+    """A model, its data and its loss.
+
+    num_samples: size of the training split. data_digest: names the frozen data set.
+    """
+
+    num_samples: int
+    data_digest: str
+
+    @property
+    def module(self) -> nn.Module:
+        """The network, freshly made from the seed (or from `init_from`)."""
+        ...
+
+    def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> Any:
+        """The training batch of these samples; everything random in it is drawn from (seed, step, micro)."""
+        ...
+
+    def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """(mean loss of the batch, named parts of it). Called inside one forward of the engine, under its autocast."""
+        ...
+
+    def flops_at(self, step: int) -> float:
+        """Estimated FLOP of one sample at `step`, forward and backward: for the MFU and the time left."""
+        ...
+
+    def validate(self, module: nn.Module) -> Mapping[str, float]:
+        """Numbers on the validation split, no gradients; deterministic."""
+        ...
+
+    def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
+        """Write the trained model into `folder`: weights, config, contract and depth codebook."""
+        ...
+
+
+class MakeTrainee(Protocol):
+    """What "module:function" names."""
+
+    def __call__(self, config: TrainConfig, frozen: Path) -> Trainee:
+        """Open the data and make the model."""
+        ...
+
+
+def load_trainee(source: str, config: TrainConfig, frozen: Path) -> Trainee:
+    """Make the trainee that "module:function" names; raises `SpecError` when there is none."""
+    module_name, _, function_name = source.partition(":")
+    try:
+        make: MakeTrainee = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"no trainee {source!r} ({error}); expected 'package.module:function'") from error
+    trainee = make(config, frozen)
+    return trainee if config.lora_rank == 0 else Adapted(trainee, config)
+
+
+class Adapted:
+    """A trainee of which only low-rank adapters are trained; what it exports has them merged, so nobody later needs to know.
+
+    The output head stays as it is: the loss reads its rows directly.
+    """
+
+    def __init__(self, trainee: Trainee, config: TrainConfig) -> None:
+        from model_core.network.lora import LoraSettings, add_lora
+        from model_core.network.model import MolmoAct
+
+        model = trainee.module
+        if not isinstance(model, MolmoAct):
+            raise SpecError(f"train.lora_rank needs a MolmoAct, got {type(model).__name__}; use lora_rank 0")
+        if config.zero_stage == 3:
+            raise SpecError("train.lora_rank does not go with zero_stage 3 (adapters are merged from whole weights); use 0, 1 or 2")
+        self._trainee = trainee
+        # the published proportion: rank 32, alpha 16
+        settings = LoraSettings(rank=config.lora_rank, alpha=max(1, config.lora_rank // 2), adapt_head=False)
+        self._model = add_lora(model, settings, seed=config.seed)
+        self.num_samples, self.data_digest = trainee.num_samples, trainee.data_digest
+
+    @property
+    def module(self) -> nn.Module:
+        """The network with adapters; only these require gradients."""
+        return self._model
+
+    def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> Any:
+        """As without adapters."""
+        return self._trainee.batch(indices_B, seed=seed, step=step, micro=micro)
+
+    def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """As without adapters."""
+        return self._trainee.loss(module, batch)
+
+    def flops_at(self, step: int) -> float:
+        """As without adapters: only the optimiser does less."""
+        return self._trainee.flops_at(step)
+
+    def validate(self, module: nn.Module) -> Mapping[str, float]:
+        """As without adapters."""
+        return self._trainee.validate(module)
+
+    def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
+        """Merge the adapters into the weights and write a plain checkpoint."""
+        from model_core.network.lora import merge_lora
+
+        self._model.load_state_dict(dict(state))
+        self._trainee.export(merge_lora(self._model).state_dict(), folder)

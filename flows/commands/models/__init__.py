@@ -1,0 +1,1 @@
+"""Commands for checkpoints, parity and exported releases."""

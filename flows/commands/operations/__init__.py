@@ -1,0 +1,1 @@
+"""Commands that keep the platform running: services on loopback, schedules, approvals."""

@@ -1,0 +1,133 @@
+"""`actwright schedule` and `approve`: the retraining deployment, served from this machine until it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from components.artifacts.files import write_text_atomically
+from components.config.documents import to_document
+from components.config.recipe import Recipe
+from flows.commands.operations.up import asked_to_stop, prefect_page
+from flows.platform.child_process import Child, answers
+from flows.platform.prefect_server import prefect_api, running_server
+from flows.platform.settings import point_prefect_at
+from flows.platform.wiring import open_house
+from flows.terminal.output import say, tell
+from model_core.spec.errors import JobError, SpecError
+
+_LOOK_S, _ASK_EVERY_S, _GONE_S = 1.0, 5.0, 30.0
+
+
+class Pulse:
+    """Whether a server still answers, asked now and then."""
+
+    def __init__(self, url: str, *, ask: Callable[[str], bool] = answers, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url, self._ask, self._clock = url, ask, clock
+        self._heard = self._asked = clock()
+
+    def silent_s(self) -> float:
+        """Seconds since it answered last; 0 while it does."""
+        now = self._clock()
+        if now - self._asked >= _ASK_EVERY_S:
+            self._asked = now
+            if self._ask(self._url):
+                self._heard = now
+        return now - self._heard if self._heard < self._asked else 0.0
+
+
+def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
+    """Register the deployment and run what becomes due until Ctrl-C.
+
+    Raises `SpecError` for a cron that Prefect cannot read, `JobError` when the schedule's process ends by itself or its Prefect is gone.
+    """
+    house = open_house()
+    check_cron(cron)
+    stop = asked_to_stop()
+    path = house.settings.home.resolve() / "recipes" / f"{recipe.digest[:12]}.json"
+    write_text_atomically(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
+    with prefect_page(house) as page:
+        point_prefect_at(f"{page}/api")
+        command = [sys.executable, "-m", "flows.pipeline.retrain", str(path), cron, "automatic" if automatic else "propose"]
+        server = Child("schedule", command, log=house.settings.prefect_home / "schedule.log")
+        try:
+            how = "runs" if automatic else "proposes"
+            say(f"retraining of {recipe.name} {how} itself at '{cron}' (UTC) and when recordings arrive; Ctrl-C stops this")
+            say(f"prefect  {page}/deployments")
+            tell(deployment="retrain/retrain", prefect=page, cron=cron, automatic=automatic, recipe=recipe.name)
+            pulse = Pulse(f"{page}/api/health")
+            while not stop.wait(_LOOK_S):
+                if server.process.poll() is not None:
+                    raise JobError(f"the schedule's process ended with code {server.process.returncode}:\n{server.last_lines()}")
+                if not house.settings.prefect_api_url and pulse.silent_s() > _GONE_S:  # one of your own is brought back by you
+                    raise JobError(
+                        f"Prefect at {page} has not answered for {_GONE_S:.0f} s, so nothing is scheduled any more (was it that of an "
+                        "`actwright up` that was stopped?); start `actwright schedule` again: it brings a server where none runs"
+                    )
+        finally:
+            _pause(f"{page}/api")
+            server.stop(grace_s=10.0)
+    say("schedule stopped")
+
+
+def check_cron(cron: str) -> None:
+    """Raise `SpecError` for what Prefect cannot read as a schedule."""
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron)
+    except ValueError as error:  # pydantic's is one
+        raise SpecError(
+            f"--cron {cron!r} is no schedule: expected minute hour day month weekday as numbers, *, ranges or steps, such as '0 3 * * *'"
+        ) from error
+
+
+def approve_proposal(beginning: str) -> dict[str, Any]:
+    """Run an open proposal here, or list them all."""
+    house = open_house()
+    with prefect_api(house.settings) if beginning != "list" else contextlib.nullcontext():
+        if beginning == "list":
+            from components.release.retraining_proposals import ProposalBook
+
+            known = ProposalBook(house.settings.home.resolve() / "proposals").all()
+            for proposal in known:
+                say(f"{proposal.proposal_id}  {proposal.state:9} {proposal.recipe['name']}: {proposal.reason}")
+            return {"proposals": [p.proposal_id for p in known]}
+        from flows.pipeline.retrain import book_of, run_proposal
+
+        done = run_proposal(house, book_of(house).find(beginning))
+        return {"proposal": done.proposal_id, "state": to_document(done.state), "run": done.run}
+
+
+def tell_new_recordings(count: int) -> bool:
+    """Send the event that wakes the retraining deployment; False where no server listens. Call with the house opened."""
+    house = open_house()
+    url = running_server(house.settings)
+    if not url:
+        return False
+    point_prefect_at(url)
+    from prefect.events import emit_event
+    from prefect.events.worker import EventsWorker
+
+    from flows.pipeline.retrain import NEW_RECORDINGS
+
+    emit_event(NEW_RECORDINGS, resource={"prefect.resource.id": "actwright.raw"}, payload={"recordings": count})
+    EventsWorker.drain_all(timeout=5)
+    return True
+
+
+def _pause(api: str) -> None:
+    """Take back the runs that were planned ahead: nothing may pile up while nobody serves the deployment."""
+    try:
+        with urllib.request.urlopen(f"{api}/deployments/name/retrain/retrain", timeout=10) as reply:
+            deployment = json.load(reply)["id"]
+        request = urllib.request.Request(f"{api}/deployments/{deployment}/pause_deployment", data=b"{}", method="POST")
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request, timeout=10).close()
+    except (OSError, ValueError, KeyError) as error:
+        say(f"the schedule could not be paused ({error}); runs planned ahead start when `actwright schedule` is started again")

@@ -1,0 +1,111 @@
+"""The pages and the policy service for a person to look around, on loopback, and their clean end.
+
+Started servers first, ended services first: policy service, MLflow, then Prefect. Each is a process group of its own, and
+the end is checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from components.adapters.processes import free_port
+from components.artifacts.step_store import Step
+from components.config.recipe import Recipe
+from flows.platform.child_process import Child
+from flows.platform.prefect_server import running_server, start_prefect_server, starting_alone
+from flows.platform.wiring import House, open_house
+from flows.terminal.output import say, tell
+
+
+def stand_up(recipe: Recipe) -> None:
+    """Start everything, say where, wait for Ctrl-C or SIGTERM, stop everything."""
+    house, stop = open_house(), asked_to_stop()
+    with contextlib.ExitStack() as standing:
+        addresses = {"prefect": standing.enter_context(prefect_page(house)), "mlflow": standing.enter_context(mlflow_page(house))}
+        bento = champion_bento(house, recipe)
+        if bento is None:
+            say(f"no champion of {recipe.package.model_name} is packaged, so no policy is served; `actwright run {recipe.name}` makes one")
+        else:
+            addresses["policy"] = standing.enter_context(policy_service(house, bento))
+        for name, address in addresses.items():
+            say(f"{name:8} {address}")
+        say("Ctrl-C stops them all")
+        tell(**addresses)
+        stop.wait()
+        say("stopping ...")
+    say("all stopped")
+
+
+@contextlib.contextmanager
+def prefect_page(house: House) -> Iterator[str]:
+    """Prefect with its UI and its schedules; the running server of this home where there is one."""
+    running = running_server(house.settings)
+    if running:
+        yield running.removesuffix("/api")
+        return
+    with contextlib.ExitStack() as standing:
+        with starting_alone(house.settings):
+            child = standing.enter_context(_standing(start_prefect_server(house.settings, pages=True, port=house.settings.prefect_port)))
+        yield child.ready_url.removesuffix("/api/health")
+
+
+@contextlib.contextmanager
+def mlflow_page(house: House) -> Iterator[str]:
+    """MLflow's UI over the embedded data, or the address of the configured server."""
+    if house.settings.mlflow_uri:
+        yield house.settings.mlflow_uri
+        return
+    from components.adapters.mlflow.server import server_command
+
+    port = free_port(house.settings.mlflow_port)
+    home = house.settings.home.resolve()
+    command = server_command(home, port)
+    log = home / "mlflow-server.log"
+    child = Child("MLflow", command.argv, log=log, ready_url=f"http://127.0.0.1:{port}/health", env=command.environment)
+    with _standing(child):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def policy_service(house: House, packaged: Step) -> Iterator[str]:
+    """The packed policy, ready when its golden probes passed."""
+    from components.deployment.bento_service import running_service
+
+    home = house.settings.home.resolve() / "serve"
+    port = free_port(house.settings.policy_port)
+    with running_service(packaged.path / "bento", home=home, log=home / "service.log", port=port) as address:
+        yield address.http
+
+
+def champion_bento(house: House, recipe: Recipe) -> Step | None:
+    """The package of the champion of the recipe's model; None where there is none yet."""
+    champion = house.registry().champion(recipe.package.model_name)
+    label = f"{champion.name}/{champion.version}" if champion else ""
+    return next((s for s in reversed(house.store.steps("package")) if s.record.get("model_version") == label), None)
+
+
+def asked_to_stop() -> threading.Event:
+    """An event that SIGINT or SIGTERM sets; a second one ends us at once."""
+    asked = threading.Event()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return asked
+
+
+@contextlib.contextmanager
+def _standing(child: Child) -> Iterator[Child]:
+    try:
+        child.wait_ready()
+        yield child
+    finally:
+        child.stop()

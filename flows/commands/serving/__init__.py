@@ -1,0 +1,1 @@
+"""Commands that serve, probe and run a cell on a policy."""

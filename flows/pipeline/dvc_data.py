@@ -1,0 +1,91 @@
+"""Steps carried out of the store into ``data/<stage>``, and read back from there as inputs of the next one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from components.artifacts.files import write_text_atomically
+from components.artifacts.step_store import MANIFEST, UNDIGESTED, Manifest, Step, StepResult, folder_digests, outputs_digest
+from components.config.documents import from_document, to_document
+from components.config.recipe import Recipe
+from flows.pipeline import stages
+from flows.pipeline.recipes import get_recipe
+from flows.platform.wiring import House, open_house
+from flows.terminal.stage_progress import Board
+from model_core.spec.errors import DatasetError
+
+Made = tuple[StepResult, Path]
+
+
+def collect(recipe_name: str) -> Made:
+    """data/collect."""
+    house, recipe, board = _begin(recipe_name)
+    return _carry_out(house, stages.collect_step(house, recipe, board.stage("collect")))
+
+
+def validate(recipe_name: str) -> Made:
+    """data/collect -> data/validate."""
+    house, recipe, board = _begin(recipe_name)
+    return _carry_out(house, stages.validate_step(house, recipe, read_step(house, "collect"), board.stage("validate")))
+
+
+def annotate(recipe_name: str) -> Made:
+    """data/collect, data/validate -> data/annotate."""
+    house, recipe, board = _begin(recipe_name)
+    raw, valid = read_step(house, "collect"), read_step(house, "validate")
+    return _carry_out(house, stages.annotate_step(house, recipe, raw, valid, board.stage("annotate")))
+
+
+def freeze(recipe_name: str) -> Made:
+    """data/collect, data/annotate -> data/freeze."""
+    house, recipe, board = _begin(recipe_name)
+    raw, labels = read_step(house, "collect"), read_step(house, "annotate")
+    return _carry_out(house, stages.freeze_step(house, recipe, raw, labels, board.stage("freeze")))
+
+
+def read_step(house: House, stage: str) -> Step:
+    """The step that lies in data/<stage>, its bytes checked; raises `DatasetError` where they are not what was made."""
+    folder = house.settings.data.resolve() / stage
+    try:
+        manifest = from_document(Manifest, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DatasetError(f"{folder} holds no finished {stage}; run `actwright data {stage}` or `dvc checkout` first") from error
+    found = folder_digests(folder)
+    if found != dict(manifest.outputs) or outputs_digest(found, manifest.record) != manifest.digest:
+        changed = sorted(n for n in found.keys() | manifest.outputs.keys() if found.get(n) != manifest.outputs.get(n))
+        raise DatasetError(f"{folder} was changed after it was made ({', '.join(changed[:3])}); run `dvc checkout` or make it again")
+    return Step(path=folder, manifest=manifest)
+
+
+def carry_out(step: Step, data: Path) -> Path:
+    """Copy a step into data/<stage>, atomically, without what two equal runs do not share. Unchanged ones are left alone."""
+    manifest = step.manifest
+    record = {k: v for k, v in manifest.record.items() if k != UNDIGESTED}
+    text = json.dumps(to_document(replace(manifest, stat={}, record=record)), indent=1, sort_keys=True)
+    target = data.resolve() / manifest.stage
+    if (target / MANIFEST).is_file() and (target / MANIFEST).read_text(encoding="utf-8") == text:
+        return target
+    beside = target.with_name(f".{manifest.stage}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    for name in manifest.outputs:
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(step.path / name, beside / name)
+    write_text_atomically(beside / MANIFEST, text)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(beside, target)
+    return target
+
+
+def _begin(recipe_name: str) -> tuple[House, Recipe, Board]:
+    recipe = get_recipe(recipe_name)
+    recipe.check_start()
+    house = open_house()
+    return house, recipe, Board(live=False, fault=house.store.fault if house.settings.fault else None)
+
+
+def _carry_out(house: House, result: StepResult) -> Made:
+    return result, carry_out(result.step, house.settings.data)

@@ -1,0 +1,85 @@
+"""What the commands do: open the house, carry a recipe through, and end with a table and where to look next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.files import write_text_atomically
+from components.artifacts.step_store import Step
+from components.config.recipe import Recipe
+from components.config.records import STAGES
+from flows.pipeline.recipes import RECIPES
+from flows.pipeline.run_context import Shift, make_until
+from flows.pipeline.run_summary import Outcome, outcome_table
+from flows.pipeline.stages import read_report
+from flows.platform.prefect_server import prefect_api
+from flows.platform.settings import load_settings
+from flows.platform.wiring import open_house
+from flows.terminal.stage_progress import Board
+from model_core.spec.errors import NotReady
+
+
+def begin(recipe: Recipe) -> Shift:
+    """Open the house and be ready to carry `recipe` through."""
+    return Shift(house=open_house(), recipe=recipe)
+
+
+def run_recipe(recipe: Recipe) -> tuple[Outcome, Path]:
+    """The whole loop as Prefect flows; returns what came of it and the run's folder."""
+    shift = begin(recipe)
+    with prefect_api(shift.house.settings):
+        from flows.pipeline.loop import run_loop
+
+        outcome = run_loop(shift)
+    folder = outcome.write(shift.house.settings.runs)
+    console = shift.board.console
+    console.print()
+    console.print(outcome_table(outcome.summary))
+    if not outcome.summary.verdict.promote:
+        for check in outcome.summary.verdict.checks:
+            if not check.passed:
+                console.print(f"  [red]✗[/red] {check.reason}")
+    console.print(f"look at   {folder / 'report.html'}")
+    up = "actwright up" if recipe.name == "loop" or recipe.name not in RECIPES else f"actwright up {recipe.name}"
+    console.print(f"then try  {up}   (Prefect, MLflow and the policy service)")
+    return outcome, folder
+
+
+def run_seeds(recipe: Recipe, count: int) -> dict[str, Any]:
+    """Train and evaluate `count` training seeds on one data set; writes runs/seeds-<recipe>.md and shows it."""
+    house, rows, board = open_house(), [], Board()
+    for seed in range(count):
+        shift = Shift(house=house, recipe=replace(recipe, train=replace(recipe.train, seed=seed)), board=Board())
+        with shift.board.shown():
+            report = read_report(make_until(shift, "evaluate"))
+        rows += [(seed, task, score) for task, score in sorted(report.per_task.items())]
+    lines = ["| training seed | task | solved | 95 % interval |", "|---|---|---|---|"]
+    lines += [f"| {s} | {t} | {c.successes}/{c.trials} | {c.interval.low:.0%} .. {c.interval.high:.0%} |" for s, t, c in rows]
+    path = house.settings.runs / f"seeds-{recipe.name}.md"
+    write_text_atomically(path, "\n".join(lines) + "\n")
+    board.say("\n".join(lines))
+    return {"table": str(path), "seeds": {f"{s}/{t}": [c.successes, c.trials] for s, t, c in rows}}
+
+
+def latest_summary() -> tuple[Path, Mapping[str, Any]]:
+    """The newest run's folder and summary; raises `NotReady` before the first run."""
+    folder = load_settings().runs / "latest"
+    if not (folder / "summary.json").is_file():
+        raise NotReady(f"no run under {folder.parent}; begin with `actwright run`")
+    return folder, json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def find_steps(what: str) -> list[Step]:
+    """The newest step of a stage, or every step whose key or digest begins with `what`."""
+    store = open_house().store
+    if what in STAGES:
+        found = store.steps(what)[-1:]
+    else:
+        found = [s for stage in STAGES for s in store.steps(stage) if s.digest.startswith(what) or s.manifest.key.startswith(what)]
+    if not found:
+        raise NotReady(f"no finished step {what!r}; name a stage ({', '.join(STAGES)}) or the first digits of a digest")
+    return found

@@ -1,0 +1,163 @@
+"""Where data is kept: raw recordings in object storage, data set versions in DVC, both pushed from finished steps.
+
+Each is a step of its own, keyed by where it was sent, so that a second run starts no server and a change of storage sends again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from components.adapters.dvc import DATA_STAGES
+from components.artifacts.files import locked, write_text_atomically
+from components.artifacts.step_store import MANIFEST, Step, StepResult, run_step
+from components.config.recipe import Recipe
+from components.config.records import Progress
+from flows.pipeline import stages
+from flows.pipeline.dvc_data import carry_out
+from flows.platform.settings import Settings
+from flows.platform.wiring import House
+from model_core.spec.errors import DatasetError, StorageError
+
+if TYPE_CHECKING:
+    from components.adapters.dvc import Remote, Vault
+    from components.adapters.object_storage import ObjectStore
+
+_VERSION = "1"
+
+
+def keep_raw(house: House, raw: Step, progress: Progress) -> StepResult:
+    """Send the demonstrations to object storage, once."""
+
+    def work(_out: Path) -> Mapping[str, Any]:
+        from components.adapters.object_storage import upload_dataset
+
+        with storage(house.settings) as (store, _remote):
+            sent = upload_dataset(store, raw.path / "dataset", progress)
+        return {"prefix": sent.prefix, "objects": sent.objects, "bytes": sent.bytes}
+
+    return run_step(house.store, stage="upload", config=_place(house), inputs={"raw": raw}, work=work, code_version=_VERSION)
+
+
+def keep_recordings(house: House, cells: Step, progress: Progress) -> StepResult:
+    """Send what the workcells recorded to object storage, where the next ingest finds it."""
+
+    def work(_out: Path) -> Mapping[str, Any]:
+        from components.data.ingest import upload_recordings
+
+        folder = cells.path / "recordings"
+        if not any(folder.glob("*")):
+            return {"objects": 0}
+        with storage(house.settings) as (store, _remote):
+            sent = upload_recordings(store, folder, progress)
+        return {"prefix": sent.prefix, "objects": sent.objects, "bytes": sent.bytes}
+
+    return run_step(house.store, stage="recordings", config=_place(house), inputs={"cells": cells}, work=work, code_version=_VERSION)
+
+
+def keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
+    """Carry the data stages out to data/, record them with DVC and push them. The record names DVC's version.
+
+    One run at a time: data/ and DVC's files are one place, and another run may carry out another recipe.
+    """
+    with locked(house.settings.home.resolve() / "locks" / "data.lock"):
+        return _keep_version(house, recipe, made, progress)
+
+
+def _keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
+    from components.adapters.seaweedfs import no_room
+
+    vault = _vault(house)
+    present = all(_lies_there(house.settings.data, made[stage]) for stage in DATA_STAGES)
+    _carry(house, recipe, made)
+
+    def work(_out: Path) -> Mapping[str, Any]:
+        progress.update(0, 2, "recording the version with DVC")
+        with storage(house.settings) as (_store, remote):
+            vault.prepare(remote)
+            version = vault.record(DATA_STAGES)
+            progress.update(1, 2, "pushing the version")
+            try:
+                vault.push(DATA_STAGES)
+            except DatasetError as error:  # a store without room tells DVC no more than "internal error"
+                full = no_room(house.settings.home.resolve() / "s3") if house.settings.storage == "embedded" else ""
+                if not full:
+                    raise
+                raise StorageError(f"dvc push could not send the version: {full}") from error
+        return {"version": version.version, "outputs": dict(version.outputs)}
+
+    inputs = {stage: made[stage] for stage in DATA_STAGES}
+    result = run_step(house.store, stage="vault", config=_place(house), inputs=inputs, work=work, code_version=_VERSION)
+    if result.cached and not present:
+        vault.prepare()
+        vault.record(DATA_STAGES)
+    return result
+
+
+def take_in_recordings(
+    house: House, recipe: Recipe, source: Path | None, progress: Progress, *, trust_data: bool = False
+) -> StepResult | None:
+    """Ingest a folder, or everything that waits in object storage (None when nothing does); the data set goes to raw storage."""
+    from components.adapters.object_storage import upload_dataset
+    from components.data.ingest import fetch_recordings
+
+    with storage(house.settings) as (store, _remote):
+        waiting = (source.resolve(),) if source else fetch_recordings(store, house.settings.home.resolve() / "recordings", progress)
+        if not waiting:
+            return None
+        result = stages.ingest_step(house, recipe, waiting, progress, trust_data=trust_data)
+        upload_dataset(store, result.step.path / "dataset", progress)
+    return result
+
+
+@contextlib.contextmanager
+def storage(settings: Settings) -> Iterator[tuple[ObjectStore, Remote]]:
+    """The object store and, over it, DVC's remote; the embedded one is started for the time of the block."""
+    from components.adapters.dvc import Remote
+    from components.adapters.object_storage import FolderStore, S3Store
+    from components.adapters.seaweedfs import LocalS3
+
+    kind, _, place = settings.storage.partition(":")
+    if settings.storage == "embedded":
+        with LocalS3(settings.home.resolve() / "s3") as endpoint:
+            keys = {"access_key": endpoint.access_key, "secret_key": endpoint.secret_key}
+            yield endpoint.store(settings.bucket), Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=endpoint.url, **keys)
+    elif kind == "folder":
+        folder = Path(place).resolve()
+        yield FolderStore(folder), Remote(url=str(folder / "dvc"))
+    else:
+        address, secret = urlsplit(settings.storage), settings.s3_secret_key.get_secret_value()
+        scheme = "https" if address.scheme == "https" else "http"
+        key = settings.s3_access_key
+        remote = Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=f"{scheme}://{address.netloc}", access_key=key, secret_key=secret)
+        yield S3Store(address.netloc, settings.bucket, access_key=key, secret_key=secret, secure=scheme == "https"), remote
+
+
+def _place(house: House) -> dict[str, str]:
+    return {"storage": house.settings.storage, "bucket": house.settings.bucket}
+
+
+def _vault(house: House) -> Vault:
+    from components.adapters.dvc import Vault
+
+    return Vault(house.settings.data.resolve().parent)
+
+
+def _lies_there(data: Path, step: Step) -> bool:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return json.loads((data / step.manifest.stage / MANIFEST).read_text(encoding="utf-8"))["digest"] == step.digest
+    return False
+
+
+def _carry(house: House, recipe: Recipe, made: Mapping[str, Step]) -> None:
+    """data/recipe.json and data/<stage>, for `dvc repro` and for people."""
+    text = json.dumps(recipe.to_json(), indent=1, sort_keys=True) + "\n"
+    path = house.settings.data / "recipe.json"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text_atomically(path, text)
+    for stage in DATA_STAGES:
+        carry_out(made[stage], house.settings.data)

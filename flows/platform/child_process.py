@@ -1,0 +1,76 @@
+"""Child processes that cannot outlive us: own process group, signal on our death, ended as a group.
+
+A server that ignored its first SIGTERM, or whose children did, is killed with its whole group after a grace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from components.adapters.processes import last_lines, stop_group
+from model_core.spec.errors import JobError
+
+logger = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+class Child:
+    """A started process with a name, a log and, for servers, an address that tells when it is ready."""
+
+    def __init__(self, name: str, command: Sequence[str], *, log: Path, ready_url: str = "", env: Mapping[str, str] | None = None) -> None:
+        self.name, self.log, self.ready_url = name, log, ready_url
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def wait_ready(self, timeout_s: float = 240.0) -> None:
+        """Return once `ready_url` answers; raises `JobError` with the last lines of the log when it does not in time."""
+        limit = time.monotonic() + timeout_s
+        while time.monotonic() < limit:
+            if self.process.poll() is not None:
+                raise JobError(f"{self.name} ended at once with code {self.process.returncode}:\n{self.last_lines()}")
+            if answers(self.ready_url):
+                return
+            time.sleep(0.1)
+        raise JobError(f"{self.name} did not answer at {self.ready_url} within {timeout_s:.0f} s:\n{self.last_lines()}")
+
+    def stop(self, grace_s: float = 8.0) -> None:
+        """End the whole process group: asked first, then made."""
+        if not stop_group(self.process, grace_s):
+            logger.error("child.survived name=%s pid=%d", self.name, self.process.pid)
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of its log."""
+        return last_lines(self.log, count, margin="  | ")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` gives a good status."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return 200 <= reply.status < 300
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: get SIGTERM when the parent dies, even by SIGKILL."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,121 @@
+"""What a person sees while it works: ten lines that fill up, or plain lines when nobody watches a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from components.artifacts.step_store import FaultHook, StepResult
+from components.config.records import STAGES
+
+TITLES = {
+    "collect": "collect demonstrations",
+    "validate": "validate episodes",
+    "annotate": "annotate depth and trace",
+    "freeze": "freeze the data set",
+    "train": "train the policy",
+    "evaluate": "evaluate in closed loop",
+    "gate": "gate and register",
+    "package": "package and serve",
+    "workcells": "run the workcells",
+    "report": "write the report",
+}
+_PLAIN_EVERY_S = 5.0
+
+
+class Board:
+    """The list of stages on stderr. One per run; `stage` gives what a component reports to."""
+
+    def __init__(self, *, live: bool | None = None, fault: FaultHook | None = None) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._live = self.console.is_terminal if live is None else live
+        self._fault = fault
+        self._told: set[str] = set()
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", justify="left"),
+            BarColumn(bar_width=28),
+            _Spent(),
+            TextColumn("[dim]{task.fields[message]}", markup=True),
+            console=self.console,
+            transient=False,
+        )
+        self._tasks = {s: self._bars.add_task(TITLES[s], total=None, start=False, message="", visible=True) for s in STAGES}
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[Board]:
+        """Draw while the block runs."""
+        if not self._live:
+            yield self
+            return
+        with self._bars:
+            yield self
+
+    def stage(self, name: str) -> StageProgress:
+        """Begin a stage; its component reports here."""
+        if self._live:
+            self._bars.start_task(self._tasks[name])
+        return StageProgress(board=self, name=name, began=time.monotonic(), fault=self._fault)
+
+    def finish(self, name: str, result: StepResult) -> None:
+        """Mark a stage as done, or found done; told once, though a stage may send its work somewhere afterwards."""
+        how = "finished earlier" if result.cached else f"{result.seconds:.1f} s"
+        if self._live:
+            self._bars.update(self._tasks[name], total=1, completed=1, message=how)
+        elif name not in self._told:
+            self._told.add(name)
+            self.say(f"{TITLES[name]}: {how}")
+
+    def say(self, line: str) -> None:
+        """One line for a person."""
+        self.console.print(line)
+
+    def draw(self, name: str, done: int, total: int, message: str) -> None:
+        """Move the bar of a stage."""
+        self._bars.update(self._tasks[name], total=max(total, 1), completed=min(done, max(total, 1)), message=message)
+
+    @property
+    def live(self) -> bool:
+        """Whether bars are drawn."""
+        return self._live
+
+
+@dataclass(slots=True)
+class StageProgress:
+    """`components.config.records.Progress` of one stage: moves its bar, or says a line now and then."""
+
+    board: Board
+    name: str
+    began: float
+    fault: FaultHook | None = None
+    _said: float = 0.0
+
+    def update(self, done: int, total: int, message: str = "") -> None:
+        """See `Progress.update`."""
+        if self.fault is not None and done > 0:
+            self.fault(self.name, "progress")
+        if self.board.live:
+            self.board.draw(self.name, done, total, message)
+        elif time.monotonic() - self._said > _PLAIN_EVERY_S:
+            self._said = time.monotonic()
+            self.board.say(f"{TITLES[self.name]}: {done}/{total} {message}".rstrip())
+
+
+class _Spent(ProgressColumn):
+    """Seconds since the stage began."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.finished_time if task.finished else task.elapsed
+        return Text("" if seconds is None else f"{seconds:5.0f} s", style="dim")
+
+
+def is_terminal() -> bool:
+    """Whether a person watches."""
+    return sys.stderr.isatty()

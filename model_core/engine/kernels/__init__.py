@@ -1,0 +1,1 @@
+"""Linear layers and the vision backbone by packed CPU kernels."""

@@ -1,0 +1,1 @@
+"""The language of the published MolmoAct checkpoints, as a grammar for the engine."""

@@ -1,0 +1,1 @@
+"""Decoding rounds: rows that are decoded together, in blocks or in parallel."""

@@ -1,0 +1,1 @@
+"""Checkpoint folders in the published layout, read piecewise and written atomically."""

@@ -1,0 +1,224 @@
+"""Checkpoint folders and hub ids -> a loaded `MolmoAct`, and back. The only file that knows the Hugging Face hub.
+
+Never `trust_remote_code`, never pickle: safetensors, or `model.pt` through torch's weights-only loader.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from model_core.network.checkpoints import layout
+from model_core.network.checkpoints.layout import Layout
+from model_core.network.checkpoints.weights import (
+    INDEX_FILE,
+    PICKLE_FILE,
+    SINGLE_FILE,
+    StoredTensor,
+    stored_tensors,
+    write_atomically,
+    write_json,
+    write_shards,
+)
+from model_core.network.config import MolmoActConfig
+from model_core.network.images import ImageProcessor
+from model_core.network.model import MolmoAct
+from model_core.spec.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+_M = TypeVar("_M", bound=MolmoAct)
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "vae-final.pt"]
+DEFAULT_SHARD_BYTES = 5_000_000_000
+BESIDE = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "qwen.tiktoken", "special_tokens_map.json")
+BESIDE += ("generation_config.json", "preprocessor_config.json", "processor_config.json", "contract.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFiles:
+    """A checkpoint folder that was looked at but not loaded. `tensors` are under the published keys."""
+
+    folder: Path
+    config: MolmoActConfig
+    layout: Layout
+    tensors: Mapping[str, StoredTensor]
+
+    def problems(self) -> list[str]:
+        """Missing, unexpected and wrongly shaped keys, one line each."""
+        found = {key: tensor.shape for key, tensor in self.tensors.items()}
+        return layout.key_problems(found, layout.expected_shapes(self.config))
+
+    def check(self) -> None:
+        """Raise one CheckpointError that lists every problem."""
+        problems = self.problems()
+        if problems:
+            lines = "\n  ".join(problems)
+            raise CheckpointError(f"{self.folder}: {len(problems)} keys do not fit the configured network:\n  {lines}")
+
+
+def open_checkpoint(folder: Path, config: MolmoActConfig | None = None) -> CheckpointFiles:
+    """Read the config and the headers of the weights; nothing is loaded.
+
+    config: needed where the folder has no `config.json`, as with training-side folders (`config.yaml` is not read).
+    Raises CheckpointError when something is missing or torn.
+    """
+    if config is None:
+        if not (folder / "config.json").is_file() and (folder / "config.yaml").is_file():
+            raise CheckpointError(
+                f"{folder} is a training-side folder (config.yaml, no config.json); say which network it is, "
+                "e.g. config=molmoact_7b_d(), or put the published config.json beside it"
+            )
+        config = MolmoActConfig.from_json(folder)
+    stored = stored_tensors(folder)
+    kind = layout.detect_layout(stored)
+    tensors = {layout.to_published(key): value for key, value in stored.items()} if kind == "olmo" else stored
+    if layout.PAD_EMBED in tensors and config.adapter.image_padding_embed is None:
+        # Some published configs leave the key out although the weights are there.
+        config = replace(config, adapter=replace(config.adapter, image_padding_embed="pad_and_partial_pad"))
+    return CheckpointFiles(folder=folder, config=config, layout=kind, tensors=tensors)
+
+
+def from_pretrained(
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    config: MolmoActConfig | None = None,
+    revision: str | None = None,
+    attention: str | None = None,
+    model_class: type[_M] = MolmoAct,  # type: ignore[assignment]
+) -> _M:
+    """Load a checkpoint folder (published or training-side layout) or a hub id, in evaluation mode.
+
+    The network is built on the meta device and filled tensor by tensor in `dtype` (default: as stored) on `device`;
+    at no time are there two copies of it. attention: "sdpa" or "eager" in place of the config's.
+    Raises CheckpointError: nothing there, hub not reachable, or keys and shapes that do not fit (all listed at once).
+    """
+    files = open_checkpoint(resolve(source, revision=revision), config)
+    files.check()
+    settings = files.config if attention is None else replace(files.config, attention=attention)
+    with torch.device("meta"):
+        model = model_class(settings)
+    for name, tensor in sorted(files.tensors.items(), key=lambda item: (item[1].file, item[0])):
+        _assign(model, name, tensor.load(dtype, device))
+    log.info("loaded %d tensors from %s (%s layout)", len(files.tensors), files.folder, files.layout)
+    return model.eval()
+
+
+def save_pretrained(
+    model: MolmoAct,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    processor: ImageProcessor | None = None,
+) -> Path:
+    """Write the published layout: `config.json`, safetensors (shards and an index above `max_shard_bytes`).
+
+    processor: also written, as `preprocessor_config.json`. Returns the folder.
+    """
+    folder = Path(folder)
+    expected = layout.expected_shapes(model.config)
+    problems = layout.key_problems({name: tuple(value.shape) for name, value in model.named_parameters()}, expected)
+    if problems:
+        listed = "\n  ".join(problems)
+        raise CheckpointError(f"this model is not what its config says (adapters that were not merged?):\n  {listed}")
+    tensors = {
+        name: (tuple(value.shape), dtype or value.dtype, lambda value=value: value.detach().to("cpu", dtype or value.dtype))
+        for name, value in model.named_parameters()
+    }
+    write_shards(folder, tensors, max_shard_bytes=max_shard_bytes)
+    write_json(folder / "config.json", model.config.to_json())
+    if processor is not None:
+        write_json(folder / "preprocessor_config.json", processor.to_json())
+    return folder
+
+
+def convert(
+    source: str | Path,
+    destination: Path,
+    *,
+    target: Layout | None = None,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    config: MolmoActConfig | None = None,
+) -> CheckpointFiles:
+    """Rewrite a checkpoint in the other (or the named) layout and dtype, one shard in memory at a time.
+
+    The training-side layout is one `model.pt`, as its trainer reads it. Tokenizer and processor files are copied.
+    Raises CheckpointError when the source's keys do not fit its config: a wrong checkpoint is not copied on.
+    """
+    files = open_checkpoint(resolve(source), config)
+    files.check()
+    if destination.resolve() == files.folder.resolve():
+        raise CheckpointError(f"source and destination are the same folder: {destination}")
+    present = [name for name in (INDEX_FILE, SINGLE_FILE, PICKLE_FILE) if (destination / name).exists()]
+    if present:
+        raise CheckpointError(f"{destination} already holds weights ({', '.join(present)}); convert into an empty folder")
+    goal: Layout = target or ("olmo" if files.layout == "published" else "published")
+    if goal == "published":
+        tensors: dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]] = {
+            name: (stored.shape, dtype or stored.dtype, lambda stored=stored: stored.load(dtype)) for name, stored in files.tensors.items()
+        }
+        write_shards(destination, tensors, max_shard_bytes=max_shard_bytes)
+    else:
+        state = {layout.to_olmo(name): stored.load(dtype) for name, stored in files.tensors.items()}
+        write_atomically(destination / PICKLE_FILE, lambda temporary: torch.save(state, temporary))
+    write_json(destination / "config.json", files.config.to_json())
+    for name in BESIDE:
+        if (files.folder / name).is_file():
+            content = (files.folder / name).read_bytes()
+            write_atomically(destination / name, lambda temporary, content=content: temporary.write_bytes(content))
+    return open_checkpoint(destination)
+
+
+def resolve(source: str | Path, *, revision: str | None = None) -> Path:
+    """A local folder as it is; a hub id (`owner/name`) as its downloaded snapshot.
+
+    Raises CheckpointError that says which of the two it took `source` for and why it did not work.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if isinstance(source, Path) or not _HUB_ID.match(source):
+        raise CheckpointError(f"no checkpoint folder at {source}; expected a folder or a hub id such as allenai/MolmoAct-7B-D-0812")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES))
+    except Exception as error:  # the client raises its own, httpx's and OS errors; each means the same to a caller
+        raise CheckpointError(
+            f"{source} is no local folder, so it was taken for a hub id, but the hub could not give it "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}). "
+            "Without a network, download the checkpoint elsewhere and pass its folder."
+        ) from error
+
+
+def _assign(model: nn.Module, name: str, value: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    setattr(owner, leaf, nn.Parameter(value, requires_grad=value.is_floating_point()))
+
+
+def convert_named(
+    source: str | Path, destination: Path, *, target: str | None = None, dtype: str | None = None, config: MolmoActConfig | None = None
+) -> dict[str, str | int]:
+    """`convert` with its choices as words; what was written, for a log line."""
+    goal: Layout | None = None if target is None else "olmo" if target == "olmo" else "published"
+    files = convert(source, destination, target=goal, dtype=None if dtype is None else getattr(torch, dtype), config=config)
+    return {
+        "source": str(source),
+        "destination": str(destination),
+        "layout": files.layout,
+        "dtype": ",".join(sorted({str(stored.dtype).removeprefix("torch.") for stored in files.tensors.values()})),
+        "tensors": len(files.tensors),
+        "bytes": sum(stored.bytes for stored in files.tensors.values()),
+    }

@@ -1,0 +1,1 @@
+"""The audit record: its format and its reader."""

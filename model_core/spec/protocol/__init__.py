@@ -1,0 +1,1 @@
+"""Bytes between cell and service: messages, packing, image codec, steering input, trust."""

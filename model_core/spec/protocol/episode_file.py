@@ -1,0 +1,131 @@
+"""Recorded episodes <-> bytes: lossless, checked, and never a pickle.
+
+    episode = b"ACTWEPIS" | version byte | SHA-256 of the rest (32 bytes) | msgpack map
+
+Long arrays are stored as differences along the time axis, deflated; equal episodes give equal bytes. `WireError` is the
+only exception that leaves `decode_episode`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.errors import WireError
+from model_core.spec.protocol.packing import (
+    Kind,
+    array,
+    checked_array,
+    expect,
+    flag,
+    from_document,
+    mapping,
+    nested,
+    optional,
+    text,
+    to_document,
+    whole,
+)
+from model_core.spec.protocol.strict_msgpack import Buffer, pack, unpack
+from model_core.spec.types import CameraGeometry, Episode, Provenance
+
+EPISODE_MAGIC = b"ACTWEPIS"
+EPISODE_VERSION = 1
+MAX_EPISODE_BYTES = 512 * 2**20
+
+
+def encode_episode(episode: Episode) -> bytes:
+    """A recorded episode -> bytes, lossless; equal episodes give equal bytes."""
+    body = pack(b"", to_document(episode, _EPISODE))
+    return EPISODE_MAGIC + bytes([EPISODE_VERSION]) + hashlib.sha256(body).digest() + body
+
+
+def decode_episode(data: bytes, *, max_bytes: int = MAX_EPISODE_BYTES) -> Episode:
+    """Bytes -> the episode. Raises WireError naming what is wrong: magic, version, truncation, flipped bits, a field."""
+    start = len(EPISODE_MAGIC) + 1 + 32
+    if len(data) > max_bytes:
+        raise WireError(f"a recorded episode has at most {max_bytes} bytes, got {len(data)}")
+    if len(data) < start or not data.startswith(EPISODE_MAGIC):
+        raise WireError("this is not a recorded episode: it does not begin with the episode mark")
+    if data[len(EPISODE_MAGIC)] != EPISODE_VERSION:
+        raise WireError(f"recorded with episode format {data[len(EPISODE_MAGIC)]}, this version reads {EPISODE_VERSION}")
+    if hashlib.sha256(memoryview(data)[start:]).digest() != bytes(data[start - 32 : start]):
+        raise WireError("the recorded episode is damaged: its checksum does not match (truncated or changed)")
+    return cast(Episode, from_document(Episode, _EPISODE, unpack(data, start)))
+
+
+def _series(dtype: str, ndim: int) -> Kind:
+    """An array whose axis 0 is time."""
+
+    def write(value: Any) -> dict[str, Any]:
+        checked = np.asarray(value)
+        expect(
+            checked.dtype == np.dtype(dtype) and checked.ndim == ndim, f"a {ndim}-axis {dtype} array", f"{checked.dtype} {checked.shape}"
+        )
+        shape = [int(n) for n in checked.shape]
+        return {"dtype": dtype, "shape": shape, "data": _deflate_series(checked), "packing": "delta-deflate"}
+
+    def read(value: Any) -> NDArray[Any]:
+        shape, size, data = checked_array(value, dtype, ndim, "delta-deflate")
+        return _inflate_series(data, dtype, shape, size)
+
+    return Kind(write, read)
+
+
+def _deflate_series(series: NDArray[Any]) -> bytes:
+    # The camera stands still, so most of a picture equals the one before: differences deflate several times better.
+    # They are taken on the bits (integers that wrap), therefore floats come back exactly, NaN included.
+    bits = np.ascontiguousarray(series, series.dtype.newbyteorder("<")).view(_bits_of(series.dtype))
+    changes = bits.copy()
+    changes[1:] -= bits[:-1]
+    return zlib.compress(changes.tobytes(), level=3)
+
+
+def _inflate_series(data: Buffer, dtype: str, shape: list[int], size: int) -> NDArray[Any]:
+    inflater = zlib.decompressobj()
+    try:
+        raw = inflater.decompress(data, size + 1)  # one byte more than promised is enough to know that it lies
+    except zlib.error as error:
+        raise WireError(f"array data does not inflate: {error}") from error
+    expect(len(raw) == size and inflater.eof and not inflater.unused_data, f"{size} bytes when inflated", len(raw))
+    changes = np.frombuffer(raw, _bits_of(np.dtype(dtype))).reshape(shape)
+    return np.cumsum(changes, axis=0, dtype=changes.dtype).view(np.dtype(dtype).newbyteorder("<"))
+
+
+def _bits_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(f"<u{dtype.itemsize}")
+
+
+_GEOMETRY = {
+    "width": whole(1, 2**16),
+    "height": whole(1, 2**16),
+    "intrinsics_33": array("float64", 2),
+    "world_to_camera_44": array("float64", 2),
+}
+_PROVENANCE = {
+    "producer": text(),
+    "cell": text(),
+    "seed": whole(-(2**53)),
+    "versions": mapping(text()),
+    "render": mapping(text()),
+}
+_EPISODE = {
+    "episode_id": text(),
+    "embodiment": text(),
+    "task": text(),
+    "instruction": text(4000),
+    "success": flag(),
+    "provenance": nested(Provenance, _PROVENANCE),
+    "images": mapping(_series("uint8", 4), limit=16),
+    "depth_m": mapping(_series("float32", 3), limit=16),
+    "geometry": mapping(nested(CameraGeometry, _GEOMETRY), limit=16),
+    "proprio_TP": array("float32", 2),
+    "actions_TA": array("float32", 2),
+    "executed_TA": array("float32", 2),
+    "timestamps_T": array("float64", 1),
+    "tcp_T3": optional(array("float32", 2)),
+}

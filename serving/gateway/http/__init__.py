@@ -1,0 +1,1 @@
+"""HTTP and WebSocket transport of the gateway: framing, authentication, back-pressure, draining."""

@@ -1,0 +1,89 @@
+"""The ASGI layer in front of every endpoint, ours and BentoML's own: no token, no answer.
+
+What a request needs follows from its method and path alone, so that an endpoint that is added later is guarded as well.
+The caller that was let in lies in the scope under `CALLER`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from model_core.spec.types import RefusalCode
+from serving.gateway.operations.tokens import ANYBODY, Caller, Denial, Role, Tokens, is_loopback
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+CALLER = "actwright.caller"
+# An orchestrator's probes carry no token, and tell no more than yes or no and a state.
+_OPEN = frozenset({"/livez", "/readyz"})
+_EXACT = {"/v1/admin/drain": Role.OPERATE, "/v1/admin/kill": Role.ADMIN, "/v1/admin/resume": Role.OPERATE}
+
+
+class Doorkeeper:
+    """ASGI middleware. tokens None: everybody on this machine may do everything, nobody else anything."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], tokens: Tokens | None = None) -> None:
+        self._app, self._tokens = app, tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it with 401 or 403."""
+        if scope["type"] not in {"http", "websocket"} or CALLER in scope:
+            await self._app(scope, receive, send)
+            return
+        found = self._admit(scope)
+        if isinstance(found, Denial):
+            await _deny(scope, send, found)
+            return
+        await self._app({**scope, CALLER: found}, receive, send)
+
+    def _admit(self, scope: Scope) -> Caller | Denial:
+        if self._tokens is None:
+            # The start refuses this binding; should the socket have been bound by somebody else, nobody is let in from afar.
+            server = scope.get("server")
+            if server and server[1] is not None and not is_loopback(str(server[0])) and server[0] != "testserver":
+                return Denial(status=403, reason="this service has no tokens and therefore answers on loopback only")
+            return ANYBODY
+        path = str(scope.get("path", ""))
+        if scope["type"] == "http" and path in _OPEN:
+            return Caller(subject="probe", role=Role.OBSERVE)
+        return self._tokens.admit(_header(scope, b"authorization"), _needed(scope, path))
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who was let in."""
+    return scope.get(CALLER, ANYBODY)
+
+
+def _needed(scope: Scope, path: str) -> Role:
+    if path in _EXACT:
+        return _EXACT[path]
+    if path.startswith("/v1/admin"):
+        return Role.ADMIN
+    if scope["type"] == "http" and scope.get("method") in {"GET", "HEAD", "OPTIONS"}:
+        return Role.OBSERVE
+    return Role.OPERATE
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    found = [value for key, value in scope.get("headers", ()) if key == name]
+    return found[0].decode("latin-1") if len(found) == 1 else None
+
+
+async def _deny(scope: Scope, send: Send, denial: Denial) -> None:
+    body = json.dumps({"code": RefusalCode.AUTH.value, "reason": denial.reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if denial.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if scope["type"] == "http":
+        kind = "http.response"
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        kind = "websocket.http.response"
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": f"AUTH {denial.status}"})
+        return
+    await send({"type": f"{kind}.start", "status": denial.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

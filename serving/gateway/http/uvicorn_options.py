@@ -1,0 +1,34 @@
+"""How uvicorn is told to treat our sockets, when we start it and when BentoML does."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES
+
+# Named and not imported: whoever reads these options needs no uvicorn for it.
+# No per-message compression: pictures do not get smaller by it, only later. A peer that is dead is noticed within 15 s.
+SOCKET_OPTIONS: Mapping[str, Any] = {
+    "ws": "serving.gateway.http.large_frames:LargeFrames",
+    "ws_max_size": MAX_MESSAGE_BYTES + 1024,
+    "ws_per_message_deflate": False,
+    "ws_ping_interval": 5.0,
+    "ws_ping_timeout": 10.0,
+}
+
+
+def use_everywhere() -> None:
+    """Make these options uvicorn's defaults in this process: BentoML makes its own `uvicorn.Config` and passes none of them."""
+    import uvicorn
+
+    made = uvicorn.Config.__init__
+    if hasattr(made, "__wrapped__"):
+        return
+
+    @functools.wraps(made)
+    def init(self: uvicorn.Config, *args: Any, **options: Any) -> None:
+        made(self, *args, **{**SOCKET_OPTIONS, **options})
+
+    uvicorn.Config.__init__ = init

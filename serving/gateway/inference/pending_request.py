@@ -1,0 +1,99 @@
+"""One request on its way through the engine, and what comes of it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from model_core.spec.types import Decision, DecisionRequest, DepthTokens, Refusal, RefusalCode, Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """What came of one request.
+
+    queue_ms: waited before it joined the round; model_ms: from joining to the answer; batch: most rows that shared a block
+    with it. level: that was asked of the policy ("" for its own). cheaper: it was not the level that was asked for first.
+    retry_after_ms: with a refusal, when asking again may help.
+    """
+
+    decision: Decision
+    queue_ms: float = 0.0
+    model_ms: float = 0.0
+    batch: int = 1
+    level: str = ""
+    cheaper: bool = False
+    retry_after_ms: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Ticket:
+    """A request with its deadline. `future` gives one `Answer`; it never raises and is never cancelled from outside.
+
+    levels: those that may be served, dearest first. alone: it shares no round (it may be what broke the last one).
+    tries: it came to an idle engine, which always tries. refused_with: the code of the refusal that answered it, if one did.
+    """
+
+    request: DecisionRequest
+    deadline: float
+    asked_at: float
+    levels: tuple[str, ...] = ("",)
+    level: str = ""
+    alone: bool = False
+    tries: bool = False
+    joined_at: float = 0.0
+    batch: int = 1
+    refused_with: RefusalCode | None = None
+    future: Future[Answer] = field(default_factory=Future)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        # From now on `future.cancel` does nothing: an asker that stops waiting says so by `refuse`.
+        self.future.set_running_or_notify_cancel()
+
+    @property
+    def is_over(self) -> bool:
+        """It has its answer, or nobody wants one."""
+        return self.future.done()
+
+    def resolve(self, answer: Answer) -> bool:
+        """Give the answer; False when there was one already."""
+        with self._lock:
+            if self.future.done():
+                return False
+            self.future.set_result(answer)
+            return True
+
+    def refuse(
+        self, code: RefusalCode, reason: str, *, now: float, contract_id: str = "", model_version: str = "", retry_after_ms: float = 0.0
+    ) -> bool:
+        """Answer with a refusal; what a cell may ask again is marked so. False when it was answered before."""
+        if self.future.done():  # as nearly every ticket is when the next one replaces it
+            return False
+        refusal = Refusal(code=code, reason=reason, retryable=code not in _FINAL)
+        decision = Decision(contract_id=contract_id, model_version=model_version, refusal=refusal)
+        waited_s = (self.joined_at or now) - self.asked_at
+        is_first = self.resolve(Answer(decision=decision, queue_ms=1e3 * waited_s, batch=self.batch, retry_after_ms=retry_after_ms))
+        if is_first:
+            self.refused_with = code
+        return is_first
+
+
+_FINAL = frozenset({RefusalCode.CONTRACT, RefusalCode.KILLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """What a person asked for, ready for a `DecisionRequest`. flags: as in the CHUNK. applied_revision: 0 for none."""
+
+    steering: Trace | None = None
+    depth: DepthTokens | None = None
+    trace: Trace | None = None
+    flags: tuple[str, ...] = ()
+    applied_revision: int = 0
+
+    @property
+    def is_edit(self) -> bool:
+        """Decoding goes on from an edit."""
+        return self.depth is not None or self.trace is not None

@@ -1,0 +1,1 @@
+"""What operators set and see: limits, tokens, metrics, the state of the service."""

@@ -1,0 +1,1 @@
+"""Sessions of cells as pure rules: handshake, access, checks, steering, replies."""

@@ -1,0 +1,1 @@
+"""The chained audit log of a cell: written, indexed, retained, followed live."""

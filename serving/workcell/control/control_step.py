@@ -1,0 +1,214 @@
+"""One control step of one cell: the world does not wait, and neither does this loop.
+
+    what people told it -> what came on the link -> robot's own stop, watchdog -> drop what expired -> ask when it is time
+    -> mode (RUN STRETCH HOLD SAFE_STOP) -> command or hold -> envelope -> driver -> audit
+
+Nothing here waits for the network, a disk or a person.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.types import StopReason
+from serving.workcell.control.controlled_robot import Body
+from serving.workcell.control.events import Teller, tag_of
+from serving.workcell.control.exchange import Dialogue
+from serving.workcell.control.operator_input import Wishes
+from serving.workcell.control.results import Journal
+from serving.workcell.control.stop_control import Stops, why_of
+from serving.workcell.motion.motion_state import Mode
+from serving.workcell.motion.scheduler import Command
+from serving.workcell.robot.episode_recorder import Recorder
+from serving.workcell.robot.interface import CommandRejected, Outcome, RobotStopped
+from serving.workcell.watchdog.watchdog import WatchPost
+
+logger = logging.getLogger(__name__)
+
+
+class ControlStep:
+    """The loop of one cell, between the begin and the end of an episode.
+
+    max_refusals, max_steps: after so many the episode is over (refusals: that cannot be helped by asking again, with nothing left
+    to execute). may_stretch: slow down when rows run out.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        dialogue: Dialogue,
+        stops: Stops,
+        journal: Journal,
+        wishes: Wishes,
+        tell: Teller,
+        *,
+        recorder: Recorder | None,
+        watch: WatchPost | None,
+        max_refusals: int,
+        max_steps: int,
+        may_stretch: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._body, self._dialogue, self._stops, self._journal = body, dialogue, stops, journal
+        self._wishes, self._tell, self._recorder, self._watch, self._clock = wishes, tell, recorder, watch, clock
+        self._max_refusals, self._max_steps, self._may_stretch = max_refusals, max_steps, may_stretch
+
+    def tick(self) -> StopReason | None:
+        """One control step; a reason when the episode is over."""
+        episode, scheduler = self._journal.running, self._dialogue.scheduler
+        now = self._clock()
+        self._body.begin_step()
+        self.grant(now)
+        scheduler.stepped()
+        self._dialogue.listen(now)
+        self._check_guards(now)
+        self._dialogue.drop_expired(now)
+        self._dialogue.ask_if_due(now)
+        if episode.in_a_row >= self._max_refusals and scheduler.rows_left <= 0:
+            return why_of(episode.code)
+        why = "the link is down" if not self._dialogue.is_up else episode.code or "nothing to execute"
+        self._stops.machine.tick(now, scheduler.rows_left, may_stretch=self._may_stretch, why=why)
+        if self._stops.is_stopped:
+            over = self._wait_for_operator(now)
+            if over is not None:
+                return over
+        return self._move()
+
+    def _move(self) -> StopReason | None:
+        episode, machine = self._journal.running, self._stops.machine
+        is_stopped = self._stops.is_stopped and bool(self._body.stop_state)
+        self._body.measure()
+        if self._recorder is not None and not is_stopped:
+            self._recorder.see(self._body.sight())
+        now = self._clock()  # looking and measuring take their time; from here on nothing does
+        self._dialogue.drop_expired(now)
+        command = self._dialogue.scheduler.next(machine.scale) if machine.mode in (Mode.RUN, Mode.STRETCH) else None
+        action_A, clipped = self._judged(command, now)
+        if action_A is None:
+            command, clipped = None, {}
+            if machine.mode in (Mode.RUN, Mode.STRETCH):  # the envelope refused the chunk in this very step
+                machine.tick(now, 0.0, why="the envelope refused the chunk")
+            action_A = self._hold_A()
+        self._note_mode(now)
+        if self._recorder is not None and not is_stopped:
+            self._recorder.did(action_A)
+        outcome = None if is_stopped else self._act(command, action_A, clipped, now)
+        episode.steps += 1
+        episode.holds += command is None
+        episode.stretches += machine.mode is Mode.STRETCH
+        if outcome is not None and outcome.success:
+            return StopReason.SUCCESS
+        if outcome is not None and outcome.done:
+            return StopReason.MAX_STEPS
+        return StopReason.MAX_STEPS if episode.steps >= self._max_steps else None
+
+    def _judged(self, command: Command | None, now: float) -> tuple[NDArray[np.float32] | None, dict[str, float]]:
+        if command is None:
+            return None, {}
+        verdict = self._body.envelope.check(command.action_A, command.ref, self._dialogue.session, now_s=now, proprio_P=self._body.state_P)
+        if verdict.is_refused:
+            self._dialogue.refuse_chunk(now, verdict.stage, verdict.reason)
+            return None, {}
+        if verdict.clipped:
+            self._dialogue.scheduler.executed_instead(verdict.action_A, command.scale)
+        self._stops.machine.accepted()
+        return verdict.action_A, dict(verdict.clipped)
+
+    def _act(self, command: Command | None, action_A: NDArray[np.float32], clipped: dict[str, float], now: float) -> Outcome | None:
+        """Give a command to the driver; None when the driver did not take it."""
+        is_hold = command is None and not self._stops.is_stopped
+        tag = tag_of(Mode.HOLD.value if is_hold else self._stops.machine.mode.value, command)
+        try:
+            outcome = self._body.act(action_A, tag, is_row=command is not None)
+        except CommandRejected as error:
+            self._tell.event("driver", reason=str(error))
+            self._restart("the driver rejected a command")
+            self._stops.machine.rejected(now, f"driver: {error}")
+            return None
+        except RobotStopped as error:
+            if not self._stops.is_stopped:  # once; while it lasts there is nothing to start anew
+                self._stops.stop(now, f"driver: {error}")
+                self._restart(str(error))
+            return None
+        if self._watch is not None:
+            self._watch.commanded()
+        self._tell.executed(self._journal.running, command, tag, action_A, self._body.state_P, clipped, now)
+        return outcome
+
+    # --- standing still -----------------------------------------------------------------------------------------------
+
+    def rest(self) -> bool:
+        """Nobody commands any more: a body that goes on with the velocity it was told last is told to stand. False: it was not taken.
+
+        Other bodies arrive where they were told to, or have already.
+        """
+        if not self._body.is_moving or "velocity" not in self._body.spec.action.modes:
+            return True
+        try:
+            self._act(None, self._hold_A(), {}, self._clock())
+        except Exception:  # the robot may be broken in any way; the watchdog is for that
+            logger.exception("cell.not_at_rest cell=%s", self._tell.cell)
+        return not self._body.is_moving
+
+    def _hold_A(self) -> NDArray[np.float32]:
+        """The same hold for as long as it lasts; seams join on to it."""
+        held_A = self._body.held_A
+        if held_A is None:
+            held_A = self._body.hold()
+            self._dialogue.scheduler.held(held_A)
+        return held_A
+
+    def _note_mode(self, now: float) -> None:
+        if self._stops.machine.mode not in (Mode.HOLD, Mode.SAFE_STOP):
+            self._body.move_on()
+        self._stops.note(now, silence_s=self._dialogue.silence_s(now), down_s=self._dialogue.down_s(now))
+
+    def _restart(self, reason: str) -> None:
+        """A new epoch, from rest, from the measured pose, with nothing kept: rows, the gripper's too, open questions, rates."""
+        self._body.restart()
+        self._dialogue.renew(reason)
+
+    def _wait_for_operator(self, now: float) -> StopReason | None:
+        if self._journal.running.stopped_at_s is None:
+            self._dialogue.forget(self._stops.machine.reason)
+            self._note_mode(now)
+            self._stops.enter(now)
+        name = self._stops.ask_operator()
+        if name:
+            self._resume(name)
+            return None
+        return self._stops.given_up(now)
+
+    def _check_guards(self, now: float) -> None:
+        state = self._body.stop_state
+        if state and not self._stops.is_stopped:
+            self._stops.stop(now, f"the robot is in {state} stop")
+            self._restart(f"{state} stop")
+        if self._watch is not None:
+            self._watch.turn()
+            complaint = self._watch.complaint()
+            if complaint and not self._stops.is_stopped:
+                self._tell.event("watchdog", reason=complaint)
+                self._stops.stop(now, complaint)
+
+    # --- people -------------------------------------------------------------------------------------------------------
+
+    def grant(self, now: float) -> None:
+        """What people told the cell counts from now on."""
+        for kind, text in self._wishes.take(now):
+            if kind == "resume":
+                self._resume(text)
+            else:
+                self._tell.event(kind, text=text, revision=self._dialogue.scheduler.bump())
+
+    def _resume(self, operator: str) -> None:
+        if self._stops.is_stopped and not self._body.stop_state:
+            self._stops.machine.resume(self._clock(), operator)
+            self._restart("resumed")
+            self._tell.event("resumed", operator=operator)
+            if self._journal.notes is not None:
+                self._journal.notes.stopped_at_s = None

@@ -1,0 +1,112 @@
+"""The body's side of a cell in real time: reading it, driving it, holding it. Why it is told something is known elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.execution.holding import hold_action, measured_by
+from model_core.spec.types import Observation
+from serving.workcell.motion.limits import Limits
+from serving.workcell.motion.safety_envelope import Envelope
+from serving.workcell.robot.interface import CommandRejected, CommandTag, Outcome, Proprioceptive, Robot, RobotStopped, Stoppable, TagReader
+
+
+class Body:
+    """One robot behind its envelope. Not thread-safe; every call comes from the control loop.
+
+    state_P: as measured last. last_A: the command that the driver took last in this episode. held_A: the hold that is in force.
+    is_moving: the driver was told to move by its last command (False: to stand).
+    """
+
+    def __init__(self, robot: Robot, limits: Limits) -> None:
+        self.robot = robot
+        self.envelope = Envelope(robot.embodiment, limits)
+        self.state_P = np.zeros(len(robot.embodiment.proprio), np.float32)
+        self.last_A: NDArray[np.float32] | None = None
+        self.held_A: NDArray[np.float32] | None = None
+        self.is_moving = False
+        self._seen: Observation | None = None
+        self._is_measured = any(place is not None for place in measured_by(robot.embodiment))
+
+    @property
+    def spec(self) -> EmbodimentSpec:
+        """What kind of body it is."""
+        return self.robot.embodiment
+
+    @property
+    def limits(self) -> Limits:
+        """What its envelope enforces."""
+        return self.envelope.limits
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits from now on; between episodes only."""
+        self.envelope = Envelope(self.robot.embodiment, limits)
+
+    def begin(self) -> None:
+        """A new episode: it stands, and what was commanded in the last one says nothing."""
+        self.envelope.restart()
+        self.last_A = self.held_A = self._seen = None
+        self.is_moving = False
+
+    def restart(self) -> None:
+        """The next command starts from rest, from the measured pose."""
+        self.envelope.restart()
+        self.held_A = None
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def begin_step(self) -> None:
+        """A new control step: what was looked at before is no sight of this one."""
+        self._seen = None
+
+    def measure(self) -> None:
+        """The state that commands are judged from: of this step where it can be had."""
+        if isinstance(self.robot, Proprioceptive):
+            self.state_P = np.asarray(self.robot.proprio_P(), np.float32)
+        elif self._is_measured or any(dim.measured_by for dim in self.limits.dims):
+            self.state_P = np.asarray(self.look().proprio_P, np.float32)
+
+    def look(self) -> Observation:
+        """A new observation; `sight` of this step gives the same one."""
+        self._seen = self.robot.observe()
+        return self._seen
+
+    def sight(self) -> Observation:
+        """What was looked at in this step, else a look of its own."""
+        seen, self._seen = self._seen, None
+        return seen or self.robot.observe()
+
+    @property
+    def stop_state(self) -> str:
+        """Which stop of its own is active; "" for none, and for a robot that has none."""
+        return self.robot.stop_state() if isinstance(self.robot, Stoppable) else ""
+
+    # --- driving ------------------------------------------------------------------------------------------------------
+
+    def act(self, action_A: NDArray[np.float32], tag: CommandTag, *, is_row: bool) -> Outcome:
+        """Give a command to the driver. is_row: it moves the body; a hold does not. Raises CommandRejected, RobotStopped."""
+        if isinstance(self.robot, TagReader):
+            self.robot.tag(tag)
+        try:
+            outcome = self.robot.act(action_A)
+        except CommandRejected as error:
+            self.envelope.refused_by_driver(str(error))
+            raise
+        except RobotStopped:
+            self.is_moving = False
+            raise
+        self.last_A, self.is_moving = action_A, is_row
+        return outcome
+
+    # --- holding ------------------------------------------------------------------------------------------------------
+
+    def hold(self) -> NDArray[np.float32]:
+        """Begin to hold: the pose is measured once, and `held_A` is commanded for as long as it lasts."""
+        self.held_A = held_A = self.envelope.hold(hold_action(self.robot.embodiment, self.last_A, self.state_P), self.state_P)
+        return held_A
+
+    def move_on(self) -> None:
+        """Nothing is held any more; the next hold is measured anew."""
+        self.held_A = None

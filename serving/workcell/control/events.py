@@ -1,0 +1,200 @@
+"""What a cell says to its audit and its log, put together in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.protocol.wire import Ready
+from model_core.spec.types import StopReason
+from serving.workcell.audit.interface import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, refusal_of
+from serving.workcell.control.results import EpisodeNotes
+from serving.workcell.link.link_types import Heard, Question
+from serving.workcell.motion.chunk_curve import ChunkRef
+from serving.workcell.motion.safety_envelope import SessionKey
+from serving.workcell.motion.scheduler import Ask, Command, Installed
+from serving.workcell.robot.interface import CommandTag, Robot
+
+logger = logging.getLogger(__name__)
+
+_QUIET = ("mode", "stale", "part")  # too many for a log
+
+
+class Teller:
+    """Speaks for one cell."""
+
+    def __init__(self, audit: Audit, cell: str, strategy: str, commissioning_digest: str, clock: Callable[[], float]) -> None:
+        self.cell = cell
+        self._audit, self._strategy = audit, strategy
+        self._commissioning_digest, self._clock = commissioning_digest, clock
+
+    def limited_by(self, commissioning_digest: str) -> None:
+        """Other limits are in force from now on."""
+        self._commissioning_digest = commissioning_digest
+
+    @property
+    def can_begin(self) -> bool:
+        """The audit can keep another episode."""
+        return self._audit.can_begin
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot."""
+        return refusal_of(self._audit)
+
+    def begun(self, notes: EpisodeNotes, robot: Robot, instruction: str, ready: Ready, epoch: int) -> None:
+        """An episode begins."""
+        self.begun_as(notes.episode_id, notes.seed, robot, instruction, ready, epoch)
+
+    def begun_as(self, episode_id: str, seed: int, robot: Robot, instruction: str, ready: Ready, epoch: int) -> None:
+        """An episode of this name begins."""
+        self._audit.begin_episode(
+            EpisodeBegun(
+                t_s=self._clock(),
+                episode_id=episode_id,
+                cell=self.cell,
+                task=robot.task,
+                instruction=instruction,
+                seed=seed,
+                strategy=self._strategy,
+                model_version=ready.model_version,
+                contract=ready.contract,
+                contract_id=ready.contract.contract_id,
+                bundle_digest=ready.bundle_digest,
+                session_id=ready.session_id,
+                epoch=epoch,
+                commissioning_digest=self._commissioning_digest,
+                body=robot.embodiment,
+            )
+        )
+
+    def ended(self, notes: EpisodeNotes, reason: StopReason, detail: str) -> None:
+        """It is over."""
+        self._audit.end_episode(
+            EpisodeEnded(
+                t_s=self._clock(),
+                episode_id=notes.episode_id,
+                stop_reason=reason.value,
+                success=reason is StopReason.SUCCESS,
+                steps=notes.steps,
+                detail=detail,
+            )
+        )
+
+    def decision(
+        self,
+        heard: Heard,
+        question: Question,
+        ask: Ask,
+        session: SessionKey,
+        outcome: str,
+        *,
+        deadline_ms: float,
+        code: str = "",
+        reason: str = "",
+        installed: Installed | None = None,
+    ) -> None:
+        """A question was answered, refused or given up."""
+        chunk = heard.chunk
+        self._audit.decision(
+            DecisionMade(
+                t_s=question.taken_at_s,
+                answered_s=heard.t_s,
+                episode_id=question.episode_id,
+                session_id=session.session_id if chunk is None else chunk.session_id,
+                epoch=session.epoch if chunk is None else chunk.epoch,
+                seq=heard.seq,
+                step=question.step,
+                observation=question.observation,
+                outcome=outcome,
+                chunk=chunk,
+                code=code,
+                reason=reason,
+                level=question.level,
+                age_ms=question.age_ms,
+                deadline_ms=deadline_ms,
+                previous_chunk_id=question.previous_chunk_id,
+                committed_DA=question.committed_DA,
+                installed_KA=None if installed is None else installed.rows_KA,
+                first_row=0 if installed is None else int(installed.first),
+                consumed=0 if installed is None else round(installed.consumed),
+                revision=ask.revision,
+                steering=question.steering,
+                edit=question.edit,
+            )
+        )
+
+    def executed(
+        self,
+        notes: EpisodeNotes,
+        command: Command | None,
+        tag: CommandTag,
+        sent_A: NDArray[np.float32],
+        state_P: NDArray[np.float32],
+        clipped: Mapping[str, float],
+        now_s: float,
+    ) -> None:
+        """A command went to the driver."""
+        raw_A, scale = (None, 1.0) if command is None else (command.raw_A, command.scale)
+        self._audit.executed(executed_note(now_s, notes.episode_id, notes.steps, tag, sent_A, raw_A, state_P, clipped, scale=scale))
+
+    def event(self, kind: str, **detail: object) -> None:
+        """Anything else."""
+        self._audit.event(self._clock(), kind, detail)
+        if kind not in _QUIET:
+            logger.info("cell.%s cell=%s %s", kind, self.cell, " ".join(f"{k}={v}" for k, v in detail.items()))
+
+
+def executed_note(
+    t_s: float,
+    episode_id: str,
+    step: int,
+    tag: CommandTag,
+    sent_A: NDArray[np.float32],
+    raw_A: NDArray[np.float32] | None,
+    state_P: NDArray[np.float32] | None,
+    clipped: Mapping[str, float],
+    *,
+    scale: float = 1.0,
+) -> ActionExecuted:
+    """One command as the audit keeps it."""
+    return ActionExecuted(
+        t_s=t_s,
+        episode_id=episode_id,
+        step=step,
+        mode=tag.mode,
+        sent_A=sent_A,
+        chunk_id=tag.chunk_id,
+        row=tag.row,
+        session_id=tag.session_id,
+        epoch=tag.epoch,
+        seq=tag.seq,
+        contract_id=tag.contract_id,
+        raw_A=raw_A,
+        scale=scale,
+        state_P=state_P,
+        clipped=clipped,
+    )
+
+
+def tag_of(mode: str, command: Command | None) -> CommandTag:
+    """Where a command comes from, for the driver; a hold comes from nowhere."""
+    return CommandTag(mode=mode) if command is None else tag_of_row(mode, command.ref, command.row)
+
+
+def tag_of_row(mode: str, ref: ChunkRef, row: int) -> CommandTag:
+    """A row of a chunk, for the driver."""
+    return CommandTag(
+        mode=mode,
+        chunk_id=ref.chunk_id,
+        session_id=ref.session_id,
+        epoch=ref.epoch,
+        seq=ref.seq,
+        contract_id=ref.contract_id,
+        model_version=ref.model_version,
+        row=row,
+        expires_at_s=ref.expires_at_s,
+    )

@@ -1,0 +1,59 @@
+"""What people want of a running cell: a drawn path, an edited thought, another sentence, a resume. Safe from any thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+from model_core.spec.protocol.wire import Edit, SteeringInput
+
+Wish = tuple[str, object]
+
+
+class Wishes:
+    """Taken from any thread, used by the control loop at its next step."""
+
+    def __init__(self) -> None:
+        self._told: deque[Wish] = deque(maxlen=64)
+        self._steering: SteeringInput | None = None
+        self._steering_since_s = 0.0
+        self.edit: Edit | None = None
+        self.instruction = ""
+
+    def tell(self, kind: str, value: object) -> None:
+        """kind: "steering" (SteeringInput or None), "edit" (Edit), "instruction" (text) or "resume" (a name)."""
+        self._told.append((kind, value))
+
+    def take(self, now_s: float) -> list[tuple[str, str]]:
+        """What was told since the last call, as (kind, sentence); from now on it counts. "resume" carries the name."""
+        taken = []
+        while self._told:
+            kind, value = self._told.popleft()
+            text = str(value)
+            if kind == "steering" and (value is None or isinstance(value, SteeringInput)):
+                self._steering, self._steering_since_s = value, now_s
+                text = "" if value is None else f"revision {value.revision} by {value.author}"
+            elif isinstance(value, Edit):
+                self.edit, text = value, f"revision {value.revision} by {value.author}"
+            elif kind == "instruction":
+                self.instruction = text
+            taken.append((kind, text))
+        return taken
+
+    def steering(self, now_s: float) -> SteeringInput | None:
+        """The drawn path with what is left of its life; None when there is none or it ran out."""
+        if self._steering is None:
+            return None
+        left_ms = self._steering.ttl_ms - 1e3 * (now_s - self._steering_since_s)
+        if left_ms <= 0:
+            self._steering = None
+            return None
+        return replace(self._steering, ttl_ms=left_ms)
+
+    def begin(self, instruction: str) -> None:
+        """A new episode has its own instruction. What was drawn or edited since the last one ended is for this one."""
+        self.instruction = instruction
+
+    def forget(self) -> None:
+        """The episode is over: its drawing and its edit were of a scene that is no more."""
+        self._steering = self.edit = None

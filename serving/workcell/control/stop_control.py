@@ -1,0 +1,89 @@
+"""What brings one cell to a stop, what is noted of it, and how long a person is waited for. Nothing here lets it move again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from model_core.spec.types import RefusalCode, StopReason
+from serving.workcell.control.events import Teller
+from serving.workcell.control.results import HoldBegun, Journal
+from serving.workcell.motion.motion_state import Mode, StateMachine
+from serving.workcell.robot.interface import Robot, Stoppable
+
+_GUARD_CODES = {RefusalCode.UNSAFE.value, RefusalCode.NONFINITE.value}
+_LOST_CODES = {RefusalCode.DEADLINE.value, RefusalCode.NOT_READY.value, "down"}
+
+
+class Stops:
+    """The mode of one cell's body, and everybody's word on it.
+
+    operator: asked at every step of a SAFE_STOP for the name of the person who resumes it ("" means nobody, yet); the episode
+    waits `operator_wait_s`.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        machine: StateMachine,
+        journal: Journal,
+        tell: Teller,
+        *,
+        operator: Callable[[], str] | None,
+        operator_wait_s: float,
+    ) -> None:
+        self.machine = machine
+        self._robot, self._journal, self._tell = robot, journal, tell
+        self._operator, self._operator_wait_s = operator, operator_wait_s
+        self._mode_said = ""
+
+    @property
+    def is_stopped(self) -> bool:
+        """SAFE_STOP: only a person ends it."""
+        return self.machine.mode is Mode.SAFE_STOP
+
+    def begin(self) -> None:
+        """A new episode is told its mode, whichever it is."""
+        self._mode_said = ""
+
+    def stop(self, now: float, reason: str) -> None:
+        """SAFE_STOP, for the first reason that is given."""
+        if not self.is_stopped:
+            self.machine.stop(now, reason)
+            self._journal.detail(reason)
+
+    def note(self, now: float, *, silence_s: float, down_s: float | None) -> None:
+        """Tell a change of mode. silence_s: since the service was last heard; down_s: since the link was known to be down."""
+        mode = self.machine.mode
+        if mode.value == self._mode_said:
+            return
+        if mode in (Mode.HOLD, Mode.SAFE_STOP) and self._mode_said not in (Mode.HOLD.value, Mode.SAFE_STOP.value):
+            begun = HoldBegun(t_s=now, reason=self.machine.reason, silence_s=silence_s, down_s=down_s)
+            self._journal.running.hold_begun.append(begun)
+        self._mode_said = mode.value
+        self._tell.event("mode", mode=mode.value, reason=self.machine.reason)
+
+    def enter(self, now: float) -> None:
+        """The first step of a SAFE_STOP: it is told, and a robot with a stop of its own stops by it when nobody is waited for."""
+        self._journal.running.stopped_at_s = now
+        self._tell.event("stop", reason=self.machine.reason)
+        self._journal.detail(self.machine.reason)
+        if isinstance(self._robot, Stoppable) and not self._robot.stop_state() and self._operator_wait_s <= 0:
+            self._robot.halt(self.machine.reason)
+
+    def ask_operator(self) -> str:
+        """The name of the person who resumes the cell; "" for nobody, yet."""
+        return self._operator() if self._operator is not None else ""
+
+    def given_up(self, now: float) -> StopReason | None:
+        """Why the episode ends, when a person has been waited for long enough."""
+        episode = self._journal.running
+        if episode.stopped_at_s is None or now - episode.stopped_at_s < self._operator_wait_s:
+            return None
+        return why_of(episode.code) if self.machine.reason.startswith("held for") else StopReason.GUARD_STOPPED
+
+
+def why_of(code: str) -> StopReason:
+    """How an episode ended whose last refusal had this code."""
+    if code in _GUARD_CODES:
+        return StopReason.GUARD_STOPPED
+    return StopReason.SERVICE_LOST if code in _LOST_CODES else StopReason.REFUSED

@@ -1,0 +1,1 @@
+"""The connection to the policy service: pure connection state, and the sockets that carry it."""

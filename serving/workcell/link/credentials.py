@@ -1,0 +1,51 @@
+"""How a cell proves who it is, and whom it believes: a bearer token from a file or the environment, TLS with a CA file."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from websockets.exceptions import InvalidMessage
+
+from model_core.spec.errors import SpecError
+from model_core.spec.protocol.trust import bearer, checked_token, tls_context
+
+TOKEN_VARIABLE = "ACTWRIGHT_TOKEN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """token_file: read anew at every connect, so that a renewed token is used; without it the environment's ACTWRIGHT_TOKEN.
+
+    ca_file: certificates that may sign the service's (wss only); None: the system's.
+    """
+
+    token_file: Path | None = None
+    ca_file: Path | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What to send with the handshake; nothing when there is no token. Raises SpecError for a file without one."""
+        token = os.environ.get(TOKEN_VARIABLE, "")
+        if self.token_file is not None:
+            try:
+                token = self.token_file.read_text(encoding="utf-8", errors="replace")  # what is no text is no token either
+            except OSError as error:
+                raise SpecError(f"token file {self.token_file}: {error.strerror}") from error
+            if not token.strip():
+                raise SpecError(f"token file {self.token_file} is empty")
+        return bearer(checked_token(token, TOKEN_VARIABLE if self.token_file is None else f"token file {self.token_file}"))
+
+    def tls(self, url: str) -> ssl.SSLContext | None:
+        """The context for `url`: None for ws://. Raises SpecError for a CA file that cannot be read."""
+        return tls_context(url, self.ca_file)
+
+
+def reason_of(error: BaseException, url: str) -> str:
+    """Why nobody answers at `url`, for a person."""
+    if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+        return "it does not speak TLS; call ws:// in place of wss://"
+    if isinstance(error, InvalidMessage) and url.startswith("ws://"):
+        return "it does not answer in HTTP; where it speaks TLS, call wss://"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,128 @@
+"""What is said between a cell and its link: settings, questions, what was heard, counts. Plain data; the rules are `link_core`'s."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import WireError, require
+from model_core.spec.protocol.wire import Chunk, Edit, Message, Part, Ready, SteeringInput, decode_message
+from model_core.spec.types import Observation
+
+HeardKind = Literal["up", "down", "denied", "chunk", "refused", "late", "part", "told", "lease"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """Every wait has an end. heartbeat_s: a peer that was silent for 1.5 of it is dead (a PING is sent every half).
+
+    deadline_s: of an answer. max_dead: unanswered questions in a row after which the connection is not believed any more.
+    replan_hz: answers a second that the service must keep free for this cell, or refuse it; 0 for none.
+    """
+
+    cell: str
+    embodiment: EmbodimentSpec
+    deadline_s: float = 2.0
+    connect_timeout_s: float = 5.0
+    heartbeat_s: float = 2.0
+    max_dead: int = 3
+    first_backoff_s: float = 0.1
+    max_backoff_s: float = 5.0
+    strategies: tuple[str, ...] = ()
+    accepts_parts: bool = False
+    expected_contract_id: str = ""
+    replan_hz: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("deadline_s", "connect_timeout_s", "heartbeat_s", "first_backoff_s", "max_backoff_s"):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            require(is_number and 0 < value < 1e6, f"{name} must be a number of seconds above 0", got=repr(value))
+        require(type(self.max_dead) is int and self.max_dead >= 1, "max_dead must be a whole number, 1 or more", got=repr(self.max_dead))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """What is asked. taken_at_s: when the observation was taken; age_ms: how old each reading was then."""
+
+    episode_id: str
+    step: int
+    observation: Observation
+    taken_at_s: float
+    age_ms: Mapping[str, float] = field(default_factory=dict)
+    level: str = ""
+    previous_chunk_id: str = ""
+    consumed: int = 0
+    committed_DA: NDArray[np.float32] | None = None
+    steering: SteeringInput | None = None
+    edit: Edit | None = None
+
+    @property
+    def captured_at_s(self) -> float:
+        """When the oldest reading in it was made: from then on its answer ages."""
+        return self.taken_at_s - max(self.age_ms.values(), default=0.0) / 1e3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Heard:
+    """One thing that happened on the link.
+
+    "up": READY came. "down": the connection is gone (reason). "denied": the service or this cell refused the handshake.
+    "chunk": an answer that may be used (chunk; expires_at_s; is_first: the first one of this connection). "refused": a REJECT.
+    "late": the deadline of `seq` passed. "part": part of an answer. "told": CONTROL of `code` HOLD, KILL, DRAIN or RESET.
+    "lease": the session's lease ran out.
+    """
+
+    kind: HeardKind
+    t_s: float
+    seq: int = 0
+    chunk: Chunk | None = None
+    part: Part | None = None
+    ready: Ready | None = None
+    code: str = ""
+    reason: str = ""
+    value: float = 0.0
+    is_retryable: bool = False
+    asked_at_s: float = 0.0
+    expires_at_s: float = 0.0
+    is_first: bool = False
+    details: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class LinkTally:
+    """Counts since construction. dropped: answers that were never handed on, by reason (late, duplicate, stale-epoch,
+    foreign, expired, unasked, other-model). replaced: observations that a newer one overtook before they were written."""
+
+    asked: int = 0
+    sent: int = 0
+    replaced: int = 0
+    chunks: int = 0
+    late: int = 0
+    connections: int = 0
+    cuts: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
+    latency_ms: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
+    round_trip_ms: deque[float] = field(default_factory=lambda: deque(maxlen=256))
+
+    @property
+    def late_dropped(self) -> int:
+        """Answers that came and were never handed on."""
+        return sum(self.dropped.values())
+
+
+def read_frame(data: bytes | str) -> Message | str:
+    """The message in a frame, or a sentence that says why there is none. Needs no lock."""
+    if isinstance(data, str):
+        return "the service sent text"
+    try:
+        return decode_message(data)
+    except WireError as error:
+        return str(error)

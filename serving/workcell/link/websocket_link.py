@@ -1,0 +1,340 @@
+"""`LinkCore` on a real socket: one thread that connects, writes, reads and lets time pass. The control loop never waits for it.
+
+Pictures are packed on this thread, outside the lock: `ask` and `poll` return at once, whatever the network does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from model_core.spec.errors import ActwrightError, WireError
+from model_core.spec.protocol.trust import distrust
+from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Observe, Ready, encode_message
+from model_core.spec.types import RefusalCode
+from serving.workcell.link.connection_state import LinkCore
+from serving.workcell.link.credentials import Credentials, reason_of
+from serving.workcell.link.link_types import Heard, LinkSettings, LinkTally, Question, read_frame
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.01
+
+
+class Link(Protocol):
+    """What a control loop needs of its link. No call waits."""
+
+    @property
+    def tally(self) -> LinkTally:
+        """Counts."""
+        ...
+
+    @property
+    def is_up(self) -> bool:
+        """Questions can be asked."""
+        ...
+
+    @property
+    def ready(self) -> Ready | None:
+        """The newest READY."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The number of this connection."""
+        ...
+
+    @property
+    def last_heard_s(self) -> float:
+        """When the service was last heard, monotonic."""
+        ...
+
+    @property
+    def deadline_s(self) -> float:
+        """How long an answer is waited for."""
+        ...
+
+    def ask(self, question: Question) -> int:
+        """Ask; the question's number, or 0 while the link is down."""
+        ...
+
+    def give_up(self, seq: int) -> None:
+        """Not wanted any more."""
+        ...
+
+    def poll(self) -> list[Heard]:
+        """What happened since the last call."""
+        ...
+
+    def pin(self, model_version: str, contract_id: str) -> None:
+        """Only this model from now on."""
+        ...
+
+    def end_episode(self, episode_id: str, stop_reason: str, *, success: bool) -> None:
+        """Tell the service; any model will do again."""
+        ...
+
+    def renew(self, reason: str) -> None:
+        """A new session and epoch."""
+        ...
+
+    def close(self) -> None:
+        """End."""
+        ...
+
+
+class AsyncLink:
+    """A `Link` over a WebSocket. url: "ws://host:port/v1/session" or "wss://...".
+
+    Start it with `start`; it dials by itself, again and again, until `close`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        settings: LinkSettings,
+        *,
+        credentials: Credentials | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url, self._clock = url, clock
+        self._credentials = credentials or Credentials()
+        self._tls = self._credentials.tls(url)
+        self._core = LinkCore(settings)
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._main, name="link", daemon=True)
+
+    # --- called by the control loop -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to dial."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Cut the connection and end the thread, within a second."""
+        self._closing.set()
+        self._nudge()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    @property
+    def tally(self) -> LinkTally:
+        """Counts."""
+        return self._core.tally
+
+    @property
+    def is_up(self) -> bool:
+        """Questions can be asked."""
+        return self._core.is_up
+
+    @property
+    def is_denied(self) -> bool:
+        """The service refused the handshake for good; `renew` tries again."""
+        return self._core.is_denied
+
+    @property
+    def ready(self) -> Ready | None:
+        """The newest READY."""
+        return self._core.ready
+
+    @property
+    def epoch(self) -> int:
+        """The number of this connection."""
+        return self._core.epoch
+
+    @property
+    def last_heard_s(self) -> float:
+        """When the service was last heard."""
+        return self._core.last_heard_s
+
+    @property
+    def deadline_s(self) -> float:
+        """How long an answer is waited for."""
+        return self._core.settings.deadline_s
+
+    def ask(self, question: Question) -> int:
+        """Ask; the question's number, or 0 while the link is down."""
+        with self._lock:
+            seq = self._core.ask(question, self._clock())
+        self._nudge()
+        return seq
+
+    def give_up(self, seq: int) -> None:
+        """Not wanted any more: CANCEL goes out."""
+        with self._lock:
+            self._core.give_up(seq)
+        self._nudge()
+
+    def poll(self) -> list[Heard]:
+        """What happened since the last call; deadlines are looked at here too, so they are as exact as the control loop."""
+        with self._lock:
+            self._core.tick(self._clock())
+            return self._core.poll()
+
+    def pin(self, model_version: str, contract_id: str) -> None:
+        """Only this model from now on."""
+        with self._lock:
+            self._core.pin(model_version, contract_id)
+
+    def end_episode(self, episode_id: str, stop_reason: str, *, success: bool) -> None:
+        """Tell the service; any model will do again."""
+        with self._lock:
+            self._core.end_episode(episode_id, stop_reason, success=success)
+        self._nudge()
+
+    def renew(self, reason: str) -> None:
+        """A new session and epoch."""
+        with self._lock:
+            self._core.renew(self._clock(), reason)
+        self._nudge()
+
+    # --- the link's own thread ----------------------------------------------------------------------------------------
+
+    def _nudge(self) -> None:
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(wake.set)
+
+    def _main(self) -> None:
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        while not self._closing.is_set():
+            with self._lock:
+                may_dial = self._core.may_dial(self._clock())
+                if may_dial:
+                    self._core.dialling(self._clock())
+            if may_dial:
+                reason = await self._converse()
+                with self._lock:
+                    self._core.closed(self._clock(), reason)
+                logger.info("link.down url=%s reason=%s", self._url, reason)
+            else:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        assert self._wake is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), TICK_S)
+        self._wake.clear()
+
+    async def _converse(self) -> str:
+        """One connection from the dial to its end; returns why it ended."""
+        try:
+            dial = asyncio.ensure_future(
+                connect(
+                    self._url,
+                    additional_headers=self._credentials.headers(),
+                    ssl=self._tls,
+                    open_timeout=None,  # the core's own deadline covers connecting and greeting together
+                    close_timeout=0.2,
+                    ping_interval=None,  # heartbeats are messages of ours: they prove that the service lives, not only its socket
+                    compression=None,
+                    max_size=MAX_MESSAGE_BYTES,
+                    proxy=None,
+                ).__aenter__()
+            )
+            socket = await self._dialled(dial)
+        except InvalidStatus as error:
+            return self._turned_away(error)
+        except ssl.SSLCertVerificationError as error:
+            reason = distrust(error)
+            with self._lock:
+                self._core.refused_at_door(self._clock(), RefusalCode.AUTH, reason)
+            return reason
+        except (OSError, TimeoutError, WebSocketException, ActwrightError) as error:
+            return f"no policy service at {self._url}: {reason_of(error, self._url)}"
+        if socket is None:
+            return "given up while dialling"
+        with self._lock:
+            self._core.opened(self._clock())
+        jobs = [asyncio.ensure_future(job) for job in (self._write(socket), self._read(socket), self._watch())]
+        done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+        if self._closing.is_set():
+            await self._write_last(socket)
+        socket.transport.abort()  # no closing handshake: a peer that we do not believe gets no say in it
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        return "; ".join(sorted({_outcome(job) for job in done}))
+
+    async def _dialled(self, dial: asyncio.Future[ClientConnection]) -> ClientConnection | None:
+        while not dial.done():
+            with self._lock:
+                self._core.tick(self._clock())
+                is_wanted = not self._core.wants_cut
+            if not is_wanted or self._closing.is_set():
+                dial.cancel()
+                await asyncio.wait([dial])
+                return None
+            await asyncio.wait([dial], timeout=TICK_S)
+        return dial.result()
+
+    def _turned_away(self, error: InvalidStatus) -> str:
+        status = error.response.status_code
+        reason = f"the service answered HTTP {status} at {self._url}"
+        if status in (401, 403):
+            with self._lock:
+                self._core.refused_at_door(self._clock(), RefusalCode.AUTH, f"{reason}: no token, a wrong one, or one that expired")
+        return reason
+
+    async def _write(self, socket: ClientConnection) -> str:
+        while not self._closing.is_set():
+            with self._lock:
+                message = self._core.outgoing(self._clock())
+            if message is None:
+                await self._pause()
+                continue
+            try:
+                data = encode_message(message)
+            except WireError as error:  # what a person drew or wrote may be more than a message takes
+                if not isinstance(message, Observe):
+                    raise
+                with self._lock:
+                    self._core.unsendable(message.seq, str(error), self._clock())
+                continue
+            await socket.send(data)
+        return "closed by this cell"
+
+    async def _write_last(self, socket: ClientConnection) -> None:
+        with contextlib.suppress(Exception):
+            for _ in range(4):  # an END that was queued just now
+                with self._lock:
+                    message = self._core.outgoing(self._clock())
+                if message is None:
+                    break
+                await asyncio.wait_for(socket.send(encode_message(message)), 0.2)
+
+    async def _read(self, socket: ClientConnection) -> str:
+        async for data in socket:
+            frame = read_frame(data)  # outside of the lock: `ask` and `poll` wait for nothing
+            with self._lock:
+                self._core.take(frame, self._clock())
+        return f"closed by the service ({socket.close_code})"
+
+    async def _watch(self) -> str:
+        while True:
+            with self._lock:
+                self._core.tick(self._clock())
+                if self._core.wants_cut:
+                    return "cut by this cell"
+            await asyncio.sleep(TICK_S)
+
+
+def _outcome(job: asyncio.Future[str]) -> str:
+    error = job.exception()
+    return f"{type(error).__name__}: {error}" if error is not None else job.result()

@@ -1,0 +1,1 @@
+"""What may move, as pure functions: chunk scheduling, limits, the safety envelope, motion states."""

@@ -1,0 +1,207 @@
+"""The commissioning file: a person's word on how far one workcell may be driven under one contract.
+
+    curl -s http://127.0.0.1:3000/v1/contract > contract.json
+    python -m serving.workcell.motion.commissioning template --contract contract.json --cell cell-01 --out cell-01.limits.json
+    python -m serving.workcell.motion.commissioning check FILE --contract contract.json
+
+The file is JSON, belongs to one (workcell, embodiment, contract) and is hashed; the cell reads it once, before anything
+moves. Without one the cell works inside the contract's own ranges, and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from model_core.spec.contract import EmbodimentSpec, PolicyContract, digest_of
+from model_core.spec.errors import ActwrightError, ContractError, SpecError, require
+from serving.workcell.motion.limits import Limits, limits_from_json, tightened, unbounded, widest_limits
+
+KIND = "actwright-commissioning"
+FIELDS = {"kind", "version", "workcell", "embodiment", "contract_id", "commissioned_by", "note", "limits"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commissioning:
+    """One commissioning file. contract_id: the contract that it was made for. commissioned_by: a person's name; "" is nobody."""
+
+    workcell: str
+    embodiment: str
+    contract_id: str
+    limits: Limits
+    commissioned_by: str = ""
+    note: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the document."""
+        return digest_of(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's document."""
+        return {
+            "kind": KIND,
+            "version": 1,
+            "workcell": self.workcell,
+            "embodiment": self.embodiment,
+            "contract_id": self.contract_id,
+            "commissioned_by": self.commissioned_by,
+            "note": self.note,
+            "limits": self.limits.to_json(),
+        }
+
+    def limits_for(self, cell: str, contract: PolicyContract, body: EmbodimentSpec | None = None) -> Limits:
+        """The limits in force under `contract`: the file's, tightened by the release. Raises ContractError naming what differs.
+
+        body: the cell's own, where the service converts between the two.
+        """
+        body = body or contract.embodiment
+        for name, here, there in (
+            ("workcell", self.workcell, cell),
+            ("embodiment", self.embodiment, body.name),
+            ("contract_id", self.contract_id, contract.contract_id),
+        ):
+            if here != there:
+                raise ContractError(f"commissioning {name}: the file is for {here!r}, this is {there!r}; commission this pair first")
+        names, expected = [d.name for d in self.limits.dims], [d.name for d in body.action.dims]
+        if names != expected:
+            raise ContractError(f"commissioning limits.dims: the file limits {names}, the contract has {expected}")
+        return tightened(self.limits, body, contract.embodiment)
+
+
+def from_json(document: Mapping[str, Any]) -> Commissioning:
+    """Read the document; raises SpecError naming the field that is wrong, unknown or missing."""
+    require(isinstance(document, Mapping) and document.get("kind") == KIND, f"not a commissioning file: kind must be {KIND!r}")
+    unknown = set(document) - FIELDS
+    require(not unknown, f"unknown fields: {', '.join(sorted(unknown))}; there are {', '.join(sorted(FIELDS))}")
+    require(document.get("version") == 1, "commissioning version must be 1", got=repr(document.get("version")))
+    texts = {name: document.get(name, "") for name in ("workcell", "embodiment", "contract_id", "commissioned_by", "note")}
+    for name, value in texts.items():
+        optional = name in ("commissioned_by", "note")
+        require(isinstance(value, str) and (optional or value != ""), f"{name} must be a text", got=repr(value))
+    require(isinstance(document.get("limits"), Mapping), "limits must be an object", got=type(document.get("limits")).__name__)
+    return Commissioning(limits=limits_from_json(document["limits"]), **texts)
+
+
+def read(path: Path) -> Commissioning:
+    """Read a file. Raises SpecError with the file's name."""
+    try:
+        return from_json(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:  # SpecError is a ValueError
+        raise SpecError(f"{path}: {error}") from error
+
+
+def write(path: Path, commissioning: Commissioning) -> None:
+    """Write a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(commissioning.to_json(), indent=1) + "\n")
+    os.replace(part, path)
+
+
+def template(cell: str, contract: PolicyContract, places: Mapping[str, tuple[str, float]] | None = None) -> Commissioning:
+    """The widest file that `contract` allows, signed by nobody; its note names what it does not bound.
+
+    places: action dim -> (proprio dim, gain), adds place limits.
+    """
+    body = contract.embodiment
+    unknown = set(places or {}) - {dim.name for dim in body.action.dims}
+    require(not unknown, f"--place {', '.join(sorted(unknown))}: no action dimension of that name", got=[d.name for d in body.action.dims])
+    widest = widest_limits(body)
+    limits = replace(widest, dims=tuple(_placed(dim, body, (places or {})) for dim in widest.dims))
+    open_ends = [f"NOT BOUNDED: {sentence}" for sentence in unbounded(limits, body)]
+    note = "the contract's own ranges; narrow every number to what this cell allows, then put your name into commissioned_by"
+    return Commissioning(
+        workcell=cell,
+        embodiment=body.name,
+        contract_id=contract.contract_id,
+        limits=limits,
+        note="; ".join([note, *open_ends]),
+    )
+
+
+def _placed(dim: Any, body: EmbodimentSpec, places: Mapping[str, tuple[str, float]]) -> Any:
+    if dim.name not in places:
+        return dim
+    sensor, gain = places[dim.name]
+    found = [p for p in body.proprio.dims if p.name == sensor]
+    require(bool(found), f"--place {dim.name}: no proprio dimension {sensor!r}; there are {[p.name for p in body.proprio.dims]}")
+    return replace(dim, measured_by=sensor, gain=gain, place_low=found[0].low, place_high=found[0].high)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write a template from a service's contract, or check a file; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "check":
+            found = read(args.file)
+            signed = found.commissioned_by or "NOBODY (a template)"
+            sys.stdout.write(
+                f"{args.file}: workcell {found.workcell}, {found.embodiment}, contract {found.contract_id}\n"
+                f"commissioned by {signed}; digest {found.digest}\n"
+            )
+            if args.contract is not None:
+                contract = _contract(args.contract)
+                _say_unbounded(found.limits_for(found.workcell, contract), contract.embodiment)
+            return 0
+        contract = _contract(args.contract)
+        made = template(args.cell, contract, dict(_place(text) for text in args.place))
+        write(args.out, made)
+    except ActwrightError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(
+        f"{args.out}: written; narrow the numbers and sign it, then: python -m serving.workcell --commissioning {args.out} ...\n"
+    )
+    _say_unbounded(made.limits, contract.embodiment)
+    return 0
+
+
+def _say_unbounded(limits: Limits, body: EmbodimentSpec) -> None:
+    for sentence in unbounded(limits, body):
+        sys.stdout.write(f"NOT BOUNDED: {sentence}\n")
+
+
+def _contract(path: Path) -> PolicyContract:
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path}: {error}; get it with: curl -s http://SERVICE/v1/contract") from error
+    return PolicyContract.from_json(document.get("contract", document))
+
+
+def _place(text: str) -> tuple[str, tuple[str, float]]:
+    name, _, rest = text.partition("=")
+    sensor, _, gain = rest.partition(",")
+    try:
+        return name, (sensor, float(gain or "1"))
+    except ValueError:
+        raise SpecError(f"--place needs DIM=SENSOR,GAIN, got {text!r}; for example --place dx=hand_x,0.04") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.workcell.motion.commissioning",
+        description="Limits of one workcell under one contract.",
+        epilog="Example: python -m serving.workcell.motion.commissioning template --contract contract.json --cell c1 --out limits.json",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    made = commands.add_parser("template", help="write the widest file that a contract allows")
+    made.add_argument("--contract", type=Path, required=True, help="contract document (JSON), as /v1/contract gives it")
+    made.add_argument("--cell", required=True, help="name of the workcell")
+    made.add_argument("--place", action="append", default=[], metavar="DIM=SENSOR,GAIN", help="also bound where DIM moves; may be repeated")
+    made.add_argument("--out", type=Path, required=True, help="file to write")
+    checked = commands.add_parser("check", help="read a file and say for whom it is and, under a contract, what it does not bound")
+    checked.add_argument("file", type=Path)
+    checked.add_argument("--contract", type=Path, default=None, help="contract document (JSON): is the file in force under it?")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

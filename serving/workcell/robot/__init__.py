@@ -1,0 +1,1 @@
+"""The robot interface, its drivers and the recorder of episodes."""

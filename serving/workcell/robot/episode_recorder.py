@@ -1,0 +1,111 @@
+"""What was seen and done, as episodes in the spool: one file each, whole or not at all, ready to be ingested."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.protocol.wire import encode_episode
+from model_core.spec.types import CameraGeometry, Episode, Observation, Provenance
+from serving.workcell.robot.interface import RecordedSenses, Robot
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".episode"
+
+
+class Recorder:
+    """Collects one episode at a time and writes it to `spool`.
+
+    The label of a step (`actions_TA`) is what was executed: whether it is worth learning from is for others to decide.
+    """
+
+    def __init__(self, spool: Path, robot: Robot, cell: str) -> None:
+        self._spool, self._robot, self._cell = spool, robot, cell
+        self._senses = robot if isinstance(robot, RecordedSenses) else None
+        self._images: dict[str, list[NDArray[np.uint8]]] = {}
+        self._depth_m: dict[str, list[NDArray[np.float32]]] = {}
+        self._proprio: list[NDArray[np.float32]] = []
+        self._tcp: list[NDArray[np.float32]] = []
+        self._actions: list[NDArray[np.float32]] = []
+
+    def begin(self) -> None:
+        """Forget an unfinished episode."""
+        for kept in (self._images, self._depth_m, self._proprio, self._tcp, self._actions):
+            kept.clear()
+
+    def add(self, observation: Observation, action_A: NDArray[np.float32]) -> None:
+        """One control step: what is seen now and what is about to be executed."""
+        self.see(observation)
+        self.did(action_A)
+
+    def did(self, action_A: NDArray[np.float32]) -> None:
+        """What is executed on what `see` saw."""
+        self._actions.append(np.asarray(action_A, np.float32))
+
+    def see(self, observation: Observation) -> None:
+        """What is seen now, with all senses. Takes its time: before a command is judged, not between that and its execution."""
+        for name, image in observation.images.items():
+            self._images.setdefault(name, []).append(image)
+        self._proprio.append(observation.proprio_P)
+        if self._senses is not None:
+            for name, depth_m in self._senses.depth_m().items():
+                self._depth_m.setdefault(name, []).append(depth_m)
+            self._tcp.append(self._senses.tcp_3())
+
+    def finish(self, *, episode_id: str, seed: int, success: bool, model_version: str) -> Path | None:
+        """Write the episode; None when nothing was done. A full disk loses the recording, never the episode."""
+        if not self._actions:
+            return None
+        episode = self._episode(episode_id, seed, success, model_version)
+        self.begin()
+        try:
+            return write_episode(self._spool, episode)
+        except OSError as error:
+            logger.error("episode.lost episode=%s spool=%s error=%s", episode_id, self._spool, error)  # noqa: TRY400 (the sentence is enough)
+            return None
+
+    def _episode(self, episode_id: str, seed: int, success: bool, model_version: str) -> Episode:
+        robot, senses = self._robot, self._senses
+        executed_TA = np.stack(self._actions)
+        geometry: Mapping[str, CameraGeometry] = {} if senses is None else senses.geometry()
+        return Episode(
+            episode_id=episode_id,
+            embodiment=robot.embodiment.name,
+            task=robot.task,
+            instruction=robot.instruction,
+            success=success,
+            provenance=Provenance(
+                producer=f"policy:{model_version}",
+                cell=self._cell,
+                seed=seed,
+                versions={} if senses is None else senses.versions,
+                render={} if senses is None else senses.render_flags,
+            ),
+            images={name: np.stack(frames) for name, frames in self._images.items()},
+            depth_m={name: np.stack(frames) for name, frames in self._depth_m.items()},
+            geometry=dict(geometry),
+            proprio_TP=np.stack(self._proprio),
+            actions_TA=executed_TA,
+            executed_TA=executed_TA,
+            timestamps_T=np.arange(len(executed_TA)) / robot.embodiment.control_hz,
+            tcp_T3=np.stack(self._tcp) if self._tcp else None,
+        )
+
+
+def write_episode(spool: Path, episode: Episode) -> Path:
+    """Write one episode under its id, atomically; writing the same episode again gives the same file."""
+    spool.mkdir(parents=True, exist_ok=True)
+    path = spool / f"{episode.episode_id}{SUFFIX}"
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(encode_episode(episode))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    return path
