@@ -95,7 +95,7 @@ def run_summary(root, *, promote=True):
             film_strip([replace(panel, true=None, true_depth_HW=None) for panel in panels(12)], title=f"{task}, seed 930000: solved"),
             folders["evaluate"] / "film" / f"{task}.png",
         )
-    save_png(example_sheet(panels(6)), folders["train"] / "undigested" / "examples" / "step_1200.png")
+    save_png(example_sheet(panels(6)), folders["evaluate"] / "undigested" / "examples" / "step_1200.png")
     lines = []
     for step in range(1200):
         noise = 0.15 * math.sin(step * 12.9898) * math.exp(-step / 900)

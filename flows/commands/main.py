@@ -6,8 +6,6 @@ command needs it.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import re
 import sys
@@ -227,9 +225,12 @@ def approve(proposal: Annotated[str, typer.Argument(help="id of a proposal, or i
 
 
 def _add_groups() -> None:
+    from flows.commands.audit.commands import audit_app
     from flows.commands.bench.commands import bench, certify
+    from flows.commands.cluster.commands import cluster_app
     from flows.commands.data.stages import data, ingest
     from flows.commands.models.export import export
+    from flows.commands.models.model import model_app
     from flows.commands.serving.commands import add_serving
 
     app.add_typer(data, name="data")
@@ -238,16 +239,8 @@ def _add_groups() -> None:
     app.add_typer(bench, name="bench")
     app.command("certify")(certify)
     add_serving(app)
-    for name in ("cluster", "model", "audit"):
-        group = _group(name)
-        if group is not None:
-            app.add_typer(group, name=name)
-
-
-def _group(name: str) -> typer.Typer | None:
-    """`cluster_app` of flows/commands/cluster/commands.py and the like; None where that part is not installed."""
-    module = f"flows.{name}_commands"
-    return getattr(importlib.import_module(module), f"{name}_app") if importlib.util.find_spec(module) else None
+    for name, group in (("cluster", cluster_app), ("model", model_app), ("audit", audit_app)):
+        app.add_typer(group, name=name)
 
 
 class TeachingCommand(TyperCommand):

@@ -11,7 +11,7 @@ import pytest
 import serving.workcell
 
 HEAVY = ("torch", "transformers", "bentoml", "mlflow", "prefect", "starlette", "pandas", "safetensors")
-MODULES = sorted(f"serving.workcell.{m.name}" for m in pkgutil.iter_modules(serving.workcell.__path__))
+MODULES = sorted(m.name for m in pkgutil.walk_packages(serving.workcell.__path__, "serving.workcell."))
 
 
 def test_the_list_of_modules_is_not_empty() -> None:

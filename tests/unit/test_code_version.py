@@ -16,7 +16,7 @@ SOURCE = '"""Doc."""\n\nimport components.alpha\n\n\ndef f(x: int) -> int:\n    
 
 @pytest.fixture
 def rooms(tmp_path, monkeypatch):
-    monkeypatch.setattr(cv, "ROOT", tmp_path)
+    monkeypatch.setattr(cv, "REPOSITORY", tmp_path)
     for name in ("alpha", "beta", "hidden"):
         (tmp_path / "components").mkdir(exist_ok=True)
         (tmp_path / "components" / f"{name}.py").write_text("x = 1\n")
@@ -72,4 +72,4 @@ def test_every_stage_names_modules_that_exist_and_reach_what_matters():
     assert "model_core.training" in reach["train"]
     assert "model_core.spec.execution.guard" in reach["evaluate"] & reach["workcells"] & reach["package"]
     assert not {name for name in reach["collect"] if name.startswith(("model_core.network", "serving"))}
-    assert Path(cv.ROOT / "flows").is_dir()
+    assert Path(cv.REPOSITORY / "flows").is_dir()
