@@ -1,7 +1,7 @@
 """Depth tokens and traces for every frame of every good episode.
 
-    out/labels/labels-00000.parquet   episode_id, frame_index, depth_codes (100), trace (x1 y1 .. 2..10 numbers), trace_len
-    out/annotators.json               who said it: versions of depth, points and codebook
+    out/labels/labels-00000.parquet   the labels (`components.data.labels`)
+    out/annotators.json               versions of the depth annotator, the point annotator and the codebook
     out/vqvae/                        the depth codebook, frozen: learnt from these episodes once
     out/rejected.json                 {episode id: why it could not be labelled}
 
@@ -12,9 +12,8 @@ kept per episode, the codebook as soon as it is learnt, so a killed run goes on 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +26,7 @@ from components.config.recipe import AnnotateConfig, VqvaeConfig
 from components.config.records import Progress
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, PointAnnotator, frames_of
+from components.data.labels import EpisodeLabels, write_labels
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import ActwrightError, DatasetError
 from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, Episode
@@ -34,8 +34,6 @@ from model_core.tokenization.depth import DepthConfig
 from model_core.tokenization.depth_codec import DepthCodec
 from model_core.tokenization.depth_training import DepthTraining, train_vqvae
 from model_core.tokenization.trace import future_traces
-
-EPISODES_PER_FILE = 200
 
 
 class EpisodeSource(Protocol):
@@ -57,14 +55,6 @@ class Annotators:
     def needs_images(self) -> bool:
         """Whether pictures must be read at all."""
         return self.depth.needs_images or self.points.needs_images
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FrameLabels:
-    """codes_TG: uint8 (T, 100). trace_T52: int16 (T, 5, 2), -1 after the last point."""
-
-    codes_TG: NDArray[np.uint8]
-    trace_T52: NDArray[np.int16]
 
 
 def annotate(
@@ -146,7 +136,7 @@ class Labelling:
         out.mkdir(parents=True, exist_ok=True)
         rejected: dict[str, str] = {}
         codec, learnt = self._codec(episodes, out, rejected, progress)
-        labels: dict[str, FrameLabels] = {}
+        labels: dict[str, EpisodeLabels] = {}
         for done, (index, episode_id, _) in enumerate(episodes):
             progress.update(done, len(episodes), f"label {episode_id}")
             if episode_id in rejected:
@@ -169,7 +159,7 @@ class Labelling:
         images = self.annotators.needs_images
         return frames_of(self.source.episode(index, images=images, depth=True), self.camera, self.size)
 
-    def _label(self, frames: Frames, codec: DepthCodec) -> FrameLabels:
+    def _label(self, frames: Frames, codec: DepthCodec) -> EpisodeLabels:
         codes_TG = codec.encode(self._depth(frames))
         track = self._track(frames)
         height, width = self.size
@@ -181,7 +171,7 @@ class Labelling:
             trace_T52[t, : len(trace.points_N2)] = trace.points_N2
         if codes_TG.shape != (len(traces), DEPTH_CELLS):
             raise DatasetError(f"expected depth codes for {len(traces)} frames, got {codes_TG.shape}")
-        return FrameLabels(codes_TG=codes_TG, trace_T52=trace_T52)
+        return EpisodeLabels(codes_TG=codes_TG, trace_T52=trace_T52)
 
     def _depth(self, frames: Frames) -> NDArray[np.number]:
         annotator = self.annotators.depth
@@ -265,43 +255,6 @@ def _check_depth(depth_THW: NDArray[np.number], length: int, kind: str) -> None:
 
 def _arrays_of(track: GripperTrack) -> dict[str, NDArray[np.generic]]:
     return {"points_T2": track.points_T2, "visible_T": track.visible_T, "confidence_T": track.confidence_T}
-
-
-def write_labels(folder: Path, labels: Mapping[str, FrameLabels], who: Mapping[str, str]) -> None:
-    """Write the labels of all episodes, in order; `who` said them goes into the files; equal labels are equal bytes."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    names = list(labels)
-    for number, first in enumerate(range(0, len(names), EPISODES_PER_FILE)):
-        part = {name: labels[name] for name in names[first : first + EPISODES_PER_FILE]}
-        _write_table(folder / f"labels-{number:05d}.parquet", part, who)
-
-
-def _write_table(path: Path, labels: Mapping[str, FrameLabels], who: Mapping[str, str]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    codes_NG = np.concatenate([label.codes_TG for label in labels.values()])
-    trace_N10 = np.concatenate([label.trace_T52.reshape(-1, 2 * TRACE_MAX_POINTS) for label in labels.values()])
-    lengths_N = (trace_N10 >= 0).sum(axis=1)
-    table = pa.table(
-        {
-            "episode_id": pa.array(_repeated((name, len(label.codes_TG)) for name, label in labels.items()), pa.string()),
-            "frame_index": pa.array(np.concatenate([np.arange(len(label.codes_TG)) for label in labels.values()]), pa.int64()),
-            "depth_codes": pa.FixedSizeListArray.from_arrays(pa.array(codes_NG.reshape(-1), pa.uint8()), DEPTH_CELLS),
-            "trace": pa.ListArray.from_arrays(
-                pa.array(np.concatenate([[0], np.cumsum(lengths_N)]), pa.int32()), pa.array(trace_N10[trace_N10 >= 0], pa.int16())
-            ),
-            "trace_len": pa.array(lengths_N // 2, pa.int8()),
-        }
-    ).replace_schema_metadata({"annotators": json.dumps(dict(who), sort_keys=True)})
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)
-
-
-def _repeated(counts: Iterable[tuple[str, int]]) -> list[str]:
-    return [name for name, count in counts for _ in range(count)]
 
 
 def _write_json(path: Path, document: object) -> None:

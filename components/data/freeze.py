@@ -16,7 +16,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +26,15 @@ from components.artifacts.files import dataset_digest, write_text_atomically
 from components.config.recipe import FreezeConfig
 from components.config.records import Progress
 from components.data.frozen_dataset import ShardWriter
+from components.data.labels import EpisodeLabels, read_labels
 from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import DatasetError
 from model_core.spec.stats import UnnormStats
-from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, TRACE_RANGE
 from model_core.tokenization.vocabulary import closed_words
 
 SPLITS = ("train", "validation")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EpisodeLabels:
-    """What the annotators said of one episode: codes_TG uint8, trace_T52 int16 (-1 padded), trace_len_T."""
-
-    codes_TG: NDArray[np.uint8]
-    trace_T52: NDArray[np.int16]
-    trace_len_T: NDArray[np.int64]
 
 
 def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: Progress) -> dict[str, Any]:
@@ -127,64 +117,17 @@ def windows(actions_TA: NDArray[np.float32], steps_N: NDArray[np.int64], length:
     return actions_TA[index_NK]
 
 
-def read_labels(folder: Path) -> dict[str, EpisodeLabels]:
-    """Labels by episode id. Raises `DatasetError` for a hole, a value out of range or an episode labelled twice."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    paths = sorted(folder.glob("*.parquet"))
-    if not paths:
-        raise DatasetError(f"{folder} holds no labels; run annotate first")
-    table = pa.concat_tables([pq.read_table(p, columns=["episode_id", "frame_index", "depth_codes", "trace"]) for p in paths])
-    ids = np.array(table["episode_id"].to_pylist(), dtype=object)
-    steps_N = table["frame_index"].to_numpy()
-    codes_NG = _fixed(table["depth_codes"].combine_chunks(), DEPTH_CELLS)
-    trace_N52, trace_len_N = _traces(table["trace"].combine_chunks())
-    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
-    found: dict[str, EpisodeLabels] = {}
-    for start, stop in zip(starts, np.r_[starts[1:], len(ids)], strict=True):
-        episode = str(ids[start])
-        if episode in found:
-            raise DatasetError(f"labels of episode {episode} are not in one piece; annotate it again")
-        if not np.array_equal(steps_N[start:stop], np.arange(stop - start)):
-            raise DatasetError(f"labels of episode {episode} skip a frame; no label may be silently empty. Do: annotate it again")
-        found[episode] = EpisodeLabels(codes_TG=codes_NG[start:stop], trace_T52=trace_N52[start:stop], trace_len_T=trace_len_N[start:stop])
-    return found
-
-
-def _fixed(column: Any, width: int) -> NDArray[np.uint8]:
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    if len(flat) != width * len(column):
-        raise DatasetError(f"every frame needs {width} depth codes, got {len(flat)} for {len(column)} frames")
-    return flat.reshape(-1, width).astype(np.uint8)
-
-
-def _traces(column: Any) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-    lengths = np.asarray(column.value_lengths().to_numpy(zero_copy_only=False), np.int64)
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-    good = bool(((lengths % 2 == 0) & (lengths >= 2) & (lengths <= 2 * TRACE_MAX_POINTS)).all()) if len(lengths) else False
-    if not good or (len(values) and (values.min() < 0 or values.max() > TRACE_RANGE)):
-        raise DatasetError(f"every frame needs a trace of 1..{TRACE_MAX_POINTS} points within 0..{TRACE_RANGE}")
-    flat = np.full((len(lengths), 2 * TRACE_MAX_POINTS), -1, np.int16)
-    flat[np.arange(2 * TRACE_MAX_POINTS)[None, :] < lengths[:, None]] = values
-    return flat.reshape(-1, TRACE_MAX_POINTS, 2), lengths // 2
-
-
 def _samples(cfg: FreezeConfig, reader: DatasetReader, index: int, labels: EpisodeLabels) -> dict[str, NDArray[Any]]:
     episode = reader.episode(index, depth=False)
-    if len(labels.codes_TG) != len(episode):
-        raise DatasetError(
-            f"episode {episode.episode_id} has {len(episode)} frames but labels for {len(labels.codes_TG)}; annotate it again"
-        )
+    if len(labels) != len(episode):
+        raise DatasetError(f"episode {episode.episode_id} has {len(episode)} frames but labels for {len(labels)}; annotate it again")
     steps_N = np.arange(0, len(episode), cfg.frame_stride)
     return {
         "images_NVHW3": np.stack([episode.images[name][steps_N] for name in reader.cameras], axis=1),
         "proprio_NP": episode.proprio_TP[steps_N].astype(np.float32),
         "actions_NKA": windows(episode.actions_TA, steps_N, cfg.chunk_length).astype(np.float32),
         "executed_NKA": windows(episode.executed_TA, steps_N, cfg.chunk_length).astype(np.float32),
-        "depth_codes_NG": labels.codes_TG[steps_N],
-        "trace_N52": labels.trace_T52[steps_N],
-        "trace_len_N": labels.trace_len_T[steps_N],
+        **labels.samples(steps_N),
         "frame_idx_N": steps_N.astype(np.int64),
     }
 

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.artifacts.files import sha256_file
+from components.data.labels import LABEL_FIELDS
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError
 from model_core.spec.types import Observation
 
-_TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", "depth_codes_NG", "trace_N52", "trace_len_N", "instruction_idx_N", "task_idx_N")
+_TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", *(field.tensor for field in LABEL_FIELDS), "instruction_idx_N", "task_idx_N")
 _EXECUTED = "executed_NKA"
 
 
@@ -67,36 +68,59 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
     from safetensors.numpy import load
 
     manifest, _ = read_frozen(folder)
-    parts = []
-    for shard in manifest["shards"]:
-        if not Path(shard["file"]).name.startswith(f"{split}-"):
-            continue
-        path = folder / shard["file"]
-        if not path.is_file():
-            raise DatasetError(f"shard {shard['file']} of {folder} is missing. Do: `dvc pull`, or freeze again")
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != shard["sha256"]:
-            raise DatasetError(
-                f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. "
-                "Do: `dvc pull`, or freeze again"
-            )
-        parts.append(load(content))
+    parts = [load(_shard_bytes(folder, shard)) for shard in manifest["shards"] if _split_of(shard) == split]
     if not parts:
         raise DatasetError(f"{folder} has no shard of split {split!r}")
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in _TENSORS}
+    joined: dict[str, NDArray[Any]] = {name: np.concatenate([part[name] for part in parts]) for name in _TENSORS}
+    joined |= {name: joined[name].astype(np.int64) for name in ("instruction_idx_N", "task_idx_N")}
     return FrozenSplit(
-        images_NVHW3=joined["images_NVHW3"],
-        proprio_NP=joined["proprio_NP"],
-        actions_NKA=joined["actions_NKA"],
-        depth_codes_NG=joined["depth_codes_NG"],
-        trace_N52=joined["trace_N52"],
-        instruction_idx_N=joined["instruction_idx_N"].astype(np.int64),
-        task_idx_N=joined["task_idx_N"].astype(np.int64),
+        **joined,
         instructions=tuple(manifest["instructions"]),
         tasks=tuple(manifest["tasks"]),
         executed_NKA=np.concatenate([part[_EXECUTED] for part in parts]) if all(_EXECUTED in part for part in parts) else None,
     )
+
+
+def sample_observations(folder: Path, count: int, contract: PolicyContract) -> list[Observation]:
+    """At most `count` recorded observations, evenly spaced in the first shard that holds frames; validation shards come first.
+
+    contract: its cameras name the images. Raises `DatasetError` for a damaged or missing shard, as `load_split` does.
+    """
+    from safetensors.numpy import load
+
+    manifest, _ = read_frozen(folder)
+    shards = [shard for shard in manifest["shards"] if shard["frames"] > 0]
+    if not shards:
+        return []
+    first = min(shards, key=lambda shard: (_split_of(shard) != "validation", shard["file"]))
+    tensors = load(_shard_bytes(folder, first))
+    frames = np.linspace(0, first["frames"] - 1, min(count, first["frames"])).astype(int)
+    return [
+        Observation(
+            images={c.name: np.ascontiguousarray(tensors["images_NVHW3"][i, view]) for view, c in enumerate(contract.embodiment.cameras)},
+            proprio_P=np.ascontiguousarray(tensors["proprio_NP"][i], np.float32),
+            instruction=manifest["instructions"][int(tensors["instruction_idx_N"][i])],
+        )
+        for i in frames
+    ]
+
+
+def _split_of(shard: Mapping[str, Any]) -> str:
+    return Path(shard["file"]).name.partition("-")[0]
+
+
+def _shard_bytes(folder: Path, shard: Mapping[str, Any]) -> bytes:
+    """The content of a shard, checked against the manifest's digest."""
+    path = folder / shard["file"]
+    if not path.is_file():
+        raise DatasetError(f"shard {shard['file']} of {folder} is missing. Do: `dvc pull`, or freeze again")
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != shard["sha256"]:
+        raise DatasetError(
+            f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. Do: `dvc pull`, or freeze again"
+        )
+    return content
 
 
 def observation_of(split: FrozenSplit, contract: PolicyContract, frame: int, pictures_VHW3: NDArray[np.uint8]) -> Observation:

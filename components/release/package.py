@@ -91,9 +91,10 @@ def package(
 def probe_observations(contract: PolicyContract, count: int, frozen: Path | None) -> list[Observation]:
     """Questions to ask a packed model: frames of `frozen`'s validation split, or seeded noise in the contract's shapes."""
     if frozen is not None:
-        seen = _frozen_observations(contract, count, frozen)
-        if seen:
-            return seen
+        from components.data.frozen_dataset import sample_observations
+
+        if recorded := sample_observations(frozen, count, contract):
+            return recorded
     rng = np.random.default_rng(0)
     body = contract.embodiment
     words = contract.words or ("do nothing",)
@@ -164,30 +165,6 @@ def record_probes(
     if observations and not golden:
         raise CheckpointError(f"the model refused all {len(observations)} golden probes; a model that never answers is not packed")
     return tuple(golden)
-
-
-def _frozen_observations(contract: PolicyContract, count: int, frozen: Path) -> list[Observation]:
-    from safetensors.numpy import load_file
-
-    manifest = json.loads((frozen / "manifest.json").read_text())
-    shards = sorted(p for s in ("validation", "train") for p in (frozen / "shards").glob(f"{s}-*.safetensors"))
-    shards.sort(key=lambda path: (not path.name.startswith("validation"), path.name))
-    for shard in shards:
-        tensors = load_file(shard)
-        images_NVHW3 = tensors["images_NVHW3"]
-        if len(images_NVHW3) == 0:
-            continue
-        picks = np.linspace(0, len(images_NVHW3) - 1, min(count, len(images_NVHW3))).astype(int)
-        names = [c.name for c in contract.embodiment.cameras]
-        return [
-            Observation(
-                images={name: np.ascontiguousarray(images_NVHW3[i, v]) for v, name in enumerate(names)},
-                proprio_P=np.ascontiguousarray(tensors["proprio_NP"][i], np.float32),
-                instruction=manifest["instructions"][int(tensors["instruction_idx_N"][i])],
-            )
-            for i in picks
-        ]
-    return []
 
 
 def _write_code(context: Path) -> None:

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file
 
 from components.artifacts.step_store import folder_digests
 from components.config.recipe import FreezeConfig
-from components.data.freeze import freeze, read_labels, split_of, windows
-from components.data.frozen_dataset import load_split
+from components.data.freeze import freeze, split_of, windows
+from components.data.frozen_dataset import load_split, sample_observations
+from components.data.labels import EpisodeLabels, read_labels, write_labels
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError
 from model_core.tokenization.depth import DepthVqvae, compact_depth
@@ -26,7 +27,7 @@ from tests.episodes import Tally, episode, write_dataset
 EPISODES = [episode(i, length=9 + i) for i in range(10)]
 
 
-def write_labels(folder, episodes, *, skip=None):
+def label(folder, episodes, *, skip=None):
     rng = np.random.default_rng(0)
     rows = [(e.episode_id, t) for e in episodes for t in range(len(e)) if (e.episode_id, t) != skip]
     codes = rng.integers(0, 128, (len(rows), 100)).astype(np.uint8)
@@ -48,7 +49,7 @@ def write_labels(folder, episodes, *, skip=None):
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("freeze")
     dataset = write_dataset(root / "dataset", EPISODES)
-    codes = write_labels(root, EPISODES)
+    codes = label(root, EPISODES)
     out = root / "out"
     record = freeze(
         FreezeConfig(chunk_length=4, execute_horizon=4, frames_per_shard=40, validation_fraction=0.3), dataset, root, out, Tally()
@@ -124,6 +125,46 @@ def test_the_loader_of_training_reads_it(made):
     assert len(split) == made[2]["train_frames"]
 
 
+def test_labels_come_back_as_they_were_written(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = {}
+    for episode_id, length in (("b", 3), ("a", 7)):
+        trace = rng.integers(0, 256, (length, 5, 2)).astype(np.int16)
+        for t in range(length):
+            trace[t, 1 + t % 5 :] = -1
+        labels[episode_id] = EpisodeLabels(codes_TG=rng.integers(0, 256, (length, 100)).astype(np.uint8), trace_T52=trace)
+    write_labels(tmp_path / "labels", labels, {"depth": "truth/1"})
+    found = read_labels(tmp_path / "labels")
+    assert list(found) == ["b", "a"]
+    for episode_id, expected in labels.items():
+        for name, array in expected.samples(np.arange(len(expected))).items():
+            got = found[episode_id].samples(np.arange(len(expected)))[name]
+            assert got.dtype == array.dtype
+            assert np.array_equal(got, array)
+    assert found["a"].samples(np.array([1, 4]))["trace_len_N"].tolist() == [2, 5]
+    first = (tmp_path / "labels" / "labels-00000.parquet").read_bytes()
+    write_labels(tmp_path / "labels", labels, {"depth": "truth/1"})
+    assert (tmp_path / "labels" / "labels-00000.parquet").read_bytes() == first
+
+
+@pytest.mark.parametrize("points", [[], [1, 2, 3], [10, 300], [1, 2] * 6])
+def test_a_trace_that_is_none_is_refused(tmp_path, points):
+    (tmp_path / "labels").mkdir()
+    codes = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(100, np.uint8)), 100)
+    table = {"episode_id": ["a"], "frame_index": [0], "depth_codes": codes, "trace": pa.array([points], pa.list_(pa.int16()))}
+    pq.write_table(pa.table(table), tmp_path / "labels" / "labels-00000.parquet")
+    with pytest.raises(DatasetError, match=r"column trace: expected 1\.\.5 entries within 0\.\.255"):
+        read_labels(tmp_path / "labels")
+
+
+def test_sampled_observations_are_of_the_validation_split(made):
+    contract = PolicyContract.from_json(json.loads((made[1] / "contract.json").read_text()))
+    validation = load_split(made[1], "validation")
+    found = sample_observations(made[1], 4, contract)
+    assert len(found) == 4
+    assert all(any(np.array_equal(o.images["front"], images[0]) for images in validation.images_NVHW3) for o in found)
+
+
 def test_freezing_again_gives_the_same_bytes(made, tmp_path):
     root, out, record, _ = made
     cfg = FreezeConfig(chunk_length=4, execute_horizon=4, frames_per_shard=40, validation_fraction=0.3)
@@ -142,13 +183,13 @@ def test_a_stride_thins_frames_but_not_chunks(made, tmp_path):
 
 
 def test_an_episode_without_labels_is_left_out_and_a_hole_is_refused(made, tmp_path):
-    write_labels(tmp_path / "some", EPISODES[:6])
+    label(tmp_path / "some", EPISODES[:6])
     record = freeze(FreezeConfig(), made[0] / "dataset", tmp_path / "some", tmp_path / "out", Tally())
     assert record["episodes"] == 6
-    write_labels(tmp_path / "hole", EPISODES, skip=(EPISODES[2].episode_id, 4))
+    label(tmp_path / "hole", EPISODES, skip=(EPISODES[2].episode_id, 4))
     with pytest.raises(DatasetError, match=r"square-0002 skip a frame"):
         read_labels(tmp_path / "hole" / "labels")
-    write_labels(tmp_path / "short", EPISODES, skip=(EPISODES[2].episode_id, len(EPISODES[2]) - 1))
+    label(tmp_path / "short", EPISODES, skip=(EPISODES[2].episode_id, len(EPISODES[2]) - 1))
     with pytest.raises(DatasetError, match=r"square-0002 has 11 frames but labels for 10"):
         freeze(FreezeConfig(), made[0] / "dataset", tmp_path / "short", tmp_path / "out2", Tally())
 

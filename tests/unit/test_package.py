@@ -9,19 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from components.config.recipe import WorkcellsConfig
+from components.data.frozen_dataset import load_split
 from components.deployment.bento_service import ServiceAddress
 from components.deployment.simulated_cells import cell_command, tasks_of_cells
 from components.release.package import locked, probe_observations, record_probes
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import CheckpointError, SpecError
+from model_core.spec.errors import CheckpointError, DatasetError, SpecError
 from model_core.spec.types import Decision, Refusal, RefusalCode
 from serving.gateway.inference.bundle import read_manifest
 from serving.gateway.inference.golden_probes import failed_probes, load_probes
 from serving.gateway.sessions.observation_checks import complaint
 from tests.fakes import EchoPolicy, make_contract, with_actions
+from tests.tiny_arm_data import make_small_contract, write_small_frozen
 
 
 def test_recorded_probes_are_answered_alike_by_the_same_model_and_not_by_another(tmp_path: Path) -> None:
@@ -64,18 +65,25 @@ def test_synthetic_probes_fit_the_contract_and_repeat() -> None:
 
 
 def test_probes_come_from_the_validation_split(tmp_path: Path) -> None:
-    (tmp_path / "shards").mkdir()
-    for split, value in (("train", 1), ("validation", 2)):
-        tensors = {
-            "images_NVHW3": np.full((5, 1, 16, 16, 3), value, np.uint8),
-            "proprio_NP": np.zeros((5, 4), np.float32),
-            "instruction_idx_N": np.ones(5, np.int64),
-        }
-        save_file(tensors, tmp_path / "shards" / f"{split}-00000.safetensors")
-    (tmp_path / "manifest.json").write_text(json.dumps({"instructions": ["a", "push the button"]}))
-    seen = probe_observations(make_contract(), 3, tmp_path)
-    assert [int(o.images["front"][0, 0, 0]) for o in seen] == [2, 2, 2]
-    assert {o.instruction for o in seen} == {"push the button"}
+    contract = make_small_contract()
+    frozen = write_small_frozen(tmp_path / "frozen", contract)
+    validation = load_split(frozen, "validation")
+    seen = probe_observations(contract, 3, frozen)
+    assert len(seen) == 3
+    for observation in seen:
+        assert any(np.array_equal(observation.images["front"], images[0]) for images in validation.images_NVHW3)
+    assert {o.instruction for o in seen} <= set(validation.instructions)
+
+
+def test_probes_are_not_taken_from_a_damaged_shard(tmp_path: Path) -> None:
+    contract = make_small_contract()
+    frozen = write_small_frozen(tmp_path / "frozen", contract)
+    shard = frozen / "shards" / "validation-00000.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1  # one bit of one number: the file still opens
+    shard.write_bytes(bytes(content))
+    with pytest.raises(DatasetError, match=r"validation-00000\.safetensors is damaged: expected sha256"):
+        probe_observations(contract, 3, frozen)
 
 
 def test_lock_names_everything_that_is_needed_once() -> None:
