@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.config.cluster_job import JobSpec
-from components.config.documents import to_document
 from components.config.paths import INFRA
 from model_core.spec.contract import digest_of
+from model_core.spec.documents import to_document
 from model_core.spec.errors import SpecError
 
 TEMPLATE = INFRA / "k8s" / "train-job.yaml"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from model_core.spec.files import atomic_write
 
 
 def sha256_file(path: Path) -> str:
@@ -18,17 +19,7 @@ def sha256_file(path: Path) -> str:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, also one after a kill, sees the old text or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
+    atomic_write(path, text)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.config.documents import identity_document, to_document
 from components.config.ports import Metric, Tracker
+from model_core.spec.documents import identity_document, to_document
 
 _LONGEST_NAME = 200
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.files import sha256_file, write_text_atomically
-from components.config.documents import from_document, identity_document, to_document
 from model_core.spec.contract import digest_of
+from model_core.spec.documents import from_document, identity_document, to_document
 from model_core.spec.errors import DatasetError, StorageError, require
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from components.config.documents import NEUTRAL, from_document, to_document
 from components.config.paths import REPOSITORY
 from model_core.spec.contract import digest_of
+from model_core.spec.documents import NEUTRAL, from_document, to_document
 from model_core.spec.errors import SpecError, require
 
 # What is known of parts that bring torch, which a recipe must not: tests/unit/test_recipe.py holds both sides together.

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.files import dataset_digest
-from components.config.documents import identity_document
 from components.config.recipe import CollectConfig
 from components.config.records import Progress
 from components.data.episode_checks import inline_check
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.simulation.interface import FreeCamera, Simulator
+from model_core.spec.documents import identity_document
 from model_core.spec.errors import DatasetError, SimulatorError
 from model_core.spec.protocol.wire import decode_episode, encode_episode
 from model_core.spec.types import Episode, Provenance

@@ -22,13 +22,13 @@ import numpy as np
 
 from components.adapters.object_storage import COMPLETE, ObjectStore, Transfer, download_folder, upload_folder
 from components.artifacts.files import dataset_digest, write_text_atomically
-from components.config.documents import to_document
 from components.config.records import Finding, Progress
 from components.data.episode_checks import inline_check
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, GateError, WireError
 from model_core.spec.protocol.wire import decode_episode
 from model_core.spec.types import Episode

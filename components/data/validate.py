@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from components.adapters.great_expectations import Breach, Rule, evaluate_rules
 from components.artifacts.files import dataset_digest, write_text_atomically
-from components.config.documents import to_document
 from components.config.recipe import ValidateConfig
 from components.config.records import Finding, Progress
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import VectorSpec
+from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.types import Episode
 

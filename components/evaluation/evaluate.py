@@ -19,7 +19,6 @@ import numpy as np
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.files import write_text_atomically
 from components.artifacts.step_store import folder_digests
-from components.config.documents import from_document, to_document
 from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import EpisodeRow, EvalReport, Interval, Progress, TaskScore
 from components.data.collect import open_simulator
@@ -29,6 +28,7 @@ from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
 from components.evaluation.rollout import Rollout, Shot, roll_out
 from components.simulation.interface import Simulator
 from model_core.spec.contract import PolicyContract, digest_of, mismatches
+from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ContractError
 from model_core.spec.types import Policy, StopReason
 

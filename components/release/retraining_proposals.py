@@ -15,9 +15,9 @@ from typing import Any
 
 from components.artifacts.files import write_text_atomically
 from components.artifacts.step_store import StepStore
-from components.config.documents import from_document, to_document
 from components.config.recipe import Recipe
 from model_core.spec.contract import digest_of
+from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import NotReady
 
 SEEDS_A_ROUND = 100_000  # a cell's own seeds begin 1000 after those of the cell before it

@@ -14,9 +14,9 @@ from string import Template
 from typing import Any
 
 from components.artifacts.files import write_text_atomically
-from components.config.documents import to_document
 from components.config.records import Interval, RunSummary, TaskScore
 from components.report.sections import Gathered, body, headline
+from model_core.spec.documents import to_document
 
 AUDIT = "undigested/audit"  # of the workcells' step, where it kept one
 _PAGE = Path(__file__).with_name("report_page.html")

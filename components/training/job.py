@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.artifacts.files import write_text_atomically
-from components.config.documents import from_document, to_document
 from components.config.recipe import TrainConfig
+from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import SpecError
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.documents import to_document
 from components.config.paths import INFRA
 from components.config.recipe import TrainConfig
 from model_core.spec.contract import digest_of
+from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, SpecError, require
 
 _DEEPSPEED_FOLDER = INFRA / "deepspeed"

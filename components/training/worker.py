@@ -23,12 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from components.config.documents import to_document
 from components.training.checkpoints import check_belongs, checkpoint_name, last_complete, retain, seal
 from components.training.deepspeed_engine import Engine, end_processes, start_processes
 from components.training.job import JobFiles, TrainJob, load_job
 from components.training.plan import SpikeWatch, TimeLeft, batch_indices, choose_precision, cpu_flags, curve_digest, learning_rate, pace
 from components.training.trainable_model import Trainee, load_trainee
+from model_core.spec.documents import to_document
 from model_core.spec.errors import ActwrightError, CheckpointError, JobError, SpecError
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from components.artifacts.files import write_text_atomically
 from components.artifacts.step_store import MANIFEST, UNDIGESTED, Manifest, Step, StepResult, folder_digests, outputs_digest
-from components.config.documents import from_document, to_document
 from components.config.recipe import Recipe
 from flows.pipeline import stages
 from flows.pipeline.recipes import get_recipe
 from flows.platform.wiring import House, open_house
 from flows.terminal.stage_progress import Board
+from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import DatasetError
 
 Made = tuple[StepResult, Path]

@@ -15,13 +15,13 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.types.entrypoint import EntrypointType
 
-from components.config.documents import to_document
 from components.config.recipe import Recipe
 from components.config.records import Silent
 from components.release.retraining_proposals import Proposal, ProposalBook, ProposalState, due, recordings_of
 from flows.pipeline.recipes import get_recipe
 from flows.pipeline.storage import take_in_recordings
 from flows.platform.wiring import House, open_house
+from model_core.spec.documents import to_document
 from model_core.spec.errors import GateError
 
 NEW_RECORDINGS = "actwright.recordings.arrived"

@@ -16,12 +16,12 @@ from components.artifacts.code_version import code_version
 from components.artifacts.files import write_text_atomically
 from components.artifacts.stage_log import log_stage
 from components.artifacts.step_store import UNDIGESTED, Step, StepResult, folder_digests, run_step
-from components.config.documents import from_document, to_document
 from components.config.ports import ModelRegistry
 from components.config.recipe import CollectConfig, Recipe
 from components.config.records import STAGES, DatasetVersion, EvalReport, ModelVersion, Progress, TrainRun, Verdict, WorkcellRow
 from flows.platform.wiring import House
 from model_core.spec.contract import PolicyContract, digest_of
+from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import NotReady
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from safetensors.numpy import load_file, save_file
 
 from components.artifacts.files import sha256_file
 from components.artifacts.step_store import folder_digests
-from components.config.documents import from_document
 from components.config.recipe import CollectConfig, EvalConfig, TrainConfig
 from components.config.records import EvalReport, Silent
 from components.evaluation.evaluate import evaluate
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from components.training.launcher import train
 from model_core.spec.contract import PolicyContract
+from model_core.spec.documents import from_document
 from model_core.spec.errors import ContractError, GateError, JobError, SpecError
 from model_core.tokenization.vocabulary import words_of
 from tests.toy_policy import CONTRACT

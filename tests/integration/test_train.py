@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from components.config.documents import to_document
 from components.config.ports import Metric
 from components.config.recipe import TrainConfig
 from components.config.records import Silent
 from components.training.job import JobFiles
 from components.training.launcher import train
+from model_core.spec.documents import to_document
 from model_core.spec.errors import CheckpointError, JobError
 from tests.tracking_twins import NullTracker
 
@@ -128,7 +128,7 @@ def test_two_processes_zero_2_survive_the_death_of_their_launcher(tmp_path: Path
     script = f"""
 import json, sys
 from pathlib import Path
-from components.config.documents import from_document
+from model_core.spec.documents import from_document
 from components.config.recipe import TrainConfig
 from components.config.records import Silent
 from components.training.launcher import train

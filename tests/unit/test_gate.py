@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from components.config.documents import from_document, to_document
 from components.config.recipe import GateConfig
 from components.config.records import EpisodeRow, EvalReport, Interval, TaskScore, Verdict
 from components.evaluation.gate import IMAGE_SWAP_CHANGE, NOT_ENOUGH, gate
 from components.evaluation.intervals import wilson
+from model_core.spec.documents import from_document, to_document
 
 BAR = GateConfig(floor=0.5, margin=0.3, min_trials=20, max_refusal_rate=0.05, min_image_swap_change=0.2)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.artifacts.step_store import StepStore, run_step, step_key
-from components.config.documents import NEUTRAL
+from model_core.spec.documents import NEUTRAL
 from model_core.spec.errors import StorageError
 
 

@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 
 from components.artifacts.files import write_text_atomically
-from components.config.documents import to_document
 from components.config.records import Progress
 from components.evaluation.decoding.replay import DTYPES, Replay, acceptance, answer_one, machine
 from components.evaluation.observation_log import Recording
 from model_core.checkpoint import Checkpoint
 from model_core.engine.decode import Answer
 from model_core.engine.draft_cache import DraftMemory
+from model_core.spec.documents import to_document
 from model_core.spec.errors import SpecError, require
 
 SESSIONS = 16

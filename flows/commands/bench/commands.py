@@ -114,8 +114,8 @@ def certify(
     Example: actwright certify --decisions 2000
     Example: actwright certify runs/mine/checkpoint --recording seen.npz --decisions 2000 --dtype bfloat16
     """
-    from components.config.documents import to_document
     from flows.commands.bench import runs
+    from model_core.spec.documents import to_document
 
     _known_dtype(dtype)
     folder = runs.chosen_checkpoint(checkpoint)

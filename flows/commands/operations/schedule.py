@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from components.artifacts.files import write_text_atomically
-from components.config.documents import to_document
 from components.config.recipe import Recipe
 from flows.commands.operations.up import asked_to_stop, prefect_page
 from flows.platform.child_process import Child, answers
@@ -19,6 +18,7 @@ from flows.platform.prefect_server import prefect_api, running_server
 from flows.platform.settings import point_prefect_at
 from flows.platform.wiring import open_house
 from flows.terminal.output import say, tell
+from model_core.spec.documents import to_document
 from model_core.spec.errors import JobError, SpecError
 
 _LOOK_S, _ASK_EVERY_S, _GONE_S = 1.0, 5.0, 30.0

@@ -1,0 +1,34 @@
+"""The one file access of the spec: write a file whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def atomic_write(path: Path, content: bytes | str, *, durable: bool = True) -> None:
+    """Write a file so that a reader, also one after a kill, sees the old content or the new, never a part; text is UTF-8.
+
+    Makes the folder if it is missing. durable: the content is on the disk before the name points to it, so that it survives a
+    power cut; False where a lost file is only made again.
+    """
+    with atomic_target(path, durable=durable) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_target(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """`atomic_write` for what a library writes: a path beside `path` to write to, which becomes `path` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        yield beside
+        if durable:
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
