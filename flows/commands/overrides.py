@@ -12,6 +12,8 @@ from model_core.spec.errors import SpecError
 
 def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """`recipe` with FIELD=VALUE applied in order; VALUE is JSON or plain text. Raises `SpecError` naming what was probably meant."""
+    if not changes:
+        return recipe
     document = recipe.to_json()
     for change in changes:
         path, equals, text = change.partition("=")

@@ -13,8 +13,8 @@ from components.artifacts.step_store import MANIFEST, UNDIGESTED, Manifest, Step
 from components.config.recipe import Recipe
 from flows.pipeline import stages
 from flows.pipeline.recipes import get_recipe
-from flows.platform.wiring import House, open_house
-from flows.terminal.stage_progress import Board
+from flows.platform.wiring import Platform, open_platform
+from flows.terminal.stage_progress import StagePanel
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import DatasetError
 
@@ -23,33 +23,33 @@ Made = tuple[StepResult, Path]
 
 def collect(recipe_name: str) -> Made:
     """data/collect."""
-    house, recipe, board = _begin(recipe_name)
-    return _carry_out(house, stages.collect_step(house, recipe, board.stage("collect")))
+    platform, recipe, panel = _begin(recipe_name)
+    return _carry_out(platform, stages.collect_step(platform, recipe, panel.stage("collect")))
 
 
 def validate(recipe_name: str) -> Made:
     """data/collect -> data/validate."""
-    house, recipe, board = _begin(recipe_name)
-    return _carry_out(house, stages.validate_step(house, recipe, read_step(house, "collect"), board.stage("validate")))
+    platform, recipe, panel = _begin(recipe_name)
+    return _carry_out(platform, stages.validate_step(platform, recipe, read_step(platform, "collect"), panel.stage("validate")))
 
 
 def annotate(recipe_name: str) -> Made:
     """data/collect, data/validate -> data/annotate."""
-    house, recipe, board = _begin(recipe_name)
-    raw, valid = read_step(house, "collect"), read_step(house, "validate")
-    return _carry_out(house, stages.annotate_step(house, recipe, raw, valid, board.stage("annotate")))
+    platform, recipe, panel = _begin(recipe_name)
+    raw, valid = read_step(platform, "collect"), read_step(platform, "validate")
+    return _carry_out(platform, stages.annotate_step(platform, recipe, raw, valid, panel.stage("annotate")))
 
 
 def freeze(recipe_name: str) -> Made:
     """data/collect, data/annotate -> data/freeze."""
-    house, recipe, board = _begin(recipe_name)
-    raw, labels = read_step(house, "collect"), read_step(house, "annotate")
-    return _carry_out(house, stages.freeze_step(house, recipe, raw, labels, board.stage("freeze")))
+    platform, recipe, panel = _begin(recipe_name)
+    raw, labels = read_step(platform, "collect"), read_step(platform, "annotate")
+    return _carry_out(platform, stages.freeze_step(platform, recipe, raw, labels, panel.stage("freeze")))
 
 
-def read_step(house: House, stage: str) -> Step:
+def read_step(platform: Platform, stage: str) -> Step:
     """The step that lies in data/<stage>, its bytes checked; raises `DatasetError` where they are not what was made."""
-    folder = house.settings.data.resolve() / stage
+    folder = platform.settings.data.resolve() / stage
     try:
         manifest = from_document(Manifest, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except OSError as error:
@@ -80,12 +80,12 @@ def carry_out(step: Step, data: Path) -> Path:
     return target
 
 
-def _begin(recipe_name: str) -> tuple[House, Recipe, Board]:
+def _begin(recipe_name: str) -> tuple[Platform, Recipe, StagePanel]:
     recipe = get_recipe(recipe_name)
     recipe.check_start()
-    house = open_house()
-    return house, recipe, Board(live=False, fault=house.store.fault if house.settings.fault else None)
+    platform = open_platform()
+    return platform, recipe, StagePanel(live=False, fault=platform.store.fault if platform.settings.fault else None)
 
 
-def _carry_out(house: House, result: StepResult) -> Made:
-    return result, carry_out(result.step, house.settings.data)
+def _carry_out(platform: Platform, result: StepResult) -> Made:
+    return result, carry_out(result.step, platform.settings.data)

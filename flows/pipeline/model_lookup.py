@@ -7,20 +7,20 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.terminal.output import say
+from flows.terminal.output import print_line
 from model_core.spec.errors import NotReady, SpecError
 
 if TYPE_CHECKING:
     from components.release.bundle import PackedPolicy
     from flows.platform.settings import Settings
-    from flows.platform.wiring import House
+    from flows.platform.wiring import Platform
 
 CHAMPION = "champion"
 _VERSION = re.compile(r"^(?P<name>[\w.-]+)/(?P<version>\d+)$")
 _ALIAS = re.compile(r"^(?:models:/)?(?P<name>[\w.-]+)[@/]champion$")
 
 
-def packed_model(house: House, what: str) -> PackedPolicy:
+def packed_model(platform: Platform, what: str) -> PackedPolicy:
     """The packed policy that `what` names; a checkpoint is packed here and now, and kept for the next time.
 
     what: a folder (bento, bundle or checkpoint), "champion", "NAME@champion", "NAME/VERSION", or the name of a recipe.
@@ -29,11 +29,11 @@ def packed_model(house: House, what: str) -> PackedPolicy:
     from components.release.bundle import find_packed
 
     if Path(what).exists() or what.startswith((".", "/", "~")):
-        return _of_today(house, find_packed(Path(what).expanduser()))
+        return _of_today(platform, find_packed(Path(what).expanduser()))
     version = _VERSION.match(what)
     if version:
-        return _registered(house, version["name"], int(version["version"]))
-    return _registered(house, *_champion_of(house, what))
+        return _registered(platform, version["name"], int(version["version"]))
+    return _registered(platform, *_champion_of(platform, what))
 
 
 def policies_here(settings: Settings) -> list[PackedPolicy]:
@@ -45,7 +45,7 @@ def policies_here(settings: Settings) -> list[PackedPolicy]:
     return [find_packed(path.parents[2]) for path in sorted(bundles, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
-def _champion_of(house: House, what: str) -> tuple[str, int]:
+def _champion_of(platform: Platform, what: str) -> tuple[str, int]:
     from flows.pipeline.recipes import RECIPES, get_recipe
 
     alias = _ALIAS.match(what)
@@ -63,44 +63,46 @@ def _champion_of(house: House, what: str) -> tuple[str, int]:
             f"{what!r} is no folder, no recipe ({', '.join(RECIPES)}) and no registered model; "
             f"type `actwright serve champion`, `actwright serve NAME/3`, or the folder of a bundle"
         )
-    champion = house.registry().champion(name)
+    champion = platform.registry().champion(name)
     if champion is None:
         raise NotReady(f"{name} has no champion yet; make one with `actwright run`, or serve a version: `actwright serve {name}/1`")
     return name, champion.version
 
 
-def _registered(house: House, name: str, version: int) -> PackedPolicy:
+def _registered(platform: Platform, name: str, version: int) -> PackedPolicy:
     """What was packed as this version; else its checkpoint, packed now."""
     from components.release.bundle import find_packed
 
     label = f"{name}/{version}"
-    for step in reversed(house.store.steps("package")):
+    for step in reversed(platform.store.steps("package")):
         if step.record.get("model_version") == label:
-            return _of_today(house, find_packed(step.path / "bento"))
-    versions = {one.version: one for one in house.registry().versions(name)}
+            return _of_today(platform, find_packed(step.path / "bento"))
+    versions = {one.version: one for one in platform.registry().versions(name)}
     if version not in versions:
         known = ", ".join(f"{name}/{number}" for number in versions) or "none"
         raise NotReady(f"no model {label} is registered here; there are: {known}")
-    trained = house.store.by_digest("train", versions[version].checkpoint_digest)
+    trained = platform.store.by_digest("train", versions[version].checkpoint_digest)
     if trained is None:
-        raise NotReady(f"{label} is registered, but its checkpoint {versions[version].checkpoint_digest[:12]} is not in {house.store.root}")
-    return _packed_here(house, trained.path / "checkpoint", label)
+        raise NotReady(
+            f"{label} is registered, but its checkpoint {versions[version].checkpoint_digest[:12]} is not in {platform.store.root}"
+        )
+    return _packed_here(platform, trained.path / "checkpoint", label)
 
 
-def _of_today(house: House, found: PackedPolicy) -> PackedPolicy:
+def _of_today(platform: Platform, found: PackedPolicy) -> PackedPolicy:
     """A bundle whose probes are of this protocol; a plain checkpoint, or one that was packed before, is packed here."""
     from model_core.spec.contract import PROTOCOL_VERSION
 
     if found.bundle is None:
-        return _packed_here(house, found.checkpoint, found.checkpoint.resolve().parent.name or "checkpoint")
+        return _packed_here(platform, found.checkpoint, found.checkpoint.resolve().parent.name or "checkpoint")
     probes = sorted((found.bundle / "probes").glob("*.observe"))
     if all(probe.read_bytes()[:1] == bytes([PROTOCOL_VERSION]) for probe in probes):
         return found
-    say(f"{found.bundle} was packed for an older protocol; its checkpoint is packed again")
-    return _packed_here(house, found.checkpoint, found.model_version)
+    print_line(f"{found.bundle} was packed for an older protocol; its checkpoint is packed again")
+    return _packed_here(platform, found.checkpoint, found.model_version)
 
 
-def _packed_here(house: House, checkpoint: Path, model_version: str) -> PackedPolicy:
+def _packed_here(platform: Platform, checkpoint: Path, model_version: str) -> PackedPolicy:
     from components.artifacts.code_version import code_version
     from components.artifacts.step_store import folder_digests
     from components.config.recipe import PackageConfig
@@ -109,9 +111,9 @@ def _packed_here(house: House, checkpoint: Path, model_version: str) -> PackedPo
     from model_core.spec.contract import digest_of
 
     key = digest_of([folder_digests(checkpoint), model_version, code_version(("components.release.package",))])[:16]
-    place = house.settings.home.resolve() / "serve" / "packed" / key
+    place = platform.settings.home.resolve() / "serve" / "packed" / key
     if not (place / "done").is_file():
-        say(f"packing {checkpoint} (once; it is kept in {place})")
+        print_line(f"packing {checkpoint} (once; it is kept in {place})")
         shutil.rmtree(place, ignore_errors=True)
         package(PackageConfig(), checkpoint, model_version, place)
         shutil.rmtree(place / "scratch", ignore_errors=True)

@@ -20,7 +20,7 @@ from components.config.records import Silent
 from components.release.retraining_proposals import Proposal, ProposalBook, ProposalState, due, recordings_of
 from flows.pipeline.recipes import get_recipe
 from flows.pipeline.storage import take_in_recordings
-from flows.platform.wiring import House, open_house
+from flows.platform.wiring import Platform, open_platform
 from model_core.spec.documents import to_document
 from model_core.spec.errors import GateError
 
@@ -31,48 +31,48 @@ DEPLOYMENT = "retrain"
 @flow(name="retrain", persist_result=False)
 def retrain(recipe: str, automatic: bool = False) -> dict[str, Any]:
     """Propose a retraining that is due (or run it, when `automatic`). recipe: a name or a resolved .json file."""
-    house, chosen = open_house(), get_recipe(recipe)
-    take_in(house, chosen)
-    proposal = propose_if_due(house, chosen)
+    platform, chosen = open_platform(), get_recipe(recipe)
+    take_in(platform, chosen)
+    proposal = propose_if_due(platform, chosen)
     if proposal is None:
         return {"due": False}
     create_markdown_artifact(key="retraining", markdown=_page(proposal), description=proposal.reason)
     if automatic and proposal.state is ProposalState.OPEN:
-        run_proposal(house, proposal)
-    return {"due": True, **to_document(book_of(house).find(proposal.proposal_id))}
+        run_proposal(platform, proposal)
+    return {"due": True, **to_document(book_of(platform).find(proposal.proposal_id))}
 
 
-def take_in(house: House, recipe: Recipe) -> None:
+def take_in(platform: Platform, recipe: Recipe) -> None:
     """Ingest what waits in object storage; recordings that are all bad are told, and are no reason to stop."""
     try:
-        take_in_recordings(house, recipe, None, Silent())
+        take_in_recordings(platform, recipe, None, Silent())
     except GateError as error:
         create_markdown_artifact(key="recordings", markdown=f"# Not taken in\n\n{error}", description="ingest")
 
 
-def propose_if_due(house: House, recipe: Recipe) -> Proposal | None:
+def propose_if_due(platform: Platform, recipe: Recipe) -> Proposal | None:
     """Write down the retraining that is due now, if any."""
-    book = book_of(house)
-    ran = any(house.store.steps("train"))
-    found = due(recipe, recordings_of(house.store), book.all(), ever_run=ran)
+    book = book_of(platform)
+    ran = any(platform.store.steps("train"))
+    found = due(recipe, recordings_of(platform.store), book.all(), ever_run=ran)
     return book.propose(found) if found else None
 
 
-def run_proposal(house: House, proposal: Proposal) -> Proposal:
+def run_proposal(platform: Platform, proposal: Proposal) -> Proposal:
     """Carry out a proposal: the whole loop with its recipe."""
     from flows.pipeline.loop import run_loop
-    from flows.pipeline.run_context import Shift
+    from flows.pipeline.run_context import RunContext
 
-    book = book_of(house)
+    book = book_of(platform)
     approved = book.mark(proposal, ProposalState.APPROVED)
-    shift = Shift(house=house, recipe=Recipe.from_json(dict(proposal.recipe)))
-    run_loop(shift).write(house.settings.runs)
-    return book.mark(approved, ProposalState.DONE, run=shift.name)
+    context = RunContext(platform=platform, recipe=Recipe.from_json(dict(proposal.recipe)))
+    run_loop(context).write(platform.settings.runs)
+    return book.mark(approved, ProposalState.DONE, run=context.name)
 
 
-def book_of(house: House) -> ProposalBook:
+def book_of(platform: Platform) -> ProposalBook:
     """The proposals of this home."""
-    return ProposalBook(house.settings.home.resolve() / "proposals")
+    return ProposalBook(platform.settings.home.resolve() / "proposals")
 
 
 def serve_deployment(recipe: str, cron: str, automatic: bool) -> None:

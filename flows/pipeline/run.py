@@ -1,4 +1,4 @@
-"""What the commands do: open the house, carry a recipe through, and end with a table and where to look next."""
+"""What the commands do: open the platform, carry a recipe through, and end with a table and where to look next."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from components.artifacts.step_store import Step
 from components.config.recipe import Recipe
 from components.config.records import STAGES
 from flows.pipeline.recipes import RECIPES
-from flows.pipeline.run_context import Shift, make_until
+from flows.pipeline.run_context import RunContext, make_until
 from flows.pipeline.run_summary import Outcome, outcome_table
 from flows.pipeline.stages import read_report
 from flows.platform.prefect_server import prefect_api
 from flows.platform.settings import load_settings
-from flows.platform.wiring import open_house
-from flows.terminal.stage_progress import Board
+from flows.platform.wiring import open_platform
+from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import NotReady
 
 
-def begin(recipe: Recipe) -> Shift:
-    """Open the house and be ready to carry `recipe` through."""
-    return Shift(house=open_house(), recipe=recipe)
+def begin(recipe: Recipe) -> RunContext:
+    """Open the platform and be ready to carry `recipe` through."""
+    return RunContext(platform=open_platform(), recipe=recipe)
 
 
 def run_recipe(recipe: Recipe) -> tuple[Outcome, Path]:
     """The whole loop as Prefect flows; returns what came of it and the run's folder."""
-    shift = begin(recipe)
-    with prefect_api(shift.house.settings):
+    context = begin(recipe)
+    with prefect_api(context.platform.settings):
         from flows.pipeline.loop import run_loop
 
-        outcome = run_loop(shift)
-    folder = outcome.write(shift.house.settings.runs)
-    console = shift.board.console
+        outcome = run_loop(context)
+    folder = outcome.write(context.platform.settings.runs)
+    console = context.panel.console
     console.print()
     console.print(outcome_table(outcome.summary))
     if not outcome.summary.verdict.promote:
@@ -51,17 +51,17 @@ def run_recipe(recipe: Recipe) -> tuple[Outcome, Path]:
 
 def run_seeds(recipe: Recipe, count: int) -> dict[str, Any]:
     """Train and evaluate `count` training seeds on one data set; writes runs/seeds-<recipe>.md and shows it."""
-    house, rows, board = open_house(), [], Board()
+    platform, rows, panel = open_platform(), [], StagePanel()
     for seed in range(count):
-        shift = Shift(house=house, recipe=replace(recipe, train=replace(recipe.train, seed=seed)), board=Board())
-        with shift.board.shown():
-            report = read_report(make_until(shift, "evaluate"))
+        context = RunContext(platform=platform, recipe=replace(recipe, train=replace(recipe.train, seed=seed)), panel=StagePanel())
+        with context.panel.shown():
+            report = read_report(make_until(context, "evaluate"))
         rows += [(seed, task, score) for task, score in sorted(report.per_task.items())]
     lines = ["| training seed | task | solved | 95 % interval |", "|---|---|---|---|"]
     lines += [f"| {s} | {t} | {c.successes}/{c.trials} | {c.interval.low:.0%} .. {c.interval.high:.0%} |" for s, t, c in rows]
-    path = house.settings.runs / f"seeds-{recipe.name}.md"
+    path = platform.settings.runs / f"seeds-{recipe.name}.md"
     write_text_atomically(path, "\n".join(lines) + "\n")
-    board.say("\n".join(lines))
+    panel.print_line("\n".join(lines))
     return {"table": str(path), "seeds": {f"{s}/{t}": [c.successes, c.trials] for s, t, c in rows}}
 
 
@@ -75,7 +75,7 @@ def latest_summary() -> tuple[Path, Mapping[str, Any]]:
 
 def find_steps(what: str) -> list[Step]:
     """The newest step of a stage, or every step whose key or digest begins with `what`."""
-    store = open_house().store
+    store = open_platform().store
     if what in STAGES:
         found = store.steps(what)[-1:]
     else:

@@ -20,7 +20,7 @@ from components.report.page import write_report
 from flows.pipeline import stages
 
 if TYPE_CHECKING:
-    from flows.pipeline.run_context import Shift
+    from flows.pipeline.run_context import RunContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +57,19 @@ class Outcome:
         return folder
 
 
-def summarize(shift: Shift) -> Outcome:
+def summarize(context: RunContext) -> Outcome:
     """The summary of the stages that are finished; needs collect to gate."""
-    made = shift.steps()
+    made = context.steps()
     quarantined = int(made["validate"].record.get("quarantined", 0))
     summary = RunSummary(
-        name=shift.name,
-        recipe_name=shift.recipe.name,
-        recipe=shift.recipe.to_json(),
+        name=context.name,
+        recipe_name=context.recipe.name,
+        recipe=context.recipe.to_json(),
         stages={
             name: StageTiming(seconds=r.seconds, cached=r.cached, digest=r.step.digest)
-            for name, r in ((n, shift.results[n]) for n in STAGES if n in shift.results)
+            for name, r in ((n, context.results[n]) for n in STAGES if n in context.results)
         },
-        dataset=stages.read_dataset(made["freeze"], quarantined, stages.producers_of(made["collect"], shift.recipe)),
+        dataset=stages.read_dataset(made["freeze"], quarantined, stages.producers_of(made["collect"], context.recipe)),
         train=stages.read_train_run(made["train"]),
         evaluation=stages.read_report(made["evaluate"]),
         verdict=stages.read_verdict(made["gate"]),
@@ -77,7 +77,7 @@ def summarize(shift: Shift) -> Outcome:
         workcells=stages.read_workcells(made["workcells"]) if "workcells" in made else (),
         paths={name: str(step.path) for name, step in made.items()},
     )
-    server_run_id = shift.house.tracker().server_run_id(summary.train.run_id)
+    server_run_id = context.platform.tracker().server_run_id(summary.train.run_id)
     return Outcome(summary=summary, drawn=_drawn(made.get("report")), server_run_id=server_run_id)
 
 

@@ -19,7 +19,7 @@ from components.artifacts.step_store import UNDIGESTED, Step, StepResult, folder
 from components.config.ports import ModelRegistry
 from components.config.recipe import CollectConfig, Recipe
 from components.config.records import STAGES, DatasetVersion, EvalReport, ModelVersion, Progress, TrainRun, Verdict, WorkcellRow
-from flows.platform.wiring import House
+from flows.platform.wiring import Platform
 from model_core.spec.contract import PolicyContract, digest_of
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import NotReady
@@ -57,7 +57,7 @@ Launch = Callable[..., Mapping[str, Any]]  # called as `components.training.laun
 
 
 def stage_step(
-    house: House, stage: str, config: object, inputs: Mapping[str, Step | str], work: Work, *, recipe: str = "", code: str = ""
+    platform: Platform, stage: str, config: object, inputs: Mapping[str, Step | str], work: Work, *, recipe: str = "", code: str = ""
 ) -> StepResult:
     """Find or make the step of a stage; one that is made becomes a run of the tracker. code: its entry in `MODULES`, where not its name."""
     named = code or stage
@@ -67,13 +67,13 @@ def stage_step(
         record = work(out)
         key = out.name.removesuffix(".partial")
         if stage != "train":  # a training has told its tracker while it went on
-            log_stage(house.tracker(), stage=stage, key=key, recipe=recipe, config=config, record=record, out=out)
+            log_stage(platform.tracker(), stage=stage, key=key, recipe=recipe, config=config, record=record, out=out)
         return record
 
-    return run_step(house.store, stage=stage, config=config, inputs=inputs, work=tracked, code_version=version)
+    return run_step(platform.store, stage=stage, config=config, inputs=inputs, work=tracked, code_version=version)
 
 
-def collect_step(house: House, recipe: Recipe, progress: Progress) -> StepResult:
+def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> StepResult:
     """Record demonstrations, and let the ingested recordings that the recipe includes join them: <step>/dataset."""
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -81,15 +81,15 @@ def collect_step(house: House, recipe: Recipe, progress: Progress) -> StepResult
 
         return collect(recipe.collect, out, progress)
 
-    included = [ingested(house, digest) for digest in recipe.include]
-    recorded = stage_step(house, "collect", recipe.collect, {}, work, recipe=recipe.name)
+    included = [ingested(platform, digest) for digest in recipe.include]
+    recorded = stage_step(platform, "collect", recipe.collect, {}, work, recipe=recipe.name)
     if not included:
         return recorded
-    joined = joined_step(house, recipe, recorded.step, included, progress)
+    joined = joined_step(platform, recipe, recorded.step, included, progress)
     return replace(joined, cached=joined.cached and recorded.cached, seconds=joined.seconds + recorded.seconds)
 
 
-def joined_step(house: House, recipe: Recipe, recorded: Step, included: Sequence[Step], progress: Progress) -> StepResult:
+def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Sequence[Step], progress: Progress) -> StepResult:
     """Demonstrations and ingested recordings of the recipe's tasks as one raw data set; it takes the place of the demonstrations."""
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -100,10 +100,10 @@ def joined_step(house: House, recipe: Recipe, recorded: Step, included: Sequence
 
     inputs: dict[str, Step | str] = {"recorded": recorded, **{f"ingested-{n}": step for n, step in enumerate(included)}}
     config = {"joined": True, "tasks": recipe.collect.tasks}
-    return stage_step(house, "collect", config, inputs, work, recipe=recipe.name, code="join")
+    return stage_step(platform, "collect", config, inputs, work, recipe=recipe.name, code="join")
 
 
-def ingest_step(house: House, recipe: Recipe, sources: Sequence[Path], progress: Progress, *, trust_data: bool = False) -> StepResult:
+def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], progress: Progress, *, trust_data: bool = False) -> StepResult:
     """Check recordings of the recipe's body and make a raw data set of the good, successful ones: <step>/dataset, <step>/quarantine.
 
     trust_data: a data set whose statistics are of other data is taken in, with new statistics.
@@ -119,18 +119,18 @@ def ingest_step(house: House, recipe: Recipe, sources: Sequence[Path], progress:
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
     config: dict[str, Any] = {"body": to_document(body)} | ({"trust_data": True} if trust_data else {})
-    return stage_step(house, "ingest", config, inputs, work, recipe=recipe.name)
+    return stage_step(platform, "ingest", config, inputs, work, recipe=recipe.name)
 
 
-def ingested(house: House, digest: str) -> Step:
+def ingested(platform: Platform, digest: str) -> Step:
     """An ingested data set by the first digits of its digest; raises `NotReady` where there is none."""
-    step = house.store.by_digest("ingest", digest)
+    step = platform.store.by_digest("ingest", digest)
     if step is None:
-        raise NotReady(f"no ingested recordings {digest!r} in {house.store.root}; `actwright ingest` takes recordings in")
+        raise NotReady(f"no ingested recordings {digest!r} in {platform.store.root}; `actwright ingest` takes recordings in")
     return step
 
 
-def validate_step(house: House, recipe: Recipe, raw: Step, progress: Progress) -> StepResult:
+def validate_step(platform: Platform, recipe: Recipe, raw: Step, progress: Progress) -> StepResult:
     """Judge every episode: <step>/valid.json, quarantine/, data_docs/."""
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -138,22 +138,22 @@ def validate_step(house: House, recipe: Recipe, raw: Step, progress: Progress) -
 
         return validate(recipe.validate, raw.path / "dataset", out, progress)
 
-    return stage_step(house, "validate", recipe.validate, {"raw": raw}, work, recipe=recipe.name)
+    return stage_step(platform, "validate", recipe.validate, {"raw": raw}, work, recipe=recipe.name)
 
 
-def annotate_step(house: House, recipe: Recipe, raw: Step, valid: Step, progress: Progress) -> StepResult:
+def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, progress: Progress) -> StepResult:
     """Depth tokens and traces of the good episodes: <step>/labels, <step>/vqvae."""
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.data.annotate import annotate
 
-        answers = house.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
+        answers = platform.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
         return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress, cache=answers)
 
-    return stage_step(house, "annotate", recipe.annotate, {"raw": raw, "valid": valid}, work, recipe=recipe.name)
+    return stage_step(platform, "annotate", recipe.annotate, {"raw": raw, "valid": valid}, work, recipe=recipe.name)
 
 
-def freeze_step(house: House, recipe: Recipe, raw: Step, labels: Step, progress: Progress) -> StepResult:
+def freeze_step(platform: Platform, recipe: Recipe, raw: Step, labels: Step, progress: Progress) -> StepResult:
     """Shards, manifest and contract: the data set version."""
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -161,10 +161,10 @@ def freeze_step(house: House, recipe: Recipe, raw: Step, labels: Step, progress:
 
         return freeze(recipe.freeze, raw.path / "dataset", labels.path, out, progress)
 
-    return stage_step(house, "freeze", recipe.freeze, {"raw": raw, "labels": labels}, work, recipe=recipe.name)
+    return stage_step(platform, "freeze", recipe.freeze, {"raw": raw, "labels": labels}, work, recipe=recipe.name)
 
 
-def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress, launch: Launch | None = None) -> StepResult:
+def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progress, launch: Launch | None = None) -> StepResult:
     """Train, tracked as one run that survives kills: <step>/checkpoint. launch: trains elsewhere (default: on this machine)."""
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -172,7 +172,7 @@ def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress, l
         from components.evaluation.evaluate import checkpoint_digest
         from components.training.launcher import train
 
-        tracker = house.tracker()
+        tracker = platform.tracker()
         run_id = out.name.removesuffix(".partial")
         data = DatasetInput(name=str(frozen.record["name"]), version=str(frozen.record["version"]))
         tracker.start_run(f"train {recipe.name}", recipe.to_json(), {"recipe": recipe.name, "stage": "train"}, run_id=run_id, dataset=data)
@@ -192,10 +192,10 @@ def train_step(house: House, recipe: Recipe, frozen: Step, progress: Progress, l
             "undigested": told,
         }
 
-    return stage_step(house, "train", recipe.train, {"frozen": frozen}, work, recipe=recipe.name)
+    return stage_step(platform, "train", recipe.train, {"frozen": frozen}, work, recipe=recipe.name)
 
 
-def evaluate_step(house: House, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
+def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
     """Closed loop on fresh seeds, after the image-swap test: <step>/report.json and film/."""
     scenes = scenes_of(recipe.collect)
 
@@ -205,23 +205,23 @@ def evaluate_step(house: House, recipe: Recipe, trained: Step, frozen: Step, pro
         return evaluate(recipe.evaluate, trained.path / "checkpoint", out, progress, scenes=scenes, frozen=frozen.path)
 
     config = {"evaluate": recipe.evaluate, "scenes": scenes}
-    return stage_step(house, "evaluate", config, {"checkpoint": trained, "frozen": frozen}, work, recipe=recipe.name)
+    return stage_step(platform, "evaluate", config, {"checkpoint": trained, "frozen": frozen}, work, recipe=recipe.name)
 
 
-def gate_step(house: House, recipe: Recipe, evaluated: Step, trained: Step, frozen: Step, progress: Progress) -> StepResult:
+def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step, frozen: Step, progress: Progress) -> StepResult:
     """Judge the candidate against the champion and register it: the record holds verdict and model version."""
     report = read_report(evaluated)
-    champion = champion_to_beat(house.registry(), recipe.package.model_name, report.checkpoint_digest)
+    champion = champion_to_beat(platform.registry(), recipe.package.model_name, report.checkpoint_digest)
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.evaluation.gate import gate
         from components.release.registration import register
 
         progress.update(0, 2, "judging")
-        verdict = gate(recipe.gate, report, report_of(house, champion) if champion else None)
+        verdict = gate(recipe.gate, report, report_of(platform, champion) if champion else None)
         progress.update(1, 2, "registering")
         version = register(
-            house.registry(),
+            platform.registry(),
             name=recipe.package.model_name,
             verdict=verdict,
             checkpoint=trained.path / "checkpoint",
@@ -242,7 +242,7 @@ def gate_step(house: House, recipe: Recipe, evaluated: Step, trained: Step, froz
 
     config = {"gate": recipe.gate, "model_name": recipe.package.model_name}
     inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": champion.checkpoint_digest if champion else ""}
-    return stage_step(house, "gate", config, inputs, work, recipe=recipe.name)
+    return stage_step(platform, "gate", config, inputs, work, recipe=recipe.name)
 
 
 def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> ModelVersion | None:
@@ -253,19 +253,19 @@ def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> Mode
     return next((v for v in registry.versions(name) if str(v.version) == champion.replaced), None)
 
 
-def report_of(house: House, version: ModelVersion) -> EvalReport:
+def report_of(platform: Platform, version: ModelVersion) -> EvalReport:
     """The newest evaluation of a registered version; raises `NotReady` when this store has none."""
-    for evaluated in reversed(house.store.steps("evaluate")):
+    for evaluated in reversed(platform.store.steps("evaluate")):
         report = read_report(evaluated)
         if report.checkpoint_digest == version.checkpoint_digest:
             return report
     raise NotReady(
-        f"champion {version.name} {version.version} was never evaluated in {house.store.root}; run its recipe here once, "
+        f"champion {version.name} {version.version} was never evaluated in {platform.store.root}; run its recipe here once, "
         "or take its alias away on the model's page in MLflow (`actwright up` opens it)"
     )
 
 
-def package_step(house: House, recipe: Recipe, trained: Step, frozen: Step, gated: Step, progress: Progress) -> StepResult:
+def package_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, gated: Step, progress: Progress) -> StepResult:
     """Build the Bento of the promoted version: <step>/bento."""
     version = read_model_version(gated)
     label = f"{version.name}/{version.version}"
@@ -276,11 +276,16 @@ def package_step(house: House, recipe: Recipe, trained: Step, frozen: Step, gate
         return package(recipe.package, trained.path / "checkpoint", label, out, progress, frozen=frozen.path)
 
     return stage_step(
-        house, "package", {"package": recipe.package, "version": label}, {"checkpoint": trained, "frozen": frozen}, work, recipe=recipe.name
+        platform,
+        "package",
+        {"package": recipe.package, "version": label},
+        {"checkpoint": trained, "frozen": frozen},
+        work,
+        recipe=recipe.name,
     )
 
 
-def workcells_step(house: House, recipe: Recipe, packaged: Step, progress: Progress) -> StepResult:
+def workcells_step(platform: Platform, recipe: Recipe, packaged: Step, progress: Progress) -> StepResult:
     """Serve the Bento and let the cells act: rows, and <step>/recordings for the next ingest."""
     scenes = scenes_of(recipe.collect)
 
@@ -296,10 +301,12 @@ def workcells_step(house: House, recipe: Recipe, packaged: Step, progress: Progr
             robot_options=robot_options(scenes),
         )
 
-    return stage_step(house, "workcells", {"workcells": recipe.workcells, "scenes": scenes}, {"bento": packaged}, work, recipe=recipe.name)
+    return stage_step(
+        platform, "workcells", {"workcells": recipe.workcells, "scenes": scenes}, {"bento": packaged}, work, recipe=recipe.name
+    )
 
 
-def report_step(house: House, recipe: Recipe, made: Mapping[str, Step], outcome: Outcome, progress: Progress) -> StepResult:
+def report_step(platform: Platform, recipe: Recipe, made: Mapping[str, Step], outcome: Outcome, progress: Progress) -> StepResult:
     """Draw the report of the finished stages: <step>/undigested/report.html with everything it shows inside."""
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -310,7 +317,7 @@ def report_step(house: House, recipe: Recipe, made: Mapping[str, Step], outcome:
         return {"recipe": recipe.name}
 
     return stage_step(
-        house, "report", {"recipe": recipe.name}, {name: made[name] for name in STAGES if name in made and name != "report"}, work
+        platform, "report", {"recipe": recipe.name}, {name: made[name] for name in STAGES if name in made and name != "report"}, work
     )
 
 

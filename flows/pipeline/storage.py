@@ -20,7 +20,7 @@ from components.config.records import Progress
 from flows.pipeline import stages
 from flows.pipeline.dvc_data import carry_out
 from flows.platform.settings import Settings
-from flows.platform.wiring import House
+from flows.platform.wiring import Platform
 from model_core.spec.errors import DatasetError, StorageError
 
 if TYPE_CHECKING:
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 _VERSION = "1"
 
 
-def keep_raw(house: House, raw: Step, progress: Progress) -> StepResult:
+def keep_raw(platform: Platform, raw: Step, progress: Progress) -> StepResult:
     """Send the demonstrations to object storage, once."""
 
     def work(_out: Path) -> Mapping[str, Any]:
         from components.adapters.object_storage import upload_dataset
 
-        with storage(house.settings) as (store, _remote):
+        with storage(platform.settings) as (store, _remote):
             sent = upload_dataset(store, raw.path / "dataset", progress)
         return {"prefix": sent.prefix, "objects": sent.objects, "bytes": sent.bytes}
 
-    return run_step(house.store, stage="upload", config=_place(house), inputs={"raw": raw}, work=work, code_version=_VERSION)
+    return run_step(platform.store, stage="upload", config=_place(platform), inputs={"raw": raw}, work=work, code_version=_VERSION)
 
 
-def keep_recordings(house: House, cells: Step, progress: Progress) -> StepResult:
+def keep_recordings(platform: Platform, cells: Step, progress: Progress) -> StepResult:
     """Send what the workcells recorded to object storage, where the next ingest finds it."""
 
     def work(_out: Path) -> Mapping[str, Any]:
@@ -52,46 +52,46 @@ def keep_recordings(house: House, cells: Step, progress: Progress) -> StepResult
         folder = cells.path / "recordings"
         if not any(folder.glob("*")):
             return {"objects": 0}
-        with storage(house.settings) as (store, _remote):
+        with storage(platform.settings) as (store, _remote):
             sent = upload_recordings(store, folder, progress)
         return {"prefix": sent.prefix, "objects": sent.objects, "bytes": sent.bytes}
 
-    return run_step(house.store, stage="recordings", config=_place(house), inputs={"cells": cells}, work=work, code_version=_VERSION)
+    return run_step(platform.store, stage="recordings", config=_place(platform), inputs={"cells": cells}, work=work, code_version=_VERSION)
 
 
-def keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
+def keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
     """Carry the data stages out to data/, record them with DVC and push them. The record names DVC's version.
 
     One run at a time: data/ and DVC's files are one place, and another run may carry out another recipe.
     """
-    with locked(house.settings.home.resolve() / "locks" / "data.lock"):
-        return _keep_version(house, recipe, made, progress)
+    with locked(platform.settings.home.resolve() / "locks" / "data.lock"):
+        return _keep_version(platform, recipe, made, progress)
 
 
-def _keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
+def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
     from components.adapters.seaweedfs import no_room
 
-    vault = _vault(house)
-    present = all(_lies_there(house.settings.data, made[stage]) for stage in DATA_STAGES)
-    _carry(house, recipe, made)
+    vault = _vault(platform)
+    present = all(_lies_there(platform.settings.data, made[stage]) for stage in DATA_STAGES)
+    _carry(platform, recipe, made)
 
     def work(_out: Path) -> Mapping[str, Any]:
         progress.update(0, 2, "recording the version with DVC")
-        with storage(house.settings) as (_store, remote):
+        with storage(platform.settings) as (_store, remote):
             vault.prepare(remote)
             version = vault.record(DATA_STAGES)
             progress.update(1, 2, "pushing the version")
             try:
                 vault.push(DATA_STAGES)
             except DatasetError as error:  # a store without room tells DVC no more than "internal error"
-                full = no_room(house.settings.home.resolve() / "s3") if house.settings.storage == "embedded" else ""
+                full = no_room(platform.settings.home.resolve() / "s3") if platform.settings.storage == "embedded" else ""
                 if not full:
                     raise
                 raise StorageError(f"dvc push could not send the version: {full}") from error
         return {"version": version.version, "outputs": dict(version.outputs)}
 
     inputs = {stage: made[stage] for stage in DATA_STAGES}
-    result = run_step(house.store, stage="vault", config=_place(house), inputs=inputs, work=work, code_version=_VERSION)
+    result = run_step(platform.store, stage="vault", config=_place(platform), inputs=inputs, work=work, code_version=_VERSION)
     if result.cached and not present:
         vault.prepare()
         vault.record(DATA_STAGES)
@@ -99,17 +99,17 @@ def _keep_version(house: House, recipe: Recipe, made: Mapping[str, Step], progre
 
 
 def take_in_recordings(
-    house: House, recipe: Recipe, source: Path | None, progress: Progress, *, trust_data: bool = False
+    platform: Platform, recipe: Recipe, source: Path | None, progress: Progress, *, trust_data: bool = False
 ) -> StepResult | None:
     """Ingest a folder, or everything that waits in object storage (None when nothing does); the data set goes to raw storage."""
     from components.adapters.object_storage import upload_dataset
     from components.data.ingest import fetch_recordings
 
-    with storage(house.settings) as (store, _remote):
-        waiting = (source.resolve(),) if source else fetch_recordings(store, house.settings.home.resolve() / "recordings", progress)
+    with storage(platform.settings) as (store, _remote):
+        waiting = (source.resolve(),) if source else fetch_recordings(store, platform.settings.home.resolve() / "recordings", progress)
         if not waiting:
             return None
-        result = stages.ingest_step(house, recipe, waiting, progress, trust_data=trust_data)
+        result = stages.ingest_step(platform, recipe, waiting, progress, trust_data=trust_data)
         upload_dataset(store, result.step.path / "dataset", progress)
     return result
 
@@ -137,14 +137,14 @@ def storage(settings: Settings) -> Iterator[tuple[ObjectStore, Remote]]:
         yield S3Store(address.netloc, settings.bucket, access_key=key, secret_key=secret, secure=scheme == "https"), remote
 
 
-def _place(house: House) -> dict[str, str]:
-    return {"storage": house.settings.storage, "bucket": house.settings.bucket}
+def _place(platform: Platform) -> dict[str, str]:
+    return {"storage": platform.settings.storage, "bucket": platform.settings.bucket}
 
 
-def _vault(house: House) -> Vault:
+def _vault(platform: Platform) -> Vault:
     from components.adapters.dvc import Vault
 
-    return Vault(house.settings.data.resolve().parent)
+    return Vault(platform.settings.data.resolve().parent)
 
 
 def _lies_there(data: Path, step: Step) -> bool:
@@ -153,11 +153,11 @@ def _lies_there(data: Path, step: Step) -> bool:
     return False
 
 
-def _carry(house: House, recipe: Recipe, made: Mapping[str, Step]) -> None:
+def _carry(platform: Platform, recipe: Recipe, made: Mapping[str, Step]) -> None:
     """data/recipe.json and data/<stage>, for `dvc repro` and for people."""
     text = json.dumps(recipe.to_json(), indent=1, sort_keys=True) + "\n"
-    path = house.settings.data / "recipe.json"
+    path = platform.settings.data / "recipe.json"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text_atomically(path, text)
     for stage in DATA_STAGES:
-        carry_out(made[stage], house.settings.data)
+        carry_out(made[stage], platform.settings.data)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class House:
+class Platform:
     """What the flows work with."""
 
     settings: Settings
@@ -54,11 +54,11 @@ class House:
         return MlflowRegistry(self.tracking_address)
 
 
-def open_house(settings: Settings | None = None) -> House:
+def open_platform(settings: Settings | None = None) -> Platform:
     """Read the settings (unless given), prepare this process and open the store."""
     settings = settings or load_settings()
     prepare_process(settings)
-    return House(settings=settings, store=StepStore(settings.store_root, fault=fault_hook(settings.fault)))
+    return Platform(settings=settings, store=StepStore(settings.store_root, fault=fault_hook(settings.fault)))
 
 
 def open_cluster(kubeconfig: Path | None = None) -> Cluster:

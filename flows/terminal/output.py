@@ -22,13 +22,13 @@ _STOPPED = "stopped; run the same command again to go on from here"
 _STOPPING = "asked to stop: ending what runs, a training saves first; run the same command again to go on from here"
 
 
-def tell(**made: Any) -> None:
+def print_result(**made: Any) -> None:
     """The command's result: one JSON line on stdout."""
     sys.stdout.write(json.dumps(made, sort_keys=True) + "\n")
     sys.stdout.flush()
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """A line for a person, on stderr."""
     sys.stderr.write(line + "\n")
 
@@ -50,7 +50,7 @@ def stoppable() -> Iterator[None]:
     def listen() -> None:
         while numbers := os.read(heard, 64):
             if signal.SIGTERM in numbers:
-                say(_STOPPING)
+                print_line(_STOPPING)
                 is_said.set()
                 return
 
@@ -78,22 +78,22 @@ def ended(run: Callable[[], object]) -> int:
         run()
     except SystemExit as ending:
         if ending.code == _INTERRUPTED:  # the command line has made Ctrl-C an exit code, and says nothing
-            say(_STOPPED)
+            print_line(_STOPPED)
         return ending.code if isinstance(ending.code, int) else OUR_ERROR if ending.code else DONE
     except KeyboardInterrupt:
-        say(_STOPPED)
+        print_line(_STOPPED)
         return _INTERRUPTED
     except GateError as error:
-        say(f"held: {error}")
+        print_line(f"held: {error}")
         return HELD
     except ActwrightError as error:
-        say(f"{_kind(error)}: {error}")
+        print_line(f"{_kind(error)}: {error}")
         return OUR_ERROR
     except OSError as error:
         told = of_the_disk(error)
         if told is None:
             raise
-        say(f"{_kind(told)}: {told}")
+        print_line(f"{_kind(told)}: {told}")
         return OUR_ERROR
     return DONE
 

@@ -30,7 +30,7 @@ TITLES = {
 _PLAIN_EVERY_S = 5.0
 
 
-class Board:
+class StagePanel:
     """The list of stages on stderr. One per run; `stage` gives what a component reports to."""
 
     def __init__(self, *, live: bool | None = None, fault: FaultHook | None = None) -> None:
@@ -50,7 +50,7 @@ class Board:
         self._tasks = {s: self._bars.add_task(TITLES[s], total=None, start=False, message="", visible=True) for s in STAGES}
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[Board]:
+    def shown(self) -> Iterator[StagePanel]:
         """Draw while the block runs."""
         if not self._live:
             yield self
@@ -62,7 +62,7 @@ class Board:
         """Begin a stage; its component reports here."""
         if self._live:
             self._bars.start_task(self._tasks[name])
-        return StageProgress(board=self, name=name, began=time.monotonic(), fault=self._fault)
+        return StageProgress(panel=self, name=name, began=time.monotonic(), fault=self._fault)
 
     def finish(self, name: str, result: StepResult) -> None:
         """Mark a stage as done, or found done; told once, though a stage may send its work somewhere afterwards."""
@@ -71,9 +71,9 @@ class Board:
             self._bars.update(self._tasks[name], total=1, completed=1, message=how)
         elif name not in self._told:
             self._told.add(name)
-            self.say(f"{TITLES[name]}: {how}")
+            self.print_line(f"{TITLES[name]}: {how}")
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """One line for a person."""
         self.console.print(line)
 
@@ -91,7 +91,7 @@ class Board:
 class StageProgress:
     """`components.config.records.Progress` of one stage: moves its bar, or says a line now and then."""
 
-    board: Board
+    panel: StagePanel
     name: str
     began: float
     fault: FaultHook | None = None
@@ -101,11 +101,11 @@ class StageProgress:
         """See `Progress.update`."""
         if self.fault is not None and done > 0:
             self.fault(self.name, "progress")
-        if self.board.live:
-            self.board.draw(self.name, done, total, message)
+        if self.panel.live:
+            self.panel.draw(self.name, done, total, message)
         elif time.monotonic() - self._said > _PLAIN_EVERY_S:
             self._said = time.monotonic()
-            self.board.say(f"{TITLES[self.name]}: {done}/{total} {message}".rstrip())
+            self.panel.print_line(f"{TITLES[self.name]}: {done}/{total} {message}".rstrip())
 
 
 class _Spent(ProgressColumn):

@@ -16,7 +16,7 @@ _COLORS = {"RUN": "green", "STRETCH": "yellow", "HOLD": "red", "SAFE_STOP": "bol
 _PLAIN_EVERY_S = 5.0
 
 
-class CellBoard:
+class WorkcellPanel:
     """Mode, step, successes so far, latencies. `hear` takes the cell's JSON lines."""
 
     def __init__(self, task: str, episodes: int, *, live: bool | None = None) -> None:
@@ -29,7 +29,7 @@ class CellBoard:
         self._said_at = 0.0
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[CellBoard]:
+    def shown(self) -> Iterator[WorkcellPanel]:
         """Draw while the block runs."""
         if not self._is_live:
             yield self
@@ -38,7 +38,7 @@ class CellBoard:
             yield self
         self._live = None
 
-    def hear(self, told: Mapping[str, Any]) -> None:
+    def update(self, told: Mapping[str, Any]) -> None:
         """One line of the cell: what it does now, or how an episode ended."""
         if isinstance(told.get("live"), dict):
             self._now = dict(told["live"])

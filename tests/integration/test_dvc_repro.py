@@ -15,7 +15,7 @@ from flows.pipeline import stages
 from flows.pipeline.dvc_data import carry_out
 from flows.pipeline.recipes import get_recipe
 from flows.platform.settings import Settings
-from flows.platform.wiring import House
+from flows.platform.wiring import Platform
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("s3")]
 
@@ -29,11 +29,11 @@ def test_dvc_repro_gives_the_digests_of_the_flow(tmp_path, monkeypatch):
 
     flow_root = tmp_path / "flow"
     settings = Settings(home=flow_root / "home", runs=flow_root / "runs", data=flow_root / "data")
-    house = House(settings=settings, store=StepStore(settings.store_root))
-    raw = stages.collect_step(house, recipe, Silent()).step
-    valid = stages.validate_step(house, recipe, raw, Silent()).step
-    labels = stages.annotate_step(house, recipe, raw, valid, Silent()).step
-    frozen = stages.freeze_step(house, recipe, raw, labels, Silent()).step
+    platform = Platform(settings=settings, store=StepStore(settings.store_root))
+    raw = stages.collect_step(platform, recipe, Silent()).step
+    valid = stages.validate_step(platform, recipe, raw, Silent()).step
+    labels = stages.annotate_step(platform, recipe, raw, valid, Silent()).step
+    frozen = stages.freeze_step(platform, recipe, raw, labels, Silent()).step
     made = dict(zip(DATA_STAGES, (raw, valid, labels, frozen), strict=True))
     settings.data.mkdir(parents=True)
     (settings.data / "recipe.json").write_text(document)

@@ -13,15 +13,15 @@ from components.config.records import Silent
 from components.data.ingest import pending_recordings, upload_recordings
 from components.data.lerobot.reader import DatasetReader
 from components.simulation.metaworld import make_robot
-from flows.commands.data.stages import set_aside
+from flows.commands.data.ingest import set_aside
 from flows.pipeline import stages
 from flows.pipeline.recipes import get_recipe
-from flows.pipeline.run_context import Shift, make_until
+from flows.pipeline.run_context import RunContext, make_until
 from flows.pipeline.stages import producers_of, robot_options, scenes_of
 from flows.pipeline.storage import storage, take_in_recordings
 from flows.platform.settings import Settings
-from flows.platform.wiring import House
-from flows.terminal.stage_progress import Board
+from flows.platform.wiring import Platform
+from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import NotReady
 from serving.workcell.robot.episode_recorder import Recorder
 
@@ -50,10 +50,10 @@ def test_recordings_join_the_next_data_set(tmp_path):
     recipe = get_recipe("miniature")
     recipe = replace(recipe, collect=replace(recipe.collect, episodes_per_task=3, image_size=48))
     settings = Settings(home=tmp_path / "home", runs=tmp_path / "runs", data=tmp_path / "data", storage=f"folder:{tmp_path / 'storage'}")
-    house = House(settings=settings, store=StepStore(settings.store_root))
-    before = Shift(house=house, recipe=recipe, board=Board(live=False))
+    platform = Platform(settings=settings, store=StepStore(settings.store_root))
+    before = RunContext(platform=platform, recipe=recipe, panel=StagePanel(live=False))
     first = make_until(before, "freeze")
-    assert take_in_recordings(house, recipe, None, Silent()) is None, "nothing waits yet"
+    assert take_in_recordings(platform, recipe, None, Silent()) is None, "nothing waits yet"
 
     spool = tmp_path / "spool"
     whole = [record(spool, recipe, task, seed) for task, seed in zip(recipe.collect.tasks, (950_000, 951_000), strict=True)]
@@ -63,19 +63,19 @@ def test_recordings_join_the_next_data_set(tmp_path):
         upload_recordings(store, spool, Silent())
         assert len(pending_recordings(store)) == 1
 
-    taken = take_in_recordings(house, recipe, None, Silent())
+    taken = take_in_recordings(platform, recipe, None, Silent())
     assert taken is not None
     assert taken.step.record["producers"] == {POLICY: 2}
     assert taken.step.record["not_successful"] == 1
     ((name, reason),) = set_aside(taken.step.path)
     assert name == "torn.episode"
     assert "damaged" in reason
-    again = take_in_recordings(house, recipe, None, Silent())
+    again = take_in_recordings(platform, recipe, None, Silent())
     assert again is not None
     assert again.cached
 
     wider = replace(recipe, include=(taken.step.digest[:12],))
-    after = Shift(house=house, recipe=wider, board=Board(live=False))
+    after = RunContext(platform=platform, recipe=wider, panel=StagePanel(live=False))
     second = make_until(after, "freeze")
     assert second.record["version"] != first.record["version"]
     assert second.record["dataset_version"] != first.record["dataset_version"]
@@ -86,10 +86,10 @@ def test_recordings_join_the_next_data_set(tmp_path):
     rows = {row.episode_id: row for row in DatasetReader(after.step("collect").path / "dataset").rows}
     assert rows[whole[0].stem].provenance.producer == POLICY
 
-    assert stages.collect_step(house, wider, Silent()).cached, "the same recordings are joined once"
-    assert stages.collect_step(house, recipe, Silent()).step.digest == before.step("collect").digest, "unasked, nothing joins"
-    twice = stages.joined_step(house, recipe, before.step("collect"), [taken.step, taken.step], Silent()).step
+    assert stages.collect_step(platform, wider, Silent()).cached, "the same recordings are joined once"
+    assert stages.collect_step(platform, recipe, Silent()).step.digest == before.step("collect").digest, "unasked, nothing joins"
+    twice = stages.joined_step(platform, recipe, before.step("collect"), [taken.step, taken.step], Silent()).step
     assert twice.record["copies"] == 2
     assert twice.record["quarantined"] == {}
     with pytest.raises(NotReady, match=r"no ingested recordings 'ffff'.*actwright ingest"):
-        stages.collect_step(house, replace(recipe, include=("ffff",)), Silent())
+        stages.collect_step(platform, replace(recipe, include=("ffff",)), Silent())

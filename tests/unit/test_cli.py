@@ -26,7 +26,7 @@ def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
         (("runn",), "Did you mean 'run'"),
         (("run", "lop"), "did you mean 'loop'"),
         (("run", "loop", "--st", "a=1"), "--set"),
-        (("run", "loop", "--set", "train.stps=1"), "did you mean 'steps'"),
+        (("run", "loop", "--set", "train.stps=1"), "did you mean steps?"),
         (("run", "loop", "--set", "train.steps"), "write FIELD=VALUE"),
         (("recipe", "loop", "--set", "train.global_batch=50"), "use 48 or 96"),
         (("run", "loop", "--set", "train.init_from=/nowhere"), "train.init_from /nowhere: expected the folder of a checkpoint"),
@@ -109,9 +109,9 @@ def test_before_the_first_run_there_is_a_way_to_begin(tmp_path):
 
 
 def test_every_help_teaches_with_an_example():
-    from flows.commands.main import _add_groups, app
+    from flows.commands.main import command_line
 
-    _add_groups()
+    app = command_line()
     groups = [app, *(g.typer_instance for g in app.registered_groups)]
     commands = [c for group in groups for c in group.registered_commands]
     assert len(commands) > 20

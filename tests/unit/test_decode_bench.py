@@ -17,7 +17,6 @@ from components.evaluation.decoding.replay import Replay
 from components.evaluation.observation_log import Recording
 from flows.commands.bench.commands import bench
 from flows.commands.bench.commands import certify as certify_command
-from flows.commands.main import app
 from model_core.checkpoint import Checkpoint, load_checkpoint
 from model_core.spec.errors import SpecError
 from model_core.tokenization.compact import NO_SLOT, Mode
@@ -176,9 +175,8 @@ def _app():
 
 
 def test_the_commands_are_registered():
-    from flows.commands.main import _add_groups
+    from flows.commands.main import command_line
 
-    if not any(group.name == "bench" for group in app.registered_groups):
-        _add_groups()
+    app = command_line()
     assert any(group.name == "bench" for group in app.registered_groups)
-    assert any(command.name == "certify" for command in app.registered_commands)
+    assert any(command.callback is certify_command for command in app.registered_commands)

@@ -19,8 +19,8 @@ from components.release.bundle import find_packed
 from flows.commands.serving.commands import add_serving
 from flows.pipeline.model_lookup import packed_model, policies_here
 from flows.platform.settings import Settings
-from flows.platform.wiring import House
-from flows.terminal.workcell_panel import CellBoard
+from flows.platform.wiring import Platform
+from flows.terminal.workcell_panel import WorkcellPanel
 from model_core.spec.contract import PROTOCOL_VERSION
 from model_core.spec.errors import CheckpointError, SpecError
 from model_core.spec.protocol.wire import Ready, Reject
@@ -111,13 +111,13 @@ def test_a_folder_is_read_for_what_it_is(tmp_path: Path) -> None:
 def test_a_bundle_of_today_is_served_as_it_is(tmp_path: Path) -> None:
     from components.artifacts.step_store import StepStore
 
-    house = House(settings=Settings(home=tmp_path / "home"), store=StepStore(tmp_path / "home" / "store"))  # pyright: ignore[reportCallIssue]
+    platform = Platform(settings=Settings(home=tmp_path / "home"), store=StepStore(tmp_path / "home" / "store"))  # pyright: ignore[reportCallIssue]
     bundle = write_bundle(tmp_path / "bundle")
-    assert packed_model(house, str(bundle)).bundle == bundle
+    assert packed_model(platform, str(bundle)).bundle == bundle
     with pytest.raises(SpecError, match="no recipe"):
-        packed_model(house, "nosuch")
+        packed_model(platform, "nosuch")
     with pytest.raises(CheckpointError, match="no such folder"):
-        packed_model(house, "./nosuch")
+        packed_model(platform, "./nosuch")
 
 
 def test_what_was_packed_here_is_found_newest_first_and_nothing_is_made(tmp_path: Path) -> None:
@@ -162,17 +162,17 @@ def test_a_body_that_does_not_fit_is_told_from_its_first_field(tmp_path, monkeyp
 
 def test_a_cell_s_lines_become_a_panel_and_plain_lines() -> None:
     live = {"episode": 2, "step": 31, "mode": "STRETCH", "successes": 1, "finished": 1, "p50_ms": 41.0, "p99_ms": 63.2, "decisions": 9}
-    board = CellBoard("button", 3, live=False)
-    board.console = Console(record=True, width=160, file=io.StringIO())
-    with board.shown():
-        board.hear({"live": {**live, "refused": 2, "why": "DEADLINE", "modes": {"RUN": 30, "STRETCH": 10}}})
-        board.hear({"cell": "c", "done": 1, "total": 3, "success": False, "stop_reason": "max_steps", "steps": 40})
-        board.hear({"something": "else"})
-    text = board.console.export_text()
+    panel = WorkcellPanel("button", 3, live=False)
+    panel.console = Console(record=True, width=160, file=io.StringIO())
+    with panel.shown():
+        panel.update({"live": {**live, "refused": 2, "why": "DEADLINE", "modes": {"RUN": 30, "STRETCH": 10}}})
+        panel.update({"cell": "c", "done": 1, "total": 3, "success": False, "stop_reason": "max_steps", "steps": 40})
+        panel.update({"something": "else"})
+    text = panel.console.export_text()
     assert "button episode 2/3 step 31 STRETCH, 1 of 1 solved, p50 41 ms, p99 63 ms" in text
     assert "episode 1: max steps after 40 steps" in text
     console = Console(record=True, width=160, file=io.StringIO())
-    console.print(board._panel())
+    console.print(panel._panel())
     shown = console.export_text()
     for said in ("episode 2 of 3, step 31", "STRETCH", "RUN 75 %", "2 refused or late (last: DEADLINE)", "max steps after 40"):
         assert said in shown

@@ -16,8 +16,8 @@ from flows.commands.operations.up import asked_to_stop, prefect_page
 from flows.platform.child_process import Child, answers
 from flows.platform.prefect_server import prefect_api, running_server
 from flows.platform.settings import point_prefect_at
-from flows.platform.wiring import open_house
-from flows.terminal.output import say, tell
+from flows.platform.wiring import open_platform
+from flows.terminal.output import print_line, print_result
 from model_core.spec.documents import to_document
 from model_core.spec.errors import JobError, SpecError
 
@@ -46,25 +46,25 @@ def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
 
     Raises `SpecError` for a cron that Prefect cannot read, `JobError` when the schedule's process ends by itself or its Prefect is gone.
     """
-    house = open_house()
+    platform = open_platform()
     check_cron(cron)
     stop = asked_to_stop()
-    path = house.settings.home.resolve() / "recipes" / f"{recipe.digest[:12]}.json"
+    path = platform.settings.home.resolve() / "recipes" / f"{recipe.digest[:12]}.json"
     write_text_atomically(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
-    with prefect_page(house) as page:
+    with prefect_page(platform) as page:
         point_prefect_at(f"{page}/api")
         command = [sys.executable, "-m", "flows.pipeline.retrain", str(path), cron, "automatic" if automatic else "propose"]
-        server = Child("schedule", command, log=house.settings.prefect_home / "schedule.log")
+        server = Child("schedule", command, log=platform.settings.prefect_home / "schedule.log")
         try:
             how = "runs" if automatic else "proposes"
-            say(f"retraining of {recipe.name} {how} itself at '{cron}' (UTC) and when recordings arrive; Ctrl-C stops this")
-            say(f"prefect  {page}/deployments")
-            tell(deployment="retrain/retrain", prefect=page, cron=cron, automatic=automatic, recipe=recipe.name)
+            print_line(f"retraining of {recipe.name} {how} itself at '{cron}' (UTC) and when recordings arrive; Ctrl-C stops this")
+            print_line(f"prefect  {page}/deployments")
+            print_result(deployment="retrain/retrain", prefect=page, cron=cron, automatic=automatic, recipe=recipe.name)
             pulse = Pulse(f"{page}/api/health")
             while not stop.wait(_LOOK_S):
                 if server.process.poll() is not None:
                     raise JobError(f"the schedule's process ended with code {server.process.returncode}:\n{server.last_lines()}")
-                if not house.settings.prefect_api_url and pulse.silent_s() > _GONE_S:  # one of your own is brought back by you
+                if not platform.settings.prefect_api_url and pulse.silent_s() > _GONE_S:  # one of your own is brought back by you
                     raise JobError(
                         f"Prefect at {page} has not answered for {_GONE_S:.0f} s, so nothing is scheduled any more (was it that of an "
                         "`actwright up` that was stopped?); start `actwright schedule` again: it brings a server where none runs"
@@ -72,7 +72,7 @@ def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
         finally:
             _pause(f"{page}/api")
             server.stop(grace_s=10.0)
-    say("schedule stopped")
+    print_line("schedule stopped")
 
 
 def check_cron(cron: str) -> None:
@@ -89,25 +89,25 @@ def check_cron(cron: str) -> None:
 
 def approve_proposal(beginning: str) -> dict[str, Any]:
     """Run an open proposal here, or list them all."""
-    house = open_house()
-    with prefect_api(house.settings) if beginning != "list" else contextlib.nullcontext():
+    platform = open_platform()
+    with prefect_api(platform.settings) if beginning != "list" else contextlib.nullcontext():
         if beginning == "list":
             from components.release.retraining_proposals import ProposalBook
 
-            known = ProposalBook(house.settings.home.resolve() / "proposals").all()
+            known = ProposalBook(platform.settings.home.resolve() / "proposals").all()
             for proposal in known:
-                say(f"{proposal.proposal_id}  {proposal.state:9} {proposal.recipe['name']}: {proposal.reason}")
+                print_line(f"{proposal.proposal_id}  {proposal.state:9} {proposal.recipe['name']}: {proposal.reason}")
             return {"proposals": [p.proposal_id for p in known]}
         from flows.pipeline.retrain import book_of, run_proposal
 
-        done = run_proposal(house, book_of(house).find(beginning))
+        done = run_proposal(platform, book_of(platform).find(beginning))
         return {"proposal": done.proposal_id, "state": to_document(done.state), "run": done.run}
 
 
 def tell_new_recordings(count: int) -> bool:
-    """Send the event that wakes the retraining deployment; False where no server listens. Call with the house opened."""
-    house = open_house()
-    url = running_server(house.settings)
+    """Send the event that wakes the retraining deployment; False where no server listens. Call with the platform opened."""
+    platform = open_platform()
+    url = running_server(platform.settings)
     if not url:
         return False
     point_prefect_at(url)
@@ -130,4 +130,4 @@ def _pause(api: str) -> None:
         request.add_header("Content-Type", "application/json")
         urllib.request.urlopen(request, timeout=10).close()
     except (OSError, ValueError, KeyError) as error:
-        say(f"the schedule could not be paused ({error}); runs planned ahead start when `actwright schedule` is started again")
+        print_line(f"the schedule could not be paused ({error}); runs planned ahead start when `actwright schedule` is started again")

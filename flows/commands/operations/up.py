@@ -17,52 +17,56 @@ from components.artifacts.step_store import Step
 from components.config.recipe import Recipe
 from flows.platform.child_process import Child
 from flows.platform.prefect_server import running_server, start_prefect_server, starting_alone
-from flows.platform.wiring import House, open_house
-from flows.terminal.output import say, tell
+from flows.platform.wiring import Platform, open_platform
+from flows.terminal.output import print_line, print_result
 
 
 def stand_up(recipe: Recipe) -> None:
     """Start everything, say where, wait for Ctrl-C or SIGTERM, stop everything."""
-    house, stop = open_house(), asked_to_stop()
+    platform, stop = open_platform(), asked_to_stop()
     with contextlib.ExitStack() as standing:
-        addresses = {"prefect": standing.enter_context(prefect_page(house)), "mlflow": standing.enter_context(mlflow_page(house))}
-        bento = champion_bento(house, recipe)
+        addresses = {"prefect": standing.enter_context(prefect_page(platform)), "mlflow": standing.enter_context(mlflow_page(platform))}
+        bento = champion_bento(platform, recipe)
         if bento is None:
-            say(f"no champion of {recipe.package.model_name} is packaged, so no policy is served; `actwright run {recipe.name}` makes one")
+            print_line(
+                f"no champion of {recipe.package.model_name} is packaged, so no policy is served; `actwright run {recipe.name}` makes one"
+            )
         else:
-            addresses["policy"] = standing.enter_context(policy_service(house, bento))
+            addresses["policy"] = standing.enter_context(policy_service(platform, bento))
         for name, address in addresses.items():
-            say(f"{name:8} {address}")
-        say("Ctrl-C stops them all")
-        tell(**addresses)
+            print_line(f"{name:8} {address}")
+        print_line("Ctrl-C stops them all")
+        print_result(**addresses)
         stop.wait()
-        say("stopping ...")
-    say("all stopped")
+        print_line("stopping ...")
+    print_line("all stopped")
 
 
 @contextlib.contextmanager
-def prefect_page(house: House) -> Iterator[str]:
+def prefect_page(platform: Platform) -> Iterator[str]:
     """Prefect with its UI and its schedules; the running server of this home where there is one."""
-    running = running_server(house.settings)
+    running = running_server(platform.settings)
     if running:
         yield running.removesuffix("/api")
         return
     with contextlib.ExitStack() as standing:
-        with starting_alone(house.settings):
-            child = standing.enter_context(_standing(start_prefect_server(house.settings, pages=True, port=house.settings.prefect_port)))
+        with starting_alone(platform.settings):
+            child = standing.enter_context(
+                _standing(start_prefect_server(platform.settings, pages=True, port=platform.settings.prefect_port))
+            )
         yield child.ready_url.removesuffix("/api/health")
 
 
 @contextlib.contextmanager
-def mlflow_page(house: House) -> Iterator[str]:
+def mlflow_page(platform: Platform) -> Iterator[str]:
     """MLflow's UI over the embedded data, or the address of the configured server."""
-    if house.settings.mlflow_uri:
-        yield house.settings.mlflow_uri
+    if platform.settings.mlflow_uri:
+        yield platform.settings.mlflow_uri
         return
     from components.adapters.mlflow.server import server_command
 
-    port = free_port(house.settings.mlflow_port)
-    home = house.settings.home.resolve()
+    port = free_port(platform.settings.mlflow_port)
+    home = platform.settings.home.resolve()
     command = server_command(home, port)
     log = home / "mlflow-server.log"
     child = Child("MLflow", command.argv, log=log, ready_url=f"http://127.0.0.1:{port}/health", env=command.environment)
@@ -71,21 +75,21 @@ def mlflow_page(house: House) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def policy_service(house: House, packaged: Step) -> Iterator[str]:
+def policy_service(platform: Platform, packaged: Step) -> Iterator[str]:
     """The packed policy, ready when its golden probes passed."""
     from components.deployment.bento_service import running_service
 
-    home = house.settings.home.resolve() / "serve"
-    port = free_port(house.settings.policy_port)
+    home = platform.settings.home.resolve() / "serve"
+    port = free_port(platform.settings.policy_port)
     with running_service(packaged.path / "bento", home=home, log=home / "service.log", port=port) as address:
         yield address.http
 
 
-def champion_bento(house: House, recipe: Recipe) -> Step | None:
+def champion_bento(platform: Platform, recipe: Recipe) -> Step | None:
     """The package of the champion of the recipe's model; None where there is none yet."""
-    champion = house.registry().champion(recipe.package.model_name)
+    champion = platform.registry().champion(recipe.package.model_name)
     label = f"{champion.name}/{champion.version}" if champion else ""
-    return next((s for s in reversed(house.store.steps("package")) if s.record.get("model_version") == label), None)
+    return next((s for s in reversed(platform.store.steps("package")) if s.record.get("model_version") == label), None)
 
 
 def asked_to_stop() -> threading.Event:

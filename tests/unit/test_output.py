@@ -1,6 +1,6 @@
 """A command that is asked to stop says so at once, whoever handles the signal, and ends in order.
 
-Run: .venv/bin/python -m pytest tests/unit/test_telling.py
+Run: .venv/bin/python -m pytest tests/unit/test_output.py
 """
 
 import signal
@@ -14,7 +14,7 @@ from flows.terminal.output import stoppable
 
 PROGRAM = """
 import os, signal, sys, time
-from flows.terminal.output import ended, say, stoppable
+from flows.terminal.output import ended, print_line, stoppable
 
 class Termination(BaseException):
     pass
@@ -36,7 +36,7 @@ def command():
                     os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(30)
         finally:
-            say("ended in order")
+            print_line("ended in order")
 
 sys.exit(ended(command))
 """

@@ -1,0 +1,1 @@
+"""Commands that run a recipe, show recipes, and read finished runs."""
