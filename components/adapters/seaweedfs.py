@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from components.adapters.object_storage import S3Store
-from components.artifacts.files import locked
+from components.artifacts.locks import locked
 from components.config.paths import REPOSITORY
 from model_core.spec.errors import StorageError
 

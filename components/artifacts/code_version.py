@@ -23,7 +23,7 @@ PLUMBING = frozenset(
     (
         "model_core.spec.errors",
         *(f"components.config.{name}" for name in ("documents", "paths", "ports", "recipe", "records")),
-        *(f"components.artifacts.{name}" for name in ("code_version", "files", "step_store")),
+        *(f"components.artifacts.{name}" for name in ("code_version", "files", "locks", "step_store")),
         *(f"components.adapters.mlflow{name}" for name in ("", ".registry", ".runs", ".server", ".spool")),
     )
 )

@@ -1,11 +1,8 @@
-"""Three things done to files everywhere: name one by its bytes, write one whole or not at all, and be alone while one is held."""
+"""Two things done to files everywhere: name one by its bytes, and write one whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from model_core.spec.files import atomic_write
@@ -20,15 +17,6 @@ def sha256_file(path: Path) -> str:
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, also one after a kill, sees the old text or the new, never a part."""
     atomic_write(path, text)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Alone among the processes that use this lock file: waits while another one is inside, and ends with its process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def dataset_digest(root: Path) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.files import sha256_file, write_text_atomically
+from components.artifacts.locks import locked
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import from_document, identity_document, to_document
 from model_core.spec.errors import DatasetError, StorageError, require
@@ -168,15 +168,12 @@ class StepStore:
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Be alone with one step. Waits for another process (or a worker it forked and left behind) to end."""
-        locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / f"{stage}-{key}").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.warning("step.waiting stage=%s key=%s: another run is making this step, waiting for it", stage, key)
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        """Be alone with one step. Waits while another process holds it."""
+
+        def waiting() -> None:
+            logger.warning("step.waiting stage=%s key=%s: another run is making this step, waiting for it", stage, key)
+
+        with locked(self.root / ".locks" / f"{stage}-{key}", on_wait=waiting):
             yield
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components.adapters.dvc import DATA_STAGES
-from components.artifacts.files import locked, write_text_atomically
+from components.artifacts.files import write_text_atomically
+from components.artifacts.locks import locked
 from components.artifacts.step_store import MANIFEST, Step, StepResult, run_step
 from components.config.recipe import Recipe
 from components.config.records import Progress

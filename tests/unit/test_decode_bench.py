@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from components.evaluation.decoding.benchmark import DRAFTS, MEMORY, PLAIN, bench_decode
 from components.evaluation.decoding.equivalence import certify
-from components.evaluation.decoding.peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE, Places
+from components.evaluation.decoding.peer_prompt import Places
+from components.evaluation.decoding.peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE
 from components.evaluation.decoding.replay import Replay
 from components.evaluation.observation_log import Recording
 from flows.commands.bench.commands import bench

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.adapters.mlflow.server import Connection, TrackingAddress
-from components.artifacts.files import locked
+from components.artifacts.locks import locked
 from components.config.records import ModelVersion
 from model_core.spec.errors import TrackingError, require
 

@@ -10,7 +10,6 @@ where records go.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.locks import try_locked
 from model_core.spec.errors import TrackingError, require
 
 
@@ -117,13 +117,8 @@ class Spool:
     @contextmanager
     def delivering(self) -> Iterator[bool]:
         """Yields True while this process alone delivers, False when another one does."""
-        with self._cursor_path.with_suffix(".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        with try_locked(self._cursor_path.with_suffix(".lock")) as alone:
+            yield alone
 
     def _cursor(self) -> dict[str, Any]:
         try:

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from components.artifacts.files import write_text_atomically
 from components.config.records import Progress
 from components.evaluation.decoding.levels import measure_levels
-from components.evaluation.decoding.peers import GENERATE, QWEN2_GENERATE, STAGES, PeerAnswer, all_peers
+from components.evaluation.decoding.peer_prompt import STAGES
+from components.evaluation.decoding.peers import GENERATE, QWEN2_GENERATE, PeerAnswer, all_peers
 from components.evaluation.decoding.replay import DTYPES, FIELDS, Ask, Replay, acceptance, machine, readable
 from components.evaluation.observation_log import Recording
 from model_core.checkpoint import Checkpoint

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from components.evaluation.decoding.peers import Laps, Places, encode
+from components.evaluation.decoding.peer_prompt import Laps, Places, encode
 from model_core.engine.decode_request import Prompt
 from model_core.network.config import LlmConfig
 from model_core.network.language import DecoderBlock

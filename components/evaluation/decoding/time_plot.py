@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.decoding.peers import STAGES
+from components.evaluation.decoding.peer_prompt import STAGES
 
 
 def draw_split(document: Mapping[str, Any], path: Path) -> Path:
