@@ -1,9 +1,9 @@
-"""Which training checkpoints are whole, on disk. DeepSpeed's own `latest` file is never believed.
+"""Which training checkpoints on disk are complete. DeepSpeed's own `latest` file is not trusted.
 
     checkpoints/step_00000200/...            what DeepSpeed wrote
     checkpoints/step_00000200/manifest.json  written last, atomically: size and SHA-256 of every file, step, data, config
 
-A folder without a manifest, or whose files differ from it, is torn: it is passed over and removed.
+A folder without a manifest, or whose files differ from it, is incomplete: it is skipped and removed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from components.artifacts.files import sha256_file
 from model_core.spec.errors import CheckpointError
+from model_core.spec.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ def checkpoint_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
-def seal(folder: Path, *, step: int, data_digest: str, config_digest: str, world_size: int, zero_stage: int) -> CheckpointManifest:
-    """Hash every file of `folder`, make it durable and write the manifest: from here on the checkpoint counts."""
+def finalize(folder: Path, *, step: int, data_digest: str, config_digest: str, world_size: int, zero_stage: int) -> CheckpointManifest:
+    """Hash every file of `folder`, flush it to disk and write the manifest, which makes the checkpoint complete."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST}
     for path in files.values():
         _sync(path)
@@ -56,25 +57,22 @@ def seal(folder: Path, *, step: int, data_digest: str, config_digest: str, world
         zero_stage=zero_stage,
         files={name: sha256_file(path) for name, path in files.items()},
     )
-    waiting = folder / f".{MANIFEST}.{os.getpid()}"
-    waiting.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True))
-    _sync(waiting)
-    os.replace(waiting, folder / MANIFEST)
+    atomic_write(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True))
     _sync(folder)
     return manifest
 
 
-def last_complete(root: Path, *, remove_torn: bool = True) -> tuple[Path, CheckpointManifest] | None:
-    """The newest whole checkpoint under `root`, every file verified; None when there is none.
+def last_complete(root: Path, *, remove_incomplete: bool = True) -> tuple[Path, CheckpointManifest] | None:
+    """The newest complete checkpoint under `root`, every file verified; None when there is none.
 
-    Torn folders (also newer ones) are logged and, with `remove_torn`, deleted: nothing may be trained from them.
+    Incomplete folders (also newer ones) are logged and, with `remove_incomplete`, deleted: no training may resume from them.
     """
     found: tuple[Path, CheckpointManifest] | None = None
     for folder in sorted(root.glob("step_*"), reverse=True):
         problem, manifest = _inspect(folder, verify=found is None)
         if problem:
-            logger.warning("checkpoint.torn folder=%s reason=%s", folder.name, problem)
-            if remove_torn:
+            logger.warning("checkpoint.incomplete folder=%s reason=%s", folder.name, problem)
+            if remove_incomplete:
                 shutil.rmtree(folder, ignore_errors=True)
         elif found is None and manifest is not None:
             found = (folder, manifest)
@@ -82,25 +80,25 @@ def last_complete(root: Path, *, remove_torn: bool = True) -> tuple[Path, Checkp
 
 
 def check_belongs(manifest: CheckpointManifest, *, data_digest: str, config_digest: str, where: str) -> None:
-    """Refuse to go on from a checkpoint of other data or of another config; raises `CheckpointError`."""
+    """Refuse to resume from a checkpoint of other data or of another config; raises `CheckpointError`."""
     if manifest.data_digest != data_digest:
         raise CheckpointError(
             f"{where}: this training began on data set {manifest.data_digest[:16]}, now it is given {data_digest[:16]}; "
-            "a run does not change its data. Do: give it the old data set, or train into another folder"
+            "a run does not change its data. Fix: use the old data set, or train into another folder"
         )
     if manifest.config_digest != config_digest:
         raise CheckpointError(
             f"{where}: this training began with config {manifest.config_digest[:16]}, now it is given {config_digest[:16]}; "
-            "going on would bend its curve. Do: restore the recipe, or train into another folder"
+            "resuming would change the loss curve. Fix: restore the recipe, or train into another folder"
         )
 
 
 def retain(root: Path, keep: int) -> list[Path]:
-    """Delete all but the newest `keep` sealed checkpoints; returns what was deleted."""
-    sealed = sorted(folder for folder in root.glob("step_*") if (folder / MANIFEST).is_file())
-    gone = sealed[: max(0, len(sealed) - keep)]
+    """Delete all but the newest `keep` complete checkpoints; returns what was deleted."""
+    complete = sorted(folder for folder in root.glob("step_*") if (folder / MANIFEST).is_file())
+    gone = complete[: max(0, len(complete) - keep)]
     for folder in gone:
-        # The manifest goes first: a half-deleted checkpoint must not look whole.
+        # The manifest goes first: a half-deleted checkpoint must not look complete.
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     return gone

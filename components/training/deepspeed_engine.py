@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.config.recipe import TrainConfig
 from components.training.plan import deepspeed_config, micro_batches
-from components.training.trainable_model import Trainee
+from components.training.trainable_model import TrainableModel
 from model_core.spec.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def end_processes() -> None:
 class Engine:
     """One rank's share of a model in training."""
 
-    def __init__(self, config: TrainConfig, trainee: Trainee, *, bf16: bool, rank: int, world_size: int) -> None:
+    def __init__(self, config: TrainConfig, trainable: TrainableModel, *, bf16: bool, rank: int, world_size: int) -> None:
         import torch
 
         self.config = config
@@ -55,7 +55,7 @@ class Engine:
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         self._bf16 = bf16
         self._micros = micro_batches(config, rank, world_size)
-        self._wrapped = _WithLoss(trainee, self.autocast)
+        self._wrapped = _WithLoss(trainable, self.autocast)
         optimizer = torch.optim.AdamW(
             parameter_groups(self._wrapped.inner, config.weight_decay), lr=config.learning_rate, betas=config.betas, fused=True
         )
@@ -175,18 +175,18 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
-def _WithLoss(trainee: Trainee, autocast: Any) -> Any:
-    """A module whose forward is the trainee's loss: what DeepSpeed wraps."""
+def _WithLoss(trainable: TrainableModel, autocast: Any) -> Any:
+    """A module whose forward is the trainable model's loss: what DeepSpeed wraps."""
     from torch import nn
 
     class WithLoss(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = trainee.module
+            self.inner = trainable.module
 
         def forward(self, batch: Any) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
             with autocast():
-                return trainee.loss(self.inner, batch)
+                return trainable.loss(self.inner, batch)
 
     return WithLoss()
 

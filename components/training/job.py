@@ -14,12 +14,29 @@ from components.config.recipe import TrainConfig
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import SpecError
 
+DEFAULT_MODEL = "components.training.tiny_model:make_tiny_arm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTask:
+    """What to train, on which frozen data set, and into which folder. model: "module:function" that makes the trainable model."""
+
+    config: TrainConfig
+    frozen: Path
+    out: Path
+    model: str = DEFAULT_MODEL
+
+    def job(self, *, supervised: bool = False, grace_s: float = 25.0) -> TrainJob:
+        """The job document of this task, with absolute paths."""
+        frozen, out = str(self.frozen.resolve()), str(self.out.resolve())
+        return TrainJob(config=self.config, frozen=frozen, out=out, model=self.model, supervised=supervised, grace_s=grace_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
     """One training, as its worker processes read it.
 
-    frozen: folder of the frozen data set. out: where the result goes. trainee: "module:function" that makes what is trained
+    frozen: folder of the frozen data set. out: where the result goes. model: "module:function" that makes the trainable model
     (see `components.training.trainable_model`). supervised: a launcher holds the other end of stdin; its end means "save and stop".
     keep_checkpoints: how many complete ones stay on disk. grace_s: after a stop request a worker is gone within this time.
     """
@@ -27,7 +44,7 @@ class TrainJob:
     config: TrainConfig
     frozen: str
     out: str
-    trainee: str
+    model: str
     supervised: bool = False
     keep_checkpoints: int = 2
     grace_s: float = 25.0

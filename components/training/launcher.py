@@ -1,7 +1,7 @@
-"""Training as a stage: start torchrun, watch it, relay what it does, and never leave a process behind.
+"""Training as a stage: start torchrun, watch it, relay its events, and leave no process behind.
 
-The worker processes do the work (`train_worker`); here are the launch, the tracker and the ending. A run that ended early is
-started again by calling `train` with the same folder: it goes on from the last complete checkpoint.
+The worker processes do the work (`worker`); the launch, the tracker and the ending are here. A run that ended early is
+started again by calling `train` with the same folder: it resumes from the last complete checkpoint.
 """
 
 from __future__ import annotations
@@ -24,50 +24,40 @@ from components.config.ports import Metric, Tracker
 from components.config.recipe import TrainConfig
 from components.config.records import Progress
 from components.config.torchrun import torchrun_command
-from components.training.job import JobFiles, TrainJob, save_job
-from components.training.plan import progress_line
+from components.training.job import JobFiles, TrainingTask, save_job
+from components.training.monitoring import progress_line
 from model_core.spec import errors
 from model_core.spec.errors import ActwrightError, JobError
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TRAINEE = "components.training.tiny_model:make_tiny_arm"
 _POLL_S = 0.2
 _SEND_EVERY_S = 5.0
 _TIMES = ("samples_per_s", "data_wait", "mfu")
 
 
 def train(
-    config: TrainConfig,
-    frozen: Path,
-    out: Path,
-    tracker: Tracker | None,
-    progress: Progress,
-    *,
-    trainee: str = DEFAULT_TRAINEE,
-    hang_s: float = 900.0,
-    grace_s: float = 25.0,
+    task: TrainingTask, tracker: Tracker | None, progress: Progress, *, hang_s: float = 900.0, grace_s: float = 25.0
 ) -> dict[str, Any]:
-    """Train on the frozen data set until the last step and write `out`/checkpoint and `out`/metrics.jsonl.
+    """Train until the last step and write `out`/checkpoint and `out`/metrics.jsonl of the task; returns the record of the step.
 
-    Goes on from the last complete checkpoint in `out`/scratch. tracker: gets the curve in batches; if it fails, training does
-    not. trainee: "module:function" of what is trained.
-    hang_s: without a step for so long the processes are ended. Returns the record of the step.
-    Raises `CheckpointError` for a folder begun with other data or config, `JobError` when the processes end badly
+    Resumes from the last complete checkpoint in `out`/scratch. tracker: gets the curve in batches; if it fails, training does not.
+    hang_s: processes that complete no step for so long are ended. grace_s: how long they have to save when they are asked to stop.
+    Raises `CheckpointError` for a folder that was begun with other data or another config, `JobError` when the processes fail
     (with their last lines).
     """
-    files = JobFiles(out.resolve())
+    files = JobFiles(task.out.resolve())
     files.scratch.mkdir(parents=True, exist_ok=True)
     files.error.unlink(missing_ok=True)
-    job = TrainJob(config=config, frozen=str(frozen.resolve()), out=str(files.out), trainee=trainee, supervised=True, grace_s=grace_s)
-    command = torchrun_command(str(save_job(job, files.job)), procs=config.world_size, python=sys.executable)
-    relay = Relay(files, config.steps, tracker, progress)
+    job = task.job(supervised=True, grace_s=grace_s)
+    command = torchrun_command(str(save_job(job, files.job)), procs=job.config.world_size, python=sys.executable)
+    relay = Relay(files, job.config.steps, tracker, progress)
     with _launched(command, files.log, grace_s=grace_s) as process:
         _watch(process, relay, files, hang_s)
     relay.pump(final=True)
     if process.returncode != 0 or relay.ending != "done":
         raise ending_error(files, process.returncode, relay.ending)
-    return train_record(files, config, relay)
+    return train_record(files, job.config, relay)
 
 
 def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str, Any]:
@@ -88,9 +78,9 @@ def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str
 
 @contextmanager
 def _launched(command: list[str], log: Path, *, grace_s: float) -> Iterator[subprocess.Popen[bytes]]:
-    """The torchrun process, in a group of its own; gone when the block is left, however it is left.
+    """The torchrun process, in a group of its own; ended when the block is left, however it is left.
 
-    We hold the other end of its stdin: when this process dies in any way, the workers read end-of-file, save and leave.
+    We hold the other end of its stdin: when this process dies in any way, the workers read end-of-file, save and end.
     """
     with log.open("ab") as sink:
         process = subprocess.Popen(
@@ -111,7 +101,7 @@ def _launched(command: list[str], log: Path, *, grace_s: float) -> Iterator[subp
 
 
 def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Ask torchrun to stop (it asks its workers), then make it; the workers end by their own deadline."""
+    """Ask torchrun to stop (it asks its workers), then kill it; the workers end by their own deadline."""
     process.send_signal(signal.SIGTERM)
     if process.stdin is not None:
         process.stdin.close()
@@ -134,15 +124,15 @@ def _watch(process: subprocess.Popen[bytes], relay: Relay, files: JobFiles, hang
 
 
 def ending_error(files: JobFiles, code: int | None, ending: str) -> ActwrightError:
-    """The worker's own error where it told one; else its last lines."""
+    """The worker's own error where it wrote one; else its last lines."""
     if files.error.is_file():
-        told = json.loads(files.error.read_text())
-        kind = getattr(errors, told["error"], JobError)
-        return kind(told["message"])
+        written = json.loads(files.error.read_text())
+        kind = getattr(errors, written["error"], JobError)
+        return kind(written["message"])
     if ending == "stopped":
-        return JobError("training was asked to stop and saved a checkpoint; run again to go on")
+        return JobError("training was asked to stop and saved a checkpoint; run again to resume")
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    return JobError(f"the training processes ended with {how}; run again to go on from the last checkpoint.\n{_why(files)}")
+    return JobError(f"the training processes ended with {how}; run again to resume from the last checkpoint.\n{_why(files)}")
 
 
 def _why(files: JobFiles) -> str:
@@ -151,7 +141,7 @@ def _why(files: JobFiles) -> str:
 
 
 class Relay:
-    """Reads the worker's events and curve as they grow; tells the progress and, in batches, the tracker."""
+    """Reads the worker's events and curve as they grow; passes them to the progress and, in batches, to the tracker."""
 
     def __init__(self, files: JobFiles, steps: int, tracker: Tracker | None, progress: Progress) -> None:
         self._events = _Tail(files.progress, skip_existing=True)
@@ -197,7 +187,7 @@ class Relay:
             self._tracker.log_metrics(self._waiting)
             self._waiting = []
         except Exception:
-            # A tracker must never end a training. What it did not take is offered again; the curve is on disk anyway.
+            # A tracker must never end a training. What it did not accept is sent again; the curve is on disk anyway.
             logger.warning("tracker.unavailable kept=%d", len(self._waiting), exc_info=True)
 
 

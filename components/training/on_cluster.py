@@ -1,7 +1,7 @@
 """The training stage on a cluster: render, submit, watch, and end with the very record that a laptop's training gives.
 
 Launcher and pods share a folder (a claim that all of them mount at the same place): the job document, the curve, checkpoints
-and the result lie there. What is told meanwhile is read from the worker's own files, as it is when training runs here.
+and the result lie there. Progress is read from the worker's own files, as it is when training runs here.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from components.config.cluster_job import JobSpec
 from components.config.ports import Cluster, ClusterJobState, Tracker
-from components.config.recipe import TrainConfig
 from components.config.records import Progress
-from components.training.job import JobFiles, TrainJob, save_job
-from components.training.launcher import DEFAULT_TRAINEE, Relay, ending_error, train_record
+from components.training.job import JobFiles, TrainingTask, save_job
+from components.training.launcher import Relay, ending_error, train_record
 from model_core.spec.errors import JobError, require
 
 logger = logging.getLogger(__name__)
@@ -26,39 +24,29 @@ logger = logging.getLogger(__name__)
 _PUMP_S = 0.5
 
 
-def train_on_cluster(
-    config: TrainConfig,
-    frozen: Path,
-    out: Path,
-    tracker: Tracker | None,
-    progress: Progress,
-    *,
-    cluster: Cluster,
-    spec: JobSpec,
-    trainee: str = DEFAULT_TRAINEE,
-) -> dict[str, Any]:
+def train_on_cluster(task: TrainingTask, tracker: Tracker | None, progress: Progress, *, cluster: Cluster, spec: JobSpec) -> dict[str, Any]:
     """`components.training.launcher.train`, run by the pods of `spec` (whose `job` is set here).
 
-    spec.nodes x spec.procs must be config.world_size; `frozen` and `out` must lie below spec.mount. Goes on from the last complete
-    checkpoint in `out`/scratch. The Job is deleted at the end, also when waiting is interrupted. Raises what `train` raises.
+    spec.nodes x spec.procs must be the config's world_size; `frozen` and `out` must lie below spec.mount. Resumes from the last
+    complete checkpoint in `out`/scratch. The Job is deleted at the end, also when waiting is interrupted. Raises what `train` raises.
     """
+    config, files = task.config, JobFiles(task.out.resolve())
     require(
         spec.nodes * spec.procs == config.world_size,
         f"train.world_size is {config.world_size}, the job has {spec.nodes} nodes x {spec.procs} processes; make them equal",
     )
-    files = JobFiles(out.resolve())
-    for what, path in (("the data set", frozen.resolve()), ("the output", files.out)):
+    for what, path in (("the data set", task.frozen.resolve()), ("the output", files.out)):
         require(path.is_relative_to(spec.mount), f"pods see only {spec.mount}: {what} must lie below it", got=path)
     files.scratch.mkdir(parents=True, exist_ok=True)
     files.error.unlink(missing_ok=True)
-    save_job(TrainJob(config=config, frozen=str(frozen.resolve()), out=str(files.out), trainee=trainee), files.job)
+    save_job(task.job(), files.job)
     spec = replace(spec, job=str(files.job))
     relay = Relay(files, config.steps, tracker, progress)
     cluster.submit(spec)
     try:
-        _wait(cluster, spec, relay, _teller(progress, config.steps))
+        _wait(cluster, spec, relay, _reporter(progress, config.steps))
     except JobError:
-        if files.error.is_file():  # the worker said more exactly what went wrong
+        if files.error.is_file():  # the worker's own error is more exact
             raise ending_error(files, None, relay.ending) from None
         raise
     finally:
@@ -90,11 +78,11 @@ def _wait(cluster: Cluster, spec: JobSpec, relay: Relay, on_change: Callable[[Cl
         raise error
 
 
-def _teller(progress: Progress, steps: int) -> Callable[[ClusterJobState], None]:
-    def tell(state: ClusterJobState) -> None:
+def _reporter(progress: Progress, steps: int) -> Callable[[ClusterJobState], None]:
+    def report(state: ClusterJobState) -> None:
         pods = ", ".join(f"{name} {doing}" for name, doing in (state.pods or {}).items())
         logger.info("job.%s pods=%s", state.phase, pods)
         if state.phase == "pending":
             progress.update(0, steps, f"the cluster is starting pods: {pods or 'none yet'}")
 
-    return tell
+    return report

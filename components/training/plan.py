@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -118,65 +115,3 @@ def curve_digest(cfg: TrainConfig) -> str:
     """Names everything of the config that shapes the loss curve; equal digests may go on from each other's checkpoints."""
     document = {k: v for k, v in to_document(cfg).items() if k not in _NOT_IN_CURVE}
     return digest_of(document)
-
-
-class SpikeWatch:
-    """Notices a loss far above the recent ones (`sigmas` standard deviations over `window` steps)."""
-
-    def __init__(self, window: int = 64, sigmas: float = 6.0, floor: float = 0.05) -> None:
-        self._recent: deque[float] = deque(maxlen=window)
-        self._sigmas = sigmas
-        self._floor = floor
-
-    def sees(self, loss: float) -> bool:
-        """True when `loss` is a spike; it then does not enter the window, so that a plateau of spikes is reported too."""
-        recent = np.array(self._recent)
-        if len(recent) >= 16 and loss > recent.mean() + max(self._sigmas * recent.std(), self._floor * abs(recent.mean())):
-            return True
-        self._recent.append(loss)
-        return False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How fast training goes. mfu: model FLOP over what the machine's matrix product reaches (measured at the start)."""
-
-    samples_per_s: float
-    data_wait: float
-    mfu: float
-    eta_s: float
-
-
-def pace(*, samples: int, seconds: float, waited_s: float, flops: float, peak_flops: float, eta_s: float) -> Pace:
-    """Speed over the last window of steps, all ranks together. eta_s: what `TimeLeft` says, which looks further back."""
-    rate = flops / seconds if seconds > 0 else 0.0
-    return Pace(
-        samples_per_s=samples / seconds if seconds > 0 else 0.0,
-        data_wait=min(1.0, waited_s / seconds) if seconds > 0 else 0.0,
-        mfu=rate / peak_flops if peak_flops > 0 else 0.0,
-        eta_s=eta_s,
-    )
-
-
-class TimeLeft:
-    """How long the rest will take: the work left, at the median speed of the last windows of this process.
-
-    One slow window (another program ran, the first step warmed up) changes nothing; a speed that stays counts once it is half of them.
-    A run that goes on from a checkpoint begins with no window, so that the speed of another machine or time says nothing.
-    """
-
-    def __init__(self, windows: int = 15) -> None:
-        self._seconds_a_flop: deque[float] = deque(maxlen=windows)
-
-    def after(self, *, flops: float, seconds: float, flops_left: float) -> float:
-        """Take in a window and give the seconds left; infinite while nothing was measured. A step's work follows its mode."""
-        if flops > 0 and seconds > 0:
-            self._seconds_a_flop.append(seconds / flops)
-        return flops_left * median(self._seconds_a_flop) if self._seconds_a_flop else math.inf
-
-
-def progress_line(loss: float, speed: Mapping[str, float]) -> str:
-    """One short line for a person: loss, speed, time left."""
-    left = speed.get("eta_s", math.inf)
-    clock = f"{int(left) // 60}:{int(left) % 60:02d} left" if math.isfinite(left) else "measuring"
-    return f"loss {loss:.3f} · {speed.get('samples_per_s', 0.0):.0f} samples/s · MFU {speed.get('mfu', 0.0):.0%} · {clock}"

@@ -112,7 +112,7 @@ def curriculum_of(config: CurriculumConfig) -> Curriculum:
 
 
 class TinyArm:
-    """The tiny Action Reasoning Model as something that can be trained (`components.training.trainable_model.Trainee`)."""
+    """The tiny Action Reasoning Model as something that can be trained (`components.training.trainable_model.TrainableModel`)."""
 
     def __init__(self, config: TrainConfig, frozen: Path) -> None:
         from model_core.network.queries import ActionHead

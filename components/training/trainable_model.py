@@ -1,6 +1,6 @@
-"""What can be trained: the port that the worker drives, and the adapters from our models to it.
+"""What can be trained: the interface that the worker drives, and the low-rank adapters around it.
 
-A trainee is single-device maths: it knows nothing of ranks, engines or checkpoints in progress.
+A trainable model is single-device computation: it knows nothing of ranks, engines or checkpoints in progress.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Trainee(Protocol):
+class TrainableModel(Protocol):
     """A model, its data and its loss.
 
     num_samples: size of the training split. data_digest: names the frozen data set.
@@ -55,45 +55,45 @@ class Trainee(Protocol):
         ...
 
 
-class MakeTrainee(Protocol):
+class MakeTrainableModel(Protocol):
     """What "module:function" names."""
 
-    def __call__(self, config: TrainConfig, frozen: Path) -> Trainee:
+    def __call__(self, config: TrainConfig, frozen: Path) -> TrainableModel:
         """Open the data and make the model."""
         ...
 
 
-def load_trainee(source: str, config: TrainConfig, frozen: Path) -> Trainee:
-    """Make the trainee that "module:function" names; raises `SpecError` when there is none."""
+def load_trainable_model(source: str, config: TrainConfig, frozen: Path) -> TrainableModel:
+    """Make the trainable model that "module:function" names; raises `SpecError` when there is none."""
     module_name, _, function_name = source.partition(":")
     try:
-        make: MakeTrainee = getattr(importlib.import_module(module_name), function_name)
+        make: MakeTrainableModel = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"no trainee {source!r} ({error}); expected 'package.module:function'") from error
-    trainee = make(config, frozen)
-    return trainee if config.lora_rank == 0 else Adapted(trainee, config)
+        raise SpecError(f"no trainable model {source!r} ({error}); expected 'package.module:function'") from error
+    trainable = make(config, frozen)
+    return trainable if config.lora_rank == 0 else LoraModel(trainable, config)
 
 
-class Adapted:
-    """A trainee of which only low-rank adapters are trained; what it exports has them merged, so nobody later needs to know.
+class LoraModel:
+    """A trainable model of which only low-rank adapters are trained; they are merged at export, so that later steps see a plain checkpoint.
 
     The output head stays as it is: the loss reads its rows directly.
     """
 
-    def __init__(self, trainee: Trainee, config: TrainConfig) -> None:
+    def __init__(self, trainable: TrainableModel, config: TrainConfig) -> None:
         from model_core.network.lora import LoraSettings, add_lora
         from model_core.network.model import MolmoAct
 
-        model = trainee.module
+        model = trainable.module
         if not isinstance(model, MolmoAct):
             raise SpecError(f"train.lora_rank needs a MolmoAct, got {type(model).__name__}; use lora_rank 0")
         if config.zero_stage == 3:
             raise SpecError("train.lora_rank does not go with zero_stage 3 (adapters are merged from whole weights); use 0, 1 or 2")
-        self._trainee = trainee
+        self._inner = trainable
         # the published proportion: rank 32, alpha 16
         settings = LoraSettings(rank=config.lora_rank, alpha=max(1, config.lora_rank // 2), adapt_head=False)
         self._model = add_lora(model, settings, seed=config.seed)
-        self.num_samples, self.data_digest = trainee.num_samples, trainee.data_digest
+        self.num_samples, self.data_digest = trainable.num_samples, trainable.data_digest
 
     @property
     def module(self) -> nn.Module:
@@ -102,23 +102,23 @@ class Adapted:
 
     def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> Any:
         """As without adapters."""
-        return self._trainee.batch(indices_B, seed=seed, step=step, micro=micro)
+        return self._inner.batch(indices_B, seed=seed, step=step, micro=micro)
 
     def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         """As without adapters."""
-        return self._trainee.loss(module, batch)
+        return self._inner.loss(module, batch)
 
     def flops_at(self, step: int) -> float:
         """As without adapters: only the optimiser does less."""
-        return self._trainee.flops_at(step)
+        return self._inner.flops_at(step)
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         """As without adapters."""
-        return self._trainee.validate(module)
+        return self._inner.validate(module)
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         """Merge the adapters into the weights and write a plain checkpoint."""
         from model_core.network.lora import merge_lora
 
         self._model.load_state_dict(dict(state))
-        self._trainee.export(merge_lora(self._model).state_dict(), folder)
+        self._inner.export(merge_lora(self._model).state_dict(), folder)

@@ -170,6 +170,7 @@ def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progr
     def work(out: Path) -> Mapping[str, Any]:
         from components.config.ports import DatasetInput
         from components.evaluation.evaluate import checkpoint_digest
+        from components.training.job import TrainingTask
         from components.training.launcher import train
 
         tracker = platform.tracker()
@@ -178,7 +179,7 @@ def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progr
         tracker.start_run(f"train {recipe.name}", recipe.to_json(), {"recipe": recipe.name, "stage": "train"}, run_id=run_id, dataset=data)
         tracker.log_text("recipe.json", json.dumps(recipe.to_json(), indent=1, sort_keys=True))
         try:
-            record = (launch or train)(recipe.train, frozen.path, out, tracker, progress)
+            record = (launch or train)(TrainingTask(config=recipe.train, frozen=frozen.path, out=out), tracker, progress)
         except BaseException:
             tracker.finish("killed")
             raise

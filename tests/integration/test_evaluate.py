@@ -17,6 +17,7 @@ from components.config.recipe import CollectConfig, EvalConfig, TrainConfig
 from components.config.records import EvalReport, Silent
 from components.evaluation.evaluate import evaluate
 from components.simulation.metaworld_tasks import INSTRUCTIONS
+from components.training.job import TrainingTask
 from components.training.launcher import train
 from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import from_document
@@ -138,13 +139,13 @@ def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
     config = TrainConfig(
         network=network, steps=4, global_batch=8, micro_batch=4, warmup_steps=1, checkpoint_every=2, threads=1, precision="fp32"
     )
-    record = train(config, data, tmp_path / "base", None, Silent())
+    record = train(TrainingTask(config=config, frozen=data, out=tmp_path / "base"), None, Silent())
     assert np.isfinite(record["metrics"]["validation_loss_action"])
     assert (tmp_path / "base" / "undigested" / "examples" / "held_out.png").is_file()
 
     base = tmp_path / "base" / "checkpoint"
     adapted = replace(config, init_from=str(base), lora_rank=2, zero_stage=1, learning_rate=0.01)
-    train(adapted, data, tmp_path / "adapted", None, Silent())
+    train(TrainingTask(config=adapted, frozen=data, out=tmp_path / "adapted"), None, Silent())
     before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "adapted" / "checkpoint"))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert before.keys() == after.keys()

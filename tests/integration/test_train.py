@@ -23,10 +23,10 @@ from components.training.job import JobFiles
 from components.training.launcher import train
 from model_core.spec.documents import to_document
 from model_core.spec.errors import CheckpointError, JobError
+from tests.toy_model import toy_task
 from tests.tracking_twins import NullTracker
 
 ROOT = Path(__file__).parents[2]
-TOY = "tests.toy_trainee:make"
 CONFIG = TrainConfig(steps=40, global_batch=8, micro_batch=4, warmup_steps=4, checkpoint_every=10, log_every=5, precision="fp32", threads=1)
 ZERO_2 = replace(CONFIG, world_size=2, zero_stage=2)
 
@@ -91,7 +91,7 @@ def result(out: Path) -> tuple[bytes, bytes]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process, ZeRO 0, with a tracker that never answers."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    record = train(CONFIG, frozen(folder / "frozen"), folder / "out", Recorder(broken=True), Silent(), trainee=TOY)
+    record = train(toy_task(CONFIG, frozen(folder / "frozen"), folder / "out"), Recorder(broken=True), Silent())
     assert record["steps"] == 40
     assert record["metrics"]["validation_loss"] < 1.3
     return folder / "out"
@@ -108,13 +108,13 @@ def test_curve_holds_every_step_and_no_times(undisturbed: Path) -> None:
 def test_killed_worker_is_told_and_the_next_run_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     data, out = frozen(tmp_path / "frozen", sleep_s=0.01), tmp_path / "out"
     with pytest.raises(JobError, match="run again to go on from the last checkpoint"):
-        train(CONFIG, data, out, None, Watcher(25, lambda: os.kill(pids(out)[0], signal.SIGKILL)), trainee=TOY)
+        train(toy_task(CONFIG, data, out), None, Watcher(25, lambda: os.kill(pids(out)[0], signal.SIGKILL)))
     # What a kill in the middle of a save leaves, newer than everything whole.
     torn = JobFiles(out).checkpoints / "step_00000039"
     torn.mkdir()
     (torn / "mp_rank_00_model_states.pt").write_bytes(b"half a checkpoint")
     tracker = Recorder(broken=False)
-    record = train(CONFIG, data, out, tracker, Silent(), trainee=TOY)
+    record = train(toy_task(CONFIG, data, out), tracker, Silent())
     assert 10 <= record["undigested"]["began_at_step"] < 40
     assert not torn.exists()
     assert result(out) == result(undisturbed)
@@ -124,16 +124,17 @@ def test_killed_worker_is_told_and_the_next_run_gives_the_same_bits(undisturbed:
 def test_two_processes_zero_2_survive_the_death_of_their_launcher(tmp_path: Path) -> None:
     data, out, calm = frozen(tmp_path / "frozen"), tmp_path / "out", tmp_path / "calm"
     slow = frozen(tmp_path / "slow", sleep_s=0.01)
-    train(ZERO_2, data, calm, None, Silent(), trainee=TOY)
+    train(toy_task(ZERO_2, data, calm), None, Silent())
     script = f"""
 import json, sys
 from pathlib import Path
 from model_core.spec.documents import from_document
 from components.config.recipe import TrainConfig
 from components.config.records import Silent
+from components.training.job import TrainingTask
 from components.training.launcher import train
 config = from_document(TrainConfig, json.loads(sys.argv[1]))
-train(config, Path({str(slow)!r}), Path({str(out)!r}), None, Silent(), trainee={TOY!r})
+train(TrainingTask(config=config, frozen=Path({str(slow)!r}), out=Path({str(out)!r}), model="tests.toy_model:make"), None, Silent())
 """
     launcher = subprocess.Popen([sys.executable, "-c", script, json.dumps(to_document(ZERO_2))], cwd=ROOT)
     try:
@@ -146,7 +147,7 @@ train(config, Path({str(slow)!r}), Path({str(out)!r}), None, Silent(), trainee={
     assert wait_until(lambda: not any(alive(pid) for pid in workers), 30), "workers outlived their launcher"
     steps = json.loads(JobFiles(out).metrics.read_text().splitlines()[-1])["step"]
     if steps < 40:  # they saved before they left: at most the step in flight is done again
-        record = train(ZERO_2, slow, out, None, Silent(), trainee=TOY)
+        record = train(toy_task(ZERO_2, slow, out), None, Silent())
         assert record["undigested"]["began_at_step"] >= 10
     assert result(out) == result(calm)
 
@@ -154,12 +155,16 @@ train(config, Path({str(slow)!r}), Path({str(out)!r}), None, Silent(), trainee={
 def test_other_data_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"began on data set dddd.*now it is given eeee"):
-        train(CONFIG, frozen(tmp_path / "frozen", digest="e" * 64), tmp_path / "out", None, Silent(), trainee=TOY)
+        train(
+            toy_task(CONFIG, frozen(tmp_path / "frozen", digest="e" * 64), tmp_path / "out"),
+            None,
+            Silent(),
+        )
 
 
 def test_nan_loss_ends_the_run_with_its_step(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"loss became nan at step 13 .*the last checkpoint is kept"):
-        train(CONFIG, frozen(tmp_path / "frozen", nan_at=12), tmp_path / "out", None, Silent(), trainee=TOY)
+        train(toy_task(CONFIG, frozen(tmp_path / "frozen", nan_at=12), tmp_path / "out"), None, Silent())
     assert [p.name for p in JobFiles(tmp_path / "out").checkpoints.iterdir()] == ["step_00000010"]
 
 
@@ -171,7 +176,7 @@ def test_interrupt_saves_and_leaves_nobody_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, frozen(tmp_path / "frozen", sleep_s=0.05), out, None, Watcher(3, interrupt), trainee=TOY)
+        train(toy_task(CONFIG, frozen(tmp_path / "frozen", sleep_s=0.05), out), None, Watcher(3, interrupt))
     assert not any(alive(pid) for pid in pids(out))
     saved = [p.name for p in JobFiles(out).checkpoints.iterdir() if (p / "manifest.json").exists()]
     assert saved

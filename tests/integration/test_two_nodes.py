@@ -20,14 +20,14 @@ from components.adapters.kubernetes import KubernetesCluster, Patience
 from components.config.cluster_job import JobSpec
 from components.config.recipe import TrainConfig
 from components.config.records import Silent
-from components.training.job import JobFiles
+from components.training.job import JobFiles, TrainingTask
 from components.training.launcher import train
 from components.training.on_cluster import train_on_cluster
 from model_core.spec.errors import ActwrightError, SpecError
 from tests.fake_kube import FakeKube
+from tests.toy_model import toy_task
 
 ROOT = Path(__file__).parents[2]
-TOY = "tests.toy_trainee:make"
 CONFIG = TrainConfig(
     steps=20,
     global_batch=8,
@@ -150,13 +150,13 @@ def test_two_nodes_train_as_one_machine_does(cluster, tmp_path):
         kubelets = Kubelets(kube, spaces, tmp_path)
         kubelets.start()
         try:
-            record = train_on_cluster(CONFIG, frozen, tmp_path / "cluster", None, Silent(), cluster=adapter, spec=spec, trainee=TOY)
+            record = train_on_cluster(toy_task(CONFIG, frozen, tmp_path / "cluster"), None, Silent(), cluster=adapter, spec=spec)
         finally:
             kubelets.stop()
     assert record["steps"] == CONFIG.steps
     assert kube.pods() == []
     alone = tmp_path / "alone"
-    train(replace(CONFIG, world_size=1, zero_stage=0), frozen, alone, None, Silent(), trainee=TOY)
+    train(toy_task(replace(CONFIG, world_size=1, zero_stage=0), frozen, alone), None, Silent())
     assert len(curve(alone)) == CONFIG.steps
     assert curve(tmp_path / "cluster") == pytest.approx(curve(alone), rel=1e-4)
     assert (JobFiles(tmp_path / "cluster").checkpoint / "model.safetensors").exists()
@@ -172,7 +172,13 @@ def test_a_worker_that_fails_is_told_in_its_own_words(cluster, tmp_path):
         kubelets.start()
         try:
             with pytest.raises(ActwrightError, match=r"toy\.json"):
-                train_on_cluster(CONFIG, tmp_path / "frozen", tmp_path / "out", None, Silent(), cluster=adapter, spec=spec, trainee=TOY)
+                train_on_cluster(
+                    toy_task(CONFIG, tmp_path / "frozen", tmp_path / "out"),
+                    None,
+                    Silent(),
+                    cluster=adapter,
+                    spec=spec,
+                )
         finally:
             kubelets.stop()
     assert kube.pods() == []
@@ -182,7 +188,9 @@ def test_what_pods_cannot_see_or_be_is_refused_before_anything_is_submitted(clus
     kube, adapter = cluster
     spec = JobSpec(name="train-two", image="none", job="/workspace/j", nodes=2)
     with pytest.raises(SpecError, match="pods see only /workspace"):
-        train_on_cluster(CONFIG, tmp_path, tmp_path / "out", None, Silent(), cluster=adapter, spec=spec)
+        train_on_cluster(toy_task(CONFIG, tmp_path, tmp_path / "out"), None, Silent(), cluster=adapter, spec=spec)
     with pytest.raises(SpecError, match="3 nodes x 1 processes"):
-        train_on_cluster(CONFIG, tmp_path, tmp_path, None, Silent(), cluster=adapter, spec=replace(spec, nodes=3))
+        train_on_cluster(
+            TrainingTask(config=CONFIG, frozen=tmp_path, out=tmp_path), None, Silent(), cluster=adapter, spec=replace(spec, nodes=3)
+        )
     assert kube.requests == []

@@ -13,19 +13,16 @@ import pytest
 
 from components.config.recipe import TrainConfig
 from components.config.torchrun import torchrun_command
-from components.training.checkpoints import MANIFEST, check_belongs, checkpoint_name, last_complete, retain, seal
+from components.training.checkpoints import MANIFEST, check_belongs, checkpoint_name, finalize, last_complete, retain
 from components.training.job import TrainJob, load_job, save_job
+from components.training.monitoring import LossSpikeDetector, RemainingTime, pace, progress_line
 from components.training.plan import (
-    SpikeWatch,
-    TimeLeft,
     batch_indices,
     choose_precision,
     curve_digest,
     deepspeed_config,
     learning_rate,
     micro_batches,
-    pace,
-    progress_line,
 )
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
 
@@ -97,11 +94,11 @@ def test_curve_digest_ignores_what_cannot_bend_the_curve() -> None:
 
 
 def test_spikes_are_noticed_and_do_not_become_normal() -> None:
-    watch = SpikeWatch()
+    watch = LossSpikeDetector()
     rng = np.random.default_rng(0)
-    assert not any(watch.sees(2.0 + 0.05 * rng.standard_normal()) for _ in range(60))
-    assert [watch.sees(9.0) for _ in range(3)] == [True] * 3
-    assert not watch.sees(2.01)
+    assert not any(watch.is_spike(2.0 + 0.05 * rng.standard_normal()) for _ in range(60))
+    assert [watch.is_spike(9.0) for _ in range(3)] == [True] * 3
+    assert not watch.is_spike(2.01)
 
 
 def test_pace_and_its_line() -> None:
@@ -111,20 +108,20 @@ def test_pace_and_its_line() -> None:
 
 
 def test_the_time_left_does_not_jump_with_one_slow_window() -> None:
-    left = TimeLeft()
+    left = RemainingTime()
     told = [left.after(flops=10.0, seconds=s, flops_left=1000.0) for s in (8.0, 1.0, 1.0, 1.1, 0.9, 20.0, 1.0, 25.0, 1.0, 1.0)]
     assert told[0] == pytest.approx(800.0)
     assert all(90.0 <= seconds <= 110.0 for seconds in told[2:])
 
 
 def test_the_time_left_follows_a_speed_that_stays_and_the_work_that_is_left() -> None:
-    left = TimeLeft(windows=5)
+    left = RemainingTime(windows=5)
     for _ in range(5):
         left.after(flops=10.0, seconds=1.0, flops_left=1.0)
     told = [left.after(flops=10.0, seconds=3.0, flops_left=100.0) for _ in range(3)]
     assert told == pytest.approx([10.0, 10.0, 30.0])
     assert left.after(flops=10.0, seconds=3.0, flops_left=0.0) == 0.0
-    assert TimeLeft().after(flops=0.0, seconds=0.0, flops_left=1.0) == math.inf
+    assert RemainingTime().after(flops=0.0, seconds=0.0, flops_left=1.0) == math.inf
 
 
 def test_torchrun_command_of_one_machine_of_an_indexed_job_and_of_two_namespaces() -> None:
@@ -148,7 +145,7 @@ def test_torchrun_command_of_one_machine_of_an_indexed_job_and_of_two_namespaces
 
 
 def test_job_document_round_trip(tmp_path: Path) -> None:
-    job = TrainJob(config=replace(CONFIG, network={"width": 66}), frozen="/f", out="/o", trainee="m:f")
+    job = TrainJob(config=replace(CONFIG, network={"width": 66}), frozen="/f", out="/o", model="m:f")
     assert load_job(save_job(job, tmp_path / "scratch" / "job.json")) == job
     (tmp_path / "bad.json").write_text('{"config": 3')
     with pytest.raises(SpecError, match="not a training job"):
@@ -159,7 +156,7 @@ def _sealed(root: Path, step: int) -> Path:
     folder = root / checkpoint_name(step)
     (folder / "part").mkdir(parents=True)
     (folder / "part" / "weights.pt").write_bytes(bytes([step]) * 1000)
-    seal(folder, step=step, data_digest="data", config_digest="config", world_size=1, zero_stage=0)
+    finalize(folder, step=step, data_digest="data", config_digest="config", world_size=1, zero_stage=0)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""A trainee small enough to be trained hundreds of steps a second: what the engine tests train."""
+"""A trainable model small enough to be trained hundreds of steps a second: what the engine tests train."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from components.config.recipe import TrainConfig
+from components.training.job import TrainingTask
 
 # Steps at which something happens are put into the frozen folder's toy.json: {"digest", "samples", "nan_at", "sleep_s"}
 
 
-class ToyTrainee:
+class ToyModel:
     """Fits a random teacher; dropout-like noise is drawn from (seed, step, micro)."""
 
     def __init__(self, config: TrainConfig, frozen: Path) -> None:
@@ -53,5 +54,10 @@ class ToyTrainee:
         save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors")
 
 
-def make(config: TrainConfig, frozen: Path) -> ToyTrainee:
-    return ToyTrainee(config, frozen)
+def make(config: TrainConfig, frozen: Path) -> ToyModel:
+    return ToyModel(config, frozen)
+
+
+def toy_task(config: TrainConfig, frozen: Path, out: Path) -> TrainingTask:
+    """Train the toy model on the plan in `frozen`."""
+    return TrainingTask(config=config, frozen=frozen, out=out, model="tests.toy_model:make")

@@ -1,0 +1,74 @@
+"""One rank as a process: what torchrun and the libraries exchange through its environment, and when it has to stop.
+
+The only reader of the environment in training: torchrun tells a rank its place there, and DeepSpeed and gloo are configured there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+
+logger = logging.getLogger(__name__)
+
+_STOPPED_BY_DEADLINE = 75
+
+
+class StopRequest:
+    """Set by SIGTERM, or by the end of stdin when a launcher supervises. A deadline makes sure that the process ends."""
+
+    def __init__(self, *, watch_stdin: bool, grace_s: float) -> None:
+        self._asked = threading.Event()
+        self._grace_s = grace_s
+        signal.signal(signal.SIGTERM, lambda *_: self.ask("SIGTERM"))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, which decides
+        if watch_stdin:
+            threading.Thread(target=self._until_stdin_ends, name="stdin-watch", daemon=True).start()
+
+    def __bool__(self) -> bool:
+        return self._asked.is_set()
+
+    def ask(self, why: str) -> None:
+        """Stop after the current step, with a checkpoint; at the latest when the grace period is over."""
+        if not self._asked.is_set():
+            self._asked.set()
+            logger.warning("job.stopping because=%s", why)
+            deadline = threading.Timer(self._grace_s, os._exit, args=(_STOPPED_BY_DEADLINE,))
+            deadline.daemon = True
+            deadline.start()
+
+    def _until_stdin_ends(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while os.read(0, 4096):
+                pass
+        self.ask("the launcher is gone")
+
+
+def rank_from_environment() -> int | None:
+    """This process's rank as torchrun set it; None where torchrun did not start this process."""
+    rank = os.environ.get("RANK")
+    return None if rank is None else int(rank)
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def configure_libraries(threads: int | None) -> None:
+    """Set what DeepSpeed, gloo and torch read from the environment, before they start. threads: of torch; none: a share of the cores."""
+    import torch
+
+    os.environ["DS_ACCELERATOR"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        # One machine: gloo would otherwise bind to whatever the host name resolves to, which need not exist here.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # Share this machine's cores among its ranks; torchrun itself would give each of several ranks one thread.
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // ranks))

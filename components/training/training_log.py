@@ -1,0 +1,48 @@
+"""What rank 0 writes while it trains: the loss curve, the events for the launcher and the heartbeat."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from components.training.job import JobFiles
+from model_core.spec.files import atomic_write
+
+
+class TrainingLog:
+    """Rank 0's files: the curve (digested, no times), the events for the launcher, the heartbeat. Other ranks write nothing."""
+
+    def __init__(self, files: JobFiles, *, writes: bool, first_step: int) -> None:
+        self._files = files
+        self._curve: IO[str] | None = None
+        self._events: IO[str] | None = None
+        if writes:
+            _cut_curve(files.metrics, first_step)
+            self._curve = files.metrics.open("a", buffering=1)
+            self._events = files.progress.open("a", buffering=1)
+
+    def point(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of the curve."""
+        if self._curve is not None:
+            self._curve.write(json.dumps({"step": step, **{k: float(f"{v:.9g}") for k, v in sorted(values.items())}}) + "\n")
+            self._files.heartbeat.touch()
+
+    def event(self, name: str, step: int, **fields: object) -> None:
+        """One event for the launcher."""
+        if self._events is not None:
+            self._events.write(json.dumps({"event": name, "step": step, **fields}) + "\n")
+            self._files.heartbeat.touch()
+
+
+def _cut_curve(path: Path, last_step: int) -> None:
+    """Drop what was written after the checkpoint that training resumes from, and a truncated last line."""
+    kept: list[str] = []
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                if json.loads(line)["step"] <= last_step:
+                    kept.append(line)
+    atomic_write(path, "".join(f"{line}\n" for line in kept))
