@@ -110,7 +110,7 @@ class Engine:
         return torch.nn.utils.clip_grad_norm_([p for p in self._wrapped.parameters() if p.requires_grad], most)
 
     def save(self, root: Path, name: str) -> Path:
-        """Let every rank write its part of `root`/`name`; returns when all have. Not yet sealed."""
+        """Let every rank write its part of `root`/`name`; returns when all have. Not yet complete."""
         self._engine.save_checkpoint(str(root), tag=name, save_latest=False)
         self.wait()
         return root / name

@@ -107,7 +107,7 @@ def test_curve_holds_every_step_and_no_times(undisturbed: Path) -> None:
 
 def test_killed_worker_is_told_and_the_next_run_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     data, out = frozen(tmp_path / "frozen", sleep_s=0.01), tmp_path / "out"
-    with pytest.raises(JobError, match="run again to go on from the last checkpoint"):
+    with pytest.raises(JobError, match="run again to resume from the last checkpoint"):
         train(toy_task(CONFIG, data, out), None, Watcher(25, lambda: os.kill(pids(out)[0], signal.SIGKILL)))
     # What a kill in the middle of a save leaves, newer than everything whole.
     torn = JobFiles(out).checkpoints / "step_00000039"

@@ -1,4 +1,4 @@
-"""Order of samples, learning rate, precision, commands, sealed checkpoints: what a training does before it computes."""
+"""Order of samples, learning rate, precision, commands, complete checkpoints: what a training does before it computes."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_job_document_round_trip(tmp_path: Path) -> None:
         load_job(tmp_path / "bad.json")
 
 
-def _sealed(root: Path, step: int) -> Path:
+def _complete(root: Path, step: int) -> Path:
     folder = root / checkpoint_name(step)
     (folder / "part").mkdir(parents=True)
     (folder / "part" / "weights.pt").write_bytes(bytes([step]) * 1000)
@@ -160,13 +160,13 @@ def _sealed(root: Path, step: int) -> Path:
     return folder
 
 
-def test_last_complete_passes_over_torn_checkpoints_and_removes_them(tmp_path: Path) -> None:
+def test_last_complete_passes_over_incomplete_checkpoints_and_removes_them(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
-        _sealed(tmp_path, step)
+        _complete(tmp_path, step)
     (tmp_path / checkpoint_name(5)).mkdir()  # killed before the manifest
     (tmp_path / checkpoint_name(5) / "weights.pt").write_bytes(b"half")
     (tmp_path / checkpoint_name(4) / "part" / "weights.pt").write_bytes(b"other")  # bytes changed
-    (tmp_path / checkpoint_name(3) / MANIFEST).write_text("{")  # manifest torn
+    (tmp_path / checkpoint_name(3) / MANIFEST).write_text("{")  # truncated manifest
     found = last_complete(tmp_path)
     assert found is not None
     assert found[0].name == checkpoint_name(2)
@@ -175,24 +175,24 @@ def test_last_complete_passes_over_torn_checkpoints_and_removes_them(tmp_path: P
     assert last_complete(tmp_path / "nothing") is None
 
 
-def test_missing_file_or_unknown_format_is_torn(tmp_path: Path) -> None:
-    missing, foreign = _sealed(tmp_path, 1), _sealed(tmp_path, 2)
+def test_missing_file_or_unknown_format_is_incomplete(tmp_path: Path) -> None:
+    missing, foreign = _complete(tmp_path, 1), _complete(tmp_path, 2)
     (missing / "part" / "weights.pt").unlink()
     document = json.loads((foreign / MANIFEST).read_text())
     (foreign / MANIFEST).write_text(json.dumps(document | {"format": 99}))
-    assert last_complete(tmp_path, remove_torn=False) is None
+    assert last_complete(tmp_path, remove_incomplete=False) is None
     assert missing.exists()
 
 
 def test_retention_keeps_the_newest(tmp_path: Path) -> None:
     for step in range(1, 6):
-        _sealed(tmp_path, step)
+        _complete(tmp_path, step)
     retain(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [checkpoint_name(4), checkpoint_name(5)]
 
 
 def test_a_checkpoint_of_other_data_or_config_is_refused(tmp_path: Path) -> None:
-    _sealed(tmp_path, 1)
+    _complete(tmp_path, 1)
     found = last_complete(tmp_path)
     assert found is not None
     check_belongs(found[1], data_digest="data", config_digest="config", where="x")
