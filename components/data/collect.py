@@ -27,7 +27,7 @@ from components.adapters.worker_pool import worker_pool
 from components.artifacts.files import dataset_digest
 from components.config.recipe import CollectConfig
 from components.config.records import Progress
-from components.data.episode_checks import inline_check
+from components.data.inspection import inspect_episode
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.simulation.interface import FreeCamera, Simulator
 from model_core.spec.documents import identity_document
@@ -250,7 +250,7 @@ def _pack(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, out: P
                 progress.update(number + 1, len(attempts), "packing the data set")
                 if len(episode) == 0:
                     continue
-                findings = inline_check(episode, sim.embodiment)
+                findings = inspect_episode(episode, sim.embodiment)
                 if findings:
                     rejected[episode.episode_id] = "; ".join(f.reason for f in findings)
                     logger.warning("collect.rejected episode=%s reason=%s", episode.episode_id, rejected[episode.episode_id])
