@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.files import dataset_digest, write_text_atomically
+from components.artifacts.files import dataset_digest
 from components.config.records import Finding, Progress
 from components.data.episode_identity import episode_identity
 from components.data.inspection import inspect_episode
@@ -27,6 +27,7 @@ from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, GateError, WireError
+from model_core.spec.files import atomic_write
 from model_core.spec.protocol.wire import decode_episode
 from model_core.spec.types import Episode
 
@@ -246,4 +247,4 @@ def _quarantine(bad: dict[str, list[Finding]], out: Path) -> None:
     for name, findings in sorted(bad.items()):
         document = {"recording": name, "findings": [to_document(f) for f in findings]}
         path = out / "quarantine" / f"{name.replace('/', '_')}.json"
-        write_text_atomically(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+        atomic_write(path, json.dumps(document, indent=1, sort_keys=True) + "\n")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.adapters.great_expectations import Breach, Rule, evaluate_rules
-from components.artifacts.files import dataset_digest, write_text_atomically
+from components.artifacts.files import dataset_digest
 from components.config.recipe import ValidateConfig
 from components.config.records import Finding, Progress
 from components.data.episode_identity import episode_identity
@@ -32,6 +32,7 @@ from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, GateError
+from model_core.spec.files import atomic_write
 from model_core.spec.types import Episode
 
 DOCS = "undigested/data_docs"
@@ -191,9 +192,7 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
         old.unlink()
     for episode, mine in sorted(by_episode.items()):
         document = {"episode_id": episode, "findings": [to_document(f) for f in mine]}
-        write_text_atomically(
-            out / "quarantine" / f"{episode.replace('/', '_')}.json", json.dumps(document, indent=1, sort_keys=True) + "\n"
-        )
+        atomic_write(out / "quarantine" / f"{episode.replace('/', '_')}.json", json.dumps(document, indent=1, sort_keys=True) + "\n")
     bad = sum(not good for good in verdicts.values())
     reasons = Counter(f.check for f in findings)
     if not verdicts or bad > cfg.max_bad_fraction * len(verdicts):
@@ -204,7 +203,7 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
             f"{bad} of {len(verdicts)} episodes are bad, at most {cfg.max_bad_fraction:.0%} may be: {worst}.{detail} "
             "Do: repair the recording, or raise validate.max_bad_fraction if so many bad ones are expected"
         )
-    write_text_atomically(out / "valid.json", json.dumps(verdicts, indent=1, sort_keys=True) + "\n")
+    atomic_write(out / "valid.json", json.dumps(verdicts, indent=1, sort_keys=True) + "\n")
     return {
         "dataset_version": dataset_digest(dataset),
         "episodes": len(verdicts),
