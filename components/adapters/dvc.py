@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from components.config.paths import REPOSITORY
+from components.config.stages import DATA_STAGES
 from model_core.spec.errors import DatasetError, StorageError
 
 logger = logging.getLogger(__name__)
-DATA_STAGES = ("collect", "validate", "annotate", "freeze")
 REMOTE = "actwright"
 LOCK_TRIES = 8
 _LOCK_SIGNS = ("Unable to acquire lock", "rwlock", "is busy")

@@ -21,8 +21,8 @@ from model_core.spec.errors import SpecError
 ROOMS = ("model_core", "components", "serving")
 PLUMBING = frozenset(
     (
-        "model_core.spec.errors",
-        *(f"components.config.{name}" for name in ("documents", "paths", "ports", "recipe", "records")),
+        *(f"model_core.spec.{name}" for name in ("documents", "errors", "files")),
+        *(f"components.config.{name}" for name in ("paths", "ports", "recipe", "records", "stages")),
         *(f"components.artifacts.{name}" for name in ("code_version", "files", "locks", "step_store")),
         *(f"components.adapters.mlflow{name}" for name in ("", ".registry", ".runs", ".server", ".spool")),
     )

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-STAGES = ("collect", "validate", "annotate", "freeze", "train", "evaluate", "gate", "package", "workcells", "report")
-
 
 class Progress(Protocol):
     """Where a stage says how far it is. Called often; implementations are cheap and never raise."""
@@ -194,7 +192,7 @@ class RunSummary:
     """A whole run of the loop, as ``summary.json`` holds it and as the report draws it.
 
     stages: in order of work. recipe: the resolved recipe document. paths: stage -> the step's folder (of this machine, hence
-    never digested). workcells: empty when the gate held.
+    never digested). workcells: empty when the gate held. tracker_run_id: the tracker's own id of the training run, "" for none.
     """
 
     name: str
@@ -208,3 +206,4 @@ class RunSummary:
     model_version: ModelVersion
     workcells: tuple[WorkcellRow, ...] = ()
     paths: Mapping[str, str] = field(default_factory=dict)
+    tracker_run_id: str = ""

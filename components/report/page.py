@@ -22,28 +22,35 @@ AUDIT = "undigested/audit"  # of the workcells' step, where it kept one
 _PAGE = Path(__file__).with_name("report_page.html")
 
 
-def write_report(run: RunSummary, out: Path, *, server_run_id: str = "", addresses: Mapping[str, str] | None = None) -> Path:
-    """Write out/report.html, out/summary.json and out/pictures, and return the page's path.
+def write_report(run: RunSummary, out: Path, *, addresses: Mapping[str, str] | None = None) -> Path:
+    """Write out/report.html and out/pictures, and return the page's path.
 
-    server_run_id: the tracker's own id of the training run, where it has one. addresses: what to look at next -> where,
+    addresses: what to look at next -> where,
     such as {"MLflow": "http://127.0.0.1:5000"}. Missing pictures or curves are left out; the numbers come from `run` alone.
     """
     out.mkdir(parents=True, exist_ok=True)
     gathered = gather(run, dict(addresses or {}))
     _copy_pictures(gathered, out / "pictures")
-    write_text_atomically(out / "summary.json", json.dumps(summary(run, server_run_id=server_run_id), indent=1) + "\n")
     page = Template(_PAGE.read_text(encoding="utf-8")).substitute(title=headline(run), body=body(run, gathered))
     write_text_atomically(out / "report.html", page)
     return out / "report.html"
 
 
-def summary(run: RunSummary, *, server_run_id: str = "") -> dict[str, Any]:
+def write_summary(run: RunSummary, out: Path) -> Path:
+    """Write out/summary.json, and return its path."""
+    write_text_atomically(out / "summary.json", json.dumps(summary(run), indent=1) + "\n")
+    return out / "summary.json"
+
+
+def summary(run: RunSummary) -> dict[str, Any]:
     """The run as a plain document; intervals are [low, high]. train.run_id is the tracker's id where it is known, else ours."""
     score = TaskScore(successes=run.evaluation.successes, trials=run.evaluation.trials, interval=run.evaluation.interval)
     return {
         "name": run.name,
         "recipe": run.recipe_name,
-        "stages": {name: {"seconds": round(stage.seconds, 3), "cached": stage.cached} for name, stage in run.stages.items()},
+        "stages": {
+            name: {"seconds": round(stage.seconds, 3), "cached": stage.cached, "digest": stage.digest} for name, stage in run.stages.items()
+        },
         "dataset": {
             "version": run.dataset.version,
             "episodes": run.dataset.episodes,
@@ -52,7 +59,7 @@ def summary(run: RunSummary, *, server_run_id: str = "") -> dict[str, Any]:
             "producers": dict(run.dataset.producers),
         },
         "train": {
-            "run_id": server_run_id or run.train.run_id,
+            "run_id": run.tracker_run_id or run.train.run_id,
             "name": run.train.run_id,
             "steps": run.train.steps,
             "final_loss": run.train.final_loss,

@@ -25,7 +25,7 @@ def from_options(options: type[Options]) -> Callable[[Callable[[Options], None]]
         hints = get_type_hints(options, include_extras=True)
         fields = dataclasses.fields(options)  # pyright: ignore[reportArgumentType]
         del called.__wrapped__  # pyright: ignore[reportAttributeAccessIssue]  # its signature is not ours
-        called.__signature__ = inspect.Signature([_parameter(one, hints[one.name]) for one in fields])  # pyright: ignore[reportFunctionMemberAccess]
+        called.__signature__ = inspect.Signature([_parameter(one, hints[one.name]) for one in fields])  # pyright: ignore[reportAttributeAccessIssue]
         called.__annotations__ = {one.name: hints[one.name] for one in fields} | {"return": None}
         return called
 

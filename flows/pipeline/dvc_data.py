@@ -11,8 +11,8 @@ from pathlib import Path
 from components.artifacts.files import write_text_atomically
 from components.artifacts.step_store import MANIFEST, UNDIGESTED, Manifest, Step, StepResult, folder_digests, outputs_digest
 from components.config.recipe import Recipe
-from flows.pipeline import stages
 from flows.pipeline.recipes import get_recipe
+from flows.pipeline.stages import data as stages
 from flows.platform.wiring import Platform, open_platform
 from flows.terminal.stage_progress import StagePanel
 from model_core.spec.documents import from_document, to_document

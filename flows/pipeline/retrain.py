@@ -62,11 +62,12 @@ def run_proposal(platform: Platform, proposal: Proposal) -> Proposal:
     """Carry out a proposal: the whole loop with its recipe."""
     from flows.pipeline.loop import run_loop
     from flows.pipeline.run_context import RunContext
+    from flows.pipeline.run_summary import write_run
 
     book = book_of(platform)
     approved = book.mark(proposal, ProposalState.APPROVED)
     context = RunContext(platform=platform, recipe=Recipe.from_json(dict(proposal.recipe)))
-    run_loop(context).write(platform.settings.runs)
+    write_run(run_loop(context), platform.settings.runs)
     return book.mark(approved, ProposalState.DONE, run=context.name)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from components.artifacts.files import write_text_atomically
 from components.artifacts.step_store import Step
 from components.config.recipe import Recipe
-from components.config.records import STAGES
+from components.config.records import RunSummary
+from components.config.stages import STAGE_NAMES
 from flows.pipeline.recipes import RECIPES
 from flows.pipeline.run_context import RunContext, make_until
-from flows.pipeline.run_summary import Outcome, outcome_table
-from flows.pipeline.stages import read_report
+from flows.pipeline.run_summary import result_table, write_run
+from flows.pipeline.stage_records import read_report
 from flows.platform.prefect_server import prefect_api
 from flows.platform.settings import load_settings
 from flows.platform.wiring import open_platform
@@ -28,25 +29,25 @@ def begin(recipe: Recipe) -> RunContext:
     return RunContext(platform=open_platform(), recipe=recipe)
 
 
-def run_recipe(recipe: Recipe) -> tuple[Outcome, Path]:
-    """The whole loop as Prefect flows; returns what came of it and the run's folder."""
+def run_recipe(recipe: Recipe) -> tuple[RunSummary, Path]:
+    """The whole loop as Prefect flows; returns its summary and its folder."""
     context = begin(recipe)
     with prefect_api(context.platform.settings):
         from flows.pipeline.loop import run_loop
 
-        outcome = run_loop(context)
-    folder = outcome.write(context.platform.settings.runs)
+        summary = run_loop(context)
+    folder = write_run(summary, context.platform.settings.runs)
     console = context.panel.console
     console.print()
-    console.print(outcome_table(outcome.summary))
-    if not outcome.summary.verdict.promote:
-        for check in outcome.summary.verdict.checks:
+    console.print(result_table(summary))
+    if not summary.verdict.promote:
+        for check in summary.verdict.checks:
             if not check.passed:
                 console.print(f"  [red]✗[/red] {check.reason}")
     console.print(f"look at   {folder / 'report.html'}")
     up = "actwright up" if recipe.name == "loop" or recipe.name not in RECIPES else f"actwright up {recipe.name}"
     console.print(f"then try  {up}   (Prefect, MLflow and the policy service)")
-    return outcome, folder
+    return summary, folder
 
 
 def run_seeds(recipe: Recipe, count: int) -> dict[str, Any]:
@@ -76,10 +77,10 @@ def latest_summary() -> tuple[Path, Mapping[str, Any]]:
 def find_steps(what: str) -> list[Step]:
     """The newest step of a stage, or every step whose key or digest begins with `what`."""
     store = open_platform().store
-    if what in STAGES:
+    if what in STAGE_NAMES:
         found = store.steps(what)[-1:]
     else:
-        found = [s for stage in STAGES for s in store.steps(stage) if s.digest.startswith(what) or s.manifest.key.startswith(what)]
+        found = [s for stage in STAGE_NAMES for s in store.steps(stage) if s.digest.startswith(what) or s.manifest.key.startswith(what)]
     if not found:
-        raise NotReady(f"no finished step {what!r}; name a stage ({', '.join(STAGES)}) or the first digits of a digest")
+        raise NotReady(f"no finished step {what!r}; name a stage ({', '.join(STAGE_NAMES)}) or the first digits of a digest")
     return found

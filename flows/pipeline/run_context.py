@@ -1,19 +1,20 @@
-"""What one run is carried by: the platform, the recipe, the panel a person watches, and what was finished so far."""
+"""What one run works with: the platform, the recipe, the panel that a person watches, and the steps finished so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from components.artifacts.step_store import Step, StepResult
 from components.config.recipe import Recipe
-from components.config.records import Progress
-from flows.pipeline import stages
+from components.config.records import Progress, RunSummary
+from components.config.stages import LOCAL_STAGES
+from flows.pipeline.run_summary import summarize
+from flows.pipeline.stages import data, deployment, release, training
 from flows.platform.wiring import Platform
 from flows.terminal.stage_progress import StagePanel
 
 Make = Callable[[Progress], StepResult]
-PLAIN_STAGES = ("collect", "validate", "annotate", "freeze", "train", "evaluate")
 
 
 class RunContext:
@@ -27,38 +28,49 @@ class RunContext:
         self.name = name or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe.name}"
         self.results: dict[str, StepResult] = {}
 
+    def make(self, stage: str) -> Step:
+        """Make a stage's step (or find it) from the steps finished so far."""
+        return self.do(stage, lambda progress: MAKERS[stage](self, progress))
+
     def do(self, stage: str, make: Make) -> Step:
-        """Make a stage's step (or find it) and show it."""
-        self.results[stage] = make(self.panel.stage(stage))
-        self.panel.finish(stage, self.results[stage])
-        return self.results[stage].step
+        """Make a stage's step (or find it) by `make` and show it."""
+        return self.keep(stage, stage, make)
 
     def keep(self, name: str, stage: str, make: Make) -> Step:
-        """A step that belongs to `stage` but makes nothing of its own: sending what was made somewhere."""
+        """A step that belongs to `stage` under a name of its own, such as sending the stage's result somewhere."""
         self.results[name] = make(self.panel.stage(stage))
         self.panel.finish(stage, self.results[stage])
         return self.results[name].step
 
     def steps(self) -> dict[str, Step]:
-        """Everything finished so far."""
+        """Every step finished so far."""
         return {name: result.step for name, result in self.results.items()}
 
     def step(self, stage: str) -> Step:
         """The finished step of a stage."""
         return self.results[stage].step
 
+    def summary(self) -> RunSummary:
+        """The summary of the stages that are finished; needs collect to gate."""
+        return summarize(self.name, self.recipe, self.results, self.platform.tracker())
+
+
+# how a stage is made from the steps before it; the report is made from a summary of them (see loop)
+MAKERS: Mapping[str, Callable[[RunContext, Progress], StepResult]] = {
+    "collect": lambda c, progress: data.collect_step(c.platform, c.recipe, progress),
+    "validate": lambda c, progress: data.validate_step(c.platform, c.recipe, c.step("collect"), progress),
+    "annotate": lambda c, progress: data.annotate_step(c.platform, c.recipe, c.step("collect"), c.step("validate"), progress),
+    "freeze": lambda c, progress: data.freeze_step(c.platform, c.recipe, c.step("collect"), c.step("annotate"), progress),
+    "train": lambda c, progress: training.train_step(c.platform, c.recipe, c.step("freeze"), progress),
+    "evaluate": lambda c, progress: training.evaluate_step(c.platform, c.recipe, c.step("train"), c.step("freeze"), progress),
+    "gate": lambda c, progress: release.gate_step(c.platform, c.recipe, c.step("evaluate"), c.step("train"), c.step("freeze"), progress),
+    "package": lambda c, progress: release.package_step(c.platform, c.recipe, c.step("train"), c.step("freeze"), c.step("gate"), progress),
+    "workcells": lambda c, progress: deployment.workcells_step(c.platform, c.recipe, c.step("package"), progress),
+}
+
 
 def make_until(context: RunContext, last: str) -> Step:
-    """Make the stages up to `last` (one of `PLAIN_STAGES`) one after the other, without Prefect; finished ones are found."""
-    platform, recipe = context.platform, context.recipe
-    makes: dict[str, Make] = {
-        "collect": lambda p: stages.collect_step(platform, recipe, p),
-        "validate": lambda p: stages.validate_step(platform, recipe, context.step("collect"), p),
-        "annotate": lambda p: stages.annotate_step(platform, recipe, context.step("collect"), context.step("validate"), p),
-        "freeze": lambda p: stages.freeze_step(platform, recipe, context.step("collect"), context.step("annotate"), p),
-        "train": lambda p: stages.train_step(platform, recipe, context.step("freeze"), p),
-        "evaluate": lambda p: stages.evaluate_step(platform, recipe, context.step("train"), context.step("freeze"), p),
-    }
-    for stage in PLAIN_STAGES[: PLAIN_STAGES.index(last) + 1]:
-        context.do(stage, makes[stage])
+    """Make the stages up to `last` (one of `LOCAL_STAGES`) one after the other, without Prefect; finished ones are found."""
+    for stage in LOCAL_STAGES[: LOCAL_STAGES.index(last) + 1]:
+        context.make(stage)
     return context.step(last)

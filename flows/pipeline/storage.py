@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from components.adapters.dvc import DATA_STAGES
 from components.artifacts.files import write_text_atomically
 from components.artifacts.locks import locked
 from components.artifacts.step_store import MANIFEST, Step, StepResult, run_step
 from components.config.recipe import Recipe
 from components.config.records import Progress
-from flows.pipeline import stages
+from components.config.stages import DATA_STAGES
 from flows.pipeline.dvc_data import carry_out
+from flows.pipeline.stages.data import ingest_step
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 from model_core.spec.errors import DatasetError, StorageError
@@ -48,7 +48,7 @@ def keep_recordings(platform: Platform, cells: Step, progress: Progress) -> Step
     """Send what the workcells recorded to object storage, where the next ingest finds it."""
 
     def work(_out: Path) -> Mapping[str, Any]:
-        from components.data.recordings import upload_recordings
+        from components.data.ingest import upload_recordings
 
         folder = cells.path / "recordings"
         if not any(folder.glob("*")):
@@ -104,13 +104,13 @@ def take_in_recordings(
 ) -> StepResult | None:
     """Ingest a folder, or everything that waits in object storage (None when nothing does); the data set goes to raw storage."""
     from components.adapters.object_storage import upload_dataset
-    from components.data.recordings import fetch_recordings
+    from components.data.ingest import fetch_recordings
 
     with storage(platform.settings) as (store, _remote):
         waiting = (source.resolve(),) if source else fetch_recordings(store, platform.settings.home.resolve() / "recordings", progress)
         if not waiting:
             return None
-        result = stages.ingest_step(platform, recipe, waiting, progress, trust_data=trust_data)
+        result = ingest_step(platform, recipe, waiting, progress, trust_data=trust_data)
         upload_dataset(store, result.step.path / "dataset", progress)
     return result
 

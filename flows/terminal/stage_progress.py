@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,20 +12,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from components.artifacts.step_store import FaultHook, StepResult
-from components.config.records import STAGES
+from components.config.stages import STAGES
 
-TITLES = {
-    "collect": "collect demonstrations",
-    "validate": "validate episodes",
-    "annotate": "annotate depth and trace",
-    "freeze": "freeze the data set",
-    "train": "train the policy",
-    "evaluate": "evaluate in closed loop",
-    "gate": "gate and register",
-    "package": "package and serve",
-    "workcells": "run the workcells",
-    "report": "write the report",
-}
+TITLES = {stage.name: stage.title for stage in STAGES}
 _PLAIN_EVERY_S = 5.0
 
 
@@ -47,7 +35,9 @@ class StagePanel:
             console=self.console,
             transient=False,
         )
-        self._tasks = {s: self._bars.add_task(TITLES[s], total=None, start=False, message="", visible=True) for s in STAGES}
+        self._tasks = {
+            name: self._bars.add_task(title, total=None, start=False, message="", visible=True) for name, title in TITLES.items()
+        }
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[StagePanel]:
@@ -114,8 +104,3 @@ class _Spent(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = task.finished_time if task.finished else task.elapsed
         return Text("" if seconds is None else f"{seconds:5.0f} s", style="dim")
-
-
-def is_terminal() -> bool:
-    """Whether a person watches."""
-    return sys.stderr.isatty()

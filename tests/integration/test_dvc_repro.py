@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from components.adapters.dvc import DATA_STAGES, Vault
+from components.adapters.dvc import Vault
 from components.artifacts.step_store import MANIFEST, StepStore
 from components.config.records import Silent
-from flows.pipeline import stages
+from components.config.stages import DATA_STAGES
 from flows.pipeline.dvc_data import carry_out
 from flows.pipeline.recipes import get_recipe
+from flows.pipeline.stages import data as stages
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from components.config.records import STAGES
+from components.config.stages import STAGE_NAMES as STAGES
 from flows.platform.prefect_server import start_prefect_server
 from flows.platform.settings import Settings
 from tests.integration.loop_runs import Home, eventually

@@ -16,7 +16,8 @@ from components.data.collect import open_simulator
 from components.simulation.interface import FreeCamera
 from components.simulation.metaworld import MetaWorld, embodiment, make_robot
 from components.simulation.metaworld_tasks import INSTRUCTIONS
-from flows.pipeline.stages import robot_options, scenes_of
+from flows.pipeline.stages.deployment import robot_options
+from flows.pipeline.stages.training import scenes_of
 from model_core.spec.errors import SimulatorError
 
 TASKS = ("coffee-button-v3", "drawer-close-v3")

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from components.adapters.dvc import DATA_STAGES, Remote, Vault
+from components.adapters.dvc import Remote, Vault
 from components.adapters.seaweedfs import LocalS3
+from components.config.stages import DATA_STAGES
 from model_core.spec.errors import DatasetError, StorageError
 
 pytestmark = pytest.mark.xdist_group("s3")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import ast
+import sys
+from functools import cache
+from importlib.metadata import packages_distributions
 
 import pytest
+import yaml
 
 from components.artifacts import code_version as cv
-from components.config.records import STAGES
-from flows.pipeline.stages import MODULES, PACKAGES
+from components.config.stages import INGEST, STAGES
 from model_core.spec.errors import SpecError
 
 SOURCE = '"""Doc."""\n\nimport components.alpha\n\n\ndef f(x: int) -> int:\n    """Twice."""\n    return 2 * x  # why\n'
@@ -65,11 +68,63 @@ def test_a_module_that_is_gone_is_told():
 
 
 def test_every_stage_names_modules_that_exist_and_reach_what_matters():
-    assert set(STAGES) <= set(MODULES)
-    assert set(PACKAGES) <= set(MODULES)
-    reach = {stage: cv.reached(modules) for stage, modules in MODULES.items()}
+    reach = {stage.name: cv.reached(stage.modules) for stage in STAGES}
     assert "model_core.network.model" in reach["train"] & reach["evaluate"] & reach["package"]
     assert "model_core.training" in reach["train"]
     assert "model_core.spec.execution.guard" in reach["evaluate"] & reach["workcells"] & reach["package"]
     assert not {name for name in reach["collect"] if name.startswith(("model_core.network", "serving"))}
-    assert Path(cv.REPOSITORY / "flows").is_dir()
+
+
+# distributions that a stage imports and that cannot change its result
+NEVER_CHANGES_A_RESULT = {
+    "huggingface_hub": "fetches a published checkpoint, whose revision the configuration names",
+    "minio": "moves files, whose digests are inputs of the step",
+    "urllib3": "moves files, whose digests are inputs of the step",
+    "prometheus_client": "counts what a service does",
+    "packaging": "compares version numbers in a check",
+}
+
+
+@pytest.mark.parametrize("stage", [*STAGES, INGEST], ids=lambda stage: stage.name)
+def test_the_packages_of_a_stage_are_what_its_modules_import(stage):
+    imported = {name for module in cv.reached(stage.modules) for name in distributions_of(module)} - set(NEVER_CHANGES_A_RESULT)
+    assert len(stage.packages) == len(set(stage.packages))
+    assert set(stage.packages) == imported, (
+        f"the cache key of {stage.name} must hold the version of every library that its code imports; in components/config/stages.py, "
+        f"missing: {sorted(imported - set(stage.packages))}, not imported any more: {sorted(set(stage.packages) - imported)}"
+    )
+
+
+def test_every_exempt_package_is_imported_by_a_stage():
+    imported = {name for stage in (*STAGES, INGEST) for module in cv.reached(stage.modules) for name in distributions_of(module)}
+    assert set(NEVER_CHANGES_A_RESULT) <= imported
+
+
+def test_dvc_runs_the_data_stages_with_the_sections_that_decide_them():
+    document = yaml.safe_load((cv.REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))
+    listed = {name: tuple(stage["params"][0]["data/recipe.json"]) for name, stage in document["stages"].items()}
+    assert listed == {stage.name: stage.config for stage in STAGES if stage.is_data}
+
+
+@cache
+def distributions_of(module: str) -> frozenset[str]:
+    """The installed distributions that a module of ours imports, also inside functions; not the standard library, not for types."""
+    found: set[str] = set()
+    for node in cv._at_run_time(ast.parse(cv._known(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    outside = found - set(sys.stdlib_module_names) - set(cv.ROOMS)
+    return frozenset(_distribution_of(name) for name in outside)
+
+
+@cache
+def _distribution_of(name: str) -> str:
+    """The distribution of a top-level import name; raises for one that is not installed, for then its version is unknown."""
+    owners = sorted(set(_owners()[name]))
+    assert len(owners) == 1, f"{name} belongs to {owners}"
+    return owners[0]
+
+
+_owners = cache(packages_distributions)

@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from components.artifacts.step_store import UNDIGESTED
 from components.config.records import StageTiming
 from components.drawing.charts import curve_chart, interval_bar, nice_ticks, running_mean
-from components.report.page import summary, write_report
-from flows.pipeline.run_summary import Outcome
+from components.report.page import summary, write_report, write_summary
+from flows.pipeline.run_summary import write_run
 from model_core.spec.errors import SpecError
 from tests.report_data import run_summary
 
@@ -22,7 +23,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(run, tmp_path_factory):
-    return write_report(run, tmp_path_factory.mktemp("run"), addresses={"MLflow": "http://127.0.0.1:5000"})
+    folder = tmp_path_factory.mktemp("run")
+    write_summary(run, folder)
+    return write_report(run, folder, addresses={"MLflow": "http://127.0.0.1:5000"})
 
 
 class Balanced(HTMLParser):
@@ -99,7 +102,7 @@ def test_summary_has_the_promised_fields(run, written):
     document = json.loads((written.parent / "summary.json").read_text())
     assert document == summary(run)
     assert set(document["stages"]) == set(run.stages)
-    assert document["stages"]["collect"] == {"seconds": 0.716, "cached": True}
+    assert document["stages"]["collect"] == {"seconds": 0.716, "cached": True, "digest": run.stages["collect"].digest}
     assert set(document["dataset"]) == {"version", "episodes", "frames", "quarantined", "producers"}
     assert {"run_id", "steps", "final_loss"} <= set(document["train"])
     evaluation = document["evaluation"]
@@ -115,7 +118,7 @@ def test_summary_has_the_promised_fields(run, written):
 
 
 def test_the_trackers_own_id_is_what_a_person_can_look_up(run):
-    document = summary(run, server_run_id="02bfdac06a43")
+    document = summary(replace(run, tracker_run_id="02bfdac06a43"))
     assert document["train"]["run_id"] == "02bfdac06a43"
     assert document["train"]["name"] == run.train.run_id
 
@@ -152,14 +155,21 @@ def test_running_mean_and_interval_bar():
     assert "<circle" not in interval_bar(0, 0, 0.0, 1.0)
 
 
+def with_report_step(run, folder, *, cached):
+    """The run as it stands after its report stage, with the page in a step's folder."""
+    timing = StageTiming(seconds=0.1, cached=cached, digest="f" * 64)
+    return replace(run, stages={**run.stages, "report": timing}, paths={**run.paths, "report": str(folder)})
+
+
 def test_a_page_that_was_drawn_by_another_run_gets_the_name_of_this_one(run, tmp_path):
-    drawn = write_report(run, tmp_path / "drawn").parent
+    drawn = write_report(run, tmp_path / "step" / UNDIGESTED).parent
     again = replace(run, name="loop-0008", stages={name: replace(stage, cached=True) for name, stage in run.stages.items()})
-    folder = Outcome(summary=again, drawn=drawn).write(tmp_path / "runs")
+    folder = write_run(with_report_step(again, tmp_path / "step", cached=True), tmp_path / "runs")
     page = (folder / "report.html").read_text()
     assert "<title>Actwright: loop-0008</title>" in page
     assert "loop-0007" not in page
     assert json.loads((folder / "summary.json").read_text())["name"] == "loop-0008"
     assert (folder / "pictures").is_dir()
-    own = Outcome(summary=run, drawn=drawn).write(tmp_path / "runs")
+    own = write_run(with_report_step(run, tmp_path / "step", cached=False), tmp_path / "runs")
     assert (own / "report.html").read_bytes() == (drawn / "report.html").read_bytes()
+    assert "report" in json.loads((own / "summary.json").read_text())["stages"], "the one summary of a run holds its report stage too"

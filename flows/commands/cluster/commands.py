@@ -40,7 +40,7 @@ def train(options: TrainOptions) -> None:
     Example: actwright cluster train loop --nodes 2 --image registry.example/actwright-worker:0.1.0
     """
     from flows.pipeline.run_context import RunContext, make_until
-    from flows.pipeline.stages import train_step
+    from flows.pipeline.stages.training import train_step
     from flows.platform.wiring import open_cluster, open_platform
 
     chosen, spec = spread_recipe(options), job_of(options)

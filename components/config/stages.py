@@ -1,0 +1,145 @@
+"""The ten stages of a run, each described once: what it does, what its result depends on, and whether it makes data.
+
+The flow, its progress display, the cache keys, DVC's pipeline and the run's summary all read this table. A stage's cache key holds its
+recipe sections, its inputs, the meaning of every module that `modules` reach, the installed versions of `packages` and the data in `files`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_ARRAYS = ("numpy", "pandas", "pyarrow", "av")  # what LeRobot data sets are read and written with
+_SIMULATOR = ("metaworld", "mujoco")
+_NETWORK = ("numpy", "torch", "safetensors", "pillow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One kind of step.
+
+    name: in commands, folders and records. title: for people. work: what it makes, in one sentence. config: the sections of the recipe that
+    decide its result. modules: what it runs, those that it starts by name too. packages: distributions whose version can change its result.
+    files: data files of this repository that it reads. is_data: DVC keeps its result. is_registered: it changes or needs the registry or
+    a service, so it only runs as part of the whole loop.
+    """
+
+    name: str
+    title: str
+    work: str
+    config: tuple[str, ...]
+    modules: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    is_data: bool = False
+    is_registered: bool = False
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="collect",
+        title="collect demonstrations",
+        work="Scripted experts record demonstrations in the simulator.",
+        config=("collect", "include"),
+        modules=("components.data.collect", "components.simulation.metaworld"),
+        packages=(*_ARRAYS, *_SIMULATOR, "msgpack"),
+        is_data=True,
+    ),
+    Stage(
+        name="validate",
+        title="validate episodes",
+        work="Every episode is judged; bad ones are quarantined with the reason.",
+        config=("validate",),
+        modules=("components.data.validate",),
+        packages=(*_ARRAYS, "great_expectations"),
+        is_data=True,
+    ),
+    Stage(
+        name="annotate",
+        title="annotate depth and trace",
+        work="Every frame of a good episode gets depth tokens and a trace.",
+        config=("annotate",),
+        modules=("components.data.annotate",),
+        packages=(*_ARRAYS, "torch", "safetensors", "pillow", "transformers", "tokenizers", "tiktoken"),
+        is_data=True,
+    ),
+    Stage(
+        name="freeze",
+        title="freeze the data set",
+        work="Labelled episodes become a data set version with a contract.",
+        config=("freeze",),
+        modules=("components.data.freeze",),
+        packages=(*_ARRAYS, "torch", "safetensors"),
+        is_data=True,
+    ),
+    Stage(
+        name="train",
+        title="train the policy",
+        work="A policy is trained on the data set version; the best checkpoint is kept.",
+        config=("train",),
+        modules=("components.training.worker", "components.training.tiny_model"),
+        packages=(*_NETWORK, "pyarrow", "deepspeed", "peft"),
+        files=("infra/deepspeed",),
+    ),
+    Stage(
+        name="evaluate",
+        title="evaluate in closed loop",
+        work="The policy acts in closed loop on fresh seeds, after the image-swap test.",
+        config=("evaluate", "collect"),
+        modules=("components.evaluation.evaluate", "components.simulation.metaworld"),
+        packages=(*_NETWORK, *_ARRAYS[1:], *_SIMULATOR, "msgpack"),
+    ),
+    Stage(
+        name="gate",
+        title="gate and register",
+        work="The candidate is compared with the champion, and registered either way.",
+        config=("gate", "package"),
+        modules=("components.evaluation.gate", "components.release.registration"),
+        packages=("numpy",),
+        is_registered=True,
+    ),
+    Stage(
+        name="package",
+        title="package and serve",
+        work="The promoted policy becomes a Bento whose golden probes pass.",
+        config=("package",),
+        modules=("components.release.package", "serving.gateway.service"),
+        packages=(*_NETWORK, "pyarrow", "msgpack", "bentoml", "starlette", "uvicorn"),
+        is_registered=True,
+    ),
+    Stage(
+        name="workcells",
+        title="run the workcells",
+        work="Workcells act on the served policy and record what happened.",
+        config=("workcells", "collect"),
+        modules=("components.deployment.simulated_cells", "components.simulation.metaworld", "serving.workcell.__main__"),
+        packages=("numpy", "pillow", "pyarrow", "msgpack", "mcap", "websockets", *_SIMULATOR),
+        is_registered=True,
+    ),
+    Stage(
+        name="report",
+        title="write the report",
+        work="What the run did, as a page for people and a document for programs.",
+        config=(),
+        modules=("components.report.page",),
+        is_registered=True,
+    ),
+)
+
+INGEST = Stage(
+    name="ingest",
+    title="take recordings in",
+    work="Recordings of workcells become a raw data set.",
+    config=(),
+    modules=("components.data.ingest",),
+    packages=(*_ARRAYS, "msgpack"),
+)
+
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+DATA_STAGES = tuple(stage.name for stage in STAGES if stage.is_data)
+LOCAL_STAGES = tuple(stage.name for stage in STAGES if not stage.is_registered)
+_BY_NAME = {stage.name: stage for stage in (*STAGES, INGEST)}
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of this name; raises `KeyError` for a name that is none."""
+    return _BY_NAME[name]

@@ -1,0 +1,59 @@
+"""What finished steps recorded, read back as the records that stages hand to each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from components.artifacts.step_store import Step
+from components.config.recipe import Recipe
+from components.config.records import DatasetVersion, EvalReport, ModelVersion, TrainRun, Verdict, WorkcellRow
+from model_core.spec.contract import PolicyContract
+from model_core.spec.documents import from_document
+
+
+def read_contract(trained: Step) -> PolicyContract:
+    """What the trained policy promises: the data set's contract, and the kind of policy that was trained on it."""
+    return PolicyContract.from_json(json.loads((trained.path / "checkpoint" / "contract.json").read_text(encoding="utf-8")))
+
+
+def producers_of(raw: Step, recipe: Recipe) -> dict[str, int]:
+    """Who recorded the raw episodes -> how many; a set that nothing joined is the expert's alone."""
+    return dict(raw.record.get("producers") or {f"expert:{recipe.collect.simulator}": int(raw.record["episodes"])})
+
+
+def read_dataset(frozen: Step, quarantined: int = 0, producers: Mapping[str, int] | None = None) -> DatasetVersion:
+    """The frozen data set as a record."""
+    names = ("version", "name", "episodes", "frames", "train_frames", "validation_frames", "contract_id", "annotators")
+    fields = {name: frozen.record[name] for name in names if name in frozen.record}
+    parents = [str(frozen.record["dataset_version"])] if "dataset_version" in frozen.record else []
+    document = {**fields, "quarantined": quarantined, "parents": parents, "producers": dict(producers or {})}
+    return from_document(DatasetVersion, document, where="data set version")
+
+
+def read_train_run(trained: Step) -> TrainRun:
+    """The training as a record."""
+    names = ("run_id", "dataset_version", "checkpoint_digest", "steps", "final_loss", "metrics")
+    fields = {name: trained.record[name] for name in names}
+    return from_document(TrainRun, {**fields, "recipe_digest": trained.record["undigested"]["recipe_digest"]}, where="training")
+
+
+def read_report(evaluated: Step) -> EvalReport:
+    """The evaluation as a record."""
+    return from_document(EvalReport, json.loads((evaluated.path / "report.json").read_text(encoding="utf-8")), where="report.json")
+
+
+def read_verdict(gated: Step) -> Verdict:
+    """The gate's decision as a record."""
+    return from_document(Verdict, gated.record["verdict"], where="verdict")
+
+
+def read_model_version(gated: Step) -> ModelVersion:
+    """What was registered."""
+    lineage = gated.record.get("undigested", {}).get("lineage", {})
+    return from_document(ModelVersion, {**gated.record["model_version"], "lineage": lineage}, where="model version")
+
+
+def read_workcells(cells: Step) -> tuple[WorkcellRow, ...]:
+    """What each cell did."""
+    return tuple(from_document(WorkcellRow, row, where="workcell") for row in cells.record["undigested"]["rows"])

@@ -1,0 +1,113 @@
+"""The data stages: collect (with ingested recordings), validate, annotate, freeze."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.step_store import Step, StepResult, folder_digests
+from components.config.recipe import Recipe
+from components.config.records import Progress
+from components.config.stages import INGEST, stage_named
+from flows.pipeline.stages.step import StepKey, stage_step
+from flows.platform.wiring import Platform
+from model_core.spec.contract import digest_of
+from model_core.spec.documents import to_document
+from model_core.spec.errors import NotReady
+
+
+def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> StepResult:
+    """Record demonstrations, and let the ingested recordings that the recipe includes join them: <step>/dataset."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.data.collect import collect
+
+        return collect(recipe.collect, out, progress)
+
+    included = [ingested(platform, digest) for digest in recipe.include]
+    recorded = stage_step(platform, recipe, StepKey(stage=stage_named("collect"), config=recipe.collect, inputs={}), work)
+    if not included:
+        return recorded
+    joined = joined_step(platform, recipe, recorded.step, included, progress)
+    return replace(joined, cached=joined.cached and recorded.cached, seconds=joined.seconds + recorded.seconds)
+
+
+def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Sequence[Step], progress: Progress) -> StepResult:
+    """Demonstrations and ingested recordings of the recipe's tasks as one raw data set; it takes the place of the demonstrations."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.data.ingest import ingest
+
+        sources = [step.path / "dataset" for step in (recorded, *included)]
+        return {**recorded.record, **ingest(sources, out, progress, keep_failures=True, tasks=recipe.collect.tasks)}
+
+    inputs: dict[str, Step | str] = {"recorded": recorded, **{f"ingested-{n}": step for n, step in enumerate(included)}}
+    config = {"joined": True, "tasks": recipe.collect.tasks}
+    key = StepKey(stage=stage_named("collect"), config=config, inputs=inputs, code=INGEST)
+    return stage_step(platform, recipe, key, work)
+
+
+def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], progress: Progress, *, trust_data: bool = False) -> StepResult:
+    """Check recordings of the recipe's body and make a raw data set of the good, successful ones: <step>/dataset, <step>/quarantine.
+
+    trust_data: a data set whose statistics are of other data is taken in, with new statistics.
+    """
+    from components.data.collect import open_simulator
+    from components.data.ingest import count_recordings, ingest
+
+    count_recordings(sources)  # a folder that holds none is told before all of it is read
+    body = open_simulator(recipe.collect).embodiment
+
+    def work(out: Path) -> Mapping[str, Any]:
+        return ingest(sources, out, progress, embodiment=body, max_bad_fraction=1.0, trust_data=trust_data)
+
+    inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
+    config: dict[str, Any] = {"body": to_document(body)} | ({"trust_data": True} if trust_data else {})
+    return stage_step(platform, recipe, StepKey(stage=INGEST, config=config, inputs=inputs), work)
+
+
+def ingested(platform: Platform, digest: str) -> Step:
+    """An ingested data set by the first digits of its digest; raises `NotReady` where there is none."""
+    step = platform.store.by_digest("ingest", digest)
+    if step is None:
+        raise NotReady(f"no ingested recordings {digest!r} in {platform.store.root}; `actwright ingest` takes recordings in")
+    return step
+
+
+def validate_step(platform: Platform, recipe: Recipe, raw: Step, progress: Progress) -> StepResult:
+    """Judge every episode: <step>/valid.json, quarantine/, data_docs/."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.data.validate import validate
+
+        return validate(recipe.validate, raw.path / "dataset", out, progress)
+
+    key = StepKey(stage=stage_named("validate"), config=recipe.validate, inputs={"raw": raw})
+    return stage_step(platform, recipe, key, work)
+
+
+def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, progress: Progress) -> StepResult:
+    """Depth tokens and traces of the good episodes: <step>/labels, <step>/vqvae."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.data.annotate import annotate
+
+        answers = platform.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
+        return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress, cache=answers)
+
+    key = StepKey(stage=stage_named("annotate"), config=recipe.annotate, inputs={"raw": raw, "valid": valid})
+    return stage_step(platform, recipe, key, work)
+
+
+def freeze_step(platform: Platform, recipe: Recipe, raw: Step, labels: Step, progress: Progress) -> StepResult:
+    """Shards, manifest and contract: the data set version."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.data.freeze import freeze
+
+        return freeze(recipe.freeze, raw.path / "dataset", labels.path, out, progress)
+
+    key = StepKey(stage=stage_named("freeze"), config=recipe.freeze, inputs={"raw": raw, "labels": labels})
+    return stage_step(platform, recipe, key, work)

@@ -1,0 +1,62 @@
+"""The stages after the release: workcells act on the served policy, and the report is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.step_store import UNDIGESTED, Step, StepResult
+from components.config.recipe import CollectConfig, Recipe
+from components.config.records import Progress, RunSummary
+from components.config.stages import STAGE_NAMES, stage_named
+from flows.pipeline.stages.step import StepKey, stage_step
+from flows.pipeline.stages.training import scenes_of
+from flows.platform.wiring import Platform
+from model_core.spec.documents import to_document
+
+
+def workcells_step(platform: Platform, recipe: Recipe, packaged: Step, progress: Progress) -> StepResult:
+    """Serve the Bento and let the cells act: rows, and <step>/recordings for the next ingest."""
+    scenes = scenes_of(recipe.collect)
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.deployment.simulated_cells import run_workcells
+
+        return run_workcells(
+            recipe.workcells,
+            packaged.path / "bento",
+            out,
+            progress,
+            tasks=recipe.collect.tasks,
+            robot_options=robot_options(scenes),
+        )
+
+    config = {"workcells": recipe.workcells, "scenes": scenes}
+    return stage_step(platform, recipe, StepKey(stage=stage_named("workcells"), config=config, inputs={"bento": packaged}), work)
+
+
+def report_step(platform: Platform, recipe: Recipe, made: Mapping[str, Step], summary: RunSummary, progress: Progress) -> StepResult:
+    """Write the report of the finished stages: <step>/undigested/report.html with everything it shows inside."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.report.page import write_report
+
+        progress.update(0, 1, "writing")
+        write_report(summary, out / UNDIGESTED)
+        return {"recipe": recipe.name}
+
+    stage = stage_named("report")
+    inputs = {name: made[name] for name in STAGE_NAMES if name in made and name != stage.name}
+    return stage_step(platform, recipe, StepKey(stage=stage, config={"recipe": recipe.name}, inputs=inputs), work)
+
+
+def robot_options(scenes: CollectConfig) -> dict[str, object]:
+    """The same scene for a workcell's simulated robot, as options of its factory."""
+    return {
+        "sim_steps_per_action": scenes.sim_steps_per_action,
+        "image_size": scenes.image_size,
+        "max_depth_m": scenes.max_depth_m,
+        "camera": to_document(scenes.camera),
+        "instructions": dict(scenes.instructions),
+    }

@@ -1,0 +1,93 @@
+"""The stages that release a policy: gate and register, package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.files import write_text_atomically
+from components.artifacts.step_store import Step, StepResult
+from components.config.ports import ModelRegistry
+from components.config.recipe import Recipe
+from components.config.records import EvalReport, ModelVersion, Progress
+from components.config.stages import stage_named
+from flows.pipeline.stage_records import read_contract, read_dataset, read_model_version, read_report, read_train_run
+from flows.pipeline.stages.step import StepKey, stage_step
+from flows.platform.wiring import Platform
+from model_core.spec.documents import to_document
+from model_core.spec.errors import NotReady
+
+
+def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step, frozen: Step, progress: Progress) -> StepResult:
+    """Judge the candidate against the champion and register it: the record holds verdict and model version."""
+    report = read_report(evaluated)
+    champion = champion_to_beat(platform.registry(), recipe.package.model_name, report.checkpoint_digest)
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.evaluation.gate import gate
+        from components.release.registration import register
+
+        progress.update(0, 2, "judging")
+        verdict = gate(recipe.gate, report, report_of(platform, champion) if champion else None)
+        progress.update(1, 2, "registering")
+        version = register(
+            platform.registry(),
+            name=recipe.package.model_name,
+            verdict=verdict,
+            checkpoint=trained.path / "checkpoint",
+            contract=read_contract(trained),
+            train=read_train_run(trained),
+            dataset=read_dataset(frozen),
+            report=report,
+            champion=champion,
+        )
+        write_text_atomically(out / "verdict.json", json.dumps(to_document(verdict), indent=1, sort_keys=True))
+        progress.update(2, 2, f"{version.name} {version.version}: {version.alias}")
+        # the lineage names the code's commit, which two equal runs need not share
+        return {
+            "verdict": to_document(verdict),
+            "model_version": to_document(replace(version, lineage={})),
+            "undigested": {"lineage": dict(version.lineage)},
+        }
+
+    config = {"gate": recipe.gate, "model_name": recipe.package.model_name}
+    inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": champion.checkpoint_digest if champion else ""}
+    return stage_step(platform, recipe, StepKey(stage=stage_named("gate"), config=config, inputs=inputs), work)
+
+
+def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> ModelVersion | None:
+    """The champion, or, where `candidate` (a checkpoint digest) is it already, the one that it replaced."""
+    champion = registry.champion(name)
+    if champion is None or champion.checkpoint_digest != candidate:
+        return champion
+    return next((v for v in registry.versions(name) if str(v.version) == champion.replaced), None)
+
+
+def report_of(platform: Platform, version: ModelVersion) -> EvalReport:
+    """The newest evaluation of a registered version; raises `NotReady` when this store has none."""
+    for evaluated in reversed(platform.store.steps("evaluate")):
+        report = read_report(evaluated)
+        if report.checkpoint_digest == version.checkpoint_digest:
+            return report
+    raise NotReady(
+        f"champion {version.name} {version.version} was never evaluated in {platform.store.root}; run its recipe here once, "
+        "or take its alias away on the model's page in MLflow (`actwright up` opens it)"
+    )
+
+
+def package_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, gated: Step, progress: Progress) -> StepResult:
+    """Build the Bento of the promoted version: <step>/bento."""
+    version = read_model_version(gated)
+    label = f"{version.name}/{version.version}"
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.release.package import package
+
+        return package(recipe.package, trained.path / "checkpoint", label, out, progress, frozen=frozen.path)
+
+    config = {"package": recipe.package, "version": label}
+    key = StepKey(stage=stage_named("package"), config=config, inputs={"checkpoint": trained, "frozen": frozen})
+    return stage_step(platform, recipe, key, work)

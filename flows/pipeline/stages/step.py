@@ -1,0 +1,48 @@
+"""A stage as a step of the store: found by its cache key, or made and logged to the tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.code_version import code_version
+from components.artifacts.stage_log import log_stage
+from components.artifacts.step_store import Step, StepResult, run_step
+from components.config.recipe import Recipe
+from components.config.stages import Stage
+from flows.platform.wiring import Platform
+
+Work = Callable[[Path], Mapping[str, Any]]
+Inputs = Mapping[str, Step | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepKey:
+    """What the cache key of a step is made of. code: the stage whose code makes it, where that is not `stage` itself."""
+
+    stage: Stage
+    config: object
+    inputs: Inputs
+    code: Stage | None = None
+
+    @property
+    def code_version(self) -> str:
+        """A digest of the code, packages and files that the result depends on."""
+        code = self.code or self.stage
+        return code_version(code.modules, code.packages, code.files)
+
+
+def stage_step(platform: Platform, recipe: Recipe, key: StepKey, work: Work) -> StepResult:
+    """Find or make the step of a stage; one that is made becomes a run of the tracker."""
+    stage = key.stage.name
+
+    def tracked(out: Path) -> Mapping[str, Any]:
+        record = work(out)
+        if stage != "train":  # a training logs to its tracker while it runs
+            name = out.name.removesuffix(".partial")
+            log_stage(platform.tracker(), stage=stage, key=name, recipe=recipe.name, config=key.config, record=record, out=out)
+        return record
+
+    return run_step(platform.store, stage=stage, config=key.config, inputs=key.inputs, work=tracked, code_version=key.code_version)

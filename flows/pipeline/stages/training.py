@@ -1,0 +1,78 @@
+"""The stages that make a policy and measure it: train and evaluate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.step_store import Step, StepResult
+from components.config.recipe import CollectConfig, Recipe
+from components.config.records import Progress
+from components.config.stages import stage_named
+from flows.pipeline.stages.step import StepKey, stage_step
+from flows.platform.wiring import Platform
+
+Launch = Callable[..., Mapping[str, Any]]  # called as `components.training.launcher.train` is
+
+
+def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progress, launch: Launch | None = None) -> StepResult:
+    """Train, tracked as one run that survives kills: <step>/checkpoint. launch: trains elsewhere (default: on this machine)."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.config.ports import DatasetInput
+        from components.evaluation.evaluate import checkpoint_digest
+        from components.training.job import TrainingTask
+        from components.training.launcher import train
+
+        tracker = platform.tracker()
+        run_id = out.name.removesuffix(".partial")
+        data = DatasetInput(name=str(frozen.record["name"]), version=str(frozen.record["version"]))
+        tracker.start_run(f"train {recipe.name}", recipe.to_json(), {"recipe": recipe.name, "stage": "train"}, run_id=run_id, dataset=data)
+        tracker.log_text("recipe.json", json.dumps(recipe.to_json(), indent=1, sort_keys=True))
+        try:
+            record = (launch or train)(TrainingTask(config=recipe.train, frozen=frozen.path, out=out), tracker, progress)
+        except BaseException:
+            tracker.finish("killed")
+            raise
+        tracker.finish("finished")
+        return {
+            **record,
+            "checkpoint_digest": checkpoint_digest(out / "checkpoint"),
+            "run_id": run_id,
+            "dataset_version": frozen.record["version"],
+            "undigested": {**record.get("undigested", {}), "recipe_digest": recipe.digest},
+        }
+
+    key = StepKey(stage=stage_named("train"), config=recipe.train, inputs={"frozen": frozen})
+    return stage_step(platform, recipe, key, work)
+
+
+def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
+    """Closed loop on fresh seeds, after the image-swap test: <step>/report.json and film/."""
+    scenes = scenes_of(recipe.collect)
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.evaluation.evaluate import evaluate
+
+        return evaluate(recipe.evaluate, trained.path / "checkpoint", out, progress, scenes=scenes, frozen=frozen.path)
+
+    inputs = {"checkpoint": trained, "frozen": frozen}
+    key = StepKey(stage=stage_named("evaluate"), config={"evaluate": recipe.evaluate, "scenes": scenes}, inputs=inputs)
+    return stage_step(platform, recipe, key, work)
+
+
+def scenes_of(cfg: CollectConfig) -> CollectConfig:
+    """The body, camera and tasks of the demonstrations, without what only concerned their recording."""
+    plain = CollectConfig(tasks=cfg.tasks)
+    return replace(
+        plain,
+        simulator=cfg.simulator,
+        sim_steps_per_action=cfg.sim_steps_per_action,
+        image_size=cfg.image_size,
+        camera=cfg.camera,
+        max_depth_m=cfg.max_depth_m,
+        instructions=cfg.instructions,
+    )
