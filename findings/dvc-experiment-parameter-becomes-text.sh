@@ -10,10 +10,9 @@
 # Remedy:   keep parameters in JSON (DVC reads and writes it, and JSON knows 1e-05), or read params.yaml with a YAML 1.2 reader.
 #
 # Output seen:
-#   -S train.lr=0.0001  -> file: lr: 0.0001  script: float 0.0001
-#   -S train.lr=0.00001 -> file: lr: 1e-05   script: str '1e-05'
-#   dvc params diff     -> train.lr 0.001 -> 1e-05 (number)
-#   params.json         -> file: 1e-05       script: float 1e-05
+#   -S train.lr=0.0001:  params.yaml: float 0.0001 params.json: float 0.0001; lr: 0.0001
+#   -S train.lr=0.00001: params.yaml: str '1e-05' params.json: float 1e-05; lr: 1e-05
+#   {"params.yaml": {"train.lr": {"old": 0.001, "new": 1e-05, "diff": -0.00099}}, "params.json": {"train.lr": {... the same ...}}}
 set -euo pipefail
 
 PYTHON=$(command -v python3.11 || command -v python3)

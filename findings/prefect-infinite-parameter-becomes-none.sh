@@ -2,7 +2,7 @@
 # Prefect 3.8.8: a run that is asked for with an infinite (or NaN) parameter runs with None instead.
 #
 # Expected: run_deployment(..., parameters={"limit": inf}) starts the flow with inf, as calling the flow does, or refuses it.
-# Seen:     the client writes parameters as JSON, in which pydantic makes null of inf and NaN. Client and server accept it without a
+# Seen:     parameters travel as JSON, and inf and NaN become null on the way. Client and server accept it without a
 #           word; the run of a flow whose parameter may be None is COMPLETED with None. Called in the process the same flow sees inf.
 # Matters:  inf is the usual word for "no bound" (speed, loss, tolerance), None often the word for "take the default". A retraining whose
 #           caller lifted a bound runs with the default bound, and the run's page shows null.
