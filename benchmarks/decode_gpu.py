@@ -32,8 +32,8 @@ TARGET_MS, STRETCH_MS, PARALLEL_MS = 292.0, 188.0, 120.0
 
 def shapes(tiny: bool):
     """(config, layout, processor) of 7B-D, or of a toy with the same parts."""
-    from model_core.network.config import molmoact_7b_d
     from model_core.network.images import ImageProcessor
+    from model_core.network.presets import molmoact_7b_d
     from model_core.tokenization.compact import CompactLayout, CompactVocabulary
 
     vocabulary = CompactVocabulary(words=tuple(f"w{number:03}" for number in range(256)))

@@ -2,7 +2,7 @@
 
 Each side runs in its own process and touches every weight, so that memory mapping cannot hide anything:
 
-    ours   MolmoAct.from_pretrained(shards, dtype=bfloat16)      stored as bf16, and stored as fp32 (twice the bytes)
+    ours   load_pretrained(shards, dtype=bfloat16)      stored as bf16, and stored as fp32 (twice the bytes)
     peer   build the model in bf16, torch.load(model.pt) of one file, load_state_dict
 
 Peak memory is the process's highest resident set (VmHWM) less what it held after `import torch` and our modules.
@@ -30,7 +30,7 @@ REPEATS = 2
 
 def network():
     """7B-D at its real width with fewer layers and rows: 1.12 B parameters, 2.24 GB in bf16."""
-    from model_core.network.config import molmoact_7b_d
+    from model_core.network.presets import molmoact_7b_d
 
     full = molmoact_7b_d()
     return replace(
@@ -71,6 +71,7 @@ def measure(side: str, folder: Path) -> None:
     """One side, in this process; prints a JSON line."""
     import torch
 
+    from model_core.network.checkpoints.hub import load_pretrained
     from model_core.network.model import MolmoAct
 
     torch.set_num_threads(1)
@@ -81,7 +82,7 @@ def measure(side: str, folder: Path) -> None:
         model = MolmoAct(network())
         model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     else:
-        model = MolmoAct.from_pretrained(folder / side, dtype=torch.bfloat16)
+        model = load_pretrained(folder / side, dtype=torch.bfloat16)
     checksum = sum(float(value.detach().double().abs().mean()) for value in _small_pieces(model))
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes() - before, "checksum": round(checksum, 6)}))

@@ -30,8 +30,8 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from model_core.network.config import molmoact_7b_d
     from model_core.network.images import ImageProcessor
+    from model_core.network.presets import molmoact_7b_d
     from model_core.network.vision import VisionBackbone
 
     torch.set_num_threads(1)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from model_core.network.checkpoints import hub, layout
-from model_core.network.config import MolmoActConfig, molmoact_7b_d, molmoact_7b_o
+from model_core.network.config import MolmoActConfig
+from model_core.network.presets import molmoact_7b_d, molmoact_7b_o
 from model_core.network.queries import ActionHead, action_head_of
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError

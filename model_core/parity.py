@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.engine.cache import StaticCache
+from model_core.network.checkpoints.hub import load_pretrained
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct, default_position_ids
 from model_core.spec.errors import CheckpointError
@@ -75,7 +76,7 @@ class VqvaeParity:
 def model_parity(folder: Path, *, tolerance: float = LOGIT_TOLERANCE) -> ModelParity:
     """Run a recorded batch through the network in float32. Raises CheckpointError for a folder that holds no recording."""
     io = _recorded(folder, ("input_ids", "logits", "generated"))
-    model = MolmoAct.from_pretrained(folder, dtype=torch.float32, attention="eager")
+    model = load_pretrained(folder, dtype=torch.float32, attention="eager")
     ids = io["input_ids"]
     mask = io.get("attention_mask", torch.ones_like(ids))
     positions = io.get("position_ids", default_position_ids(ids, mask))

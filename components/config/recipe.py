@@ -96,8 +96,10 @@ class CollectConfig:
 class ValidateConfig:
     """What an episode must satisfy to be used, and how many may fail before the flow stops.
 
-    Fractions are 0..1 of an episode's frames (max_bad_fraction: of all episodes). frozen_frames_limit: so many identical pictures in
-    a row while the arm is told to move. black_mean: a picture darker than this (0..255) is black.
+    `collect` and `ingest` inspect every episode with these thresholds, too. Fractions are 0..1 of an episode's frames
+    (max_bad_fraction: of all episodes). frozen_frames_limit: so many identical images in a row while the arm is told to move.
+    black_mean: an image with a lower mean (0..255) is black; images of Meta-World have means of 82 to 101, so 5 sets none of them aside.
+    range_slack: share of a dimension's range by which a value may exceed its limits.
     """
 
     min_frames: int = 8
@@ -106,12 +108,13 @@ class ValidateConfig:
     min_gripper_visible: float = 0.5
     frozen_frames_limit: int = 10
     black_mean: float = 5.0
+    range_slack: float = 0.05
     max_clipped_fraction: float = 0.9
     max_timestamp_jitter_s: float = 0.001
     data_docs: bool = True
 
     def __post_init__(self) -> None:
-        _fraction(self, "max_bad_fraction", "min_gripper_visible", "max_clipped_fraction")
+        _fraction(self, "max_bad_fraction", "min_gripper_visible", "max_clipped_fraction", "range_slack")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.files import write_text_atomically
 from components.config.recipe import AnnotateConfig, VqvaeConfig
 from components.config.records import Progress
 from components.data.annotators.cache import AnswerCache
@@ -29,6 +28,7 @@ from components.data.annotators.interface import DepthAnnotator, Frames, Gripper
 from components.data.labels import EpisodeLabels, write_labels
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import ActwrightError, DatasetError
+from model_core.spec.files import atomic_write
 from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, Episode
 from model_core.tokenization.depth import DepthConfig
 from model_core.tokenization.depth_codec import DepthCodec
@@ -258,4 +258,4 @@ def _arrays_of(track: GripperTrack) -> dict[str, NDArray[np.generic]]:
 
 
 def _write_json(path: Path, document: object) -> None:
-    write_text_atomically(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+    atomic_write(path, json.dumps(document, indent=1, sort_keys=True) + "\n")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -27,11 +26,12 @@ from components.adapters.worker_pool import worker_pool
 from components.artifacts.files import dataset_digest
 from components.config.recipe import CollectConfig
 from components.config.records import Progress
-from components.data.episode_checks import inline_check
+from components.data.inspection import inspect_episode
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.simulation.interface import FreeCamera, Simulator
 from model_core.spec.documents import identity_document
 from model_core.spec.errors import DatasetError, SimulatorError
+from model_core.spec.files import atomic_write
 from model_core.spec.protocol.wire import decode_episode, encode_episode
 from model_core.spec.types import Episode, Provenance
 
@@ -207,10 +207,7 @@ def _record_batch(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path
         episode = demonstrate(cfg, sim, attempt, RENDER_FLAGS, known)
         if not episode.success and not cfg.keep_failures:
             episode = _emptied(episode)
-        path = _whole(scratch, attempt)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_bytes(encode_episode(episode))
-        os.replace(beside, path)
+        atomic_write(_whole(scratch, attempt), encode_episode(episode), durable=False)
     return len(attempts)
 
 
@@ -250,7 +247,7 @@ def _pack(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, out: P
                 progress.update(number + 1, len(attempts), "packing the data set")
                 if len(episode) == 0:
                     continue
-                findings = inline_check(episode, sim.embodiment)
+                findings = inspect_episode(episode, sim.embodiment)
                 if findings:
                     rejected[episode.episode_id] = "; ".join(f.reason for f in findings)
                     logger.warning("collect.rejected episode=%s reason=%s", episode.episode_id, rejected[episode.episode_id])

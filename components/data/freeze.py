@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.files import dataset_digest, write_text_atomically
+from components.artifacts.files import dataset_digest
 from components.config.recipe import FreezeConfig
 from components.config.records import Progress
 from components.data.frozen_dataset import ShardWriter
@@ -31,6 +31,7 @@ from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import DatasetError
+from model_core.spec.files import atomic_write
 from model_core.spec.stats import UnnormStats
 from model_core.tokenization.vocabulary import closed_words
 
@@ -84,8 +85,8 @@ def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: 
         "contract_id": contract.contract_id,
         "dataset_version": contract.dataset_version,
     }
-    write_text_atomically(out / "contract.json", json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n")
-    write_text_atomically(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    atomic_write(out / "contract.json", json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n")
+    atomic_write(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     frames = {name: sum(s["frames"] for s in shards if Path(s["file"]).name.startswith(name)) for name in SPLITS}
     return {
         "version": digest_of(manifest),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from components.artifacts.files import sha256_file
 from components.data.labels import LABEL_FIELDS
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError
+from model_core.spec.files import atomic_write
 from model_core.spec.types import Observation
 
 _TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", *(field.tensor for field in LABEL_FIELDS), "instruction_idx_N", "task_idx_N")
@@ -162,10 +162,8 @@ class ShardWriter:
 
         tensors = {name: np.ascontiguousarray(np.concatenate([p[name] for p in self.parts])) for name in self.parts[0]}
         name = f"{self.split}-{len(self.done):05d}.safetensors"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / f".{name}.{os.getpid()}"
-        beside.write_bytes(save(tensors))  # no metadata: its order is not fixed, and equal samples must be equal bytes
         path = self.folder / name
-        os.replace(beside, path)
+        # no metadata: its order is not fixed, and equal samples must be equal bytes
+        atomic_write(path, save(tensors), durable=False)
         self.done.append({"file": f"shards/{name}", "frames": self.frames, "sha256": sha256_file(path)})
         self.parts, self.frames = [], 0

@@ -1,121 +1,160 @@
 """Recordings of workcells, and data sets made elsewhere -> one new, checked raw data set.
 
-    cells' spool -> upload_recordings -> recordings/<digest>/ in raw storage -> fetch_recordings -> ingest -> out/dataset
+    spool of a cell -> recordings/<digest>/ in storage (`components.data.recordings`) -> ingest -> out/dataset
 
-Every recording passes the inline check. A bad one is set aside with its reason and the others go on: a torn file, another
-body, a missing camera, an id or evidence that is there already. What did not succeed is kept out of the data set unless
-asked for, because a policy's own actions are its labels.
+Every recording is inspected (`components.data.inspection`). A bad one is set aside with its reason and the others go on: a truncated
+file, another embodiment, a missing camera, an id or content that is there already. Unsuccessful episodes stay out of the data set
+unless asked for, because a policy's own actions are its labels.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from components.adapters.object_storage import COMPLETE, ObjectStore, Transfer, download_folder, upload_folder
-from components.artifacts.files import dataset_digest, write_text_atomically
+from components.artifacts.files import dataset_digest
 from components.config.records import Finding, Progress
-from components.data.episode_checks import inline_check
+from components.data.episode_identity import episode_identity
+from components.data.inspection import inspect_episode
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, GateError, WireError
+from model_core.spec.files import atomic_write
 from model_core.spec.protocol.wire import decode_episode
 from model_core.spec.types import Episode
 
-RECORDINGS = "recordings"
 SUFFIXES = (".episode", ".msgpack")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestOptions:
+    """What is taken in. embodiment: the one that all recordings must have (None: that of the first source that names one).
+
+    tasks: recordings of other tasks are left out (empty: all are taken). keep_failures: also episodes that failed at their task.
+    max_bad_fraction: of all recordings; more stop the stage. trust_data: a data set whose stats.json is not of its data is taken,
+    and its statistics are computed again.
+    """
+
+    embodiment: EmbodimentSpec | None = None
+    tasks: Sequence[str] = ()
+    keep_failures: bool = False
+    max_bad_fraction: float = 0.5
+    trust_data: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Arrival:
-    """One recording: an episode, or why there is none."""
+    """One recording: an episode and its identity, or why there is none."""
 
     name: str
     episode: Episode | None = None
+    identity: str = ""
     fault: str = ""
 
 
-def ingest(
-    sources: Sequence[Path],
-    out: Path,
-    progress: Progress,
-    *,
-    embodiment: EmbodimentSpec | None = None,
-    keep_failures: bool = False,
-    max_bad_fraction: float = 0.5,
-    tasks: Sequence[str] = (),
-    trust_data: bool = False,
-) -> dict[str, Any]:
-    """Merge `sources` (LeRobot folders, folders of recordings) into out/dataset, in this order.
+@dataclass(slots=True, kw_only=True)
+class _Intake:
+    """One ingest while it runs. ids: episode id -> name of its recording. identities: identity -> episode id."""
 
-    embodiment: the body that all must have; taken from the first source that names one. tasks: recordings of other tasks
-    are left out (empty: all are taken). The same episode twice is taken once. Bad recordings go to
-    out/quarantine/<name>.json, and so does a data set whose stats.json is not of its data: one of the two was changed, and which
-    one only a person knows. trust_data: it was the statistics; they are computed anew. Sources are never changed.
-    The record counts episodes by who produced them. Raises `GateError` when more than `max_bad_fraction` are bad or nothing is left.
+    options: IngestOptions
+    body: EmbodimentSpec
+    ids: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
+    bad: dict[str, list[Finding]] = field(default_factory=dict)
+    producers: Counter[str] = field(default_factory=Counter)
+    not_successful: int = 0
+    other_tasks: int = 0
+    copies: int = 0
+
+    def accept(self, arrival: _Arrival) -> Episode | None:
+        """The episode of a recording that joins the data set; one that does not is counted by its reason."""
+        episode = arrival.episode
+        if episode is not None and self.identities.get(arrival.identity) == episode.episode_id:
+            self.copies += 1
+            return None
+        if self.options.tasks and episode is not None and episode.task not in self.options.tasks:
+            self.other_tasks += 1
+            return None
+        findings = self._findings(arrival)
+        if findings or episode is None:
+            self.bad[arrival.name] = findings
+            return None
+        if not episode.success and not self.options.keep_failures:
+            self.not_successful += 1
+            return None
+        self.ids[episode.episode_id] = arrival.name
+        self.identities[arrival.identity] = episode.episode_id
+        self.producers[episode.provenance.producer] += 1
+        return episode
+
+    def _findings(self, arrival: _Arrival) -> list[Finding]:
+        episode = arrival.episode
+
+        def finding(check: str, reason: str) -> Finding:
+            return Finding(check=check, where=arrival.name, reason=reason)
+
+        if episode is None:
+            return [finding("unreadable", arrival.fault)]
+        findings = inspect_episode(episode, self.body)
+        if first := self.ids.get(episode.episode_id):
+            return [*findings, finding("duplicate_id", f"the id {episode.episode_id} was already taken in, with {first}")]
+        if not findings and (same := self.identities.get(arrival.identity)):
+            return [finding("duplicate", f"holds the same images, state and actions as {same}")]
+        return findings
+
+    def check(self, total: int, bad: int, findings: Mapping[str, list[Finding]]) -> None:
+        """Raise `GateError` when too many of `total` recordings are bad or none is left. findings: why, by name."""
+        kept = self.producers.total()
+        if kept and bad <= self.options.max_bad_fraction * total:
+            return
+        why = f"none is of {', '.join(self.options.tasks)}"
+        if findings:
+            first = next(iter(findings.values()))[0]
+            why = f"{first.where}: {first.reason}"
+        elif self.not_successful:
+            why = "none was successful"
+        todo = "" if "Do:" in why else ". Do: repair or remove the bad ones, or record more"
+        raise GateError(f"{total} recordings: {bad} invalid, {self.not_successful} unsuccessful, {kept} usable. First reason: {why}{todo}")
+
+
+def ingest(sources: Sequence[Path], out: Path, progress: Progress, options: IngestOptions | None = None) -> dict[str, Any]:
+    """Merge `sources` (LeRobot folders, folders of recordings) into out/dataset, in this order; sources are never changed.
+
+    The same episode twice is taken once. Bad recordings go to out/quarantine/<name>.json, and so does a data set whose stats.json is
+    not of its data (see `IngestOptions.trust_data`). The record counts episodes by who produced them.
+    Raises `GateError` when too many recordings are bad or nothing is left.
     """
-    body = embodiment or _body_of(sources)
+    options = options or IngestOptions()
+    intake = _Intake(options=options, body=options.embodiment or _body_of(sources))
     total = count_recordings(sources)
-    stale = {} if trust_data else _stale_sources(sources)
-    shutil.rmtree(out / "quarantine", ignore_errors=True)
-    shutil.rmtree(out / "dataset", ignore_errors=True)
-    ids: dict[str, str] = {}
-    evidence: dict[str, str] = {}
-    bad: dict[str, list[Finding]] = {_stats_of(source): findings for source, findings in stale.items()}
+    stale = {} if options.trust_data else _stale_sources(sources)
+    for folder in ("quarantine", "dataset"):
+        shutil.rmtree(out / folder, ignore_errors=True)
     refused = sum(_count(source) for source in stale)
-    producers: Counter[str] = Counter()
-    failed = strange = copies = 0
-    with DatasetWriter(out / "dataset", body, notes={"ingest": [_name_of(s) for s in sources]}) as writer:
+    with DatasetWriter(out / "dataset", intake.body, notes={"ingest": [_name_of(s) for s in sources]}) as writer:
         for number, arrival in enumerate(_arrivals([source for source in sources if source not in stale]), start=refused):
             progress.update(number + 1, total, "taking in recordings")
-            if _is_copy(arrival, evidence):
-                copies += 1
-                continue
-            if tasks and arrival.episode is not None and arrival.episode.task not in tasks:
-                strange += 1
-                continue
-            findings = _findings(arrival, body, ids, evidence)
-            if findings:
-                bad[arrival.name] = findings
-                continue
-            episode = arrival.episode
-            assert episode is not None
-            if not episode.success and not keep_failures:
-                failed += 1
-                continue
-            ids[episode.episode_id] = arrival.name
-            evidence[_evidence(episode)] = episode.episode_id
-            writer.add(episode)
-            producers[episode.provenance.producer] += 1
+            if (episode := intake.accept(arrival)) is not None:
+                writer.add(episode)
+        bad = {_stats_of(source): findings for source, findings in stale.items()} | intake.bad
         _quarantine(bad, out)
-        kept = producers.total()
-        worst = refused + len(bad) - len(stale)
-        if kept == 0 or worst > max_bad_fraction * total:
-            first = next(iter(bad.values()))[0] if bad else None
-            why = f"{first.where}: {first.reason}" if first else "none was successful" if failed else f"none is of {', '.join(tasks)}"
-            todo = "" if "Do:" in why else ". Do: mend or remove the bad ones, or record more"
-            raise GateError(
-                f"of {total} recordings {worst} are bad and {failed} failed at their task, {kept} are left. First reason: {why}{todo}"
-            )
+        intake.check(total, refused + len(intake.bad), bad)
     return {
         "version": dataset_digest(out / "dataset"),
         "recordings": total,
-        "episodes": kept,
-        "producers": dict(sorted(producers.items())),
-        "not_successful": failed,
-        "other_tasks": strange,
-        "copies": copies,
+        "episodes": intake.producers.total(),
+        "producers": dict(sorted(intake.producers.items())),
+        "not_successful": intake.not_successful,
+        "other_tasks": intake.other_tasks,
+        "copies": intake.copies,
         "quarantined": {name: [f.check for f in findings] for name, findings in sorted(bad.items())},
     }
 
@@ -123,27 +162,6 @@ def ingest(
 def count_recordings(sources: Sequence[Path]) -> int:
     """How many recordings lie in `sources` together. Raises `DatasetError` for a source that holds none."""
     return sum(_count(source) for source in sources)
-
-
-def upload_recordings(store: ObjectStore, spool: Path, progress: Progress) -> Transfer:
-    """Put a cell's finished recordings under recordings/<digest of the folder>; the same recordings are stored once."""
-    return upload_folder(store, spool, f"{RECORDINGS}/{dataset_digest(spool)[:24]}", progress)
-
-
-def pending_recordings(store: ObjectStore) -> tuple[str, ...]:
-    """Prefixes of completed uploads of recordings, in order: what the next data set may be made from."""
-    ending = f"/{COMPLETE}"
-    return tuple(o.key.removesuffix(ending) for o in store.list(f"{RECORDINGS}/") if o.key.endswith(ending))
-
-
-def fetch_recordings(store: ObjectStore, folder: Path, progress: Progress) -> tuple[Path, ...]:
-    """Fetch every completed upload into `folder`, one subfolder each; those that are there are not fetched again."""
-    fetched: list[Path] = []
-    for prefix in pending_recordings(store):
-        target = folder / prefix.removeprefix(f"{RECORDINGS}/")
-        download_folder(store, prefix, target, progress)
-        fetched.append(target)
-    return tuple(fetched)
 
 
 def _stale_sources(sources: Sequence[Path]) -> dict[Path, list[Finding]]:
@@ -168,35 +186,6 @@ def _stats_of(source: Path) -> str:
     return f"{source.name}/{layout.STATS}"
 
 
-def _is_copy(arrival: _Arrival, evidence: Mapping[str, str]) -> bool:
-    """The same episode came already: the same id, pictures and actions."""
-    episode = arrival.episode
-    return episode is not None and evidence.get(_evidence(episode)) == episode.episode_id
-
-
-def _findings(arrival: _Arrival, body: EmbodimentSpec, ids: dict[str, str], evidence: dict[str, str]) -> list[Finding]:
-    episode = arrival.episode
-    if episode is None:
-        return [Finding(check="unreadable", where=arrival.name, reason=arrival.fault)]
-    findings = inline_check(episode, body)
-    if episode.episode_id in ids:
-        findings.append(
-            Finding(
-                check="duplicate_id", where=arrival.name, reason=f"the id {episode.episode_id} came already, with {ids[episode.episode_id]}"
-            )
-        )
-    elif not findings and (same := evidence.get(_evidence(episode))):
-        findings.append(Finding(check="duplicate", where=arrival.name, reason=f"holds the same pictures and actions as {same}"))
-    return findings
-
-
-def _evidence(episode: Episode) -> str:
-    total = hashlib.sha256(np.ascontiguousarray(episode.executed_TA).tobytes())
-    for name in sorted(episode.images):
-        total.update(np.ascontiguousarray(episode.images[name]).tobytes())
-    return total.hexdigest()
-
-
 def _arrivals(sources: Sequence[Path]) -> Iterator[_Arrival]:
     for source in sources:
         if _is_dataset(source):
@@ -208,7 +197,7 @@ def _arrivals(sources: Sequence[Path]) -> Iterator[_Arrival]:
             except WireError as error:
                 yield _Arrival(name=path.name, fault=str(error))
             else:
-                yield _Arrival(name=path.name, episode=episode)
+                yield _Arrival(name=path.name, episode=episode, identity=episode_identity(episode))
 
 
 def _from_dataset(source: Path) -> Iterator[_Arrival]:
@@ -219,7 +208,7 @@ def _from_dataset(source: Path) -> Iterator[_Arrival]:
         except DatasetError as error:
             yield _Arrival(name=row.episode_id, fault=str(error))
         else:
-            yield _Arrival(name=row.episode_id, episode=episode)
+            yield _Arrival(name=row.episode_id, episode=episode, identity=episode_identity(episode))
     reader.close()
 
 
@@ -244,7 +233,10 @@ def _body_of(sources: Sequence[Path]) -> EmbodimentSpec:
     for source in sources:
         if _is_dataset(source) and (body := DatasetReader(source).embodiment) is not None:
             return body
-    raise DatasetError("none of the sources says which body recorded it. Do: name the embodiment (a recipe's simulator or a contract.json)")
+    raise DatasetError(
+        "no source names the embodiment that recorded it. Do: put a LeRobot data set first, or use `actwright ingest`, which takes the "
+        "embodiment of the recipe's simulator"
+    )
 
 
 def _name_of(source: Path) -> str:
@@ -255,4 +247,4 @@ def _quarantine(bad: dict[str, list[Finding]], out: Path) -> None:
     for name, findings in sorted(bad.items()):
         document = {"recording": name, "findings": [to_document(f) for f in findings]}
         path = out / "quarantine" / f"{name.replace('/', '_')}.json"
-        write_text_atomically(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+        atomic_write(path, json.dumps(document, indent=1, sort_keys=True) + "\n")

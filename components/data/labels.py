@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from model_core.spec.errors import DatasetError
+from model_core.spec.files import atomic_write
 from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, TRACE_RANGE
 
 EPISODES_PER_FILE = 200
@@ -126,11 +126,7 @@ def write_labels(folder: Path, labels: Mapping[str, EpisodeLabels], annotators: 
     names = list(labels)
     for number, first in enumerate(range(0, len(names), EPISODES_PER_FILE)):
         part = {name: labels[name] for name in names[first : first + EPISODES_PER_FILE]}
-        path = folder / f"labels-{number:05d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_bytes(_parquet(part, annotators))
-        os.replace(beside, path)
+        atomic_write(folder / f"labels-{number:05d}.parquet", _parquet(part, annotators), durable=False)
 
 
 def _parquet(labels: Mapping[str, EpisodeLabels], annotators: Mapping[str, str]) -> bytes:

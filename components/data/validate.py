@@ -1,8 +1,8 @@
-"""The gate of a data set: every episode gets a verdict, bad ones are set aside with their reasons, too many stop the flow.
+"""The gate of a data set: it judges every episode, sets bad ones aside with their reasons, and stops the flow for too many.
 
-Three layers. What concerns the whole set (stale statistics, mixed-up columns) stops at once. What can't be read
-(truncated or missing video) sets the episode aside. Everything that is a number per frame or per episode is put into two
-tables and held against declared rules by Great Expectations (`components.adapters.great_expectations`).
+Three layers. A fault of the whole set (stale statistics, mixed-up columns) stops at once. An episode that cannot be read
+(truncated or missing video) is set aside. All others are measured by the rules of `components.data.inspection`; the measures
+become two tables, which Great Expectations checks (`components.adapters.great_expectations`).
 
     out/valid.json               {episode id: true or false}
     out/quarantine/<id>.json     the findings of each episode that is not used
@@ -11,10 +11,10 @@ tables and held against declared rules by Great Expectations (`components.adapte
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.adapters.great_expectations import Breach, Rule, evaluate_rules
-from components.artifacts.files import dataset_digest, write_text_atomically
+from components.artifacts.files import dataset_digest
 from components.config.recipe import ValidateConfig
 from components.config.records import Finding, Progress
+from components.data.episode_identity import episode_identity
+from components.data.inspection import EPISODES, FRAMES, InspectionRule, missing_cameras, rules_of
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.stale_statistics import stale_statistics
-from model_core.spec.contract import VectorSpec
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, GateError
+from model_core.spec.files import atomic_write
 from model_core.spec.types import Episode
 
-FRAMES, EPISODES = "frames", "episodes"
 DOCS = "undigested/data_docs"
 
 
@@ -43,17 +44,12 @@ def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress) 
     broken = dataset_findings(reader)
     if broken:
         raise GateError(f"data set {dataset.name} cannot be used: " + "; ".join(f"{f.check}: {f.reason}" for f in broken))
-    findings, frame_rows, episode_rows = _look(cfg, reader, progress)
-    if episode_rows:
-        import pandas as pd
-
-        tables = {
-            FRAMES: pd.DataFrame({k: np.concatenate([r[k] for r in frame_rows]) for k in frame_rows[0]}),
-            EPISODES: pd.DataFrame(episode_rows),
-        }
+    inspection = _inspect(cfg, reader, progress)
+    findings = inspection.findings
+    if inspection.episodes:
         progress.update(len(reader), len(reader), "great expectations")
-        breaches = evaluate_rules(tables, rules(cfg, reader), out / DOCS if cfg.data_docs else None)
-        findings += [_finding(b) for b in breaches]
+        breaches = evaluate_rules(inspection.tables(), rules(cfg, reader), out / DOCS if cfg.data_docs else None)
+        findings = findings + [_finding(b) for b in breaches]
     return _conclude(cfg, reader, dataset, findings, out)
 
 
@@ -96,150 +92,89 @@ def _aliased(reader: DatasetReader) -> list[str]:
 # --- one episode ---------------------------------------------------------------------------------------------------------
 
 
-def _look(
-    cfg: ValidateConfig, reader: DatasetReader, progress: Progress
-) -> tuple[list[Finding], list[dict[str, Any]], list[dict[str, Any]]]:
-    findings: list[Finding] = []
-    frames: list[dict[str, NDArray[Any]]] = []
-    episodes: list[dict[str, Any]] = []
-    seen: dict[str, str] = {}
+@dataclass(slots=True)
+class _Inspection:
+    """What was found so far: findings of episodes that cannot be measured, and the measures of the others."""
+
+    rules: Sequence[InspectionRule]
+    findings: list[Finding] = field(default_factory=list)
+    frames: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, episode_id: str, check: str, reason: str) -> None:
+        """Set an episode aside without measuring it."""
+        self.findings.append(Finding(check=check, where=episode_id, reason=reason))
+
+    def measure(self, episode: Episode, instructions_T: Sequence[str]) -> None:
+        """Add an episode's row to each table."""
+        columns = {rule.column: rule for rule in self.rules}.values()
+        length = len(episode)
+        frames: dict[str, NDArray[Any]] = {
+            "episode_id": np.full(length, episode.episode_id, dtype=object),
+            "instruction": np.array(instructions_T, dtype=object),
+        }
+        self.frames.append(frames | {rule.column: rule.measure(episode) for rule in columns if rule.table == FRAMES})
+        measured = {rule.column: rule.measure(episode) for rule in columns if rule.table == EPISODES}
+        self.episodes.append({"episode_id": episode.episode_id, "instruction": episode.instruction, **measured})
+
+    def tables(self) -> dict[str, Any]:
+        """The measures as data frames, by name."""
+        import pandas as pd
+
+        frames = {column: np.concatenate([row[column] for row in self.frames]) for column in self.frames[0]}
+        return {FRAMES: pd.DataFrame(frames), EPISODES: pd.DataFrame(self.episodes)}
+
+
+def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> _Inspection:
+    cameras = [c.name for c in reader.embodiment.cameras] if reader.embodiment else list(reader.cameras)
+    inspection = _Inspection(rules=_episode_rules(cfg, reader))
     for row in reader.rows:
-        progress.update(row.index, len(reader), "looking at episodes")
+        progress.update(row.index, len(reader), "inspecting episodes")
         try:
             episode = reader.episode(row.index, depth=False)
             task_index_T = reader.column("task_index")[row.start : row.start + row.length]
         except DatasetError as error:
-            findings.append(Finding(check="unreadable", where=row.episode_id, reason=str(error)))
+            inspection.refuse(row.episode_id, "unreadable", str(error))
             continue
-        missing = _missing_cameras(reader, episode)
-        if missing:
-            findings.append(Finding(check="camera_missing", where=row.episode_id, reason=f"no pictures of {', '.join(missing)}"))
+        if missing := missing_cameras(episode, cameras):
+            inspection.refuse(row.episode_id, "camera_missing", f"no images of {', '.join(missing)}")
             continue
-        evidence = _evidence(episode)
-        if evidence in seen:
-            reason = f"holds the same pictures and actions as {seen[evidence]}; counting it twice would inflate the data"
-            findings.append(Finding(check="duplicate", where=row.episode_id, reason=reason))
+        same = inspection.seen.setdefault(episode_identity(episode), row.episode_id)
+        if same != row.episode_id:
+            reason = f"holds the same images, state and actions as {same}; counting it twice would inflate the data"
+            inspection.refuse(row.episode_id, "duplicate", reason)
             continue
-        seen[evidence] = row.episode_id
-        frame_row = _frame_row(reader, episode, task_index_T)
-        frames.append(frame_row)
-        episodes.append(_episode_row(reader, episode, frame_row))
+        inspection.measure(episode, _instructions(reader, task_index_T))
     reader.close()
-    return findings, frames, episodes
+    return inspection
 
 
-def _missing_cameras(reader: DatasetReader, episode: Episode) -> list[str]:
-    wanted = [c.name for c in reader.embodiment.cameras] if reader.embodiment else list(reader.cameras)
-    return [name for name in wanted if name not in episode.images]
-
-
-def _evidence(episode: Episode) -> str:
-    total = hashlib.sha256(np.ascontiguousarray(episode.actions_TA).tobytes())
-    for name in sorted(episode.images):
-        total.update(np.ascontiguousarray(episode.images[name]).tobytes())
-    return total.hexdigest()
-
-
-def _frame_row(reader: DatasetReader, episode: Episode, task_index_T: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    length = len(episode)
+def _instructions(reader: DatasetReader, task_index_T: NDArray[np.int64]) -> list[str]:
     known = len(reader.instructions)
-    texts = [reader.instructions[i] if 0 <= i < known else f"task index {i} of a table of {known}" for i in task_index_T]
-    row: dict[str, NDArray[Any]] = {
-        "episode_id": np.full(length, episode.episode_id, dtype=object),
-        "instruction": np.array(texts, dtype=object),
-        "period_s": np.diff(episode.timestamps_T, prepend=episode.timestamps_T[0] - 1.0 / reader.fps),
-    }
-    for name, values in (("state", episode.proprio_TP), ("action", episode.actions_TA), ("executed", episode.executed_TA)):
-        row |= {f"{name}.{dim}": values[:, dim].astype(np.float64) for dim in range(values.shape[1])}
-    for name, frames_THW3 in episode.images.items():
-        row[f"brightness.{name}"] = frames_THW3.mean(axis=(1, 2, 3))
-    return row
-
-
-def _episode_row(reader: DatasetReader, episode: Episode, frame_row: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"episode_id": episode.episode_id, "frames": len(episode), "instruction": episode.instruction}
-    told_T = np.abs(np.nan_to_num(episode.executed_TA)).max(axis=1) > 0.05 if episode.executed_TA.size else np.zeros(len(episode), bool)
-    for name, frames_THW3 in episode.images.items():
-        row[f"frozen_frames.{name}"] = _longest_frozen(frames_THW3, told_T)
-    row["gripper_visible"] = _gripper_visible(episode)
-    row["clipped"] = _clipped(episode.actions_TA, reader.embodiment.action if reader.embodiment else None)
-    return row
-
-
-def _longest_frozen(frames_THW3: NDArray[np.uint8], told_T: NDArray[np.bool_]) -> int:
-    """Most pictures in a row that equal the one before while the arm was told to move."""
-    same_T = (frames_THW3[1:] == frames_THW3[:-1]).all(axis=(1, 2, 3)) & told_T[:-1]
-    longest = run = 0
-    for same in same_T:
-        run = run + 1 if same else 0
-        longest = max(longest, run)
-    return longest
-
-
-def _gripper_visible(episode: Episode) -> float:
-    """Share of frames in which the gripper's tip lies inside the first camera's picture; 1 where that is not known."""
-    name = next(iter(episode.images), "")
-    if episode.tcp_T3 is None or name not in episode.geometry:
-        return 1.0
-    geometry = episode.geometry[name]
-    u_T, v_T, z_T = geometry.project(episode.tcp_T3).T
-    inside_T = (u_T >= -0.5) & (u_T < geometry.width - 0.5) & (v_T >= -0.5) & (v_T < geometry.height - 0.5) & (z_T > 0)
-    return float(inside_T.mean())
-
-
-def _clipped(actions_TA: NDArray[np.float32], spec: VectorSpec | None) -> float:
-    """Share of frames in which every action dimension stands at a limit: a controller that only knows full speed."""
-    if spec is None or not actions_TA.size:
-        return 0.0
-    near_A = 1e-3 * (spec.high - spec.low)
-    return float(((actions_TA <= spec.low + near_A) | (actions_TA >= spec.high - near_A)).all(axis=1).mean())
+    return [reader.instructions[i] if 0 <= i < known else f"task index {i} of a table of {known}" for i in task_index_T]
 
 
 # --- rules and verdicts ----------------------------------------------------------------------------------------------------
 
 
+def _episode_rules(cfg: ValidateConfig, reader: DatasetReader) -> list[InspectionRule]:
+    return rules_of(cfg, control_hz=reader.fps, cameras=reader.cameras, embodiment=reader.embodiment)
+
+
 def rules(cfg: ValidateConfig, reader: DatasetReader) -> list[Rule]:
-    """What is expected of every frame and every episode of this set."""
-    made: list[Rule] = []
-
-    def rule(table: str, check: str, kind: str, column: str, meaning: str, low: float | None = None, high: float | None = None) -> None:
-        values = reader.instructions if kind == "among" else ()
-        made.append(Rule(table=table, check=check, kind=kind, column=column, meaning=meaning, low=low, high=high, values=values))
-
-    period = 1.0 / reader.fps
-    jitter = cfg.max_timestamp_jitter_s
-    rule(
-        FRAMES,
-        "timestamps",
-        "between",
-        "period_s",
-        f"one frame every {period:.4g} s (jitter {jitter:g} s)",
-        period - jitter,
-        period + jitter,
-    )
-    rule(FRAMES, "unknown_task", "among", "instruction", "the instruction is in the task table")
-    for name, spec in _vectors(reader).items():
-        for dim, meant in enumerate(spec.dims):
-            column, slack = f"{name}.{dim}", 0.05 * (meant.high - meant.low)
-            rule(FRAMES, "not_finite", "present", column, f"{name} {meant.name} is a number in every frame")
-            limits = f"{name} {meant.name} is within {meant.low:g}..{meant.high:g} {meant.unit}"
-            rule(FRAMES, "out_of_range", "between", column, limits, meant.low - slack, meant.high + slack)
-    for camera in reader.cameras:
-        rule(FRAMES, "black_frames", "between", f"brightness.{camera}", f"pictures of {camera} are not black", cfg.black_mean, 255.0)
-        frozen = f"pictures of {camera} change while the arm is told to move"
-        rule(EPISODES, "frozen_frames", "between", f"frozen_frames.{camera}", frozen, 0, cfg.frozen_frames_limit)
-    rule(EPISODES, "episode_length", "between", "frames", f"{cfg.min_frames}..{cfg.max_frames} frames", cfg.min_frames, cfg.max_frames)
-    visible = f"the gripper is in the picture in at least {cfg.min_gripper_visible:.0%} of the frames"
-    rule(EPISODES, "gripper_visibility", "between", "gripper_visible", visible, cfg.min_gripper_visible, 1.0)
-    clipped = f"at most {cfg.max_clipped_fraction:.0%} of the actions stand at their limits"
-    rule(EPISODES, "action_clipping", "between", "clipped", clipped, 0.0, cfg.max_clipped_fraction)
-    rule(EPISODES, "duplicate_id", "unique", "episode_id", "no two episodes share an id")
-    return made
-
-
-def _vectors(reader: DatasetReader) -> dict[str, VectorSpec]:
-    body = reader.embodiment
-    return {} if body is None else {"state": body.proprio, "action": body.action, "executed": body.action}
+    """What is expected of every frame and every episode of this set: the rules of an episode, and those that need its tables."""
+    made = [
+        Rule(table=r.table, check=r.check, kind=r.kind, column=r.column, meaning=r.meaning, low=r.low, high=r.high)
+        for r in _episode_rules(cfg, reader)
+    ]
+    known = "the instruction is in the task table"
+    unique = "no two episodes share an id"
+    return [
+        *made,
+        Rule(table=FRAMES, check="unknown_task", kind="among", column="instruction", meaning=known, values=tuple(reader.instructions)),
+        Rule(table=EPISODES, check="duplicate_id", kind="unique", column="episode_id", meaning=unique),
+    ]
 
 
 def _finding(breach: Breach) -> Finding:
@@ -257,9 +192,7 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
         old.unlink()
     for episode, mine in sorted(by_episode.items()):
         document = {"episode_id": episode, "findings": [to_document(f) for f in mine]}
-        write_text_atomically(
-            out / "quarantine" / f"{episode.replace('/', '_')}.json", json.dumps(document, indent=1, sort_keys=True) + "\n"
-        )
+        atomic_write(out / "quarantine" / f"{episode.replace('/', '_')}.json", json.dumps(document, indent=1, sort_keys=True) + "\n")
     bad = sum(not good for good in verdicts.values())
     reasons = Counter(f.check for f in findings)
     if not verdicts or bad > cfg.max_bad_fraction * len(verdicts):
@@ -268,9 +201,9 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
         detail = f" For example {example.where}: {example.reason}." if example else ""
         raise GateError(
             f"{bad} of {len(verdicts)} episodes are bad, at most {cfg.max_bad_fraction:.0%} may be: {worst}.{detail} "
-            "Do: repair the recording, or raise validate.max_bad_fraction knowingly"
+            "Do: repair the recording, or raise validate.max_bad_fraction if so many bad ones are expected"
         )
-    write_text_atomically(out / "valid.json", json.dumps(verdicts, indent=1, sort_keys=True) + "\n")
+    atomic_write(out / "valid.json", json.dumps(verdicts, indent=1, sort_keys=True) + "\n")
     return {
         "dataset_version": dataset_digest(dataset),
         "episodes": len(verdicts),

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from components.adapters.worker_pool import worker_pool
-from components.artifacts.files import write_text_atomically
 from components.artifacts.step_store import folder_digests
 from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import EpisodeRow, EvalReport, Interval, Progress, TaskScore
@@ -30,6 +29,7 @@ from components.simulation.interface import Simulator
 from model_core.spec.contract import PolicyContract, digest_of, mismatches
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ContractError
+from model_core.spec.files import atomic_write
 from model_core.spec.types import Policy, StopReason
 
 logger = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ def evaluate(
     _draw_films(exam.scratch, groups, rows, contract, checkpoint, out / "film")
     report = make_report(cfg, scenes, contract, checkpoint_digest(checkpoint), rows, blindness)
     document = to_document(report)
-    write_text_atomically(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
-    write_text_atomically(out / "undigested" / "timing.json", json.dumps(timing, indent=1, sort_keys=True))
+    atomic_write(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
+    atomic_write(out / "undigested" / "timing.json", json.dumps(timing, indent=1, sort_keys=True))
     return document | {"undigested": timing}
 
 
@@ -234,7 +234,7 @@ def _rows_file(scratch: Path, group: Group) -> Path:
 
 def _write_rows(path: Path, rollouts: Sequence[Rollout]) -> None:
     rows = [{"row": to_document(rollout.row), "decide_ms": [round(ms, 3) for ms in rollout.decide_ms]} for rollout in rollouts]
-    write_text_atomically(path, json.dumps(rows))
+    atomic_write(path, json.dumps(rows))
 
 
 def _write_film(scratch: Path, rollout: Rollout) -> None:

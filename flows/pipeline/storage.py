@@ -48,7 +48,7 @@ def keep_recordings(platform: Platform, cells: Step, progress: Progress) -> Step
     """Send what the workcells recorded to object storage, where the next ingest finds it."""
 
     def work(_out: Path) -> Mapping[str, Any]:
-        from components.data.ingest import upload_recordings
+        from components.data.recordings import upload_recordings
 
         folder = cells.path / "recordings"
         if not any(folder.glob("*")):
@@ -104,7 +104,7 @@ def take_in_recordings(
 ) -> StepResult | None:
     """Ingest a folder, or everything that waits in object storage (None when nothing does); the data set goes to raw storage."""
     from components.adapters.object_storage import upload_dataset
-    from components.data.ingest import fetch_recordings
+    from components.data.recordings import fetch_recordings
 
     with storage(platform.settings) as (store, _remote):
         waiting = (source.resolve(),) if source else fetch_recordings(store, platform.settings.home.resolve() / "recordings", progress)

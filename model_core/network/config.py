@@ -8,12 +8,13 @@ The keys marked *ours* do not exist in published files; their defaults mean "as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from model_core.network.settings_file import read_settings
+from model_core.spec.documents import Number, from_document
 from model_core.spec.errors import CheckpointError, SpecError, require
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
@@ -36,7 +37,7 @@ class VitConfig:
     num_key_value_heads: int = 16
     head_dim: int = 72
     hidden_act: str = "gelu_pytorch_tanh"
-    layer_norm_eps: float = 1e-6
+    layer_norm_eps: Number = 1e-6
     image_default_input_size: tuple[int, int] = (378, 378)
     image_patch_size: int = 14
     image_num_pos: int = 729
@@ -123,10 +124,10 @@ class LlmConfig:
     intermediate_size: int = 18944
     hidden_act: str = "silu"
     max_position_embeddings: int = 4096
-    rope_theta: float = 1_000_000.0
+    rope_theta: Number = 1_000_000.0
     use_qk_norm: bool = False
     qk_norm_type: str = "olmo"
-    layer_norm_eps: float = 1e-6
+    layer_norm_eps: Number = 1e-6
     norm_after: bool = False
     num_slots: int = 0
     use_rope: bool = True
@@ -205,69 +206,22 @@ class MolmoActConfig:
 
         Raises CheckpointError when the file is missing, is not JSON, or is not a MolmoAct configuration.
         """
-        data = _load(source)
+        data = read_settings(source, "config.json")
         missing = [key for key in ("vit_config", "adapter_config", "llm_config", "image_patch_id") if key not in data]
         if missing:
             raise CheckpointError(f"not a MolmoAct config: keys {missing} are missing; got {sorted(data)}")
-        top = {"image_patch_id", "n_action_bins", "norm_stats", "attention"}
-        sections = {"vit_config", "adapter_config", "llm_config"}
+        top = ("image_patch_id", "n_action_bins", "norm_stats", "attention")
+        elsewhere = {*top, "vit_config", "adapter_config", "llm_config", "architectures", "model_type"}
         try:
-            return cls(
-                vit=_section_from_json(VitConfig, data["vit_config"]),
-                adapter=_section_from_json(AdapterConfig, data["adapter_config"]),
-                llm=_section_from_json(LlmConfig, data["llm_config"]),
-                extras={key: value for key, value in data.items() if key not in top | sections | {"architectures", "model_type"}},
-                **{key: value for key, value in data.items() if key in top and value is not None},
-            )
-        except (SpecError, TypeError) as error:
+            values = {
+                "vit": _section_from_json(VitConfig, data, "vit_config"),
+                "adapter": _section_from_json(AdapterConfig, data, "adapter_config"),
+                "llm": _section_from_json(LlmConfig, data, "llm_config"),
+                "extras": {key: value for key, value in data.items() if key not in elsewhere},
+            }
+            return from_document(cls, values | {key: data[key] for key in top if data.get(key) is not None}, where="config.json")
+        except SpecError as error:
             raise CheckpointError(f"config.json does not describe a network that we can build: {error}") from error
-
-
-def molmoact_7b_d() -> MolmoActConfig:
-    """MolmoAct-7B-D: SigLIP2 so400m/14-384 and Qwen2.5-7B (spec: allenai/molmoact `launch_scripts/utils.py`)."""
-    return MolmoActConfig()
-
-
-def molmoact_7b_o() -> MolmoActConfig:
-    """MolmoAct-7B-O: OpenAI CLIP ViT-L/14-336 and OLMo2-1124-7B with the vocabulary enlarged to 100864 rows."""
-    return MolmoActConfig(
-        vit=VitConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=23,
-            num_attention_heads=16,
-            num_key_value_heads=16,
-            head_dim=64,
-            hidden_act="quick_gelu",
-            layer_norm_eps=1e-5,
-            image_default_input_size=(336, 336),
-            image_num_pos=577,
-            use_cls_token=True,
-            patch_bias=False,
-            pre_layernorm=True,
-        ),
-        adapter=AdapterConfig(
-            vit_layers=(-2, -9),
-            hidden_size=1024,
-            head_dim=64,
-            intermediate_size=11008,
-            text_hidden_size=4096,
-            image_padding_embed="pad_and_partial_pad",
-        ),
-        llm=LlmConfig(
-            hidden_size=4096,
-            num_attention_heads=32,
-            num_key_value_heads=32,
-            vocab_size=100864,
-            qkv_bias=False,
-            num_hidden_layers=32,
-            intermediate_size=11008,
-            rope_theta=500_000.0,
-            use_qk_norm=True,
-            norm_after=True,
-        ),
-        image_patch_id=100866,
-    )
 
 
 _OURS = {
@@ -283,25 +237,6 @@ _OURS = {
 _C = TypeVar("_C", VitConfig, AdapterConfig, LlmConfig)
 
 
-def _load(source: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
-    if isinstance(source, Mapping):
-        return source
-    place = "the given text"
-    if isinstance(source, Path):
-        path = source / "config.json" if source.is_dir() else source
-        place = str(path)
-        if not path.is_file():
-            raise CheckpointError(f"no config at {path}; expected the published config.json")
-        source = path.read_text(encoding="utf-8")
-    try:
-        data = json.loads(source)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{place} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{place} must hold a JSON object, got {type(data).__name__}")
-    return data
-
-
 def _section_to_json(section: VitConfig | AdapterConfig | LlmConfig) -> dict[str, Any]:
     out: dict[str, Any] = dict(section.extras)
     for entry in fields(section):
@@ -312,7 +247,9 @@ def _section_to_json(section: VitConfig | AdapterConfig | LlmConfig) -> dict[str
     return out
 
 
-def _section_from_json(kind: type[_C], data: Mapping[str, Any]) -> _C:
-    known = {entry.name for entry in fields(kind)} - {"extras"}
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
-    return kind(**values, extras={key: value for key, value in data.items() if key not in known})
+def _section_from_json(kind: type[_C], data: Mapping[str, Any], section: str) -> _C:
+    given, known = data[section], {entry.name for entry in fields(kind)} - {"extras"}
+    if not isinstance(given, Mapping):
+        raise SpecError(f"{section}: expected a mapping, got {given!r}")
+    values = {key: value for key, value in given.items() if key in known}
+    return from_document(kind, {**values, "extras": {key: value for key, value in given.items() if key not in known}}, where=section)

@@ -11,13 +11,12 @@ Two things differ between the default and `published=True`:
   into a tiled layout that no robot model was trained on. Here such a frame is first shrunk, aspect kept, to
   `robot_max_side` as the published fine-tuning script does (Lanczos, never enlarged).
 
-The default also encodes a crop once when the high-resolution crop is the same picture as the low-resolution one:
+The default also encodes a crop once when the high-resolution crop is the same image as the low-resolution one:
 the indices of both point at it. Tokens, order and features stay; the tower's work is halved.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,12 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.network.config import MolmoActConfig
-from model_core.spec.errors import CheckpointError, SpecError, require
+from model_core.network.resizing import letterbox, stretch
+from model_core.network.settings_file import read_settings
+from model_core.spec.documents import Number, from_document
+from model_core.spec.errors import SpecError, require
 
 CROP_MODES = ("resize", "overlap-and-resize-c2")
 RESIZE_MODES = ("siglip", "default", "metaclip")
@@ -44,7 +45,7 @@ class ImageInputs:
     """One sample's images as the network takes them.
 
     images_CPD: float32. pooled_patches_idx_N4: int64, -1 where a slot is empty. image_masks_CP: float32, share of a patch
-    that is picture and not letterbox. image_grids: per image its (rows, columns) of tokens, low resolution first.
+    that is image and not letterbox. image_grids: per image its (rows, columns) of tokens, low resolution first.
     """
 
     images_CPD: NDArray[np.float32]
@@ -94,7 +95,7 @@ class ImageProcessor:
     max_multi_image_crops: int = 4
     overlap_margins: tuple[int, int] = (4, 4)
     base_image_input_size: tuple[int, int] = (378, 378)
-    pad_value: float = 0.0
+    pad_value: Number = 0.0
     image_patch_size: int = 14
     image_pooling_h: int = 2
     image_pooling_w: int = 2
@@ -125,22 +126,13 @@ class ImageProcessor:
     @classmethod
     def from_json(cls, source: Mapping[str, Any] | str | Path, **changes: Any) -> ImageProcessor:
         """Read `preprocessor_config.json` (parsed, its text, the file, or its folder); unknown keys are ignored."""
-        if isinstance(source, Path):
-            path = source / "preprocessor_config.json" if source.is_dir() else source
-            if not path.is_file():
-                raise CheckpointError(f"no image processor config at {path}; expected the published preprocessor_config.json")
-            source = path.read_text(encoding="utf-8")
-        try:
-            data = json.loads(source) if isinstance(source, str) else source
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"the image processor config is not JSON: {error}") from error
+        data = read_settings(source, "preprocessor_config.json", "image processor config")
         # Nothing of the published file may switch our own two fields.
         known = {entry.name for entry in fields(cls)} - {"published", "share_equal_crops"}
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
-        size = values.get("base_image_input_size")
-        if isinstance(size, int):
+        values = {key: value for key, value in data.items() if key in known}
+        if isinstance(size := values.get("base_image_input_size"), int):
             values["base_image_input_size"] = (size, size)
-        return cls(**{**values, **changes})
+        return from_document(cls, {**values, **changes}, where="preprocessor_config.json")
 
     @classmethod
     def for_network(cls, config: MolmoActConfig, **changes: Any) -> ImageProcessor:
@@ -192,7 +184,7 @@ class ImageProcessor:
             image = self._within_training(image)
         tiling = self._tiling(image.shape[0], image.shape[1], crops_allowed)
         if self.share_equal_crops and not self.published and tiling == (1, 1):
-            # One tile has the base crop's size, so both resolutions are the same picture: both grids read crop 0.
+            # One tile has the base crop's size, so both resolutions are the same image: both grids read crop 0.
             low, low_mask = self._resized(image, self.base_image_input_size)
             return self._inputs(low[None], low_mask[None], [low_windows, low_windows])
         if not self.published:
@@ -267,11 +259,11 @@ class ImageProcessor:
         return idx.reshape(idx.shape[0], idx.shape[1], pool_h * pool_w)
 
     def _resized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The whole frame at `size`, 0..1 and then normalised, with a mask of what is picture."""
+        """The whole frame at `size`, 0..1 and then normalised, with a mask of what is image."""
         if self.resize_mode == "default":
-            pixels, mask = _letterbox(image, size, self.pad_value)
+            pixels, mask = letterbox(image, size, self.pad_value)
         else:
-            pixels, mask = _stretch(image, size, bicubic=self.resize_mode == "metaclip"), np.ones(size, np.bool_)
+            pixels, mask = stretch(image, size, bicubic=self.resize_mode == "metaclip"), np.ones(size, np.bool_)
         if self.normalize_mode == "openai":
             return (pixels - _CLIP_MEAN) / _CLIP_STD, mask
         return pixels * np.float32(2.0) - np.float32(1.0), mask
@@ -282,59 +274,3 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
         raise SpecError(f"an image must be (H, W, 3) uint8 RGB, got {array.shape} {array.dtype}")
     return array
-
-
-def _stretch(image: NDArray[np.uint8], size: tuple[int, int], *, bicubic: bool) -> NDArray[np.float32]:
-    """Aspect-ignoring resize of a uint8 picture, rounded back to whole values, as 0..1.
-
-    SigLIP: bilinear without antialias. "metaclip": bicubic with antialias.
-    """
-    out = _antialiased(image, size, "bicubic") if bicubic else _bilinear(image, size)
-    return np.rint(np.clip(out, 0, 255)).astype(np.float32) / np.float32(255.0)
-
-
-def _antialiased(image: NDArray[np.generic], size: tuple[int, int], mode: str) -> NDArray[np.float32]:
-    raster = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-    out = F.interpolate(raster, size=size, mode=mode, align_corners=False, antialias=True)
-    return out[0].permute(1, 2, 0).numpy()
-
-
-def _bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bilinear without antialias, in the order of operations of torch's single-threaded kernel.
-
-    `F.interpolate` itself picks another order on more threads or another CPU, and the difference of 1e-5 decides
-    which way a value of x.5 is rounded. Spelt out here, the pixels are the same everywhere.
-    """
-    y0, y1, top, bottom = _taps(image.shape[0], size[0])
-    x0, x1, left, right = _taps(image.shape[1], size[1])
-    rows0, rows1 = image[y0].astype(np.float64), image[y1].astype(np.float64)
-
-    def weight(vertical: NDArray[np.float32], horizontal: NDArray[np.float32]) -> NDArray[np.float64]:
-        return (vertical[:, None, None] * horizontal[None, :, None]).astype(np.float64)
-
-    total = (weight(top, right) * rows0[:, x1]).astype(np.float32)
-    for value, share in ((rows0[:, x0], weight(top, left)), (rows1[:, x0], weight(bottom, left)), (rows1[:, x1], weight(bottom, right))):
-        total = (share * value + total).astype(np.float32)  # a fused multiply-add: exact product, one rounding
-    return total
-
-
-def _taps(length: int, out: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """Per output place: the two source places and their float32 weights (half-pixel centres)."""
-    scale = float(np.float32(length) / np.float32(out))
-    centre = np.maximum((scale * (np.arange(out) + 0.5) - 0.5).astype(np.float32), np.float32(0.0))
-    first = np.minimum(centre.astype(np.int64), length - 1)
-    second_share = np.minimum(centre - first.astype(np.float32), np.float32(1.0))
-    return first, np.minimum(first + 1, length - 1), np.float32(1.0) - second_share, second_share
-
-
-def _letterbox(image: NDArray[np.uint8], size: tuple[int, int], pad_value: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Aspect-keeping bilinear resize with antialias on 0..1 floats, centred on a frame of `pad_value`."""
-    height, width = image.shape[:2]
-    # In float32, as the training code did: it rarely, but sometimes, decides a rounding.
-    scale = min(np.float32(size[1]) / np.float32(width), np.float32(size[0]) / np.float32(height))
-    scaled = (max(1, int(np.float32(height) * scale)), max(1, int(np.float32(width) * scale)))
-    pixels = np.clip(_antialiased(image.astype(np.float32) / np.float32(255.0), scaled, "bilinear"), 0.0, 1.0)
-    top, left = (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2
-    padding = [(top, size[0] - scaled[0] - top), (left, size[1] - scaled[1] - left)]
-    mask = np.pad(np.ones(scaled, np.bool_), padding)
-    return np.pad(pixels, [*padding, (0, 0)], constant_values=pad_value).astype(np.float32), mask

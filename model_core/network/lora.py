@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_core.network.checkpoints import layout
-from model_core.network.checkpoints.weights import read_header, write_atomically, write_json
+from model_core.network.checkpoints.weights import read_header, write_json
 from model_core.network.language import TokenEmbedding
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError, require
+from model_core.spec.files import atomic_target
 
 ADAPTER = "default"
 CONFIG_FILE = "adapter_config.json"
@@ -135,11 +136,13 @@ def save_adapters(model: MolmoAct, folder: Path) -> Path:
     if not is_adapted(model):
         raise CheckpointError("the model carries no adapters; nothing to save")
     state = {_PREFIX + name: value.detach().cpu().contiguous() for name, value in _adapters(model).items()}
-    write_atomically(folder / WEIGHTS_FILE, lambda temporary: save_file(state, temporary, metadata={"format": "pt"}))
+    with atomic_target(folder / WEIGHTS_FILE) as beside:
+        save_file(state, beside, metadata={"format": "pt"})
     rows, first = _chosen_rows(model)
     if rows:
         meta = {"format": "pt", "first": str(first)}
-        write_atomically(folder / ROWS_FILE, lambda temporary: save_file(rows, temporary, metadata=meta))
+        with atomic_target(folder / ROWS_FILE) as beside:
+            save_file(rows, beside, metadata=meta)
     config: Any = model.peft_config
     document = {key: sorted(value) if isinstance(value, set) else value for key, value in config[ADAPTER].to_dict().items()}
     write_json(folder / CONFIG_FILE, json.loads(json.dumps(document, default=str)))

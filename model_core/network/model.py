@@ -1,13 +1,10 @@
-"""MolmoAct: eyes, decoder and head in one module whose `state_dict` is the published checkpoint's.
+"""MolmoAct: vision backbone, decoder and head in one module whose `state_dict` is the published checkpoint's.
 
 Source: arXiv 2508.07917 and the layout of the published checkpoints. One implementation serves 7B-D, 7B-O
 and the tiny models; only `MolmoActConfig` differs.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +13,6 @@ from model_core.network.config import MolmoActConfig
 from model_core.network.language import Decoder, KeyValueCache
 from model_core.network.vision import VisionBackbone
 from model_core.spec.errors import SpecError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 class _Inner(nn.Module):
@@ -93,22 +87,9 @@ class MolmoAct(nn.Module):
             position_ids_BL = default_position_ids(input_ids_BL, attention_mask_BL)
         return self.logits(self.trunk(self.embed(input_ids_BL, features), position_ids_BL, attention_mask_BL))
 
-    @classmethod
-    def from_pretrained(cls, source: str | Path, **options: object) -> Self:
-        """Load a published or training-side checkpoint folder, or a hub id. See `hub.from_pretrained`."""
-        from model_core.network.checkpoints import hub
-
-        return hub.from_pretrained(source, model_class=cls, **options)  # type: ignore[arg-type]
-
-    def save_pretrained(self, folder: str | Path, **options: object) -> Path:
-        """Write the published layout. See `hub.save_pretrained`."""
-        from model_core.network.checkpoints import hub
-
-        return hub.save_pretrained(self, folder, **options)  # type: ignore[arg-type]
-
     @torch.no_grad()
     def init_weights(self, seed: int = 0, *, std: float = 0.02) -> None:
-        """Random start for models that are trained from nothing: scaled normals, unit norms, zero biases.
+        """Random start for models that are trained from scratch: scaled normals, unit norms, zero biases.
 
         Linear and convolution weights get 1/sqrt(fan in), residual outputs divided by sqrt(2 x layers); embedding rows
         and positions get `std`.

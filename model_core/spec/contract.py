@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model_core.spec.documents import Number, from_document
 from model_core.spec.embodiment import (
     COLORS,
     ENCODINGS,
@@ -30,7 +31,6 @@ from model_core.spec.embodiment import (
     embodiment_from_json,
     mismatches,
     since_2,
-    with_tuples,
 )
 from model_core.spec.errors import ContractError, SpecError, require
 from model_core.spec.stats import UnnormStats
@@ -87,8 +87,8 @@ class GoldenProbe:
 
     name: str
     observation_digest: str
-    action_low_A: tuple[float, ...]
-    action_high_A: tuple[float, ...]
+    action_low_A: tuple[Number, ...]
+    action_high_A: tuple[Number, ...]
 
     def __post_init__(self) -> None:
         sound = len(self.action_low_A) == len(self.action_high_A) and all(
@@ -117,7 +117,7 @@ class PolicyContract:
     dataset_version: str = ""
     protocol: int = PROTOCOL_VERSION
     templates: tuple[str, ...] = since_2(())
-    hz_tolerance: float = since_2(0.0)
+    hz_tolerance: Number = since_2(0.0)
     max_prefix_rows: int = since_2(-1)
     golden_probes: tuple[GoldenProbe, ...] = since_2(())
 
@@ -155,18 +155,12 @@ class PolicyContract:
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> PolicyContract:
-        """Read a contract; raises `ContractError` naming a missing or unknown field, or statistics that were changed."""
+        """Read a contract; raises `ContractError` naming the field that is missing, unknown or wrong, or statistics that were changed."""
+        promised = document.get("stats_digest", "")
         try:
-            values = dict(document)
-            promised = values.pop("stats_digest", "")
-            values |= {
-                "embodiment": embodiment_from_json(values["embodiment"]),
-                "stats": UnnormStats(**with_tuples(values["stats"])),
-                "reasoning": ReasoningSpec(**with_tuples(values["reasoning"])),
-                "golden_probes": tuple(GoldenProbe(**with_tuples(p)) for p in values.pop("golden_probes", ())),
-            }
-            contract = PolicyContract(**with_tuples(values))
-        except (KeyError, TypeError, SpecError) as error:
+            values = {name: value for name, value in document.items() if name != "stats_digest"}
+            contract = from_document(PolicyContract, values, where="contract")
+        except SpecError as error:
             raise ContractError(f"not a contract of version 1..{PROTOCOL_VERSION}: {error}") from error
         if promised not in ("", contract.stats_digest):
             raise ContractError(f"stats_digest: the document names {str(promised)[:12]}, its statistics give {contract.stats_digest[:12]}")

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,6 +23,8 @@ import numpy as np
 from model_core.spec.errors import ActwrightError, SpecError
 
 T = TypeVar("T")
+# A number that stays as it was written: 1 is not read as 1.0, so that a document read and written again keeps its digest.
+Number: TypeAlias = int | float
 
 # metadata of a field that says how work is done, not what it makes: it does not enter `identity_document`
 NEUTRAL: Mapping[str, bool] = types.MappingProxyType({"neutral": True})

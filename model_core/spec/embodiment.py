@@ -7,12 +7,12 @@ version 1 reads as it is, and keeps its id.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from model_core.spec.documents import Number, from_document
 from model_core.spec.errors import require
 
 MODES = ("", "absolute", "relative", "delta", "velocity")
@@ -56,12 +56,12 @@ class DimSpec:
 
     name: str
     unit: str
-    low: float
-    high: float
+    low: Number
+    high: Number
     frame: str = "world"
     mode: str = since_2("")
-    soft_low: float | None = since_2(None)
-    soft_high: float | None = since_2(None)
+    soft_low: Number | None = since_2(None)
+    soft_high: Number | None = since_2(None)
     source: str = since_2("")
 
     def __post_init__(self) -> None:
@@ -116,12 +116,12 @@ class CameraSpec:
     name: str
     width: int
     height: int
-    max_age_ms: float = 500.0
+    max_age_ms: Number = 500.0
     role: str = since_2("")
     color: str = since_2("rgb")
     resize: str = since_2("server")
     encodings: tuple[str, ...] = since_2(("raw",))
-    intrinsics_tolerance: float | None = since_2(None)
+    intrinsics_tolerance: Number | None = since_2(None)
 
     def __post_init__(self) -> None:
         where = f"camera {self.name!r}"
@@ -145,12 +145,12 @@ class EmbodimentSpec:
     cameras: tuple[CameraSpec, ...]
     proprio: VectorSpec
     action: VectorSpec
-    control_hz: float
+    control_hz: Number
     gripper_dim: str
-    gripper_open: float
-    hold: tuple[float | None, ...]
-    gripper_range: tuple[float, float] | None = since_2(None)
-    gripper_threshold: float | None = since_2(None)
+    gripper_open: Number
+    hold: tuple[Number | None, ...]
+    gripper_range: tuple[Number, Number] | None = since_2(None)
+    gripper_threshold: Number | None = since_2(None)
     rotation: str = since_2("")
 
     def __post_init__(self) -> None:
@@ -162,21 +162,9 @@ class EmbodimentSpec:
         require(self.control_hz > 0 and math.isfinite(self.control_hz), f"{where}: control_hz must be positive", got=self.control_hz)
 
 
-def with_tuples(document: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists where our values have tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
-
-
-def embodiment_from_json(document: Mapping[str, Any]) -> EmbodimentSpec:
-    """Read an embodiment back from its JSON form."""
-    body = dict(document)
-
-    def vector(value: Mapping[str, Any]) -> VectorSpec:
-        return VectorSpec(dims=tuple(DimSpec(**d) for d in value["dims"]), mode=value.get("mode", ""))
-
-    cameras = tuple(CameraSpec(**with_tuples(c)) for c in body.pop("cameras"))
-    proprio, action = vector(body.pop("proprio")), vector(body.pop("action"))
-    return EmbodimentSpec(cameras=cameras, proprio=proprio, action=action, **with_tuples(body))
+def embodiment_from_json(document: object) -> EmbodimentSpec:
+    """Read an embodiment back from its JSON form; raises `SpecError` naming the field that is missing, unknown or of another type."""
+    return from_document(EmbodimentSpec, document, where="embodiment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.documents import Number
 from model_core.spec.errors import require
 
 
@@ -19,8 +20,8 @@ from model_core.spec.errors import require
 class UnnormStats:
     """Quantiles and mask per action dimension, from `count` steps. Plain tuples, so that they hash and compare."""
 
-    q01: tuple[float, ...]
-    q99: tuple[float, ...]
+    q01: tuple[Number, ...]
+    q99: tuple[Number, ...]
     mask: tuple[bool, ...]
     count: int = 0
 

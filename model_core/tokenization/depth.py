@@ -12,7 +12,7 @@ Training is `speech.depth_training`; files and numpy are `speech.depth_codec`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model_core.spec.documents import Number, from_document
 from model_core.spec.errors import CheckpointError, SpecError, require
+
+# Keys of the published constructor that have one value or no effect.
+_INERT = frozenset({"num_channels", "channels", "max_value", "use_norm", "straight_through", "kl_div_loss_weight", "vqvae_type", "use_ema"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +37,8 @@ class DepthScaling:
     """
 
     kind: Literal["inverse", "relative", "none"] = "relative"
-    near_m: float = 0.4
-    far_m: float = 3.0
+    near_m: Number = 0.4
+    far_m: Number = 3.0
 
     def __post_init__(self) -> None:
         require(self.kind in ("inverse", "relative", "none"), "depth scaling must be inverse, relative or none", got=self.kind)
@@ -73,9 +77,9 @@ class DepthConfig:
     hidden_dim: int = 16
     num_resnet_blocks: int = 2
     downsample_ratio: int = 32
-    commitment_cost: float = 0.25
-    decay: float = 0.99
-    epsilon: float = 1e-5
+    commitment_cost: Number = 0.25
+    decay: Number = 0.99
+    epsilon: Number = 1e-5
     scaling: DepthScaling = field(default_factory=DepthScaling)
 
     def __post_init__(self) -> None:
@@ -106,25 +110,12 @@ class DepthConfig:
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> DepthConfig:
-        """Read ours or a published constructor dictionary; raises `CheckpointError` on an unknown key."""
-        values = dict(document)
-        scaling = DepthScaling(**values.pop("scaling", {}))
-        known = {f.name for f in fields(DepthConfig)} - {"scaling"}
-        # keys of the published constructor that have one value or no effect
-        for inert in (
-            "num_channels",
-            "channels",
-            "max_value",
-            "use_norm",
-            "straight_through",
-            "kl_div_loss_weight",
-            "vqvae_type",
-            "use_ema",
-        ):
-            values.pop(inert, None)
-        if unknown := sorted(values.keys() - known):
-            raise CheckpointError(f"depth VQ-VAE config has unknown keys {unknown}; expected {sorted(known)}")
-        return DepthConfig(**values, scaling=scaling)
+        """Read ours or a published constructor dictionary; raises `CheckpointError` naming a key that is unknown or wrong."""
+        values = {name: value for name, value in document.items() if name not in _INERT}
+        try:
+            return from_document(DepthConfig, values, where="depth VQ-VAE config")
+        except SpecError as error:
+            raise CheckpointError(str(error)) from error
 
 
 def compact_depth(**changes: Any) -> DepthConfig:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from model_core.spec.contract import canonical_json
 from model_core.spec.errors import CheckpointError, require
+from model_core.spec.files import atomic_write
 from model_core.spec.types import DEPTH_CELLS, DepthTokens
 from model_core.tokenization.depth import DepthConfig, DepthScaling, DepthVqvae, distance_rounding, resize, to_picture
 
@@ -134,14 +134,9 @@ class DepthCodec:
         return resize(self.config.scaling.apply(maps_NHW), self.config.image_size)
 
     def save(self, folder: Path) -> None:
-        """Write the artefact; the config comes last, so that a torn folder is never taken for a whole one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "model.safetensors.partial"
-        partial.write_bytes(self._file())
-        os.replace(partial, folder / "model.safetensors")
-        partial = folder / "config.json.partial"
-        partial.write_text(json.dumps(self.config.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "config.json")
+        """Write the artefact; the config comes last, so that a truncated folder is never taken for a whole one."""
+        atomic_write(folder / "model.safetensors", self._file(), durable=False)
+        atomic_write(folder / "config.json", json.dumps(self.config.to_json(), indent=2, sort_keys=True) + "\n", durable=False)
 
     @staticmethod
     def load(folder: Path, *, expected_digest: str = "", scaling: DepthScaling | None = None) -> DepthCodec:

@@ -17,7 +17,7 @@ from components.artifacts.files import dataset_digest
 from components.config.recipe import CollectConfig
 from components.config.records import Silent
 from components.data.collect import Attempt, Perturbation, collect, open_simulator
-from components.data.episode_checks import inline_check
+from components.data.inspection import inspect_episode
 from components.data.lerobot.reader import DatasetReader
 from model_core.spec.errors import DatasetError, SimulatorError
 from tests.episodes import Tally
@@ -48,7 +48,7 @@ def test_episodes_are_whole(collected):
     reader = DatasetReader(collected[0] / "dataset")
     sim = open_simulator(CFG)
     for episode in reader.episodes():
-        assert inline_check(episode, sim.embodiment) == []
+        assert inspect_episode(episode, sim.embodiment) == []
         assert episode.provenance.producer == "expert:metaworld"
         assert episode.provenance.seed >= 20_000
         assert set(episode.provenance.versions) >= {"mujoco", "metaworld"}

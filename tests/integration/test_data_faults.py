@@ -17,8 +17,9 @@ from components.artifacts.files import dataset_digest
 from components.artifacts.step_store import StepStore, run_step
 from components.config.recipe import ValidateConfig
 from components.config.records import Silent
-from components.data.ingest import fetch_recordings, ingest, pending_recordings, upload_recordings
+from components.data.ingest import IngestOptions, ingest
 from components.data.lerobot.reader import DatasetReader
+from components.data.recordings import fetch_recordings, pending_recordings, upload_recordings
 from components.data.validate import validate
 from model_core.spec.errors import DatasetError, GateError, StorageError
 from model_core.spec.protocol.wire import encode_episode
@@ -63,7 +64,7 @@ def test_a_missing_camera_stops_with_its_name(dataset, tmp_path):
     info = json.loads((root / "meta/info.json").read_text())
     info["features"].pop("observation.images.front")
     (root / "meta/info.json").write_text(json.dumps(info))
-    with pytest.raises(GateError, match=r"camera_missing \(20x\).*no pictures of front"):
+    with pytest.raises(GateError, match=r"camera_missing \(20x\).*no images of front"):
         validate(CFG, root, tmp_path / "out", Silent())
 
 
@@ -198,18 +199,18 @@ def test_ingest_takes_no_data_set_whose_statistics_are_of_other_data(dataset, tm
     shutil.copyfile(other / "meta/stats.json", stale / "meta/stats.json")
     before = dataset_digest(stale)
     said = r"stale-set/meta/stats.json: stats.json says observation.state min is \[.*\], the data says \[.*ingest again with --trust-data"
-    with pytest.raises(GateError, match=rf"of 20 recordings 20 are bad .*{said}"):
+    with pytest.raises(GateError, match=rf"20 recordings: 20 invalid, .*{said}"):
         ingest([stale], tmp_path / "alone", Silent())
 
     good = spool(tmp_path / "cell", [replace(episode(i), episode_id=f"cell-{i}") for i in range(40, 43)])
-    record = ingest([stale, good], tmp_path / "out", Silent(), max_bad_fraction=1.0, embodiment=BODY)
+    record = ingest([stale, good], tmp_path / "out", Silent(), IngestOptions(max_bad_fraction=1.0, embodiment=BODY))
     assert record["episodes"] == 3, "its neighbours go on"
     assert set(record["quarantined"]) == {"stale-set/meta/stats.json"}
     document = json.loads((tmp_path / "out/quarantine/stale-set_meta_stats.json.json").read_text())
     assert document["findings"][0]["where"] == "stale-set/meta/stats.json"
     assert dataset_digest(stale) == before, "nothing is lost: the source lies as it was"
 
-    trusted = ingest([stale, good], tmp_path / "trusted", Silent(), trust_data=True)
+    trusted = ingest([stale, good], tmp_path / "trusted", Silent(), IngestOptions(trust_data=True))
     assert (trusted["episodes"], trusted["quarantined"]) == (23, {})
     assert validate(CFG, tmp_path / "trusted/dataset", tmp_path / "valid", Silent())["valid"] == 23
 
@@ -217,12 +218,12 @@ def test_ingest_takes_no_data_set_whose_statistics_are_of_other_data(dataset, tm
 def test_ingest_refuses_what_it_cannot_judge(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="holds no recordings"):
-        ingest([tmp_path / "empty"], tmp_path / "out", Silent(), embodiment=BODY)
+        ingest([tmp_path / "empty"], tmp_path / "out", Silent(), IngestOptions(embodiment=BODY))
     lonely = spool(tmp_path / "lonely", [episode(1)])
-    with pytest.raises(DatasetError, match="which body recorded it"):
+    with pytest.raises(DatasetError, match="no source names the embodiment"):
         ingest([lonely], tmp_path / "out", Silent())
     strangers = spool(tmp_path / "strangers", [replace(episode(i), embodiment="other") for i in range(3)])
-    with pytest.raises(GateError, match=r"of 3 recordings 3 are bad.*'other'"):
-        ingest([strangers], tmp_path / "out", Silent(), embodiment=BODY)
+    with pytest.raises(GateError, match=r"3 recordings: 3 invalid.*'other'"):
+        ingest([strangers], tmp_path / "out", Silent(), IngestOptions(embodiment=BODY))
     assert len(list((tmp_path / "out/quarantine").glob("*.json"))) == 3
     assert not (tmp_path / "out/dataset").exists()

@@ -10,8 +10,8 @@ import pytest
 
 from components.artifacts.step_store import StepStore
 from components.config.records import Silent
-from components.data.ingest import pending_recordings, upload_recordings
 from components.data.lerobot.reader import DatasetReader
+from components.data.recordings import pending_recordings, upload_recordings
 from components.simulation.metaworld import make_robot
 from flows.commands.data.ingest import set_aside
 from flows.pipeline.recipes import get_recipe

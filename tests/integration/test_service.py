@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from components.adapters.processes import free_port, stop_group
 from components.config.recipe import PackageConfig, WorkcellsConfig
 from components.config.records import Silent
-from components.data.ingest import ingest
+from components.data.ingest import IngestOptions, ingest
 from components.deployment.bento_service import ServiceAddress, fetch_status, running_service, service_command
 from components.deployment.probe import probe_service
 from components.deployment.simulated_cells import run_workcells
@@ -99,7 +99,7 @@ def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, d
         assert episode.images["front"].shape[1:] == (80, 80, 3)
         assert episode.depth_m["front"].shape[1:] == (80, 80)
         assert episode.executed_TA.shape == (len(episode), 4)
-    ingested = ingest([tmp_path / "recordings"], tmp_path / "raw", Silent(), embodiment=embodiment(), keep_failures=True)
+    ingested = ingest([tmp_path / "recordings"], tmp_path / "raw", Silent(), IngestOptions(embodiment=embodiment(), keep_failures=True))
     assert (ingested["episodes"], ingested["quarantined"]) == (2, {})
     for name in ("cell-01", "cell-02"):
         assert '"torch_loaded": false' in (tmp_path / "undigested" / f"{name}.json").read_text()

@@ -12,9 +12,11 @@ import pytest
 
 from components.artifacts.step_store import folder_digests
 from components.config.recipe import ValidateConfig
+from components.data.ingest import IngestOptions, ingest
+from components.data.inspection import inspect_episode
 from components.data.validate import validate
 from model_core.spec.errors import GateError
-from tests.episodes import Tally, episode, write_dataset
+from tests.episodes import BODY, Tally, episode, write_dataset
 
 pytestmark = pytest.mark.xdist_group("gx")
 
@@ -98,3 +100,33 @@ def test_too_many_bad_ones_stop_the_flow_with_one_message(judged, tmp_path):
     assert "Do:" in text
     assert len(list((tmp_path / "quarantine").glob("*.json"))) == 9
     assert not (tmp_path / "valid.json").exists()
+
+
+def test_one_threshold_decides_at_recording_and_at_the_gate(tmp_path):
+    made = [episode(i) for i in range(8)]
+    for number, brightness in enumerate((1, 3, 4, 5, 20)):
+        frames = np.full((12, 32, 32, 3), brightness, np.uint8)
+        frames[:, 0, 0, 0] = np.arange(12) + number * 12  # images differ, so they are dark and not frozen
+        made[number] = replace(made[number], episode_id=f"dim-{brightness}", images={"front": frames})
+    wild = replace(made[5], proprio_TP=with_value(made[5].proprio_TP, (3, 2), 0.55 + 0.06 * 0.55), episode_id="outside the slack")
+    near = replace(made[6], proprio_TP=with_value(made[6].proprio_TP, (3, 2), 0.55 + 0.04 * 0.55), episode_id="inside the slack")
+    made[5:7] = [wild, near]
+    cfg = ValidateConfig(data_docs=False, max_bad_fraction=1.0)
+    validate(cfg, write_dataset(tmp_path / "set", made), tmp_path / "out", Tally())
+    verdicts = json.loads((tmp_path / "out/valid.json").read_text())
+    assert verdicts == {one.episode_id: not inspect_episode(one, BODY, cfg) for one in made}
+    assert {name for name, good in verdicts.items() if not good} == {"dim-1", "dim-3", "dim-4", "outside the slack"}
+
+
+def test_both_rooms_agree_which_episodes_are_one_recording(tmp_path):
+    first = episode(0)
+    executed = replace(first, episode_id="other-execution", executed_TA=first.executed_TA * np.float32(0.5))
+    state = replace(first, episode_id="other-state", proprio_TP=first.proprio_TP + np.float32(0.001))
+    copy = replace(first, episode_id="copy", timestamps_T=first.timestamps_T + 100.0)
+    dataset = write_dataset(tmp_path / "set", [first, executed, state, copy])
+    validate(ValidateConfig(data_docs=False, max_bad_fraction=1.0), dataset, tmp_path / "out", Tally())
+    verdicts = json.loads((tmp_path / "out/valid.json").read_text())
+    assert verdicts == {"square-0000": True, "other-execution": True, "other-state": True, "copy": False}
+    record = ingest([dataset], tmp_path / "taken", Tally(), IngestOptions(max_bad_fraction=1.0))
+    assert record["quarantined"] == {"copy": ["duplicate"]}
+    assert record["episodes"] == 3

@@ -12,6 +12,7 @@ from components.data.annotators.depth_anything import DepthAnything
 from components.data.annotators.interface import Frames
 from components.data.annotators.molmoact_pointing import OwnPointing, continuation
 from components.data.annotators.transformers_pointing import PROMPT, GripperPointer, parse_point
+from model_core.network.checkpoints.hub import load_pretrained, save_pretrained
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
@@ -222,7 +223,7 @@ def own_folder(tmp_path_factory) -> Path:
     model = MolmoAct(config)
     model.init_weights(3)
     folder = tmp_path_factory.mktemp("own")
-    model.save_pretrained(folder, processor=ImageProcessor.for_network(config, overlap_margins=(1, 1)))
+    save_pretrained(model, folder, processor=ImageProcessor.for_network(config, overlap_margins=(1, 1)))
     own_tokenizer(folder)
     return folder
 
@@ -243,7 +244,7 @@ def test_a_random_network_of_our_own_answers_nothing_readable_and_says_so(own_fo
 
 
 def test_own_continuation_is_greedy_and_padding_changes_nothing(own_folder):
-    model = MolmoAct.from_pretrained(own_folder)
+    model = load_pretrained(own_folder)
     none = torch.zeros(0, 64)
     ids = torch.tensor([[65, 66, 67, 68]])
     expected = greedy(model, ids, None, torch.ones_like(ids), torch.arange(4)[None], steps=6)[0].tolist()
@@ -258,7 +259,7 @@ def test_own_continuation_is_greedy_and_padding_changes_nothing(own_folder):
 def test_weights_that_write_a_point_tag_give_its_place(own_folder, tmp_path):
     """The blocks are silenced, so that the head alone decides: after the prompt's last token the answer, after that the end."""
     tokenizer = PromptTokenizer.load(own_folder)
-    model = MolmoAct.from_pretrained(own_folder)
+    model = load_pretrained(own_folder)
     table, head = model.model.transformer.wte.embedding, model.lm_head.weight
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -267,7 +268,7 @@ def test_weights_that_write_a_point_tag_give_its_place(own_folder, tmp_path):
         head.zero_()
         head[256] = table[ord(":")]
         head[tokenizer.special.eos] = table[256]
-    model.save_pretrained(tmp_path, processor=ImageProcessor.from_json(own_folder))
+    save_pretrained(model, tmp_path, processor=ImageProcessor.from_json(own_folder))
     (tmp_path / "tokenizer.json").write_bytes((own_folder / "tokenizer.json").read_bytes())
     chosen = choose_annotators(AnnotateConfig(point_annotator="pointing", point_model=str(tmp_path))).points
     assert isinstance(chosen, OwnPointing)

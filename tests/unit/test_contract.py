@@ -50,6 +50,13 @@ def test_a_document_of_version_1_reads_and_keeps_its_id() -> None:
     assert (contract.max_prefix_rows, contract.embodiment.action.modes) == (7, ("delta",))
 
 
+def test_a_whole_number_stays_as_it_was_written_and_so_does_the_id() -> None:
+    text = canonical_json(OLD).replace("1.0", "1").replace("500.0", "500").replace("20.0", "20")
+    contract = PolicyContract.from_json(json.loads(text))
+    assert canonical_json(contract.to_json()) == text
+    assert contract.contract_id == "ae993370b658b174"
+
+
 def full_contract() -> PolicyContract:
     """Every field of version 2 holds something else than its default."""
     body = make_embodiment()

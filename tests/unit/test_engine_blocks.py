@@ -19,6 +19,7 @@ from model_core.engine.decode_request import Drafts
 from model_core.engine.forward import BlockForward
 from model_core.engine.numerics import Numerics, measure_numerics
 from model_core.engine.rounds.window import Acceptance, CostCurve, Source, best_width
+from model_core.network.checkpoints.hub import load_pretrained
 from model_core.network.model import MolmoAct
 from model_core.tokenization.compact import Field, Mode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts
@@ -43,7 +44,7 @@ class Anything:
 
 
 def golden_network(family: str, attention: str) -> MolmoAct:
-    return MolmoAct.from_pretrained(GOLDEN / family, attention=attention)
+    return load_pretrained(GOLDEN / family, attention=attention)
 
 
 @pytest.mark.parametrize("packed", [True, False])

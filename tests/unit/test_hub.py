@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_core.network.checkpoints import hub, layout
+from model_core.network.checkpoints.hub import load_pretrained, save_pretrained
 from model_core.network.checkpoints.weights import read_header
-from model_core.network.config import MolmoActConfig, molmoact_7b_d, molmoact_7b_o
+from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
+from model_core.network.presets import molmoact_7b_d, molmoact_7b_o
 from model_core.spec.errors import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model"
@@ -39,11 +41,11 @@ def copied(family: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_file_and_shards_load_alike(family, tmp_path):
-    model = MolmoAct.from_pretrained(GOLDEN / family)
+    model = load_pretrained(GOLDEN / family)
     assert same(model, weights_of(family))
     assert not model.training
-    model.save_pretrained(tmp_path / "single")
-    model.save_pretrained(tmp_path / "shards", max_shard_bytes=100_000, processor=ImageProcessor())
+    save_pretrained(model, tmp_path / "single")
+    save_pretrained(model, tmp_path / "shards", max_shard_bytes=100_000, processor=ImageProcessor())
     names = sorted(path.name for path in (tmp_path / "shards").iterdir())
     assert "model.safetensors.index.json" in names
     assert sum(name.startswith("model-0000") for name in names) > 3
@@ -51,24 +53,24 @@ def test_one_file_and_shards_load_alike(family, tmp_path):
     assert index["weight_map"].keys() == weights_of(family).keys()
     assert index["metadata"]["total_size"] == sum(value.nbytes for value in weights_of(family).values())
     for folder in ("single", "shards"):
-        assert same(MolmoAct.from_pretrained(tmp_path / folder), weights_of(family))
+        assert same(load_pretrained(tmp_path / folder), weights_of(family))
     assert ImageProcessor.from_json(tmp_path / "shards") == ImageProcessor()
     assert MolmoActConfig.from_json(tmp_path / "single") == model.config
 
 
 def test_saving_again_leaves_no_shard_of_before_and_no_temporary_file(tmp_path):
-    model = MolmoAct.from_pretrained(GOLDEN / "tiny_d")
-    model.save_pretrained(tmp_path, max_shard_bytes=100_000)
-    model.save_pretrained(tmp_path)
+    model = load_pretrained(GOLDEN / "tiny_d")
+    save_pretrained(model, tmp_path, max_shard_bytes=100_000)
+    save_pretrained(model, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_weights_come_in_the_wanted_dtype(family, dtype, tmp_path):
-    model = MolmoAct.from_pretrained(GOLDEN / family, dtype=dtype)
+    model = load_pretrained(GOLDEN / family, dtype=dtype)
     assert same(model, {key: value.to(dtype) for key, value in weights_of(family).items()})
-    model.save_pretrained(tmp_path, dtype=torch.bfloat16)
+    save_pretrained(model, tmp_path, dtype=torch.bfloat16)
     assert {stored.dtype for stored in hub.open_checkpoint(tmp_path).tensors.values()} == {torch.bfloat16}
 
 
@@ -94,10 +96,10 @@ def test_training_side_layout_and_back(family, tmp_path):
     assert "transformer.ff_out.weight" in state
     assert "transformer.blocks.0.att_proj.weight" in state
     assert "vision_backbone.image_vit.positional_embedding" in state
-    assert same(MolmoAct.from_pretrained(tmp_path / "olmo"), weights_of(family))
+    assert same(load_pretrained(tmp_path / "olmo"), weights_of(family))
     back = hub.convert(tmp_path / "olmo", tmp_path / "back", max_shard_bytes=200_000)
     assert back.layout == "published"
-    assert same(MolmoAct.from_pretrained(tmp_path / "back"), weights_of(family))
+    assert same(load_pretrained(tmp_path / "back"), weights_of(family))
 
 
 def test_training_side_folder_without_config_json_needs_to_be_told(tmp_path):
@@ -105,8 +107,8 @@ def test_training_side_folder_without_config_json_needs_to_be_told(tmp_path):
     hub.convert(GOLDEN / "tiny_d", tmp_path)
     (tmp_path / "config.json").rename(tmp_path / "config.yaml")
     with pytest.raises(CheckpointError, match="training-side folder"):
-        MolmoAct.from_pretrained(tmp_path)
-    assert same(MolmoAct.from_pretrained(tmp_path, config=config), weights_of("tiny_d"))
+        load_pretrained(tmp_path)
+    assert same(load_pretrained(tmp_path, config=config), weights_of("tiny_d"))
 
 
 @pytest.mark.parametrize("config", [molmoact_7b_d(), molmoact_7b_o()], ids=["7B-D", "7B-O"])
@@ -138,7 +140,7 @@ def test_every_wrong_missing_and_extra_key_is_in_one_error(tmp_path):
     weights["model.transformer.blocks.3.attn_norm.weight"] = torch.zeros(64)
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(CheckpointError) as caught:
-        MolmoAct.from_pretrained(folder)
+        load_pretrained(folder)
     text = str(caught.value)
     assert "4 keys do not fit" in text
     for line in (
@@ -155,7 +157,7 @@ def test_padding_embedding_in_the_weights_is_used_although_the_config_is_silent(
     weights = weights_of("tiny_o")
     weights[layout.PAD_EMBED] = torch.ones(2, 96)
     save_file(weights, folder / "model.safetensors")
-    model = MolmoAct.from_pretrained(folder)
+    model = load_pretrained(folder)
     assert model.config.adapter.image_padding_embed == "pad_and_partial_pad"
     assert torch.equal(model.model.vision_backbone.pad_embed, torch.ones(2, 96))
 
@@ -168,7 +170,7 @@ def test_a_pickle_that_could_run_code_is_refused(tmp_path):
     shutil.copyfile(GOLDEN / "tiny_d" / "config.json", tmp_path / "config.json")
     torch.save({"a": Bomb()}, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="weights-only"):
-        MolmoAct.from_pretrained(tmp_path)
+        load_pretrained(tmp_path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -177,30 +179,30 @@ def test_torn_and_incomplete_checkpoints_are_named(tmp_path):
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="is torn"):
-        MolmoAct.from_pretrained(folder)
+        load_pretrained(folder)
     (folder / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(CheckpointError, match="not a safetensors file"):
-        MolmoAct.from_pretrained(folder)
+        load_pretrained(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights in"):
-        MolmoAct.from_pretrained(folder)
+        load_pretrained(folder)
     shards = tmp_path / "shards"
-    MolmoAct.from_pretrained(GOLDEN / "tiny_d").save_pretrained(shards, max_shard_bytes=100_000)
+    save_pretrained(load_pretrained(GOLDEN / "tiny_d"), shards, max_shard_bytes=100_000)
     sorted(shards.glob("model-*"))[0].unlink()
     with pytest.raises(CheckpointError, match=r"model-00001-of-\d+.safetensors, which is not there"):
-        MolmoAct.from_pretrained(shards)
+        load_pretrained(shards)
     index = shards / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"lm_head.weight": "../outside.safetensors"}}))
     with pytest.raises(CheckpointError, match="outside its folder"):
-        MolmoAct.from_pretrained(shards)
+        load_pretrained(shards)
 
 
 def test_a_hub_id_says_clearly_that_the_hub_was_not_reached(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"taken for a hub id.*Without a network"):
-        MolmoAct.from_pretrained("allenai/MolmoAct-7B-D-0812")
+        load_pretrained("allenai/MolmoAct-7B-D-0812")
     with pytest.raises(CheckpointError, match="expected a folder or a hub id"):
-        MolmoAct.from_pretrained("/no/such/folder")
+        load_pretrained("/no/such/folder")
 
 
 def test_a_snapshot_from_the_hub_is_loaded(monkeypatch):
@@ -211,6 +213,6 @@ def test_a_snapshot_from_the_hub_is_loaded(monkeypatch):
         return str(GOLDEN / "tiny_d")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert same(MolmoAct.from_pretrained("owner/name", revision="abc"), weights_of("tiny_d"))
+    assert same(load_pretrained("owner/name", revision="abc"), weights_of("tiny_d"))
     assert (asked["repo"], asked["revision"]) == ("owner/name", "abc")
     assert not any(pattern.endswith((".py", ".bin", "model.pt")) for pattern in asked["patterns"])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from model_core.network.config import MolmoActConfig, molmoact_7b_d, molmoact_7b_o
+from model_core.network.checkpoints.hub import load_pretrained
+from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageInputs, ImageProcessor, collate_images
-from model_core.network.model import MolmoAct
+from model_core.network.presets import molmoact_7b_d, molmoact_7b_o
 from model_core.parity import image_parity
 from model_core.spec.errors import CheckpointError, SpecError
 
@@ -112,7 +113,7 @@ def test_the_shared_crop_gives_the_same_features(family):
     once = ImageProcessor.for_network(config, **margins)(views)
     both = ImageProcessor.for_network(config, share_equal_crops=False, **margins)(views)
     assert len(both.images_CPD) == 2 * len(once.images_CPD) == 4
-    model = MolmoAct.from_pretrained(GOLDEN / family)
+    model = load_pretrained(GOLDEN / family)
     with torch.no_grad():
         torch.testing.assert_close(model.encode_images(**once.tensors()), model.encode_images(**both.tensors()), atol=1e-5, rtol=1e-5)
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from flows.commands.models.model import model_app
 from model_core.network.checkpoints.hub import open_checkpoint
-from model_core.network.config import molmoact_7b_d
+from model_core.network.presets import molmoact_7b_d
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL = GOLDEN / "model"

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model_core.engine.cache import StaticCache
+from model_core.network.checkpoints.hub import load_pretrained
 from model_core.network.checkpoints.layout import expected_shapes
-from model_core.network.config import AdapterConfig, LlmConfig, MolmoActConfig, VitConfig, molmoact_7b_d, molmoact_7b_o
+from model_core.network.config import AdapterConfig, LlmConfig, MolmoActConfig, VitConfig
 from model_core.network.model import MolmoAct
+from model_core.network.presets import molmoact_7b_d, molmoact_7b_o
 from model_core.parity import greedy
 from model_core.spec.errors import CheckpointError, SpecError
 
@@ -29,7 +31,7 @@ def one_thread():
 
 
 def golden(family: str, attention: str = "sdpa") -> tuple[MolmoAct, dict[str, Tensor]]:
-    return MolmoAct.from_pretrained(GOLDEN / family, attention=attention), load_file(GOLDEN / family / "io.safetensors")
+    return load_pretrained(GOLDEN / family, attention=attention), load_file(GOLDEN / family / "io.safetensors")
 
 
 def left_padded(io: dict[str, Tensor], short: int, pad: int = 0) -> tuple[Tensor, Tensor]:

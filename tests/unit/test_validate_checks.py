@@ -12,9 +12,9 @@ import pytest
 
 from components.adapters.great_expectations import _make_readable_offline
 from components.config.recipe import ValidateConfig
-from components.data.episode_checks import inline_check
+from components.data.inspection import gripper_in_view, inspect_episode, not_clipped, not_frozen
 from components.data.lerobot.reader import DatasetReader
-from components.data.validate import _clipped, _gripper_visible, _longest_frozen, dataset_findings, rules
+from components.data.validate import dataset_findings, rules
 from tests.episodes import BODY, episode, write_dataset
 
 GOOD = episode(0)
@@ -27,7 +27,7 @@ def changed(array, index, value):
 
 
 def test_a_good_episode_passes():
-    assert inline_check(GOOD, BODY) == []
+    assert inspect_episode(GOOD, BODY) == []
 
 
 @pytest.mark.parametrize(
@@ -38,48 +38,74 @@ def test_a_good_episode_passes():
         (replace(GOOD, images={}), "camera_missing", "'front'"),
         (replace(GOOD, images={"front": GOOD.images["front"][:, :16]}), "camera_shape", "(12, 16, 32, 3)"),
         (replace(GOOD, proprio_TP=GOOD.proprio_TP[:, :3]), "shape", "proprio is (12, 3)"),
-        (replace(GOOD, actions_TA=changed(GOOD.actions_TA, (5, 2), np.nan)), "not_finite", "step 5, dz"),
-        (replace(GOOD, executed_TA=changed(GOOD.executed_TA, (1, 0), np.inf)), "not_finite", "executed action"),
-        (replace(GOOD, actions_TA=changed(GOOD.actions_TA, (4, 1), 1.5)), "out_of_range", "dy is 1.500 at step 4"),
-        (replace(GOOD, proprio_TP=changed(GOOD.proprio_TP, (0, 2), -0.4)), "out_of_range", "hand_z is -0.400"),
-        (replace(GOOD, images={"front": changed(GOOD.images["front"], 3, 0)}), "black_frames", "8%"),
-        (replace(GOOD, timestamps_T=changed(GOOD.timestamps_T, 6, 0.0)), "timestamps", "step 6"),
+        (
+            replace(GOOD, actions_TA=changed(GOOD.actions_TA, (5, 2), np.nan)),
+            "not_finite",
+            "action dz is a number in every frame; got in 1 of 12 frames, first nan",
+        ),
+        (
+            replace(GOOD, executed_TA=changed(GOOD.executed_TA, (1, 0), np.inf)),
+            "not_finite",
+            "executed dx is a number in every frame",
+        ),
+        (
+            replace(GOOD, actions_TA=changed(GOOD.actions_TA, (4, 1), 1.5)),
+            "out_of_range",
+            "step; got in 1 of 12 frames, first 1.5 at step 4",
+        ),
+        (
+            replace(GOOD, proprio_TP=changed(GOOD.proprio_TP, (0, 2), -0.4)),
+            "out_of_range",
+            "state hand_z is within 0..0.55 m",
+        ),
+        (replace(GOOD, images={"front": changed(GOOD.images["front"], 3, 0)}), "black_frames", "got in 1 of 12 frames, first 0 at step 3"),
+        (replace(GOOD, timestamps_T=changed(GOOD.timestamps_T, 6, 0.0)), "timestamps", "at step 6"),
         (replace(GOOD, depth_m={"front": changed(GOOD.depth_m["front"], 0, np.nan)}), "not_finite", "depth of camera 'front'"),
         (episode(0, length=1), "too_short", "1 frames"),
     ],
 )
 def test_each_fault_is_named(bad, check, said):
-    findings = inline_check(bad, BODY)
+    findings = inspect_episode(bad, BODY)
     assert check in [f.check for f in findings]
     assert any(said in f.reason for f in findings)
     assert all(f.where == bad.episode_id and f.severity == "error" for f in findings)
 
 
-def test_frozen_pictures_count_only_while_told_to_move():
+def longest_frozen(frames, moves):
+    """What the rule measures of ten frames, while the arm is told to move or not."""
+    executed = np.full((10, 4), 0.5 if moves else 0.0, np.float32)
+    return not_frozen(ValidateConfig(), "front").measure(replace(episode(0, length=10), images={"front": frames}, executed_TA=executed))
+
+
+def test_frozen_images_count_only_while_told_to_move():
     frames = np.zeros((10, 4, 4, 3), np.uint8)
     frames[:4] = np.arange(4)[:, None, None, None]
-    told = np.ones(10, bool)
-    assert _longest_frozen(frames, told) == 5
-    assert _longest_frozen(frames, np.zeros(10, bool)) == 0
+    assert longest_frozen(frames, True) == 5
+    assert longest_frozen(frames, False) == 0
     moving = np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2).repeat(3, 3)
-    assert _longest_frozen(moving, told) == 0
+    assert longest_frozen(moving, True) == 0
 
 
 def test_gripper_visibility_is_by_projection():
-    assert _gripper_visible(GOOD) == 1.0
+    visible = gripper_in_view(ValidateConfig()).measure
+    assert visible(GOOD) == 1.0
     behind = replace(GOOD, tcp_T3=np.full((12, 3), 5.0, np.float32))
-    assert _gripper_visible(behind) == 0.0
+    assert visible(behind) == 0.0
     half = GOOD.tcp_T3.copy()
     half[:6] = (0.0, 0.74, 3.0)
-    assert _gripper_visible(replace(GOOD, tcp_T3=half)) == 0.5
-    assert _gripper_visible(replace(GOOD, tcp_T3=None)) == 1.0
+    assert visible(replace(GOOD, tcp_T3=half)) == 0.5
+    assert visible(replace(GOOD, tcp_T3=None)) == 1.0
+
+
+def clipped(actions, spec):
+    return not_clipped(ValidateConfig(), spec).measure(replace(GOOD, actions_TA=actions))
 
 
 def test_clipping_needs_every_dimension_at_a_limit():
     bang = np.sign(np.random.default_rng(0).normal(size=(8, 4))).astype(np.float32)
-    assert _clipped(bang, BODY.action) == 1.0
-    assert _clipped(changed(bang, (slice(0, 4), 0), 0.2), BODY.action) == 0.5
-    assert _clipped(GOOD.actions_TA, BODY.action) == 0.0
+    assert clipped(bang, BODY.action) == 1.0
+    assert clipped(changed(bang, (slice(0, 4), 0), 0.2), BODY.action) == 0.5
+    assert clipped(GOOD.actions_TA, BODY.action) == 0.0
 
 
 @pytest.fixture(scope="module")

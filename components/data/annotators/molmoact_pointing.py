@@ -72,15 +72,14 @@ class OwnPointing:
         """
         import torch
 
-        from model_core.network.checkpoints.hub import resolve
+        from model_core.network.checkpoints.hub import load_pretrained, resolve
         from model_core.network.images import ImageProcessor
-        from model_core.network.model import MolmoAct
         from model_core.tokenization.tokens import PromptTokenizer
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         folder = resolve(source)
         tokenizer = PromptTokenizer.load(folder)
-        model = MolmoAct.from_pretrained(folder, device=device, dtype=torch.bfloat16 if device.startswith("cuda") else None)
+        model = load_pretrained(folder, device=device, dtype=torch.bfloat16 if device.startswith("cuda") else None)
         config = model.config
         if tokenizer.special.im_patch != config.image_patch_id or config.llm.num_slots:
             raise CheckpointError(

@@ -166,7 +166,7 @@ def _verdict(report: ModelParity | ImageParity | VqvaeParity) -> None:
 def _named(network: str | None) -> MolmoActConfig | None:
     if network is None:
         return None
-    from model_core.network.config import molmoact_7b_d, molmoact_7b_o
+    from model_core.network.presets import molmoact_7b_d, molmoact_7b_o
 
     if network not in _NETWORKS:
         raise typer.BadParameter(f"--network must be one of {', '.join(_NETWORKS)}, got {network}")

@@ -38,10 +38,10 @@ def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Se
     """Demonstrations and ingested recordings of the recipe's tasks as one raw data set; it takes the place of the demonstrations."""
 
     def work(out: Path) -> Mapping[str, Any]:
-        from components.data.ingest import ingest
+        from components.data.ingest import IngestOptions, ingest
 
         sources = [step.path / "dataset" for step in (recorded, *included)]
-        return {**recorded.record, **ingest(sources, out, progress, keep_failures=True, tasks=recipe.collect.tasks)}
+        return {**recorded.record, **ingest(sources, out, progress, IngestOptions(keep_failures=True, tasks=recipe.collect.tasks))}
 
     inputs: dict[str, Step | str] = {"recorded": recorded, **{f"ingested-{n}": step for n, step in enumerate(included)}}
     config = {"joined": True, "tasks": recipe.collect.tasks}
@@ -55,13 +55,13 @@ def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], pro
     trust_data: a data set whose statistics are of other data is taken in, with new statistics.
     """
     from components.data.collect import open_simulator
-    from components.data.ingest import count_recordings, ingest
+    from components.data.ingest import IngestOptions, count_recordings, ingest
 
     count_recordings(sources)  # a folder that holds none is told before all of it is read
     body = open_simulator(recipe.collect).embodiment
 
     def work(out: Path) -> Mapping[str, Any]:
-        return ingest(sources, out, progress, embodiment=body, max_bad_fraction=1.0, trust_data=trust_data)
+        return ingest(sources, out, progress, IngestOptions(embodiment=body, max_bad_fraction=1.0, trust_data=trust_data))
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
     config: dict[str, Any] = {"body": to_document(body)} | ({"trust_data": True} if trust_data else {})

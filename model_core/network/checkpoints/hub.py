@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from model_core.network.checkpoints.weights import (
     SINGLE_FILE,
     StoredTensor,
     stored_tensors,
-    write_atomically,
     write_json,
     write_shards,
 )
@@ -31,10 +29,10 @@ from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError
+from model_core.spec.files import atomic_target, atomic_write
 
 log = logging.getLogger(__name__)
 
-_M = TypeVar("_M", bound=MolmoAct)
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "vae-final.pt"]
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -86,7 +84,7 @@ def open_checkpoint(folder: Path, config: MolmoActConfig | None = None) -> Check
     return CheckpointFiles(folder=folder, config=config, layout=kind, tensors=tensors)
 
 
-def from_pretrained(
+def load_pretrained(
     source: str | Path,
     *,
     dtype: torch.dtype | None = None,
@@ -94,8 +92,7 @@ def from_pretrained(
     config: MolmoActConfig | None = None,
     revision: str | None = None,
     attention: str | None = None,
-    model_class: type[_M] = MolmoAct,  # type: ignore[assignment]
-) -> _M:
+) -> MolmoAct:
     """Load a checkpoint folder (published or training-side layout) or a hub id, in evaluation mode.
 
     The network is built on the meta device and filled tensor by tensor in `dtype` (default: as stored) on `device`;
@@ -106,7 +103,7 @@ def from_pretrained(
     files.check()
     settings = files.config if attention is None else replace(files.config, attention=attention)
     with torch.device("meta"):
-        model = model_class(settings)
+        model = MolmoAct(settings)
     for name, tensor in sorted(files.tensors.items(), key=lambda item: (item[1].file, item[0])):
         _assign(model, name, tensor.load(dtype, device))
     log.info("loaded %d tensors from %s (%s layout)", len(files.tensors), files.folder, files.layout)
@@ -171,12 +168,12 @@ def convert(
         write_shards(destination, tensors, max_shard_bytes=max_shard_bytes)
     else:
         state = {layout.to_olmo(name): stored.load(dtype) for name, stored in files.tensors.items()}
-        write_atomically(destination / PICKLE_FILE, lambda temporary: torch.save(state, temporary))
+        with atomic_target(destination / PICKLE_FILE) as beside:
+            torch.save(state, beside)
     write_json(destination / "config.json", files.config.to_json())
     for name in BESIDE:
         if (files.folder / name).is_file():
-            content = (files.folder / name).read_bytes()
-            write_atomically(destination / name, lambda temporary, content=content: temporary.write_bytes(content))
+            atomic_write(destination / name, (files.folder / name).read_bytes())
     return open_checkpoint(destination)
 
 

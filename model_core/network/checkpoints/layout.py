@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+import torch
+
 from model_core.network.config import MolmoActConfig
+from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError
 
 Layout = Literal["published", "olmo"]
@@ -53,10 +56,6 @@ def detect_layout(keys: Iterable[str]) -> Layout:
 
 def expected_shapes(config: MolmoActConfig) -> dict[str, tuple[int, ...]]:
     """Every published key of a config with its shape; the network is built on the meta device, so this costs no memory."""
-    import torch
-
-    from model_core.network.model import MolmoAct
-
     with torch.device("meta"):
         model = MolmoAct(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

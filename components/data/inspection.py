@@ -1,0 +1,249 @@
+"""What an episode must satisfy: every rule once, with its threshold from one configuration (`ValidateConfig`).
+
+Recording (`collect`) and taking in (`ingest`) apply the rules that make an episode unusable for any recipe, through
+`inspect_episode`. The gate of the data set (`validate`) applies all of them, with the thresholds of the recipe. Pure: no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.config.recipe import ValidateConfig
+from components.config.records import Finding
+from model_core.spec.contract import EmbodimentSpec, VectorSpec
+from model_core.spec.types import Episode
+
+FRAMES, EPISODES = "frames", "episodes"
+MOVING = 0.05  # an executed action above this, in any dimension, is a command to move
+
+Measure = Callable[[Episode], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectionRule:
+    """One rule: `measure` of the episode (a number per frame, or one) is present, or lies within low..high.
+
+    check: name of the finding. column: names the measure; rules of one column share it. meaning: what is expected, for a person.
+    table: `FRAMES` or `EPISODES`. kind: "present" or "between". is_basic: without it an episode is unusable for any recipe.
+    """
+
+    check: str
+    column: str
+    meaning: str
+    measure: Measure
+    table: str = FRAMES
+    kind: str = "between"
+    low: float | None = None
+    high: float | None = None
+    is_basic: bool = False
+
+
+def rules_of(cfg: ValidateConfig, *, control_hz: float, cameras: Sequence[str], embodiment: EmbodimentSpec | None) -> list[InspectionRule]:
+    """The rules for episodes of these cameras; without an embodiment nothing is known of ranges and clipping."""
+    rules = [*regular_clock(cfg, control_hz)]
+    vectors = {} if embodiment is None else {"state": embodiment.proprio, "action": embodiment.action, "executed": embodiment.action}
+    for name, spec in vectors.items():
+        rules += finite_and_in_range(cfg, name, spec)
+    rules.append(finite_gripper_position())
+    for camera in cameras:
+        rules += [not_black(cfg, camera), not_frozen(cfg, camera)]
+    return [*rules, plausible_length(cfg), gripper_in_view(cfg), not_clipped(cfg, embodiment.action if embodiment else None)]
+
+
+def inspect_episode(episode: Episode, embodiment: EmbodimentSpec, cfg: ValidateConfig | None = None) -> list[Finding]:
+    """Why `episode` is unusable, by the basic rules; empty means that it may join a data set. Never raises for what is in the episode.
+
+    It costs a few milliseconds. cfg: the thresholds (default: those of `ValidateConfig`).
+    """
+    found = [Finding(check=check, where=episode.episode_id, reason=reason) for check, reason in _structural_faults(episode, embodiment)]
+    if found:
+        return found  # what follows needs arrays of the right shape
+    cameras = [camera.name for camera in embodiment.cameras]
+    rules = rules_of(cfg or ValidateConfig(), control_hz=embodiment.control_hz, cameras=cameras, embodiment=embodiment)
+    faults = [(rule.check, _fault(rule, episode)) for rule in rules if rule.is_basic]
+    faults += [("not_finite", f"depth of camera {name!r} holds NaN or inf") for name in _unfinished_depth(episode)]
+    return [Finding(check=check, where=episode.episode_id, reason=reason) for check, reason in faults if reason]
+
+
+def _fault(rule: InspectionRule, episode: Episode) -> str:
+    values = np.asarray(rule.measure(episode), np.float64)
+    finite = np.isfinite(values)
+    bad = ~finite
+    if rule.kind == "between":
+        low, high = (-np.inf if rule.low is None else rule.low), (np.inf if rule.high is None else rule.high)
+        bad = finite & ((values < low) | (values > high))
+    if not bad.any():
+        return ""
+    step = int(np.argmax(bad))
+    return f"expected: {rule.meaning}; got in {int(bad.sum())} of {len(values)} frames, first {values[step]:.4g} at step {step}"
+
+
+# --- structure: what the rules themselves need ------------------------------------------------------------------------
+
+
+def missing_cameras(episode: Episode, wanted: Sequence[str]) -> list[str]:
+    """The cameras of `wanted` of which the episode has no images."""
+    return [name for name in wanted if name not in episode.images]
+
+
+def _structural_faults(episode: Episode, embodiment: EmbodimentSpec) -> Iterator[tuple[str, str]]:
+    if not episode.instruction.strip():
+        yield "instruction_missing", "the instruction is empty; a policy cannot learn what was asked"
+    if episode.embodiment != embodiment.name:
+        yield "embodiment_differs", f"recorded by {episode.embodiment!r}, expected {embodiment.name!r}"
+    length = len(episode)
+    if length < 2:
+        yield "too_short", f"{length} frames, expected at least 2: rates are differences of frames"
+    recorded = ", ".join(sorted(episode.images)) or "none"
+    for name in missing_cameras(episode, [camera.name for camera in embodiment.cameras]):
+        yield "camera_missing", f"no images of camera {name!r}; recorded: {recorded}"
+    for camera in embodiment.cameras:
+        frames, expected = episode.images.get(camera.name), (length, camera.height, camera.width, 3)
+        if frames is not None and frames.shape != expected:
+            yield "camera_shape", f"camera {camera.name!r} is {frames.shape}, expected {expected}"
+    shapes: Mapping[str, tuple[tuple[int, ...], int]] = {
+        "proprio": (episode.proprio_TP.shape, len(embodiment.proprio)),
+        "action": (episode.actions_TA.shape, len(embodiment.action)),
+        "executed action": (episode.executed_TA.shape, len(embodiment.action)),
+    }
+    for name, (shape, width) in shapes.items():
+        if shape != (length, width):
+            yield "shape", f"{name} is {shape}, expected {(length, width)}"
+
+
+def _unfinished_depth(episode: Episode) -> list[str]:
+    """Cameras whose depth holds NaN or inf. Only where depth is in memory anyway: the gate of a data set does not decode it again."""
+    return [name for name, depth in episode.depth_m.items() if not np.isfinite(depth).all()]
+
+
+# --- the rules ---------------------------------------------------------------------------------------------------------
+
+
+def regular_clock(cfg: ValidateConfig, control_hz: float) -> list[InspectionRule]:
+    """Frames are one control period apart: chunks assume it."""
+    period_s, jitter_s = 1.0 / control_hz, cfg.max_timestamp_jitter_s
+
+    def measure(episode: Episode) -> NDArray[np.float64]:
+        return np.diff(episode.timestamps_T, prepend=episode.timestamps_T[0] - period_s)
+
+    every = f"one frame every {period_s:.4g} s (jitter {jitter_s:g} s)"
+    clock = {"check": "timestamps", "column": "period_s", "measure": measure, "is_basic": True}
+    return [
+        InspectionRule(meaning="every frame has a time", kind="present", **clock),
+        InspectionRule(meaning=every, low=period_s - jitter_s, high=period_s + jitter_s, **clock),
+    ]
+
+
+def finite_and_in_range(cfg: ValidateConfig, name: str, spec: VectorSpec) -> list[InspectionRule]:
+    """Numbers are numbers, and within the embodiment's limits with a slack of `cfg.range_slack` of the range."""
+    values = {"state": "proprio_TP", "action": "actions_TA", "executed": "executed_TA"}[name]
+    rules: list[InspectionRule] = []
+    for dim, meant in enumerate(spec.dims):
+
+        def measure(episode: Episode, dim: int = dim) -> NDArray[np.float64]:
+            return getattr(episode, values)[:, dim].astype(np.float64)
+
+        slack = cfg.range_slack * (meant.high - meant.low)
+        limits = f"{name} {meant.name} is within {meant.low:g}..{meant.high:g} {meant.unit}"
+        both = {"column": f"{name}.{dim}", "measure": measure, "is_basic": True}
+        rules += [
+            InspectionRule(check="not_finite", kind="present", meaning=f"{name} {meant.name} is a number in every frame", **both),
+            InspectionRule(check="out_of_range", meaning=limits, low=meant.low - slack, high=meant.high + slack, **both),
+        ]
+    return rules
+
+
+def finite_gripper_position() -> InspectionRule:
+    """The gripper tip, where it is recorded, is a number in every frame: traces are projected from it."""
+
+    def measure(episode: Episode) -> NDArray[np.float64]:
+        return np.zeros(len(episode)) if episode.tcp_T3 is None else episode.tcp_T3.astype(np.float64).sum(axis=1)
+
+    meaning = "the gripper position is a number in every frame"
+    return InspectionRule(check="not_finite", column="tcp", kind="present", meaning=meaning, measure=measure, is_basic=True)
+
+
+def not_black(cfg: ValidateConfig, camera: str) -> InspectionRule:
+    """No image is black: a covered lens, a cable or a renderer that failed."""
+
+    def measure(episode: Episode) -> NDArray[np.float64]:
+        return episode.images[camera].mean(axis=(1, 2, 3))
+
+    meaning = f"images of {camera} are not black (mean at least {cfg.black_mean:g} of 255)"
+    return InspectionRule(
+        check="black_frames",
+        column=f"brightness.{camera}",
+        meaning=meaning,
+        measure=measure,
+        low=cfg.black_mean,
+        high=255.0,
+        is_basic=True,
+    )
+
+
+def not_frozen(cfg: ValidateConfig, camera: str) -> InspectionRule:
+    """The longest run of images that equal the one before, counted only while the arm is told to move."""
+
+    def measure(episode: Episode) -> int:
+        frames_THW3 = episode.images[camera]
+        moving_T = np.abs(np.nan_to_num(episode.executed_TA)).max(axis=1, initial=0.0) > MOVING
+        same_T = (frames_THW3[1:] == frames_THW3[:-1]).all(axis=(1, 2, 3)) & moving_T[:-1]
+        changes = np.flatnonzero(np.r_[True, ~same_T, True])
+        return int(np.diff(changes).max() - 1)
+
+    return InspectionRule(
+        check="frozen_frames",
+        column=f"frozen_frames.{camera}",
+        table=EPISODES,
+        meaning=f"images of {camera} change while the arm is told to move",
+        measure=measure,
+        low=0,
+        high=cfg.frozen_frames_limit,
+    )
+
+
+def plausible_length(cfg: ValidateConfig) -> InspectionRule:
+    """Neither a false start nor a recording that somebody forgot to stop."""
+    meaning = f"{cfg.min_frames}..{cfg.max_frames} frames"
+    return InspectionRule(
+        check="episode_length", column="frames", table=EPISODES, meaning=meaning, measure=len, low=cfg.min_frames, high=cfg.max_frames
+    )
+
+
+def gripper_in_view(cfg: ValidateConfig) -> InspectionRule:
+    """The gripper tip projects into the first camera's image in enough frames; holds where tip or calibration is not recorded."""
+
+    def measure(episode: Episode) -> float:
+        name = next(iter(episode.images), "")
+        if episode.tcp_T3 is None or name not in episode.geometry:
+            return 1.0
+        geometry = episode.geometry[name]
+        u_T, v_T, z_T = geometry.project(episode.tcp_T3).T
+        inside_T = (u_T >= -0.5) & (u_T < geometry.width - 0.5) & (v_T >= -0.5) & (v_T < geometry.height - 0.5) & (z_T > 0)
+        return float(inside_T.mean())
+
+    meaning = f"the gripper is in the image in at least {cfg.min_gripper_visible:.0%} of the frames"
+    low = cfg.min_gripper_visible
+    return InspectionRule(
+        check="gripper_visibility", column="gripper_visible", table=EPISODES, meaning=meaning, measure=measure, low=low, high=1.0
+    )
+
+
+def not_clipped(cfg: ValidateConfig, spec: VectorSpec | None) -> InspectionRule:
+    """Few actions stand at a limit in every dimension: otherwise the controller only knows full speed."""
+
+    def measure(episode: Episode) -> float:
+        actions_TA = episode.actions_TA
+        if spec is None or not actions_TA.size:
+            return 0.0
+        near_A = 1e-3 * (spec.high - spec.low)
+        return float(((actions_TA <= spec.low + near_A) | (actions_TA >= spec.high - near_A)).all(axis=1).mean())
+
+    meaning = f"at most {cfg.max_clipped_fraction:.0%} of the actions stand at their limits"
+    high = cfg.max_clipped_fraction
+    return InspectionRule(check="action_clipping", column="clipped", table=EPISODES, meaning=meaning, measure=measure, low=0.0, high=high)

@@ -1,0 +1,64 @@
+"""Resize one frame to an exact size in pixels, with the published code's rounding on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+
+def stretch(image: NDArray[np.uint8], size: tuple[int, int], *, bicubic: bool) -> NDArray[np.float32]:
+    """Aspect-ignoring resize of a uint8 image, rounded back to whole values, as 0..1.
+
+    SigLIP: bilinear without antialias. "metaclip": bicubic with antialias.
+    """
+    out = _antialiased(image, size, "bicubic") if bicubic else _bilinear(image, size)
+    return np.rint(np.clip(out, 0, 255)).astype(np.float32) / np.float32(255.0)
+
+
+def _antialiased(image: NDArray[np.generic], size: tuple[int, int], mode: str) -> NDArray[np.float32]:
+    raster = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    out = F.interpolate(raster, size=size, mode=mode, align_corners=False, antialias=True)
+    return out[0].permute(1, 2, 0).numpy()
+
+
+def _bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bilinear without antialias, in the order of operations of torch's single-threaded kernel.
+
+    `F.interpolate` itself picks another order on more threads or another CPU, and the difference of 1e-5 decides
+    which way a value of x.5 is rounded. Written out here, the pixels are the same everywhere.
+    """
+    y0, y1, top, bottom = _taps(image.shape[0], size[0])
+    x0, x1, left, right = _taps(image.shape[1], size[1])
+    rows0, rows1 = image[y0].astype(np.float64), image[y1].astype(np.float64)
+
+    def weight(vertical: NDArray[np.float32], horizontal: NDArray[np.float32]) -> NDArray[np.float64]:
+        return (vertical[:, None, None] * horizontal[None, :, None]).astype(np.float64)
+
+    total = (weight(top, right) * rows0[:, x1]).astype(np.float32)
+    for value, share in ((rows0[:, x0], weight(top, left)), (rows1[:, x0], weight(bottom, left)), (rows1[:, x1], weight(bottom, right))):
+        total = (share * value + total).astype(np.float32)  # a fused multiply-add: exact product, one rounding
+    return total
+
+
+def _taps(length: int, out: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Per output place: the two source places and their float32 weights (half-pixel centres)."""
+    scale = float(np.float32(length) / np.float32(out))
+    centre = np.maximum((scale * (np.arange(out) + 0.5) - 0.5).astype(np.float32), np.float32(0.0))
+    first = np.minimum(centre.astype(np.int64), length - 1)
+    second_share = np.minimum(centre - first.astype(np.float32), np.float32(1.0))
+    return first, np.minimum(first + 1, length - 1), np.float32(1.0) - second_share, second_share
+
+
+def letterbox(image: NDArray[np.uint8], size: tuple[int, int], pad_value: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Aspect-keeping bilinear resize with antialias on 0..1 floats, centred on a frame of `pad_value`."""
+    height, width = image.shape[:2]
+    # In float32, as the training code did: it rarely, but sometimes, decides a rounding.
+    scale = min(np.float32(size[1]) / np.float32(width), np.float32(size[0]) / np.float32(height))
+    scaled = (max(1, int(np.float32(height) * scale)), max(1, int(np.float32(width) * scale)))
+    pixels = np.clip(_antialiased(image.astype(np.float32) / np.float32(255.0), scaled, "bilinear"), 0.0, 1.0)
+    top, left = (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2
+    padding = [(top, size[0] - scaled[0] - top), (left, size[1] - scaled[1] - left)]
+    mask = np.pad(np.ones(scaled, np.bool_), padding)
+    return np.pad(pixels, [*padding, (0, 0)], constant_values=pad_value).astype(np.float32), mask
