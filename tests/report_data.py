@@ -9,10 +9,10 @@ import numpy as np
 from components.config.recipe import GateConfig
 from components.config.records import (
     DatasetVersion,
-    EpisodeRow,
     EvalReport,
     Interval,
     ModelVersion,
+    RolloutRow,
     RunSummary,
     StageTiming,
     TaskScore,
@@ -58,7 +58,7 @@ def report():
         return TaskScore(successes=s, trials=n, interval=Interval(low=low, high=high))
 
     rows = [
-        EpisodeRow(
+        RolloutRow(
             task=task,
             seed=930_000 + i,
             success=i < solved,

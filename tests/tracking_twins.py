@@ -29,16 +29,10 @@ class NullTracker:
     def log_metrics(self, metrics: Sequence[Metric]) -> None:
         """Forget."""
 
-    def log_picture(self, name: str, path: Path) -> None:
+    def log_image(self, name: str, path: Path) -> None:
         """Forget."""
 
     def log_text(self, name: str, text: str) -> None:
-        """Forget."""
-
-    def log_table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
-        """Forget."""
-
-    def log_checkpoint(self, name: str, uri: str, digest: str) -> None:
         """Forget."""
 
     def finish(self, status: str = "finished") -> None:

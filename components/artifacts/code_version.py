@@ -93,11 +93,13 @@ def _known(name: str) -> Path:
 def _data_files(places: Iterable[str]) -> Iterator[Path]:
     for place in places:
         path = REPOSITORY / place
-        yield from (p for p in path.rglob("*.json")) if path.is_dir() else [path]
+        yield from (p for p in path.rglob("*") if p.suffix in (".json", ".html")) if path.is_dir() else [path]
 
 
 def _data_digest(path: Path) -> str:
-    return hashlib.sha256(json.dumps(json.loads(path.read_text(encoding="utf-8")), sort_keys=True).encode()).hexdigest()
+    """Of a JSON file what it says, not how it is laid out; of any other file its bytes."""
+    content = path.read_bytes()
+    return hashlib.sha256(json.dumps(json.loads(content), sort_keys=True).encode() if path.suffix == ".json" else content).hexdigest()
 
 
 def _installed(package: str) -> str:

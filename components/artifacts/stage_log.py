@@ -1,4 +1,4 @@
-"""Each finished stage as a run of the tracker: its config, its numbers, its record and its pictures."""
+"""Each finished stage as a run of the tracker: its config, its numbers, its record and its images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def log_stage(tracker: Tracker, *, stage: str, key: str, recipe: str, config: ob
     tracker.log_text("record.json", json.dumps(plain, indent=1, sort_keys=True))
     for name, folder in (("film", out / "film"), ("examples", out / "undigested" / "examples")):
         for image in sorted(folder.glob("*.png")):
-            tracker.log_picture(f"{name}/{image.name}", image)
+            tracker.log_image(f"{name}/{image.name}", image)
     tracker.finish()
 
 

@@ -1,4 +1,4 @@
-"""What the stages ask of the outside: protocols, and the small values that cross them.
+"""What the stages need from outside systems: protocols, and the small values that cross them.
 
 Every port has a real adapter (named after the outside system, one file each) and a twin for tests. Nothing here
 knows MLflow or Kubernetes.
@@ -60,20 +60,12 @@ class Tracker(Protocol):
         """Record points of curves. Never blocks long and never raises because a server is away."""
         ...
 
-    def log_picture(self, name: str, path: Path) -> None:
-        """Record a picture file (small: it is uploaded) under `name`, such as "examples/step_0200.png"."""
+    def log_image(self, name: str, path: Path) -> None:
+        """Record an image file (small: it is uploaded) under `name`, such as "examples/step_0200.png"."""
         ...
 
     def log_text(self, name: str, text: str) -> None:
         """Record a text file under `name`, such as "recipe.json"."""
-        ...
-
-    def log_table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
-        """Record rows as a JSON table under `name`."""
-        ...
-
-    def log_checkpoint(self, name: str, uri: str, digest: str) -> None:
-        """Record where a checkpoint lies and what it hashes to; its bytes are not sent."""
         ...
 
     def finish(self, status: str = "finished") -> None:
@@ -81,7 +73,7 @@ class Tracker(Protocol):
         ...
 
     def server_run_id(self, run_id: str) -> str:
-        """The id under which the tracking server shows our `run_id`; "" while it has not heard of it."""
+        """The id under which the tracking server shows our `run_id`; "" while it does not know the run."""
         ...
 
 

@@ -1,8 +1,8 @@
-"""What the stages hand to each other and to people: small frozen records, plain JSON both ways.
+"""What the stages pass to each other and to people: small frozen records, plain JSON in both directions.
 
 A record never holds a tensor, an open client, a wall-clock time or a path of this machine. What may differ
 between two equal runs (timings, ids that a server made up) sits under the key ``undigested`` of a step's record
-(see `components.artifacts.step_store`). `documents.to_document` and `from_document` write and read all of them.
+(see `components.artifacts.step_store`). `model_core.spec.documents` writes and reads all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """Where a stage says how far it is. Called often; implementations are cheap and never raise."""
+    """Where a stage reports how far it is. Called often; implementations are cheap and never raise."""
 
     def update(self, done: int, total: int, message: str = "") -> None:
         """`done` of `total` units (episodes, steps ...) are finished; `message` is one short line for a person."""
@@ -21,7 +21,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A `Progress` that tells nobody."""
+    """A `Progress` that shows nothing."""
 
     def update(self, done: int, total: int, message: str = "") -> None:
         """Do nothing."""
@@ -29,7 +29,7 @@ class Silent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something a check saw. `severity` is "error" (the item is not used), "warning" or "note".
+    """Why an item fails a check, and so is not used.
 
     check: name of the check. where: episode id, file or field. reason: one sentence with expected and got.
     """
@@ -37,7 +37,6 @@ class Finding:
     check: str
     where: str
     reason: str
-    severity: str = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ class DatasetVersion:
 class TrainRun:
     """One finished training: which data, how many steps, what came out.
 
-    run_id: the tracker's id ("" where none). ended_because: "finished", "resumed and finished" ...
+    run_id: the tracker's id ("" where none).
     """
 
     run_id: str
@@ -75,7 +74,6 @@ class TrainRun:
     steps: int
     final_loss: float
     metrics: Mapping[str, float] = field(default_factory=dict)
-    ended_because: str = "finished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +95,7 @@ class TaskScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EpisodeRow:
+class RolloutRow:
     """One evaluation episode. stop_reason: a `StopReason` value; steps: control steps; refusals: refused decisions."""
 
     task: str
@@ -120,7 +118,7 @@ class EvalReport:
     trials: int
     interval: Interval
     per_task: Mapping[str, TaskScore]
-    episodes: tuple[EpisodeRow, ...]
+    episodes: tuple[RolloutRow, ...]
     protocol: Mapping[str, Any] = field(default_factory=dict)
     blindness: Mapping[str, float] = field(default_factory=dict)
 
@@ -137,7 +135,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class GateVerdict:
     """Promote or hold, with every reason (also of the criteria that hold)."""
 
     promote: bool
@@ -164,7 +162,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkcellRow:
-    """What one workcell did against the served policy. p50_ms, p99_ms: from asking to having a chunk."""
+    """What one workcell did with the served policy. p50_ms, p99_ms: from the request to the chunk."""
 
     cell: str
     task: str
@@ -180,7 +178,7 @@ class WorkcellRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTiming:
-    """How long one stage took now, and whether it was found finished."""
+    """How long one stage took now, and whether its result was cached."""
 
     seconds: float
     cached: bool
@@ -202,7 +200,7 @@ class RunSummary:
     dataset: DatasetVersion
     train: TrainRun
     evaluation: EvalReport
-    verdict: Verdict
+    verdict: GateVerdict
     model_version: ModelVersion
     workcells: tuple[WorkcellRow, ...] = ()
     paths: Mapping[str, str] = field(default_factory=dict)

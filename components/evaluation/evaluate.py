@@ -19,7 +19,7 @@ import numpy as np
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.step_store import folder_digests
 from components.config.recipe import CollectConfig, EvalConfig
-from components.config.records import EpisodeRow, EvalReport, Interval, Progress, TaskScore
+from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
 from components.data.collect import open_simulator
 from components.evaluation.image_swap import check_sight, measure_sight, sight_numbers
 from components.evaluation.intervals import CONFIDENCE, wilson
@@ -107,7 +107,7 @@ def make_report(
     scenes: CollectConfig,
     contract: PolicyContract,
     digest: str,
-    rows: Sequence[EpisodeRow],
+    rows: Sequence[RolloutRow],
     blindness: Mapping[str, float],
 ) -> EvalReport:
     """Count successes over trials; an episode that the simulator failed is listed and is no trial."""
@@ -133,7 +133,7 @@ def make_report(
     )
 
 
-def _score(rows: Iterable[EpisodeRow]) -> TaskScore:
+def _score(rows: Iterable[RolloutRow]) -> TaskScore:
     trials = [row for row in rows if row.stop_reason != StopReason.ENV_ERROR]
     successes = sum(row.success for row in trials)
     low, high = wilson(successes, len(trials), CONFIDENCE)
@@ -244,7 +244,7 @@ def _write_film(scratch: Path, rollout: Rollout) -> None:
         shot.save(folder / f"{place:04d}.npz")
 
 
-def _read_film(scratch: Path, row: EpisodeRow) -> list[Shot]:
+def _read_film(scratch: Path, row: RolloutRow) -> list[Shot]:
     shots = []
     for path in sorted((scratch / f"film-{row.task}-{row.seed}").glob("*.npz"))[: row.decisions]:
         with np.load(path, allow_pickle=False) as content:
@@ -254,17 +254,17 @@ def _read_film(scratch: Path, row: EpisodeRow) -> list[Shot]:
     return shots
 
 
-def _collected(scratch: Path, groups: Sequence[Group]) -> tuple[list[EpisodeRow], dict[str, Any]]:
+def _collected(scratch: Path, groups: Sequence[Group]) -> tuple[list[RolloutRow], dict[str, Any]]:
     """All rows in the order of task and seed, and how long decisions took."""
     entries = [entry for group in groups for entry in json.loads(_rows_file(scratch, group).read_text())]
-    rows = sorted((from_document(EpisodeRow, entry["row"]) for entry in entries), key=lambda row: (row.task, row.seed))
+    rows = sorted((from_document(RolloutRow, entry["row"]) for entry in entries), key=lambda row: (row.task, row.seed))
     times = np.array([ms for entry in entries for ms in entry["decide_ms"]] or [0.0])
     p50, p99 = np.quantile(times, [0.5, 0.99])
     return rows, {"decide_ms": {"mean": float(times.mean()), "p50": float(p50), "p99": float(p99)}, "decisions": len(times)}
 
 
 def _draw_films(
-    scratch: Path, groups: Sequence[Group], rows: Sequence[EpisodeRow], contract: PolicyContract, checkpoint: Path, folder: Path
+    scratch: Path, groups: Sequence[Group], rows: Sequence[RolloutRow], contract: PolicyContract, checkpoint: Path, folder: Path
 ) -> None:
     """A film strip of every filmed episode: <task>.png for the first of a task, <task>-<seed>.png for the others."""
     from components.evaluation.rollout_strip import depth_decoder, draw_film

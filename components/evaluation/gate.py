@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from components.config.recipe import GateConfig
-from components.config.records import Check, EvalReport, TaskScore, Verdict
+from components.config.records import Check, EvalReport, GateVerdict, TaskScore
 from components.evaluation.intervals import difference, trials_to_decide, wilson
 
 NOT_ENOUGH = "not enough evidence"
@@ -26,7 +26,7 @@ IMAGE_SWAP_CHANGE = "image_swap_change"
 PROTOCOL_FIELDS = ("horizon_sim_steps", "sim_steps_per_action", "control_hz", "reasoning")
 
 
-def gate(cfg: GateConfig, candidate: EvalReport, champion: EvalReport | None, blindness: Mapping[str, float] | None = None) -> Verdict:
+def gate(cfg: GateConfig, candidate: EvalReport, champion: EvalReport | None, blindness: Mapping[str, float] | None = None) -> GateVerdict:
     """Decide whether `candidate` may become champion; without a champion only the absolute criteria count.
 
     blindness: what the image-swap measurement found (default: what the report carries).
@@ -34,7 +34,7 @@ def gate(cfg: GateConfig, candidate: EvalReport, champion: EvalReport | None, bl
     checks = [*_absolute(cfg, candidate, candidate.blindness if blindness is None else blindness)]
     if champion is not None:
         checks += _against_champion(cfg, candidate, champion)
-    return Verdict(
+    return GateVerdict(
         promote=all(check.passed for check in checks),
         reasons=tuple(check.reason for check in sorted(checks, key=lambda check: check.passed)),
         checks=tuple(checks),

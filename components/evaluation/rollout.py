@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.recipe import EvalConfig
-from components.config.records import EpisodeRow
+from components.config.records import RolloutRow
 from components.simulation.interface import Simulator
 from model_core.spec.execution.chunking import ChunkPlayer, targets_KA
 from model_core.spec.execution.holding import hold_action
@@ -46,7 +46,7 @@ class Shot:
 class Rollout:
     """How one episode went. decide_ms: time of each of its decisions (its share of the batch's)."""
 
-    row: EpisodeRow
+    row: RolloutRow
     film: tuple[Shot, ...] = ()
     decide_ms: tuple[float, ...] = ()
 
@@ -134,7 +134,7 @@ class _Cell:
 
     def rollout(self) -> Rollout:
         stop = self.stop or StopReason.MAX_STEPS
-        row = EpisodeRow(
+        row = RolloutRow(
             task=self.task,
             seed=self.seed,
             success=stop is StopReason.SUCCESS,

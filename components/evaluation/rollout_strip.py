@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.records import EpisodeRow
+from components.config.records import RolloutRow
 from components.drawing.images import Panel, example_sheet, film_strip, save_png
 from components.evaluation.rollout import Shot
 from model_core.spec.types import Policy, Trace
@@ -32,7 +32,7 @@ def depth_decoder(checkpoint: Path) -> DepthDecoder:
     return lambda codes_G: codec.decode(codes_G[None])[0] if len(codes_G) else None
 
 
-def draw_film(shots: Sequence[Shot], row: EpisodeRow, control_hz: float, decode: DepthDecoder, path: Path) -> Path:
+def draw_film(shots: Sequence[Shot], row: RolloutRow, control_hz: float, decode: DepthDecoder, path: Path) -> Path:
     """One rollout as a strip: camera with the trace that was said, the depth that was said below, seconds under both."""
     panels = [
         Panel(

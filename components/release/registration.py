@@ -10,7 +10,7 @@ from pathlib import Path
 
 from components.config.paths import REPOSITORY
 from components.config.ports import ModelRegistry
-from components.config.records import DatasetVersion, EvalReport, ModelVersion, TrainRun, Verdict
+from components.config.records import DatasetVersion, EvalReport, GateVerdict, ModelVersion, TrainRun
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, require
 
@@ -19,7 +19,7 @@ def register(
     registry: ModelRegistry,
     *,
     name: str,
-    verdict: Verdict,
+    verdict: GateVerdict,
     checkpoint: Path,
     contract: PolicyContract,
     train: TrainRun,
@@ -58,7 +58,7 @@ def register(
     return registry.promote(version, expected=champion.version if champion else None)
 
 
-def lineage_of(train: TrainRun, dataset: DatasetVersion, report: EvalReport, verdict: Verdict, commit: str) -> dict[str, str]:
+def lineage_of(train: TrainRun, dataset: DatasetVersion, report: EvalReport, verdict: GateVerdict, commit: str) -> dict[str, str]:
     """Where a version comes from, as text: data, annotators, recipe, code, examination and verdict."""
     annotators = {f"annotator.{kind}": version for kind, version in sorted(dataset.annotators.items())}
     return {

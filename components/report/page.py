@@ -1,7 +1,7 @@
 """A run of the loop as one page for people and one document for programs: report.html and summary.json.
 
-The page stands alone: styles, charts and pictures are inside it, nothing is fetched. Equal runs give equal pages. This file gathers
-what a run left on disk; `report_sections` says how it looks.
+The page stands alone: styles, charts and images are inside it, nothing is fetched. Equal runs give equal pages. This module
+gathers what a run left on disk, `view` turns it into values, and templates/*.html lay them out.
 """
 
 from __future__ import annotations
@@ -10,35 +10,43 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from components.artifacts.files import write_text_atomically
 from components.config.records import Interval, RunSummary, TaskScore
-from components.report.sections import Gathered, body, headline
+from components.report.view import Gathered, brief, duration, page_values, percent, words
 from model_core.spec.documents import to_document
+from model_core.spec.files import atomic_write
 
 AUDIT = "undigested/audit"  # of the workcells' step, where it kept one
-_PAGE = Path(__file__).with_name("report_page.html")
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_report(run: RunSummary, out: Path, *, addresses: Mapping[str, str] | None = None) -> Path:
     """Write out/report.html and out/pictures, and return the page's path.
 
-    addresses: what to look at next -> where,
-    such as {"MLflow": "http://127.0.0.1:5000"}. Missing pictures or curves are left out; the numbers come from `run` alone.
+    addresses: what to look at next -> where, such as {"MLflow": "http://127.0.0.1:5000"}. Missing images or curves are left out; the numbers come from `run` alone.
     """
     out.mkdir(parents=True, exist_ok=True)
     gathered = gather(run, dict(addresses or {}))
-    _copy_pictures(gathered, out / "pictures")
-    page = Template(_PAGE.read_text(encoding="utf-8")).substitute(title=headline(run), body=body(run, gathered))
-    write_text_atomically(out / "report.html", page)
+    _copy_images(gathered, out / "pictures")
+    atomic_write(out / "report.html", render(run, gathered))
     return out / "report.html"
+
+
+def render(run: RunSummary, gathered: Gathered) -> str:
+    """The page as HTML text; every value from outside is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "duration": duration, "words": words, "brief": brief}
+    return environment.get_template("page.html").render(page_values(run, gathered))
 
 
 def write_summary(run: RunSummary, out: Path) -> Path:
     """Write out/summary.json, and return its path."""
-    write_text_atomically(out / "summary.json", json.dumps(summary(run), indent=1) + "\n")
+    atomic_write(out / "summary.json", json.dumps(summary(run), indent=1) + "\n")
     return out / "summary.json"
 
 
@@ -77,8 +85,8 @@ def gather(run: RunSummary, addresses: Mapping[str, str]) -> Gathered:
     evaluated, trained, validated = folders.get("evaluate"), folders.get("train"), folders.get("validate")
     audit = folders["workcells"] / AUDIT if "workcells" in folders else None
     return Gathered(
-        films=_pictures(evaluated, "film"),
-        examples=_pictures(evaluated, "undigested/examples"),
+        films=_images(evaluated, "film"),
+        examples=_images(evaluated, "undigested/examples"),
         curve=tuple(_lines(trained / "metrics.jsonl")) if trained else (),
         quarantined=tuple(_quarantined(validated / "quarantine")) if validated else (),
         audit=str(audit) if audit is not None and audit.is_dir() else "",
@@ -94,11 +102,11 @@ def _pair(interval: Interval) -> list[float]:
     return [round(interval.low, 6), round(interval.high, 6)]
 
 
-def _pictures(folder: Path | None, below: str) -> tuple[Path, ...]:
+def _images(folder: Path | None, below: str) -> tuple[Path, ...]:
     return tuple(sorted(path for path in (folder / below).glob("*") if path.suffix in (".png", ".gif", ".jpg"))) if folder else ()
 
 
-def _copy_pictures(gathered: Gathered, folder: Path) -> None:
+def _copy_images(gathered: Gathered, folder: Path) -> None:
     for path in (*gathered.films, *gathered.examples):
         folder.mkdir(exist_ok=True)
         shutil.copyfile(path, folder / path.name)

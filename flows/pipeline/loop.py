@@ -20,7 +20,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from components.artifacts.step_store import Step
-from components.config.records import RunSummary, Verdict
+from components.config.records import GateVerdict, RunSummary
 from components.config.stages import stage_named
 from flows.pipeline import storage
 from flows.pipeline.run_context import RunContext
@@ -105,7 +105,7 @@ def train_policy(context: RunContext, frozen: Step) -> tuple[Step, Step]:
 def release_policy(context: RunContext, frozen: Step, trained: Step, evaluated: Step) -> Step | None:
     """The gate decides; a promoted policy is packed. None: held."""
     gated = gate(context, evaluated, trained, frozen)
-    verdict: Verdict = read_verdict(gated)
+    verdict: GateVerdict = read_verdict(gated)
     create_markdown_artifact(key="verdict", markdown=verdict_page(verdict), description="gate")
     if not verdict.promote:
         return None

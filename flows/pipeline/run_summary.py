@@ -14,7 +14,7 @@ from rich.table import Table
 from components.artifacts.step_store import UNDIGESTED, StepResult
 from components.config.ports import Tracker
 from components.config.recipe import Recipe
-from components.config.records import RunSummary, StageTiming, Verdict
+from components.config.records import GateVerdict, RunSummary, StageTiming
 from components.config.stages import STAGE_NAMES
 from components.report.page import write_report, write_summary
 from flows.pipeline import stage_records as records
@@ -78,7 +78,7 @@ def _timing(result: StepResult) -> StageTiming:
     return StageTiming(seconds=result.seconds, cached=result.cached, digest=result.step.digest)
 
 
-def verdict_page(verdict: Verdict) -> str:
+def verdict_page(verdict: GateVerdict) -> str:
     """The gate's decision as Markdown."""
     lines = [f"- {'✓' if check.passed else '✗'} **{check.name}**: {check.reason}" for check in verdict.checks]
     return "\n".join([f"# {'Promoted' if verdict.promote else 'Held'}", "", *(lines or [f"- {reason}" for reason in verdict.reasons])])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from components.artifacts.step_store import Step
 from components.config.recipe import Recipe
-from components.config.records import DatasetVersion, EvalReport, ModelVersion, TrainRun, Verdict, WorkcellRow
+from components.config.records import DatasetVersion, EvalReport, GateVerdict, ModelVersion, TrainRun, WorkcellRow
 from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import from_document
 
@@ -43,9 +43,9 @@ def read_report(evaluated: Step) -> EvalReport:
     return from_document(EvalReport, json.loads((evaluated.path / "report.json").read_text(encoding="utf-8")), where="report.json")
 
 
-def read_verdict(gated: Step) -> Verdict:
+def read_verdict(gated: Step) -> GateVerdict:
     """The gate's decision as a record."""
-    return from_document(Verdict, gated.record["verdict"], where="verdict")
+    return from_document(GateVerdict, gated.record["verdict"], where="verdict")
 
 
 def read_model_version(gated: Step) -> ModelVersion:

@@ -17,7 +17,7 @@ import pytest
 from components.adapters.mlflow.registry import MlflowRegistry
 from components.adapters.mlflow.runs import MlflowTracker
 from components.adapters.mlflow.server import TrackingAddress, server_command
-from components.adapters.mlflow.spool import Spool
+from components.adapters.mlflow.spool import RecordSpool
 from components.config.ports import DatasetInput, Metric
 from model_core.spec.errors import TrackingError
 from tests.tracking_twins import MemoryRegistry
@@ -116,9 +116,8 @@ def test_a_run_lands_in_sqlite_with_everything(home, tmp_path):
         dataset=DatasetInput(name="loop", version="d" * 64),
     )
     tracker.log_metrics(points(range(2500)))
-    tracker.log_picture("examples/step_0100.png", picture)
-    tracker.log_table("episodes", [{"task": "press", "success": True}, {"task": "close"}])
-    tracker.log_checkpoint("checkpoint", "file:///store/x", "f" * 64)
+    tracker.log_image("examples/step_0100.png", picture)
+    tracker.log_text("notes/recipe.json", json.dumps({"name": "loop"}))
     tracker.finish()
     assert run_id == "train-abc"
     server_id = tracker.server_run_id(run_id)
@@ -131,9 +130,7 @@ def test_a_run_lands_in_sqlite_with_everything(home, tmp_path):
     assert run.info.status == "FINISHED"
     assert curve(client, server_id) == expected(range(2500))
     assert [a.path for a in client.list_artifacts(server_id, "examples")] == ["examples/step_0100.png"]
-    table = json.loads(Path(client.download_artifacts(server_id, "episodes.json")).read_text())
-    assert table["data"] == [["press", True], ["close", None]]
-    assert json.loads(Path(client.download_artifacts(server_id, "checkpoint/checkpoint.json")).read_text())["sha256"] == "f" * 64
+    assert json.loads(Path(client.download_artifacts(server_id, "notes/recipe.json")).read_text()) == {"name": "loop"}
 
 
 def test_a_killed_and_resumed_run_is_one_run_with_one_curve(home):
@@ -176,7 +173,7 @@ def test_what_mlflow_never_takes_does_not_block_what_follows(home):
     tracker.log_text("notes.txt", "hello")
     tracker.log_metrics(points(range(3)))
     tracker.finish()
-    assert not Spool(address.spool_root, "train-abc").pending
+    assert not RecordSpool(address.spool_root, "train-abc").pending
     assert curve(client_of(address), tracker.server_run_id("train-abc")) == expected(range(3))
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from components.config.recipe import GateConfig
-from components.config.records import EpisodeRow, EvalReport, Interval, TaskScore, Verdict
+from components.config.records import EvalReport, GateVerdict, Interval, RolloutRow, TaskScore
 from components.evaluation.gate import IMAGE_SWAP_CHANGE, NOT_ENOUGH, gate
 from components.evaluation.intervals import wilson
 from model_core.spec.documents import from_document, to_document
@@ -21,7 +21,7 @@ def score(successes, trials):
 def report(refusals=0, swap=0.8, protocol=None, **tasks):
     per_task = {task: score(*counts) for task, counts in tasks.items()}
     s, n = sum(t.successes for t in per_task.values()), sum(t.trials for t in per_task.values())
-    row = EpisodeRow(task="press", seed=1, success=True, stop_reason="success", steps=40, decisions=100, refusals=refusals)
+    row = RolloutRow(task="press", seed=1, success=True, stop_reason="success", steps=40, decisions=100, refusals=refusals)
     return EvalReport(
         checkpoint_digest="c" * 64,
         contract_id="0" * 16,
@@ -115,4 +115,4 @@ def test_measured_blindness_can_be_given_beside_the_report():
 
 def test_verdict_survives_json():
     verdict = gate(BAR, report(press=(9, 20)), report(press=(20, 20)))
-    assert from_document(Verdict, to_document(verdict)) == verdict
+    assert from_document(GateVerdict, to_document(verdict)) == verdict

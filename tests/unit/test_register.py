@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.config.records import DatasetVersion, EvalReport, Interval, TaskScore, TrainRun, Verdict
+from components.config.records import DatasetVersion, EvalReport, GateVerdict, Interval, TaskScore, TrainRun
 from components.release.registration import code_commit, register
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, ReasoningSpec, VectorSpec
 from model_core.spec.errors import CheckpointError, TrackingError
@@ -33,7 +33,7 @@ CONTRACT = PolicyContract(
 def records(letter="a", promote=True):
     interval = Interval(low=0.8, high=1.0)
     return {
-        "verdict": Verdict(promote=promote, reasons=("because",), candidate=letter * 64),
+        "verdict": GateVerdict(promote=promote, reasons=("because",), candidate=letter * 64),
         "contract": CONTRACT,
         "train": TrainRun(
             run_id=f"train-{letter}",

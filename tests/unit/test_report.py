@@ -6,11 +6,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from components.artifacts.step_store import UNDIGESTED
 from components.config.records import StageTiming
 from components.drawing.charts import curve_chart, interval_bar, nice_ticks, running_mean
-from components.report.page import summary, write_report, write_summary
+from components.report.page import render, summary, write_report, write_summary
+from components.report.view import Gathered
 from flows.pipeline.run_summary import write_run
 from model_core.spec.errors import SpecError
 from tests.report_data import run_summary
@@ -96,6 +99,48 @@ def test_names_from_outside_cannot_write_html(run, tmp_path):
     page = write_report(evil, tmp_path / "out").read_text()
     assert "<script>" not in page
     assert "<b></td>" not in page
+
+
+def tags_and_text(page):
+    """The structure of a page, and the text that a browser would show."""
+    parser, tags, texts = HTMLParser(), [], []
+    parser.handle_starttag = lambda tag, attributes: tags.append((tag, tuple(name for name, _ in attributes)))
+    parser.handle_startendtag = parser.handle_starttag
+    parser.handle_data = texts.append
+    parser.feed(page)
+    return tags, "".join(texts)
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=st.text(alphabet="<>&\"'`=/ab;{}%#x ", min_size=1, max_size=18).map(lambda drawn: f"({drawn})"))
+def test_no_name_from_outside_changes_the_structure_of_the_page(run, name):
+    def named(word):
+        return replace(
+            run,
+            name=word,
+            recipe_name=word,
+            recipe={"note": word},
+            stages={word: StageTiming(seconds=1, cached=False, digest=word)},
+            dataset=replace(run.dataset, name=word, annotators={word: word}, producers={word: 3}),
+            train=replace(run.train, run_id=word, metrics={word: 0.5}),
+            evaluation=replace(
+                run.evaluation,
+                per_task={word: next(iter(run.evaluation.per_task.values()))},
+                episodes=tuple(replace(row, task=word, detail=word, stop_reason=word) for row in run.evaluation.episodes),
+            ),
+            verdict=replace(run.verdict, checks=tuple(replace(check, name=word, reason=word) for check in run.verdict.checks)),
+            model_version=replace(run.model_version, name=word, contract_id=word, lineage={"policy_kind": word}),
+            workcells=tuple(replace(row, cell=word, task=word, refused_to_move=word) for row in run.workcells),
+        )
+
+    def page(word):
+        found = Gathered(quarantined=((word, word),), audit=word, addresses={word: word})
+        return tags_and_text(render(named(word), found))
+
+    plain_tags, _ = page("plain")
+    tags, text = page(name)
+    assert tags == plain_tags
+    assert text.count(name) >= 20
 
 
 def test_summary_has_the_promised_fields(run, written):

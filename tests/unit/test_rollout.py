@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from components.config.recipe import CollectConfig, EvalConfig
-from components.config.records import EpisodeRow
+from components.config.records import RolloutRow
 from components.evaluation.evaluate import make_report, plan_groups
 from components.evaluation.rollout import roll_out
 from components.simulation.interface import StepOutcome
@@ -70,7 +70,7 @@ def refuse(observation: Observation) -> Decision:
     return Decision(contract_id="x", refusal=Refusal(code=RefusalCode.PARSE, reason="mumbled"))
 
 
-def run(answer: Callable[[Observation], Decision], *scenes: Scene) -> tuple[list[EpisodeRow], Script]:
+def run(answer: Callable[[Observation], Decision], *scenes: Scene) -> tuple[list[RolloutRow], Script]:
     script = Script(answer)
     found = roll_out(Guarded(policy=script, contract=CONTRACT), scenes, "push", range(len(scenes)), CFG, filmed=frozenset({0}))  # type: ignore[arg-type]
     assert len(found[0].film) == found[0].row.decisions

@@ -4,12 +4,12 @@ import pytest
 
 from components.adapters.mlflow.runs import flatten
 from components.adapters.mlflow.server import TrackingAddress
-from components.adapters.mlflow.spool import Spool
+from components.adapters.mlflow.spool import RecordSpool
 from model_core.spec.errors import SpecError, TrackingError
 
 
 def filled(root, n=3):
-    spool = Spool(root, "run-1")
+    spool = RecordSpool(root, "run-1")
     for i in range(n):
         spool.append({"i": i})
     return spool
@@ -28,7 +28,7 @@ def test_cursor_says_what_is_pending(tmp_path):
     assert spool.pending
     end = [end for _, end in spool.records()][-1]
     spool.delivered(end, "abc")
-    again = Spool(tmp_path, "run-1")
+    again = RecordSpool(tmp_path, "run-1")
     assert not again.pending
     assert again.server_run_id == "abc"
 
@@ -38,22 +38,22 @@ def test_torn_last_line_is_not_read_and_is_cut_before_the_next_record(tmp_path):
     with spool.path.open("a") as file:
         file.write('{"i": 3')
     assert len(list(spool.records())) == 3
-    again = Spool(tmp_path, "run-1")
+    again = RecordSpool(tmp_path, "run-1")
     again.repair()
     again.append({"i": 4})
     assert [r["i"] for r, _ in again.records()] == [0, 1, 2, 4]
 
 
 def test_only_one_delivers_at_a_time(tmp_path):
-    with filled(tmp_path).delivering() as first, Spool(tmp_path, "run-1").delivering() as second:
+    with filled(tmp_path).delivering() as first, RecordSpool(tmp_path, "run-1").delivering() as second:
         assert first
         assert not second
-    with Spool(tmp_path, "run-1").delivering() as third:
+    with RecordSpool(tmp_path, "run-1").delivering() as third:
         assert third
 
 
 def test_kept_files_have_their_own_place_even_under_one_name(tmp_path):
-    spool, source = Spool(tmp_path / "spool", "run-1"), tmp_path / "a.txt"
+    spool, source = RecordSpool(tmp_path / "spool", "run-1"), tmp_path / "a.txt"
     source.write_text("one")
     first = spool.keep(source)
     source.write_text("two")
@@ -65,7 +65,7 @@ def test_kept_files_have_their_own_place_even_under_one_name(tmp_path):
 
 
 def test_a_disk_that_takes_nothing_is_said_clearly(tmp_path):
-    spool = Spool(tmp_path, "run-1")
+    spool = RecordSpool(tmp_path, "run-1")
     spool.path.mkdir()  # writing to a folder fails as a full disk does: with an OSError
     with pytest.raises(TrackingError, match=r"run-1.*free disk space"):
         spool.append({"i": 0})
@@ -74,7 +74,7 @@ def test_a_disk_that_takes_nothing_is_said_clearly(tmp_path):
 @pytest.mark.parametrize("bad", ["", "a/b", "../x", "a b"])
 def test_run_ids_that_are_no_file_names_are_refused(tmp_path, bad):
     with pytest.raises(SpecError, match="run id"):
-        Spool(tmp_path, bad)
+        RecordSpool(tmp_path, bad)
 
 
 def test_parameters_are_flattened():

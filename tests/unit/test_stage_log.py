@@ -25,6 +25,6 @@ def test_a_stage_is_one_run_with_its_film(tmp_path):
     tracker = Listening()
     log_stage(tracker, stage="evaluate", key="k1", recipe="loop", config={"gate": GateConfig()}, record={"n": 1}, out=tmp_path)
     kinds = [name for name, _, _ in tracker.heard]
-    assert kinds == ["start_run", "log_metrics", "log_text", "log_picture", "finish"]
+    assert kinds == ["start_run", "log_metrics", "log_text", "log_image", "finish"]
     assert tracker.heard[0][2] == {"run_id": "k1"}
     assert tracker.heard[0][1][1]["gate"]["floor"] == GateConfig().floor

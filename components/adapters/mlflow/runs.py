@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from components.adapters.mlflow.server import Connection, TrackingAddress
-from components.adapters.mlflow.spool import Spool
+from components.adapters.mlflow.spool import RecordSpool
 from components.config.ports import RUN_STATUSES, DatasetInput, Metric
 from model_core.spec.errors import TrackingError, require
 
@@ -36,7 +36,7 @@ class MlflowTracker:
     def __init__(self, address: TrackingAddress) -> None:
         self._address = address
         self._connection = Connection(address)
-        self._spool: Spool | None = None
+        self._spool: RecordSpool | None = None
         self._points: set[tuple[str, int]] = set()
         self._next_send = 0.0
 
@@ -53,7 +53,7 @@ class MlflowTracker:
         require(self._spool is None, f"run {self._spool.run_id if self._spool else ''} is still open; finish it first", error=TrackingError)
         self.replay()
         plain_name = re.sub(r"[^\w.-]+", "-", name)
-        spool = Spool(self._address.spool_root, run_id or f"{plain_name}-{secrets.token_hex(4)}")
+        spool = RecordSpool(self._address.spool_root, run_id or f"{plain_name}-{secrets.token_hex(4)}")
         spool.repair()
         self._points = {(key, step) for record, _ in spool.records() if record["kind"] == "metrics" for key, _, step in record["points"]}
         self._spool = spool
@@ -70,8 +70,8 @@ class MlflowTracker:
         if fresh:
             self._put({"kind": "metrics", "points": [[m.key, float(m.value), int(m.step)] for m in fresh]})
 
-    def log_picture(self, name: str, path: Path) -> None:
-        """Record a picture under `name`; the file may change or go afterwards."""
+    def log_image(self, name: str, path: Path) -> None:
+        """Record an image under `name`; the file may change or go afterwards."""
         with tempfile.TemporaryDirectory() as folder:
             renamed = Path(folder, Path(name).name)
             renamed.write_bytes(path.read_bytes())
@@ -84,16 +84,6 @@ class MlflowTracker:
             path.write_text(text, encoding="utf-8")
             self._put({"kind": "file", "name": name, "kept": self._open().keep(path)})
 
-    def log_table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
-        """Record rows in the form that MLflow's UI shows as a table."""
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        table = {"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]}
-        self.log_text(name if name.endswith(".json") else f"{name}.json", json.dumps(table, indent=1))
-
-    def log_checkpoint(self, name: str, uri: str, digest: str) -> None:
-        """Record a pointer to a checkpoint: proxied uploads of weights fail from hundreds of MB on, so bytes stay where they are."""
-        self.log_text(f"{name}/checkpoint.json", json.dumps({"uri": uri, "sha256": digest}, indent=1))
-
     def finish(self, status: str = "finished") -> None:
         """Close the run and send what is left, if the server answers."""
         require(status in RUN_STATUSES, f"status must be one of {', '.join(RUN_STATUSES)}", got=status)
@@ -104,7 +94,7 @@ class MlflowTracker:
 
     def server_run_id(self, run_id: str) -> str:
         """MLflow's id of our `run_id`; "" if it was never delivered or MLflow does not answer."""
-        known = Spool(self._address.spool_root, run_id).server_run_id
+        known = RecordSpool(self._address.spool_root, run_id).server_run_id
         if known:
             return known
         with contextlib.suppress(TrackingError):
@@ -113,13 +103,13 @@ class MlflowTracker:
 
     def replay(self) -> int:
         """Send what earlier runs left behind; returns how many runs still have something waiting."""
-        waiting = [spool for spool in Spool.all_in(self._address.spool_root) if spool.pending]
+        waiting = [spool for spool in RecordSpool.all_in(self._address.spool_root) if spool.pending]
         for spool in waiting:
             if not self._deliver(spool, insist=True):
                 break
         return sum(spool.pending for spool in waiting)
 
-    def _open(self) -> Spool:
+    def _open(self) -> RecordSpool:
         require(self._spool is not None, "no run is open; call start_run first", error=TrackingError)
         assert self._spool is not None
         return self._spool
@@ -131,7 +121,7 @@ class MlflowTracker:
             self._deliver(spool, insist=now)
             self._next_send = time.monotonic() + self._address.send_every_s
 
-    def _deliver(self, spool: Spool, *, insist: bool) -> bool:
+    def _deliver(self, spool: RecordSpool, *, insist: bool) -> bool:
         """Send a spool's waiting records; False when the server did not take them all."""
         try:
             with spool.delivering() as alone:
@@ -147,7 +137,7 @@ class MlflowTracker:
 class _Delivery:
     """Sends one spool's waiting records in order, moving the cursor after each batch that was taken."""
 
-    def __init__(self, connection: Connection, spool: Spool) -> None:
+    def __init__(self, connection: Connection, spool: RecordSpool) -> None:
         self._connection, self._spool = connection, spool
         self._run = spool.server_run_id
 

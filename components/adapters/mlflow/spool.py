@@ -23,7 +23,7 @@ from components.artifacts.locks import try_locked
 from model_core.spec.errors import TrackingError, require
 
 
-class Spool:
+class RecordSpool:
     """The records of one run. One process writes; delivery is guarded by a file lock."""
 
     def __init__(self, root: Path, run_id: str) -> None:
@@ -35,9 +35,9 @@ class Spool:
         root.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
-    def all_in(root: Path) -> list[Spool]:
+    def all_in(root: Path) -> list[RecordSpool]:
         """Every spool under `root`, by name."""
-        return [Spool(root, path.name.removesuffix(".jsonl")) for path in sorted(root.glob("*.jsonl"))]
+        return [RecordSpool(root, path.name.removesuffix(".jsonl")) for path in sorted(root.glob("*.jsonl"))]
 
     def repair(self) -> None:
         """Cut off a torn last line. Only the writing process may do this, before its first append."""

@@ -46,7 +46,7 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
+class DecodingEquivalence:
     """What was compared and what came out. tile, bound: how the engine makes blocks equal to single tokens here (`engine.numerics`).
 
     forwards: mean decoder forwards a decision, by way. acceptance: share of fed guesses that stood, by way and field.
@@ -84,7 +84,7 @@ def certify(
     constrained: bool = True,
     sessions: int = SESSIONS,
     digest: str = "",
-) -> Certificate:
+) -> DecodingEquivalence:
     """Replay the first `decisions` of `recording` three ways and compare token by token. Raises `SpecError` when there are too few.
 
     constrained: over the ids of the grammar (as compact models are trained and served), else over all ids. threads: of torch.
@@ -110,7 +110,7 @@ def _compared(
     constrained: bool,
     sessions: int,
     digest: str,
-) -> Certificate:
+) -> DecodingEquivalence:
     replay = Replay(checkpoint, recording.first(decisions))
     fast = replay.engine(dtype=DTYPES[dtype], constrained=constrained)
     plain = replay.engine(dtype=DTYPES[dtype], constrained=constrained, speculate=False, numerics=fast.numerics)
@@ -137,7 +137,7 @@ def _compared(
     ways = {"alone": alone, "remembering": remembering, "together": together}
     compared = [_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
     flipped = [flip for flip in compared if flip is not None]
-    return Certificate(
+    return DecodingEquivalence(
         model_digest=digest,
         contract_id=checkpoint.contract.contract_id,
         decisions=decisions,

@@ -16,7 +16,7 @@ from flows.platform.wiring import open_platform
 from model_core.spec.errors import NotReady, SpecError
 
 if TYPE_CHECKING:
-    from components.evaluation.decoding.equivalence import Certificate
+    from components.evaluation.decoding.equivalence import DecodingEquivalence
     from components.evaluation.observation_log import Recording
     from flows.commands.bench.options import BenchOptions, CertifyOptions
 
@@ -105,7 +105,7 @@ def bench_decode(checkpoint: Path, recording: Recording, options: BenchOptions, 
     return document
 
 
-def certify(checkpoint: Path, recording: Recording, options: CertifyOptions, progress: PlainProgress) -> Certificate:
+def certify(checkpoint: Path, recording: Recording, options: CertifyOptions, progress: PlainProgress) -> DecodingEquivalence:
     """Compare every decision and write the certificate."""
     from components.evaluation.decoding.equivalence import certify as compare
     from components.evaluation.evaluate import checkpoint_digest

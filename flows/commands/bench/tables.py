@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from components.evaluation.decoding.equivalence import Certificate
+    from components.evaluation.decoding.equivalence import DecodingEquivalence
 
 
 def show_bench(document: Mapping[str, Any]) -> None:
@@ -40,7 +40,7 @@ def show_bench(document: Mapping[str, Any]) -> None:
     console.print(f"{where['device']}, {where['threads']} thread(s), {where['dtype']}, {where['date']}, load {where['load_average']}")
 
 
-def show_certificate(made: Certificate) -> None:
+def show_certificate(made: DecodingEquivalence) -> None:
     """The certificate for a person, on stderr."""
     console = Console(stderr=True, highlight=False)
     console.print(f"{made.decisions} decisions, {made.tokens} tokens, {made.machine['dtype']}: {made.flips} flips")
