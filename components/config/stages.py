@@ -121,6 +121,8 @@ STAGES: tuple[Stage, ...] = (
         work="What the run did, as a page for people and a document for programs.",
         config=(),
         modules=("components.report.page",),
+        packages=("jinja2", "markupsafe"),
+        files=("components/report/templates",),
         is_registered=True,
     ),
 )

@@ -24,7 +24,8 @@ _TEMPLATES = Path(__file__).with_name("templates")
 def write_report(run: RunSummary, out: Path, *, addresses: Mapping[str, str] | None = None) -> Path:
     """Write out/report.html and out/pictures, and return the page's path.
 
-    addresses: what to look at next -> where, such as {"MLflow": "http://127.0.0.1:5000"}. Missing images or curves are left out; the numbers come from `run` alone.
+    addresses: what to look at next -> where, such as {"MLflow": "http://127.0.0.1:5000"}. Missing images or curves are left out; the
+    numbers come from `run` alone.
     """
     out.mkdir(parents=True, exist_ok=True)
     gathered = gather(run, dict(addresses or {}))
