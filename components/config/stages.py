@@ -121,7 +121,7 @@ STAGES: tuple[Stage, ...] = (
         work="What the run did, as a page for people and a document for programs.",
         config=(),
         modules=("components.report.page",),
-        packages=("jinja2", "markupsafe"),
+        packages=("Jinja2", "MarkupSafe"),
         files=("components/report/templates",),
         is_registered=True,
     ),
