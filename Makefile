@@ -5,19 +5,34 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 RECIPE ?= loop
 MESSAGES ?= 200000
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup check up clean lock golden seeds bench faults fuzz conformance
+.PHONY: help run test smoke unit integration setup check up clean lock seeds bench faults fuzz conformance changelog freeze-surfaces
 
 help: ## say what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 run: $(STAMP) ## the whole loop: demonstrations -> data set -> model -> service -> workcells -> runs/latest/report.html (RECIPE=loop)
 	@$(BIN)/actwright run $(RECIPE)
 
-test: $(STAMP) ## every test, with coverage of the rooms
-	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+test: $(STAMP) ## format, lint, types, import contracts and every test, with coverage (12 min on two idle cores)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@rm -f .coverage .coverage.*; mkdir -p reports
+	@# types are checked beside the tests, which wait for servers now and then; the contracts are one of the tests
+	@$(BIN)/pyright > reports/types.txt 2>&1 & types=$$!; trap 'kill $$types 2>/dev/null' EXIT; \
+	  $(PYTEST) --cov --cov-report=term; tests=$$?; \
+	  wait $$types; typed=$$?; tail -n 40 reports/types.txt; exit $$(( tests ? tests : typed ))
+
+smoke: $(STAMP) ## does it answer? commands, and the smallest path from demonstrations to a served decision (60 s)
+	@$(BIN)/python -m pytest -q tests/smoke
+
+unit: $(STAMP) ## pure logic, budgets, contracts and frozen surfaces (4 min)
+	@$(PYTEST) -q tests/unit tests/architecture
+
+integration: $(STAMP) ## the real parts on this machine: simulator, servers, training, faults (8 min)
+	@$(PYTEST) -q tests/integration tests/faults
 
 setup: $(STAMP) ## virtual environment in .venv and the system packages for off-screen rendering
 	@echo "ready: $(BIN)/actwright --help"
@@ -25,7 +40,7 @@ setup: $(STAMP) ## virtual environment in .venv and the system packages for off-
 $(STAMP): requirements.lock pyproject.toml infra/local/setup.sh
 	@PYTHON=$(PYTHON) bash infra/local/setup.sh
 
-check: $(STAMP) ## format, lint, types and import contracts
+check: $(STAMP) ## format, lint, types and import contracts (2 min)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
@@ -49,6 +64,12 @@ fuzz: $(STAMP) ## at least 200,000 malformed messages to every endpoint (MESSAGE
 
 conformance: $(STAMP) ## public clients of other projects drive the service unmodified; results in reports/conformance.json
 	@$(BIN)/python -m tests.conformance.run --python $(PYTHON)
+
+changelog: ## join the fragments of changelog.d/ into CHANGELOG.md
+	@$(PYTHON) infra/local/changelog.py
+
+freeze-surfaces: $(STAMP) ## rewrite the frozen lists of options, wire messages, public names and metrics (a deliberate change of one)
+	@$(BIN)/python -m tests.architecture.surfaces
 
 lock: $(STAMP) ## rewrite requirements.lock from what is installed (after a deliberate change of pins)
 	@$(BIN)/pip freeze --all --exclude-editable | grep -vE ' @ |^pip==' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock

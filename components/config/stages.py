@@ -77,7 +77,7 @@ STAGES: tuple[Stage, ...] = (
         work="A policy is trained on the data set version; the best checkpoint is kept.",
         config=("train",),
         modules=("components.training.worker", "components.training.tiny_model"),
-        packages=(*_NETWORK, "pyarrow", "deepspeed", "peft"),
+        packages=("numpy", "torch", "safetensors", "pyarrow", "deepspeed", "peft"),
         files=("infra/deepspeed",),
     ),
     Stage(

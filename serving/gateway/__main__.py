@@ -72,7 +72,7 @@ def _loader(args: argparse.Namespace) -> Callable[[], LoadedModel]:
         raise SpecError("bundle: name the folder of a packed bundle (--bundle), or serve the stub (--stub 0.05)")
     bundle = Path(args.bundle)
     if not (bundle / "bundle.json").is_file():
-        raise SpecError(f"bundle: {bundle} has no bundle.json; make one with `actwright package`")
+        raise SpecError(f"bundle: {bundle} has no bundle.json; Fix: write one with `actwright export --to FOLDER`")
     return lambda: open_bundle(bundle)
 
 

@@ -56,7 +56,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     """The bundle's own list, after every file in it was hashed and found equal."""
     path = folder / "bundle.json"
     if not path.exists():
-        raise CheckpointError(f"{folder} is not a bundle: it has no bundle.json; make one with `actwright package`")
+        raise CheckpointError(f"{folder} is not a bundle: it has no bundle.json; Fix: write one with `actwright export --to FOLDER`")
     manifest = json.loads(path.read_text())
     for name, expected in manifest["files"].items():
         part = folder / name
