@@ -78,7 +78,6 @@ def test_every_stage_names_modules_that_exist_and_reach_what_matters():
 # distributions that a stage imports and that cannot change its result
 NEVER_CHANGES_A_RESULT = {
     "huggingface_hub": "fetches a published checkpoint, whose revision the configuration names",
-    "minio": "moves files, whose digests are inputs of the step",
     "prometheus_client": "counts what a service does",
     "packaging": "compares version numbers in a check",
 }
