@@ -24,6 +24,10 @@ class CoreLink:
         return self.core.is_up
 
     @property
+    def is_denied(self) -> bool:
+        return self.core.is_denied
+
+    @property
     def ready(self) -> Ready | None:
         return self.core.ready
 

@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Control, Hello, Message, Observe, Ready, Reject, decode_message, encode_message
 from model_core.spec.types import Observation, RefusalCode
-from serving.workcell.link.blocking_socket import BlockingSocket
+from tests.blocking_socket import BlockingSocket
 from tests.fakes import make_embodiment, make_observation
 
 M = TypeVar("M", bound=Message)

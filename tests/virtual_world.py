@@ -98,6 +98,13 @@ class VirtualLink(CoreLink):
         self.pump()
         return self.core.poll()
 
+    def wait(self, timeout_s: float) -> None:
+        """Let the clock run until something is heard, for `timeout_s` at most."""
+        give_up_at = self.clock.now + timeout_s
+        while not self.core.has_news and self.clock.now < give_up_at:
+            self.clock.now += 0.001
+            self.pump()
+
     def pump(self) -> None:
         """Let everything happen that is due now."""
         core, now = self.core, self.clock()

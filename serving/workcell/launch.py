@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -17,19 +18,18 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, NotReady
 from model_core.spec.types import StopReason
 from serving.workcell.audit.interface import Audit, NullAudit, refusal_of
-from serving.workcell.control.lockstep_cell import Cell, CellSettings
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.control.results import EpisodeResult
 from serving.workcell.control.steering_file import SteeringFile
 from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.link_types import LinkSettings
-from serving.workcell.link.policy_client import PolicyClient
-from serving.workcell.link.websocket_link import AsyncLink
+from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
+from serving.workcell.link.websocket_link import AsyncLink, Link
 from serving.workcell.motion.commissioning import read
 from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
 from serving.workcell.motion.motion_state import Mode
 from serving.workcell.motion.scheduler import STRATEGIES
-from serving.workcell.report import Told, cell_report, write_report
+from serving.workcell.report import cell_report, write_report
 from serving.workcell.robot.episode_recorder import Recorder
 from serving.workcell.robot.interface import Robot
 from serving.workcell.watchdog.watchdog import WatchLimits, WatchPost
@@ -37,90 +37,59 @@ from serving.workcell.watchdog.watchdog import WatchLimits, WatchPost
 logger = logging.getLogger(__name__)
 
 BROKEN = {StopReason.ENV_ERROR, StopReason.SERVICE_LOST}
+SIMULATED_HEARTBEAT_S = 10.0  # at least: a simulator may keep its process busy for seconds
 EXIT_LOST, EXIT_USAGE, EXIT_REFUSED, EXIT_STOPPED = 1, 2, 3, 4
 
 
 def work(args: Namespace, robot: Robot) -> int:
     """Run the episodes that the arguments ask for; returns the exit code."""
-    run = _realtime if args.realtime else _lockstep
     audit = _audit(args)
+    link = AsyncLink(args.url, _link_settings(args, robot), credentials=_credentials(args))
+    diary = _Diary(args, link)
+    link.start()
     try:
-        return run(args, robot, audit)
+        try:
+            cell = _made(args, robot, audit, link)
+        except ActwrightError as error:
+            return diary.does_not_move(error)
+        diary.cell = cell
+        with contextlib.closing(cell):
+            return _episodes(args, robot, audit, link, cell, diary)
     finally:
+        link.close()
         audit.close()
 
 
-def _lockstep(args: Namespace, robot: Robot, audit: Audit) -> int:
-    client = PolicyClient(
-        args.url, cell=args.cell, embodiment=robot.embodiment, deadline_s=args.deadline_ms / 1e3, credentials=_credentials(args)
-    )
-    diary = _Diary(args, client)
-
-    def connect() -> None:
-        _patiently(client.connect, args.patience_s)
-
-    try:
-        connect()
-        limits, digest = limits_in_force(args.commissioning, args.cell, _ready_contract(client.ready), robot)
-    except ActwrightError as error:
-        return diary.does_not_move(error)
-    settings = CellSettings(cell=args.cell, execute_horizon=args.execute_horizon, deadline_s=args.deadline_ms / 1e3)
-    recorder = Recorder(args.spool, robot, args.cell) if args.spool else None
-    cell = Cell(
-        robot,
-        client,
-        settings,
-        recorder,
-        limits=limits,
-        audit=audit,
-        commissioning_digest=digest,
-        limits_of=lambda contract: limits_in_force(args.commissioning, args.cell, contract, robot),
-    )
-    diary.cell = cell
-    try:
-        for seed in range(args.first_seed, args.first_seed + args.episodes):
-            if not client.is_connected:
-                connect()
-            _await_room(audit, args.patience_s)
-            diary.note(cell.run_episode(seed))
-    except ActwrightError as error:
-        return diary.stops(error)
-    finally:
-        cell.close()
-    return diary.code
-
-
-def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
-    settings = LinkSettings(
+def _link_settings(args: Namespace, robot: Robot) -> LinkSettings:
+    return LinkSettings(
         cell=args.cell,
         embodiment=robot.embodiment,
         deadline_s=args.deadline_ms / 1e3,
-        heartbeat_s=args.heartbeat_s,
+        heartbeat_s=args.heartbeat_s if args.realtime else max(args.heartbeat_s, SIMULATED_HEARTBEAT_S),
         connect_timeout_s=args.connect_timeout_s,
         strategies=STRATEGIES,
         accepts_parts=args.live,  # somebody watches: what is being said is shown before it is done
         replan_hz=args.reserve_hz,
+        world_waits=not args.realtime,
     )
-    link = AsyncLink(args.url, settings, credentials=_credentials(args))
-    diary = _Diary(args, link)
+
+
+def _made(args: Namespace, robot: Robot, audit: Audit, link: AsyncLink) -> RealtimeCell:
+    """The cell, once the service has been met. Raises ActwrightError when nothing may move."""
+    wait_until_up(link, args.patience_s)
+    limits, digest = limits_in_force(args.commissioning, args.cell, _ready_contract(link.ready), robot)
     watch: WatchPost | None = None
-    link.start()
-    try:
-        wait_until_up(link, args.patience_s)
-        limits, digest = limits_in_force(args.commissioning, args.cell, _ready_contract(link.ready), robot)
-        if args.watchdog is not None:
-            limits_s = WatchLimits(command_s=args.watchdog_command_ms / 1e3, heartbeat_s=args.watchdog_heartbeat_ms / 1e3)
-            watch = WatchPost(args.watchdog, limits_s)
-            watch.start()
-    except ActwrightError as error:
-        link.close()
-        return diary.does_not_move(error)
-    cell = RealtimeCell(
+    if args.watchdog is not None:
+        limits_s = WatchLimits(command_s=args.watchdog_command_ms / 1e3, heartbeat_s=args.watchdog_heartbeat_ms / 1e3)
+        watch = WatchPost(args.watchdog, limits_s)
+        watch.start()
+    world = SimulatedClock()
+    return RealtimeCell(
         robot,
-        link,
+        link if args.realtime else WaitingLink(link, world),
         RealtimeSettings(
             cell=args.cell,
-            strategy=args.strategy or "async",
+            strategy=args.strategy or ("async" if args.realtime else "sync"),
             execute_horizon=args.execute_horizon,
             level=args.level,
             operator=None if args.operator_file is None else operator_file(args.operator_file),
@@ -130,29 +99,31 @@ def _realtime(args: Namespace, robot: Robot, audit: Audit) -> int:
         recorder=Recorder(args.spool, robot, args.cell) if args.spool else None,
         audit=audit,
         watch=watch,
+        clock=time.monotonic if args.realtime else world,
+        sleep=time.sleep if args.realtime else world.sleep,
         commissioning_digest=digest,
         limits_of=lambda contract: limits_in_force(args.commissioning, args.cell, contract, robot),
     )
-    diary.cell = cell
-    drawn: SteeringFile | None = None
-    if args.steering_file is not None:
-        camera = _ready_contract(link.ready).reasoning.trace_camera
-        drawn = SteeringFile(args.steering_file, robot.embodiment, camera, cell.steer)
-        drawn.start()
-    try:
-        for seed in range(args.first_seed, args.first_seed + args.episodes):
-            if not link.is_up:
-                wait_until_up(link, args.patience_s)
-            _await_room(audit, args.patience_s)
-            diary.note(cell.run_episode(seed))
-            if cell.machine.mode is Mode.SAFE_STOP:
-                return diary.is_stopped(cell.machine.reason)
-    except ActwrightError as error:
-        return diary.stops(error)
-    finally:
-        if drawn is not None:
-            drawn.close()
-        cell.close()
+
+
+def _episodes(args: Namespace, robot: Robot, audit: Audit, link: AsyncLink, cell: RealtimeCell, diary: _Diary) -> int:
+    with contextlib.ExitStack() as stack:
+        if args.steering_file is not None:
+            camera = _ready_contract(link.ready).reasoning.trace_camera
+            drawn = stack.enter_context(contextlib.closing(SteeringFile(args.steering_file, robot.embodiment, camera, cell.steer)))
+            drawn.start()
+        try:
+            for seed in range(args.first_seed, args.first_seed + args.episodes):
+                if not link.is_up:
+                    wait_until_up(link, args.patience_s)
+                _await_room(audit, args.patience_s)
+                diary.note(cell.run_episode(seed))
+                if cell.machine.mode is Mode.SAFE_STOP:
+                    if args.realtime or cell.is_killed:
+                        return diary.is_stopped(cell.machine.reason)
+                    cell.resume("a new simulated world")  # whatever stood in the way is gone with the old one
+        except ActwrightError as error:
+            return diary.stops(error)
     return diary.code
 
 
@@ -161,8 +132,8 @@ class _Diary:
     """What is written and said after every episode."""
 
     args: Namespace
-    told: Told
-    cell: Cell | RealtimeCell | None = None
+    link: Link
+    cell: RealtimeCell | None = None
     code: int = 0
     results: list[EpisodeResult] = field(default_factory=list)
 
@@ -196,7 +167,7 @@ class _Diary:
         return EXIT_STOPPED
 
     def _write(self, refused: str) -> None:
-        report = cell_report(self.args.cell, self.args.task, self.results, self.told, refused_to_move=refused, cell_now=self.cell)
+        report = cell_report(self.args.cell, self.args.task, self.results, self.link, refused_to_move=refused, cell_now=self.cell)
         write_report(self.args.result, report)
 
 
@@ -248,20 +219,6 @@ def operator_file(path: Path) -> Callable[[], str]:
         return text[:100]
 
     return name
-
-
-def _patiently(connect: Callable[[], object], patience_s: float) -> None:
-    """Shake hands; a service that is not there yet gets `patience_s`, one that refuses the contract none."""
-    give_up_at = time.monotonic() + patience_s
-    while True:
-        try:
-            connect()
-        except NotReady:
-            if time.monotonic() > give_up_at:
-                raise
-            time.sleep(0.5)
-        else:
-            return
 
 
 def _await_room(audit: Audit, patience_s: float) -> None:

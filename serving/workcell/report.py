@@ -5,71 +5,31 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
-from model_core.spec.protocol.wire import Ready
 from model_core.spec.types import StopReason
 from serving.workcell.audit.live_feed import percentile
-from serving.workcell.control.lockstep_cell import Cell
 from serving.workcell.control.realtime_cell import RealtimeCell
 from serving.workcell.control.results import EpisodeResult
-
-
-class Counts(Protocol):
-    """What both kinds of client count."""
-
-    @property
-    def latency_ms(self) -> Sequence[float]:
-        """From asking to having a chunk."""
-        ...
-
-    @property
-    def late_dropped(self) -> int:
-        """Answers that were never used."""
-        ...
-
-    @property
-    def connections(self) -> int:
-        """Handshakes that succeeded."""
-        ...
-
-    @property
-    def refusals(self) -> Mapping[str, int]:
-        """By code."""
-        ...
-
-
-class Told(Protocol):
-    """A client or link, as far as a report reads it."""
-
-    @property
-    def tally(self) -> Counts:
-        """What was counted."""
-        ...
-
-    @property
-    def ready(self) -> Ready | None:
-        """The newest READY."""
-        ...
+from serving.workcell.link.websocket_link import Link
 
 
 def cell_report(
     cell: str,
     task: str,
     results: Sequence[EpisodeResult],
-    client: Told,
+    link: Link,
     *,
     refused_to_move: str = "",
-    cell_now: Cell | RealtimeCell | None = None,
+    cell_now: RealtimeCell | None = None,
 ) -> dict[str, object]:
     """Counts and latencies over all episodes so far. p50_ms, p99_ms: from asking to having a chunk.
 
-    cell_now: adds what its envelope clipped and refused and, in real time, how its chunks were joined.
+    cell_now: adds what its envelope clipped and refused, and how its chunks were joined.
     """
-    tally, ready = client.tally, client.ready
+    tally, ready = link.tally, link.ready
     trials = [r for r in results if r.stop_reason is not StopReason.ENV_ERROR]  # a robot that broke tried nothing
     return {
         "cell": cell,
@@ -95,15 +55,13 @@ def cell_report(
     }
 
 
-def _of_the_cell(cell: Cell | RealtimeCell | None) -> dict[str, object]:
+def _of_the_cell(cell: RealtimeCell | None) -> dict[str, object]:
     if cell is None:
         return {}
-    limits: dict[str, object] = {"envelope_refused": dict(cell.envelope.tally.refused), "envelope_clips": dict(cell.envelope.tally.clips)}
-    if not isinstance(cell, RealtimeCell):
-        return limits
     scheduler, link = cell.scheduler, cell.link
     return {
-        **limits,
+        "envelope_refused": dict(cell.envelope.tally.refused),
+        "envelope_clips": dict(cell.envelope.tally.clips),
         "strategy": scheduler.settings.strategy,
         "mode": cell.machine.mode.value,
         "schedule": {

@@ -16,8 +16,8 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(serving.workcell.__path__
 
 def test_the_list_of_modules_is_not_empty() -> None:
     assert {
-        "serving.workcell.control.lockstep_cell",
-        "serving.workcell.link.policy_client",
+        "serving.workcell.control.realtime_cell",
+        "serving.workcell.link.waiting_link",
         "serving.workcell.robot.episode_recorder",
         "serving.workcell.__main__",
     } <= set(MODULES)

@@ -111,8 +111,8 @@ def test_every_module_says_what_it_is_for():
     "module",
     [
         "model_core.spec",
-        "serving.workcell.control.lockstep_cell",
-        "serving.workcell.link.policy_client",
+        "serving.workcell.control.realtime_cell",
+        "serving.workcell.link.waiting_link",
         "flows.commands.main",
         "components.config.recipe",
     ],

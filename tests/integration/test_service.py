@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,8 +34,12 @@ from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import ContractError, JobError, NotReady
 from model_core.spec.protocol.wire import decode_episode
 from model_core.spec.types import StopReason
-from serving.workcell.control.lockstep_cell import Cell, CellSettings
-from serving.workcell.link.policy_client import PolicyClient
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.launch import wait_until_up
+from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
+from serving.workcell.link.websocket_link import AsyncLink
+from serving.workcell.motion.limits import widest_limits
 from serving.workcell.robot.interface import Robot, load_robot
 from tests.loopback import wait_until
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -177,9 +182,10 @@ def other_body() -> EmbodimentSpec:
 
 
 def test_a_cell_of_another_body_does_not_move(running: ServiceAddress) -> None:
-    client = PolicyClient(running.session, cell="cell-x", embodiment=other_body())
-    with pytest.raises(ContractError, match="control_hz"):
-        client.connect()
+    link = AsyncLink(running.session, LinkSettings(cell="cell-x", embodiment=other_body()))
+    link.start()
+    with contextlib.closing(link), pytest.raises(ContractError, match="control_hz"):
+        wait_until_up(link, 10.0)
 
 
 def test_the_simulated_arm_is_a_robot() -> None:
@@ -196,24 +202,27 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
 def test_a_restarted_service_is_held_through_and_met_again(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     bento, port = packed[0] / "out" / "bento", free_port()
     robot = load_robot("components.simulation.metaworld:make_robot")(TASKS[0], 950_000)
-    client = PolicyClient(f"ws://127.0.0.1:{port}/v1/session", cell="c", embodiment=robot.embodiment, deadline_s=5.0)
-    cell = None
+    settings = LinkSettings(cell="c", embodiment=robot.embodiment, deadline_s=5.0, heartbeat_s=10.0, world_waits=True)
+    link, world = AsyncLink(f"ws://127.0.0.1:{port}/v1/session", settings), SimulatedClock()
+    link.start()
     try:
         with running_service(bento, home=tmp_path / "a", log=tmp_path / "a.log", port=port):
-            client.connect()
-            cell = Cell(robot, client, CellSettings(cell="c", deadline_s=5.0, max_steps=6))
+            wait_until_up(link, 10.0)
+            made = RealtimeSettings(cell="c", strategy="sync", max_steps=6)
+            limits = widest_limits(robot.embodiment)
+            cell = RealtimeCell(robot, WaitingLink(link, world), made, limits, clock=world, sleep=world.sleep)
             assert cell.run_episode(950_000).holds == 0
+        wait_until(lambda: not link.is_up)
         lost = cell.run_episode(950_001)
-        assert (lost.stop_reason, lost.holds) == (StopReason.SERVICE_LOST, 4)
+        assert (lost.stop_reason, lost.steps) == (StopReason.SERVICE_LOST, 0)
         with running_service(bento, home=tmp_path / "a", log=tmp_path / "b.log", port=port):
-            client.connect()
+            wait_until_up(link, 10.0)
             again = cell.run_episode(950_002)
             assert (again.holds, again.refusals) == (0, 0)
-            assert client.ready is not None
-            assert client.ready.epoch > 1
+            assert link.ready is not None
+            assert link.ready.epoch > 1
     finally:
-        if cell is not None:
-            cell.close()
+        link.close()
         robot.close()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from serving.workcell.link.blocking_socket import CLOSE_S, SLACK_S, BlockingSocket
+from tests.blocking_socket import CLOSE_S, SLACK_S, BlockingSocket
 
 
 async def echo(socket: ServerConnection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,9 +17,10 @@ from model_core.spec.protocol.wire import Chunk, EncodedImage, Hello, Message, O
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
+from serving.workcell.launch import wait_until_up
 from serving.workcell.link.connection_state import LinkCore
 from serving.workcell.link.link_types import LinkSettings
-from serving.workcell.link.policy_client import PolicyClient
+from serving.workcell.link.websocket_link import AsyncLink
 from tests.loopback import serve, wait_until
 
 SIDE = 12
@@ -159,9 +161,12 @@ def test_a_body_that_differs_otherwise_is_refused_before_anything_moves(address:
 
 
 def test_a_cell_agrees_with_what_is_converted_or_does_not_move(address: str) -> None:
-    client = PolicyClient(f"ws://{address}/v1/session", cell="cell-x", embodiment=other_words())
-    ready = client.connect()
-    client.disconnect()
+    link = AsyncLink(f"ws://{address}/v1/session", LinkSettings(cell="cell-x", embodiment=other_words()))
+    link.start()
+    with contextlib.closing(link):
+        wait_until_up(link, 10.0)
+    ready = link.ready
+    assert ready is not None
     assert unagreed(ready.contract, other_words(), ready.conversions) == []
     for said in ((), ready.conversions[1:], (*ready.conversions, "unit scale: action.dims[1].unit: 'cm' of the cell is converted to 'm'")):
         core = LinkCore(LinkSettings(cell="cell-x", embodiment=other_words()))

@@ -34,8 +34,13 @@ from model_core.spec.protocol.wire import (
 from model_core.spec.types import Observation, StopReason
 from serving.workcell.__main__ import main
 from serving.workcell.audit.live_feed import percentile
-from serving.workcell.control.lockstep_cell import Cell, CellSettings, EpisodeResult
-from serving.workcell.link.policy_client import PolicyClient
+from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.control.results import EpisodeResult
+from serving.workcell.launch import wait_until_up
+from serving.workcell.link.link_types import Heard, LinkSettings, Question
+from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
+from serving.workcell.link.websocket_link import AsyncLink
+from serving.workcell.motion.limits import widest_limits
 from serving.workcell.report import cell_report, write_report
 from serving.workcell.robot.episode_recorder import Recorder
 from serving.workcell.robot.interface import load_robot
@@ -152,16 +157,31 @@ def silence(observe: Observe, socket: ServerConnection) -> None:
     pass
 
 
+def link_to(url: str, body: EmbodimentSpec, *, deadline_s: float = 2.0, connect_timeout_s: float = 1.0) -> AsyncLink:
+    """A link that has begun to dial."""
+    settings = LinkSettings(
+        cell="cell-a", embodiment=body, deadline_s=deadline_s, connect_timeout_s=connect_timeout_s, heartbeat_s=30.0, world_waits=True
+    )
+    link = AsyncLink(url, settings)
+    link.start()
+    return link
+
+
+def cell_on(link: AsyncLink, robot: FakeRobot, recorder: Recorder | None = None, **settings: object) -> RealtimeCell:
+    """A cell in simulated time: the world stands still while an answer is made."""
+    world = SimulatedClock()
+    made = RealtimeSettings(**{"cell": "cell-a", "strategy": "sync", **settings})  # type: ignore[arg-type]
+    limits = widest_limits(robot.embodiment)
+    return RealtimeCell(robot, WaitingLink(link, world), made, limits, recorder=recorder, clock=world, sleep=world.sleep)
+
+
 def run(
     url: str, robot: FakeRobot, *, deadline_s: float = 2.0, recorder: Recorder | None = None, **settings: object
-) -> tuple[EpisodeResult, PolicyClient]:
-    client = PolicyClient(url, cell="cell-a", embodiment=robot.embodiment, deadline_s=deadline_s, connect_timeout_s=1.0)
-    client.connect()
-    cell = Cell(robot, client, CellSettings(cell="cell-a", deadline_s=deadline_s, **settings), recorder)  # type: ignore[arg-type]
-    try:
-        return cell.run_episode(5), client
-    finally:
-        cell.close()
+) -> tuple[EpisodeResult, AsyncLink]:
+    link = link_to(url, robot.embodiment, deadline_s=deadline_s)
+    with contextlib.closing(link):
+        wait_until_up(link, 10.0)
+        return cell_on(link, robot, recorder, **settings).run_episode(5), link
 
 
 def test_acts_on_chunks_of_the_real_gateway_and_records(tmp_path: Path) -> None:
@@ -169,10 +189,10 @@ def test_acts_on_chunks_of_the_real_gateway_and_records(tmp_path: Path) -> None:
     robot = FakeRobot()
     with serve(gateway) as address:
         wait_until(lambda: gateway.is_ready)
-        result, client = run(f"ws://{address}/v1/session", robot, deadline_s=2.0, recorder=Recorder(tmp_path, robot, "cell-a"))
+        result, link = run(f"ws://{address}/v1/session", robot, deadline_s=2.0, recorder=Recorder(tmp_path, robot, "cell-a"))
     assert (result.success, result.stop_reason, result.steps) == (True, StopReason.SUCCESS, 12)
     assert (result.decisions, result.refusals, result.holds) == (3, 0, 0)  # 12 steps, 4 of each chunk
-    assert len(client.tally.latency_ms) == 3
+    assert len(link.tally.latency_ms) == 3
     (path,) = tmp_path.iterdir()
     episode = decode_episode(path.read_bytes())
     assert episode.episode_id == path.name.removesuffix(".episode") == "button-5-cell-a-echo-1"
@@ -185,11 +205,11 @@ def test_acts_on_chunks_of_the_real_gateway_and_records(tmp_path: Path) -> None:
 def test_holds_on_refusal_and_stops_with_the_reason() -> None:
     robot = FakeRobot()
     with scripted(refuse) as url:
-        result, client = run(url, robot)
+        result, link = run(url, robot)
     assert (result.stop_reason, result.refusals, result.holds) == (StopReason.REFUSED, 5, 4)
     assert "no trace" in result.detail
     assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 4
-    assert client.tally.refusals == {"PARSE": 5}
+    assert link.tally.refusals == {"PARSE": 5}
 
 
 def test_holds_on_silence_within_the_deadline_and_stops_as_lost() -> None:
@@ -223,11 +243,11 @@ def test_late_answers_are_dropped_and_never_paired_with_a_newer_question() -> No
 
     robot = FakeRobot()
     with scripted(script) as url:
-        result, client = run(url, robot, deadline_s=0.3)
+        result, link = run(url, robot, deadline_s=0.3)
     assert result.success
     assert min(a[0] for a in robot.executed) == 0.0  # the first step was a hold; -1.0 was never executed
     assert result.holds == 1
-    assert client.tally.late_dropped >= 1
+    assert link.tally.late_dropped >= 1
 
 
 @pytest.mark.parametrize(
@@ -244,17 +264,19 @@ def test_late_answers_are_dropped_and_never_paired_with_a_newer_question() -> No
 def test_guard_of_the_cell_stops_a_service_that_lies(changes: dict[str, object]) -> None:
     robot = FakeRobot()
     with scripted(lambda o, s: s.send(chunk_for(o, **changes))) as url:
-        result, _ = run(url, robot)
-    assert result.stop_reason is StopReason.GUARD_STOPPED
-    assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 4
+        result, link = run(url, robot)
+    assert (result.stop_reason, result.mode) == (StopReason.GUARD_STOPPED, "SAFE_STOP")
+    assert result.refusals == link.tally.chunks == 3  # as many as its limits allow in a row
+    assert [a.tolist()[:3] for a in robot.executed] == [HOLD] * 2
 
 
 def test_rows_of_another_pace_are_another_motion() -> None:
     robot = FakeRobot()
     with scripted(lambda o, s: s.send(chunk_for(o, control_hz=40.0))) as url:
-        result, client = run(url, robot)
-    assert result.stop_reason is StopReason.REFUSED
-    assert set(client.tally.refusals) == {"CONTRACT"}
+        result, _ = run(url, robot)
+    assert result.stop_reason is StopReason.GUARD_STOPPED
+    assert "rows at 40 Hz, the contract says 20" in result.detail
+    assert robot.executed
     assert all(a.tolist()[:3] == HOLD for a in robot.executed)
 
 
@@ -264,9 +286,9 @@ def test_rows_of_another_pace_are_another_motion() -> None:
 def test_no_chunk_of_another_model_inside_an_episode(changes: dict[str, object], reason: StopReason) -> None:
     robot = FakeRobot()
     with scripted(lambda o, s: s.send(chunk_for(o, **changes))) as url:
-        result, client = run(url, robot)
+        result, link = run(url, robot)
     assert result.stop_reason is StopReason.REFUSED
-    assert client.tally.refusals == {"STALE_EPOCH": 5}
+    assert link.tally.refusals == {"STALE_EPOCH": 5}
     assert all(a.tolist()[:3] == HOLD for a in robot.executed)
 
 
@@ -276,23 +298,29 @@ def test_no_chunk_of_another_model_inside_an_episode(changes: dict[str, object],
 def test_garbage_from_the_service_is_a_refusal_and_a_new_session(answer: bytes | str) -> None:
     robot = FakeRobot()
     with scripted(lambda o, s: s.send(answer if o.epoch == 1 else chunk_for(o))) as url:
-        result, client = run(url, robot)
+        result, link = run(url, robot)
     assert result.success
-    assert (result.refusals, result.holds, client.tally.connections) == (1, 1, 2)
-    assert client.tally.refusals == {"DECODE": 1}
+    assert (result.refusals, result.holds, link.tally.connections) == (1, 1, 2)
+    assert link.tally.cuts == {"framing": 1}
+
+
+def ask(link: WaitingLink, observation: Observation, taken_at_s: float) -> Heard:
+    seq = link.ask(Question(episode_id="e", step=0, observation=observation, taken_at_s=taken_at_s))
+    return next(heard for heard in link.poll() if heard.seq == seq)
 
 
 def test_a_question_that_no_message_can_carry_is_not_the_service_s_fault() -> None:
     with scripted(good) as url:
-        client = PolicyClient(url, cell="c", embodiment=make_embodiment(), deadline_s=5.0)
-        client.connect()
-        refusal = client.decide(make_observation(instruction="go on " * 1000)).refusal
-        assert refusal is not None
-        assert refusal.code is RefusalCode.DECODE
-        assert "cannot be sent" in refusal.reason
-        assert client.decide(make_observation()).refusal is None
-        assert client.tally.connections == 1
-        client.disconnect()
+        link = link_to(url, make_embodiment(), deadline_s=5.0)
+        with contextlib.closing(link):
+            wait_until_up(link, 10.0)
+            world = SimulatedClock()
+            waiting = WaitingLink(link, world)
+            refusal = ask(waiting, make_observation(instruction="go on " * 1000), world())
+            assert (refusal.kind, refusal.code) == ("refused", RefusalCode.DECODE.value)
+            assert "cannot be sent" in refusal.reason
+            assert ask(waiting, make_observation(), world()).kind == "chunk"
+            assert link.tally.connections == 1
 
 
 def test_a_cut_connection_is_reopened_with_the_next_epoch() -> None:
@@ -307,52 +335,73 @@ def test_a_cut_connection_is_reopened_with_the_next_epoch() -> None:
 
     robot = FakeRobot()
     with scripted(script) as url:
-        result, client = run(url, robot, deadline_s=1.0)
+        result, link = run(url, robot, deadline_s=1.0)
     assert result.success
-    assert (epochs[:2], client.tally.connections, result.holds) == ([1, 2], 2, 1)
+    assert (epochs[:2], link.tally.connections, result.holds) == ([1, 2], 2, 1)
 
 
 def test_a_service_that_is_gone_ends_the_episode() -> None:
     robot = FakeRobot()
     with scripted(good) as url:
-        client = PolicyClient(url, cell="c", embodiment=robot.embodiment, deadline_s=0.2, connect_timeout_s=0.3)
-        client.connect()
-    cell = Cell(robot, client, CellSettings(cell="c", deadline_s=0.2))
-    result = cell.run_episode(1)
-    cell.close()
+        link = link_to(url, robot.embodiment, deadline_s=0.2, connect_timeout_s=0.3)
+        wait_until_up(link, 10.0)
+    with contextlib.closing(link):
+        result = cell_on(link, robot).run_episode(1)
     assert result.stop_reason is StopReason.SERVICE_LOST
     assert all(a.tolist()[:3] == HOLD for a in robot.executed)
+
+
+def test_a_service_that_goes_in_mid_episode_is_waited_for_and_ends_it_held() -> None:
+    robot, sockets = FakeRobot(horizon=4000), []
+
+    def gone_after_two(observe: Observe, socket: ServerConnection) -> None:
+        sockets.append(socket)
+        good(observe, socket) if observe.seq < 3 else shut.set()
+
+    shut = threading.Event()
+    with scripted(gone_after_two) as url:
+        link = link_to(url, robot.embodiment, deadline_s=0.2, connect_timeout_s=0.3)
+        wait_until_up(link, 10.0)
+        found: list[EpisodeResult] = []
+        driven = threading.Thread(target=lambda: found.append(cell_on(link, robot).run_episode(1)))
+        driven.start()
+        assert shut.wait(10.0)
+    driven.join(20.0)
+    link.close()
+    assert found[0].stop_reason is StopReason.SERVICE_LOST
+    assert [a.tolist()[0] > 0.1 for a in robot.executed] == [True] * 8 + [False] * 4  # five waits in vain, held in between
 
 
 @pytest.mark.parametrize("field_name", ["control_hz", "gripper_open", "name"])
 def test_handshake_mismatch_moves_nothing_even_if_the_service_does_not_mind(field_name: str) -> None:
     body = replace(make_embodiment(), **{field_name: {"control_hz": 5.0, "gripper_open": 1.0, "name": "other-arm"}[field_name]})
-    with scripted(good) as url:
-        client = PolicyClient(url, cell="c", embodiment=body, deadline_s=0.2)
+    with scripted(good) as url, contextlib.closing(link_to(url, body, deadline_s=0.2)) as link:
         with pytest.raises(ContractError, match=field_name):
-            client.connect()
-        assert not client.is_connected
-        assert client.decide(make_observation()).refusal is not None
+            wait_until_up(link, 10.0)
+        assert not link.is_up
+        assert link.ask(Question(episode_id="e", step=0, observation=make_observation(), taken_at_s=0.0)) == 0
 
 
 def test_handshake_with_nobody_or_a_mute_has_an_end() -> None:
     began = time.monotonic()
-    with pytest.raises(NotReady, match="no policy service"):
-        PolicyClient("ws://127.0.0.1:9/v1/session", cell="c", embodiment=make_embodiment(), connect_timeout_s=0.3).connect()
+    link = link_to("ws://127.0.0.1:9/v1/session", make_embodiment(), connect_timeout_s=0.3)
+    with contextlib.closing(link), pytest.raises(NotReady, match="no policy service"):
+        wait_until_up(link, 0.5)
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts, says nothing
         url = f"ws://127.0.0.1:{mute.getsockname()[1]}/v1/session"
-        with pytest.raises(NotReady, match="no policy service"):
-            PolicyClient(url, cell="c", embodiment=make_embodiment(), connect_timeout_s=0.3).connect()
+        link = link_to(url, make_embodiment(), connect_timeout_s=0.3)
+        with contextlib.closing(link), pytest.raises(NotReady, match="no policy service"):
+            wait_until_up(link, 0.5)
     assert time.monotonic() - began < 3.0
 
 
 def test_a_robot_that_fails_is_an_ended_episode_and_not_a_crash(tmp_path: Path) -> None:
     robot = FakeRobot(broken_at=3)
     with scripted(good) as url:
-        result, client = run(url, robot, recorder=Recorder(tmp_path, robot, "c"))
-    report = cell_report("c", "button", [result], client)
+        result, link = run(url, robot, recorder=Recorder(tmp_path, robot, "c"))
+    report = cell_report("c", "button", [result], link)
     assert (report["episodes"], report["robot_failures"], report["holds"]) == (0, 1, 0)
     write_report(tmp_path / "r.json", report)
     (tmp_path / "r.json").unlink()

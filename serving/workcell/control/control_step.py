@@ -67,7 +67,8 @@ class ControlStep:
         self._dialogue.listen(now)
         self._check_guards(now)
         self._dialogue.drop_expired(now)
-        self._dialogue.ask_if_due(now)
+        if self._dialogue.ask_if_due(now):
+            self._dialogue.listen(now)  # a simulated world stands still until the answer is there: it is used in this very step
         if episode.in_a_row >= self._max_refusals and scheduler.rows_left <= 0:
             return why_of(episode.code)
         why = "the link is down" if not self._dialogue.is_up else episode.code or "nothing to execute"

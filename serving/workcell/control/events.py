@@ -102,7 +102,7 @@ class Teller:
         self._audit.decision(
             DecisionMade(
                 t_s=question.taken_at_s,
-                answered_s=heard.t_s,
+                answered_s=heard.t_s + heard.stood_still_s,
                 episode_id=question.episode_id,
                 session_id=session.session_id if chunk is None else chunk.session_id,
                 epoch=session.epoch if chunk is None else chunk.epoch,

@@ -118,10 +118,10 @@ class Dialogue:
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    def ask_if_due(self, now: float) -> None:
-        """Look and ask, when it is time and what is seen is new enough to act on."""
+    def ask_if_due(self, now: float) -> bool:
+        """Look and ask, when it is time and what is seen is new enough to act on. True: a question was asked."""
         if self._stops.is_stopped or not self._asker.is_due(now, self.scheduler):
-            return
+            return False
         episode = self._journal.running
         taken_at_s = self._clock()
         observation = self._body.look()
@@ -129,7 +129,7 @@ class Dialogue:
         if too_old:
             episode.code, episode.detail = RefusalCode.STALE_OBS.value, f"STALE_OBS: {too_old}"
             self._tell.event("stale", reason=too_old)
-            return
+            return False
         self._asker.ask(
             self.scheduler,
             episode,
@@ -140,6 +140,7 @@ class Dialogue:
             now_s=now,
             min_interval_s=self.ready.min_interval_ms / 1e3,
         )
+        return True
 
     def drop_expired(self, now: float) -> None:
         """Rows that are too old, or that were left over by a link that is down for too long, are never executed."""
@@ -171,8 +172,7 @@ class Dialogue:
                     self._went_down(heard)
                 case "denied" | "lease":
                     self._tell.event(heard.kind, code=heard.code, reason=heard.reason)
-                    is_lasting = heard.kind == "denied" and not heard.is_retryable
-                    self._journal.refused(heard.code or "LEASE", heard.reason, counts=is_lasting)
+                    self._journal.refused(heard.code or "LEASE", heard.reason, counts=not heard.is_retryable)
                     self.scheduler.drop_rows()
                 case "told":
                     self._obey(heard, now)
@@ -242,8 +242,7 @@ class Dialogue:
         if heard.code not in _LATE_CODES:
             self.scheduler.drop_rows()  # as evaluation does: what is left of the old chunk belongs to a plan that was just refused
         self._asker.wait_until(heard.t_s + heard.value)
-        is_lasting = not heard.is_retryable and heard.kind == "refused"
-        self._journal.refused(heard.code, heard.reason, counts=is_lasting)
+        self._journal.refused(heard.code, heard.reason, counts=not heard.is_retryable)
 
     def _came_up(self, heard: Heard) -> None:
         ready = heard.ready
@@ -263,7 +262,7 @@ class Dialogue:
             self.scheduler.lost(seq)
             self._asker.report(replace(heard, seq=seq), asked, "late", code="down", reason=heard.reason)
         self._tell.event("lost", reason=heard.reason)
-        self._journal.refused("down", heard.reason, counts=False)
+        self._journal.refused("down", heard.reason, counts=not heard.is_retryable)
 
     def _obey(self, heard: Heard, now: float) -> None:
         self._tell.event("told", code=heard.code, reason=heard.reason)

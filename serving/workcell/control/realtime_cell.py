@@ -136,6 +136,11 @@ class RealtimeCell:
         return self._stops.machine
 
     @property
+    def is_killed(self) -> bool:
+        """A person, at the service, has stopped it."""
+        return self._stops.is_stopped and self.machine.reason.startswith("KILLED")
+
+    @property
     def scheduler(self) -> Scheduler:
         """The rows in hand."""
         return self._dialogue.scheduler

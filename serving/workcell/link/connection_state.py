@@ -44,7 +44,7 @@ class LinkCore:
         self.wants_cut = False
         self.is_denied = False
         self._state: Literal["down", "dialling", "greeting", "up"] = "down"
-        self._dialled_at_s = 0.0
+        self._dialled_at_s = self._opened_at_s = 0.0
         self._next_dial_s = float("-inf")
         self._backoff_s = settings.first_backoff_s
         self._seq = self._dead = self._answered = self._chunks_here = 0
@@ -112,6 +112,11 @@ class LinkCore:
         else:
             self._next_dial_s = now_s
 
+    @property
+    def has_news(self) -> bool:
+        """`poll` would return something."""
+        return bool(self._heard)
+
     def poll(self) -> list[Heard]:
         """What happened since the last call, oldest first."""
         heard = list(self._heard)
@@ -135,12 +140,12 @@ class LinkCore:
     def opened(self, now_s: float) -> None:
         """The connection stands: HELLO goes first."""
         settings = self.settings
-        self._state = "greeting"
+        self._state, self._opened_at_s = "greeting", now_s
         hello = Hello(
             cell=settings.cell,
             epoch=self.epoch,
             embodiment=settings.embodiment,
-            software="actwright-workcell",
+            software=settings.software,
             expected_contract_id=settings.expected_contract_id,
             strategies=settings.strategies,
             accepts_parts=settings.accepts_parts,
@@ -160,7 +165,7 @@ class LinkCore:
         self._lease_until_s = float("inf")
         if was != "down":
             self._plan_dial(now_s)
-            self._hear(Heard(kind="down", t_s=now_s, reason=reason))
+            self._hear(Heard(kind="down", t_s=now_s, reason=reason, is_retryable=True))
 
     def outgoing(self, now_s: float) -> Message | None:
         """The next message to write, controls before observations; None when there is nothing."""
@@ -279,7 +284,7 @@ class LinkCore:
         self.tally.connections += 1
         self._lease_until_s = now_s + message.lease_s if message.lease_s > 0 else float("inf")
         self._lease_asked_s = now_s
-        self._hear(Heard(kind="up", t_s=now_s, ready=message))
+        self._hear(Heard(kind="up", t_s=now_s, ready=message, asked_at_s=self._opened_at_s))
 
     def _is_ours(self, message: Chunk | Reject | Part | Control) -> bool:
         return self.ready is not None and (message.session_id, message.epoch) == (self.ready.session_id, self.epoch)
@@ -293,7 +298,8 @@ class LinkCore:
             self._drop("late" if chunk.seq in self._dead_seqs else "duplicate" if answered else "unasked")
         else:
             self._open, self._dead, self._answered = None, 0, chunk.seq
-            expires_at_s = waiting.question.captured_at_s + chunk.expires_ms / 1e3
+            stood_still_s = now_s - waiting.asked_at_s if self.settings.world_waits else 0.0
+            expires_at_s = waiting.question.captured_at_s + stood_still_s + chunk.expires_ms / 1e3
             wrong = self._wrong_model(chunk)
             if wrong:
                 self._drop("other-model")
@@ -360,7 +366,7 @@ class LinkCore:
         if self.ready is None or self._lease_until_s == float("inf"):
             return
         if now_s >= self._lease_until_s:
-            self._hear(Heard(kind="lease", t_s=now_s, reason="the session's lease ran out"))
+            self._hear(Heard(kind="lease", t_s=now_s, reason="the session's lease ran out", is_retryable=True))
             self._cut(now_s, "lease")
         elif now_s - self._lease_asked_s >= self.ready.lease_s / 3:
             self._lease_asked_s = now_s
@@ -372,7 +378,8 @@ class LinkCore:
         self.tally.late += 1
         self._dead += 1
         self._kill_open()
-        self._hear(Heard(kind="late", t_s=now_s, seq=seq, code=RefusalCode.DEADLINE.value, reason="no answer within the deadline"))
+        reason = "no answer within the deadline"
+        self._hear(Heard(kind="late", t_s=now_s, seq=seq, code=RefusalCode.DEADLINE.value, reason=reason, is_retryable=True))
         if self._dead >= self.settings.max_dead:
             self._cut(now_s, f"{self._dead} questions in a row without an answer")
 
@@ -413,7 +420,7 @@ class LinkCore:
         self._plan_dial(now_s)
         if dial_at_s is not None:
             self._next_dial_s = dial_at_s
-        self._hear(Heard(kind="down", t_s=now_s, reason=reason))
+        self._hear(Heard(kind="down", t_s=now_s, reason=reason, is_retryable=True))
 
     def _plan_dial(self, now_s: float) -> None:
         self._next_dial_s = now_s + self._backoff_s

@@ -23,7 +23,8 @@ class LinkSettings:
     """Every wait has an end. heartbeat_s: a peer that was silent for 1.5 of it is dead (a PING is sent every half).
 
     deadline_s: of an answer. max_dead: unanswered questions in a row after which the connection is not believed any more.
-    replan_hz: answers a second that the service must keep free for this cell, or refuse it; 0 for none.
+    replan_hz: answers a second that the service must keep free for this cell, or refuse it; 0 for none. world_waits: the simulated
+    world stands still while a question is open, so an answer does not age on its way.
     """
 
     cell: str
@@ -38,6 +39,8 @@ class LinkSettings:
     accepts_parts: bool = False
     expected_contract_id: str = ""
     replan_hz: float = 0.0
+    software: str = "actwright-workcell"
+    world_waits: bool = False
 
     def __post_init__(self) -> None:
         for name in ("deadline_s", "connect_timeout_s", "heartbeat_s", "first_backoff_s", "max_backoff_s"):
@@ -77,6 +80,9 @@ class Heard:
     "chunk": an answer that may be used (chunk; expires_at_s; is_first: the first one of this connection). "refused": a REJECT.
     "late": the deadline of `seq` passed. "part": part of an answer. "told": CONTROL of `code` HOLD, KILL, DRAIN or RESET.
     "lease": the session's lease ran out.
+
+    asked_at_s: when the question was asked ("up": when the connection stood). is_retryable: it may go better later. stood_still_s:
+    for how long a simulated world waited for this; 0 in real time.
     """
 
     kind: HeardKind
@@ -93,6 +99,7 @@ class Heard:
     expires_at_s: float = 0.0
     is_first: bool = False
     details: tuple[str, ...] = ()
+    stood_still_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -110,7 +110,7 @@ class AsyncLink:
         self._credentials = credentials or Credentials()
         self._tls = self._credentials.tls(url)
         self._core = LinkCore(settings)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()  # notified when the link's own thread may have heard something
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
@@ -183,6 +183,11 @@ class AsyncLink:
             self._core.tick(self._clock())
             return self._core.poll()
 
+    def wait(self, timeout_s: float) -> None:
+        """Return when `poll` has something to tell, or after `timeout_s`: for a simulated world, which stands still meanwhile."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._core.has_news, timeout_s)
+
     def pin(self, model_version: str, contract_id: str) -> None:
         """Only this model from now on."""
         with self._lock:
@@ -208,19 +213,26 @@ class AsyncLink:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(wake.set)
 
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        with self._lock:
+            yield
+            if self._core.has_news:
+                self._lock.notify_all()
+
     def _main(self) -> None:
         asyncio.run(self._run())
 
     async def _run(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         while not self._closing.is_set():
-            with self._lock:
+            with self._told():
                 may_dial = self._core.may_dial(self._clock())
                 if may_dial:
                     self._core.dialling(self._clock())
             if may_dial:
                 reason = await self._converse()
-                with self._lock:
+                with self._told():
                     self._core.closed(self._clock(), reason)
                 logger.info("link.down url=%s reason=%s", self._url, reason)
             else:
@@ -253,14 +265,14 @@ class AsyncLink:
             return self._turned_away(error)
         except ssl.SSLCertVerificationError as error:
             reason = distrust(error)
-            with self._lock:
+            with self._told():
                 self._core.refused_at_door(self._clock(), RefusalCode.AUTH, reason)
             return reason
         except (OSError, TimeoutError, WebSocketException, ActwrightError) as error:
             return f"no policy service at {self._url}: {reason_of(error, self._url)}"
         if socket is None:
             return "given up while dialling"
-        with self._lock:
+        with self._told():
             self._core.opened(self._clock())
         jobs = [asyncio.ensure_future(job) for job in (self._write(socket), self._read(socket), self._watch())]
         done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
@@ -274,7 +286,7 @@ class AsyncLink:
 
     async def _dialled(self, dial: asyncio.Future[ClientConnection]) -> ClientConnection | None:
         while not dial.done():
-            with self._lock:
+            with self._told():
                 self._core.tick(self._clock())
                 is_wanted = not self._core.wants_cut
             if not is_wanted or self._closing.is_set():
@@ -288,13 +300,13 @@ class AsyncLink:
         status = error.response.status_code
         reason = f"the service answered HTTP {status} at {self._url}"
         if status in (401, 403):
-            with self._lock:
+            with self._told():
                 self._core.refused_at_door(self._clock(), RefusalCode.AUTH, f"{reason}: no token, a wrong one, or one that expired")
         return reason
 
     async def _write(self, socket: ClientConnection) -> str:
         while not self._closing.is_set():
-            with self._lock:
+            with self._told():
                 message = self._core.outgoing(self._clock())
             if message is None:
                 await self._pause()
@@ -304,7 +316,7 @@ class AsyncLink:
             except WireError as error:  # what a person drew or wrote may be more than a message takes
                 if not isinstance(message, Observe):
                     raise
-                with self._lock:
+                with self._told():
                     self._core.unsendable(message.seq, str(error), self._clock())
                 continue
             await socket.send(data)
@@ -313,7 +325,7 @@ class AsyncLink:
     async def _write_last(self, socket: ClientConnection) -> None:
         with contextlib.suppress(Exception):
             for _ in range(4):  # an END that was queued just now
-                with self._lock:
+                with self._told():
                     message = self._core.outgoing(self._clock())
                 if message is None:
                     break
@@ -322,13 +334,13 @@ class AsyncLink:
     async def _read(self, socket: ClientConnection) -> str:
         async for data in socket:
             frame = read_frame(data)  # outside of the lock: `ask` and `poll` wait for nothing
-            with self._lock:
+            with self._told():
                 self._core.take(frame, self._clock())
         return f"closed by the service ({socket.close_code})"
 
     async def _watch(self) -> str:
         while True:
-            with self._lock:
+            with self._told():
                 self._core.tick(self._clock())
                 if self._core.wants_cut:
                     return "cut by this cell"
