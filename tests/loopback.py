@@ -12,7 +12,7 @@ import uvicorn
 
 from serving.gateway.app import create_app
 from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
-from serving.gateway.sessions.gateway import Gateway, Limits, LoadedModel
+from serving.gateway.sessions.gateway import Gateway, GatewayLimits, LoadedModel
 from tests.fakes import EchoPolicy
 
 
@@ -31,10 +31,10 @@ def serve(gateway: Gateway) -> Iterator[str]:
         thread.join(10)
 
 
-def echo_gateway(policy: EchoPolicy, limits: Limits | None = None) -> Gateway:
+def echo_gateway(policy: EchoPolicy, limits: GatewayLimits | None = None) -> Gateway:
     """A gateway over the fake policy. It measures nothing before it is ready, so that the policy's calls are the test's."""
     model = LoadedModel(policy=policy, contract=policy.contract, model_version=policy.model_version)
-    return Gateway(lambda: model, replace(limits or Limits(), warm_up_s=0.0))
+    return Gateway(lambda: model, replace(limits or GatewayLimits(), warm_up_s=0.0))
 
 
 def wait_until(claim: Callable[[], object], timeout_s: float = 10.0) -> None:

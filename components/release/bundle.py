@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from model_core.bundle import CHECKPOINT, CONTRACT, MANIFEST, read_manifest
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import CheckpointError
 
-MANIFEST = "bundle.json"
+BUNDLE_IN_BENTO = Path("src") / "bundle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +46,14 @@ class PackedPolicy:
 
 def find_packed(folder: Path) -> PackedPolicy:
     """What `folder` is. Raises CheckpointError saying what was looked for."""
-    for bundle, bento in ((folder, None), (folder / "src" / "bundle", folder), (folder / "bento" / "src" / "bundle", folder / "bento")):
+    nested = folder / "bento"
+    for bundle, bento in ((folder, None), (folder / BUNDLE_IN_BENTO, folder), (nested / BUNDLE_IN_BENTO, nested)):
         if (bundle / MANIFEST).is_file():
-            manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+            manifest = read_manifest(bundle).document
             is_bento = bento is not None and (bento / "bento.yaml").is_file()
-            return PackedPolicy(checkpoint=bundle / "checkpoint", bundle=bundle, bento=bento if is_bento else None, manifest=manifest)
-    for checkpoint in (folder, folder / "checkpoint"):
-        if (checkpoint / "contract.json").is_file():
+            return PackedPolicy(checkpoint=bundle / CHECKPOINT, bundle=bundle, bento=bento if is_bento else None, manifest=manifest)
+    for checkpoint in (folder, folder / CHECKPOINT):
+        if (checkpoint / CONTRACT).is_file():
             return PackedPolicy(checkpoint=checkpoint)
     what = "no such folder" if not folder.is_dir() else "it is neither a bento, a bundle (bundle.json) nor a checkpoint (contract.json)"
     raise CheckpointError(f"{folder}: {what}; give the folder of a packed policy, or a name such as actwright-metaworld or champion")

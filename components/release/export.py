@@ -6,20 +6,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.files import sha256_file
-from model_core.spec.contract import digest_of
+from components.release.bundle import find_packed
+from model_core.bundle import PACK_AGAIN, checked_manifest
 from model_core.spec.errors import CheckpointError, JobError
 
 BUNDLE, BUNDLES = "bundle", "bundles"
-_MANIFEST = "bundle.json"
 # a pod that still reads the one before must find its files
 _KEPT = 3
 
@@ -31,8 +28,8 @@ def export_bundle(bento: Path, folder: Path) -> dict[str, Any]:
     Bento whose bundle is missing or damaged, `JobError` where folder/bundle is something that we did not put there.
     """
     source = _bundle_of(bento)
-    manifest = _checked(source)
-    link, digest = folder / BUNDLE, digest_of(manifest)[:16]
+    manifest = checked_manifest(source)
+    link, digest = folder / BUNDLE, manifest.digest[:16]
     if link.exists() and not link.is_symlink():
         raise JobError(f"{link} is no link of ours; move it away, or export to another folder")
     changed = not (link.is_symlink() and os.readlink(link) == f"{BUNDLES}/{digest}" and link.is_dir())
@@ -43,29 +40,17 @@ def export_bundle(bento: Path, folder: Path) -> dict[str, Any]:
     return {
         "bundle": str(link),
         "digest": digest,
-        "model_version": str(manifest["model_version"]),
-        "contract_id": str(manifest["contract_id"]),
+        "model_version": manifest.model_version,
+        "contract_id": manifest.contract_id,
         "changed": changed,
     }
 
 
 def _bundle_of(bento: Path) -> Path:
-    found = sorted(path.parent for path in bento.glob(f"**/{BUNDLE}/{_MANIFEST}"))
-    if len(found) != 1:
-        raise CheckpointError(f"{bento} holds {len(found)} bundles, expected one; package the policy again")
-    return found[0]
-
-
-def _checked(source: Path) -> Mapping[str, Any]:
-    manifest = json.loads((source / _MANIFEST).read_text(encoding="utf-8"))
-    for name, expected in manifest["files"].items():
-        path = source / name
-        got = sha256_file(path) if path.is_file() else "no such file"
-        if got != expected:
-            raise CheckpointError(
-                f"{path} is not what was packed: expected sha256 {expected[:12]}, got {got[:12]}; package the policy again"
-            )
-    return manifest
+    bundle = find_packed(bento).bundle
+    if bundle is None:
+        raise CheckpointError(f"{bento} holds a checkpoint and no bundle; {PACK_AGAIN}")
+    return bundle
 
 
 def _copy_in(source: Path, target: Path) -> None:

@@ -6,14 +6,13 @@ code give equal files: what BentoML writes about the moment of building is repla
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 
 from components.config.recipe import PackageConfig
 from components.config.records import Progress, Silent
+from model_core.bundle import CONTRACT, MANIFEST, file_digests
 from model_core.spec.contract import GoldenProbe, PolicyContract, digest_of
 from model_core.spec.errors import CheckpointError, JobError
 from model_core.spec.execution.probing import golden_probe
@@ -34,6 +34,7 @@ SERVICE = "serving.gateway.service:PolicyService"
 LIBRARIES = (
     "bentoml",
     "msgpack",
+    "msgspec",
     "numpy",
     "pillow",
     "prometheus_client",
@@ -72,7 +73,7 @@ def package(
     contract_id, probes = _write_bundle(cfg, checkpoint, model_version, context / "bundle", frozen)
     tell.update(1, 3, "building the Bento")
     _write_code(context)
-    digest = digest_of(_listing(context))
+    digest = digest_of(file_digests(context))
     version = digest[:16]
     _write_bentofile(context, cfg.name, model_version, contract_id)
     _build(context, out / "bento", home=out / "scratch" / "bentoml", name=cfg.name, version=version)
@@ -116,16 +117,16 @@ def _write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bund
     observations = probe_observations(policy.contract, cfg.golden_probes, frozen)
     golden = record_probes(policy, policy.contract, model_version, observations, bundle / "probes")
     contract = replace(policy.contract, golden_probes=golden)
-    (bundle / "contract.json").write_text(json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (bundle / CONTRACT).write_text(json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     manifest = {
         "model_version": model_version,
         "contract_id": contract.contract_id,
         "reasoning": cfg.reasoning,
         "torch_threads": 1,
         "package": asdict(cfg),
-        "files": _listing(bundle),
+        "files": file_digests(bundle),
     }
-    (bundle / "bundle.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    (bundle / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return contract.contract_id, len(golden)
 
 
@@ -226,8 +227,3 @@ def _build(context: Path, target: Path, *, home: Path, name: str, version: str) 
 def _forget_the_moment(bento: Path) -> None:
     path = bento / "bento.yaml"
     path.write_text(re.sub(r"^creation_time: .*$", f"creation_time: '{BUILD_TIME}'", path.read_text(), flags=re.MULTILINE))
-
-
-def _listing(folder: Path) -> Mapping[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

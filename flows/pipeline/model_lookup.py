@@ -38,10 +38,11 @@ def packed_model(platform: Platform, what: str) -> PackedPolicy:
 
 def policies_here(settings: Settings) -> list[PackedPolicy]:
     """Everything that was packed in this home, newest first. Nothing is made where there is no home yet."""
-    from components.release.bundle import find_packed
+    from components.release.bundle import BUNDLE_IN_BENTO, find_packed
+    from model_core.bundle import MANIFEST
 
     home = settings.home.resolve()
-    bundles = [*home.glob("store/package/*/bento/src/bundle/bundle.json"), *home.glob("serve/packed/*/bento/src/bundle/bundle.json")]
+    bundles = [path for packed in ("store/package", "serve/packed") for path in home.glob(f"{packed}/*/bento/{BUNDLE_IN_BENTO}/{MANIFEST}")]
     return [find_packed(path.parents[2]) for path in sorted(bundles, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 

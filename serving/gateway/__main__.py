@@ -1,6 +1,6 @@
-"""A packed bundle, or the stub, behind uvicorn alone: `python -m serving.gateway --bundle FOLDER`.
+"""A bundle, or the stub policy, served by uvicorn alone: `python -m serving.gateway --bundle FOLDER`.
 
-The same application as inside the Bento, with TLS and without BentoML's process tree.
+The same application as inside a Bento, with TLS and without BentoML's process tree.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from model_core.bundle import MANIFEST, PACK_AGAIN
 from model_core.spec.errors import ActwrightError, SpecError
 from model_core.spec.settings import real, text, whole
 from serving.gateway.app import create_app
@@ -22,7 +23,8 @@ from serving.gateway.http.malloc import keep_freed
 from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
 from serving.gateway.inference.bundle import open_bundle
 from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.environment import DIALECTS_VARIABLE, LIMITS_VARIABLE, read_environment
+from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.tokens import Tokens, check_binding
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
@@ -46,11 +48,12 @@ def make_server(args: argparse.Namespace) -> uvicorn.Server:
     tokens = Tokens.from_file(Path(args.tokens_file)) if args.tokens_file else Tokens.from_environment(os.environ)
     check_binding(text("host", args.host), tokens)
     whole("port", args.port, low=0, high=65_535)
-    limits = Limits.from_text(Path(args.limits).read_text() if args.limits else os.environ.get("ACTWRIGHT_LIMITS", ""))
-    gateway = Gateway(_loader(args), limits, instance=os.environ.get("ACTWRIGHT_INSTANCE", ""), tokens=tokens)
+    environment = read_environment(os.environ)
+    limits = GatewayLimits.from_text(_limits_file(Path(args.limits))) if args.limits else environment.limits
+    gateway = Gateway(_loader(args), limits, instance=environment.instance, tokens=tokens)
     _check_tls(args.cert, args.key)
     config = uvicorn.Config(
-        create_app(gateway, field_maps=Path(args.field_maps) if args.field_maps else None),
+        create_app(gateway, field_maps=Path(args.field_maps) if args.field_maps else environment.field_maps),
         host=args.host,
         port=args.port,
         log_level="warning",
@@ -69,16 +72,23 @@ def _loader(args: argparse.Namespace) -> Callable[[], LoadedModel]:
         policy = StubPolicy(contract=contract, service_s=seconds)
         return lambda: LoadedModel(policy=policy, contract=contract, model_version=policy.model_version)
     if not args.bundle:
-        raise SpecError("bundle: name the folder of a packed bundle (--bundle), or serve the stub (--stub 0.05)")
+        raise SpecError("bundle: name the folder of a bundle (--bundle), or serve the stub policy (--stub 0.05)")
     bundle = Path(args.bundle)
-    if not (bundle / "bundle.json").is_file():
-        raise SpecError(f"bundle: {bundle} has no bundle.json; Fix: write one with `actwright export --to FOLDER`")
+    if not (bundle / MANIFEST).is_file():
+        raise SpecError(f"bundle: {bundle} has no {MANIFEST}; {PACK_AGAIN}")
     return lambda: open_bundle(bundle)
+
+
+def _limits_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"limits: {path} cannot be read: {error.strerror}") from error
 
 
 def _check_tls(cert: str | None, key: str | None) -> None:
     if (cert is None) != (key is None):
-        raise SpecError("cert, key: TLS needs both, or neither")
+        raise SpecError("cert, key: TLS needs both; give both or neither")
     if cert is not None:
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
@@ -93,17 +103,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Example: python -m serving.gateway --bundle bento/src/bundle --tokens-file tokens.json --cert c.pem --key k.pem",
     )
     parser.add_argument("--bundle", help="folder with bundle.json, checkpoint/ and probes/")
-    parser.add_argument("--stub", dest="stub_s", type=float, metavar="SECONDS", help="serve the stub policy, which takes so long")
-    parser.add_argument("--stub-cameras", type=int, default=1, help="cameras of the stub (1)")
-    parser.add_argument("--stub-size", type=int, default=16, help="pixels of a side of the stub's pictures (16)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind; beyond loopback tokens are needed (127.0.0.1)")
+    parser.add_argument("--stub", dest="stub_s", type=float, metavar="SECONDS", help="serve the stub policy, SECONDS per answer")
+    parser.add_argument("--stub-cameras", type=int, default=1, help="number of cameras of the stub policy (1)")
+    parser.add_argument("--stub-size", type=int, default=16, help="width and height of the stub policy's images in pixels (16)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs tokens (127.0.0.1)")
     parser.add_argument("--port", type=int, default=3000, help="port, 0 for a free one (3000)")
     parser.add_argument("--cert", help="TLS certificate chain, PEM")
     parser.add_argument("--key", help="TLS private key, PEM")
     parser.add_argument("--tokens-file", help="JSON {sha256 of a token: {subject, role, expires_at}}")
-    default_maps = os.environ.get("ACTWRIGHT_DIALECTS")
-    parser.add_argument("--field-maps", default=default_maps, help="JSON of names that other projects' clients use, docs/protocol.md")
-    parser.add_argument("--limits", help="JSON file with bounds, see serving/gateway/operations/limits.py")
+    parser.add_argument(
+        "--field-maps", help=f"JSON of field names that other projects' clients use, see docs/protocol.md (default: {DIALECTS_VARIABLE})"
+    )
+    parser.add_argument("--limits", help=f"JSON file of bounds, see serving/gateway/operations/limits.py (default: {LIMITS_VARIABLE})")
     return parser
 
 

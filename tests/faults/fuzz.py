@@ -48,7 +48,7 @@ from model_core.spec.protocol.wire import (
 from model_core.spec.types import RefusalCode
 from serving.gateway.app import create_app
 from serving.gateway.inference.stub_policy import StubPolicy
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.tokens import Tokens, read_table
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.faults.asgi import Socket, call
@@ -343,7 +343,7 @@ def application(tokens: Tokens | None = None) -> tuple[Any, Gateway]:
     policy = StubPolicy(contract=CONTRACT)
     model = LoadedModel(policy=policy, contract=CONTRACT, model_version=policy.model_version)
     options: dict[str, Any] = {} if tokens is None else {"tokens": tokens}
-    gateway = Gateway(lambda: model, Limits(warm_up_s=0.0), **options)
+    gateway = Gateway(lambda: model, GatewayLimits(warm_up_s=0.0), **options)
     app = create_app(gateway)
     return app, gateway
 

@@ -13,7 +13,7 @@ from model_core.spec.contract import EmbodimentSpec, PolicyContract
 from model_core.spec.protocol.wire import Chunk, Control, Message, Observe, Part, Ready, Reject
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests import peers
 from tests.loopback import serve, wait_until
@@ -22,11 +22,12 @@ CONTRACT = stub_contract()
 
 
 @contextlib.contextmanager
-def stub_service(policy: StubPolicy | None = None, limits: Limits | None = None) -> Iterator[tuple[str, Gateway]]:
+def stub_service(policy: StubPolicy | None = None, limits: GatewayLimits | None = None) -> Iterator[tuple[str, Gateway]]:
     """The real gateway over the stub, in this process, on a real socket: ("127.0.0.1:port", gateway)."""
     model = policy or StubPolicy(contract=CONTRACT)
     gateway = Gateway(
-        lambda: LoadedModel(policy=model, contract=model.contract, model_version=model.model_version), limits or Limits(warm_up_s=0.0)
+        lambda: LoadedModel(policy=model, contract=model.contract, model_version=model.model_version),
+        limits or GatewayLimits(warm_up_s=0.0),
     )
     with serve(gateway) as address:
         wait_until(lambda: gateway.is_ready)

@@ -108,7 +108,7 @@ def main() -> None:
     from serving.gateway.app import create_app
     from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
     from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
-    from serving.gateway.operations.limits import Limits
+    from serving.gateway.operations.limits import GatewayLimits
     from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
     contract = stub_contract(size=args.size)
@@ -119,7 +119,7 @@ def main() -> None:
         per_row_s=args.per_row_ms / 1e3,
         blocks=args.blocks,
     )
-    limits = Limits(**{"warm_up_s": 20.0, **json.loads(args.limits)})
+    limits = GatewayLimits(**{"warm_up_s": 20.0, **json.loads(args.limits)})
     gateway = Gateway(lambda: LoadedModel(policy=policy, contract=contract, model_version=args.model_version), limits)
     listening = socket.create_server(("127.0.0.1", args.port), backlog=512)
     sys.stdout.write(json.dumps({"port": listening.getsockname()[1]}) + "\n")

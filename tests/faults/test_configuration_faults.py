@@ -10,7 +10,7 @@ import pytest
 
 from model_core.spec.errors import ActwrightError, ContractError, SpecError
 from serving.fault_injection.script import script_of
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.tokens import read_table, token_digest
 from serving.workcell.__main__ import main as workcell
 from serving.workcell.link.credentials import Credentials
@@ -110,7 +110,7 @@ def test_commissioning(change: dict[str, object], says: str) -> None:
     ids=str,
 )
 def test_gateway_limits(document: object, says: str) -> None:
-    refuses(lambda: Limits.from_json(document), says)
+    refuses(lambda: GatewayLimits.from_json(document), says)
 
 
 @covers("F37", I8="an empty token, an empty token file and a table with a senseless entry are refused, and not shown")

@@ -14,7 +14,7 @@ import pytest
 from model_core.spec.protocol.wire import Chunk, Reject
 from model_core.spec.types import ActionChunk, Decision, DecisionRequest, RefusalCode
 from serving.gateway.inference.stub_policy import StubPolicy
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 from tests.faults.peer import CONTRACT, greeted, is_own_answer, stub_service
 from tests.faults.verdicts import covers
 from tests.loopback import wait_until
@@ -103,7 +103,7 @@ def test_an_engine_that_raises_costs_one_answer(error: Exception) -> None:
 @covers("F27", I8="a hung kernel makes the service unready and its cells hear a refusal within their deadline", I2="no late answer is sent")
 def test_a_hung_engine_is_unready_and_nobody_waits_for_it() -> None:
     policy = StubPolicy(contract=CONTRACT)
-    with stub_service(policy, Limits(warm_up_s=0.0, hung_s=0.4)) as (address, gateway), greeted(address) as peer:
+    with stub_service(policy, GatewayLimits(warm_up_s=0.0, hung_s=0.4)) as (address, gateway), greeted(address) as peer:
         policy.gate = threading.Event()
         began = time.monotonic()
         answer = peer.ask(1, deadline_ms=300)

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from model_core.spec.protocol.wire import Chunk, Ready, Reject
 from model_core.spec.types import RefusalCode
 from serving.gateway.inference.stub_policy import StubPolicy
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.tokens import Tokens, read_table, token_digest
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.faults.peer import CONTRACT, Peer, is_own_answer
@@ -46,7 +46,7 @@ def guarded(wall: Wall, *, expires_in_s: float | None = None, lease_s: float = 1
     tokens = Tokens(read_table(table), clock=wall)
     policy = StubPolicy(contract=CONTRACT)
     model = LoadedModel(policy=policy, contract=CONTRACT, model_version=policy.model_version)
-    gateway = Gateway(lambda: model, Limits(warm_up_s=0.0, lease_s=lease_s), tokens=tokens)
+    gateway = Gateway(lambda: model, GatewayLimits(warm_up_s=0.0, lease_s=lease_s), tokens=tokens)
     with serve(gateway) as address:
         wait_until(lambda: gateway.is_ready)
         yield address, tokens

@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from model_core.spec.errors import SpecError, WireError
 from model_core.spec.protocol.wire import Chunk, Hello, Observe, Ready, decode_message, encode_message
 from serving.fault_injection.damage import damage
-from serving.fault_injection.proxy import Conditions, Deed, FaultProxy, running_proxy
+from serving.fault_injection.proxy import Conditions, FaultProxy, ProxyAction, running_proxy
 from serving.fault_injection.script import BYTES, FAULTS, MEANING, Latency, Rule, Script, read_script, rule_of, script_of
 from serving.fault_injection.server import Running, running_server
 from tests.fakes import make_embodiment, make_observation
@@ -334,7 +334,7 @@ def test_a_server_ends_quietly_on_sigterm() -> None:
 
 
 def test_deeds_and_conditions_are_checked() -> None:
-    for wrong in (lambda: Deed(at_s=-1, do="cut"), lambda: Conditions(latency_ms=float("nan")), lambda: FaultProxy("x:y")):
+    for wrong in (lambda: ProxyAction(at_s=-1, do="cut"), lambda: Conditions(latency_ms=float("nan")), lambda: FaultProxy("x:y")):
         with pytest.raises(SpecError):
             wrong()
 

@@ -37,16 +37,16 @@ from model_core.spec.protocol.wire import (
 from model_core.spec.types import Decision, DecisionRequest, RefusalCode
 from serving.gateway.http.drain import main as drain_main
 from serving.gateway.inference.stub_policy import MODEL_VERSION, StubPolicy, expected_actions
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.fakes import make_observation
 from tests.loopback import serve, wait_until
 from tests.peers import Peer, rejected
 
-LIMITS = Limits(warm_up_s=2.0, lease_s=20.0)
+LIMITS = GatewayLimits(warm_up_s=2.0, lease_s=20.0)
 
 
-def gateway_of(policy: StubPolicy, limits: Limits = LIMITS, **options: object) -> Gateway:
+def gateway_of(policy: StubPolicy, limits: GatewayLimits = LIMITS, **options: object) -> Gateway:
     model = LoadedModel(policy=policy, contract=policy.contract, model_version=policy.model_version, bundle_digest="b" * 64)
     return Gateway(lambda: model, limits, **options)  # type: ignore[arg-type]
 
@@ -558,7 +558,7 @@ def test_what_the_model_raises_is_a_typed_refusal_and_service_goes_on(
     first = peer.receive()
     rejected(first if not isinstance(first, Control) else peer.receive(), code)  # never half a chunk
     policy.fault = None
-    wait_until(lambda: gateway.standing.restarts == restarts and gateway.is_ready)
+    wait_until(lambda: gateway.service_state.restarts == restarts and gateway.is_ready)
     while True:
         peer.observe(2)
         answer = peer.receive()
@@ -583,9 +583,9 @@ def test_an_engine_that_dies_again_and_again_is_given_up() -> None:
         wait_until(lambda: gateway.is_ready)
         peer.greet()
         peer.observe(1)
-        wait_until(lambda: gateway.standing.restarts == 1 and gateway.is_ready)
+        wait_until(lambda: gateway.service_state.restarts == 1 and gateway.is_ready)
         policy.calls.clear()
         peer.observe(2)
         wait_until(lambda: gateway.state == "failed")
         assert call(address, "/livez")[0] == 200
-        assert b"replaced lately" in call(address, "/readyz")[1]
+        assert b"replaced within ten minutes" in call(address, "/readyz")[1]

@@ -28,7 +28,7 @@ from model_core.spec.errors import ContractError, NotReady
 from model_core.spec.protocol.wire import Chunk, End, Ready
 from model_core.spec.types import RefusalCode
 from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.tokens import Caller, Role, Tokens, read_table, token_digest
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from serving.workcell.launch import wait_until_up
@@ -64,7 +64,7 @@ def policy() -> StubPolicy:
 def guarded(policy: StubPolicy, clock: Clock) -> Gateway:
     model = LoadedModel(policy=policy, contract=policy.contract, model_version=policy.model_version)
     tokens = Tokens(read_table(table(expires_at=2000.0)), clock=clock)
-    return Gateway(lambda: model, Limits(warm_up_s=0.0, lease_s=2.0), tokens=tokens)
+    return Gateway(lambda: model, GatewayLimits(warm_up_s=0.0, lease_s=2.0), tokens=tokens)
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ def test_a_role_decides_what_may_be_done(address: str, role: str, method: str, p
 def test_after_a_kill_an_operator_cannot_resume(address: str, gateway: Gateway) -> None:
     assert status_of(address, "POST", "/v1/admin/kill", SECRETS["admin"])[0] == 200
     assert status_of(address, "POST", "/v1/admin/resume", SECRETS["operate"])[0] == 403
-    assert gateway.standing.killed
+    assert gateway.service_state.killed
     assert status_of(address, "POST", "/v1/admin/resume", SECRETS["admin"])[0] == 200
-    assert not gateway.standing.killed
+    assert not gateway.service_state.killed
 
 
 @pytest.mark.parametrize("path", ["/v1/session", "/", "/openpi", "/vla-eval", "/anything"])
@@ -188,9 +188,9 @@ def test_controls_over_a_session_need_the_role_too(address: str, policy: StubPol
         peer.greet()
         peer.control("KILL")
         rejected(peer.receive(), RefusalCode.AUTH)
-        assert not gateway.standing.killed
+        assert not gateway.service_state.killed
         peer.control("DRAIN", text="maintenance")
-        wait_until(lambda: gateway.standing.draining)
+        wait_until(lambda: gateway.service_state.draining)
 
 
 def test_no_secret_is_ever_logged(address: str, caplog: pytest.LogCaptureFixture, policy: StubPolicy) -> None:
@@ -324,7 +324,7 @@ def test_without_tokens_nothing_is_answered_beyond_loopback(policy: StubPolicy) 
     # Should the socket have been bound to everywhere by somebody else, the doorkeeper looks at where a request arrived.
     import asyncio
 
-    from serving.gateway.http.auth_middleware import Doorkeeper
+    from serving.gateway.http.auth_middleware import AuthMiddleware
 
     async def inner(scope: object, receive: object, send: object) -> None:
         raise AssertionError("let in")
@@ -335,13 +335,13 @@ def test_without_tokens_nothing_is_answered_beyond_loopback(policy: StubPolicy) 
         said.append(message)  # type: ignore[arg-type]
 
     scope = {"type": "http", "path": "/livez", "method": "GET", "headers": [], "server": ("10.0.0.5", 3000)}
-    asyncio.run(Doorkeeper(inner)(scope, None, send))  # type: ignore[arg-type]
+    asyncio.run(AuthMiddleware(inner)(scope, None, send))  # type: ignore[arg-type]
     assert said[0]["status"] == 403
 
 
 def test_a_peer_without_a_lease_is_not_answered_for_ever_after_its_token_ran_out(gateway: Gateway, address: str, clock: Clock) -> None:
     caller = Caller(subject="operate", role=Role.OPERATE, digest=token_digest(SECRETS["operate"]))
-    assert not gateway.reception.has_outstayed(caller)
+    assert not gateway.access.has_outstayed(caller)
     clock.now = 2031.0
-    assert not gateway.reception.has_outstayed(caller)  # as long as a lease would last
-    wait_until(lambda: gateway.reception.has_outstayed(caller))
+    assert not gateway.access.has_outstayed(caller)  # as long as a lease would last
+    wait_until(lambda: gateway.access.has_outstayed(caller))

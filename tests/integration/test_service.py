@@ -238,7 +238,7 @@ def test_a_damaged_bundle_never_becomes_ready(packed: tuple[Path, dict[str, obje
     log = tmp_path / "service.log"
     with pytest.raises(JobError, match="CheckpointError"), running_service(bento, home=tmp_path / "home", log=log):
         pass
-    assert "model.safetensors was changed" in log.read_text()
+    assert "model.safetensors is not what was packed" in log.read_text()
 
 
 def test_the_service_dies_with_the_process_that_started_it(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:

@@ -13,20 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_core.spec.types import Decision, DecisionRequest, Observation
-from serving.gateway.inference.admission import (
-    BUCKETS,
-    FEW_JOINS,
-    Load,
-    Reservations,
-    ServiceTimes,
-    cheaper_levels,
-    choose,
-    needed_s,
-    quantile,
-    read_off,
-)
+from serving.gateway.inference.admission import Load, Reservations, admit, cheaper_levels, needed_s
+from serving.gateway.inference.service_times import BATCH_SIZES, FEW_JOINS, ServiceTimes, interpolated, quantile
 from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
-from serving.gateway.inference.warm_up import synthetic_observation, warm_up
+from serving.gateway.inference.warm_up import WarmUpBudget, synthetic_observation, warm_up
 from tests.fakes import EchoPolicy
 
 
@@ -47,24 +37,24 @@ def test_a_single_slow_answer_does_not_count_among_few() -> None:
 def test_what_can_be_met_is_admitted_at_the_level_that_was_asked() -> None:
     times = times_of(own=0.2, action=0.05)
     times.add_baseline("", 2, 0.25)
-    verdict = choose(times, Load(capacity=4, running=[("", 0.0)]), ("", "action"), 0.3)
+    verdict = admit(times, Load(capacity=4, running=[("", 0.0)]), ("", "action"), 0.3)
     assert (verdict.level, verdict.needed_s) == ("", 0.25)
 
 
 def test_what_cannot_be_met_is_served_cheaper_or_not_at_all() -> None:
     times = times_of(own=0.2, action=0.05)
     busy = Load(capacity=4, running=[("", 0.0)])
-    assert choose(times, busy, ("", "action"), 0.15).level == "action"
-    refused = choose(times, busy, ("",), 0.15)
+    assert admit(times, busy, ("", "action"), 0.15).level == "action"
+    refused = admit(times, busy, ("",), 0.15)
     assert refused.level is None
     assert refused.needed_s > 0.15
-    assert choose(times, busy, ("", "action"), 0.0).level is None
+    assert admit(times, busy, ("", "action"), 0.0).level is None
 
 
 def test_an_idle_engine_always_tries() -> None:
     times = times_of(own=5.0)
-    assert choose(times, Load(capacity=4), ("",), 0.1).level == ""
-    assert choose(times_of(own=5.0, action=3.0), Load(capacity=4), ("", "action"), 0.1).level == "action"
+    assert admit(times, Load(capacity=4), ("",), 0.1).level == ""
+    assert admit(times_of(own=5.0, action=3.0), Load(capacity=4), ("", "action"), 0.1).level == "action"
 
 
 def test_a_full_round_is_waited_for_in_waves() -> None:
@@ -84,22 +74,22 @@ def test_the_rest_of_a_running_block_is_waited_for() -> None:
 
 def test_so_many_join_a_running_round_that_those_in_it_wait_about_one_block_more() -> None:
     times = ServiceTimes()
-    assert times.joins_a_block == FEW_JOINS  # nobody knows yet
+    assert times.joins_per_block == FEW_JOINS  # nobody knows yet
     times.add_block(9.0, 0.0)  # an empty round says nothing of either
     for second in range(5):
         times.add_block(0.1, float(second), 0)
-    assert times.joins_a_block == FEW_JOINS
+    assert times.joins_per_block == FEW_JOINS
     for joined in (1, 2, 4):
         times.add_block(0.1 + 0.03 * joined, 5.0, joined)
-    assert times.joins_a_block == 3
+    assert times.joins_per_block == 3
     times.forget(now=100.0)
-    assert times.joins_a_block == FEW_JOINS
+    assert times.joins_per_block == FEW_JOINS
     for seconds, joined in ((0.1, 0), (0.1, 4)):
         times.add_block(seconds, 100.0, joined)
-    assert times.joins_a_block == BUCKETS[-1]  # joining costs nothing
+    assert times.joins_per_block == BATCH_SIZES[-1]  # joining costs nothing
     for _ in range(9):
         times.add_block(5.0, 100.0, 2)
-    assert times.joins_a_block == 1  # it costs more than a block, but nobody is kept out for ever
+    assert times.joins_per_block == 1  # it costs more than a block, but nobody is kept out for ever
 
 
 def test_who_has_to_wait_for_others_to_join_is_told_so() -> None:
@@ -133,38 +123,38 @@ def test_unmeasured_batches_are_estimated_from_their_neighbours() -> None:
     assert times.capacity_per_s("") == pytest.approx(20.0)
 
 
-CURVES = st.dictionaries(st.sampled_from(BUCKETS), st.floats(0.001, 10.0), min_size=1)
+CURVES = st.dictionaries(st.sampled_from(BATCH_SIZES), st.floats(0.001, 10.0), min_size=1)
 
 
 @given(curve=CURVES, rows=st.integers(1, 16))
 def test_a_size_that_nobody_measured_is_between_its_neighbours_and_never_more_than_the_same_work_again(
     curve: dict[int, float], rows: int
 ) -> None:
-    seconds = read_off(curve, rows)
+    seconds = interpolated(curve, rows)
     smaller, larger = [s for b, s in curve.items() if b <= rows], [s for b, s in curve.items() if b >= rows]
     assert seconds >= max(smaller, default=0.0) - 1e-9
     assert rows <= max(curve) or seconds <= max(curve.values()) * rows / max(curve) + 1e-9
     assert not larger or seconds <= max([*smaller, *larger]) + 1e-9
-    assert seconds <= read_off(curve, rows + 1) + 1e-9
+    assert seconds <= interpolated(curve, rows + 1) + 1e-9
 
 
-@given(fixed=st.floats(0.0, 1.0), per_row=st.floats(0.001, 0.1), sizes=st.sets(st.sampled_from(BUCKETS), min_size=2))
+@given(fixed=st.floats(0.0, 1.0), per_row=st.floats(0.001, 0.1), sizes=st.sets(st.sampled_from(BATCH_SIZES), min_size=2))
 def test_a_batch_that_costs_so_much_a_row_is_read_off_exactly(fixed: float, per_row: float, sizes: set[int]) -> None:
     times = ServiceTimes()
     for size in sizes:
         times.add_baseline("", size, fixed + per_row * size)
-    for rows in (b for b in BUCKETS if b >= min(sizes)):
+    for rows in (b for b in BATCH_SIZES if b >= min(sizes)):
         assert times.p95("", rows) == pytest.approx(fixed + per_row * rows)
 
 
 def test_what_could_be_met_is_no_longer_refused_for_want_of_a_measurement() -> None:
     times = times_of(own=0.11)
     crowd = Load(capacity=16, running=[("", 0.0)] * 7)
-    assert choose(times, crowd, ("",), 0.3).level is None  # one size says nothing of eight rows but: eight times the work
+    assert admit(times, crowd, ("",), 0.3).level is None  # one size says nothing of eight rows but: eight times the work
     times.add_baseline("", 2, 0.12)
-    assert choose(times, crowd, ("",), 0.3).level == ""
+    assert admit(times, crowd, ("",), 0.3).level == ""
     assert needed_s(times, crowd, "") == pytest.approx(0.18)
-    assert choose(times, crowd, ("",), 0.17).level is None
+    assert admit(times, crowd, ("",), 0.17).level is None
 
 
 def test_a_size_that_costs_more_than_its_neighbours_let_expect_is_promised_only_until_it_has_happened() -> None:
@@ -238,7 +228,7 @@ def test_warming_up_measures_levels_and_batches_but_not_the_first_answer() -> No
     slow_first.fault = lambda rows: sleep(2.0) if len(slow_first.calls) == 1 else None
     times = ServiceTimes()
     seen = synthetic_observation(slow_first.contract)
-    found = warm_up(slow_first, slow_first.contract, seen, times, budget_s=60, max_batch=8, clock=lambda: clock[0])
+    found = warm_up(slow_first, slow_first.contract, seen, times, WarmUpBudget(seconds=60, max_batch=8), clock=lambda: clock[0])
     assert (found.own, found.works) == ("full", {"full": True, "reuse-depth": True, "trace+action": True, "action": True})
     assert times.p95("", 1) == pytest.approx(0.14)
     assert times.p95("action", 1) == pytest.approx(0.035)
@@ -255,7 +245,14 @@ def test_warming_up_goes_by_what_batches_cost_and_not_by_what_single_rows_would(
 
     policy = StubPolicy(service_s=1.0, per_row_s=0.01, blocks=1, sleep=sleep, contract=stub_contract())
     times = ServiceTimes()
-    warm_up(policy, policy.contract, synthetic_observation(policy.contract), times, budget_s=21, max_batch=16, clock=lambda: clock[0])
+    warm_up(
+        policy,
+        policy.contract,
+        synthetic_observation(policy.contract),
+        times,
+        WarmUpBudget(seconds=21, max_batch=16),
+        clock=lambda: clock[0],
+    )
     assert clock[0] <= 21
     assert times.baseline("", 8) == pytest.approx(1.08)
     assert times.baseline("", 16) is None
@@ -273,7 +270,7 @@ def test_warming_up_keeps_its_budget_and_finds_what_a_plain_policy_cannot_do() -
         return clock[0]
 
     seen = synthetic_observation(policy.contract)
-    found = warm_up(as_request_policy(policy), policy.contract, seen, times, budget_s=3, max_batch=16, clock=tick)
+    found = warm_up(as_request_policy(policy), policy.contract, seen, times, WarmUpBudget(seconds=3, max_batch=16), clock=tick)
     assert found.works == {"full": True, "reuse-depth": False, "trace+action": False, "action": False}
     assert len(policy.calls) < 6
 
@@ -290,7 +287,7 @@ def test_warming_up_shows_no_frame_twice() -> None:
     rng = np.random.default_rng(0)
     frame = synthetic_observation(policy.contract)
     frame = replace(frame, images={name: rng.integers(0, 256, image.shape, dtype=np.uint8) for name, image in frame.images.items()})
-    warm_up(policy, policy.contract, frame, ServiceTimes(), budget_s=60, max_batch=4)
+    warm_up(policy, policy.contract, frame, ServiceTimes(), WarmUpBudget(seconds=60, max_batch=4))
     assert len(seen) > 15
     assert len({tuple(image.tobytes() for image in one.images.values()) for one in seen}) == len(seen)
 

@@ -29,7 +29,7 @@ from serving.gateway.dialects.openpi import decode as decode_openpi
 from serving.gateway.dialects.vla_eval import decode as decode_vla
 from serving.gateway.dialects.vla_eval import observed
 from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.loopback import serve, wait_until
 
@@ -98,7 +98,7 @@ def test_openpi_gets_metadata_and_then_a_chunk_an_observation(address: str, poli
     [
         ({"observation/image": openpi_array(picture(size=15))}, "CONTRACT: camera 'front'"),
         ({"observation/image": openpi_array(picture().astype(np.float32))}, "CONTRACT: camera 'front': expected uint8"),
-        ({"observation/image": None}, "CONTRACT: camera 'front': no picture"),
+        ({"observation/image": None}, "CONTRACT: camera 'front': no image"),
         ({"observation/state": openpi_array(STATE[:3])}, "CONTRACT: state: expected 4"),
         ({"observation/state": None}, "CONTRACT: state"),
         ({"prompt": None}, "CONTRACT: instruction"),
@@ -307,7 +307,7 @@ def test_several_cameras_are_told_apart_by_name_and_never_by_order() -> None:
 
 
 def test_two_pictures_for_one_camera_are_ambiguous() -> None:
-    with pytest.raises(ContractError, match="no picture for it among"):
+    with pytest.raises(ContractError, match="no image for it among"):
         observation_of({"a": picture(1), "b": picture(2), "state": STATE, "prompt": "go"}, stub_contract(), FieldMap())
     assert observation_of({"a": picture(1), "state": STATE, "prompt": "go"}, stub_contract(), FieldMap()).images["front"][0, 0, 0] == 1
 
@@ -409,7 +409,7 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(seed: bytes, decode:
 
 def test_act_takes_no_more_bodies_at_once_than_there_may_be_sessions(policy: StubPolicy) -> None:
     model = LoadedModel(policy=policy, contract=policy.contract, model_version="stub/1")
-    with serve(Gateway(lambda: model, Limits(max_sessions=1))) as where:
+    with serve(Gateway(lambda: model, GatewayLimits(max_sessions=1))) as where:
         wait_until(lambda: http_call(where, "GET")[0] == 200)
         host, _, port = where.partition(":")
         with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=5)) as slow:

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from model_core.spec.types import DecisionRequest, RefusalCode
-from serving.gateway.inference.admission import ServiceTimes
-from serving.gateway.inference.inference_thread import EngineThread, is_lasting, is_out_of_memory
-from serving.gateway.inference.pending_request import Answer, Ticket
-from serving.gateway.inference.stub_policy import StubPolicy, expected_actions
+from serving.gateway.inference.active_round import is_lasting, is_out_of_memory
+from serving.gateway.inference.inference_thread import InferenceThread
+from serving.gateway.inference.pending_request import PendingRequest, PendingResult
+from serving.gateway.inference.served_model import ServedModel
+from serving.gateway.inference.service_times import ServiceTimes
+from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
 from tests.fakes import make_observation
 from tests.loopback import wait_until
+
+SERVED = ServedModel(contract=stub_contract(), model_version="m")
 
 
 @pytest.fixture
@@ -23,29 +27,31 @@ def policy() -> StubPolicy:
     return StubPolicy()
 
 
-def running(policy: StubPolicy, **settings: object) -> EngineThread:
-    engine = EngineThread(policy, contract_id="c", model_version="m", **settings)  # type: ignore[arg-type]
+def running(policy: StubPolicy, **settings: object) -> InferenceThread:
+    engine = InferenceThread(policy, SERVED, **settings)  # type: ignore[arg-type]
     engine.start()
     return engine
 
 
 @pytest.fixture
-def engine(policy: StubPolicy) -> Iterator[EngineThread]:
+def engine(policy: StubPolicy) -> Iterator[InferenceThread]:
     engine = running(policy)
     yield engine
     engine.stop(1.0)
 
 
-def ask(engine: EngineThread, value: int = 1, *, within_s: float = 5.0, levels: tuple[str, ...] = ("",), **changes: object) -> Ticket:
+def ask(
+    engine: InferenceThread, value: int = 1, *, within_s: float = 5.0, levels: tuple[str, ...] = ("",), **changes: object
+) -> PendingRequest:
     request = DecisionRequest(observation=make_observation(value=value), **changes)  # type: ignore[arg-type]
     return engine.submit(request, time.monotonic() + within_s, levels)
 
 
-def answer(ticket: Ticket) -> Answer:
+def answer(ticket: PendingRequest) -> PendingResult:
     return ticket.future.result(5)
 
 
-def code(ticket: Ticket) -> RefusalCode:
+def code(ticket: PendingRequest) -> RefusalCode:
     refusal = answer(ticket).decision.refusal
     assert refusal is not None, answer(ticket)
     return refusal.code
@@ -85,7 +91,7 @@ def test_the_earliest_deadline_is_answered_first(policy: StubPolicy) -> None:
     engine.stop(1.0)
 
 
-def test_requests_join_a_running_round_and_leave_it_when_they_are_done(policy: StubPolicy, engine: EngineThread) -> None:
+def test_requests_join_a_running_round_and_leave_it_when_they_are_done(policy: StubPolicy, engine: InferenceThread) -> None:
     policy.blocks = 4
     steps = Stepper(policy)
     long = ask(engine, 1)
@@ -120,7 +126,7 @@ def test_a_crowd_that_joins_delays_who_is_running_by_about_one_block(prefill_s: 
     policy.fault = block
     engine = running(policy, clock=lambda: now[0])
 
-    def submit(value: int) -> Ticket:
+    def submit(value: int) -> PendingRequest:
         return engine.submit(DecisionRequest(observation=make_observation(value=value)), now[0] + 1000.0)
 
     def pass_blocks(count: int) -> None:
@@ -147,7 +153,7 @@ def test_a_crowd_that_joins_delays_who_is_running_by_about_one_block(prefill_s: 
     engine.stop(1.0)
 
 
-def test_who_gives_up_is_told_at_once_and_leaves_at_the_next_block(policy: StubPolicy, engine: EngineThread) -> None:
+def test_who_gives_up_is_told_at_once_and_leaves_at_the_next_block(policy: StubPolicy, engine: InferenceThread) -> None:
     policy.blocks = 8
     steps = Stepper(policy)
     ticket = ask(engine)
@@ -159,7 +165,7 @@ def test_who_gives_up_is_told_at_once_and_leaves_at_the_next_block(policy: StubP
     assert policy.calls == [1]  # the other seven blocks were not run
 
 
-def test_a_deadline_that_passes_in_the_round_ends_the_work(policy: StubPolicy, engine: EngineThread) -> None:
+def test_a_deadline_that_passes_in_the_round_ends_the_work(policy: StubPolicy, engine: InferenceThread) -> None:
     policy.blocks, policy.service_s = 100, 2.0
     ticket = ask(engine, within_s=0.1)
     assert code(ticket) is RefusalCode.DEADLINE
@@ -233,7 +239,7 @@ def test_busy_and_slow_means_refused_or_cheaper_before_it_waits(policy: StubPoli
     engine.stop(1.0)
 
 
-def test_the_one_that_breaks_the_round_is_found_and_the_others_are_answered(policy: StubPolicy, engine: EngineThread) -> None:
+def test_the_one_that_breaks_the_round_is_found_and_the_others_are_answered(policy: StubPolicy, engine: InferenceThread) -> None:
     poison = 13
 
     def fault(rows: Sequence[DecisionRequest]) -> None:
@@ -269,7 +275,7 @@ def raise_once(error: Exception) -> Callable[[Sequence[DecisionRequest]], None]:
     return fault
 
 
-def test_out_of_memory_refuses_the_round_and_shrinks_it(policy: StubPolicy, engine: EngineThread) -> None:
+def test_out_of_memory_refuses_the_round_and_shrinks_it(policy: StubPolicy, engine: InferenceThread) -> None:
     policy.fault = raise_once(OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     ticket = ask(engine)
     assert code(ticket) is RefusalCode.OVERLOAD
@@ -282,7 +288,7 @@ def test_out_of_memory_refuses_the_round_and_shrinks_it(policy: StubPolicy, engi
     assert engine.capacity == 16
 
 
-def test_a_lost_device_ends_the_engine_and_refuses_everything(policy: StubPolicy, engine: EngineThread) -> None:
+def test_a_lost_device_ends_the_engine_and_refuses_everything(policy: StubPolicy, engine: InferenceThread) -> None:
     policy.fault = raise_once(RuntimeError("CUDA error: an illegal memory access was encountered"))
     assert code(ask(engine)) is RefusalCode.NOT_READY
     wait_until(lambda: engine.broken)
@@ -300,13 +306,13 @@ def test_failures_of_our_own_policy_reach_the_thread_too(monkeypatch: pytest.Mon
 
     torch.set_num_threads(1)
     ours = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning="action", engine=make_engine())
-    engine = EngineThread(Guarded(policy=ours, contract=CONTRACT), contract_id="c", model_version="m")
+    engine = InferenceThread(Guarded(policy=ours, contract=CONTRACT), SERVED)
 
     def observation(row: int) -> Observation:
         frame = SAMPLES["images_NVHW3"][row, 0]
         return Observation(images={"front": frame}, proprio_P=SAMPLES["proprio_NP"][row], instruction="go there")
 
-    def put(row: int) -> Ticket:
+    def put(row: int) -> PendingRequest:
         return engine.submit(DecisionRequest(observation=observation(row)), time.monotonic() + 30)
 
     honest, told = ours.engine.features, []
@@ -339,7 +345,7 @@ def test_failures_of_our_own_policy_reach_the_thread_too(monkeypatch: pytest.Mon
     wait_until(lambda: engine.broken)
 
 
-def test_what_is_said_after_the_engine_was_given_up_is_not_delivered(policy: StubPolicy, engine: EngineThread) -> None:
+def test_what_is_said_after_the_engine_was_given_up_is_not_delivered(policy: StubPolicy, engine: InferenceThread) -> None:
     steps, parts = Stepper(policy), []
     ticket = ask(engine, on_part=lambda name, _: parts.append(name))
     steps.entered()

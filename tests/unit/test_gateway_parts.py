@@ -8,9 +8,9 @@ import pytest
 
 from model_core.spec.protocol.wire import Chunk, Reject
 from model_core.spec.types import RefusalCode
-from serving.gateway.http.idempotency import KeptAnswers
-from serving.gateway.http.send_queue import Outbox
-from serving.gateway.operations.service_state import Standing, State
+from serving.gateway.http.idempotency import IdempotencyCache
+from serving.gateway.http.send_queue import SendQueue
+from serving.gateway.operations.service_state import ServiceState, State
 
 
 def reject(code: RefusalCode = RefusalCode.PARSE, *, retryable: bool = False) -> Reject:
@@ -25,7 +25,7 @@ def test_an_outbox_keeps_the_order() -> None:
             await asyncio.sleep(0)
             sent.append(data)
 
-        outbox = Outbox(send, limit=8, timeout_s=1.0)
+        outbox = SendQueue(send, limit=8, timeout_s=1.0)
         for number in range(5):
             outbox.put_bytes(bytes([number]))
         await outbox.flush()
@@ -41,7 +41,7 @@ def test_a_peer_that_does_not_read_is_noticed_by_number_or_by_time(limit: int) -
         async def send(_: bytes) -> None:
             await asyncio.sleep(60)
 
-        outbox = Outbox(send, limit=limit, timeout_s=0.05)
+        outbox = SendQueue(send, limit=limit, timeout_s=0.05)
         for _ in range(5):
             outbox.put(reject())
         await asyncio.wait_for(outbox.overflowed.wait(), 5)
@@ -57,7 +57,7 @@ def test_a_socket_that_breaks_ends_the_outbox() -> None:
         async def send(_: bytes) -> None:
             raise RuntimeError("Unexpected ASGI message")
 
-        outbox = Outbox(send, limit=4, timeout_s=1.0)
+        outbox = SendQueue(send, limit=4, timeout_s=1.0)
         outbox.put(reject())
         await outbox.flush()
         await outbox.close()
@@ -78,7 +78,7 @@ class Asked:
 
 def test_a_key_is_asked_once_also_by_two_at_the_same_time() -> None:
     async def scene() -> None:
-        kept, ask = KeptAnswers(4, 60.0), Asked(reject())
+        kept, ask = IdempotencyCache(4, 60.0), Asked(reject())
         first, second = await asyncio.gather(kept.answer("k", b"x", ask), kept.answer("k", b"x", ask))
         assert first is second
         assert await kept.answer("k", b"x", ask) is first
@@ -90,7 +90,7 @@ def test_a_key_is_asked_once_also_by_two_at_the_same_time() -> None:
 
 def test_what_may_be_asked_again_is_asked_again() -> None:
     async def scene() -> None:
-        kept = KeptAnswers(4, 60.0)
+        kept = IdempotencyCache(4, 60.0)
         ask = Asked(reject(RefusalCode.OVERLOAD, retryable=True), reject())
         assert (await kept.answer("k", b"x", ask)).code is RefusalCode.OVERLOAD  # type: ignore[union-attr]
         await asyncio.sleep(0)
@@ -102,7 +102,7 @@ def test_what_may_be_asked_again_is_asked_again() -> None:
 def test_kept_answers_are_bounded_in_number_and_age() -> None:
     async def scene() -> None:
         now = [0.0]
-        kept = KeptAnswers(2, 10.0, clock=lambda: now[0])
+        kept = IdempotencyCache(2, 10.0, clock=lambda: now[0])
         ask = Asked(*(reject() for _ in range(6)))
         for key in ("a", "b", "c"):
             await kept.answer(key, b"x", ask)
@@ -116,7 +116,7 @@ def test_kept_answers_are_bounded_in_number_and_age() -> None:
 
 
 def test_an_engine_is_replaced_a_few_times_within_ten_minutes() -> None:
-    standing = Standing(max_restarts=2)
+    standing = ServiceState(max_restarts=2)
     assert standing.ready()
     assert standing.lost("hangs", 0.0)
     assert standing.state is State.RECOVERING

@@ -10,7 +10,7 @@ import pytest
 from model_core.spec.errors import SpecError
 from model_core.spec.settings import known_keys, real, text, whole
 from serving.gateway.__main__ import main
-from serving.gateway.operations.limits import Limits
+from serving.gateway.operations.limits import GatewayLimits
 
 ODD = [0, -5, 2.7, "4", True, float("nan"), float("inf"), None, [], 10**400]
 
@@ -37,19 +37,19 @@ def test_what_is_sound_is_kept() -> None:
         known_keys("settings", {"horizn": 1}, ("horizon",))
 
 
-@pytest.mark.parametrize("name", [item.name for item in fields(Limits)])
+@pytest.mark.parametrize("name", [item.name for item in fields(GatewayLimits)])
 @pytest.mark.parametrize("value", [-5, "4", True, float("nan"), None])
 def test_every_limit_names_itself_when_it_is_wrong(name: str, value: object) -> None:
-    with pytest.raises(SpecError, match=f"^{name}: "):
-        Limits.from_json({name: value})
+    with pytest.raises(SpecError, match=rf"^limits\b.*\b{name}: "):
+        GatewayLimits.from_json({name: value})
 
 
 def test_limits_come_from_json_with_known_keys_only() -> None:
-    assert Limits.from_text("") == Limits()
-    assert Limits.from_text('{"max_batch": 4, "lease_s": 5}') == Limits(max_batch=4, lease_s=5)
+    assert GatewayLimits.from_text("") == GatewayLimits()
+    assert GatewayLimits.from_text('{"max_batch": 4, "lease_s": 5}') == GatewayLimits(max_batch=4, lease_s=5)
     for wrong, told in (('{"max_batches": 4}', "max_batches"), ("[1]", "limits"), ("{", "JSON"), ('{"max_batch": 2.7}', "max_batch")):
         with pytest.raises(SpecError, match=told):
-            Limits.from_text(wrong)
+            GatewayLimits.from_text(wrong)
 
 
 @pytest.mark.parametrize(

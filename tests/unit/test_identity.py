@@ -88,7 +88,7 @@ def test_a_revoked_token_is_noticed_and_a_broken_file_changes_nothing(tmp_path: 
         ({TOKEN: {"subject": "x", "role": "admin"}}, "never the token itself"),
         ({token_digest(TOKEN): {"subject": "x", "role": "root"}}, "role"),
         ({token_digest(TOKEN): {"subject": "", "role": "admin"}}, "subject"),
-        ({token_digest(TOKEN): {"subject": "x", "role": "admin", "until": 1}}, "'until'"),
+        ({token_digest(TOKEN): {"subject": "x", "role": "admin", "until": 1}}, "until"),
         ({token_digest(TOKEN): {"subject": "x", "role": "admin", "expires_at": True}}, "expires_at"),
         ({token_digest(TOKEN): {"subject": "x", "role": "admin", "expires_at": float("nan")}}, "expires_at"),
         ({token_digest(TOKEN): {"subject": "x", "role": "admin", "expires_at": "never"}}, "expires_at"),

@@ -77,6 +77,25 @@ def opened(kind: type[WebSocketsSansIOProtocol]) -> tuple[WebSocketsSansIOProtoc
     return protocol, transport
 
 
+PRIVATE_ATTRIBUTES = {
+    "uvicorn's WebSocketsSansIOProtocol": ("handshake_initiated", "transport", "conn", "config", "close_sent", "queue", "read_paused"),
+    "websockets' ServerProtocol": ("state", "current_size"),
+    "uvicorn's Config": ("ws_max_size",),
+}
+
+
+def test_uvicorn_and_websockets_still_have_the_private_attributes_that_large_frames_uses() -> None:
+    """A canary: an upgrade that removes one of them fails here, by name, and not inside of a connection."""
+
+    async def scene() -> list[str]:
+        protocol, _ = opened(WebSocketsSansIOProtocol)
+        objects = dict(zip(PRIVATE_ATTRIBUTES, (protocol, protocol.conn, protocol.config), strict=True))
+        return [f"{owner}.{name}" for owner, names in PRIVATE_ATTRIBUTES.items() for name in names if not hasattr(objects[owner], name)]
+
+    missing = asyncio.run(scene())
+    assert not missing, f"serving/gateway/http/large_frames.py uses {', '.join(missing)}, which the installed version does not have"
+
+
 async def accepted(kind: type[WebSocketsSansIOProtocol]) -> tuple[WebSocketsSansIOProtocol, FakeTransport]:
     protocol, transport = opened(kind)
     await asyncio.sleep(0)

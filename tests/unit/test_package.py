@@ -15,11 +15,11 @@ from components.data.frozen_dataset import load_split
 from components.deployment.bento_service import ServiceAddress
 from components.deployment.simulated_cells import cell_command, tasks_of_cells
 from components.release.package import locked, probe_observations, record_probes
+from model_core.bundle import checked_manifest
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
 from model_core.spec.types import Decision, Refusal, RefusalCode
-from serving.gateway.inference.bundle import read_manifest
-from serving.gateway.inference.golden_probes import failed_probes, load_probes
+from serving.gateway.inference.golden_probes import failed_golden_probes, load_golden_probes
 from serving.gateway.sessions.observation_checks import complaint
 from tests.fakes import EchoPolicy, make_contract, with_actions
 from tests.tiny_arm_data import make_small_contract, write_small_frozen
@@ -30,24 +30,24 @@ def test_recorded_probes_are_answered_alike_by_the_same_model_and_not_by_another
     asked = probe_observations(policy.contract, 3, None)
     golden = record_probes(policy, policy.contract, "echo/1", asked, tmp_path / "probes")
     assert [g.name for g in golden] == ["00", "01", "02"]
-    probes = load_probes(tmp_path / "probes")
+    probes = load_golden_probes(tmp_path / "probes")
     assert [p.name for p in probes] == ["00", "01", "02"]
-    assert failed_probes(policy, policy.contract, probes) == []
+    assert failed_golden_probes(policy, policy.contract, probes) == []
     other = EchoPolicy(change=lambda d: with_actions(d, -d.chunk.actions_KA) if d.chunk else d)
-    assert len(failed_probes(other, policy.contract, probes)) == 3
-    assert "recorded under contract" in failed_probes(policy, make_contract(execute_horizon=8), probes)[0]
+    assert len(failed_golden_probes(other, policy.contract, probes)) == 3
+    assert "recorded under contract" in failed_golden_probes(policy, make_contract(execute_horizon=8), probes)[0]
     packed = replace(policy.contract, golden_probes=golden)
     assert packed.policy_id == policy.contract.contract_id != packed.contract_id
     assert PolicyContract.from_json(json.loads(json.dumps(packed.to_json()))) == packed
-    assert failed_probes(policy, packed, probes) == []
-    assert "the bundle lacks it" in failed_probes(policy, packed, probes[:2])[0]
+    assert failed_golden_probes(policy, packed, probes) == []
+    assert "the bundle lacks it" in failed_golden_probes(policy, packed, probes[:2])[0]
     swapped = [replace(probes[0], observation=probes[1].observation), *probes[1:]]
-    assert "does not ask" in failed_probes(policy, packed, swapped)[0]
+    assert "does not ask" in failed_golden_probes(policy, packed, swapped)[0]
     moved = replace(golden[0], action_low_A=(0.5,) * 4, action_high_A=(0.6,) * 4)
-    assert "box" in failed_probes(policy, replace(packed, golden_probes=(moved,)), probes)[0]
+    assert "box" in failed_golden_probes(policy, replace(packed, golden_probes=(moved,)), probes)[0]
     (tmp_path / "probes" / "01.chunk").unlink()
     with pytest.raises(CheckpointError, match=r"01\.observe"):
-        load_probes(tmp_path / "probes")
+        load_golden_probes(tmp_path / "probes")
 
 
 def test_a_model_that_refuses_every_probe_is_not_packed(tmp_path: Path) -> None:
@@ -100,13 +100,15 @@ def test_a_bundle_is_checked_before_it_is_loaded(tmp_path: Path, change: str) ->
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
-    (tmp_path / "bundle.json").write_text(json.dumps({"files": {"checkpoint/model.safetensors": digest}}))
-    assert read_manifest(tmp_path)["files"]
+    (tmp_path / "bundle.json").write_text(
+        json.dumps({"model_version": "a/1", "contract_id": "c0ffee", "files": {"checkpoint/model.safetensors": digest}})
+    )
+    assert checked_manifest(tmp_path).files
     weights.unlink() if change == "missing" else weights.write_bytes(b"wEights")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        read_manifest(tmp_path)
+        checked_manifest(tmp_path)
     with pytest.raises(CheckpointError, match=r"bundle\.json"):
-        read_manifest(tmp_path / "checkpoint")
+        checked_manifest(tmp_path / "checkpoint")
 
 
 def test_cells_share_the_tasks_out_and_have_seeds_of_their_own(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def out_of_memory(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_the_service_hears_of_a_failing_machine(monkeypatch, rows):
-    """What `EngineThread` knows to do with a failure reaches it through guard and round."""
+    """What `InferenceThread` knows to do with a failure reaches it through guard and round."""
     policy = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, engine=make_engine())
     together = Guarded(policy=policy, contract=CONTRACT).open_round(2)
     for row in range(rows):

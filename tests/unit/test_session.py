@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from model_core.spec.contract import DimSpec, VectorSpec
 from model_core.spec.protocol.wire import Chunk, End, Observe, Ready, decode_message, encode_message
 from model_core.spec.types import Decision, Observation, RefusalCode
-from serving.gateway.inference.golden_probes import Probe
-from serving.gateway.sessions.gateway import Gateway, Limits, LoadedModel
+from serving.gateway.inference.golden_probes import RecordedProbe
+from serving.gateway.sessions.gateway import Gateway, GatewayLimits, LoadedModel
 from tests.fakes import EchoPolicy, make_contract, make_embodiment, make_observation, with_actions
 from tests.loopback import echo_gateway, serve, wait_until
 from tests.peers import Peer, rejected
@@ -33,7 +33,7 @@ def policy() -> EchoPolicy:
 
 @pytest.fixture
 def gateway(policy: EchoPolicy) -> Gateway:
-    return echo_gateway(policy, Limits(hello_timeout_s=0.3, max_sessions=3))
+    return echo_gateway(policy, GatewayLimits(hello_timeout_s=0.3, max_sessions=3))
 
 
 @pytest.fixture
@@ -335,7 +335,7 @@ def test_one_question_by_post(address: str, policy: EchoPolicy) -> None:
     assert policy.contract.contract_id.encode() in get(address, "/v1/contract")[1]
 
 
-def probe_of(policy: EchoPolicy, *, off_by: float = 0.0) -> Probe:
+def probe_of(policy: EchoPolicy, *, off_by: float = 0.0) -> RecordedProbe:
     answer = policy.decide(make_observation()).chunk
     assert answer is not None
     expected = Chunk(
@@ -349,7 +349,7 @@ def probe_of(policy: EchoPolicy, *, off_by: float = 0.0) -> Probe:
         control_hz=20,
         expires_ms=1,
     )
-    return Probe(name="00", observation=make_observation(), expected=expected)
+    return RecordedProbe(name="00", observation=make_observation(), expected=expected)
 
 
 @pytest.mark.parametrize(("off_by", "state"), [(0.0, "ready"), (0.3, "failed")])

@@ -4,30 +4,26 @@
     GET  /act            health; POST /act: json_numpy, in MolmoAct2's form (a chunk) or OpenVLA's (one action)
     WS   /vla-eval       vla-eval: HELLO, EPISODE_START, OBSERVATION -> ACTION, one action an observation, EPISODE_END
 
-Each file translates and nothing else: sessions, deadlines, admission and refusals are the gateway's. What a field of theirs
-means is data (`fields.FieldMap`); an observation that does not fit the contract is refused, never bent.
+Each file only translates: sessions, deadlines, admission and refusals are the gateway's. The meaning of a client's field is
+data (`fields.FieldMap`); an observation that does not fit the contract is refused, never adjusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from starlette.routing import BaseRoute
 
-from model_core.spec.types import RefusalCode
 from serving.gateway.dialects import act, openpi, vla_eval
 from serving.gateway.dialects.backend import Backend
 from serving.gateway.dialects.fields import FieldMap, read_field_maps
 from serving.gateway.sessions.gateway import Gateway
 
-DEADLINE_S = 20.0  # their clients wait 30 s or for ever, and name no deadline of their own
+DEADLINE_S = 20.0  # their clients wait 30 s or for ever, and send no deadline
 
 
-def dialect_routes(
-    gateway: Gateway, status: Mapping[RefusalCode, int], *, maps: Path | None = None, deadline_s: float = DEADLINE_S
-) -> list[BaseRoute]:
-    """Routes of every dialect. status: refusal -> HTTP status. maps: a JSON file of field maps, by dialect.
+def dialect_routes(gateway: Gateway, *, maps: Path | None = None, deadline_s: float = DEADLINE_S) -> list[BaseRoute]:
+    """Routes of every dialect. maps: a JSON file of field maps, by dialect.
 
     Raises SpecError for a file that is none.
     """
@@ -35,6 +31,6 @@ def dialect_routes(
     backend = Backend(gateway, deadline_s=deadline_s)
     return [
         *openpi.routes(backend, found.get("openpi", FieldMap())),
-        *act.routes(backend, found.get("act", FieldMap()), status),
+        *act.routes(backend, found.get("act", FieldMap())),
         *vla_eval.routes(backend, found.get("vla-eval", FieldMap())),
     ]

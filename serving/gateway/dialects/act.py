@@ -1,4 +1,4 @@
-"""`/act`: JSON with numpy arrays (`{"__numpy__": base64, "dtype", "shape"}`), one question a request.
+"""`/act`: JSON with numpy arrays (`{"__numpy__": base64, "dtype", "shape"}`), one observation per request.
 
 Two forms, told apart by their fields: MolmoAct2's (named cameras, `instruction`, `state`; answers the whole chunk as
 {actions, dt_ms}) and OpenVLA's (one `image`; answers one action as an array). The body is read raw, because some clients
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,23 +24,24 @@ from serving.gateway.dialects.arrays import array_of, base64_bytes, json_array
 from serving.gateway.dialects.backend import Backend
 from serving.gateway.dialects.fields import FieldMap, check_norm_tag, observation_of
 from serving.gateway.http.auth_middleware import caller_of
-from serving.gateway.http.disconnect import unless_gone
+from serving.gateway.http.client_request import BodyTooLarge, read_body, unless_disconnected
+from serving.gateway.http.status_codes import CLIENT_GONE, STATUS_OF
 
-_BODY_S = 30.0
-_MAX_ITEMS = 100_000  # a picture is one item, a state a few; a list of millions would be objects before anybody looked at it
+_BODY_TIMEOUT_S = 30.0
+_MAX_ITEMS = 100_000  # an image is one item, a state a few; a list of millions would become objects before it is checked
 _TAGS = ("unnorm_key", "normalization_tag", "norm_tag")
 
 
-def routes(backend: Backend, fields: FieldMap, status: Mapping[RefusalCode, int]) -> list[BaseRoute]:
+def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
     """`GET /act` and `POST /act`."""
 
     async def act(request: Request) -> Response:
         if request.method == "GET":
             return _health(backend)
         if not backend.enter():
-            return _refused(backend, status, RefusalCode.OVERLOAD, "as many clients as this service takes are connected")
+            return _refused(backend, RefusalCode.OVERLOAD, "the service has its highest number of clients")
         try:
-            return await _act(request, backend, fields, status)
+            return await _act(request, backend, fields)
         finally:
             backend.leave()
 
@@ -49,43 +49,44 @@ def routes(backend: Backend, fields: FieldMap, status: Mapping[RefusalCode, int]
 
 
 def _health(backend: Backend) -> Response:
-    who = backend.identity
-    if who is None or not backend.is_ready:
+    model = backend.model
+    if model is None or not backend.is_ready:
         return JSONResponse({"status": "unavailable", "error": backend.reason}, status_code=503)
-    body = who.contract.embodiment
+    body = model.contract.embodiment
     return JSONResponse(
         {
             "status": "ok",
-            "repo_id": who.model_version,
+            "repo_id": model.model_version,
             "norm_tag": body.name,
             "num_cameras": len(body.cameras),
             "cameras": [c.name for c in body.cameras],
             "state_dim": len(body.proprio),
             "action_dim": len(body.action),
-            "chunk_length": who.contract.chunk_length,
-            "contract_id": who.contract_id,
+            "chunk_length": model.contract.chunk_length,
+            "contract_id": model.contract_id,
         }
     )
 
 
-async def _act(request: Request, backend: Backend, fields: FieldMap, status: Mapping[RefusalCode, int]) -> Response:
-    who = backend.identity
-    if who is None:
-        return _refused(backend, status, RefusalCode.NOT_READY, backend.reason)
+async def _act(request: Request, backend: Backend, fields: FieldMap) -> Response:
+    model = backend.model
+    if model is None:
+        return _refused(backend, RefusalCode.NOT_READY, backend.reason)
     try:
-        body = await asyncio.wait_for(_body(request), _BODY_S)
-        observation, wants_one = await backend.off_loop(lambda: decode(body, who.contract, fields))
+        # base64 and JSON make images a third larger
+        body = await asyncio.wait_for(read_body(request, 2 * MAX_MESSAGE_BYTES), _BODY_TIMEOUT_S)
+        observation, wants_one = await backend.off_loop(lambda: decode(body, model.contract, fields))
     except (WireError, TimeoutError, ClientDisconnect) as error:
-        code = RefusalCode.TOO_LARGE if isinstance(error, _TooLarge) else RefusalCode.DECODE
-        return _refused(backend, status, code, str(error) or "the body did not arrive in time")
+        code = RefusalCode.TOO_LARGE if isinstance(error, BodyTooLarge) else RefusalCode.DECODE
+        return _refused(backend, code, str(error) or "the body did not arrive in time")
     except ContractError as error:
-        return _refused(backend, status, RefusalCode.CONTRACT, str(error))
+        return _refused(backend, RefusalCode.CONTRACT, str(error))
     try:
-        reply = await unless_gone(request, backend.answer(observation, "act", caller_of(request.scope)))
+        reply = await unless_disconnected(request, backend.answer(observation, "act", caller_of(request.scope)))
     except ClientDisconnect:
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=CLIENT_GONE)
     if isinstance(reply, Reject):
-        return _refused(None, status, reply.code, reply.reason)
+        return _refused(None, reply.code, reply.reason)
     if wants_one:
         return JSONResponse(json_array(reply.actions_KA[0]))
     document = {"actions": json_array(reply.actions_KA), "dt_ms": 1e3 / reply.control_hz, "chunk_id": reply.chunk_id}
@@ -93,7 +94,7 @@ async def _act(request: Request, backend: Backend, fields: FieldMap, status: Map
 
 
 def decode(body: bytes, contract: PolicyContract, fields: FieldMap) -> tuple[Observation, bool]:
-    """The question, and whether one action is wanted (OpenVLA's form). Raises WireError or ContractError."""
+    """The observation, and whether one action is wanted (OpenVLA's form). Raises WireError or ContractError."""
     document = _json(body)
     if isinstance(document.get("encoded"), str):  # OpenVLA's clients without json_numpy send JSON inside JSON
         document = _json(document["encoded"])
@@ -144,20 +145,7 @@ def _jpeg(camera: str, text: Any, contract: PolicyContract) -> EncodedImage:
         raise WireError(str(error)) from error
 
 
-def _refused(backend: Backend | None, status: Mapping[RefusalCode, int], code: RefusalCode, reason: str) -> Response:
+def _refused(backend: Backend | None, code: RefusalCode, reason: str) -> Response:
     if backend is not None:
         backend.refuse(code)
-    return JSONResponse({"code": code.value, "error": reason[:400]}, status_code=status[code])
-
-
-class _TooLarge(WireError):  # noqa: N818
-    """More bytes than are taken."""
-
-
-async def _body(request: Request) -> bytes:
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > 2 * MAX_MESSAGE_BYTES:  # base64 and JSON make pictures a third larger
-            raise _TooLarge(f"a body has at most {2 * MAX_MESSAGE_BYTES} bytes")
-    return bytes(data)
+    return JSONResponse({"code": code.value, "error": reason[:400]}, status_code=STATUS_OF[code])

@@ -1,7 +1,7 @@
 """Arrays of other projects -> numpy, strictly: plain numbers only, sizes compared before anything is built.
 
-Their own decoders take object arrays and any dtype text (openpi's crashes the process on one); ours knows four kinds of
-numbers, and nothing that could execute or point anywhere.
+Their own decoders accept object arrays and any dtype text (openpi's crashes the process on one); this one reads four kinds of
+numbers, and nothing that could execute code or hold a pointer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAMES = {name: np.dtype(name) for name in ("uint8", "int8", "bool", "uint16", "
 
 
 def array_of(dtype: Any, shape: Any, data: Any) -> NDArray[Any]:
-    """The array that these three say. Raises WireError when they do not agree or name anything but plain numbers."""
+    """The array of this dtype, shape and data. Raises WireError when they do not agree or name anything but plain numbers."""
     if not isinstance(dtype, str) or (kind := _DTYPES.get(dtype) or _NAMES.get(dtype)) is None:
         raise WireError(f"an array has plain numbers, not dtype {str(dtype)[:40]!r}")
     is_list = isinstance(shape, list | tuple) and len(shape) <= MAX_NDIM

@@ -1,4 +1,4 @@
-"""The one door through which every dialect reaches the gateway: an observation in, a chunk or a refusal out."""
+"""The part of the gateway that dialects use: an observation in, a chunk or a refusal out."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from model_core.spec.errors import NotReady
 from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Chunk, Observe, Reject
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.http.auth_middleware import caller_of
-from serving.gateway.inference.model_host import Identity
+from serving.gateway.inference.served_model import ServedModel
 from serving.gateway.operations.tokens import ANYBODY, Caller
 from serving.gateway.sessions.gateway import Gateway
 
 T = TypeVar("T")
 
 
-class Gone(Exception):  # noqa: N818
-    """The peer has left, or sent what its dialect does not have at this point."""
+class PeerGone(Exception):  # noqa: N818
+    """The client has disconnected, or sent what its dialect does not allow at this point."""
 
 
 class Backend:
@@ -37,32 +37,32 @@ class Backend:
 
     @property
     def reason(self) -> str:
-        """Why it does not, for people."""
+        """Why it does not answer, for people."""
         return str(self._gateway.status()["reason"])
 
     @property
-    def identity(self) -> Identity | None:
-        """Who answers, and by which contract; None before the model is loaded."""
+    def model(self) -> ServedModel | None:
+        """The served model; None before it is loaded."""
         try:
-            return self._gateway.identity
+            return self._gateway.model
         except NotReady:
             return None
 
     async def off_loop(self, work: Callable[[], T]) -> T:
-        """Decoding belongs in a thread: the loop serves everybody."""
+        """Run `work` in a thread: decoding on the event loop would delay every other client."""
         return await asyncio.get_running_loop().run_in_executor(self._gateway.decoding, work)
 
     async def answer(self, observation: Observation, session_key: str, caller: Caller = ANYBODY) -> Chunk | Reject:
-        """One answer, by the gateway's own rules. session_key: names the asker in logs and chunk ids."""
+        """One answer, by the gateway's own rules. session_key: identifies the caller in logs and chunk ids."""
         observe = Observe(
             session_id=session_key, epoch=0, seq=1, episode_id="", step=0, deadline_ms=1e3 * self._deadline_s, observation=observation
         )
         return await self._gateway.answer_once(observe, caller)
 
     async def answer_to(self, ws: WebSocket, observation: Observation, session_key: str) -> tuple[Chunk | Reject, bytes | None]:
-        """`answer`, given up when the peer leaves meanwhile. Also returns a message that came early, or None.
+        """`answer`, given up when the client disconnects meanwhile. Also returns a message that came early, or None.
 
-        Raises `Gone`.
+        Raises `PeerGone`.
         """
         answering = asyncio.ensure_future(self.answer(observation, session_key, caller_of(ws.scope)))
         listening = asyncio.ensure_future(receive(ws))
@@ -91,9 +91,9 @@ class Backend:
 
 
 async def receive(ws: WebSocket) -> bytes:
-    """The next binary message; raises `Gone` at the end, and for text or more bytes than are taken."""
+    """The next binary message; raises `PeerGone` at the end, and for text or for too many bytes."""
     event = await ws.receive()
     data = event.get("bytes")
     if event["type"] == "websocket.disconnect" or data is None or len(data) > MAX_MESSAGE_BYTES:
-        raise Gone(f"messages are binary and have at most {MAX_MESSAGE_BYTES} bytes")
+        raise PeerGone(f"messages are binary and have at most {MAX_MESSAGE_BYTES} bytes")
     return data

@@ -1,11 +1,11 @@
-"""Whose field is which: other projects' names -> the contract's cameras, state and instruction.
+"""Other projects' field names -> the contract's cameras, state and instruction.
 
-A `FieldMap` may be written down in a JSON file, one per dialect:
+A `FieldMap` may be given in a JSON file, one per dialect:
 
     {"openpi": {"cameras": {"observation/image": "front"}, "state": ["observation/state"], "instruction": ["prompt"]}}
 
 Without one the usual names are tried: a camera's own name, with or without the dialects' prefixes and suffixes; a contract
-of one camera takes the one picture that is there. Two pictures for one camera are ambiguous, and refused.
+of one camera takes the only image that is there. Two images for one camera are ambiguous, and refused.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.conversion import accepted_encodings
+from model_core.spec.documents import from_document
 from model_core.spec.errors import ContractError, SpecError, require
 from model_core.spec.protocol.image_codec import decode_image
 from model_core.spec.protocol.wire import EncodedImage
 from model_core.spec.types import Observation
 
+DIALECTS = ("openpi", "act", "vla-eval")
 STATE_NAMES = ("state", "states", "observation/state", "observation.state", "proprio")
 INSTRUCTION_NAMES = ("instruction", "prompt", "task_description", "language_instruction", "task")
 _SPELLINGS = ("{}", "{}_cam", "{}_image", "observation/{}", "observation/{}_image", "observation.images.{}", "images/{}")
@@ -34,12 +36,16 @@ _WHOLE_IMAGE = ("observation/image", "image", "full_image")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldMap:
-    """Names of another project. cameras: theirs -> the contract's; empty: by the usual spellings."""
+    """Names of another project. cameras: theirs -> the contract's; empty: by the usual names."""
 
     cameras: Mapping[str, str] = field(default_factory=dict)
     state: tuple[str, ...] = STATE_NAMES
     instruction: tuple[str, ...] = INSTRUCTION_NAMES
     norm_tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [*self.cameras, *self.cameras.values(), *self.state, *self.instruction, *self.norm_tags]
+        require(all(names), "the name of a field is a text that is not empty")
 
 
 def read_field_maps(path: Path) -> dict[str, FieldMap]:
@@ -49,31 +55,18 @@ def read_field_maps(path: Path) -> dict[str, FieldMap]:
     except (OSError, ValueError) as error:
         raise SpecError(f"{path.name}: not a JSON file of field maps ({error})") from error
     require(isinstance(document, dict), f"{path.name}: expected a map from dialects to their fields")
-    unknown = sorted(set(document) - {"openpi", "act", "vla-eval"})
-    require(not unknown, f"{path.name}: there are the dialects openpi, act and vla-eval", got=unknown)
-    return {name: _field_map(f"{path.name}: {name}", given) for name, given in document.items()}
-
-
-def _field_map(where: str, given: Any) -> FieldMap:
-    require(isinstance(given, dict), f"{where}: expected a map with cameras, state, instruction and norm_tags")
-    unknown = sorted(set(given) - {"cameras", "state", "instruction", "norm_tags"})
-    require(not unknown, f"{where}: a dialect has cameras, state, instruction and norm_tags", got=unknown)
-    cameras = given.get("cameras", {})
-    require(isinstance(cameras, dict), f"{where}: cameras is a map from their names to the contract's", got=cameras)
-    lists = {"state": STATE_NAMES, "instruction": INSTRUCTION_NAMES, "norm_tags": ()}
-    names = {key: tuple(given.get(key, default)) for key, default in lists.items()}
-    texts = [*cameras, *cameras.values(), *(name for group in names.values() for name in group)]
-    require(all(isinstance(name, str) and name for name in texts), f"{where}: names are texts")
-    return FieldMap(cameras=cameras, state=names["state"], instruction=names["instruction"], norm_tags=names["norm_tags"])
+    unknown = sorted(set(document) - set(DIALECTS))
+    require(not unknown, f"{path.name}: there are the dialects {', '.join(DIALECTS)}", got=unknown)
+    return {name: from_document(FieldMap, given, where=f"{path.name}: {name}") for name, given in document.items()}
 
 
 def observation_of(values: Mapping[str, Any], contract: PolicyContract, fields: FieldMap) -> Observation:
     """Their decoded fields -> an observation of the contract. Raises ContractError naming what is missing or does not fit.
 
-    values: flat; pictures as arrays or `EncodedImage`. Shapes are compared by the gateway.
+    values: flat; images as arrays or `EncodedImage`. Shapes are compared by the gateway.
     """
-    pictures = {name: value for name, value in values.items() if _is_picture(value)}
-    images = {camera.name: _picture(pictures, camera.name, contract, fields) for camera in contract.embodiment.cameras}
+    given = {name: value for name, value in values.items() if _is_image(value)}
+    images = {camera.name: _image_of(given, camera.name, contract, fields) for camera in contract.embodiment.cameras}
     return Observation(images=images, proprio_P=_state(values, contract, fields), instruction=_instruction(values, fields))
 
 
@@ -86,22 +79,22 @@ def check_norm_tag(tag: Any, contract: PolicyContract, fields: FieldMap) -> None
         raise ContractError(f"normalisation {str(tag)[:60]!r} is not this policy's; it has one: {contract.embodiment.name!r}")
 
 
-def _is_picture(value: Any) -> bool:
+def _is_image(value: Any) -> bool:
     return isinstance(value, EncodedImage) or (isinstance(value, np.ndarray) and value.ndim == 3)
 
 
-def _picture(pictures: Mapping[str, Any], camera: str, contract: PolicyContract, fields: FieldMap) -> NDArray[np.uint8]:
+def _image_of(given: Mapping[str, Any], camera: str, contract: PolicyContract, fields: FieldMap) -> NDArray[np.uint8]:
     spec = next(c for c in contract.embodiment.cameras if c.name == camera)
     if fields.cameras:
-        names = [theirs for theirs, ours in fields.cameras.items() if ours == camera and theirs in pictures]
+        names = [theirs for theirs, ours in fields.cameras.items() if ours == camera and theirs in given]
     else:
-        names = [n for n in (s.format(part) for part in (camera, spec.role) if part for s in _SPELLINGS) if n in pictures]
+        names = [n for n in (s.format(part) for part in (camera, spec.role) if part for s in _SPELLINGS) if n in given]
         if not names and len(contract.embodiment.cameras) == 1:
-            whole = [n for n in _WHOLE_IMAGE if n in pictures]
-            names = whole or (list(pictures) if len(pictures) == 1 else [])
+            whole = [n for n in _WHOLE_IMAGE if n in given]
+            names = whole or (list(given) if len(given) == 1 else [])
     if not names:
-        raise ContractError(f"camera {camera!r}: no picture for it among {sorted(pictures)[:8]}; name it so, or give a field map")
-    value = pictures[names[0]]
+        raise ContractError(f"camera {camera!r}: no image for it among {sorted(given)[:8]}; name it so, or use a field map")
+    value = given[names[0]]
     if isinstance(value, EncodedImage):
         if value.encoding not in accepted_encodings(spec):
             raise ContractError(f"camera {camera!r}: {value.encoding} is not one of {', '.join(accepted_encodings(spec))}")
@@ -119,7 +112,7 @@ def _state(values: Mapping[str, Any], contract: PolicyContract, fields: FieldMap
     wanted = len(contract.embodiment.proprio)
     names = [name for name in fields.state if name in values]
     if not names:
-        raise ContractError(f"state: none of {', '.join(fields.state)} is there; the contract wants {wanted} values")
+        raise ContractError(f"state: none of {', '.join(fields.state)} is there; the contract has {wanted} values")
     try:
         with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused as such
             state = np.asarray(values[names[0]], np.float32)

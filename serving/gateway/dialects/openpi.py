@@ -1,7 +1,7 @@
 """openpi (Physical Intelligence): WebSocket, metadata first, then one msgpack map per request and one chunk per answer.
 
 Arrays are maps with bytes keys (`__ndarray__`, `data`, `dtype`, `shape`). A refusal is a text frame, after which the
-connection ends, as upstream does; but a code and a sentence instead of a traceback. Source: openpi-client 0.1.2.
+connection ends, as upstream does; but it holds a code and a sentence instead of a traceback. Source: openpi-client 0.1.2.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from model_core.spec.protocol import strict_msgpack
 from model_core.spec.protocol.wire import Chunk, Reject
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.dialects.arrays import array_of, msgpack_array
-from serving.gateway.dialects.backend import Backend, Gone, receive
+from serving.gateway.dialects.backend import Backend, PeerGone, receive
 from serving.gateway.dialects.fields import FieldMap, observation_of
-from serving.gateway.sessions.session import Identity
+from serving.gateway.inference.served_model import ServedModel
 
 _FLAT_DEPTH = 4
 
@@ -34,8 +34,8 @@ def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
 
     async def session(ws: WebSocket) -> None:
         await ws.accept()
-        with contextlib.suppress(Gone, WebSocketDisconnect):
-            await _converse(ws, backend, fields)
+        with contextlib.suppress(PeerGone, WebSocketDisconnect):
+            await _serve(ws, backend, fields)
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("OK\n" if backend.is_ready else f"{backend.reason}\n", status_code=200 if backend.is_ready else 503)
@@ -43,12 +43,12 @@ def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
     return [WebSocketRoute("/", session), WebSocketRoute("/openpi", session), Route("/healthz", healthz)]
 
 
-def metadata(who: Identity) -> dict[str, Any]:
-    """What a client is told first: the contract, flattened to what openpi's clients look for."""
-    contract, body = who.contract, who.contract.embodiment
+def metadata(model: ServedModel) -> dict[str, Any]:
+    """The first message to a client: the contract, flattened to the keys that openpi's clients read."""
+    contract, body = model.contract, model.contract.embodiment
     return {
-        "model_version": who.model_version,
-        "contract_id": who.contract_id,
+        "model_version": model.model_version,
+        "contract_id": model.contract_id,
         "embodiment": body.name,
         "control_hz": body.control_hz,
         "action_horizon": contract.chunk_length,
@@ -62,17 +62,17 @@ def metadata(who: Identity) -> dict[str, Any]:
     }
 
 
-async def _converse(ws: WebSocket, backend: Backend, fields: FieldMap) -> None:
-    who = backend.identity
-    if who is None or not backend.is_ready:
+async def _serve(ws: WebSocket, backend: Backend, fields: FieldMap) -> None:
+    model = backend.model
+    if model is None or not backend.is_ready:
         await _refuse(ws, backend, RefusalCode.NOT_READY, backend.reason)
         return
     if not backend.enter():
-        await _refuse(ws, backend, RefusalCode.OVERLOAD, "as many clients as this service takes are connected")
+        await _refuse(ws, backend, RefusalCode.OVERLOAD, "the service has its highest number of clients")
         return
     try:
-        await ws.send_bytes(strict_msgpack.pack(b"", metadata(who)))
-        await _answer_all(ws, backend, fields, who.contract)
+        await ws.send_bytes(strict_msgpack.pack(b"", metadata(model)))
+        await _answer_all(ws, backend, fields, model.contract)
     finally:
         backend.leave()
 
@@ -102,7 +102,7 @@ def decode(data: bytes, contract: PolicyContract, fields: FieldMap) -> Observati
 
 
 def encode(chunk: Chunk) -> bytes:
-    """One answer: the whole chunk, and where its time went."""
+    """One answer: the whole chunk, and the time of each stage."""
     timing = {name: float(ms) for name, ms in chunk.timing_ms.items()}
     document = {
         "actions": msgpack_array(chunk.actions_KA, bytes_keys=True),

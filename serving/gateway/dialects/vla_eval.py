@@ -1,7 +1,7 @@
 """vla-eval (Ai2's evaluation harness): typed msgpack messages, one action for every observation.
 
-Every message is {type, payload, seq, timestamp}. The harness executes one action an observation, so a chunk is kept here, per
-connection, and one row is given out each time; it is bounded by `execute_horizon` and forgotten when an episode begins or
+Every message is {type, payload, seq, timestamp}. The harness executes one action per observation, so a chunk is kept here, per
+connection, and one action is sent each time; it is bounded by `execute_horizon` and forgotten when an episode begins or
 ends, the instruction changes or anything is refused. An error names its reason and leaves the connection open. Source:
 vla-eval 0.8.0, protocol version 1.
 """
@@ -25,9 +25,9 @@ from model_core.spec.protocol import packing, strict_msgpack
 from model_core.spec.protocol.wire import EncodedImage, Reject
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.dialects.arrays import array_of, msgpack_array
-from serving.gateway.dialects.backend import Backend, Gone, receive
+from serving.gateway.dialects.backend import Backend, PeerGone, receive
 from serving.gateway.dialects.fields import FieldMap, observation_of
-from serving.gateway.sessions.session import Identity
+from serving.gateway.inference.served_model import ServedModel
 
 PROTOCOL_VERSION = 1
 MAX_ERRORS = 16
@@ -39,26 +39,26 @@ def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
 
     async def session(ws: WebSocket) -> None:
         await ws.accept()
-        with contextlib.suppress(Gone, WebSocketDisconnect):
-            await _Conversation(ws, backend, fields).run()
+        with contextlib.suppress(PeerGone, WebSocketDisconnect):
+            await _Connection(ws, backend, fields).run()
 
     return [WebSocketRoute("/vla-eval", session)]
 
 
-class _Conversation:
+class _Connection:
     """One connection: its chunk buffer and its instruction."""
 
     def __init__(self, ws: WebSocket, backend: Backend, fields: FieldMap) -> None:
         self._ws, self._backend, self._fields = ws, backend, fields
         self._key = f"vla-eval-{uuid.uuid4().hex[:12]}"
-        self._rows: deque[np.ndarray] = deque()
+        self._actions: deque[np.ndarray] = deque()
         self._instruction: str | None = None
         self._errors = 0
         self._early: bytes | None = None
 
     async def run(self) -> None:
         if not self._backend.enter():
-            await self._fail(0, RefusalCode.OVERLOAD, "as many clients as this service takes are connected")
+            await self._fail(0, RefusalCode.OVERLOAD, "the service has its highest number of clients")
             await self._ws.close(code=1013)
             return
         try:
@@ -85,40 +85,40 @@ class _Conversation:
             await self._fail(seq, RefusalCode.DECODE, f"{kind[:40]!r} is not expected here")
 
     async def _hello(self, payload: Mapping[str, Any], seq: int) -> None:
-        who = self._backend.identity
+        model = self._backend.model
         version = payload.get("protocol_version", PROTOCOL_VERSION)
         if version != PROTOCOL_VERSION:
-            await self._fail(seq, RefusalCode.CONTRACT, f"protocol version {version!r}; this service speaks {PROTOCOL_VERSION}")
-        elif who is None or not self._backend.is_ready:
+            await self._fail(seq, RefusalCode.CONTRACT, f"protocol version {version!r}; this service has {PROTOCOL_VERSION}")
+        elif model is None or not self._backend.is_ready:
             await self._fail(seq, RefusalCode.NOT_READY, self._backend.reason)
         else:
-            await self._send("hello", hello_of(who, str(payload.get("harness_version", ""))[:64]), seq)
+            await self._send("hello", hello_of(model, str(payload.get("harness_version", ""))[:64]), seq)
 
     async def _observe(self, payload: Mapping[str, Any], seq: int) -> None:
-        who = self._backend.identity
-        if who is None:
+        model = self._backend.model
+        if model is None:
             await self._fail(seq, RefusalCode.NOT_READY, self._backend.reason)
             return
         try:
-            observation = await self._backend.off_loop(lambda: observed(payload, who.contract, self._fields))
+            observation = await self._backend.off_loop(lambda: observed(payload, model.contract, self._fields))
         except (WireError, ContractError) as error:
             code = RefusalCode.DECODE if isinstance(error, WireError) else RefusalCode.CONTRACT
             await self._fail(seq, code, str(error))
             return
         if observation.instruction != self._instruction:
-            self._rows.clear()
+            self._actions.clear()
             self._instruction = observation.instruction
-        if not self._rows:
+        if not self._actions:
             reply, self._early = await self._backend.answer_to(self._ws, observation, self._key)
             if isinstance(reply, Reject):
                 await self._fail(seq, reply.code, reply.reason, is_counted=True)
                 return
-            self._rows.extend(reply.actions_KA[: who.contract.execute_horizon])
+            self._actions.extend(reply.actions_KA[: model.contract.execute_horizon])
         self._errors = 0
-        await self._send("action", {"actions": msgpack_array(self._rows.popleft(), bytes_keys=False)}, seq)
+        await self._send("action", {"actions": msgpack_array(self._actions.popleft(), bytes_keys=False)}, seq)
 
     def _forget(self) -> None:
-        self._rows.clear()
+        self._actions.clear()
         self._instruction = None
 
     async def _fail(self, seq: int, code: RefusalCode, reason: str, *, is_counted: bool = False) -> None:
@@ -133,13 +133,13 @@ class _Conversation:
         await self._ws.send_bytes(strict_msgpack.pack(b"", message))
 
 
-def hello_of(who: Identity, harness_version: str) -> dict[str, Any]:
-    """What the harness is told: who answers, what to send, what an action is."""
-    body = who.contract.embodiment
+def hello_of(model: ServedModel, harness_version: str) -> dict[str, Any]:
+    """What the harness is told: the served model, what to send, what an action is."""
+    body = model.contract.embodiment
     return {
         "harness_version": harness_version,
         "protocol_version": PROTOCOL_VERSION,
-        "model_server": f"actwright {who.model_version} ({who.contract_id})",
+        "model_server": f"actwright {model.model_version} ({model.contract_id})",
         "capabilities": {},
         "observation_params": {"send_wrist_image": len(body.cameras) > 1, "send_state": len(body.proprio) > 0},
     }
@@ -184,8 +184,8 @@ def _image(value: Mapping[str, Any]) -> np.ndarray | EncodedImage:
     if encoding == "raw":
         return array_of(value.get("dtype", "|u1"), shape, data)
     sound = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 2**14 for n in shape)
-    packing.expect(sound, "a picture's shape [H, W, 3]", shape)
-    packing.expect(str(encoding) in {"png", "jpeg"} and isinstance(data, memoryview), "a png or jpeg picture", encoding)
+    packing.expect(sound, "an image's shape [H, W, 3]", shape)
+    packing.expect(str(encoding) in {"png", "jpeg"} and isinstance(data, memoryview), "a png or jpeg image", encoding)
     height, width, channels = shape or (1, 1, 3)
     try:
         return EncodedImage(encoding=str(encoding), data=bytes(data or b""), shape=(height, width, channels))

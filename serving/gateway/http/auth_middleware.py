@@ -1,7 +1,7 @@
-"""The ASGI layer in front of every endpoint, ours and BentoML's own: no token, no answer.
+"""Authentication in front of every endpoint, Actwright's and BentoML's own, as an ASGI middleware.
 
-What a request needs follows from its method and path alone, so that an endpoint that is added later is guarded as well.
-The caller that was let in lies in the scope under `CALLER`.
+The role that a request needs follows from its method and path alone, so that an endpoint that is added later is guarded as well.
+The admitted caller is in the scope under `CALLER`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CALLER = "actwright.caller"
-# An orchestrator's probes carry no token, and tell no more than yes or no and a state.
+# An orchestrator's probes carry no token; these endpoints return no more than a state and its reason.
 _OPEN = frozenset({"/livez", "/readyz"})
 _EXACT = {"/v1/admin/drain": Role.OPERATE, "/v1/admin/kill": Role.ADMIN, "/v1/admin/resume": Role.OPERATE}
 
 
-class Doorkeeper:
-    """ASGI middleware. tokens None: everybody on this machine may do everything, nobody else anything."""
+class AuthMiddleware:
+    """ASGI middleware. tokens None: callers on this machine may do everything, all others nothing."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], tokens: Tokens | None = None) -> None:
         self._app, self._tokens = app, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it with 401 or 403."""
+        """Pass a request on, or answer it with 401 or 403."""
         if scope["type"] not in {"http", "websocket"} or CALLER in scope:
             await self._app(scope, receive, send)
             return
@@ -42,7 +42,7 @@ class Doorkeeper:
 
     def _admit(self, scope: Scope) -> Caller | Denial:
         if self._tokens is None:
-            # The start refuses this binding; should the socket have been bound by somebody else, nobody is let in from afar.
+            # The start refuses this binding; if another process bound the socket, remote callers are still refused.
             server = scope.get("server")
             if server and server[1] is not None and not is_loopback(str(server[0])) and server[0] != "testserver":
                 return Denial(status=403, reason="this service has no tokens and therefore answers on loopback only")
@@ -54,7 +54,7 @@ class Doorkeeper:
 
 
 def caller_of(scope: Scope) -> Caller:
-    """Who was let in."""
+    """The caller that was admitted."""
     return scope.get(CALLER, ANYBODY)
 
 

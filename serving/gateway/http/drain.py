@@ -1,7 +1,7 @@
-"""`python -m serving.gateway.http.drain`: let the episodes that run come to their end before a service is stopped.
+"""`python -m serving.gateway.http.drain`: let running episodes finish before a service is stopped.
 
-What an orchestrator calls before it sends SIGTERM (infra/k8s): new sessions and episodes are refused from now on, and this
-returns when the last running one has ended, or after --wait-s. Needs a token with the role operate where tokens are needed.
+An orchestrator calls it before it sends SIGTERM (infra/k8s): new sessions and episodes are refused from now on, and this
+returns when the last running episode has ended, or after --wait-s. Needs a token with the role operate where tokens are needed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _episodes(url: str, token: str, path: str, body: bytes | None) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0: no episode runs any more. 1: some do, or the service did not let itself be drained."""
+    """Drain, and return 0 when no episode runs any more; 1 when some do, or the service could not be drained."""
     args = _parser().parse_args(argv)
     try:
         token = args.token_file.read_text().strip() if args.token_file else os.environ.get("ACTWRIGHT_TOKEN", "")
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.gateway.http.drain",
-        description="Begin no new episode, and wait for those that run.",
+        description="Begin no new episode, and wait until the running ones have ended.",
         epilog="Example: python -m serving.gateway.http.drain --wait-s 120 --token-file operate.token",
     )
     parser.add_argument("--url", default="http://127.0.0.1:3000", help="the service (http://127.0.0.1:3000)")

@@ -1,4 +1,4 @@
-"""Answers kept by idempotency key: the same question sent twice is answered once."""
+"""Answers kept by idempotency key: the same request sent twice is answered once."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from model_core.spec.protocol.wire import Chunk, Reject
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Entry:
     digest: bytes
     answer: asyncio.Future[Chunk | Reject]
     at: float
 
 
-class KeptAnswers:
+class IdempotencyCache:
     """The last answers, by key. Bounded in number and age; lives on one event loop. clock: monotonic seconds."""
 
     def __init__(self, limit: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._ttl_s, self._clock = limit, ttl_s, clock
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[str, _Entry] = OrderedDict()
 
     async def answer(self, key: str, body: bytes, ask: Callable[[], Awaitable[Chunk | Reject]]) -> Chunk | Reject | None:
-        """What `ask` gives, asked at most once per key; None when the key came before with another body.
+        """The result of `ask`, called at most once per key; None when the key came before with another body.
 
-        A refusal that may be asked again is not kept, or asking again would be in vain.
+        A refusal that may be asked again is not kept, so that asking again can succeed.
         """
         self._forget()
         digest = hashlib.sha256(body).digest()
@@ -37,10 +37,10 @@ class KeptAnswers:
         if kept is not None and kept.digest != digest:
             return None
         if kept is None:
-            kept = _Kept(digest, asyncio.ensure_future(ask()), self._clock())
+            kept = _Entry(digest, asyncio.ensure_future(ask()), self._clock())
             self._kept[key] = kept
             kept.answer.add_done_callback(lambda answer: self._settle(key, answer))
-        return await asyncio.shield(kept.answer)  # one asker that goes away does not take the answer from the other
+        return await asyncio.shield(kept.answer)  # a caller that disconnects does not cancel the answer of another
 
     def _settle(self, key: str, answer: asyncio.Future[Chunk | Reject]) -> None:
         failed = answer.cancelled() or answer.exception() is not None

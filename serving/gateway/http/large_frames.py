@@ -1,9 +1,11 @@
-"""uvicorn's WebSocket protocol, with a shorter way for what our messages mostly are: one large binary frame.
+"""uvicorn's WebSocket protocol, with a shorter path for large binary frames: most messages of a cell are one.
 
-The library's parser gathers a frame in a growing buffer, cuts it out of that, and unmasks it into a third one. Here a frame that is large
+The library's parser collects a frame in a growing buffer, copies it out of that, and unmasks it into a third one. Here a large frame
 (its length needs eight bytes), whole (FIN), binary, masked, within the size cap and not inside of a fragmented message is read by the
 socket straight into the place from which it is decoded, and unmasked there. Every other byte (handshake, small and control frames,
-fragments, whatever is malformed or too large) goes to the library's parser as before, which answers for the rules of RFC 6455.
+fragments, whatever is malformed or too large) goes to the library's parser as before, which enforces RFC 6455.
+
+This builds on private attributes of uvicorn and websockets: a test names those that an upgrade has removed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._anything = np.empty(_READ_BYTES, np.uint8).data
+        self._buffer = np.empty(_READ_BYTES, np.uint8).data
         self._head = b""  # of the next frame, while it is not whole
         self._left = 0  # bytes of the current frame that are still to come for the parser
         self._payload: NDArray[np.uint8] | None = None  # of the large frame that is on its way
@@ -35,12 +37,12 @@ class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the socket writes next: never beyond the end of a large frame."""
-        return self._anything if self._payload is None else self._payload[self._filled :].data
+        return self._buffer if self._payload is None else self._payload[self._filled :].data
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes were written there."""
+        """`nbytes` bytes were written there."""
         if self._payload is None:
-            self.data_received(bytes(self._anything[:nbytes]))
+            self.data_received(bytes(self._buffer[:nbytes]))
         else:
             self._filled += nbytes
             self._hand_over_if_whole(self._payload)
@@ -63,7 +65,7 @@ class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
                 self._head = data[at:]
                 return
             elif data.startswith(_LARGE_HEAD, at) and self._takes(head[1]):
-                # Memory is touched only as bytes arrive: a length alone costs its sender as little as us.
+                # Memory is touched only as bytes arrive: a claimed length alone costs the service nothing.
                 self._payload, self._filled = np.empty(head[1], np.uint8), 0
                 at += head[0]
                 self._mask = data[at - 4 : at]
@@ -87,13 +89,13 @@ class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
             return
         unmask(payload, self._mask)
         self._payload = None
-        if not self.close_sent:  # after our goodbye messages are still read, and dropped
+        if not self.close_sent:  # after the closing frame, messages are still read, and dropped
             self.queue.put_nowait({"type": "websocket.receive", "bytes": cast(bytes, payload.data.toreadonly())})
 
     def _pause_if_behind(self) -> None:
-        """A large frame begins while the application has not taken what came before: it stays with its sender until then.
+        """A large frame begins while the application has not taken what came before: stop reading until then.
 
-        The parser's way pauses after every message; for one at a time, which is what cells send, that is two system calls too many.
+        The parser's path pauses after every message; for one message at a time, as cells send, that is two system calls too many.
         """
         if not self.queue.empty() and not self.read_paused:
             self.read_paused = True
@@ -114,7 +116,7 @@ def _head_of(data: bytes, at: int) -> tuple[int, int] | None:
     if len(data) < at + 2:
         return None
     if not data[at + 1] & 0x80:
-        return 2, 0  # unmasked: these two are all that the parser wants to see of it
+        return 2, 0  # unmasked: the parser refuses the frame after these two bytes
     width = _LENGTH_BYTES.get(data[at + 1] & 0x7F, 0)
     if len(data) < at + 6 + width:
         return None

@@ -1,6 +1,6 @@
-"""What the C library does with memory that a message leaves behind: it keeps it for the next one.
+"""The C library keeps the memory of a freed message for the next one.
 
-By default glibc gives a few freed megabytes back to the system at once and asks for them again with the next pictures, page by page:
+By default glibc returns a few freed megabytes to the system at once and requests them again for the next images, page by page:
 with sixteen cells that took a third of a request's time.
 """
 
@@ -15,7 +15,7 @@ KEPT_BYTES = 64 * 2**20
 
 
 def keep_freed(most_bytes: int = KEPT_BYTES) -> bool:
-    """For this process, from now on: up to so many freed bytes are kept. False where the C library knows no such thing."""
+    """Keep up to `most_bytes` freed bytes in this process. False where the C library has no such option."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""What is on its way to one peer: in order, bounded in number and time. A peer that does not read is let go of."""
+"""Messages on their way to one client: in order, bounded in number and time. A client that does not read is disconnected."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from model_core.spec.protocol.wire import Message, encode_message
 logger = logging.getLogger(__name__)
 
 
-class Outbox:
+class SendQueue:
     """Sends messages one after the other. Use on one event loop.
 
     send: puts bytes on the socket and returns when there is room for more. limit: messages that may wait; with more, or one
-    that takes longer than `timeout_s`, the outbox is `overflowed` and nothing more is sent.
+    that takes longer than `timeout_s`, the queue is `overflowed` and nothing more is sent.
     """
 
     def __init__(self, send: Callable[[bytes], Awaitable[None]], *, limit: int, timeout_s: float) -> None:
@@ -57,7 +57,7 @@ class Outbox:
                 if not self.overflowed.is_set():
                     async with asyncio.timeout(self._timeout_s):  # no task of its own, as wait_for would make
                         await self._send(data)
-            except Exception as error:  # whatever a closing socket raises means the same: nobody is there any more
+            except Exception as error:  # whatever a closing socket raises means the same: the client has gone
                 logger.debug("peer.gone error=%s", type(error).__name__)
                 self.overflowed.set()
             finally:

@@ -1,4 +1,4 @@
-"""How uvicorn is told to treat our sockets, when we start it and when BentoML does."""
+"""Options for uvicorn's sockets, whether this package or BentoML starts it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES
 
-# Named and not imported: whoever reads these options needs no uvicorn for it.
-# No per-message compression: pictures do not get smaller by it, only later. A peer that is dead is noticed within 15 s.
+# The protocol class is named and not imported, so that reading these options does not import uvicorn.
+# No per-message compression: it delays images and does not make them smaller. A dead connection is noticed within 15 s.
 SOCKET_OPTIONS: Mapping[str, Any] = {
     "ws": "serving.gateway.http.large_frames:LargeFrames",
     "ws_max_size": MAX_MESSAGE_BYTES + 1024,

@@ -1,8 +1,8 @@
-"""One native WebSocket from HELLO to the end: bytes in, messages out. The rules are in `session`, the model behind `gateway`.
+"""One native WebSocket from HELLO to the end: bytes in, messages out. Its rules are in `sessions.session`.
 
-Whatever takes longer to read than an ordinary message, and every compressed or converted picture, goes to a thread. What is
-sent goes through one outbox, so that a PART is there before its CHUNK and a peer that never reads holds up nobody. Who sends
-too much that cannot be read, or floods, is let go.
+A message that takes longer to decode than an ordinary one, and every compressed or converted image, is decoded in a thread. All
+messages are sent through one queue, so that a PART arrives before its CHUNK and a client that never reads delays no other. A client
+that sends too many unreadable messages, or floods, is disconnected.
 """
 
 from __future__ import annotations
@@ -21,60 +21,63 @@ from model_core.spec.protocol.strict_msgpack import NotQuick
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Reject, decode_message, encode_message, version_of
 from model_core.spec.types import RefusalCode
 from serving.gateway.http.auth_middleware import caller_of
-from serving.gateway.http.send_queue import Outbox
+from serving.gateway.http.send_queue import SendQueue
 from serving.gateway.operations.tokens import Role
 from serving.gateway.sessions.gateway import Gateway
+from serving.gateway.sessions.observation_adapter import PreparedObservation
 from serving.gateway.sessions.replies import rejection
-from serving.gateway.sessions.session import Prepared, Session
+from serving.gateway.sessions.session import Session
 
 logger = logging.getLogger(__name__)
 
-_MAX_ANSWERS = 4
-_PAUSE_S = 0.05
+_MAX_AWAITED = 4
+_THROTTLE_S = 0.05
 
-
-_Asked = asyncio.Future[Chunk | Reject]
+_Reply = asyncio.Future[Chunk | Reject]
 
 
 class _Disconnected(Exception):  # noqa: N818
-    """The peer has gone."""
+    """The client has gone."""
 
 
-async def converse(ws: WebSocket, gateway: Gateway) -> None:
+async def serve_session(ws: WebSocket, gateway: Gateway) -> None:
     """Serve one accepted connection to its end."""
-    outbox = Outbox(ws.send_bytes, limit=gateway.limits.max_outbox, timeout_s=gateway.limits.send_timeout_s)
-    talk = _Conversation(ws, gateway, outbox)
+    send_queue = SendQueue(ws.send_bytes, limit=gateway.limits.max_outbox, timeout_s=gateway.limits.send_timeout_s)
+    connection = WebSocketSession(ws, gateway, send_queue)
     code = 1000
     try:
-        code = await talk.run()
+        code = await connection.run()
     except (_Disconnected, WebSocketDisconnect):
         pass
-    except Exception:  # whatever a peer has found to break, it learns a code and the others learn nothing
+    except Exception:  # whatever a client managed to break, it gets a code and other clients get nothing
         logger.exception("conversation.failed")
-        outbox.put(Reject(code=RefusalCode.INTERNAL, reason="the service failed; its log has the details"))
+        send_queue.put(Reject(code=RefusalCode.INTERNAL, reason="the service failed; its log has the details"))
         code = 1011
-    await outbox.flush()
-    await outbox.close()
+    await send_queue.flush()
+    await send_queue.close()
     if ws.application_state is not WebSocketState.DISCONNECTED:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await ws.close(code=code)
 
 
-class _Conversation:
-    def __init__(self, ws: WebSocket, gateway: Gateway, outbox: Outbox) -> None:
-        self._ws, self._gateway, self._outbox = ws, gateway, outbox
+class WebSocketSession:
+    """One accepted connection of a cell."""
+
+    def __init__(self, ws: WebSocket, gateway: Gateway, send_queue: SendQueue) -> None:
+        self._ws, self._gateway, self._send_queue = ws, gateway, send_queue
         self._caller = caller_of(ws.scope)
-        self._asked: list[tuple[_Asked, Callable[[_Asked], None]]] = []  # what is awaited, and who is called with it
-        self._bad = 0
+        self._awaited: list[tuple[_Reply, Callable[[_Reply], None]]] = []  # replies that are awaited, and their callbacks
+        self._bad_messages = 0
+        self._peer_version = PROTOCOL_VERSION
 
     async def run(self) -> int:
-        """The whole conversation; returns the code to close with."""
+        """Serve it to its end; returns the code to close with."""
         session = await self._handshake()
         if session is None:
             return 1008
-        session.send = self._outbox.put
+        session.send = self._send_queue.put
         listening = asyncio.ensure_future(self._listen(session))
-        stuck = asyncio.ensure_future(self._outbox.overflowed.wait())
+        stuck = asyncio.ensure_future(self._send_queue.overflowed.wait())
         ended = asyncio.ensure_future(session.ended.wait())
         try:
             await asyncio.wait({listening, stuck, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -84,8 +87,8 @@ class _Conversation:
             self._gateway.close_session(session)
             for task in (listening, stuck, ended):
                 task.cancel()
-            for asked, tell in self._asked:  # nobody is told any more
-                asked.remove_done_callback(tell)
+            for reply, send in self._awaited:  # the client has gone
+                reply.remove_done_callback(send)
             await asyncio.gather(listening, stuck, ended, return_exceptions=True)
 
     async def _handshake(self) -> Session | None:
@@ -99,20 +102,20 @@ class _Conversation:
             self._reject(RefusalCode.DECODE, "the first message must be HELLO")
             return None
         session, answer = self._gateway.open_session(message, self._caller)
-        self._outbox.put(answer)
+        self._send_queue.put(answer)
         return session
 
     async def _listen(self, session: Session) -> int:
-        while self._bad < self._gateway.limits.max_bad_messages:
+        while self._bad_messages < self._gateway.limits.max_bad_messages:
             try:
                 message = await self._receive(session)
             except WireError as error:
-                self._bad += 1
+                self._bad_messages += 1
                 self._reject(RefusalCode.DECODE, str(error)[:400], session)
                 continue
             except _Disconnected:
                 return 1000
-            if isinstance(message, Prepared):
+            if isinstance(message, PreparedObservation):
                 await self._observe(session, message)
             elif isinstance(message, End):
                 self._gateway.renew(session)
@@ -120,47 +123,47 @@ class _Conversation:
             elif isinstance(message, Control):
                 self._control(session, message)
             else:
-                self._bad += 1
+                self._bad_messages += 1
                 self._reject(RefusalCode.DECODE, f"{type(message).__name__.upper()} is not expected here", session)
-            del message  # not kept while the next one is waited for: it holds pictures
-        logger.warning("peer.let_go cell=%s bad_messages=%d", session.cell, self._bad)
+            del message  # not kept while waiting for the next one: it holds images
+        logger.warning("peer.let_go cell=%s bad_messages=%d", session.cell, self._bad_messages)
         return 1008
 
-    async def _observe(self, session: Session, prepared: Prepared) -> None:
-        while len(self._asked) >= _MAX_ANSWERS:  # one is outstanding, one replaces it; a peer that floods is answered in turn
-            await asyncio.wait({reply for reply, _ in self._asked}, return_when=asyncio.FIRST_COMPLETED)
+    async def _observe(self, session: Session, prepared: PreparedObservation) -> None:
+        while len(self._awaited) >= _MAX_AWAITED:  # one is outstanding, one replaces it; a client that floods waits for its replies
+            await asyncio.wait({reply for reply, _ in self._awaited}, return_when=asyncio.FIRST_COMPLETED)
         try:
             asked = self._gateway.ask(session, prepared)
         except Exception:
             self._failed(session, prepared.observe)
             return
         if isinstance(asked, Reject):
-            self._outbox.put(asked)
+            self._send_queue.put(asked)
         else:
-            tell = functools.partial(self._tell, session, prepared.observe)
-            self._asked.append((asked, tell))
-            asked.add_done_callback(tell)
+            send = functools.partial(self._send_reply, session, prepared.observe)
+            self._awaited.append((asked, send))
+            asked.add_done_callback(send)
         if self._gateway.is_throttled(session):
-            self._bad += 1
-            await asyncio.sleep(_PAUSE_S)  # its own socket fills up meanwhile, nobody else's
+            self._bad_messages += 1
+            await asyncio.sleep(_THROTTLE_S)  # only this client's socket fills up meanwhile
 
-    def _tell(self, session: Session, observe: Observe, reply: _Asked) -> None:
-        place = next(n for n, (asked, _) in enumerate(self._asked) if asked is reply)
-        del self._asked[place]
+    def _send_reply(self, session: Session, observe: Observe, reply: _Reply) -> None:
+        place = next(n for n, (awaited, _) in enumerate(self._awaited) if awaited is reply)
+        del self._awaited[place]
         try:
-            self._outbox.put(self._gateway.told(session, observe, reply.result()))
+            self._send_queue.put(self._gateway.final_reply(session, observe, reply.result()))
         except Exception:
             self._failed(session, observe)
 
     def _failed(self, session: Session, observe: Observe) -> None:
-        """A fault of ours must not leave the cell without an answer."""
+        """A fault of the service must not leave the cell without an answer."""
         logger.exception("session.failed cell=%s seq=%d", session.cell, observe.seq)
-        self._outbox.put(rejection(observe, RefusalCode.INTERNAL, "the service failed; its log has the details"))
+        self._send_queue.put(rejection(observe, RefusalCode.INTERNAL, "the service failed; its log has the details"))
 
     def _control(self, session: Session, message: Control) -> None:
         gateway = self._gateway
         if not session.is_ours(message):
-            self._reject(RefusalCode.STALE_EPOCH, f"CONTROL {message.kind} is of another session; shake hands again", session)
+            self._reject(RefusalCode.STALE_EPOCH, f"CONTROL {message.kind} is of another session; reconnect with a new HELLO", session)
             return
         left_s = gateway.renew(session)
         match message.kind:
@@ -171,13 +174,13 @@ class _Conversation:
             case "HOLD":
                 session.drop("the cell holds")
             case "LEASE":
-                self._outbox.put(session.control("LEASE", seq=message.seq, value=left_s))
+                self._send_queue.put(session.control("LEASE", seq=message.seq, value=left_s))
             case "PING":
-                self._outbox.put(session.control("PONG", seq=message.seq, value=message.value))
+                self._send_queue.put(session.control("PONG", seq=message.seq, value=message.value))
             case "DRAIN" if self._may(Role.OPERATE, session, message):
-                gateway.drain(self._caller, message.text)
+                gateway.supervisor.drain(self._caller, message.text)
             case "KILL" if self._may(Role.ADMIN, session, message):
-                gateway.kill(self._caller, message.text)
+                gateway.supervisor.kill(self._caller, message.text)
             case _:
                 pass
 
@@ -194,13 +197,11 @@ class _Conversation:
         self._gateway.metrics.rejects.labels(code.value).inc()
         where = ("", 0) if session is None else (session.ready.session_id, session.ready.epoch)
         reject = Reject(session_id=where[0], epoch=where[1], code=code, reason=reason)
-        # A peer of version 1 must be able to read why it is refused.
-        self._outbox.put_bytes(encode_message(reject, version=self._peer_version))
+        # A client of version 1 must be able to read why it is refused.
+        self._send_queue.put_bytes(encode_message(reject, version=self._peer_version))
 
-    _peer_version = PROTOCOL_VERSION
-
-    async def _receive(self, session: Session | None) -> Message | Prepared:
-        """The next message; an OBSERVE is prepared already. Raises WireError for anything that is not one, _Disconnected at the end."""
+    async def _receive(self, session: Session | None) -> Message | PreparedObservation:
+        """The next message; an OBSERVE is prepared already. Raises WireError for bytes that are no message, _Disconnected at the end."""
         event = await self._ws.receive()
         if event["type"] == "websocket.disconnect":
             raise _Disconnected
@@ -211,7 +212,7 @@ class _Conversation:
             self._peer_version = 1
         loop = asyncio.get_running_loop()
         try:
-            # Raw pictures are not touched here, only pointed at; the way to a thread and back would take longer.
+            # Raw images are not copied here, only referenced; the way to a thread and back would take longer.
             message = decode_message(data, quick=True)
         except NotQuick:
             return await loop.run_in_executor(self._gateway.decoding, self._decode, session, data, arrived_at)
@@ -221,7 +222,7 @@ class _Conversation:
             return self._gateway.prepare(session, message, arrived_at)
         return await loop.run_in_executor(self._gateway.decoding, self._gateway.prepare, session, message, arrived_at)
 
-    def _decode(self, session: Session | None, data: bytes, arrived_at: float) -> Message | Prepared:
+    def _decode(self, session: Session | None, data: bytes, arrived_at: float) -> Message | PreparedObservation:
         message = decode_message(data)
         if isinstance(message, Observe) and session is not None:
             return self._gateway.prepare(session, message, arrived_at)

@@ -1,1 +1,1 @@
-"""The model and who may use it when: admission, the inference thread, warm-up, golden probes."""
+"""The model and its requests: bundle, golden probes, warm-up, admission, the inference thread."""

@@ -1,4 +1,4 @@
-"""Golden probes: recorded questions with the answers that the packed model gave when it was packed.
+"""Golden probes: recorded observations with the chunks that the model answered when it was packed.
 
 They are replayed at every start. A service whose model answers differently (another library, a damaged file, wrong
 statistics) does not become ready. A pair is two wire messages: `probes/00.observe` and `probes/00.chunk`.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model_core.bundle import PACK_AGAIN
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError
 from model_core.spec.execution.probing import TOLERANCE, observation_digest, outside
@@ -19,32 +20,32 @@ from model_core.spec.types import Observation, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Probe:
-    """One question and its recorded answer."""
+class RecordedProbe:
+    """One observation and its recorded chunk."""
 
     name: str
     observation: Observation
     expected: Chunk
 
 
-def load_probes(folder: Path) -> list[Probe]:
+def load_golden_probes(folder: Path) -> list[RecordedProbe]:
     """Every probe in `folder`, in order. Raises WireError for a damaged file, CheckpointError for a missing half."""
     probes = []
     for path in sorted(folder.glob("*.observe")):
         answer = path.with_suffix(".chunk")
         if not answer.exists():
-            raise CheckpointError(f"golden probe {path.name} has no recorded answer {answer.name}; package the model again")
+            raise CheckpointError(f"golden probe {path.name} has no recorded answer {answer.name}; {PACK_AGAIN}")
         observe, chunk = decode_message(path.read_bytes()), decode_message(answer.read_bytes())
         if not isinstance(observe, Observe) or not isinstance(chunk, Chunk):
-            raise CheckpointError(f"golden probe {path.stem} is not an OBSERVE and a CHUNK; package the model again")
-        probes.append(Probe(name=path.stem, observation=observe.observation, expected=chunk))
+            raise CheckpointError(f"golden probe {path.stem} is not an OBSERVE and a CHUNK; {PACK_AGAIN}")
+        probes.append(RecordedProbe(name=path.stem, observation=observe.observation, expected=chunk))
     return probes
 
 
-def failed_probes(policy: Policy, contract: PolicyContract, probes: list[Probe], tolerance: float = TOLERANCE) -> list[str]:
-    """Ask every probe; a sentence for each that is answered differently. Empty means that the model is the packed one.
+def failed_golden_probes(policy: Policy, contract: PolicyContract, probes: list[RecordedProbe], tolerance: float = TOLERANCE) -> list[str]:
+    """Replay every probe; returns a sentence for each that is answered differently. Empty means that the model is the packed one.
 
-    Every golden probe of the contract must be there, ask what it asked, and be answered inside its box. Compared is the mean
+    Every golden probe of the contract must be there, hold the same observation, and be answered inside its box. Compared is the mean
     distance of the actions as a fraction of each dimension's range: the same machine gives 0, another processor may flip a
     near tie, and a wrong model is far outside `tolerance`.
     """
@@ -68,8 +69,8 @@ def failed_probes(policy: Policy, contract: PolicyContract, probes: list[Probe],
     return complaints
 
 
-def _not_the_contracts(contract: PolicyContract, probes: list[Probe]) -> list[str]:
+def _not_the_contracts(contract: PolicyContract, probes: list[RecordedProbe]) -> list[str]:
     asked = {probe.name: observation_digest(probe.observation) for probe in probes}
     complaints = [f"probe {g.name}: the contract names it, the bundle lacks it" for g in contract.golden_probes if g.name not in asked]
     wrong = [g.name for g in contract.golden_probes if asked.get(g.name, g.observation_digest) != g.observation_digest]
-    return complaints + [f"probe {name}: it does not ask what the contract's asked" for name in wrong]
+    return complaints + [f"probe {name}: it does not ask what the contract's probe asks" for name in wrong]

@@ -1,8 +1,8 @@
 """A policy without weights whose every number can be recomputed: for tests, conformance runs and load.
 
 `StubPolicy(contract, service_s=0.05)` takes `service_s` per block whatever the batch, understands every level, edit,
-committed rows and steering, and writes into the chunk who was asked: `expected_actions(observation, contract)`. So an
-answer that reaches the wrong session, or belongs to an older observation, is seen by comparing two arrays.
+prefix actions and steering, and its chunk follows from the observation: `expected_actions(observation, contract)`. So an
+answer that reaches the wrong session, or belongs to an older observation, is detected by comparing two arrays.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from model_core.spec.types import (
 )
 
 MODEL_VERSION = "stub/1"
-# What part of a full answer each level costs, about as a real model's lengths do.
+# The cost of each level as a share of a full answer, about as a real model's lengths.
 LEVEL_SHARE: Mapping[str, float] = {"full": 1.0, "reuse-depth": 0.6, "trace+action": 0.5, "action": 0.25}
 
 
 def stub_contract(
     *, cameras: int = 1, size: int = 16, control_hz: float = 20.0, chunk_length: int = 8, execute_horizon: int = 4
 ) -> PolicyContract:
-    """A small arm: `cameras` square pictures of `size`, four state and four action dimensions in [-1, 1], delta actions."""
+    """A small arm: `cameras` square images of `size`, four state and four action dimensions in [-1, 1], delta actions."""
     names = ("front", "wrist", "left", "right")[:cameras]
     body = EmbodimentSpec(
         name="stub-arm",
@@ -65,7 +65,7 @@ def stub_contract(
 
 
 def fingerprint(observation: Observation) -> bytes:
-    """32 bytes that follow from pictures, state and instruction, and from nothing else."""
+    """32 bytes that follow from images, state and instruction, and from nothing else."""
     digest = hashlib.sha256()
     for name, image_HW3 in observation.images.items():
         digest.update(name.encode() + zlib.crc32(np.ascontiguousarray(image_HW3).data).to_bytes(4, "big"))  # not sha256: it is timed
@@ -86,7 +86,7 @@ def expected_actions(observation: Observation, contract: PolicyContract) -> NDAr
 class StubPolicy:
     """A `RequestPolicy` that takes `service_s` of time for a full answer and no processor.
 
-    blocks: in how many steps a full answer is said (others may join and leave in between). per_row_s: more time per row and
+    blocks: in how many steps a full answer is decoded (other requests may join and leave in between). per_row_s: more time per row and
     block. calls: batch size of every block that ran. gate: when set, every block waits for it (20 s at most). fault: called
     before every block with the rows; what it raises is what the model raises. change: applied to every decision.
     """
@@ -103,15 +103,15 @@ class StubPolicy:
     sleep: Callable[[float], None] = time.sleep
 
     def decide(self, observation: Observation) -> Decision:
-        """Answer one observation."""
+        """PendingResult one observation."""
         return self.decide_many([observation])[0]
 
     def decide_many(self, observations: list[Observation]) -> list[Decision]:
-        """Answer several observations at once."""
+        """PendingResult several observations at once."""
         return self.answer([DecisionRequest(observation=observation) for observation in observations])
 
     def answer(self, requests: Sequence[DecisionRequest]) -> list[Decision]:
-        """Answer several requests at once."""
+        """PendingResult several requests at once."""
         together = self.open_round(max(len(requests), 1))
         order = {together.join(request): place for place, request in enumerate(requests)}
         found: dict[int, Decision] = {}
@@ -135,7 +135,7 @@ class StubPolicy:
             self.sleep(seconds)
 
     def decision(self, request: DecisionRequest) -> Decision:
-        """What a finished row answers."""
+        """The decision of a finished row."""
         refusal = _refusal(request)
         if refusal is not None:
             return Decision(contract_id=self.contract.contract_id, model_version=self.model_version, refusal=refusal)
@@ -143,7 +143,9 @@ class StubPolicy:
         actions_KA = expected_actions(request.observation, self.contract)
         if request.committed_DA is not None:
             actions_KA[: len(request.committed_DA)] = request.committed_DA
-        reasoning = ActionReasoning(depth=said_depth(request, level), trace=said_trace(request, level), bins_KA=np.zeros((0, 0), np.int64))
+        reasoning = ActionReasoning(
+            depth=predicted_depth(request, level), trace=predicted_trace(request, level), bins_KA=np.zeros((0, 0), np.int64)
+        )
         return self.change(
             Decision(
                 contract_id=self.contract.contract_id,
@@ -198,16 +200,16 @@ class StubRound:
 
     def _finish(self, request: DecisionRequest) -> Decision:
         decision = self._policy.decision(request)
-        said = decision.reasoning
-        if request.on_part is not None and decision.refusal is None and said is not None:
-            for name, value in (("depth", said.depth), ("trace", said.trace)):
+        reasoning = decision.reasoning
+        if request.on_part is not None and decision.refusal is None and reasoning is not None:
+            for name, value in (("depth", reasoning.depth), ("trace", reasoning.trace)):
                 if value is not None:
                     request.on_part(name, value)
         return decision
 
 
-def said_depth(request: DecisionRequest, level: str) -> DepthTokens | None:
-    """The depth string of an answer: an edited one as it came, otherwise drawn from the observation."""
+def predicted_depth(request: DecisionRequest, level: str) -> DepthTokens | None:
+    """The depth tokens of an answer: an edited one as it came, otherwise random numbers seeded by the observation."""
     if level not in {"full", "reuse-depth"}:
         return None
     if request.depth is not None:
@@ -216,8 +218,8 @@ def said_depth(request: DecisionRequest, level: str) -> DepthTokens | None:
     return DepthTokens(codes_G=np.random.default_rng(seed).integers(0, 128, DEPTH_CELLS))
 
 
-def said_trace(request: DecisionRequest, level: str) -> Trace | None:
-    """The trace of an answer: edited or steered as it came, otherwise drawn from the observation."""
+def predicted_trace(request: DecisionRequest, level: str) -> Trace | None:
+    """The trace of an answer: edited or steered as it came, otherwise random numbers seeded by the observation."""
     if request.trace is not None or request.observation.steering is not None:
         return request.trace or request.observation.steering
     if level == "action":
@@ -228,7 +230,7 @@ def said_trace(request: DecisionRequest, level: str) -> Trace | None:
 
 def _refusal(request: DecisionRequest) -> Refusal | None:
     if request.is_cancelled is not None and request.is_cancelled():
-        return Refusal(code=RefusalCode.CANCELLED, reason="given up")
+        return Refusal(code=RefusalCode.CANCELLED, reason="the request was cancelled")
     if request.level and request.level not in LEVELS:
         return Refusal(code=RefusalCode.CONTRACT, reason=f"no level {request.level!r}; there are {', '.join(LEVELS)}")
     return None

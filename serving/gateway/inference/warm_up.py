@@ -1,8 +1,7 @@
-"""Measuring before anybody asks: every level once for nothing (caches, allocations), then for the table of service times.
+"""Measurement before readiness: every level once without counting it (caches, allocations), then for the table of service times.
 
-The first inference of a process may take twenty times as long as the second; it is never part of a measurement. Nor is any frame
-asked about twice: a policy that remembers what it said of a frame is several times faster at the second sight of it, and no robot's
-frames repeat.
+The first inference of a process may take twenty times as long as the second; it is never part of a measurement. No frame is used twice:
+a policy that caches its last frame is several times faster at the second request with it, and a robot's frames do not repeat.
 """
 
 from __future__ import annotations
@@ -17,11 +16,19 @@ from numpy.typing import NDArray
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.types import LEVELS, Decision, DecisionRequest, Observation, RefusalCode, RequestPolicy
-from serving.gateway.inference.admission import BUCKETS, ServiceTimes
+from serving.gateway.inference.service_times import BATCH_SIZES, ServiceTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class WarmUpBudget:
+    """How much may be measured. seconds: in all. max_batch: the largest batch."""
+
+    seconds: float
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUpResult:
     """own: the level that the policy serves when none is named ("" where it does not say). works: level -> it answers at it."""
 
     own: str
@@ -40,7 +47,7 @@ def synthetic_observation(contract: PolicyContract) -> Observation:
 
 
 def moved(observation: Observation) -> Iterator[Observation]:
-    """The observation again and again, its frames moved by another stretch each time: no two equal, and those that follow far apart."""
+    """The observation, again and again, with its frames shifted by another distance each time: no two equal, consecutive ones far apart."""
 
     def far(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
         return np.roll(image, (step, int(0.618 * step * image.shape[1])), axis=(0, 1))
@@ -54,16 +61,15 @@ def warm_up(
     contract: PolicyContract,
     observation: Observation,
     times: ServiceTimes,
+    budget: WarmUpBudget,
     *,
-    budget_s: float,
-    max_batch: int,
     clock: Callable[[], float] = time.monotonic,
-) -> Found:
+) -> WarmUpResult:
     """Fill `times` and return which levels this policy answers at.
 
-    Stops early when `budget_s` are used up: what was not measured is then estimated from what was.
+    Stops early when the budget is used up: what was not measured is then estimated from what was.
     """
-    ends_at, frames = clock() + budget_s, moved(observation)
+    ends_at, frames = clock() + budget.seconds, moved(observation)
     first, _ = _timed(policy, [DecisionRequest(observation=observation)], clock)
     own, alone_s = _timed(policy, [DecisionRequest(observation=next(frames))], clock)
     times.add_baseline("", 1, alone_s)
@@ -80,21 +86,21 @@ def warm_up(
         elif works[level]:
             times.add_baseline(level, 1, seconds)
     own_level = own[0].level
-    for rows in (b for b in BUCKETS[1:] if b <= max_batch):
-        if clock() + 2 * times.p95("", rows) > ends_at:  # as the sizes so far let expect
+    for rows in (b for b in BATCH_SIZES[1:] if b <= budget.max_batch):
+        if clock() + 2 * times.p95("", rows) > ends_at:  # estimated from the sizes so far
             break
-        # the first of its shape is as slow as a first inference
+        # The first batch of a shape is as slow as a first inference.
         seconds = min(_timed(policy, [DecisionRequest(observation=next(frames)) for _ in range(rows)], clock)[1] for _ in range(2))
         times.add_baseline("", rows, seconds)
         if own_level and works.get(own_level):
             times.add_baseline(own_level, rows, seconds)
     _spread(times, works, alone_s)
-    return Found(own=own_level, works=works)
+    return WarmUpResult(own=own_level, works=works)
 
 
 def _spread(times: ServiceTimes, works: Mapping[str, bool], alone_s: float) -> None:
     """Other levels grow with the batch as the measured one does."""
-    for rows in BUCKETS[1:]:
+    for rows in BATCH_SIZES[1:]:
         measured = times.baseline("", rows)
         if measured is None:
             continue

@@ -1,14 +1,13 @@
-"""The bounds of one gateway, checked when they are made: a wrong one stops the start and is named."""
+"""The bounds of one gateway, checked when they are created: a wrong one is named and prevents the start."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
+from model_core.spec.documents import from_document
 from model_core.spec.errors import SpecError
-from model_core.spec.settings import known_keys, real, whole
+from model_core.spec.settings import real, whole
 
 _WHOLE = {
     "max_sessions": 1,
@@ -25,17 +24,17 @@ _SHORTEST = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class GatewayLimits:
     """Bounds of one gateway. Times in seconds.
 
-    max_batch: rows of the engine's round. max_queue: requests that wait for it. hung_s: a block that runs longer makes the
-    service unready and has the engine replaced. lease_s: a session that says nothing for so long is closed; what a cell may
-    rely on without news. state_ttl_s: how long a last answer is kept for re-sends and drafts. reserve_share: part of the
-    measured capacity that sessions may reserve. warm_up_s: time that measuring may take before readiness; 0 measures nothing
-    (and then nothing is served at a cheaper level). window_s: older measurements are forgotten. min_interval_ms: announced
-    shortest time between two requests of a cell, 0 for none. replaced_per_s: requests that a cell may replace before they were
-    answered; beyond that it is refused and read more slowly. max_kept_answers: answers kept for the idempotency keys of
-    POST /v1/act.
+    max_batch: rows of the engine's round. max_queue: requests that may wait for it. hung_s: a block that runs longer makes the
+    service unready and has the engine replaced. lease_s: a session without any message for so long is closed; how long a cell
+    may continue without news. max_outbox: messages in a client's send queue. state_ttl_s: how long a last answer is kept for
+    re-sends and drafts. reserve_share: part of the measured capacity that sessions may reserve. warm_up_s: time that measuring
+    may take before readiness; 0 measures nothing (and then no cheaper level is served). window_s: older measurements are dropped.
+    min_interval_ms: announced shortest time between two requests of a cell, 0 for none. replaced_per_s: requests that a cell may
+    replace before they were answered; beyond that it is refused, and its messages are read more slowly. max_kept_answers: answers
+    kept for the idempotency keys of POST /v1/act.
     """
 
     max_sessions: int = 64
@@ -70,18 +69,17 @@ class Limits:
                 real(item.name, value, low=_SHORTEST, high=86_400.0)
 
     @staticmethod
-    def from_json(document: object) -> Limits:
+    def from_json(document: object) -> GatewayLimits:
         """Read limits; raises SpecError naming an unknown key or a wrong value."""
-        given: Mapping[str, Any] = known_keys("limits", document, (item.name for item in fields(Limits)))
-        return Limits(**given)
+        return from_document(GatewayLimits, document, where="limits")
 
     @staticmethod
-    def from_text(text: str) -> Limits:
+    def from_text(text: str) -> GatewayLimits:
         """Read limits from JSON; an empty text means all defaults."""
         if not text.strip():
-            return Limits()
+            return GatewayLimits()
         try:
             document = json.loads(text)
         except ValueError as error:
             raise SpecError(f"limits: this is not JSON: {error}") from error
-        return Limits.from_json(document)
+        return GatewayLimits.from_json(document)

@@ -1,4 +1,4 @@
-"""What the gateway counts, in Prometheus' words. One registry per gateway, so that two never mix."""
+"""The gateway's Prometheus metrics. One registry per gateway, so that two in one process never mix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Metrics:
         self.accepted = Counter("actwright_accepted_tokens", "Drafted tokens that the model agreed with.", ["field"], registry=registry)
         self.restarts = Counter("actwright_engine_restarts", "Engines that were replaced.", registry=registry)
         self.throttled = Counter("actwright_throttled", "Requests refused because a cell asks too often.", registry=registry)
-        # The library looks labels up under a lock and by their text; these are looked up for every chunk.
+        # The library looks labels up by text and under a lock; these are looked up for every chunk.
         self._chunks_of, self._levels_of = functools.cache(self.chunks.labels), functools.cache(self.levels.labels)
         self._stage_of = functools.cache(self.stage.labels)
 
@@ -65,5 +65,5 @@ class Metrics:
                 self.guard.labels(dim).inc()
 
     def text(self) -> str:
-        """The exposition text."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry).decode()

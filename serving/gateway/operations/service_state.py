@@ -1,4 +1,4 @@
-"""Where a gateway is in its life, and who has stopped it."""
+"""The phase of a gateway's life, and an operator's drain and kill orders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import enum
 import threading
 from dataclasses import dataclass, field
 
-_LATELY_S = 600.0
+_RESTART_WINDOW_S = 600.0
 
 
 class State(enum.StrEnum):
-    """Where the gateway is in its life."""
+    """The phase of the gateway's life."""
 
     LOADING = "loading"
     READY = "ready"
@@ -20,23 +20,23 @@ class State(enum.StrEnum):
 
 
 @dataclass(slots=True)
-class Standing:
-    """State with its reason. draining: why no new episode is begun, "" while they are. killed: cell, or "" for all -> why.
+class ServiceState:
+    """State with its reason. draining: why no new episode may begin, "" while one may. killed: cell, or "" for all -> why.
 
-    Set by the loading thread and by the event loop; a gateway that was stopped stays so.
+    Set by the loading thread and by the event loop; a stopped gateway stays stopped.
     """
 
     max_restarts: int
     state: State = State.LOADING
     reason: str = "the model is being loaded"
     restarts: int = 0
-    lately: list[float] = field(default_factory=list)
+    recent_losses: list[float] = field(default_factory=list)
     draining: str = ""
     killed: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def to(self, state: State, reason: str) -> bool:
-        """Change; False for a gateway that was stopped."""
+        """Change the state; False for a gateway that was stopped."""
         with self._lock:
             if self.state is State.STOPPED:
                 return False
@@ -44,7 +44,7 @@ class Standing:
             return True
 
     def ready(self) -> bool:
-        """The model answers as packed."""
+        """The model answers as it did when it was packed."""
         return self.to(State.READY, "")
 
     def fail(self, reason: str) -> None:
@@ -53,10 +53,10 @@ class Standing:
 
     def lost(self, reason: str, now: float) -> bool:
         """The engine is lost at `now` (monotonic seconds); True when another may be started: a few within ten minutes."""
-        self.lately = [at for at in self.lately if at > now - _LATELY_S]
-        if len(self.lately) >= self.max_restarts:
-            self.fail(f"{reason}; {len(self.lately)} engines were replaced lately")
+        self.recent_losses = [at for at in self.recent_losses if at > now - _RESTART_WINDOW_S]
+        if len(self.recent_losses) >= self.max_restarts:
+            self.fail(f"{reason}; {len(self.recent_losses)} engines were replaced within ten minutes")
             return False
-        self.lately.append(now)
+        self.recent_losses.append(now)
         self.restarts += 1
         return self.to(State.RECOVERING, f"{reason}; the model is being loaded again")

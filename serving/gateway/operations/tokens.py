@@ -1,11 +1,11 @@
-"""Who may ask for what: bearer tokens with roles. Only SHA-256 digests of tokens are ever held, compared or written down.
+"""Bearer tokens with roles. Only SHA-256 digests of tokens are held, compared or written.
 
     observe    read: contract, models, status, metrics
     operate    act: sessions, /v1/act, the dialects; drain
     admin      stop: kill, and resume after it
 
 A table is JSON, {sha256 of the token: {"subject": ..., "role": ..., "expires_at": seconds since 1970 or null}}, in a file or
-in the environment. Without one the service answers everybody, and therefore must be bound to loopback.
+in the environment. Without one the service answers every caller, and therefore must be bound to loopback.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from model_core.spec.documents import from_document
 from model_core.spec.errors import SpecError
-from model_core.spec.settings import known_keys, real, text
+from model_core.spec.settings import real, text
 
 logger = logging.getLogger(__name__)
 
 TOKENS_VARIABLE = "ACTWRIGHT_TOKENS"
 TOKENS_FILE_VARIABLE = "ACTWRIGHT_TOKENS_FILE"
 _EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
-_SCHEMES = ("bearer", "api-key")  # the second is how the openpi client spells it
+_SCHEMES = ("bearer", "api-key")  # the second is what the openpi client sends
 _LONGEST_HEADER = 4096
 
 
@@ -51,7 +52,7 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whoever holds a token. digest: of the token, "" for the caller that needs none. expires_at: seconds since 1970."""
+    """The holder of a token. digest: of the token, "" for the caller that needs none. expires_at: seconds since 1970."""
 
     subject: str
     role: Role
@@ -61,17 +62,29 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """Why somebody is not let in. status: 401 for "who are you", 403 for "not you"."""
+    """Why a caller is refused. status: 401 for an unknown caller, 403 for a known one without the needed role."""
 
     status: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TableEntry:
+    subject: str
+    role: Role
+    expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        text("subject", self.subject, longest=256)
+        if self.expires_at is not None:
+            real("expires_at", self.expires_at, high=1e12)
 
 
 ANYBODY = Caller(subject="loopback", role=Role.ADMIN)
 
 
 def token_digest(token: str) -> str:
-    """SHA-256 of a token, as it stands in a table. Raises SpecError for an empty token."""
+    """SHA-256 of a token, as a token table holds it. Raises SpecError for an empty token."""
     return hashlib.sha256(text("token", token, longest=_LONGEST_HEADER).encode()).hexdigest()
 
 
@@ -83,27 +96,18 @@ def read_table(document: object) -> dict[str, Caller]:
     for digest, entry in document.items():
         name = f"tokens[{str(digest)[:8]}...]"
         if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-            raise SpecError(f"{name}: expected the SHA-256 of a token, 64 hex digits in small letters (never the token itself)")
+            raise SpecError(f"{name}: expected the SHA-256 of a token, 64 lower-case hex digits (never the token itself)")
         if digest == _EMPTY_DIGEST:
             raise SpecError(f"{name}: this is the digest of the empty token; make a token, for example with `openssl rand -hex 32`")
-        given = known_keys(name, entry, ("subject", "role", "expires_at"))
-        role = given.get("role")
-        if role not in set(Role):
-            raise SpecError(f"{name}.role: expected one of {', '.join(Role)}, got {role!r}")
-        expires_at = given.get("expires_at")
-        table[digest] = Caller(
-            subject=text(f"{name}.subject", given.get("subject"), longest=256),
-            role=Role(role),
-            expires_at=None if expires_at is None else real(f"{name}.expires_at", expires_at, high=1e12),
-            digest=digest,
-        )
+        given = from_document(_TableEntry, entry, where=name)
+        table[digest] = Caller(subject=given.subject, role=given.role, expires_at=given.expires_at, digest=digest)
     return table
 
 
 class Tokens:
-    """The table in force. A table in a file is read again when the file changes; a broken one leaves the last good one in force.
+    """The current token table. A table in a file is read again when the file changes; an invalid one leaves the last valid one in force.
 
-    skew_s: by how much clocks may disagree about an expiry. clock: seconds since 1970.
+    skew_s: tolerated difference of clocks at an expiry. clock: seconds since 1970.
     """
 
     def __init__(
@@ -133,14 +137,14 @@ class Tokens:
         return Tokens(read_table(_parsed(str(path), content)), path=path, clock=clock)
 
     def admit(self, header: str | None, needed: Role) -> Caller | Denial:
-        """Who sends this Authorization header, if that is enough for `needed`."""
+        """The caller who sends this Authorization header, if its role is enough for `needed`."""
         token = _token_in(header)
         if token is None:
             return Denial(status=401, reason="no token: send the header 'Authorization: Bearer <token>'")
         self._refresh()
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
         found: Caller | None = None
-        for known, caller in self._table.items():  # all of them, in constant time each: how long it takes tells nothing
+        for known, caller in self._table.items():  # all of them, in constant time each: the duration reveals nothing
             if hmac.compare_digest(known, digest):
                 found = caller
         if found is None:
@@ -152,7 +156,7 @@ class Tokens:
         return found
 
     def still_valid(self, caller: Caller) -> bool:
-        """Whether a caller that was let in would be let in again: not expired, not revoked."""
+        """Whether an admitted caller would be admitted again: not expired, not revoked."""
         self._refresh()
         current = self._table.get(caller.digest)
         return current is not None and not self._is_over(current) and current.role.allows(caller.role)
@@ -172,7 +176,7 @@ class Tokens:
         try:
             self._table = read_table(_parsed(str(self._path), self._path.read_text()))
         except (OSError, SpecError) as error:
-            logger.error("tokens.unreadable file=%s error=%s; the last good table stays in force", self._path, error)  # noqa: TRY400
+            logger.error("tokens.unreadable file=%s error=%s; the last valid table stays in force", self._path, error)  # noqa: TRY400
         else:
             logger.info("tokens.read file=%s entries=%d", self._path, len(self._table))
 

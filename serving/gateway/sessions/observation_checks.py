@@ -1,4 +1,4 @@
-"""What may be wrong with an OBSERVE, by the contract alone: a code and a sentence, or None."""
+"""What is wrong with an OBSERVE by the contract alone: a code and a sentence, or None."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def complaint(observation: Observation, contract: PolicyContract) -> tuple[Refus
 
 
 def too_old(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
-    """Which sensor's reading is older than the contract allows; the body's own is held to the strictest camera's limit."""
+    """Which sensor's reading is older than the contract allows; proprioception is held to the strictest camera's limit."""
     limits_ms = {camera.name: camera.max_age_ms for camera in contract.embodiment.cameras}
     limits_ms["proprio"] = min(limits_ms.values())
     for name, age_ms in observe.age_ms.items():
         if age_ms > limits_ms.get(name, float("inf")):
-            what = "the state" if name == "proprio" else f"camera {name!r}: the picture"
+            what = "the state" if name == "proprio" else f"camera {name!r}: the image"
             return RefusalCode.STALE_OBS, f"{what} is {age_ms:.0f} ms old, at most {limits_ms[name]:.0f} ms are allowed"
     return None
 
@@ -44,8 +44,8 @@ def level_wrong(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode
     return None
 
 
-def rows_wrong(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
-    """Committed rows of another shape, too many, or not finite."""
+def prefix_wrong(observe: Observe, contract: PolicyContract) -> tuple[RefusalCode, str] | None:
+    """Prefix actions (committed rows) of another shape, too many, or not finite."""
     rows_DA = observe.committed_DA
     if rows_DA is None:
         return None

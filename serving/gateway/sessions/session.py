@@ -1,142 +1,96 @@
-"""The rules of one conversation with one workcell. No sockets here: messages in, messages out.
+"""The rules of one session with one workcell. No sockets here: messages in, messages out.
 
     HELLO  -> READY | REJECT(CONTRACT, every field that differs)
     OBSERVE(epoch, seq, deadline) -> PART* CHUNK | REJECT, echoing epoch and seq
 
 One request is outstanding at a time: a newer one replaces it. The last request sent again gives the last answer again,
-with one inference. What is older, or of another session, is refused.
+with one inference. An older request, or one of another session, is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
-
-from model_core.spec.conversion import Conversion, convert_actions
+from model_core.spec.conversion import convert_actions
 from model_core.spec.protocol.wire import Chunk, Control, End, Message, Observe, Part, Ready, Reject
-from model_core.spec.types import Decision, DecisionRequest, DepthTokens, RefusalCode, Trace
-from serving.gateway.inference.model_host import Identity
-from serving.gateway.inference.pending_request import Guidance, Ticket
-from serving.gateway.operations.tokens import ANYBODY, Caller
-from serving.gateway.sessions.observation_checks import level_wrong, rows_wrong
-from serving.gateway.sessions.replies import chunk_of, rejection
-from serving.gateway.sessions.steering import Guide, Refused
+from model_core.spec.types import DecisionRequest, DepthTokens, RefusalCode, Trace
+from serving.gateway.inference.pending_request import Guidance, PendingRequest
+from serving.gateway.inference.served_model import ServedModel
+from serving.gateway.sessions.observation_adapter import PreparedObservation
+from serving.gateway.sessions.observation_checks import level_wrong, prefix_wrong
+from serving.gateway.sessions.pending_reply import PendingReply
+from serving.gateway.sessions.replies import chunk_id_of, chunk_of, part_of, rejection
+from serving.gateway.sessions.session_state import LastAnswer, Lease, SessionPeer
+from serving.gateway.sessions.steering import SessionSteering, SteeringRefused
 
 
-class Desk(Protocol):
-    """Where a session hands its requests in; the gateway."""
+class InferenceQueue(Protocol):
+    """Where a session submits its requests."""
 
-    def submit(self, request: DecisionRequest, deadline: float, asked: str, guidance: Guidance) -> Ticket:
-        """Queue one request, at the level that was asked or a cheaper one where that is allowed."""
+    def submit(self, request: DecisionRequest, deadline: float, asked: str, guidance: Guidance) -> PendingRequest:
+        """Queue one request, at the level that was asked for or a cheaper one where that is allowed."""
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prepared:
-    """An OBSERVE after everything that needs no session state was done with it, off the event loop.
-
-    observe: its pictures decoded, as the policy wants them. arrived_at: when its bytes were there. wrong: why it cannot be
-    answered. flags: what was noticed in the pictures. conversions: applied to it, and to be applied to its answer.
-    """
-
-    observe: Observe
-    arrived_at: float
-    wrong: tuple[RefusalCode, str] | None = None
-    flags: tuple[str, ...] = ()
-    decode_ms: float = 0.0
-    conversions: tuple[Conversion, ...] = ()
-
-
-@dataclass(slots=True)
-class Kept:
-    """What a session remembers of its last answer: for drafts, for re-sends and for noticing a frozen camera."""
-
-    chunk_id: str
-    decision: Decision
-    at: float
-
-
-@dataclass(slots=True)
-class Lease:
-    """How long a cell may count on its session. It is renewed by traffic while its caller may still come in."""
-
-    seconds: float
-    until: float
-
-    def renew(self, now: float) -> None:
-        """From now on, `seconds` more."""
-        self.until = now + self.seconds
-
-    def left_s(self, now: float) -> float:
-        """Seconds left; 0 when it is over."""
-        return max(self.until - now, 0.0)
-
-
 class Session:
-    """One cell's conversation after READY. Lives on the event loop; holds one answer and one request at most.
+    """One cell's session after READY. Lives on the event loop; holds one answer and one request at most.
 
-    send: hands a message of the service's own (PART, CONTROL) to the cell, from the event loop; None where nobody listens.
+    send: gives a message of the service's own (PART, CONTROL) to the cell, from the event loop; None while no socket is connected.
     """
 
     def __init__(
         self,
         ready: Ready,
-        cell: str,
-        identity: Identity,
-        desk: Desk,
+        peer: SessionPeer,
+        model: ServedModel,
+        queue: InferenceQueue,
         *,
-        caller: Caller = ANYBODY,
         lease_s: float = 30.0,
-        accepts_parts: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.ready, self.cell, self.caller = ready, cell, caller
+        self.ready, self.cell, self.caller = ready, peer.cell, peer.caller
         self.episode_id: str | None = None
         self.lease = Lease(lease_s, clock() + lease_s)
         self.send: Callable[[Message], None] | None = None
         self.replaced: list[float] = []
         self.asked_at = float("-inf")
         self.ended = asyncio.Event()
-        self._identity, self._desk, self._clock = identity, desk, clock
-        self._accepts_parts = accepts_parts
-        self._guide = Guide(identity.contract, clock)
+        self._model, self._queue, self._clock = model, queue, clock
+        self._accepts_parts = peer.accepts_parts
+        self._steering = SessionSteering(model.contract, clock)
         self._seq = 0
-        self._answer: asyncio.Future[Chunk | Reject] | None = None
-        self._ticket: Ticket | Reject | None = None
-        self._kept: Kept | None = None
+        self._reply: asyncio.Future[Chunk | Reject] | None = None
+        self._pending: PendingRequest | Reject | None = None
+        self._last: LastAnswer | None = None
 
     @property
     def is_waiting(self) -> bool:
         """A request is outstanding."""
-        return isinstance(self._ticket, Ticket) and not self._ticket.is_over
+        return isinstance(self._pending, PendingRequest) and not self._pending.is_over
 
     @property
     def held_bytes(self) -> int:
-        """About how much is held for this cell: the outstanding observation and the last answer."""
+        """About how much memory is held for this cell: the outstanding observation and the last answer."""
         held = 2048
-        if isinstance(self._ticket, Ticket) and not self._ticket.is_over:
-            seen = self._ticket.request.observation
+        if isinstance(self._pending, PendingRequest) and not self._pending.is_over:
+            seen = self._pending.request.observation
             held += sum(image.nbytes for image in seen.images.values()) + seen.proprio_P.nbytes
-        if self._kept is not None:
-            held += _bytes_of(self._kept.decision)
-        return held
+        return held if self._last is None else held + self._last.held_bytes
 
-    def ask(self, prepared: Prepared) -> asyncio.Future[Chunk | Reject] | Reject:
+    def ask(self, prepared: PreparedObservation) -> asyncio.Future[Chunk | Reject] | Reject:
         """Queue one OBSERVE now; the reply comes with the future, or is a refusal at once.
 
-        The same seq again gets the same future, which therefore is never to be cancelled by one who waits for it.
+        The same seq again gets the same future, so a caller that stops waiting must never cancel it.
         """
         observe = prepared.observe
         refused = self.stale(observe)
         if refused is not None:
             return refused
-        if self.is_new(observe) or self._answer is None:
+        if self.is_new(observe) or self._reply is None:
             if self.is_waiting:
                 self.replaced.append(self._clock())
             self.drop("replaced by a newer request")
@@ -144,17 +98,17 @@ class Session:
             self.episode_id = observe.episode_id
             guidance = self._guidance(prepared)
             if isinstance(guidance, Reject):
-                self._ticket, self._answer = guidance, asyncio.get_running_loop().create_future()
-                self._answer.set_result(guidance)
+                self._pending, self._reply = guidance, asyncio.get_running_loop().create_future()
+                self._reply.set_result(guidance)
             else:
-                self._ticket = self._submit(prepared, guidance)
-                self._answer = self._awaited(prepared, self._ticket, guidance)
-        return self._answer
+                self._pending = self._submit(prepared, guidance)
+                self._reply = self._reply_when_done(prepared, self._pending, guidance)
+        return self._reply
 
     def stale(self, observe: Observe) -> Reject | None:
-        """Why this request is none of this session, or an old one; None when it may be answered."""
+        """Why this request belongs to another session, or is an old one; None when it may be answered."""
         if (observe.session_id, observe.epoch) != (self.ready.session_id, self.ready.epoch):
-            text = f"the request is of another session (epoch {observe.epoch}, this is epoch {self.ready.epoch}); shake hands again"
+            text = f"the request is of another session (epoch {observe.epoch}, not {self.ready.epoch}); reconnect with a new HELLO"
             return rejection(observe, RefusalCode.STALE_EPOCH, text, retryable=False)
         if observe.seq < max(self._seq, 1):
             return rejection(observe, RefusalCode.STALE_OBS, f"request {observe.seq} is older than {self._seq}, which was asked already")
@@ -162,7 +116,7 @@ class Session:
 
     def is_new(self, observe: Observe) -> bool:
         """Whether this is a new request and not the last one again."""
-        return observe.seq != self._seq or self._answer is None
+        return observe.seq != self._seq or self._reply is None
 
     def is_ours(self, message: Control | End) -> bool:
         """Whether a message belongs to this session and epoch."""
@@ -172,11 +126,11 @@ class Session:
         """The cell gives request `seq` up. False when that is not the outstanding one."""
         if seq != self._seq or not self.is_waiting:
             return False
-        self.drop("the cell gave it up")
+        self.drop("the cell cancelled it")
         return True
 
     def end_episode(self, end: End) -> bool:
-        """An episode is over; what was asked for it is dropped. False if the message is of another session."""
+        """End the episode and drop its outstanding request. False if the message is of another session."""
         if not self.is_ours(end):
             return False
         self.reset()
@@ -186,22 +140,22 @@ class Session:
         """Forget the episode so far: outstanding request, last answer, drafts, drawings."""
         self.drop("the episode has ended")
         self.episode_id = None
-        self._kept = None
-        self._guide.reset()
+        self._last = None
+        self._steering.reset()
 
     def drop(self, reason: str = "the request was given up", code: RefusalCode = RefusalCode.CANCELLED) -> None:
-        """Forget the outstanding request: replaced, cancelled, ended, disconnected or stopped."""
-        if isinstance(self._ticket, Ticket):
-            self._ticket.refuse(code, reason, now=self._clock())
-        self._ticket = None
+        """Refuse the outstanding request: replaced, cancelled, ended, disconnected or stopped."""
+        if isinstance(self._pending, PendingRequest):
+            self._pending.refuse(code, reason, now=self._clock())
+        self._pending = None
 
     def forget(self, now: float, ttl_s: float, max_bytes: int) -> None:
-        """Let go of a last answer that is old or large, and of its re-send."""
-        if self._kept is not None and (now - self._kept.at > ttl_s or _bytes_of(self._kept.decision) > max_bytes):
-            self._kept, self._answer = None, None
+        """Drop a last answer that is old or large; a request that is sent again then runs again."""
+        if self._last is not None and (now - self._last.at > ttl_s or self._last.held_bytes > max_bytes):
+            self._last, self._reply = None, None
 
     def tell(self, message: Message) -> None:
-        """Say something to the cell, where somebody listens."""
+        """Send a message to the cell, if its socket is connected."""
         if self.send is not None:
             self.send(message)
 
@@ -209,139 +163,77 @@ class Session:
         """A CONTROL of this session."""
         return Control(kind=kind, session_id=self.ready.session_id, epoch=self.ready.epoch, seq=seq, value=value, text=text[:1000])
 
-    def _guidance(self, prepared: Prepared) -> Guidance | Reject:
-        observe = prepared.observe
-        wrong = prepared.wrong or level_wrong(observe, self._identity.contract) or rows_wrong(observe, self._identity.contract)
+    def _guidance(self, prepared: PreparedObservation) -> Guidance | Reject:
+        observe, contract = prepared.observe, self._model.contract
+        wrong = prepared.wrong or level_wrong(observe, contract) or prefix_wrong(observe, contract)
         if wrong is not None:
             return rejection(observe, *wrong, retryable=wrong[0] is RefusalCode.STALE_OBS)
         sizes = {name: (image.shape[1], image.shape[0]) for name, image in observe.observation.images.items()}
         try:
-            return self._guide.take(observe.steering, observe.edit, sizes)
-        except Refused as refused:
+            return self._steering.take(observe.steering, observe.edit, sizes)
+        except SteeringRefused as refused:
             return rejection(observe, refused.refusal.code, refused.refusal.reason, retryable=False)
 
-    def _submit(self, prepared: Prepared, guidance: Guidance) -> Ticket:
+    def _submit(self, prepared: PreparedObservation, guidance: Guidance) -> PendingRequest:
         observe = prepared.observe
-        is_next = self._kept is not None and self._kept.chunk_id == observe.previous_chunk_id
+        is_next = self._last is not None and self._last.chunk_id == observe.previous_chunk_id
         request = DecisionRequest(
             observation=replace(observe.observation, steering=guidance.steering),
             depth=guidance.depth,
             trace=guidance.trace,
             committed_DA=observe.committed_DA,
-            previous=self._kept.decision if is_next and self._kept is not None else None,
+            previous=self._last.decision if is_next and self._last is not None else None,
             consumed=observe.consumed if is_next else 0,
             on_part=self._part_sender(observe) if self._accepts_parts else None,
         )
-        return self._desk.submit(request, prepared.arrived_at + observe.deadline_ms / 1e3, observe.level, guidance)
+        return self._queue.submit(request, prepared.arrived_at + observe.deadline_ms / 1e3, observe.level, guidance)
 
     def _part_sender(self, observe: Observe) -> Callable[[str, DepthTokens | Trace], None]:
         loop = asyncio.get_running_loop()
-        told: set[str] = set()
+        sent: set[str] = set()
 
-        def tell(name: str, value: DepthTokens | Trace) -> None:  # called by the engine's thread
-            if name not in told and observe.seq == self._seq:
-                told.add(name)
-                loop.call_soon_threadsafe(self._tell_part, _part(observe, name, value))
+        def send(name: str, value: DepthTokens | Trace) -> None:  # called by the inference thread
+            if name not in sent and observe.seq == self._seq:
+                sent.add(name)
+                loop.call_soon_threadsafe(self._send_part, part_of(observe, name, value))
 
-        return tell
+        return send
 
-    def _tell_part(self, part: Part) -> None:
-        if part.seq == self._seq and self.is_waiting_or_just_done:
+    def _send_part(self, part: Part) -> None:
+        if part.seq == self._seq and isinstance(self._pending, PendingRequest):  # neither given up nor replaced
             self.tell(part)
 
-    @property
-    def is_waiting_or_just_done(self) -> bool:
-        """The newest request was neither given up nor replaced."""
-        return isinstance(self._ticket, Ticket)
-
-    def _awaited(self, prepared: Prepared, ticket: Ticket, guidance: Guidance) -> asyncio.Future[Chunk | Reject]:
-        """The reply, made on this loop as soon as the ticket has its answer or its deadline has come. No task waits for it."""
+    def _reply_when_done(
+        self, prepared: PreparedObservation, pending: PendingRequest, guidance: Guidance
+    ) -> asyncio.Future[Chunk | Reject]:
+        """The reply, made on this loop as soon as the request has its result or its deadline has come. No task waits for it."""
 
         def make() -> Chunk | Reject:
-            if self._ticket is ticket:  # answered: its pictures need not wait for the next request
-                self._ticket = None
-            return self._reply(prepared, ticket, guidance)
+            if self._pending is pending:  # answered: its images are not kept until the next request
+                self._pending = None
+            return self._reply_for(prepared, pending, guidance)
 
-        awaited = _Awaited(make)
-        awaited.until(max(ticket.deadline - self._clock(), 0.0))
-        ticket.future.add_done_callback(awaited.settle_soon)
-        return awaited.reply
+        reply = PendingReply(make)
+        reply.settle_within(max(pending.deadline - self._clock(), 0.0))
+        pending.future.add_done_callback(reply.settle_soon)
+        return reply.reply
 
-    def _reply(self, prepared: Prepared, ticket: Ticket, guidance: Guidance) -> Chunk | Reject:
+    def _reply_for(self, prepared: PreparedObservation, pending: PendingRequest, guidance: Guidance) -> Chunk | Reject:
         observe = prepared.observe
-        if not ticket.is_over:
-            ticket.refuse(RefusalCode.DEADLINE, f"no answer within {observe.deadline_ms:.0f} ms", now=self._clock())
-        answer = ticket.future.result()
-        if answer.decision.refusal is not None:
-            refusal = answer.decision.refusal
+        if not pending.is_over:
+            pending.refuse(RefusalCode.DEADLINE, f"no answer within {observe.deadline_ms:.0f} ms", now=self._clock())
+        result = pending.future.result()
+        refusal = result.decision.refusal
+        if refusal is not None:
             reply = rejection(observe, refusal.code, refusal.reason, retryable=refusal.retryable)
-            return replace(reply, retry_after_ms=answer.retry_after_ms)
-        late_ms = 1e3 * (self._clock() - ticket.deadline)
-        if late_ms > 0:  # the engine was in time, this loop was not: what the cell has given up is not sent as if it counted
+            return replace(reply, retry_after_ms=result.retry_after_ms)
+        late_ms = 1e3 * (self._clock() - pending.deadline)
+        if late_ms > 0:  # the engine was in time, this loop was not: a chunk that the cell has given up is not sent as a valid one
             return rejection(observe, RefusalCode.DEADLINE, f"the answer was ready {late_ms:.0f} ms after the deadline")
         if observe.seq == self._seq:
-            self._kept = Kept(_chunk_id(observe), answer.decision, self._clock())
+            self._last = LastAnswer(chunk_id_of(observe), result.decision, self._clock())
         extra_ms = {"decode": prepared.decode_ms, "service": 1e3 * (self._clock() - prepared.arrived_at)}
-        flags = (*guidance.flags, *prepared.flags)
-        chunk = chunk_of(observe, _chunk_id(observe), answer, self._identity, flags, guidance.applied_revision, extra_ms)
+        chunk = chunk_of(observe, result, self._model, guidance, prepared.flags, extra_ms)
         if prepared.conversions:
             chunk = replace(chunk, actions_KA=convert_actions(prepared.conversions, chunk.actions_KA))
         return chunk
-
-
-class _Awaited:
-    """A reply that is made once: when `settle` is called first. Then it forgets how, for what it would keep alive are pictures."""
-
-    __slots__ = ("_loop", "_make", "_timer", "reply")
-
-    def __init__(self, make: Callable[[], Chunk | Reject]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._make: Callable[[], Chunk | Reject] | None = make
-        self._timer: asyncio.TimerHandle | None = None
-        self.reply: asyncio.Future[Chunk | Reject] = self._loop.create_future()
-
-    def until(self, seconds: float) -> None:
-        """Settle after so long at the latest."""
-        self._timer = self._loop.call_later(seconds, self.settle)
-
-    def settle_soon(self, _: object) -> None:
-        """Settle on the loop. Thread-safe."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who asked
-            self._loop.call_soon_threadsafe(self.settle)
-
-    def settle(self) -> None:
-        """Make the reply, unless that has been done. What goes wrong is told to whoever asked."""
-        make, self._make = self._make, None
-        if make is None:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        if self.reply.done():  # given up by the only one who asked
-            return
-        try:
-            self.reply.set_result(make())
-        except Exception as error:
-            self.reply.set_exception(error)
-
-
-def _chunk_id(observe: Observe) -> str:
-    return f"{observe.session_id[:8]}-{observe.epoch}-{observe.seq}"
-
-
-def _part(observe: Observe, name: str, value: DepthTokens | Trace) -> Part:
-    return Part(
-        session_id=observe.session_id,
-        epoch=observe.epoch,
-        seq=observe.seq,
-        field=name,
-        depth_codes_G=np.asarray(value.codes_G, np.int64) if isinstance(value, DepthTokens) else None,
-        trace_N2=np.asarray(value.points_N2, np.int64) if isinstance(value, Trace) else None,
-    )
-
-
-def _bytes_of(decision: Decision) -> int:
-    said, chunk = decision.reasoning, decision.chunk
-    held = 512 if chunk is None else 512 + chunk.actions_KA.nbytes
-    if said is not None:
-        held += said.bins_KA.nbytes + len(said.text) + (0 if said.depth is None else said.depth.codes_G.nbytes) + 80
-    return held

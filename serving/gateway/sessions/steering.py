@@ -1,7 +1,7 @@
-"""A person's drawing or edit, checked and turned into what the model takes; refused with a reason, or applied and recorded.
+"""An operator's drawing or edit, checked and converted to the model's terms; refused with a reason, or applied and recorded.
 
-SteeringInput (pixels of a named picture) --> right picture, right size, inside, fresh, newest --> Trace of 0..255
-Edit (depth codes, trace)                 --> allowed by the contract, newest                  --> DepthTokens, Trace
+SteeringInput (pixels of a named image) --> right image, right size, inside, fresh, newest --> Trace of 0..255
+Edit (depth codes, trace)               --> allowed by the contract, newest                --> DepthTokens, Trace
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ MAX_DRAWN_POINTS = 1024
 MAX_AUTHORS = 16
 
 
-class Refused(Exception):  # noqa: N818
-    """Carries a `Refusal` out of a check."""
+class SteeringRefused(Exception):  # noqa: N818
+    """A drawing or edit that is refused, with the `Refusal`."""
 
     def __init__(self, code: RefusalCode, reason: str) -> None:
         super().__init__(reason)
@@ -34,10 +34,10 @@ class Refused(Exception):  # noqa: N818
 
 @dataclass(slots=True)
 class Revisions:
-    """Who has the last word in one session, for one kind of input. Revisions rise over all authors together.
+    """The newest input of one kind in one session. Revisions increase over all authors together.
 
-    The same revision may come again with every observation, from its author and unchanged; anything lower, and an equal one
-    of somebody else or of another content, is refused.
+    The same revision may come again with every observation, from its author and unchanged; a lower one, and an equal one
+    of another author or with other content, is refused.
     """
 
     what: str
@@ -48,29 +48,29 @@ class Revisions:
     by_author: dict[str, int] = field(default_factory=dict)
 
     def check(self, revision: int, author: str, content: bytes) -> None:
-        """Raise `Refused` unless this input is the newest one. Nothing is remembered yet."""
+        """Raise `SteeringRefused` unless this input is the newest one. Nothing is recorded yet."""
         if revision < 1:
-            raise Refused(RefusalCode.CONTRACT, f"{self.what} needs a revision of at least 1, got {revision}")
+            raise SteeringRefused(RefusalCode.CONTRACT, f"{self.what} needs a revision of at least 1, got {revision}")
         if revision == self.revision and author == self.author:
             if content != self.content:
-                raise Refused(
+                raise SteeringRefused(
                     RefusalCode.CONTRACT, f"{self.what} revision {revision} of {author!r} came before with other content; raise it"
                 )
             return
         if revision <= max(self.revision, self.by_author.get(author, 0)):
             text = f"{self.what} revision {revision} of {author!r} is not newer than revision {self.revision} of {self.author!r}"
-            raise Refused(RefusalCode.STALE_OBS, text)
+            raise SteeringRefused(RefusalCode.STALE_OBS, text)
         if author not in self.by_author and len(self.by_author) >= MAX_AUTHORS:
-            raise Refused(RefusalCode.TOO_LARGE, f"{self.what} has {MAX_AUTHORS} authors already, all that a session takes")
+            raise SteeringRefused(RefusalCode.TOO_LARGE, f"{self.what} has {MAX_AUTHORS} authors already, the most that a session takes")
 
     def accept(self, revision: int, author: str, content: bytes, until: float) -> None:
-        """Remember an input that was checked. until: the end of its life; one that comes again may shorten it, never lengthen it."""
+        """Record an input that was checked. until: when it expires; the same input sent again may shorten that, never extend it."""
         self.until = until if revision != self.revision else min(self.until, until)
         self.revision, self.author, self.content = revision, author, content
         self.by_author[author] = revision
 
 
-class Guide:
+class SessionSteering:
     """The steering and editing of one session. Not thread-safe. clock: monotonic seconds."""
 
     def __init__(self, contract: PolicyContract, clock: Callable[[], float]) -> None:
@@ -78,17 +78,19 @@ class Guide:
         self._steering, self._edits = Revisions("steering"), Revisions("an edit")
 
     def reset(self) -> None:
-        """A new episode: drawings of the old one are void, revisions begin anew."""
+        """A new episode: the drawings of the old one are void, revisions start at 1 again."""
         self._steering, self._edits = Revisions("steering"), Revisions("an edit")
 
     def take(self, steering: SteeringInput | None, edit: Edit | None, sizes: dict[str, tuple[int, int]]) -> Guidance:
-        """Check what came with an observation whose cameras have `sizes` (width, height). Raises `Refused`."""
+        """Check what came with an observation whose cameras have `sizes` (width, height). Raises `SteeringRefused`."""
         if steering is None and edit is None:
             return Guidance()
         if not self._contract.reasoning.steering:
-            raise Refused(RefusalCode.CONTRACT, "this policy takes neither steering nor edits: its contract says reasoning.steering false")
+            raise SteeringRefused(
+                RefusalCode.CONTRACT, "this policy takes neither steering nor edits: its contract says reasoning.steering false"
+            )
         if steering is not None and edit is not None:
-            raise Refused(RefusalCode.CONTRACT, "steering and an edit in one request contradict each other; send one of them")
+            raise SteeringRefused(RefusalCode.CONTRACT, "steering and an edit in one request contradict each other; send one of them")
         return self._steered(steering, sizes) if steering is not None else self._edited(edit)
 
     def _steered(self, drawn: SteeringInput, sizes: dict[str, tuple[int, int]]) -> Guidance:
@@ -96,7 +98,7 @@ class Guide:
         content = drawn.image.encode() + np.ascontiguousarray(drawn.points_N2, np.float32).tobytes()
         self._steering.check(drawn.revision, drawn.author, content)
         now = self._clock()
-        # Some cells say with each observation how long it still lives, others how long it was to live: the end is the same.
+        # Some cells send the remaining lifetime with each observation, others the whole lifetime: the earlier end counts.
         self._steering.accept(drawn.revision, drawn.author, content, now + drawn.ttl_ms / 1e3)
         if drawn.ttl_ms <= 0 or now > self._steering.until:
             return Guidance(flags=("steering:expired",))
@@ -105,13 +107,13 @@ class Guide:
     def _edited(self, edit: Edit | None) -> Guidance:
         assert edit is not None  # one of the two is there
         if edit.depth_codes_G is None and edit.trace_N2 is None:
-            raise Refused(RefusalCode.CONTRACT, "an edit needs depth_codes_G or trace_N2")
+            raise SteeringRefused(RefusalCode.CONTRACT, "an edit needs depth_codes_G or trace_N2")
         try:
             codes = self._contract.reasoning.depth_codes
             depth = None if edit.depth_codes_G is None else DepthTokens(codes_G=edit.depth_codes_G, num_codes=codes)
             trace = None if edit.trace_N2 is None else Trace(points_N2=edit.trace_N2)
         except SpecError as error:
-            raise Refused(RefusalCode.CONTRACT, f"the edit breaks its spec: {error}") from error
+            raise SteeringRefused(RefusalCode.CONTRACT, f"the edit breaks its spec: {error}") from error
         content = b"".join(b"" if part is None else part.tobytes() + b"|" for part in (edit.depth_codes_G, edit.trace_N2))
         self._edits.check(edit.revision, edit.author, content)
         self._edits.accept(edit.revision, edit.author, content, math.inf)
@@ -119,26 +121,26 @@ class Guide:
 
 
 def steering_trace(drawn: SteeringInput, camera: str, sizes: dict[str, tuple[int, int]]) -> Trace:
-    """Drawn pixels -> a trace of 1..5 points of 0..255. Raises `Refused` naming what does not fit."""
+    """Drawn pixels -> a trace of 1..5 points of 0..255. Raises `SteeringRefused` naming what does not fit."""
     if drawn.image != camera:
-        raise Refused(RefusalCode.CONTRACT, f"steering is drawn on {drawn.image!r}, this policy takes it on {camera!r}")
+        raise SteeringRefused(RefusalCode.CONTRACT, f"steering is drawn on {drawn.image!r}, this policy takes it on {camera!r}")
     if drawn.image not in sizes:
-        raise Refused(RefusalCode.CONTRACT, f"steering is drawn on {drawn.image!r}, which this cell does not send")
+        raise SteeringRefused(RefusalCode.CONTRACT, f"steering is drawn on {drawn.image!r}, which this cell does not send")
     if (drawn.width, drawn.height) != sizes[drawn.image]:
         width, height = sizes[drawn.image]
-        text = f"steering refers to a picture of {drawn.width}x{drawn.height}, camera {drawn.image!r} sends {width}x{height}"
-        raise Refused(RefusalCode.CONTRACT, text)
+        text = f"steering refers to an image of {drawn.width}x{drawn.height}, camera {drawn.image!r} sends {width}x{height}"
+        raise SteeringRefused(RefusalCode.CONTRACT, text)
     points_N2 = np.asarray(drawn.points_N2, np.float64)
     if points_N2.ndim != 2 or points_N2.shape[1] != 2 or len(points_N2) == 0:
-        raise Refused(RefusalCode.CONTRACT, f"steering needs points (N, 2) with N of at least 1, got {points_N2.shape}")
+        raise SteeringRefused(RefusalCode.CONTRACT, f"steering needs points (N, 2) with N of at least 1, got {points_N2.shape}")
     if len(points_N2) > MAX_DRAWN_POINTS:
-        raise Refused(RefusalCode.TOO_LARGE, f"steering has {len(points_N2)} points, at most {MAX_DRAWN_POINTS} are taken")
+        raise SteeringRefused(RefusalCode.TOO_LARGE, f"steering has {len(points_N2)} points, at most {MAX_DRAWN_POINTS} are taken")
     if not np.isfinite(points_N2).all():
-        raise Refused(RefusalCode.NONFINITE, "steering holds NaN or inf")
+        raise SteeringRefused(RefusalCode.NONFINITE, "steering holds NaN or inf")
     try:
         inside_N2 = to_range(points_N2, width=drawn.width, height=drawn.height)
     except SpecError as error:
-        raise Refused(RefusalCode.CONTRACT, f"steering leaves the picture: {str(error)[:300]}") from error
+        raise SteeringRefused(RefusalCode.CONTRACT, f"steering leaves the image: {str(error)[:300]}") from error
     if len(inside_N2) > TRACE_MAX_POINTS:
         inside_N2 = to_range(resampled(points_N2, TRACE_MAX_POINTS), width=drawn.width, height=drawn.height)
     return Trace(points_N2=inside_N2)
