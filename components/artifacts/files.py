@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
-from model_core.spec.files import atomic_write
+from model_core.spec.files import atomic_target, atomic_write
 
 
 def sha256_file(path: Path) -> str:
@@ -17,6 +18,15 @@ def sha256_file(path: Path) -> str:
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, also one after a kill, sees the old text or the new, never a part."""
     atomic_write(path, text)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole, readable by this user only from its first byte on: for keys."""
+    with (
+        atomic_target(path) as beside,
+        os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file,
+    ):
+        file.write(text)
 
 
 def dataset_digest(root: Path) -> str:

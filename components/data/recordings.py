@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.adapters.object_storage import COMPLETE, ObjectStore, Transfer, download_folder, upload_folder
+from components.adapters.storage.folder_transfer import COMPLETE, Transfer, download_folder, upload_folder
+from components.adapters.storage.object_store import ObjectStore
 from components.artifacts.files import dataset_digest
 from components.config.records import Progress
 

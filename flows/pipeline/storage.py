@@ -26,7 +26,7 @@ from model_core.spec.errors import DatasetError, StorageError
 
 if TYPE_CHECKING:
     from components.adapters.dvc import Remote, Vault
-    from components.adapters.object_storage import ObjectStore
+    from components.adapters.storage.object_store import ObjectStore
 
 _VERSION = "1"
 
@@ -35,7 +35,7 @@ def keep_raw(platform: Platform, raw: Step, progress: Progress) -> StepResult:
     """Send the demonstrations to object storage, once."""
 
     def work(_out: Path) -> Mapping[str, Any]:
-        from components.adapters.object_storage import upload_dataset
+        from components.adapters.storage.folder_transfer import upload_dataset
 
         with storage(platform.settings) as (store, _remote):
             sent = upload_dataset(store, raw.path / "dataset", progress)
@@ -70,7 +70,7 @@ def keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], p
 
 
 def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
-    from components.adapters.seaweedfs import no_room
+    from components.adapters.storage.seaweedfs import no_room
 
     vault = _vault(platform)
     present = all(_lies_there(platform.settings.data, made[stage]) for stage in DATA_STAGES)
@@ -103,7 +103,7 @@ def take_in_recordings(
     platform: Platform, recipe: Recipe, source: Path | None, progress: Progress, *, trust_data: bool = False
 ) -> StepResult | None:
     """Ingest a folder, or everything that waits in object storage (None when nothing does); the data set goes to raw storage."""
-    from components.adapters.object_storage import upload_dataset
+    from components.adapters.storage.folder_transfer import upload_dataset
     from components.data.recordings import fetch_recordings
 
     with storage(platform.settings) as (store, _remote):
@@ -119,8 +119,9 @@ def take_in_recordings(
 def storage(settings: Settings) -> Iterator[tuple[ObjectStore, Remote]]:
     """The object store and, over it, DVC's remote; the embedded one is started for the time of the block."""
     from components.adapters.dvc import Remote
-    from components.adapters.object_storage import FolderStore, S3Store
-    from components.adapters.seaweedfs import LocalS3
+    from components.adapters.storage.object_store import FolderStore
+    from components.adapters.storage.s3 import S3Address, S3Store
+    from components.adapters.storage.seaweedfs import LocalS3
 
     kind, _, place = settings.storage.partition(":")
     if settings.storage == "embedded":
@@ -135,7 +136,8 @@ def storage(settings: Settings) -> Iterator[tuple[ObjectStore, Remote]]:
         scheme = "https" if address.scheme == "https" else "http"
         key = settings.s3_access_key
         remote = Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=f"{scheme}://{address.netloc}", access_key=key, secret_key=secret)
-        yield S3Store(address.netloc, settings.bucket, access_key=key, secret_key=secret, secure=scheme == "https"), remote
+        found = S3Address(endpoint=address.netloc, access_key=key, secret_key=secret, secure=scheme == "https")
+        yield S3Store(found, settings.bucket), remote
 
 
 def _place(platform: Platform) -> dict[str, str]:

@@ -20,7 +20,7 @@ ONE_PLACE = {
     "mlflow": ("components/adapters/mlflow/",),
     "kubernetes": ("components/adapters/kubernetes.py",),
     "deepspeed": ("components/training/deepspeed_engine.py", "components/training/worker.py"),
-    "minio": ("components/adapters/object_storage.py", "components/adapters/seaweedfs.py"),
+    "minio": ("components/adapters/storage/s3.py", "components/adapters/storage/seaweedfs.py"),
     "great_expectations": ("components/adapters/great_expectations.py",),
     "prefect": ("flows/",),
     "typer": ("flows/",),

@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.adapters.object_storage import FolderStore, upload_dataset
-from components.adapters.seaweedfs import LocalS3
+from components.adapters.storage.folder_transfer import upload_dataset
+from components.adapters.storage.object_store import FolderStore
+from components.adapters.storage.seaweedfs import LocalS3
 from components.artifacts.files import dataset_digest
 from components.artifacts.step_store import StepStore, run_step
 from components.config.recipe import ValidateConfig
@@ -129,7 +130,7 @@ def test_a_store_on_a_full_disk_names_the_disk(small_disk, tmp_path):
     (tmp_path / "thing").write_bytes(b"1" * 1000)
     with (
         LocalS3(small_disk / "s3") as endpoint,
-        pytest.raises(StorageError, match=r"could not send k: the disk that holds .*/s3 is full \(\d+ bytes free.*Do: free space") as told,
+        pytest.raises(StorageError, match=r"could not send k: the disk that holds .*/s3 is full \(\d+ bytes free.*Fix: free space") as told,
     ):
         endpoint.store("actwright").put("k", tmp_path / "thing")
     assert "network" not in str(told.value)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from components.adapters.object_storage import S3Store, download_folder, upload_folder
-from components.adapters.seaweedfs import LocalS3, _answers
+from components.adapters.storage.folder_transfer import download_folder, upload_folder
+from components.adapters.storage.s3 import S3Address, S3Store
+from components.adapters.storage.seaweedfs import LocalS3, _answers
 from components.config.records import Silent
 from model_core.spec.errors import StorageError
 
@@ -51,7 +52,7 @@ def test_there_and_back_only_once(server, folder, tmp_path):
 
 
 def test_an_object_of_several_parts_is_checked(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("components.adapters.object_storage.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("components.adapters.storage.s3.PART_BYTES", 5 * 2**20)
     big = tmp_path / "big"
     big.write_bytes(os.urandom(2**20) * 11)
     store = server[1].store("actwright")
@@ -63,7 +64,7 @@ def test_keys_are_private_and_needed(server):
     local, endpoint = server
     for name in ("endpoint.json", "identities.json"):
         assert stat.S_IMODE((local.folder / name).stat().st_mode) == 0o600
-    stranger = S3Store(endpoint.endpoint, "actwright", access_key="somebody", secret_key="else-else-else")
+    stranger = S3Store(S3Address(endpoint=endpoint.endpoint, access_key="somebody", secret_key="else-else-else"), "actwright")
     with pytest.raises(StorageError, match="refused to look for the bucket"):
         stranger.list("")
 
@@ -109,7 +110,7 @@ def test_data_and_address_outlive_the_server_and_a_fault_is_explained(tmp_path, 
 
 def test_it_ends_with_the_process_that_started_it_however_that_ends(tmp_path):
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom components.adapters.seaweedfs import LocalS3\n"
+        "import sys, time\nfrom pathlib import Path\nfrom components.adapters.storage.seaweedfs import LocalS3\n"
         "local = LocalS3(Path(sys.argv[1]))\nlocal.start()\nprint(local.pid, flush=True)\ntime.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -128,6 +129,6 @@ def test_a_server_that_cannot_start_shows_its_last_words(tmp_path, monkeypatch):
     broken = tmp_path / "weed"
     broken.write_text("#!/bin/sh\necho volume index is damaged\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("components.adapters.seaweedfs._weed", lambda: str(broken))
+    monkeypatch.setattr("components.adapters.storage.seaweedfs.weed", lambda: str(broken))
     with pytest.raises(StorageError, match=r"did not come up(?s:.*)volume index is damaged(?s:.*)ACTWRIGHT_STORAGE"):
         LocalS3(tmp_path / "s3", patience_s=10).start()

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from components.adapters.mlflow.server import TrackingAddress, server_command
-from components.adapters.seaweedfs import LocalS3
+from components.adapters.storage.seaweedfs import LocalS3
 from tests.integration.loop_runs import Home, kill_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("loop")]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from components.adapters.dvc import Remote, Vault
-from components.adapters.seaweedfs import LocalS3
+from components.adapters.storage.seaweedfs import LocalS3
 from components.config.stages import DATA_STAGES
 from model_core.spec.errors import DatasetError, StorageError
 

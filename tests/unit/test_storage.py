@@ -8,11 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.adapters import seaweedfs
-from components.adapters.object_storage import COMPLETE, FolderStore, S3Store, download_folder, read_listing, upload_dataset, upload_folder
-from components.adapters.seaweedfs import no_room
+from components.adapters.storage import seaweedfs
+from components.adapters.storage.folder_transfer import COMPLETE, download_folder, read_listing, upload_dataset, upload_folder
+from components.adapters.storage.object_store import FolderStore
+from components.adapters.storage.s3 import S3Address, S3Store
+from components.adapters.storage.seaweedfs import no_room
 from model_core.spec.errors import StorageError
 from tests.episodes import Tally
+
+NOWHERE = S3Address(endpoint="127.0.0.1:1", access_key="a", secret_key="b")
 
 
 @pytest.fixture
@@ -101,12 +105,12 @@ def test_a_disk_is_full_for_the_embedded_store_before_its_last_byte(tmp_path, mo
     assert bool(said) == is_full
     if is_full:
         assert f"the disk that holds {tmp_path} is full ({disk.free} bytes free" in said
-        assert "Do: free space on that disk" in said
+        assert "Fix: free space on that disk" in said
 
 
 def test_a_store_without_room_names_its_disk_and_another_one_the_network(folder):
     with pytest.raises(StorageError, match=r"could not look for the bucket: the disk is full$") as told:
-        S3Store("127.0.0.1:1", "actwright", access_key="a", secret_key="b", no_room=lambda: "the disk is full").put("k", folder / "one")
+        S3Store(NOWHERE, "actwright", no_room=lambda: "the disk is full").put("k", folder / "one")
     assert "network" not in str(told.value)
-    with pytest.raises(StorageError, match=r"does not answer.*look at the network"):
-        S3Store("127.0.0.1:1", "actwright", access_key="a", secret_key="b").put("k", folder / "one")
+    with pytest.raises(StorageError, match=r"does not answer.*check the network"):
+        S3Store(NOWHERE, "actwright").put("k", folder / "one")

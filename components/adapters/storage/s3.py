@@ -1,0 +1,145 @@
+"""Objects in a bucket of any S3 endpoint, through the minio client: its only importer but for the embedded store's own probe."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.adapters.storage.object_store import ObjectInfo
+from components.artifacts.files import sha256_file
+from model_core.spec.errors import StorageError
+from model_core.spec.files import atomic_target
+
+PART_BYTES = 64 * 2**20
+SHA_KEY = "sha256"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Address:
+    """Where an S3 endpoint answers ("host:port") and with which keys. Never logged."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    secure: bool = False
+    region: str = "us-east-1"
+
+
+class S3Store:
+    """One bucket of an S3 endpoint, through the minio client. Creates the bucket on first use.
+
+    no_room: called when the endpoint fails; a sentence when its disk is full, with what to do, "" where that is not so or not known.
+    """
+
+    def __init__(self, address: S3Address, bucket: str, *, no_room: Callable[[], str] = str) -> None:
+        import minio
+        import urllib3
+
+        self.endpoint, self.bucket, self._no_room = address.endpoint, bucket, no_room
+        retries = urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+        self._client = minio.Minio(
+            address.endpoint,
+            access_key=address.access_key,
+            secret_key=address.secret_key,
+            secure=address.secure,
+            region=address.region,
+            http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=3, read=60), retries=retries, maxsize=4),
+        )
+        self._bucket_seen = False
+
+    @property
+    def address(self) -> str:
+        """Endpoint and bucket."""
+        return f"s3://{self.endpoint}/{self.bucket}"
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket unless it is there."""
+
+        def ensure() -> None:
+            if not self._client.bucket_exists(self.bucket):
+                self._client.make_bucket(self.bucket)
+
+        if not self._bucket_seen:
+            self._ask("look for the bucket", ensure)
+            self._bucket_seen = True
+
+    def put(self, key: str, path: Path) -> bool:
+        """Send a file with its SHA-256 and compare size and ETag of what arrived."""
+        self.ensure_bucket()
+        digest, there = sha256_file(path), self.info(key)
+        if there is not None and there.sha256 == digest and there.size == path.stat().st_size:
+            return False
+        meta: Any = {SHA_KEY: digest}
+        self._ask(f"send {key}", lambda: self._client.fput_object(self.bucket, key, str(path), part_size=PART_BYTES, metadata=meta))
+        stat = self._ask(f"check {key}", lambda: self._client.stat_object(self.bucket, key))
+        if stat.size != path.stat().st_size or (stat.etag or "").strip('"') != _etag(path):
+            raise StorageError(
+                f"{key} arrived at {self.address} with other bytes ({stat.size} instead of {path.stat().st_size}). Fix: run again"
+            )
+        return True
+
+    def get(self, key: str, path: Path) -> None:
+        """Fetch and compare with the SHA-256 that it was sent with."""
+        known = self.info(key)
+        if known is None:
+            raise StorageError(f"{self.address} has no object {key}")
+
+        with atomic_target(path, durable=False) as beside:
+            self._ask(f"fetch {key}", lambda: self._client.fget_object(self.bucket, key, str(beside)))
+            if known.sha256 and sha256_file(beside) != known.sha256:
+                raise StorageError(
+                    f"{key} came from {self.address} with other bytes than were sent. Fix: run again; if it stays, upload it again"
+                )
+
+    def info(self, key: str) -> ObjectInfo | None:
+        """Size and digest from the object's metadata."""
+        from minio.error import S3Error
+
+        try:
+            stat = self._ask(f"look at {key}", lambda: self._client.stat_object(self.bucket, key))
+        except StorageError as error:
+            if isinstance(error.__cause__, S3Error) and error.__cause__.code in ("NoSuchKey", "NoSuchBucket", "NoSuchObject"):
+                return None
+            raise
+        meta = {str(k).lower(): str(v) for k, v in (stat.metadata or {}).items()}
+        return ObjectInfo(key=key, size=int(stat.size or 0), sha256=meta.get(f"x-amz-meta-{SHA_KEY}", ""))
+
+    def list(self, prefix: str) -> tuple[ObjectInfo, ...]:
+        """Objects by key."""
+        self.ensure_bucket()
+        found = self._ask(f"list {prefix}", lambda: list(self._client.list_objects(self.bucket, prefix=prefix, recursive=True)))
+        return tuple(
+            sorted((ObjectInfo(key=str(o.object_name), size=int(o.size or 0)) for o in found if not o.is_dir), key=lambda o: o.key)
+        )
+
+    def _ask(self, what: str, call: Any) -> Any:
+        import urllib3
+        from minio.error import MinioException, S3Error
+
+        try:
+            return call()
+        except S3Error as error:
+            raise StorageError(
+                f"{self.address} refused to {what}: {error.code} ({error.message}). Fix: check the keys and the bucket's rights"
+            ) from error
+        except (urllib3.exceptions.HTTPError, MinioException, ConnectionError) as error:
+            if full := self._no_room():
+                raise StorageError(f"the object store {self.address} could not {what}: {full}") from error
+            raise StorageError(
+                f"the object store {self.address} does not answer: could not {what}. Fix: start it again (or check the network), "
+                "then run again; what was sent is kept and not sent twice"
+            ) from error
+
+
+def _etag(path: Path) -> str:
+    """What S3 answers for this file: the MD5, or the MD5 of the parts' MD5s and their number."""
+    parts: list[bytes] = []
+    with path.open("rb") as stream:
+        while chunk := stream.read(PART_BYTES):
+            parts.append(hashlib.md5(chunk, usedforsecurity=False).digest())
+    if path.stat().st_size <= PART_BYTES:
+        return (parts[0] if parts else hashlib.md5(usedforsecurity=False).digest()).hex()
+    return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
