@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.files import write_private
 from components.config.paths import REPOSITORY
 from components.config.stages import DATA_STAGES
 from model_core.spec.errors import DatasetError, StorageError
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 REMOTE = "actwright"
 LOCK_TRIES = 8
 _LOCK_SIGNS = ("Unable to acquire lock", "rwlock", "is busy")
-_AWAY_SIGNS = (
+_UNREACHABLE_SIGNS = (
     "Could not connect to the endpoint",
     "Connection refused",
     "ConnectionError",
@@ -46,14 +47,14 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VaultVersion:
-    """What DVC knows the data by: stage -> MD5 of its output folder, and the digest that names them together."""
+class DvcVersion:
+    """The version of the data as DVC has it: stage -> MD5 of its output folder, and the digest that names them together."""
 
     outputs: Mapping[str, str]
     version: str
 
 
-class Vault:
+class DvcStore:
     """The DVC repository at `root`. Every call may take a second: DVC is a program.
 
     Raises `DatasetError` with DVC's own last lines when it refuses, `StorageError` when the remote does not answer.
@@ -72,8 +73,8 @@ class Vault:
         if remote is not None:
             self._set_remote(remote)
 
-    def record(self, stages: Sequence[str] = DATA_STAGES) -> VaultVersion:
-        """Take what lies in data/<stage> as the result of those stages, as if `dvc repro` had made it."""
+    def record(self, stages: Sequence[str] = DATA_STAGES) -> DvcVersion:
+        """Record what is in data/<stage> as the result of those stages, as if `dvc repro` had made it."""
         self._run("commit", "--force", "--quiet", *stages)
         return self.version(stages)
 
@@ -93,7 +94,7 @@ class Vault:
         """Stage -> what changed since it was recorded; empty when nothing did."""
         return json.loads(self._run("status", "--json") or "{}")
 
-    def version(self, stages: Sequence[str] = DATA_STAGES) -> VaultVersion:
+    def version(self, stages: Sequence[str] = DATA_STAGES) -> DvcVersion:
         """The hashes in dvc.lock. Raises `DatasetError` when a stage was never recorded."""
         import hashlib
 
@@ -103,22 +104,18 @@ class Vault:
         known = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
         absent = [s for s in stages if s not in known]
         if absent:
-            raise DatasetError(f"DVC has no record of {', '.join(absent)} in {lock.name}. Do: run the data stages, or `dvc repro`")
+            raise DatasetError(f"DVC has no record of {', '.join(absent)} in {lock.name}. Fix: run the data stages, or `dvc repro`")
         outputs = {stage: str(known[stage]["outs"][0]["md5"]) for stage in stages}
         text = "\n".join(f"{stage} {outputs[stage]}" for stage in sorted(outputs))
-        return VaultVersion(outputs=outputs, version=hashlib.sha256(text.encode()).hexdigest())
+        return DvcVersion(outputs=outputs, version=hashlib.sha256(text.encode()).hexdigest())
 
     def _set_remote(self, remote: Remote) -> None:
         settings = {"url": remote.url}
         if remote.url.startswith("s3://"):
             settings |= {"endpointurl": remote.endpoint_url, "access_key_id": remote.access_key, "secret_access_key": remote.secret_key}
         lines = ["[core]", f"    remote = {REMOTE}", f"['remote \"{REMOTE}\"']", *(f"    {k} = {v}" for k, v in settings.items() if v)]
-        path = self.root / ".dvc" / "config.local"
-        beside = path.with_name(f".config.{os.getpid()}")
-        # Written by hand: on a command line the keys would be seen by every user of this machine.
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-        os.replace(beside, path)
+        # Written by hand: on a command line the keys would be visible to every user of this machine.
+        write_private(self.root / ".dvc" / "config.local", "\n".join(lines) + "\n")
 
     def _scm_option(self) -> list[str]:
         found = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=self.root, capture_output=True, text=True, check=False)
@@ -127,7 +124,7 @@ class Vault:
         return [] if Path(found.stdout.strip()).resolve() == self.root.resolve() else ["--subdir"]
 
     def _run(self, *words: str, timeout_s: float = 600) -> str:
-        """One DVC command. Another one at work in this repository is waited for."""
+        """Run one DVC command; waits while another one holds this repository's lock."""
         program = Path(sys.executable).parent / "dvc"
         environment = {
             **os.environ,
@@ -143,22 +140,22 @@ class Vault:
                     [str(program), *words], cwd=self.root, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
                 )
             except FileNotFoundError as error:
-                raise DatasetError("DVC is not installed. Do: run 'make setup'") from error
+                raise DatasetError("DVC is not installed. Fix: run 'make setup'") from error
             except subprocess.TimeoutExpired as error:
                 raise DatasetError(f"dvc {words[0]} did not end within {timeout_s:.0f} s in {self.root.name}") from error
             if done.returncode == 0:
                 return done.stdout.strip()
             if not any(sign in done.stderr for sign in _LOCK_SIGNS) or attempt == LOCK_TRIES:
                 break
-            logger.info("vault.waiting command=%s: another dvc is at work", words[0])
+            logger.info("dvc.waiting command=%s: another dvc holds the lock", words[0])
             time.sleep(0.5 * attempt)
-        told = " | ".join(line for line in (done.stderr or done.stdout).strip().splitlines()[-6:] if line.strip())
-        if any(sign in told for sign in _AWAY_SIGNS):
+        output = " | ".join(line for line in (done.stderr or done.stdout).strip().splitlines()[-6:] if line.strip())
+        if any(sign in output for sign in _UNREACHABLE_SIGNS):
             raise StorageError(
-                f"dvc {words[0]}: the remote store does not answer ({told}). Do: start it again, then run again; "
-                "what was sent is not sent twice"
+                f"dvc {words[0]}: the remote store does not answer ({output}). Fix: start it again, then run again; "
+                "what was sent is not sent again"
             )
-        raise DatasetError(f"dvc {words[0]} failed in {self.root.name}: {told}")
+        raise DatasetError(f"dvc {words[0]} failed in {self.root.name}: {output}")
 
 
 def _counted(report: str, verb: str) -> int:

@@ -10,10 +10,11 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from components.adapters.kubernetes_job_state import JobState, job_state, pod_trouble
 from components.adapters.kubernetes_manifest import DIGEST_ANNOTATION, JOB_LABEL, render_manifests
 from components.config.cluster_job import JobSpec
 from model_core.spec.errors import JobError
@@ -39,18 +40,6 @@ class Patience:
     look: float = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobState:
-    """What the cluster says of a Job. phase: "pending", "running", "succeeded" or "failed". pods: name -> what it is doing."""
-
-    phase: str
-    active: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    reason: str = ""
-    pods: Mapping[str, str] | None = None
-
-
 class KubernetesCluster:
     """Jobs in one cluster, through the official client. See `components.config.ports.Cluster`."""
 
@@ -67,8 +56,7 @@ class KubernetesCluster:
                     api_client = config.new_client_from_config(config_file=kubeconfig or None)
             except Exception as error:
                 where = "this pod's account" if in_cluster else kubeconfig or "the usual kubeconfig"
-                said = f"no cluster to talk to: {where} cannot be used ({error}); name one with --kubeconfig"
-                raise JobError(said) from error
+                raise JobError(f"no cluster to talk to: {where} cannot be used ({error}); name one with --kubeconfig") from error
         self._batch: Any = client.BatchV1Api(api_client)
         self._core: Any = client.CoreV1Api(api_client)
         self._patience = patience
@@ -100,10 +88,10 @@ class KubernetesCluster:
                     return JobState(phase="failed", reason="the job is gone: someone deleted it")
                 raise
             pods = self._pods(spec)
-        return _job_state(job, pods)
+        return job_state(job, pods)
 
     def wait(self, spec: JobSpec, on_change: Callable[[JobState], None] | None = None) -> JobState:
-        """Wait until the Job has succeeded; `on_change` hears of every change. Raises `JobError` for every other ending."""
+        """Wait until the Job has succeeded; `on_change` is called at every change. Raises `JobError` for every other ending."""
         began, last, answered = time.monotonic(), None, time.monotonic()
         trouble_since: dict[str, float] = {}
         while True:
@@ -121,7 +109,7 @@ class KubernetesCluster:
             if state.phase == "succeeded":
                 return state
             if state.phase == "failed":
-                raise JobError(self._obituary(spec, state.reason or "it failed"))
+                raise JobError(self._failure(spec, state.reason or "it failed"))
             self._check_trouble(spec, trouble_since, time.monotonic() - began, running=state.phase == "running")
             self._until_change(spec)
 
@@ -195,79 +183,36 @@ class KubernetesCluster:
                 stream.stop()
         except Exception as error:
             logger.debug("job.watch_ended name=%s because=%s", spec.name, error)
-            time.sleep(min(1.0, self._patience.look))  # the next look tells what is the matter
+            time.sleep(min(1.0, self._patience.look))  # the next look finds the cause
 
     def _check_trouble(self, spec: JobSpec, since: dict[str, float], waited: float, *, running: bool) -> None:
-        """Raise for pods that will never run: evicted, image not to be had, bad configuration, pending for ever."""
+        """Raise for pods that will never run: evicted, image not available, bad configuration, pending too long."""
         now = time.monotonic()
         waiting: list[str] = []
         for pod in self._pods(spec):
-            name, reason, message = pod.metadata.name, *_pod_trouble(pod)
+            name, reason, message = pod.metadata.name, *pod_trouble(pod)
             if reason == "Evicted":
                 raise JobError(
-                    self._obituary(spec, f"pod {name} was evicted: {message}; ask for what it needs (memory, disk) and run again")
+                    self._failure(spec, f"pod {name} was evicted: {message}; ask for what it needs (memory, disk) and run again")
                 )
             if reason in _IMAGE_TROUBLE and now - since.setdefault(name, now) >= self._patience.image:
                 raise JobError(
-                    self._obituary(spec, f"pod {name} cannot get image {spec.image} ({reason}: {message}); push it or correct the name")
+                    self._failure(spec, f"pod {name} cannot get image {spec.image} ({reason}: {message}); push it or correct the name")
                 )
             if reason in _CONFIG_TROUBLE and now - since.setdefault(name, now) >= self._patience.image:
-                raise JobError(self._obituary(spec, f"pod {name} cannot be made ({reason}: {message}); correct the manifest"))
+                raise JobError(self._failure(spec, f"pod {name} cannot be made ({reason}: {message}); correct the manifest"))
             if pod.status.phase == "Pending":
                 waiting.append(f"{name}: {reason or 'Pending'}{f' ({message})' if message else ''}")
         if not running and waited > self._patience.pending:
             said = "; ".join(waiting) or "no pod was made (is a queue holding it, or a quota?)"
-            raise JobError(self._obituary(spec, f"not all of {spec.nodes} pods ran after {waited:.0f} s: {said}; free or add machines"))
+            raise JobError(self._failure(spec, f"not all of {spec.nodes} pods ran after {waited:.0f} s: {said}; free or add machines"))
 
-    def _obituary(self, spec: JobSpec, reason: str) -> str:
+    def _failure(self, spec: JobSpec, reason: str) -> str:
         said = f"job {spec.name} in namespace {spec.namespace}: {reason}"
         with contextlib.suppress(Exception):
             for name, text in self.logs(spec).items():
                 said += f"\n  last lines of {name}:\n" + "\n".join(f"  | {line}" for line in text.splitlines()[-_LAST_LINES:])
         return said
-
-
-def _job_state(job: Any, pods: list[Any]) -> JobState:
-    status = job.status
-    conditions = {c.type: c for c in (status.conditions or []) if c.status == "True"}
-    phases = {pod.metadata.name: _pod_trouble(pod)[0] or pod.status.phase or "Unknown" for pod in pods}
-    counts: dict[str, Any] = {"active": status.active or 0, "succeeded": status.succeeded or 0, "failed": status.failed or 0}
-    if "Complete" in conditions:
-        return JobState(phase="succeeded", pods=phases, **counts)
-    ended = conditions.get("Failed") or conditions.get("FailureTarget")
-    if ended is not None:
-        causes = "; ".join(filter(None, (_pod_ending(pod) for pod in pods)))
-        reason = f"{ended.reason or 'failed'}: {ended.message or 'no message'}" + (f" ({causes})" if causes else "")
-        return JobState(phase="failed", reason=reason, pods=phases, **counts)
-    running = [pod for pod in pods if pod.status.phase in ("Running", "Succeeded")]
-    all_up = len(running) >= (job.spec.completions or 1)
-    return JobState(phase="running" if all_up else "pending", pods=phases, **counts)
-
-
-def _pod_trouble(pod: Any) -> tuple[str, str]:
-    """(reason, message) of a pod that does not run, ("", "") where there is none."""
-    if pod.status.reason:
-        return pod.status.reason, pod.status.message or ""
-    for container in pod.status.container_statuses or []:
-        waiting = container.state.waiting if container.state else None
-        if waiting is not None and waiting.reason and waiting.reason != "ContainerCreating":
-            return waiting.reason, waiting.message or ""
-    for condition in pod.status.conditions or []:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.reason or "Unschedulable", condition.message or ""
-    return "", ""
-
-
-def _pod_ending(pod: Any) -> str:
-    """How a failed pod ended, such as "train-1 ended with exit code 137 (OOMKilled)"."""
-    name = pod.metadata.name
-    if pod.status.reason:
-        return f"{name}: {pod.status.reason} {pod.status.message or ''}".strip()
-    for container in pod.status.container_statuses or []:
-        ended = container.state.terminated if container.state else None
-        if ended is not None and ended.exit_code != 0:
-            return f"{name} ended with exit code {ended.exit_code}" + (f" ({ended.reason})" if ended.reason else "")
-    return ""
 
 
 @contextlib.contextmanager

@@ -18,62 +18,33 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.files import sha256_file, write_text_atomically
+from components.artifacts.files import sha256_file
 from components.artifacts.locks import locked
+from components.artifacts.step_manifest import (
+    MANIFEST,
+    SCRATCH,
+    Manifest,
+    Step,
+    damage,
+    output_files,
+    outputs_digest,
+    read_manifest,
+    size_and_time,
+    step_key,
+)
 from model_core.spec.contract import digest_of
-from model_core.spec.documents import from_document, identity_document, to_document
-from model_core.spec.errors import DatasetError, StorageError, require
+from model_core.spec.documents import identity_document, to_document
+from model_core.spec.errors import StorageError
+from model_core.spec.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "step.json"
-SCRATCH = "scratch"
-UNDIGESTED = "undigested"
-FORMAT = 1
 
 FaultHook = Callable[[str, str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a finished step was made from and made.
-
-    inputs: name -> digest. outputs: path inside the step -> SHA-256. digest: over outputs and record (without ``undigested``).
-    stat: path -> [bytes, mtime in ns] at commit, to notice later changes cheaply.
-    """
-
-    stage: str
-    key: str
-    inputs: Mapping[str, str]
-    config_digest: str
-    outputs: Mapping[str, str]
-    record: Mapping[str, Any]
-    digest: str
-    code_version: str = ""
-    stat: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    format: int = FORMAT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A finished step: its folder and its manifest."""
-
-    path: Path
-    manifest: Manifest
-
-    @property
-    def digest(self) -> str:
-        """What later steps know this one by."""
-        return self.manifest.digest
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """What the stage said about what it made."""
-        return self.manifest.record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +54,6 @@ class StepResult:
     step: Step
     cached: bool
     seconds: float
-
-
-def step_key(stage: str, config: object, inputs: Mapping[str, str], code_version: str) -> str:
-    """24 hex digits: equal exactly when stage, config (without neutral fields), inputs and code are."""
-    document = {"stage": stage, "config": identity_document(config), "inputs": dict(inputs), "code": code_version, "format": FORMAT}
-    return digest_of(document)[:24]
 
 
 class StepStore:
@@ -109,14 +74,14 @@ class StepStore:
         folder = self.root / stage / key
         if not (folder / MANIFEST).is_file():
             return None
-        step = Step(path=folder, manifest=_read_manifest(folder / MANIFEST))
-        damage = _damage(step, thorough=thorough)
-        if damage is None:
+        step = Step(path=folder, manifest=read_manifest(folder / MANIFEST))
+        found = damage(step, thorough=thorough)
+        if found is None:
             return step
         aside = folder.with_name(f"{key}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
-        logger.warning("step.damaged stage=%s key=%s reason=%s: set aside as %s, it will be made again", stage, key, damage, aside.name)
+        logger.warning("step.damaged stage=%s key=%s reason=%s: set aside as %s, it will be recomputed", stage, key, found, aside.name)
         return None
 
     def open(self, stage: str, key: str) -> Path:
@@ -128,12 +93,12 @@ class StepStore:
     def commit(
         self, stage: str, key: str, inputs: Mapping[str, str], config: object, record: Mapping[str, Any], *, code_version: str = ""
     ) -> Step:
-        """Seal what lies in `open`'s folder: hash it, write its manifest, flush, and rename it into place."""
+        """Finalize what is in `open`'s folder: hash it, write its manifest, flush, and rename it into place."""
         partial, folder = self.open(stage, key), self.root / stage / key
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         (partial / MANIFEST).unlink(missing_ok=True)
         plain = to_document(record)
-        files = dict(_output_files(partial))
+        files = dict(output_files(partial))
         outputs = {name: sha256_file(path) for name, path in files.items()}
         manifest = Manifest(
             stage=stage,
@@ -144,9 +109,9 @@ class StepStore:
             record=plain,
             digest=outputs_digest(outputs, plain),
             code_version=code_version,
-            stat={name: _stat(path) for name, path in files.items()},
+            stat={name: size_and_time(path) for name, path in files.items()},
         )
-        write_text_atomically(partial / MANIFEST, json.dumps(to_document(manifest), indent=1, sort_keys=True))
+        atomic_write(partial / MANIFEST, json.dumps(to_document(manifest), indent=1, sort_keys=True))
         for path in files.values():
             _flush(path)
         _flush(partial)
@@ -160,7 +125,7 @@ class StepStore:
         """All finished steps of a stage, oldest first."""
         manifests = sorted((self.root / stage).glob(f"*/{MANIFEST}"), key=lambda p: (p.stat().st_mtime_ns, p.parent.name))
         finished = [m for m in manifests if not m.parent.name.endswith((".partial", ".damaged"))]
-        return [Step(path=m.parent, manifest=_read_manifest(m)) for m in finished]
+        return [Step(path=m.parent, manifest=read_manifest(m)) for m in finished]
 
     def by_digest(self, stage: str, digest: str) -> Step | None:
         """The newest finished step of `stage` whose digest begins with `digest`, or None."""
@@ -209,48 +174,6 @@ def run_step(
             raise explained from error
         store.fault(stage, "committed")
     return StepResult(step=step, cached=False, seconds=time.monotonic() - start)
-
-
-def outputs_digest(outputs: Mapping[str, str], record: Mapping[str, Any]) -> str:
-    """The digest of a step: over its files' digests and its record, without what is `undigested`."""
-    return digest_of({"outputs": dict(outputs), "record": {k: v for k, v in to_document(record).items() if k != UNDIGESTED}})
-
-
-def folder_digests(folder: Path) -> dict[str, str]:
-    """Path inside `folder` -> SHA-256, of everything that counts as output."""
-    return {name: sha256_file(path) for name, path in _output_files(folder)}
-
-
-def _output_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.is_file() and inside.parts[0] not in (SCRATCH, UNDIGESTED) and inside.as_posix() != MANIFEST:
-            require(not path.is_symlink(), "a step holds a symbolic link; write the file itself", got=inside, error=DatasetError)
-            yield inside.as_posix(), path
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        return from_document(Manifest, json.loads(path.read_text(encoding="utf-8")), where=f"{path.parent.name}/{path.name}")
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"manifest {path} cannot be read ({error}); remove its folder and run again") from error
-
-
-def _damage(step: Step, *, thorough: bool) -> str | None:
-    """Why the step's files are not what was committed, or None."""
-    for name, expected in step.manifest.outputs.items():
-        path = step.path / name
-        if not path.is_file():
-            return f"{name} is missing"
-        unchanged = tuple(step.manifest.stat.get(name, ())) == _stat(path)
-        if (thorough or not unchanged) and sha256_file(path) != expected:
-            return f"{name} has other bytes than when it was made"
-    return None
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _flush(path: Path) -> None:

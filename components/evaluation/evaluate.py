@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from components.adapters.worker_pool import worker_pool
-from components.artifacts.step_store import folder_digests
+from components.artifacts.step_manifest import folder_digests
 from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
 from components.data.collect import open_simulator

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from components.artifacts.files import write_text_atomically
-from components.artifacts.step_store import MANIFEST, UNDIGESTED, Manifest, Step, StepResult, folder_digests, outputs_digest
+from components.artifacts.step_manifest import MANIFEST, UNDIGESTED, Manifest, Step, folder_digests, outputs_digest
+from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from flows.pipeline.recipes import get_recipe
 from flows.pipeline.stages import data as stages

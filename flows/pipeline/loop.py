@@ -19,7 +19,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from components.artifacts.step_store import Step
+from components.artifacts.step_manifest import Step
 from components.config.records import GateVerdict, RunSummary
 from components.config.stages import stage_named
 from flows.pipeline import storage

@@ -105,7 +105,7 @@ def _of_today(platform: Platform, found: PackedPolicy) -> PackedPolicy:
 
 def _packed_here(platform: Platform, checkpoint: Path, model_version: str) -> PackedPolicy:
     from components.artifacts.code_version import code_version
-    from components.artifacts.step_store import folder_digests
+    from components.artifacts.step_manifest import folder_digests
     from components.config.recipe import PackageConfig
     from components.release.bundle import find_packed
     from components.release.package import package

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.files import write_text_atomically
-from components.artifacts.step_store import Step
+from components.artifacts.step_manifest import Step
 from components.config.recipe import Recipe
 from components.config.records import RunSummary
 from components.config.stages import STAGE_NAMES

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from components.artifacts.step_store import Step, StepResult
+from components.artifacts.step_manifest import Step
+from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from components.config.records import Progress, RunSummary
 from components.config.stages import LOCAL_STAGES

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from components.artifacts.step_store import UNDIGESTED, StepResult
+from components.artifacts.step_manifest import UNDIGESTED
+from components.artifacts.step_store import StepResult
 from components.config.ports import Tracker
 from components.config.recipe import Recipe
 from components.config.records import GateVerdict, RunSummary, StageTiming

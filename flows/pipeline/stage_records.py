@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from components.artifacts.step_store import Step
+from components.artifacts.step_manifest import Step
 from components.config.recipe import Recipe
 from components.config.records import DatasetVersion, EvalReport, GateVerdict, ModelVersion, TrainRun, WorkcellRow
 from model_core.spec.contract import PolicyContract

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from components.artifacts.files import write_text_atomically
 from components.artifacts.locks import locked
-from components.artifacts.step_store import MANIFEST, Step, StepResult, run_step
+from components.artifacts.step_manifest import MANIFEST, Step
+from components.artifacts.step_store import StepResult, run_step
 from components.config.recipe import Recipe
 from components.config.records import Progress
 from components.config.stages import DATA_STAGES
@@ -25,7 +26,7 @@ from flows.platform.wiring import Platform
 from model_core.spec.errors import DatasetError, StorageError
 
 if TYPE_CHECKING:
-    from components.adapters.dvc import Remote, Vault
+    from components.adapters.dvc import DvcStore, Remote
     from components.adapters.storage.object_store import ObjectStore
 
 _VERSION = "1"
@@ -72,18 +73,18 @@ def keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], p
 def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
     from components.adapters.storage.seaweedfs import no_room
 
-    vault = _vault(platform)
+    dvc = _dvc_store(platform)
     present = all(_lies_there(platform.settings.data, made[stage]) for stage in DATA_STAGES)
     _carry(platform, recipe, made)
 
     def work(_out: Path) -> Mapping[str, Any]:
         progress.update(0, 2, "recording the version with DVC")
         with storage(platform.settings) as (_store, remote):
-            vault.prepare(remote)
-            version = vault.record(DATA_STAGES)
+            dvc.prepare(remote)
+            version = dvc.record(DATA_STAGES)
             progress.update(1, 2, "pushing the version")
             try:
-                vault.push(DATA_STAGES)
+                dvc.push(DATA_STAGES)
             except DatasetError as error:  # a store without room tells DVC no more than "internal error"
                 full = no_room(platform.settings.home.resolve() / "s3") if platform.settings.storage == "embedded" else ""
                 if not full:
@@ -94,8 +95,8 @@ def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], 
     inputs = {stage: made[stage] for stage in DATA_STAGES}
     result = run_step(platform.store, stage="vault", config=_place(platform), inputs=inputs, work=work, code_version=_VERSION)
     if result.cached and not present:
-        vault.prepare()
-        vault.record(DATA_STAGES)
+        dvc.prepare()
+        dvc.record(DATA_STAGES)
     return result
 
 
@@ -144,10 +145,10 @@ def _place(platform: Platform) -> dict[str, str]:
     return {"storage": platform.settings.storage, "bucket": platform.settings.bucket}
 
 
-def _vault(platform: Platform) -> Vault:
-    from components.adapters.dvc import Vault
+def _dvc_store(platform: Platform) -> DvcStore:
+    from components.adapters.dvc import DvcStore
 
-    return Vault(platform.settings.data.resolve().parent)
+    return DvcStore(platform.settings.data.resolve().parent)
 
 
 def _lies_there(data: Path, step: Step) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from components.adapters.dvc import Vault
-from components.artifacts.step_store import MANIFEST, StepStore
+from components.adapters.dvc import DvcStore
+from components.artifacts.step_manifest import MANIFEST
+from components.artifacts.step_store import StepStore
 from components.config.records import Silent
 from components.config.stages import DATA_STAGES
 from flows.pipeline.dvc_data import carry_out
@@ -40,7 +41,7 @@ def test_dvc_repro_gives_the_digests_of_the_flow(tmp_path, monkeypatch):
     (settings.data / "recipe.json").write_text(document)
     for step in made.values():
         carry_out(step, settings.data)
-    kept = Vault(flow_root)
+    kept = DvcStore(flow_root)
     kept.prepare()
     recorded = kept.record()
 
@@ -49,13 +50,13 @@ def test_dvc_repro_gives_the_digests_of_the_flow(tmp_path, monkeypatch):
     (dvc_root / "data" / "recipe.json").write_text(document)
     for name in ("home", "runs", "data"):
         monkeypatch.setenv(f"ACTWRIGHT_{name.upper()}", str(dvc_root / name))
-    vault = Vault(dvc_root)
-    vault.prepare()
-    vault.repro()
+    dvc = DvcStore(dvc_root)
+    dvc.prepare()
+    dvc.repro()
 
     for stage, step in made.items():
         manifest = json.loads((dvc_root / "data" / stage / MANIFEST).read_text())
         assert manifest["digest"] == step.digest, stage
         assert manifest["outputs"] == dict(step.manifest.outputs), stage
-    assert vault.version() == recorded
-    assert "up to date" in vault.repro()
+    assert dvc.version() == recorded
+    assert "up to date" in dvc.repro()

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from components.artifacts.files import sha256_file
-from components.artifacts.step_store import folder_digests
+from components.artifacts.step_manifest import folder_digests
 from components.config.recipe import CollectConfig, EvalConfig, TrainConfig
 from components.config.records import EvalReport, Silent
 from components.evaluation.evaluate import evaluate

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.artifacts.step_store import folder_digests
+from components.artifacts.step_manifest import folder_digests
 from components.config.recipe import ValidateConfig
 from components.data.ingest import IngestOptions, ingest
 from components.data.inspection import inspect_episode

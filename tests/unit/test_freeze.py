@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from components.artifacts.step_store import folder_digests
+from components.artifacts.step_manifest import folder_digests
 from components.config.recipe import FreezeConfig
 from components.data.freeze import freeze, split_of, windows
 from components.data.frozen_dataset import load_split, sample_observations

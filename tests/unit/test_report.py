@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.artifacts.step_store import UNDIGESTED
+from components.artifacts.step_manifest import UNDIGESTED
 from components.config.records import StageTiming
 from components.drawing.charts import curve_chart, interval_bar, nice_ticks, running_mean
 from components.report.page import render, summary, write_report, write_summary

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.step_store import StepStore, run_step, step_key
+from components.artifacts.step_manifest import step_key
+from components.artifacts.step_store import StepStore, run_step
 from model_core.spec.documents import NEUTRAL
 from model_core.spec.errors import StorageError
 

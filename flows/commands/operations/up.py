@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from components.adapters.processes import free_port
-from components.artifacts.step_store import Step
+from components.artifacts.step_manifest import Step
 from components.config.recipe import Recipe
 from flows.platform.child_process import Child
 from flows.platform.prefect_server import running_server, start_prefect_server, starting_alone

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.step_store import Step, StepResult, folder_digests
+from components.artifacts.step_manifest import Step, folder_digests
+from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from components.config.records import Progress
 from components.config.stages import INGEST, stage_named

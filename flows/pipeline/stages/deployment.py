@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.step_store import UNDIGESTED, Step, StepResult
+from components.artifacts.step_manifest import UNDIGESTED, Step
+from components.artifacts.step_store import StepResult
 from components.config.recipe import CollectConfig, Recipe
 from components.config.records import Progress, RunSummary
 from components.config.stages import STAGE_NAMES, stage_named

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.files import write_text_atomically
-from components.artifacts.step_store import Step, StepResult
+from components.artifacts.step_manifest import Step
+from components.artifacts.step_store import StepResult
 from components.config.ports import ModelRegistry
 from components.config.recipe import Recipe
 from components.config.records import EvalReport, ModelVersion, Progress

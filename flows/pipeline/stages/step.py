@@ -9,7 +9,8 @@ from typing import Any
 
 from components.artifacts.code_version import code_version
 from components.artifacts.stage_log import log_stage
-from components.artifacts.step_store import Step, StepResult, run_step
+from components.artifacts.step_manifest import Step
+from components.artifacts.step_store import StepResult, run_step
 from components.config.recipe import Recipe
 from components.config.stages import Stage
 from flows.platform.wiring import Platform

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.step_store import Step, StepResult
+from components.artifacts.step_manifest import Step
+from components.artifacts.step_store import StepResult
 from components.config.recipe import CollectConfig, Recipe
 from components.config.records import Progress
 from components.config.stages import stage_named

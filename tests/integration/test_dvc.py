@@ -1,6 +1,6 @@
 """DVC with the embedded store as remote: recorded, pushed, lost, fetched; keys never where git looks.
 
-Run: .venv/bin/python -m pytest tests/integration/test_vault.py
+Run: .venv/bin/python -m pytest tests/integration/test_dvc.py
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.adapters.dvc import Remote, Vault
+from components.adapters.dvc import DvcStore, Remote
 from components.adapters.storage.seaweedfs import LocalS3
 from components.config.stages import DATA_STAGES
 from model_core.spec.errors import DatasetError, StorageError
@@ -31,23 +31,23 @@ def test_a_version_goes_to_s3_and_comes_back(tmp_path):
     root = tmp_path / "repository"
     root.mkdir()
     make_data(root)
-    vault = Vault(root)
+    dvc = DvcStore(root)
     local = LocalS3(tmp_path / "s3")
     endpoint = local.start()
     endpoint.store("actwright").ensure_bucket()
     remote = Remote(url="s3://actwright/dvc", endpoint_url=endpoint.url, access_key=endpoint.access_key, secret_key=endpoint.secret_key)
-    vault.prepare(remote)
+    dvc.prepare(remote)
     with pytest.raises(DatasetError, match="no record of collect, validate, annotate, freeze"):
-        vault.version()
-    version = vault.record()
+        dvc.version()
+    version = dvc.record()
     assert set(version.outputs) == set(DATA_STAGES)
-    assert vault.push() == 8
+    assert dvc.push() == 8
     shutil.rmtree(root / ".dvc" / "cache")
     shutil.rmtree(root / "data" / "freeze")
-    assert "freeze" in vault.status()
-    assert vault.pull() > 0
+    assert "freeze" in dvc.status()
+    assert dvc.pull() > 0
     assert (root / "data/freeze/file").read_text() == "freeze x"
-    assert vault.version() == version
+    assert dvc.version() == version
     secret = root / ".dvc" / "config.local"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert endpoint.secret_key in secret.read_text()
@@ -55,22 +55,22 @@ def test_a_version_goes_to_s3_and_comes_back(tmp_path):
     assert all(endpoint.secret_key.encode() not in p.read_bytes() for p in seen_by_git)
     local.stop()
     make_data(root, "changed")
-    assert vault.record().version != version.version
+    assert dvc.record().version != version.version
     with pytest.raises(StorageError, match=r"remote store does not answer.*run again"):
-        vault.push()
+        dvc.push()
 
 
 def test_a_folder_is_a_remote_and_two_commands_wait_for_each_other(tmp_path):
     root = tmp_path / "repository"
     root.mkdir()
     make_data(root)
-    vault = Vault(root)
-    vault.prepare(Remote(url=str(tmp_path / "remote")))
+    dvc = DvcStore(root)
+    dvc.prepare(Remote(url=str(tmp_path / "remote")))
     failures = []
 
     def record():
         try:
-            vault.record()
+            dvc.record()
         except DatasetError as error:
             failures.append(error)
 
@@ -80,14 +80,14 @@ def test_a_folder_is_a_remote_and_two_commands_wait_for_each_other(tmp_path):
     for thread in threads:
         thread.join()
     assert failures == []
-    assert vault.push() == 8
+    assert dvc.push() == 8
 
 
 def test_dvc_says_why_it_refuses(tmp_path):
-    vault = Vault(tmp_path)
-    vault.prepare()
+    dvc = DvcStore(tmp_path)
+    dvc.prepare()
     with pytest.raises(DatasetError, match="dvc commit failed"):
-        vault.record()
+        dvc.record()
 
 
 def test_our_own_repository_is_ready():
