@@ -34,7 +34,7 @@ def shapes(tiny: bool):
     """(config, layout, processor) of 7B-D, or of a toy with the same parts."""
     from model_core.network.images import ImageProcessor
     from model_core.network.presets import molmoact_7b_d
-    from model_core.tokenization.compact import CompactLayout, CompactVocabulary
+    from model_core.tokenization.compact.layout import CompactLayout, CompactVocabulary
 
     vocabulary = CompactVocabulary(words=tuple(f"w{number:03}" for number in range(256)))
     grid, views, proprio = ((1, 1), 2, 8) if tiny else ((14, 14), 2, 8)

@@ -25,8 +25,8 @@ from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract, digest_of
 from model_core.spec.errors import ActwrightError, CheckpointError
 from model_core.tiny import layout_of
-from model_core.tokenization.compact import CompactLayout
-from model_core.tokenization.depth_codec import DepthCodec
+from model_core.tokenization.compact.layout import CompactLayout
+from model_core.tokenization.depth.codec import DepthCodec
 
 WEIGHTS, CONFIG, CONTRACT, VQVAE = "model.safetensors", "config.json", "contract.json", "vqvae"
 _SEAL = "actwright_seal"

@@ -150,8 +150,8 @@ def image_parity(
 
 def vqvae_parity(folder: Path, *, tolerance: float = DEPTH_TOLERANCE) -> VqvaeParity:
     """Encode recorded depth maps, decode the recorded codes."""
-    from model_core.tokenization.depth import DepthScaling
-    from model_core.tokenization.depth_codec import DepthCodec
+    from model_core.tokenization.depth.codec import DepthCodec
+    from model_core.tokenization.depth.config import DepthScaling
 
     io = _recorded(folder, ("depth", "indices", "decoded"))
     codec = DepthCodec.load(folder, scaling=DepthScaling(kind="none"))  # recorded maps are network numbers already

@@ -31,7 +31,7 @@ from model_core.spec.types import (
     Trace,
 )
 from model_core.tokenization.action_codec import NUM_BINS, ActionCodec
-from model_core.tokenization.compact import CompactLayout, Mode, proprio_bins
+from model_core.tokenization.compact.layout import CompactLayout, Mode, proprio_bins
 
 logger = logging.getLogger(__name__)
 

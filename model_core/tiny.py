@@ -19,7 +19,7 @@ from model_core.network.model import MolmoAct
 from model_core.network.queries import ACTION_HEAD_KEY, ActionHead, action_head_of
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, SpecError, require
-from model_core.tokenization.compact import CompactLayout, words_of
+from model_core.tokenization.compact.layout import CompactLayout, words_of
 
 LAYOUT_KEY = "compact_layout"
 

@@ -22,8 +22,8 @@ from model_core.network.model import MolmoAct
 from model_core.network.queries import ActionHead, block_visibility
 from model_core.spec.errors import require
 from model_core.tiny import pooled_patches
-from model_core.tokenization.compact import CompactBatch, CompactLayout
-from model_core.tokenization.vocabulary import Field, Mode
+from model_core.tokenization.compact.layout import CompactBatch, CompactLayout
+from model_core.tokenization.compact.vocabulary import Field, Mode
 
 ANSWER_FIELDS = (Field.DEPTH, Field.TRACE, Field.ACTION)
 

@@ -13,7 +13,7 @@ from model_core.engine.rounds.round import Answer, AnswerRound
 from model_core.engine.rounds.window import CostCurve
 from model_core.network.model import MolmoAct
 from model_core.spec.types import Trace
-from model_core.tokenization.compact import Field, Mode
+from model_core.tokenization.compact.layout import Field, Mode
 from tests.tiny_arm_data import INSTRUCTIONS, make_samples, make_small_contract, make_small_model
 
 CONTRACT = make_small_contract()

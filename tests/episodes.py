@@ -12,7 +12,7 @@ from components.data.lerobot.reader import DatasetWriter
 from components.simulation.interface import FreeCamera
 from components.simulation.metaworld import embodiment
 from model_core.spec.contract import EmbodimentSpec
-from model_core.spec.types import Episode, Provenance
+from model_core.spec.episode import Episode, Provenance
 
 CAMERA = FreeCamera(width=32, height=32)
 BODY: EmbodimentSpec = embodiment(cameras=(CAMERA,))

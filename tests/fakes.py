@@ -10,19 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, ReasoningSpec, VectorSpec
+from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.stats import UnnormStats
-from model_core.spec.types import (
-    DEPTH_CELLS,
-    ActionChunk,
-    ActionReasoning,
-    CameraGeometry,
-    Decision,
-    DepthTokens,
-    Episode,
-    Observation,
-    Provenance,
-    Trace,
-)
+from model_core.spec.types import DEPTH_CELLS, ActionChunk, ActionReasoning, Decision, DepthTokens, Observation, Trace
 
 
 def make_embodiment(*, control_hz: float = 20.0, size: int = 16) -> EmbodimentSpec:

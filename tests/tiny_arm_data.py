@@ -13,8 +13,8 @@ from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract, ReasoningSpec
 from model_core.spec.stats import UnnormStats
 from model_core.tiny import TinySize, new_tiny_model, tiny_layout
-from model_core.tokenization.compact import CompactLayout
-from model_core.tokenization.vocabulary import closed_words
+from model_core.tokenization.compact.layout import CompactLayout
+from model_core.tokenization.compact.vocabulary import closed_words
 from tests.fakes import make_embodiment
 
 INSTRUCTIONS = ("go there", "stay here")

@@ -27,12 +27,13 @@ from components.data.annotators.cache import AnswerCache
 from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, PointAnnotator, frames_of
 from components.data.labels import EpisodeLabels, write_labels
 from model_core.spec.contract import digest_of
+from model_core.spec.episode import Episode
 from model_core.spec.errors import ActwrightError, DatasetError
 from model_core.spec.files import atomic_write
-from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, Episode
-from model_core.tokenization.depth import DepthConfig
-from model_core.tokenization.depth_codec import DepthCodec
-from model_core.tokenization.depth_training import DepthTraining, train_vqvae
+from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS
+from model_core.tokenization.depth.codec import DepthCodec
+from model_core.tokenization.depth.config import DepthConfig
+from model_core.tokenization.depth.training import DepthTraining, train_vqvae
 from model_core.tokenization.trace import future_traces
 
 

@@ -30,10 +30,10 @@ from components.data.inspection import inspect_episode
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.simulation.interface import FreeCamera, Simulator
 from model_core.spec.documents import identity_document
+from model_core.spec.episode import Episode, Provenance
 from model_core.spec.errors import DatasetError, SimulatorError
 from model_core.spec.files import atomic_write
 from model_core.spec.protocol.wire import decode_episode, encode_episode
-from model_core.spec.types import Episode, Provenance
 
 logger = logging.getLogger(__name__)
 CELL = "demonstrations"

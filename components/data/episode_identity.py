@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from model_core.spec.types import Episode
+from model_core.spec.episode import Episode
 
 
 def episode_identity(episode: Episode) -> str:

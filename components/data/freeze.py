@@ -33,7 +33,7 @@ from model_core.spec.contract import PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import DatasetError
 from model_core.spec.files import atomic_write
 from model_core.spec.stats import UnnormStats
-from model_core.tokenization.vocabulary import closed_words
+from model_core.tokenization.compact.vocabulary import closed_words
 
 SPLITS = ("train", "validation")
 
@@ -153,7 +153,7 @@ def _contract(cfg: FreezeConfig, reader: DatasetReader, train: Sequence[int], la
 
 
 def _codebook_digest(folder: Path) -> str:
-    from model_core.tokenization.depth_codec import DepthCodec
+    from model_core.tokenization.depth.codec import DepthCodec
 
     return DepthCodec.load(folder).digest
 

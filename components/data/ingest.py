@@ -26,10 +26,10 @@ from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.documents import to_document
+from model_core.spec.episode import Episode
 from model_core.spec.errors import DatasetError, GateError, WireError
 from model_core.spec.files import atomic_write
 from model_core.spec.protocol.wire import decode_episode
-from model_core.spec.types import Episode
 
 SUFFIXES = (".episode", ".msgpack")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from components.config.recipe import ValidateConfig
 from components.config.records import Finding
 from model_core.spec.contract import EmbodimentSpec, VectorSpec
-from model_core.spec.types import Episode
+from model_core.spec.episode import Episode
 
 FRAMES, EPISODES = "frames", "episodes"
 MOVING = 0.05  # an executed action above this, in any dimension, is a command to move

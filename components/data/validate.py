@@ -31,9 +31,9 @@ from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.documents import to_document
+from model_core.spec.episode import Episode
 from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.files import atomic_write
-from model_core.spec.types import Episode
 
 DOCS = "undigested/data_docs"
 

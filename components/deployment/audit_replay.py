@@ -238,7 +238,7 @@ def decode_depth(codes_G: NDArray[np.integer] | None, codebook_digest: str, fold
     """Depth codes as distances by the codec of that digest, looked for in `folders`; None where none of them has it."""
     if codes_G is None or not len(codes_G):
         return None
-    from model_core.tokenization.depth_codec import DepthCodec
+    from model_core.tokenization.depth.codec import DepthCodec
 
     for folder in folders:
         if (folder / "config.json").is_file():

@@ -26,7 +26,7 @@ def depth_decoder(checkpoint: Path) -> DepthDecoder:
     folder = checkpoint / "vqvae"
     if not (folder / "config.json").is_file():
         return lambda codes_G: None
-    from model_core.tokenization.depth_codec import DepthCodec
+    from model_core.tokenization.depth.codec import DepthCodec
 
     codec = DepthCodec.load(folder)
     return lambda codes_G: codec.decode(codes_G[None])[0] if len(codes_G) else None

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec
-from model_core.spec.types import CameraGeometry, Observation
+from model_core.spec.episode import CameraGeometry
+from model_core.spec.types import Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from components.simulation.interface import FreeCamera, StepOutcome
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
+from model_core.spec.episode import CameraGeometry
 from model_core.spec.errors import SimulatorError
-from model_core.spec.types import CameraGeometry, Observation
+from model_core.spec.types import Observation
 
 SIM_HZ = 80.0
 OFFICIAL_HORIZON = 500

@@ -20,7 +20,7 @@ from components.data.frozen_dataset import FrozenSplit, load_split, read_frozen
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
 from model_core.tokenization.action_codec import ActionCodec
-from model_core.tokenization.compact import CompactLayout, Field, Mode, proprio_bins
+from model_core.tokenization.compact.layout import CompactLayout, Field, Mode, proprio_bins
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -81,7 +81,7 @@ class LoraModel:
     """
 
     def __init__(self, trainable: TrainableModel, config: TrainConfig) -> None:
-        from model_core.network.lora import LoraSettings, add_lora
+        from model_core.network.finetuning.lora import LoraSettings, add_lora
         from model_core.network.model import MolmoAct
 
         model = trainable.module
@@ -118,7 +118,7 @@ class LoraModel:
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         """Merge the adapters into the weights and write a plain checkpoint."""
-        from model_core.network.lora import merge_lora
+        from model_core.network.finetuning.lora import merge_lora
 
         self._model.load_state_dict(dict(state))
         self._inner.export(merge_lora(self._model).state_dict(), folder)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.types import ActionReasoning
-from model_core.tokenization.compact import CompactLayout, Field, Mode
+from model_core.tokenization.compact.layout import CompactLayout, Field, Mode
 
 # What `Grammar.after` answers for an id that may not stand in a state.
 REFUSED = -1

@@ -31,7 +31,7 @@ from model_core.engine.rounds.window import WIDTHS, Acceptance, CostCurve
 from model_core.network.model import MolmoAct
 from model_core.network.queries import action_head_of
 from model_core.spec.errors import require
-from model_core.tokenization.compact import CompactLayout
+from model_core.tokenization.compact.layout import CompactLayout
 
 __all__ = ["Answer", "Decoded", "DecodingEngine", "Question"]
 

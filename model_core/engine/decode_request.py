@@ -19,7 +19,7 @@ from model_core.engine.automaton import CompactGrammar, Grammar, Stage
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.tiny import pooled_patches
-from model_core.tokenization.compact import CompactLayout, Mode
+from model_core.tokenization.compact.layout import CompactLayout, Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,7 +9,8 @@ import pytest
 
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, Decision, DepthTokens, Refusal, RefusalCode, Trace
-from model_core.tokenization.grammar import Form, parse_answer, render_answer, render_question
+from model_core.tokenization.published.grammar import Form, render_answer, render_question
+from model_core.tokenization.published.parse import parse_answer
 from serving.gateway.inference.stub_policy import StubPolicy
 from tests.faults.peer import CONTRACT, greeted, is_own_answer, refused, stub_service
 from tests.faults.verdicts import covers

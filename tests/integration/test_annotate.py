@@ -17,9 +17,9 @@ from components.data.annotate import Annotators, Labelling, annotate, choose_ann
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.interface import Frames, GripperTrack
 from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
+from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import DatasetError, SpecError
-from model_core.spec.types import CameraGeometry, Episode, Provenance
-from model_core.tokenization.depth_codec import DepthCodec
+from model_core.tokenization.depth.codec import DepthCodec
 
 SIZE = 80
 QUICK = AnnotateConfig(vqvae=VqvaeConfig(steps=12, batch=4, frames=60))

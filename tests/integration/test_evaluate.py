@@ -22,7 +22,7 @@ from components.training.launcher import train
 from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import from_document
 from model_core.spec.errors import ContractError, GateError, JobError, SpecError
-from model_core.tokenization.vocabulary import words_of
+from model_core.tokenization.compact.vocabulary import words_of
 from tests.toy_policy import CONTRACT
 
 TOY = "tests.toy_policy:open_toy"

@@ -10,17 +10,15 @@ from model_core.spec.errors import GrammarError, SpecError
 from model_core.spec.stats import UnnormStats
 from model_core.tokenization.action_codec import (
     ActionCodec,
-    CompactSpelling,
-    PublishedSpelling,
-    SpeltActions,
+    bin_of_symbol,
     bins_of,
     published_symbols,
+    symbols_of,
     values_of,
 )
 from tests import strategies
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen_tokenizer_golden.json"
-SPELLINGS = [SpeltActions(PublishedSpelling()), SpeltActions(CompactSpelling(394))]
 
 
 def test_symbols_agree_with_the_tokenizer_table():
@@ -42,7 +40,7 @@ def test_no_bin_outside_is_ever_clipped(bad):
     with pytest.raises(SpecError, match=r"1\.\.256"):
         values_of(np.array(bad))
     with pytest.raises(SpecError):
-        SPELLINGS[0].spell(np.array([bad]))
+        symbols_of(np.array([bad]))
 
 
 def test_nan_is_refused():
@@ -79,20 +77,19 @@ def test_encode_decode_within_half_a_bin(stats, normalized):
     assert (error <= half_bin * 1.001 + 1e-6).all()
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS, ids=["published", "compact"])
-def test_spellings_are_inverse_over_all_bins(spelling):
+def test_symbols_and_bins_are_inverse_over_all_bins():
     bins = np.arange(1, 257).reshape(64, 4)
-    assert np.array_equal(spelling.read(spelling.spell(bins)), bins)
+    assert [[bin_of_symbol(symbol) for symbol in row] for row in symbols_of(bins)] == bins.tolist()
 
 
 @given(st.text(max_size=5))
-def test_foreign_pieces_raise(piece):
-    if piece not in published_symbols():
-        with pytest.raises(GrammarError, match="action 0, dimension 1"):
-            SPELLINGS[0].read([[published_symbols()[3], piece]])
+def test_foreign_symbols_raise(symbol):
+    if symbol not in published_symbols():
+        with pytest.raises(GrammarError, match="one of the 256 action symbols"):
+            bin_of_symbol(symbol)
 
 
-@pytest.mark.parametrize("rows", [[], [[]], [[394, 395], [396]], [[393]], [[650]]])
-def test_malformed_rows_raise(rows):
-    with pytest.raises(GrammarError):
-        SPELLINGS[1].read(rows)
+@pytest.mark.parametrize("bins", [np.ones((0, 4), int), np.ones(4, int), np.ones((2, 2, 2), int)])
+def test_what_is_no_chunk_has_no_symbols(bins):
+    with pytest.raises(SpecError, match=r"\(K, A\)"):
+        symbols_of(bins)

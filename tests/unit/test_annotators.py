@@ -18,7 +18,8 @@ from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
 from model_core.parity import greedy
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
-from model_core.tokenization.tokens import PromptTokenizer, byte_to_surface
+from model_core.tokenization.published.text_encoding import byte_to_surface
+from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 42, 56, 3), np.uint8)
 FRAMES = Frames(images_THW3=IMAGES, size=(42, 56), count=3)

@@ -20,7 +20,8 @@ import pytest
 from mcap.reader import make_reader
 from PIL import Image
 
-from model_core.spec.audit.format import Kind, encode_frame, image_schema, plain
+from model_core.spec.audit.format import Kind, plain
+from model_core.spec.audit.foxglove import encode_frame, image_schema
 from model_core.spec.audit.reading import read_audit
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import NotReady, SpecError
@@ -476,7 +477,7 @@ def test_a_folder_that_cannot_be_made_begins_nothing(tmp_path: Path) -> None:
 
 def test_the_frame_message_is_what_foxglove_itself_writes() -> None:
     """Recorded from foxglove-sdk 0.30.3: CompressedImage(timestamp=5 s 7 ns, frame_id="front", data=b"abc", format="png")."""
-    from model_core.spec.audit.format import Frame
+    from model_core.spec.audit.foxglove import Frame
 
     frame = Frame(camera="front", format="png", data=b"abc", time_ns=5 * 10**9 + 7)
     assert encode_frame(frame) == b'\n\x04\x08\x05\x10\x07\x12\x03abc\x1a\x03png"\x05front'

@@ -37,7 +37,7 @@ from model_core.spec.execution.guard import Guarded
 from model_core.spec.execution.requests import as_request_policy
 from model_core.spec.protocol.wire import Chunk
 from model_core.spec.types import ActionChunk, Decision, DecisionRequest, Refusal, RefusalCode, RequestPolicy, Trace
-from model_core.tokenization.depth_codec import DepthCodec
+from model_core.tokenization.depth.codec import DepthCodec
 from serving.workcell.audit.interface import ActionExecuted, DecisionMade, EpisodeEnded
 from serving.workcell.audit.log import AuditLog
 from serving.workcell.audit.retention import thin

@@ -15,7 +15,7 @@ import torch
 from model_core.checkpoint import CONFIG, CONTRACT, WEIGHTS, load_checkpoint, write_checkpoint
 from model_core.policy import load_policy
 from model_core.spec.errors import CheckpointError
-from model_core.tokenization.depth_codec import DepthCodec
+from model_core.tokenization.depth.codec import DepthCodec
 from tests.tiny_arm_data import make_small_contract, make_small_model
 
 CODEBOOK = Path(__file__).parents[1] / "golden" / "vqvae_small"

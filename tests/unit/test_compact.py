@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from model_core.spec.errors import GrammarError, SpecError
 from model_core.spec.types import DepthTokens, Trace
-from model_core.tokenization.compact import NO_SLOT, CompactLayout, CompactVocabulary, Field, Mode, closed_words, proprio_bins
+from model_core.tokenization.compact.layout import NO_SLOT, CompactLayout, CompactVocabulary, Field, Mode, closed_words, proprio_bins
 from tests import strategies
 
 TEXTS = ("push the coffee machine button", "close the drawer")

@@ -20,7 +20,7 @@ from flows.commands.bench.commands import bench
 from flows.commands.bench.commands import certify as certify_command
 from model_core.checkpoint import Checkpoint, load_checkpoint
 from model_core.spec.errors import SpecError
-from model_core.tokenization.compact import NO_SLOT, Mode
+from model_core.tokenization.compact.layout import NO_SLOT, Mode
 from tests.fakes import make_embodiment
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
 

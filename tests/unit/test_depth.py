@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from model_core.spec.errors import CheckpointError, SpecError
 from model_core.spec.types import DepthTokens
-from model_core.tokenization.depth import DepthConfig, DepthScaling, DepthVqvae, compact_depth, to_picture
-from model_core.tokenization.depth_codec import DepthCodec
-from model_core.tokenization.depth_training import DepthTraining, train_vqvae
+from model_core.tokenization.depth.codec import DepthCodec
+from model_core.tokenization.depth.config import DepthConfig, DepthScaling, compact_depth
+from model_core.tokenization.depth.training import DepthTraining, train_vqvae
+from model_core.tokenization.depth.vqvae import DepthVqvae, to_picture
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vqvae_small"
 

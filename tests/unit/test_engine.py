@@ -13,7 +13,7 @@ from model_core.engine.decode import Decoded, DecodingEngine, Question
 from model_core.engine.rounds.round import AnswerRound, NotFiniteError
 from model_core.spec.errors import GrammarError, SpecError
 from model_core.spec.types import DepthTokens, Trace
-from model_core.tokenization.compact import Field, Mode
+from model_core.tokenization.compact.layout import Field, Mode
 from model_core.training import hidden_states
 from tests.tiny_arm_data import INSTRUCTIONS, make_samples, make_small_contract, make_small_model
 

@@ -21,7 +21,7 @@ from model_core.engine.numerics import Numerics, measure_numerics
 from model_core.engine.rounds.window import Acceptance, CostCurve, Source, best_width
 from model_core.network.checkpoints.hub import load_pretrained
 from model_core.network.model import MolmoAct
-from model_core.tokenization.compact import Field, Mode
+from model_core.tokenization.compact.layout import Field, Mode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model"

@@ -6,7 +6,7 @@ import pytest
 from model_core.engine.decode_request import CompactLanguage, Question
 from model_core.engine.draft_cache import DraftMemory, small_picture
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.compact import CompactLayout, CompactVocabulary, Field, Mode
+from model_core.tokenization.compact.layout import CompactLayout, CompactVocabulary, Field, Mode
 
 LAYOUT = CompactLayout(vocabulary=CompactVocabulary(words=("close", "drawer")), chunk_length=2, action_dims=3, proprio_dims=2)
 LANGUAGE = CompactLanguage(LAYOUT)

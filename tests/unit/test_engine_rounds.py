@@ -15,7 +15,7 @@ from model_core.engine.rounds.round import Answer, CancelledError
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import DepthTokens
-from model_core.tokenization.compact import Field, Mode
+from model_core.tokenization.compact.layout import Field, Mode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts, run_out
 
 MODES = [Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION, Mode.STEERED]

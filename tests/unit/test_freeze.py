@@ -20,8 +20,9 @@ from components.data.frozen_dataset import load_split, sample_observations
 from components.data.labels import EpisodeLabels, read_labels, write_labels
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError
-from model_core.tokenization.depth import DepthVqvae, compact_depth
-from model_core.tokenization.depth_codec import DepthCodec
+from model_core.tokenization.depth.codec import DepthCodec
+from model_core.tokenization.depth.config import compact_depth
+from model_core.tokenization.depth.vqvae import DepthVqvae
 from tests.episodes import Tally, episode, write_dataset
 
 EPISODES = [episode(i, length=9 + i) for i in range(10)]

@@ -5,16 +5,14 @@ from hypothesis import strategies as st
 
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.grammar import (
+from model_core.tokenization.published.grammar import (
     Form,
     Style,
     given_prefix,
-    parse_answer,
-    parse_question,
     render_answer,
-    render_prompt,
     render_question,
 )
+from model_core.tokenization.published.parse import parse_answer
 from tests import strategies
 
 FORMS = list(Form)
@@ -42,25 +40,12 @@ def test_questions_of_the_release():
         "annotated on the image, along with other images from different camera views as additional information, what is the action that "
         "the robot should take?"
     )
-    assert render_prompt("Q?") == "User: Q? Assistant:"
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("views", [1, 2])
-@pytest.mark.parametrize("task", ["close the drawer", "put a. in b. what is c", "wipe: 3 times"])
-def test_questions_parse_back(form, views, task):
-    assert parse_question(render_question(form, task, views=views)) == (form, task, views > 1)
 
 
 @pytest.mark.parametrize("task", ["", "  . ", "push <DEPTH_3> now", "x <im_patch>", "a Assistant: b", "<|endoftext|>"])
 def test_instructions_with_tokens_of_the_language_are_refused(task):
     with pytest.raises(GrammarError):
         render_question(Form.FULL, task)
-
-
-def test_foreign_questions_raise():
-    with pytest.raises(GrammarError, match="published questions"):
-        parse_question("The task is x. What is the meaning of life?")
 
 
 def test_answer_of_the_release_word_for_word():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from model_core.network import lora
 from model_core.network.checkpoints.hub import load_pretrained, save_pretrained
 from model_core.network.checkpoints.layout import to_olmo
-from model_core.network.loss import IGNORED, answer_loss, labels_of
+from model_core.network.finetuning.loss import IGNORED, answer_loss
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError, SpecError
 
@@ -162,12 +162,7 @@ def test_wrong_settings_and_a_second_set_of_adapters_are_refused():
 
 def test_loss_counts_answer_tokens_only_with_weights_and_z_loss():
     generator = torch.Generator().manual_seed(0)
-    prompts = [torch.tensor([1, 2, 3]), torch.tensor([4])]
-    answers = [torch.tensor([5, 6]), torch.tensor([7, 8, 9])]
-    ids, labels, mask = labels_of(prompts, answers, pad=0)
-    assert ids.tolist() == [[1, 2, 3, 5, 6], [4, 7, 8, 9, 0]]
-    assert labels.tolist() == [[-100, -100, -100, 5, 6], [-100, 7, 8, 9, -100]]
-    assert mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    labels = torch.tensor([[IGNORED, IGNORED, IGNORED, 5, 6], [IGNORED, 7, 8, 9, IGNORED]])
     logits = torch.randn(2, 5, 12, generator=generator)
     weights = torch.tensor([1.0, 0.5])
     total, count = answer_loss(logits, labels, weights_B=weights, z_loss=1e-2)

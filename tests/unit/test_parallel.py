@@ -18,7 +18,7 @@ from model_core.network.queries import ActionHead, block_visibility
 from model_core.policy import load_policy
 from model_core.spec.types import DecisionRequest, DepthTokens, Observation, Trace
 from model_core.tiny import TinySize, new_tiny_model
-from model_core.tokenization.compact import Field, Mode
+from model_core.tokenization.compact.layout import Field, Mode
 from model_core.training import hidden_states
 from tests.tiny_arm_data import INSTRUCTIONS, SMALL, make_samples, make_small_contract, make_small_model
 

@@ -11,8 +11,8 @@ from model_core.engine.automaton import REFUSED, Stage, walk
 from model_core.engine.published.grammar import PublishedGrammar
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.grammar import Form, Style, render_answer
-from model_core.tokenization.tokens import PromptTokenizer
+from model_core.tokenization.published.grammar import Form, Style, render_answer
+from model_core.tokenization.published.tokenizer import PromptTokenizer
 from tests import strategies
 
 FORMS = [(form, style) for form in Form for style in Style]

@@ -16,7 +16,7 @@ from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.tokens import PromptTokenizer
+from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 WIDTH, MAX_PROMPT = 24, 160
 LONGEST = MAX_PROMPT + 400

@@ -14,7 +14,7 @@ from components.config.recipe import CurriculumConfig, TrainConfig
 from components.training.tiny_model import TinyArm
 from model_core.network.queries import ActionHead, action_head_of, block_visibility
 from model_core.spec.errors import CheckpointError
-from model_core.tokenization.compact import Field, Mode
+from model_core.tokenization.compact.layout import Field, Mode
 from model_core.training import TrainingBatch, hidden_states
 from tests.tiny_arm_data import SMALL, make_small_contract, write_small_frozen
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from model_core.spec.errors import CheckpointError, GrammarError, SpecError
 from model_core.tokenization.action_codec import published_symbols
-from model_core.tokenization.grammar import Form, render_question
-from model_core.tokenization.tokens import PromptTokenizer, SpecialIds, byte_to_surface, pad_left, special_ids_7b_d, special_ids_7b_o
+from model_core.tokenization.published.grammar import Form, render_question
+from model_core.tokenization.published.special_ids import SpecialIds, special_ids_7b_d, special_ids_7b_o
+from model_core.tokenization.published.text_encoding import byte_to_surface
+from model_core.tokenization.published.tokenizer import PromptTokenizer, pad_left
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "qwen_tokenizer_golden.json").read_text(encoding="utf-8"))
 SMALL_IMAGE = ((14, 14), (14, 14))

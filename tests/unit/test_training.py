@@ -15,7 +15,7 @@ from components.data.frozen_dataset import load_split, read_frozen
 from components.training.tiny_model import BatchMaker, TinyArm, curriculum_of
 from model_core.spec.errors import DatasetError, SpecError
 from model_core.tiny import TinySize, pooled_patches
-from model_core.tokenization.compact import Field, Mode
+from model_core.tokenization.compact.layout import Field, Mode
 from model_core.training import Curriculum, LossConfig, answer_loss, shift_pictures, smooth_targets, token_losses
 from tests.tiny_arm_data import SMALL, make_small_contract, write_small_frozen
 

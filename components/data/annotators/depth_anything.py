@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from components.data.annotators.interface import Frames
 from components.data.annotators.weights import load_pretrained, weights_digest
 from model_core.spec.errors import DatasetError, require
-from model_core.tokenization.depth import DepthScaling
+from model_core.tokenization.depth.config import DepthScaling
 
 PATCH = 14
 

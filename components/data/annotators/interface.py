@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.episode import CameraGeometry, Episode
 from model_core.spec.errors import require
-from model_core.spec.types import CameraGeometry, Episode
-from model_core.tokenization.depth import DepthScaling
+from model_core.tokenization.depth.config import DepthScaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

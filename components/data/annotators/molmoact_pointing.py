@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from model_core.network.images import ImageProcessor
     from model_core.network.model import MolmoAct
-    from model_core.tokenization.tokens import PromptTokenizer
+    from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class OwnPointing:
 
         from model_core.network.checkpoints.hub import load_pretrained, resolve
         from model_core.network.images import ImageProcessor
-        from model_core.tokenization.tokens import PromptTokenizer
+        from model_core.tokenization.published.tokenizer import PromptTokenizer
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         folder = resolve(source)
@@ -134,7 +134,7 @@ class _Speaker:
         import torch
 
         from model_core.network.images import collate_images
-        from model_core.tokenization.tokens import pad_left
+        from model_core.tokenization.published.tokenizer import pad_left
 
         seen = [self._images([image]) for image in images_BHW3]
         prompts = [self._tokenizer.prompt_ids(prompt, sample.image_grids) for sample in seen]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from components.data.annotators.interface import Frames, GripperTrack
 from model_core.spec.errors import DatasetError
-from model_core.tokenization.depth import DepthScaling
+from model_core.tokenization.depth.config import DepthScaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

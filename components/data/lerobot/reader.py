@@ -23,8 +23,8 @@ from components.data.lerobot import layout
 from components.data.lerobot.video import VideoReader
 from components.data.lerobot.writer import DatasetWriter
 from model_core.spec.contract import EmbodimentSpec, embodiment_from_json
+from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import DatasetError
-from model_core.spec.types import CameraGeometry, Episode, Provenance
 
 __all__ = ["DatasetReader", "DatasetWriter", "EpisodeRow", "dataset_digest"]
 

@@ -21,8 +21,8 @@ from components.data.lerobot import layout
 from components.data.lerobot.statistics import picture_histogram, picture_statistics, vector_statistics
 from components.data.lerobot.video import LOSSLESS, VideoCodec, VideoWriter
 from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.episode import CameraGeometry, Episode
 from model_core.spec.errors import DatasetError
-from model_core.spec.types import CameraGeometry, Episode
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model_core.engine.decode_request import Prompt
 from model_core.network.model import MolmoAct
-from model_core.tokenization.compact import CompactLayout, Field
+from model_core.tokenization.compact.layout import CompactLayout, Field
 
 STAGES = ("vision", "prefill", "depth", "trace", "action")
 

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from components.evaluation.decoding.peer_prompt import STAGES, Laps, Places, encode
 from model_core.engine.decode_request import CompactLanguage, Prompt, Question
 from model_core.network.model import MolmoAct
-from model_core.tokenization.compact import CompactLayout, Field
+from model_core.tokenization.compact.layout import CompactLayout, Field
 
 LOOKUP_TOKENS = 10
 # On our own modules, and on the class of `transformers` that computes the same.

@@ -20,7 +20,7 @@ from model_core.engine.decode_request import CompactLanguage, Drafts, Question
 from model_core.engine.draft_cache import DraftMemory
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import Observation
-from model_core.tokenization.compact import proprio_bins
+from model_core.tokenization.compact.layout import proprio_bins
 
 FIELDS = ("depth", "trace", "action")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

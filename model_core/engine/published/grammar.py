@@ -24,8 +24,9 @@ from model_core.engine.published.word_tree import WordStep, WordTree
 from model_core.spec.errors import GrammarError, require
 from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, TRACE_RANGE, ActionReasoning, DepthTokens, Trace
 from model_core.tokenization.action_codec import NUM_BINS, PUBLISHED_FIRST_ID, published_symbols
-from model_core.tokenization.grammar import Form, Style, parse_answer, render_actions, render_answer, render_depth, render_trace
-from model_core.tokenization.tokens import PromptTokenizer
+from model_core.tokenization.published.grammar import Form, Style, render_actions, render_answer, render_depth, render_trace
+from model_core.tokenization.published.parse import parse_answer
+from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 Spelling = Literal["published", "single"]
 

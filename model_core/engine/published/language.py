@@ -20,8 +20,8 @@ from model_core.engine.published.grammar import PublishedGrammar, Spelling
 from model_core.network.images import ImageProcessor
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import DEPTH_CELLS, ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.grammar import Form, Style, given_prefix, render_question
-from model_core.tokenization.tokens import PromptTokenizer
+from model_core.tokenization.published.grammar import Form, Style, given_prefix, render_question
+from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -25,7 +25,7 @@ from model_core.engine.rounds.row import AnswerRow, Window
 from model_core.engine.rounds.window import Acceptance, CostCurve, Source
 from model_core.network.queries import ActionHead
 from model_core.spec.errors import require
-from model_core.tokenization.compact import CompactLayout, Field
+from model_core.tokenization.compact.layout import CompactLayout, Field
 
 # What was never seen cannot get better: a draft that seemed not worth its price is tried at the first answers, and then now and again.
 _FIRST_LOOKS, _LOOK_AGAIN = 4, 32

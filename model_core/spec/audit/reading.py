@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model_core.spec.audit.format import IMAGE_SCHEMA, NO_HASH, THINNED, Frame, Kind, decode_frame, digest, time_ns, topic_of
+from model_core.spec.audit.format import NO_HASH, THINNED, Kind, digest, time_ns, topic_of
+from model_core.spec.audit.foxglove import IMAGE_SCHEMA, Frame, decode_frame
 from model_core.spec.errors import SpecError, WireError
 
 MAX_RECORD_BYTES = 256 * 2**20

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import WireError
 from model_core.spec.protocol.packing import (
     Kind,
@@ -31,7 +32,6 @@ from model_core.spec.protocol.packing import (
     whole,
 )
 from model_core.spec.protocol.strict_msgpack import Buffer, pack, unpack
-from model_core.spec.types import CameraGeometry, Episode, Provenance
 
 EPISODE_MAGIC = b"ACTWEPIS"
 EPISODE_VERSION = 1

@@ -20,25 +20,19 @@ from PIL import Image
 
 from model_core.spec.audit.format import (
     AUDIT_FORMAT,
-    IMAGE_SCHEMA,
     NO_HASH,
     PROFILE,
-    TRACE_SCHEMA,
-    Frame,
     Kind,
     camera_topic,
     digest,
-    encode_frame,
     encode_record,
-    image_schema,
     plain,
     record_schema,
     time_ns,
     topic_of,
-    trace_drawing,
-    trace_schema,
     trace_topic,
 )
+from model_core.spec.audit.foxglove import IMAGE_SCHEMA, TRACE_SCHEMA, Frame, encode_frame, image_schema, trace_drawing, trace_schema
 from model_core.spec.contract import document_of
 from model_core.spec.types import TRACE_RANGE
 from serving.workcell.audit.append_file import AppendedFile, Disk

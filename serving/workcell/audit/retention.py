@@ -17,7 +17,8 @@ from mcap.records import Channel, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
 
-from model_core.spec.audit.format import IMAGE_SCHEMA, NO_HASH, PROFILE, SUFFIX, THINNED
+from model_core.spec.audit.format import NO_HASH, PROFILE, SUFFIX, THINNED
+from model_core.spec.audit.foxglove import IMAGE_SCHEMA
 from model_core.spec.audit.reading import read_audit
 from serving.workcell.audit.index import index_path, rows_from, write_index
 

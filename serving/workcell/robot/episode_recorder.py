@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.protocol.wire import encode_episode
-from model_core.spec.types import CameraGeometry, Episode, Observation, Provenance
+from model_core.spec.types import Observation
 from serving.workcell.robot.interface import RecordedSenses, Robot
 
 logger = logging.getLogger(__name__)

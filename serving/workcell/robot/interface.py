@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.episode import CameraGeometry
 from model_core.spec.errors import ActwrightError, SpecError
-from model_core.spec.types import CameraGeometry, Observation
+from model_core.spec.types import Observation
 
 
 class CommandRejected(ActwrightError, RuntimeError):  # noqa: N818

@@ -25,7 +25,8 @@ from model_core.spec.contract import canonical_json
 from model_core.spec.errors import CheckpointError, require
 from model_core.spec.files import atomic_write
 from model_core.spec.types import DEPTH_CELLS, DepthTokens
-from model_core.tokenization.depth import DepthConfig, DepthScaling, DepthVqvae, distance_rounding, resize, to_picture
+from model_core.tokenization.depth.config import DepthConfig, DepthScaling
+from model_core.tokenization.depth.vqvae import DepthVqvae, distance_rounding, resize, to_picture
 
 _CHUNK = 256  # maps a forward pass: bounds memory, does not change a code
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from model_core.spec.errors import require
-from model_core.tokenization.depth import DepthConfig, DepthVqvae, resize
-from model_core.tokenization.depth_codec import DepthCodec, one_thread
+from model_core.tokenization.depth.codec import DepthCodec, one_thread
+from model_core.tokenization.depth.config import DepthConfig
+from model_core.tokenization.depth.vqvae import DepthVqvae, resize
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import GrammarError, SpecError, require
 from model_core.spec.types import DEPTH_CELLS, TRACE_MAX_POINTS, TRACE_RANGE, ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.vocabulary import ORDINAL_BINS, CompactVocabulary, Field, IdRange, Mode, closed_words, proprio_bins, words_of
+from model_core.tokenization.compact.vocabulary import (
+    ORDINAL_BINS,
+    CompactVocabulary,
+    Field,
+    IdRange,
+    Mode,
+    closed_words,
+    proprio_bins,
+    words_of,
+)
 
 __all__ = [
     "NO_SLOT",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
@@ -26,14 +25,3 @@ def answer_loss(logits_BLX: Tensor, labels_BL: Tensor, *, weights_B: Tensor | No
     if weights_B is not None:
         weight = weight * weights_B.to(per_token.dtype)[:, None]
     return (per_token * weight).sum(), weight.sum()
-
-
-def labels_of(prompts: list[Tensor], answers: list[Tensor], pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompts and answers (1-D ids) -> ids, labels and attention mask, each [B, L], padded on the right."""
-    rows = [torch.cat([prompt, answer]) for prompt, answer in zip(prompts, answers, strict=True)]
-    marked = [torch.cat([torch.full_like(prompt, IGNORED), answer]) for prompt, answer in zip(prompts, answers, strict=True)]
-    longest = max(len(row) for row in rows)
-    ids = torch.stack([F.pad(row, (0, longest - len(row)), value=pad) for row in rows])
-    labels = torch.stack([F.pad(row, (0, longest - len(row)), value=IGNORED) for row in marked])
-    mask = torch.stack([F.pad(torch.ones_like(row), (0, longest - len(row))) for row in rows])
-    return ids, labels, mask

