@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model_core.network import lora
 from model_core.network.checkpoints.hub import load_pretrained, save_pretrained
 from model_core.network.checkpoints.layout import to_olmo
+from model_core.network.finetuning import lora
 from model_core.network.finetuning.loss import IGNORED, answer_loss
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError, SpecError
