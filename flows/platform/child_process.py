@@ -10,12 +10,10 @@ import logging
 import os
 import signal
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.adapters.http import Readiness, answers, wait_until_ready
 from components.adapters.processes import last_lines, stop_group
 from model_core.spec.errors import JobError
 
@@ -43,14 +41,11 @@ class Child:
 
     def wait_ready(self, timeout_s: float = 240.0) -> None:
         """Return once `ready_url` answers; raises `JobError` with the last lines of the log when it does not in time."""
-        limit = time.monotonic() + timeout_s
-        while time.monotonic() < limit:
-            if self.process.poll() is not None:
-                raise JobError(f"{self.name} ended at once with code {self.process.returncode}:\n{self.last_lines()}")
-            if answers(self.ready_url):
-                return
-            time.sleep(0.1)
-        raise JobError(f"{self.name} did not answer at {self.ready_url} within {timeout_s:.0f} s:\n{self.last_lines()}")
+        ended = wait_until_ready(lambda: answers(self.ready_url), timeout_s=timeout_s, is_alive=lambda: self.process.poll() is None)
+        if ended is Readiness.DIED:
+            raise JobError(f"{self.name} ended at once with code {self.process.returncode}:\n{self.last_lines()}")
+        if ended is Readiness.LATE:
+            raise JobError(f"{self.name} did not answer at {self.ready_url} within {timeout_s:.0f} s:\n{self.last_lines()}")
 
     def stop(self, grace_s: float = 8.0) -> None:
         """End the whole process group: asked first, then made."""
@@ -60,15 +55,6 @@ class Child:
     def last_lines(self, count: int = 15) -> str:
         """The end of its log."""
         return last_lines(self.log, count, margin="  | ")
-
-
-def answers(url: str) -> bool:
-    """Whether a GET of `url` gives a good status."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
-            return 200 <= reply.status < 300
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
 
 
 def _die_with_parent() -> None:

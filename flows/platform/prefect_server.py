@@ -11,10 +11,11 @@ import json
 import sys
 from collections.abc import Iterator
 
+from components.adapters.http import answers
 from components.adapters.processes import free_port, group_alive
 from components.artifacts.files import write_text_atomically
 from components.artifacts.locks import locked
-from flows.platform.child_process import Child, answers
+from flows.platform.child_process import Child
 from flows.platform.settings import Settings, environment_of, point_prefect_at
 from model_core.spec.errors import JobError
 

@@ -6,14 +6,14 @@ import contextlib
 import json
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from components.adapters.http import NoAnswerError, answers, get, request
 from components.artifacts.files import write_text_atomically
 from components.config.recipe import Recipe
 from flows.commands.operations.up import asked_to_stop, prefect_page
-from flows.platform.child_process import Child, answers
+from flows.platform.child_process import Child
 from flows.platform.prefect_server import prefect_api, running_server
 from flows.platform.settings import point_prefect_at
 from flows.platform.wiring import open_platform
@@ -124,10 +124,11 @@ def tell_new_recordings(count: int) -> bool:
 def _pause(api: str) -> None:
     """Take back the runs that were planned ahead: nothing may pile up while nobody serves the deployment."""
     try:
-        with urllib.request.urlopen(f"{api}/deployments/name/retrain/retrain", timeout=10) as reply:
-            deployment = json.load(reply)["id"]
-        request = urllib.request.Request(f"{api}/deployments/{deployment}/pause_deployment", data=b"{}", method="POST")
-        request.add_header("Content-Type", "application/json")
-        urllib.request.urlopen(request, timeout=10).close()
-    except (OSError, ValueError, KeyError) as error:
-        print_line(f"the schedule could not be paused ({error}); runs planned ahead start when `actwright schedule` is started again")
+        deployment = get(f"{api}/deployments/name/retrain/retrain", timeout_s=10).json()["id"]
+        url, headers = f"{api}/deployments/{deployment}/pause_deployment", {"Content-Type": "application/json"}
+        paused = request("POST", url, timeout_s=10, headers=headers, body=b"{}")
+        problem = "" if paused.ok else f"status {paused.status}"
+    except (NoAnswerError, ValueError, KeyError) as error:
+        problem = str(error)
+    if problem:
+        print_line(f"the schedule could not be paused ({problem}); runs planned ahead start when `actwright schedule` is started again")
