@@ -1,4 +1,4 @@
-"""Steps carried out of the store into ``data/<stage>``, and read back from there as inputs of the next one."""
+"""Steps copied out of the store into ``data/<stage>``, and read back from there as inputs of the next one."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def freeze(recipe_name: str) -> Made:
 
 
 def read_step(platform: Platform, stage: str) -> Step:
-    """The step that lies in data/<stage>, its bytes checked; raises `DatasetError` where they are not what was made."""
+    """The step in data/<stage>, its bytes checked; raises `DatasetError` for a folder that was changed."""
     folder = platform.settings.data.resolve() / stage
     try:
         manifest = from_document(Manifest, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except OSError as error:
-        raise DatasetError(f"{folder} holds no finished {stage}; run `actwright data {stage}` or `dvc checkout` first") from error
+        raise DatasetError(f"{folder} has no finished {stage}; run `actwright data {stage}` or `dvc checkout` first") from error
     found = folder_digests(folder)
     if found != dict(manifest.outputs) or outputs_digest(found, manifest.record) != manifest.digest:
         changed = sorted(n for n in found.keys() | manifest.outputs.keys() if found.get(n) != manifest.outputs.get(n))

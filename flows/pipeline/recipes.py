@@ -1,4 +1,4 @@
-"""The recipes, each a function that returns everything chosen for a run. Variants use `replace`; nothing is inherited.
+"""The recipes: each is a function that returns the whole configuration of a run. Variants use `replace`; nothing is inherited.
 
 `loop` is what `make run` does. Names are what people type: `actwright run metaworld_5`.
 """
@@ -42,7 +42,7 @@ def loop() -> Recipe:
 
 
 def loop_parallel() -> Recipe:
-    """`loop` with the actions said all at once (one forward for the chunk): a policy kind of its own, with its own numbers."""
+    """`loop` with parallel action decoding (one forward for the chunk): a policy kind of its own, with its own numbers."""
     recipe = loop()
     return replace(recipe, name="loop_parallel", package=_model(recipe, "parallel"), train=replace(recipe.train, action_head="parallel"))
 
@@ -53,7 +53,7 @@ def metaworld_5() -> Recipe:
 
 
 def metaworld_mt10() -> Recipe:
-    """The ten tasks of Meta-World's MT10, one camera, no task id: an honest hard one."""
+    """The ten tasks of Meta-World's MT10, one camera, no task id: hard."""
     return _more_tasks("metaworld_mt10", TEN_TASKS, episodes=50, steps=1_000)
 
 
@@ -74,7 +74,7 @@ def midtrain() -> Recipe:
 
 
 def posttrain() -> Recipe:
-    """Training stage 3: a short, gentle run on the two tasks of `loop`; give stage 2's with --set train.init_from=FOLDER."""
+    """Training stage 3: a short run with a low learning rate on `loop`'s two tasks; give stage 2's with --set train.init_from=FOLDER."""
     recipe = loop()
     train = replace(recipe.train, stage="post", steps=400, learning_rate=3e-4, curriculum=CurriculumConfig(no_depth_until=0.0))
     return replace(recipe, name="posttrain", train=train)

@@ -1,4 +1,4 @@
-"""The retraining deployment: looks whether a retraining is due, then proposes it, or runs it where that was asked for.
+"""The retraining deployment: checks whether a retraining is due, then proposes it, or runs it if configured to.
 
 Started by the clock (cron) and by the event `NEW_RECORDINGS`; run as a module it serves the deployment until it is stopped.
 """
@@ -43,7 +43,7 @@ def retrain(recipe: str, automatic: bool = False) -> dict[str, Any]:
 
 
 def take_in(platform: Platform, recipe: Recipe) -> None:
-    """Ingest what waits in object storage; recordings that are all bad are told, and are no reason to stop."""
+    """Ingest what waits in object storage; recordings that are all bad are reported, and do not stop the retraining."""
     try:
         take_in_recordings(platform, recipe, None, Silent())
     except GateError as error:

@@ -44,7 +44,7 @@ def run_recipe(recipe: Recipe) -> tuple[RunSummary, Path]:
         for check in summary.verdict.checks:
             if not check.passed:
                 console.print(f"  [red]✗[/red] {check.reason}")
-    console.print(f"look at   {folder / 'report.html'}")
+    console.print(f"report    {folder / 'report.html'}")
     up = "actwright up" if recipe.name == "loop" or recipe.name not in RECIPES else f"actwright up {recipe.name}"
     console.print(f"then try  {up}   (Prefect, MLflow and the policy service)")
     return summary, folder

@@ -85,7 +85,7 @@ def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], 
             progress.update(1, 2, "pushing the version")
             try:
                 dvc.push(DATA_STAGES)
-            except DatasetError as error:  # a store without room tells DVC no more than "internal error"
+            except DatasetError as error:  # DVC only reports "internal error" for a full store
                 full = no_room(platform.settings.home.resolve() / "s3") if platform.settings.storage == "embedded" else ""
                 if not full:
                     raise

@@ -23,7 +23,7 @@ _LIBC = ctypes.CDLL(None)
 
 
 class Child:
-    """A started process with a name, a log and, for servers, an address that tells when it is ready."""
+    """A started process with a name, a log and, for servers, an address that answers when it is ready."""
 
     def __init__(self, name: str, command: Sequence[str], *, log: Path, ready_url: str = "", env: Mapping[str, str] | None = None) -> None:
         self.name, self.log, self.ready_url = name, log, ready_url
@@ -48,7 +48,7 @@ class Child:
             raise JobError(f"{self.name} did not answer at {self.ready_url} within {timeout_s:.0f} s:\n{self.last_lines()}")
 
     def stop(self, grace_s: float = 8.0) -> None:
-        """End the whole process group: asked first, then made."""
+        """End the whole process group: by SIGTERM first, then by SIGKILL."""
         if not stop_group(self.process, grace_s):
             logger.error("child.survived name=%s pid=%d", self.name, self.process.pid)
 

@@ -17,7 +17,7 @@ _NEARLY_NOTHING = 2**20  # bytes free
 
 
 def explained(error: Exception, settings: Settings) -> ActwrightError | None:
-    """The error of ours that tells what happened, when Prefect failed around it or instead of it; None: it is not Prefect's."""
+    """The error of ours that explains a failure of Prefect; None for an error that is not Prefect's."""
     if type(error).__module__.split(".")[0] not in _PLATFORM:
         return None
     ours = next((e for e in _chain(error) if isinstance(e, ActwrightError)), None)
@@ -34,7 +34,7 @@ def explained(error: Exception, settings: Settings) -> ActwrightError | None:
 
 
 def of_the_disk(error: OSError) -> StorageError | None:
-    """A disk that takes nothing more, or a path where no file can be, told for a person; None for every other error of the system."""
+    """A full disk, or a path where no file can be, explained; None for every other error of the system."""
     where = f" while writing {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"the disk is full{where}; free some space and run again, finished work is kept")

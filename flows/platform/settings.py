@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_core.spec.errors import SpecError
 
-# Tools that phone home, print banners or ask for a version: all told not to, in this process and in every child.
+# Tools that send usage data, print banners or check for new versions: all of that is switched off, in this process and in every child.
 QUIET: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
     "BENTOML_DO_NOT_TRACK": "True",
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
 
     @property
     def store_root(self) -> Path:
-        """Where finished steps lie."""
+        """Where finished steps are."""
         return self.home.resolve() / "store"
 
     @property
@@ -79,8 +79,8 @@ def load_settings() -> Settings:
     try:
         return Settings()  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
-        told = "; ".join(f"ACTWRIGHT_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise SpecError(f"settings from the environment: {told}") from error
+        wrong = "; ".join(f"ACTWRIGHT_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SpecError(f"settings from the environment: {wrong}") from error
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -95,7 +95,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "PREFECT_HOME": str(settings.prefect_home),
         "PREFECT_PROFILES_PATH": str(settings.prefect_home / "profiles.toml"),
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors are told once, by the command
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors are printed once, by the command
         "PREFECT_LOGGING_TO_API_ENABLED": "true",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_CLI_PROMPT": "false",

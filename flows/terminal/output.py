@@ -18,8 +18,8 @@ from model_core.spec.errors import ActwrightError, GateError
 DONE, OUR_ERROR, WRONG_USAGE, HELD = 0, 1, 2, 3
 _INTERRUPTED = 130
 _ASKED = 128 + signal.SIGTERM
-_STOPPED = "stopped; run the same command again to go on from here"
-_STOPPING = "asked to stop: ending what runs, a training saves first; run the same command again to go on from here"
+_STOPPED = "stopped; run the same command again to continue"
+_STOPPING = "stopping: current work ends, training writes a checkpoint first; run the same command again to continue"
 
 
 def print_result(**made: Any) -> None:
@@ -38,37 +38,37 @@ def stoppable() -> Iterator[None]:
     """While the block runs, SIGTERM is answered with a line at once and ends it in order, as Ctrl-C does, with exit code 143.
 
     The end itself may take seconds (a checkpoint, the last lines for Prefect). Prefect puts a handler of its own in place of ours while a
-    flow runs and hands the signal on afterwards, so the line comes from a thread that is told of the signal whoever handles it.
+    flow runs and hands the signal on afterwards, so the line comes from a thread that gets the signal's number whichever handler runs.
     """
     if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
         yield
         return
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    is_said = threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    is_printed = threading.Event()
 
     def listen() -> None:
-        while numbers := os.read(heard, 64):
+        while numbers := os.read(reader, 64):
             if signal.SIGTERM in numbers:
                 print_line(_STOPPING)
-                is_said.set()
+                is_printed.set()
                 return
 
     def leave(*_: object) -> None:
-        is_said.wait(0.5)  # before anything says that it ends; not for long, for it may be our own half-written line that is waited for
+        is_printed.wait(0.5)  # before any other line about the end; not for long, in case the listener waits for our own half-written line
         raise SystemExit(_ASKED)
 
     listener = threading.Thread(target=listen, name="sigterm-listener", daemon=True)
     listener.start()
-    before, fd_before = signal.signal(signal.SIGTERM, leave), signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    before, fd_before = signal.signal(signal.SIGTERM, leave), signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(fd_before)
         signal.signal(signal.SIGTERM, before)
-        os.close(told)  # the listener reads the end of the pipe
+        os.close(writer)  # the listener reads the end of the pipe
         listener.join()
-        os.close(heard)
+        os.close(reader)
 
 
 def ended(run: Callable[[], object]) -> int:
@@ -77,7 +77,7 @@ def ended(run: Callable[[], object]) -> int:
     try:
         run()
     except SystemExit as ending:
-        if ending.code == _INTERRUPTED:  # the command line has made Ctrl-C an exit code, and says nothing
+        if ending.code == _INTERRUPTED:  # typer has turned Ctrl-C into an exit code and prints nothing
             print_line(_STOPPED)
         return ending.code if isinstance(ending.code, int) else OUR_ERROR if ending.code else DONE
     except KeyboardInterrupt:
@@ -90,10 +90,10 @@ def ended(run: Callable[[], object]) -> int:
         print_line(f"{_kind(error)}: {error}")
         return OUR_ERROR
     except OSError as error:
-        told = of_the_disk(error)
-        if told is None:
+        explained = of_the_disk(error)
+        if explained is None:
             raise
-        print_line(f"{_kind(told)}: {told}")
+        print_line(f"{_kind(explained)}: {explained}")
         return OUR_ERROR
     return DONE
 
@@ -103,7 +103,7 @@ def configure_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     handler.addFilter(_Once())
-    logging.raiseExceptions = False  # a log line that Prefect's server did not take is no news for a person
+    logging.raiseExceptions = False  # a log line that Prefect's server did not take is not important to a person
     for room in ("components", "flows", "model_core", "serving"):
         logger = logging.getLogger(room)
         logger.handlers, logger.propagate = [handler], False
@@ -111,17 +111,17 @@ def configure_logging() -> None:
 
 
 class _Once(logging.Filter):
-    """A server that stays away is told once a run, not at every try."""
+    """A warning is printed once per run, not at every attempt."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether this sentence is new."""
         text = record.getMessage()
-        new = text not in self._told
-        self._told.add(text)
+        new = text not in self._printed
+        self._printed.add(text)
         return new
 
 

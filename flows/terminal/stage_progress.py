@@ -1,4 +1,4 @@
-"""What a person sees while it works: ten lines that fill up, or plain lines when nobody watches a terminal."""
+"""A run's progress: one bar per stage, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StagePanel:
         self.console = Console(stderr=True, highlight=False)
         self._live = self.console.is_terminal if live is None else live
         self._fault = fault
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}", justify="left"),
@@ -55,12 +55,12 @@ class StagePanel:
         return StageProgress(panel=self, name=name, began=time.monotonic(), fault=self._fault)
 
     def finish(self, name: str, result: StepResult) -> None:
-        """Mark a stage as done, or found done; told once, though a stage may send its work somewhere afterwards."""
+        """Mark a stage as done, or found done; printed once, even if the stage sends its result somewhere afterwards."""
         how = "finished earlier" if result.cached else f"{result.seconds:.1f} s"
         if self._live:
             self._bars.update(self._tasks[name], total=1, completed=1, message=how)
-        elif name not in self._told:
-            self._told.add(name)
+        elif name not in self._printed:
+            self._printed.add(name)
             self.print_line(f"{TITLES[name]}: {how}")
 
     def print_line(self, line: str) -> None:
@@ -79,13 +79,13 @@ class StagePanel:
 
 @dataclass(slots=True)
 class StageProgress:
-    """`components.config.records.Progress` of one stage: moves its bar, or says a line now and then."""
+    """`components.config.records.Progress` of one stage: moves its bar, or prints a line now and then."""
 
     panel: StagePanel
     name: str
     began: float
     fault: FaultHook | None = None
-    _said: float = 0.0
+    _printed_at: float = 0.0
 
     def update(self, done: int, total: int, message: str = "") -> None:
         """See `Progress.update`."""
@@ -93,8 +93,8 @@ class StageProgress:
             self.fault(self.name, "progress")
         if self.panel.live:
             self.panel.draw(self.name, done, total, message)
-        elif time.monotonic() - self._said > _PLAIN_EVERY_S:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed_at > _PLAIN_EVERY_S:
+            self._printed_at = time.monotonic()
             self.panel.print_line(f"{TITLES[self.name]}: {done}/{total} {message}".rstrip())
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a workcell works: one panel that moves, or plain lines when nobody watches a terminal."""
+"""A workcell's progress: one live panel, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLAIN_EVERY_S = 5.0
 
 
 class WorkcellPanel:
-    """Mode, step, successes so far, latencies. `hear` takes the cell's JSON lines."""
+    """Mode, step, successes so far, latencies. `update` takes the cell's JSON lines."""
 
     def __init__(self, task: str, episodes: int, *, live: bool | None = None) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -26,7 +26,7 @@ class WorkcellPanel:
         self._now: dict[str, Any] = {}
         self._last = ""
         self._live: Live | None = None
-        self._said_at = 0.0
+        self._printed_at = 0.0
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[WorkcellPanel]:
@@ -38,19 +38,19 @@ class WorkcellPanel:
             yield self
         self._live = None
 
-    def update(self, told: Mapping[str, Any]) -> None:
+    def update(self, line: Mapping[str, Any]) -> None:
         """One line of the cell: what it does now, or how an episode ended."""
-        if isinstance(told.get("live"), dict):
-            self._now = dict(told["live"])
-        elif "stop_reason" in told:
-            how = "solved" if told.get("success") else str(told["stop_reason"]).replace("_", " ")
-            self._last = f"episode {told.get('done')}: {how} after {told.get('steps')} steps"
+        if isinstance(line.get("live"), dict):
+            self._now = dict(line["live"])
+        elif "stop_reason" in line:
+            how = "solved" if line.get("success") else str(line["stop_reason"]).replace("_", " ")
+            self._last = f"episode {line.get('done')}: {how} after {line.get('steps')} steps"
             if self._live is None:
                 self.console.print(f"{self._task} {self._last}")
         if self._live is not None:
             self._live.update(self._panel())
-        elif self._now.get("mode") and time.monotonic() - self._said_at > _PLAIN_EVERY_S:
-            self._said_at = time.monotonic()
+        elif self._now.get("mode") and time.monotonic() - self._printed_at > _PLAIN_EVERY_S:
+            self._printed_at = time.monotonic()
             self.console.print(self.line())
 
     def line(self) -> str:
@@ -70,7 +70,7 @@ class WorkcellPanel:
         table.add_row("so far", "  ".join(f"{name} {100 * count / total:.0f} %" for name, count in shares.items()) or "-")
         table.add_row("solved", f"{now.get('successes', 0)} of {now.get('finished', 0)}")
         if now.get("thinking"):
-            table.add_row("thinking", f"{now['thinking']} is said, the actions are to come")
+            table.add_row("thinking", f"{now['thinking']} is predicted, the actions follow")
         table.add_row("answers", f"{now.get('decisions', 0)}, {self._times()}; {self._refused()}")
         table.add_row("last", self._last or "-")
         return table

@@ -56,8 +56,8 @@ def test_a_command_that_is_asked_to_stop_says_so_at_once(handler):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
     first, last = said.splitlines()
-    assert first.startswith("asked to stop: ")
-    assert first.endswith("run the same command again to go on from here")
+    assert first.startswith("stopping: ")
+    assert first.endswith("run the same command again to continue")
     assert last == "ended in order"
     assert process.returncode == 128 + signal.SIGTERM
 

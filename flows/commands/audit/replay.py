@@ -110,7 +110,7 @@ def _asked_again(
         same, again = ask_again(found, record, policy)
     except DatasetError as error:
         return {"asked_again": False}, f"not asked again: {error}"
-    told = {
+    comparison = {
         "asked_again": True,
         "equal": same.is_equal,
         "depth_tokens_differing": same.depth_differing,
@@ -120,16 +120,19 @@ def _asked_again(
         "bundle": str(packed.bundle or packed.checkpoint),
         "same_bundle": packed.digest == str(found.records[0].body.get("bundle_digest", "")),
     }
-    if not told["same_bundle"]:
+    if not comparison["same_bundle"]:
         print_line("note      this is not the very bundle that the episode ran with (another digest), but its contract is the same")
     if same.is_equal and same.detail:
-        return told, same.detail
+        return comparison, same.detail
     if same.is_equal:
-        return told, f"asked again, {packed.model_version or packed.checkpoint} gives the same answer: every token and action is equal"
+        return (
+            comparison,
+            f"asked again, {packed.model_version or packed.checkpoint} gives the same answer: all tokens and actions are equal",
+        )
     differing = (
         f"{same.depth_differing} depth tokens, {same.trace_differing} trace values, actions by up to {same.max_action_difference:.3g}"
     )
-    return told, f"asked again, the answer DIFFERS: {same.detail or differing}"
+    return comparison, f"asked again, the answer DIFFERS: {same.detail or differing}"
 
 
 def _packed(found: AuditFile, folder: Path | None) -> PackedPolicy | None:
@@ -140,10 +143,10 @@ def _packed(found: AuditFile, folder: Path | None) -> PackedPolicy | None:
     from flows.pipeline.model_lookup import policies_here
     from flows.platform.settings import load_settings
 
-    told = found.records[0].body if found.records else {}
-    here = [one for one in policies_here(load_settings()) if one.model_version == told.get("model_version")]
-    here = [one for one in here if one.manifest.get("contract_id") == told.get("contract_id")]
-    return next((one for one in here if one.digest == told.get("bundle_digest")), here[0] if here else None)
+    begin = found.records[0].body if found.records else {}
+    here = [one for one in policies_here(load_settings()) if one.model_version == begin.get("model_version")]
+    here = [one for one in here if one.manifest.get("contract_id") == begin.get("contract_id")]
+    return next((one for one in here if one.digest == begin.get("bundle_digest")), here[0] if here else None)
 
 
 def _beside(file: Path, decision: int) -> Path:

@@ -81,9 +81,9 @@ def _lies_in(path: Path, folders: list[Path]) -> bool:
 
 
 def _only_in_the_index(folders: list[Path]) -> list[Path]:
-    """Audit files that an index tells of and that are not there."""
-    told = sorted(path for folder in folders for path in folder.rglob("index/[0-9]*-*.parquet"))
-    files = [path.parents[1] / f"{path.stem}.mcap" for path in told]
+    """Audit files that an index lists and that are not there."""
+    listed = sorted(path for folder in folders for path in folder.rglob("index/[0-9]*-*.parquet"))
+    files = [path.parents[1] / f"{path.stem}.mcap" for path in listed]
     return [file for file in files if not file.exists()]
 
 

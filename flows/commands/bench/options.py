@@ -1,4 +1,4 @@
-"""What `actwright bench decode` and `actwright certify` can be told: one dataclass for each."""
+"""The options of `actwright bench decode` and `actwright certify`: one dataclass for each."""
 
 from __future__ import annotations
 

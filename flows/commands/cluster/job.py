@@ -1,4 +1,4 @@
-"""What a training on a cluster is told, and the job of a recipe that follows from it."""
+"""The options of a training on a cluster, and the recipe's job that follows from them."""
 
 from __future__ import annotations
 

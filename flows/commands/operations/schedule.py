@@ -105,7 +105,7 @@ def approve_proposal(beginning: str) -> dict[str, Any]:
 
 
 def tell_new_recordings(count: int) -> bool:
-    """Send the event that wakes the retraining deployment; False where no server listens. Call with the platform opened."""
+    """Send the event that triggers the retraining deployment; False if no server runs."""
     platform = open_platform()
     url = running_server(platform.settings)
     if not url:
@@ -122,7 +122,7 @@ def tell_new_recordings(count: int) -> bool:
 
 
 def _pause(api: str) -> None:
-    """Take back the runs that were planned ahead: nothing may pile up while nobody serves the deployment."""
+    """Pause the deployment: planned runs must not pile up while no process serves it."""
     try:
         deployment = get(f"{api}/deployments/name/retrain/retrain", timeout_s=10).json()["id"]
         url, headers = f"{api}/deployments/{deployment}/pause_deployment", {"Content-Type": "application/json"}

@@ -22,17 +22,17 @@ from flows.terminal.output import print_line, print_result
 
 
 def stand_up(recipe: Recipe) -> None:
-    """Start everything, say where, wait for Ctrl-C or SIGTERM, stop everything."""
+    """Start everything, print the addresses, wait for Ctrl-C or SIGTERM, stop everything."""
     platform, stop = open_platform(), asked_to_stop()
-    with contextlib.ExitStack() as standing:
-        addresses = {"prefect": standing.enter_context(prefect_page(platform)), "mlflow": standing.enter_context(mlflow_page(platform))}
+    with contextlib.ExitStack() as running:
+        addresses = {"prefect": running.enter_context(prefect_page(platform)), "mlflow": running.enter_context(mlflow_page(platform))}
         bento = champion_bento(platform, recipe)
         if bento is None:
             print_line(
                 f"no champion of {recipe.package.model_name} is packaged, so no policy is served; `actwright run {recipe.name}` makes one"
             )
         else:
-            addresses["policy"] = standing.enter_context(policy_service(platform, bento))
+            addresses["policy"] = running.enter_context(policy_service(platform, bento))
         for name, address in addresses.items():
             print_line(f"{name:8} {address}")
         print_line("Ctrl-C stops them all")
@@ -45,14 +45,14 @@ def stand_up(recipe: Recipe) -> None:
 @contextlib.contextmanager
 def prefect_page(platform: Platform) -> Iterator[str]:
     """Prefect with its UI and its schedules; the running server of this home where there is one."""
-    running = running_server(platform.settings)
-    if running:
-        yield running.removesuffix("/api")
+    known = running_server(platform.settings)
+    if known:
+        yield known.removesuffix("/api")
         return
-    with contextlib.ExitStack() as standing:
+    with contextlib.ExitStack() as running:
         with starting_alone(platform.settings):
-            child = standing.enter_context(
-                _standing(start_prefect_server(platform.settings, pages=True, port=platform.settings.prefect_port))
+            child = running.enter_context(
+                _running(start_prefect_server(platform.settings, pages=True, port=platform.settings.prefect_port))
             )
         yield child.ready_url.removesuffix("/api/health")
 
@@ -70,7 +70,7 @@ def mlflow_page(platform: Platform) -> Iterator[str]:
     command = server_command(home, port)
     log = home / "mlflow-server.log"
     child = Child("MLflow", command.argv, log=log, ready_url=f"http://127.0.0.1:{port}/health", env=command.environment)
-    with _standing(child):
+    with _running(child):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -107,7 +107,7 @@ def asked_to_stop() -> threading.Event:
 
 
 @contextlib.contextmanager
-def _standing(child: Child) -> Iterator[Child]:
+def _running(child: Child) -> Iterator[Child]:
     try:
         child.wait_ready()
         yield child

@@ -30,8 +30,8 @@ def credentials_of(token_file: Path | None, ca_file: Path | None, timeout_s: flo
         if not token:
             raise typer.BadParameter(f"{named} is empty; it holds the token, on one line")
     try:
-        knock = Knock(token=checked_token(token, named), ca_file=ca_file, timeout_s=timeout_s)
-        knock.tls("https://")  # an unreadable CA file is refused before the service is called
+        credentials = Knock(token=checked_token(token, named), ca_file=ca_file, timeout_s=timeout_s)
+        credentials.tls("https://")  # an unreadable CA file is refused before the service is called
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
-    return knock
+    return credentials

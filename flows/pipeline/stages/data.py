@@ -51,21 +51,21 @@ def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Se
 
 
 def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], progress: Progress, *, trust_data: bool = False) -> StepResult:
-    """Check recordings of the recipe's body and make a raw data set of the good, successful ones: <step>/dataset, <step>/quarantine.
+    """Check recordings of the recipe's embodiment and make a raw data set of the good, successful ones: <step>/dataset, <step>/quarantine.
 
     trust_data: a data set whose statistics are of other data is taken in, with new statistics.
     """
     from components.data.collect import open_simulator
     from components.data.ingest import IngestOptions, count_recordings, ingest
 
-    count_recordings(sources)  # a folder that holds none is told before all of it is read
-    body = open_simulator(recipe.collect).embodiment
+    count_recordings(sources)  # a folder without recordings is refused before all of it is read
+    embodiment = open_simulator(recipe.collect).embodiment
 
     def work(out: Path) -> Mapping[str, Any]:
-        return ingest(sources, out, progress, IngestOptions(embodiment=body, max_bad_fraction=1.0, trust_data=trust_data))
+        return ingest(sources, out, progress, IngestOptions(embodiment=embodiment, max_bad_fraction=1.0, trust_data=trust_data))
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
-    config: dict[str, Any] = {"body": to_document(body)} | ({"trust_data": True} if trust_data else {})
+    config: dict[str, Any] = {"body": to_document(embodiment)} | ({"trust_data": True} if trust_data else {})
     return stage_step(platform, recipe, StepKey(stage=INGEST, config=config, inputs=inputs), work)
 
 

@@ -53,7 +53,7 @@ def report_step(platform: Platform, recipe: Recipe, made: Mapping[str, Step], su
 
 
 def robot_options(scenes: CollectConfig) -> dict[str, object]:
-    """The same scene for a workcell's simulated robot, as options of its factory."""
+    """The same camera and tasks for a workcell's simulated robot, as options of its factory."""
     return {
         "sim_steps_per_action": scenes.sim_steps_per_action,
         "image_size": scenes.image_size,

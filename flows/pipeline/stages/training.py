@@ -66,7 +66,7 @@ def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Ste
 
 
 def scenes_of(cfg: CollectConfig) -> CollectConfig:
-    """The body, camera and tasks of the demonstrations, without what only concerned their recording."""
+    """The simulator, camera and tasks of the demonstrations, without what only concerned their recording."""
     plain = CollectConfig(tasks=cfg.tasks)
     return replace(
         plain,
