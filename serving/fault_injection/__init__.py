@@ -1,1 +1,1 @@
-"""Seeded faults for anybody's client: a policy service that misbehaves by script, and a TCP link that does."""
+"""Seeded faults for any client of the protocol: a policy service that misbehaves by script, and a faulty TCP link."""

@@ -1,4 +1,4 @@
-"""A good answer, and well-formed answers that are wrong: what a broken model or a lost version would send."""
+"""A correct answer, and well-formed answers that are wrong, as a broken model or an unannounced new version would send."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DENORMAL = np.float32(1e-42)
 
 
 def contract_for(body: EmbodimentSpec, *, chunk_length: int = 8, execute_horizon: int = 4) -> PolicyContract:
-    """A contract that fits whatever body says HELLO, so that any client of the protocol can be tested."""
+    """A contract that fits any embodiment, so that any client of the protocol can be tested."""
     low, high = body.action.low.tolist(), body.action.high.tolist()
     return PolicyContract(
         embodiment=body,
@@ -28,8 +28,8 @@ def contract_for(body: EmbodimentSpec, *, chunk_length: int = 8, execute_horizon
     )
 
 
-def still_actions(contract: PolicyContract, observe: Observe) -> NDArray[np.float32]:
-    """(K, A) rows that hardly move: zeros for deltas and velocities, the measured pose for absolute targets."""
+def stationary_actions(contract: PolicyContract, observe: Observe) -> NDArray[np.float32]:
+    """(K, A) actions that hardly move the robot: zeros for deltas and velocities, the measured pose for absolute targets."""
     body = contract.embodiment
     row_A = np.clip(np.zeros(len(body.action), np.float32), body.action.low, body.action.high)
     if body.action.mode == "absolute":
@@ -40,7 +40,7 @@ def still_actions(contract: PolicyContract, observe: Observe) -> NDArray[np.floa
 
 
 def chunk_for(observe: Observe, contract: PolicyContract, model_version: str, actions_KA: NDArray[np.float32]) -> Chunk:
-    """The answer that a good service would give."""
+    """The answer that a correct service would give."""
     rate = contract.embodiment.control_hz
     return Chunk(
         session_id=observe.session_id,
@@ -58,7 +58,7 @@ def chunk_for(observe: Observe, contract: PolicyContract, model_version: str, ac
 
 
 def falsify(name: str, chunk: Chunk, contract: PolicyContract, rng: np.random.Generator) -> Chunk:
-    """`chunk` with the wrong content `name` (a key of `script.MEANING`)."""
+    """`chunk` with the wrong content `name` (a key of `catalog.MEANING`)."""
     return _FALSE[name](chunk, contract, rng)
 
 

@@ -1,4 +1,4 @@
-"""Good bytes -> bytes that nobody should have to read. Seeded; every damage is a function of the bytes and a generator."""
+"""Valid bytes -> damaged bytes. Seeded; every damage is a function of the bytes and a generator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Damaged = bytes | str
 
 
 def damage(name: str, data: bytes, rng: np.random.Generator, *, count: int = 1) -> Damaged:
-    """`data` after damage `name` (a key of `script.BYTES`); a `str` is meant as a text frame."""
+    """`data` after damage `name` (a key of `catalog.BYTES`); a `str` is sent as a text frame."""
     return _DAMAGES[name](data, rng, max(count, 1))
 
 

@@ -1,6 +1,6 @@
-"""What the fault server says, without sockets or a clock: one connection's answers by script.
+"""The fault server's answers on one connection, by script, without sockets or a clock.
 
-Shared by the server on real sockets and by tests on a virtual clock, so that both misbehave alike.
+Used by the server on real sockets and by tests on a virtual clock, so that both inject the same faults.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from model_core.spec.contract import PolicyContract
 from model_core.spec.protocol.wire import Chunk, Control, Hello, Message, Observe, Ready, Reject, encode_message
 from model_core.spec.types import RefusalCode
-from serving.fault_injection.contents import chunk_for, contract_for, falsify, still_actions
+from serving.fault_injection.catalog import BYTES, MEANING
+from serving.fault_injection.contents import chunk_for, contract_for, falsify, stationary_actions
 from serving.fault_injection.damage import damage
-from serving.fault_injection.script import BYTES, MEANING, Planned, Rule, Script
+from serving.fault_injection.script import PlannedFaults, Rule, Script
 
-Answer = Callable[[Observe, PolicyContract], NDArray]
+ActionSource = Callable[[Observe, PolicyContract], NDArray]
 Frame = bytes | str
-KEPT_ANSWERS = 64
+MOST_KEPT = 64
 
 
 class Responder:
@@ -32,15 +33,15 @@ class Responder:
         connection: int,
         *,
         contract: PolicyContract | None = None,
-        answer: Answer | None = None,
+        answer: ActionSource | None = None,
         model_version: str = "faults/1",
     ) -> None:
         self.is_half_open = False
         self._script, self._connection = script, connection
         self._contract, self._model_version = contract, model_version
-        self._answer = answer or (lambda observe, agreed: still_actions(agreed, observe))
+        self._answer = answer or (lambda observe, agreed: stationary_actions(agreed, observe))
         self._ready: Ready | None = None
-        self._kept: deque[bytes] = deque(maxlen=KEPT_ANSWERS)
+        self._kept: deque[bytes] = deque(maxlen=MOST_KEPT)
         self._held: list[Frame] = []
 
     @property
@@ -68,8 +69,8 @@ class Responder:
         kinds = {"PING": "PONG", "LEASE": "LEASE"}
         return None if self.is_half_open or control.kind not in kinds else replace(control, kind=kinds[control.kind])
 
-    def answers(self, observe: Observe, number: int, planned: Planned) -> list[Frame]:
-        """The frames that go out for the `number`-th request, in order; none where the script says nothing."""
+    def answers(self, observe: Observe, number: int, planned: PlannedFaults) -> list[Frame]:
+        """The frames that go out for the `number`-th request, in order; none where the script drops the answer."""
         names = planned.names
         self.is_half_open = self.is_half_open or "half-open" in names
         if self.is_half_open or "drop" in names or self._ready is None:
@@ -87,7 +88,7 @@ class Responder:
         self._held = []
         return out
 
-    def _frame(self, chunk: Chunk, observe: Observe, number: int, planned: Planned) -> Frame:
+    def _frame(self, chunk: Chunk, observe: Observe, number: int, planned: PlannedFaults) -> Frame:
         assert self._ready is not None
         contract = self._ready.contract
         message: Message = chunk

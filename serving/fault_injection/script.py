@@ -9,85 +9,23 @@
 
 Requests (OBSERVE) and connections (HELLO) are counted from 1 over the life of the process. What happens to request n is
 a pure function of seed, rule and n: neither time nor the order of threads changes it. On the command line a rule is
-spelt `NAME[@WHEN][~CHANCE][:KEY=VALUE,...]`, WHEN being `3`, `3,5`, `3-8`, `3-` or `*50`.
+written `NAME[@WHEN][~CHANCE][:KEY=VALUE,...]`, with WHEN as `3`, `3,5`, `3-8`, `3-` or `*50`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from model_core.spec.documents import from_document
 from model_core.spec.errors import SpecError
-
-_T = TypeVar("_T")
-
-# What can be done, in four groups: to the connection, to the delivery, to the bytes, to the meaning.
-HANDSHAKE = {
-    "mute": "accept the TCP connection and never say anything",
-    "handshake-only": "accept the WebSocket and never answer HELLO",
-    "refuse": "answer HELLO with REJECT(CONTRACT)",
-    "not-ready": "answer HELLO with REJECT(NOT_READY)",
-    "other-contract": "offer a contract with another control rate",
-    "wrong-ready-epoch": "answer HELLO with READY of another epoch",
-    "hang-up": "close the connection instead of answering HELLO",
-}
-DELIVERY = {
-    "drop": "do not answer",
-    "delay": "answer `ms` later than the latency says",
-    "duplicate": "answer `count` more times",
-    "reorder": "hold this answer back until the next one was sent",
-    "replay": "send the oldest kept answer, then the right one",
-    "reject": "answer REJECT with `text` as the code (default INTERNAL)",
-    "freeze": "stop the whole server for `ms` (pings too)",
-    "half-open": "from here on say nothing more on this connection, not even PONG",
-    "close": "drop the TCP connection without a closing handshake",
-    "kill": "end the process at once with exit code 137",
-}
-BYTES = {
-    "truncate": "cut the answer off at a random place",
-    "flip": "flip `count` random bits",
-    "noise": "send random bytes",
-    "deep": "send arrays nested 5000 deep",
-    "huge-length": "send a length prefix of 4 GiB",
-    "text": "send a text frame",
-    "extension": "send a msgpack extension type",
-    "object-dtype": "send the actions as an object array",
-    "shape-lie": "send an array whose bytes do not fit its shape",
-    "protocol": "send the answer as another protocol version",
-    "unknown-type": "send a message of a type that does not exist",
-}
-MEANING = {
-    "nan": "one action is NaN",
-    "inf": "one action is infinite",
-    "1e9": "one action is 1e9",
-    "denormal": "every action is a denormal number",
-    "outside": "one action is just past its limit by a third of its range",
-    "empty": "a chunk of no rows",
-    "short": "half of the rows",
-    "long": "twice the rows",
-    "narrow": "one action dimension less",
-    "wide": "one action dimension more",
-    "jump": "every row at the far end of its range",
-    "expired": "a chunk that expires at once",
-    "wrong-epoch": "of the epoch before",
-    "wrong-seq": "answers the request before",
-    "next-seq": "answers a request that was not made yet",
-    "wrong-session": "of another session",
-    "version": "from here on another model version answers, in the same session",
-    "contract": "from here on another contract answers, in the same session",
-    "other-rate": "says another control rate",
-    "no-depth": "without depth tokens and trace",
-    "trace-outside": "a trace outside the image",
-}
-FAULTS = {**HANDSHAKE, **DELIVERY, **BYTES, **MEANING}
-STAYS = {"version", "contract"}  # once begun, it does not end
+from serving.fault_injection.catalog import BYTES, DELIVERY, FAULTS, HANDSHAKE, LASTING, MEANING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,20 +44,23 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.fault not in FAULTS:
-            raise SpecError(f"unknown fault {self.fault!r}; there are {', '.join(FAULTS)}")
+            raise SpecError(f"unknown fault {self.fault!r}; the faults are {', '.join(FAULTS)}")
         if not (self.first >= 1 and self.last >= 0 and self.every >= 0 and self.count >= 0 and all(n >= 1 for n in self.at)):
             raise SpecError(f"fault {self.fault!r}: at, first, last, every and count are whole numbers, counted from 1")
         if not (0.0 <= self.chance <= 1.0 and 0.0 <= self.ms < 1e9):
             raise SpecError(f"fault {self.fault!r}: chance is 0..1 and ms is 0..1e9, got chance={self.chance} ms={self.ms}")
 
     def hits(self, number: int, draw: float) -> bool:
-        """Does it happen to this request or connection? draw: a uniform number that belongs to it."""
+        """Whether it happens to this request or connection. draw: a uniform random number that belongs to it."""
         if self.at:
-            is_named = number in self.at or (self.fault in STAYS and number >= min(self.at))
+            is_named = number in self.at or (self.fault in LASTING and number >= min(self.at))
         else:
             is_inside = number >= self.first and (self.last == 0 or number <= self.last)
             is_named = is_inside and (self.every == 0 or (number - self.first) % self.every == self.every - 1)
         return is_named and draw < self.chance
+
+
+KINDS = ("fixed", "ramp", "bimodal", "spike")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +80,8 @@ class Latency:
     jitter_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in {"fixed", "ramp", "bimodal", "spike"}:
-            raise SpecError(f"latency kind {self.kind!r}; there are fixed, ramp, bimodal, spike")
+        if self.kind not in KINDS:
+            raise SpecError(f"latency kind {self.kind!r}; the kinds are {', '.join(KINDS)}")
         if not all(0.0 <= value < 1e9 for value in (self.ms, self.to_ms, self.jitter_ms)):
             raise SpecError("latency: ms, to_ms and jitter_ms are 0..1e9")
         if not (self.over >= 1 and self.at >= 1 and 0.0 <= self.share <= 1.0):
@@ -158,7 +99,7 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class PlannedFaults:
     """What happens to one request: its latency, and the rules that hit it, in the order of the script."""
 
     delay_ms: float
@@ -172,19 +113,19 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """Everything that a fault server does wrong."""
+    """Everything that a fault server does wrong: faults and latency."""
 
     seed: int = 0
     latency: Latency = field(default_factory=Latency)
     faults: tuple[Rule, ...] = ()
 
-    def for_request(self, number: int) -> Planned:
+    def for_request(self, number: int) -> PlannedFaults:
         """What happens to the `number`-th request, from 1."""
         extra_ms, rules = 0.0, []
         for rule in self._hit(number, DELIVERY | BYTES | MEANING):
             extra_ms += rule.ms if rule.fault == "delay" else 0.0
             rules.append(rule)
-        return Planned(delay_ms=self.latency.of(number, self.rng(number, "latency")) + extra_ms, rules=tuple(rules))
+        return PlannedFaults(delay_ms=self.latency.of(number, self.rng(number, "latency")) + extra_ms, rules=tuple(rules))
 
     def for_connection(self, number: int) -> Rule | None:
         """The fault of the `number`-th connection, from 1; None for a good one."""
@@ -214,17 +155,7 @@ def read_script(path: Path) -> Script:
 
 def script_of(document: object) -> Script:
     """A script from a plain document. Raises SpecError for an unknown key or a value of the wrong kind."""
-    if not isinstance(document, Mapping):
-        raise SpecError(f"a script is a map with seed, latency and faults, got {type(document).__name__}")
-    _known(document, {"seed", "latency", "faults"}, "script")
-    faults = document.get("faults", [])
-    if not isinstance(faults, list):
-        raise SpecError("script.faults must be a list of maps")
-    return Script(
-        seed=_checked(document.get("seed", 0), "int", "script.seed"),
-        latency=_made(Latency, document.get("latency", {}), "latency"),
-        faults=tuple(_made(Rule, rule, f"faults[{index}]") for index, rule in enumerate(faults)),
-    )
+    return from_document(Script, document, where="script")
 
 
 def rule_of(text: str) -> Rule:
@@ -240,7 +171,7 @@ def rule_of(text: str) -> Rule:
     name, mark, when = head.partition("@")
     if mark:
         values |= _when(when, text)
-    return _made(Rule, {"fault": name, **values}, f"fault {text!r}")
+    return from_document(Rule, {"fault": name, **values}, where=f"fault {text!r}")
 
 
 def _when(when: str, text: str) -> dict[str, Any]:
@@ -257,29 +188,3 @@ def _number(value: str, text: str) -> int | float:
         return int(value) if value.isdigit() else float(value)
     except ValueError as error:
         raise SpecError(f"fault {text!r}: {value!r} is not a number; write for example drop@3, nan@5-8, freeze@4:ms=2000") from error
-
-
-def _made(cls: type[_T], document: object, where: str) -> _T:
-    if not isinstance(document, Mapping):
-        raise SpecError(f"{where} must be a map, got {type(document).__name__}")
-    kinds = {item.name: str(item.type) for item in fields(cls)}  # type: ignore[arg-type]  (every cls here is a dataclass)
-    _known(document, set(kinds), where)
-    return cls(**{key: _checked(value, kinds[key], f"{where}.{key}") for key, value in document.items()})
-
-
-def _checked(value: Any, kind: str, where: str) -> Any:
-    if kind == "int" and type(value) is int:
-        return value
-    if kind == "float" and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if kind == "str" and isinstance(value, str):
-        return value
-    if kind.startswith("tuple") and isinstance(value, list) and all(type(n) is int for n in value):
-        return tuple(value)
-    raise SpecError(f"{where} must be {'a list of whole numbers' if kind.startswith('tuple') else kind}, got {value!r}")
-
-
-def _known(document: Mapping[Any, Any], names: set[str], where: str) -> None:
-    unknown = [str(key) for key in document if key not in names]
-    if unknown:
-        raise SpecError(f"{where}: unknown key {unknown[0]!r}; there are {', '.join(sorted(names))}")

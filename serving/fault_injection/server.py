@@ -1,9 +1,9 @@
-"""A policy service that misbehaves by script. It speaks the native protocol to whoever says HELLO; it has no model.
+"""A policy service that misbehaves by script. It speaks the native protocol with every client; it has no model.
 
-    FaultServer(script).run(host, port)      until the process ends
-    with running_server(script) as server:   in a thread, for tests; server.url, server.journal
+    serve_for_ever(FaultServer(script), ...)   until the process ends
+    with running_server(script) as server:     in a thread, for tests; server.url, server.log
 
-Good answers hardly move the robot (`contents.still_actions`); tests may give their own `answer`.
+Correct answers hardly move the robot (`contents.stationary_actions`); tests may give their own `answer`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from websockets.http11 import Request, Response
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import WireError
 from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Control, Hello, Message, Observe, Ready, decode_message, encode_message
-from serving.fault_injection.journal import Journal
-from serving.fault_injection.responder import Answer, Responder
-from serving.fault_injection.script import Planned, Script
+from serving.fault_injection.background_loop import background_loop, cancel_all_tasks, run_on
+from serving.fault_injection.fault_log import FaultLog
+from serving.fault_injection.responder import ActionSource, Responder
+from serving.fault_injection.script import PlannedFaults, Script
 
 EXIT_KILLED = 137
 
@@ -43,12 +43,12 @@ class FaultServer:
         script: Script,
         *,
         contract: PolicyContract | None = None,
-        answer: Answer | None = None,
+        answer: ActionSource | None = None,
         model_version: str = "faults/1",
-        journal: Journal | None = None,
+        log: FaultLog | None = None,
         kill: Callable[[], None] | None = None,
     ) -> None:
-        self.script, self.journal = script, journal or Journal()
+        self.script, self.log = script, log or FaultLog()
         self.requests = self.connections = 0
         self._contract, self._model_version, self._answer = contract, model_version, answer
         self._kill = kill or (lambda: os._exit(EXIT_KILLED))
@@ -57,7 +57,7 @@ class FaultServer:
     async def listen(self, host: str, port: int) -> Server:
         """Begin to serve; port 0 takes a free one."""
         return await serve(
-            self._talk,
+            self._serve,
             host,
             port,
             compression=None,
@@ -73,11 +73,11 @@ class FaultServer:
         self.connections += 1
         rule = self.script.for_connection(self.connections)
         if rule is not None and rule.fault == "mute":
-            self.journal.add("fault", fault="mute", connection=self.connections)
+            self.log.add("fault", fault="mute", connection=self.connections)
             await asyncio.Event().wait()
         return None
 
-    async def _talk(self, socket: ServerConnection) -> None:
+    async def _serve(self, socket: ServerConnection) -> None:
         number = self.connections
         responder = Responder(self.script, number, contract=self._contract, answer=self._answer, model_version=self._model_version)
         with contextlib.suppress(ConnectionClosed):
@@ -90,20 +90,20 @@ class FaultServer:
                     task = asyncio.get_running_loop().create_task(self._reply(socket, responder, message, number, self.requests))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
-                elif isinstance(message, Control) and (said := responder.control(message)) is not None:
-                    await socket.send(encode_message(said))
+                elif isinstance(message, Control) and (reply := responder.control(message)) is not None:
+                    await socket.send(encode_message(reply))
 
     def _read(self, data: bytes | str) -> Message | None:
         try:
             return decode_message(data) if isinstance(data, bytes) else None
         except WireError as error:
-            self.journal.add("unreadable", reason=str(error)[:200])
+            self.log.add("unreadable", reason=str(error)[:200])
             return None
 
     async def _greet(self, socket: ServerConnection, responder: Responder, number: int) -> bool:
         name = "" if responder.rule is None else responder.rule.fault
         if name:
-            self.journal.add("fault", fault=name, connection=number)
+            self.log.add("fault", fault=name, connection=number)
         if name == "handshake-only":
             await socket.wait_closed()
             return False
@@ -118,8 +118,8 @@ class FaultServer:
     async def _reply(self, socket: ServerConnection, responder: Responder, observe: Observe, connection: int, number: int) -> None:
         planned = self.script.for_request(number)
         for rule in planned.rules:
-            self.journal.add("fault", fault=rule.fault, request=number, connection=connection, seq=observe.seq)
-        self._stop_everything(planned)
+            self.log.add("fault", fault=rule.fault, request=number, connection=connection, seq=observe.seq)
+        self._kill_or_freeze(planned)
         if planned.delay_ms > 0:
             await asyncio.sleep(planned.delay_ms / 1e3)
         if "close" in planned.names:
@@ -129,12 +129,12 @@ class FaultServer:
             for frame in responder.answers(observe, number, planned):
                 await socket.send(frame)
 
-    def _stop_everything(self, planned: Planned) -> None:
+    def _kill_or_freeze(self, planned: PlannedFaults) -> None:
         for rule in planned.rules:
             if rule.fault == "kill":
                 self._kill()
             if rule.fault == "freeze":
-                time.sleep(rule.ms / 1e3)  # on the loop, on purpose: nothing is answered, not even a ping
+                time.sleep(rule.ms / 1e3)  # on the event loop, on purpose: no message is answered, not even a ping
 
 
 def _headers() -> Headers:
@@ -142,7 +142,7 @@ def _headers() -> Headers:
 
 
 @dataclass(slots=True)
-class Running:
+class RunningServer:
     """A server in a thread."""
 
     server: FaultServer
@@ -154,48 +154,39 @@ class Running:
         return f"ws://127.0.0.1:{self.port}/v1/session"
 
     @property
-    def journal(self) -> Journal:
-        """What it did wrong."""
-        return self.server.journal
+    def log(self) -> FaultLog:
+        """The faults that it injected."""
+        return self.server.log
 
 
 @contextlib.contextmanager
-def running_server(script: Script, *, port: int = 0, **options: object) -> Iterator[Running]:
+def running_server(script: Script, *, port: int = 0, **options: object) -> Iterator[RunningServer]:
     """Serve `script` on loopback in a thread of this process, silently; everything is gone at the end.
 
-    Raises OSError if the port cannot be had.
+    Raises OSError if the port is in use.
     """
-    options.setdefault("journal", Journal(silent=True))
+    options.setdefault("log", FaultLog(silent=True))
     server = FaultServer(script, **options)  # type: ignore[arg-type]  (the names are FaultServer's)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="fault-server", daemon=True)
-    thread.start()
-    try:
-        listening = asyncio.run_coroutine_threadsafe(server.listen("127.0.0.1", port), loop).result(10)
+    with background_loop("fault-server") as loop:
+        listening = run_on(loop, server.listen("127.0.0.1", port))
         try:
-            yield Running(server=server, port=listening.sockets[0].getsockname()[1])
+            yield RunningServer(server=server, port=listening.sockets[0].getsockname()[1])
         finally:
-            asyncio.run_coroutine_threadsafe(_shut(listening), loop).result(10)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+            run_on(loop, _abort(listening))
 
 
-async def _shut(listening: Server) -> None:
-    """As a killed process would: no closing handshakes."""
+async def _abort(listening: Server) -> None:
+    """Stop as a killed process would: without closing handshakes."""
     for connection in listening.connections:
         connection.transport.abort()
     listening.close(close_connections=False)
     await asyncio.sleep(0.01)
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        task.cancel()
-    await asyncio.sleep(0.01)
+    await cancel_all_tasks()
 
 
 async def serve_for_ever(server: FaultServer, host: str, port: int) -> None:
-    """Serve until cancelled; says where on the journal."""
+    """Serve until cancelled; the log says at which address."""
     async with await server.listen(host, port) as listening:
         where = listening.sockets[0].getsockname()
-        server.journal.add("listening", url=f"ws://{where[0]}:{where[1]}/v1/session")
+        server.log.add("listening", url=f"ws://{where[0]}:{where[1]}/v1/session")
         await asyncio.Event().wait()

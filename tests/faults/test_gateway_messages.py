@@ -12,8 +12,8 @@ import pytest
 from model_core.spec.contract import PROTOCOL_VERSION, CameraSpec, DimSpec, VectorSpec
 from model_core.spec.protocol.wire import Chunk, EncodedImage, Observe, Ready, Reject, SteeringInput, encode_message
 from model_core.spec.types import RefusalCode
+from serving.fault_injection.catalog import BYTES
 from serving.fault_injection.damage import damage
-from serving.fault_injection.script import BYTES
 from serving.gateway.inference.stub_policy import StubPolicy
 from serving.gateway.sessions.gateway import Gateway
 from tests.faults.peer import CONTRACT, Peer, greeted, is_own_answer, observation, other_body, refused, stub_service

@@ -17,7 +17,8 @@ from model_core.spec.audit.reading import read_audit
 from model_core.spec.contract import CameraSpec
 from model_core.spec.errors import NotReady
 from model_core.spec.types import StopReason
-from serving.fault_injection.proxy import Conditions, RunningProxy, running_proxy
+from serving.fault_injection.link_conditions import Conditions
+from serving.fault_injection.proxy import RunningProxy, running_proxy
 from serving.fault_injection.script import Latency, Rule, Script, rule_of
 from serving.fault_injection.server import running_server
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings

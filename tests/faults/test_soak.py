@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.fault_injection.script import BYTES, MEANING, Latency, Rule, Script
+from serving.fault_injection.catalog import BYTES, MEANING
+from serving.fault_injection.script import Latency, Rule, Script
 from serving.workcell.motion.motion_state import MotionSettings
 from tests.fakes import make_embodiment
 from tests.faults.world import World, absolute_body

@@ -20,16 +20,18 @@ from websockets.sync.client import ClientConnection, connect
 
 from model_core.spec.errors import SpecError, WireError
 from model_core.spec.protocol.wire import Chunk, Hello, Observe, Ready, decode_message, encode_message
+from serving.fault_injection.catalog import BYTES, FAULTS, MEANING
 from serving.fault_injection.damage import damage
-from serving.fault_injection.proxy import Conditions, FaultProxy, ProxyAction, running_proxy
-from serving.fault_injection.script import BYTES, FAULTS, MEANING, Latency, Rule, Script, read_script, rule_of, script_of
-from serving.fault_injection.server import Running, running_server
+from serving.fault_injection.link_conditions import Conditions, LinkAction
+from serving.fault_injection.proxy import FaultProxy, running_proxy
+from serving.fault_injection.script import Latency, Rule, Script, read_script, rule_of, script_of
+from serving.fault_injection.server import RunningServer, running_server
 from tests.fakes import make_embodiment, make_observation
 from tests.faults.checker import Bounds, Evidence, Line, broken, check
 from tests.faults.verdicts import table
 
 
-def shaken(server: Running, port: int = 0) -> tuple[ClientConnection, Ready]:
+def shaken(server: RunningServer, port: int = 0) -> tuple[ClientConnection, Ready]:
     peer = connect(f"ws://127.0.0.1:{port or server.port}/v1/session", compression=None, proxy=None, open_timeout=5)
     peer.send(encode_message(Hello(cell="c", epoch=1, embodiment=make_embodiment())))
     ready = decode_message(bytes(peer.recv(timeout=5)))  # type: ignore[arg-type]
@@ -99,7 +101,7 @@ def test_scripts_are_read_from_files(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ([], "map"),
+        ([], "script: expected the fields of Script"),
         ({"speed": 1}, "speed"),
         ({"seed": 1.5}, "script.seed"),
         ({"latency": {"kind": "slow"}}, "slow"),
@@ -109,7 +111,7 @@ def test_scripts_are_read_from_files(tmp_path: Path, name: str) -> None:
         ({"faults": [{"fault": "drop", "at": 3}]}, "faults[0].at"),
         ({"faults": [{"fault": "drop", "at": [0]}]}, "counted from 1"),
         ({"faults": [{"fault": "drop", "chance": 1.5}]}, "chance"),
-        ({"faults": [{"fault": "freeze", "ms": float("nan")}]}, "faults[0].ms"),
+        ({"faults": [{"fault": "freeze", "ms": float("nan")}]}, "script.faults[0]: fault 'freeze': chance is 0..1 and ms is 0..1e9"),
     ],
 )
 def test_a_wrong_script_is_refused_with_the_field_named(document: object, says: str) -> None:
@@ -150,7 +152,7 @@ def test_false_answers_are_well_formed_and_not_the_good_one(name: str) -> None:
             peer.send(question(ready, seq))
             answers.append(msgpack.unpackb(bytes(peer.recv(timeout=5))[1:]))  # type: ignore[arg-type]
         peer.close()
-        assert server.journal.count(fault=name, request=2) == 1
+        assert server.log.count(fault=name, request=2) == 1
     good, false = answers
     assert {**good, "seq": 2, "chunk_id": false["chunk_id"]} != false
 
@@ -168,7 +170,7 @@ def test_delivery_faults_and_their_journal() -> None:
             said = heard(peer, 0.05, due=len(answers))
             got.append([getattr(decode_message(data), "seq", 0) for data in said if isinstance(data, bytes)])
         assert got == due
-        assert [line["fault"] for line in server.journal.lines] == ["drop", "duplicate", "reorder", "replay", "reject", "close"]
+        assert [line["fault"] for line in server.log.lines] == ["drop", "duplicate", "reorder", "replay", "reject", "close"]
 
 
 def test_the_process_prints_its_faults_and_dies_when_told(tmp_path: Path) -> None:
@@ -295,8 +297,8 @@ def test_flipped_bits_and_stalls_are_told() -> None:
                 peer.close()
             except (OSError, ConnectionClosed, WireError, AssertionError, EOFError, Exception):
                 continue
-        assert proxy.proxy.journal.count(fault="flip") >= 1
-        assert proxy.proxy.journal.count(fault="loss") >= 1
+        assert proxy.proxy.log.count(fault="flip") >= 1
+        assert proxy.proxy.log.count(fault="loss") >= 1
 
 
 def test_the_proxy_process_follows_its_plan(tmp_path: Path) -> None:
@@ -333,8 +335,8 @@ def test_a_server_ends_quietly_on_sigterm() -> None:
         assert process.stderr.read() == ""
 
 
-def test_deeds_and_conditions_are_checked() -> None:
-    for wrong in (lambda: ProxyAction(at_s=-1, do="cut"), lambda: Conditions(latency_ms=float("nan")), lambda: FaultProxy("x:y")):
+def test_link_actions_and_conditions_are_checked() -> None:
+    for wrong in (lambda: LinkAction(at_s=-1, action="cut"), lambda: Conditions(latency_ms=float("nan")), lambda: FaultProxy("x:y")):
         with pytest.raises(SpecError):
             wrong()
 

@@ -1,4 +1,4 @@
-"""One JSON line for every fault that was injected, so that a run can be read beside a client's own log."""
+"""The log of injected faults: one JSON line each, to be compared with a client's own log."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import threading
 from typing import TextIO
 
 
-class Journal:
-    """Writes lines to `stream` (standard output by default) and keeps the last of them. Thread-safe."""
+class FaultLog:
+    """Writes lines to `stream` (standard output by default) and keeps the first `keep` of them. Thread-safe."""
 
     def __init__(self, stream: TextIO | None = None, *, keep: int = 100_000, silent: bool = False) -> None:
         self.lines: list[dict[str, object]] = []
@@ -17,7 +17,7 @@ class Journal:
         self._lock = threading.Lock()
 
     def add(self, event: str, **facts: object) -> None:
-        """Note one thing that was done."""
+        """Add one event."""
         line = {"event": event, **facts}
         with self._lock:
             if len(self.lines) < self._keep:
@@ -28,6 +28,6 @@ class Journal:
                 stream.flush()
 
     def count(self, **facts: object) -> int:
-        """Lines that say all of `facts`."""
+        """The number of lines that have all of `facts`."""
         with self._lock:
             return sum(all(line.get(key) == value for key, value in facts.items()) for line in self.lines)
