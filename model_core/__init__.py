@@ -1,1 +1,1 @@
-"""The mind: numpy and pure torch, no platform. Importing this, or `spec`, wakes no torch."""
+"""The model core in numpy and pure torch, without any platform; importing it, or `spec`, does not import torch."""

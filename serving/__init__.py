@@ -1,1 +1,1 @@
-"""How a robot asks: the policy service (`gateway`) and the robot's side (`workcell`). Knows model_core and nothing else of ours."""
+"""The policy service (`gateway`), the robot's side (`workcell`) and fault injection, which know model_core and nothing else of ours."""

@@ -1,1 +1,1 @@
-"""The command line, one folder a group of commands."""
+"""The command line, one folder per group of commands."""

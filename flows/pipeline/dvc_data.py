@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from components.artifacts.files import write_text_atomically
 from components.artifacts.step_manifest import MANIFEST, UNDIGESTED, Manifest, Step, folder_digests, outputs_digest
 from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
@@ -18,6 +17,7 @@ from flows.platform.wiring import Platform, open_platform
 from flows.terminal.stage_progress import StagePanel
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import DatasetError
+from model_core.spec.files import atomic_write
 
 Made = tuple[StepResult, Path]
 
@@ -75,7 +75,7 @@ def carry_out(step: Step, data: Path) -> Path:
     for name in manifest.outputs:
         (beside / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(step.path / name, beside / name)
-    write_text_atomically(beside / MANIFEST, text)
+    atomic_write(beside / MANIFEST, text)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(beside, target)
     return target

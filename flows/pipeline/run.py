@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.files import write_text_atomically
 from components.artifacts.step_manifest import Step
 from components.config.recipe import Recipe
 from components.config.records import RunSummary
@@ -22,6 +21,7 @@ from flows.platform.settings import load_settings
 from flows.platform.wiring import open_platform
 from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import NotReady
+from model_core.spec.files import atomic_write
 
 
 def begin(recipe: Recipe) -> RunContext:
@@ -61,7 +61,7 @@ def run_seeds(recipe: Recipe, count: int) -> dict[str, Any]:
     lines = ["| training seed | task | solved | 95 % interval |", "|---|---|---|---|"]
     lines += [f"| {s} | {t} | {c.successes}/{c.trials} | {c.interval.low:.0%} .. {c.interval.high:.0%} |" for s, t, c in rows]
     path = platform.settings.runs / f"seeds-{recipe.name}.md"
-    write_text_atomically(path, "\n".join(lines) + "\n")
+    atomic_write(path, "\n".join(lines) + "\n")
     panel.print_line("\n".join(lines))
     return {"table": str(path), "seeds": {f"{s}/{t}": [c.successes, c.trials] for s, t, c in rows}}
 

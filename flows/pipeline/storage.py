@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from components.artifacts.files import write_text_atomically
 from components.artifacts.locks import locked
 from components.artifacts.step_manifest import MANIFEST, Step
 from components.artifacts.step_store import StepResult, run_step
@@ -24,6 +23,7 @@ from flows.pipeline.stages.data import ingest_step
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 from model_core.spec.errors import DatasetError, StorageError
+from model_core.spec.files import atomic_write
 
 if TYPE_CHECKING:
     from components.adapters.dvc import DvcStore, Remote
@@ -162,6 +162,6 @@ def _carry(platform: Platform, recipe: Recipe, made: Mapping[str, Step]) -> None
     text = json.dumps(recipe.to_json(), indent=1, sort_keys=True) + "\n"
     path = platform.settings.data / "recipe.json"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text_atomically(path, text)
+        atomic_write(path, text)
     for stage in DATA_STAGES:
         carry_out(made[stage], platform.settings.data)

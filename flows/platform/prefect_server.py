@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 from components.adapters.http import answers
 from components.adapters.processes import free_port, group_alive
-from components.artifacts.files import write_text_atomically
 from components.artifacts.locks import locked
 from flows.platform.child_process import Child
 from flows.platform.settings import Settings, environment_of, point_prefect_at
 from model_core.spec.errors import JobError
+from model_core.spec.files import atomic_write
 
 
 def start_prefect_server(settings: Settings, *, pages: bool = False, port: int = 0) -> Child:
@@ -43,7 +43,7 @@ def start_prefect_server(settings: Settings, *, pages: bool = False, port: int =
         },
     )
     if pages:  # one that lives for a run only is nothing to rely on
-        write_text_atomically(settings.prefect_home / "server.json", json.dumps({"api_url": url, "pid": child.process.pid}))
+        atomic_write(settings.prefect_home / "server.json", json.dumps({"api_url": url, "pid": child.process.pid}))
     return child
 
 

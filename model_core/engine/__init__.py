@@ -1,1 +1,1 @@
-"""How the model is run: cache, grammar automaton, decoding. Torch only; nothing here knows a task or a robot."""
+"""How the model is decoded: cache, grammar automaton and decoding rounds, in torch only, without knowing a task or a robot."""

@@ -1,1 +1,1 @@
-"""The network: MolmoAct's eyes and decoder, its images, its checkpoints. Import the modules, not this package."""
+"""MolmoAct's network: its vision backbone and decoder, its image processor and its checkpoints."""

@@ -1,4 +1,4 @@
-"""A robot's computer has no torch: importing everything that a workcell needs must not wake it."""
+"""A robot's computer has no torch: importing everything that a workcell needs must not import it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_list_of_modules_is_not_empty() -> None:
 
 
 @pytest.mark.parametrize("entry", [*MODULES, "model_core.spec.protocol.wire", "serving.lifeline"])
-def test_importing_the_robot_side_wakes_nothing_heavy(entry: str) -> None:
+def test_importing_the_robot_side_imports_nothing_heavy(entry: str) -> None:
     code = f"import sys, {entry}; print(*sorted({{m.partition('.')[0] for m in sys.modules}} & {set(HEAVY)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == []

@@ -1,4 +1,4 @@
-"""The import rule of the house: who may know whom, one file per outside system, and commands that answer at once."""
+"""The import rules: which room may import which, one file per outside system, and commands that answer at once."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ ONE_PLACE = {
 ENVIRONMENT = ("flows/platform/settings.py", "flows/platform/child_process.py")
 ENTRY_POINTS = (
     "serving/",
-    "components/training/worker.py",
-    "components/training/deepspeed_engine.py",
+    "components/training/rank_process.py",
     "components/simulation/",
     "components/adapters/dvc.py",
 )

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from components.adapters.http import NoAnswerError, answers, get, request
-from components.artifacts.files import write_text_atomically
 from components.config.recipe import Recipe
 from flows.commands.operations.up import asked_to_stop, prefect_page
 from flows.platform.child_process import Child
@@ -20,6 +19,7 @@ from flows.platform.wiring import open_platform
 from flows.terminal.output import print_line, print_result
 from model_core.spec.documents import to_document
 from model_core.spec.errors import JobError, SpecError
+from model_core.spec.files import atomic_write
 
 _LOOK_S, _ASK_EVERY_S, _GONE_S = 1.0, 5.0, 30.0
 
@@ -50,7 +50,7 @@ def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
     check_cron(cron)
     stop = asked_to_stop()
     path = platform.settings.home.resolve() / "recipes" / f"{recipe.digest[:12]}.json"
-    write_text_atomically(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
+    atomic_write(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
     with prefect_page(platform) as page:
         point_prefect_at(f"{page}/api")
         command = [sys.executable, "-m", "flows.pipeline.retrain", str(path), cron, "automatic" if automatic else "propose"]

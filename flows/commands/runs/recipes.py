@@ -19,14 +19,14 @@ def recipe(
 
     Example: actwright recipe loop --set train.seed=2 --out mine.json && actwright run mine.json
     """
-    from components.artifacts.step_store import write_text_atomically
+    from model_core.spec.files import atomic_write
 
     resolved = recipe_of(name, change, is_run=True)
     text = json.dumps(resolved.to_json(), indent=1, sort_keys=True) + "\n"
     if out is None:
         print_line(text)
     else:
-        write_text_atomically(out, text)
+        atomic_write(out, text)
     print_result(recipe=resolved.name, digest=resolved.digest, path=str(out) if out else "")
 
 

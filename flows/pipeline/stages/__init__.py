@@ -1,1 +1,1 @@
-"""One function per stage: finished steps in, a finished step out. No Prefect, so the data commands use them too."""
+"""One function per stage, without Prefect: finished steps in, a finished step out."""

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.files import write_text_atomically
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
 from components.config.ports import ModelRegistry
@@ -20,6 +19,7 @@ from flows.pipeline.stages.step import StepKey, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.documents import to_document
 from model_core.spec.errors import NotReady
+from model_core.spec.files import atomic_write
 
 
 def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step, frozen: Step, progress: Progress) -> StepResult:
@@ -45,7 +45,7 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
             report=report,
             champion=champion,
         )
-        write_text_atomically(out / "verdict.json", json.dumps(to_document(verdict), indent=1, sort_keys=True))
+        atomic_write(out / "verdict.json", json.dumps(to_document(verdict), indent=1, sort_keys=True))
         progress.update(2, 2, f"{version.name} {version.version}: {version.alias}")
         # the lineage names the code's commit, which two equal runs need not share
         return {
