@@ -50,7 +50,12 @@ def _flow(name: str) -> Callable[[Callable[..., Any]], Any]:
     return flow(name=name, validate_parameters=False, persist_result=False)
 
 
-validate, annotate, train, evaluate, gate, package = map(_plain, ("validate", "annotate", "train", "evaluate", "gate", "package"))
+validate = _plain("validate")
+annotate = _plain("annotate")
+train = _plain("train")
+evaluate = _plain("evaluate")
+gate = _plain("gate")
+package = _plain("package")
 
 
 @_stage("collect")
