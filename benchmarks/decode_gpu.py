@@ -159,7 +159,7 @@ def measure(options) -> dict:
     """Everything, smallest first, so that a run that is cut short has said something."""
     import torch
 
-    from components.evaluation.decoding.peers import HfPeer
+    from components.evaluation.decoding.hf_peer import Generation, HfPeer
     from components.evaluation.decoding.replay import machine
     from model_core.engine.decode import DecodingEngine
     from model_core.engine.rounds.parallel import BlockUse
@@ -206,7 +206,7 @@ def measure(options) -> dict:
 
     said["generate"] = {}
     for cache in ("dynamic", "static"):
-        peer = HfPeer(model, layout, cache=cache, masked=False, language=language)
+        peer = HfPeer(model, layout, Generation(cache=cache, masked=False), language=language)
         said["generate"][cache], _ = timed(lambda peer=peer: peer.answer(questions[0], len(reference.ids_L)), max(1, runs // 2), device)
         print(f"generate, {cache} cache: {said['generate'][cache]:.0f} ms", flush=True)
     said["speedup_over_generate"] = min(said["generate"].values()) / said["chain"]["0.9, actions 0.5"]["ms"]

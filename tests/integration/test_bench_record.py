@@ -37,6 +37,6 @@ def test_observations_of_a_rollout_are_kept_in_order(tmp_path):
     assert found.images[contract.embodiment.cameras[0].name].shape == (5, 32, 32, 3)
     assert not np.array_equal(*(found.images["front"][index] for index in (0, 3)))  # another seed, another scene
     assert found.source["checkpoint_digest"] == "d"
-    assert [ask.follows for ask in Replay(load_checkpoint(tmp_path / "checkpoint"), found).asks] == [None, 0, 1, None, 3]
+    assert [item.follows for item in Replay(load_checkpoint(tmp_path / "checkpoint"), found).items] == [None, 0, 1, None, 3]
     with pytest.raises(ContractError, match="another body"):
         record(tmp_path / "checkpoint", 5, Silent(), scenes=replace(scenes, image_size=48), cfg=cfg)

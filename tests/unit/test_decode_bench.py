@@ -10,8 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from components.evaluation.decoding.benchmark import DRAFTS, MEMORY, PLAIN, bench_decode
-from components.evaluation.decoding.equivalence import certify
+from components.evaluation.decoding.benchmark import DecodeBenchmark, bench_decode
+from components.evaluation.decoding.benchmark_document import DRAFTS, MEMORY, PLAIN
+from components.evaluation.decoding.equivalence import EquivalenceOptions, certify
 from components.evaluation.decoding.peer_prompt import Places
 from components.evaluation.decoding.peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE
 from components.evaluation.decoding.replay import Replay
@@ -92,7 +93,7 @@ def test_bench_decode_runs_all_sides_with_the_same_tokens_and_prints_one_json_li
 def test_a_parallel_policy_has_no_peer(checkpoint, recording):
     contract = replace(checkpoint.contract, reasoning=replace(checkpoint.contract.reasoning, kind="parallel"))
     with pytest.raises(SpecError, match=r"parallel_block\.py"):
-        bench_decode(replace(checkpoint, contract=contract), recording, Silent(), decisions=2)
+        bench_decode(replace(checkpoint, contract=contract), recording, Silent(), DecodeBenchmark(decisions=2))
 
 
 def test_places_of_peers_are_the_slots_of_the_language(checkpoint):
@@ -113,7 +114,7 @@ def test_places_of_peers_are_the_slots_of_the_language(checkpoint):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_certificate_counts_no_flip(checkpoint, recording, tmp_path, dtype):
-    made = certify(checkpoint, recording, Silent(), decisions=3, dtype=dtype, sessions=2, digest="d")
+    made = certify(checkpoint, recording, Silent(), EquivalenceOptions(decisions=3, dtype=dtype, sessions=2), digest="d")
     assert made.flips == 0
     assert made.decisions == 3
     assert made.tokens >= 3 * (100 + 3 + 32)

@@ -1,4 +1,4 @@
-"""A certificate that fast decoding changed nothing: every recorded decision, plain one-row greedy against exact speculation.
+"""The equivalence of fast and plain decoding: every recorded decision, plain one-row greedy against exact speculation.
 
 plain         one token a forward, one row: the reference
 alone         speculation with the last decision of a running session as draft, one row
@@ -6,7 +6,7 @@ remembering   the same with drafts from a memory that starts empty
 together      with such a memory, up to 16 sessions in one round
 
 A flip is a decision of which any token differs from the reference. There must be none; guarded positions (near ties that were computed
-again alone) are counted. The two ways ask independently: a flip would also spoil later drafts, as it would on a robot.
+again alone) are counted. The two ways item independently: a flip would also spoil later drafts, as it would on a robot.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.artifacts.files import write_text_atomically
 from components.config.records import Progress
 from components.evaluation.decoding.replay import DTYPES, Replay, acceptance, answer_one, machine
 from components.evaluation.observation_log import Recording
 from model_core.checkpoint import Checkpoint
 from model_core.engine.decode import Answer
 from model_core.engine.draft_cache import DraftMemory
+from model_core.engine.numerics import Numerics
 from model_core.spec.documents import to_document
 from model_core.spec.errors import SpecError, require
+from model_core.spec.files import atomic_write
 
 SESSIONS = 16
 
@@ -49,7 +50,7 @@ class Flip:
 class DecodingEquivalence:
     """What was compared and what came out. tile, bound: how the engine makes blocks equal to single tokens here (`engine.numerics`).
 
-    forwards: mean decoder forwards a decision, by way. acceptance: share of fed guesses that stood, by way and field.
+    forwards: mean decoder forwards a decision, by way. acceptance: share of verified drafts that were accepted, by way and field.
     """
 
     model_digest: str
@@ -69,56 +70,61 @@ class DecodingEquivalence:
 
     def write(self, path: Path) -> Path:
         """Write as JSON, whole or not at all."""
-        write_text_atomically(path, json.dumps(to_document(self), indent=1, sort_keys=True) + "\n")
+        atomic_write(path, json.dumps(to_document(self), indent=1, sort_keys=True) + "\n")
         return path
 
 
-def certify(
-    checkpoint: Checkpoint,
-    recording: Recording,
-    progress: Progress,
-    *,
-    decisions: int,
-    dtype: str = "float32",
-    threads: int = 1,
-    constrained: bool = True,
-    sessions: int = SESSIONS,
-    digest: str = "",
-) -> DecodingEquivalence:
-    """Replay the first `decisions` of `recording` three ways and compare token by token. Raises `SpecError` when there are too few.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EquivalenceOptions:
+    """What is compared. constrained: over the ids of the grammar (as compact models are trained and served), else over all ids.
 
-    constrained: over the ids of the grammar (as compact models are trained and served), else over all ids. threads: of torch.
-    sessions: how many decide together in the last way.
+    decisions: the first ones of the recording. threads: of torch. sessions: how many decide together in the last way.
     """
-    if dtype not in DTYPES:
-        raise SpecError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
-    require(decisions > 0, "decisions must be above 0", got=decisions)
+
+    decisions: int
+    dtype: str = "float32"
+    threads: int = 1
+    constrained: bool = True
+    sessions: int = SESSIONS
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise SpecError(f"no dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
+        require(self.decisions > 0, "decisions must be above 0", got=self.decisions)
+
+
+def certify(
+    checkpoint: Checkpoint, recording: Recording, progress: Progress, options: EquivalenceOptions, *, digest: str = ""
+) -> DecodingEquivalence:
+    """Replay decisions of `recording` three ways and compare token by token. Raises `SpecError` when there are too few."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     try:
-        return _compared(checkpoint, recording, progress, decisions, dtype, constrained, sessions, digest)
+        replay = Replay(checkpoint, recording.first(options.decisions))
+        compared = _decode_all_ways(replay, progress, options)
+        return _equivalence(replay, compared, options, source=recording.source, digest=digest)
     finally:
         torch.set_num_threads(before)
 
 
-def _compared(
-    checkpoint: Checkpoint,
-    recording: Recording,
-    progress: Progress,
-    decisions: int,
-    dtype: str,
-    constrained: bool,
-    sessions: int,
-    digest: str,
-) -> DecodingEquivalence:
-    replay = Replay(checkpoint, recording.first(decisions))
-    fast = replay.engine(dtype=DTYPES[dtype], constrained=constrained)
-    plain = replay.engine(dtype=DTYPES[dtype], constrained=constrained, speculate=False, numerics=fast.numerics)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Compared:
+    """The answers of every way by decision. expected: ids of plain decoding."""
+
+    expected: Mapping[int, NDArray[np.int64]]
+    plain_forwards: int
+    ways: Mapping[str, Mapping[int, Answer]]
+    numerics: Numerics
+
+
+def _decode_all_ways(replay: Replay, progress: Progress, options: EquivalenceOptions) -> _Compared:
+    dtype, constrained, sessions, decisions = DTYPES[options.dtype], options.constrained, options.sessions, options.decisions
+    fast = replay.engine(dtype=dtype, constrained=constrained)
+    plain = replay.engine(dtype=dtype, constrained=constrained, speculate=False, numerics=fast.numerics)
     fast.warm_up((1, sessions))
-    # an engine also guesses what it said last, of whatever question: each way has its own, or it would be told the answer
+    # an engine also drafts from its own last answer, of whatever request: each way has its own, or it would be given the answer
     again, crowd = (
-        replay.engine(dtype=DTYPES[dtype], constrained=constrained, numerics=fast.numerics, costs=fast.costs, capacity=sessions)
-        for _ in range(2)
+        replay.engine(dtype=dtype, constrained=constrained, numerics=fast.numerics, costs=fast.costs, capacity=sessions) for _ in range(2)
     )
     alone: dict[int, Answer] = {}
     remembering: dict[int, Answer] = {}
@@ -126,32 +132,39 @@ def _compared(
     plain_forwards = 0
     answers = replay.one_by_one(fast)
     remembered = replay.one_by_one(again, memory=DraftMemory(replay.language))
-    for ask in replay.asks:
-        reference = answer_one(plain, ask.question)
-        expected[ask.index], plain_forwards = reference.ids_L, plain_forwards + reference.counts["forwards"]
-        alone[ask.index], remembering[ask.index] = next(answers), next(remembered)
-        if ask.index % 20 == 19:
-            progress.update(ask.index + 1, decisions, "plain and with drafts, one row")
+    for item in replay.items:
+        reference = answer_one(plain, item.question)
+        expected[item.index], plain_forwards = reference.ids_L, plain_forwards + reference.counts["forwards"]
+        alone[item.index], remembering[item.index] = next(answers), next(remembered)
+        if item.index % 20 == 19:
+            progress.update(item.index + 1, decisions, "plain and with drafts, one row")
     progress.update(decisions, decisions, f"{sessions} sessions in one round")
     together = replay.side_by_side(crowd, sessions, memory=DraftMemory(replay.language))
     ways = {"alone": alone, "remembering": remembering, "together": together}
-    compared = [_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
-    flipped = [flip for flip in compared if flip is not None]
+    return _Compared(expected=expected, plain_forwards=plain_forwards, ways=ways, numerics=fast.numerics)
+
+
+def _equivalence(
+    replay: Replay, compared: _Compared, options: EquivalenceOptions, *, source: Mapping[str, Any], digest: str
+) -> DecodingEquivalence:
+    expected, ways, decisions = compared.expected, compared.ways, options.decisions
+    pairs = [_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
+    flipped = [flip for flip in pairs if flip is not None]
     return DecodingEquivalence(
         model_digest=digest,
-        contract_id=checkpoint.contract.contract_id,
+        contract_id=replay.checkpoint.contract.contract_id,
         decisions=decisions,
         tokens=sum(len(ids) for ids in expected.values()),
-        constrained=constrained,
+        constrained=options.constrained,
         flips=len(flipped),
         flipped=tuple(flipped[:20]),
         guards={way: sum(answer.counts.get("guarded", 0) for answer in found.values()) for way, found in ways.items()},
-        forwards={"plain": plain_forwards / decisions} | {way: _mean_forwards(found) for way, found in ways.items()},
+        forwards={"plain": compared.plain_forwards / decisions} | {way: _mean_forwards(found) for way, found in ways.items()},
         acceptance={way: acceptance([answer.counts for answer in found.values()]) for way, found in ways.items()},
-        tile=fast.numerics.tile,
-        bound=fast.numerics.bound,
-        machine=machine(dtype),
-        source={key: value for key, value in recording.source.items() if key != "episodes"},
+        tile=compared.numerics.tile,
+        bound=compared.numerics.bound,
+        machine=machine(options.dtype),
+        source={key: value for key, value in source.items() if key != "episodes"},
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.engine.decode_request import Prompt
@@ -92,3 +95,12 @@ def encode(network: MolmoAct, prompt: Prompt) -> Tensor:
     assert moved[0] is not None
     assert moved[1] is not None
     return network.encode_images(moved[0], moved[1], moved[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PeerAnswer:
+    """ids_N: int64, the answer alone. forwards: of the decoder, prefill included. stages_ms: where the time went."""
+
+    ids_N: NDArray[np.int64]
+    forwards: int
+    stages_ms: Mapping[str, float]

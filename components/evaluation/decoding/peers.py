@@ -1,26 +1,22 @@
 """What the decoding engine is measured against, on the same weights: `transformers` generate, its prompt lookup, and a plain loop.
 
-Every peer answers one question from its raw frames to its last action id, vision and prefill included: greedy over the ids that the
-grammar allows at each place, which is how a compact model is trained (its head never learnt to tell a depth code from an action).
-The wrapping is as thin as it can be, in the peers' favour: they are told the length of the answer, the grammar is one row of a table a
+Every peer answers one request from its raw frames to its last action id, vision and prefill included: greedy over the ids that the
+grammar allows at each place, which is how a compact model is trained (its head was never trained to separate depth codes from actions).
+The wrapper is as thin as possible, in the peers' favour: they are given the length of the answer, the grammar is one row of a table per
 token, no attention mask is built where one row needs none, and places follow from the ids without a tensor operation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from components.evaluation.decoding.peer_prompt import STAGES, Laps, Places, encode
-from model_core.engine.decode_request import CompactLanguage, Prompt, Question
+from components.evaluation.decoding.hf_peer import Generation, HfPeer
+from components.evaluation.decoding.peer_prompt import STAGES, Laps, PeerAnswer, Places, encode
+from model_core.engine.decode_request import CompactLanguage, Question
 from model_core.network.model import MolmoAct
 from model_core.tokenization.compact.layout import CompactLayout, Field
 
@@ -30,168 +26,8 @@ GENERATE = ("generate, dynamic cache", "generate, static cache")
 QWEN2_GENERATE = ("Qwen2 generate, dynamic cache", "Qwen2 generate, static cache")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PeerAnswer:
-    """ids_N: int64, the answer alone. forwards: of the decoder, prefill included. stages_ms: where the time went."""
-
-    ids_N: NDArray[np.int64]
-    forwards: int
-    stages_ms: Mapping[str, float]
-
-
-class _HfConfig(PretrainedConfig):
-    model_type = "molmoact_wrapped"
-
-
-class _HfCacheView:
-    """A `transformers` cache as `KeyValueCache`. A static cache gives its whole length back; what is beyond the tokens held is cut off."""
-
-    def __init__(self, cache: Any, start: int, length: int) -> None:
-        self.cache, self.start, self._end = cache, start, start + length
-
-    def update(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = self.cache.update(k_BHLD, v_BHLD, layer)
-        return keys[:, :, : self._end], values[:, :, : self._end]
-
-    def advance(self, length: int) -> None:
-        """The cache counts by itself."""
-
-
-class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
-    """Our network as `transformers` sees a causal language model; the weights are the same tensors, not copies."""
-
-    config_class = _HfConfig
-    main_input_name = "input_ids"
-    _supports_sdpa = True
-    _is_stateful = False
-
-    def __init__(self, network: MolmoAct, places: Places, laps: Laps) -> None:
-        llm = network.config.llm
-        sizes: dict[str, Any] = {
-            "vocab_size": llm.vocab_size,
-            "hidden_size": llm.hidden_size,
-            "num_hidden_layers": llm.num_hidden_layers,
-            "num_attention_heads": llm.num_attention_heads,
-            "num_key_value_heads": llm.num_key_value_heads,
-            "head_dim": llm.head_dim,
-            "max_position_embeddings": llm.max_position_embeddings,
-        }
-        super().__init__(_HfConfig(**sizes, eos_token_id=None, pad_token_id=0, bos_token_id=1))  # pyright: ignore[reportCallIssue]
-        self.network, self.places, self.laps = network, places, laps
-        self.forwards = 0
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.network.lm_head.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.network.lm_head.weight.dtype
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        next_sequence_length: int | None = None,
-        past_key_values: Any = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        is_first_iteration: bool | None = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """The new ids with their places; the pictures on the first call only."""
-        new = input_ids.shape[1] if next_sequence_length is None else next_sequence_length
-        inputs = {
-            "input_ids": input_ids[:, -new:],
-            "position_ids": self.places.of_last(input_ids, new).to(input_ids.device),
-            "past_key_values": past_key_values,
-            "start": input_ids.shape[1] - new,
-        }
-        return inputs | ({"pictures": kwargs["pictures"]} if is_first_iteration else {})
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        past_key_values: Any,
-        start: int,
-        pictures: Prompt | None = None,
-        **_: Any,
-    ) -> CausalLMOutputWithPast:
-        """One forward of the network. Without pictures: (1, L, X) logits of all new ids; with them, of the last."""
-        features = None
-        if pictures is not None:
-            features = encode(self.network, pictures)
-            self.laps.mark("vision")
-        else:  # the forward before said the first of these tokens
-            self.laps.mark("prefill" if self.forwards == 1 else self.laps.stage_at(int(position_ids[0, 0])))
-        self.forwards += 1
-        x_BLD = self.network.embed(input_ids, features)
-        view = _HfCacheView(past_key_values, start, input_ids.shape[1])
-        hidden_BLD = self.network.trunk(x_BLD, position_ids, cache=view)
-        if pictures is not None:
-            hidden_BLD = hidden_BLD[:, -1:]  # only the last place of a prompt says something
-        return CausalLMOutputWithPast(logits=self.network.logits(hidden_BLD), past_key_values=past_key_values)  # pyright: ignore[reportArgumentType]
-
-
-class GrammarMask(LogitsProcessor):
-    """Only what the grammar allows at the next place; one row of a table."""
-
-    def __init__(self, places: Places, device: torch.device) -> None:
-        self.places, self.blocked_SX = places, places.blocked_SX.to(device)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Scores (1, X) of the token after `input_ids`."""
-        return scores.masked_fill(self.blocked_SX[self.places.next(input_ids)], -torch.inf)
-
-
-class HfPeer:
-    """`generate(do_sample=False)` with a dynamic or static cache, or with prompt lookup.
-
-    masked: only ids of the grammar. language: in place of the layout's own, for other pictures. of_transformers: the class of
-    `transformers` that matches our decoder does the work, not our own modules.
-    """
-
-    def __init__(
-        self,
-        network: MolmoAct,
-        layout: CompactLayout,
-        *,
-        cache: str = "dynamic",
-        lookup: int = 0,
-        masked: bool = True,
-        language: CompactLanguage | None = None,
-        of_transformers: bool = False,
-    ) -> None:
-        from components.evaluation.decoding.qwen2_peer import MatchingQwen2
-
-        self.language = language or CompactLanguage(layout)
-        self.laps = Laps(layout)
-        places = Places(layout=layout)
-        self.model = (MatchingQwen2 if of_transformers else GeneratingMolmoAct)(network, places, self.laps).eval()
-        self.options: dict[str, Any] = {"do_sample": False, "use_cache": True}
-        if masked:
-            self.options["logits_processor"] = LogitsProcessorList([GrammarMask(places, self.model.device)])
-        self.options |= {"cache_implementation": "static"} if cache == "static" else {}
-        self.options |= {"prompt_lookup_num_tokens": lookup} if lookup else {}
-
-    @torch.inference_mode()
-    def answer(self, question: Question, length: int) -> PeerAnswer:
-        """Greedy ids of `question`, `length` of them."""
-        self.laps.start()
-        self.model.forwards = 0
-        prompt = self.language.prompt(question)
-        ids_1L = torch.from_numpy(prompt.ids_L)[None].to(self.model.device)
-        mask = torch.ones_like(ids_1L)
-        said = self.model.generate(ids_1L, attention_mask=mask, max_new_tokens=length, pictures=prompt, **self.options)  # pyright: ignore[reportAttributeAccessIssue]
-        stages = self.laps.split()
-        assert isinstance(said, Tensor)
-        return PeerAnswer(ids_N=said[0, ids_1L.shape[1] :].cpu().numpy(), forwards=self.model.forwards, stages_ms=stages)
-
-
 class PlainLoop:
-    """A hand-written greedy loop over one preallocated cache: what one writes first. It shares nothing with the engine but the network."""
+    """A hand-written greedy loop over one preallocated cache: the obvious first version. It shares only the network with the engine."""
 
     def __init__(self, network: MolmoAct, layout: CompactLayout) -> None:
         self.network, self.layout, self.language, self.laps = network, layout, CompactLanguage(layout), Laps(layout)
@@ -251,12 +87,12 @@ def all_peers(network: MolmoAct, layout: CompactLayout) -> dict[str, Answering]:
     if matches_qwen2(network.config.llm):
         matching = {
             QWEN2_GENERATE[0]: HfPeer(network, layout, of_transformers=True).answer,
-            QWEN2_GENERATE[1]: HfPeer(network, layout, of_transformers=True, cache="static").answer,
+            QWEN2_GENERATE[1]: HfPeer(network, layout, Generation(cache="static"), of_transformers=True).answer,
         }
     return matching | {
         GENERATE[0]: HfPeer(network, layout).answer,
-        GENERATE[1]: HfPeer(network, layout, cache="static").answer,
-        "generate, prompt lookup": HfPeer(network, layout, lookup=LOOKUP_TOKENS).answer,
+        GENERATE[1]: HfPeer(network, layout, Generation(cache="static")).answer,
+        "generate, prompt lookup": HfPeer(network, layout, Generation(lookup=LOOKUP_TOKENS)).answer,
         "plain loop, static cache": PlainLoop(network, layout).answer,
     }
 

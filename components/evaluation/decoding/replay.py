@@ -1,4 +1,4 @@
-"""Recorded observations asked again of an engine, with the drafts that a running session would have had."""
+"""Recorded observations decoded again by an engine, with the drafts that a running session would have had."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ask:
-    """One decision to make. follows: index of the same session's decision before, or None at its first."""
+class ReplayItem:
+    """One decision to decode. follows: index of the same session's decision before, or None at its first."""
 
     index: int
     question: Question
@@ -37,19 +37,19 @@ class Ask:
 
 
 class Replay:
-    """The decisions of a recording as questions to a checkpoint, in order."""
+    """The decisions of a recording as requests to a checkpoint, in order."""
 
     def __init__(self, checkpoint: Checkpoint, recording: Recording) -> None:
         self.checkpoint, self.language = checkpoint, CompactLanguage(checkpoint.layout)
-        self.asks: list[Ask] = []
+        self.items: list[ReplayItem] = []
         last: dict[int, int] = {}
         for index, sighting in enumerate(recording):
             question = self._question(sighting.observation)
-            self.asks.append(Ask(index=index, question=question, follows=last.get(sighting.session), consumed=sighting.consumed))
+            self.items.append(ReplayItem(index=index, question=question, follows=last.get(sighting.session), consumed=sighting.consumed))
             last[sighting.session] = index
 
     def __len__(self) -> int:
-        return len(self.asks)
+        return len(self.items)
 
     def _question(self, seen: Observation) -> Question:
         body, layout = self.checkpoint.contract.embodiment, self.checkpoint.layout
@@ -63,46 +63,48 @@ class Replay:
         """A fresh engine over the checkpoint's weights."""
         return DecodingEngine(self.checkpoint.model, self.checkpoint.layout, dtype=dtype, **options)
 
-    def drafts(self, ask: Ask, before: Answer | None, memory: DraftMemory | None = None) -> Drafts | None:
-        """What a memory suggests, else the session's last answer: its depth and trace, and its chunk less the rows that were executed."""
+    def drafts(self, item: ReplayItem, before: Answer | None, memory: DraftMemory | None = None) -> Drafts | None:
+        """What a memory suggests, else the session's last answer: its depth and trace, and its chunk without the actions that were executed."""
         if memory is not None:
-            return memory.suggest(ask.question, last=None if before is None else before.reasoning, consumed=ask.consumed)
+            return memory.suggest(item.question, last=None if before is None else before.reasoning, consumed=item.consumed)
         if before is None:
             return None
-        return Drafts(ids=self.language.spell(before.reasoning, ask.question, shift=ask.consumed))
+        return Drafts(ids=self.language.spell(before.reasoning, item.question, shift=item.consumed))
 
-    def one_by_one(self, engine: DecodingEngine, asks: Sequence[Ask] | None = None, memory: DraftMemory | None = None) -> Iterator[Answer]:
-        """Answers in order, each drafted from the session's answer before, or from a memory that learns on the way."""
+    def one_by_one(
+        self, engine: DecodingEngine, items: Sequence[ReplayItem] | None = None, memory: DraftMemory | None = None
+    ) -> Iterator[Answer]:
+        """Answers in order, each drafted from the session's answer before, or from a memory that grows on the way."""
         known: dict[int, Answer] = {}
-        for ask in self.asks if asks is None else asks:
-            before = None if ask.follows is None else known.get(ask.follows)
-            known[ask.index] = answer_one(engine, ask.question, self.drafts(ask, before, memory))
+        for item in self.items if items is None else items:
+            before = None if item.follows is None else known.get(item.follows)
+            known[item.index] = answer_one(engine, item.question, self.drafts(item, before, memory))
             if memory is not None:
-                memory.note(ask.question, known[ask.index].reasoning)
-            yield known[ask.index]
+                memory.note(item.question, known[item.index].reasoning)
+            yield known[item.index]
 
     def side_by_side(
-        self, engine: DecodingEngine, sessions: int, asks: Sequence[Ask] | None = None, memory: DraftMemory | None = None
+        self, engine: DecodingEngine, sessions: int, items: Sequence[ReplayItem] | None = None, memory: DraftMemory | None = None
     ) -> dict[int, Answer]:
-        """{index: answer} with up to `sessions` sessions in one round: a session's next question joins when its last is answered."""
-        waiting = list(self.asks if asks is None else asks)
+        """{index: answer} with up to `sessions` sessions in one round: a session's next request joins when its last is answered."""
+        waiting = list(self.items if items is None else items)
         known: dict[int, Answer] = {}
-        running: dict[int, Ask] = {}
-        asked = {ask.index for ask in waiting}
+        running: dict[int, ReplayItem] = {}
+        asked = {item.index for item in waiting}
         began = engine.open_round(sessions)
         try:
             while waiting or running:
-                for ask in [a for a in waiting if a.follows not in asked or a.follows in known][: sessions - len(running)]:
-                    waiting.remove(ask)
-                    before = None if ask.follows is None else known.get(ask.follows)
-                    running[began.join(ask.question, self.drafts(ask, before, memory))] = ask
+                for item in [a for a in waiting if a.follows not in asked or a.follows in known][: sessions - len(running)]:
+                    waiting.remove(item)
+                    before = None if item.follows is None else known.get(item.follows)
+                    running[began.join(item.question, self.drafts(item, before, memory))] = item
                 for key, outcome in began.step():
                     if not isinstance(outcome, Answer):
                         raise outcome
-                    ask = running.pop(key)
-                    known[ask.index] = outcome
+                    item = running.pop(key)
+                    known[item.index] = outcome
                     if memory is not None:
-                        memory.note(ask.question, outcome.reasoning)
+                        memory.note(item.question, outcome.reasoning)
         finally:
             began.close()
         return known
@@ -122,7 +124,7 @@ def readable(engine: DecodingEngine, question: Question, drafts: Drafts | None =
 
 
 def acceptance(counts: Sequence[Mapping[str, int]]) -> dict[str, float]:
-    """Share of fed guesses that stood, by field."""
+    """Share of verified drafts that were accepted, by field."""
     found = {}
     for name in FIELDS:
         drafted = sum(count.get(f"drafted.{name}", 0) for count in counts)

@@ -29,7 +29,7 @@ def bench_decode(options: BenchOptions) -> None:
     Example: actwright bench decode
     Example: actwright bench decode runs/mine/checkpoint --recording seen.npz --json
     """
-    from components.evaluation.decoding.benchmark import headline
+    from components.evaluation.decoding.benchmark_document import headline
     from flows.commands.bench import runs
     from flows.commands.bench.tables import show_bench
 

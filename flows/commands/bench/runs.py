@@ -82,8 +82,9 @@ def record(path: Path, checkpoint: Path, decisions: int, recipe: str, progress: 
 
 def bench_decode(checkpoint: Path, recording: Recording, options: BenchOptions, progress: PlainProgress) -> dict[str, Any]:
     """Measure, write the result and the plot; returns the result's document."""
+    from components.evaluation.decoding.benchmark import DecodeBenchmark
     from components.evaluation.decoding.benchmark import bench_decode as measure
-    from components.evaluation.decoding.benchmark import write_result
+    from components.evaluation.decoding.benchmark_document import write_result
     from components.evaluation.decoding.time_plot import draw_split
     from components.evaluation.evaluate import checkpoint_digest
     from model_core.checkpoint import load_checkpoint
@@ -92,12 +93,14 @@ def bench_decode(checkpoint: Path, recording: Recording, options: BenchOptions, 
         load_checkpoint(checkpoint),
         recording,
         progress,
-        decisions=options.decisions,
-        peer_decisions=options.peer_decisions,
-        dtype=options.dtype,
-        threads=options.threads,
-        sessions=options.sessions,
-        remembered=REMEMBERED,
+        DecodeBenchmark(
+            decisions=options.decisions,
+            peer_decisions=options.peer_decisions,
+            dtype=options.dtype,
+            threads=options.threads,
+            sessions=options.sessions,
+            remembered=REMEMBERED,
+        ),
         digest=checkpoint_digest(checkpoint),
     )
     write_result(document, options.out or REPOSITORY / "benchmarks" / "results" / "decode.json")
@@ -107,6 +110,7 @@ def bench_decode(checkpoint: Path, recording: Recording, options: BenchOptions, 
 
 def certify(checkpoint: Path, recording: Recording, options: CertifyOptions, progress: PlainProgress) -> DecodingEquivalence:
     """Compare every decision and write the certificate."""
+    from components.evaluation.decoding.equivalence import EquivalenceOptions
     from components.evaluation.decoding.equivalence import certify as compare
     from components.evaluation.evaluate import checkpoint_digest
     from model_core.checkpoint import load_checkpoint
@@ -115,11 +119,13 @@ def certify(checkpoint: Path, recording: Recording, options: CertifyOptions, pro
         load_checkpoint(checkpoint),
         recording,
         progress,
-        decisions=options.decisions,
-        dtype=options.dtype,
-        threads=options.threads,
-        sessions=options.sessions,
-        constrained=not options.faithful,
+        EquivalenceOptions(
+            decisions=options.decisions,
+            dtype=options.dtype,
+            threads=options.threads,
+            sessions=options.sessions,
+            constrained=not options.faithful,
+        ),
         digest=checkpoint_digest(checkpoint),
     )
     made.write(options.target)
