@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,26 @@ from model_core.spec.documents import identity_document, to_document
 _LONGEST_NAME = 200
 
 
-def log_stage(tracker: Tracker, *, stage: str, key: str, recipe: str, config: object, record: Mapping[str, Any], out: Path) -> None:
-    """Record a stage that was just made, as the run `key`: a stage that was killed and made again is one run."""
-    params = identity_document(config)
-    tracker.start_run(f"{stage} {recipe}", params if isinstance(params, Mapping) else {}, {"stage": stage, "recipe": recipe}, run_id=key)
-    plain = to_document(record)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRun:
+    """A stage that was just made. key: of its step. out: the folder of its files."""
+
+    stage: str
+    key: str
+    recipe: str
+    config: object
+    record: Mapping[str, Any]
+    out: Path
+
+
+def log_stage(tracker: Tracker, run: StageRun) -> None:
+    """Record a stage as the run `key`: a stage that was killed and made again is one run."""
+    stage, recipe, out = run.stage, run.recipe, run.out
+    params = identity_document(run.config)
+    tracker.start_run(
+        f"{stage} {recipe}", params if isinstance(params, Mapping) else {}, {"stage": stage, "recipe": recipe}, run_id=run.key
+    )
+    plain = to_document(run.record)
     tracker.log_metrics([Metric(name, value, 0) for name, value in numbers(plain)])
     tracker.log_text("record.json", json.dumps(plain, indent=1, sort_keys=True))
     for name, folder in (("film", out / "film"), ("examples", out / "undigested" / "examples")):

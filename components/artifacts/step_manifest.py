@@ -112,3 +112,8 @@ def size_and_time(path: Path) -> tuple[int, int]:
     """Bytes and time of the last change in ns: equal while nobody wrote to the file."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
+
+
+def checkpoint_digest(checkpoint: Path) -> str:
+    """Names a checkpoint folder by its files' bytes."""
+    return digest_of(folder_digests(checkpoint))

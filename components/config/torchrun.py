@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from model_core.spec.errors import require
@@ -9,40 +10,49 @@ from model_core.spec.errors import require
 WORKER_MODULE = "components.training.worker"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendezvous:
+    """How the nodes of a training find each other.
+
+    kind "standalone": one machine. "static": every node is given its rank (Indexed Job: ``node_rank="$(JOB_COMPLETION_INDEX)"``)
+    and `address` is node 0. "c10d": nodes find their rank at `address`:`port`; give `is_host` and `local_addr`
+    where the address does not resolve to the host itself (network namespaces). run_id: of the c10d rendezvous.
+    """
+
+    kind: Literal["standalone", "static", "c10d"] = "standalone"
+    address: str = ""
+    port: int = 29_400
+    node_rank: int | str = 0
+    is_host: bool | None = None
+    local_addr: str = ""
+    run_id: str = "actwright"
+
+    def options(self, nodes: int) -> list[str]:
+        """The options of torchrun for `nodes` machines; raises `SpecError` where they do not fit."""
+        require(self.kind != "standalone" or nodes == 1, f"standalone is for one node, not {nodes}; use 'static' or 'c10d'")
+        require(self.kind == "standalone" or bool(self.address), f"rendezvous {self.kind!r} needs the address of node 0")
+        local = [f"--local-addr={self.local_addr}"] if self.local_addr else []
+        if self.kind == "standalone":
+            return ["--standalone", *local]
+        if self.kind == "static":
+            rank = [f"--node-rank={self.node_rank}", f"--master-addr={self.address}", f"--master-port={self.port}"]
+            return [f"--nnodes={nodes}", *rank, *local]
+        found = [f"--rdzv-endpoint={self.address}:{self.port}", f"--rdzv-id={self.run_id}"]
+        host = [] if self.is_host is None else [f"--rdzv-conf=is_host={str(self.is_host).lower()}"]
+        return [f"--nnodes={nodes}", "--rdzv-backend=c10d", *found, *host, *local]
+
+
+ONE_MACHINE = Rendezvous()
+
+
 def torchrun_command(
-    job: str,
-    *,
-    nodes: int = 1,
-    procs: int = 1,
-    rendezvous: Literal["standalone", "static", "c10d"] = "standalone",
-    address: str = "",
-    port: int = 29_400,
-    node_rank: int | str = 0,
-    is_host: bool | None = None,
-    local_addr: str = "",
-    rdzv_id: str = "actwright",
-    python: str = "python",
+    job: str, *, nodes: int = 1, procs: int = 1, rendezvous: Rendezvous = ONE_MACHINE, python: str = "python"
 ) -> list[str]:
     """The command line that starts this node's processes of a training.
 
-    job: path of the job document, as the processes see it. nodes, procs: machines, and processes on each.
-    "standalone": one machine. "static": every node is told its rank (Indexed Job: ``node_rank="$(JOB_COMPLETION_INDEX)"``)
-    and `address` is node 0. "c10d": nodes find their rank at `address`:`port`; give `is_host` and `local_addr`
-    where the address does not resolve to the host itself (network namespaces). Never restarts in place: a fresh
-    start goes on from the last complete checkpoint.
+    job: path of the job document, as the processes see it. nodes, procs: machines, and processes on each. Never restarts in
+    place: a new start resumes from the last complete checkpoint.
     """
     require(nodes >= 1 and procs >= 1, "nodes and procs must be at least 1", got=(nodes, procs))
-    require(rendezvous != "standalone" or nodes == 1, f"standalone is for one node, not {nodes}; use 'static' or 'c10d'")
-    require(rendezvous == "standalone" or bool(address), f"rendezvous {rendezvous!r} needs the address of node 0")
-    command = [python, "-m", "torch.distributed.run", f"--nproc-per-node={procs}", "--max-restarts=0"]
-    if rendezvous == "standalone":
-        command += ["--standalone"]
-    elif rendezvous == "static":
-        command += [f"--nnodes={nodes}", f"--node-rank={node_rank}", f"--master-addr={address}", f"--master-port={port}"]
-    else:
-        command += [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={address}:{port}", f"--rdzv-id={rdzv_id}"]
-        if is_host is not None:
-            command += [f"--rdzv-conf=is_host={str(is_host).lower()}"]
-    if local_addr:
-        command += [f"--local-addr={local_addr}"]
-    return [*command, "-m", WORKER_MODULE, job]
+    launch = [python, "-m", "torch.distributed.run", f"--nproc-per-node={procs}", "--max-restarts=0"]
+    return [*launch, *rendezvous.options(nodes), "-m", WORKER_MODULE, job]

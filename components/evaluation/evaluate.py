@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from components.adapters.worker_pool import worker_pool
-from components.artifacts.step_manifest import folder_digests
+from components.artifacts.step_manifest import checkpoint_digest
 from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
 from components.data.collect import open_simulator
@@ -26,7 +26,7 @@ from components.evaluation.intervals import CONFIDENCE, wilson
 from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
 from components.evaluation.rollout import Rollout, Shot, roll_out
 from components.simulation.interface import Simulator
-from model_core.spec.contract import PolicyContract, digest_of, mismatches
+from model_core.spec.contract import PolicyContract, mismatches
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ContractError
 from model_core.spec.files import atomic_write
@@ -138,11 +138,6 @@ def _score(rows: Iterable[RolloutRow]) -> TaskScore:
     successes = sum(row.success for row in trials)
     low, high = wilson(successes, len(trials), CONFIDENCE)
     return TaskScore(successes=successes, trials=len(trials), interval=Interval(low=low, high=high, confidence=CONFIDENCE))
-
-
-def checkpoint_digest(checkpoint: Path) -> str:
-    """Names a checkpoint folder by its files' bytes."""
-    return digest_of(folder_digests(checkpoint))
 
 
 def check_body(scenes: CollectConfig, contract: PolicyContract) -> None:

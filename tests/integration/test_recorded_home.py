@@ -136,7 +136,7 @@ def test_the_frozen_data_set_reads_as_recorded(steps):
 
 
 def test_the_checkpoint_loads_as_recorded(steps):
-    from components.evaluation.evaluate import checkpoint_digest
+    from components.artifacts.step_manifest import checkpoint_digest
     from model_core.checkpoint import load_checkpoint
 
     expected, folder = EXPECTED["checkpoint"], steps["train"].path / "checkpoint"

@@ -9,7 +9,7 @@ import yaml
 
 from components.adapters.kubernetes_manifest import TEMPLATE, render_manifests, render_yaml
 from components.config.cluster_job import JobSpec
-from components.config.torchrun import torchrun_command
+from components.config.torchrun import Rendezvous, torchrun_command
 from model_core.spec.errors import SpecError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "train_job.yaml"
@@ -54,7 +54,10 @@ def test_every_pod_runs_the_very_command_of_a_laptop_with_its_rank():
     job, service = render_manifests(SPEC)
     [container] = job["spec"]["template"]["spec"]["containers"]
     assert container["command"] == torchrun_command(
-        SPEC.job, nodes=4, procs=8, rendezvous="static", address="train-abc-0.train-abc", node_rank="$(JOB_COMPLETION_INDEX)"
+        SPEC.job,
+        nodes=4,
+        procs=8,
+        rendezvous=Rendezvous(kind="static", address="train-abc-0.train-abc", node_rank="$(JOB_COMPLETION_INDEX)"),
     )
     assert job["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
     assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()

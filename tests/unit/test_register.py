@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from components.config.records import DatasetVersion, EvalReport, GateVerdict, Interval, TaskScore, TrainRun
-from components.release.registration import code_commit, register
+from components.release.registration import Candidate, code_commit, register
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, ReasoningSpec, VectorSpec
 from model_core.spec.errors import CheckpointError, TrackingError
 from model_core.spec.stats import UnnormStats
@@ -60,7 +60,7 @@ def records(letter="a", promote=True):
 
 def test_a_promoted_version_is_champion_and_knows_where_it_comes_from(tmp_path):
     registry = MemoryRegistry()
-    version = register(registry, name="arm", checkpoint=tmp_path, champion=None, commit="abc", **records())
+    version = register(registry, "arm", Candidate(checkpoint=tmp_path, **records()), champion=None, commit="abc")
     assert version.alias == "champion"
     assert version.contract_id == CONTRACT.contract_id
     assert version.dataset_version == "d" * 64
@@ -73,32 +73,32 @@ def test_a_promoted_version_is_champion_and_knows_where_it_comes_from(tmp_path):
 
 def test_a_held_version_is_registered_without_the_alias(tmp_path):
     registry = MemoryRegistry()
-    version = register(registry, name="arm", checkpoint=tmp_path, champion=None, **records(promote=False))
+    version = register(registry, "arm", Candidate(checkpoint=tmp_path, **records(promote=False)), champion=None)
     assert (version.version, version.alias) == (1, "candidate")
     assert registry.champion("arm") is None
 
 
 def test_registering_twice_is_once(tmp_path):
     registry = MemoryRegistry()
-    first = register(registry, name="arm", checkpoint=tmp_path, champion=None, commit="abc", **records())
-    assert register(registry, name="arm", checkpoint=tmp_path, champion=None, commit="abc", **records()) == first
+    first = register(registry, "arm", Candidate(checkpoint=tmp_path, **records()), champion=None, commit="abc")
+    assert register(registry, "arm", Candidate(checkpoint=tmp_path, **records()), champion=None, commit="abc") == first
     assert len(registry.versions("arm")) == 1
 
 
 def test_a_champion_that_changed_since_the_verdict_stops_it(tmp_path):
     registry = MemoryRegistry()
-    register(registry, name="arm", checkpoint=tmp_path, champion=None, **records("a"))
+    register(registry, "arm", Candidate(checkpoint=tmp_path, **records("a")), champion=None)
     with pytest.raises(TrackingError, match="someone promoted in between"):
-        register(registry, name="arm", checkpoint=tmp_path, champion=None, **records("b"))
+        register(registry, "arm", Candidate(checkpoint=tmp_path, **records("b")), champion=None)
 
 
 def test_records_of_different_checkpoints_are_refused(tmp_path):
     mixed = {**records("a"), "train": records("b")["train"]}
-    with pytest.raises(CheckpointError, match="training speaks of checkpoint b"):
-        register(MemoryRegistry(), name="arm", checkpoint=tmp_path, champion=None, **mixed)
+    with pytest.raises(CheckpointError, match="training is of checkpoint b"):
+        register(MemoryRegistry(), "arm", Candidate(checkpoint=tmp_path, **mixed), champion=None)
     other = {**records(), "report": replace(records()["report"], contract_id="f" * 16)}
     with pytest.raises(CheckpointError, match="was evaluated"):
-        register(MemoryRegistry(), name="arm", checkpoint=tmp_path, champion=None, **other)
+        register(MemoryRegistry(), "arm", Candidate(checkpoint=tmp_path, **other), champion=None)
 
 
 def test_commit_is_read_from_git_and_unknown_elsewhere(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.artifacts.stage_log import log_stage, numbers
+from components.artifacts.stage_log import StageRun, log_stage, numbers
 from components.config.recipe import GateConfig
 
 
@@ -23,7 +23,7 @@ def test_a_stage_is_one_run_with_its_film(tmp_path):
     (tmp_path / "film").mkdir()
     (tmp_path / "film" / "task.png").write_bytes(b"x")
     tracker = Listening()
-    log_stage(tracker, stage="evaluate", key="k1", recipe="loop", config={"gate": GateConfig()}, record={"n": 1}, out=tmp_path)
+    log_stage(tracker, StageRun(stage="evaluate", key="k1", recipe="loop", config={"gate": GateConfig()}, record={"n": 1}, out=tmp_path))
     kinds = [name for name, _, _ in tracker.heard]
     assert kinds == ["start_run", "log_metrics", "log_text", "log_image", "finish"]
     assert tracker.heard[0][2] == {"run_id": "k1"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from components.config.recipe import TrainConfig
-from components.config.torchrun import torchrun_command
+from components.config.torchrun import Rendezvous, torchrun_command
 from components.training.checkpoints import MANIFEST, check_belongs, checkpoint_name, finalize, last_complete, retain
 from components.training.job import TrainJob, load_job, save_job
 from components.training.monitoring import LossSpikeDetector, RemainingTime, pace, progress_line
@@ -133,15 +133,17 @@ def test_torchrun_command_of_one_machine_of_an_indexed_job_and_of_two_namespaces
         "components.training.worker",
         "/j",
     ]
-    job = torchrun_command("/j", nodes=2, procs=4, rendezvous="static", address="train-0.train", node_rank="$(JOB_COMPLETION_INDEX)")
+    job = torchrun_command(
+        "/j", nodes=2, procs=4, rendezvous=Rendezvous(kind="static", address="train-0.train", node_rank="$(JOB_COMPLETION_INDEX)")
+    )
     assert "--node-rank=$(JOB_COMPLETION_INDEX)" in job
     assert "--master-addr=train-0.train" in job
-    spaces = torchrun_command("/j", nodes=2, rendezvous="c10d", address="10.0.0.1", is_host=False, local_addr="10.0.0.2")
+    spaces = torchrun_command("/j", nodes=2, rendezvous=Rendezvous(kind="c10d", address="10.0.0.1", is_host=False, local_addr="10.0.0.2"))
     assert {"--rdzv-endpoint=10.0.0.1:29400", "--rdzv-conf=is_host=false", "--local-addr=10.0.0.2"} <= set(spaces)
     with pytest.raises(SpecError, match="standalone is for one node"):
         torchrun_command("/j", nodes=2)
     with pytest.raises(SpecError, match="needs the address"):
-        torchrun_command("/j", nodes=2, rendezvous="static")
+        torchrun_command("/j", nodes=2, rendezvous=Rendezvous(kind="static"))
 
 
 def test_job_document_round_trip(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from components.evaluation.decoding.peer_prompt import Laps, PeerAnswer, Places, encode
 from model_core.engine.decode_request import CompactLanguage, Prompt, Question
 from model_core.network.model import MolmoAct
-from model_core.tokenization.compact import CompactLayout
+from model_core.tokenization.compact.layout import CompactLayout
 
 
 class _HfConfig(PretrainedConfig):

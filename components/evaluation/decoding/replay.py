@@ -64,7 +64,7 @@ class Replay:
         return DecodingEngine(self.checkpoint.model, self.checkpoint.layout, dtype=dtype, **options)
 
     def drafts(self, item: ReplayItem, before: Answer | None, memory: DraftMemory | None = None) -> Drafts | None:
-        """What a memory suggests, else the session's last answer: its depth and trace, and its chunk without the actions that were executed."""
+        """What a memory suggests, else the session's last answer, its chunk without the actions that were executed."""
         if memory is not None:
             return memory.suggest(item.question, last=None if before is None else before.reasoning, consumed=item.consumed)
         if before is None:

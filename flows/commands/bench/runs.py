@@ -56,7 +56,7 @@ def chosen_checkpoint(named: Path | None) -> Path:
 
 def chosen_recording(named: Path | None, checkpoint: Path, decisions: int, recipe: str, progress: PlainProgress) -> Recording:
     """The recording that was named, or one of this checkpoint's own decisions, kept under the home folder for the next time."""
-    from components.evaluation.evaluate import checkpoint_digest
+    from components.artifacts.step_manifest import checkpoint_digest
     from components.evaluation.observation_log import load_recording
 
     if named is not None:
@@ -70,7 +70,7 @@ def chosen_recording(named: Path | None, checkpoint: Path, decisions: int, recip
 def record(path: Path, checkpoint: Path, decisions: int, recipe: str, progress: PlainProgress) -> Mapping[str, Any]:
     """Let a checkpoint act on the tasks of a recipe, on fresh seeds, and keep what it saw."""
     platform, chosen = open_platform(), get_recipe(recipe)
-    from components.evaluation.evaluate import checkpoint_digest
+    from components.artifacts.step_manifest import checkpoint_digest
     from components.evaluation.observation_log import record as drive
 
     platform.settings.home.mkdir(parents=True, exist_ok=True)
@@ -82,11 +82,11 @@ def record(path: Path, checkpoint: Path, decisions: int, recipe: str, progress: 
 
 def bench_decode(checkpoint: Path, recording: Recording, options: BenchOptions, progress: PlainProgress) -> dict[str, Any]:
     """Measure, write the result and the plot; returns the result's document."""
+    from components.artifacts.step_manifest import checkpoint_digest
     from components.evaluation.decoding.benchmark import DecodeBenchmark
     from components.evaluation.decoding.benchmark import bench_decode as measure
     from components.evaluation.decoding.benchmark_document import write_result
     from components.evaluation.decoding.time_plot import draw_split
-    from components.evaluation.evaluate import checkpoint_digest
     from model_core.checkpoint import load_checkpoint
 
     document = measure(
@@ -110,9 +110,9 @@ def bench_decode(checkpoint: Path, recording: Recording, options: BenchOptions, 
 
 def certify(checkpoint: Path, recording: Recording, options: CertifyOptions, progress: PlainProgress) -> DecodingEquivalence:
     """Compare every decision and write the certificate."""
+    from components.artifacts.step_manifest import checkpoint_digest
     from components.evaluation.decoding.equivalence import EquivalenceOptions
     from components.evaluation.decoding.equivalence import certify as compare
-    from components.evaluation.evaluate import checkpoint_digest
     from model_core.checkpoint import load_checkpoint
 
     made = compare(

@@ -29,20 +29,22 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.evaluation.gate import gate
-        from components.release.registration import register
+        from components.release.registration import Candidate, register
 
         progress.update(0, 2, "judging")
         verdict = gate(recipe.gate, report, report_of(platform, champion) if champion else None)
         progress.update(1, 2, "registering")
         version = register(
             platform.registry(),
-            name=recipe.package.model_name,
-            verdict=verdict,
-            checkpoint=trained.path / "checkpoint",
-            contract=read_contract(trained),
-            train=read_train_run(trained),
-            dataset=read_dataset(frozen),
-            report=report,
+            recipe.package.model_name,
+            Candidate(
+                checkpoint=trained.path / "checkpoint",
+                contract=read_contract(trained),
+                train=read_train_run(trained),
+                dataset=read_dataset(frozen),
+                report=report,
+                verdict=verdict,
+            ),
             champion=champion,
         )
         atomic_write(out / "verdict.json", json.dumps(to_document(verdict), indent=1, sort_keys=True))

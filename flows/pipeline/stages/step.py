@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.code_version import code_version
-from components.artifacts.stage_log import log_stage
+from components.artifacts.stage_log import StageRun, log_stage
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult, run_step
 from components.config.recipe import Recipe
@@ -43,7 +43,8 @@ def stage_step(platform: Platform, recipe: Recipe, key: StepKey, work: Work) -> 
         record = work(out)
         if stage != "train":  # a training logs to its tracker while it runs
             name = out.name.removesuffix(".partial")
-            log_stage(platform.tracker(), stage=stage, key=name, recipe=recipe.name, config=key.config, record=record, out=out)
+            run = StageRun(stage=stage, key=name, recipe=recipe.name, config=key.config, record=record, out=out)
+            log_stage(platform.tracker(), run)
         return record
 
     return run_step(platform.store, stage=stage, config=key.config, inputs=key.inputs, work=tracked, code_version=key.code_version)

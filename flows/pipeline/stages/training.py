@@ -23,8 +23,8 @@ def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progr
     """Train, tracked as one run that survives kills: <step>/checkpoint. launch: trains elsewhere (default: on this machine)."""
 
     def work(out: Path) -> Mapping[str, Any]:
+        from components.artifacts.step_manifest import checkpoint_digest
         from components.config.ports import DatasetInput
-        from components.evaluation.evaluate import checkpoint_digest
         from components.training.job import TrainingTask
         from components.training.launcher import train
 
