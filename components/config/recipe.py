@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from components.config.paths import REPOSITORY
+from components.config.simulators import simulator_source
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import NEUTRAL, from_document, to_document
 from model_core.spec.errors import SpecError, require
@@ -48,7 +49,7 @@ def _up(number: int, step: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraConfig:
-    """Where the camera stands: azimuth and elevation in degrees, distance and lookat in metres."""
+    """Where a camera stands that looks at a fixed point: azimuth and elevation in degrees (MuJoCo's free camera), distances in metres."""
 
     name: str = "front"
     azimuth: float = 135.0
@@ -87,6 +88,7 @@ class CollectConfig:
     instructions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        simulator_source(self.simulator)  # an unknown name is refused here
         require(len(self.tasks) > 0, "collect.tasks is empty; name at least one task, such as 'drawer-close-v3'")
         require(len(set(self.tasks)) == len(self.tasks), "collect.tasks names a task twice", got=self.tasks)
         _positive(self, "episodes_per_task", "workers", "sim_steps_per_action", "horizon_sim_steps", "image_size", "max_depth_m")
@@ -166,7 +168,8 @@ class AnnotateConfig:
 class FreezeConfig:
     """How labelled episodes become a data set version.
 
-    mask: per action dimension, whether it is normalised by quantiles (False: passed through as it is).
+    mask: per action dimension, whether it is normalised by quantiles (False: passed through as it is). Empty: every dimension but the
+    embodiment's gripper.
     frame_stride: every n-th frame becomes a training sample; its chunk still holds consecutive actions.
     """
 
@@ -176,7 +179,7 @@ class FreezeConfig:
     execute_horizon: int = 4
     frame_stride: int = 1
     frames_per_shard: int = 4096
-    mask: tuple[bool, ...] = (True, True, True, False)
+    mask: tuple[bool, ...] = ()
     words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

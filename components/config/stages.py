@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from components.config.simulators import SIMULATORS
+
 _ARRAYS = ("numpy", "pandas", "pyarrow", "av")  # what LeRobot data sets are read and written with
-_SIMULATOR = ("metaworld", "mujoco")
+# simulators are opened by name; a class that only a recipe names is part of the key through the recipe
+_SIMULATOR = tuple(package for entry in SIMULATORS.values() for package in entry.packages)
+_SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values())
 _NETWORK = ("numpy", "torch", "safetensors", "pillow")
 
 
@@ -40,7 +44,7 @@ STAGES: tuple[Stage, ...] = (
         title="collect demonstrations",
         work="Scripted experts record demonstrations in the simulator.",
         config=("collect", "include"),
-        modules=("components.data.collect", "components.simulation.metaworld"),
+        modules=("components.data.collect", *_SIMULATOR_MODULES),
         packages=(*_ARRAYS, *_SIMULATOR, "msgpack"),
         is_data=True,
     ),
@@ -85,8 +89,8 @@ STAGES: tuple[Stage, ...] = (
         title="evaluate in closed loop",
         work="The policy acts in closed loop on fresh seeds, after the image-swap test.",
         config=("evaluate", "collect"),
-        modules=("components.evaluation.evaluate", "components.simulation.metaworld"),
-        packages=(*_NETWORK, *_ARRAYS[1:], *_SIMULATOR, "msgpack"),
+        modules=("components.evaluation.evaluate", *_SIMULATOR_MODULES),
+        packages=(*_NETWORK, "pyarrow", *_SIMULATOR),
     ),
     Stage(
         name="gate",
@@ -111,7 +115,7 @@ STAGES: tuple[Stage, ...] = (
         title="run the workcells",
         work="Workcells act on the served policy and record what happened.",
         config=("workcells", "collect"),
-        modules=("components.deployment.simulated_cells", "components.simulation.metaworld", "serving.workcell.__main__"),
+        modules=("components.deployment.simulated_cells", "components.simulation.robot", *_SIMULATOR_MODULES, "serving.workcell.__main__"),
         packages=("numpy", "pillow", "pyarrow", "msgpack", "mcap", "websockets", *_SIMULATOR),
         is_registered=True,
     ),

@@ -1,8 +1,8 @@
-"""Demonstrations: scripted experts, pushed around while they act, written as a LeRobot v3.0 data set.
+"""Demonstrations: scripted experts under action noise and random perturbations, written as a LeRobot v3.0 data set.
 
-Why pushed: a policy makes errors and must have seen the way back. What is executed is the expert's action plus
-correlated noise plus short random pushes; what is recorded as label is the expert's own action in the state that
-came of it. An attempt that does not succeed is dropped and counted.
+The perturbations show how to recover from errors (noise-injected demonstrations, DART): the executed action is the expert's plus
+correlated noise plus short random pushes; the label is the expert's own action in the state that resulted. An attempt that does not
+succeed is dropped and counted.
 
 Each attempt is one file, renamed into place when it is whole; a killed run loses at most those in flight. The
 data set is packed from the files in a fixed order, so its bytes do not depend on the number of workers.
@@ -26,12 +26,14 @@ from components.adapters.worker_pool import worker_pool
 from components.artifacts.files import dataset_digest
 from components.config.recipe import CollectConfig
 from components.config.records import Progress
+from components.data.action_dims import gripper_mask
 from components.data.inspection import inspect_episode
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
-from components.simulation.interface import FreeCamera, Simulator
+from components.simulation.interface import Simulator
+from components.simulation.open import open_simulator
 from model_core.spec.documents import identity_document
 from model_core.spec.episode import Episode, Provenance
-from model_core.spec.errors import DatasetError, SimulatorError
+from model_core.spec.errors import DatasetError
 from model_core.spec.files import atomic_write
 from model_core.spec.protocol.wire import decode_episode, encode_episode
 
@@ -68,40 +70,19 @@ def collect(cfg: CollectConfig, out: Path, progress: Progress) -> dict[str, Any]
     return _record(cfg, attempts, scratch, out, rejected)
 
 
-def open_simulator(cfg: CollectConfig) -> Simulator:
-    """The simulator that `cfg` names, with room to settle after a success at the horizon's end."""
-    if cfg.simulator != "metaworld":
-        raise SimulatorError(f"unknown simulator {cfg.simulator!r}; there is 'metaworld'")
-    from components.simulation.metaworld import MetaWorld
-
-    camera = FreeCamera(
-        name=cfg.camera.name,
-        azimuth=cfg.camera.azimuth,
-        elevation=cfg.camera.elevation,
-        distance=cfg.camera.distance,
-        lookat=cfg.camera.lookat,
-        width=cfg.image_size,
-        height=cfg.image_size,
-        max_depth_m=cfg.max_depth_m,
-    )
-    horizon = cfg.horizon_sim_steps + cfg.settle_steps * cfg.sim_steps_per_action
-    return MetaWorld(
-        sim_steps_per_action=cfg.sim_steps_per_action, horizon_sim_steps=horizon, cameras=(camera,), instructions=cfg.instructions
-    )
-
-
 class Perturbation:
     """What is added to the expert's action: correlated noise of one strength an episode, and short random pushes.
 
     The gripper follows the expert in nine steps of ten, so that a grasp survives.
     """
 
-    def __init__(self, cfg: CollectConfig, attempt: Attempt, dims: int) -> None:
+    def __init__(self, cfg: CollectConfig, attempt: Attempt, gripper_A: NDArray[np.bool_]) -> None:
         self._rng = np.random.default_rng([attempt.seed, zlib.crc32(attempt.task.encode())])
         self._cfg = cfg
         self._strength = float(self._rng.choice(np.array(cfg.noise_levels)))
-        self._noise_A = np.zeros(dims)
-        self._push_A = np.zeros(dims)
+        self._gripper_A = gripper_A
+        self._noise_A = np.zeros(len(gripper_A))
+        self._push_A = np.zeros(len(gripper_A))
         self._push_left = 0
 
     def apply(self, action_A: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,14 +98,14 @@ class Perturbation:
             executed_A = self._push_A.copy()
             self._push_left -= 1
         if rng.random() > 0.1:
-            executed_A[-1] = action_A[-1]
+            executed_A[self._gripper_A] = action_A[self._gripper_A]
         return np.clip(executed_A, -1.0, 1.0).astype(np.float32)
 
 
-def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt, render: Mapping[str, str], versions: Mapping[str, str]) -> Episode:
+def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt) -> Episode:
     """One attempt as an episode, successful or not. After a success the expert goes on unpushed for `settle_steps` steps."""
     sim.reset(attempt.task, attempt.seed, render=False)
-    perturbation = Perturbation(cfg, attempt, len(sim.embodiment.action))
+    perturbation = Perturbation(cfg, attempt, gripper_mask(sim.embodiment))
     rows: list[dict[str, Any]] = []
     success, settled, limit = False, 0, -(-cfg.horizon_sim_steps // cfg.sim_steps_per_action)
     while settled < cfg.settle_steps if success else len(rows) < limit:
@@ -150,7 +131,7 @@ def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt, render: Ma
         instruction=sim.instruction(attempt.task),
         success=success,
         provenance=Provenance(
-            producer=f"expert:{cfg.simulator}", cell=CELL, seed=attempt.seed, versions=dict(versions), render=dict(render)
+            producer=f"expert:{cfg.simulator}", cell=CELL, seed=attempt.seed, versions=dict(sim.versions), render=dict(sim.render_flags)
         ),
         images={name: np.stack([r["images"][name] for r in rows]) for name in cameras},
         depth_m={name: np.stack([r["depth"][name] for r in rows]) for name in cameras},
@@ -197,14 +178,11 @@ _SIMULATORS: dict[str, Simulator] = {}  # of this worker process: making one cos
 
 
 def _record_batch(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path) -> int:
-    from components.simulation.metaworld import RENDER_FLAGS, versions
-
     key = repr(cfg)
     if key not in _SIMULATORS:
         _SIMULATORS[key] = open_simulator(cfg)
-    sim, known = _SIMULATORS[key], versions()
     for attempt in attempts:
-        episode = demonstrate(cfg, sim, attempt, RENDER_FLAGS, known)
+        episode = demonstrate(cfg, _SIMULATORS[key], attempt)
         if not episode.success and not cfg.keep_failures:
             episode = _emptied(episode)
         atomic_write(_whole(scratch, attempt), encode_episode(episode), durable=False)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from components.artifacts.files import dataset_digest
 from components.config.recipe import FreezeConfig
 from components.config.records import Progress
+from components.data.action_dims import gripper_mask
 from components.data.frozen_dataset import ShardWriter
 from components.data.labels import EpisodeLabels, read_labels
 from components.data.lerobot.reader import DatasetReader
@@ -136,14 +137,16 @@ def _samples(cfg: FreezeConfig, reader: DatasetReader, index: int, labels: Episo
 def _contract(cfg: FreezeConfig, reader: DatasetReader, train: Sequence[int], labels: Path, dataset: Path) -> PolicyContract:
     embodiment = reader.embodiment
     assert embodiment is not None
-    if len(cfg.mask) != len(embodiment.action):
+    mask = cfg.mask or tuple(bool(is_other) for is_other in ~gripper_mask(embodiment))
+    if len(mask) != len(embodiment.action):
         raise DatasetError(
-            f"freeze.mask has {len(cfg.mask)} values, the body {embodiment.name!r} has {len(embodiment.action)} action dimensions"
+            f"freeze.mask has {len(mask)} values, the embodiment {embodiment.name!r} has {len(embodiment.action)} action dimensions; "
+            "leave it empty to normalise every dimension but the gripper"
         )
     actions_TA = np.concatenate([reader.episode(i, images=False, depth=False).actions_TA for i in train])
     return PolicyContract(
         embodiment=embodiment,
-        stats=UnnormStats.of(actions_TA, tuple(cfg.mask)),
+        stats=UnnormStats.of(actions_TA, mask),
         reasoning=ReasoningSpec(codebook_digest=_codebook_digest(labels / "vqvae"), trace_camera=embodiment.cameras[0].name),
         chunk_length=cfg.chunk_length,
         execute_horizon=cfg.execute_horizon,

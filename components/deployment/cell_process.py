@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from components.adapters.processes import last_lines, stop_group
+from components.config.simulators import SIMULATORS
 from components.deployment.simulated_cells import ROBOT
 from model_core.spec.errors import SpecError
 
-ROBOTS: Mapping[str, str] = {"metaworld": ROBOT, "strict": "serving.workcell.robot.strict_driver:make_robot"}
+ROBOTS: Mapping[str, str] = {**dict.fromkeys(SIMULATORS, ROBOT), "strict": "serving.workcell.robot.strict_driver:make_robot"}
 REFUSED = 3  # the cell's exit code when a handshake was refused and nothing moved
 _SHOWN = 6
 STRATEGIES = ("sync", "async", "prefix", "blend", "ensemble")
@@ -67,7 +68,8 @@ class CellOrder:
         files["--steering-file"] = self.steering
         for name, path in {**files, "--token-file": self.token_file, "--ca-file": self.ca_file}.items():
             words += [] if path is None else [name, str(path.resolve())]
-        for pair in self.options:
+        simulator = [f"simulator={json.dumps(self.robot)}"] if self.robot in SIMULATORS else []
+        for pair in (*simulator, *self.options):
             words += ["--robot-option", pair]
         return ["env", "OMP_NUM_THREADS=1", sys.executable, "-m", "serving.workcell", *words]
 

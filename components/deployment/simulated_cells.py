@@ -25,7 +25,7 @@ from model_core.spec.errors import JobError, SpecError
 
 logger = logging.getLogger(__name__)
 
-ROBOT = "components.simulation.metaworld:make_robot"
+ROBOT = "components.simulation.robot:make_robot"
 AUDIT = "undigested/audit"
 EXIT_REFUSED = 3
 SECONDS_PER_EPISODE = 180.0

@@ -20,12 +20,12 @@ from components.adapters.worker_pool import worker_pool
 from components.artifacts.step_manifest import checkpoint_digest
 from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
-from components.data.collect import open_simulator
 from components.evaluation.image_swap import check_sight, measure_sight, sight_numbers
 from components.evaluation.intervals import CONFIDENCE, wilson
 from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
 from components.evaluation.rollout import Rollout, Shot, roll_out
 from components.simulation.interface import Simulator
+from components.simulation.open import open_simulator
 from model_core.spec.contract import PolicyContract, mismatches
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ContractError

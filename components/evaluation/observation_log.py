@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from components.adapters.worker_pool import worker_pool
 from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import Progress
-from components.data.collect import open_simulator
 from components.evaluation.evaluate import check_body
 from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
 from components.evaluation.rollout import roll_out
 from components.simulation.interface import Simulator, StepOutcome
+from components.simulation.open import open_simulator
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import SpecError, require
 from model_core.spec.types import Observation, Policy

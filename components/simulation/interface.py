@@ -1,31 +1,28 @@
-"""What a simulator must offer, so that collecting, evaluating and workcells never know which one it is.
+"""What a simulator must offer, so that collecting, evaluating and workcells do not depend on which one it is.
 
-A control step holds one action for several simulator steps. Pictures cost far more than physics: nothing is
-rendered unless it is asked for.
+A control step holds one action for several simulator steps. Images cost far more than physics: nothing is rendered unless it is
+asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.config.recipe import CameraConfig
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.episode import CameraGeometry
 from model_core.spec.types import Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FreeCamera:
-    """A camera that looks at a fixed point from a distance. Angles in degrees (MuJoCo's free camera), metres, pixels."""
+class FreeCamera(CameraConfig):
+    """A placed camera with its image: pixels, and metres at which depth is clipped. A simulator renders it."""
 
-    name: str = "front"
-    azimuth: float = 135.0
-    elevation: float = -35.0
-    distance: float = 1.0
-    lookat: tuple[float, float, float] = (0.0, 0.74, 0.13)
     width: int = 80
     height: int = 80
     max_depth_m: float = 3.0
@@ -61,11 +58,21 @@ class StepOutcome:
 
 
 class Simulator(Protocol):
-    """One scene at a time: reset, step, look. Not thread-safe."""
+    """One initial state at a time: reset, step, observe. Not thread-safe."""
 
     @property
     def embodiment(self) -> EmbodimentSpec:
-        """The body that is simulated."""
+        """The embodiment that is simulated."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of everything that decides what an image looks like and how the arm moves: provenance of each episode."""
+        ...
+
+    @property
+    def render_flags(self) -> Mapping[str, str]:
+        """How images are rendered: provenance of each episode."""
         ...
 
     @property
@@ -78,7 +85,7 @@ class Simulator(Protocol):
         ...
 
     def reset(self, task: str, seed: int, *, render: bool = True) -> Observation:
-        """Lay out the scene `seed` of `task`: the same seed gives the same scene. Pictures are empty unless `render`."""
+        """Lay out the initial state `seed` of `task`: equal seeds give equal states. There are no images unless `render`."""
         ...
 
     def step(self, action_A: NDArray[np.floating], *, render: bool = False) -> StepOutcome:
@@ -111,4 +118,14 @@ class Simulator(Protocol):
 
     def close(self) -> None:
         """Free what is held; safe to call twice."""
+        ...
+
+
+class OpenSimulator(Protocol):
+    """A simulator's class, as `components.config.simulators` names it."""
+
+    def __call__(
+        self, *, sim_steps_per_action: int, horizon_sim_steps: int, cameras: tuple[FreeCamera, ...], instructions: Mapping[str, str]
+    ) -> Simulator:
+        """Make one. instructions: task -> the sentence that replaces the simulator's. It must not load a renderer before it is used."""
         ...

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.data.collect import open_simulator
 from components.evaluation.decoding.replay import Replay
 from components.evaluation.observation_log import load_recording, record
+from components.simulation.open import open_simulator
 from flows.pipeline.recipes import get_recipe
 from model_core.checkpoint import load_checkpoint
 from model_core.spec.errors import ContractError

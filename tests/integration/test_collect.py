@@ -16,10 +16,11 @@ import pytest
 from components.artifacts.files import dataset_digest
 from components.config.recipe import CollectConfig
 from components.config.records import Silent
-from components.data.collect import Attempt, Perturbation, collect, open_simulator
+from components.data.collect import Attempt, Perturbation, collect
 from components.data.inspection import inspect_episode
 from components.data.lerobot.reader import DatasetReader
-from model_core.spec.errors import DatasetError, SimulatorError
+from components.simulation.open import open_simulator
+from model_core.spec.errors import DatasetError, SimulatorError, SpecError
 from tests.episodes import Tally
 
 CFG = CollectConfig(episodes_per_task=4, image_size=48, horizon_sim_steps=120, first_seed=20_000, workers=2)
@@ -125,16 +126,23 @@ def test_no_success_at_all_is_explained(tmp_path):
 
 
 def test_an_unknown_simulator_is_refused():
-    with pytest.raises(SimulatorError, match="there is 'metaworld'"):
-        open_simulator(replace(CFG, simulator="isaac"))
+    with pytest.raises(SpecError, match=r"unknown simulator 'isaac'; there is 'metaworld'; name a class of your own as"):
+        replace(CFG, simulator="isaac")
+    with pytest.raises(SpecError, match=r"did you mean 'metaworld'"):
+        replace(CFG, simulator="meta-world")
+    with pytest.raises(SimulatorError, match=r"no simulator 'tests\.planar_arm:Arm'"):
+        open_simulator(replace(CFG, simulator="tests.planar_arm:Arm"))
+
+
+GRIPPER = np.array([False, False, False, True])
 
 
 def test_perturbation_has_the_strength_that_was_asked_for():
     cfg = replace(CFG, noise_levels=(0.3,), burst_probability=0.0)
-    perturbation = Perturbation(cfg, Attempt(task="a", seed=1), 4)
+    perturbation = Perturbation(cfg, Attempt(task="a", seed=1), GRIPPER)
     executed = np.stack([perturbation.apply(np.zeros(4, np.float32)) for _ in range(4000)])
     assert 0.27 < executed[:, :3].std() < 0.33
     assert np.corrcoef(executed[1:, 0], executed[:-1, 0])[0, 1] == pytest.approx(cfg.noise_correlation, abs=0.05)
     assert (executed[:, 3] == 0).mean() > 0.85
-    quiet = Perturbation(replace(cfg, noise_levels=(0.0,)), Attempt(task="a", seed=1), 4)
+    quiet = Perturbation(replace(cfg, noise_levels=(0.0,)), Attempt(task="a", seed=1), GRIPPER)
     assert np.array_equal(quiet.apply(np.full(4, 0.5, np.float32)), np.full(4, 0.5, np.float32))

@@ -12,13 +12,12 @@ from components.artifacts.step_store import StepStore
 from components.config.records import Silent
 from components.data.lerobot.reader import DatasetReader
 from components.data.recordings import pending_recordings, upload_recordings
-from components.simulation.metaworld import make_robot
+from components.simulation.robot import make_robot, robot_options
 from flows.commands.data.ingest import set_aside
 from flows.pipeline.recipes import get_recipe
 from flows.pipeline.run_context import RunContext, make_until
 from flows.pipeline.stage_records import producers_of
 from flows.pipeline.stages import data as stages
-from flows.pipeline.stages.deployment import robot_options
 from flows.pipeline.stages.training import scenes_of
 from flows.pipeline.storage import storage, take_in_recordings
 from flows.platform.settings import Settings

@@ -189,7 +189,7 @@ def test_a_cell_of_another_body_does_not_move(running: ServiceAddress) -> None:
 
 
 def test_the_simulated_arm_is_a_robot() -> None:
-    robot = load_robot("components.simulation.metaworld:make_robot")("drawer-close-v3", 950_000)
+    robot = load_robot("components.simulation.robot:make_robot")("drawer-close-v3", 950_000)
     assert isinstance(robot, Robot)
     robot.close()
 
@@ -201,7 +201,7 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
 
 def test_a_restarted_service_is_held_through_and_met_again(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     bento, port = packed[0] / "out" / "bento", free_port()
-    robot = load_robot("components.simulation.metaworld:make_robot")(TASKS[0], 950_000)
+    robot = load_robot("components.simulation.robot:make_robot")(TASKS[0], 950_000)
     settings = LinkSettings(cell="c", embodiment=robot.embodiment, deadline_s=5.0, heartbeat_s=10.0, world_waits=True)
     link, world = AsyncLink(f"ws://127.0.0.1:{port}/v1/session", settings), SimulatedClock()
     link.start()

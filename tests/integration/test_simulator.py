@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from components.config.recipe import CameraConfig, CollectConfig
-from components.data.collect import open_simulator
 from components.simulation.interface import FreeCamera
-from components.simulation.metaworld import MetaWorld, embodiment, make_robot
+from components.simulation.metaworld import MetaWorld, embodiment
 from components.simulation.metaworld_tasks import INSTRUCTIONS
-from flows.pipeline.stages.deployment import robot_options
+from components.simulation.open import open_simulator
+from components.simulation.robot import make_robot, robot_options
 from flows.pipeline.stages.training import scenes_of
 from model_core.spec.errors import SimulatorError
 

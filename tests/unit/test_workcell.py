@@ -446,7 +446,7 @@ def test_wrong_usage_is_refused_before_anything_starts(
     changes: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)  # this process keeps its own
-    argv = ["--robot", "components.simulation.metaworld:make_robot", "--task", "drawer-close-v3", "--url", "ws://127.0.0.1:9/v1/session"]
+    argv = ["--robot", "components.simulation.robot:make_robot", "--task", "drawer-close-v3", "--url", "ws://127.0.0.1:9/v1/session"]
     try:
         code = main([*argv, "--cell", "c", "--result", str(tmp_path / "r.json"), *changes])
     except SystemExit as left:

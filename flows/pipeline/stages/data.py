@@ -55,8 +55,8 @@ def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], pro
 
     trust_data: a data set whose statistics are of other data is taken in, with new statistics.
     """
-    from components.data.collect import open_simulator
     from components.data.ingest import IngestOptions, count_recordings, ingest
+    from components.simulation.open import open_simulator
 
     count_recordings(sources)  # a folder without recordings is refused before all of it is read
     embodiment = open_simulator(recipe.collect).embodiment

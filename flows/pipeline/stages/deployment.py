@@ -8,13 +8,12 @@ from typing import Any
 
 from components.artifacts.step_manifest import UNDIGESTED, Step
 from components.artifacts.step_store import StepResult
-from components.config.recipe import CollectConfig, Recipe
+from components.config.recipe import Recipe
 from components.config.records import Progress, RunSummary
 from components.config.stages import STAGE_NAMES, stage_named
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.pipeline.stages.training import scenes_of
 from flows.platform.wiring import Platform
-from model_core.spec.documents import to_document
 
 
 def workcells_step(platform: Platform, recipe: Recipe, packaged: Step, progress: Progress) -> StepResult:
@@ -23,6 +22,7 @@ def workcells_step(platform: Platform, recipe: Recipe, packaged: Step, progress:
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.deployment.simulated_cells import run_workcells
+        from components.simulation.robot import robot_options
 
         return run_workcells(
             recipe.workcells,
@@ -50,14 +50,3 @@ def report_step(platform: Platform, recipe: Recipe, made: Mapping[str, Step], su
     stage = stage_named("report")
     inputs = {name: made[name] for name in STAGE_NAMES if name in made and name != stage.name}
     return stage_step(platform, recipe, StepKey(stage=stage, config={"recipe": recipe.name}, inputs=inputs), work)
-
-
-def robot_options(scenes: CollectConfig) -> dict[str, object]:
-    """The same camera and tasks for a workcell's simulated robot, as options of its factory."""
-    return {
-        "sim_steps_per_action": scenes.sim_steps_per_action,
-        "image_size": scenes.image_size,
-        "max_depth_m": scenes.max_depth_m,
-        "camera": to_document(scenes.camera),
-        "instructions": dict(scenes.instructions),
-    }

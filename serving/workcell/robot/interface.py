@@ -146,7 +146,7 @@ def load_robot(path: str) -> Callable[..., Robot]:
     """The factory named by "module:function". Raises SpecError naming what is missing."""
     module_name, _, factory_name = path.partition(":")
     if not module_name or not factory_name:
-        raise SpecError(f"a robot is named as 'module:factory', got {path!r}; for example 'components.simulation.metaworld:make_robot'")
+        raise SpecError(f"a robot is named as 'module:factory', got {path!r}; for example 'components.simulation.robot:make_robot'")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -1,0 +1,89 @@
+"""MuJoCo's off-screen renderer, one per process.
+
+Several live off-screen renderers in one process corrupt each other's images; multisampling, shadows and reflections cost ten times the
+rest of an image.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from numpy.typing import NDArray
+
+from components.simulation.interface import FreeCamera
+from model_core.spec.errors import SimulatorError
+
+RENDER_FLAGS = {"shadow": "off", "reflection": "off", "skybox": "off", "offsamples": "0"}
+
+
+def import_mujoco() -> Any:
+    """The mujoco module, set up to render without a screen. Raises `SimulatorError` naming the system package that is missing."""
+    # MuJoCo reads this once, at its first import, to choose how images are rendered without a screen.
+    os.environ.setdefault("MUJOCO_GL", "osmesa")
+    try:
+        import mujoco
+    except (ImportError, AttributeError, OSError) as error:
+        raise SimulatorError(
+            f"MuJoCo cannot draw off screen ({os.environ['MUJOCO_GL']}): {error}. Do: apt-get install libosmesa6, or run 'make setup'"
+        ) from error
+    return mujoco
+
+
+class OffscreenRenderer:
+    """The one off-screen renderer of this process.
+
+    Its graphics context holds the meshes of one model file, so that models of one file share it (the model pointer is exchanged); other
+    meshes or another image size close it and open another.
+    """
+
+    def __init__(self) -> None:
+        self._renderer: Any = None
+        self._holds: tuple[str, int, int] | None = None
+
+    def render(self, model: Any, data: Any, camera: FreeCamera, *, meshes: str, depth: bool) -> NDArray[Any]:
+        """The camera's image, or its depth in metres. meshes: names the model file; equal names share the meshes."""
+        mujoco = import_mujoco()
+        wanted = (meshes, camera.width, camera.height)
+        if self._holds != wanted:
+            self.close()
+            self._renderer = _open_renderer(mujoco, model, camera)
+            self._holds = wanted
+        self._renderer._model = model
+        self._renderer.update_scene(data, _mujoco_camera(mujoco, camera))
+        if not depth:
+            return self._renderer.render()
+        self._renderer.enable_depth_rendering()
+        try:
+            return self._renderer.render()
+        finally:
+            self._renderer.disable_depth_rendering()
+
+    def close(self) -> None:
+        """Free the graphics context; the next image opens another."""
+        if self._renderer is not None:
+            self._renderer.close()
+        self._renderer, self._holds = None, None
+
+
+RENDERER = OffscreenRenderer()
+
+
+def _open_renderer(mujoco: Any, model: Any, camera: FreeCamera) -> Any:
+    model.vis.quality.offsamples = 0
+    try:
+        renderer = mujoco.Renderer(model, camera.height, camera.width)
+    except Exception as error:  # the GL bindings raise whatever the missing library makes them raise
+        raise SimulatorError(f"no off-screen renderer: {error}. Do: apt-get install libosmesa6, or run 'make setup'") from error
+    flag = mujoco.mjtRndFlag
+    for off in (flag.mjRND_SHADOW, flag.mjRND_REFLECTION, flag.mjRND_SKYBOX):
+        renderer.scene.flags[off] = 0
+    return renderer
+
+
+def _mujoco_camera(mujoco: Any, camera: FreeCamera) -> Any:
+    made = mujoco.MjvCamera()
+    made.type = mujoco.mjtCamera.mjCAMERA_FREE
+    made.lookat[:] = camera.lookat
+    made.azimuth, made.elevation, made.distance = camera.azimuth, camera.elevation, camera.distance
+    return made

@@ -1,0 +1,130 @@
+"""A second simulated embodiment costs one module and its name in the recipe: every stage from collect to workcell runs on it.
+
+Run: .venv/bin/python -m pytest tests/integration/test_second_embodiment.py
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.config.recipe import AnnotateConfig, CameraConfig, CollectConfig, EvalConfig, FreezeConfig, ValidateConfig, VqvaeConfig
+from components.config.records import Silent
+from components.config.simulators import SIMULATORS, SimulatorEntry
+from components.data.annotate import annotate
+from components.data.collect import Attempt, Perturbation, collect
+from components.data.freeze import freeze
+from components.data.frozen_dataset import load_split
+from components.data.validate import validate
+from components.evaluation.evaluate import evaluate
+from components.simulation.open import open_simulator
+from components.simulation.robot import make_robot, robot_options
+from model_core.spec.contract import PolicyContract
+from model_core.spec.types import ActionChunk, Decision, Observation, Policy
+from tests.planar_arm import TARGET, TASK, PlanarArm, reach, table_points
+
+pytestmark = pytest.mark.xdist_group("gx")
+SCENE = CollectConfig(
+    simulator="tests.planar_arm:PlanarArm",
+    tasks=(TASK,),
+    episodes_per_task=6,
+    workers=1,
+    sim_steps_per_action=2,
+    horizon_sim_steps=150,
+    noise_levels=(0.0, 0.1),
+    burst_probability=0.0,
+    image_size=64,
+    camera=CameraConfig(azimuth=0.0, elevation=-80.0, distance=1.2, lookat=(0.2, 0.0, 0.0)),
+    max_depth_m=2.0,
+)
+
+
+@dataclass
+class VisualServo(Policy):
+    """It finds the red square in the image and moves the tip there: a policy that solves the task and depends on its image."""
+
+    contract: PolicyContract
+
+    def decide(self, observation: Observation) -> Decision:
+        image = observation.images["front"].astype(int)
+        reds = np.argwhere(np.abs(image - TARGET).sum(axis=-1) < 60)
+        geometry = open_simulator(SCENE).geometry()["front"]
+        target = table_points(geometry)[reds[:, 0], reds[:, 1]].mean(axis=0)[:2] if len(reds) else np.zeros(2)
+        angles, rows = np.array(observation.proprio_P[1:], np.float64), []
+        for _ in range(self.contract.chunk_length):
+            rows.append(reach(angles, target, SCENE.sim_steps_per_action))
+            angles = angles + rows[-1][1:] * 0.02 * SCENE.sim_steps_per_action
+        chunk = ActionChunk(actions_KA=np.stack(rows), control_hz=self.contract.embodiment.control_hz)
+        return Decision(contract_id=self.contract.contract_id, chunk=chunk)
+
+    def decide_many(self, observations: list[Observation]) -> list[Decision]:
+        return [self.decide(one) for one in observations]
+
+
+def open_servo(checkpoint: Path, reasoning: str) -> tuple[Policy, PolicyContract]:
+    """checkpoint/contract.json: what freezing made."""
+    contract = PolicyContract.from_json(json.loads((checkpoint / "contract.json").read_text()))
+    return VisualServo(contract), contract
+
+
+def test_every_stage_runs_on_it(tmp_path: Path) -> None:
+    recorded = collect(SCENE, tmp_path / "collect", Silent())
+    assert recorded["episodes"] == 6
+    dataset = tmp_path / "collect" / "dataset"
+    assert validate(ValidateConfig(data_docs=False), dataset, tmp_path / "validate", Silent())["valid"] == 6
+
+    cfg = AnnotateConfig(vqvae=VqvaeConfig(steps=4, batch=8, frames=32))
+    labelled = annotate(cfg, dataset, tmp_path / "validate" / "valid.json", tmp_path / "labels", Silent())
+    assert (labelled["episodes"], labelled["rejected"]) == (6, 0)
+
+    frozen = tmp_path / "frozen"
+    freeze(FreezeConfig(name="planar", validation_fraction=0.45), dataset, tmp_path / "labels", frozen, Silent())
+    contract = PolicyContract.from_json(json.loads((frozen / "contract.json").read_text()))
+    assert contract.embodiment == open_simulator(SCENE).embodiment
+    assert contract.stats.mask == (False, True, True), "the gripper is the first dimension here, and it is passed through"
+    assert load_split(frozen, "train").actions_NKA.shape[2] == 3
+
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "contract.json").write_text((frozen / "contract.json").read_text())
+    measured = evaluate(
+        EvalConfig(seeds_per_task=3, horizon_sim_steps=200, batch=3, workers=1, image_swap_frames=12),
+        checkpoint,
+        tmp_path / "evaluate",
+        Silent(),
+        scenes=SCENE,
+        frozen=frozen,
+        policy="tests.integration.test_second_embodiment:open_servo",
+    )
+    assert (measured["successes"], measured["trials"]) == (3, 3)
+    assert measured["contract_id"] == contract.contract_id
+
+
+def test_it_is_a_workcells_robot_too() -> None:
+    options = json.loads(json.dumps(robot_options(SCENE)))
+    robot = make_robot(TASK, 950_000, **options)
+    assert robot.embodiment == open_simulator(SCENE).embodiment
+    assert robot.versions == {"planar-arm": "1"}
+    seen = robot.observe()
+    assert seen.images["front"].shape == (64, 64, 3)
+    assert not robot.act(np.array([1.0, 0.5, 0.0], np.float32)).success
+    assert robot.proprio_P()[0] == 1.0
+
+
+def test_one_entry_gives_it_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIMULATORS, "planar", SimulatorEntry(source="tests.planar_arm:PlanarArm"))
+    sim = open_simulator(CollectConfig(simulator="planar", tasks=(TASK,)))
+    assert isinstance(sim, PlanarArm)
+
+
+def test_the_gripper_follows_the_expert_where_it_is_named() -> None:
+    noisy = CollectConfig(tasks=("t",), noise_levels=(0.5,), burst_probability=0.0)
+    perturbation = Perturbation(noisy, Attempt(task="t", seed=1), np.array([True, False, False]))
+    executed = np.stack([perturbation.apply(np.full(3, 0.25, np.float32)) for _ in range(500)])
+    followed = (executed == np.float32(0.25)).mean(axis=0)
+    assert followed[0] > 0.85
+    assert followed[1:].max() < 0.05
