@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from components.simulation.interface import FreeCamera, StepOutcome
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
-from model_core.spec.types import CameraGeometry, Observation
+from model_core.spec.episode import CameraGeometry
+from model_core.spec.types import Observation
 
 LINKS = (0.3, 0.25)
 RADIANS_PER_STEP = 0.02

@@ -11,7 +11,8 @@ from components.config.recipe import CollectConfig
 from components.simulation.interface import Simulator, StepOutcome
 from components.simulation.open import open_simulator
 from model_core.spec.documents import from_document, to_document
-from model_core.spec.types import CameraGeometry, Observation
+from model_core.spec.episode import CameraGeometry
+from model_core.spec.types import Observation
 
 HORIZON_SIM_STEPS = 500
 # What of a recipe's `collect` decides how the scene looks and moves; the rest only concerns the recording of demonstrations.
