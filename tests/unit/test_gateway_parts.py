@@ -1,4 +1,4 @@
-"""Small parts of the gateway: the outbox, answers kept by key, and how often an engine may be replaced."""
+"""Small parts of the gateway: the send queue, the idempotency cache, and how often an engine may be replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def reject(code: RefusalCode = RefusalCode.PARSE, *, retryable: bool = False) ->
     return Reject(code=code, reason="x", retryable=retryable)
 
 
-def test_an_outbox_keeps_the_order() -> None:
+def test_a_send_queue_keeps_the_order() -> None:
     async def scene() -> list[bytes]:
         sent: list[bytes] = []
 
@@ -25,11 +25,11 @@ def test_an_outbox_keeps_the_order() -> None:
             await asyncio.sleep(0)
             sent.append(data)
 
-        outbox = SendQueue(send, limit=8, timeout_s=1.0)
+        queue = SendQueue(send, limit=8, timeout_s=1.0)
         for number in range(5):
-            outbox.put_bytes(bytes([number]))
-        await outbox.flush()
-        await outbox.close()
+            queue.put_bytes(bytes([number]))
+        await queue.flush()
+        await queue.close()
         return sent
 
     assert asyncio.run(scene()) == [bytes([n]) for n in range(5)]
@@ -41,27 +41,27 @@ def test_a_peer_that_does_not_read_is_noticed_by_number_or_by_time(limit: int) -
         async def send(_: bytes) -> None:
             await asyncio.sleep(60)
 
-        outbox = SendQueue(send, limit=limit, timeout_s=0.05)
+        queue = SendQueue(send, limit=limit, timeout_s=0.05)
         for _ in range(5):
-            outbox.put(reject())
-        await asyncio.wait_for(outbox.overflowed.wait(), 5)
-        outbox.put(reject())  # nothing more is taken, and nothing fails
-        await outbox.close()
+            queue.put(reject())
+        await asyncio.wait_for(queue.overflowed.wait(), 5)
+        queue.put(reject())  # nothing more is taken, and nothing fails
+        await queue.close()
         return True
 
     assert asyncio.run(scene())
 
 
-def test_a_socket_that_breaks_ends_the_outbox() -> None:
+def test_a_socket_that_breaks_ends_the_send_queue() -> None:
     async def scene() -> bool:
         async def send(_: bytes) -> None:
             raise RuntimeError("Unexpected ASGI message")
 
-        outbox = SendQueue(send, limit=4, timeout_s=1.0)
-        outbox.put(reject())
-        await outbox.flush()
-        await outbox.close()
-        return outbox.overflowed.is_set()
+        queue = SendQueue(send, limit=4, timeout_s=1.0)
+        queue.put(reject())
+        await queue.flush()
+        await queue.close()
+        return queue.overflowed.is_set()
 
     assert asyncio.run(scene())
 
@@ -116,15 +116,15 @@ def test_kept_answers_are_bounded_in_number_and_age() -> None:
 
 
 def test_an_engine_is_replaced_a_few_times_within_ten_minutes() -> None:
-    standing = ServiceState(max_restarts=2)
-    assert standing.ready()
-    assert standing.lost("hangs", 0.0)
-    assert standing.state is State.RECOVERING
-    assert standing.lost("hangs", 10.0)
-    assert standing.lost("hangs", 900.0)  # the first two are long ago
-    assert standing.lost("hangs", 901.0)
-    assert not standing.lost("hangs", 902.0)
-    assert standing.state is State.FAILED
-    standing.to(State.STOPPED, "the end")
-    assert not standing.ready()
-    assert standing.state is State.STOPPED
+    state = ServiceState(max_restarts=2)
+    assert state.ready()
+    assert state.lost("hangs", 0.0)
+    assert state.state is State.RECOVERING
+    assert state.lost("hangs", 10.0)
+    assert state.lost("hangs", 900.0)  # the first two are long ago
+    assert state.lost("hangs", 901.0)
+    assert not state.lost("hangs", 902.0)
+    assert state.state is State.FAILED
+    state.to(State.STOPPED, "the end")
+    assert not state.ready()
+    assert state.state is State.STOPPED

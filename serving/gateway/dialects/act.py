@@ -1,6 +1,6 @@
 """`/act`: JSON with numpy arrays (`{"__numpy__": base64, "dtype", "shape"}`), one observation per request.
 
-Two forms, told apart by their fields: MolmoAct2's (named cameras, `instruction`, `state`; answers the whole chunk as
+Two forms, distinguished by their fields: MolmoAct2's (named cameras, `instruction`, `state`; answers the whole chunk as
 {actions, dt_ms}) and OpenVLA's (one `image`; answers one action as an array). The body is read raw, because some clients
 send no Content-Type. Sources: inspect-robots-yam 0.37.0 (`ActServerPolicy`), MolmoAct2's README, OpenVLA's deploy.py.
 """

@@ -134,7 +134,7 @@ class _Connection:
 
 
 def hello_of(model: ServedModel, harness_version: str) -> dict[str, Any]:
-    """What the harness is told: the served model, what to send, what an action is."""
+    """The answer to the harness's HELLO: the served model, what to send, what an action is."""
     body = model.contract.embodiment
     return {
         "harness_version": harness_version,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from model_core.spec.types import RefusalCode
 
-CLIENT_GONE = 499  # the client has disconnected: nobody reads this response
+CLIENT_GONE = 499  # the client has disconnected and does not read this response
 STATUS_OF: Mapping[RefusalCode, int] = {
     RefusalCode.CONTRACT: 409,
     RefusalCode.DECODE: 400,

@@ -29,7 +29,7 @@ class ActiveRound:
         return len(self.requests)
 
     def open(self) -> DecisionRound:
-        """The policy's round, opened anew with a larger capacity when it is empty and has run long enough without a failure."""
+        """The policy's round, opened again with a larger capacity when it is empty and has run long enough without a failure."""
         if self.capacity < self._most and self._blocks_since_failure >= _BLOCKS_BEFORE_GROWTH and not self.requests:
             self.capacity, self._blocks_since_failure, self._round = min(2 * self.capacity, self._most), 0, None
         if self._round is None:

@@ -1,4 +1,4 @@
-"""Which requests are admitted, at which level, and which are told to come back later, from measured service times.
+"""Which requests are admitted, at which level, and which are refused with a time to retry, from measured service times.
 
     needed = rest of the running block + wait for a free row + p95(level, rows in the round)
     admit when now + needed <= deadline; an idle engine always tries, so that one slow answer never refuses all others

@@ -153,7 +153,7 @@ class InferenceThread:
 
     def _joining(self, now: float) -> list[PendingRequest]:
         """The requests that join now, in the order of their deadlines. Called with the lock held."""
-        # The round waits while the prompts of joining requests are read, so a few join at a time. An empty round keeps nobody waiting.
+        # The round waits while the prompts of joining requests are read, so a few join at a time. An empty round delays no request.
         most = min(self.capacity - len(self._round), self.times.joins_per_block if self._round else self.capacity)
         return self._waiting.take_joining(len(self._round), most, lambda pending, others: self._is_late(pending, now, others))
 

@@ -21,7 +21,7 @@ class LoadedModel:
 
     @property
     def identity(self) -> ServedModel:
-        """What cells and operators are told about it."""
+        """Its identity, as cells and operators see it."""
         return ServedModel(contract=self.contract, model_version=self.model_version, bundle_digest=self.bundle_digest)
 
 

@@ -48,7 +48,7 @@ class ServiceTimes:
     """Seconds from joining the round to the answer, per level and number of rows, over a sliding window. Thread-safe.
 
     window_s: measurements older than this are dropped; then what was measured before readiness (`add_baseline`) counts again, so that
-    a bad hour is not remembered for ever, and a level that nobody tries any more is not avoided for ever.
+    a bad hour does not count for ever, and a level that is no longer used is not avoided for ever.
 
     A size that was never measured is interpolated from the measured ones (`interpolated`) until real answers of that size exist. Recent
     answers move the whole curve, and the median of a size that had to be estimated is kept for later.

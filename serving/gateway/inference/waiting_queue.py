@@ -34,9 +34,9 @@ class WaitingQueue:
         return sum(1 for other, _, pending in self._heap if other <= deadline and not pending.is_over)
 
     def take_joining(self, in_round: int, most: int, is_late: Callable[[PendingRequest, int], bool]) -> list[PendingRequest]:
-        """Remove and return up to `most` requests that join the `in_round` running ones; a request marked `alone` joins nobody.
+        """Remove and return up to `most` requests to join `in_round` running ones; one marked `alone` joins an empty round only.
 
-        is_late: told a request and how many others it would join; True drops it.
+        is_late: called with a request and the number of others that it would join; True drops the request.
         """
         joining: list[PendingRequest] = []
         while self._heap and len(joining) < most:

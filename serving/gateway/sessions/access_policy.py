@@ -24,7 +24,7 @@ _SOON_MS, _LATER_MS = 1000.0, 5000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayParts:
-    """What all rooms of one gateway share. tokens: None where everybody may ask. clock: monotonic seconds."""
+    """What the parts of one gateway share. tokens: None where every caller may ask. clock: monotonic seconds."""
 
     limits: GatewayLimits
     state: ServiceState

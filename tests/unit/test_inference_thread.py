@@ -1,4 +1,4 @@
-"""The thread that thinks: order, joining between blocks, leaving, failing. The model is the stub, stepped by gates."""
+"""The inference thread: order, joining between blocks, leaving, failing. The model is the stub, stepped by gates."""
 
 from __future__ import annotations
 
