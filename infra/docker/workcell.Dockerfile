@@ -5,7 +5,7 @@ FROM python:3.11-slim-bookworm
 
 WORKDIR /opt/actwright
 COPY requirements.lock ./
-RUN pip install --no-cache-dir -c requirements.lock numpy msgpack websockets pyarrow av pillow
+RUN pip install --no-cache-dir -c requirements.lock numpy msgpack msgspec websockets pyarrow av pillow
 COPY model_core/__init__.py model_core/__init__.py
 COPY model_core/spec model_core/spec
 COPY serving/__init__.py serving/lifeline.py serving/
