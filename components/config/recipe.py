@@ -16,6 +16,7 @@ from components.config.simulators import simulator_source
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import NEUTRAL, from_document, to_document
 from model_core.spec.errors import SpecError, require
+from model_core.spec.execution.cell_options import FIRST_SEED
 
 # What is known of parts that bring torch, which a recipe must not: tests/unit/test_recipe.py holds both sides together.
 DEPTH_ANNOTATORS, POINT_ANNOTATORS = ("truth", "depth_anything"), ("truth", "pointing")
@@ -382,7 +383,7 @@ class WorkcellsConfig:
     cells: int = 2
     tasks: tuple[str, ...] = ()
     episodes_per_cell: int = 5
-    first_seed: int = 950_000
+    first_seed: int = FIRST_SEED
     horizon_sim_steps: int = 500
     execute_horizon: int = 4
     deadline_ms: float = 2_000.0

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,15 @@ from typing import Any
 from components.adapters.processes import last_lines, stop_group
 from components.config.recipe import WorkcellsConfig
 from components.config.records import Progress, Silent, WorkcellRow
-from components.deployment.bento_service import ServiceAddress, running_service
+from components.deployment.bento_service import running_service
+from components.deployment.cell_process import SIMULATED_ROBOT, cell_command
 from model_core.spec.errors import JobError, SpecError
+from model_core.spec.execution.cell_options import CellExit, CellOptions
 
 logger = logging.getLogger(__name__)
 
-ROBOT = "components.simulation.robot:make_robot"
 AUDIT = "undigested/audit"
-EXIT_REFUSED = 3
 SECONDS_PER_EPISODE = 180.0
-
-Upload = Callable[[Path], object]
 
 
 def run_workcells(
@@ -40,17 +36,15 @@ def run_workcells(
     progress: Progress | None = None,
     *,
     tasks: Sequence[str] = (),
-    robot: str = ROBOT,
     robot_options: Mapping[str, object] | None = None,
-    upload: Upload | None = None,
 ) -> dict[str, Any]:
     """Serve `bento`, let `cfg.cells` cells work against it, stop everything; return the record.
 
-    tasks: one a cell, in turn, where `cfg.tasks` is empty. robot_options: for the robot's factory (horizon_sim_steps is
-    taken from `cfg`). upload: called with every recorded episode file when the cells are done. The record has `rows` of
-    what equal runs share, and `undigested.rows`, each a `WorkcellRow` document, with latencies. Recordings are
-    out/recordings/*.episode; the audit of each cell is out/undigested/audit/<cell>, for its times differ from run to run.
-    Raises JobError when the service or a cell breaks; a cell that refused the handshake is a row with `refused_to_move`.
+    tasks: one per cell, in turn, where `cfg.tasks` is empty. robot_options: for the robot's factory (horizon_sim_steps is
+    taken from `cfg`). The record has `rows` of what equal runs share, and `undigested.rows`, each a `WorkcellRow` document,
+    with latencies. Recordings are out/recordings/*.episode; the audit of each cell is out/undigested/audit/<cell>, for its
+    times differ from run to run. Raises JobError when the service or a cell breaks; a cell that refused the handshake is a
+    row with `refused_to_move`.
     """
     jobs = tasks_of_cells(cfg, tasks)
     for leftover in ("recordings", "undigested"):
@@ -59,10 +53,7 @@ def run_workcells(
     board = _Board(progress or Silent(), total=cfg.cells * cfg.episodes_per_cell)
     options = {"horizon_sim_steps": cfg.horizon_sim_steps, **(robot_options or {})}
     with running_service(bento, home=out / "scratch" / "bentoml", log=logs / "service.log", progress=board.progress) as address:
-        cells = [
-            _CellProcess(name=name, task=task, command=cell_command(cfg, name, task, index, address, out, robot, options), folder=logs)
-            for index, (name, task) in enumerate(jobs)
-        ]
+        cells = [_CellProcess(options=one, log=logs / f"{one.cell}.log") for one in cell_options(cfg, jobs, address.session, out, options)]
         try:
             for cell in cells:
                 cell.start(board)
@@ -72,15 +63,11 @@ def run_workcells(
             for cell in cells:
                 cell.stop()
         rows = [cell.read_row() for cell in cells]
-    recordings = sorted((out / "recordings").glob("*.episode"))
-    if upload is not None:
-        for recording in recordings:
-            upload(recording)
     shared = ("cell", "task", "episodes", "successes", "refused_to_move")
     return {
         "rows": [{key: row[key] for key in shared} for row in rows],
         "model_versions": sorted({str(row["model_version"]) for row in rows if row["model_version"]}),
-        "recordings": [path.name for path in recordings],
+        "recordings": sorted(path.name for path in (out / "recordings").glob("*.episode")),
         "undigested": {"rows": [{name: row[name] for name in WorkcellRow.__dataclass_fields__} for row in rows]},
     }
 
@@ -93,23 +80,28 @@ def tasks_of_cells(cfg: WorkcellsConfig, tasks: Sequence[str]) -> list[tuple[str
     return [(f"cell-{index + 1:02d}", chosen[index % len(chosen)]) for index in range(cfg.cells)]
 
 
-def cell_command(
-    cfg: WorkcellsConfig, name: str, task: str, index: int, address: ServiceAddress, out: Path, robot: str, options: Mapping[str, object]
-) -> list[str]:
-    """The command line of one cell. Each cell has seeds of its own."""
-    command = ["env", "OMP_NUM_THREADS=1", sys.executable, "-m", "serving.workcell", "--parent", str(os.getpid())]
-    command += ["--robot", robot, "--task", task, "--cell", name, "--url", address.session]
-    command += ["--episodes", str(cfg.episodes_per_cell), "--first-seed", str(cfg.first_seed + 1000 * index)]
-    command += ["--execute-horizon", str(cfg.execute_horizon), "--deadline-ms", str(cfg.deadline_ms)]
-    command += ["--result", str((out / "undigested" / f"{name}.json").resolve())]
-    command += ["--realtime" if cfg.real_time else "--lockstep"]
-    if cfg.record:
-        command += ["--spool", str((out / "recordings").resolve())]
-    if cfg.audit:
-        command += ["--audit", str((out / AUDIT / name).resolve())]
-    for key, value in options.items():
-        command += ["--robot-option", f"{key}={json.dumps(value)}"]
-    return command
+def cell_options(
+    cfg: WorkcellsConfig, jobs: Sequence[tuple[str, str]], url: str, out: Path, robot_options: Mapping[str, object]
+) -> list[CellOptions]:
+    """What every cell is told. jobs: (cell name, task). Each cell has seeds of its own."""
+    return [
+        CellOptions(
+            robot=SIMULATED_ROBOT,
+            task=task,
+            cell=cell,
+            url=url,
+            episodes=cfg.episodes_per_cell,
+            first_seed=cfg.first_seed + 1000 * index,
+            execute_horizon=cfg.execute_horizon,
+            deadline_ms=cfg.deadline_ms,
+            result=out / "undigested" / f"{cell}.json",
+            realtime=cfg.real_time,
+            spool=out / "recordings" if cfg.record else None,
+            audit=out / AUDIT / cell if cfg.audit else None,
+            robot_options=tuple(f"{name}={json.dumps(value)}" for name, value in robot_options.items()),
+        )
+        for index, (cell, task) in enumerate(jobs)
+    ]
 
 
 class _Board:
@@ -138,21 +130,19 @@ class _Board:
 class _CellProcess:
     """One cell's process, its log and its result file."""
 
-    name: str
-    task: str
-    command: list[str]
-    folder: Path
+    options: CellOptions
+    log: Path
     process: subprocess.Popen[bytes] | None = None
     reader: threading.Thread | None = field(default=None)
 
     @property
-    def log(self) -> Path:
-        return self.folder / f"{self.name}.log"
+    def name(self) -> str:
+        return self.options.cell
 
     def start(self, board: _Board) -> None:
         with self.log.open("wb") as sink:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, start_new_session=True
+                cell_command(self.options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, start_new_session=True
             )
         self.reader = threading.Thread(target=self._listen, args=(board,), daemon=True)
         self.reader.start()
@@ -169,7 +159,7 @@ class _CellProcess:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise JobError(f"{self.name} did not finish within {timeout_s:.0f} s; the end of {self.log}:\n{last_lines(self.log)}") from None
-        if code not in (0, EXIT_REFUSED):
+        if code not in (CellExit.DONE, CellExit.REFUSED):
             raise JobError(f"{self.name} ended with code {code}; the end of {self.log}:\n{last_lines(self.log)}")
 
     def stop(self) -> None:
@@ -179,7 +169,7 @@ class _CellProcess:
             self.reader.join(2.0)
 
     def read_row(self) -> dict[str, Any]:
-        path = self.folder / f"{self.name}.json"
+        path = self.options.result
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:

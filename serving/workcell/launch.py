@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,19 +15,20 @@ from urllib.parse import urlsplit
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, NotReady
+from model_core.spec.execution.cell_options import STRATEGIES, CellExit, CellOptions
 from model_core.spec.types import StopReason
 from serving.workcell.audit.interface import Audit, NullAudit, refusal_of
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.control.results import EpisodeResult
 from serving.workcell.control.steering_file import SteeringFile
 from serving.workcell.link.credentials import Credentials
+from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import LinkSettings
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink, Link
 from serving.workcell.motion.commissioning import read
 from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
 from serving.workcell.motion.motion_state import Mode
-from serving.workcell.motion.scheduler import STRATEGIES
 from serving.workcell.report import cell_report, write_report
 from serving.workcell.robot.episode_recorder import Recorder
 from serving.workcell.robot.interface import Robot
@@ -38,88 +38,87 @@ logger = logging.getLogger(__name__)
 
 BROKEN = {StopReason.ENV_ERROR, StopReason.SERVICE_LOST}
 SIMULATED_HEARTBEAT_S = 10.0  # at least: a simulator may keep its process busy for seconds
-EXIT_LOST, EXIT_USAGE, EXIT_REFUSED, EXIT_STOPPED = 1, 2, 3, 4
 
 
-def work(args: Namespace, robot: Robot) -> int:
+def work(options: CellOptions, robot: Robot) -> int:
     """Run the episodes that the arguments ask for; returns the exit code."""
-    audit = _audit(args)
-    link = AsyncLink(args.url, _link_settings(args, robot), credentials=_credentials(args))
-    diary = _Diary(args, link)
+    audit = _audit(options)
+    link = AsyncLink(options.url, _link_settings(options, robot), credentials=_credentials(options))
+    diary = _Diary(options, link)
     link.start()
     try:
         try:
-            cell = _made(args, robot, audit, link)
+            cell = _made(options, robot, audit, link)
         except ActwrightError as error:
             return diary.does_not_move(error)
         diary.cell = cell
         with contextlib.closing(cell):
-            return _episodes(args, robot, audit, link, cell, diary)
+            return _episodes(options, robot, audit, link, cell, diary)
     finally:
         link.close()
         audit.close()
 
 
-def _link_settings(args: Namespace, robot: Robot) -> LinkSettings:
+def _link_settings(options: CellOptions, robot: Robot) -> LinkSettings:
     return LinkSettings(
-        cell=args.cell,
+        cell=options.cell,
         embodiment=robot.embodiment,
-        deadline_s=args.deadline_ms / 1e3,
-        heartbeat_s=args.heartbeat_s if args.realtime else max(args.heartbeat_s, SIMULATED_HEARTBEAT_S),
-        connect_timeout_s=args.connect_timeout_s,
+        deadline_s=options.deadline_ms / 1e3,
+        heartbeat_s=options.heartbeat_s if options.realtime else max(options.heartbeat_s, SIMULATED_HEARTBEAT_S),
+        connect_timeout_s=options.connect_timeout_s,
         strategies=STRATEGIES,
-        accepts_parts=args.live,  # somebody watches: what is being said is shown before it is done
-        replan_hz=args.reserve_hz,
-        world_waits=not args.realtime,
+        accepts_parts=options.live,  # somebody watches: what is being said is shown before it is done
+        replan_hz=options.reserve_hz,
+        world_waits=not options.realtime,
     )
 
 
-def _made(args: Namespace, robot: Robot, audit: Audit, link: AsyncLink) -> RealtimeCell:
+def _made(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink) -> RealtimeCell:
     """The cell, once the service has been met. Raises ActwrightError when nothing may move."""
-    wait_until_up(link, args.patience_s)
-    limits, digest = limits_in_force(args.commissioning, args.cell, _ready_contract(link.ready), robot)
+    wait_until_up(link, options.patience_s)
+    limits, digest = limits_in_force(options.commissioning, options.cell, _ready_contract(link.ready), robot)
     watch: WatchPost | None = None
-    if args.watchdog is not None:
-        limits_s = WatchLimits(command_s=args.watchdog_command_ms / 1e3, heartbeat_s=args.watchdog_heartbeat_ms / 1e3)
-        watch = WatchPost(args.watchdog, limits_s)
+    if options.watchdog is not None:
+        limits_s = WatchLimits(command_s=options.watchdog_command_ms / 1e3, heartbeat_s=options.watchdog_heartbeat_ms / 1e3)
+        watch = WatchPost(options.watchdog, limits_s)
         watch.start()
     world = SimulatedClock()
     return RealtimeCell(
         robot,
-        link if args.realtime else WaitingLink(link, world),
+        link if options.realtime else WaitingLink(link, world),
         RealtimeSettings(
-            cell=args.cell,
-            strategy=args.strategy or ("async" if args.realtime else "sync"),
-            execute_horizon=args.execute_horizon,
-            level=args.level,
-            operator=None if args.operator_file is None else operator_file(args.operator_file),
-            operator_wait_s=args.operator_wait_s,
+            cell=options.cell,
+            strategy=options.strategy or ("async" if options.realtime else "sync"),
+            execute_horizon=options.execute_horizon,
+            level=options.level,
+            operator=None if options.operator_file is None else operator_file(options.operator_file),
+            operator_wait_s=options.operator_wait_s,
         ),
         limits,
-        recorder=Recorder(args.spool, robot, args.cell) if args.spool else None,
+        recorder=Recorder(options.spool, robot, options.cell) if options.spool else None,
         audit=audit,
         watch=watch,
-        clock=time.monotonic if args.realtime else world,
-        sleep=time.sleep if args.realtime else world.sleep,
+        clock=time.monotonic if options.realtime else world,
+        sleep=time.sleep if options.realtime else world.sleep,
         commissioning_digest=digest,
-        limits_of=lambda contract: limits_in_force(args.commissioning, args.cell, contract, robot),
+        limits_of=lambda contract: limits_in_force(options.commissioning, options.cell, contract, robot),
     )
 
 
-def _episodes(args: Namespace, robot: Robot, audit: Audit, link: AsyncLink, cell: RealtimeCell, diary: _Diary) -> int:
+def _episodes(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink, cell: RealtimeCell, diary: _Diary) -> int:
     with contextlib.ExitStack() as stack:
-        if args.steering_file is not None:
+        if options.steering_file is not None:
             camera = _ready_contract(link.ready).reasoning.trace_camera
-            drawn = stack.enter_context(contextlib.closing(SteeringFile(args.steering_file, robot.embodiment, camera, cell.steer)))
+            drawn = stack.enter_context(contextlib.closing(SteeringFile(options.steering_file, robot.embodiment, camera, cell.steer)))
             drawn.start()
         try:
-            for seed in range(args.first_seed, args.first_seed + args.episodes):
+            for seed in range(options.first_seed, options.first_seed + options.episodes):
                 if not link.is_up:
-                    wait_until_up(link, args.patience_s)
-                _await_room(audit, args.patience_s)
+                    wait_until_up(link, options.patience_s)
+                _await_room(audit, options.patience_s)
                 diary.note(cell.run_episode(seed))
                 if cell.machine.mode is Mode.SAFE_STOP:
-                    if args.realtime or cell.is_killed:
+                    if options.realtime or cell.is_killed:
                         return diary.is_stopped(cell.machine.reason)
                     cell.resume("a new simulated world")  # whatever stood in the way is gone with the old one
         except ActwrightError as error:
@@ -131,7 +130,7 @@ def _episodes(args: Namespace, robot: Robot, audit: Audit, link: AsyncLink, cell
 class _Diary:
     """What is written and said after every episode."""
 
-    args: Namespace
+    options: CellOptions
     link: Link
     cell: RealtimeCell | None = None
     code: int = 0
@@ -142,9 +141,9 @@ class _Diary:
         self.code = int(all(r.stop_reason in BROKEN for r in self.results))
         self._write("")
         line = {
-            "cell": self.args.cell,
+            "cell": self.options.cell,
             "done": len(self.results),
-            "total": self.args.episodes,
+            "total": self.options.episodes,
             "success": result.success,
             "stop_reason": result.stop_reason,
             "steps": result.steps,
@@ -153,22 +152,22 @@ class _Diary:
         sys.stdout.flush()
 
     def does_not_move(self, error: ActwrightError) -> int:
-        sys.stderr.write(f"{self.args.cell}: does not move: {error}\n")
+        sys.stderr.write(f"{self.options.cell}: does not move: {error}\n")
         self._write(str(error))
-        return EXIT_REFUSED if isinstance(error, ContractError) else EXIT_LOST
+        return CellExit.REFUSED if isinstance(error, ContractError) else CellExit.LOST
 
     def stops(self, error: ActwrightError) -> int:
-        sys.stderr.write(f"{self.args.cell}: stops after {len(self.results)} episodes: {error}\n")
+        sys.stderr.write(f"{self.options.cell}: stops after {len(self.results)} episodes: {error}\n")
         self._write(str(error))
-        return EXIT_REFUSED if isinstance(error, ContractError) else EXIT_LOST
+        return CellExit.REFUSED if isinstance(error, ContractError) else CellExit.LOST
 
     def is_stopped(self, reason: str) -> int:
-        sys.stderr.write(f"{self.args.cell}: SAFE_STOP after {len(self.results)} episodes: {reason}; a person has to look\n")
-        return EXIT_STOPPED
+        sys.stderr.write(f"{self.options.cell}: SAFE_STOP after {len(self.results)} episodes: {reason}; a person has to look\n")
+        return CellExit.STOPPED
 
     def _write(self, refused: str) -> None:
-        report = cell_report(self.args.cell, self.args.task, self.results, self.link, refused_to_move=refused, cell_now=self.cell)
-        write_report(self.args.result, report)
+        report = cell_report(self.options.cell, self.options.task, self.results, self.link, refused_to_move=refused, cell_now=self.cell)
+        write_report(self.options.result, report)
 
 
 def limits_in_force(path: Path | None, cell: str, contract: PolicyContract, robot: Robot) -> tuple[Limits, str]:
@@ -185,26 +184,6 @@ def limits_in_force(path: Path | None, cell: str, contract: PolicyContract, robo
     for sentence in unbounded(limits, robot.embodiment):
         logger.warning("commissioning.unbounded cell=%s: %s", cell, sentence)
     return limits, digest
-
-
-def wait_until_up(link: AsyncLink, patience_s: float) -> None:
-    """Let it dial; a service that is not there yet gets `patience_s`, one that refuses the contract or the token none."""
-    give_up_at = time.monotonic() + patience_s
-    last = "nobody answered"
-    if link.is_denied:  # for the last episode; the service, or the token, may be another one by now
-        link.renew("asking for another episode")
-    while not link.is_up:
-        for heard in link.poll():
-            if heard.kind == "denied":
-                text = "\n  ".join([f"the handshake was refused: {heard.code}: {heard.reason}", *heard.details])
-                if not heard.is_retryable:
-                    raise ContractError(text)
-                last = text
-            elif heard.kind == "down":
-                last = heard.reason
-        if time.monotonic() > give_up_at:
-            raise NotReady(f"no policy service within {patience_s:g} s: {last}")
-        time.sleep(0.01)
 
 
 def operator_file(path: Path) -> Callable[[], str]:
@@ -237,24 +216,28 @@ def _ready_contract(ready: object) -> PolicyContract:
     return contract
 
 
-def _credentials(args: Namespace) -> Credentials:
-    credentials = Credentials(token_file=args.token_file, ca_file=args.ca_file)
+def _credentials(options: CellOptions) -> Credentials:
+    credentials = Credentials(token_file=options.token_file, ca_file=options.ca_file)
     # A file that is not there is a wrong command line, not a service that does not answer.
-    if credentials.headers() and args.url.startswith("ws://") and urlsplit(args.url).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if (
+        credentials.headers()
+        and options.url.startswith("ws://")
+        and urlsplit(options.url).hostname not in ("127.0.0.1", "localhost", "::1")
+    ):
         logger.warning(
-            "token.unprotected: %s is not encrypted, anybody on the way can read the token; use wss://", urlsplit(args.url).netloc
+            "token.unprotected: %s is not encrypted, anybody on the way can read the token; use wss://", urlsplit(options.url).netloc
         )
-    credentials.tls(args.url)
+    credentials.tls(options.url)
     return credentials
 
 
-def _audit(args: Namespace) -> Audit:
+def _audit(options: CellOptions) -> Audit:
     audit: Audit = NullAudit()
-    if args.audit is not None:
+    if options.audit is not None:
         from serving.workcell.audit.log import AuditLog  # needs mcap and pyarrow: only who asks for it
 
-        audit = AuditLog(args.audit)
-    if args.live:
+        audit = AuditLog(options.audit)
+    if options.live:
         from serving.workcell.audit.live_feed import LiveAudit
 
         def write(line: str) -> None:

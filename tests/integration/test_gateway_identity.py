@@ -31,7 +31,7 @@ from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, 
 from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.tokens import Caller, Role, Tokens, read_table, token_digest
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
-from serving.workcell.launch import wait_until_up
+from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import LinkSettings
 from serving.workcell.link.websocket_link import AsyncLink
 from tests.loopback import serve, wait_until

@@ -24,8 +24,9 @@ from model_core.spec.protocol.wire import Chunk, Control, Hello, Message, Observ
 from model_core.spec.types import StopReason
 from serving.workcell.__main__ import main
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
-from serving.workcell.launch import operator_file, wait_until_up
+from serving.workcell.launch import operator_file
 from serving.workcell.link.credentials import Credentials
+from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import LinkSettings
 from serving.workcell.link.websocket_link import AsyncLink
 from serving.workcell.motion.limits import widest_limits

@@ -24,7 +24,8 @@ from components.config.recipe import PackageConfig, WorkcellsConfig
 from components.config.records import Silent
 from components.data.ingest import IngestOptions, ingest
 from components.deployment.bento_service import ServiceAddress, fetch_status, running_service, service_command
-from components.deployment.probe import probe_service
+from components.deployment.probe import probe
+from components.deployment.service_address import ServiceCredentials
 from components.deployment.simulated_cells import run_workcells
 from components.release.package import package
 from components.simulation.metaworld import embodiment
@@ -35,7 +36,7 @@ from model_core.spec.errors import ContractError, JobError, NotReady
 from model_core.spec.protocol.wire import decode_episode
 from model_core.spec.types import StopReason
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
-from serving.workcell.launch import wait_until_up
+from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import LinkSettings
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink
@@ -78,7 +79,6 @@ def test_a_bento_holds_weights_contract_probes_code_lock_and_dockerfile(packed: 
 
 def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     root, _ = packed
-    uploaded: list[str] = []
     heard: list[str] = []
 
     class Listener:
@@ -86,7 +86,7 @@ def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, d
             heard.append(f"{done}/{total} {message}")
 
     cfg = WorkcellsConfig(episodes_per_cell=1, horizon_sim_steps=48, execute_horizon=4, deadline_ms=10_000)
-    out = run_workcells(cfg, root / "out" / "bento", tmp_path, Listener(), tasks=TASKS, upload=lambda p: uploaded.append(p.name))
+    out = run_workcells(cfg, root / "out" / "bento", tmp_path, Listener(), tasks=TASKS)
     rows = out["undigested"]["rows"]
     assert [(r["cell"], r["task"], r["episodes"], r["refused_to_move"]) for r in rows] == [
         ("cell-01", TASKS[0], 1, ""),
@@ -96,8 +96,8 @@ def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, d
     assert all(0 < r["p50_ms"] <= r["p99_ms"] for r in rows if r["refusals"] < r["decisions"])
     assert out["model_versions"] == ["actwright/7"]
     assert any(line.startswith("2/2") for line in heard)
-    assert uploaded == out["recordings"] == sorted(p.name for p in (tmp_path / "recordings").iterdir())
-    for name in uploaded:
+    assert out["recordings"] == sorted(p.name for p in (tmp_path / "recordings").iterdir())
+    for name in out["recordings"]:
         episode = decode_episode((tmp_path / "recordings" / name).read_bytes())
         assert episode.provenance.producer == "policy:actwright/7"
         assert len(episode) >= 1
@@ -125,7 +125,7 @@ def running(packed: tuple[Path, dict[str, object]], tmp_path_factory: pytest.Tem
 
 
 def test_probe_tells_who_answers(running: ServiceAddress, packed: tuple[Path, dict[str, object]]) -> None:
-    told = probe_service(running.http)
+    told = probe(running.http).report()
     assert (told["model_version"], told["contract_id"], told["contract_is_whole"]) == ("actwright/7", packed[1]["contract_id"], True)
     assert told["answer"] in {"chunk", "refusal"}
     if told["answer"] == "chunk":
@@ -196,7 +196,7 @@ def test_the_simulated_arm_is_a_robot() -> None:
 
 def test_nobody_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="nobody answers"):
-        probe_service(f"http://127.0.0.1:{free_port()}", timeout_s=2)
+        probe(f"http://127.0.0.1:{free_port()}", ServiceCredentials(timeout_s=2))
 
 
 def test_a_restarted_service_is_held_through_and_met_again(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:

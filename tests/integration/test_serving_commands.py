@@ -17,13 +17,16 @@ import numpy as np
 import pytest
 
 from components.config.recipe import PackageConfig
-from components.deployment.cell_process import CellOrder
+from components.deployment.cell_process import named_robot
 from components.deployment.gateway_service import Listening
-from components.deployment.probe import Knock, ServiceUrl, contract_lines, probe, view_of_probe
+from components.deployment.probe import probe
+from components.deployment.probe_view import contract_lines, view_of_probe
+from components.deployment.service_address import ServiceCredentials, ServiceUrl
 from components.release.package import _write_bundle
 from model_core.spec.audit.format import Kind, digest
 from model_core.spec.audit.reading import read_audit
 from model_core.spec.errors import NotReady, SpecError
+from model_core.spec.execution.cell_options import CellOptions
 from model_core.spec.protocol.wire import Chunk
 from tests.fakes import make_embodiment
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
@@ -40,8 +43,8 @@ class Served:
     told: dict[str, str]
 
     @property
-    def knock(self) -> Knock:
-        return Knock(token=TOKEN, ca_file=self.root / "cert.pem", timeout_s=60)
+    def credentials(self) -> ServiceCredentials:
+        return ServiceCredentials(token=TOKEN, ca_file=self.root / "cert.pem", timeout_s=60)
 
     def actwright(self, *words: object, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", "from flows.commands.main import main; main()", *(str(word) for word in words)]
@@ -114,8 +117,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def test_probe_shakes_hands_asks_and_draws(served: Served) -> None:
-    probed = probe(served.told["policy"], served.knock)
-    told = probed.told()
+    probed = probe(served.told["policy"], served.credentials)
+    told = probed.report()
     assert (told["model_version"], told["answer"], told["contract_is_whole"]) == ("tiny/1", "chunk", True)
     assert told["parts"] == ["depth", "trace"]
     assert {"connect_ms", "handshake_ms", "round_trip_ms"} <= told.keys()
@@ -128,8 +131,8 @@ def test_probe_shakes_hands_asks_and_draws(served: Served) -> None:
 
 
 def test_probe_asks_for_a_level(served: Served) -> None:
-    probed = probe(served.told["policy"], served.knock, level="action", instruction=INSTRUCTIONS[0])
-    assert (probed.told()["level"], probed.parts) == ("action", ())
+    probed = probe(served.told["policy"], served.credentials, level="action", instruction=INSTRUCTIONS[0])
+    assert (probed.report()["level"], probed.parts) == ("action", ())
     refused = served.actwright(
         *("probe", served.told["policy"], "--token-file", "token", "--ca-file", "cert.pem", "--timeout-s", 60), *("--level", "nosuch")
     )
@@ -138,24 +141,24 @@ def test_probe_asks_for_a_level(served: Served) -> None:
 
 
 def test_probe_steers_along_a_drawn_line(served: Served) -> None:
-    probed = probe(served.told["policy"], served.knock, line="2,3 20,20")
-    assert probed.told()["flags"] == ["steering:rev1"]
+    probed = probe(served.told["policy"], served.credentials, line="2,3 20,20")
+    assert probed.report()["flags"] == ["steering:rev1"]
     assert isinstance(probed.answer, Chunk)
     assert probed.answer.trace_N2 is not None
     assert np.abs(probed.answer.trace_N2 - np.array([[2, 3], [20, 20]]) * 255 / 31).max() <= 8
     with pytest.raises(SpecError, match="outside"):
-        probe(served.told["policy"], served.knock, line="2,3 20,90")
+        probe(served.told["policy"], served.credentials, line="2,3 20,90")
     with pytest.raises(SpecError, match="at most"):
-        probe(served.told["policy"], served.knock, instruction="x" * 5000)
+        probe(served.told["policy"], served.credentials, instruction="x" * 5000)
 
 
 def test_who_may_not_come_in_is_told_why(served: Served) -> None:
     with pytest.raises(NotReady, match="--token-file"):
-        probe(served.told["policy"], Knock(ca_file=served.root / "cert.pem"))
+        probe(served.told["policy"], ServiceCredentials(ca_file=served.root / "cert.pem"))
     with pytest.raises(NotReady, match="--ca-file"):
-        probe(served.told["policy"], Knock(token=TOKEN))
+        probe(served.told["policy"], ServiceCredentials(token=TOKEN))
     with pytest.raises(NotReady):
-        probe(served.told["policy"].replace("https", "http"), Knock(token=TOKEN, timeout_s=3))
+        probe(served.told["policy"].replace("https", "http"), ServiceCredentials(token=TOKEN, timeout_s=3))
 
 
 def test_a_cell_works_and_its_audit_can_be_proven_and_asked_again(served: Served) -> None:
@@ -229,8 +232,9 @@ def test_listening_is_checked_before_anything_starts(options: dict, said: str) -
 )
 def test_a_cell_order_is_checked_before_anything_starts(change: dict, said: str) -> None:
     order = {"robot": "metaworld", "task": "t", "url": "ws://h:1/v1/session", "cell": "c", "result": Path("r.json")}
+    told = {**order, **change}
     with pytest.raises(SpecError, match=said):
-        CellOrder(**{**order, **change})
+        CellOptions(**{**told, "robot": named_robot(told["robot"])[0]})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

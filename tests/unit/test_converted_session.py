@@ -17,8 +17,8 @@ from model_core.spec.protocol.wire import Chunk, EncodedImage, Hello, Message, O
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
-from serving.workcell.launch import wait_until_up
 from serving.workcell.link.connection_state import LinkCore
+from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import LinkSettings
 from serving.workcell.link.websocket_link import AsyncLink
 from tests.loopback import serve, wait_until

@@ -21,7 +21,7 @@ from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.protocol.wire import Control, Message, Observe, Reject, SteeringInput, decode_message, encode_message
 from model_core.spec.types import Observation, RefusalCode, StopReason
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
-from serving.workcell.launch import wait_until_up
+from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import LinkSettings
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink, Link

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import pytest
 
 from components.config.recipe import WorkcellsConfig
 from components.data.frozen_dataset import load_split
-from components.deployment.bento_service import ServiceAddress
-from components.deployment.simulated_cells import cell_command, tasks_of_cells
+from components.deployment.cell_process import cell_command
+from components.deployment.simulated_cells import cell_options, tasks_of_cells
 from components.release.package import locked, probe_observations, record_probes
 from model_core.bundle import checked_manifest
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
+from model_core.spec.execution.cell_options import CellOptions
 from model_core.spec.types import Decision, Refusal, RefusalCode
 from serving.gateway.inference.golden_probes import failed_golden_probes, load_golden_probes
 from serving.gateway.sessions.observation_checks import complaint
@@ -117,14 +119,17 @@ def test_cells_share_the_tasks_out_and_have_seeds_of_their_own(tmp_path: Path) -
     assert tasks_of_cells(replace(cfg, tasks=("c",)), ("a", "b"))[0] == ("cell-01", "c")
     with pytest.raises(SpecError, match=r"workcells\.tasks"):
         tasks_of_cells(cfg, ())
-    where = ServiceAddress(host="127.0.0.1", port=3000)
-    command = cell_command(cfg, "cell-02", "b", 1, where, tmp_path, "m:f", {"horizon_sim_steps": 80})
+    where, jobs = "ws://127.0.0.1:3000/v1/session", [("cell-01", "a"), ("cell-02", "b")]
+    _, told = cell_options(cfg, jobs, where, tmp_path, {"horizon_sim_steps": 80})
+    command = cell_command(told)
     line = " ".join(command)
     assert "--url ws://127.0.0.1:3000/v1/session" in line
-    assert "--first-seed 951000 --execute-horizon 4 --deadline-ms 2000.0" in line
+    assert "--first-seed 951000 --execute-horizon 4" in line
     assert "--robot-option horizon_sim_steps=80" in line
-    assert "--lockstep" in line
+    assert "--realtime" not in line
     assert "--spool" in line
     assert f"--audit {tmp_path}/undigested/audit/cell-02" in line
-    quiet = cell_command(replace(cfg, record=False, audit=False), "c", "b", 1, where, tmp_path, "m:f", {})
+    read = CellOptions.read(command[command.index("serving.workcell") + 1 :], prog="", description="", epilog="")
+    assert read == replace(told, parent=os.getpid())  # every option arrives as it was given
+    quiet = cell_command(cell_options(replace(cfg, record=False, audit=False), jobs, where, tmp_path, {})[0])
     assert not {"--spool", "--audit"} & set(quiet)

@@ -12,8 +12,11 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from components.deployment.cell_process import CellOrder, run_cell
-from components.deployment.probe import Probed, ServiceUrl, contract_lines, view_of_probe
+from components.deployment import cell_process
+from components.deployment.cell_process import run_cell
+from components.deployment.probe import Probed
+from components.deployment.probe_view import contract_lines, view_of_probe
+from components.deployment.service_address import ServiceUrl
 from components.drawing.decision import draw_decision
 from components.release.bundle import find_packed
 from flows.commands.serving.commands import add_serving
@@ -23,6 +26,7 @@ from flows.platform.wiring import Platform
 from flows.terminal.workcell_panel import WorkcellPanel
 from model_core.spec.contract import PROTOCOL_VERSION
 from model_core.spec.errors import CheckpointError, SpecError
+from model_core.spec.execution.cell_options import CellOptions
 from model_core.spec.protocol.wire import Ready, Reject
 from model_core.spec.types import RefusalCode
 from serving.workcell.link.credentials import Credentials
@@ -140,7 +144,7 @@ def test_a_refusal_is_told_and_drawn() -> None:
         answer=Reject(code=RefusalCode.UNSAFE, reason="outside its limits"),
         ms={"connect": 1.0, "handshake": 2.0, "answer": 3.0},
     )
-    told = probed.told()
+    told = probed.report()
     assert (told["answer"], told["code"], told["contract_is_whole"]) == ("refusal", "UNSAFE", True)
     view = view_of_probe(probed)
     assert "refused: UNSAFE" in view.notes[0]
@@ -150,9 +154,9 @@ def test_a_refusal_is_told_and_drawn() -> None:
 
 def test_a_body_that_does_not_fit_is_told_from_its_first_field(tmp_path, monkeypatch) -> None:
     refused = "the service refused: CONTRACT in 9 fields\n" + "\n".join(f"  dims[{n}].unit" for n in range(9))
-    order = CellOrder(robot="strict", task="t", url="ws://h:1/v1/session", cell="c", result=tmp_path / "c.json")
+    order = CellOptions(robot="strict", task="t", url="ws://h:1/v1/session", cell="c", result=tmp_path / "c.json")
     writes = ["sh", "-c", f"cat > {order.result} <<'END'\n{json.dumps({'refused_to_move': refused})}\nEND\nexit 3"]
-    monkeypatch.setattr(CellOrder, "command", lambda _: writes)
+    monkeypatch.setattr(cell_process, "cell_command", lambda _: writes)
     said: list[str] = []
     assert run_cell(order, log=tmp_path / "c.log", hear=lambda _: None, complain=said.append) == 3
     (told,) = said

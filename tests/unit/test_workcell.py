@@ -36,7 +36,7 @@ from serving.workcell.__main__ import main
 from serving.workcell.audit.live_feed import percentile
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.control.results import EpisodeResult
-from serving.workcell.launch import wait_until_up
+from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import Heard, LinkSettings, Question
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink

@@ -13,6 +13,7 @@ from flows.commands.serving.probe import probe
 from flows.commands.serving.serve import serve
 from flows.commands.serving.service_options import CaFile, TokenFile
 from flows.terminal.output import DONE, OUR_ERROR, print_line, print_result
+from model_core.spec.execution.cell_options import FIRST_SEED
 
 workcell_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Workcells: robots that act on a served policy.")
 
@@ -53,7 +54,7 @@ def workcell_run(
         ),
     ] = None,
     cell: Annotated[str, typer.Option(help="name of this workcell")] = "cell-1",
-    first_seed: Annotated[int, typer.Option(help="episode i lays out scene first-seed + i", min=0)] = 950_000,
+    first_seed: Annotated[int, typer.Option(help="episode i lays out scene first-seed + i", min=0)] = FIRST_SEED,
     deadline_ms: Annotated[float, typer.Option(help="a later answer is not used", min=1)] = 2000.0,
     result: Annotated[Path | None, typer.Option(help="write what happened to this JSON file", metavar="FILE")] = None,
     token_file: TokenFile = None,
@@ -73,33 +74,35 @@ def workcell_run(
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --realtime --steer line.json
     Example: actwright workcell run --robot strict --option contract=contract.json --task any --url http://127.0.0.1:3000
     """
-    from components.deployment.cell_process import CellOrder, run_cell
-    from components.deployment.probe import ServiceUrl
+    from components.deployment.cell_process import named_robot, run_cell
+    from components.deployment.service_address import ServiceUrl
     from flows.platform.settings import load_settings
     from flows.terminal.workcell_panel import WorkcellPanel
     from model_core.spec.errors import SpecError
+    from model_core.spec.execution.cell_options import CellOptions
 
     home = load_settings().home.resolve() / "workcell"
     try:
-        order = CellOrder(
-            robot=robot,
+        factory, named = named_robot(robot)
+        order = CellOptions(
+            robot=factory,
             task=task,
             url=ServiceUrl.of(url, before="--url ").session,
             cell=cell,
             episodes=episodes,
             first_seed=first_seed,
             strategy=strategy,
-            is_realtime=realtime,
+            realtime=realtime,
             deadline_ms=deadline_ms,
-            audit=audit,
+            audit=None if audit is None else audit / cell,
             commissioning=commissioning,
             watchdog=watchdog,
             spool=record,
-            steering=steer,
+            steering_file=steer,
             token_file=token_file,
             ca_file=ca_file,
             result=(result or home / f"{cell}.json").resolve(),
-            options=tuple(option or ()),
+            robot_options=(*named, *(option or ())),
         )
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error

@@ -44,8 +44,8 @@ def probe(options: ProbeOptions) -> None:
     Example: actwright probe http://127.0.0.1:3000 --steer "12,60 40,48 61,20"
     Example: actwright probe https://cell-server:3000 --token-file token --ca-file ca.pem --level action --out action.png
     """
-    from components.deployment.probe import ServiceUrl
     from components.deployment.probe import probe as ask
+    from components.deployment.service_address import ServiceUrl
     from model_core.spec.errors import SpecError
 
     try:
@@ -54,7 +54,7 @@ def probe(options: ProbeOptions) -> None:
         probed = ask(options.url, credentials, instruction=options.instruction, level=options.level, line=options.steer)
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
-    answer = probed.told()
+    answer = probed.report()
     for line in _lines(probed, answer):
         print_line(line)
     image = _drawn(probed, options.out)
@@ -66,7 +66,7 @@ def probe(options: ProbeOptions) -> None:
 
 def _lines(probed: Probed, answer: Mapping[str, Any]) -> list[str]:
     """What a person reads: the service, its contract, the timings and the answer."""
-    from components.deployment.probe import contract_lines
+    from components.deployment.probe_view import contract_lines
 
     stages = "  ".join(f"{name} {ms:.1f}" for name, ms in answer.get("timing_ms", {}).items())
     is_refusal = answer["answer"] == "refusal"
@@ -85,7 +85,7 @@ def _lines(probed: Probed, answer: Mapping[str, Any]) -> list[str]:
 
 
 def _drawn(probed: Probed, out: Path) -> Path:
-    from components.deployment.probe import view_of_probe
+    from components.deployment.probe_view import view_of_probe
     from components.drawing.decision import draw_decision
     from components.drawing.images import save_png
     from flows.pipeline.model_lookup import policies_here

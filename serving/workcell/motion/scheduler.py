@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec, PolicyContract
 from model_core.spec.errors import SpecError, require
+from model_core.spec.execution.cell_options import STRATEGIES
 from serving.workcell.motion.chunk_curve import ChunkRef, Curve, Motion, joined, poses, switches
 from serving.workcell.motion.latency_estimate import DelayWindow
-
-STRATEGIES = ("sync", "async", "prefix", "blend", "ensemble")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,30 @@
+"""Wait for the first READY, or say why there is none."""
+
+from __future__ import annotations
+
+import time
+
+from model_core.spec.errors import ContractError, NotReady
+from serving.workcell.link.link_types import Heard
+from serving.workcell.link.websocket_link import AsyncLink
+
+
+def wait_until_up(link: AsyncLink, patience_s: float) -> Heard:
+    """Let it dial until READY comes. A missing service gets `patience_s`; one that refuses the contract or the token gets none."""
+    give_up_at = time.monotonic() + patience_s
+    last = "nobody answered"
+    if link.is_denied:  # for the last episode; the service, or the token, may be another one by now
+        link.renew("asking for another episode")
+    while True:
+        for heard in link.poll():
+            if heard.kind == "up":
+                return heard
+            if heard.kind == "denied":
+                last = "\n  ".join([f"the handshake was refused: {heard.code}: {heard.reason}", *heard.details])
+                if not heard.is_retryable:
+                    raise ContractError(last)
+            elif heard.kind == "down":
+                last = heard.reason
+        if time.monotonic() > give_up_at:
+            raise NotReady(f"no policy service within {patience_s:g} s: {last}")
+        link.wait(0.05)
