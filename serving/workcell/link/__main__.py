@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, NotReady
 from model_core.spec.protocol.wire import Message, Observe, Reject, decode_message, encode_message
 from model_core.spec.types import RefusalCode
-from serving.workcell.link.credentials import TOKEN_VARIABLE, Credentials
+from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import Heard, LinkSettings, Question
 from serving.workcell.link.waiting_link import WaitingLink
@@ -52,8 +51,8 @@ def ask_once(asked: Mapping[str, Any]) -> dict[str, Any]:
         world_waits=True,
     )
     ca_file = asked.get("ca_file")
-    os.environ[TOKEN_VARIABLE] = asked["token"]  # of this process alone; a command line would show it
-    link = AsyncLink(asked["url"], settings, credentials=Credentials(ca_file=None if ca_file is None else Path(ca_file)))
+    credentials = Credentials(token=asked["token"], ca_file=None if ca_file is None else Path(ca_file))
+    link = AsyncLink(asked["url"], settings, credentials=credentials)
     began = time.monotonic()
     link.start()
     with contextlib.closing(link):

@@ -17,17 +17,18 @@ TOKEN_VARIABLE = "ACTWRIGHT_TOKEN"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """token_file: read anew at every connect, so that a renewed token is used; without it the environment's ACTWRIGHT_TOKEN.
+    """token_file: read at every connect, so that a renewed token is used; without it `token`, else the environment's ACTWRIGHT_TOKEN.
 
     ca_file: certificates that may sign the service's (wss only); None: the system's.
     """
 
+    token: str = ""
     token_file: Path | None = None
     ca_file: Path | None = None
 
     def headers(self) -> dict[str, str]:
         """What to send with the handshake; nothing when there is no token. Raises SpecError for a file without one."""
-        token = os.environ.get(TOKEN_VARIABLE, "")
+        token = self.token or os.environ.get(TOKEN_VARIABLE, "")
         if self.token_file is not None:
             try:
                 token = self.token_file.read_text(encoding="utf-8", errors="replace")  # what is no text is no token either
