@@ -12,6 +12,7 @@ from components.simulation.interface import Simulator, StepOutcome
 from components.simulation.open import open_simulator
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.episode import CameraGeometry
+from model_core.spec.execution.cell_options import FIRST_SEED
 from model_core.spec.types import Observation
 
 HORIZON_SIM_STEPS = 500
@@ -66,7 +67,7 @@ class SimulatedRobot:
         self._sim.close()
 
 
-def make_robot(task: str, seed: int = 950_000, **scene: Any) -> SimulatedRobot:
+def make_robot(task: str, seed: int = FIRST_SEED, **scene: Any) -> SimulatedRobot:
     """The robot factory of every simulator, `components.simulation.robot:make_robot` on a cell's command line.
 
     scene: fields of `CollectConfig` that differ from their defaults, such as those of `robot_options`; the horizon is 500 simulator
