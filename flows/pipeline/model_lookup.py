@@ -82,10 +82,12 @@ def _registered(platform: Platform, name: str, version: int) -> PackedPolicy:
     if version not in versions:
         known = ", ".join(f"{name}/{number}" for number in versions) or "none"
         raise NotReady(f"no model {label} is registered here; there are: {known}")
-    trained = platform.store.by_digest("train", versions[version].checkpoint_digest)
+    digest = versions[version].checkpoint_digest
+    trained = next((step for step in reversed(platform.store.steps("train")) if step.record.get("checkpoint_digest") == digest), None)
     if trained is None:
         raise NotReady(
-            f"{label} is registered, but its checkpoint {versions[version].checkpoint_digest[:12]} is not in {platform.store.root}"
+            f"{label} is registered, but its checkpoint {digest[:12]} is not in {platform.store.root}. "
+            "Fix: run its recipe again with `actwright run`, or serve a folder: `actwright serve FOLDER`"
         )
     return _packed_here(platform, trained.path / "checkpoint", label)
 

@@ -267,3 +267,17 @@ def test_the_summary_of_the_run_is_found(actwright, root):
     (root / "run_folders" / "latest").symlink_to(Path(expected["file"]).parent.name)
     code, told, _ = actwright("report")
     assert (code, told["run"], told["verdict"]) == (0, expected["name"], expected["promote"])
+
+
+@pytest.mark.slow
+def test_a_registered_version_whose_bundle_is_gone_is_packed_from_its_checkpoint(root, tmp_path, monkeypatch):
+    from components.artifacts.step_manifest import checkpoint_digest
+    from flows.pipeline.model_lookup import packed_model
+    from flows.platform.settings import load_settings
+    from flows.platform.wiring import open_platform
+
+    shutil.copytree(root / "home", tmp_path / "home", ignore=shutil.ignore_patterns("package"))
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / "home"))
+    found = packed_model(open_platform(load_settings()), f"{EXPECTED['registry']['name']}/1")
+    assert found.bundle is not None
+    assert checkpoint_digest(found.checkpoint) == EXPECTED["registry"]["champion"]["checkpoint_digest"]
