@@ -92,16 +92,16 @@ def _expectation(number: int, rule: Rule) -> Any:
 
     gxe: Any = library
 
-    said: dict[str, Any] = {"column": rule.column, "meta": {"number": number}, "description": rule.meaning}
+    common: dict[str, Any] = {"column": rule.column, "meta": {"number": number}, "description": rule.meaning}
     match rule.kind:
         case "between":
-            return gxe.ExpectColumnValuesToBeBetween(min_value=rule.low, max_value=rule.high, **said)
+            return gxe.ExpectColumnValuesToBeBetween(min_value=rule.low, max_value=rule.high, **common)
         case "present":
-            return gxe.ExpectColumnValuesToNotBeNull(**said)
+            return gxe.ExpectColumnValuesToNotBeNull(**common)
         case "among":
-            return gxe.ExpectColumnValuesToBeInSet(value_set=list(rule.values), **said)
+            return gxe.ExpectColumnValuesToBeInSet(value_set=list(rule.values), **common)
         case "unique":
-            return gxe.ExpectColumnValuesToBeUnique(**said)
+            return gxe.ExpectColumnValuesToBeUnique(**common)
         case _:
             raise DatasetError(f"unknown kind of rule {rule.kind!r}")
 
@@ -156,7 +156,7 @@ def _make_readable_offline(folder: Path) -> None:
     for page in pages:
         text = _REMOTE_LINKS.sub(r"\1", _REMOTE_TAGS.sub("", _REMOTE_URLS.sub("none", page.read_text(encoding="utf-8"))))
         page.write_text(text.replace("</head>", f"<style>{STYLE}</style></head>", 1), encoding="utf-8")
-    shutil.rmtree(folder / "static", ignore_errors=True)  # fonts and moving pictures of the library's own pages
+    shutil.rmtree(folder / "static", ignore_errors=True)  # fonts and animations of the library's own pages
     groups = {"What was found": "validations", "What is expected": "expectations"}
     lists = []
     for title, part in groups.items():

@@ -102,7 +102,7 @@ def wait_until_ready(
 ) -> Readiness:
     """Ask `is_ready` until it is true, the process behind it is not alive any more, or `timeout_s` has passed.
 
-    What `is_ready` raises ends the waiting: a service that will never become ready is told apart there.
+    What `is_ready` raises ends the waiting: a service that will never become ready is recognised there.
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

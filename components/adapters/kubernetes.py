@@ -1,6 +1,6 @@
 """A training as a Kubernetes Job: submit, watch, read its last lines, delete. The only importer of the kubernetes client.
 
-Whatever goes wrong on the cluster's side is a `JobError` that says what, where and what to do, with the last lines of the
+Whatever goes wrong on the cluster's side is a `JobError` with what, where and what to do, with the last lines of the
 pods. A submission is repeatable: the same spec again finds the Job that is already there.
 """
 
@@ -65,7 +65,7 @@ class KubernetesCluster:
         """Create Job and Service and return the Job's uid; a Job of the same spec that is already there is taken as it is."""
         job, service = render_manifests(spec)
         uid = self._create_job(spec, job)
-        # owned by the Job: whoever deletes that, also the cluster after its time to live, deletes the Service
+        # owned by the Job: deleting the Job, by hand or by its time to live, deletes the Service
         service["metadata"]["ownerReferences"] = [
             {"apiVersion": "batch/v1", "kind": "Job", "name": spec.name, "uid": uid, "controller": True}
         ]
@@ -118,7 +118,7 @@ class KubernetesCluster:
         found: dict[str, str] = {}
         for pod in self._pods(spec):
             name = pod.metadata.name
-            with contextlib.suppress(Exception):  # a pod that never started has no log; its state says why
+            with contextlib.suppress(Exception):  # a pod that never started has no log; its state has the reason
                 text = self._core.read_namespaced_pod_log(name, spec.namespace, tail_lines=lines)
                 if text:
                     found[name] = text.rstrip("\n")
@@ -193,7 +193,7 @@ class KubernetesCluster:
             name, reason, message = pod.metadata.name, *pod_trouble(pod)
             if reason == "Evicted":
                 raise JobError(
-                    self._failure(spec, f"pod {name} was evicted: {message}; ask for what it needs (memory, disk) and run again")
+                    self._failure(spec, f"pod {name} was evicted: {message}; request the memory and disk that it needs and run again")
                 )
             if reason in _IMAGE_TROUBLE and now - since.setdefault(name, now) >= self._patience.image:
                 raise JobError(
@@ -204,15 +204,15 @@ class KubernetesCluster:
             if pod.status.phase == "Pending":
                 waiting.append(f"{name}: {reason or 'Pending'}{f' ({message})' if message else ''}")
         if not running and waited > self._patience.pending:
-            said = "; ".join(waiting) or "no pod was made (is a queue holding it, or a quota?)"
-            raise JobError(self._failure(spec, f"not all of {spec.nodes} pods ran after {waited:.0f} s: {said}; free or add machines"))
+            pods = "; ".join(waiting) or "no pod was made (is a queue holding it, or a quota?)"
+            raise JobError(self._failure(spec, f"not all of {spec.nodes} pods ran after {waited:.0f} s: {pods}; free or add machines"))
 
     def _failure(self, spec: JobSpec, reason: str) -> str:
-        said = f"job {spec.name} in namespace {spec.namespace}: {reason}"
+        report = f"job {spec.name} in namespace {spec.namespace}: {reason}"
         with contextlib.suppress(Exception):
             for name, text in self.logs(spec).items():
-                said += f"\n  last lines of {name}:\n" + "\n".join(f"  | {line}" for line in text.splitlines()[-_LAST_LINES:])
-        return said
+                report += f"\n  last lines of {name}:\n" + "\n".join(f"  | {line}" for line in text.splitlines()[-_LAST_LINES:])
+        return report
 
 
 @contextlib.contextmanager

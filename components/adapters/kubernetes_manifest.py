@@ -1,4 +1,4 @@
-"""What a training on several machines looks like to Kubernetes: a `JobSpec` in, manifests out. Pure; no cluster is asked."""
+"""What a training on several machines looks like to Kubernetes: a `JobSpec` in, manifests out. Pure; no cluster is called."""
 
 from __future__ import annotations
 

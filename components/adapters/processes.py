@@ -16,7 +16,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port(wanted: int = 0) -> int:
-    """`wanted` if nobody listens there on loopback now, else any free port."""
+    """`wanted` if nothing listens there on loopback now, else any free port."""
     for port in (wanted, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -37,9 +37,9 @@ def group_alive(group: int) -> bool:
 
 
 def stop_group(process: subprocess.Popen[bytes], grace_s: float = 8.0) -> bool:
-    """End a process that leads a group, and everything in the group: asked first, then killed. Safe to call twice.
+    """End a process that leads a group, and everything in the group: SIGTERM first, then SIGKILL. Safe to call twice.
 
-    False when something of it still lives after all that.
+    False when a process of it is still alive after that.
     """
     group = process.pid
     for signum, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):

@@ -1,7 +1,7 @@
 """Processes that share a stage's work on this machine. They end with the process that started them, however that ends.
 
-Ctrl-C in a terminal reaches every process of the group. Only the one that started the others decides what it means: a worker never
-hears it, from its first instruction on, and is ended in the middle of its work, which writes nothing by halves.
+Ctrl-C in a terminal reaches every process of the group. Only the process that started the others handles it: a worker
+never receives it, from its first instruction on, and is ended during its work, which leaves no partial file.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _LOOK_S = 0.5
 def worker_pool(workers: int, killed: Callable[[], str]) -> Iterator[ProcessPoolExecutor]:
     """At most `workers` fresh processes. When the block is left by an error, nothing more is begun; by Ctrl-C, they end at once.
 
-    Raises `JobError` with what `killed` says when one of them died.
+    Raises `JobError` with the message of `killed` when one of them died.
     """
     context = get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     with (
         ours,
         theirs,
-        _DeafToCtrlC(workers, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(), theirs)) as pool,
+        _IgnoresCtrlC(workers, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(), theirs)) as pool,
     ):
         try:
             yield pool
@@ -49,7 +49,7 @@ def worker_pool(workers: int, killed: Callable[[], str]) -> Iterator[ProcessPool
             raise
 
 
-class _DeafToCtrlC(ProcessPoolExecutor):
+class _IgnoresCtrlC(ProcessPoolExecutor):
     """Its processes are started while SIGINT is blocked, and inherit that: one that is still importing has no handler yet."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

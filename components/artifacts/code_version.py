@@ -97,7 +97,7 @@ def _data_files(places: Iterable[str]) -> Iterator[Path]:
 
 
 def _data_digest(path: Path) -> str:
-    """Of a JSON file what it says, not how it is laid out; of any other file its bytes."""
+    """Of a JSON file its content without the layout; of any other file its bytes."""
     content = path.read_bytes()
     return hashlib.sha256(json.dumps(json.loads(content), sort_keys=True).encode() if path.suffix == ".json" else content).hexdigest()
 

@@ -109,7 +109,7 @@ def damage(step: Step, *, thorough: bool) -> str | None:
 
 
 def size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes and time of the last change in ns: equal while nobody wrote to the file."""
+    """Bytes and time of the last change in ns: equal while the file was not written."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 

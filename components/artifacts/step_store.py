@@ -1,7 +1,7 @@
 """Content-addressed results: a step is done when its manifest exists, and it exists by one atomic rename.
 
-A step is known by its key: stage, config, digests of its inputs and version of the code. While in progress its files lie
-in ``<stage>/<key>.partial`` and survive a kill, so that the same step goes on from there. A finished step has a digest
+A step is known by its key: stage, config, digests of its inputs and version of the code. While in progress its files are
+in ``<stage>/<key>.partial`` and survive a kill, so that the same step continues from there. A finished step has a digest
 over what it made, and only that digest enters the keys of later steps: equal outputs stop the recomputing.
 
 Inside a step's folder: ``scratch/`` is removed at commit (in-progress checkpoints); ``undigested/`` is kept but may differ between equal

@@ -1,4 +1,4 @@
-"""A training on several machines as a frozen value: what a cluster adapter is asked to run."""
+"""A training on several machines as a frozen value: what a cluster adapter runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class JobSpec:
         require(self.nodes >= 1 and self.procs >= 1, "nodes and procs must be at least 1", got=(self.nodes, self.procs))
         require(self.gpus in (0, self.procs), f"with GPUs there is one process each: set procs to {self.gpus}", got=self.procs)
         require(
-            self.job.startswith(self.mount.rstrip("/") + "/"), f"pods see only {self.mount}: the job document must lie below", got=self.job
+            self.job.startswith(self.mount.rstrip("/") + "/"), f"pods see only {self.mount}: the job document must be below", got=self.job
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Where the repository lies on disk: the one place that derives a folder from the location of the source code."""
+"""Where the repository is on disk: the one place that derives a folder from the location of the source code."""
 
 from pathlib import Path
 

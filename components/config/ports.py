@@ -38,7 +38,7 @@ class DatasetInput:
 
 
 class Tracker(Protocol):
-    """Keeps what happened in a run. A tracker that cannot reach its server keeps the records and says so once.
+    """Keeps what happened in a run. A tracker that cannot reach its server keeps the records and logs it once.
 
     A run has *our* id: the caller's `run_id` (a step key, say) or a new random one. Starting the same id again resumes
     that run, so a killed and restarted stage has one run and one curve.
@@ -113,7 +113,7 @@ class ModelRegistry(Protocol):
 
 
 class ClusterJobState(Protocol):
-    """What a cluster says of a job: phase "pending", "running", "succeeded" or "failed", and what each pod is doing."""
+    """The state of a job on a cluster: phase "pending", "running", "succeeded" or "failed", and what each pod is doing."""
 
     @property
     def phase(self) -> str:

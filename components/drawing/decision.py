@@ -1,8 +1,8 @@
-"""One decision as one picture: the camera with the trace that was said, the depth that was said, actions as answered and executed.
+"""One decision as one image: the camera with the predicted trace, the predicted depth, actions as answered and executed.
 
 +-----------+-----------+----------------------+
 | camera    | depth     | dx   ---o---o---     |
-| + trace   | said      | dy   ...             |
+| + trace   | predicted | dy   ...             |
 +-----------+-----------+----------------------+
 | who, what, how long every stage took         |
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from components.drawing.images import PREDICTED_RGB, TRUE_RGB, depth_picture, overlay
+from components.drawing.images import PREDICTED_RGB, TRUE_RGB, depth_image, overlay
 from model_core.spec.contract import VectorSpec
 from model_core.spec.types import Trace
 
@@ -52,7 +52,7 @@ class DecisionView:
 
 
 def draw_decision(view: DecisionView) -> Image.Image:
-    """The picture. Equal views give equal bytes."""
+    """The image. Equal views give equal bytes."""
     tiles = _tiles(view)
     plots = _plots(view)
     lines = [line for note in view.notes for line in _wrapped(note, 150)]
@@ -60,15 +60,15 @@ def draw_decision(view: DecisionView) -> Image.Image:
     body = max([_SIDE + 24, plots.height])
     height = 44 + body + _GAP + _LINE * len(lines) + (46 if stages else 0) + _GAP
     width = _GAP + sum(tile.width + _GAP for _, tile in tiles) + plots.width + _GAP
-    picture = Image.new("RGB", (width, height), _BACK)
-    draw = ImageDraw.Draw(picture)
+    sheet = Image.new("RGB", (width, height), _BACK)
+    draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, 12), view.title, fill=_INK, font=_font(17))
     left = _GAP
     for caption, tile in tiles:
-        picture.paste(tile, (left, 44))
+        sheet.paste(tile, (left, 44))
         draw.text((left, 44 + tile.height + 4), caption, fill=_FAINT, font=_font(12))
         left += tile.width + _GAP
-    picture.paste(plots, (left, 44))
+    sheet.paste(plots, (left, 44))
     top = 44 + body + _GAP
     if stages:
         _draw_stages(draw, stages, _GAP, top, width - 2 * _GAP)
@@ -76,23 +76,23 @@ def draw_decision(view: DecisionView) -> Image.Image:
     for line in lines:
         draw.text((_GAP, top), line, fill=_FAINT, font=_font(13))
         top += _LINE
-    return picture
+    return sheet
 
 
 def _tiles(view: DecisionView) -> list[tuple[str, Image.Image]]:
     tiles = []
     for name, image_HW3 in view.images.items():
         trace = view.trace if name == (view.trace_camera or next(iter(view.images))) else None
-        caption = f"camera {name}" + ("" if trace is None else ", trace as said")
+        caption = f"camera {name}" + ("" if trace is None else ", predicted trace")
         tiles.append((caption, _fit(overlay(image_HW3, predicted=trace, side=_SIDE))))
     if not view.images:
         tiles.append(("the frames are not in the file any more", _fit(np.full((_SIDE, _SIDE, 3), _PANEL, np.uint8))))
     if view.depth_HW is not None:
-        tiles.append(("depth as said, near is bright", _fit(_large(depth_picture(view.depth_HW)))))
+        tiles.append(("predicted depth, near is bright", _fit(_large(depth_image(view.depth_HW)))))
     elif view.codes_G is not None:
         grid_HW = (255 - 2 * np.asarray(view.codes_G).reshape(10, 10)).astype(np.uint8)
-        picture_HW3 = _large(np.repeat(grid_HW[..., None], 3, axis=2), Image.Resampling.NEAREST)
-        tiles.append(("depth codes (no codec for them here)", _fit(picture_HW3)))
+        image_HW3 = _large(np.repeat(grid_HW[..., None], 3, axis=2), Image.Resampling.NEAREST)
+        tiles.append(("depth codes (no codec for them here)", _fit(image_HW3)))
     return tiles
 
 
@@ -101,8 +101,8 @@ def _plots(view: DecisionView) -> Image.Image:
     columns = 1 if len(dims) <= 7 else 2
     rows = -(-len(dims) // columns)
     each = max(44, min(96, (_SIDE + 20) // max(rows, 1)))
-    picture = Image.new("RGB", (columns * _PLOT_WIDTH + (columns - 1) * _GAP, rows * each + 24), _BACK)
-    draw = ImageDraw.Draw(picture)
+    sheet = Image.new("RGB", (columns * _PLOT_WIDTH + (columns - 1) * _GAP, rows * each + 24), _BACK)
+    draw = ImageDraw.Draw(sheet)
     for place, dim in enumerate(dims):
         left, top = place // rows * (_PLOT_WIDTH + _GAP), place % rows * each
         box = (left + _LABEL, top + 3, left + _PLOT_WIDTH - 6, top + each - 6)
@@ -114,7 +114,7 @@ def _plots(view: DecisionView) -> Image.Image:
     for at, color, text in ((_LABEL, PREDICTED_RGB, "as answered"), (_LABEL + 110, TRUE_RGB, "as executed")):
         draw.ellipse((at, rows * each + 7, at + 8, rows * each + 15), fill=color)
         draw.text((at + 14, rows * each + 3), text, fill=_FAINT, font=_font(12))
-    return picture
+    return sheet
 
 
 def _draw_plot(
@@ -162,13 +162,13 @@ def _draw_stages(draw: ImageDraw.ImageDraw, stages: Mapping[str, float], left: i
         x += part
 
 
-def _large(picture_HW3: NDArray[np.uint8], how: Image.Resampling = Image.Resampling.BICUBIC) -> NDArray[np.uint8]:
-    height, width = picture_HW3.shape[:2]
-    return np.asarray(Image.fromarray(picture_HW3).resize((round(width * _SIDE / height), _SIDE), how))
+def _large(image_HW3: NDArray[np.uint8], how: Image.Resampling = Image.Resampling.BICUBIC) -> NDArray[np.uint8]:
+    height, width = image_HW3.shape[:2]
+    return np.asarray(Image.fromarray(image_HW3).resize((round(width * _SIDE / height), _SIDE), how))
 
 
-def _fit(picture_HW3: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(picture_HW3))
+def _fit(image_HW3: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(image_HW3))
 
 
 def _wrapped(text: str, width: int) -> list[str]:

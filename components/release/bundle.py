@@ -16,7 +16,7 @@ BUNDLE_IN_BENTO = Path("src") / "bundle"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedPolicy:
-    """Where the parts of a policy lie. bento, bundle: None where there is none (then only `checkpoint` can be used)."""
+    """Where the parts of a policy are. bento, bundle: None where there is none (then only `checkpoint` can be used)."""
 
     checkpoint: Path
     bundle: Path | None = None
@@ -35,7 +35,7 @@ class PackedPolicy:
 
     @property
     def reasoning(self) -> str:
-        """The level that it answers at when nothing else is asked."""
+        """The level that it answers at by default."""
         return str(self.manifest.get("reasoning", "full"))
 
     @property

@@ -62,7 +62,7 @@ def package(
 
     frozen: a frozen data set; its validation frames become the golden probes (without one: seeded noise of the
     contract's shape). `bento` in the record is relative to `out`. Raises CheckpointError, or JobError with the
-    builder's last lines. Started again over its own unfinished work, it begins anew.
+    builder's last lines. Started again over its own unfinished work, it starts from the beginning.
     """
     tell = progress or Silent()
     shutil.rmtree(out / "bento", ignore_errors=True)
@@ -90,7 +90,7 @@ def package(
 
 
 def probe_observations(contract: PolicyContract, count: int, frozen: Path | None) -> list[Observation]:
-    """Questions to ask a packed model: frames of `frozen`'s validation split, or seeded noise in the contract's shapes."""
+    """Requests for a packed model: frames of `frozen`'s validation split, or seeded noise in the contract's shapes."""
     if frozen is not None:
         from components.data.frozen_dataset import sample_observations
 
@@ -133,9 +133,9 @@ def _write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bund
 def record_probes(
     policy: Policy, contract: PolicyContract, model_version: str, observations: Sequence[Observation], folder: Path
 ) -> tuple[GoldenProbe, ...]:
-    """Ask each question and keep the answers, as `serving` replays them. Returns those that were answered with a chunk.
+    """Send each request and keep the answers, as `serving` replays them. Returns those that were answered with a chunk.
 
-    A question that the model refuses is not kept: what counts is that the same model gives the same actions. The answers name
+    A request that the model refuses is not kept: what counts is that the same model gives the same actions. The answers name
     the contract without its probes (`policy_id`), since they become part of it.
     """
     from model_core.spec.execution.guard import Guarded
@@ -164,13 +164,13 @@ def record_probes(
         (folder / f"{kept:02d}.chunk").write_bytes(encode_message(answer))
         golden.append(golden_probe(f"{kept:02d}", observation, answer.actions_KA, contract.embodiment.action))
     if observations and not golden:
-        raise CheckpointError(f"the model refused all {len(observations)} golden probes; a model that never answers is not packed")
+        raise CheckpointError(f"the model refused all {len(observations)} golden probes; a model that never answers is not packaged")
     return tuple(golden)
 
 
 def _write_code(context: Path) -> None:
     for room in PACKED_ROOMS:
-        # Found, not imported: what is packed is none of this process's business.
+        # Found, not imported: what is packed does not run in this process.
         spec = importlib.util.find_spec(room)
         if spec is None or not spec.submodule_search_locations:
             raise JobError(f"package {room!r} is not installed here, so it cannot be packed; run `make setup`")
@@ -192,7 +192,7 @@ def locked(names: Iterable[str]) -> list[str]:
             dist = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        found[name] = f"{name}=={dist.version.partition('+')[0]}"  # "+cpu" names a build, which no index knows
+        found[name] = f"{name}=={dist.version.partition('+')[0]}"  # "+cpu" names a build, which no package index has
         needs = [Requirement(line) for line in dist.requires or ()]
         waiting += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
     return [found[name] for name in sorted(found)]
@@ -220,10 +220,10 @@ def _build(context: Path, target: Path, *, home: Path, name: str, version: str) 
     if done.returncode != 0 or not built.is_dir():
         last = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise JobError(f"`bentoml build` ended with code {done.returncode}; its last lines:\n{last}")
-    _forget_the_moment(built)
+    _fix_creation_time(built)
     shutil.move(built, target)
 
 
-def _forget_the_moment(bento: Path) -> None:
+def _fix_creation_time(bento: Path) -> None:
     path = bento / "bento.yaml"
     path.write_text(re.sub(r"^creation_time: .*$", f"creation_time: '{BUILD_TIME}'", path.read_text(), flags=re.MULTILINE))

@@ -29,7 +29,7 @@ class Candidate:
 
 
 def register(registry: ModelRegistry, name: str, candidate: Candidate, *, champion: ModelVersion | None, commit: str = "") -> ModelVersion:
-    """Register the candidate under `name`, and make it champion if its verdict says so.
+    """Register the candidate under `name`, and make it champion if its verdict promotes it.
 
     champion: the version that the verdict was reached against. commit: of the code, default what git reports here. Raises
     `TrackingError` when the registry does not answer or the champion changed since; `CheckpointError` when the

@@ -1,7 +1,7 @@
-"""Proposed retrainings: found due, written down once, started by a person.
+"""Proposed retrainings: recognised as due, recorded once, started by a person.
 
 A proposal's id comes from what it is about, so the clock and an event that see the same recordings propose once. Its file
-is the only truth: open, then approved, then done.
+holds its state: open, then approved, then done.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.files import write_text_atomically
 from components.artifacts.step_store import StepStore
 from components.config.recipe import Recipe
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import NotReady
+from model_core.spec.files import atomic_write
 
 SEEDS_A_ROUND = 100_000  # a cell's own seeds begin 1000 after those of the cell before it
 
@@ -54,8 +54,8 @@ def due(recipe: Recipe, recordings: Sequence[str], known: Sequence[Proposal], *,
     recordings: digests of all ingested data sets; they join the proposed recipe. known: earlier proposals; what a finished
     one was about is not new. ever_run: whether the recipe was run here before.
     """
-    learnt = {r for p in known if p.state is ProposalState.DONE for r in p.recordings}
-    new = tuple(r for r in recordings if r not in learnt)
+    used = {r for p in known if p.state is ProposalState.DONE for r in p.recordings}
+    new = tuple(r for r in recordings if r not in used)
     if ever_run and not new:
         return None
     reason = f"{len(new)} ingested data sets are new since the last retraining" if ever_run else f"recipe {recipe.name} was never run here"
@@ -67,7 +67,7 @@ def due(recipe: Recipe, recordings: Sequence[str], known: Sequence[Proposal], *,
 
 
 def _on_new_scenes(recipe: Recipe, rounds: int) -> Recipe:
-    """What the cells recorded is learnt from now, so they must show what they can on scenes that nobody recorded."""
+    """The cells' recordings become training data, so they are evaluated on seeds that were never recorded."""
     cells = recipe.workcells
     return replace(recipe, workcells=replace(cells, first_seed=cells.first_seed + rounds * SEEDS_A_ROUND))
 
@@ -104,7 +104,7 @@ class ProposalBook:
         return moved
 
     def _write(self, proposal: Proposal) -> None:
-        write_text_atomically(self._path(proposal.proposal_id), json.dumps(to_document(proposal), indent=1, sort_keys=True))
+        atomic_write(self._path(proposal.proposal_id), json.dumps(to_document(proposal), indent=1, sort_keys=True))
 
     def _path(self, proposal_id: str) -> Path:
         return self._folder / f"{proposal_id}.json"

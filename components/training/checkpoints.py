@@ -105,7 +105,7 @@ def retain(root: Path, keep: int) -> list[Path]:
 
 
 def _inspect(folder: Path, *, verify: bool) -> tuple[str, CheckpointManifest | None]:
-    """(what is wrong or "", the manifest). Without `verify` only presence of the manifest is asked for."""
+    """(what is wrong or "", the manifest). Without `verify` only the presence of the manifest is checked."""
     try:
         document = json.loads((folder / MANIFEST).read_text())
         manifest = CheckpointManifest(**document)

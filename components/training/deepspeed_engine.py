@@ -1,8 +1,8 @@
 """DeepSpeed behind a few verbs: open, step, save, load, gather. The only importer of deepspeed.
 
 Facts that decide this file, each seen with 0.19.8: its shared-memory collective compiles for 80 s at the first start
-unless told that it does not fit; CPU Adam compiles likewise, while torch's fused AdamW needs nothing; at ZeRO stage 0
-it does not tell the gradient norm, so we clip there; a ZeRO checkpoint loads only into as many processes as wrote it.
+unless it is marked as incompatible; CPU Adam compiles likewise, while torch's fused AdamW needs nothing; at ZeRO stage 0
+it does not report the gradient norm, so we clip there; a ZeRO checkpoint loads only into as many processes as wrote it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Engine:
     def step(self, batches: Sequence[Any], rate: float, *, stop: bool) -> tuple[dict[str, float], bool]:
         """One optimiser step at learning rate `rate`.
 
-        Returns the mean over all ranks of the loss and its parts, with "grad_norm", and whether any rank was asked to stop.
+        Returns the mean over all ranks of the loss and its parts, with "grad_norm", and whether any rank has a stop request.
         """
         import torch
 
@@ -116,11 +116,11 @@ class Engine:
         return root / name
 
     def load(self, folder: Path) -> None:
-        """Take up weights and optimiser of a checkpoint of equal world size; raises `CheckpointError`."""
+        """Load weights and optimiser of a checkpoint of equal world size; raises `CheckpointError`."""
         try:
             loaded, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
-        except Exception as error:  # DeepSpeed raises what it pleases; each of them means that this folder does not fit
-            raise CheckpointError(f"{folder.name}: DeepSpeed cannot take it up: {type(error).__name__}: {error}") from error
+        except Exception as error:  # DeepSpeed raises many types; each of them means that this folder does not fit
+            raise CheckpointError(f"{folder.name}: DeepSpeed cannot load it: {type(error).__name__}: {error}") from error
         if loaded is None:
             raise CheckpointError(f"{folder.name}: DeepSpeed found nothing to load in it")
 

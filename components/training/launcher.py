@@ -42,7 +42,7 @@ def train(
     """Train until the last step and write `out`/checkpoint and `out`/metrics.jsonl of the task; returns the record of the step.
 
     Resumes from the last complete checkpoint in `out`/scratch. tracker: gets the curve in batches; if it fails, training does not.
-    hang_s: processes that complete no step for so long are ended. grace_s: how long they have to save when they are asked to stop.
+    hang_s: processes that complete no step for so long are ended. grace_s: how long they have to save after a stop request.
     Raises `CheckpointError` for a folder that was begun with other data or another config, `JobError` when the processes fail
     (with their last lines).
     """
@@ -101,7 +101,7 @@ def _launched(command: list[str], log: Path, *, grace_s: float) -> Iterator[subp
 
 
 def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Ask torchrun to stop (it asks its workers), then kill it; the workers end by their own deadline."""
+    """Send torchrun a stop signal (it signals its workers), then kill it; the workers end by their own deadline."""
     process.send_signal(signal.SIGTERM)
     if process.stdin is not None:
         process.stdin.close()
@@ -136,7 +136,7 @@ def ending_error(files: JobFiles, code: int | None, ending: str) -> ActwrightErr
 
 
 def _why(files: JobFiles) -> str:
-    """The end of the workers' log that says why: torchrun's own summary is left out."""
+    """The end of the workers' log, without torchrun's own summary."""
     return last_lines(files.log, margin="  | ", without=("torch/distributed", "elastic"))
 
 

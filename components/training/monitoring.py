@@ -40,7 +40,7 @@ class Pace:
 
 
 def pace(*, samples: int, seconds: float, waited_s: float, flops: float, peak_flops: float, eta_s: float) -> Pace:
-    """Speed over the last window of steps, all ranks together. eta_s: what `RemainingTime` says, which looks further back."""
+    """Speed over the last window of steps, all ranks together. eta_s: from `RemainingTime`, which looks further back."""
     rate = flops / seconds if seconds > 0 else 0.0
     return Pace(
         samples_per_s=samples / seconds if seconds > 0 else 0.0,
@@ -54,7 +54,7 @@ class RemainingTime:
     """How long the rest will take: the work left, at the median speed of the last windows of this process.
 
     One slow window (another program ran, the first step warmed up) changes nothing; a speed that stays counts once it is half of them.
-    A run that goes on from a checkpoint begins with no window, so that the speed of another machine or time says nothing.
+    A run that resumes from a checkpoint begins with no window, so that the speed of another machine or time does not count.
     """
 
     def __init__(self, windows: int = 15) -> None:

@@ -1,7 +1,7 @@
 """The training stage on a cluster: render, submit, watch, and end with the very record that a laptop's training gives.
 
 Launcher and pods share a folder (a claim that all of them mount at the same place): the job document, the curve, checkpoints
-and the result lie there. Progress is read from the worker's own files, as it is when training runs here.
+and the result are there. Progress is read from the worker's own files, as it is when training runs here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PUMP_S = 0.5
 def train_on_cluster(task: TrainingTask, tracker: Tracker | None, progress: Progress, *, cluster: Cluster, spec: JobSpec) -> dict[str, Any]:
     """`components.training.launcher.train`, run by the pods of `spec` (whose `job` is set here).
 
-    spec.nodes x spec.procs must be the config's world_size; `frozen` and `out` must lie below spec.mount. Resumes from the last
+    spec.nodes x spec.procs must be the config's world_size; `frozen` and `out` must be below spec.mount. Resumes from the last
     complete checkpoint in `out`/scratch. The Job is deleted at the end, also when waiting is interrupted. Raises what `train` raises.
     """
     config, files = task.config, JobFiles(task.out.resolve())
@@ -36,7 +36,7 @@ def train_on_cluster(task: TrainingTask, tracker: Tracker | None, progress: Prog
         f"train.world_size is {config.world_size}, the job has {spec.nodes} nodes x {spec.procs} processes; make them equal",
     )
     for what, path in (("the data set", task.frozen.resolve()), ("the output", files.out)):
-        require(path.is_relative_to(spec.mount), f"pods see only {spec.mount}: {what} must lie below it", got=path)
+        require(path.is_relative_to(spec.mount), f"pods see only {spec.mount}: {what} must be below it", got=path)
     files.scratch.mkdir(parents=True, exist_ok=True)
     files.error.unlink(missing_ok=True)
     save_job(task.job(), files.job)

@@ -1,7 +1,7 @@
 """What a training run will do, decided before it starts: order of samples, learning rate, precision, DeepSpeed's settings.
 
 Pure functions of the config and of (seed, step). Nothing here depends on how many processes share the work, so a run
-that goes on with another number of processes sees the same samples in the same order.
+that resumes with another number of processes sees the same samples in the same order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, SpecError, require
 
 _DEEPSPEED_FOLDER = INFRA / "deepspeed"
-# Fields that change speed or safety, never the curve: a run may go on under other values of these.
+# Fields that change speed or safety, never the curve: a run may resume with other values of these.
 _NOT_IN_CURVE = ("world_size", "zero_stage", "checkpoint_every", "log_every", "threads")
 BF16_CPU_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
@@ -112,6 +112,6 @@ def deepspeed_config(cfg: TrainConfig, world_size: int) -> dict[str, Any]:
 
 
 def curve_digest(cfg: TrainConfig) -> str:
-    """Names everything of the config that shapes the loss curve; equal digests may go on from each other's checkpoints."""
+    """Names everything of the config that shapes the loss curve; equal digests may resume from each other's checkpoints."""
     document = {k: v for k, v in to_document(cfg).items() if k not in _NOT_IN_CURVE}
     return digest_of(document)

@@ -22,7 +22,7 @@ class StopRequest:
     def __init__(self, *, watch_stdin: bool, grace_s: float) -> None:
         self._asked = threading.Event()
         self._grace_s = grace_s
-        signal.signal(signal.SIGTERM, lambda *_: self.ask("SIGTERM"))
+        signal.signal(signal.SIGTERM, lambda *_: self.request("SIGTERM"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, which decides
         if watch_stdin:
             threading.Thread(target=self._until_stdin_ends, name="stdin-watch", daemon=True).start()
@@ -30,7 +30,7 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self._asked.is_set()
 
-    def ask(self, why: str) -> None:
+    def request(self, why: str) -> None:
         """Stop after the current step, with a checkpoint; at the latest when the grace period is over."""
         if not self._asked.is_set():
             self._asked.set()
@@ -43,7 +43,7 @@ class StopRequest:
         with contextlib.suppress(OSError, ValueError):
             while os.read(0, 4096):
                 pass
-        self.ask("the launcher is gone")
+        self.request("the launcher is gone")
 
 
 def rank_from_environment() -> int | None:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class BatchMaker:
-    """Batches of one split in one layout; everything that does not change from epoch to epoch is spelt once, here.
+    """Batches of one split in one layout; everything that does not change from epoch to epoch is encoded once, here.
 
-    committed_rows: of half of the samples up to so many first rows are given (executed ones), and only the others are learnt.
+    committed_rows: in half of the samples up to so many first actions are given (executed ones), and only the others are trained.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class BatchMaker:
         self._bins_NKA = codec.encode(split.actions_NKA)
         self._committed_rows = committed_rows
         if committed_rows and split.executed_NKA is None:
-            raise DatasetError("train.committed_rows needs what was executed, and this frozen data set has none. Do: freeze again")
+            raise DatasetError("train.committed_rows needs what was executed, and this frozen data set has none. Fix: freeze again")
         self._executed_NKA = codec.encode(split.executed_NKA) if committed_rows and split.executed_NKA is not None else None
         self._proprio_NP = proprio_bins(split.proprio_NP, body.proprio.low, body.proprio.high)
         self._words_IW = layout.instruction_table(split.instructions)
@@ -75,9 +75,9 @@ class BatchMaker:
             images, trace = shift_pictures(images, trace, shifts_B2)
         bins_BKA, given_B = self._bins_NKA[indices_B], None
         if self._executed_NKA is not None and draw is not None:
-            # A demonstrator rarely changes its mind, so the last given row foretells the next one better than any picture does, and a
-            # policy that learns this repeats itself for ever. Hence rows of another sample in half of the cases: an old plan that the
-            # picture has overtaken is what a cell commits too.
+            # A demonstrator rarely changes course, so the last given action predicts the next one better than any image does, and a
+            # policy that learns this repeats itself for ever. Hence actions of another sample in half of the cases: an old plan that
+            # the image has overtaken is what a cell commits too.
             generator = np.random.Generator(np.random.PCG64([0xC0117, *draw]))
             size = len(indices_B)
             given_B = generator.integers(1, self._committed_rows + 1, size) * generator.integers(0, 2, size)

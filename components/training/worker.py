@@ -54,7 +54,7 @@ class Training:
         self._peak = peak_flops(bf16=self.precision.name == "bf16") * world_size if rank == 0 else 0.0
 
     def run(self) -> str:
-        """Train to the end and export, or stop when asked; returns "done" or "stopped"."""
+        """Train to the end and export, or stop on request; returns "done" or "stopped"."""
         self.log.event(
             "start",
             self.done,

@@ -99,7 +99,7 @@ def test_placeholders_keep_their_type_and_fill_text():
         ({"name": "x" * 51}, "job name"),
         ({"nodes": 0}, "at least 1"),
         ({"gpus": 4}, "set procs to 4"),
-        ({"job": "/elsewhere/job.json"}, "must lie below"),
+        ({"job": "/elsewhere/job.json"}, "must be below"),
     ],
 )
 def test_specs_that_cannot_run_are_refused(changes, said):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.drawing.images import PREDICTED_RGB, TRUE_RGB, depth_picture, example_sheet, film_strip, overlay, png_bytes, save_png
+from components.drawing.images import PREDICTED_RGB, TRUE_RGB, depth_image, example_sheet, film_strip, overlay, png_bytes, save_png
 from model_core.spec.errors import SpecError
 from model_core.spec.types import Trace
 from tests.report_data import panels
@@ -43,17 +43,17 @@ def test_overlay_leaves_the_given_picture_alone():
 
 
 def test_depth_is_brighter_the_nearer_all_along_the_ramp():
-    ramp = depth_picture(np.linspace(0.5, 3.0, 100)[None, :])
+    ramp = depth_image(np.linspace(0.5, 3.0, 100)[None, :])
     lightness = ramp[0].astype(float) @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) <= 0).all()
     assert lightness[0] - lightness[-1] > 180
 
 
 def test_depth_scale_can_be_shared_between_maps():
-    one = depth_picture(np.array([[1.0]]), near=0.0, far=2.0)
-    two = depth_picture(np.array([[1.0, 2.0]]), near=0.0, far=2.0)
+    one = depth_image(np.array([[1.0]]), near=0.0, far=2.0)
+    two = depth_image(np.array([[1.0, 2.0]]), near=0.0, far=2.0)
     assert (one[0, 0] == two[0, 0]).all()
-    flat = depth_picture(np.full((4, 4), 0.7))
+    flat = depth_image(np.full((4, 4), 0.7))
     assert len(np.unique(flat.reshape(-1, 3), axis=0)) == 1
 
 

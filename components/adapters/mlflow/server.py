@@ -1,6 +1,7 @@
-"""The MLflow server: where it is, how a question is put to it, how one of our own is started.
+"""The MLflow server: where it is, how it is called, how one of our own is started.
 
-Every failure of the other side is a `TrackingError` that says where and what to do; a server that was away a moment ago is left alone.
+Every failure of the other side is a `TrackingError` with the place and what to do; a server that did not answer a moment ago is
+not called again for a while.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class TrackingAddress:
 
     @property
     def artifact_location(self) -> str | None:
-        """Where pictures go; a server decides that itself."""
+        """Where images are stored; a server decides that itself."""
         return None if self.is_server else (self.home / "mlartifacts").resolve().as_uri()
 
     @property
@@ -91,7 +92,7 @@ class Connection:
                 ) from error
 
     def leave_alone(self, reason: str) -> None:
-        """Do not ask again for a while; say so once per silence."""
+        """Do not call the server again for a while; log it once per outage."""
         if time.monotonic() >= self._quiet_until:
             logger.warning("tracker.away records_in=%s reason=%s", self.address.spool_root, reason)
         self._quiet_until = time.monotonic() + self.address.retry_after_s
@@ -114,7 +115,7 @@ class Connection:
 
     @contextlib.contextmanager
     def asking(self, what: str) -> Iterator[MlflowClient]:
-        """A client for one question; what goes wrong is a `TrackingError` that says where and what to do."""
+        """A client for one call; what goes wrong is a `TrackingError` with the place and what to do."""
         self.check()
         try:
             yield self.client

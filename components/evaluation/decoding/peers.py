@@ -61,19 +61,19 @@ class PlainLoop:
         ids, places = torch.from_numpy(prompt.ids_L)[None].to(device), torch.from_numpy(prompt.places_L)[None].to(device)
         hidden = network.trunk(network.embed(ids, features), places, cache=self)
         self.laps.mark("prefill")
-        said: list[int] = []
+        answer: list[int] = []
         place, after_trace = self.layout.prompt_length, self.layout.slots[Field.ACTION].start
         while True:
             token = int(network.logits(hidden[:, -1]).masked_fill(self._blocked_SX[place], -torch.inf).argmax(-1))
-            said.append(token)
-            if len(said) == length:
+            answer.append(token)
+            if len(answer) == length:
                 break
             ids = torch.tensor([[token]], device=device)
             places = torch.tensor([[place]], device=device)
             hidden = network.trunk(network.embed(ids), places, cache=self)
             self.laps.mark(self.laps.stage_at(place))
             place = after_trace if token == self.layout.vocabulary.trace_end else place + 1
-        return PeerAnswer(ids_N=np.array(said, np.int64), forwards=length, stages_ms=self.laps.split())
+        return PeerAnswer(ids_N=np.array(answer, np.int64), forwards=length, stages_ms=self.laps.split())
 
 
 Answering = Callable[[Question, int], PeerAnswer]

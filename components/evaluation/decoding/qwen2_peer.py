@@ -27,7 +27,7 @@ def matches_qwen2(llm: LlmConfig) -> bool:
 
 
 class MatchingQwen2(Qwen2ForCausalLM):
-    """`network`'s decoder and head in the class of `transformers`; pictures and tables stay `network`'s own."""
+    """`network`'s decoder and head in the class of `transformers`; images and tables stay `network`'s own."""
 
     def __init__(self, network: MolmoAct, places: Places, laps: Laps) -> None:
         super().__init__(_config_of(network.config.llm))
@@ -50,17 +50,17 @@ class MatchingQwen2(Qwen2ForCausalLM):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         is_first_iteration: bool | None = False,
-        pictures: Prompt | None = None,
+        images: Prompt | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """Embeddings of the new ids; pictures are looked at on the first call only."""
+        """Embeddings of the new ids; images are encoded on the first call only."""
         network, new = self.network[0], input_ids.shape[1] if next_sequence_length is None else next_sequence_length
         slots_1L = self.places.of_last(input_ids, new).to(input_ids.device)
         features = None
-        if is_first_iteration and pictures is not None:
-            features = encode(network, pictures)
+        if is_first_iteration and images is not None:
+            features = encode(network, images)
             self.laps.mark("vision")
-        else:  # the forward before said the first of these ids
+        else:  # the forward before computed the first of these ids
             self.laps.mark("prefill" if self.forwards == 1 else self.laps.stage_at(int(slots_1L[0, 0])))
         self.forwards += 1
         x_1LD = network.embed(input_ids[:, -new:], features)

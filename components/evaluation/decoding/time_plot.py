@@ -1,4 +1,4 @@
-"""Where the time of one decision goes, as a picture."""
+"""Where the time of one decision goes, as a plot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def draw_split(document: Mapping[str, Any], path: Path) -> Path:
     axes.set_yticks(range(len(split)), list(split))
     axes.invert_yaxis()
     axes.set_xlim(0, max(map(_total, split.values())) * 1.12)
-    axes.set_xlabel("median milliseconds of one decision, by what is being said")
+    axes.set_xlabel("median milliseconds of one decision, by what is being decoded")
     where = document["machine"]
     axes.set_title(
         f"One decision with full reasoning, same tokens: {document['speedup_over_generate']:.1f}x"
