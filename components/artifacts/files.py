@@ -1,4 +1,4 @@
-"""Two things done to files everywhere: name one by its bytes, and write one whole or not at all."""
+"""Files by their bytes: digests of files and folders, and files that hold keys."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import hashlib
 import os
 from pathlib import Path
 
-from model_core.spec.files import atomic_target, atomic_write
+from model_core.spec.files import atomic_target
 
 
 def sha256_file(path: Path) -> str:
     """SHA-256 (hex, 64) of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, also one after a kill, sees the old text or the new, never a part."""
-    atomic_write(path, text)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -9,10 +9,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.artifacts.files import write_text_atomically
 from components.config.recipe import TrainConfig
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import SpecError
+from model_core.spec.files import atomic_write
 
 DEFAULT_MODEL = "components.training.tiny_model:make_tiny_arm"
 
@@ -109,7 +109,7 @@ class JobFiles:
 
 def save_job(job: TrainJob, path: Path) -> Path:
     """Write the job document atomically."""
-    write_text_atomically(path, json.dumps(to_document(job), indent=1, sort_keys=True))
+    atomic_write(path, json.dumps(to_document(job), indent=1, sort_keys=True))
     return path
 
 

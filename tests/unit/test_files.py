@@ -1,44 +1,39 @@
-"""Atomic writes: old or new, never a part, and nothing left beside."""
+"""Digests of files and folders, and files that hold keys."""
+
+from __future__ import annotations
 
 import os
-from pathlib import Path
+import stat
 
 import pytest
 
-from model_core.spec.files import atomic_target, atomic_write
+from components.artifacts.files import dataset_digest, sha256_file, write_private
 
 
-def test_text_and_bytes_replace_what_was_there_and_the_folder_is_made(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "file.json"
-    atomic_write(path, "grüße\n")
-    assert path.read_bytes() == "grüße\n".encode()
-    atomic_write(path, b"\x00\n", durable=False)
-    assert path.read_bytes() == b"\x00\n"
-    assert os.listdir(path.parent) == ["file.json"]
+def test_a_private_file_is_readable_by_its_owner_only_and_replaced_whole(tmp_path):
+    path = tmp_path / "new" / "keys.json"
+    write_private(path, "first")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    write_private(path, "second")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("second", 0o600)
+    assert os.listdir(path.parent) == ["keys.json"]
 
 
-def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    atomic_write(path, b"old")
-
-    def half_a_write() -> None:
-        with atomic_target(path) as beside:
-            beside.write_bytes(b"ne")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        half_a_write()
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "keys.json"
+    write_private(path, "first")
+    with pytest.raises(UnicodeEncodeError):
+        write_private(path, "\ud800")
+    assert path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["keys.json"]
 
 
-def test_the_bytes_are_on_the_disk_before_the_name_points_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    for name in ("fsync", "replace"):
-        real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *given, real=real, name=name: (calls.append(name), real(*given))[1])
-    atomic_write(tmp_path / "file", "x")
-    assert calls == ["fsync", "replace"]
-    calls.clear()
-    atomic_write(tmp_path / "file", "y", durable=False)
-    assert calls == ["replace"]
+def test_a_folder_is_named_by_paths_and_bytes(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "data" / "a.bin").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "one/data/a.bin").startswith("ba7816bf")
+    assert dataset_digest(tmp_path / "one") == dataset_digest(tmp_path / "two")
+    (tmp_path / "two/data/a.bin").rename(tmp_path / "two/data/b.bin")
+    assert dataset_digest(tmp_path / "one") != dataset_digest(tmp_path / "two")
