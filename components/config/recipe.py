@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS, annotator_source
 from components.config.paths import REPOSITORY
 from components.config.simulators import simulator_source
 from model_core.spec.contract import digest_of
@@ -19,7 +20,6 @@ from model_core.spec.errors import SpecError, require
 from model_core.spec.execution.cell_options import FIRST_SEED
 
 # What is known of parts that bring torch, which a recipe must not: tests/unit/test_recipe.py holds both sides together.
-DEPTH_ANNOTATORS, POINT_ANNOTATORS = ("truth", "depth_anything"), ("truth", "pointing")
 NETWORK_FIELDS = ("width", "layers", "heads", "kv_heads", "feed_forward", "projector", "stem", "rope")
 NETWORK_DEFAULTS: Mapping[str, Any] = {"width": 192, "heads": 3, "stem": (32, 64, 128)}
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "contract.json")
@@ -144,7 +144,8 @@ class VqvaeConfig:
 class AnnotateConfig:
     """How frames get their depth tokens and traces.
 
-    depth_annotator: "truth" (the simulator's metric depth) or "depth_anything". point_annotator: "truth" or "pointing".
+    depth_annotator: "truth" (the simulator's metric depth), "depth_anything" or "package.module:function". point_annotator: "truth",
+    "pointing" or "package.module:function".
     depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any.
     The default pointer is a MolmoAct because our own network reads its layout: Molmo-7B-D-0924 needs remote code, which is
     refused, and Molmo2 needs torchvision. Any MolmoAct folder or any pointing architecture that transformers has built in will do.
@@ -160,8 +161,8 @@ class AnnotateConfig:
     batch_size: int = field(default=64, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
-        _one_of("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
-        _one_of("annotate.point_annotator", self.point_annotator, POINT_ANNOTATORS)
+        annotator_source("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
+        annotator_source("annotate.point_annotator", self.point_annotator, POINT_ANNOTATORS)
         require(1 <= self.trace_points <= 5, "annotate.trace_points must be 1..5", got=self.trace_points)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from components.config.annotators import ANNOTATOR_MODULES
 from components.config.simulators import SIMULATORS
 
 _ARRAYS = ("numpy", "pandas", "pyarrow", "av")  # what LeRobot data sets are read and written with
@@ -62,7 +63,7 @@ STAGES: tuple[Stage, ...] = (
         title="annotate depth and trace",
         work="Every frame of a good episode gets depth tokens and a trace.",
         config=("annotate",),
-        modules=("components.data.annotate",),
+        modules=("components.data.annotate", *ANNOTATOR_MODULES),
         packages=(*_ARRAYS, "torch", "safetensors", "pillow", "transformers", "tokenizers", "tiktoken"),
         is_data=True,
     ),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from components.config.recipe import AnnotateConfig, VqvaeConfig
 from components.config.records import Progress
 from components.data.annotators.cache import AnswerCache
-from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, PointAnnotator, frames_of
+from components.data.annotators.interface import Frames, GripperTrack, frames_of
+from components.data.annotators.open import Annotators, open_annotators
 from components.data.labels import EpisodeLabels, write_labels
 from model_core.spec.contract import digest_of
 from model_core.spec.episode import Episode
@@ -45,19 +46,6 @@ class EpisodeSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Annotators:
-    """Who labels."""
-
-    depth: DepthAnnotator
-    points: PointAnnotator
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether pictures must be read at all."""
-        return self.depth.needs_images or self.points.needs_images
-
-
 def annotate(
     cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progress: Progress, *, cache: Path | None = None
 ) -> dict[str, Any]:
@@ -76,7 +64,7 @@ def annotate(
     camera = reader.cameras[0]
     job = Labelling(
         cfg=cfg,
-        annotators=choose_annotators(cfg),
+        annotators=open_annotators(cfg),
         source=reader,
         camera=camera,
         size=_picture_size(reader, camera),
@@ -94,31 +82,6 @@ def _picture_size(reader: Any, camera: str) -> tuple[int, int]:
             height, width = reader.features[key]["shape"][:2]
             return int(height), int(width)
     raise DatasetError(f"the data set has no camera {camera!r}")
-
-
-def choose_annotators(cfg: AnnotateConfig) -> Annotators:
-    """The annotators that a recipe names. Raises `DatasetError` for an unknown name."""
-    from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
-
-    def depth_anything() -> DepthAnnotator:
-        from components.data.annotators.depth_anything import DepthAnything
-
-        return DepthAnything.load(cfg.depth_model, batch_size=cfg.batch_size)
-
-    def pointing() -> PointAnnotator:
-        from components.data.annotators.molmoact_pointing import OwnPointing, is_own_checkpoint
-        from components.data.annotators.transformers_pointing import GripperPointer
-
-        if is_own_checkpoint(cfg.point_model):
-            return OwnPointing.load(cfg.point_model, batch_size=cfg.batch_size)
-        return GripperPointer.load(cfg.point_model)
-
-    depth: Mapping[str, Callable[[], DepthAnnotator]] = {"truth": TruthDepth, "depth_anything": depth_anything}
-    points: Mapping[str, Callable[[], PointAnnotator]] = {"truth": TruthPoint, "pointing": pointing}
-    for name, known in ((cfg.depth_annotator, depth), (cfg.point_annotator, points)):
-        if name not in known:
-            raise DatasetError(f"unknown annotator {name!r}; expected one of {', '.join(sorted(known))}")
-    return Annotators(depth=depth[cfg.depth_annotator](), points=points[cfg.point_annotator]())
 
 
 @dataclass(kw_only=True)

@@ -13,9 +13,10 @@ import pytest
 
 from components.config.recipe import AnnotateConfig, VqvaeConfig
 from components.config.records import Silent
-from components.data.annotate import Annotators, Labelling, annotate, choose_annotators
+from components.data.annotate import Labelling, annotate
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.interface import Frames, GripperTrack
+from components.data.annotators.open import Annotators, open_annotators
 from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import DatasetError, SpecError
@@ -93,7 +94,7 @@ class Counting:
 
 
 def job(episodes: list[Episode], cache: Path, annotators: Annotators | None = None, cfg: AnnotateConfig = QUICK) -> Labelling:
-    who = annotators or choose_annotators(cfg)
+    who = annotators or open_annotators(cfg)
     return Labelling(cfg=cfg, annotators=who, source=Listed(episodes), camera="front", size=(SIZE, SIZE), cache=AnswerCache(folder=cache))
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from components.config.recipe import AnnotateConfig
-from components.data.annotate import choose_annotators
 from components.data.annotators.depth_anything import DepthAnything
 from components.data.annotators.interface import Frames
 from components.data.annotators.molmoact_pointing import OwnPointing, continuation
+from components.data.annotators.open import open_annotators
 from components.data.annotators.transformers_pointing import PROMPT, GripperPointer, parse_point
 from model_core.network.checkpoints.hub import load_pretrained, save_pretrained
 from model_core.network.config import MolmoActConfig
@@ -18,6 +18,7 @@ from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
 from model_core.parity import greedy
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
+from model_core.tokenization.depth.config import DepthScaling
 from model_core.tokenization.published.text_encoding import byte_to_surface
 from model_core.tokenization.published.tokenizer import PromptTokenizer
 
@@ -271,7 +272,7 @@ def test_weights_that_write_a_point_tag_give_its_place(own_folder, tmp_path):
         head[tokenizer.special.eos] = table[256]
     save_pretrained(model, tmp_path, processor=ImageProcessor.from_json(own_folder))
     (tmp_path / "tokenizer.json").write_bytes((own_folder / "tokenizer.json").read_bytes())
-    chosen = choose_annotators(AnnotateConfig(point_annotator="pointing", point_model=str(tmp_path))).points
+    chosen = open_annotators(AnnotateConfig(point_annotator="pointing", point_model=str(tmp_path))).points
     assert isinstance(chosen, OwnPointing)
     assert chosen.answer(IMAGES[:1], PROMPT, 8) == [ANSWER]
     track = chosen.annotate(FRAMES)
@@ -282,7 +283,7 @@ def test_weights_that_write_a_point_tag_give_its_place(own_folder, tmp_path):
 
 
 def test_other_networks_are_still_asked_through_transformers(pointing_folder):
-    chosen = choose_annotators(AnnotateConfig(point_annotator="pointing", point_model=str(pointing_folder))).points
+    chosen = open_annotators(AnnotateConfig(point_annotator="pointing", point_model=str(pointing_folder))).points
     assert isinstance(chosen, GripperPointer)
 
 
@@ -293,3 +294,28 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(own_folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"image_patch_id": 278}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="id 278"):
         OwnPointing.load(str(tmp_path), device="cpu")
+
+
+class SlopeDepth:
+    """A depth annotator of somebody else, in this file alone."""
+
+    version = "slope/1"
+    scaling = DepthScaling(kind="inverse", near_m=0.4, far_m=3.0)
+    needs_images = False
+
+    def annotate(self, frames):
+        height, width = frames.size
+        return np.tile(np.linspace(0.5, 2.5, height)[:, None], (frames.count, 1, width)).astype(np.float32)
+
+
+def open_slope(cfg):
+    return SlopeDepth()
+
+
+def test_an_annotator_of_ones_own_is_one_function_in_the_recipe():
+    chosen = open_annotators(AnnotateConfig(depth_annotator="tests.unit.test_annotators:open_slope"))
+    assert chosen.depth.version == "slope/1"
+    assert chosen.depth.annotate(FRAMES).shape == (3, *FRAMES.size)
+    assert not chosen.needs_images
+    with pytest.raises(SpecError, match=r"no annotator 'tests\.unit\.test_annotators:open_slop' .*expected 'package\.module:function'"):
+        open_annotators(AnnotateConfig(depth_annotator="tests.unit.test_annotators:open_slop"))

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.annotators.interface import Frames
+from components.config.recipe import AnnotateConfig
+from components.data.annotators.interface import DepthAnnotator, Frames
 from components.data.annotators.weights import load_pretrained, weights_digest
 from model_core.spec.errors import DatasetError, require
 from model_core.tokenization.depth.config import DepthScaling
@@ -79,6 +80,11 @@ class DepthAnything:
             resized = torch.nn.functional.interpolate(predicted_THW[:, None], frames.size, mode="bicubic", align_corners=False)[:, 0]
             answers += [_stretched(map_HW, start + offset) for offset, map_HW in enumerate(resized.cpu().numpy())]
         return np.stack(answers)
+
+
+def open_depth(cfg: AnnotateConfig) -> DepthAnnotator:
+    """The model that the recipe names."""
+    return DepthAnything.load(cfg.depth_model, batch_size=cfg.batch_size)
 
 
 def _stretched(map_HW: NDArray[np.floating], frame: int) -> NDArray[np.uint8]:

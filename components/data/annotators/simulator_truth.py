@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.annotators.interface import Frames, GripperTrack
+from components.config.recipe import AnnotateConfig
+from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, PointAnnotator
 from model_core.spec.errors import DatasetError
 from model_core.tokenization.depth.config import DepthScaling
 
@@ -81,3 +82,13 @@ class TruthPoint:
             confidence_T[inside_T & (surface_T < z_T - self.occlusion_m)] = 0.5
         points_T2 = np.where(inside_T[:, None], projected_T3[:, :2], np.nan)
         return GripperTrack(points_T2=points_T2, visible_T=inside_T, confidence_T=confidence_T)
+
+
+def open_depth(cfg: AnnotateConfig) -> DepthAnnotator:
+    """The recorded depth; nothing of the recipe matters to it."""
+    return TruthDepth()
+
+
+def open_points(cfg: AnnotateConfig) -> PointAnnotator:
+    """The projected gripper tip; nothing of the recipe matters to it."""
+    return TruthPoint()

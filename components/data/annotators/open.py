@@ -1,0 +1,42 @@
+"""Open the annotators that a recipe names."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS, annotator_source
+from components.config.recipe import AnnotateConfig
+from components.data.annotators.interface import DepthAnnotator, PointAnnotator
+from model_core.spec.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotators:
+    """The annotator of each kind."""
+
+    depth: DepthAnnotator
+    points: PointAnnotator
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether images must be read at all."""
+        return self.depth.needs_images or self.points.needs_images
+
+
+def open_annotators(cfg: AnnotateConfig) -> Annotators:
+    """Load both annotators. Raises `SpecError` for a name or a function that does not exist."""
+    return Annotators(
+        depth=_open(cfg, annotator_source("annotate.depth_annotator", cfg.depth_annotator, DEPTH_ANNOTATORS)),
+        points=_open(cfg, annotator_source("annotate.point_annotator", cfg.point_annotator, POINT_ANNOTATORS)),
+    )
+
+
+def _open(cfg: AnnotateConfig, source: str) -> Any:
+    module_name, _, function_name = source.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"no annotator {source!r} ({error}); expected 'package.module:function' that can be imported here") from error
+    return function(cfg)
