@@ -91,7 +91,7 @@ STAGES: tuple[Stage, ...] = (
         work="The policy acts in closed loop on fresh seeds, after the image-swap test.",
         config=("evaluate", "collect"),
         modules=("components.evaluation.evaluate", *_SIMULATOR_MODULES),
-        packages=(*_NETWORK, "pyarrow", *_SIMULATOR),
+        packages=(*_NETWORK, "pyarrow", "scipy", *_SIMULATOR),
     ),
     Stage(
         name="gate",
@@ -99,7 +99,7 @@ STAGES: tuple[Stage, ...] = (
         work="The candidate is compared with the champion, and registered either way.",
         config=("gate", "package"),
         modules=("components.evaluation.gate", "components.release.registration"),
-        packages=("numpy",),
+        packages=("numpy", "scipy"),
         is_registered=True,
     ),
     Stage(
@@ -126,7 +126,7 @@ STAGES: tuple[Stage, ...] = (
         work="What the run did, as a page for people and a document for programs.",
         config=(),
         modules=("components.report.page",),
-        packages=("Jinja2", "MarkupSafe"),
+        packages=("Jinja2", "MarkupSafe", "scipy"),
         files=("components/report/templates",),
         is_registered=True,
     ),
