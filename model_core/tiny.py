@@ -102,23 +102,28 @@ def tiny_config(layout: CompactLayout, size: TinySize, head: ActionHead = Action
             text_hidden_size=size.width,
             pool_residual=True,
         ),
-        llm=LlmConfig(
-            hidden_size=size.width,
-            num_attention_heads=size.heads,
-            num_key_value_heads=size.kv_heads,
-            head_dim=head_dim,
-            vocab_size=layout.vocabulary.base_size,
-            additional_vocab_size=layout.vocabulary.size - layout.vocabulary.base_size,
-            num_hidden_layers=size.layers,
-            intermediate_size=size.feed_forward,
-            max_position_embeddings=layout.num_slots,
-            rope_theta=10_000.0,
-            num_slots=layout.num_slots,
-            use_rope=size.rope,
-        ),
+        llm=_decoder(layout, size),
         image_patch_id=layout.vocabulary.im_patch_id,
         attention="eager",
         extras=extras,
+    )
+
+
+def _decoder(layout: CompactLayout, size: TinySize) -> LlmConfig:
+    """The decoder, with one position for each slot of the layout."""
+    return LlmConfig(
+        hidden_size=size.width,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        head_dim=size.width // size.heads,
+        vocab_size=layout.vocabulary.base_size,
+        additional_vocab_size=layout.vocabulary.size - layout.vocabulary.base_size,
+        num_hidden_layers=size.layers,
+        intermediate_size=size.feed_forward,
+        max_position_embeddings=layout.num_slots,
+        rope_theta=10_000.0,
+        num_slots=layout.num_slots,
+        use_rope=size.rope,
     )
 
 

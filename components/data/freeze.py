@@ -45,14 +45,7 @@ def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: 
     Raises `DatasetError` for stale statistics, a frame without label, or a data set that does not name its body;
     `CheckpointError` when the depth codebook is missing or damaged.
     """
-    reader = DatasetReader(dataset)
-    stale = stale_statistics(reader)
-    if stale:
-        raise DatasetError(
-            f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Do: make the data set again; never edit one by hand"
-        )
-    if reader.embodiment is None:
-        raise DatasetError(f"{dataset.name} does not say which body recorded it (meta/actwright.json); ingest it first")
+    reader = _open_dataset(dataset)
     known = read_labels(labels / "labels")
     rows = [row for row in reader.rows if row.episode_id in known]
     if not rows:
@@ -64,10 +57,8 @@ def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: 
     writers = {name: ShardWriter(out / "shards", name, cfg.frames_per_shard) for name in SPLITS}
     for done, row in enumerate(rows):
         samples = _samples(cfg, reader, row.index, known[row.episode_id])
-        count = len(samples["frame_idx_N"])
-        samples["instruction_idx_N"] = np.full(count, instructions.index(row.instruction), np.int64)
-        samples["task_idx_N"] = np.full(count, tasks.index(row.task), np.int64)
-        samples["episode_idx_N"] = np.full(count, done, np.int64)
+        places = {"instruction": instructions.index(row.instruction), "task": tasks.index(row.task), "episode": done}
+        samples |= {f"{name}_idx_N": np.full(len(samples["frame_idx_N"]), place, np.int64) for name, place in places.items()}
         writers[split[row.episode_id]].append(samples)
         progress.update(done + 1, len(rows), "freezing shards")
     reader.close()
@@ -101,6 +92,19 @@ def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: 
         "annotators": annotators,
         "words": list(contract.words),
     }
+
+
+def _open_dataset(dataset: Path) -> DatasetReader:
+    """The raw data set, with statistics of its data and a known embodiment."""
+    reader = DatasetReader(dataset)
+    stale = stale_statistics(reader)
+    if stale:
+        raise DatasetError(
+            f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Do: make the data set again; never edit one by hand"
+        )
+    if reader.embodiment is None:
+        raise DatasetError(f"{dataset.name} does not say which body recorded it (meta/actwright.json); ingest it first")
+    return reader
 
 
 def split_of(episode_ids: Sequence[str], validation_fraction: float) -> dict[str, str]:
