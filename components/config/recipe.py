@@ -124,7 +124,7 @@ class ValidateConfig:
 class VqvaeConfig:
     """Training of the depth VQ-VAE: 10x10 codes. input_size: 20, 40, 80, 160 or 320 pixels. lr: AdamW's.
 
-    frames: at most about this many depth maps are learnt from.
+    frames: at most about this many depth maps are trained on.
     """
 
     steps: int = 600

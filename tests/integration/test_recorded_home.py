@@ -165,7 +165,7 @@ def test_the_records_of_evaluation_gate_and_workcells_read_as_recorded(steps):
 def test_the_bundle_opens_and_its_golden_probes_pass(steps):
     from components.release.bundle import find_packed
     from serving.gateway.inference.bundle import open_bundle
-    from serving.gateway.inference.golden_probes import failed_probes
+    from serving.gateway.inference.golden_probes import failed_golden_probes
 
     expected = EXPECTED["bundle"]
     packed = find_packed(steps["package"].path / "bento")
@@ -174,7 +174,7 @@ def test_the_bundle_opens_and_its_golden_probes_pass(steps):
     loaded = open_bundle(packed.bundle)
     assert (loaded.contract.contract_id, loaded.contract.policy_id) == (expected["contract_id"], expected["policy_id"])
     assert loaded.bundle_digest == expected["bundle_digest_of_service"]
-    assert failed_probes(loaded.policy, loaded.contract, loaded.probes) == []
+    assert failed_golden_probes(loaded.policy, loaded.contract, loaded.probes) == []
 
 
 def test_the_contract_and_the_commissioning_of_a_cell_read_as_recorded(root):
