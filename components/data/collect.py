@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.files import dataset_digest
 from components.config.recipe import CollectConfig
 from components.config.records import Progress
 from components.data.action_dims import gripper_mask
+from components.data.attempts import Attempt, Perturbation
 from components.data.inspection import inspect_episode
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.simulation.interface import Simulator
@@ -42,19 +41,6 @@ CELL = "demonstrations"
 BATCH = 8  # attempts a worker does before it reports: changing the task costs it 0.4 s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One scene of one task."""
-
-    task: str
-    seed: int
-
-    @property
-    def episode_id(self) -> str:
-        """Names the attempt everywhere."""
-        return f"{self.task}-{self.seed:06d}"
-
-
 def collect(cfg: CollectConfig, out: Path, progress: Progress) -> dict[str, Any]:
     """Record `cfg.episodes_per_task` attempts of each task and write those that succeeded to out/dataset.
 
@@ -68,38 +54,6 @@ def collect(cfg: CollectConfig, out: Path, progress: Progress) -> dict[str, Any]
         _record_all(cfg, attempts, scratch, progress)
     rejected = _pack(cfg, attempts, scratch, out, progress)
     return _record(cfg, attempts, scratch, out, rejected)
-
-
-class Perturbation:
-    """What is added to the expert's action: correlated noise of one strength an episode, and short random pushes.
-
-    The gripper follows the expert in nine steps of ten, so that a grasp survives.
-    """
-
-    def __init__(self, cfg: CollectConfig, attempt: Attempt, gripper_A: NDArray[np.bool_]) -> None:
-        self._rng = np.random.default_rng([attempt.seed, zlib.crc32(attempt.task.encode())])
-        self._cfg = cfg
-        self._strength = float(self._rng.choice(np.array(cfg.noise_levels)))
-        self._gripper_A = gripper_A
-        self._noise_A = np.zeros(len(gripper_A))
-        self._push_A = np.zeros(len(gripper_A))
-        self._push_left = 0
-
-    def apply(self, action_A: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The action to execute in place of `action_A`, within -1..1."""
-        cfg, rng = self._cfg, self._rng
-        fresh = np.sqrt(1.0 - cfg.noise_correlation**2) * self._strength
-        self._noise_A = cfg.noise_correlation * self._noise_A + fresh * rng.standard_normal(len(action_A))
-        if self._push_left == 0 and rng.random() < cfg.burst_probability:
-            self._push_left = int(rng.integers(cfg.burst_steps[0], cfg.burst_steps[1] + 1))
-            self._push_A = rng.uniform(-1.0, 1.0, len(action_A))
-        executed_A = action_A + self._noise_A
-        if self._push_left > 0:
-            executed_A = self._push_A.copy()
-            self._push_left -= 1
-        if rng.random() > 0.1:
-            executed_A[self._gripper_A] = action_A[self._gripper_A]
-        return np.clip(executed_A, -1.0, 1.0).astype(np.float32)
 
 
 def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt) -> Episode:

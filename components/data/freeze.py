@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from components.config.records import Progress
 from components.data.action_dims import gripper_mask
 from components.data.frozen_dataset import ShardWriter
 from components.data.labels import EpisodeLabels, read_labels
-from components.data.lerobot.reader import DatasetReader
+from components.data.lerobot.reader import DatasetReader, EpisodeRow
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import DatasetError
@@ -47,19 +47,15 @@ def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: 
     """
     reader = _open_dataset(dataset)
     known = read_labels(labels / "labels")
-    rows = [row for row in reader.rows if row.episode_id in known]
-    if not rows:
-        raise DatasetError("no episode of the data set has labels; nothing can be frozen")
+    rows = _labelled(reader, known)
     split = split_of([row.episode_id for row in rows], cfg.validation_fraction)
     contract = _contract(cfg, reader, [row.index for row in rows if split[row.episode_id] == "train"], labels, dataset)
     instructions = sorted({row.instruction for row in rows})
     tasks = sorted({row.task for row in rows})
     writers = {name: ShardWriter(out / "shards", name, cfg.frames_per_shard) for name in SPLITS}
     for done, row in enumerate(rows):
-        samples = _samples(cfg, reader, row.index, known[row.episode_id])
         places = {"instruction": instructions.index(row.instruction), "task": tasks.index(row.task), "episode": done}
-        samples |= {f"{name}_idx_N": np.full(len(samples["frame_idx_N"]), place, np.int64) for name, place in places.items()}
-        writers[split[row.episode_id]].append(samples)
+        writers[split[row.episode_id]].append(_samples(cfg, reader, row.index, known[row.episode_id], places))
         progress.update(done + 1, len(rows), "freezing shards")
     reader.close()
     shards = [shard for name in SPLITS for shard in writers[name].close()]
@@ -107,6 +103,14 @@ def _open_dataset(dataset: Path) -> DatasetReader:
     return reader
 
 
+def _labelled(reader: DatasetReader, known: Mapping[str, EpisodeLabels]) -> list[EpisodeRow]:
+    """The episodes that have labels; bad ones have none."""
+    rows = [row for row in reader.rows if row.episode_id in known]
+    if not rows:
+        raise DatasetError("no episode of the data set has labels; nothing can be frozen")
+    return rows
+
+
 def split_of(episode_ids: Sequence[str], validation_fraction: float) -> dict[str, str]:
     """Episode id -> "train" or "validation", by hash alone; with two or more episodes neither side is empty."""
     place = {e: int.from_bytes(hashlib.sha256(f"split:{e}".encode()).digest()[:8], "big") / 2**64 for e in episode_ids}
@@ -123,7 +127,10 @@ def windows(actions_TA: NDArray[np.float32], steps_N: NDArray[np.int64], length:
     return actions_TA[index_NK]
 
 
-def _samples(cfg: FreezeConfig, reader: DatasetReader, index: int, labels: EpisodeLabels) -> dict[str, NDArray[Any]]:
+def _samples(
+    cfg: FreezeConfig, reader: DatasetReader, index: int, labels: EpisodeLabels, places: Mapping[str, int]
+) -> dict[str, NDArray[Any]]:
+    """The samples of one episode. places: where its instruction, its task and itself stand in the manifest."""
     episode = reader.episode(index, depth=False)
     if len(labels) != len(episode):
         raise DatasetError(f"episode {episode.episode_id} has {len(episode)} frames but labels for {len(labels)}; annotate it again")
@@ -135,6 +142,7 @@ def _samples(cfg: FreezeConfig, reader: DatasetReader, index: int, labels: Episo
         "executed_NKA": windows(episode.executed_TA, steps_N, cfg.chunk_length).astype(np.float32),
         **labels.samples(steps_N),
         "frame_idx_N": steps_N.astype(np.int64),
+        **{f"{name}_idx_N": np.full(len(steps_N), place, np.int64) for name, place in places.items()},
     }
 
 

@@ -16,7 +16,8 @@ import pytest
 from components.artifacts.files import dataset_digest
 from components.config.recipe import CollectConfig
 from components.config.records import Silent
-from components.data.collect import Attempt, Perturbation, collect
+from components.data.attempts import Attempt, Perturbation
+from components.data.collect import collect
 from components.data.inspection import inspect_episode
 from components.data.lerobot.reader import DatasetReader
 from components.simulation.open import open_simulator

@@ -16,7 +16,8 @@ from components.config.recipe import AnnotateConfig, CameraConfig, CollectConfig
 from components.config.records import Silent
 from components.config.simulators import SIMULATORS, SimulatorEntry
 from components.data.annotate import annotate
-from components.data.collect import Attempt, Perturbation, collect
+from components.data.attempts import Attempt, Perturbation
+from components.data.collect import collect
 from components.data.freeze import freeze
 from components.data.frozen_dataset import load_split
 from components.data.validate import validate
