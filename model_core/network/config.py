@@ -9,10 +9,11 @@ The keys marked *ours* do not exist in published files; their defaults mean "as 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from model_core.network.config_section import section_from_json, section_to_json
 from model_core.network.settings_file import read_settings
 from model_core.spec.documents import Number, from_document
 from model_core.spec.errors import CheckpointError, SpecError, require
@@ -192,9 +193,9 @@ class MolmoActConfig:
     def to_json(self) -> dict[str, Any]:
         """The published `config.json` object; keys of ours appear only where they differ from "as published"."""
         head: dict[str, Any] = {"architectures": [ARCHITECTURE], "model_type": "molmoact", **self.extras}
-        head["vit_config"] = _section_to_json(self.vit)
-        head["adapter_config"] = _section_to_json(self.adapter)
-        head["llm_config"] = _section_to_json(self.llm)
+        head["vit_config"] = section_to_json(self.vit)
+        head["adapter_config"] = section_to_json(self.adapter)
+        head["llm_config"] = section_to_json(self.llm)
         head |= {"image_patch_id": self.image_patch_id, "n_action_bins": self.n_action_bins, "norm_stats": dict(self.norm_stats)}
         if self.attention != "sdpa":
             head["attention"] = self.attention
@@ -214,42 +215,11 @@ class MolmoActConfig:
         elsewhere = {*top, "vit_config", "adapter_config", "llm_config", "architectures", "model_type"}
         try:
             values = {
-                "vit": _section_from_json(VitConfig, data, "vit_config"),
-                "adapter": _section_from_json(AdapterConfig, data, "adapter_config"),
-                "llm": _section_from_json(LlmConfig, data, "llm_config"),
+                "vit": section_from_json(VitConfig, data, "vit_config"),
+                "adapter": section_from_json(AdapterConfig, data, "adapter_config"),
+                "llm": section_from_json(LlmConfig, data, "llm_config"),
                 "extras": {key: value for key, value in data.items() if key not in elsewhere},
             }
             return from_document(cls, values | {key: data[key] for key in top if data.get(key) is not None}, where="config.json")
         except SpecError as error:
             raise CheckpointError(f"config.json does not describe a network that we can build: {error}") from error
-
-
-_OURS = {
-    "patch_stem": "linear",
-    "stem_channels": (),
-    "pool_residual": False,
-    "num_slots": 0,
-    "use_rope": True,
-    "image_padding_embed": None,
-}
-
-
-_C = TypeVar("_C", VitConfig, AdapterConfig, LlmConfig)
-
-
-def _section_to_json(section: VitConfig | AdapterConfig | LlmConfig) -> dict[str, Any]:
-    out: dict[str, Any] = dict(section.extras)
-    for entry in fields(section):
-        value = getattr(section, entry.name)
-        if entry.name == "extras" or (entry.name in _OURS and value == _OURS[entry.name]):
-            continue
-        out[entry.name] = list(value) if isinstance(value, tuple) else value
-    return out
-
-
-def _section_from_json(kind: type[_C], data: Mapping[str, Any], section: str) -> _C:
-    given, known = data[section], {entry.name for entry in fields(kind)} - {"extras"}
-    if not isinstance(given, Mapping):
-        raise SpecError(f"{section}: expected a mapping, got {given!r}")
-    values = {key: value for key, value in given.items() if key in known}
-    return from_document(kind, {**values, "extras": {key: value for key, value in given.items() if key not in known}}, where=section)

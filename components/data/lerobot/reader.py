@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from components.artifacts.files import dataset_digest
 from components.data.lerobot import layout
+from components.data.lerobot.tables import is_number, read_json, read_table, to_numpy
 from components.data.lerobot.video import VideoReader
 from components.data.lerobot.writer import DatasetWriter
 from model_core.spec.contract import EmbodimentSpec, embodiment_from_json
@@ -51,7 +52,7 @@ class DatasetReader:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.info = _read_json(root / layout.INFO)
+        self.info = read_json(root / layout.INFO)
         version = self.info.get("codebase_version")
         if version != layout.CODEBASE_VERSION:
             raise DatasetError(
@@ -60,7 +61,7 @@ class DatasetReader:
         self.fps = float(self.info["fps"])
         self.features: Mapping[str, Any] = self.info["features"]
         extension = root / layout.EXTENSION
-        self.extension: Mapping[str, Any] = _read_json(extension) if extension.exists() else {}
+        self.extension: Mapping[str, Any] = read_json(extension) if extension.exists() else {}
         self._episodes = self._read_episodes()
         self._videos: dict[Path, VideoReader] = {}
         self._depth_cache: tuple[Path, pa.Table] | None = None
@@ -92,12 +93,12 @@ class DatasetReader:
     @cached_property
     def stats(self) -> Mapping[str, Any]:
         """The statistics file as it is: validation checks whether it belongs to the data."""
-        return _read_json(self.root / layout.STATS)
+        return read_json(self.root / layout.STATS)
 
     @cached_property
     def instructions(self) -> tuple[str, ...]:
         """The instruction of each task index."""
-        table = _read_table(self.root / layout.TASKS)
+        table = read_table(self.root / layout.TASKS)
         name = next((n for n in ("__index_level_0__", "task") if n in table.column_names), table.column_names[0])
         pairs = sorted(zip(table["task_index"].to_pylist(), table[name].to_pylist(), strict=True))
         return tuple(text for _, text in pairs)
@@ -111,13 +112,13 @@ class DatasetReader:
     def table(self) -> pa.Table:
         """All per-frame columns (no pictures) of all data files, in index order."""
         numbers = sorted({(e["data/chunk_index"], e["data/file_index"]) for e in self._episodes})
-        return pa.concat_tables([_read_table(self._data_path(*n)) for n in numbers]).combine_chunks()
+        return pa.concat_tables([read_table(self._data_path(*n)) for n in numbers]).combine_chunks()
 
     def column(self, name: str) -> NDArray[Any]:
         """One per-frame column as (N,) or (N, D). Raises `DatasetError` when there is none."""
         if name not in self.table.column_names:
             raise DatasetError(f"{self.root.name} has no column {name!r}; it has {', '.join(self.table.column_names)}")
-        return _to_numpy(self.table[name])
+        return to_numpy(self.table[name])
 
     def episode(self, index: int, *, images: bool = True, depth: bool = True) -> Episode:
         """Episode `index`, whole. Leaving out pictures or depth makes it cheap."""
@@ -178,13 +179,13 @@ class DatasetReader:
         rows: list[dict[str, Any]] = []
         for path in paths:
             names = [n for n in pq.read_schema(path).names if not n.startswith("stats/")]
-            rows += _read_table(path, names).to_pylist()
+            rows += read_table(path, names).to_pylist()
         return sorted(rows, key=lambda r: r["episode_index"])
 
     @cached_property
     def _ours(self) -> dict[int, dict[str, Any]]:
         path = self.root / layout.EXTENSION_EPISODES
-        return {r["episode_index"]: r for r in _read_table(path).to_pylist()} if path.exists() else {}
+        return {r["episode_index"]: r for r in read_table(path).to_pylist()} if path.exists() else {}
 
     def _row(self, index: int) -> EpisodeRow:
         entry, ours = self._episodes[index], self._ours.get(index, {})
@@ -208,7 +209,7 @@ class DatasetReader:
             raise DatasetError(
                 f"episode {row.episode_id}: expected {row.length} rows from {row.start}, the data files end after {part.num_rows}"
             )
-        return {name: _to_numpy(part[name]) for name in part.column_names if _is_number(part.schema.field(name).type)}
+        return {name: to_numpy(part[name]) for name in part.column_names if is_number(part.schema.field(name).type)}
 
     def _depth(self, index: int) -> dict[str, NDArray[np.float32]]:
         files = json.loads(self._ours.get(index, {}).get("depth_files", "{}"))
@@ -218,7 +219,7 @@ class DatasetReader:
         spec = self.extension["depth"][name]
         path = self.root / spec["path"].format(depth_key=spec["depth_key"], **layout.place(number))
         if self._depth_cache is None or self._depth_cache[0] != path:
-            self._depth_cache = (path, _read_table(path))
+            self._depth_cache = (path, read_table(path))
         table = self._depth_cache[1]
         rows = np.flatnonzero(table["episode_index"].to_numpy() == index)
         if len(rows) != self.rows[index].length:
@@ -234,36 +235,3 @@ class DatasetReader:
 def _geometry(document: Mapping[str, Any]) -> CameraGeometry:
     arrays = {name: np.array(document[name], np.float64) for name in ("intrinsics_33", "world_to_camera_44")}
     return CameraGeometry(width=document["width"], height=document["height"], **arrays)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) else kind
-    return pa.types.is_floating(value) or pa.types.is_integer(value) or pa.types.is_boolean(value)
-
-
-def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks else pa.array([], column.type)
-    if pa.types.is_fixed_size_list(array.type) or pa.types.is_list(array.type):
-        flat = array.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(array), -1) if len(array) else flat.reshape(0, 0)
-    return array.to_numpy(zero_copy_only=False)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"{path.parent.parent.name} has no {path.parent.name}/{path.name}; this is not a whole LeRobot v3.0 data set"
-        ) from error
-    except ValueError as error:
-        raise DatasetError(f"{path.parent.name}/{path.name} is not JSON: {error}") from error
-
-
-def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns, use_threads=False)
-    except (FileNotFoundError, OSError, pa.ArrowException) as error:
-        raise DatasetError(f"cannot read {path.parent.name}/{path.name}: {error}") from error
