@@ -4,44 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from model_core.spec.protocol.wire import Ready
 from serving.workcell.link.connection_state import LinkCore
-from serving.workcell.link.link_types import Heard, LinkSettings, LinkTally, Question
+from serving.workcell.link.interface import Link
+from serving.workcell.link.link_types import Heard, LinkSettings, Question
 
 
-class CoreLink:
+class CoreLink(Link):
     """A `Link` without a socket. clock: monotonic seconds."""
 
     def __init__(self, settings: LinkSettings, clock: Callable[[], float]) -> None:
-        self.core, self._clock = LinkCore(settings), clock
-
-    @property
-    def tally(self) -> LinkTally:
-        return self.core.tally
-
-    @property
-    def is_up(self) -> bool:
-        return self.core.is_up
-
-    @property
-    def is_denied(self) -> bool:
-        return self.core.is_denied
-
-    @property
-    def ready(self) -> Ready | None:
-        return self.core.ready
-
-    @property
-    def epoch(self) -> int:
-        return self.core.epoch
-
-    @property
-    def last_heard_s(self) -> float:
-        return self.core.last_heard_s
-
-    @property
-    def deadline_s(self) -> float:
-        return self.core.settings.deadline_s
+        super().__init__(LinkCore(settings))
+        self._clock = clock
 
     def ask(self, question: Question) -> int:
         return self.core.ask(question, self._clock())
@@ -52,6 +25,9 @@ class CoreLink:
     def poll(self) -> list[Heard]:
         self.core.tick(self._clock())
         return self.core.poll()
+
+    def wait(self, timeout_s: float) -> None:
+        raise NotImplementedError("nothing comes by itself: its owner moves the clock")
 
     def pin(self, model_version: str, contract_id: str) -> None:
         self.core.pin(model_version, contract_id)

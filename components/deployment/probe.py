@@ -126,7 +126,7 @@ def _asked(where: ServiceUrl, credentials: ServiceCredentials, contract: PolicyC
         "contract": contract.to_json(),
         "observe": base64.b64encode(encode_message(observe)).decode(),
     }
-    command = [sys.executable, "-m", "serving.workcell.link"]
+    command = [sys.executable, "-m", "serving.probe"]
     patience_s = 2 * credentials.timeout_s + _START_S
     try:
         done = subprocess.run(command, input=json.dumps(question), capture_output=True, text=True, timeout=patience_s, check=False)

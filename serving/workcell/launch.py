@@ -23,9 +23,10 @@ from serving.workcell.control.results import EpisodeResult
 from serving.workcell.control.steering_file import SteeringFile
 from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.handshake import wait_until_up
+from serving.workcell.link.interface import Link
 from serving.workcell.link.link_types import LinkSettings
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
-from serving.workcell.link.websocket_link import AsyncLink, Link
+from serving.workcell.link.websocket_link import AsyncLink
 from serving.workcell.motion.commissioning import read
 from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
 from serving.workcell.motion.motion_state import Mode

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from model_core.spec.files import atomic_write
 from model_core.spec.types import StopReason
 from serving.workcell.audit.live_feed import percentile
 from serving.workcell.control.realtime_cell import RealtimeCell
 from serving.workcell.control.results import EpisodeResult
-from serving.workcell.link.websocket_link import Link
+from serving.workcell.link.interface import Link
 
 
 def cell_report(
@@ -80,7 +80,4 @@ def _of_the_cell(cell: RealtimeCell | None) -> dict[str, object]:
 
 def write_report(path: Path, report: dict[str, object]) -> None:
     """Write the report beside and move it into place: a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-    os.replace(part, path)
+    atomic_write(path, json.dumps(report, indent=1, sort_keys=True) + "\n", durable=False)

@@ -8,7 +8,6 @@ Any Parquet reader opens the folder `index` as one table. The files themselves s
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from model_core.spec.audit.format import SUFFIX, Kind
 from model_core.spec.audit.reading import AuditFile
+from model_core.spec.files import atomic_target
 
 INDEX = "index"
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -65,11 +65,8 @@ def index_path(audit_file: Path) -> Path:
 
 def write_index(audit_file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the index of one file, whole or not at all. Raises OSError."""
-    path = index_path(audit_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), part)
-    os.replace(part, path)
+    with atomic_target(index_path(audit_file), durable=False) as part:
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), part)
 
 
 def rows_of(

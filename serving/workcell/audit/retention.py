@@ -6,7 +6,6 @@ file, oldest first. When there are none left to give up, no new episode begins u
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import re
@@ -20,6 +19,7 @@ from mcap.writer import Writer
 from model_core.spec.audit.format import NO_HASH, PROFILE, SUFFIX, THINNED
 from model_core.spec.audit.foxglove import IMAGE_SCHEMA
 from model_core.spec.audit.reading import read_audit
+from model_core.spec.files import atomic_target
 from serving.workcell.audit.index import index_path, rows_from, write_index
 
 _NUMBER = re.compile(r"^(\d{6,})-")
@@ -98,20 +98,12 @@ def thin(path: Path) -> int:
     found = read_audit(path)
     if not found.is_sealed or found.problem or not found.frames:
         return 0  # a damaged file is evidence: it stays as it is
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            writer = Writer(file, enable_data_crcs=True)
-            writer.start(profile=PROFILE, library="actwright")
-            _copy(path, writer)
-            writer.add_metadata(THINNED, {"images": str(found.thinned + len(found.frames))})
-            writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
+    with atomic_target(path) as part, part.open("wb") as file:
+        writer = Writer(file, enable_data_crcs=True)
+        writer.start(profile=PROFILE, library="actwright")
+        _copy(path, writer)
+        writer.add_metadata(THINNED, {"images": str(found.thinned + len(found.frames))})
+        writer.finish()
     return len(found.frames)
 
 

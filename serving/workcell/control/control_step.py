@@ -1,61 +1,37 @@
-"""One control step of one cell: the world does not wait, and neither does this loop.
+"""One control step of one cell, the same in real and in simulated time.
 
     what people told it -> what came on the link -> robot's own stop, watchdog -> drop what expired -> ask when it is time
     -> mode (RUN STRETCH HOLD SAFE_STOP) -> command or hold -> envelope -> driver -> audit
 
-Nothing here waits for the network, a disk or a person.
+Nothing here waits for the network, a disk or a person; a link of a simulated world may.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.types import StopReason
-from serving.workcell.control.controlled_robot import Body
-from serving.workcell.control.events import Teller, tag_of
+from serving.workcell.control.cell_context import CellContext
+from serving.workcell.control.events import Execution, tag_of
 from serving.workcell.control.exchange import Dialogue
-from serving.workcell.control.operator_input import Wishes
-from serving.workcell.control.results import Journal
-from serving.workcell.control.stop_control import Stops, why_of
+from serving.workcell.control.stop_control import why_of
 from serving.workcell.motion.motion_state import Mode
 from serving.workcell.motion.scheduler import Command
-from serving.workcell.robot.episode_recorder import Recorder
 from serving.workcell.robot.interface import CommandRejected, Outcome, RobotStopped
-from serving.workcell.watchdog.watchdog import WatchPost
 
 logger = logging.getLogger(__name__)
 
 
 class ControlStep:
-    """The loop of one cell, between the begin and the end of an episode.
+    """The loop of one cell, between the begin and the end of an episode."""
 
-    max_refusals, max_steps: after so many the episode is over (refusals: that cannot be helped by asking again, with nothing left
-    to execute). may_stretch: slow down when rows run out.
-    """
-
-    def __init__(
-        self,
-        body: Body,
-        dialogue: Dialogue,
-        stops: Stops,
-        journal: Journal,
-        wishes: Wishes,
-        tell: Teller,
-        *,
-        recorder: Recorder | None,
-        watch: WatchPost | None,
-        max_refusals: int,
-        max_steps: int,
-        may_stretch: bool,
-        clock: Callable[[], float],
-    ) -> None:
-        self._body, self._dialogue, self._stops, self._journal = body, dialogue, stops, journal
-        self._wishes, self._tell, self._recorder, self._watch, self._clock = wishes, tell, recorder, watch, clock
-        self._max_refusals, self._max_steps, self._may_stretch = max_refusals, max_steps, may_stretch
+    def __init__(self, context: CellContext, dialogue: Dialogue) -> None:
+        self._body, self._dialogue, self._stops, self._journal = context.body, dialogue, context.stops, context.journal
+        self._wishes, self._tell, self._recorder, self._watch = context.wishes, context.tell, context.recorder, context.watch
+        self._settings, self._clock = context.settings, context.clock
 
     def tick(self) -> StopReason | None:
         """One control step; a reason when the episode is over."""
@@ -69,10 +45,10 @@ class ControlStep:
         self._dialogue.drop_expired(now)
         if self._dialogue.ask_if_due(now):
             self._dialogue.listen(now)  # a simulated world stands still until the answer is there: it is used in this very step
-        if episode.in_a_row >= self._max_refusals and scheduler.rows_left <= 0:
+        if episode.in_a_row >= self._settings.max_refusals and scheduler.rows_left <= 0:
             return why_of(episode.code)
         why = "the link is down" if not self._dialogue.is_up else episode.code or "nothing to execute"
-        self._stops.machine.tick(now, scheduler.rows_left, may_stretch=self._may_stretch, why=why)
+        self._stops.machine.tick(now, scheduler.rows_left, may_stretch=self._settings.strategy != "sync", why=why)
         if self._stops.is_stopped:
             over = self._wait_for_operator(now)
             if over is not None:
@@ -105,7 +81,7 @@ class ControlStep:
             return StopReason.SUCCESS
         if outcome is not None and outcome.done:
             return StopReason.MAX_STEPS
-        return StopReason.MAX_STEPS if episode.steps >= self._max_steps else None
+        return StopReason.MAX_STEPS if episode.steps >= self._settings.max_steps else None
 
     def _judged(self, command: Command | None, now: float) -> tuple[NDArray[np.float32] | None, dict[str, float]]:
         if command is None:
@@ -137,7 +113,8 @@ class ControlStep:
             return None
         if self._watch is not None:
             self._watch.commanded()
-        self._tell.executed(self._journal.running, command, tag, action_A, self._body.state_P, clipped, now)
+        done = Execution(command=command, action_A=action_A, tag=tag, clipped=clipped)
+        self._tell.executed(self._journal.running, done, self._body.state_P, now)
         return outcome
 
     # --- standing still -----------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,6 @@ from model_core.spec.types import StopReason
 from serving.workcell.audit.interface import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, refusal_of
 from serving.workcell.control.results import EpisodeNotes
 from serving.workcell.link.link_types import Heard, Question
-from serving.workcell.motion.chunk_curve import ChunkRef
 from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Ask, Command, Installed
 from serving.workcell.robot.interface import CommandTag, Robot
@@ -21,6 +22,43 @@ from serving.workcell.robot.interface import CommandTag, Robot
 logger = logging.getLogger(__name__)
 
 _QUIET = ("mode", "stale", "part")  # too many for a log
+
+
+class RequestOutcome(enum.StrEnum):
+    """What became of a request; the audit stores the value."""
+
+    INSTALLED = "installed"
+    LATE = "late"
+    REFUSED = "refused"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asked:
+    """A question and what the scheduler meant by it."""
+
+    question: Question
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Resolution:
+    """How a request ended, and why."""
+
+    outcome: RequestOutcome
+    code: str = ""
+    reason: str = ""
+    installed: Installed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Execution:
+    """One command that went to the driver. command: the chunk's action behind it; None for a hold."""
+
+    command: Command | None
+    action_A: NDArray[np.float32]
+    tag: CommandTag
+    clipped: Mapping[str, float]
 
 
 class Teller:
@@ -47,18 +85,14 @@ class Teller:
 
     def begun(self, notes: EpisodeNotes, robot: Robot, instruction: str, ready: Ready, epoch: int) -> None:
         """An episode begins."""
-        self.begun_as(notes.episode_id, notes.seed, robot, instruction, ready, epoch)
-
-    def begun_as(self, episode_id: str, seed: int, robot: Robot, instruction: str, ready: Ready, epoch: int) -> None:
-        """An episode of this name begins."""
         self._audit.begin_episode(
             EpisodeBegun(
                 t_s=self._clock(),
-                episode_id=episode_id,
+                episode_id=notes.episode_id,
                 cell=self.cell,
                 task=robot.task,
                 instruction=instruction,
-                seed=seed,
+                seed=notes.seed,
                 strategy=self._strategy,
                 model_version=ready.model_version,
                 contract=ready.contract,
@@ -84,20 +118,9 @@ class Teller:
             )
         )
 
-    def decision(
-        self,
-        heard: Heard,
-        question: Question,
-        ask: Ask,
-        session: SessionKey,
-        outcome: str,
-        *,
-        deadline_ms: float,
-        code: str = "",
-        reason: str = "",
-        installed: Installed | None = None,
-    ) -> None:
+    def decision(self, heard: Heard, asked: Asked, session: SessionKey, came_of_it: Resolution, deadline_s: float) -> None:
         """A question was answered, refused or given up."""
+        question, installed = asked.question, came_of_it.installed
         chunk = heard.chunk
         self._audit.decision(
             DecisionMade(
@@ -109,37 +132,46 @@ class Teller:
                 seq=heard.seq,
                 step=question.step,
                 observation=question.observation,
-                outcome=outcome,
+                outcome=came_of_it.outcome.value,
                 chunk=chunk,
-                code=code,
-                reason=reason,
+                code=came_of_it.code,
+                reason=came_of_it.reason,
                 level=question.level,
                 age_ms=question.age_ms,
-                deadline_ms=deadline_ms,
+                deadline_ms=1e3 * deadline_s,
                 previous_chunk_id=question.previous_chunk_id,
                 committed_DA=question.committed_DA,
                 installed_KA=None if installed is None else installed.rows_KA,
                 first_row=0 if installed is None else int(installed.first),
                 consumed=0 if installed is None else round(installed.consumed),
-                revision=ask.revision,
+                revision=asked.ask.revision,
                 steering=question.steering,
                 edit=question.edit,
             )
         )
 
-    def executed(
-        self,
-        notes: EpisodeNotes,
-        command: Command | None,
-        tag: CommandTag,
-        sent_A: NDArray[np.float32],
-        state_P: NDArray[np.float32],
-        clipped: Mapping[str, float],
-        now_s: float,
-    ) -> None:
+    def executed(self, notes: EpisodeNotes, done: Execution, state_P: NDArray[np.float32], now_s: float) -> None:
         """A command went to the driver."""
-        raw_A, scale = (None, 1.0) if command is None else (command.raw_A, command.scale)
-        self._audit.executed(executed_note(now_s, notes.episode_id, notes.steps, tag, sent_A, raw_A, state_P, clipped, scale=scale))
+        command, tag = done.command, done.tag
+        self._audit.executed(
+            ActionExecuted(
+                t_s=now_s,
+                episode_id=notes.episode_id,
+                step=notes.steps,
+                mode=tag.mode,
+                sent_A=done.action_A,
+                chunk_id=tag.chunk_id,
+                row=tag.row,
+                session_id=tag.session_id,
+                epoch=tag.epoch,
+                seq=tag.seq,
+                contract_id=tag.contract_id,
+                raw_A=None if command is None else command.raw_A,
+                scale=1.0 if command is None else command.scale,
+                state_P=state_P,
+                clipped=done.clipped,
+            )
+        )
 
     def event(self, kind: str, **detail: object) -> None:
         """Anything else."""
@@ -148,45 +180,11 @@ class Teller:
             logger.info("cell.%s cell=%s %s", kind, self.cell, " ".join(f"{k}={v}" for k, v in detail.items()))
 
 
-def executed_note(
-    t_s: float,
-    episode_id: str,
-    step: int,
-    tag: CommandTag,
-    sent_A: NDArray[np.float32],
-    raw_A: NDArray[np.float32] | None,
-    state_P: NDArray[np.float32] | None,
-    clipped: Mapping[str, float],
-    *,
-    scale: float = 1.0,
-) -> ActionExecuted:
-    """One command as the audit keeps it."""
-    return ActionExecuted(
-        t_s=t_s,
-        episode_id=episode_id,
-        step=step,
-        mode=tag.mode,
-        sent_A=sent_A,
-        chunk_id=tag.chunk_id,
-        row=tag.row,
-        session_id=tag.session_id,
-        epoch=tag.epoch,
-        seq=tag.seq,
-        contract_id=tag.contract_id,
-        raw_A=raw_A,
-        scale=scale,
-        state_P=state_P,
-        clipped=clipped,
-    )
-
-
 def tag_of(mode: str, command: Command | None) -> CommandTag:
     """Where a command comes from, for the driver; a hold comes from nowhere."""
-    return CommandTag(mode=mode) if command is None else tag_of_row(mode, command.ref, command.row)
-
-
-def tag_of_row(mode: str, ref: ChunkRef, row: int) -> CommandTag:
-    """A row of a chunk, for the driver."""
+    if command is None:
+        return CommandTag(mode=mode)
+    ref = command.ref
     return CommandTag(
         mode=mode,
         chunk_id=ref.chunk_id,
@@ -195,6 +193,6 @@ def tag_of_row(mode: str, ref: ChunkRef, row: int) -> CommandTag:
         seq=ref.seq,
         contract_id=ref.contract_id,
         model_version=ref.model_version,
-        row=row,
+        row=command.row,
         expires_at_s=ref.expires_at_s,
     )

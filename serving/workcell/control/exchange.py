@@ -9,7 +9,6 @@ Rows in hand are the `scheduler`'s; they are executed by whoever asks it for the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from model_core.spec.errors import NotReady
@@ -17,14 +16,10 @@ from model_core.spec.execution.chunking import targets_KA
 from model_core.spec.execution.guard import guard_rows
 from model_core.spec.protocol.wire import Ready
 from model_core.spec.types import RefusalCode
-from serving.workcell.control.controlled_robot import Body
-from serving.workcell.control.events import Teller
-from serving.workcell.control.operator_input import Wishes
-from serving.workcell.control.requests import Asked, Asker
-from serving.workcell.control.results import Journal
-from serving.workcell.control.stop_control import Stops
+from serving.workcell.control.cell_context import CellContext
+from serving.workcell.control.events import Asked, RequestOutcome, Resolution
+from serving.workcell.control.requests import RequestTracker, Sighting
 from serving.workcell.link.link_types import Heard
-from serving.workcell.link.websocket_link import Link
 from serving.workcell.motion.chunk_curve import ChunkRef
 from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Scheduler, ScheduleSettings
@@ -37,32 +32,19 @@ _LATE_CODES = {RefusalCode.DEADLINE.value, RefusalCode.OVERLOAD.value}  # the ch
 class Dialogue:
     """One cell's questions and answers. Not thread-safe, never waits.
 
-    strategy, execute_horizon (0: the contract's): see `scheduler`. level: reasoning level to ask for. ready: the session's READY.
-    Raises NotReady while the link has never been up: without a contract nothing can be scheduled.
+    ready: the session's READY. Raises NotReady while the link has never been up: without a contract nothing can be scheduled.
     """
 
-    def __init__(
-        self,
-        body: Body,
-        link: Link,
-        stops: Stops,
-        journal: Journal,
-        tell: Teller,
-        wishes: Wishes,
-        *,
-        strategy: str,
-        execute_horizon: int,
-        level: str,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, context: CellContext) -> None:
+        link = context.link
         if link.ready is None:
             raise NotReady("the link has to be up once before a cell is made: without a contract nothing can be scheduled")
         self.ready: Ready = link.ready
-        self._body, self._link, self._stops, self._journal, self._tell = body, link, stops, journal, tell
-        self._strategy, self._execute_horizon, self._clock = strategy, execute_horizon, clock
-        self.scheduler = Scheduler(body.spec, ScheduleSettings.of(self.ready.contract, strategy, execute_horizon))
-        session = _key(self.ready, link.epoch)
-        self._asker = Asker(body.robot, link, wishes, tell, session, level=level, clock=clock)
+        self._body, self._link, self._stops, self._journal = context.body, link, context.stops, context.journal
+        self._tell, self._clock = context.tell, context.clock
+        self._strategy, self._execute_horizon = context.settings.strategy, context.settings.execute_horizon
+        self.scheduler = Scheduler(self._body.spec, ScheduleSettings.of(self.ready.contract, self._strategy, self._execute_horizon))
+        self._asker = RequestTracker(context, _key(self.ready, link.epoch))
         self._down_since_s: float | None = None
         self._draining_session = self._holding_session = ""  # who said so; another session has not
 
@@ -130,16 +112,9 @@ class Dialogue:
             episode.code, episode.detail = RefusalCode.STALE_OBS.value, f"STALE_OBS: {too_old}"
             self._tell.event("stale", reason=too_old)
             return False
-        self._asker.ask(
-            self.scheduler,
-            episode,
-            observation,
-            age_ms,
-            self._body.last_A,
-            taken_at_s=taken_at_s,
-            now_s=now,
-            min_interval_s=self.ready.min_interval_ms / 1e3,
-        )
+        sighting = Sighting(observation=observation, taken_at_s=taken_at_s, age_ms=age_ms)
+        self._asker.ask(self.scheduler, episode, sighting, now)
+        self._asker.wait_until(now + self.ready.min_interval_ms / 1e3)
         return True
 
     def drop_expired(self, now: float) -> None:
@@ -205,7 +180,7 @@ class Dialogue:
             heard.seq, targets, ref, raw_KA=chunk.actions_KA, committed=chunk.committed, is_warm_up=heard.is_first
         )
         if installed.reason:
-            self._asker.report(heard, asked, "dropped", reason=installed.reason, installed=installed)
+            self._asker.report(heard, asked, Resolution(outcome=RequestOutcome.DROPPED, reason=installed.reason, installed=installed))
             return
         self._body.measure()
         first = int(installed.first)
@@ -215,12 +190,12 @@ class Dialogue:
             self._refuse_answer(heard, asked, RefusalCode.UNSAFE, verdict.stage, verdict.reason)
             return
         self._journal.answered()
-        self._asker.report(heard, asked, "installed", installed=installed)
+        self._asker.report(heard, asked, Resolution(outcome=RequestOutcome.INSTALLED, installed=installed))
 
     def _refuse_answer(self, heard: Heard, asked: Asked, code: RefusalCode, stage: str, reason: str) -> None:
         text = f"{stage}: {reason}" if code is RefusalCode.UNSAFE else reason
         self.scheduler.lost(heard.seq)
-        self._asker.report(heard, asked, "refused", code=code.value, reason=text)
+        self._asker.report(heard, asked, Resolution(outcome=RequestOutcome.REFUSED, code=code.value, reason=text))
         self._journal.refused(code.value, text, counts=True)
         self.refuse_chunk(heard.t_s, stage, reason)
 
@@ -235,7 +210,8 @@ class Dialogue:
         self.scheduler.lost(heard.seq)
         asked = self._asker.take(heard.seq)
         if asked is not None:
-            self._asker.report(heard, asked, "late" if heard.kind == "late" else "refused", code=heard.code, reason=heard.reason)
+            outcome = RequestOutcome.LATE if heard.kind == "late" else RequestOutcome.REFUSED
+            self._asker.report(heard, asked, Resolution(outcome=outcome, code=heard.code, reason=heard.reason))
             if heard.code == RefusalCode.CONTRACT.value and asked.question.committed_DA is not None:
                 self.scheduler.commit_no_more()  # a model that cannot be held to rows: its answers are joined by bending
                 self._tell.event("prefix", text=f"the service takes no committed rows: {heard.reason}")
@@ -260,7 +236,8 @@ class Dialogue:
             asked = self._asker.take(seq)
             assert asked is not None
             self.scheduler.lost(seq)
-            self._asker.report(replace(heard, seq=seq), asked, "late", code="down", reason=heard.reason)
+            lost = Resolution(outcome=RequestOutcome.LATE, code="down", reason=heard.reason)
+            self._asker.report(replace(heard, seq=seq), asked, lost)
         self._tell.event("lost", reason=heard.reason)
         self._journal.refused("down", heard.reason, counts=not heard.is_retryable)
 

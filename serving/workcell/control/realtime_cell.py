@@ -1,4 +1,4 @@
-"""One cell in real time, episode by episode: when one may begin, what is told when it is over, and what people want of it meanwhile.
+"""One cell, episode by episode: when one may begin, what is told when it is over, and what people want of it meanwhile.
 
 The parts: `body` reads, drives and holds; `dialogue` asks and listens; `stops` knows who says stop; `control_step` is the loop
 that brings them together. Whoever drives a cell may call `begin`, `tick` and `end` on a clock of his own; `run_episode` does so
@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError
 from model_core.spec.protocol.wire import Edit, SteeringInput
 from model_core.spec.types import StopReason
 from serving.workcell.audit.interface import Audit, NullAudit
+from serving.workcell.control.cell_context import CellContext, RealtimeSettings
 from serving.workcell.control.control_step import ControlStep
 from serving.workcell.control.controlled_robot import Body
 from serving.workcell.control.events import Teller
@@ -24,9 +25,9 @@ from serving.workcell.control.exchange import Dialogue
 from serving.workcell.control.operator_input import Wishes
 from serving.workcell.control.results import EpisodeNotes, EpisodeResult, Journal
 from serving.workcell.control.stop_control import Stops
-from serving.workcell.link.websocket_link import Link
+from serving.workcell.link.interface import Link
 from serving.workcell.motion.limits import Limits, limits_under
-from serving.workcell.motion.motion_state import MotionSettings, StateMachine
+from serving.workcell.motion.motion_state import StateMachine
 from serving.workcell.motion.safety_envelope import Envelope
 from serving.workcell.motion.scheduler import Scheduler
 from serving.workcell.robot.episode_recorder import Recorder
@@ -34,26 +35,6 @@ from serving.workcell.robot.interface import Robot, RobotStopped
 from serving.workcell.watchdog.watchdog import WatchPost
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RealtimeSettings:
-    """How one cell behaves in real time.
-
-    strategy, execute_horizon (0: the contract's): see `scheduler`. level: reasoning level to ask for. max_refusals: refusals in
-    a row that cannot be helped by asking again; with nothing left to execute they end the episode. operator: asked at every
-    step of a SAFE_STOP for the name of the person who resumes it ("" means nobody, yet); the episode waits `operator_wait_s`.
-    """
-
-    cell: str
-    strategy: str = "async"
-    execute_horizon: int = 0
-    level: str = ""
-    max_refusals: int = 5
-    max_steps: int = 1000
-    motion: MotionSettings = field(default_factory=MotionSettings)
-    operator: Callable[[], str] | None = None
-    operator_wait_s: float = 0.0
 
 
 class RealtimeCell:
@@ -82,42 +63,23 @@ class RealtimeCell:
         self._robot, self._link, self._settings = robot, link, settings
         self._recorder, self._watch, self._clock, self._sleep = recorder, watch, clock, sleep
         self._tell = tell = Teller(audit or NullAudit(), settings.cell, settings.strategy, commissioning_digest or limits.digest, clock)
-        self._journal, self._wishes = Journal(), Wishes()
-        self._body = Body(robot, limits)
-        self._stops = Stops(
-            robot,
-            StateMachine(replace(settings.motion, max_rejects=limits.max_rejects)),
-            self._journal,
-            tell,
-            operator=settings.operator,
-            operator_wait_s=settings.operator_wait_s,
-        )
-        self._dialogue = Dialogue(
-            self._body,
-            link,
-            self._stops,
-            self._journal,
-            tell,
-            self._wishes,
-            strategy=settings.strategy,
-            execute_horizon=settings.execute_horizon,
-            level=settings.level,
+        self._journal, self._wishes, self._body = Journal(), Wishes(), Body(robot, limits)
+        machine = StateMachine(replace(settings.motion, max_rejects=limits.max_rejects))
+        self._stops = Stops(robot, machine, self._journal, tell, operator=settings.operator, operator_wait_s=settings.operator_wait_s)
+        context = CellContext(
+            settings=settings,
+            body=self._body,
+            link=link,
+            stops=self._stops,
+            journal=self._journal,
+            wishes=self._wishes,
+            tell=tell,
             clock=clock,
-        )
-        self._control = ControlStep(
-            self._body,
-            self._dialogue,
-            self._stops,
-            self._journal,
-            self._wishes,
-            tell,
             recorder=recorder,
             watch=watch,
-            max_refusals=settings.max_refusals,
-            max_steps=settings.max_steps,
-            may_stretch=settings.strategy != "sync",
-            clock=clock,
         )
+        self._dialogue = Dialogue(context)
+        self._control = ControlStep(context, self._dialogue)
         self._limits_of, self._limited_by = limits_of, self._dialogue.ready.contract.contract_id
 
     @property

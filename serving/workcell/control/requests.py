@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,37 +11,36 @@ from numpy.typing import NDArray
 from model_core.spec.execution.chunking import offsets_A
 from model_core.spec.execution.holding import measured_by
 from model_core.spec.types import Observation, RefusalCode
-from serving.workcell.control.events import Teller
-from serving.workcell.control.operator_input import Wishes
+from serving.workcell.control.cell_context import CellContext
+from serving.workcell.control.events import Asked, RequestOutcome, Resolution
 from serving.workcell.control.results import EpisodeNotes
 from serving.workcell.link.link_types import Heard, Question
-from serving.workcell.link.websocket_link import Link
 from serving.workcell.motion.limits import Limits
 from serving.workcell.motion.safety_envelope import SessionKey
-from serving.workcell.motion.scheduler import Ask, Installed, Scheduler
-from serving.workcell.robot.interface import AgedSenses, Robot
+from serving.workcell.motion.scheduler import Scheduler
+from serving.workcell.robot.interface import AgedSenses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asked:
-    """A question and what the scheduler meant by it."""
+class Sighting:
+    """An observation that was taken just now. age_ms: how old each of its readings was then."""
 
-    question: Question
-    ask: Ask
+    observation: Observation
+    taken_at_s: float
+    age_ms: Mapping[str, float]
 
 
-class Asker:
-    """Asks for one cell; one question counts at a time. session: in which; level: reasoning level to ask for."""
+class RequestTracker:
+    """Asks for one cell; one request counts at a time. session: in which."""
 
-    def __init__(
-        self, robot: Robot, link: Link, wishes: Wishes, tell: Teller, session: SessionKey, *, level: str, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, context: CellContext, session: SessionKey) -> None:
         self.session = session
-        self._robot, self._link, self._wishes, self._tell = robot, link, wishes, tell
-        self._level, self._clock = level, clock
+        self._body, self._robot, self._link = context.body, context.body.robot, context.link
+        self._wishes, self._tell = context.wishes, context.tell
+        self._level, self._clock = context.settings.level, context.clock
         self._open: dict[int, Asked] = {}
         self._not_before_s = float("-inf")
-        self._places = measured_by(robot.embodiment)
+        self._places = measured_by(self._robot.embodiment)
 
     @property
     def open_seqs(self) -> list[int]:
@@ -72,19 +71,9 @@ class Asker:
         too_old = [f"{name} is {age:.0f} ms old" for name, age in ages.items() if age > limits.max_age_ms.get(name, float("inf"))]
         return ages, ", ".join(too_old)
 
-    def ask(
-        self,
-        scheduler: Scheduler,
-        episode: EpisodeNotes,
-        observation: Observation,
-        age_ms: Mapping[str, float],
-        last_A: NDArray[np.float32] | None,
-        *,
-        taken_at_s: float,
-        now_s: float,
-        min_interval_s: float,
-    ) -> None:
-        """Ask with an observation that was taken just now; an older question counts no more."""
+    def ask(self, scheduler: Scheduler, episode: EpisodeNotes, sighting: Sighting, now_s: float) -> None:
+        """Ask with an observation that was taken just now; an older request counts no more."""
+        observation, last_A = sighting.observation, self._body.last_A
         body, wishes = self._robot.embodiment, self._wishes
         if wishes.instruction != observation.instruction:
             observation = replace(observation, instruction=wishes.instruction)
@@ -94,8 +83,8 @@ class Asker:
             episode_id=episode.episode_id,
             step=episode.steps,
             observation=observation,
-            taken_at_s=taken_at_s,
-            age_ms=age_ms,
+            taken_at_s=sighting.taken_at_s,
+            age_ms=sighting.age_ms,
             level=self._level,
             previous_chunk_id=ask.previous_chunk_id,
             consumed=ask.previous_consumed,
@@ -106,7 +95,6 @@ class Asker:
         seq = self._link.ask(question)
         if seq:
             wishes.edit = None
-            self._not_before_s = now_s + min_interval_s
             scheduler.sent(seq, ask)
             self.forget("replaced by a newer question")
             self._open = {seq: Asked(question=question, ask=ask)}
@@ -118,23 +106,12 @@ class Asker:
         for seq, one in asked.items():
             self._link.give_up(seq)
             given_up = Heard(kind="late", t_s=self._clock(), seq=seq)
-            self.report(given_up, one, "dropped", code=RefusalCode.CANCELLED.value, reason=why)
+            cancelled = Resolution(outcome=RequestOutcome.DROPPED, code=RefusalCode.CANCELLED.value, reason=why)
+            self.report(given_up, one, cancelled)
 
-    def report(
-        self, heard: Heard, asked: Asked, outcome: str, *, code: str = "", reason: str = "", installed: Installed | None = None
-    ) -> None:
-        """Tell the audit what came of a question."""
-        self._tell.decision(
-            heard,
-            asked.question,
-            asked.ask,
-            self.session,
-            outcome,
-            deadline_ms=1e3 * self._link.deadline_s,
-            code=code,
-            reason=reason,
-            installed=installed,
-        )
+    def report(self, heard: Heard, asked: Asked, came_of_it: Resolution) -> None:
+        """Tell the audit what came of a request."""
+        self._tell.decision(heard, asked, self.session, came_of_it, self._link.deadline_s)
 
     def _pose_A(self, proprio_P: NDArray[np.float32], last_A: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Where pose dimensions are: measured, else as last commanded."""

@@ -11,11 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
-from model_core.spec.protocol.wire import Ready
-from serving.workcell.link.link_types import Heard, LinkTally, Question
-from serving.workcell.link.websocket_link import Link
+from serving.workcell.link.interface import Link
+from serving.workcell.link.link_types import Heard, Question
 
 _LOOK_S = 0.05
 _VAIN = ("refused", "late")
@@ -37,20 +35,7 @@ class SimulatedClock:
         self._now_s += seconds
 
 
-class WaitableLink(Link, Protocol):
-    """A link that can be waited for."""
-
-    @property
-    def is_denied(self) -> bool:
-        """The service refused the handshake for good."""
-        ...
-
-    def wait(self, timeout_s: float) -> None:
-        """Return when `poll` has something to tell, or after `timeout_s`."""
-        ...
-
-
-class WaitingLink:
+class WaitingLink(Link):
     """A `Link` whose `poll` waits for the open answer, or for a connection that was lost, for at most the deadline.
 
     world: the simulated clock, in which all times are told. wall, sleep: of the machine, in which the service answers.
@@ -58,46 +43,22 @@ class WaitingLink:
 
     def __init__(
         self,
-        link: WaitableLink,
+        link: Link,
         world: Callable[[], float],
         *,
         wall: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        super().__init__(link.core)
         self._link, self._world, self._wall, self._sleep = link, world, wall, sleep
         self._open, self._is_held = 0, False
         self._asked_at_s = float("-inf")
         self._trouble = Heard(kind="down", t_s=0.0, reason="the link is down")
 
     @property
-    def tally(self) -> LinkTally:
-        """Counts; latencies are those of the machine's clock."""
-        return self._link.tally
-
-    @property
-    def is_up(self) -> bool:
-        """Questions can be asked."""
-        return self._link.is_up
-
-    @property
-    def ready(self) -> Ready | None:
-        """The newest READY."""
-        return self._link.ready
-
-    @property
-    def epoch(self) -> int:
-        """The number of this connection."""
-        return self._link.epoch
-
-    @property
     def last_heard_s(self) -> float:
-        """When the service was last heard."""
-        return self._in_world(self._link.last_heard_s)
-
-    @property
-    def deadline_s(self) -> float:
-        """How long an answer is waited for."""
-        return self._link.deadline_s
+        """When the service was last heard, in the world's time."""
+        return self._world() - (self._wall() - super().last_heard_s)
 
     def ask(self, question: Question) -> int:
         """Ask; the question's number, or 0 while the link is down. `poll` waits for the answer."""
@@ -123,6 +84,10 @@ class WaitingLink:
             heard = [one for one in heard if one is not self._trouble] + [replace(self._trouble, is_retryable=False)]
         return [self._told(one, self._wall() - began) for one in heard]
 
+    def wait(self, timeout_s: float) -> None:
+        """Return when something has come, or after `timeout_s` of the machine's time."""
+        self._link.wait(timeout_s)
+
     def pin(self, model_version: str, contract_id: str) -> None:
         """Only this model from now on."""
         self._link.pin(model_version, contract_id)
@@ -144,14 +109,14 @@ class WaitingLink:
     def _is_worth_waiting(self, waited_s: float) -> bool:
         if self._open:
             return True  # the link itself gives it up at the deadline
-        return waited_s < self.deadline_s and (self._is_held or not (self.is_up or self._link.is_denied))
+        return waited_s < self.deadline_s and (self._is_held or not (self.is_up or self.is_denied))
 
     def _take(self) -> list[Heard]:
         found = self._link.poll()
         for one in found:
             if one.kind == "down" or (one.kind in _ANSWERS and one.seq == self._open):
                 self._open = 0
-            if one.kind == "denied" or (one.kind == "down" and not self._link.is_denied):
+            if one.kind == "denied" or (one.kind == "down" and not self.is_denied):
                 self._trouble = one
             if one.kind in ("up", "told"):
                 self._is_held = one.code == "HOLD" or (self._is_held and one.code == "DRAIN")
@@ -171,9 +136,6 @@ class WaitingLink:
             value=0.0 if is_refused else heard.value,
             is_retryable=heard.is_retryable and (self._is_held or heard.kind not in _VAIN),
         )
-
-    def _in_world(self, wall_s: float) -> float:
-        return self._world() - (self._wall() - wall_s)
 
 
 def _is_told_to_stop(heard: list[Heard]) -> bool:

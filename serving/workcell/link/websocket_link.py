@@ -12,87 +12,25 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from model_core.spec.errors import ActwrightError, WireError
 from model_core.spec.protocol.trust import distrust
-from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Observe, Ready, encode_message
+from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Observe, encode_message
 from model_core.spec.types import RefusalCode
 from serving.workcell.link.connection_state import LinkCore
 from serving.workcell.link.credentials import Credentials, reason_of
-from serving.workcell.link.link_types import Heard, LinkSettings, LinkTally, Question, read_frame
+from serving.workcell.link.interface import Link
+from serving.workcell.link.link_types import Heard, LinkSettings, Question, read_frame
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.01
 
 
-class Link(Protocol):
-    """What a control loop needs of its link. No call waits."""
-
-    @property
-    def tally(self) -> LinkTally:
-        """Counts."""
-        ...
-
-    @property
-    def is_up(self) -> bool:
-        """Questions can be asked."""
-        ...
-
-    @property
-    def ready(self) -> Ready | None:
-        """The newest READY."""
-        ...
-
-    @property
-    def epoch(self) -> int:
-        """The number of this connection."""
-        ...
-
-    @property
-    def last_heard_s(self) -> float:
-        """When the service was last heard, monotonic."""
-        ...
-
-    @property
-    def deadline_s(self) -> float:
-        """How long an answer is waited for."""
-        ...
-
-    def ask(self, question: Question) -> int:
-        """Ask; the question's number, or 0 while the link is down."""
-        ...
-
-    def give_up(self, seq: int) -> None:
-        """Not wanted any more."""
-        ...
-
-    def poll(self) -> list[Heard]:
-        """What happened since the last call."""
-        ...
-
-    def pin(self, model_version: str, contract_id: str) -> None:
-        """Only this model from now on."""
-        ...
-
-    def end_episode(self, episode_id: str, stop_reason: str, *, success: bool) -> None:
-        """Tell the service; any model will do again."""
-        ...
-
-    def renew(self, reason: str) -> None:
-        """A new session and epoch."""
-        ...
-
-    def close(self) -> None:
-        """End."""
-        ...
-
-
-class AsyncLink:
+class AsyncLink(Link):
     """A `Link` over a WebSocket. url: "ws://host:port/v1/session" or "wss://...".
 
     Start it with `start`; it dials by itself, again and again, until `close`.
@@ -106,10 +44,10 @@ class AsyncLink:
         credentials: Credentials | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(LinkCore(settings))
         self._url, self._clock = url, clock
         self._credentials = credentials or Credentials()
         self._tls = self._credentials.tls(url)
-        self._core = LinkCore(settings)
         self._lock = threading.Condition()  # notified when the link's own thread may have heard something
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,80 +67,45 @@ class AsyncLink:
         if self._thread.is_alive():
             self._thread.join(2.0)
 
-    @property
-    def tally(self) -> LinkTally:
-        """Counts."""
-        return self._core.tally
-
-    @property
-    def is_up(self) -> bool:
-        """Questions can be asked."""
-        return self._core.is_up
-
-    @property
-    def is_denied(self) -> bool:
-        """The service refused the handshake for good; `renew` tries again."""
-        return self._core.is_denied
-
-    @property
-    def ready(self) -> Ready | None:
-        """The newest READY."""
-        return self._core.ready
-
-    @property
-    def epoch(self) -> int:
-        """The number of this connection."""
-        return self._core.epoch
-
-    @property
-    def last_heard_s(self) -> float:
-        """When the service was last heard."""
-        return self._core.last_heard_s
-
-    @property
-    def deadline_s(self) -> float:
-        """How long an answer is waited for."""
-        return self._core.settings.deadline_s
-
     def ask(self, question: Question) -> int:
         """Ask; the question's number, or 0 while the link is down."""
         with self._lock:
-            seq = self._core.ask(question, self._clock())
+            seq = self.core.ask(question, self._clock())
         self._nudge()
         return seq
 
     def give_up(self, seq: int) -> None:
         """Not wanted any more: CANCEL goes out."""
         with self._lock:
-            self._core.give_up(seq)
+            self.core.give_up(seq)
         self._nudge()
 
     def poll(self) -> list[Heard]:
         """What happened since the last call; deadlines are looked at here too, so they are as exact as the control loop."""
         with self._lock:
-            self._core.tick(self._clock())
-            return self._core.poll()
+            self.core.tick(self._clock())
+            return self.core.poll()
 
     def wait(self, timeout_s: float) -> None:
         """Return when `poll` has something to tell, or after `timeout_s`: for a simulated world, which stands still meanwhile."""
         with self._lock:
-            self._lock.wait_for(lambda: self._core.has_news, timeout_s)
+            self._lock.wait_for(lambda: self.core.has_news, timeout_s)
 
     def pin(self, model_version: str, contract_id: str) -> None:
         """Only this model from now on."""
         with self._lock:
-            self._core.pin(model_version, contract_id)
+            self.core.pin(model_version, contract_id)
 
     def end_episode(self, episode_id: str, stop_reason: str, *, success: bool) -> None:
         """Tell the service; any model will do again."""
         with self._lock:
-            self._core.end_episode(episode_id, stop_reason, success=success)
+            self.core.end_episode(episode_id, stop_reason, success=success)
         self._nudge()
 
     def renew(self, reason: str) -> None:
         """A new session and epoch."""
         with self._lock:
-            self._core.renew(self._clock(), reason)
+            self.core.renew(self._clock(), reason)
         self._nudge()
 
     # --- the link's own thread ----------------------------------------------------------------------------------------
@@ -217,7 +120,7 @@ class AsyncLink:
     def _told(self) -> Iterator[None]:
         with self._lock:
             yield
-            if self._core.has_news:
+            if self.core.has_news:
                 self._lock.notify_all()
 
     def _main(self) -> None:
@@ -227,13 +130,13 @@ class AsyncLink:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         while not self._closing.is_set():
             with self._told():
-                may_dial = self._core.may_dial(self._clock())
+                may_dial = self.core.may_dial(self._clock())
                 if may_dial:
-                    self._core.dialling(self._clock())
+                    self.core.dialling(self._clock())
             if may_dial:
                 reason = await self._converse()
                 with self._told():
-                    self._core.closed(self._clock(), reason)
+                    self.core.closed(self._clock(), reason)
                 logger.info("link.down url=%s reason=%s", self._url, reason)
             else:
                 await self._pause()
@@ -266,14 +169,14 @@ class AsyncLink:
         except ssl.SSLCertVerificationError as error:
             reason = distrust(error)
             with self._told():
-                self._core.refused_at_door(self._clock(), RefusalCode.AUTH, reason)
+                self.core.refused_at_door(self._clock(), RefusalCode.AUTH, reason)
             return reason
         except (OSError, TimeoutError, WebSocketException, ActwrightError) as error:
             return f"no policy service at {self._url}: {reason_of(error, self._url)}"
         if socket is None:
             return "given up while dialling"
         with self._told():
-            self._core.opened(self._clock())
+            self.core.opened(self._clock())
         jobs = [asyncio.ensure_future(job) for job in (self._write(socket), self._read(socket), self._watch())]
         done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
         if self._closing.is_set():
@@ -287,8 +190,8 @@ class AsyncLink:
     async def _dialled(self, dial: asyncio.Future[ClientConnection]) -> ClientConnection | None:
         while not dial.done():
             with self._told():
-                self._core.tick(self._clock())
-                is_wanted = not self._core.wants_cut
+                self.core.tick(self._clock())
+                is_wanted = not self.core.wants_cut
             if not is_wanted or self._closing.is_set():
                 dial.cancel()
                 await asyncio.wait([dial])
@@ -301,13 +204,13 @@ class AsyncLink:
         reason = f"the service answered HTTP {status} at {self._url}"
         if status in (401, 403):
             with self._told():
-                self._core.refused_at_door(self._clock(), RefusalCode.AUTH, f"{reason}: no token, a wrong one, or one that expired")
+                self.core.refused_at_door(self._clock(), RefusalCode.AUTH, f"{reason}: no token, a wrong one, or one that expired")
         return reason
 
     async def _write(self, socket: ClientConnection) -> str:
         while not self._closing.is_set():
             with self._told():
-                message = self._core.outgoing(self._clock())
+                message = self.core.outgoing(self._clock())
             if message is None:
                 await self._pause()
                 continue
@@ -317,7 +220,7 @@ class AsyncLink:
                 if not isinstance(message, Observe):
                     raise
                 with self._told():
-                    self._core.unsendable(message.seq, str(error), self._clock())
+                    self.core.unsendable(message.seq, str(error), self._clock())
                 continue
             await socket.send(data)
         return "closed by this cell"
@@ -326,7 +229,7 @@ class AsyncLink:
         with contextlib.suppress(Exception):
             for _ in range(4):  # an END that was queued just now
                 with self._told():
-                    message = self._core.outgoing(self._clock())
+                    message = self.core.outgoing(self._clock())
                 if message is None:
                     break
                 await asyncio.wait_for(socket.send(encode_message(message)), 0.2)
@@ -335,14 +238,14 @@ class AsyncLink:
         async for data in socket:
             frame = read_frame(data)  # outside of the lock: `ask` and `poll` wait for nothing
             with self._told():
-                self._core.take(frame, self._clock())
+                self.core.take(frame, self._clock())
         return f"closed by the service ({socket.close_code})"
 
     async def _watch(self) -> str:
         while True:
             with self._told():
-                self._core.tick(self._clock())
-                if self._core.wants_cut:
+                self.core.tick(self._clock())
+                if self.core.wants_cut:
                     return "cut by this cell"
             await asyncio.sleep(TICK_S)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any
 
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, digest_of
 from model_core.spec.errors import ActwrightError, ContractError, SpecError, require
+from model_core.spec.files import atomic_write
 from serving.workcell.motion.limits import Limits, limits_from_json, tightened, unbounded, widest_limits
 
 KIND = "actwright-commissioning"
@@ -99,10 +99,7 @@ def read(path: Path) -> Commissioning:
 
 def write(path: Path, commissioning: Commissioning) -> None:
     """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(commissioning.to_json(), indent=1) + "\n")
-    os.replace(part, path)
+    atomic_write(path, json.dumps(commissioning.to_json(), indent=1) + "\n")
 
 
 def template(cell: str, contract: PolicyContract, places: Mapping[str, tuple[str, float]] | None = None) -> Commissioning:

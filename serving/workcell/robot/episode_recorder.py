@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
+from model_core.spec.files import atomic_write
 from model_core.spec.protocol.wire import encode_episode
 from model_core.spec.types import Observation
 from serving.workcell.robot.interface import RecordedSenses, Robot
@@ -101,12 +101,6 @@ class Recorder:
 
 def write_episode(spool: Path, episode: Episode) -> Path:
     """Write one episode under its id, atomically; writing the same episode again gives the same file."""
-    spool.mkdir(parents=True, exist_ok=True)
     path = spool / f"{episode.episode_id}{SUFFIX}"
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(encode_episode(episode))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    atomic_write(path, encode_episode(episode))
     return path

@@ -1,4 +1,4 @@
-"""`python -m serving.workcell.link`: one question over a real link, for those who may not import it. JSON in, JSON out; no torch.
+"""`python -m serving.probe`: one question over a workcell's link, for those who may not import it. JSON in, JSON out; no torch.
 
 Standard input: {"url", "cell", "timeout_s", "token", "ca_file", "contract", "observe"}. Standard output: {"ready", "answer", "parts",
 "ms"} or {"error", "refused"}. Messages are base64 of the wire's own bytes.
