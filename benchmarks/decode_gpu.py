@@ -92,12 +92,12 @@ def asked(layout, count: int):
     """Questions with random pictures and words."""
     import numpy as np
 
-    from model_core.engine.decode_request import Question
+    from model_core.engine.decode_request import DecodeRequest
 
     rng = np.random.default_rng(0)
     words = layout.vocabulary.word
     return [
-        Question(
+        DecodeRequest(
             images_VHW3=rng.integers(0, 256, (layout.views, 240, 320, 3), dtype=np.uint8),
             words_W=rng.integers(words.start, words.stop, layout.max_words),
             proprio_bins_P=rng.integers(0, 256, layout.proprio_dims),
@@ -162,6 +162,7 @@ def measure(options) -> dict:
     from components.evaluation.decoding.hf_peer import Generation, HfPeer
     from components.evaluation.decoding.replay import machine
     from model_core.engine.decode import DecodingEngine
+    from model_core.engine.resources import EngineOptions
     from model_core.engine.rounds.parallel import BlockUse
     from model_core.engine.rounds.window import Acceptance
 
@@ -170,8 +171,8 @@ def measure(options) -> dict:
     model = random_network(config, device, dtype)
     language, questions = language_of(layout, processor), asked(layout, max(SESSIONS))
     alone = {"refine": False, "echo": False}  # nor what the engine said last: that would be the answer itself
-    engine = DecodingEngine(model, language, dtype=dtype, **alone)
-    plain = DecodingEngine(model, language, dtype=dtype, speculate=False, numerics=engine.numerics)
+    engine = DecodingEngine(model, language, EngineOptions(dtype=dtype, **alone))
+    plain = DecodingEngine(model, language, EngineOptions(dtype=dtype, speculate=False, numerics=engine.numerics))
     runs = options.runs
     said: dict = {"tile": engine.numerics.tile, "bound": engine.numerics.bound, "prompt_tokens": layout.prompt_length}
     print(f"numerics: {engine.numerics}", flush=True)
@@ -199,7 +200,7 @@ def measure(options) -> dict:
         said["chain"][name] = {"ms": chain_ms, "tokens_equal": same, "forwards": counts["forwards"], "guarded": counts.get("guarded", 0)}
         print(f"acceptance {name}: {chain_ms:.0f} ms, {counts['forwards']} forwards, tokens {'equal' if same else 'DIFFERENT'}", flush=True)
 
-    block = DecodingEngine(model, language, dtype=dtype, block=BlockUse.SAY, numerics=engine.numerics, **alone)
+    block = DecodingEngine(model, language, EngineOptions(dtype=dtype, block=BlockUse.PREDICT, numerics=engine.numerics, **alone))
     drafts = drafted(language, (questions[0], reference), shares["0.9"], seed=1)
     said["parallel_block_ms"], _ = timed(lambda: block.decode(questions[:1], [drafts]), runs, device, warm=WARM)
     print(f"parallel block, depth and trace at 0.9: {said['parallel_block_ms']:.0f} ms", flush=True)

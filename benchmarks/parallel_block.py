@@ -32,10 +32,12 @@ from components.evaluation.observation_log import Sighting, load_recording  # no
 from model_core.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from model_core.engine.cache import RowCache  # noqa: E402
 from model_core.engine.decode import DecodingEngine  # noqa: E402
+from model_core.engine.resources import EngineOptions  # noqa: E402
 from model_core.engine.rounds.blocks import Choices  # noqa: E402
 from model_core.engine.rounds.parallel import BlockUse  # noqa: E402
-from model_core.engine.rounds.row import AnswerRow, Window  # noqa: E402
-from model_core.policy import ReasoningPolicy  # noqa: E402
+from model_core.engine.rounds.row import AnswerRow  # noqa: E402
+from model_core.engine.rounds.row_state import Window  # noqa: E402
+from model_core.policy import PolicyOptions, ReasoningPolicy  # noqa: E402
 from model_core.spec.types import Decision, DecisionRequest  # noqa: E402
 
 Prompt = tuple[Tensor, Tensor] | None
@@ -108,9 +110,9 @@ def sides_of(both: Checkpoint, parallel: Checkpoint) -> dict[str, Side]:
     """The sides by name."""
 
     def policy(of: Checkpoint, **options: object) -> ReasoningPolicy:
-        engine = DecodingEngine(of.model, of.layout, **options)  # type: ignore[arg-type]
+        engine = DecodingEngine(of.model, of.layout, EngineOptions(**options))  # type: ignore[arg-type]
         # no memory: a session's own last decision is the only source from outside the answer
-        return ReasoningPolicy(of.model, of.layout, of.contract, engine=engine, remember=0)
+        return ReasoningPolicy(of.model, of.layout, of.contract, PolicyOptions(remember=0), engine=engine)
 
     made = {
         "plain": Side(policy(both, speculate=False), drafts=False),
@@ -140,7 +142,7 @@ def run(both: Path, parallel: Path, recording: Path, decisions: int, level: str)
     sides = sides_of(load_checkpoint(both), load_checkpoint(parallel))
     seen = load_recording(recording).first(decisions)
     for side in sides.values():  # what is measured once is not part of a decision
-        if side.policy.engine.ways.speculate:
+        if side.policy.engine.rows.speculate:
             side.policy.engine.warm_up()
         side.answer(seen[0], level)
         for figures in (side.milliseconds, side.forwards, side.action_ms, side.agreed):

@@ -23,7 +23,7 @@ from model_core.network.queries import ActionHead, block_visibility
 from model_core.spec.errors import require
 from model_core.tiny import pooled_patches
 from model_core.tokenization.compact.layout import CompactBatch, CompactLayout
-from model_core.tokenization.compact.vocabulary import Field, Mode
+from model_core.tokenization.compact.vocabulary import Field, ReasoningMode
 
 ANSWER_FIELDS = (Field.DEPTH, Field.TRACE, Field.ACTION)
 
@@ -46,18 +46,23 @@ class Curriculum:
     """What a step trains: until `no_depth_until` of all steps trace and action; then modes drawn with these probabilities."""
 
     no_depth_until: float = 0.35
-    mixture: Mapping[Mode, float] = field(
-        default_factory=lambda: {Mode.FULL: 0.5, Mode.TRACE_ACTION: 0.25, Mode.STEERED: 0.15, Mode.ACTION: 0.1}
+    mixture: Mapping[ReasoningMode, float] = field(
+        default_factory=lambda: {
+            ReasoningMode.FULL: 0.5,
+            ReasoningMode.TRACE_ACTION: 0.25,
+            ReasoningMode.STEERED: 0.15,
+            ReasoningMode.ACTION: 0.1,
+        }
     )
 
     def __post_init__(self) -> None:
         total = sum(self.mixture.values())
         require(abs(total - 1.0) < 1e-6, "the curriculum's probabilities must add up to 1", got=total)
 
-    def mode_at(self, step: int, steps: int, seed: int) -> Mode:
+    def mode_at(self, step: int, steps: int, seed: int) -> ReasoningMode:
         """The mode of optimiser step `step` (from 0): a pure function, equal on every rank."""
         if step < self.no_depth_until * steps:
-            return Mode.TRACE_ACTION
+            return ReasoningMode.TRACE_ACTION
         draw = np.random.Generator(np.random.PCG64([seed, 0xC0DE, step])).random()
         edges = np.cumsum(list(self.mixture.values()))
         return list(self.mixture)[min(int(np.searchsorted(edges, draw, side="right")), len(edges) - 1)]
@@ -80,7 +85,7 @@ class TrainingBatch:
     block: the actions that placeholders say, None where there are none. visible_B1LL: who sees whom, None for causal.
     """
 
-    mode: Mode
+    mode: ReasoningMode
     images_BVHW3: Tensor
     ids_BL: Tensor
     slots_BL: Tensor
@@ -96,7 +101,7 @@ def training_batch(
     layout: CompactLayout,
     tokens: CompactBatch,
     images_BVHW3: NDArray[np.uint8],
-    mode: Mode,
+    mode: ReasoningMode,
     weights_B: NDArray[np.floating] | None = None,
     head: ActionHead = ActionHead.CAUSAL,
 ) -> TrainingBatch:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from model_core.engine.answer import DecodeResult
 from model_core.engine.automaton import CompactGrammar
 from model_core.engine.decode import DecodingEngine
-from model_core.engine.decode_request import Question
+from model_core.engine.decode_request import DecodeRequest
 from model_core.engine.numerics import Numerics
-from model_core.engine.rounds.round import Answer, AnswerRound
+from model_core.engine.resources import EngineOptions
+from model_core.engine.rounds.round import AnswerRound
 from model_core.engine.rounds.window import CostCurve
 from model_core.network.model import MolmoAct
 from model_core.spec.types import Trace
-from model_core.tokenization.compact.layout import Field, Mode
+from model_core.tokenization.compact.layout import Field, ReasoningMode
 from tests.tiny_arm_data import INSTRUCTIONS, make_samples, make_small_contract, make_small_model
 
 CONTRACT = make_small_contract()
@@ -34,13 +36,13 @@ def flat_costs(*widths: int) -> CostCurve:
 def make_engine(model: MolmoAct = MODEL, **options) -> DecodingEngine:
     options.setdefault("costs", flat_costs())
     options.setdefault("numerics", Numerics(tile=4, bound=0.0))
-    return DecodingEngine(model, LAYOUT, **options)
+    return DecodingEngine(model, LAYOUT, EngineOptions(**options))
 
 
-def ask(row: int, mode: Mode = Mode.FULL, **given) -> Question:
-    if mode is Mode.STEERED and "trace" not in given:
+def ask(row: int, mode: ReasoningMode = ReasoningMode.FULL, **given) -> DecodeRequest:
+    if mode is ReasoningMode.STEERED and "trace" not in given:
         given["trace"] = Trace(points_N2=np.array([[row, 20], [200 - row, 40]]))
-    return Question(
+    return DecodeRequest(
         images_VHW3=SAMPLES["images_NVHW3"][row],
         words_W=LAYOUT.instruction_ids(INSTRUCTIONS[row % 2]),
         proprio_bins_P=np.array([10, 80, 150, 220]) + row,
@@ -49,7 +51,7 @@ def ask(row: int, mode: Mode = Mode.FULL, **given) -> Question:
     )
 
 
-def by_state(answer: Answer, mode: Mode = Mode.FULL) -> dict[int, int]:
+def by_state(answer: DecodeResult, mode: ReasoningMode = ReasoningMode.FULL) -> dict[int, int]:
     """{state: id} of an answer."""
     state, said = LAYOUT.first_slot(mode), {}
     for token in answer.ids_L.tolist():

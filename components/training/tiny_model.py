@@ -19,8 +19,8 @@ from components.config.recipe import CurriculumConfig, TrainConfig
 from components.data.frozen_dataset import FrozenSplit, load_split, read_frozen
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
-from model_core.tokenization.action_codec import ActionCodec
-from model_core.tokenization.compact.layout import CompactLayout, Field, Mode, proprio_bins
+from model_core.tokenization.compact.layout import CompactLayout, Field, ReasoningMode
+from model_core.tokenization.observation import PolicyInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,23 +47,22 @@ class BatchMaker:
     ) -> None:
         from model_core.network.queries import ActionHead
 
-        body = contract.embodiment
         self._head = ActionHead(head)
         self.split, self.layout = split, layout
         self._shift = augment_shift_px
-        codec = ActionCodec(stats=contract.stats)
-        self._bins_NKA = codec.encode(split.actions_NKA)
+        inputs = PolicyInputs(layout=layout, contract=contract)
+        self._bins_NKA = inputs.action_bins(split.actions_NKA)
         self._committed_rows = committed_rows
         if committed_rows and split.executed_NKA is None:
             raise DatasetError("train.committed_rows needs what was executed, and this frozen data set has none. Fix: freeze again")
-        self._executed_NKA = codec.encode(split.executed_NKA) if committed_rows and split.executed_NKA is not None else None
-        self._proprio_NP = proprio_bins(split.proprio_NP, body.proprio.low, body.proprio.high)
-        self._words_IW = layout.instruction_table(split.instructions)
+        self._executed_NKA = inputs.action_bins(split.executed_NKA) if committed_rows and split.executed_NKA is not None else None
+        self._proprio_NP = inputs.proprio_bins(split.proprio_NP)
+        self._words_IW = inputs.word_table(split.instructions)
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def batch(self, indices_B: NDArray[np.int64], mode: Mode, *, draw: tuple[int, ...] | None = None) -> TrainingBatch:
+    def batch(self, indices_B: NDArray[np.int64], mode: ReasoningMode, *, draw: tuple[int, ...] | None = None) -> TrainingBatch:
         """The batch of these samples in `mode`. draw: seed of the augmentation; None for none."""
         from model_core.training import shift_pictures, training_batch
 
@@ -90,8 +89,8 @@ class BatchMaker:
             proprio_bins_BP=self._proprio_NP[indices_B],
             bins_BKA=bins_BKA,
             committed_rows_B=given_B,
-            depth_codes_BG=split.depth_codes_NG[indices_B] if mode is Mode.FULL else None,
-            trace_B52=trace if mode is not Mode.ACTION else None,
+            depth_codes_BG=split.depth_codes_NG[indices_B] if mode is ReasoningMode.FULL else None,
+            trace_B52=trace if mode is not ReasoningMode.ACTION else None,
         )
         return training_batch(self.layout, tokens, images, mode, head=self._head)
 
@@ -103,10 +102,10 @@ def curriculum_of(config: CurriculumConfig) -> Curriculum:
     return Curriculum(
         no_depth_until=config.no_depth_until,
         mixture={
-            Mode.FULL: config.full,
-            Mode.TRACE_ACTION: config.no_depth,
-            Mode.STEERED: config.trace_given,
-            Mode.ACTION: config.action_only,
+            ReasoningMode.FULL: config.full,
+            ReasoningMode.TRACE_ACTION: config.no_depth,
+            ReasoningMode.STEERED: config.trace_given,
+            ReasoningMode.ACTION: config.action_only,
         },
     )
 
@@ -176,7 +175,7 @@ class TinyArm:
         sums: dict[str, float] = {}
         for start in range(0, len(chosen), 64):
             part = chosen[start : start + 64]
-            loss, parts = self.loss(module, maker.batch(part, Mode.FULL))
+            loss, parts = self.loss(module, maker.batch(part, ReasoningMode.FULL))
             for name, value in {"loss": loss, **parts}.items():
                 sums[f"validation_{name}"] = sums.get(f"validation_{name}", 0.0) + float(value) * len(part) / len(chosen)
         return sums

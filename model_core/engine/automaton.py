@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.types import ActionReasoning
-from model_core.tokenization.compact.layout import CompactLayout, Field, Mode
+from model_core.tokenization.compact.layout import CompactLayout, Field, ReasoningMode
 
 # What `Grammar.after` answers for an id that may not stand in a state.
 REFUSED = -1
@@ -138,7 +138,7 @@ class CompactGrammar:
 
     # ---- values as ids by state
 
-    def given(self, mode: Mode, **parts: object) -> dict[int, int]:
+    def given(self, mode: ReasoningMode, **parts: object) -> dict[int, int]:
         """Edited or steering parts as {state: id}. See `CompactLayout.given`, which also says what it raises."""
         ids, slots = self.layout.given(mode, **parts)  # type: ignore[arg-type]
         return dict(zip(slots.tolist(), ids.tolist(), strict=True))
@@ -149,13 +149,13 @@ class CompactGrammar:
         ids = bins_DA.astype(np.int64).reshape(-1) + (self.layout.vocabulary.action.start - 1)
         return {start + offset: token for offset, token in enumerate(ids.tolist())}
 
-    def spell(self, reasoning: ActionReasoning, *, shift: int = 0) -> dict[int, int]:
+    def encode(self, reasoning: ActionReasoning, *, shift: int = 0) -> dict[int, int]:
         """A whole reasoning as {state: id}; the chunk moved up by `shift` rows, its last row repeated at the end."""
         layout, said = self.layout, {}
         if reasoning.depth is not None:
-            said |= self.given(Mode.FULL, depth=reasoning.depth)
+            said |= self.given(ReasoningMode.FULL, depth=reasoning.depth)
         if reasoning.trace is not None:
-            said |= self.given(Mode.TRACE_ACTION, trace=reasoning.trace)
+            said |= self.given(ReasoningMode.TRACE_ACTION, trace=reasoning.trace)
         if reasoning.bins_KA.shape == (layout.chunk_length, layout.action_dims):
             rows_K = np.minimum(np.arange(layout.chunk_length) + shift, layout.chunk_length - 1)
             said |= self.committed(reasoning.bins_KA[rows_K])

@@ -19,11 +19,11 @@ from model_core.engine.automaton import CompactGrammar, Grammar, Stage
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.tiny import pooled_patches
-from model_core.tokenization.compact.layout import CompactLayout, Mode
+from model_core.tokenization.compact.layout import CompactLayout, ReasoningMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Question:
+class DecodeRequest:
     """One row to answer in the compact language. images_VHW3 uint8; words_W word ids; proprio_bins_P 0..255.
 
     depth, trace: parts of the answer that are given: a steering trace (mode STEERED), or an edited depth grid or trace from
@@ -34,7 +34,7 @@ class Question:
     images_VHW3: NDArray[np.uint8]
     words_W: NDArray[np.int64]
     proprio_bins_P: NDArray[np.int64]
-    mode: Mode = Mode.FULL
+    mode: ReasoningMode = ReasoningMode.FULL
     depth: DepthTokens | None = None
     trace: Trace | None = None
     committed_DA: NDArray[np.int64] | None = None
@@ -88,7 +88,7 @@ class Language(Protocol):
         """Values that stand whatever the model would say (edited, steering, committed), as {state: id}."""
         ...
 
-    def spell(self, reasoning: ActionReasoning, question: Any, *, shift: int = 0) -> dict[int, int]:
+    def encode(self, reasoning: ActionReasoning, question: Any, *, shift: int = 0) -> dict[int, int]:
         """A reasoning as drafts for `question`: {state: id}, the chunk moved up by `shift` rows."""
         ...
 
@@ -109,17 +109,17 @@ class CompactLanguage:
         self._places_L = np.arange(layout.prompt_length)
         self._windows_1N4 = pooled_patches(layout)[None]
 
-    def prompt(self, question: Question) -> Prompt:
+    def prompt(self, question: DecodeRequest) -> Prompt:
         """See `Language.prompt`."""
         ids_L = self.layout.prompts(question.words_W[None], question.proprio_bins_P[None], question.mode)[0]
         images = torch.from_numpy(np.ascontiguousarray(question.images_VHW3))[None]
         return Prompt(ids_L=ids_L, places_L=self._places_L, images=images, pooled_patches_idx=self._windows_1N4)
 
-    def begin(self, question: Question) -> int:
+    def begin(self, question: DecodeRequest) -> int:
         """See `Language.begin`."""
         return self.layout.first_slot(question.mode)
 
-    def given(self, question: Question) -> dict[int, int]:
+    def given(self, question: DecodeRequest) -> dict[int, int]:
         """See `Language.given`. Raises `GrammarError` for a part that the mode does not take, or a value outside its range."""
         found = self.grammar.given(question.mode, depth=question.depth, trace=question.trace)
         for place, (state, token) in enumerate(found.items()):
@@ -134,15 +134,15 @@ class CompactLanguage:
             raise GrammarError(f"committed rows: expected at most {most[0]} x {most[1]} values, got {rows} x {dims}", 0, rows)
         return found | self.grammar.committed(question.committed_DA)
 
-    def spell(self, reasoning: ActionReasoning, question: Question, *, shift: int = 0) -> dict[int, int]:
-        """See `Language.spell`."""
-        return self.grammar.spell(reasoning, shift=shift)
+    def encode(self, reasoning: ActionReasoning, question: DecodeRequest, *, shift: int = 0) -> dict[int, int]:
+        """See `Language.encode`."""
+        return self.grammar.encode(reasoning, shift=shift)
 
-    def parse(self, ids: Sequence[int], question: Question) -> ActionReasoning:
+    def parse(self, ids: Sequence[int], question: DecodeRequest) -> ActionReasoning:
         """See `Language.parse`."""
         return self.layout.parse(np.asarray(ids), question.mode)
 
-    def read(self, stage: Stage, ids: Sequence[int], question: Question) -> DepthTokens | Trace:
+    def read(self, stage: Stage, ids: Sequence[int], question: DecodeRequest) -> DepthTokens | Trace:
         """See `Language.read`."""
         vocabulary, ids_N = self.layout.vocabulary, np.asarray(ids, np.int64)
         if stage is Stage.DEPTH:

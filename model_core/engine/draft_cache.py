@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.engine.decode_request import Drafts, Language, Question
+from model_core.engine.decode_request import DecodeRequest, Drafts, Language
 from model_core.spec.errors import ActwrightError, require
 from model_core.spec.types import ActionReasoning
 
@@ -69,7 +69,7 @@ class DraftMemory:
         """Frames remembered."""
         return sum(map(len, self._shelves.values()))
 
-    def suggest(self, question: Question, *, last: ActionReasoning | None = None, consumed: int = 0) -> Drafts | None:
+    def suggest(self, question: DecodeRequest, *, last: ActionReasoning | None = None, consumed: int = 0) -> Drafts | None:
         """The answer to the most similar frame as drafts; None where there is neither one nor `last`.
 
         last: what this session said last, `consumed` rows of which were executed since: the draft where nothing like the question was
@@ -85,7 +85,7 @@ class DraftMemory:
         if said is None:
             return None
         try:
-            return Drafts(ids=self._language.spell(said, question, shift=max(0, consumed) if said is last else 0))
+            return Drafts(ids=self._language.encode(said, question, shift=max(0, consumed) if said is last else 0))
         except ActwrightError:  # said by another policy, of another chunk length: no draft, and no reason to refuse
             return None
 
@@ -93,7 +93,7 @@ class DraftMemory:
         """Forget everything."""
         self._shelves.clear()
 
-    def note(self, question: Question, said: ActionReasoning) -> None:
+    def note(self, question: DecodeRequest, said: ActionReasoning) -> None:
         """Remember an answer. Questions with given parts are left out: a person's depth or trace is not what the model would say."""
         if question.depth is not None or question.trace is not None or question.committed_DA is not None:
             return
@@ -105,7 +105,7 @@ class DraftMemory:
                 self._shelves.popitem(last=False)
         self._shelves[name].put(key_D, said)
 
-    def _name(self, question: Question, key_D: NDArray[np.float32]) -> tuple[bytes, str, int]:
+    def _name(self, question: DecodeRequest, key_D: NDArray[np.float32]) -> tuple[bytes, str, int]:
         return question.words_W.tobytes(), question.mode.value, len(key_D)
 
 

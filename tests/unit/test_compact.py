@@ -5,12 +5,20 @@ from hypothesis import strategies as st
 
 from model_core.spec.errors import GrammarError, SpecError
 from model_core.spec.types import DepthTokens, Trace
-from model_core.tokenization.compact.layout import NO_SLOT, CompactLayout, CompactVocabulary, Field, Mode, closed_words, proprio_bins
+from model_core.tokenization.compact.layout import (
+    NO_SLOT,
+    CompactLayout,
+    CompactVocabulary,
+    Field,
+    ReasoningMode,
+    closed_words,
+    proprio_bins,
+)
 from tests import strategies
 
 TEXTS = ("push the coffee machine button", "close the drawer")
 LAYOUT = CompactLayout(vocabulary=CompactVocabulary(words=closed_words(TEXTS)), chunk_length=8, action_dims=4, proprio_dims=4)
-MODES = list(Mode)
+MODES = list(ReasoningMode)
 
 
 def sample(size: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -36,14 +44,14 @@ def test_every_id_has_one_field_and_one_description():
 
 def test_slots_match_the_recipe():
     assert (LAYOUT.prompt_length, LAYOUT.num_slots, LAYOUT.max_length) == (38, 181, 181)
-    assert LAYOUT.max_answer_length(Mode.ACTION) == 32
+    assert LAYOUT.max_answer_length(ReasoningMode.ACTION) == 32
     marked = CompactLayout(
         vocabulary=LAYOUT.vocabulary, chunk_length=8, action_dims=4, proprio_dims=4, views=2, image_marks=True, patch_grid=(2, 3)
     )
     marks = LAYOUT.vocabulary.image_marks
     row = [marks["im_patch"]] * 3 + [marks["im_col"]]
     view = [marks["im_start"], *row, *row, marks["im_end"]]
-    prompt = marked.prompts(marked.instruction_table(TEXTS), np.zeros((2, 4), np.int64), Mode.FULL)
+    prompt = marked.prompts(marked.instruction_table(TEXTS), np.zeros((2, 4), np.int64), ReasoningMode.FULL)
     assert prompt[0, : 2 * len(view)].tolist() == view * 2
 
 
@@ -61,8 +69,8 @@ def test_batches_parse_back_row_by_row(mode):
         if reasoning.trace is not None:
             points = arrays["trace_B52"][row]
             assert np.array_equal(reasoning.trace.points_N2, points[points[:, 0] >= 0])
-        assert (reasoning.depth is not None) == (mode is Mode.FULL)
-        assert (reasoning.trace is not None) == (mode is not Mode.ACTION)
+        assert (reasoning.depth is not None) == (mode is ReasoningMode.FULL)
+        assert (reasoning.trace is not None) == (mode is not ReasoningMode.ACTION)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -81,20 +89,20 @@ def test_slots_follow_the_transition_table_and_its_allowed_ids(mode):
 
 
 def test_actions_keep_their_slots_whatever_the_trace():
-    batch = LAYOUT.batch(mode=Mode.FULL, **sample(16, seed=2))
+    batch = LAYOUT.batch(mode=ReasoningMode.FULL, **sample(16, seed=2))
     for row in range(16):
         slots = batch.slots_BL[row, batch.fields_BL[row] == Field.ACTION]
         assert slots.tolist() == list(range(LAYOUT.slots[Field.ACTION].start, LAYOUT.slots[Field.ACTION].stop))
 
 
 def test_a_given_trace_is_not_learned_and_targets_point_one_left():
-    batch = LAYOUT.batch(mode=Mode.STEERED, **sample(8))
+    batch = LAYOUT.batch(mode=ReasoningMode.STEERED, **sample(8))
     assert not batch.learn_BL[batch.fields_BL == Field.TRACE].any()
     rows, columns, codes = batch.targets(Field.ACTION, LAYOUT.vocabulary.action)
     assert len(rows) == 8 * 32
     assert np.array_equal(batch.ids_BL[rows, columns + 1], codes + LAYOUT.vocabulary.action.start)
     assert len(batch.targets(Field.TRACE, LAYOUT.vocabulary.trace)[0]) == 0
-    full = LAYOUT.batch(mode=Mode.FULL, **sample(8))
+    full = LAYOUT.batch(mode=ReasoningMode.FULL, **sample(8))
     assert (full.targets(Field.DEPTH, LAYOUT.vocabulary.depth)[1].min()) == full.prompt_length - 1  # the mode token predicts
 
 
@@ -146,15 +154,15 @@ def test_unknown_words_are_named_never_guessed():
 def test_given_prefixes():
     depth = DepthTokens(codes_G=np.arange(100) % 128)
     trace = Trace(points_N2=np.array([[1, 2], [3, 4]]))
-    ids, slots = LAYOUT.given(Mode.FULL, depth=depth, trace=trace)
+    ids, slots = LAYOUT.given(ReasoningMode.FULL, depth=depth, trace=trace)
     assert len(ids) == 105
     assert LAYOUT.next_slots(slots[-1:], ids[-1:])[0] == LAYOUT.slots[Field.ACTION].start
-    assert len(LAYOUT.given(Mode.FULL)[0]) == 0
+    assert len(LAYOUT.given(ReasoningMode.FULL)[0]) == 0
     for mode, options in (
-        (Mode.ACTION, {"trace": trace}),
-        (Mode.TRACE_ACTION, {"depth": depth}),
-        (Mode.FULL, {"trace": trace}),
-        (Mode.STEERED, {}),
+        (ReasoningMode.ACTION, {"trace": trace}),
+        (ReasoningMode.TRACE_ACTION, {"depth": depth}),
+        (ReasoningMode.FULL, {"trace": trace}),
+        (ReasoningMode.STEERED, {}),
     ):
         with pytest.raises(GrammarError):
             LAYOUT.given(mode, **options)
@@ -175,7 +183,7 @@ def test_given_prefixes():
 )
 def test_labels_out_of_range_are_refused(name, value):
     with pytest.raises(SpecError):
-        LAYOUT.batch(mode=Mode.FULL, **{**sample(4), name: value})
+        LAYOUT.batch(mode=ReasoningMode.FULL, **{**sample(4), name: value})
 
 
 def test_proprio_bins_clip_and_refuse_nan():

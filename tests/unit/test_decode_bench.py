@@ -21,7 +21,7 @@ from flows.commands.bench.commands import bench
 from flows.commands.bench.commands import certify as certify_command
 from model_core.checkpoint import Checkpoint, load_checkpoint
 from model_core.spec.errors import SpecError
-from model_core.tokenization.compact.layout import NO_SLOT, Mode
+from model_core.tokenization.compact.layout import NO_SLOT, ReasoningMode
 from tests.fakes import make_embodiment
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
 
@@ -100,7 +100,7 @@ def test_places_of_peers_are_the_slots_of_the_language(checkpoint):
     layout = checkpoint.layout
     places = Places(layout=layout)
     for points in (1, 3, 5):
-        slot, slots, ids = layout.first_slot(Mode.FULL), [], [0] * layout.prompt_length
+        slot, slots, ids = layout.first_slot(ReasoningMode.FULL), [], [0] * layout.prompt_length
         while slot != NO_SLOT:
             ends = len(slots) == 100 + 2 * points
             slots.append(slot)

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from model_core.engine.answer import NotFiniteError
 from model_core.engine.automaton import REFUSED, CompactGrammar, forced_id
-from model_core.engine.decode import Decoded, DecodingEngine, Question
-from model_core.engine.rounds.round import AnswerRound, NotFiniteError
+from model_core.engine.decode import Decoded, DecodingEngine
+from model_core.engine.decode_request import DecodeRequest
+from model_core.engine.resources import EngineOptions
+from model_core.engine.rounds.round import AnswerRound
 from model_core.spec.errors import GrammarError, SpecError
 from model_core.spec.types import DepthTokens, Trace
-from model_core.tokenization.compact.layout import Field, Mode
+from model_core.tokenization.compact.layout import Field, ReasoningMode
 from model_core.training import hidden_states
 from tests.tiny_arm_data import INSTRUCTIONS, make_samples, make_small_contract, make_small_model
 
@@ -31,8 +34,8 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def ask(row: int, mode: Mode = Mode.FULL, **given) -> Question:
-    return Question(
+def ask(row: int, mode: ReasoningMode = ReasoningMode.FULL, **given) -> DecodeRequest:
+    return DecodeRequest(
         images_VHW3=SAMPLES["images_NVHW3"][row],
         words_W=LAYOUT.instruction_ids(INSTRUCTIONS[row % 2]),
         proprio_bins_P=np.array([10, 80, 150, 220]) + row,
@@ -41,14 +44,14 @@ def ask(row: int, mode: Mode = Mode.FULL, **given) -> Question:
     )
 
 
-def slots_of(ids_L: np.ndarray, mode: Mode) -> np.ndarray:
+def slots_of(ids_L: np.ndarray, mode: ReasoningMode) -> np.ndarray:
     slots = [LAYOUT.first_slot(mode)]
     for token in ids_L[:-1]:
         slots.append(int(LAYOUT.next_slots(np.array(slots[-1:]), np.array([token]))[0]))
     return np.array(slots)
 
 
-@pytest.mark.parametrize("mode", [Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION])
+@pytest.mark.parametrize("mode", [ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.ACTION])
 def test_cached_decode_equals_teacher_forced_argmax(mode):
     question = ask(0, mode)
     ids_L = ENGINE.decode([question]).answers[0].ids_L
@@ -65,7 +68,7 @@ def test_cached_decode_equals_teacher_forced_argmax(mode):
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
-    modes = [Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION, Mode.FULL]
+    modes = [ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.ACTION, ReasoningMode.FULL]
     together = ENGINE.decode([ask(row, mode) for row, mode in enumerate(modes)]).answers
     for row, mode in enumerate(modes):
         alone = ENGINE.decode([ask(row, mode)]).answers[0].ids_L
@@ -79,7 +82,7 @@ def test_answers_differ_with_the_picture():
 
 def test_grammar_stays_in_the_language_whatever_is_chosen():
     grammar, rng = CompactGrammar(LAYOUT), np.random.default_rng(0)
-    for mode in (Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION) * 10:
+    for mode in (ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.ACTION) * 10:
         state, said = LAYOUT.first_slot(mode), []
         while state != grammar.done:
             said.append(int(rng.choice(grammar.groups[grammar.group(state)])))
@@ -100,11 +103,11 @@ def test_end_of_trace_leads_to_the_action():
 
 def test_a_given_trace_is_kept_and_steers():
     traces = [Trace(points_N2=np.array([[10, 20], [30, 40]])), Trace(points_N2=np.array([[200, 180], [90, 90], [1, 2]]))]
-    answers = ENGINE.decode([ask(0, Mode.STEERED, trace=trace) for trace in traces]).answers
+    answers = ENGINE.decode([ask(0, ReasoningMode.STEERED, trace=trace) for trace in traces]).answers
     for trace, answer in zip(traces, answers, strict=True):
         assert answer.reasoning.trace is not None
         assert np.array_equal(answer.reasoning.trace.points_N2, trace.points_N2)
-        alone = ENGINE.decode([ask(0, Mode.STEERED, trace=trace)]).answers[0]
+        alone = ENGINE.decode([ask(0, ReasoningMode.STEERED, trace=trace)]).answers[0]
         assert np.array_equal(alone.reasoning.bins_KA, answer.reasoning.bins_KA)
     assert not np.array_equal(answers[0].reasoning.bins_KA, answers[1].reasoning.bins_KA)
 
@@ -131,9 +134,9 @@ def test_own_trace_given_back_gives_the_same_actions():
 
 def test_what_a_mode_does_not_take_is_refused():
     with pytest.raises(GrammarError, match="steered needs the trace"):
-        ENGINE.decode([ask(0, Mode.STEERED)])
+        ENGINE.decode([ask(0, ReasoningMode.STEERED)])
     with pytest.raises(GrammarError, match="says no depth"):
-        ENGINE.decode([ask(0, Mode.ACTION, depth=DepthTokens(codes_G=np.zeros(100, np.int64)))])
+        ENGINE.decode([ask(0, ReasoningMode.ACTION, depth=DepthTokens(codes_G=np.zeros(100, np.int64)))])
     with pytest.raises(SpecError, match="nothing to decode"):
         ENGINE.decode([])
 
@@ -142,11 +145,11 @@ def test_timing_names_every_stage():
     decoded: Decoded = ENGINE.decode([ask(0)])
     assert set(decoded.timing_ms) == {"vision", "prefill", "depth", "trace", "action"}
     assert min(decoded.timing_ms[stage] for stage in ("vision", "prefill")) > 0
-    assert "depth" not in ENGINE.decode([ask(0, Mode.TRACE_ACTION)]).timing_ms
+    assert "depth" not in ENGINE.decode([ask(0, ReasoningMode.TRACE_ACTION)]).timing_ms
 
 
 def test_bfloat16_answers_are_in_the_grammar():
-    answers = DecodingEngine(MODEL, LAYOUT, dtype=torch.bfloat16).decode([ask(0), ask(1)]).answers
+    answers = DecodingEngine(MODEL, LAYOUT, EngineOptions(dtype=torch.bfloat16)).decode([ask(0), ask(1)]).answers
     assert all(answer.reasoning.depth is not None for answer in answers)
 
 

@@ -18,10 +18,11 @@ from model_core.engine.decode import DecodingEngine
 from model_core.engine.decode_request import Drafts
 from model_core.engine.forward import BlockForward
 from model_core.engine.numerics import Numerics, measure_numerics
+from model_core.engine.resources import EngineOptions
 from model_core.engine.rounds.window import Acceptance, CostCurve, Source, best_width
 from model_core.network.checkpoints.hub import load_pretrained
 from model_core.network.model import MolmoAct
-from model_core.tokenization.compact.layout import Field, Mode
+from model_core.tokenization.compact.layout import Field, ReasoningMode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model"
@@ -94,7 +95,12 @@ def test_numerics_are_measured_and_a_difference_becomes_a_bound(monkeypatch):
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 2**32 - 1), refine=st.booleans(), width=st.sampled_from([1, 3, 8, 64, 256]), mode=st.sampled_from(list(Mode)))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    refine=st.booleans(),
+    width=st.sampled_from([1, 3, 8, 64, 256]),
+    mode=st.sampled_from(list(ReasoningMode)),
+)
 def test_random_drafts_never_change_an_answer(seed, refine, width, mode):
     rng = np.random.default_rng(seed)
     engine = make_engine(refine=refine, costs=flat_costs(1, width))
@@ -106,7 +112,7 @@ def test_random_drafts_never_change_an_answer(seed, refine, width, mode):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_exact_engine_measures_this_machine_and_keeps_its_promise(dtype):
-    plain, exact = (DecodingEngine(MODEL, LAYOUT, dtype=dtype, speculate=speculate) for speculate in (False, True))
+    plain, exact = (DecodingEngine(MODEL, LAYOUT, EngineOptions(dtype=dtype, speculate=speculate)) for speculate in (False, True))
     questions, rng = [ask(row) for row in range(3)], np.random.default_rng(5)
     expected = [plain.decode([question]).answers[0].ids_L for question in questions]
     answers = exact.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
@@ -128,7 +134,7 @@ def tied_model() -> MolmoAct:
 def test_ties_are_broken_alike_in_blocks_batches_and_alone(dtype, numerics):
     model, rng = tied_model(), np.random.default_rng(6)
     plain, exact = (make_engine(model, dtype=dtype, numerics=numerics, speculate=speculate) for speculate in (False, True))
-    questions = [ask(row, mode) for row, mode in enumerate([Mode.FULL, Mode.TRACE_ACTION, Mode.FULL])]
+    questions = [ask(row, mode) for row, mode in enumerate([ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.FULL])]
     expected = [plain.decode([question]).answers[0].ids_L for question in questions]
     together = exact.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
     alone = [exact.decode([question], [Drafts(ids=random_drafts(rng))]).answers[0] for question in questions]
@@ -140,7 +146,7 @@ def test_ties_are_broken_alike_in_blocks_batches_and_alone(dtype, numerics):
 @pytest.mark.parametrize(("bound", "all_of_them"), [(1e9, True), (0.5, False)])
 def test_a_guarded_position_is_computed_again_alone(bound, all_of_them):
     guarded = make_engine(numerics=Numerics(tile=1, bound=bound))
-    questions = [ask(row, mode) for row, mode in enumerate([Mode.FULL, Mode.TRACE_ACTION, Mode.FULL])]
+    questions = [ask(row, mode) for row, mode in enumerate([ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.FULL])]
     for question, answer in zip(questions, guarded.decode(questions).answers, strict=True):
         plain = make_engine(speculate=False, numerics=ONE_ROW).decode([question]).answers[0]
         assert np.array_equal(answer.ids_L, plain.ids_L)
@@ -276,11 +282,11 @@ def test_captured_blocks_say_what_eager_ones_say():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_eyes_see_what_the_network_sees(dtype):
-    engine = DecodingEngine(MODEL, LAYOUT, dtype=dtype)
+def test_packed_vision_backbone_see_what_the_network_sees(dtype):
+    engine = DecodingEngine(MODEL, LAYOUT, EngineOptions(dtype=dtype))
     prompt = engine.language.prompt(ask(0))
     seen_ND = engine.features(prompt)
-    engine.eyes = MODEL.model.vision_backbone
+    engine.vision = MODEL.model.vision_backbone
     expected_ND = engine.features(prompt)
     assert seen_ND is not None
     assert expected_ND is not None
@@ -302,4 +308,4 @@ def test_a_part_of_the_head_chooses_as_the_whole_head(dtype):
         parts.add(part)
     if parts != {None}:  # where a product's numbers depend on its width, there are none
         assert len(parts) == 3  # depth, trace and actions
-        assert forward.part_of([GRAMMAR.group(GRAMMAR.done - 1), GRAMMAR.group(LAYOUT.first_slot(Mode.FULL))]) is None
+        assert forward.part_of([GRAMMAR.group(GRAMMAR.done - 1), GRAMMAR.group(LAYOUT.first_slot(ReasoningMode.FULL))]) is None

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from model_core.engine.decode_request import CompactLanguage, Question
+from model_core.engine.decode_request import CompactLanguage, DecodeRequest
 from model_core.engine.draft_cache import DraftMemory, small_picture
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.compact.layout import CompactLayout, CompactVocabulary, Field, Mode
+from model_core.tokenization.compact.layout import CompactLayout, CompactVocabulary, Field, ReasoningMode
 
 LAYOUT = CompactLayout(vocabulary=CompactVocabulary(words=("close", "drawer")), chunk_length=2, action_dims=3, proprio_dims=2)
 LANGUAGE = CompactLanguage(LAYOUT)
 
 
-def question(shade: int, words: str = "close drawer", mode: Mode = Mode.FULL, **given: object) -> Question:
+def question(shade: int, words: str = "close drawer", mode: ReasoningMode = ReasoningMode.FULL, **given: object) -> DecodeRequest:
     frame = np.full((1, 80, 60, 3), shade, np.uint8)
-    return Question(
+    return DecodeRequest(
         images_VHW3=frame,
         words_W=LAYOUT.instruction_ids(words),
         proprio_bins_P=np.zeros(2, np.int64),
@@ -42,7 +42,7 @@ def test_the_nearest_frame_of_the_same_words_and_mode_is_the_draft():
         memory.note(question(shade), said(shade // 2))
     assert [first_code(memory.suggest(question(shade))) for shade in (0, 54, 56, 160, 255)] == [5, 5, 50, 100, 100]
     assert memory.suggest(question(10, "close")) is None
-    assert memory.suggest(question(10, mode=Mode.ACTION)) is None
+    assert memory.suggest(question(10, mode=ReasoningMode.ACTION)) is None
     suggested = memory.suggest(question(100))
     assert suggested is not None
     assert len(suggested.ids) == 100 + 3 + 6

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from model_core.engine.answer import CancelledError, DecodeResult
 from model_core.engine.automaton import Stage
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.decode_request import Drafts
-from model_core.engine.rounds.round import Answer, CancelledError
+from model_core.engine.resources import EngineOptions
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import DepthTokens
-from model_core.tokenization.compact.layout import Field, Mode
+from model_core.tokenization.compact.layout import Field, ReasoningMode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts, run_out
 
-MODES = [Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION, Mode.STEERED]
+MODES = [ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.ACTION, ReasoningMode.STEERED]
 PLAIN = make_engine(speculate=False)
 
 
@@ -27,7 +28,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def alone(row: int, mode: Mode = Mode.FULL, **given) -> np.ndarray:
+def alone(row: int, mode: ReasoningMode = ReasoningMode.FULL, **given) -> np.ndarray:
     return PLAIN.decode([ask(row, mode, **given)]).answers[0].ids_L
 
 
@@ -36,8 +37,8 @@ def alone(row: int, mode: Mode = Mode.FULL, **given) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_sixteen_sessions_say_what_each_says_alone(dtype):
-    engine, rng = DecodingEngine(MODEL, LAYOUT, dtype=dtype), np.random.default_rng(0)
-    plain = DecodingEngine(MODEL, LAYOUT, dtype=dtype, speculate=False, numerics=engine.numerics)
+    engine, rng = DecodingEngine(MODEL, LAYOUT, EngineOptions(dtype=dtype)), np.random.default_rng(0)
+    plain = DecodingEngine(MODEL, LAYOUT, EngineOptions(dtype=dtype, speculate=False, numerics=engine.numerics))
     questions = [ask(row, MODES[row % 4]) for row in range(16)]
     drafts = [Drafts(ids=random_drafts(rng)) if row % 3 else None for row in range(16)]
     for question, answer in zip(questions, engine.decode(questions, drafts).answers, strict=True):
@@ -68,12 +69,12 @@ def test_rows_join_and_leave_midway_without_a_trace():
 
 def test_more_questions_than_places_wait_for_one():
     engine = make_engine(capacity=3)
-    questions = [ask(row, Mode.TRACE_ACTION) for row in range(8)]
+    questions = [ask(row, ReasoningMode.TRACE_ACTION) for row in range(8)]
     began = engine.open_round(3)
     keys = [began.join(question) for question in questions]
     assert began.active == 8
     found = run_out(began)
-    assert all(np.array_equal(found[key].ids_L, alone(row, Mode.TRACE_ACTION)) for row, key in enumerate(keys))
+    assert all(np.array_equal(found[key].ids_L, alone(row, ReasoningMode.TRACE_ACTION)) for row, key in enumerate(keys))
 
 
 def test_leaving_twice_or_never_having_joined_is_nothing():
@@ -89,7 +90,7 @@ def test_leaving_twice_or_never_having_joined_is_nothing():
 def test_memory_is_used_again():
     engine = make_engine()
     for _ in range(3):
-        engine.decode([ask(0, Mode.ACTION), ask(1, Mode.ACTION)])
+        engine.decode([ask(0, ReasoningMode.ACTION), ask(1, ReasoningMode.ACTION)])
     assert len(engine._free_caches) == 1
 
 
@@ -111,7 +112,7 @@ def test_a_part_that_was_given_is_not_told():
     own = PLAIN.decode([ask(3)]).answers[0].reasoning
     began = make_engine().open_round(2)
     began.join(ask(3, depth=own.depth), on_part=lambda field, value: told.append(field))
-    began.join(ask(3, Mode.STEERED), on_part=lambda field, value: told.append(field))
+    began.join(ask(3, ReasoningMode.STEERED), on_part=lambda field, value: told.append(field))
     run_out(began)
     assert told == ["trace"]
 
@@ -120,7 +121,7 @@ def test_a_cancelled_row_ends_at_the_next_block_and_the_others_go_on():
     blocks = []
     began = make_engine(speculate=False).open_round(3)
     key = began.join(ask(0), is_cancelled=lambda: len(blocks) >= 5)
-    other = began.join(ask(1, Mode.ACTION))
+    other = began.join(ask(1, ReasoningMode.ACTION))
     waiting = began.join(ask(2), is_cancelled=lambda: True)
     found = {}
     while began.active:
@@ -128,7 +129,7 @@ def test_a_cancelled_row_ends_at_the_next_block_and_the_others_go_on():
         blocks.append(began.active)
     assert isinstance(found[key], CancelledError)
     assert isinstance(found[waiting], CancelledError)
-    assert np.array_equal(found[other].ids_L, alone(1, Mode.ACTION))
+    assert np.array_equal(found[other].ids_L, alone(1, ReasoningMode.ACTION))
     assert blocks[0] == 2
     assert blocks[5] == 1  # asked again before the sixth block
 
@@ -150,7 +151,7 @@ def test_committed_rows_stand_and_the_rest_is_said_from_them(speculate):
 
 def test_a_fully_committed_action_costs_no_forward_of_its_own():
     bins_KA = np.full((4, 4), 9)
-    answer = make_engine().decode([ask(0, Mode.ACTION, committed_DA=bins_KA)]).answers[0]
+    answer = make_engine().decode([ask(0, ReasoningMode.ACTION, committed_DA=bins_KA)]).answers[0]
     assert np.array_equal(answer.reasoning.bins_KA, bins_KA)
     assert answer.counts["forwards"] == 0
 
@@ -225,7 +226,7 @@ def test_faithful_ends_an_answer_outside_the_grammar_and_constrained_can_always_
     outcome = run_out(began)[key]
     assert isinstance(outcome, GrammarError)
     assert "not in its language" in str(outcome)
-    assert isinstance(run_out_one(make_engine(), 0), Answer)
+    assert isinstance(run_out_one(make_engine(), 0), DecodeResult)
 
 
 def run_out_one(engine: DecodingEngine, row: int) -> object:

@@ -299,13 +299,13 @@ def test_failures_of_our_own_policy_reach_the_thread_too(monkeypatch: pytest.Mon
     """The decoding engine behind its guard: memory runs out, then one row is poison, then the device is lost."""
     import torch
 
-    from model_core.policy import ReasoningPolicy
+    from model_core.policy import PolicyOptions, ReasoningPolicy
     from model_core.spec.execution.guard import Guarded
     from model_core.spec.types import Observation
     from tests.engine_data import CONTRACT, LAYOUT, MODEL, SAMPLES, make_engine
 
     torch.set_num_threads(1)
-    ours = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning="action", engine=make_engine())
+    ours = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(reasoning="action"), engine=make_engine())
     engine = InferenceThread(Guarded(policy=ours, contract=CONTRACT), SERVED)
 
     def observation(row: int) -> Observation:
@@ -337,7 +337,9 @@ def test_failures_of_our_own_policy_reach_the_thread_too(monkeypatch: pytest.Mon
     for ticket, row in ((tickets[0], 1), (tickets[2], 2)):
         chunk = answer(ticket).decision.chunk
         assert chunk is not None
-        expected = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning="action", engine=make_engine()).decide(observation(row)).chunk
+        expected = (
+            ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(reasoning="action"), engine=make_engine()).decide(observation(row)).chunk
+        )
         assert expected is not None
         np.testing.assert_array_equal(chunk.actions_KA, expected.actions_KA)
     told.append("device")

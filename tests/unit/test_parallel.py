@@ -11,14 +11,15 @@ import torch
 from model_core.checkpoint import load_checkpoint, write_checkpoint
 from model_core.engine.automaton import Stage
 from model_core.engine.decode import DecodingEngine
-from model_core.engine.decode_request import Drafts, Question
-from model_core.engine.rounds.parallel import BlockUse, milliseconds_to_say
+from model_core.engine.decode_request import DecodeRequest, Drafts
+from model_core.engine.resources import EngineOptions
+from model_core.engine.rounds.parallel import BlockUse, milliseconds_to_decode
 from model_core.engine.rounds.window import CostCurve, Source
 from model_core.network.queries import ActionHead, block_visibility
 from model_core.policy import load_policy
 from model_core.spec.types import DecisionRequest, DepthTokens, Observation, Trace
 from model_core.tiny import TinySize, new_tiny_model
-from model_core.tokenization.compact.layout import Field, Mode
+from model_core.tokenization.compact.layout import Field, ReasoningMode
 from model_core.training import hidden_states
 from tests.tiny_arm_data import INSTRUCTIONS, SMALL, make_samples, make_small_contract, make_small_model
 
@@ -26,7 +27,7 @@ CONTRACT = make_small_contract()
 _, LAYOUT = make_small_model(CONTRACT)
 SAMPLES = make_samples(6, seed=3)
 ACTIONS = len(LAYOUT.slots[Field.ACTION])
-MODES = (Mode.FULL, Mode.TRACE_ACTION, Mode.ACTION, Mode.STEERED)
+MODES = (ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.ACTION, ReasoningMode.STEERED)
 # a fixed price list, so that tests of what is said take the same way on every machine
 COSTS = CostCurve(lambda rows, width: 1.0 + 0.01 * width, widths=(1, 4, 16, 32, 64))
 
@@ -46,10 +47,10 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def ask(row: int, mode: Mode = Mode.FULL, **given) -> Question:
-    if mode is Mode.STEERED:
+def ask(row: int, mode: ReasoningMode = ReasoningMode.FULL, **given) -> DecodeRequest:
+    if mode is ReasoningMode.STEERED:
         given.setdefault("trace", Trace(points_N2=np.array([[10 * row, 20], [30, 40]])))
-    return Question(
+    return DecodeRequest(
         images_VHW3=SAMPLES["images_NVHW3"][row],
         words_W=LAYOUT.instruction_ids(INSTRUCTIONS[row % 2]),
         proprio_bins_P=np.array([10, 80, 150, 220]) + row,
@@ -58,14 +59,14 @@ def ask(row: int, mode: Mode = Mode.FULL, **given) -> Question:
     )
 
 
-def slots_of(ids_L: np.ndarray, mode: Mode) -> list[int]:
+def slots_of(ids_L: np.ndarray, mode: ReasoningMode) -> list[int]:
     slots = [LAYOUT.first_slot(mode)]
     for token in ids_L[:-1]:
         slots.append(int(LAYOUT.next_slots(np.array(slots[-1:]), np.array([token]))[0]))
     return slots
 
 
-def said_by_the_network(question: Question, ids_L: np.ndarray) -> np.ndarray:
+def said_by_the_network(question: DecodeRequest, ids_L: np.ndarray) -> np.ndarray:
     """What placeholders after the answer's own reasoning choose, by the training-time forward and its mask."""
     before = ids_L[:-ACTIONS]
     prompt = LAYOUT.prompts(question.words_W[None], question.proprio_bins_P[None], question.mode)[0]
@@ -83,23 +84,23 @@ def said_by_the_network(question: Question, ids_L: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_parallel_policy_says_what_the_placeholders_choose(mode):
     question = ask(1, mode)
-    answer = DecodingEngine(PARALLEL, LAYOUT, costs=COSTS).decode([question]).answers[0]
+    answer = DecodingEngine(PARALLEL, LAYOUT, EngineOptions(costs=COSTS)).decode([question]).answers[0]
     assert np.array_equal(answer.ids_L[-ACTIONS:], said_by_the_network(question, answer.ids_L))
-    causal = DecodingEngine(PARALLEL, LAYOUT, costs=COSTS, block=BlockUse.NONE).decode([question]).answers[0]
+    causal = DecodingEngine(PARALLEL, LAYOUT, EngineOptions(costs=COSTS, block=BlockUse.NONE)).decode([question]).answers[0]
     assert np.array_equal(answer.ids_L[:-ACTIONS], causal.ids_L[:-ACTIONS]), "depth and trace are said as ever"
     assert not np.array_equal(answer.ids_L, causal.ids_L), "and the block is another policy"
-    if mode in (Mode.ACTION, Mode.STEERED):
+    if mode in (ReasoningMode.ACTION, ReasoningMode.STEERED):
         assert answer.counts["forwards"] == 1, "prompt, given trace and block in one"
 
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_drafts():
     questions = [ask(row, MODES[row % 4]) for row in range(6)]
-    engine = DecodingEngine(PARALLEL, LAYOUT, costs=COSTS)
+    engine = DecodingEngine(PARALLEL, LAYOUT, EngineOptions(costs=COSTS))
     together = engine.decode(questions).answers
     rng = np.random.default_rng(0)
     for question, answer in zip(questions, together, strict=True):
         assert np.array_equal(engine.decode([question]).answers[0].ids_L, answer.ids_L)
-        plain = DecodingEngine(PARALLEL, LAYOUT, speculate=False).decode([question]).answers[0]
+        plain = DecodingEngine(PARALLEL, LAYOUT, EngineOptions(speculate=False)).decode([question]).answers[0]
         assert np.array_equal(plain.ids_L, answer.ids_L)
         noise = Drafts(ids={s: int(rng.integers(LAYOUT.allowed_start_S[s], LAYOUT.allowed_stop_S[s])) for s in range(40, LAYOUT.num_slots)})
         assert np.array_equal(engine.decode([question], [noise]).answers[0].ids_L, answer.ids_L)
@@ -108,41 +109,46 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_drafts():
 @pytest.mark.parametrize("mode", MODES)
 def test_a_draft_never_changes_an_answer(mode):
     questions = [ask(row, mode) for row in range(6)]
-    drafted = DecodingEngine(BOTH, LAYOUT, costs=COSTS)
+    drafted = DecodingEngine(BOTH, LAYOUT, EngineOptions(costs=COSTS))
     together = drafted.decode(questions).answers
     for question, answer in zip(questions, together, strict=True):
-        plain = DecodingEngine(BOTH, LAYOUT, speculate=False).decode([question]).answers[0]
+        plain = DecodingEngine(BOTH, LAYOUT, EngineOptions(speculate=False)).decode([question]).answers[0]
         assert np.array_equal(plain.ids_L, answer.ids_L)
     assert drafted.acceptance.seen.get((Stage.ACTION, Source.BLOCK)), "the block was read and judged"
 
 
 def test_committed_rows_stand_and_are_not_seen():
     committed = np.full((2, 4), 77)
-    question = ask(2, Mode.TRACE_ACTION)
-    free = DecodingEngine(PARALLEL, LAYOUT, costs=COSTS).decode([question]).answers[0].reasoning.bins_KA
-    kept = DecodingEngine(PARALLEL, LAYOUT, costs=COSTS).decode([replace(question, committed_DA=committed)]).answers[0].reasoning.bins_KA
+    question = ask(2, ReasoningMode.TRACE_ACTION)
+    free = DecodingEngine(PARALLEL, LAYOUT, EngineOptions(costs=COSTS)).decode([question]).answers[0].reasoning.bins_KA
+    kept = (
+        DecodingEngine(PARALLEL, LAYOUT, EngineOptions(costs=COSTS))
+        .decode([replace(question, committed_DA=committed)])
+        .answers[0]
+        .reasoning.bins_KA
+    )
     assert np.array_equal(kept[:2], committed)
     assert np.array_equal(kept[2:], free[2:]), "a block of placeholders does not read spelt actions"
-    plain = DecodingEngine(BOTH, LAYOUT, speculate=False).decode([replace(question, committed_DA=committed)]).answers[0]
-    drafted = DecodingEngine(BOTH, LAYOUT, costs=COSTS).decode([replace(question, committed_DA=committed)]).answers[0]
+    plain = DecodingEngine(BOTH, LAYOUT, EngineOptions(speculate=False)).decode([replace(question, committed_DA=committed)]).answers[0]
+    drafted = DecodingEngine(BOTH, LAYOUT, EngineOptions(costs=COSTS)).decode([replace(question, committed_DA=committed)]).answers[0]
     assert np.array_equal(plain.ids_L, drafted.ids_L)
 
 
-@pytest.mark.parametrize(("model", "use"), [(PARALLEL, BlockUse.SAY), (BOTH, BlockUse.DRAFT)])
+@pytest.mark.parametrize(("model", "use"), [(PARALLEL, BlockUse.PREDICT), (BOTH, BlockUse.DRAFT)])
 def test_the_longest_answer_has_room(model, use):
     """All of depth and trace given, five points, and all rows but one committed: nothing is left but placeholders at the end."""
     depth = DepthTokens(codes_G=np.arange(100))
     trace = Trace(points_N2=np.arange(10).reshape(5, 2))
     for rows in (3, 4):
-        question = ask(0, Mode.FULL, depth=depth, trace=trace, committed_DA=np.full((rows, 4), 9))
-        answer = DecodingEngine(model, LAYOUT, costs=COSTS, block=use).decode([question]).answers[0]
+        question = ask(0, ReasoningMode.FULL, depth=depth, trace=trace, committed_DA=np.full((rows, 4), 9))
+        answer = DecodingEngine(model, LAYOUT, EngineOptions(costs=COSTS, block=use)).decode([question]).answers[0]
         assert np.array_equal(answer.reasoning.bins_KA[:rows], np.full((rows, 4), 9))
 
 
 def test_a_good_draft_saves_forwards_and_a_useless_one_is_left_alone():
     """The placeholders are made to agree with the causal choices by asking for what was said before."""
-    question = ask(3, Mode.ACTION)
-    engine = DecodingEngine(BOTH, LAYOUT, costs=COSTS, refine=False, echo=False)
+    question = ask(3, ReasoningMode.ACTION)
+    engine = DecodingEngine(BOTH, LAYOUT, EngineOptions(costs=COSTS, refine=False, echo=False))
     plain = engine.decode([question]).answers[0]
     known = {state: int(token) for state, token in zip(_states(), plain.ids_L, strict=True)}
     assert engine.block is not None
@@ -158,7 +164,7 @@ def test_a_good_draft_saves_forwards_and_a_useless_one_is_left_alone():
     assert np.array_equal(helped.ids_L, plain.ids_L)
     assert helped.counts["forwards"] < plain.counts["forwards"] - 5
 
-    useless = DecodingEngine(BOTH, LAYOUT, costs=COSTS, refine=False, echo=False)
+    useless = DecodingEngine(BOTH, LAYOUT, EngineOptions(costs=COSTS, refine=False, echo=False))
     reads = []
     assert useless.block is not None
     inner = useless.block.read
@@ -175,9 +181,9 @@ def _states() -> range:
 
 def test_time_to_say():
     curve = {1: 1.0, 4: 1.1, 32: 2.0}
-    assert milliseconds_to_say(32, 1.0, curve) == pytest.approx(2.0)
-    assert milliseconds_to_say(32, 0.0, curve) == pytest.approx(32.0)
-    assert milliseconds_to_say(32, 0.9, curve) < milliseconds_to_say(32, 0.5, curve)
+    assert milliseconds_to_decode(32, 1.0, curve) == pytest.approx(2.0)
+    assert milliseconds_to_decode(32, 0.0, curve) == pytest.approx(32.0)
+    assert milliseconds_to_decode(32, 0.9, curve) < milliseconds_to_decode(32, 0.5, curve)
 
 
 def test_a_checkpoint_becomes_its_kind_of_policy(tmp_path):
@@ -202,10 +208,14 @@ def test_a_checkpoint_becomes_its_kind_of_policy(tmp_path):
 
 
 def test_bfloat16():
-    answer = DecodingEngine(PARALLEL, LAYOUT, dtype=torch.bfloat16, costs=COSTS).decode([ask(0)]).answers[0]
+    answer = DecodingEngine(PARALLEL, LAYOUT, EngineOptions(dtype=torch.bfloat16, costs=COSTS)).decode([ask(0)]).answers[0]
     assert answer.reasoning.bins_KA.shape == (4, 4)
-    drafted = DecodingEngine(BOTH, LAYOUT, dtype=torch.bfloat16, costs=COSTS).decode([ask(0, Mode.ACTION)]).answers[0]
-    plain = DecodingEngine(BOTH, LAYOUT, dtype=torch.bfloat16, speculate=False).decode([ask(0, Mode.ACTION)]).answers[0]
+    drafted = (
+        DecodingEngine(BOTH, LAYOUT, EngineOptions(dtype=torch.bfloat16, costs=COSTS)).decode([ask(0, ReasoningMode.ACTION)]).answers[0]
+    )
+    plain = (
+        DecodingEngine(BOTH, LAYOUT, EngineOptions(dtype=torch.bfloat16, speculate=False)).decode([ask(0, ReasoningMode.ACTION)]).answers[0]
+    )
     assert np.array_equal(drafted.ids_L, plain.ids_L)
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from model_core.policy import REASONING_LEVELS, ReasoningPolicy
+from model_core.policy import REASONING_LEVELS, PolicyOptions, ReasoningPolicy
 from model_core.spec.errors import SpecError
-from model_core.spec.types import Observation, RefusalCode, Trace
+from model_core.spec.types import DecisionRequest, Observation, RefusalCode, Trace
 from tests.tiny_arm_data import make_samples, make_small_contract, make_small_model
 
 CONTRACT = make_small_contract()
 MODEL, LAYOUT = make_small_model(CONTRACT)
 SAMPLES = make_samples(4, seed=2)
-POLICY = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, model_version="tiny/1")
+POLICY = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(model_version="tiny/1"))
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +45,14 @@ def test_a_full_decision():
 
 @pytest.mark.parametrize("level", sorted(REASONING_LEVELS))
 def test_levels_say_what_they_promise(level):
-    reasoning = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning=level).decide(see()).reasoning
+    reasoning = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(reasoning=level)).decide(see()).reasoning
     assert (reasoning.depth is not None) == (level in ("full", "reuse-depth"))
     assert (reasoning.trace is not None) == (level != "action")
 
 
 def test_unknown_level():
     with pytest.raises(SpecError, match=r"trace\+action"):
-        ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning="loud")
+        ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(reasoning="loud"))
 
 
 def test_many_equal_one_by_one():
@@ -79,9 +79,9 @@ def test_steering_is_obeyed_and_shown():
 
 def test_edit_and_continue():
     own = POLICY.decide(see()).reasoning
-    again = POLICY.decide_edited(see(), depth=own.depth, trace=own.trace)
+    again = POLICY.answer([DecisionRequest(observation=see(), depth=own.depth, trace=own.trace)])[0]
     assert np.array_equal(again.reasoning.bins_KA, own.bins_KA)
-    refused = POLICY.decide_edited(see(), trace=own.trace)
+    refused = POLICY.answer([DecisionRequest(observation=see(), trace=own.trace)])[0]
     assert refused.refusal.code is RefusalCode.CONTRACT
     assert "depth before it" in refused.refusal.reason
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from model_core.policy import ReasoningPolicy
+from model_core.policy import PolicyOptions, ReasoningPolicy
 from model_core.spec.execution.guard import Guarded
 from model_core.spec.types import LEVELS, Decision, DecisionRequest, DepthTokens, Observation, RefusalCode, RequestPolicy, Trace
 from model_core.tokenization.action_codec import ActionCodec
 from tests.engine_data import CONTRACT, LAYOUT, MODEL, SAMPLES, make_engine
 
-POLICY = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, model_version="tiny/1", engine=make_engine())
+POLICY = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(model_version="tiny/1"), engine=make_engine())
 PLAIN = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, engine=make_engine(speculate=False))
 
 
@@ -54,7 +54,7 @@ def test_a_request_names_its_level(level):
     decision = POLICY.answer([request(level=level)])[0]
     assert decision.level == level
     assert decision.reasoning.depth is None
-    assert same(decision, ReasoningPolicy(MODEL, LAYOUT, CONTRACT, reasoning=level, engine=make_engine()).decide(see()))
+    assert same(decision, ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(reasoning=level), engine=make_engine()).decide(see()))
 
 
 def test_a_level_that_the_contract_has_not_is_refused():
@@ -150,11 +150,11 @@ def test_committing_what_it_would_say_changes_nothing_also_at_the_highest_value(
 @pytest.mark.parametrize(
     ("rows_DA", "says"),
     [
-        (np.zeros((4, 4)), "at most 3 rows"),
-        (np.zeros((1, 7)), "rows of 4"),
-        (np.zeros(4), "rows of 4"),
+        (np.zeros((4, 4)), "at most 3 actions"),
+        (np.zeros((1, 7)), "actions of 4"),
+        (np.zeros(4), "actions of 4"),
         (np.full((1, 4), np.nan), "NaN"),
-        (np.full((2, 4), 3.0), "outside what this policy says"),
+        (np.full((2, 4), 3.0), "outside what this policy predicts"),
     ],
 )
 def test_committed_rows_that_it_could_not_have_said_are_refused(rows_DA, says):

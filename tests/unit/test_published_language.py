@@ -10,7 +10,8 @@ import torch
 
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.decode_request import Drafts
-from model_core.engine.published.language import PublishedLanguage, PublishedQuestion
+from model_core.engine.published.language import PublishedLanguage, PublishedRequest
+from model_core.engine.resources import EngineOptions
 from model_core.network.config import AdapterConfig, LlmConfig, MolmoActConfig, VitConfig
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
@@ -77,9 +78,9 @@ def language(spelling="published", length=2, dims=3) -> PublishedLanguage:
     return PublishedLanguage(TOKENIZER, PROCESSOR, chunk_length=length, action_dims=dims, spelling=spelling, max_prompt=MAX_PROMPT)
 
 
-def question(shade: int = 90, **given) -> PublishedQuestion:
+def question(shade: int = 90, **given) -> PublishedRequest:
     frame = np.random.default_rng(shade).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    return PublishedQuestion(images=(frame,), instruction="close it", **given)
+    return PublishedRequest(images=(frame,), instruction="close it", **given)
 
 
 def reasoning(seed: int = 0, length: int = 2, dims: int = 3) -> ActionReasoning:
@@ -127,8 +128,8 @@ def taught(spoken: PublishedLanguage, said: ActionReasoning) -> MolmoAct:
 @pytest.mark.parametrize("spelling", ["published", "single"])
 def test_constrained_answers_of_random_weights_parse_and_drafts_change_nothing(spelling):
     spoken = language(spelling)
-    plain = DecodingEngine(network(), spoken, speculate=False).decode([question(1), question(2)])
-    draft = Drafts(ids=spoken.spell(reasoning(5), question()))
+    plain = DecodingEngine(network(), spoken, EngineOptions(speculate=False)).decode([question(1), question(2)])
+    draft = Drafts(ids=spoken.encode(reasoning(5), question()))
     fast = DecodingEngine(network(), spoken).decode([question(1), question(2)], [draft, None])
     for one, other in zip(plain.answers, fast.answers, strict=True):
         assert one.ids_L.tolist() == other.ids_L.tolist()
@@ -152,21 +153,25 @@ def test_faithful_decoding_says_what_the_network_says_by_itself(spelling):
     spoken, said = language(spelling), reasoning(3)
     model = taught(spoken, said)
     expected = spoken.grammar.answer_ids(said).tolist()
-    checked = DecodingEngine(model, spoken, constrained=False)
-    plain = DecodingEngine(model, spoken, constrained=False, speculate=False, numerics=checked.numerics).decode([question()]).answers[0]
+    checked = DecodingEngine(model, spoken, EngineOptions(constrained=False))
+    plain = (
+        DecodingEngine(model, spoken, EngineOptions(constrained=False, speculate=False, numerics=checked.numerics))
+        .decode([question()])
+        .answers[0]
+    )
     assert plain.ids_L.tolist() == expected
     assert plain.counts["forwards"] == len(expected)
-    fast = checked.decode([question()], [Drafts(ids=spoken.spell(reasoning(4), question()))]).answers[0]
+    fast = checked.decode([question()], [Drafts(ids=spoken.encode(reasoning(4), question()))]).answers[0]
     assert fast.ids_L.tolist() == expected
     assert fast.counts["forwards"] < 0.9 * len(expected)  # prose is drafted, and nothing else was right
-    known = checked.decode([question()], [Drafts(ids=spoken.spell(said, question()))]).answers[0]
+    known = checked.decode([question()], [Drafts(ids=spoken.encode(said, question()))]).answers[0]
     assert known.ids_L.tolist() == expected
     assert known.counts["forwards"] < 0.3 * len(expected)
 
 
 def test_a_faithful_answer_outside_the_language_is_an_error():
     with pytest.raises(GrammarError):
-        DecodingEngine(network(), language(), constrained=False, exact=False).decode([question()])
+        DecodingEngine(network(), language(), EngineOptions(constrained=False, exact=False)).decode([question()])
 
 
 @pytest.mark.parametrize("spelling", ["published", "single"])
@@ -198,8 +203,8 @@ def test_parts_are_read_before_the_answer_is_complete():
 def test_prompts_that_do_not_fit_are_refused():
     spoken = language()
     with pytest.raises(GrammarError, match="1 view"):
-        spoken.prompt(PublishedQuestion(images=question().images * 2, instruction="close it"))
+        spoken.prompt(PublishedRequest(images=question().images * 2, instruction="close it"))
     with pytest.raises(GrammarError, match="at most 160 fit"):
-        spoken.prompt(PublishedQuestion(images=question().images, instruction="close it " * 40))
+        spoken.prompt(PublishedRequest(images=question().images, instruction="close it " * 40))
     with pytest.raises(GrammarError, match="committed rows: expected at most 2 x 3"):
         spoken.given(question(committed_DA=np.ones((3, 3), np.int64)))

@@ -14,12 +14,12 @@ from components.config.recipe import CurriculumConfig, TrainConfig
 from components.training.tiny_model import TinyArm
 from model_core.network.queries import ActionHead, action_head_of, block_visibility
 from model_core.spec.errors import CheckpointError
-from model_core.tokenization.compact.layout import Field, Mode
+from model_core.tokenization.compact.layout import Field, ReasoningMode
 from model_core.training import TrainingBatch, hidden_states
 from tests.tiny_arm_data import SMALL, make_small_contract, write_small_frozen
 
 ACTIONS = 16
-MODES = (Mode.FULL, Mode.TRACE_ACTION, Mode.STEERED, Mode.ACTION)
+MODES = (ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.STEERED, ReasoningMode.ACTION)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_placeholders_see_no_spelt_action_and_no_padding(frozen, mode):
 def test_placeholders_see_everything_before_the_actions_and_each_other(frozen):
     """By derivative: what a placeholder says depends on every token that it reads, and on nothing else."""
     arm = make_arm(frozen, "both")
-    batch = arm._train.batch(np.arange(1), Mode.FULL)
+    batch = arm._train.batch(np.arange(1), ReasoningMode.FULL)
     x_BLD = arm.module.embed(batch.ids_BL, arm.module.encode_images(batch.images_BVHW3, _windows(arm))).detach().requires_grad_()
     h_BLD = arm.module.trunk(x_BLD, batch.slots_BL, batch.visible_B1LL)
     (gradient,) = torch.autograd.grad(h_BLD[0, -ACTIONS].square().sum(), x_BLD)
@@ -105,9 +105,9 @@ def _windows(arm: TinyArm) -> torch.Tensor:
 
 def test_a_row_of_a_batch_says_what_it_says_alone(frozen):
     arm = make_arm(frozen, "parallel")
-    together = hidden(arm, arm._train.batch(np.arange(5), Mode.FULL))[:, -ACTIONS:]
+    together = hidden(arm, arm._train.batch(np.arange(5), ReasoningMode.FULL))[:, -ACTIONS:]
     for row in range(5):
-        alone = hidden(arm, arm._train.batch(np.array([row]), Mode.FULL))[0, -ACTIONS:]
+        alone = hidden(arm, arm._train.batch(np.array([row]), ReasoningMode.FULL))[0, -ACTIONS:]
         assert torch.allclose(alone, together[row], atol=1e-5), row
 
 
@@ -116,7 +116,7 @@ def test_parts_of_the_loss(frozen):
     parts = {}
     for head in ActionHead:
         arm = make_arm(frozen, head.value)
-        loss, parts[head] = arm.loss(arm.module, arm._train.batch(rows, Mode.FULL))
+        loss, parts[head] = arm.loss(arm.module, arm._train.batch(rows, ReasoningMode.FULL))
         names = [name for name in parts[head] if name.startswith("loss_")]
         assert float(loss.detach()) == pytest.approx(sum(float(parts[head][name]) for name in names), rel=1e-6)
     assert "loss_action_block" not in parts[ActionHead.CAUSAL]
@@ -128,8 +128,8 @@ def test_parts_of_the_loss(frozen):
 
 def test_equal_slices_average_to_the_batch(frozen):
     arm = make_arm(frozen, "both")
-    whole = float(arm.loss(arm.module, arm._train.batch(np.arange(12), Mode.FULL))[0].detach())
-    thirds = [float(arm.loss(arm.module, arm._train.batch(np.arange(i, i + 4), Mode.FULL))[0].detach()) for i in (0, 4, 8)]
+    whole = float(arm.loss(arm.module, arm._train.batch(np.arange(12), ReasoningMode.FULL))[0].detach())
+    thirds = [float(arm.loss(arm.module, arm._train.batch(np.arange(i, i + 4), ReasoningMode.FULL))[0].detach()) for i in (0, 4, 8)]
     assert sum(thirds) / 3 == pytest.approx(whole, rel=1e-5)
 
 

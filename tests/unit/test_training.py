@@ -15,7 +15,7 @@ from components.data.frozen_dataset import load_split, read_frozen
 from components.training.tiny_model import BatchMaker, TinyArm, curriculum_of
 from model_core.spec.errors import DatasetError, SpecError
 from model_core.tiny import TinySize, pooled_patches
-from model_core.tokenization.compact.layout import Field, Mode
+from model_core.tokenization.compact.layout import Field, ReasoningMode
 from model_core.training import Curriculum, LossConfig, answer_loss, shift_pictures, smooth_targets, token_losses
 from tests.tiny_arm_data import SMALL, make_small_contract, write_small_frozen
 
@@ -64,8 +64,8 @@ def test_the_loss_falls_and_the_picture_is_used(frozen):
 def test_equal_slices_average_to_the_batch(frozen):
     arm = make_arm(frozen)
     rows = np.arange(12)
-    whole, parts = arm.loss(arm.module, arm._train.batch(rows, Mode.FULL))
-    thirds = [arm.loss(arm.module, arm._train.batch(rows[i : i + 4], Mode.FULL))[0] for i in (0, 4, 8)]
+    whole, parts = arm.loss(arm.module, arm._train.batch(rows, ReasoningMode.FULL))
+    thirds = [arm.loss(arm.module, arm._train.batch(rows[i : i + 4], ReasoningMode.FULL))[0] for i in (0, 4, 8)]
     assert float(sum(thirds) / 3) == pytest.approx(float(whole), rel=1e-5)
     assert float(whole) == pytest.approx(sum(float(parts[f"loss_{name}"]) for name in ("depth", "trace", "action")), rel=1e-6)
 
@@ -74,20 +74,20 @@ def test_weights_of_fields_and_samples(frozen):
     from model_core.training import training_batch
 
     arm = make_arm(frozen)
-    batch = arm._train.batch(np.arange(4), Mode.FULL)
+    batch = arm._train.batch(np.arange(4), ReasoningMode.FULL)
     _, parts = answer_loss(arm.module, batch, arm.layout, LossConfig())
     total, _ = answer_loss(arm.module, batch, arm.layout, LossConfig(weights=(0.0, 2.0, 0.5)))
     assert float(total) == pytest.approx(2 * float(parts["loss_trace"]) + 0.5 * float(parts["loss_action"]), rel=1e-5)
     split = arm._train.split
     tokens = arm.layout.batch(
-        mode=Mode.ACTION,
+        mode=ReasoningMode.ACTION,
         words_BW=arm.layout.instruction_table(split.instructions)[split.instruction_idx_N[:2]],
         proprio_bins_BP=np.zeros((2, 4), np.int64),
         bins_BKA=arm._train._bins_NKA[:2],
     )
 
     def of(weights: list[float]) -> float:
-        weighted = training_batch(arm.layout, tokens, split.images_NVHW3[:2], Mode.ACTION, np.array(weights))
+        weighted = training_batch(arm.layout, tokens, split.images_NVHW3[:2], ReasoningMode.ACTION, np.array(weights))
         return float(answer_loss(arm.module, weighted, arm.layout, LossConfig())[0])
 
     assert of([1.0, 1.0]) == pytest.approx((of([2.0, 0.0]) + of([0.0, 2.0])) / 2, rel=1e-5)
@@ -95,9 +95,9 @@ def test_weights_of_fields_and_samples(frozen):
 
 def test_a_given_trace_is_not_learnt(frozen):
     arm = make_arm(frozen)
-    batch = arm._train.batch(np.arange(4), Mode.STEERED)
+    batch = arm._train.batch(np.arange(4), ReasoningMode.STEERED)
     assert set(batch.targets) == {Field.ACTION}
-    assert set(arm._train.batch(np.arange(4), Mode.TRACE_ACTION).targets) == {Field.TRACE, Field.ACTION}
+    assert set(arm._train.batch(np.arange(4), ReasoningMode.TRACE_ACTION).targets) == {Field.TRACE, Field.ACTION}
 
 
 def test_committed_rows_are_given_as_somebody_executed_them_and_not_learnt(frozen):
@@ -108,7 +108,7 @@ def test_committed_rows_are_given_as_somebody_executed_them_and_not_learnt(froze
     seen, sources = set(), set()
     for step in range(20):
         rows = np.arange(16) + 16 * (step % 3)
-        batch = arm._train.batch(rows, Mode.ACTION, draw=(0, step, 0))
+        batch = arm._train.batch(rows, ReasoningMode.ACTION, draw=(0, step, 0))
         said_BKA = batch.ids_BL[:, arm.layout.prompt_length :].numpy() - action  # the last value is predicted and never read
         learnt_B = np.bincount(batch.targets[Field.ACTION].places_N.numpy() // batch.ids_BL.shape[1], minlength=16)
         for n, row in enumerate(rows):
@@ -121,9 +121,11 @@ def test_committed_rows_are_given_as_somebody_executed_them_and_not_learnt(froze
                 assert len(places)
                 sources.add("its own" if row in places else "another's")
     assert (seen, sources) == ({0, 1, 2}, {"its own", "another's"})
-    again = [arm._train.batch(np.arange(16), Mode.FULL, draw=(7, 1, 0)).ids_BL for _ in range(2)]
+    again = [arm._train.batch(np.arange(16), ReasoningMode.FULL, draw=(7, 1, 0)).ids_BL for _ in range(2)]
     assert torch.equal(again[0], again[1])
-    assert torch.equal(arm._train.batch(np.arange(16), Mode.FULL).ids_BL, make_arm(frozen)._train.batch(np.arange(16), Mode.FULL).ids_BL)
+    assert torch.equal(
+        arm._train.batch(np.arange(16), ReasoningMode.FULL).ids_BL, make_arm(frozen)._train.batch(np.arange(16), ReasoningMode.FULL).ids_BL
+    )
 
 
 def test_committed_rows_need_a_causal_head_rows_to_learn_and_what_was_executed(frozen, tmp_path):
@@ -139,9 +141,9 @@ def test_committed_rows_need_a_causal_head_rows_to_learn_and_what_was_executed(f
 def test_padding_changes_nothing(frozen):
     """Sample 0 has a trace of one point; beside a sample with five points its row is padded."""
     arm = make_arm(frozen)
-    alone = float(arm.loss(arm.module, arm._train.batch(np.array([0, 0]), Mode.FULL))[0])
-    other = float(arm.loss(arm.module, arm._train.batch(np.array([4, 4]), Mode.FULL))[0])
-    both = float(arm.loss(arm.module, arm._train.batch(np.array([0, 4]), Mode.FULL))[0])
+    alone = float(arm.loss(arm.module, arm._train.batch(np.array([0, 0]), ReasoningMode.FULL))[0])
+    other = float(arm.loss(arm.module, arm._train.batch(np.array([4, 4]), ReasoningMode.FULL))[0])
+    both = float(arm.loss(arm.module, arm._train.batch(np.array([0, 4]), ReasoningMode.FULL))[0])
     assert both == pytest.approx((alone + other) / 2, rel=1e-5)
 
 
@@ -165,17 +167,17 @@ def test_gaussian_targets():
 def test_curriculum_is_a_pure_function_of_seed_and_step():
     curriculum = Curriculum()
     modes = [curriculum.mode_at(step, 400, seed=1) for step in range(400)]
-    assert set(modes[:140]) == {Mode.TRACE_ACTION}
+    assert set(modes[:140]) == {ReasoningMode.TRACE_ACTION}
     later = modes[140:]
-    assert abs(later.count(Mode.FULL) / len(later) - 0.5) < 0.12
-    assert later.count(Mode.STEERED) > 10
+    assert abs(later.count(ReasoningMode.FULL) / len(later) - 0.5) < 0.12
+    assert later.count(ReasoningMode.STEERED) > 10
     assert modes[399] == curriculum.mode_at(399, 400, seed=1)
     assert modes != [curriculum.mode_at(step, 400, seed=2) for step in range(400)]
     with pytest.raises(SpecError, match="add up to 1"):
-        Curriculum(mixture={Mode.FULL: 0.5})
+        Curriculum(mixture={ReasoningMode.FULL: 0.5})
     assert (
         curriculum_of(CurriculumConfig(full=1.0, no_depth=0.0, trace_given=0.0, action_only=0.0, no_depth_until=0.0)).mode_at(0, 5, 0)
-        is Mode.FULL
+        is ReasoningMode.FULL
     )
 
 

@@ -30,7 +30,8 @@ from components.evaluation.decoding.peers import all_peers
 from components.evaluation.decoding.replay import DTYPES, Replay, ReplayItem, machine, readable
 from components.evaluation.observation_log import Recording
 from model_core.checkpoint import Checkpoint
-from model_core.engine.decode import Answer, DecodingEngine
+from model_core.engine.answer import DecodeResult
+from model_core.engine.decode import DecodingEngine
 from model_core.engine.draft_cache import DraftMemory
 from model_core.spec.errors import SpecError, require
 
@@ -142,7 +143,7 @@ class _OurSide:
     speculate: bool
     memory: DraftMemory | None = None
     measured: Measured = field(default_factory=Measured)
-    answers: dict[int, Answer] = field(default_factory=dict)
+    answers: dict[int, DecodeResult] = field(default_factory=dict)
 
     def answer(self, item: ReplayItem) -> None:
         """Decode one decision and note what it took."""

@@ -119,8 +119,8 @@ def _agreement(replay: Replay, answers: Mapping[int, NDArray[np.int64]]) -> dict
     for item in replay.items:
         if item.follows not in encoded or item.index not in encoded:
             continue
-        draft = language.spell(encoded[item.follows], item.question, shift=item.consumed)
-        for state, token in language.spell(encoded[item.index], item.question).items():
+        draft = language.encode(encoded[item.follows], item.question, shift=item.consumed)
+        for state, token in language.encode(encoded[item.index], item.question).items():
             stage = grammar.stage(state).value
             seen[stage] += 1
             right[stage] += draft.get(state) == token

@@ -25,7 +25,7 @@ from components.config.records import Progress
 from components.evaluation.decoding.replay import DTYPES, Replay, acceptance, answer_one, machine
 from components.evaluation.observation_log import Recording
 from model_core.checkpoint import Checkpoint
-from model_core.engine.decode import Answer
+from model_core.engine.answer import DecodeResult
 from model_core.engine.draft_cache import DraftMemory
 from model_core.engine.numerics import Numerics
 from model_core.spec.documents import to_document
@@ -126,8 +126,8 @@ def _decode_all_ways(replay: Replay, progress: Progress, options: EquivalenceOpt
     again, crowd = (
         replay.engine(dtype=dtype, constrained=constrained, numerics=fast.numerics, costs=fast.costs, capacity=sessions) for _ in range(2)
     )
-    alone: dict[int, Answer] = {}
-    remembering: dict[int, Answer] = {}
+    alone: dict[int, DecodeResult] = {}
+    remembering: dict[int, DecodeResult] = {}
     expected: dict[int, NDArray[np.int64]] = {}
     plain_forwards = 0
     answers = replay.one_by_one(fast)
@@ -168,7 +168,7 @@ def _equivalence(
     )
 
 
-def _mean_forwards(found: Mapping[int, Answer]) -> float:
+def _mean_forwards(found: Mapping[int, DecodeResult]) -> float:
     return float(np.mean([answer.counts["forwards"] for answer in found.values()]))
 
 

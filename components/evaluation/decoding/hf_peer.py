@@ -11,7 +11,7 @@ from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList, 
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from components.evaluation.decoding.peer_prompt import Laps, PeerAnswer, Places, encode
-from model_core.engine.decode_request import CompactLanguage, Prompt, Question
+from model_core.engine.decode_request import CompactLanguage, DecodeRequest, Prompt
 from model_core.network.model import MolmoAct
 from model_core.tokenization.compact.layout import CompactLayout
 
@@ -161,7 +161,7 @@ class HfPeer:
         self.options |= {"prompt_lookup_num_tokens": generation.lookup} if generation.lookup else {}
 
     @torch.inference_mode()
-    def answer(self, question: Question, length: int) -> PeerAnswer:
+    def answer(self, question: DecodeRequest, length: int) -> PeerAnswer:
         """Greedy ids of `question`, `length` of them."""
         self.laps.start()
         self.model.forwards = 0

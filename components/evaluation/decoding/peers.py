@@ -16,7 +16,7 @@ from torch import Tensor
 
 from components.evaluation.decoding.hf_peer import Generation, HfPeer
 from components.evaluation.decoding.peer_prompt import STAGES, Laps, PeerAnswer, Places, encode
-from model_core.engine.decode_request import CompactLanguage, Question
+from model_core.engine.decode_request import CompactLanguage, DecodeRequest
 from model_core.network.model import MolmoAct
 from model_core.tokenization.compact.layout import CompactLayout, Field
 
@@ -51,7 +51,7 @@ class PlainLoop:
         self.start += length
 
     @torch.inference_mode()
-    def answer(self, question: Question, length: int) -> PeerAnswer:
+    def answer(self, question: DecodeRequest, length: int) -> PeerAnswer:
         """Greedy ids of `question`, `length` of them."""
         self.laps.start()
         self.start = 0
@@ -76,7 +76,7 @@ class PlainLoop:
         return PeerAnswer(ids_N=np.array(answer, np.int64), forwards=length, stages_ms=self.laps.split())
 
 
-Answering = Callable[[Question, int], PeerAnswer]
+Answering = Callable[[DecodeRequest, int], PeerAnswer]
 
 
 def all_peers(network: MolmoAct, layout: CompactLayout) -> dict[str, Answering]:

@@ -10,17 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from components.evaluation.observation_log import Recording
 from model_core.checkpoint import Checkpoint
-from model_core.engine.decode import Answer, DecodingEngine
-from model_core.engine.decode_request import CompactLanguage, Drafts, Question
+from model_core.engine.answer import DecodeResult
+from model_core.engine.decode import DecodingEngine
+from model_core.engine.decode_request import CompactLanguage, DecodeRequest, Drafts
 from model_core.engine.draft_cache import DraftMemory
+from model_core.engine.resources import EngineOptions
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import Observation
-from model_core.tokenization.compact.layout import proprio_bins
+from model_core.tokenization.observation import PolicyInputs
 
 FIELDS = ("depth", "trace", "action")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -31,7 +32,7 @@ class ReplayItem:
     """One decision to decode. follows: index of the same session's decision before, or None at its first."""
 
     index: int
-    question: Question
+    question: DecodeRequest
     follows: int | None
     consumed: int
 
@@ -41,6 +42,7 @@ class Replay:
 
     def __init__(self, checkpoint: Checkpoint, recording: Recording) -> None:
         self.checkpoint, self.language = checkpoint, CompactLanguage(checkpoint.layout)
+        self._inputs = PolicyInputs(layout=checkpoint.layout, contract=checkpoint.contract)
         self.items: list[ReplayItem] = []
         last: dict[int, int] = {}
         for index, sighting in enumerate(recording):
@@ -51,31 +53,31 @@ class Replay:
     def __len__(self) -> int:
         return len(self.items)
 
-    def _question(self, seen: Observation) -> Question:
-        body, layout = self.checkpoint.contract.embodiment, self.checkpoint.layout
-        return Question(
-            images_VHW3=np.stack([seen.images[camera.name] for camera in body.cameras]),
-            words_W=layout.instruction_ids(seen.instruction),
-            proprio_bins_P=proprio_bins(seen.proprio_P, body.proprio.low, body.proprio.high),
+    def _question(self, seen: Observation) -> DecodeRequest:
+        inputs = self._inputs
+        return DecodeRequest(
+            images_VHW3=inputs.images(seen),
+            words_W=inputs.words(seen.instruction),
+            proprio_bins_P=inputs.proprio_bins(seen.proprio_P),
         )
 
     def engine(self, *, dtype: torch.dtype = torch.float32, **options: Any) -> DecodingEngine:
         """A fresh engine over the checkpoint's weights."""
-        return DecodingEngine(self.checkpoint.model, self.checkpoint.layout, dtype=dtype, **options)
+        return DecodingEngine(self.checkpoint.model, self.checkpoint.layout, EngineOptions(dtype=dtype, **options))
 
-    def drafts(self, item: ReplayItem, before: Answer | None, memory: DraftMemory | None = None) -> Drafts | None:
+    def drafts(self, item: ReplayItem, before: DecodeResult | None, memory: DraftMemory | None = None) -> Drafts | None:
         """What a memory suggests, else the session's last answer, its chunk without the actions that were executed."""
         if memory is not None:
             return memory.suggest(item.question, last=None if before is None else before.reasoning, consumed=item.consumed)
         if before is None:
             return None
-        return Drafts(ids=self.language.spell(before.reasoning, item.question, shift=item.consumed))
+        return Drafts(ids=self.language.encode(before.reasoning, item.question, shift=item.consumed))
 
     def one_by_one(
         self, engine: DecodingEngine, items: Sequence[ReplayItem] | None = None, memory: DraftMemory | None = None
-    ) -> Iterator[Answer]:
+    ) -> Iterator[DecodeResult]:
         """Answers in order, each drafted from the session's answer before, or from a memory that grows on the way."""
-        known: dict[int, Answer] = {}
+        known: dict[int, DecodeResult] = {}
         for item in self.items if items is None else items:
             before = None if item.follows is None else known.get(item.follows)
             known[item.index] = answer_one(engine, item.question, self.drafts(item, before, memory))
@@ -85,10 +87,10 @@ class Replay:
 
     def side_by_side(
         self, engine: DecodingEngine, sessions: int, items: Sequence[ReplayItem] | None = None, memory: DraftMemory | None = None
-    ) -> dict[int, Answer]:
+    ) -> dict[int, DecodeResult]:
         """{index: answer} with up to `sessions` sessions in one round: a session's next request joins when its last is answered."""
         waiting = list(self.items if items is None else items)
-        known: dict[int, Answer] = {}
+        known: dict[int, DecodeResult] = {}
         running: dict[int, ReplayItem] = {}
         asked = {item.index for item in waiting}
         began = engine.open_round(sessions)
@@ -99,7 +101,7 @@ class Replay:
                     before = None if item.follows is None else known.get(item.follows)
                     running[began.join(item.question, self.drafts(item, before, memory))] = item
                 for key, outcome in began.step():
-                    if not isinstance(outcome, Answer):
+                    if not isinstance(outcome, DecodeResult):
                         raise outcome
                     item = running.pop(key)
                     known[item.index] = outcome
@@ -110,12 +112,12 @@ class Replay:
         return known
 
 
-def answer_one(engine: DecodingEngine, question: Question, drafts: Drafts | None = None) -> Answer:
+def answer_one(engine: DecodingEngine, question: DecodeRequest, drafts: Drafts | None = None) -> DecodeResult:
     """One answer of one row. Raises `GrammarError` for an answer outside the language (faithful decoding only)."""
     return engine.decode([question], [drafts]).answers[0]
 
 
-def readable(engine: DecodingEngine, question: Question, drafts: Drafts | None = None) -> Answer | None:
+def readable(engine: DecodingEngine, question: DecodeRequest, drafts: Drafts | None = None) -> DecodeResult | None:
     """As `answer_one`, None in place of the error."""
     try:
         return answer_one(engine, question, drafts)

@@ -1,6 +1,6 @@
 """The vision backbone as the engine runs it: on a CPU its projections and convolutions by packed kernels, where this torch can.
 
-The same modules and the same weights; only the leaves that multiply are exchanged. What an engine sees is the same for plain decoding
+The same modules and the same weights; only the leaves that multiply are exchanged. Image features are the same for plain decoding
 and for blocks, so nothing here can make the two differ.
 """
 
@@ -15,19 +15,19 @@ from model_core.engine.kernels.projection import Projection, can_pack
 from model_core.network.vision import VisionBackbone
 
 
-def packed_eyes(backbone: VisionBackbone, dtype: torch.dtype) -> VisionBackbone:
+def packed_vision_backbone(backbone: VisionBackbone, dtype: torch.dtype) -> VisionBackbone:
     """`backbone` with packed leaves that compute in `dtype`, its weights shared; `backbone` itself where packing is not possible."""
     if not can_pack(backbone, dtype):
         return backbone
     shared = {id(tensor): tensor for tensor in [*backbone.parameters(), *backbone.buffers()]}
-    eyes = deepcopy(backbone, shared)
-    for parent in list(eyes.modules()):
+    packed = deepcopy(backbone, shared)
+    for parent in list(packed.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 parent.add_module(name, _Linear(child, dtype))
             elif isinstance(child, nn.Conv2d):
                 parent.add_module(name, _Convolution(child, dtype))
-    return eyes
+    return packed
 
 
 class _Linear(nn.Module):
@@ -45,7 +45,7 @@ class _Convolution(nn.Module):
         self.dtype, self.weight = dtype, conv.weight
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self._packed: dict[torch.Size, Tensor] = {}  # the layout depends on the picture's size
+        self._packed: dict[torch.Size, Tensor] = {}  # the layout depends on the image's size
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self._packed.get(x.shape)

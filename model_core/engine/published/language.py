@@ -25,7 +25,7 @@ from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PublishedQuestion:
+class PublishedRequest:
     """One row to answer in the published language. images: the views, (H, W, 3) uint8 each.
 
     depth, trace: parts of the answer that are given (`grammar.given_prefix`). committed_DA: int64 (D, A), action bins 1..256 of the
@@ -65,7 +65,7 @@ class PublishedLanguage:
         """See `Language.max_length`."""
         return self.max_prompt + self.grammar.max_length
 
-    def prompt(self, question: PublishedQuestion) -> Prompt:
+    def prompt(self, question: PublishedRequest) -> Prompt:
         """See `Language.prompt`. Raises `GrammarError` for a foreign instruction, another number of views, or a prompt that is too long."""
         views = self.grammar.views
         if len(question.images) != views:
@@ -83,11 +83,11 @@ class PublishedLanguage:
             image_masks=tensors["image_masks_BCP"],
         )
 
-    def begin(self, question: PublishedQuestion) -> int:
+    def begin(self, question: PublishedRequest) -> int:
         """See `Language.begin`."""
         return self.grammar.start
 
-    def given(self, question: PublishedQuestion) -> dict[int, int]:
+    def given(self, question: PublishedRequest) -> dict[int, int]:
         """See `Language.given`. Raises `GrammarError` for a part that the form has not."""
         grammar, found = self.grammar, {}
         if question.depth is not None or question.trace is not None:
@@ -101,8 +101,8 @@ class PublishedLanguage:
             raise GrammarError(f"committed rows: expected at most {most} values, got {rows} x {dims}", 0, rows)
         return found | grammar.actions(question.committed_DA)
 
-    def spell(self, reasoning: ActionReasoning, question: PublishedQuestion, *, shift: int = 0) -> dict[int, int]:
-        """See `Language.spell`. What a reasoning has not is left out; the prose around it is a draft all the same."""
+    def encode(self, reasoning: ActionReasoning, question: PublishedRequest, *, shift: int = 0) -> dict[int, int]:
+        """See `Language.encode`. What a reasoning has not is left out; the prose around it is a draft all the same."""
         grammar, missing = self.grammar, set()
         depth, trace, bins_KA = reasoning.depth, reasoning.trace, reasoning.bins_KA
         if depth is None:
@@ -116,11 +116,11 @@ class PublishedLanguage:
         said = walk(grammar, grammar.start, grammar.answer_ids(whole).tolist())
         return {state: token for state, token in said.items() if grammar.stage(state) not in missing}
 
-    def parse(self, ids: Sequence[int], question: PublishedQuestion) -> ActionReasoning:
+    def parse(self, ids: Sequence[int], question: PublishedRequest) -> ActionReasoning:
         """See `Language.parse`."""
         return self.grammar.parse(ids)
 
-    def read(self, stage: Stage, ids: Sequence[int], question: PublishedQuestion) -> DepthTokens | Trace:
+    def read(self, stage: Stage, ids: Sequence[int], question: PublishedRequest) -> DepthTokens | Trace:
         """See `Language.read`."""
         special = self.tokenizer.special
         if stage is Stage.DEPTH:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model_core.engine.cache import RowCache, aligned
 from model_core.engine.forward import BlockForward
-from model_core.engine.rounds.row import Window
+from model_core.engine.rounds.row_state import Window
 
 _IDS, _PLACES, _POSITIONS, _GROUPS = range(4)
 

@@ -1,10 +1,10 @@
-"""The parallel action block at run time: one forward over placeholders says, or drafts, every action of an answer.
+"""The parallel action block at run time: one forward over placeholders predicts, or drafts, every action of an answer.
 
-Where a model was trained with placeholders (`network.queries`), a row that has said its depth and trace is shown one placeholder
-for each action value. A *parallel* policy says what they choose; nothing of it is checked, the block is how this policy speaks. For a
-*causal* policy the same choices are drafts: the engine reads them causally and keeps what the model itself would have said.
+Where a model was trained with placeholders (`network.queries`), a row whose depth and trace are decoded is shown one placeholder
+for each action value. For a *parallel* policy their choices are the answer, and nothing of it is verified. For a
+*causal* policy the same choices are drafts: the engine reads them causally and keeps what the model itself would have chosen.
 
-Placeholders see all of the row but its spelt actions, and each other. Their keys and values are never counted into the cache.
+Placeholders see all of the row but its decoded actions, and each other. Their keys and values are never counted into the cache.
 Shape letters: W tokens of a block, D width, n tokens that are asked.
 """
 
@@ -21,7 +21,8 @@ from model_core.engine.cache import RowCache
 from model_core.engine.decode_request import CompactLanguage, Language
 from model_core.engine.forward import BlockForward
 from model_core.engine.rounds.blocks import Choices
-from model_core.engine.rounds.row import AnswerRow, Window
+from model_core.engine.rounds.row import AnswerRow
+from model_core.engine.rounds.row_state import Window
 from model_core.engine.rounds.window import Acceptance, CostCurve, Source
 from model_core.network.queries import ActionHead
 from model_core.spec.errors import require
@@ -29,7 +30,7 @@ from model_core.tokenization.compact.layout import CompactLayout, Field
 
 # What was never seen cannot get better: a draft that seemed not worth its price is tried at the first answers, and then now and again.
 _FIRST_LOOKS, _LOOK_AGAIN = 4, 32
-# Fewer actions than this are said sooner than drafted.
+# Fewer actions than this are decoded sooner than drafted.
 _FEW = 3
 
 
@@ -37,13 +38,13 @@ class BlockUse(enum.StrEnum):
     """What an engine does with placeholders."""
 
     NONE = "none"
-    SAY = "say"  # a parallel policy: their choices are the answer
+    PREDICT = "predict"  # a parallel policy: their choices are the answer
     DRAFT = "draft"  # a causal policy: their choices are drafts
 
     @staticmethod
     def of(head: ActionHead) -> BlockUse:
         """What a model of this head was trained for."""
-        return {ActionHead.CAUSAL: BlockUse.NONE, ActionHead.PARALLEL: BlockUse.SAY, ActionHead.BOTH: BlockUse.DRAFT}[head]
+        return {ActionHead.CAUSAL: BlockUse.NONE, ActionHead.PARALLEL: BlockUse.PREDICT, ActionHead.BOTH: BlockUse.DRAFT}[head]
 
 
 def placeholders_of(language: Language) -> int:
@@ -67,13 +68,13 @@ class ActionBlock:
     def __len__(self) -> int:
         return len(self.states)
 
-    def says(self, row: AnswerRow) -> bool:
-        """Whether the rest of `row` is for the placeholders to say."""
-        return self.use is BlockUse.SAY and not row.done and row.grammar.stage(row.state) is Stage.ACTION
+    def predicts(self, row: AnswerRow) -> bool:
+        """Whether the rest of `row` is for the placeholders to predict."""
+        return self.use is BlockUse.PREDICT and not row.done and row.grammar.stage(row.state) is Stage.ACTION
 
     def drafts(self, row: AnswerRow, costs: CostCurve, rows: int) -> bool:
         """Whether placeholders should draft the rest of `row` now; `rows` are decoded together. Asked once an answer."""
-        if self.use is not BlockUse.DRAFT or not row.ways.speculate or row.done or row.block:
+        if self.use is not BlockUse.DRAFT or not row.options.speculate or row.done or row.block:
             return False
         if row.grammar.stage(row.state) is not Stage.ACTION:
             return False
@@ -96,8 +97,8 @@ class ActionBlock:
         x_WD, start = forward.embed(ids), row.cached
         if prompt is not None:
             x_WD, places, start = torch.cat([prompt[0], x_WD]), torch.cat([prompt[1], places]), start - len(prompt[0])
-        # spelt actions, said or guessed, stand last
-        unseen = len(row.said_by.get(Stage.ACTION, ())) + len(window.ids) - len(row.pending)
+        # actions, decoded or guessed, stand last
+        unseen = len(row.ids_by_stage.get(Stage.ACTION, ())) + len(window.ids) - len(row.pending)
         hidden_WD = forward.row_block(x_WD, places, cache, place, start, len(x_WD), queries=count, unseen=unseen)
         asked = [0 if state is None else row.grammar.group(state) for state in window.states] + self._groups
         groups_n = torch.tensor(asked, device=forward.device)
@@ -115,7 +116,7 @@ class ActionBlock:
         others = max(acceptance.rate(Stage.ACTION, source) for source in Source if source is not Source.BLOCK)
         own = max(others, acceptance.rate(Stage.ACTION, Source.BLOCK))
         price = _cost(curve, len(self) + left) - _cost(curve, left)  # it is read along with a block of guesses
-        return milliseconds_to_say(left, own, curve) + price < milliseconds_to_say(left, others, curve)
+        return milliseconds_to_decode(left, own, curve) + price < milliseconds_to_decode(left, others, curve)
 
 
 def _layout_of(language: Language) -> CompactLayout:
@@ -124,13 +125,13 @@ def _layout_of(language: Language) -> CompactLayout:
     return language.layout
 
 
-def milliseconds_to_say(count: int, likely: float, curve: Mapping[int, float]) -> float:
-    """Expected time to say `count` ids whose guesses are right with chance `likely`, at the best width of {width: ms}."""
+def milliseconds_to_decode(count: int, likely: float, curve: Mapping[int, float]) -> float:
+    """Expected time to decode `count` ids whose guesses are right with chance `likely`, at the best width of {width: ms}."""
     best = float("inf")
     for width, cost in curve.items():
         fed = min(width, count)
-        said = fed if likely >= 1.0 else (1.0 - likely**fed) / (1.0 - likely)
-        best = min(best, count / said * cost)
+        decoded = fed if likely >= 1.0 else (1.0 - likely**fed) / (1.0 - likely)
+        best = min(best, count / decoded * cost)
     return best
 
 

@@ -29,7 +29,7 @@ from model_core.tokenization.compact.vocabulary import (
     CompactVocabulary,
     Field,
     IdRange,
-    Mode,
+    ReasoningMode,
     closed_words,
     proprio_bins,
     words_of,
@@ -42,7 +42,7 @@ __all__ = [
     "CompactVocabulary",
     "Field",
     "IdRange",
-    "Mode",
+    "ReasoningMode",
     "closed_words",
     "proprio_bins",
     "words_of",
@@ -51,11 +51,11 @@ __all__ = [
 NO_SLOT = -1
 _TRACE_SLOTS = 2 * TRACE_MAX_POINTS + 1
 
-_ANSWER_FIELDS: Mapping[Mode, tuple[Field, ...]] = {
-    Mode.FULL: (Field.DEPTH, Field.TRACE, Field.ACTION),
-    Mode.TRACE_ACTION: (Field.TRACE, Field.ACTION),
-    Mode.ACTION: (Field.ACTION,),
-    Mode.STEERED: (Field.TRACE, Field.ACTION),
+_ANSWER_FIELDS: Mapping[ReasoningMode, tuple[Field, ...]] = {
+    ReasoningMode.FULL: (Field.DEPTH, Field.TRACE, Field.ACTION),
+    ReasoningMode.TRACE_ACTION: (Field.TRACE, Field.ACTION),
+    ReasoningMode.ACTION: (Field.ACTION,),
+    ReasoningMode.STEERED: (Field.TRACE, Field.ACTION),
 }
 
 
@@ -157,14 +157,14 @@ class CompactLayout:
         """Tokens before the answer, the same for every prompt."""
         return self.slots[Field.MODE].stop
 
-    def max_answer_length(self, mode: Mode) -> int:
+    def max_answer_length(self, mode: ReasoningMode) -> int:
         """Longest answer in `mode`, a given trace included."""
         return sum(len(self.slots[field]) for field in _ANSWER_FIELDS[mode])
 
     @property
     def max_length(self) -> int:
         """Longest prompt and answer."""
-        return self.prompt_length + self.max_answer_length(Mode.FULL)
+        return self.prompt_length + self.max_answer_length(ReasoningMode.FULL)
 
     @cached_property
     def fields_S(self) -> NDArray[np.uint8]:
@@ -201,7 +201,7 @@ class CompactLayout:
         """Ids that may stand in an answer slot."""
         return IdRange(int(self.allowed_start_S[slot]), int(self.allowed_stop_S[slot]))
 
-    def first_slot(self, mode: Mode) -> int:
+    def first_slot(self, mode: ReasoningMode) -> int:
         """Slot of the first answer token in `mode` (of the given trace, when steered)."""
         return self.slots[_ANSWER_FIELDS[mode][0]].start
 
@@ -230,7 +230,7 @@ class CompactLayout:
         """(n, max_words): row i is instruction i, so that a batch looks its words up by index."""
         return np.stack([self.instruction_ids(text) for text in instructions])
 
-    def prompts(self, words_BW: NDArray[np.int64], proprio_bins_BP: NDArray[np.integer], mode: Mode) -> NDArray[np.int64]:
+    def prompts(self, words_BW: NDArray[np.int64], proprio_bins_BP: NDArray[np.integer], mode: ReasoningMode) -> NDArray[np.int64]:
         """Prompt ids (B, prompt_length); their slots are simply 0..prompt_length-1."""
         size = len(words_BW)
         require(words_BW.shape == (size, self.max_words), f"words must be (B, {self.max_words})", got=words_BW.shape)
@@ -250,7 +250,7 @@ class CompactLayout:
     def batch(
         self,
         *,
-        mode: Mode,
+        mode: ReasoningMode,
         words_BW: NDArray[np.int64],
         proprio_bins_BP: NDArray[np.integer],
         bins_BKA: NDArray[np.integer],
@@ -281,7 +281,7 @@ class CompactLayout:
         answer_BL, answer_slots_BL = answer_BL[:, :length], slots_L[order_BL[:, :length]]
         absent_BL = answer_BL < 0
         answer_fields_BL = np.where(absent_BL, Field.PAD, self.fields_S[answer_slots_BL]).astype(np.uint8)
-        learn_BL = ~absent_BL if mode is not Mode.STEERED else answer_fields_BL == Field.ACTION
+        learn_BL = ~absent_BL if mode is not ReasoningMode.STEERED else answer_fields_BL == Field.ACTION
         if committed_rows_B is not None:
             given_B1 = self.slots[Field.ACTION].start + np.asarray(committed_rows_B)[:, None] * self.action_dims
             learn_BL &= (answer_fields_BL != Field.ACTION) | (answer_slots_BL >= given_B1)
@@ -321,7 +321,7 @@ class CompactLayout:
         return bins_BKA.reshape(size, -1).astype(np.int64) + (self.vocabulary.action.start - 1)
 
     def given(
-        self, mode: Mode, *, depth: DepthTokens | None = None, trace: Trace | None = None
+        self, mode: ReasoningMode, *, depth: DepthTokens | None = None, trace: Trace | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(ids_L, slots_L) of the first part of an answer that is given and not generated.
 
@@ -333,9 +333,9 @@ class CompactLayout:
         for field, value in ((Field.DEPTH, depth), (Field.TRACE, trace)):
             if value is not None and field not in fields:
                 raise GrammarError(f"mode {mode.value} says no {field.name.lower()}, so none can be given; choose another mode", 0, 0)
-        if mode is Mode.FULL and trace is not None and depth is None:
+        if mode is ReasoningMode.FULL and trace is not None and depth is None:
             raise GrammarError("in mode full a given trace needs the depth before it: give both, or use mode trace_action", 0, 0)
-        if mode is Mode.STEERED and trace is None:
+        if mode is ReasoningMode.STEERED and trace is None:
             raise GrammarError("mode steered needs the trace that steers", 0, 0)
         if depth is not None:
             ids.append(self._depth_ids(depth.codes_G[None], 1)[0])
@@ -347,7 +347,7 @@ class CompactLayout:
         empty = np.empty(0, np.int64)
         return np.concatenate([empty, *ids]), np.concatenate([empty, *slots])
 
-    def answer_ids(self, reasoning: ActionReasoning, mode: Mode) -> NDArray[np.int64]:
+    def answer_ids(self, reasoning: ActionReasoning, mode: ReasoningMode) -> NDArray[np.int64]:
         """The ids of one answer, as it would be generated after the prompt: the inverse of `parse`."""
         wanted = _ANSWER_FIELDS[mode]
         depth = reasoning.depth if Field.DEPTH in wanted else None
@@ -358,7 +358,7 @@ class CompactLayout:
 
     # ---- parsing
 
-    def parse(self, ids_L: NDArray[np.integer], mode: Mode) -> ActionReasoning:
+    def parse(self, ids_L: NDArray[np.integer], mode: ReasoningMode) -> ActionReasoning:
         """Answer ids (given part included, padding and what follows the last action dropped) -> typed reasoning.
 
         Raises `GrammarError` with the position, what was expected and what stood there, at the first id outside the grammar.

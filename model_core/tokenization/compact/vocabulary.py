@@ -22,7 +22,7 @@ ORDINAL_BINS = 256
 _IMAGE_MARKS = ("im_start", "im_end", "im_patch", "im_col", "image", "im_low")
 
 
-class Mode(enum.StrEnum):
+class ReasoningMode(enum.StrEnum):
     """What the model is asked to say. Its mode token is the last of the prompt."""
 
     FULL = "full"  # depth, trace, action
@@ -104,8 +104,8 @@ class CompactVocabulary:
 
     @cached_property
     def modes(self) -> IdRange:
-        """One id per `Mode`, in their order."""
-        return IdRange(3, 3 + len(Mode))
+        """One id per `ReasoningMode`, in their order."""
+        return IdRange(3, 3 + len(ReasoningMode))
 
     @cached_property
     def depth(self) -> IdRange:
@@ -162,9 +162,9 @@ class CompactVocabulary:
         """The id to whose embedding an image feature is added (`image_patch_id` of a model config)."""
         return self.image_marks["im_patch"]
 
-    def mode_id(self, mode: Mode) -> int:
+    def mode_id(self, mode: ReasoningMode) -> int:
         """The token that asks for `mode`."""
-        return self.modes.start + list(Mode).index(mode)
+        return self.modes.start + list(ReasoningMode).index(mode)
 
     def range_of(self, field: Field) -> IdRange:
         """All ids of one field."""
@@ -216,7 +216,7 @@ class CompactVocabulary:
         offset = token - self.range_of(field).start
         names = {
             Field.PAD: ("pad", "bos", "eos")[offset] if field is Field.PAD else "",
-            Field.MODE: f"mode {list(Mode)[offset].value}" if field is Field.MODE else "",
+            Field.MODE: f"mode {list(ReasoningMode)[offset].value}" if field is Field.MODE else "",
             Field.DEPTH: f"depth {offset}",
             Field.TRACE: "trace end" if token == self.trace_end else f"trace {offset}",
             Field.ACTION: f"action bin {offset + 1}",
