@@ -1,4 +1,4 @@
-"""What is learnt, on one device: batches of the compact language, the loss of an answer, the curriculum.
+"""What is trained, on one device: batches of the compact language, the loss of an answer, the curriculum.
 
 Shape letters: B samples, V views, L tokens, N learned tokens of one field, D width. Knows nothing of ranks, engines or files.
 Loss: next-token cross-entropy on answer tokens, the mean over a sample's tokens of a field, then over samples, then summed
@@ -150,7 +150,7 @@ def _causal_tokens(tokens: CompactBatch) -> _ReadTokens:
 
 
 def _with_queries(layout: CompactLayout, tokens: CompactBatch, *, keep_actions: bool) -> _ReadTokens:
-    """Prompt, reasoning, the spelt actions where they are learnt too, then one placeholder a value in the value's slot."""
+    """Prompt, reasoning, the encoded actions where they are trained too, then one placeholder a value in the value's slot."""
     action = layout.slots[Field.ACTION]
     spelt_BL = tokens.fields_BL == Field.ACTION
     kept_BL = (tokens.fields_BL != Field.PAD) & (keep_actions | ~spelt_BL)
@@ -190,12 +190,12 @@ def answer_loss(model: MolmoAct, batch: TrainingBatch, layout: CompactLayout, co
     The head is applied to the rows of a field's own ids only: the language leaves no other choice at those slots.
     """
     hidden_MD = hidden_states(model, batch.images_BVHW3, batch.ids_BL, batch.slots_BL, layout, batch.visible_B1LL).flatten(0, 1)
-    learnt = [(kind, kind.name.lower(), wanted) for kind, wanted in batch.targets.items()]
+    trained = [(kind, kind.name.lower(), wanted) for kind, wanted in batch.targets.items()]
     if batch.block is not None:
-        learnt.append((Field.ACTION, "action_block" if Field.ACTION in batch.targets else "action", batch.block))
+        trained.append((Field.ACTION, "action_block" if Field.ACTION in batch.targets else "action", batch.block))
     total = hidden_MD.new_zeros((), dtype=torch.float32)
     parts: dict[str, Tensor] = {}
-    for kind, name, wanted in learnt:
+    for kind, name, wanted in trained:
         ids = layout.vocabulary.range_of(kind)
         logits_NX = F.linear(hidden_MD.index_select(0, wanted.places_N), model.lm_head.weight[ids.start : ids.stop]).float()
         smoothing = config.smoothing_bins if kind is not Field.DEPTH else 0.0

@@ -2,7 +2,7 @@
 
 A robot sees much the same again and again: earlier episodes of a task, other robots at it, its own last decision. Where the session's
 last answer is a fair draft for what stands still, the answer to the nearest remembered frame is one for what moves too, and there is
-one for the first decision of an episode. A draft decides how fast an answer comes, never what it says (`engine.question.Drafts`), so
+one for the first decision of an episode. A draft decides how fast an answer comes, never what it says (`engine.decode_request.Drafts`), so
 the memory may be cold, full or wrong at no cost but time.
 
 Frames are compared as small pictures (block means), among questions of the same words and mode only.

@@ -1,4 +1,4 @@
-"""The torch-free half of the mind: nouns, promises, and the rules that keep them.
+"""The torch-free half of the model core: data types, contracts, and the rules that keep them.
 
-Everything here runs on a robot's computer with numpy and msgpack alone.
+Everything here runs on a robot's computer with numpy, msgpack and msgspec alone.
 """

@@ -65,7 +65,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActionReasoning:
-    """What the model *said*: unit-free. `bins_KA` are action bins (see `speech.action_codec`)."""
+    """What the model *said*: unit-free. `bins_KA` are action bins (see `tokenization.action_codec`)."""
 
     depth: DepthTokens | None
     trace: Trace | None

@@ -1,1 +1,1 @@
-"""What the model says and how it is spelt: depth tokens, traces, action bins; compact ids and published text."""
+"""What the model predicts and how it is encoded: depth tokens, traces, action bins; compact ids and published text."""

@@ -113,7 +113,7 @@ class _Compared:
 
     expected: Mapping[int, NDArray[np.int64]]
     plain_forwards: int
-    ways: Mapping[str, Mapping[int, Answer]]
+    ways: Mapping[str, Mapping[int, DecodeResult]]
     numerics: Numerics
 
 

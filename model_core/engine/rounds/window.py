@@ -28,14 +28,14 @@ class Source(enum.IntEnum):
     DRAFT = 0  # what was handed in: the last decision, a mean of the data
     REFINED = 1  # the model's own choice there in an earlier block of this answer, made behind a wrong guess
     ECHO = 2  # an earlier value of this answer (`Grammar.echo`)
-    BLOCK = 3  # what placeholders chose (`engine.parallel`)
+    BLOCK = 3  # what placeholders chose (`engine.rounds.parallel`)
     RECENT = 4  # what was said there last, by whomever: better than nothing at an episode's first decision
 
 
 _PRIORS = (0.7, 0.75, 0.3, 0.6, 0.5)  # in the order of Source
 _KEEP, _PLACE_KEEP, _NEVER_SEEN = 1.0 - 1.0 / _MEMORY, 1.0 - 1.0 / _PLACE_MEMORY, [[0.0, 0.0]] * len(_PRIORS)
 # A grammar whose states hold what was said (`engine.published`, two views) has more of them than memory: past this many places all
-# are forgotten, and learnt anew from their stages.
+# are forgotten, and estimated again from their stages.
 _MOST_PLACES = 50_000
 
 

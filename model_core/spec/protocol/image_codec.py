@@ -1,4 +1,4 @@
-"""Compressed pictures: opened off the event loop, and never before their size is known to be allowed."""
+"""Compressed images: opened off the event loop, and never before their size is known to be allowed."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _FORMATS = {"jpeg": "JPEG", "png": "PNG"}
 
 
 def decode_image(image: EncodedImage, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
-    """The picture, uint8 (H, W, 3) RGB. The size in the file's head is compared before a pixel is decoded.
+    """The image, uint8 (H, W, 3) RGB. The size in the file's head is compared before a pixel is decoded.
 
-    Raises WireError for what is not such a picture, is of another size or format than promised, or too large.
+    Raises WireError for what is not such an image, is of another size or format than promised, or too large.
     """
     from PIL import Image, UnidentifiedImageError
 
     height, width, _ = image.shape
     if height * width > max_pixels:
-        raise WireError(f"a picture has at most {max_pixels} pixels, this one promises {height}x{width}")
+        raise WireError(f"an image has at most {max_pixels} pixels, this one promises {height}x{width}")
     try:
         with Image.open(io.BytesIO(image.data), formats=[_FORMATS[image.encoding]]) as opened:
             if opened.size != (width, height) or opened.mode != "RGB":
-                raise WireError(f"the picture is {opened.size[1]}x{opened.size[0]} {opened.mode}, promised was {height}x{width} RGB")
+                raise WireError(f"the image is {opened.size[1]}x{opened.size[0]} {opened.mode}, promised was {height}x{width} RGB")
             pixels_HW3 = np.asarray(opened, np.uint8)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         if isinstance(error, WireError):
             raise
-        raise WireError(f"not a readable {image.encoding} picture ({type(error).__name__})") from error
+        raise WireError(f"not a readable {image.encoding} image ({type(error).__name__})") from error
     return pixels_HW3
 
 
 def encode_image(pixels_HW3: NDArray[np.uint8], encoding: str, *, quality: int = 90) -> EncodedImage:
-    """A picture on its way: "png" without loss, "jpeg" of `quality`. pixels_HW3: uint8 RGB."""
+    """An image on its way: "png" without loss, "jpeg" of `quality`. pixels_HW3: uint8 RGB."""
     from PIL import Image
 
     if pixels_HW3.dtype != np.uint8 or pixels_HW3.ndim != 3 or pixels_HW3.shape[2] != 3:
-        raise WireError(f"a picture is uint8 (H, W, 3), got {pixels_HW3.dtype} {pixels_HW3.shape}")
+        raise WireError(f"an image is uint8 (H, W, 3), got {pixels_HW3.dtype} {pixels_HW3.shape}")
     sink = io.BytesIO()
     options = {"quality": quality} if encoding == "jpeg" else {"compress_level": 1}
     Image.fromarray(pixels_HW3).save(sink, format=_FORMATS[encoding], **options)
@@ -57,7 +57,7 @@ def with_decoded(observation: Observation, encoded: Mapping[str, EncodedImage], 
     """The observation with its compressed cameras opened, in the order of `body`. Slow: keep it off the event loop.
 
     encoded: by the policy's names. Raises ContractError for a camera that `body` lacks, that came twice, or whose encoding
-    the contract does not take; WireError for a bad picture.
+    the contract does not take; WireError for a bad image.
     """
     if not encoded:
         return observation

@@ -1,4 +1,4 @@
-"""A drawn line as a person hands it over: points on a camera's picture, as JSON or as words.
+"""A drawn line as a person hands it over: points on a camera's image, as JSON or as words.
 
     {"points": [[12, 60], [40, 48], [61, 20]]}      pixels (x, y), from the gripper on
     12,60 40,48 61,20                               the same, as it is typed

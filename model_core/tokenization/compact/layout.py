@@ -8,7 +8,7 @@ so that action (k, a) stands in the same slot whatever was said before. Because 
 padding comes last, a causal mask is all that a batch needs, and rows of a batch decode in lockstep.
 
 Every set of ids that is allowed in a slot is one range: `allowed_start_S` and `allowed_stop_S` are the whole grammar,
-`next_slots` the transitions. The published, textual language is in `speech.grammar`.
+`next_slots` the transitions. The published, textual language is in `tokenization.published`.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ class CompactLayout:
 
         bins_BKA: action bins 1..256. depth_codes_BG: needed in mode FULL. trace_B52: (B, 5, 2), coordinates 0..255 and
         -1 after the last point, needed in all modes but ACTION. committed_rows_B: how many first action rows of each sample are
-        given and not learnt (none). Raises `SpecError` on a value outside its range.
+        given and not trained (none). Raises `SpecError` on a value outside its range.
         """
         prompt_BL = self.prompts(words_BW, proprio_bins_BP, mode)
         parts: list[NDArray[np.int64]] = []

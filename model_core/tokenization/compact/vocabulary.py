@@ -2,7 +2,7 @@
 
     pad bos eos | 4 modes | depth codes | 256 trace coordinates, trace end | 256 action bins | 256 proprio bins | words
 
-Where they stand in a sequence is `speech.compact`.
+Where they stand in a sequence is `compact.layout`.
 """
 
 from __future__ import annotations

@@ -107,6 +107,6 @@ class DepthConfig:
 
 
 def compact_depth(**changes: Any) -> DepthConfig:
-    """Sizes for small metric depth pictures, seen at 40 pixels: learnt on one laptop core in ten seconds."""
+    """Sizes for small metric depth maps, seen at 40 pixels: trained on one laptop core in ten seconds."""
     sizes = {"image_size": 40, "downsample_ratio": 4, "hidden_dim": 16, "codebook_dim": 16, "num_resnet_blocks": 1}
     return DepthConfig(**{**sizes, "scaling": DepthScaling(kind="inverse"), **changes})

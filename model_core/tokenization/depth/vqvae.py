@@ -6,7 +6,7 @@
 Published: 320 pixels, 5 stages (32 pixels a cell), hidden 16, codebook 128x512, on relative disparity of Depth Anything V2.
 Compact: 40 pixels, 2 stages (4 pixels a cell) on clipped inverse metres. Keys of the weights are those of the release
 (`scripts/vqvae.py`): ``encoder.N``, ``decoder.N``, ``_vq_vae._embedding``, ``_vq_vae._ema_cluster_size``, ``_vq_vae._ema_w``.
-Training is `speech.depth_training`; files and numpy are `speech.depth_codec`.
+Training is `depth.training`; files and numpy are `depth.codec`.
 """
 
 from __future__ import annotations
