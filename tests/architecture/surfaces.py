@@ -51,12 +51,7 @@ def _parameter(parameter: Any) -> str:
 
 def wire_messages() -> dict[str, Any]:
     """The fields of every message, with their types."""
-    import model_core.spec.protocol as protocol
-
-    modules = [importlib.import_module(f"{protocol.__name__}.{m.name}") for m in pkgutil.iter_modules(protocol.__path__)]
-    return {
-        name: fields for module in modules if module.__name__.rpartition(".")[2].startswith("wire") for name, fields in _dataclasses(module)
-    }
+    return dict(_dataclasses(importlib.import_module("model_core.spec.protocol.messages")))
 
 
 def contract_fields() -> dict[str, Any]:
