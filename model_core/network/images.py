@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from model_core.network.config import MolmoActConfig
+from model_core.network.image_inputs import ImageInputs
 from model_core.network.resizing import letterbox, stretch
 from model_core.network.settings_file import read_settings
 from model_core.spec.documents import Number, from_document
@@ -38,46 +37,6 @@ RESIZE_MODES = ("siglip", "default", "metaclip")
 NORMALIZE_MODES = ("siglip", "openai")
 _CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ImageInputs:
-    """One sample's images as the network takes them.
-
-    images_CPD: float32. pooled_patches_idx_N4: int64, -1 where a slot is empty. image_masks_CP: float32, share of a patch
-    that is image and not letterbox. image_grids: per image its (rows, columns) of tokens, low resolution first.
-    """
-
-    images_CPD: NDArray[np.float32]
-    pooled_patches_idx_N4: NDArray[np.int64]
-    image_masks_CP: NDArray[np.float32]
-    image_grids: tuple[tuple[tuple[int, int], ...], ...]
-
-    @property
-    def image_grids_G2(self) -> NDArray[np.int64]:
-        """All grids of the sample in order, as the published processor returns them."""
-        return np.array([grid for grids in self.image_grids for grid in grids], np.int64)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """As keyword arguments of `MolmoAct.forward`, a batch of one."""
-        return collate_images([self])
-
-
-def collate_images(samples: Sequence[ImageInputs]) -> dict[str, Tensor]:
-    """Stack samples as keyword arguments of `MolmoAct.forward`; short ones are padded with empty crops and -1 indices."""
-    require(len(samples) > 0, "cannot collate zero samples")
-    crops = max(len(s.images_CPD) for s in samples)
-    tokens = max(len(s.pooled_patches_idx_N4) for s in samples)
-
-    def padded(array: NDArray[Any], length: int, fill: int) -> NDArray[Any]:
-        widths = [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1)
-        return np.pad(array, widths, constant_values=fill)
-
-    return {
-        "images_BCPD": torch.from_numpy(np.stack([padded(s.images_CPD, crops, -1) for s in samples])),
-        "pooled_patches_idx_BN4": torch.from_numpy(np.stack([padded(s.pooled_patches_idx_N4, tokens, -1) for s in samples])),
-        "image_masks_BCP": torch.from_numpy(np.stack([padded(s.image_masks_CP, crops, 0) for s in samples])),
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

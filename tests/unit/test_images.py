@@ -11,7 +11,8 @@ import torch
 
 from model_core.network.checkpoints.hub import load_pretrained
 from model_core.network.config import MolmoActConfig
-from model_core.network.images import ImageInputs, ImageProcessor, collate_images
+from model_core.network.image_inputs import ImageInputs, collate_images
+from model_core.network.images import ImageProcessor
 from model_core.network.presets import molmoact_7b_d, molmoact_7b_o
 from model_core.parity import image_parity
 from model_core.spec.errors import CheckpointError, SpecError

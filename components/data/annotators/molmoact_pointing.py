@@ -133,7 +133,7 @@ class _Speaker:
     def __call__(self, images_BHW3: NDArray[np.uint8], prompt: str, max_new_tokens: int) -> list[str | None]:
         import torch
 
-        from model_core.network.images import collate_images
+        from model_core.network.image_inputs import collate_images
         from model_core.tokenization.published.tokenizer import pad_left
 
         seen = [self._images([image]) for image in images_BHW3]
