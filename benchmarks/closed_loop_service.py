@@ -43,6 +43,7 @@ def main() -> None:
     from components.deployment.simulated_cells import run_workcells
     from components.evaluation.evaluate import evaluate
     from components.evaluation.intervals import difference, wilson
+    from components.evaluation.suite import open_suite
     from components.release.package import package
 
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +67,7 @@ def main() -> None:
                 films_per_task=0,
             )
             scenes = CollectConfig(tasks=(task,))
-            alone.append(evaluate(cfg, args.checkpoint, work / f"eval-{index}", Silent(), scenes=scenes))
+            alone.append(evaluate(cfg, args.checkpoint, work / f"eval-{index}", Silent(), suite=open_suite(cfg, scenes)))
         alone_s = time.monotonic() - began
 
     outcome = {"served": {}, "alone": {}}

@@ -318,6 +318,7 @@ class TrainConfig:
 class EvalConfig:
     """Closed loop on seeds that were never trained on.
 
+    suite: "package.module:function" of a benchmark suite (empty: the tasks of the recipe's own simulator).
     reasoning: "full" (depth, trace, action), "trace+action" or "action". batch: episodes that are decided for together.
     image_swap_frames, min_image_swap_change: the blindness gate: of so many frames, at least this share of decisions must change when
     the picture is exchanged (a model that looks: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many films.
@@ -334,6 +335,7 @@ class EvalConfig:
     min_image_swap_change: float = 0.5
     max_refusals_in_a_row: int = 3
     films_per_task: int = 1
+    suite: str = ""
 
     def __post_init__(self) -> None:
         _positive(self, "seeds_per_task", "horizon_sim_steps", "execute_horizon", "batch", "workers")

@@ -90,7 +90,7 @@ STAGES: tuple[Stage, ...] = (
         title="evaluate in closed loop",
         work="The policy acts in closed loop on fresh seeds, after the image-swap test.",
         config=("evaluate", "collect"),
-        modules=("components.evaluation.evaluate", *_SIMULATOR_MODULES),
+        modules=("components.evaluation.evaluate", "components.evaluation.suites.simulated_tasks", *_SIMULATOR_MODULES),
         packages=(*_NETWORK, "pyarrow", "scipy", *_SIMULATOR),
     ),
     Stage(

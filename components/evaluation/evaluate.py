@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ import numpy as np
 
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.step_manifest import checkpoint_digest
-from components.config.recipe import CollectConfig, EvalConfig
+from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
 from components.evaluation.image_swap import check_sight, measure_sight, sight_numbers
 from components.evaluation.intervals import CONFIDENCE, wilson
 from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
 from components.evaluation.rollout import Rollout, Shot, roll_out
+from components.evaluation.suite import Case, Suite
 from components.simulation.interface import Simulator
-from components.simulation.open import open_simulator
 from model_core.spec.contract import PolicyContract, mismatches
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ContractError
@@ -54,7 +54,7 @@ class _Exam:
     """What a worker process needs to run groups: plain values only."""
 
     cfg: EvalConfig
-    scenes: CollectConfig
+    suite: Suite
     checkpoint: Path
     policy: str
     scratch: Path
@@ -66,45 +66,52 @@ def evaluate(
     out: Path,
     progress: Progress,
     *,
-    scenes: CollectConfig,
+    suite: Suite,
     frozen: Path | None = None,
     policy: str = DEFAULT_POLICY,
 ) -> dict[str, Any]:
-    """Examine `checkpoint` on every task of `scenes` and write out/report.json, out/film/<task>.png, out/undigested/timing.json.
+    """Evaluate `checkpoint` on every case of `suite` and write out/report.json, out/film/<task>.png, out/undigested/timing.json.
 
-    scenes: the simulator, tasks and camera that demonstrations were recorded with. frozen: data set whose validation frames
+    suite: what it is measured on (see `open_suite`). frozen: data set whose validation frames
     the image-swap measurement uses (None: not measured). policy: "module:function" that opens a checkpoint.
     Returns the record (an `EvalReport` document). Raises `GateError` for a blind model, `ContractError` when
     the simulator is not the body that the checkpoint was made for, `JobError` when a worker process dies.
     """
     opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
-    check_body(scenes, contract)
+    cases = suite.cases()
+    check_embodiment(suite.open(cases[0]), contract)
     blindness = _look_test(cfg, opened, contract, frozen, progress)
     _draw_held_out(opened, contract, frozen, checkpoint, out / "undigested" / "examples" / "held_out.png")
-    exam = _Exam(cfg=cfg, scenes=scenes, checkpoint=checkpoint.resolve(), policy=policy, scratch=out / "scratch" / "groups")
+    exam = _Exam(cfg=cfg, suite=suite, checkpoint=checkpoint.resolve(), policy=policy, scratch=out / "scratch" / "groups")
     exam.scratch.mkdir(parents=True, exist_ok=True)
-    groups = plan_groups(cfg, scenes.tasks)
+    groups = plan_groups(cfg, cases)
     _run_groups(exam, groups, opened, progress)
     rows, timing = _collected(exam.scratch, groups)
     _draw_films(exam.scratch, groups, rows, contract, checkpoint, out / "film")
-    report = make_report(cfg, scenes, contract, checkpoint_digest(checkpoint), rows, blindness)
+    report = make_report(cfg, suite, contract, checkpoint_digest(checkpoint), rows, blindness)
     document = to_document(report)
     atomic_write(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
     atomic_write(out / "undigested" / "timing.json", json.dumps(timing, indent=1, sort_keys=True))
     return document | {"undigested": timing}
 
 
-def plan_groups(cfg: EvalConfig, tasks: Sequence[str]) -> list[Group]:
-    """The seeds of each task in groups of `cfg.batch`, tasks in turn so that two workers begin with different ones."""
-    seeds = range(cfg.first_seed, cfg.first_seed + cfg.seeds_per_task)
-    filmed = frozenset(seeds[: cfg.films_per_task])
-    parts = [tuple(seeds[start : start + cfg.batch]) for start in range(0, len(seeds), cfg.batch)]
-    return [Group(task=task, seeds=part, filmed=tuple(s for s in part if s in filmed)) for part in parts for task in tasks]
+def plan_groups(cfg: EvalConfig, cases: Sequence[Case]) -> list[Group]:
+    """The cases of each task in groups of `cfg.batch`, tasks in turn so that two workers begin with different ones."""
+    seeds: dict[str, list[int]] = {}
+    for case in cases:
+        seeds.setdefault(case.task, []).append(case.seed)
+    most = max(map(len, seeds.values()), default=0)
+    groups: list[Group] = []
+    for start in range(0, most, cfg.batch):
+        for task, mine in seeds.items():
+            if part := tuple(mine[start : start + cfg.batch]):
+                groups.append(Group(task=task, seeds=part, filmed=tuple(s for s in part if s in mine[: cfg.films_per_task])))
+    return groups
 
 
 def make_report(
     cfg: EvalConfig,
-    scenes: CollectConfig,
+    suite: Suite,
     contract: PolicyContract,
     digest: str,
     rows: Sequence[RolloutRow],
@@ -122,8 +129,9 @@ def make_report(
         per_task=per_task,
         episodes=tuple(rows),
         protocol={
-            "horizon_sim_steps": cfg.horizon_sim_steps,
-            "sim_steps_per_action": scenes.sim_steps_per_action,
+            **suite.rules,
+            "suite": suite.name,
+            "suite_version": suite.version,
             "control_hz": contract.embodiment.control_hz,
             "reasoning": cfg.reasoning,
             "execute_horizon": cfg.execute_horizon,
@@ -140,9 +148,8 @@ def _score(rows: Iterable[RolloutRow]) -> TaskScore:
     return TaskScore(successes=successes, trials=len(trials), interval=Interval(low=low, high=high, confidence=CONFIDENCE))
 
 
-def check_body(scenes: CollectConfig, contract: PolicyContract) -> None:
-    """Raise `ContractError` when the simulator's body is not the contract's."""
-    sim = open_simulator(scenes)
+def check_embodiment(sim: Simulator, contract: PolicyContract) -> None:
+    """Close `sim`, and raise `ContractError` when its embodiment is not the contract's."""
     try:
         found = mismatches(contract.embodiment, sim.embodiment)
     finally:
@@ -210,9 +217,8 @@ def _run_group(exam: _Exam, group: Group) -> int:
     key = f"{exam.policy} {exam.checkpoint} {exam.cfg.reasoning}"
     if key not in _OPENED:
         _OPENED[key] = open_policy(exam.policy, exam.checkpoint, exam.cfg.reasoning)[0]
-    options = replace(exam.scenes, horizon_sim_steps=exam.cfg.horizon_sim_steps, settle_steps=0)
-    scenes = _SCENES.setdefault(repr(options), [])
-    scenes.extend(open_simulator(options) for _ in range(len(group.seeds) - len(scenes)))
+    scenes = _SCENES.setdefault(repr(exam.suite), [])
+    scenes.extend(exam.suite.open(Case(task=group.task, seed=seed)) for seed in group.seeds[len(scenes) :])
     rollouts = roll_out(_OPENED[key], scenes, group.task, group.seeds, exam.cfg, filmed=frozenset(group.filmed))
     for rollout in rollouts:
         _write_film(exam.scratch, rollout)

@@ -23,7 +23,7 @@ from components.evaluation.intervals import difference, trials_to_decide, wilson
 
 NOT_ENOUGH = "not enough evidence"
 IMAGE_SWAP_CHANGE = "image_swap_change"
-PROTOCOL_FIELDS = ("horizon_sim_steps", "sim_steps_per_action", "control_hz", "reasoning")
+PROTOCOL_FIELDS = ("suite", "suite_version", "horizon_sim_steps", "sim_steps_per_action", "control_hz", "reasoning")
 
 
 def gate(cfg: GateConfig, candidate: EvalReport, champion: EvalReport | None, blindness: Mapping[str, float] | None = None) -> GateVerdict:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from components.adapters.worker_pool import worker_pool
 from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import Progress
-from components.evaluation.evaluate import check_body
+from components.evaluation.evaluate import check_embodiment
 from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
 from components.evaluation.rollout import roll_out
 from components.simulation.interface import Simulator, StepOutcome
@@ -172,7 +172,7 @@ def record(
     how many. Raises `ContractError` when the simulator is not the body that the checkpoint was made for.
     """
     require(decisions > 0, "decisions must be above 0", got=decisions)
-    check_body(scenes, open_policy(policy, checkpoint, cfg.reasoning)[1])
+    check_embodiment(open_simulator(scenes), open_policy(policy, checkpoint, cfg.reasoning)[1])
     drive = _Drive(checkpoint=checkpoint.resolve(), scenes=scenes, cfg=cfg, policy=policy)
     tapes: list[tuple[str, int, _Tape]] = []
     with worker_pool(cfg.workers, lambda: "record: a rollout process was killed (out of memory?). Do: run again") as pool:

@@ -16,6 +16,7 @@ from components.artifacts.step_manifest import folder_digests
 from components.config.recipe import CollectConfig, EvalConfig, TrainConfig
 from components.config.records import EvalReport, Silent
 from components.evaluation.evaluate import evaluate
+from components.evaluation.suite import open_suite
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from components.training.job import TrainingTask
 from components.training.launcher import train
@@ -67,7 +68,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(checkpoint, folder of a finished evaluation with the image-swap measurement)."""
     folder = tmp_path_factory.mktemp("examined")
     policy = checkpoint(folder / "checkpoint")
-    evaluate(CFG, policy, folder / "out", Silent(), scenes=SCENES, frozen=frozen(folder / "frozen"), policy=TOY)
+    evaluate(CFG, policy, folder / "out", Silent(), suite=open_suite(CFG, SCENES), frozen=frozen(folder / "frozen"), policy=TOY)
     return policy, folder / "out"
 
 
@@ -94,11 +95,11 @@ def test_an_interrupted_evaluation_ends_with_the_same_bytes(examined: tuple[Path
     cfg, out = replace(CFG, workers=1), tmp_path / "out"
     frames = frozen(tmp_path / "frozen")
     with pytest.raises(KeyboardInterrupt):
-        evaluate(cfg, examined[0], out, Impatient(), scenes=SCENES, frozen=frames, policy=TOY)
+        evaluate(cfg, examined[0], out, Impatient(), suite=open_suite(CFG, SCENES), frozen=frames, policy=TOY)
     finished = sorted((out / "scratch" / "groups").glob("*.json"))
     assert finished
     finished[-1].unlink()  # and one that was killed before its rows were written
-    evaluate(cfg, examined[0], out, Silent(), scenes=SCENES, frozen=frames, policy=TOY)
+    evaluate(cfg, examined[0], out, Silent(), suite=open_suite(CFG, SCENES), frozen=frames, policy=TOY)
     assert folder_digests(out) == folder_digests(examined[1])
 
 
@@ -109,7 +110,7 @@ def test_a_blind_policy_is_stopped_before_any_rollout(tmp_path: Path) -> None:
             checkpoint(tmp_path / "c", blind=True),
             tmp_path / "out",
             Silent(),
-            scenes=SCENES,
+            suite=open_suite(CFG, SCENES),
             frozen=frozen(tmp_path / "f"),
             policy=TOY,
         )
@@ -118,17 +119,24 @@ def test_a_blind_policy_is_stopped_before_any_rollout(tmp_path: Path) -> None:
 
 def test_scenes_of_another_body_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"control_hz: the policy was made for 20.0, this cell offers 10.0"):
-        evaluate(CFG, checkpoint(tmp_path / "c"), tmp_path / "out", Silent(), scenes=replace(SCENES, sim_steps_per_action=8), policy=TOY)
+        evaluate(
+            CFG,
+            checkpoint(tmp_path / "c"),
+            tmp_path / "out",
+            Silent(),
+            suite=open_suite(CFG, replace(SCENES, sim_steps_per_action=8)),
+            policy=TOY,
+        )
 
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="a rollout process was killed after 0 of 6 episodes"):
-        evaluate(CFG, checkpoint(tmp_path / "c", dies=True), tmp_path / "out", Silent(), scenes=SCENES, policy=TOY)
+        evaluate(CFG, checkpoint(tmp_path / "c", dies=True), tmp_path / "out", Silent(), suite=open_suite(CFG, SCENES), policy=TOY)
 
 
 def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"expected 'package.module:function'"):
-        evaluate(CFG, tmp_path, tmp_path / "out", Silent(), scenes=SCENES, policy="tests.toy_policy:nothing")
+        evaluate(CFG, tmp_path, tmp_path / "out", Silent(), suite=open_suite(CFG, SCENES), policy="tests.toy_policy:nothing")
 
 
 def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
@@ -155,7 +163,7 @@ def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
     cfg = replace(CFG, seeds_per_task=2, workers=1, image_swap_frames=4, min_image_swap_change=0.0)
     out = tmp_path / "out"
     document = evaluate(
-        cfg, tmp_path / "adapted" / "checkpoint", out, Silent(), scenes=replace(SCENES, tasks=SCENES.tasks[:1]), frozen=data
+        cfg, tmp_path / "adapted" / "checkpoint", out, Silent(), suite=open_suite(cfg, replace(SCENES, tasks=SCENES.tasks[:1])), frozen=data
     )
     assert document["trials"] == 2
     assert all(row["refusals"] == 0 and row["decisions"] > 0 for row in document["episodes"])

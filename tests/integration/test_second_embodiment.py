@@ -22,9 +22,12 @@ from components.data.freeze import freeze
 from components.data.frozen_dataset import load_split
 from components.data.validate import validate
 from components.evaluation.evaluate import evaluate
+from components.evaluation.suite import Case, open_suite
 from components.simulation.open import open_simulator
 from components.simulation.robot import make_robot, robot_options
-from model_core.spec.contract import PolicyContract
+from model_core.spec.contract import PolicyContract, ReasoningSpec
+from model_core.spec.errors import SpecError
+from model_core.spec.stats import UnnormStats
 from model_core.spec.types import ActionChunk, Decision, Observation, Policy
 from tests.planar_arm import TARGET, TASK, PlanarArm, reach, table_points
 
@@ -92,17 +95,19 @@ def test_every_stage_runs_on_it(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "contract.json").write_text((frozen / "contract.json").read_text())
+    asked = EvalConfig(seeds_per_task=3, horizon_sim_steps=200, batch=3, workers=1, image_swap_frames=12)
     measured = evaluate(
-        EvalConfig(seeds_per_task=3, horizon_sim_steps=200, batch=3, workers=1, image_swap_frames=12),
+        asked,
         checkpoint,
         tmp_path / "evaluate",
         Silent(),
-        scenes=SCENE,
+        suite=open_suite(asked, SCENE),
         frozen=frozen,
         policy="tests.integration.test_second_embodiment:open_servo",
     )
     assert (measured["successes"], measured["trials"]) == (3, 3)
     assert measured["contract_id"] == contract.contract_id
+    assert measured["protocol"]["suite"] == "tests.planar_arm:PlanarArm"
 
 
 def test_it_is_a_workcells_robot_too() -> None:
@@ -129,3 +134,48 @@ def test_the_gripper_follows_the_expert_where_it_is_named() -> None:
     followed = (executed == np.float32(0.25)).mean(axis=0)
     assert followed[0] > 0.85
     assert followed[1:].max() < 0.05
+
+
+@dataclass(frozen=True)
+class NearTargets:
+    """A benchmark suite of somebody else, in this file alone: the seeds whose target is near."""
+
+    scenes: CollectConfig
+    name: str = "near-targets"
+    version: str = "1"
+
+    @property
+    def rules(self) -> dict[str, int]:
+        return {"horizon_sim_steps": 200}
+
+    def cases(self) -> list[Case]:
+        return [Case(task=TASK, seed=seed) for seed in (7, 3)]
+
+    def open(self, case: Case) -> PlanarArm:
+        sim = open_simulator(self.scenes)
+        assert isinstance(sim, PlanarArm)
+        return sim
+
+
+def open_near(cfg: EvalConfig, scenes: CollectConfig) -> NearTargets:
+    """What `evaluate.suite` names."""
+    return NearTargets(scenes)
+
+
+def test_a_suite_of_ones_own_is_one_file(tmp_path: Path) -> None:
+    contract = PolicyContract(
+        embodiment=open_simulator(SCENE).embodiment,
+        stats=UnnormStats(q01=(0.0, -1.0, -1.0), q99=(1.0, 1.0, 1.0), mask=(False, True, True)),
+        reasoning=ReasoningSpec(trace_camera="front"),
+        chunk_length=8,
+        execute_horizon=4,
+    )
+    (tmp_path / "contract.json").write_text(json.dumps(contract.to_json()))
+    cfg = EvalConfig(suite="tests.integration.test_second_embodiment:open_near", batch=2, workers=1)
+    servo = "tests.integration.test_second_embodiment:open_servo"
+    measured = evaluate(cfg, tmp_path, tmp_path / "out", Silent(), suite=open_suite(cfg, SCENE), policy=servo)
+    assert [(row["task"], row["seed"]) for row in measured["episodes"]] == [(TASK, 3), (TASK, 7)]
+    protocol = measured["protocol"]
+    assert (protocol["suite"], protocol["suite_version"], protocol["horizon_sim_steps"]) == ("near-targets", "1", 200)
+    with pytest.raises(SpecError, match=r"no suite 'tests\.nowhere:suite' .*evaluate\.suite"):
+        open_suite(EvalConfig(suite="tests.nowhere:suite"), SCENE)

@@ -11,6 +11,7 @@ from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import RolloutRow
 from components.evaluation.evaluate import make_report, plan_groups
 from components.evaluation.rollout import roll_out
+from components.evaluation.suite import open_suite
 from components.simulation.interface import StepOutcome
 from model_core.spec.execution.guard import Guarded
 from model_core.spec.types import ActionChunk, Decision, Observation, Refusal, RefusalCode, StopReason
@@ -119,14 +120,14 @@ def test_a_failing_simulator_voids_its_own_trial_only() -> None:
     rows, _ = run(chunk, Scene(solved_at=2), Scene(fails_at=5))
     assert rows[1].stop_reason == "env_error"
     assert rows[1].detail == "FloatingPointError: the physics blew up"
-    report = make_report(CFG, CollectConfig(), CONTRACT, "digest", rows, {})
+    report = make_report(CFG, open_suite(CFG, CollectConfig()), CONTRACT, "digest", rows, {})
     assert (report.successes, report.trials) == (1, 1)
     assert len(report.episodes) == 2
     assert report.per_task["push"].interval.low < 1.0
 
 
 def test_groups_are_fixed_and_cover_every_seed_once() -> None:
-    groups = plan_groups(replace(CFG, films_per_task=3), ("a", "b"))
+    groups = plan_groups(cfg := replace(CFG, films_per_task=3), open_suite(cfg, CollectConfig(tasks=("a", "b"))).cases())
     assert [(g.task, g.seeds) for g in groups[:3]] == [("a", (100, 101)), ("b", (100, 101)), ("a", (102, 103))]
     assert sorted(s for g in groups if g.task == "b" for s in g.seeds) == list(range(100, 105))
     assert [g.filmed for g in groups if g.task == "a"] == [(100, 101), (102,), ()]

@@ -57,8 +57,11 @@ def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Ste
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.evaluation.evaluate import evaluate
+        from components.evaluation.suite import open_suite
 
-        return evaluate(recipe.evaluate, trained.path / "checkpoint", out, progress, scenes=scenes, frozen=frozen.path)
+        return evaluate(
+            recipe.evaluate, trained.path / "checkpoint", out, progress, suite=open_suite(recipe.evaluate, scenes), frozen=frozen.path
+        )
 
     inputs = {"checkpoint": trained, "frozen": frozen}
     key = StepKey(stage=stage_named("evaluate"), config={"evaluate": recipe.evaluate, "scenes": scenes}, inputs=inputs)
