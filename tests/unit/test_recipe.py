@@ -10,6 +10,7 @@ import pytest
 
 from components.config import recipe as recipes
 from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS
+from components.config.paths import REPOSITORY
 from components.config.recipe import (
     AnnotateConfig,
     CollectConfig,
@@ -109,3 +110,11 @@ def test_what_a_recipe_knows_of_the_heavy_parts_is_true():
     for source in (*DEPTH_ANNOTATORS.values(), *POINT_ANNOTATORS.values()):
         module_name, _, function_name = source.partition(":")
         assert callable(getattr(importlib.import_module(module_name), function_name))
+
+
+def test_a_recipe_of_an_older_version_still_opens():
+    document = json.loads((REPOSITORY / "tests" / "golden" / "recipe_of_an_older_version.json").read_text())
+    recipe = Recipe.from_json(document)
+    assert recipe.freeze.mask == (True, True, True, False), "an explicit mask is kept"
+    assert recipe.collect == CollectConfig()
+    assert replace(recipe, freeze=replace(recipe.freeze, mask=()), description="") == Recipe(name="loop")
