@@ -21,7 +21,7 @@ from model_core.spec.protocol.wire import Message, Observe, Reject, decode_messa
 from model_core.spec.types import RefusalCode
 from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.handshake import wait_until_up
-from serving.workcell.link.link_types import Heard, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
 from serving.workcell.link.waiting_link import WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink
 
@@ -74,7 +74,7 @@ def ask_once(asked: Mapping[str, Any]) -> dict[str, Any]:
         }
 
 
-def _answer(link: WaitingLink, observe: Observe) -> list[Heard]:
+def _answer(link: WaitingLink, observe: Observe) -> list[LinkEvent]:
     question = Question(
         episode_id=observe.episode_id,
         step=observe.step,

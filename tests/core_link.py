@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from serving.workcell.link.connection_state import LinkCore
 from serving.workcell.link.interface import Link
-from serving.workcell.link.link_types import Heard, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
 
 
 class CoreLink(Link):
@@ -22,7 +22,7 @@ class CoreLink(Link):
     def give_up(self, seq: int) -> None:
         self.core.give_up(seq)
 
-    def poll(self) -> list[Heard]:
+    def poll(self) -> list[LinkEvent]:
         self.core.tick(self._clock())
         return self.core.poll()
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model_core.spec.contract import PolicyContract
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Ready, decode_message, encode_message
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
-from serving.workcell.link.link_types import Heard, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
 from serving.workcell.motion.limits import Limits
 from serving.workcell.robot.strict_driver import StrictDriver
 from tests.core_link import CoreLink
@@ -94,7 +94,7 @@ class VirtualLink(CoreLink):
         self.pump()
         return seq
 
-    def poll(self) -> list[Heard]:
+    def poll(self) -> list[LinkEvent]:
         self.pump()
         return self.core.poll()
 

@@ -29,7 +29,7 @@ from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink
 from serving.workcell.motion.commissioning import read
 from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
-from serving.workcell.motion.motion_state import Mode
+from serving.workcell.motion.motion_state import MotionState
 from serving.workcell.report import cell_report, write_report
 from serving.workcell.robot.episode_recorder import Recorder
 from serving.workcell.robot.interface import Robot
@@ -118,7 +118,7 @@ def _episodes(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink,
                     wait_until_up(link, options.patience_s)
                 _await_room(audit, options.patience_s)
                 diary.note(cell.run_episode(seed))
-                if cell.machine.mode is Mode.SAFE_STOP:
+                if cell.machine.mode is MotionState.SAFE_STOP:
                     if options.realtime or cell.is_killed:
                         return diary.is_stopped(cell.machine.reason)
                     cell.resume("a new simulated world")  # whatever stood in the way is gone with the old one

@@ -11,7 +11,7 @@ import pytest
 from model_core.spec.errors import SpecError
 from model_core.spec.protocol.steering_input import MAX_DRAWING_BYTES, drawing, read_drawing, typed_points
 from model_core.spec.protocol.wire import Observe, SteeringInput, decode_message, encode_message
-from serving.workcell.control.operator_input import Wishes
+from serving.workcell.control.operator_input import OperatorInput
 from serving.workcell.control.steering_file import SteeringFile
 from tests.fakes import make_embodiment, make_observation
 
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_read_is_told_once(tmp_path: Path, caplog: pytest.
 
 
 def test_what_is_drawn_between_episodes_is_for_the_next_and_for_that_alone() -> None:
-    wishes, line = Wishes(), drawing([[1, 2]], BODY, "front")
+    wishes, line = OperatorInput(), drawing([[1, 2]], BODY, "front")
     wishes.tell("steering", line)
     assert wishes.take(0.0) == [("steering", "revision 1 by ")]
     wishes.begin("go there")

@@ -13,7 +13,7 @@ from model_core.spec.errors import SpecError
 from model_core.spec.protocol.wire import Chunk, Control, Hello, Message, Observe, Ready, Reject, SteeringInput, encode_message
 from model_core.spec.types import RefusalCode
 from serving.workcell.link.connection_state import LinkCore
-from serving.workcell.link.link_types import Heard, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
 from tests.fakes import make_contract, make_embodiment, make_observation
 
 
@@ -24,7 +24,7 @@ class Line:
         settings_ = {"cell": "c", "embodiment": make_embodiment(), "deadline_s": 0.5, "heartbeat_s": 1.0, **changes}
         self.core = LinkCore(LinkSettings(**settings_))  # type: ignore[arg-type]
         self.now = 10.0
-        self.events: list[Heard] = []
+        self.events: list[LinkEvent] = []
         self.contract = make_contract()
 
     def say(self, message: Message | bytes | str) -> None:

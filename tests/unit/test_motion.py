@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_core.spec.errors import SpecError
-from serving.workcell.motion.motion_state import Mode, MotionSettings, StateMachine
+from serving.workcell.motion.motion_state import MotionSettings, MotionState, StateMachine
 
 
 def test_runs_dry_step_by_step() -> None:
     machine = StateMachine(MotionSettings(stretch_rows=2, safe_stop_after_s=1.0))
     machine.begin(0.0)
     seen = [machine.tick(t / 20, left) for t, left in enumerate([4, 3, 2, 1, 0, 0])]
-    assert seen == [Mode.RUN, Mode.RUN, Mode.STRETCH, Mode.STRETCH, Mode.HOLD, Mode.HOLD]
-    assert machine.tick(3.0, 0) is Mode.SAFE_STOP
+    assert seen == [MotionState.RUN, MotionState.RUN, MotionState.STRETCH, MotionState.STRETCH, MotionState.HOLD, MotionState.HOLD]
+    assert machine.tick(3.0, 0) is MotionState.SAFE_STOP
     assert "held for" in machine.reason
-    assert [t.after for t in machine.transitions] == [Mode.RUN, Mode.STRETCH, Mode.HOLD, Mode.SAFE_STOP]
+    assert [t.after for t in machine.transitions] == [MotionState.RUN, MotionState.STRETCH, MotionState.HOLD, MotionState.SAFE_STOP]
 
 
 def test_slows_down_before_it_stops_and_speeds_up_by_steps() -> None:
@@ -41,11 +41,11 @@ def test_only_a_named_person_leaves_a_safe_stop_and_nothing_moves_by_it() -> Non
     machine.begin(0.0)
     machine.stop(1.0, "watchdog")
     machine.begin(2.0)  # a new episode is no person
-    assert machine.tick(3.0, 8) is Mode.SAFE_STOP
+    assert machine.tick(3.0, 8) is MotionState.SAFE_STOP
     with pytest.raises(SpecError, match="name"):
         machine.resume(3.0, " ")
     machine.resume(3.0, "anna")
-    assert machine.mode is Mode.HOLD
+    assert machine.mode is MotionState.HOLD
 
 
 def test_so_many_refused_chunks_in_a_row_are_a_stop() -> None:
@@ -55,18 +55,18 @@ def test_so_many_refused_chunks_in_a_row_are_a_stop() -> None:
         machine.rejected(0.0, "jump")
     machine.accepted()
     for _ in range(3):
-        assert machine.mode is not Mode.SAFE_STOP
+        assert machine.mode is not MotionState.SAFE_STOP
         machine.rejected(0.0, "jump")
-    assert machine.mode is Mode.SAFE_STOP
+    assert machine.mode is MotionState.SAFE_STOP
 
 
 def test_told_to_hold_it_holds_until_released_and_is_not_lost_by_it() -> None:
     machine = StateMachine(MotionSettings(safe_stop_after_s=1.0))
     machine.begin(0.0)
     machine.hold(0.0, "the service says so")
-    assert machine.tick(50.0, 8) is Mode.HOLD
+    assert machine.tick(50.0, 8) is MotionState.HOLD
     machine.release()
-    assert machine.tick(50.0, 8) is Mode.RUN
+    assert machine.tick(50.0, 8) is MotionState.RUN
 
 
 @given(st.lists(st.tuples(st.sampled_from(["tick", "reject", "stop", "hold", "release", "begin"]), st.floats(0, 9)), max_size=60))
@@ -89,5 +89,5 @@ def test_no_way_out_of_safe_stop(events: list[tuple[str, float]]) -> None:
                 machine.release()
             case _:
                 machine.begin(now)
-        assert before is not Mode.SAFE_STOP or machine.mode is Mode.SAFE_STOP
+        assert before is not MotionState.SAFE_STOP or machine.mode is MotionState.SAFE_STOP
         assert machine.settings.min_scale <= machine.scale <= 1.0

@@ -17,7 +17,7 @@ from model_core.spec.protocol.wire import Control, Edit, Message, Observe, Rejec
 from model_core.spec.types import RefusalCode, StopReason
 from serving.workcell.audit.interface import ActionExecuted, DecisionMade, NullAudit
 from serving.workcell.motion.limits import widest_limits
-from serving.workcell.motion.motion_state import Mode, MotionSettings
+from serving.workcell.motion.motion_state import MotionSettings, MotionState
 from serving.workcell.robot.strict_driver import simple_body
 from tests.fakes import make_contract
 from tests.virtual_world import Service, World, make_world
@@ -187,14 +187,14 @@ def test_a_service_that_only_lies_is_a_safe_stop_that_a_person_ends() -> None:
     settings_ = {"operator": lambda: operator.pop() if operator else "", "operator_wait_s": 60.0}
     world = make_world(service=answered_with(*[lie] * 3), cell=settings_)
     world.step(TICKS)
-    assert world.cell.machine.mode is Mode.SAFE_STOP
+    assert world.cell.machine.mode is MotionState.SAFE_STOP
     assert all(tag.mode in ("HOLD", "SAFE_STOP") for tag in world.robot.tags)
     world.step(5 * TICKS)  # good answers would come now; nothing is asked
-    assert world.cell.machine.mode is Mode.SAFE_STOP
+    assert world.cell.machine.mode is MotionState.SAFE_STOP
     epoch = world.link.epoch
     operator.append("anna")
     world.step(2 * TICKS)
-    assert world.cell.machine.mode is Mode.RUN
+    assert world.cell.machine.mode is MotionState.RUN
     assert world.link.epoch == epoch + 1
 
 
@@ -238,20 +238,20 @@ def test_a_stop_of_the_robot_is_resumed_by_a_person_only(kind: str) -> None:
     world = make_world(service=Service(body_contract("absolute")), robot={kind: 30}, cell=settings_)
     world.service.rows = lambda observe: np.full((8, 4), 0.3, np.float32)
     world.step(3 * TICKS)
-    assert world.cell.machine.mode is Mode.SAFE_STOP
+    assert world.cell.machine.mode is MotionState.SAFE_STOP
     done, epoch = len(world.robot.executed), world.link.epoch
     assert epoch == 2  # one new session for one stop, however long it lasts
     operator.append("anna")
     world.step(TICKS)  # the button is still pressed: a name does not help
-    assert world.cell.machine.mode is Mode.SAFE_STOP
+    assert world.cell.machine.mode is MotionState.SAFE_STOP
     assert len(world.robot.executed) == done
     world.robot.release()
     world.step(TICKS)  # released: that alone starts nothing
-    assert world.cell.machine.mode is Mode.SAFE_STOP
+    assert world.cell.machine.mode is MotionState.SAFE_STOP
     assert world.robot.tags[-1].chunk_id == "" or len(world.robot.executed) == done
     operator.append("anna")
     world.step(2 * TICKS)
-    assert world.cell.machine.mode is Mode.RUN
+    assert world.cell.machine.mode is MotionState.RUN
     assert world.robot.tags[-1].epoch >= 2
     assert world.robot.breaches == []
 
@@ -459,7 +459,7 @@ def test_no_invariant_breaks_whatever_happens(plan: list[str], strategy: str, mo
             names.append("anna")
         elif fault == "instruct":
             world.cell.instruct(f"sentence {len(names)}")
-        is_left_alone = world.cell.machine.mode is Mode.SAFE_STOP and not names
+        is_left_alone = world.cell.machine.mode is MotionState.SAFE_STOP and not names
         done = len(world.robot.executed)
         if world.step(5)[-1] is not None:
             break

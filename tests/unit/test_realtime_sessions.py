@@ -14,7 +14,7 @@ from model_core.spec.protocol.wire import Control, Observe, Part, SteeringInput
 from model_core.spec.types import Observation, StopReason
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.motion.limits import Limits, tightened, widest_limits
-from serving.workcell.motion.motion_state import Mode
+from serving.workcell.motion.motion_state import MotionState
 from serving.workcell.robot.episode_recorder import Recorder
 from serving.workcell.robot.interface import RobotStopped
 from serving.workcell.robot.strict_driver import StrictDriver, simple_body
@@ -230,7 +230,7 @@ def test_a_policy_that_always_goes_on_never_leads_the_body_out_of_its_soft_limit
     assert world.robot.breaches == []
     assert set(world.cell.envelope.tally.refused) == ({"workspace"} if is_stopped else set())
     assert bool(world.cell.envelope.tally.clips) is not is_stopped
-    assert (world.cell.machine.mode is Mode.SAFE_STOP) is is_stopped
+    assert (world.cell.machine.mode is MotionState.SAFE_STOP) is is_stopped
 
 
 class Plain:

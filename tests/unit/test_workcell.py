@@ -37,7 +37,7 @@ from serving.workcell.audit.live_feed import percentile
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.control.results import EpisodeResult
 from serving.workcell.link.handshake import wait_until_up
-from serving.workcell.link.link_types import Heard, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink
 from serving.workcell.motion.limits import widest_limits
@@ -304,7 +304,7 @@ def test_garbage_from_the_service_is_a_refusal_and_a_new_session(answer: bytes |
     assert link.tally.cuts == {"framing": 1}
 
 
-def ask(link: WaitingLink, observation: Observation, taken_at_s: float) -> Heard:
+def ask(link: WaitingLink, observation: Observation, taken_at_s: float) -> LinkEvent:
     seq = link.ask(Question(episode_id="e", step=0, observation=observation, taken_at_s=taken_at_s))
     return next(heard for heard in link.poll() if heard.seq == seq)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serving.workcell.control.controlled_robot import Body
-from serving.workcell.control.events import Teller
-from serving.workcell.control.operator_input import Wishes
-from serving.workcell.control.results import Journal
-from serving.workcell.control.stop_control import Stops
+from serving.workcell.control.events import CellEvents
+from serving.workcell.control.operator_input import OperatorInput
+from serving.workcell.control.results import EpisodeJournal
+from serving.workcell.control.stop_control import StopControl
 from serving.workcell.link.interface import Link
 from serving.workcell.motion.motion_state import MotionSettings
 from serving.workcell.robot.episode_recorder import Recorder
@@ -43,10 +43,10 @@ class CellContext:
     settings: RealtimeSettings
     body: Body
     link: Link
-    stops: Stops
-    journal: Journal
-    wishes: Wishes
-    tell: Teller
+    stops: StopControl
+    journal: EpisodeJournal
+    wishes: OperatorInput
+    tell: CellEvents
     clock: Callable[[], float]
     recorder: Recorder | None = None
     watch: WatchPost | None = None

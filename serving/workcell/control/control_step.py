@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from model_core.spec.types import StopReason
 from serving.workcell.control.cell_context import CellContext
 from serving.workcell.control.events import Execution, tag_of
-from serving.workcell.control.exchange import Dialogue
+from serving.workcell.control.exchange import Exchange
 from serving.workcell.control.stop_control import why_of
-from serving.workcell.motion.motion_state import Mode
+from serving.workcell.motion.motion_state import MotionState
 from serving.workcell.motion.scheduler import Command
 from serving.workcell.robot.interface import CommandRejected, Outcome, RobotStopped
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class ControlStep:
     """The loop of one cell, between the begin and the end of an episode."""
 
-    def __init__(self, context: CellContext, dialogue: Dialogue) -> None:
+    def __init__(self, context: CellContext, dialogue: Exchange) -> None:
         self._body, self._dialogue, self._stops, self._journal = context.body, dialogue, context.stops, context.journal
         self._wishes, self._tell, self._recorder, self._watch = context.wishes, context.tell, context.recorder, context.watch
         self._settings, self._clock = context.settings, context.clock
@@ -63,11 +63,11 @@ class ControlStep:
             self._recorder.see(self._body.sight())
         now = self._clock()  # looking and measuring take their time; from here on nothing does
         self._dialogue.drop_expired(now)
-        command = self._dialogue.scheduler.next(machine.scale) if machine.mode in (Mode.RUN, Mode.STRETCH) else None
+        command = self._dialogue.scheduler.next(machine.scale) if machine.mode in (MotionState.RUN, MotionState.STRETCH) else None
         action_A, clipped = self._judged(command, now)
         if action_A is None:
             command, clipped = None, {}
-            if machine.mode in (Mode.RUN, Mode.STRETCH):  # the envelope refused the chunk in this very step
+            if machine.mode in (MotionState.RUN, MotionState.STRETCH):  # the envelope refused the chunk in this very step
                 machine.tick(now, 0.0, why="the envelope refused the chunk")
             action_A = self._hold_A()
         self._note_mode(now)
@@ -76,7 +76,7 @@ class ControlStep:
         outcome = None if is_stopped else self._act(command, action_A, clipped, now)
         episode.steps += 1
         episode.holds += command is None
-        episode.stretches += machine.mode is Mode.STRETCH
+        episode.stretches += machine.mode is MotionState.STRETCH
         if outcome is not None and outcome.success:
             return StopReason.SUCCESS
         if outcome is not None and outcome.done:
@@ -98,7 +98,7 @@ class ControlStep:
     def _act(self, command: Command | None, action_A: NDArray[np.float32], clipped: dict[str, float], now: float) -> Outcome | None:
         """Give a command to the driver; None when the driver did not take it."""
         is_hold = command is None and not self._stops.is_stopped
-        tag = tag_of(Mode.HOLD.value if is_hold else self._stops.machine.mode.value, command)
+        tag = tag_of(MotionState.HOLD.value if is_hold else self._stops.machine.mode.value, command)
         try:
             outcome = self._body.act(action_A, tag, is_row=command is not None)
         except CommandRejected as error:
@@ -141,7 +141,7 @@ class ControlStep:
         return held_A
 
     def _note_mode(self, now: float) -> None:
-        if self._stops.machine.mode not in (Mode.HOLD, Mode.SAFE_STOP):
+        if self._stops.machine.mode not in (MotionState.HOLD, MotionState.SAFE_STOP):
             self._body.move_on()
         self._stops.note(now, silence_s=self._dialogue.silence_s(now), down_s=self._dialogue.down_s(now))
 

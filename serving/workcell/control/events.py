@@ -14,7 +14,7 @@ from model_core.spec.protocol.wire import Ready
 from model_core.spec.types import StopReason
 from serving.workcell.audit.interface import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, refusal_of
 from serving.workcell.control.results import EpisodeNotes
-from serving.workcell.link.link_types import Heard, Question
+from serving.workcell.link.link_types import LinkEvent, Question
 from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Ask, Command, Installed
 from serving.workcell.robot.interface import CommandTag, Robot
@@ -61,7 +61,7 @@ class Execution:
     clipped: Mapping[str, float]
 
 
-class Teller:
+class CellEvents:
     """Speaks for one cell."""
 
     def __init__(self, audit: Audit, cell: str, strategy: str, commissioning_digest: str, clock: Callable[[], float]) -> None:
@@ -118,7 +118,7 @@ class Teller:
             )
         )
 
-    def decision(self, heard: Heard, asked: Asked, session: SessionKey, came_of_it: Resolution, deadline_s: float) -> None:
+    def decision(self, heard: LinkEvent, asked: Asked, session: SessionKey, came_of_it: Resolution, deadline_s: float) -> None:
         """A question was answered, refused or given up."""
         question, installed = asked.question, came_of_it.installed
         chunk = heard.chunk

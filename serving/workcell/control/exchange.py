@@ -19,7 +19,7 @@ from model_core.spec.types import RefusalCode
 from serving.workcell.control.cell_context import CellContext
 from serving.workcell.control.events import Asked, RequestOutcome, Resolution
 from serving.workcell.control.requests import RequestTracker, Sighting
-from serving.workcell.link.link_types import Heard
+from serving.workcell.link.link_types import LinkEvent
 from serving.workcell.motion.chunk_curve import ChunkRef
 from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Scheduler, ScheduleSettings
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _LATE_CODES = {RefusalCode.DEADLINE.value, RefusalCode.OVERLOAD.value}  # the chunk in hand is still good, up to its end
 
 
-class Dialogue:
+class Exchange:
     """One cell's questions and answers. Not thread-safe, never waits.
 
     ready: the session's READY. Raises NotReady while the link has never been up: without a contract nothing can be scheduled.
@@ -156,7 +156,7 @@ class Dialogue:
                 case _:
                     pass
 
-    def _take(self, heard: Heard) -> None:
+    def _take(self, heard: LinkEvent) -> None:
         chunk, asked = heard.chunk, self._asker.take(heard.seq)
         if chunk is None or asked is None:
             return
@@ -192,7 +192,7 @@ class Dialogue:
         self._journal.answered()
         self._asker.report(heard, asked, Resolution(outcome=RequestOutcome.INSTALLED, installed=installed))
 
-    def _refuse_answer(self, heard: Heard, asked: Asked, code: RefusalCode, stage: str, reason: str) -> None:
+    def _refuse_answer(self, heard: LinkEvent, asked: Asked, code: RefusalCode, stage: str, reason: str) -> None:
         text = f"{stage}: {reason}" if code is RefusalCode.UNSAFE else reason
         self.scheduler.lost(heard.seq)
         self._asker.report(heard, asked, Resolution(outcome=RequestOutcome.REFUSED, code=code.value, reason=text))
@@ -206,7 +206,7 @@ class Dialogue:
         self._tell.event("reject", stage=stage, reason=reason)
         logger.warning("chunk.refused cell=%s stage=%s reason=%s", self._tell.cell, stage, reason)
 
-    def _refused(self, heard: Heard) -> None:
+    def _refused(self, heard: LinkEvent) -> None:
         self.scheduler.lost(heard.seq)
         asked = self._asker.take(heard.seq)
         if asked is not None:
@@ -220,7 +220,7 @@ class Dialogue:
         self._asker.wait_until(heard.t_s + heard.value)
         self._journal.refused(heard.code, heard.reason, counts=not heard.is_retryable)
 
-    def _came_up(self, heard: Heard) -> None:
+    def _came_up(self, heard: LinkEvent) -> None:
         ready = heard.ready
         assert ready is not None
         self._down_since_s = None
@@ -229,7 +229,7 @@ class Dialogue:
         self._release(ready)
         self._tell.event("epoch", epoch=ready.epoch, session_id=ready.session_id, model_version=ready.model_version)
 
-    def _went_down(self, heard: Heard) -> None:
+    def _went_down(self, heard: LinkEvent) -> None:
         if self._down_since_s is None:
             self._down_since_s = heard.t_s
         for seq in self._asker.open_seqs:
@@ -241,7 +241,7 @@ class Dialogue:
         self._tell.event("lost", reason=heard.reason)
         self._journal.refused("down", heard.reason, counts=not heard.is_retryable)
 
-    def _obey(self, heard: Heard, now: float) -> None:
+    def _obey(self, heard: LinkEvent, now: float) -> None:
         self._tell.event("told", code=heard.code, reason=heard.reason)
         machine = self._stops.machine
         if heard.code == "KILL":

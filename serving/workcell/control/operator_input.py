@@ -10,7 +10,7 @@ from model_core.spec.protocol.wire import Edit, SteeringInput
 Wish = tuple[str, object]
 
 
-class Wishes:
+class OperatorInput:
     """Taken from any thread, used by the control loop at its next step."""
 
     def __init__(self) -> None:

@@ -20,11 +20,11 @@ from serving.workcell.audit.interface import Audit, NullAudit
 from serving.workcell.control.cell_context import CellContext, RealtimeSettings
 from serving.workcell.control.control_step import ControlStep
 from serving.workcell.control.controlled_robot import Body
-from serving.workcell.control.events import Teller
-from serving.workcell.control.exchange import Dialogue
-from serving.workcell.control.operator_input import Wishes
-from serving.workcell.control.results import EpisodeNotes, EpisodeResult, Journal
-from serving.workcell.control.stop_control import Stops
+from serving.workcell.control.events import CellEvents
+from serving.workcell.control.exchange import Exchange
+from serving.workcell.control.operator_input import OperatorInput
+from serving.workcell.control.results import EpisodeJournal, EpisodeNotes, EpisodeResult
+from serving.workcell.control.stop_control import StopControl
 from serving.workcell.link.interface import Link
 from serving.workcell.motion.limits import Limits, limits_under
 from serving.workcell.motion.motion_state import StateMachine
@@ -62,10 +62,10 @@ class RealtimeCell:
     ) -> None:
         self._robot, self._link, self._settings = robot, link, settings
         self._recorder, self._watch, self._clock, self._sleep = recorder, watch, clock, sleep
-        self._tell = tell = Teller(audit or NullAudit(), settings.cell, settings.strategy, commissioning_digest or limits.digest, clock)
-        self._journal, self._wishes, self._body = Journal(), Wishes(), Body(robot, limits)
+        self._tell = tell = CellEvents(audit or NullAudit(), settings.cell, settings.strategy, commissioning_digest or limits.digest, clock)
+        self._journal, self._wishes, self._body = EpisodeJournal(), OperatorInput(), Body(robot, limits)
         machine = StateMachine(replace(settings.motion, max_rejects=limits.max_rejects))
-        self._stops = Stops(robot, machine, self._journal, tell, operator=settings.operator, operator_wait_s=settings.operator_wait_s)
+        self._stops = StopControl(robot, machine, self._journal, tell, operator=settings.operator, operator_wait_s=settings.operator_wait_s)
         context = CellContext(
             settings=settings,
             body=self._body,
@@ -78,7 +78,7 @@ class RealtimeCell:
             recorder=recorder,
             watch=watch,
         )
-        self._dialogue = Dialogue(context)
+        self._dialogue = Exchange(context)
         self._control = ControlStep(context, self._dialogue)
         self._limits_of, self._limited_by = limits_of, self._dialogue.ready.contract.contract_id
 

@@ -14,7 +14,7 @@ from model_core.spec.types import Observation, RefusalCode
 from serving.workcell.control.cell_context import CellContext
 from serving.workcell.control.events import Asked, RequestOutcome, Resolution
 from serving.workcell.control.results import EpisodeNotes
-from serving.workcell.link.link_types import Heard, Question
+from serving.workcell.link.link_types import LinkEvent, Question
 from serving.workcell.motion.limits import Limits
 from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Scheduler
@@ -105,11 +105,11 @@ class RequestTracker:
         asked, self._open = self._open, {}
         for seq, one in asked.items():
             self._link.give_up(seq)
-            given_up = Heard(kind="late", t_s=self._clock(), seq=seq)
+            given_up = LinkEvent(kind="late", t_s=self._clock(), seq=seq)
             cancelled = Resolution(outcome=RequestOutcome.DROPPED, code=RefusalCode.CANCELLED.value, reason=why)
             self.report(given_up, one, cancelled)
 
-    def report(self, heard: Heard, asked: Asked, came_of_it: Resolution) -> None:
+    def report(self, heard: LinkEvent, asked: Asked, came_of_it: Resolution) -> None:
         """Tell the audit what came of a request."""
         self._tell.decision(heard, asked, self.session, came_of_it, self._link.deadline_s)
 

@@ -85,7 +85,7 @@ class EpisodeNotes:
 
 
 @dataclass(slots=True)
-class Journal:
+class EpisodeJournal:
     """The notes of the episode that runs, for everything that takes part in it; None between episodes."""
 
     notes: EpisodeNotes | None = None

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from model_core.spec.types import RefusalCode, StopReason
-from serving.workcell.control.events import Teller
-from serving.workcell.control.results import HoldBegun, Journal
-from serving.workcell.motion.motion_state import Mode, StateMachine
+from serving.workcell.control.events import CellEvents
+from serving.workcell.control.results import EpisodeJournal, HoldBegun
+from serving.workcell.motion.motion_state import MotionState, StateMachine
 from serving.workcell.robot.interface import Robot, Stoppable
 
+_STANDING = (MotionState.HOLD, MotionState.SAFE_STOP)
 _GUARD_CODES = {RefusalCode.UNSAFE.value, RefusalCode.NONFINITE.value}
 _LOST_CODES = {RefusalCode.DEADLINE.value, RefusalCode.NOT_READY.value, "down"}
 
 
-class Stops:
+class StopControl:
     """The mode of one cell's body, and everybody's word on it.
 
     operator: asked at every step of a SAFE_STOP for the name of the person who resumes it ("" means nobody, yet); the episode
@@ -25,8 +26,8 @@ class Stops:
         self,
         robot: Robot,
         machine: StateMachine,
-        journal: Journal,
-        tell: Teller,
+        journal: EpisodeJournal,
+        tell: CellEvents,
         *,
         operator: Callable[[], str] | None,
         operator_wait_s: float,
@@ -39,7 +40,7 @@ class Stops:
     @property
     def is_stopped(self) -> bool:
         """SAFE_STOP: only a person ends it."""
-        return self.machine.mode is Mode.SAFE_STOP
+        return self.machine.mode is MotionState.SAFE_STOP
 
     def begin(self) -> None:
         """A new episode is told its mode, whichever it is."""
@@ -56,7 +57,7 @@ class Stops:
         mode = self.machine.mode
         if mode.value == self._mode_said:
             return
-        if mode in (Mode.HOLD, Mode.SAFE_STOP) and self._mode_said not in (Mode.HOLD.value, Mode.SAFE_STOP.value):
+        if mode in _STANDING and self._mode_said not in _STANDING:
             begun = HoldBegun(t_s=now, reason=self.machine.reason, silence_s=silence_s, down_s=down_s)
             self._journal.running.hold_begun.append(begun)
         self._mode_said = mode.value

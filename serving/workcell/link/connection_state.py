@@ -17,7 +17,7 @@ from typing import Literal
 from model_core.spec.conversion import compare, unagreed
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Part, Ready, Reject
 from model_core.spec.types import RefusalCode
-from serving.workcell.link.link_types import Heard, LinkSettings, LinkTally, Question, read_frame
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, LinkTally, Question, read_frame
 
 _FATAL = {RefusalCode.CONTRACT, RefusalCode.AUTH, RefusalCode.KILLED}  # a handshake refused for these is not tried again by itself
 _MAX_EVENTS = 256
@@ -51,7 +51,7 @@ class LinkCore:
         self._open: _Open | None = None
         self._dead_seqs: deque[int] = deque(maxlen=64)
         self._controls: deque[Message] = deque(maxlen=32)
-        self._heard: deque[Heard] = deque(maxlen=_MAX_EVENTS)
+        self._heard: deque[LinkEvent] = deque(maxlen=_MAX_EVENTS)
         self._pinned: tuple[str, str] | None = None
         self._pinged_at_s: float = float("-inf")
         self._ping_seq = 0
@@ -117,7 +117,7 @@ class LinkCore:
         """`poll` would return something."""
         return bool(self._heard)
 
-    def poll(self) -> list[Heard]:
+    def poll(self) -> list[LinkEvent]:
         """What happened since the last call, oldest first."""
         heard = list(self._heard)
         self._heard.clear()
@@ -165,7 +165,7 @@ class LinkCore:
         self._lease_until_s = float("inf")
         if was != "down":
             self._plan_dial(now_s)
-            self._hear(Heard(kind="down", t_s=now_s, reason=reason, is_retryable=True))
+            self._hear(LinkEvent(kind="down", t_s=now_s, reason=reason, is_retryable=True))
 
     def outgoing(self, now_s: float) -> Message | None:
         """The next message to write, controls before observations; None when there is nothing."""
@@ -205,7 +205,7 @@ class LinkCore:
             self._take_reject(message, now_s)
         elif isinstance(message, Part):
             if self._is_ours(message) and message.seq == self.open_seq:
-                self._hear(Heard(kind="part", t_s=now_s, seq=message.seq, part=message))
+                self._hear(LinkEvent(kind="part", t_s=now_s, seq=message.seq, part=message))
         elif isinstance(message, Control):
             self._take_control(message, now_s)
         else:
@@ -284,7 +284,7 @@ class LinkCore:
         self.tally.connections += 1
         self._lease_until_s = now_s + message.lease_s if message.lease_s > 0 else float("inf")
         self._lease_asked_s = now_s
-        self._hear(Heard(kind="up", t_s=now_s, ready=message, asked_at_s=self._opened_at_s))
+        self._hear(LinkEvent(kind="up", t_s=now_s, ready=message, asked_at_s=self._opened_at_s))
 
     def _is_ours(self, message: Chunk | Reject | Part | Control) -> bool:
         return self.ready is not None and (message.session_id, message.epoch) == (self.ready.session_id, self.epoch)
@@ -315,7 +315,7 @@ class LinkCore:
         self._chunks_here += 1
         self.tally.latency_ms.append(1e3 * (now_s - waiting.asked_at_s))
         self._hear(
-            Heard(
+            LinkEvent(
                 kind="chunk",
                 t_s=now_s,
                 seq=chunk.seq,
@@ -346,7 +346,7 @@ class LinkCore:
             if reject.code in (RefusalCode.STALE_EPOCH, RefusalCode.LEASE):
                 self._cut(now_s, f"the service ended the session: {reject.code}")
             elif reject.code is RefusalCode.KILLED:
-                self._hear(Heard(kind="told", t_s=now_s, code="KILL", reason=reject.reason))
+                self._hear(LinkEvent(kind="told", t_s=now_s, code="KILL", reason=reject.reason))
 
     def _take_control(self, control: Control, now_s: float) -> None:
         if control.kind == "PING":
@@ -360,13 +360,13 @@ class LinkCore:
             if control.value > 0:
                 self._lease_until_s = now_s + control.value
         elif control.kind in ("HOLD", "KILL", "DRAIN", "RESET"):
-            self._hear(Heard(kind="told", t_s=now_s, code=control.kind, reason=control.text, value=control.value))
+            self._hear(LinkEvent(kind="told", t_s=now_s, code=control.kind, reason=control.text, value=control.value))
 
     def _tend_lease(self, now_s: float) -> None:
         if self.ready is None or self._lease_until_s == float("inf"):
             return
         if now_s >= self._lease_until_s:
-            self._hear(Heard(kind="lease", t_s=now_s, reason="the session's lease ran out", is_retryable=True))
+            self._hear(LinkEvent(kind="lease", t_s=now_s, reason="the session's lease ran out", is_retryable=True))
             self._cut(now_s, "lease")
         elif now_s - self._lease_asked_s >= self.ready.lease_s / 3:
             self._lease_asked_s = now_s
@@ -379,7 +379,7 @@ class LinkCore:
         self._dead += 1
         self._kill_open()
         reason = "no answer within the deadline"
-        self._hear(Heard(kind="late", t_s=now_s, seq=seq, code=RefusalCode.DEADLINE.value, reason=reason, is_retryable=True))
+        self._hear(LinkEvent(kind="late", t_s=now_s, seq=seq, code=RefusalCode.DEADLINE.value, reason=reason, is_retryable=True))
         if self._dead >= self.settings.max_dead:
             self._cut(now_s, f"{self._dead} questions in a row without an answer")
 
@@ -397,13 +397,13 @@ class LinkCore:
 
     def _refused(self, now_s: float, seq: int, code: str, reason: str, retryable: bool, after_s: float = 0.0) -> None:
         self.tally.refusals[code] = self.tally.refusals.get(code, 0) + 1
-        self._hear(Heard(kind="refused", t_s=now_s, seq=seq, code=code, reason=reason, is_retryable=retryable, value=after_s))
+        self._hear(LinkEvent(kind="refused", t_s=now_s, seq=seq, code=code, reason=reason, is_retryable=retryable, value=after_s))
 
     def _deny(
         self, now_s: float, code: RefusalCode, reason: str, retryable: bool, retry_after_s: float, details: tuple[str, ...] = ()
     ) -> None:
         self.is_denied = code in _FATAL and not retryable
-        self._hear(Heard(kind="denied", t_s=now_s, code=code.value, reason=reason, is_retryable=not self.is_denied, details=details))
+        self._hear(LinkEvent(kind="denied", t_s=now_s, code=code.value, reason=reason, is_retryable=not self.is_denied, details=details))
         self._cut(now_s, f"{code}: {reason}", dial_at_s=now_s + max(retry_after_s, self._backoff_s))
 
     def _drop(self, why: str) -> None:
@@ -420,11 +420,11 @@ class LinkCore:
         self._plan_dial(now_s)
         if dial_at_s is not None:
             self._next_dial_s = dial_at_s
-        self._hear(Heard(kind="down", t_s=now_s, reason=reason, is_retryable=True))
+        self._hear(LinkEvent(kind="down", t_s=now_s, reason=reason, is_retryable=True))
 
     def _plan_dial(self, now_s: float) -> None:
         self._next_dial_s = now_s + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, self.settings.max_backoff_s)
 
-    def _hear(self, heard: Heard) -> None:
+    def _hear(self, heard: LinkEvent) -> None:
         self._heard.append(heard)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from model_core.spec.errors import ContractError, NotReady
-from serving.workcell.link.link_types import Heard
+from serving.workcell.link.link_types import LinkEvent
 from serving.workcell.link.websocket_link import AsyncLink
 
 
-def wait_until_up(link: AsyncLink, patience_s: float) -> Heard:
+def wait_until_up(link: AsyncLink, patience_s: float) -> LinkEvent:
     """Let it dial until READY comes. A missing service gets `patience_s`; one that refuses the contract or the token gets none."""
     give_up_at = time.monotonic() + patience_s
     last = "nobody answered"

@@ -6,7 +6,7 @@ import abc
 
 from model_core.spec.protocol.wire import Ready
 from serving.workcell.link.connection_state import LinkCore
-from serving.workcell.link.link_types import Heard, LinkTally, Question
+from serving.workcell.link.link_types import LinkEvent, LinkTally, Question
 
 
 class Link(abc.ABC):
@@ -59,7 +59,7 @@ class Link(abc.ABC):
         """Not wanted any more: CANCEL goes out."""
 
     @abc.abstractmethod
-    def poll(self) -> list[Heard]:
+    def poll(self) -> list[LinkEvent]:
         """What happened since the last call."""
 
     @abc.abstractmethod

@@ -15,7 +15,7 @@ from model_core.spec.errors import WireError, require
 from model_core.spec.protocol.wire import Chunk, Edit, Message, Part, Ready, SteeringInput, decode_message
 from model_core.spec.types import Observation
 
-HeardKind = Literal["up", "down", "denied", "chunk", "refused", "late", "part", "told", "lease"]
+LinkEventKind = Literal["up", "down", "denied", "chunk", "refused", "late", "part", "told", "lease"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Heard:
+class LinkEvent:
     """One thing that happened on the link.
 
     "up": READY came. "down": the connection is gone (reason). "denied": the service or this cell refused the handshake.
@@ -85,7 +85,7 @@ class Heard:
     for how long a simulated world waited for this; 0 in real time.
     """
 
-    kind: HeardKind
+    kind: LinkEventKind
     t_s: float
     seq: int = 0
     chunk: Chunk | None = None

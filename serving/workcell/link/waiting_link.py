@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from serving.workcell.link.interface import Link
-from serving.workcell.link.link_types import Heard, Question
+from serving.workcell.link.link_types import LinkEvent, Question
 
 _LOOK_S = 0.05
 _VAIN = ("refused", "late")
@@ -53,7 +53,7 @@ class WaitingLink(Link):
         self._link, self._world, self._wall, self._sleep = link, world, wall, sleep
         self._open, self._is_held = 0, False
         self._asked_at_s = float("-inf")
-        self._trouble = Heard(kind="down", t_s=0.0, reason="the link is down")
+        self._trouble = LinkEvent(kind="down", t_s=0.0, reason="the link is down")
 
     @property
     def last_heard_s(self) -> float:
@@ -73,7 +73,7 @@ class WaitingLink(Link):
         self._link.give_up(seq)
         self._open = 0 if seq == self._open else self._open
 
-    def poll(self) -> list[Heard]:
+    def poll(self) -> list[LinkEvent]:
         """What happened since the last call, and what comes while the world stands still."""
         began, heard = self._wall(), self._take()
         while not _is_told_to_stop(heard) and self._is_worth_waiting(self._wall() - began):
@@ -111,7 +111,7 @@ class WaitingLink(Link):
             return True  # the link itself gives it up at the deadline
         return waited_s < self.deadline_s and (self._is_held or not (self.is_up or self.is_denied))
 
-    def _take(self) -> list[Heard]:
+    def _take(self) -> list[LinkEvent]:
         found = self._link.poll()
         for one in found:
             if one.kind == "down" or (one.kind in _ANSWERS and one.seq == self._open):
@@ -122,7 +122,7 @@ class WaitingLink(Link):
                 self._is_held = one.code == "HOLD" or (self._is_held and one.code == "DRAIN")
         return found
 
-    def _told(self, heard: Heard, stood_still_s: float) -> Heard:
+    def _told(self, heard: LinkEvent, stood_still_s: float) -> LinkEvent:
         """The same in the world's time. A time to come back is waited for here, and what was asked in vain will not go better later."""
         is_refused = heard.kind == "refused"
         if is_refused:
@@ -138,5 +138,5 @@ class WaitingLink(Link):
         )
 
 
-def _is_told_to_stop(heard: list[Heard]) -> bool:
+def _is_told_to_stop(heard: list[LinkEvent]) -> bool:
     return any(one.kind == "told" and one.code in ("HOLD", "KILL") for one in heard)

@@ -23,7 +23,7 @@ from model_core.spec.types import RefusalCode
 from serving.workcell.link.connection_state import LinkCore
 from serving.workcell.link.credentials import Credentials, reason_of
 from serving.workcell.link.interface import Link
-from serving.workcell.link.link_types import Heard, LinkSettings, Question, read_frame
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question, read_frame
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class AsyncLink(Link):
             self.core.give_up(seq)
         self._nudge()
 
-    def poll(self) -> list[Heard]:
+    def poll(self) -> list[LinkEvent]:
         """What happened since the last call; deadlines are looked at here too, so they are as exact as the control loop."""
         with self._lock:
             self.core.tick(self._clock())

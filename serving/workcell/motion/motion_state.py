@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from model_core.spec.errors import SpecError, require
 
 
-class Mode(enum.StrEnum):
+class MotionState(enum.StrEnum):
     """What the body is doing."""
 
     RUN = "RUN"
@@ -48,8 +48,8 @@ class Transition:
     """One change of mode."""
 
     t_s: float
-    before: Mode
-    after: Mode
+    before: MotionState
+    after: MotionState
     reason: str
 
 
@@ -58,7 +58,7 @@ class StateMachine:
 
     def __init__(self, settings: MotionSettings | None = None) -> None:
         self.settings = settings or MotionSettings()
-        self.mode = Mode.HOLD
+        self.mode = MotionState.HOLD
         self.scale = 1.0
         self.reason = "nothing to execute yet"
         self.since_s = 0.0
@@ -68,34 +68,34 @@ class StateMachine:
 
     def begin(self, now_s: float) -> None:
         """A new episode: held until the first chunk. A SAFE_STOP stays, and so does a hold that somebody asked for."""
-        if self.mode is not Mode.SAFE_STOP:
-            self.mode, self.reason, self.since_s = Mode.HOLD, "nothing to execute yet", now_s
+        if self.mode is not MotionState.SAFE_STOP:
+            self.mode, self.reason, self.since_s = MotionState.HOLD, "nothing to execute yet", now_s
         self.scale, self.rejects = 1.0, 0
 
-    def tick(self, now_s: float, rows_left: float, *, may_stretch: bool = True, why: str = "nothing to execute") -> Mode:
+    def tick(self, now_s: float, rows_left: float, *, may_stretch: bool = True, why: str = "nothing to execute") -> MotionState:
         """The mode of this control step. why: the reason that is noted if the body has to be held now."""
-        if self.mode is Mode.SAFE_STOP:
+        if self.mode is MotionState.SAFE_STOP:
             return self.mode
         if rows_left <= 0 or self._is_told_to_hold:
-            if self.mode is Mode.HOLD and not self._is_told_to_hold and now_s - self.since_s >= self.settings.safe_stop_after_s:
+            if self.mode is MotionState.HOLD and not self._is_told_to_hold and now_s - self.since_s >= self.settings.safe_stop_after_s:
                 self.stop(now_s, f"held for {now_s - self.since_s:.1f} s: {self.reason}")
             else:
-                self._become(now_s, Mode.HOLD, why)
+                self._become(now_s, MotionState.HOLD, why)
                 self.scale = 1.0  # a body that starts from rest starts at the chunk's own pace
         elif may_stretch and rows_left <= self.settings.stretch_rows:
-            self._become(now_s, Mode.STRETCH, f"{rows_left:g} rows left and no answer yet")
+            self._become(now_s, MotionState.STRETCH, f"{rows_left:g} rows left and no answer yet")
             wanted = max(rows_left / (self.settings.stretch_rows + 1), self.settings.min_scale)
             self.scale = min(self.scale, wanted)
         else:
-            self._become(now_s, Mode.RUN, "rows to execute")
+            self._become(now_s, MotionState.RUN, "rows to execute")
             self.scale = min(self.scale + self.settings.speed_up, 1.0)
         return self.mode
 
     def hold(self, now_s: float, reason: str) -> None:
         """Somebody says: hold. Stays until `release`."""
         self._is_told_to_hold = True
-        if self.mode is not Mode.SAFE_STOP:
-            self._become(now_s, Mode.HOLD, reason)
+        if self.mode is not MotionState.SAFE_STOP:
+            self._become(now_s, MotionState.HOLD, reason)
 
     def release(self) -> None:
         """Whoever said hold takes it back; rows are still needed before anything moves."""
@@ -113,17 +113,17 @@ class StateMachine:
 
     def stop(self, now_s: float, reason: str) -> None:
         """SAFE_STOP: stays until a person resumes."""
-        self._become(now_s, Mode.SAFE_STOP, reason)
+        self._become(now_s, MotionState.SAFE_STOP, reason)
 
     def resume(self, now_s: float, operator: str) -> None:
         """A person, by name, ends a SAFE_STOP: the body is held, and moves only on a new answer."""
         if not operator.strip():
             raise SpecError("a SAFE_STOP is ended by a person: give a name, got ''")
-        if self.mode is Mode.SAFE_STOP:
+        if self.mode is MotionState.SAFE_STOP:
             self.rejects, self._is_told_to_hold = 0, False
-            self._become(now_s, Mode.HOLD, f"resumed by {operator}")
+            self._become(now_s, MotionState.HOLD, f"resumed by {operator}")
 
-    def _become(self, now_s: float, mode: Mode, reason: str) -> None:
+    def _become(self, now_s: float, mode: MotionState, reason: str) -> None:
         if mode is self.mode:
             return
         self.transitions = [*self.transitions[-999:], Transition(t_s=now_s, before=self.mode, after=mode, reason=reason)]

@@ -38,7 +38,7 @@ class SessionKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Verdict:
+class SafetyVerdict:
     """stage "": the action may go to the driver as `action_A`. Else the stage that refused the chunk, and why."""
 
     action_A: NDArray[np.float32]
@@ -96,7 +96,7 @@ class Envelope:
         self._rate_A[:] = 0.0
         self._push_A[:] = 0.0
 
-    def check_offsets(self, rows_KA: NDArray[np.float32], judged: int = 0) -> tuple[NDArray[np.float32], Verdict]:
+    def check_offsets(self, rows_KA: NDArray[np.float32], judged: int = 0) -> tuple[NDArray[np.float32], SafetyVerdict]:
         """Relative numbers of an answer (K, A), before they become places: the rows inside their limits, or a refusal.
 
         judged: so many rows at the start were part of an older chunk, and of its measured pose; they are left as they are.
@@ -109,18 +109,18 @@ class Envelope:
         excess_KA[excess_KA <= _ROUNDING * scale_A] = 0.0
         excess_A = excess_KA.max(axis=0, initial=0.0)
         if not excess_A.any():
-            return rows_KA, Verdict(action_A=rows_KA[0])
+            return rows_KA, SafetyVerdict(action_A=rows_KA[0])
         worst = int(np.argmax(excess_A / scale_A))
         if excess_A[worst] > self.limits.clip_fraction * scale_A[worst]:
             row = int(np.argmax(excess_KA[:, worst]))
             low, high = self._offset_low_A[worst], self._offset_high_A[worst]
             text = f"row {row}: {self._names[worst]} is {asked_KA[row, worst]:.4g} from the start, workspace allows {low:.4g} to {high:.4g}"
-            return rows_KA, self._count(Verdict(action_A=rows_KA[row], stage="workspace", reason=text))
+            return rows_KA, self._count(SafetyVerdict(action_A=rows_KA[row], stage="workspace", reason=text))
         clipped = {self._names[place]: float(excess_A[place]) for place in np.flatnonzero(excess_A)}
         kept_KA = np.where(excess_KA > 0, inside_KA, asked_KA).astype(np.float32)
-        return kept_KA, self._count(Verdict(action_A=kept_KA[0], clipped=clipped))
+        return kept_KA, self._count(SafetyVerdict(action_A=kept_KA[0], clipped=clipped))
 
-    def check_rows(self, rows_KA: NDArray[np.float32], proprio_P: NDArray[np.float32], first: int = 0) -> Verdict:
+    def check_rows(self, rows_KA: NDArray[np.float32], proprio_P: NDArray[np.float32], first: int = 0) -> SafetyVerdict:
         """Would any row of a chunk be refused, executed from here on at full pace? Changes nothing that is remembered."""
         memory = self._place_A.copy(), self._rate_A.copy(), self._push_A.copy()
         at_A = self._measured_A(proprio_P)
@@ -129,16 +129,16 @@ class Envelope:
                 # Later rows start from where the body is told to be: a measured pose exists for the first one only.
                 verdict = self._judge(row_A, proprio_P if index == 0 else None, at_A)
                 if verdict.is_refused:
-                    return self._count(Verdict(action_A=row_A, stage=verdict.stage, reason=f"row {first + index}: {verdict.reason}"))
+                    return self._count(SafetyVerdict(action_A=row_A, stage=verdict.stage, reason=f"row {first + index}: {verdict.reason}"))
                 self._remember(verdict.action_A, proprio_P if index == 0 else None)
                 at_A = self._led_to_A(at_A, verdict.action_A)
         finally:
             self._place_A, self._rate_A, self._push_A = memory
-        return Verdict(action_A=rows_KA[min(first, len(rows_KA) - 1)])
+        return SafetyVerdict(action_A=rows_KA[min(first, len(rows_KA) - 1)])
 
     def check(
         self, action_A: NDArray[np.float32], ref: ChunkRef, session: SessionKey, *, now_s: float, proprio_P: NDArray[np.float32]
-    ) -> Verdict:
+    ) -> SafetyVerdict:
         """Judge the command of this control step; the one that passes is remembered as executed."""
         stage, reason = _identity(ref, session)
         if not stage and not (np.isfinite(action_A).all() and np.isfinite(proprio_P).all()):
@@ -146,7 +146,7 @@ class Envelope:
         if not stage and now_s > ref.expires_at_s:
             stage, reason = "age", f"the row expired {1e3 * (now_s - ref.expires_at_s):.0f} ms ago"
         verdict = (
-            Verdict(action_A=action_A, stage=stage, reason=reason)
+            SafetyVerdict(action_A=action_A, stage=stage, reason=reason)
             if stage
             else self._judge(action_A, proprio_P, self._measured_A(proprio_P))
         )
@@ -168,17 +168,17 @@ class Envelope:
         self._place_A = np.where(self._is_pose_A, held_A, np.nan)
         return held_A
 
-    def refused_by_driver(self, reason: str) -> Verdict:
+    def refused_by_driver(self, reason: str) -> SafetyVerdict:
         """The last stage: the driver did not take the command."""
         self.restart()
-        return self._count(Verdict(action_A=np.zeros(len(self._names), np.float32), stage="driver", reason=reason))
+        return self._count(SafetyVerdict(action_A=np.zeros(len(self._names), np.float32), stage="driver", reason=reason))
 
     # --- one command ----------------------------------------------------------------------------------------------
 
-    def _judge(self, action_A: NDArray[np.float32], proprio_P: NDArray[np.float32] | None, at_A: NDArray[np.float64]) -> Verdict:
+    def _judge(self, action_A: NDArray[np.float32], proprio_P: NDArray[np.float32] | None, at_A: NDArray[np.float64]) -> SafetyVerdict:
         """at_A: where the body is when this command begins, in the unit of what measures it; NaN where nothing does."""
         if not np.isfinite(action_A).all():
-            return Verdict(action_A=action_A, stage="finite", reason="the row holds NaN or inf")
+            return SafetyVerdict(action_A=action_A, stage="finite", reason="the row holds NaN or inf")
         wanted_A = action_A.astype(np.float64)
         clipped: dict[str, float] = {}
         measured_A = self._measured_A(proprio_P)
@@ -190,7 +190,7 @@ class Envelope:
             worst = int(np.argmax(excess_A / scale_A))
             if excess_A[worst] > self.limits.clip_fraction * scale_A[worst]:
                 text = f"{self._names[worst]} is {wanted_A[worst]:.4g}, {stage} allows {low_A[worst]:.4g} to {high_A[worst]:.4g}"
-                return Verdict(action_A=action_A, stage=stage, reason=text)
+                return SafetyVerdict(action_A=action_A, stage=stage, reason=text)
             for place in np.flatnonzero(excess_A):
                 clipped[self._names[place]] = max(clipped.get(self._names[place], 0.0), float(excess_A[place]))
             wanted_A = np.where(excess_A > 0, np.clip(wanted_A, low_A, high_A), wanted_A)
@@ -199,7 +199,7 @@ class Envelope:
             wanted_A = np.clip(wanted_A, self._low_A, self._high_A)
         # A change past its bound by less than rounding is no fault, but repeated it would lead anywhere.
         wanted_A = np.where(self._is_pose_A, wanted_A, np.clip(wanted_A, *self._place_bounds(at_A)))
-        return Verdict(action_A=wanted_A.astype(np.float32), clipped=clipped)
+        return SafetyVerdict(action_A=wanted_A.astype(np.float32), clipped=clipped)
 
     def _bounds(self, wanted_A: NDArray[np.float64], measured_A: NDArray[np.float64], at_A: NDArray[np.float64]):
         """(stage, low, high, scale) in the fixed order; bounds of the command, given what was measured and commanded before."""
@@ -254,7 +254,7 @@ class Envelope:
         self._rate_A = rate_A
         self._place_A = np.where(self._is_pose_A, now_A, np.nan)
 
-    def _count(self, verdict: Verdict) -> Verdict:
+    def _count(self, verdict: SafetyVerdict) -> SafetyVerdict:
         if verdict.is_refused:
             self.tally.refused[verdict.stage] = self.tally.refused.get(verdict.stage, 0) + 1
         for name in verdict.clipped:
