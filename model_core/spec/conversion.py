@@ -134,7 +134,7 @@ def _cameras(made: tuple[CameraSpec, ...], offered: tuple[CameraSpec, ...]) -> t
                 kind="camera order", field="cameras", offered=tuple(c.name for c in offered), made_for=tuple(c.name for c in matched)
             )
         )
-    seen = []
+    seen: list[CameraSpec] = []
     for place, (ours, theirs) in enumerate(zip(made, matched, strict=True)):
         changed, found_here = _camera(f"cameras[{place}]", ours, theirs)
         seen.append(changed)
@@ -153,7 +153,7 @@ def _match(camera: CameraSpec, made: tuple[CameraSpec, ...], offered: tuple[Came
 
 
 def _camera(path: str, made: CameraSpec, offered: CameraSpec) -> tuple[CameraSpec, list[Conversion]]:
-    conversions = []
+    conversions: list[Conversion] = []
     if offered.name != made.name:
         conversions.append(
             Conversion(kind="camera rename", field=f"{path}.name", offered=offered.name, made_for=made.name, camera=made.name)
@@ -182,7 +182,8 @@ def _vector(name: str, made: VectorSpec, offered: VectorSpec) -> tuple[VectorSpe
     """The cell's vector in the policy's units, where only the scale differs; one way of stating a mode is as good as another."""
     if len(made) != len(offered):
         return offered, []
-    dims, conversions = [], []
+    dims: list[DimSpec] = []
+    conversions: list[Conversion] = []
     for place, (ours, theirs) in enumerate(zip(made.dims, offered.dims, strict=True)):
         if ours.mode != theirs.mode and made.modes[place] == offered.modes[place]:
             theirs = replace(theirs, mode=ours.mode)

@@ -41,7 +41,7 @@ def to_document(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(k): to_document(v) for k, v in typing.cast(Mapping[Any, Any], value).items()}
     if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+        return typing.cast(Any, value.tolist())
     if isinstance(value, str | bool | int | float) or value is None:
         return value
     if isinstance(value, Path):

@@ -14,6 +14,7 @@ import numpy as np
 
 from model_core.spec.documents import Number, from_document
 from model_core.spec.errors import require
+from model_core.spec.narrowing import is_dict, is_sequence
 
 MODES = ("", "absolute", "relative", "delta", "velocity")
 COLORS = ("rgb", "bgr")
@@ -36,7 +37,7 @@ def document_of(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         kept = (f for f in fields(value) if not _is_left_out(f, getattr(value, f.name)))
         return {f.name: document_of(getattr(value, f.name)) for f in kept}
-    if isinstance(value, list | tuple):
+    if is_sequence(value):
         return [document_of(item) for item in value]
     return value
 
@@ -189,13 +190,13 @@ def mismatches(made: EmbodimentSpec, offered: EmbodimentSpec) -> list[Mismatch]:
 
 
 def _differences(path: str, made: Any, offered: Any) -> list[Mismatch]:
-    if isinstance(made, dict) and isinstance(offered, dict):
+    if is_dict(made) and is_dict(offered):
         found: list[Mismatch] = []
         for key in sorted(made.keys() | offered.keys()):
             if not _cannot_be_compared(key, made.get(key), offered.get(key)):
                 found += _differences(f"{path}.{key}" if path else str(key), made.get(key), offered.get(key))
         return found
-    if isinstance(made, list | tuple) and isinstance(offered, list | tuple) and len(made) == len(offered):
+    if is_sequence(made) and is_sequence(offered) and len(made) == len(offered):
         return [d for i, (m, o) in enumerate(zip(made, offered, strict=True)) for d in _differences(f"{path}[{i}]", m, o)]
     return [] if made == offered else [Mismatch(field=path, made_for=made, offered=offered)]
 

@@ -42,8 +42,8 @@ class Provenance:
     producer: str
     cell: str
     seed: int
-    versions: Mapping[str, str] = field(default_factory=dict)
-    render: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    render: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 
@@ -20,7 +20,7 @@ def atomic_write(path: Path, content: bytes | str, *, durable: bool = True) -> N
 
 
 @contextlib.contextmanager
-def atomic_target(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_target(path: Path, *, durable: bool = True) -> Generator[Path, None, None]:
     """`atomic_write` for what a library writes: a path beside `path` to write to, which becomes `path` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

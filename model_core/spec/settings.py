@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from model_core.spec.errors import SpecError
+from model_core.spec.narrowing import is_mapping
 
 
 def whole(name: str, value: object, *, low: int = 0, high: int = 2**31) -> int:
@@ -39,7 +40,7 @@ def text(name: str, value: object, *, longest: int = 4096) -> str:
 def known_keys(name: str, document: object, allowed: Iterable[str]) -> Mapping[str, Any]:
     """`document` as a mapping with none but the `allowed` keys."""
     names = sorted(allowed)
-    if not isinstance(document, Mapping):
+    if not is_mapping(document):
         raise SpecError(f"{name}: expected a map of {', '.join(names)}, got {_shown(document)}")
     unknown = sorted(str(key) for key in document if key not in names)
     if unknown:

@@ -148,10 +148,10 @@ class Decision:
     reasoning: ActionReasoning | None = None
     chunk: ActionChunk | None = None
     refusal: Refusal | None = None
-    timing_ms: Mapping[str, float] = field(default_factory=dict)
+    timing_ms: Mapping[str, float] = field(default_factory=dict[str, float])
     level: str = ""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    guard: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    guard: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         require((self.chunk is None) != (self.refusal is None), "a decision is a chunk or a refusal, exactly one of them")

@@ -23,11 +23,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from model_core.spec.errors import WireError
+from model_core.spec.narrowing import is_mapping, is_sequence
 
 AUDIT_FORMAT = 1
 PROFILE = "actwright-audit"
@@ -84,15 +85,14 @@ def plain(value: Any) -> Any:
         return value.value if isinstance(value, enum.Enum) else value
     if isinstance(value, np.ndarray):
         return [plain(item) for item in value]
-    if isinstance(value, np.floating) and value.dtype == np.float32:
-        return _real(float(str(value)))
     if isinstance(value, np.generic):
-        return plain(value.item())
+        scalar = cast("np.generic[Any]", value)
+        return _real(float(str(scalar))) if scalar.dtype == np.float32 else plain(scalar.item())
     if isinstance(value, float):
         return _real(value)
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if is_sequence(value):
         return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in fields(value)}

@@ -44,8 +44,8 @@ class AuditFile:
     """
 
     path: Path
-    records: list[AuditRecord] = field(default_factory=list)
-    frames: dict[str, Frame] = field(default_factory=dict)
+    records: list[AuditRecord] = field(default_factory=list[AuditRecord])
+    frames: dict[str, Frame] = field(default_factory=dict[str, Frame])
     thinned: int = 0
     missing_frames: int = 0
     problem: str = ""

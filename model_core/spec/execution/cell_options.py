@@ -93,7 +93,7 @@ class CellOptions:
             if value == one.default:
                 continue
             if isinstance(value, tuple):
-                words += [word for item in value for word in (name, item)]
+                words += [word for item in typing.cast(tuple[str, ...], value) for word in (name, item)]
             else:
                 words += [name] if value is True else [name, str(value.resolve() if isinstance(value, Path) else value)]
         return words
@@ -111,8 +111,9 @@ class CellOptions:
                 _flag(one), dest=one.name, help=_shown(one), required=one.default is MISSING, **_reading(one, kinds[one.name])
             )
         given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None and name != "lockstep"}
+        options: dict[str, Any] = {**given, "robot_options": tuple(given.get("robot_options", ()))}
         try:
-            return CellOptions(**{**given, "robot_options": tuple(given.get("robot_options", ()))})
+            return CellOptions(**options)
         except SpecError as error:
             parser.error(str(error))
 

@@ -105,7 +105,7 @@ class Ready:
     contract: PolicyContract
     max_message_bytes: int = MAX_MESSAGE_BYTES
     lease_s: float = 0.0
-    levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
     conversions: tuple[str, ...] = ()
     bundle_digest: str = ""
     min_interval_ms: float = 0.0
@@ -129,8 +129,8 @@ class Observe:
     step: int
     deadline_ms: float
     observation: Observation
-    age_ms: Mapping[str, float] = field(default_factory=dict)
-    encoded: Mapping[str, EncodedImage] = field(default_factory=dict)
+    age_ms: Mapping[str, float] = field(default_factory=dict[str, float])
+    encoded: Mapping[str, EncodedImage] = field(default_factory=dict[str, EncodedImage])
     level: str = ""
     previous_chunk_id: str = ""
     consumed: int = 0
@@ -173,14 +173,14 @@ class Chunk:
     expires_ms: float
     depth_codes_G: NDArray[np.int64] | None = None
     trace_N2: NDArray[np.int64] | None = None
-    timing_ms: Mapping[str, float] = field(default_factory=dict)
+    timing_ms: Mapping[str, float] = field(default_factory=dict[str, float])
     batch: int = 1
     level: str = ""
     bundle_digest: str = ""
     committed: int = 0
     flags: tuple[str, ...] = ()
-    guard: Mapping[str, float] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    guard: Mapping[str, float] = field(default_factory=dict[str, float])
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
     applied_revision: int = 0
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.errors import ActwrightError, WireError
+from model_core.spec.narrowing import is_dict, is_list, is_mapping, is_sequence
 from model_core.spec.protocol.strict_msgpack import LARGE_BYTES, Buffer
 
 MAX_ARRAY_BYTES = 2**31
@@ -112,7 +113,7 @@ def mapping(kind: Kind, limit: int = 64) -> Kind:
     wanted = f"a map of at most {limit} entries"
 
     def checked(value: Any) -> Mapping[Any, Any]:
-        expect((type(value) is dict or isinstance(value, Mapping)) and len(value) <= limit, wanted, value)
+        expect(is_mapping(value) and len(value) <= limit, wanted, value)
         return value
 
     return Kind(
@@ -126,7 +127,7 @@ def texts(limit: int = 256, length: int = 1000) -> Kind:
     line = text(length)
 
     def checked(value: Any) -> tuple[str, ...]:
-        expect(isinstance(value, list | tuple) and len(value) <= limit, f"a list of at most {limit} texts", value)
+        expect(is_sequence(value) and len(value) <= limit, f"a list of at most {limit} texts", value)
         return tuple(line.read(v) for v in value)
 
     return Kind(lambda value: list(checked(value)), checked)
@@ -175,11 +176,11 @@ def array(dtype: str, ndim: int) -> Kind:
 
 def checked_array(value: Any, dtype: str, ndim: int, packing: str) -> tuple[list[int], int, Buffer]:
     """The shape, the number of bytes when unpacked, and the bytes of an array {dtype, shape, data}, before any is built."""
-    expect(isinstance(value, dict) and {"dtype", "shape", "data"} <= value.keys(), "an array {dtype, shape, data}", value)
+    expect(is_dict(value) and {"dtype", "shape", "data"} <= value.keys(), "an array {dtype, shape, data}", value)
     shape, data = value["shape"], value["data"]
     if value["dtype"] != dtype or dtype not in DTYPES:
         raise WireError(f"expected dtype {dtype}, got {str(value['dtype'])[:60]!r}")
-    if not isinstance(shape, list) or len(shape) != ndim or ndim > MAX_NDIM:
+    if not is_list(shape) or len(shape) != ndim or ndim > MAX_NDIM:
         raise WireError(f"expected {ndim} axes, got {str(shape)[:60]}")
     expect(all(type(n) is int and 0 <= n <= MAX_ARRAY_BYTES for n in shape), "axis lengths that are whole numbers >= 0", shape)
     expect(isinstance(data, bytes | memoryview), "bytes as array data", data)
@@ -202,7 +203,7 @@ def bytes_of(contiguous: NDArray[Any]) -> Buffer:
 
 def to_document(value: Any, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """A dataclass -> a map of what its kinds write."""
-    written = {}
+    written: dict[str, Any] = {}
     for name, kind in kinds.items():
         try:
             written[name] = kind.write(getattr(value, name))

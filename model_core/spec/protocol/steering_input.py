@@ -16,6 +16,7 @@ import numpy as np
 
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import SpecError
+from model_core.spec.narrowing import is_dict
 from model_core.spec.protocol.wire import SteeringInput
 
 MAX_DRAWING_BYTES = 65_536
@@ -33,7 +34,7 @@ def read_drawing(content: bytes, body: EmbodimentSpec, camera: str, *, revision:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"not JSON ({error}); {expected}") from error
-    if not isinstance(document, dict) or "points" not in document or set(document) - {"points", *_MORE}:
+    if not is_dict(document) or "points" not in document or set(document) - {"points", *_MORE}:
         raise SpecError(f"{expected}, and at most {', '.join(_MORE)} beside them, got {str(document)[:100]}")
     return drawing(document["points"], body, str(document.get("camera", "")) or camera, revision=revision, more=document)
 

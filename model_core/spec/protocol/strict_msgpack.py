@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
 from model_core.spec.errors import WireError
+from model_core.spec.narrowing import is_dict
 
 MAX_DEPTH = 12
 MAX_ITEMS = 20_000
@@ -39,17 +40,22 @@ def pack(head: bytes, document: Mapping[str, Any]) -> bytes:
     return b"".join(parts)
 
 
-def _put(packer: Any, parts: list[Buffer], value: Any) -> None:
+def _put(packer: msgpack.Packer, parts: list[Buffer], value: Any) -> None:
     if isinstance(value, dict):
-        packer.pack_map_header(len(value))
-        for name, item in value.items():
+        entries = cast("dict[Any, Any]", value)
+        packer.pack_map_header(len(entries))
+        for name, item in entries.items():
             packer.pack(name)
             _put(packer, parts, item)
-    elif isinstance(value, bytes | memoryview) and len(value) >= LARGE_BYTES:
+    elif isinstance(value, bytes | memoryview):
+        binary = cast("bytes | memoryview", value)
+        if len(binary) < LARGE_BYTES:
+            packer.pack(binary)
+            return
         parts.append(packer.bytes())
         packer.reset()
-        parts.append(struct.pack(">BH", 0xC5, len(value)) if len(value) < 2**16 else struct.pack(">BI", 0xC6, len(value)))
-        parts.append(value)
+        parts.append(struct.pack(">BH", 0xC5, len(binary)) if len(binary) < 2**16 else struct.pack(">BI", 0xC6, len(binary)))
+        parts.append(binary)
     else:
         packer.pack(value)
 
@@ -67,7 +73,7 @@ def unpack(data: Buffer, start: int = 0, *, bytes_keys: bool = False, quick: boo
         raise WireError("not msgpack: text that is not UTF-8") from error
     if reader.at != reader.end:
         raise WireError(f"{reader.end - reader.at} bytes follow the value")
-    if not isinstance(found, dict):
+    if not is_dict(found):
         raise WireError(f"expected a map, got {type(found).__name__}")
     return found
 
@@ -170,8 +176,8 @@ class _Reader:
                 key: Any = str(view[begin:stop], "utf-8")
             else:
                 key = value(depth)
-                if isinstance(key, memoryview) and self.bytes_keys:
-                    key = bytes(key)
+                if self.bytes_keys and isinstance(key, memoryview):
+                    key = bytes(cast("memoryview", key))
                 elif not isinstance(key, str):
                     raise WireError(f"expected text as the key of a map, got {type(key).__name__}")
             if key in found:

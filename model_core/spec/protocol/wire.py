@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from model_core.spec.contract import ENCODINGS, PROTOCOL_VERSION, PolicyContract, document_of, embodiment_from_json
 from model_core.spec.errors import WireError
+from model_core.spec.narrowing import is_sequence
 from model_core.spec.protocol import packing, strict_msgpack
 from model_core.spec.protocol.episode_file import EPISODE_MAGIC, MAX_EPISODE_BYTES, decode_episode, encode_episode
 from model_core.spec.protocol.messages import (
@@ -57,7 +58,7 @@ def encode_message(message: Message, *, version: int = PROTOCOL_VERSION) -> byte
     return strict_msgpack.pack(bytes([version]), {"type": name, **packing.to_document(message, _MESSAGES[name][1])})
 
 
-def decode_message(data: strict_msgpack.Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES, quick: bool = False) -> Message:
+def decode_message(data: strict_msgpack.Buffer | str, *, max_bytes: int = MAX_MESSAGE_BYTES, quick: bool = False) -> Message:
     """Bytes -> one of our messages. Raises WireError, and nothing else, for any other bytes.
 
     quick: raise `strict_msgpack.NotQuick` (a WireError) instead of reading what takes longer than an ordinary OBSERVE does, tens of
@@ -91,7 +92,7 @@ def _unsteered(value: Any) -> None:
 
 def _shape() -> Kind:
     def check(value: Any) -> tuple[int, ...]:
-        sound = isinstance(value, list | tuple) and len(value) == 3 and all(type(n) is int and 0 < n <= 2**16 for n in value)
+        sound = is_sequence(value) and len(value) == 3 and all(type(n) is int and 0 < n <= 2**16 for n in value)
         packing.expect(sound, "an image's shape [H, W, 3]", value)
         return tuple(value)
 
