@@ -153,5 +153,5 @@ def _missing(folder: Path, config: MolmoActConfig) -> list[str]:
         if not config.norm_stats:
             lines.append("norm_stats in config.json: actions cannot be brought back to physical units")
     if not any((place).exists() for place in (folder / "vae-final.pt", folder / "vqvae")):
-        lines.append("depth VQ-VAE (vae-final.pt or vqvae/): depth codes cannot be decoded to a picture")
+        lines.append("depth VQ-VAE (vae-final.pt or vqvae/): depth codes cannot be decoded to an image")
     return lines

@@ -69,7 +69,7 @@ def tiny_layout(contract: PolicyContract, size: TinySize, instructions: tuple[st
 
 
 def tiny_config(layout: CompactLayout, size: TinySize, head: ActionHead = ActionHead.CAUSAL) -> MolmoActConfig:
-    """The network for `layout`; its JSON also carries what `layout_of` needs beside the contract, and how actions are said."""
+    """The network for `layout`; its JSON also carries what `layout_of` needs beside the contract, and how actions are predicted."""
     options = {"patch_grid": list(layout.patch_grid), "max_words": layout.max_words, "image_marks": layout.image_marks}
     extras: dict[str, Any] = {LAYOUT_KEY: options}
     if head.has_queries:

@@ -105,7 +105,7 @@ def training_batch(
     weights_B: NDArray[np.floating] | None = None,
     head: ActionHead = ActionHead.CAUSAL,
 ) -> TrainingBatch:
-    """Pictures and token rows as tensors, with the places to learn. weights_B: what each sample counts (1 where not given).
+    """Images and token rows as tensors, with the places to learn. weights_B: what each sample counts (1 where not given).
 
     head: CAUSAL reads all but the last token, which predicts nothing; the others read placeholders of the actions as well
     (PARALLEL: in place of them).
@@ -152,10 +152,10 @@ def _causal_tokens(tokens: CompactBatch) -> _ReadTokens:
 def _with_queries(layout: CompactLayout, tokens: CompactBatch, *, keep_actions: bool) -> _ReadTokens:
     """Prompt, reasoning, the encoded actions where they are trained too, then one placeholder a value in the value's slot."""
     action = layout.slots[Field.ACTION]
-    spelt_BL = tokens.fields_BL == Field.ACTION
-    kept_BL = (tokens.fields_BL != Field.PAD) & (keep_actions | ~spelt_BL)
+    actions_BL = tokens.fields_BL == Field.ACTION
+    kept_BL = (tokens.fields_BL != Field.PAD) & (keep_actions | ~actions_BL)
     before = tokens.ids_BL.shape[1] - 1 if keep_actions else int(kept_BL.sum(axis=1).max())
-    kept_BL, spelt_BL = kept_BL[:, :before], spelt_BL[:, :before]
+    kept_BL, actions_BL = kept_BL[:, :before], actions_BL[:, :before]
     shape = (len(kept_BL), len(action))
     return _ReadTokens(
         ids_BL=np.concatenate(
@@ -166,7 +166,7 @@ def _with_queries(layout: CompactLayout, tokens: CompactBatch, *, keep_actions: 
         ),
         before=before,
         visible_B1LL=block_visibility(
-            torch.from_numpy(kept_BL), new=before, queries=len(action), actions_BT=torch.from_numpy(np.ascontiguousarray(spelt_BL))
+            torch.from_numpy(kept_BL), new=before, queries=len(action), actions_BT=torch.from_numpy(np.ascontiguousarray(actions_BL))
         ),
     )
 
@@ -245,12 +245,12 @@ def smooth_targets(codes: int, smoothing_bins: float) -> Tensor:
     return table
 
 
-def shift_pictures(
+def shift_images(
     images_BVHW3: NDArray[np.uint8], trace_B52: NDArray[np.integer], shifts_B2: NDArray[np.integer]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Move each sample's pictures by (x, y) pixels, edges repeated, and its trace (0..255 over the picture) with them.
+    """Move each sample's images by (x, y) pixels, edges repeated, and its trace (0..255 over the image) with them.
 
-    The shift is the same in all views; points that leave the picture are clipped to its edge. Depth codes are not moved.
+    The shift is the same in all views; points that leave the image are clipped to its edge. Depth codes are not moved.
     """
     height, width = images_BVHW3.shape[2:4]
     rows_BH = np.clip(np.arange(height)[None] - shifts_B2[:, 1:2], 0, height - 1)

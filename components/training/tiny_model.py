@@ -64,14 +64,14 @@ class BatchMaker:
 
     def batch(self, indices_B: NDArray[np.int64], mode: ReasoningMode, *, draw: tuple[int, ...] | None = None) -> TrainingBatch:
         """The batch of these samples in `mode`. draw: seed of the augmentation; None for none."""
-        from model_core.training import shift_pictures, training_batch
+        from model_core.training import shift_images, training_batch
 
         split = self.split
         images, trace = split.images_NVHW3[indices_B], split.trace_N52[indices_B]
         if self._shift and draw is not None:
             generator = np.random.Generator(np.random.PCG64([0xA06, *draw]))
             shifts_B2 = generator.integers(-self._shift, self._shift + 1, size=(len(indices_B), 2))
-            images, trace = shift_pictures(images, trace, shifts_B2)
+            images, trace = shift_images(images, trace, shifts_B2)
         bins_BKA, given_B = self._bins_NKA[indices_B], None
         if self._executed_NKA is not None and draw is not None:
             # A demonstrator rarely changes course, so the last given action predicts the next one better than any image does, and a

@@ -1,7 +1,7 @@
 """A language as a machine: which ids may come now, which one must, what follows, where the network sees it.
 
 `Grammar` is what the decoding engine needs of a language; `CompactGrammar` is the compact one, `engine.published` holds the
-published one. A *state* is a small integer that stands for everything said so far that matters: for what comes next. It is also
+published one. A *state* is a small integer that stands for everything answered so far that matters for what comes next. It is also
 the name of a place in the answer: drafts and given values are kept by state (`{state: id}`), so that the rest of a draft still
 fits after one value of it was wrong.
 
@@ -48,11 +48,11 @@ class Grammar(Protocol):
         ...
 
     def group(self, state: int) -> int:
-        """Which of `groups` may be said in `state` (any, in `done`)."""
+        """Which of `groups` is allowed in `state` (any, in `done`)."""
         ...
 
     def after(self, state: int, token: int) -> int:
-        """The state that follows once `token` was said in `state`; `REFUSED` where it may not stand there."""
+        """The state that follows once `token` was chosen in `state`; `REFUSED` where it may not stand there."""
         ...
 
     def stage(self, state: int) -> Stage:
@@ -60,7 +60,7 @@ class Grammar(Protocol):
         ...
 
     def place(self, state: int, index: int) -> int:
-        """Position id under which the network sees the token said in `state` as the row's token number `index` (prompt included)."""
+        """Position id under which the network sees the token chosen in `state` as the row's token number `index` (prompt included)."""
         ...
 
     def echo(self, state: int) -> int:
@@ -77,15 +77,15 @@ def forced_id(grammar: Grammar, state: int) -> int:
 
 
 def walk(grammar: Grammar, state: int, ids: Iterable[int]) -> dict[int, int]:
-    """{state: id} of `ids` said from `state` on; ends before the first id that may not stand where it does."""
-    said: dict[int, int] = {}
+    """{state: id} of `ids` as they follow from `state` on; ends before the first id that may not stand where it does."""
+    walked: dict[int, int] = {}
     for token in ids:
         following = REFUSED if state == grammar.done else grammar.after(state, token)
         if following == REFUSED:
             break
-        said[state] = token
+        walked[state] = token
         state = following
-    return said
+    return walked
 
 
 class CompactGrammar:
@@ -120,7 +120,7 @@ class CompactGrammar:
         return self._stage[state]
 
     def place(self, state: int, index: int) -> int:
-        """The slot itself: a value stands in its slot whatever was said before it."""
+        """The slot itself: a value stands in its slot whatever was answered before it."""
         return state
 
     def echo(self, state: int) -> int:
@@ -151,12 +151,12 @@ class CompactGrammar:
 
     def encode(self, reasoning: ActionReasoning, *, shift: int = 0) -> dict[int, int]:
         """A whole reasoning as {state: id}; the chunk moved up by `shift` rows, its last row repeated at the end."""
-        layout, said = self.layout, {}
+        layout, encoded = self.layout, {}
         if reasoning.depth is not None:
-            said |= self.given(ReasoningMode.FULL, depth=reasoning.depth)
+            encoded |= self.given(ReasoningMode.FULL, depth=reasoning.depth)
         if reasoning.trace is not None:
-            said |= self.given(ReasoningMode.TRACE_ACTION, trace=reasoning.trace)
+            encoded |= self.given(ReasoningMode.TRACE_ACTION, trace=reasoning.trace)
         if reasoning.bins_KA.shape == (layout.chunk_length, layout.action_dims):
             rows_K = np.minimum(np.arange(layout.chunk_length) + shift, layout.chunk_length - 1)
-            said |= self.committed(reasoning.bins_KA[rows_K])
-        return said
+            encoded |= self.committed(reasoning.bins_KA[rows_K])
+        return encoded

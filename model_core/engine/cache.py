@@ -66,7 +66,7 @@ class RowCache:
     """Key/value memory of several rows that advance independently; the rows in use are always the first ones.
 
     memory: [layers, 2, capacity, kv_heads, places, head_dim], keys at 0 and values at 1; places = `aligned(length + 1)`. Place
-    `length` of every row is written by padding and read by nobody. Whatever stands behind a row's own length is garbage that its
+    `length` of every row is written by padding and never read. Whatever stands behind a row's own length is garbage that its
     mask hides, so "dropping" keys and values is just not counting them.
     """
 

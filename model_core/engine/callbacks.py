@@ -1,4 +1,4 @@
-"""A request's callbacks, made safe: a callback that fails is logged and ends nobody's answer."""
+"""A request's callbacks, made safe: a callback that fails is logged and ends no request's answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def part_listener(request: DecisionRequest) -> Callable[[str, DepthTokens | Trac
     def notify(field: str, value: DepthTokens | Trace) -> None:
         try:
             on_part(field, value)
-        except Exception:  # a listener that fails loses its part; the answer goes on
+        except Exception:  # a listener that fails loses its part; the answer continues
             logger.exception("part.not_delivered field=%s", field)
 
     return notify

@@ -27,7 +27,7 @@ class DecodeRequest:
     """One row to answer in the compact language. images_VHW3 uint8; words_W word ids; proprio_bins_P 0..255.
 
     depth, trace: parts of the answer that are given: a steering trace (mode STEERED), or an edited depth grid or trace from
-    which the model goes on. See `CompactLayout.given` for what a mode takes. committed_DA: int64 (D, A), action bins 1..256 of
+    which the model continues. See `CompactLayout.given` for what a mode takes. committed_DA: int64 (D, A), action bins 1..256 of
     the first rows of the chunk, which stand whatever the model would say.
     """
 
@@ -42,7 +42,7 @@ class DecodeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompt:
-    """A question as the network takes it. ids_L, places_L: int64 (L,); the pictures as `MolmoAct.encode_images` wants them, batch 1."""
+    """A question as the network takes it. ids_L, places_L: int64 (L,); the images as `MolmoAct.encode_images` wants them, batch 1."""
 
     ids_L: NDArray[np.int64]
     places_L: NDArray[np.int64]
@@ -77,7 +77,7 @@ class Language(Protocol):
         ...
 
     def prompt(self, question: Any) -> Prompt:
-        """The tokens and pictures before the answer."""
+        """The tokens and images before the answer."""
         ...
 
     def begin(self, question: Any) -> int:
@@ -97,7 +97,7 @@ class Language(Protocol):
         ...
 
     def read(self, stage: Stage, ids: Sequence[int], question: Any) -> DepthTokens | Trace:
-        """All ids that were said in `stage` (depth or trace) as its value, before the answer is complete."""
+        """All ids that were predicted in `stage` (depth or trace) as its value, before the answer is complete."""
         ...
 
 
@@ -124,8 +124,8 @@ class CompactLanguage:
         found = self.grammar.given(question.mode, depth=question.depth, trace=question.trace)
         for place, (state, token) in enumerate(found.items()):
             if self.grammar.after(state, token) < 0:
-                said = self.layout.vocabulary.describe(token)
-                raise GrammarError(f"given part, position {place}: {said} may not stand there", place, place + 1)
+                named = self.layout.vocabulary.describe(token)
+                raise GrammarError(f"given part, position {place}: {named} may not stand there", place, place + 1)
         if question.committed_DA is None:
             return found
         rows, dims = question.committed_DA.shape

@@ -1,12 +1,12 @@
-"""Drafts from memory: what was said of the frame that looked most like this one.
+"""Drafts from memory: what was answered for the frame that looked most like this one.
 
 A robot sees much the same again and again: earlier episodes of a task, other robots at it, its own last decision. Where the session's
 last answer is a fair draft for what stands still, the answer to the nearest remembered frame is one for what moves too, and there is
 one for the first decision of an episode. A draft decides how fast an answer comes, never what it says (`engine.decode_request.Drafts`), so
 the memory may be cold, full or wrong at no cost but time.
 
-Frames are compared as small pictures (block means), among questions of the same words and mode only.
-Shape letters: N remembered frames, D numbers of a small picture, V views.
+Frames are compared as small images (block means), among questions of the same words and mode only.
+Shape letters: N remembered frames, D numbers of a small image, V views.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ class _Shelf:
     def __init__(self, numbers: int, capacity: int) -> None:
         self._keys_ND = np.zeros((min(64, capacity), numbers), np.float32)
         self._squares_N = np.zeros(len(self._keys_ND), np.float32)
-        self._said: list[ActionReasoning] = []
+        self._answers: list[ActionReasoning] = []
         self._capacity, self._next = capacity, 0
 
     def __len__(self) -> int:
-        return len(self._said)
+        return len(self._answers)
 
-    def put(self, key_D: NDArray[np.float32], said: ActionReasoning) -> None:
+    def put(self, key_D: NDArray[np.float32], answer: ActionReasoning) -> None:
         place = self._next
         if place == len(self._keys_ND):
             more = min(self._capacity, 2 * place)
             self._keys_ND = np.resize(self._keys_ND, (more, len(key_D)))
             self._squares_N = np.resize(self._squares_N, more)
         self._keys_ND[place], self._squares_N[place] = key_D, key_D @ key_D
-        if place == len(self._said):
-            self._said.append(said)
+        if place == len(self._answers):
+            self._answers.append(answer)
         else:
-            self._said[place] = said
+            self._answers[place] = answer
         self._next = (place + 1) % self._capacity
 
     def nearest(self, key_D: NDArray[np.float32]) -> ActionReasoning:
-        count = len(self._said)
-        return self._said[int((self._squares_N[:count] - 2.0 * (self._keys_ND[:count] @ key_D)).argmin())]
+        count = len(self._answers)
+        return self._answers[int((self._squares_N[:count] - 2.0 * (self._keys_ND[:count] @ key_D)).argmin())]
 
 
 class DraftMemory:
@@ -72,44 +72,44 @@ class DraftMemory:
     def suggest(self, question: DecodeRequest, *, last: ActionReasoning | None = None, consumed: int = 0) -> Drafts | None:
         """The answer to the most similar frame as drafts; None where there is neither one nor `last`.
 
-        last: what this session said last, `consumed` rows of which were executed since: the draft where nothing like the question was
+        last: the last answer of this session, `consumed` rows of which were executed since: the draft where nothing like the question was
         ever asked; where it is itself the nearest, its chunk moves up by those rows.
         """
-        key_D = small_picture(question.images_VHW3)
+        key_D = small_image(question.images_VHW3)
         name = self._name(question, key_D)
         shelf = self._shelves.get(name)
-        said = last
+        answer = last
         if shelf is not None:
             self._shelves.move_to_end(name)
-            said = shelf.nearest(key_D)
-        if said is None:
+            answer = shelf.nearest(key_D)
+        if answer is None:
             return None
         try:
-            return Drafts(ids=self._language.encode(said, question, shift=max(0, consumed) if said is last else 0))
-        except ActwrightError:  # said by another policy, of another chunk length: no draft, and no reason to refuse
+            return Drafts(ids=self._language.encode(answer, question, shift=max(0, consumed) if answer is last else 0))
+        except ActwrightError:  # the answer of another policy, of another chunk length: no draft, and no reason to refuse
             return None
 
     def clear(self) -> None:
         """Forget everything."""
         self._shelves.clear()
 
-    def note(self, question: DecodeRequest, said: ActionReasoning) -> None:
-        """Remember an answer. Questions with given parts are left out: a person's depth or trace is not what the model would say."""
+    def note(self, question: DecodeRequest, answer: ActionReasoning) -> None:
+        """Remember an answer. Questions with given parts are left out: a person's depth or trace is not what the model would predict."""
         if question.depth is not None or question.trace is not None or question.committed_DA is not None:
             return
-        key_D = small_picture(question.images_VHW3)
+        key_D = small_image(question.images_VHW3)
         name = self._name(question, key_D)
         if name not in self._shelves:
             self._shelves[name] = _Shelf(len(key_D), self._capacity)
             while len(self._shelves) > self._most:
                 self._shelves.popitem(last=False)
-        self._shelves[name].put(key_D, said)
+        self._shelves[name].put(key_D, answer)
 
     def _name(self, question: DecodeRequest, key_D: NDArray[np.float32]) -> tuple[bytes, str, int]:
         return question.words_W.tobytes(), question.mode.value, len(key_D)
 
 
-def small_picture(images_VHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+def small_image(images_VHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Block means of every view, (V * 10 * 10 * 3,) for views of 10 pixels a side and more; 0..255.
 
     Of large frames only every n-th row and column is read, at least 8 a block: what it takes does not grow with the camera.

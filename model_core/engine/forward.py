@@ -60,7 +60,7 @@ class _Layer:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _HeadPart:
     """The rows of the head that some groups choose from, and no other group: `first` is the first of them. mask_SX: None where each
-    may be said in every one of these groups."""
+    is allowed in every one of these groups."""
 
     head: Projection
     mask_SX: Tensor | None
@@ -257,7 +257,7 @@ class BlockForward:
             split = part.view(len(part), -1, len(weight))  # the whole projection, or head by head
             split.copy_(F.rms_norm(split, (len(weight),), weight, self.eps))
 
-    # ---- what is said
+    # ---- what is chosen
 
     def part_of(self, groups: Sequence[int]) -> int | None:
         """The part of the head that these groups choose from; None where it takes the whole head."""
@@ -283,7 +283,7 @@ class BlockForward:
         return best.values[:, 0], best.indices[:, 0] + first, best.values[:, 0] - best.values[:, -1]
 
     def _allowed(self, hidden_nD: Tensor, groups_n: Tensor | None, part: int | None) -> tuple[Tensor, int]:
-        """Logits of the head, or of a part of it, and the head row of the first; of ids that may not be said, minus infinity."""
+        """Logits of the head, or of a part of it, and the head row of the first; of ids that are not allowed, minus infinity."""
         head, mask_SX, first = self.head, self.mask_SX, 0
         if part is not None:
             head, mask_SX, first = self._parts[part].head, self._parts[part].mask_SX, self._parts[part].first

@@ -3,7 +3,7 @@
     prompt | depth | trace | ? ? ? ... ?          every ? stands in the slot of the value that it asks for
 
 A placeholder sees everything before the actions and all other placeholders (both ways); nothing else ever sees a placeholder, so
-what is said causally is the same with and without them. Idea: parallel decoding of OpenVLA-OFT, arXiv 2502.19645.
+what is predicted causally is the same with and without them. Idea: parallel decoding of OpenVLA-OFT, arXiv 2502.19645.
 Shape letters: B rows, T tokens (cached and new), L new causal tokens, N placeholders.
 """
 
@@ -44,12 +44,12 @@ class ActionHead(enum.StrEnum):
 
 def action_head_of(config: MolmoActConfig) -> ActionHead:
     """What a stored config says; a config that says nothing is causal. Raises `CheckpointError` for a name we do not know."""
-    said = config.extras.get(ACTION_HEAD_KEY, ActionHead.CAUSAL.value)
+    name = config.extras.get(ACTION_HEAD_KEY, ActionHead.CAUSAL.value)
     try:
-        return ActionHead(said)
+        return ActionHead(name)
     except ValueError as error:
         raise CheckpointError(
-            f"config.json: {ACTION_HEAD_KEY} is {said!r}; this version knows {[head.value for head in ActionHead]}"
+            f"config.json: {ACTION_HEAD_KEY} is {name!r}; this version knows {[head.value for head in ActionHead]}"
         ) from error
 
 
@@ -57,7 +57,7 @@ def block_visibility(kept_BT: Tensor, *, new: int, queries: int, actions_BT: Ten
     """Who sees whom, bool (B, 1, new + queries, T + queries): `new` causal tokens, the last of T, then the placeholders.
 
     kept_BT: tokens that are read at all (False: padding, or a cache row that holds nothing); padding sees itself, so that no softmax
-    row is empty. actions_BT: tokens that placeholders must not see although causal tokens do: the spelt actions in training.
+    row is empty. actions_BT: tokens that placeholders must not see although causal tokens do: the encoded actions in training.
     """
     rows, total = kept_BT.shape
     places_T = torch.arange(total, device=kept_BT.device)

@@ -57,7 +57,7 @@ def digest_of(document: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasoningSpec:
-    """What the model says before it acts, and how it is spelt.
+    """What the model predicts before it acts, and how that is encoded.
 
     spelling: "compact" (one id a value) or "published" (byte-level text). codebook_digest: SHA-256 of the depth
     VQ-VAE that made the labels, so that depth tokens can be decoded years later. levels: what may be asked for

@@ -1,7 +1,7 @@
 """What may differ between a policy and a cell without loss, found at the handshake and applied to every message.
 
 The whole list: order of cameras, a camera's name where its role says which it is, rgb for bgr, metres for milli- or
-centimetres and radians for degrees, and a picture's encoding where the contract takes it. Any other difference is a
+centimetres and radians for degrees, and an image's encoding where the contract takes it. Any other difference is a
 refusal that names its field. Pure: no sockets, no clock.
 """
 
@@ -65,21 +65,21 @@ def compare(made: PolicyContract | EmbodimentSpec, offered: EmbodimentSpec) -> C
     return Comparison(refusals=tuple(mismatches(body, seen)), conversions=(*of_cameras, *of_proprio, *of_action))
 
 
-def unagreed(made: PolicyContract | EmbodimentSpec, offered: EmbodimentSpec, said: Sequence[str]) -> list[str]:
-    """Conversions that change what a number or picture means and on which the two sides do not agree, as sentences.
+def unagreed(made: PolicyContract | EmbodimentSpec, offered: EmbodimentSpec, announced: Sequence[str]) -> list[str]:
+    """Conversions that change what a number or image means and on which the two sides do not agree, as sentences.
 
-    said: what the service says that it converts (READY). A service that does not convert what this body needs, or converts
+    announced: what the service converts, as its READY lists it. A service that does not convert what this body needs, or converts
     what it does not need, would move it by other numbers than were meant.
     """
     ours = {c.explain()[:1000] for c in compare(made, offered).conversions if c.kind in _MEANINGS}
-    theirs = {text for text in said if text.startswith(_MEANINGS)}
-    return [f"needed, and not said by the service: {text}" for text in sorted(ours - theirs)] + [
-        f"said by the service, and not needed: {text}" for text in sorted(theirs - ours)
+    theirs = {text for text in announced if text.startswith(_MEANINGS)}
+    return [f"needed, and not announced by the service: {text}" for text in sorted(ours - theirs)] + [
+        f"announced by the service, and not needed: {text}" for text in sorted(theirs - ours)
     ]
 
 
 def convert_observation(conversions: Sequence[Conversion], observation: Observation, body: EmbodimentSpec) -> Observation:
-    """An observation of the cell as the policy takes it. Pictures are shared where they stay as they are.
+    """An observation of the cell as the policy takes it. Images are shared where they stay as they are.
 
     body: the policy's. Cameras that the policy does not have stay, at the end: the gateway names and refuses them.
     """
@@ -122,7 +122,7 @@ def _scaled(conversions: Sequence[Conversion], vector: str, values: NDArray[np.f
 
 
 def _cameras(made: tuple[CameraSpec, ...], offered: tuple[CameraSpec, ...]) -> tuple[tuple[CameraSpec, ...], list[Conversion]]:
-    """The cell's cameras in the policy's words and order, as far as they can be told apart."""
+    """The cell's cameras in the policy's words and order, as far as they can be distinguished."""
     found = [_match(camera, made, offered) for camera in made]
     if None in found or len(made) != len(offered):
         return offered, []

@@ -51,8 +51,8 @@ class DimSpec:
     """The meaning of one number: name, unit, reference frame and the range in which it is allowed.
 
     mode: how this dimension is meant (`MODES`); "" for as its vector says. "relative" is to the start of the chunk, "delta" to
-    the step before. soft_low, soft_high: the range in which a policy should stay; None where nobody says. source: the sensor
-    or computation that a state value comes from ("" where nobody says): two robots' "x" can be two different things.
+    the step before. soft_low, soft_high: the range in which a policy should stay; None where it is not stated. source: the sensor
+    or computation that a state value comes from ("" where it is not stated): two robots' "x" can be two different things.
     """
 
     name: str
@@ -111,7 +111,7 @@ class CameraSpec:
     role: what it looks at ("front", "wrist", ...), by which a cell may name it otherwise. color: channel order of a raw
     frame; an encoded one has its format's. resize: who scales ("server": the policy, so send native pixels). encodings: what
     may be sent; "png" is allowed wherever "raw" is, being lossless. intrinsics_tolerance: relative difference of the focal
-    length that training covered; None where nobody says.
+    length that training covered; None where it is not stated.
     """
 
     name: str

@@ -13,7 +13,7 @@ from model_core.spec.types import Observation
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CameraGeometry:
-    """A pinhole camera: where a world point lands in its picture.
+    """A pinhole camera: where a world point lands in its image.
 
     intrinsics_33: pixels; world_to_camera_44: metres, OpenCV axes (x right, y down, z forward).
     """
@@ -36,7 +36,7 @@ class Provenance:
     """Who or what produced an episode, and with what. Never a wall-clock time: equal work has equal bytes.
 
     producer: "expert:<name>", "teleop:<name>" or "policy:<model name>/<version>". versions: package -> version.
-    render: render flags that change the picture. seed: of the scene.
+    render: render flags that change the image. seed: of the scene.
     """
 
     producer: str

@@ -1,4 +1,4 @@
-"""The nouns: what is recorded, observed, said and answered. Frozen values, numpy arrays, no torch.
+"""The nouns: what is recorded, observed, predicted and answered. Frozen values, numpy arrays, no torch.
 
 Shape letters: T steps of an episode, H W pixels, P proprio dims, A action dims, K steps of a chunk,
 G depth cells (100), N trace points (1..5). Images are RGB, uint8, row 0 at the top.
@@ -20,7 +20,7 @@ from model_core.spec.errors import require
 DEPTH_CELLS = 100
 TRACE_MAX_POINTS = 5
 TRACE_RANGE = 255
-# How much is said before acting, most first. "reuse-depth" says the last decision's depth string while the model still agrees.
+# How much is predicted before acting, most first. "reuse-depth" repeats the last decision's depth string while the model still agrees.
 LEVELS = ("full", "reuse-depth", "trace+action", "action")
 
 
@@ -65,7 +65,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActionReasoning:
-    """What the model *said*: unit-free. `bins_KA` are action bins (see `tokenization.action_codec`)."""
+    """What the model predicted: unit-free. `bins_KA` are action bins (see `tokenization.action_codec`)."""
 
     depth: DepthTokens | None
     trace: Trace | None
@@ -161,12 +161,12 @@ class Decision:
 class DecisionRequest:
     """One observation and how it is to be answered.
 
-    level: one of `LEVELS`, or "" for the policy's own. depth, trace: edited by a person; the model goes on from them.
+    level: one of `LEVELS`, or "" for the policy's own. depth, trace: edited by a person; the model continues from them.
     committed_DA: float32 (D, A), rows in the contract's units that will be executed whatever the answer says: they are the
     forced start of the chunk (rows 0..D-1 of the answer equal them, up to the codec's rounding).
     previous: the last decision of the same session, and `consumed`, how many of its rows were executed since: the source of
     drafts, which never change the answer (except at level "reuse-depth", where the last depth string stands while it is
-    verified). on_part: called with "depth" or "trace" and its value as soon as that part is said, before the actions are.
+    verified). on_part: called with "depth" or "trace" and its value as soon as that part is predicted, before the actions are.
     is_cancelled: asked between blocks; True ends the work with `RefusalCode.CANCELLED`.
     """
 
@@ -221,9 +221,9 @@ class DecisionRound(Protocol):
         ...
 
     def step(self) -> list[tuple[int, Decision]]:
-        """Run one block for everybody; (key, decision) of those that are finished, who are then out.
+        """Run one block for all requests; (key, decision) of those that are finished, who are then out.
 
-        Raises only for a failure of the machine or of the policy's own code; nobody of the block is answered then.
+        Raises only for a failure of the machine or of the policy's own code; no request of the block is answered then.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The path of the gripper in the picture: scaling, the future trace of a track, and the drawn overlay.
+"""The path of the gripper in the image: scaling, the future trace of a track, and the drawn overlay.
 
 A trace has 1..5 points of 0..255 over the image, whatever its size. Sources: MolmoAct release,
 `preprocess/line_utils.py` and `processors.py`. The release stores raw pixels, right only for 256-pixel images; here
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model_core.spec.errors import SpecError, require
 from model_core.spec.types import TRACE_MAX_POINTS, TRACE_RANGE, Trace
 
-STEERING_RGB = (0, 255, 255)  # cyan; the release means yellow, but writes BGR yellow into RGB pictures
+STEERING_RGB = (0, 255, 255)  # cyan; the release means yellow, but writes BGR yellow into RGB images
 TRAINING_THICKNESS = 2
 
 
@@ -24,7 +24,7 @@ def to_range(pixels_N2: NDArray[np.floating], *, width: int, height: int) -> NDA
     _check_size(width, height)
     pixels = np.asarray(pixels_N2, np.float64)
     last = np.array([width - 1, height - 1], np.float64)
-    # half a pixel beyond the centre of the border pixel is still inside the picture
+    # half a pixel beyond the centre of the border pixel is still inside the image
     inside = np.isfinite(pixels) & (pixels >= -0.5) & (pixels <= last + 0.5)
     if not inside.all():
         raise SpecError(f"trace points must lie inside the {width}x{height} image, got {pixels[~inside.all(axis=-1)].tolist()}")
@@ -79,7 +79,7 @@ def draw_overlay(
     thickness: int = TRAINING_THICKNESS,
     color: tuple[int, int, int] = STEERING_RGB,
 ) -> NDArray[np.uint8]:
-    """The picture with the trace drawn on it in the published style: connected, anti-aliased segments, no dots, no arrow.
+    """The image with the trace drawn on it in the published style: connected, anti-aliased segments, no dots, no arrow.
 
     Draw on the first image at its native size, before any resizing. A trace of one point changes nothing, as published
     (at least two points make a line). Coverage is computed from the exact distance to the line, so no drawing library is needed.

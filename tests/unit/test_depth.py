@@ -13,7 +13,7 @@ from model_core.spec.types import DepthTokens
 from model_core.tokenization.depth.codec import DepthCodec
 from model_core.tokenization.depth.config import DepthConfig, DepthScaling, compact_depth
 from model_core.tokenization.depth.training import DepthTraining, train_vqvae
-from model_core.tokenization.depth.vqvae import DepthVqvae, to_picture
+from model_core.tokenization.depth.vqvae import DepthVqvae, to_image
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vqvae_small"
 
@@ -183,10 +183,10 @@ def test_scaling_undoes_itself():
 
 def test_pictures_are_stretched_and_codes_checked(trained):
     codec, _ = trained
-    picture = codec.picture(codec.tokens(scenes(1)[0]))
-    assert picture.dtype == np.uint8
-    assert (picture.min(), picture.max()) == (0, 255)
-    assert to_picture(np.ones((4, 4))).max() == 0
+    image = codec.image(codec.tokens(scenes(1)[0]))
+    assert image.dtype == np.uint8
+    assert (image.min(), image.max()) == (0, 255)
+    assert to_image(np.ones((4, 4))).max() == 0
     with pytest.raises(SpecError):
         codec.decode(np.full((1, 100), 128))
     with pytest.raises(SpecError):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model_core.engine.decode_request import CompactLanguage, DecodeRequest
-from model_core.engine.draft_cache import DraftMemory, small_picture
+from model_core.engine.draft_cache import DraftMemory, small_image
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.tokenization.compact.layout import CompactLayout, CompactVocabulary, Field, ReasoningMode
 
@@ -86,16 +86,16 @@ def test_answers_that_a_person_began_are_not_remembered(given):
 
 
 @pytest.mark.parametrize("shape", [(1, 80, 80, 3), (2, 64, 81, 3), (1, 7, 30, 3)])
-def test_small_pictures_are_block_means(shape):
+def test_small_images_are_block_means(shape):
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     rows, columns = min(10, shape[1]), min(10, shape[2])
     tall, wide = shape[1] // rows, shape[2] // columns
     expected = frames[:, : rows * tall, : columns * wide].reshape(shape[0], rows, tall, columns, wide, 3).mean((2, 4))
-    assert np.allclose(small_picture(frames), expected.reshape(-1), atol=1e-4)
+    assert np.allclose(small_image(frames), expected.reshape(-1), atol=1e-4)
 
 
 def test_of_a_large_frame_every_nth_row_and_column_is_read():
     frames = np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3), dtype=np.uint8)
     expected = frames.reshape(2, 10, 8, 6, 10, 8, 8, 3)[:, :, :, 0, :, :, 0].mean((2, 4))
-    assert np.allclose(small_picture(frames), expected.reshape(-1), atol=1e-4)
-    assert small_picture(np.full((1, 1080, 1917, 3), 200, np.uint8)).tolist() == [200.0] * 300
+    assert np.allclose(small_image(frames), expected.reshape(-1), atol=1e-4)
+    assert small_image(np.full((1, 1080, 1917, 3), 200, np.uint8)).tolist() == [200.0] * 300

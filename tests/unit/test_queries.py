@@ -68,7 +68,7 @@ def test_causal_tokens_do_not_notice_placeholders(frozen, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_placeholders_see_no_spelt_action_and_no_padding(frozen, mode):
-    """The block says the same where actions are spelt before it and where they are not, and whatever the actions are."""
+    """The block says the same where actions are encoded before it and where they are not, and whatever the actions are."""
     both, alone = make_arm(frozen, "both"), make_arm(frozen, "parallel")
     rows = np.arange(5)
     mixed, block = both._train.batch(rows, mode), alone._train.batch(rows, mode)

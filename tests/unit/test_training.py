@@ -16,7 +16,7 @@ from components.training.tiny_model import BatchMaker, TinyArm, curriculum_of
 from model_core.spec.errors import DatasetError, SpecError
 from model_core.tiny import TinySize, pooled_patches
 from model_core.tokenization.compact.layout import Field, ReasoningMode
-from model_core.training import Curriculum, LossConfig, answer_loss, shift_pictures, smooth_targets, token_losses
+from model_core.training import Curriculum, LossConfig, answer_loss, shift_images, smooth_targets, token_losses
 from tests.tiny_arm_data import SMALL, make_small_contract, write_small_frozen
 
 GOLDEN_CURRICULUM = CurriculumConfig(no_depth_until=0.0, full=0.4, no_depth=0.3, trace_given=0.2, action_only=0.1)
@@ -195,7 +195,7 @@ def test_shifted_pictures_carry_their_trace():
     images = np.zeros((1, 1, 9, 9, 3), np.uint8)
     images[0, 0, 4, 4] = 255
     trace = np.array([[[128, 128], [250, 10], [-1, -1], [-1, -1], [-1, -1]]], np.int16)
-    moved, points = shift_pictures(images, trace, np.array([[2, -1]]))
+    moved, points = shift_images(images, trace, np.array([[2, -1]]))
     assert np.argwhere(moved[0, 0, :, :, 0])[0].tolist() == [3, 6]
     assert points[0, 0].tolist() == [192, 96]
     assert points[0, 1].tolist() == [255, 0]

@@ -40,7 +40,7 @@ class Projection:
         self._bias = None if bias is None else bias.detach().to(dtype)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), _TYPICAL_ROWS) if packed else None
         if packed and dtype is not weight.dtype:
-            self._weight = self._weight.new_empty(0)  # not a view: that would keep the cast copy, which nobody reads
+            self._weight = self._weight.new_empty(0)  # not a view: that would keep the cast copy, which is never read
 
     def __call__(self, x_nD: Tensor) -> Tensor:
         """(n, in) -> (n, out), a fresh tensor."""

@@ -1,4 +1,4 @@
-"""The published spelling as a state machine over real token ids: what may be said now, and where that leads.
+"""The published spelling as a state machine over real token ids: what is allowed now, and where that leads.
 
     prose | depth tags | prose | " [[x," " y]," ... " y]]." | prose | " [[a," " b," ... " z]]." | end of text
 
@@ -36,7 +36,7 @@ class PublishedGrammar:
 
     tokenizer: text encoding and special ids of the checkpoint. views, style: which of the published wordings.
     spelling: how action values are written. A state is a place in the tables; where the right trajectory must repeat the left
-    (fine-tuned wording), what was said of the left is part of the number, so that nothing is kept between calls.
+    (fine-tuned wording), what was answered for the left is part of the number, so that nothing is kept between calls.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PublishedGrammar:
         style: Style = Style.RELEASED,
         spelling: Spelling = "published",
     ) -> None:
-        require(spelling in ("published", "single"), "actions are spelt 'published' or 'single'", got=spelling)
+        require(spelling in ("published", "single"), "spelling must be 'published' or 'single'", got=spelling)
         require(min(chunk_length, action_dims, views) >= 1, "a chunk has rows and values", got=(chunk_length, action_dims, views))
         self.tokenizer, self.form, self.views, self.style, self.spelling = tokenizer, form, views, style, spelling
         self.chunk_length, self.action_dims = chunk_length, action_dims
@@ -69,10 +69,10 @@ class PublishedGrammar:
         number, node = self._step_at[place], self._node_at[place]
         step = self._steps[number]
         if step.role == "right":
-            said = self._remembered(left)
-            if token != said[node]:
+            remembered = self._remembered(left)
+            if token != remembered[node]:
                 return REFUSED
-            return self._first[step.branches[0]] if node + 1 == len(said) else state + 1
+            return self._first[step.branches[0]] if node + 1 == len(remembered) else state + 1
         child = step.words.children[node].get(token)
         if child is None:
             return REFUSED
@@ -108,7 +108,7 @@ class PublishedGrammar:
         return state - place + self._first[back] + self._node_at[place]
 
     def allowed(self, state: int) -> NDArray[np.int64]:
-        """Ids that may be said in `state`, ascending; empty only when the answer is complete."""
+        """Ids that are allowed in `state`, ascending; empty only when the answer is complete."""
         return np.empty(0, np.int64) if state == self.done else self.groups[self.group(state)]
 
     def forced(self, state: int) -> tuple[int, ...]:
@@ -120,12 +120,12 @@ class PublishedGrammar:
         return tuple(run)
 
     def state_after(self, ids: Iterable[int], state: int | None = None) -> int:
-        """The state after all of `ids`. Raises `GrammarError` with the position of the first that may not be said."""
+        """The state after all of `ids`. Raises `GrammarError` with the position of the first that is not allowed."""
         state = self.start if state is None else state
         for place, token in enumerate(ids):
             following = self.after(state, int(token))
             if following == REFUSED:
-                raise GrammarError(f"position {place}: id {int(token)} may not be said; expected {self._expected(state)}", place, place + 1)
+                raise GrammarError(f"position {place}: id {int(token)} is not allowed; expected {self._expected(state)}", place, place + 1)
             state = following
         return state
 
@@ -136,11 +136,11 @@ class PublishedGrammar:
         return left + sum(step.words.deepest() for step in self._steps)
 
     def _remembered(self, left: int) -> list[int]:
-        said = []
+        letters = []
         while left:
             left, letter = divmod(left, self._radix)
-            said.append(self._alphabet[letter - 1])
-        return said[::-1]
+            letters.append(self._alphabet[letter - 1])
+        return letters[::-1]
 
     # ---- meaning
 
@@ -163,10 +163,10 @@ class PublishedGrammar:
         bins_KA = np.ones((self.chunk_length, self.action_dims), np.int64)
         bins_KA[:rows] = bins_DA
         grid, trace = DepthTokens(codes_G=np.zeros(DEPTH_CELLS, np.int64)), Trace(points_N2=np.zeros((1, 2), np.int64))
-        said = walk(self, self.start, self.answer_ids(ActionReasoning(depth=grid, trace=trace, bins_KA=bins_KA)).tolist())
+        encoded = walk(self, self.start, self.answer_ids(ActionReasoning(depth=grid, trace=trace, bins_KA=bins_KA)).tolist())
         steps = rows * dims if self.spelling == "published" else 2 * rows * dims - 1
         within = range(self.first_action, self.first_action + steps)
-        return {state: token for state, token in said.items() if state < self._places and self._step_at[state] in within}
+        return {state: token for state, token in encoded.items() if state < self._places and self._step_at[state] in within}
 
     def parse(self, ids: Sequence[int] | NDArray[np.integer]) -> ActionReasoning:
         """The typed meaning of a complete answer. Raises `GrammarError` at the first place that is not in the language."""
@@ -230,15 +230,15 @@ class PublishedGrammar:
     def _prose(self) -> tuple[str, tuple[str, ...], str]:
         """What stands before the depth tags, each trajectory and the actions: cut out of an answer that the renderer wrote."""
         grid, trace = DepthTokens(codes_G=np.zeros(DEPTH_CELLS, np.int64)), Trace(points_N2=np.zeros((1, 2), np.int64))
-        said = ActionReasoning(depth=grid, trace=trace, bins_KA=np.ones((self.chunk_length, self.action_dims), np.int64))
-        rest = render_answer(self.form, said, views=self.views, style=self.style)
+        sample = ActionReasoning(depth=grid, trace=trace, bins_KA=np.ones((self.chunk_length, self.action_dims), np.int64))
+        rest = render_answer(self.form, sample, views=self.views, style=self.style)
         depth = ""
         if self.form in (Form.FULL, Form.DEPTH):
             depth, _, rest = rest.partition(render_depth(grid))
             rest = rest.removeprefix(".")
         *traces, rest = rest.split(render_trace(trace))
         traces = [text.removeprefix(".") for text in traces]
-        return depth, tuple(traces), rest.removeprefix(".").partition(render_actions(said.bins_KA))[0] if self.acts else ""
+        return depth, tuple(traces), rest.removeprefix(".").partition(render_actions(sample.bins_KA))[0] if self.acts else ""
 
     def _tabulate(self) -> None:
         """Number all places, and find the distinct sets of ids."""
@@ -320,5 +320,5 @@ class PublishedGrammar:
 
 
 def _entry(action_bin: int) -> int:
-    """The table entry whose surface string spells a bin."""
+    """The table entry whose surface string encodes a bin."""
     return PUBLISHED_FIRST_ID + 1 - action_bin

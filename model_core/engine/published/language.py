@@ -91,8 +91,8 @@ class PublishedLanguage:
         """See `Language.given`. Raises `GrammarError` for a part that the form has not."""
         grammar, found = self.grammar, {}
         if question.depth is not None or question.trace is not None:
-            said = given_prefix(grammar.form, depth=question.depth, trace=question.trace, views=grammar.views, style=grammar.style)
-            found = walk(grammar, grammar.start, self.tokenizer.encode(said))
+            given = given_prefix(grammar.form, depth=question.depth, trace=question.trace, views=grammar.views, style=grammar.style)
+            found = walk(grammar, grammar.start, self.tokenizer.encode(given))
         if question.committed_DA is None or not len(question.committed_DA):
             return found
         rows, dims = question.committed_DA.shape
@@ -113,8 +113,8 @@ class PublishedLanguage:
             bins_KA, missing = np.ones((grammar.chunk_length, grammar.action_dims), np.int64), missing | {Stage.ACTION}
         rows_K = np.minimum(np.arange(grammar.chunk_length) + shift, grammar.chunk_length - 1)
         whole = ActionReasoning(depth=depth, trace=trace, bins_KA=bins_KA[rows_K])
-        said = walk(grammar, grammar.start, grammar.answer_ids(whole).tolist())
-        return {state: token for state, token in said.items() if grammar.stage(state) not in missing}
+        encoded = walk(grammar, grammar.start, grammar.answer_ids(whole).tolist())
+        return {state: token for state, token in encoded.items() if grammar.stage(state) not in missing}
 
     def parse(self, ids: Sequence[int], question: PublishedRequest) -> ActionReasoning:
         """See `Language.parse`."""

@@ -1,4 +1,4 @@
-"""Alternative words as prefix trees, and the steps of an answer that is said word by word."""
+"""Alternative words as prefix trees, and the steps of an answer that is built word by word."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class WordTree:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WordStep:
-    """One word to say. branches: the step that follows, by the branch of the word. echo: how many steps back the same is said, or 0.
+    """One word of an answer. branches: the step that follows, by the branch of the word. echo: how many steps back the same word is, or 0.
 
     role: "left" for words of a trajectory that is remembered, "right" for its repetition, else "".
     """

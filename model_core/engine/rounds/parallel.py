@@ -90,7 +90,7 @@ class ActionBlock:
 
         Returned are the model's ordinary choices after the window's tokens, as of any block; what the placeholders chose becomes
         `row.block`. A window of a parallel policy holds what is pending and no guesses. margins: as the engine's other blocks do, since
-        equal logits are told apart by how they are searched.
+        which of two equal logits is chosen depends on how they are searched.
         """
         forward, count = self.forward, len(self)
         ids, places = torch.tensor([window.ids + self._ids, window.places + list(self.states)], device=forward.device)

@@ -1,8 +1,8 @@
-"""How far to look ahead: what a block costs here, how often guesses are right, and the width that says most per millisecond.
+"""How far to look ahead: what a block costs here, how often guesses are right, and the width that yields most ids per millisecond.
 
-A block whose guesses are right with probability p each says 1 + p + p^2 + .. ids on average. Divided by the measured milliseconds
+A block whose guesses are right with probability p each yields 1 + p + p^2 + .. ids on average. Divided by the measured milliseconds
 of its width this is the rate of a window: wide where guesses are good, width one (plain decoding) where they are not. Agreement is
-seen at no cost: every id that is said is compared with what each source would have guessed, fed or not.
+seen at no cost: every id that is chosen is compared with what each source would have guessed, fed or not.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Source(enum.IntEnum):
     REFINED = 1  # the model's own choice there in an earlier block of this answer, made behind a wrong guess
     ECHO = 2  # an earlier value of this answer (`Grammar.echo`)
     BLOCK = 3  # what placeholders chose (`engine.rounds.parallel`)
-    RECENT = 4  # what was said there last, by whomever: better than nothing at an episode's first decision
+    RECENT = 4  # what was chosen there last, in any answer: better than nothing at an episode's first decision
 
 
 _PRIORS = (0.7, 0.75, 0.3, 0.6, 0.5)  # in the order of Source
 _KEEP, _PLACE_KEEP, _NEVER_SEEN = 1.0 - 1.0 / _MEMORY, 1.0 - 1.0 / _PLACE_MEMORY, [[0.0, 0.0]] * len(_PRIORS)
-# A grammar whose states hold what was said (`engine.published`, two views) has more of them than memory: past this many places all
+# A grammar whose states hold what was answered (`engine.published`, two views) has more of them than memory: past this many places all
 # are forgotten, and estimated again from their stages.
 _MOST_PLACES = 50_000
 
@@ -43,7 +43,7 @@ class Acceptance:
     """How often guesses were right: per stage and source, and per place of the answer. Estimates decide speed, never an answer.
 
     A place (a state of the grammar) is trusted as far as it was seen and its stage for the rest: a still background cell is guessed
-    better from the last decision, a moving one from what the model just said there. pace: ids that a block says on average.
+    better from the last decision, a moving one from what the model just chose there. pace: ids that a block yields on average.
     recent: the last answers that were completed, the newest id for each state.
     """
 
@@ -59,7 +59,7 @@ class Acceptance:
         self.judge(state, stage, [right - 1 if other == source else None for other in Source], 0)
 
     def judge(self, state: int, stage: Stage, guesses: Sequence[int | None], token: int) -> None:
-        """Count what every source guessed (in the order of `Source`, None where it did not) by the `token` that was said."""
+        """Count what every source guessed (in the order of `Source`, None where it did not) by the `token` that was chosen."""
         place = self._places.get(state)
         if place is None:
             if len(self._places) >= _MOST_PLACES:
@@ -74,11 +74,11 @@ class Acceptance:
             of_place[0] = of_place[0] * _PLACE_KEEP + right
             of_place[1] = of_place[1] * _PLACE_KEEP + 1.0
 
-    def note_answer(self, said: Mapping[int, int]) -> None:
+    def note_answer(self, answer: Mapping[int, int]) -> None:
         """Keep a completed answer, {state: id}, as `recent`."""
         if len(self.recent) >= _MOST_PLACES:
             self.recent.clear()
-        self.recent.update(said)
+        self.recent.update(answer)
 
     def _of(self, stage: Stage) -> list[list[float]]:
         found = self._stages.get(stage)
@@ -107,9 +107,9 @@ class Acceptance:
         found.sort(reverse=True)
         return found
 
-    def note_pace(self, said: int) -> None:
-        """Count the ids that one block said."""
-        self.pace += (said - self.pace) / 50.0
+    def note_pace(self, count: int) -> None:
+        """Count the ids that one block yielded."""
+        self.pace += (count - self.pace) / 50.0
 
 
 class CostCurve:

@@ -146,7 +146,7 @@ def _pickled(path: Path) -> dict[str, StoredTensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(
             f"{path} cannot be read by the safe weights-only loader, and it is not read any other way "
-            f"(a pickle can run code); convert it where it was written. The loader said: {str(error).splitlines()[0]}"
+            f"(a pickle can run code); convert it where it was written. The loader reported: {str(error).splitlines()[0]}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} must hold a plain state dict of tensors")

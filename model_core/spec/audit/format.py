@@ -104,6 +104,6 @@ def _real(value: float) -> float | str:
 
 
 def record_schema(kind: Kind) -> bytes:
-    """JSON Schema of a kind of record, as viewers want it: the links are spelt out, the rest is free."""
+    """JSON Schema of a kind of record, as viewers want it: the links are listed, the rest is free."""
     links = {"n": {"type": "integer"}, "kind": {"const": kind.value}, "previous": {"type": "string"}, "t": {"type": "number"}}
     return json.dumps({"title": f"actwright.{kind.value}", "type": "object", "properties": links}, sort_keys=True).encode()

@@ -134,7 +134,7 @@ class _Chain:
     def _message(self, message: Any) -> bool:
         topic, schema = self._topics.get(message.channel_id, ("", ""))
         if schema == IMAGE_SCHEMA:
-            with contextlib.suppress(WireError):  # then the frame that a decision names is missing, which is told at the end
+            with contextlib.suppress(WireError):  # then the frame that a decision names is missing, which is reported at the end
                 self._found.frames[digest(message.data)] = decode_frame(message.data)
         elif topic.startswith("/actwright/"):
             return self._record(topic, message)
@@ -153,9 +153,9 @@ class _Chain:
 
     def _misplaced(self, topic: str, message: Any, body: Mapping[str, Any]) -> str:
         found = self._found
-        n, told, kind = len(found.records), body["n"], Kind(body["kind"])
-        if told != n:
-            return f"{f'record {n} is missing: ' if told > n else ''}record {told} stands where record {n} belongs"
+        n, number, kind = len(found.records), body["n"], Kind(body["kind"])
+        if number != n:
+            return f"{f'record {n} is missing: ' if number > n else ''}record {number} stands where record {n} belongs"
         if body["previous"] != found.tip:
             return f"record {n} ({kind.value}) names {body['previous'][:12]} as the one before, which is {found.tip[:12]}"
         if found.is_sealed or (n == 0) != (kind is Kind.BEGIN):
@@ -171,7 +171,7 @@ class _Chain:
         return False
 
     def close(self, data: bytes) -> None:
-        """What can only be said at the end: sealed, summary unharmed, every frame there that is named and no other."""
+        """What can only be checked at the end: sealed, summary unharmed, every frame there that is named and no other."""
         found = self._found
         if not found.is_sealed:
             self.breaks(f"the file was not sealed after record {len(found.records) - 1}: the recorder was killed, or still writes")

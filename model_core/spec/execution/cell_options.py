@@ -1,4 +1,4 @@
-"""What a workcell process can be told, declared once: its command line is written from here and read from here."""
+"""The options of a workcell process, declared once: its command line is written from here and read from here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _help(text: str, **how: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellOptions:
-    """Everything that one workcell process is told. The help of each field is that of its option.
+    """All options of one workcell process. The help of each field is that of its option.
 
     Raises SpecError for options that do not go together.
     """

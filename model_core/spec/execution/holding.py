@@ -35,11 +35,11 @@ def hold_action(
     """The action (A,) that keeps this body where it is, inside its limits.
 
     A dimension that `embodiment.hold` names gets that value. Otherwise: the gripper keeps its last command (none yet: what it is
-    measured to be, so that it drops nothing; where nothing measures it, it is told to open); a delta or velocity is 0, which
+    measured to be, so that it drops nothing; where nothing measures it, it is commanded to open); a delta or velocity is 0, which
     moves nothing; a pose (absolute, relative) is the measured one where `proprio_P` (P,) measures it, else the last command. A
     pose that is neither measured nor commanded raises `SpecError`: a target of 0 would be a place.
 
-    Call it once when holding begins and repeat what it said: following the measured pose would let a sagging arm sink.
+    Call it once when holding begins and repeat its result: following the measured pose would let a sagging arm sink.
     """
     spec = embodiment.action
     held_A = np.zeros(len(spec), np.float32)

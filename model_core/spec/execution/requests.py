@@ -48,7 +48,7 @@ class LiftedPolicy:
         answers = iter(decisions)
         contract_id = decisions[0].contract_id if decisions else self._contract_id()
         return [
-            _told_in_parts(request, next(answers)) if refusal is None else Decision(contract_id=contract_id, refusal=refusal)
+            _answered_in_parts(request, next(answers)) if refusal is None else Decision(contract_id=contract_id, refusal=refusal)
             for request, refusal in zip(requests, refusals, strict=True)
         ]
 
@@ -81,7 +81,7 @@ class LiftedRound:
         return key
 
     def step(self) -> list[tuple[int, Decision]]:
-        """Answer up to `capacity` requests, the oldest first. When the policy raises, nobody has been answered and all are still in."""
+        """Answer up to `capacity` requests, the oldest first. When the policy raises, no request has been answered and all are still in."""
         taken = list(self._waiting.items())[: self._capacity]
         if not taken:
             return []
@@ -101,7 +101,7 @@ def _unsupported(request: DecisionRequest) -> Refusal | None:
     if request.level not in {"", "full"}:
         return _cannot(f"answer at level {request.level!r}; it has only its own")
     if request.depth is not None or request.trace is not None:
-        return _cannot("go on from an edited depth or trace")
+        return _cannot("continue from an edited depth or trace")
     if request.committed_DA is not None and len(request.committed_DA) > 0:
         return _cannot("begin its answer with committed rows")
     return None
@@ -111,12 +111,12 @@ def _cannot(what: str) -> Refusal:
     return Refusal(code=RefusalCode.CONTRACT, reason=f"this policy cannot {what}")
 
 
-def _told_in_parts(request: DecisionRequest, decision: Decision) -> Decision:
-    # A plain policy says everything at once; who asked for the parts still gets them, in their order.
-    said = decision.reasoning
-    if request.on_part is not None and decision.refusal is None and said is not None:
-        if said.depth is not None:
-            request.on_part("depth", said.depth)
-        if said.trace is not None:
-            request.on_part("trace", said.trace)
+def _answered_in_parts(request: DecisionRequest, decision: Decision) -> Decision:
+    # A plain policy answers everything at once; who asked for the parts still gets them, in their order.
+    reasoning = decision.reasoning
+    if request.on_part is not None and decision.refusal is None and reasoning is not None:
+        if reasoning.depth is not None:
+            request.on_part("depth", reasoning.depth)
+        if reasoning.trace is not None:
+            request.on_part("trace", reasoning.trace)
     return decision

@@ -77,7 +77,7 @@ def _series(dtype: str, ndim: int) -> Kind:
 
 
 def _deflate_series(series: NDArray[Any]) -> bytes:
-    # The camera stands still, so most of a picture equals the one before: differences deflate several times better.
+    # The camera stands still, so most of an image equals the one before: differences deflate several times better.
     # They are taken on the bits (integers that wrap), therefore floats come back exactly, NaN included.
     bits = np.ascontiguousarray(series, series.dtype.newbyteorder("<")).view(_bits_of(series.dtype))
     changes = bits.copy()

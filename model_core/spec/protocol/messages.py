@@ -59,7 +59,7 @@ class SteeringInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Edit:
-    """What a person changed in the model's reasoning, from which it goes on: depth codes (100,), trace (N, 2) of 0..255, or both."""
+    """What a person changed in the model's reasoning, from which it continues: depth codes (100,), trace (N, 2) of 0..255, or both."""
 
     depth_codes_G: NDArray[np.int64] | None = None
     trace_N2: NDArray[np.int64] | None = None
@@ -156,7 +156,7 @@ class Chunk:
     """Service -> cell: what to do, why (depth tokens, trace), by whom, and until when.
 
     actions_KA: float32 (K, A) in the contract's units. expires_ms: from the moment the observation was taken; after
-    that no row may be executed. depth_codes_G and trace_N2 are None where the model was told not to reason. level: the
+    that no row may be executed. depth_codes_G and trace_N2 are None where the model was asked not to reason. level: the
     reasoning level served. committed: the first rows that equal what was committed. flags: what was applied or cheapened
     ("steering:rev3", "steering:expired", "level:action"). guard, counts: as in `types.Decision`. applied_revision: of the
     steering or edit that this chunk follows, 0 without.

@@ -1,4 +1,4 @@
-"""What a field may hold, said once as a `Kind` and checked in both directions, before it is written and after it was read.
+"""What a field may hold, defined once as a `Kind` and checked in both directions, before it is written and after it was read.
 
 `WireError` is the only exception that leaves this file; bytes are `spec.strict_msgpack`'s.
 
@@ -47,7 +47,7 @@ def unexpected(expected: str, value: object) -> WireError:
 
 def text(limit: int = 256) -> Kind:
     """Text of at most `limit` characters."""
-    wanted = f"text of at most {limit} characters"  # said once: these checks run for every field of every message
+    wanted = f"text of at most {limit} characters"  # built once: these checks run for every field of every message
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or len(value) > limit:

@@ -50,7 +50,7 @@ def typed_points(text: str) -> list[tuple[float, float]]:
 def drawing(
     points: object, body: EmbodimentSpec, camera: str, *, revision: int = 1, more: Mapping[str, Any] | None = None
 ) -> SteeringInput:
-    """Points (x, y) on a camera's picture as a message. more: "author", "ttl_ms". Raises SpecError."""
+    """Points (x, y) on a camera's image as a message. more: "author", "ttl_ms". Raises SpecError."""
     cameras = {spec.name: spec for spec in body.cameras}
     spec = cameras.get(camera) if camera else body.cameras[0]
     if spec is None:

@@ -4,7 +4,7 @@
     answer   depth 100 | trace 2..10 + end | action K*A             (left-aligned, padding after it)
 
 Every value has its own *slot*, the position id that the network sees. A trace of two points leaves slots unused,
-so that action (k, a) stands in the same slot whatever was said before. Because the prompt length is fixed and the
+so that action (k, a) stands in the same slot whatever was answered before. Because the prompt length is fixed and the
 padding comes last, a causal mask is all that a batch needs, and rows of a batch decode in lockstep.
 
 Every set of ids that is allowed in a slot is one range: `allowed_start_S` and `allowed_stop_S` are the whole grammar,
@@ -86,7 +86,7 @@ class CompactBatch:
 class CompactLayout:
     """Where every value stands. Slots, in order: image | words | proprio | mode | depth | trace and its end | action.
 
-    patch_grid: (rows, columns) of pooled patches of one view. image_marks: spell a view as the published layout does,
+    patch_grid: (rows, columns) of pooled patches of one view. image_marks: encode a view as the published layout does,
     im_start + rows x (patches + im_col) + im_end, in place of its patches alone. max_words: words that fit an instruction.
     """
 
@@ -206,7 +206,7 @@ class CompactLayout:
         return self.slots[_ANSWER_FIELDS[mode][0]].start
 
     def next_slots(self, slots_B: NDArray[np.int64], ids_B: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Slots that follow after `ids_B` were said in `slots_B`; `NO_SLOT` where the answer is complete."""
+        """Slots that follow after `ids_B` were chosen in `slots_B`; `NO_SLOT` where the answer is complete."""
         following_B = np.where(ids_B == self.vocabulary.trace_end, self.slots[Field.ACTION].start, slots_B + 1)
         return np.where((slots_B == NO_SLOT) | (following_B >= self.num_slots), NO_SLOT, following_B)
 
@@ -326,7 +326,7 @@ class CompactLayout:
         """(ids_L, slots_L) of the first part of an answer that is given and not generated.
 
         A steered answer starts with its trace. *Edit and continue*: an edited depth grid (mode FULL), an edited trace (after
-        its depth in mode FULL), and the model goes on from there. Nothing given is the empty prefix.
+        its depth in mode FULL), and the model continues from there. Nothing given is the empty prefix.
         Raises `GrammarError` where the mode has no such field, or a trace is given in FULL without the depth before it.
         """
         fields, ids, slots = _ANSWER_FIELDS[mode], [], []
@@ -341,9 +341,9 @@ class CompactLayout:
             ids.append(self._depth_ids(depth.codes_G[None], 1)[0])
             slots.append(np.arange(self.slots[Field.DEPTH].start, self.slots[Field.DEPTH].stop))
         if trace is not None:
-            said = np.append(trace.points_N2.reshape(-1) + self.vocabulary.trace.start, self.vocabulary.trace_end)
-            ids.append(said.astype(np.int64))
-            slots.append(self.slots[Field.TRACE].start + np.arange(len(said)))
+            encoded = np.append(trace.points_N2.reshape(-1) + self.vocabulary.trace.start, self.vocabulary.trace_end)
+            ids.append(encoded.astype(np.int64))
+            slots.append(self.slots[Field.TRACE].start + np.arange(len(encoded)))
         empty = np.empty(0, np.int64)
         return np.concatenate([empty, *ids]), np.concatenate([empty, *slots])
 
@@ -363,7 +363,7 @@ class CompactLayout:
 
         Raises `GrammarError` with the position, what was expected and what stood there, at the first id outside the grammar.
         """
-        slot, position, said = self.first_slot(mode), 0, {field: [] for field in Field}
+        slot, position, values = self.first_slot(mode), 0, {field: [] for field in Field}
         while slot != NO_SLOT:
             allowed = self.allowed(slot)
             if position >= len(ids_L):
@@ -372,22 +372,22 @@ class CompactLayout:
             if token not in allowed:
                 got = self.vocabulary.describe(token)
                 raise GrammarError(f"position {position}: expected {self._expected(allowed)}, got {got}", position, position + 1)
-            said[Field(int(self.fields_S[slot]))].append(token)
+            values[Field(int(self.fields_S[slot]))].append(token)
             slot = self._next_slot(slot, token)
             position += 1
         left = [int(token) for token in ids_L[position:] if int(token) not in (self.vocabulary.pad_id, self.vocabulary.eos_id)]
         if left:
             raise GrammarError(f"position {position}: expected nothing more, got {self.vocabulary.describe(left[0])}", position, len(ids_L))
-        return self._reasoning(said)
+        return self._reasoning(values)
 
     def _expected(self, allowed: IdRange) -> str:
         first, last = self.vocabulary.describe(allowed.start), self.vocabulary.describe(allowed.stop - 1)
         return first if len(allowed) == 1 else f"{first} .. {last}"
 
-    def _reasoning(self, said: Mapping[Field, list[int]]) -> ActionReasoning:
+    def _reasoning(self, values: Mapping[Field, list[int]]) -> ActionReasoning:
         vocabulary = self.vocabulary
-        depth, trace = said[Field.DEPTH], said[Field.TRACE][:-1]
-        bins_KA = np.array(said[Field.ACTION], np.int64).reshape(self.chunk_length, self.action_dims) - (vocabulary.action.start - 1)
+        depth, trace = values[Field.DEPTH], values[Field.TRACE][:-1]
+        bins_KA = np.array(values[Field.ACTION], np.int64).reshape(self.chunk_length, self.action_dims) - (vocabulary.action.start - 1)
         return ActionReasoning(
             depth=DepthTokens(codes_G=np.array(depth, np.int64) - vocabulary.depth.start, num_codes=vocabulary.depth_codes)
             if depth

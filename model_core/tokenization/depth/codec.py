@@ -26,7 +26,7 @@ from model_core.spec.errors import CheckpointError, require
 from model_core.spec.files import atomic_write
 from model_core.spec.types import DEPTH_CELLS, DepthTokens
 from model_core.tokenization.depth.config import DepthConfig, DepthScaling
-from model_core.tokenization.depth.vqvae import DepthVqvae, distance_rounding, resize, to_picture
+from model_core.tokenization.depth.vqvae import DepthVqvae, distance_rounding, resize, to_image
 
 _CHUNK = 256  # maps a forward pass: bounds memory, does not change a code
 
@@ -103,11 +103,11 @@ class DepthCodec:
         return DepthTokens(codes_G=self.encode(map_HW[None])[0].astype(np.int64), num_codes=self.config.num_tokens)
 
     @torch.inference_mode()
-    def picture(self, tokens: DepthTokens) -> NDArray[np.uint8]:
-        """What the model said, for people: uint8 (size, size), brighter is nearer, its own minimum and maximum stretched."""
+    def image(self, tokens: DepthTokens) -> NDArray[np.uint8]:
+        """What the model predicted, for people: uint8 (size, size), brighter is nearer, its own minimum and maximum stretched."""
         rows, columns = self.config.grid
         codes = torch.from_numpy(tokens.codes_G.astype(np.int64)).view(1, rows, columns)
-        return to_picture(self._vqvae.decode(codes)[0, 0].numpy())
+        return to_image(self._vqvae.decode(codes)[0, 0].numpy())
 
     @torch.inference_mode()
     @one_thread()

@@ -171,7 +171,7 @@ def distance_rounding(z_MD: Tensor, codebook_VD: Tensor) -> Tensor:
     return 8.0 * torch.finfo(torch.float32).eps * largest
 
 
-def to_picture(map_HW: NDArray[np.floating]) -> NDArray[np.uint8]:
+def to_image(map_HW: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Any map -> uint8 (H, W) for display, its own minimum black and maximum white (as published); a flat map is black."""
     low, high = float(np.min(map_HW)), float(np.max(map_HW))
     scaled = (np.asarray(map_HW, np.float64) - low) / (high - low) if high > low else np.zeros_like(map_HW, np.float64)

@@ -107,7 +107,7 @@ def render_answer(form: Form, reasoning: ActionReasoning, *, views: int = 1, sty
     needs_depth, needs_trace = form in (Form.FULL, Form.DEPTH), form in (Form.FULL, Form.TRACE)
     if (needs_depth and reasoning.depth is None) or (needs_trace and reasoning.trace is None):
         raise GrammarError(f"an answer of form {form.value} needs its depth and trace; one is missing", 0, 0)
-    said = given_prefix(
+    prefix = given_prefix(
         form,
         depth=reasoning.depth if needs_depth else None,
         trace=reasoning.trace if needs_trace else None,
@@ -115,12 +115,12 @@ def render_answer(form: Form, reasoning: ActionReasoning, *, views: int = 1, sty
         style=style,
     )
     if form in (Form.DEPTH, Form.TRACE):
-        return said
+        return prefix
     actions = render_actions(reasoning.bins_KA)
     if form is Form.STEERED:
         return f" Based on the image and the annotated trajectory of the end effector, {ACTION_SENTENCE}{actions}."
     information = "these information" if style is Style.RELEASED else "this information"
-    return f"{said} Based on {information}{OTHER_VIEWS if views > 1 else ''}, {ACTION_SENTENCE}{actions}."
+    return f"{prefix} Based on {information}{OTHER_VIEWS if views > 1 else ''}, {ACTION_SENTENCE}{actions}."
 
 
 def given_prefix(
@@ -128,7 +128,7 @@ def given_prefix(
 ) -> str:
     """The beginning of an answer that is given and not generated: *edit and continue* in text.
 
-    After an edited depth grid the model goes on with the trajectory; after depth and an edited trace, with the action. It ends
+    After an edited depth grid the model continues with the trajectory; after depth and an edited trace, with the action. It ends
     behind a period, where the model's own tokens break too. Raises `GrammarError` for a part that the form has not.
     """
     if depth is not None and form not in (Form.FULL, Form.DEPTH):
@@ -138,11 +138,11 @@ def given_prefix(
     if form is Form.FULL and trace is not None and depth is None:
         raise GrammarError("a full answer says its depth map before the trajectory: give both", 0, 0)
     many, tuned = views > 1, style is Style.FINETUNED
-    said = ""
+    prefix = ""
     if depth is not None:
-        said += f" The depth map of the {'first image' if many and not tuned else 'image'} is {render_depth(depth)}."
+        prefix += f" The depth map of the {'first image' if many and not tuned else 'image'} is {render_depth(depth)}."
     if trace is not None:
         where = " in the first image" if many else ""
         for side in ("left ", "right ") if tuned and form is Form.FULL else ("",):
-            said += f" The trajectory of the {side}end effector{where} is {render_trace(trace)}."
-    return said
+            prefix += f" The trajectory of the {side}end effector{where} is {render_trace(trace)}."
+    return prefix
