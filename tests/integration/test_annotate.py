@@ -202,7 +202,6 @@ import sys
 from pathlib import Path
 from components.config.records import Silent
 from tests.integration.test_annotate import QUICK, chosen, episode, job
-from components import annotate as module
 episodes = [episode(i, 10) for i in range(12)]
 work = job(episodes, Path(sys.argv[1]) / "cache")
 label = work._label

@@ -149,7 +149,6 @@ def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
     )
     record = train(TrainingTask(config=config, frozen=data, out=tmp_path / "base"), None, Silent())
     assert np.isfinite(record["metrics"]["validation_loss_action"])
-    assert (tmp_path / "base" / "undigested" / "examples" / "held_out.png").is_file()
 
     base = tmp_path / "base" / "checkpoint"
     adapted = replace(config, init_from=str(base), lora_rank=2, zero_stage=1, learning_rate=0.01)
@@ -166,5 +165,6 @@ def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
         cfg, tmp_path / "adapted" / "checkpoint", out, Silent(), suite=open_suite(cfg, replace(SCENES, tasks=SCENES.tasks[:1])), frozen=data
     )
     assert document["trials"] == 2
+    assert (out / "undigested" / "examples" / "held_out.png").is_file(), "held-out frames are drawn where a policy is evaluated"
     assert all(row["refusals"] == 0 and row["decisions"] > 0 for row in document["episodes"])
     assert [path.name for path in (out / "film").iterdir()] == [f"{SCENES.tasks[0]}.png"]
