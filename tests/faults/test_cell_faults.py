@@ -487,8 +487,9 @@ class Forgets(RealtimeCell):
     def begin(self, seed):
         tell = self._tell.executed
 
-        def executed(notes, command, tag, sent_A, *rest):
-            tell(notes, command, tag, sent_A * 0 if notes.steps % 4 == 0 and tag.chunk_id else sent_A, *rest)
+        def executed(notes, done, *rest):
+            is_forgotten = notes.steps % 4 == 0 and done.tag.chunk_id
+            tell(notes, replace(done, action_A=done.action_A * 0) if is_forgotten else done, *rest)
 
         self._tell.executed = executed
         return super().begin(seed)

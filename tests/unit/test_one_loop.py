@@ -64,6 +64,8 @@ class Tape:
     task: str = "button"
     instruction: str = "push the button"
     commands: list[Command] = field(default_factory=list)
+    machine: Callable[[], float] = time.monotonic
+    lives_s: list[float] = field(default_factory=list)
     tagged: CommandTag = field(default_factory=lambda: CommandTag(mode=""))
 
     def reset(self, seed: int) -> None:
@@ -83,6 +85,8 @@ class Tape:
 
     def act(self, action_A: NDArray[np.float32]) -> Step:
         tag = self.tagged
+        if tag.row >= 0:
+            self.lives_s.append(tag.expires_at_s - self.machine())
         self.commands.append(Command(tag.mode, tag.chunk_id, tag.row, tag.epoch, tuple(float(x) for x in action_A)))
         return Step()
 
@@ -150,11 +154,14 @@ class Run:
     commands: list[Command]
     asked: Sequence[tuple[object, ...]]
     reason: StopReason
+    lives_s: list[float] = field(default_factory=list, compare=False)
 
 
-def drive(link: Link, script: Script, clock: Callable[[], float], sleep: Callable[[float], None]) -> Run:
+def drive(
+    link: Link, script: Script, clock: Callable[[], float], sleep: Callable[[float], None], machine: Callable[[], float] | None = None
+) -> Run:
     """One episode, until eight rows after the last answer are done."""
-    robot = Tape()
+    robot = Tape(machine=machine or clock)
     limits = widest_limits(BODY)
     made = RealtimeSettings(cell="c", strategy="sync", level="full", max_steps=1000)
     cell = RealtimeCell(robot, link, made, limits, clock=clock, sleep=sleep)
@@ -179,7 +186,7 @@ def drive(link: Link, script: Script, clock: Callable[[], float], sleep: Callabl
         )
         for one in script.asked
     ]
-    return Run(list(robot.commands), asked, result.stop_reason)
+    return Run(list(robot.commands), asked, result.stop_reason, robot.lives_s)
 
 
 def in_virtual_time() -> Run:
@@ -213,7 +220,7 @@ def in_standing_time() -> Run:
         rest(seconds)
 
     rest(0.1)
-    return drive(WaitingLink(link, world, wall=wall, sleep=rest), script, world, sleep)
+    return drive(WaitingLink(link, world, wall=wall, sleep=rest), script, world, sleep, wall)
 
 
 @contextlib.contextmanager
@@ -286,6 +293,9 @@ def test_a_world_that_stands_still_leaves_out_the_waiting_and_nothing_else(virtu
     standing = in_standing_time()
     assert [c for c in standing.commands if c.mode != "HOLD"] == [c for c in virtual.commands if c.mode != "HOLD"]
     assert standing.asked == virtual.asked
+    # a driver judges by the machine's clock, which went on while the world stood still
+    assert standing.lives_s
+    assert all(0 < life_s <= PERIOD_S * CONTRACT.chunk_length + 1e-6 for life_s in standing.lives_s)
     assert standing.reason == virtual.reason
     assert [(command.chunk_id, command.row) for command in standing.commands] == [
         *rows("answer-1", 4),

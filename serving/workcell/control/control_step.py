@@ -9,6 +9,7 @@ Nothing here waits for the network, a disk or a person; a link of a simulated wo
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class ControlStep:
     def __init__(self, context: CellContext, dialogue: Exchange) -> None:
         self._body, self._dialogue, self._stops, self._journal = context.body, dialogue, context.stops, context.journal
         self._wishes, self._tell, self._recorder, self._watch = context.wishes, context.tell, context.recorder, context.watch
-        self._settings, self._clock = context.settings, context.clock
+        self._settings, self._link, self._clock = context.settings, context.link, context.clock
 
     def tick(self) -> StopReason | None:
         """One control step; a reason when the episode is over."""
@@ -99,6 +100,8 @@ class ControlStep:
         """Give a command to the driver; None when the driver did not take it."""
         is_hold = command is None and not self._stops.is_stopped
         tag = tag_of(MotionState.HOLD.value if is_hold else self._stops.machine.mode.value, command)
+        if command is not None:
+            tag = replace(tag, expires_at_s=self._link.on_machine_clock(tag.expires_at_s))
         try:
             outcome = self._body.act(action_A, tag, is_row=command is not None)
         except CommandRejected as error:

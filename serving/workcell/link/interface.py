@@ -50,6 +50,10 @@ class Link(abc.ABC):
         """How long an answer is waited for."""
         return self.core.settings.deadline_s
 
+    def on_machine_clock(self, at_s: float) -> float:
+        """When that is on this machine's clock, the only one that a driver has; the same, unless the world is simulated."""
+        return at_s
+
     @abc.abstractmethod
     def ask(self, question: Question) -> int:
         """Ask; the question's number, or 0 while the link is down."""

@@ -60,6 +60,10 @@ class WaitingLink(Link):
         """When the service was last heard, in the world's time."""
         return self._world() - (self._wall() - super().last_heard_s)
 
+    def on_machine_clock(self, at_s: float) -> float:
+        """When that is on this machine's clock, which the world may be ahead of or behind."""
+        return at_s - self._world() + self._wall()
+
     def ask(self, question: Question) -> int:
         """Ask; the question's number, or 0 while the link is down. `poll` waits for the answer."""
         if self.ready is not None:
