@@ -231,7 +231,7 @@ class PolicyRound:
         return key
 
     def step(self) -> list[tuple[int, Decision]]:
-        """One block for everybody; those that are finished."""
+        """One block for all requests; those that are finished."""
         outcomes = self._step() if self._asked else []
         finished, self._refused = self._refused, []
         for inner, outcome in outcomes:

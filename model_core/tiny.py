@@ -131,7 +131,7 @@ def layout_of(config: MolmoActConfig, contract: PolicyContract) -> CompactLayout
     """The layout that a stored config and its contract imply. Raises `CheckpointError` where they do not fit each other."""
     options = config.extras.get(LAYOUT_KEY)
     if not isinstance(options, Mapping):
-        raise CheckpointError(f"config.json has no {LAYOUT_KEY!r}: not a model that speaks the compact language")
+        raise CheckpointError(f"config.json has no {LAYOUT_KEY!r}: not a model of the compact language")
     layout = CompactLayout.of_contract(contract, **{**options, "patch_grid": tuple(options["patch_grid"])})
     for name, expected, got in (
         ("llm_config.num_slots", layout.num_slots, config.llm.num_slots),

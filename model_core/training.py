@@ -82,7 +82,7 @@ class FieldTargets:
 class TrainingBatch:
     """Everything one loss needs. images_BVHW3 uint8; ids_BL, slots_BL int64: what is read; targets of each learned field.
 
-    block: the actions that placeholders say, None where there are none. visible_B1LL: who sees whom, None for causal.
+    block: the actions that placeholders predict, None where there are none. visible_B1LL: who sees whom, None for causal.
     """
 
     mode: ReasoningMode
@@ -121,7 +121,7 @@ def training_batch(
     block = None
     if head.has_queries:
         rows_N, columns_N, codes_N = tokens.targets(Field.ACTION, layout.vocabulary.action)
-        columns_N = np.tile(np.arange(read.before, width), len(weights_B))  # a placeholder says its own value, not the next one
+        columns_N = np.tile(np.arange(read.before, width), len(weights_B))  # a placeholder predicts its own value, not the next one
         block = _field_targets(rows_N, columns_N, codes_N, weights_B, width)
     return TrainingBatch(
         mode=mode,

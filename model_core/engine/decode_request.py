@@ -28,7 +28,7 @@ class DecodeRequest:
 
     depth, trace: parts of the answer that are given: a steering trace (mode STEERED), or an edited depth grid or trace from
     which the model continues. See `CompactLayout.given` for what a mode takes. committed_DA: int64 (D, A), action bins 1..256 of
-    the first rows of the chunk, which stand whatever the model would say.
+    the first rows of the chunk, which stand whatever the model would predict.
     """
 
     images_VHW3: NDArray[np.uint8]
@@ -85,7 +85,7 @@ class Language(Protocol):
         ...
 
     def given(self, question: Any) -> dict[int, int]:
-        """Values that stand whatever the model would say (edited, steering, committed), as {state: id}."""
+        """Values that stand whatever the model would predict (edited, steering, committed), as {state: id}."""
         ...
 
     def encode(self, reasoning: ActionReasoning, question: Any, *, shift: int = 0) -> dict[int, int]:

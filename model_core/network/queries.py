@@ -1,4 +1,4 @@
-"""The parallel action block: K x D placeholder tokens that are read in one forward, each saying its own value.
+"""The parallel action block: K x D placeholder tokens that are read in one forward, each predicting its own value.
 
     prompt | depth | trace | ? ? ? ... ?          every ? stands in the slot of the value that it asks for
 
@@ -21,7 +21,7 @@ ACTION_HEAD_KEY = "action_head"
 
 
 class ActionHead(enum.StrEnum):
-    """How a model was trained to say its actions.
+    """How a model was trained to predict its actions.
 
     CAUSAL: value after value. PARALLEL: all at once, by placeholders; a policy kind of its own. BOTH: value after value, and its
     placeholders were trained beside that, so that they can draft for it.

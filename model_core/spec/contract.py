@@ -61,7 +61,7 @@ class ReasoningSpec:
 
     spelling: "compact" (one id a value) or "published" (byte-level text). codebook_digest: SHA-256 of the depth
     VQ-VAE that made the labels, so that depth tokens can be decoded years later. levels: what may be asked for
-    (`types.LEVELS`). kind: "causal" says action symbols one after the other, "parallel" all at once.
+    (`types.LEVELS`). kind: "causal" predicts action symbols one after the other, "parallel" all at once.
     """
 
     depth_grid: tuple[int, int] = (10, 10)

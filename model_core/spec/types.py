@@ -26,7 +26,7 @@ LEVELS = ("full", "reuse-depth", "trace+action", "action")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DepthTokens:
-    """What the model says of the distance of things: 100 VQ codes, row-major over a 10x10 grid.
+    """What the model predicts of the distance of things: 100 VQ codes, row-major over a 10x10 grid.
 
     codes_G: int64 (100,), each 0..num_codes-1 (MolmoAct: 128 codes; paper section 3.1).
     """

@@ -56,7 +56,7 @@ class ActionCodec:
     def recall(self, actions_DA: NDArray[np.floating], predicted_DA: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
         """Actions that a policy predicted (D, A) -> the bins that it predicted them with.
 
-        Two bins mean the highest value, so a value alone does not tell. predicted_DA: bins that are believed to have been predicted;
+        Two bins mean the highest value, so a value alone does not tell. predicted_DA: bins that are assumed to have been predicted;
         they stand wherever they mean what is given, for as many actions as there are. Without them the highest value is bin 256: the
         one with which all actions at or past the end of the range are trained.
         """

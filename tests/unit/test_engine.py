@@ -135,7 +135,7 @@ def test_own_trace_given_back_gives_the_same_actions():
 def test_what_a_mode_does_not_take_is_refused():
     with pytest.raises(GrammarError, match="steered needs the trace"):
         ENGINE.decode([ask(0, ReasoningMode.STEERED)])
-    with pytest.raises(GrammarError, match="says no depth"):
+    with pytest.raises(GrammarError, match="has no depth"):
         ENGINE.decode([ask(0, ReasoningMode.ACTION, depth=DepthTokens(codes_G=np.zeros(100, np.int64)))])
     with pytest.raises(SpecError, match="nothing to decode"):
         ENGINE.decode([])

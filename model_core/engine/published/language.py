@@ -1,7 +1,7 @@
 """The published language for the engine: prompts as released, answers by `engine.published`. Satisfies `engine.decode_request.Language`.
 
-Constrained decoding slices the head to what the grammar allows and says prose unasked. Faithful decoding says what the released checkpoint
-says by itself; prose is then only a draft, checked like any other, several words a forward.
+Constrained decoding slices the head to what the grammar allows and fills in the prose. Faithful decoding gives what the released checkpoint
+generates by itself; prose is then only a draft, checked like any other, several words a forward.
 Shape letters: D committed rows, A action dims.
 """
 

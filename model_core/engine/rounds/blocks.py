@@ -49,7 +49,7 @@ class BlockRunner:
         self._pool: Any = None  # all graphs share their memory: each one's outputs are read before the next runs
 
     def run(self, feeds: Sequence[Feed], cache: RowCache, *, first_row: int = 0) -> list[Choices]:
-        """One forward for everybody. first_row: cache row of the feed when there is one."""
+        """One forward for all rows. first_row: cache row of the feed when there is one."""
         if self.forward.device.type == "cuda" and first_row == 0:
             return self._run_graph(feeds, cache)
         if len(feeds) == 1:

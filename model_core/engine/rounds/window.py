@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from model_core.engine.automaton import Stage
 
 WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-# An estimate forgets: about this many guesses back. What is believed before anything was seen, and how many guesses that is worth.
+# An estimate forgets: about this many guesses back. What is assumed before anything was seen, and how many guesses that is worth.
 _MEMORY, _PRIOR_WEIGHT = 400.0, 10.0
 # The same for one place of an answer, seen once a decision; and how many sightings its stage is worth there.
 _PLACE_MEMORY, _PLACE_WEIGHT = 12.0, 3.0
@@ -88,7 +88,7 @@ class Acceptance:
 
     @property
     def seen(self) -> dict[tuple[Stage, Source], float]:
-        """Guesses that count now beside what was believed before, by stage and source; none that was never seen."""
+        """Guesses that count now beside what was assumed before, by stage and source; none that was never seen."""
         table = {(stage, source): entries[source][1] for stage, entries in self._stages.items() for source in Source}
         return {key: seen for key, seen in table.items() if seen != _PRIOR_WEIGHT}
 
@@ -116,7 +116,7 @@ class CostCurve:
     """Milliseconds of one block by rows and width, measured when first asked for.
 
     measure(rows, width) -> milliseconds of one run; `passes` over all widths, of which the least counts, so that a moment of other
-    work does not fall on one width alone. Other work only ever adds: a narrower block is believed as cheap as any wider one was.
+    work does not fall on one width alone. Other work only ever adds: a narrower block is taken to be as cheap as any wider one was.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class LiftedPolicy:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def __getattr__(self, name: str) -> Any:  # contract, model_version and whatever else the policy tells about itself
+    def __getattr__(self, name: str) -> Any:  # contract, model_version and whatever else the policy states about itself
         if name == "policy":  # not yet set, while being copied or unpickled
             raise AttributeError(name)
         return getattr(self.policy, name)

@@ -1,4 +1,4 @@
-"""How a client says who it is, and whom it believes: bearer tokens, TLS contexts, words for a certificate that is refused. No socket."""
+"""How a client identifies itself, and whom it trusts: bearer tokens, TLS contexts, messages on a refused certificate. No socket."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
 
 
 def distrust(error: ssl.SSLCertVerificationError) -> str:
-    """Why a service's certificate is not believed, and what to do. Dialling again does not help."""
+    """Why a service's certificate is not trusted, and what to do. Dialling again does not help."""
     if error.verify_code in _OTHER_NAME:
         return f"its certificate is for another name ({error.verify_message}); call it by the name that it was made for"
     return f"its certificate is not trusted here ({error.verify_message}); name who signed it with --ca-file"

@@ -149,7 +149,7 @@ class CompactLayout:
 
     @property
     def num_slots(self) -> int:
-        """Number of slots: `llm_config.num_slots` of a model that speaks this layout."""
+        """Number of slots: `llm_config.num_slots` of a model of this layout."""
         return self.slots[Field.ACTION].stop
 
     @property
@@ -332,7 +332,7 @@ class CompactLayout:
         fields, ids, slots = _ANSWER_FIELDS[mode], [], []
         for field, value in ((Field.DEPTH, depth), (Field.TRACE, trace)):
             if value is not None and field not in fields:
-                raise GrammarError(f"mode {mode.value} says no {field.name.lower()}, so none can be given; choose another mode", 0, 0)
+                raise GrammarError(f"mode {mode.value} has no {field.name.lower()}, so none can be given; choose another mode", 0, 0)
         if mode is ReasoningMode.FULL and trace is not None and depth is None:
             raise GrammarError("in mode full a given trace needs the depth before it: give both, or use mode trace_action", 0, 0)
         if mode is ReasoningMode.STEERED and trace is None:
@@ -353,7 +353,7 @@ class CompactLayout:
         depth = reasoning.depth if Field.DEPTH in wanted else None
         trace = reasoning.trace if Field.TRACE in wanted else None
         if (Field.DEPTH in wanted and depth is None) or (Field.TRACE in wanted and trace is None):
-            raise GrammarError(f"mode {mode.value} says {[f.name.lower() for f in wanted]}, but one of them is missing", 0, 0)
+            raise GrammarError(f"mode {mode.value} has {[f.name.lower() for f in wanted]}, but one of them is missing", 0, 0)
         return np.concatenate([self.given(mode, depth=depth, trace=trace)[0], self._action_ids(reasoning.bins_KA[None], 1)[0]])
 
     # ---- parsing

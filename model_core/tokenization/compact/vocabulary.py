@@ -23,7 +23,7 @@ _IMAGE_MARKS = ("im_start", "im_end", "im_patch", "im_col", "image", "im_low")
 
 
 class ReasoningMode(enum.StrEnum):
-    """What the model is asked to say. Its mode token is the last of the prompt."""
+    """What the model is asked to predict. Its mode token is the last of the prompt."""
 
     FULL = "full"  # depth, trace, action
     TRACE_ACTION = "trace_action"  # trace, action

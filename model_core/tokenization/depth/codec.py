@@ -98,7 +98,7 @@ class DepthCodec:
         return torch.cat([self.config.scaling.undo(self._vqvae.decode(part)[:, 0]) for part in codes.split(_CHUNK)]).numpy()
 
     def tokens(self, map_HW: NDArray[np.number]) -> DepthTokens:
-        """One map -> the 100 codes that a model says."""
+        """One map -> the 100 codes that a model predicts."""
         require(int(np.prod(self.config.grid)) == DEPTH_CELLS, f"depth tokens need {DEPTH_CELLS} cells", got=self.config.grid)
         return DepthTokens(codes_G=self.encode(map_HW[None])[0].astype(np.int64), num_codes=self.config.num_tokens)
 

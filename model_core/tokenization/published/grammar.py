@@ -136,7 +136,7 @@ def given_prefix(
     if trace is not None and form not in (Form.FULL, Form.TRACE):
         raise GrammarError(f"an answer of form {form.value} has no trajectory to give; a steering trace is drawn on the image", 0, 0)
     if form is Form.FULL and trace is not None and depth is None:
-        raise GrammarError("a full answer says its depth map before the trajectory: give both", 0, 0)
+        raise GrammarError("a full answer has its depth map before the trajectory: give both", 0, 0)
     many, tuned = views > 1, style is Style.FINETUNED
     prefix = ""
     if depth is not None:
