@@ -35,7 +35,7 @@ def _noise(data: bytes, rng: np.random.Generator, _: int) -> bytes:
 def _rewritten(data: bytes, change: Callable[[dict[str, object]], None]) -> bytes:
     document = msgpack.unpackb(data[1:], raw=False)
     change(document)
-    return data[:1] + bytes(msgpack.packb(document, use_bin_type=True))  # type: ignore[arg-type]  (packb gives bytes when not streaming)
+    return data[:1] + msgpack.packb(document, use_bin_type=True)
 
 
 def _first_array(document: object) -> dict[str, object] | None:

@@ -1,4 +1,4 @@
-"""Types of the part of msgpack that the wire format uses; the library has none of its own."""
+"""Types of the parts of msgpack that the product uses; the library has none of its own."""
 
 from typing import Any
 
