@@ -95,7 +95,7 @@ def _check_seal(folder: Path, config: MolmoActConfig, contract: PolicyContract) 
         with safe_open(folder / WEIGHTS, framework="pt") as opened:
             found = (opened.metadata() or {}).get(_SEAL)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}. Do: export it again, or fetch it again") from error
+        raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}. Fix: export it again, or fetch it again") from error
     expected = _seal(config, contract)
     if found != expected:
         raise CheckpointError(

@@ -111,7 +111,7 @@ def _record_all(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, 
 
     def killed() -> str:
         said = f"collect: a simulator process was killed after {done} of {total} attempts (out of memory?)"
-        return f"{said}. Do: run again, finished attempts are kept"
+        return f"{said}. Fix: run again, finished attempts are kept"
 
     with worker_pool(min(cfg.workers, len(batches)), killed) as pool:
         futures = [pool.submit(_record_batch, cfg, batch, scratch) for batch in batches]

@@ -96,7 +96,7 @@ def _open_dataset(dataset: Path) -> DatasetReader:
     stale = stale_statistics(reader)
     if stale:
         raise DatasetError(
-            f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Do: make the data set again; never edit one by hand"
+            f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Fix: make the data set again; never edit one by hand"
         )
     if reader.embodiment is None:
         raise DatasetError(f"{dataset.name} does not say which body recorded it (meta/actwright.json); ingest it first")

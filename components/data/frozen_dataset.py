@@ -52,13 +52,13 @@ def read_frozen(folder: Path) -> tuple[dict[str, Any], PolicyContract]:
     for name in ("manifest.json", "contract.json"):
         path = folder / name
         if not path.is_file():
-            raise DatasetError(f"{folder} is not a frozen data set: {name} is missing. Do: run the freeze stage")
+            raise DatasetError(f"{folder} is not a frozen data set: {name} is missing. Fix: run the freeze stage")
         documents.append(json.loads(path.read_text(encoding="utf-8")))
     manifest, contract = documents[0], PolicyContract.from_json(documents[1])
     if manifest["contract_id"] != contract.contract_id:
         raise DatasetError(
             f"{folder}: manifest was frozen with contract {manifest['contract_id']}, contract.json is {contract.contract_id} "
-            "(stale statistics?). Do: freeze again"
+            "(stale statistics?). Fix: freeze again"
         )
     return manifest, contract
 
@@ -113,12 +113,12 @@ def _shard_bytes(folder: Path, shard: Mapping[str, Any]) -> bytes:
     """The content of a shard, checked against the manifest's digest."""
     path = folder / shard["file"]
     if not path.is_file():
-        raise DatasetError(f"shard {shard['file']} of {folder} is missing. Do: `dvc pull`, or freeze again")
+        raise DatasetError(f"shard {shard['file']} of {folder} is missing. Fix: `dvc pull`, or freeze again")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != shard["sha256"]:
         raise DatasetError(
-            f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. Do: `dvc pull`, or freeze again"
+            f"shard {shard['file']} is damaged: expected sha256 {shard['sha256'][:12]}, got {digest[:12]}. Fix: `dvc pull`, or freeze again"
         )
     return content
 

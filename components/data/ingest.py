@@ -121,7 +121,7 @@ class _Intake:
             why = f"{first.where}: {first.reason}"
         elif self.not_successful:
             why = "none was successful"
-        todo = "" if "Do:" in why else ". Do: repair or remove the bad ones, or record more"
+        todo = "" if "Fix:" in why else ". Fix: repair or remove the bad ones, or record more"
         raise GateError(f"{total} recordings: {bad} invalid, {self.not_successful} unsuccessful, {kept} usable. First reason: {why}{todo}")
 
 
@@ -175,7 +175,7 @@ def _stale_sources(sources: Sequence[Path]) -> dict[Path, list[Finding]]:
         reader.close()
         if reasons:
             todo = (
-                f"nothing of {source.name} was taken in, and it lies unchanged where it was. Do: if the data are right, "
+                f"nothing of {source.name} was taken in, and it lies unchanged where it was. Fix: if the data are right, "
                 "ingest again with --trust-data, which computes them anew; if not, record or export the data set again"
             )
             found[source] = [Finding(check="stale_statistics", where=_stats_of(source), reason=f"{reason}; {todo}") for reason in reasons]
@@ -222,7 +222,7 @@ def _recordings(source: Path) -> list[Path]:
 
 def _count(source: Path) -> int:
     if not source.is_dir():
-        raise DatasetError(f"{source} is not a folder. Do: name a LeRobot data set or a folder of recordings")
+        raise DatasetError(f"{source} is not a folder. Fix: name a LeRobot data set or a folder of recordings")
     count = len(DatasetReader(source)) if _is_dataset(source) else len(_recordings(source))
     if count == 0:
         raise DatasetError(f"{source.name} holds no recordings ({', '.join('*' + s for s in SUFFIXES)}) and is not a LeRobot data set")
@@ -234,7 +234,7 @@ def _body_of(sources: Sequence[Path]) -> EmbodimentSpec:
         if _is_dataset(source) and (body := DatasetReader(source).embodiment) is not None:
             return body
     raise DatasetError(
-        "no source names the embodiment that recorded it. Do: put a LeRobot data set first, or use `actwright ingest`, which takes the "
+        "no source names the embodiment that recorded it. Fix: put a LeRobot data set first, or use `actwright ingest`, which takes the "
         "embodiment of the recipe's simulator"
     )
 

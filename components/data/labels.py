@@ -79,7 +79,7 @@ class LabelField:
             least = "1.." if self.is_padded else ""
             raise DatasetError(
                 f"column {self.name}: expected {least}{self.shape[0]} entries within 0..{self.greatest} for each of {len(column)} frames, "
-                f"got {len(flat)} numbers within {flat.min(initial=0)}..{flat.max(initial=0)}. Do: annotate again"
+                f"got {len(flat)} numbers within {flat.min(initial=0)}..{flat.max(initial=0)}. Fix: annotate again"
             )
         values_NW = np.full((len(column), self.width), _EMPTY, np.int64)
         values_NW[np.arange(self.width)[None, :] < lengths_N[:, None]] = flat
@@ -169,6 +169,6 @@ def read_labels(folder: Path) -> dict[str, EpisodeLabels]:
         if episode in found:
             raise DatasetError(f"labels of episode {episode} are not in one piece; annotate it again")
         if not np.array_equal(steps_N[start:stop], np.arange(stop - start)):
-            raise DatasetError(f"labels of episode {episode} skip a frame; no label may be silently empty. Do: annotate it again")
+            raise DatasetError(f"labels of episode {episode} skip a frame; no label may be silently empty. Fix: annotate it again")
         found[episode] = EpisodeLabels(**{name: array[start:stop] for name, array in arrays.items()})
     return found

@@ -67,10 +67,10 @@ def dataset_findings(reader: DatasetReader) -> list[Finding]:
         promised = f"{reader.info['total_episodes']} and {reader.frames}"
         return [
             finding(
-                "counts", f"the files hold {counted}, info.json promises {promised}; the set is incomplete. Do: write or fetch it again"
+                "counts", f"the files hold {counted}, info.json promises {promised}; the set is incomplete. Fix: write or fetch it again"
             )
         ]
-    found = [finding("stale_statistics", f"{reason}. Do: write the data set again") for reason in stale_statistics(reader)[:1]]
+    found = [finding("stale_statistics", f"{reason}. Fix: write the data set again") for reason in stale_statistics(reader)[:1]]
     index_N = reader.column("index")
     if not np.array_equal(index_N, np.arange(len(index_N))):
         found.append(finding("index", "the frame index does not count 0, 1, 2 ...; files are missing or in the wrong order"))
@@ -201,7 +201,7 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
         detail = f" For example {example.where}: {example.reason}." if example else ""
         raise GateError(
             f"{bad} of {len(verdicts)} episodes are bad, at most {cfg.max_bad_fraction:.0%} may be: {worst}.{detail} "
-            "Do: repair the recording, or raise validate.max_bad_fraction if so many bad ones are expected"
+            "Fix: repair the recording, or raise validate.max_bad_fraction if so many bad ones are expected"
         )
     atomic_write(out / "valid.json", json.dumps(verdicts, indent=1, sort_keys=True) + "\n")
     return {

@@ -193,7 +193,7 @@ def _run_groups(exam: _Exam, groups: Sequence[Group], policy: Policy, progress: 
 
     def killed() -> str:
         said = f"evaluate: a rollout process was killed after {done} of {total} episodes (out of memory?)"
-        return f"{said}. Do: run again, finished groups are kept"
+        return f"{said}. Fix: run again, finished groups are kept"
 
     with worker_pool(min(exam.cfg.workers, len(waiting)), killed) as pool:
         futures = {pool.submit(_run_group, exam, group): group for group in waiting}

@@ -114,7 +114,7 @@ def check_sight(found: Mapping[str, TaskSight], least: float) -> None:
     if blind:
         raise GateError(
             f"the policy does not look at the picture: exchanging it between scenes must change at least {least:.0%} of the decisions, "
-            f"it changed {'; '.join(blind)}. Do: train again with another train.seed or a lower train.learning_rate; rollouts were not run"
+            f"it changed {'; '.join(blind)}. Fix: train again with another train.seed or a lower train.learning_rate; rollouts were not run"
         )
 
 

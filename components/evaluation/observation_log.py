@@ -175,7 +175,7 @@ def record(
     check_embodiment(open_simulator(scenes), open_policy(policy, checkpoint, cfg.reasoning)[1])
     drive = _Drive(checkpoint=checkpoint.resolve(), scenes=scenes, cfg=cfg, policy=policy)
     tapes: list[tuple[str, int, _Tape]] = []
-    with worker_pool(cfg.workers, lambda: "record: a rollout process was killed (out of memory?). Do: run again") as pool:
+    with worker_pool(cfg.workers, lambda: "record: a rollout process was killed (out of memory?). Fix: run again") as pool:
         waves = _waves(scenes.tasks, cfg, first_seed)
         while (done := sum(len(tape.seen) for _, _, tape in tapes)) < decisions:
             progress.update(done, decisions, "driving the policy")

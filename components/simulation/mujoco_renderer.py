@@ -25,7 +25,7 @@ def import_mujoco() -> Any:
         import mujoco
     except (ImportError, AttributeError, OSError) as error:
         raise SimulatorError(
-            f"MuJoCo cannot draw off screen ({os.environ['MUJOCO_GL']}): {error}. Do: apt-get install libosmesa6, or run 'make setup'"
+            f"MuJoCo cannot draw off screen ({os.environ['MUJOCO_GL']}): {error}. Fix: apt-get install libosmesa6, or run 'make setup'"
         ) from error
     return mujoco
 
@@ -74,7 +74,7 @@ def _open_renderer(mujoco: Any, model: Any, camera: FreeCamera) -> Any:
     try:
         renderer = mujoco.Renderer(model, camera.height, camera.width)
     except Exception as error:  # the GL bindings raise whatever the missing library makes them raise
-        raise SimulatorError(f"no off-screen renderer: {error}. Do: apt-get install libosmesa6, or run 'make setup'") from error
+        raise SimulatorError(f"no off-screen renderer: {error}. Fix: apt-get install libosmesa6, or run 'make setup'") from error
     flag = mujoco.mjtRndFlag
     for off in (flag.mjRND_SHADOW, flag.mjRND_REFLECTION, flag.mjRND_SKYBOX):
         renderer.scene.flags[off] = 0

@@ -73,7 +73,7 @@ def test_a_stale_statistics_file_stops_before_anything_is_learnt(dataset, tmp_pa
     root = shutil.copytree(dataset, tmp_path / "set")
     other = write_dataset(tmp_path / "other", [episode(i) for i in range(50, 70)])
     shutil.copyfile(other / "meta/stats.json", root / "meta/stats.json")
-    with pytest.raises(GateError, match=r"stale_statistics: stats.json says .* Do: write the data set again"):
+    with pytest.raises(GateError, match=r"stale_statistics: stats.json says .* Fix: write the data set again"):
         validate(CFG, root, tmp_path / "out", Silent())
 
 

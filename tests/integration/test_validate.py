@@ -97,7 +97,7 @@ def test_too_many_bad_ones_stop_the_flow_with_one_message(judged, tmp_path):
         validate(ValidateConfig(max_bad_fraction=0.1, frozen_frames_limit=8, data_docs=False), judged[1], tmp_path, Tally())
     text = str(stopped.value)
     assert text.startswith("9 of 23 episodes are bad, at most 10% may be:")
-    assert "Do:" in text
+    assert "Fix:" in text
     assert len(list((tmp_path / "quarantine").glob("*.json"))) == 9
     assert not (tmp_path / "valid.json").exists()
 

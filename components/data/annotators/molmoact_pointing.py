@@ -84,7 +84,7 @@ class OwnPointing:
         if tokenizer.special.im_patch != config.image_patch_id or config.llm.num_slots:
             raise CheckpointError(
                 f"{source!r} cannot answer in words: expected image patches at id {config.image_patch_id} and no fixed slots, got a "
-                f"tokenizer with id {tokenizer.special.im_patch} and {config.llm.num_slots} slots. Do: name a checkpoint that speaks text"
+                f"tokenizer with id {tokenizer.special.im_patch} and {config.llm.num_slots} slots. Fix: name a checkpoint that speaks text"
             )
         settings = folder / "preprocessor_config.json"
         images = ImageProcessor.from_json(settings) if settings.is_file() else ImageProcessor.for_network(config)

@@ -18,7 +18,7 @@ def load_pretrained(source: str, model_class: Any, processor_class: Any, *, devi
         model = model_class.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise CheckpointError(
-            f"cannot open {source!r} as {model_class.__name__}: {error}. Do: give a local folder with config, processor and safetensors, "
+            f"cannot open {source!r} as {model_class.__name__}: {error}. Fix: give a local folder with config, processor and safetensors, "
             "or a hub id of an architecture that transformers has built in"
         ) from error
     import torch

@@ -56,7 +56,7 @@ class DatasetReader:
         version = self.info.get("codebase_version")
         if version != layout.CODEBASE_VERSION:
             raise DatasetError(
-                f"{root.name} is a LeRobot {version} data set; this reads {layout.CODEBASE_VERSION}. Do: convert it with LeRobot first"
+                f"{root.name} is a LeRobot {version} data set; this reads {layout.CODEBASE_VERSION}. Fix: convert it with LeRobot first"
             )
         self.fps = float(self.info["fps"])
         self.features: Mapping[str, Any] = self.info["features"]
