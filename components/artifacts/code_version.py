@@ -3,6 +3,8 @@
 From a stage's modules every import of ours is followed, also those inside functions. Comments, docstrings and layout do not
 count, so that tidying up does not retrain a model; the versions of the libraries that change numbers do. Modules that only
 carry values or files (`PLUMBING`) are not followed: what of them matters is in the step's config and inputs.
+
+A plug-in that a config names as "module:name" is followed like a module of ours, with the modules of its own top-level package.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from components.config.paths import REPOSITORY
+from model_core.spec.documents import identity_document
 from model_core.spec.errors import SpecError
 
 ROOMS = ("model_core", "components", "serving")
@@ -28,11 +33,13 @@ PLUMBING = frozenset(
     )
 )
 
+_NAMED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # "package.module:name"
+
 
 @cache
 def code_version(modules: tuple[str, ...], packages: tuple[str, ...] = (), files: tuple[str, ...] = ()) -> str:
     """16 hex digits over all source that `modules` reach, the installed versions of `packages`, and the data files below `files`."""
-    lines = [f"{name} {_read(_known(name))[0]}" for name in sorted(reached(modules))]
+    lines = [f"{name} {_module(name)[0]}" for name in sorted(reached(modules))]
     lines += [f"{path.relative_to(REPOSITORY).as_posix()} {_data_digest(path)}" for path in sorted(_data_files(files))]
     lines += [f"{name}=={_installed(name)}" for name in packages]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -46,13 +53,43 @@ def reached(modules: Iterable[str]) -> frozenset[str]:
         name = waiting.pop()
         if name not in found and name not in PLUMBING:
             found.add(name)
-            waiting += _read(_known(name))[1]
+            waiting += _module(name)[1]
     return frozenset(found)
 
 
+def named_modules(config: object) -> tuple[str, ...]:
+    """The modules of every "module:name" in `config`, sorted: plug-ins, whose code decides the result as much as their name.
+
+    Nothing is imported. Raises `SpecError` for a module that cannot be found.
+    """
+    modules: set[str] = set()
+    for text in _texts(identity_document(config)):
+        if _NAMED.fullmatch(text):
+            name = text.partition(":")[0]
+            if _path(name) is None:
+                raise SpecError(f"no module {name!r} for {text!r}; expected 'package.module:name' of a source file that Python finds here")
+            modules.add(name)
+    return tuple(sorted(modules))
+
+
+def _module(name: str) -> tuple[str, tuple[str, ...]]:
+    return _read(_known(name), name.split(".")[0])
+
+
+def _texts(document: object) -> Iterator[str]:
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, Mapping):
+        for value in document.values():
+            yield from _texts(value)
+    elif isinstance(document, list | tuple):
+        for value in document:
+            yield from _texts(value)
+
+
 @cache
-def _read(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Of a source file: the digest of its syntax tree without docstrings, and the modules of ours that it imports."""
+def _read(path: Path, package: str) -> tuple[str, tuple[str, ...]]:
+    """Of a source file: the digest of its syntax tree without docstrings, and which modules of ours and of `package` it imports."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named: list[str] = []
     for node in _at_run_time(tree):
@@ -65,7 +102,7 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             del body[0]
     meaning = hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest()
-    return meaning, tuple(n for n in named if n.split(".")[0] in ROOMS and _path(n) is not None)
+    return meaning, tuple(n for n in named if n.split(".")[0] in (*ROOMS, package) and _path(n) is not None)
 
 
 def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
@@ -79,8 +116,27 @@ def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _path(name: str) -> Path | None:
+    """The source file of a module; None where there is none."""
+    if name.split(".")[0] not in ROOMS:
+        return _outside(name)
     place = REPOSITORY.joinpath(*name.split("."))
     return next((p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), None)
+
+
+def _outside(name: str) -> Path | None:
+    """As Python would find it, but `importlib.util.find_spec` imports the packages around a module, and this imports nothing."""
+    parts, places = name.split("."), None
+    for depth in range(1, len(parts) + 1):
+        found = (finder.find_spec(".".join(parts[:depth]), places) for finder in sys.meta_path)
+        spec = next((one for one in found if one is not None), None)
+        if spec is None:
+            return None
+        if depth == len(parts):
+            return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+        places = spec.submodule_search_locations
+        if places is None:
+            return None
+    return None
 
 
 def _known(name: str) -> Path:

@@ -12,7 +12,7 @@ from components.config.annotators import ANNOTATOR_MODULES
 from components.config.simulators import SIMULATORS
 
 _ARRAYS = ("numpy", "pandas", "pyarrow", "av")  # what LeRobot data sets are read and written with
-# simulators are opened by name; a class that only a recipe names is part of the key through the recipe
+# simulators are opened by name; the code of a class that only a recipe names enters the key too (`code_version.named_modules`)
 _SIMULATOR = tuple(package for entry in SIMULATORS.values() for package in entry.packages)
 _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values())
 _NETWORK = ("numpy", "torch", "safetensors", "pillow")

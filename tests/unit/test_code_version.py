@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from components.artifacts import code_version as cv
-from components.config.stages import INGEST, STAGES
+from components.config.recipe import EvalConfig, Recipe
+from components.config.stages import INGEST, STAGES, stage_named
+from flows.pipeline.stages.step import StepKey
 from model_core.spec.errors import SpecError
 
 SOURCE = '"""Doc."""\n\nimport components.alpha\n\n\ndef f(x: int) -> int:\n    """Twice."""\n    return 2 * x  # why\n'
@@ -65,6 +67,46 @@ def test_an_import_inside_a_function_is_followed_and_one_for_types_is_not(rooms)
 def test_a_module_that_is_gone_is_told():
     with pytest.raises(SpecError, match=r"no module 'components\.nowhere'"):
         cv.reached(("components.nowhere",))
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A package outside the rooms, and the code version of the evaluation whose recipe names a suite of it."""
+    package = tmp_path / "lab_plugin"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('a cache key must import nothing')\n")
+    (package / "suite.py").write_text("from lab_plugin import numbers\n\n\ndef open_suite(cfg, scenes):\n    return 1\n")
+    (package / "numbers.py").write_text("x = 1\n")
+    (package / "unrelated.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def version() -> str:
+        for cached in (cv.code_version, cv._read, cv._path):
+            cached.cache_clear()
+        recipe = Recipe(name="x", evaluate=EvalConfig(suite="lab_plugin.suite:open_suite"))
+        return StepKey(stage=stage_named("evaluate"), config={"evaluate": recipe.evaluate}, inputs={}).code_version
+
+    yield package, version
+    for cached in (cv.code_version, cv._read, cv._path):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["suite", "numbers"])
+def test_the_code_of_a_plug_in_that_a_recipe_names_counts(plugin, name):
+    package, version = plugin
+    before = version()
+    (package / "unrelated.py").write_text("x = 2\n")
+    assert version() == before
+    changed = (package / f"{name}.py").read_text().replace("1", "2")
+    (package / f"{name}.py").write_text(changed)
+    assert version() != before
+
+
+def test_a_plug_in_of_ours_is_followed_and_a_missing_one_is_told():
+    config = {"simulator": "components.simulation.metaworld:MetaWorld", "depth": "truth", "tasks": ["a sentence: with words"]}
+    assert cv.named_modules(config) == ("components.simulation.metaworld",)
+    with pytest.raises(SpecError, match=r"no module 'lab\.nowhere' for 'lab\.nowhere:Arm'"):
+        cv.named_modules({"simulator": "lab.nowhere:Arm"})
 
 
 def test_every_stage_names_modules_that_exist_and_reach_what_matters():

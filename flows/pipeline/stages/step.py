@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.code_version import code_version
+from components.artifacts.code_version import code_version, named_modules
 from components.artifacts.stage_log import StageRun, log_stage
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult, run_step
@@ -30,9 +30,9 @@ class StepKey:
 
     @property
     def code_version(self) -> str:
-        """A digest of the code, packages and files that the result depends on."""
+        """A digest of the code, packages and files that the result depends on, with the plug-ins that the config names."""
         code = self.code or self.stage
-        return code_version(code.modules, code.packages, code.files)
+        return code_version((*code.modules, *named_modules(self.config)), code.packages, code.files)
 
 
 def stage_step(platform: Platform, recipe: Recipe, key: StepKey, work: Work) -> StepResult:
