@@ -5,6 +5,7 @@ Run: make freeze-surfaces    (rewrites tests/architecture/frozen/; only for a de
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import importlib
@@ -18,11 +19,28 @@ from types import ModuleType
 from typing import Any
 
 FROZEN = Path(__file__).with_name("frozen")
+PROGRAMS = (
+    "serving.fault_injection",
+    "serving.gateway",
+    "serving.gateway.http.drain",
+    "serving.workcell",
+    "serving.workcell.motion.commissioning",
+    "serving.workcell.robot.driver_process",
+    "serving.workcell.watchdog.watchdog",
+)
+
+
+class _ParserMade(BaseException):
+    """Stops a program where it would parse its arguments; not an Exception, so that no program catches it."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
 
 
 def command_line_options() -> dict[str, Any]:
-    """Every command with its arguments and options: names, whether required, default."""
-    return {name: [_parameter(p) for p in command.params if p.name != "help"] for name, command in commands().items()}
+    """Every command and program with its arguments and options: names, whether required, default."""
+    found = {name: [_parameter(p) for p in command.params if p.name != "help"] for name, command in commands().items()}
+    return found | {words: [_argument(one) for one in arguments] for words, arguments in programs().items()}
 
 
 def commands() -> dict[str, Any]:
@@ -39,6 +57,54 @@ def commands() -> dict[str, Any]:
     return dict(walk("actwright", typer.main.get_command(command_line())))
 
 
+def programs() -> dict[str, list[argparse.Action]]:
+    """Every program of the robot side (`python -m ...`) with its arguments, those of its commands included."""
+    from model_core.spec.execution.cell_options import CellOptions
+
+    found = {}
+    for name in PROGRAMS:
+        parser = parser_of(name)
+        if name == "serving.workcell":  # its parser says None for "not given"; the defaults are those of the dataclass
+            parser.set_defaults(**{f.name: f.default for f in dataclasses.fields(CellOptions) if f.default is not dataclasses.MISSING})
+        found |= dict(_arguments(f"python -m {name}", parser))
+    return found
+
+
+def parser_of(program: str) -> argparse.ArgumentParser:
+    """The parser that the program makes when it is called; nothing after that is run."""
+
+    def stop(self: argparse.ArgumentParser, *_: object, **__: object) -> Any:
+        raise _ParserMade(self)
+
+    is_package = hasattr(importlib.import_module(program), "__path__")
+    module = importlib.import_module(f"{program}.__main__" if is_package else program)
+    original = argparse.ArgumentParser.parse_args
+    argparse.ArgumentParser.parse_args = stop
+    try:
+        module.main([])
+    except _ParserMade as made:
+        return made.parser
+    finally:
+        argparse.ArgumentParser.parse_args = original
+    raise AssertionError(f"{program} parses no arguments: take it out of PROGRAMS")
+
+
+def _arguments(words: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, list[argparse.Action]]]:
+    groups = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    yield words, [one for one in parser._actions if one not in groups and not isinstance(one, argparse._HelpAction)]
+    for group in groups:
+        for name, inner in group.choices.items():
+            yield from _arguments(f"{words} {name}", inner)
+
+
+def _argument(action: argparse.Action) -> str:
+    names = "/".join(action.option_strings) or f"<{action.dest}>"
+    kind = "bool" if action.nargs == 0 else getattr(action.type or str, "__name__", str(action.type)).lstrip("_")
+    kind += f" of {'|'.join(map(str, action.choices))}" if action.choices else ""
+    kind += " repeated" if isinstance(action, argparse._AppendAction) else ""
+    return f"{names} {kind}{' required' if action.required else f' = {json.dumps(action.default, default=str)}'}"
+
+
 def _parameter(parameter: Any) -> str:
     named = [*parameter.opts, *parameter.secondary_opts]
     names = "/".join(named) if named[0].startswith("-") else f"<{parameter.name}>"
@@ -50,8 +116,12 @@ def _parameter(parameter: Any) -> str:
 
 
 def wire_messages() -> dict[str, Any]:
-    """The fields of every message, with their types."""
-    return dict(_dataclasses(importlib.import_module("model_core.spec.protocol.messages")))
+    """The fields of every message with their types, the codes of a refusal and the kinds of CONTROL."""
+    from model_core.spec.protocol.messages import CONTROL_KINDS
+    from model_core.spec.types import RefusalCode
+
+    messages = dict(_dataclasses(importlib.import_module("model_core.spec.protocol.messages")))
+    return {**messages, "Reject.code": [code.value for code in RefusalCode], "Control.kind": [*CONTROL_KINDS]}
 
 
 def contract_fields() -> dict[str, Any]:

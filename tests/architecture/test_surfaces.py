@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.architecture.surfaces import SURFACES, frozen
+from tests.architecture.surfaces import PROGRAMS, SURFACES, frozen
+from tests.architecture.test_rooms import FILES, named
 
 
 @pytest.mark.parametrize("name", SURFACES)
@@ -38,3 +39,13 @@ def test_a_change_is_told_by_name():
         "- actwright run: --set",
         "+ actwright run: --change",
     ]
+
+
+def test_the_options_of_every_program_are_frozen():
+    parsing = {
+        named(path) for path in FILES if named(path).startswith("serving/") and "ArgumentParser(" in path.read_text(encoding="utf-8")
+    }
+    frozen_files = {f"{name.replace('.', '/')}{end}" for name in PROGRAMS for end in (".py", "/__main__.py")}
+    assert parsing
+    assert parsing <= frozen_files, f"{sorted(parsing - frozen_files)}: name the program in PROGRAMS of tests/architecture/surfaces.py"
+    assert all(f"python -m {name}" in frozen("cli") for name in PROGRAMS)
