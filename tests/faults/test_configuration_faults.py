@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model_core.spec.documents import from_document
 from model_core.spec.errors import ActwrightError, ContractError, SpecError
 from serving.fault_injection.script import script_of
 from serving.gateway.operations.limits import GatewayLimits
@@ -15,8 +16,8 @@ from serving.gateway.operations.tokens import read_table, token_digest
 from serving.workcell.__main__ import main as workcell
 from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.link_types import LinkSettings
-from serving.workcell.motion.commissioning import from_json, template
-from serving.workcell.motion.limits import limits_from_json, widest_limits
+from serving.workcell.motion.commissioning import Commissioning, template
+from serving.workcell.motion.limits import Limits, widest_limits
 from serving.workcell.motion.motion_state import MotionSettings
 from serving.workcell.motion.scheduler import ScheduleSettings
 from tests.fakes import make_contract, make_embodiment
@@ -69,7 +70,7 @@ def test_link(value: object) -> None:
 def test_limits(change: dict[str, object], says: str) -> None:
     document = json.loads(json.dumps(widest_limits(BODY).to_json()))
     document["dims"][0] |= change
-    refuses(lambda: limits_from_json(document), says)
+    refuses(lambda: from_document(Limits, document), says)
 
 
 @covers("F37", I3="a commissioning file for another cell, body or contract, or with an unknown key, is refused")
@@ -89,7 +90,7 @@ def test_commissioning(change: dict[str, object], says: str) -> None:
     contract = make_contract()
     document = template("cell-a", contract).to_json() | change
     with pytest.raises((SpecError, ContractError)) as error:
-        from_json(json.loads(json.dumps(document))).limits_for("cell-a", contract, contract.embodiment)
+        from_document(Commissioning, json.loads(json.dumps(document))).limits_for("cell-a", contract, contract.embodiment)
     assert says in str(error.value)
 
 

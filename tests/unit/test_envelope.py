@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.documents import from_document
 from model_core.spec.errors import ContractError, SpecError
 from serving.workcell.motion.chunk_curve import ChunkRef
-from serving.workcell.motion.commissioning import Commissioning, from_json, main, read, template, write
-from serving.workcell.motion.limits import Limits, limits_from_json, tightened, unbounded, widest_limits
+from serving.workcell.motion.commissioning import Commissioning, main, read, template, write
+from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
 from serving.workcell.motion.safety_envelope import Envelope, SessionKey
 from serving.workcell.robot.interface import CommandTag
 from serving.workcell.robot.strict_driver import StrictDriver, simple_body
@@ -408,7 +409,7 @@ def test_a_wrong_file_is_refused_with_the_field_named(change, says: str) -> None
     document = json.loads(json.dumps(template("c", make_contract()).to_json()))
     change(document)
     with pytest.raises(SpecError, match=says):
-        from_json(document)
+        from_document(Commissioning, document)
 
 
 def test_the_command_writes_a_template_and_checks_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -421,5 +422,5 @@ def test_the_command_writes_a_template_and_checks_it(tmp_path: Path, capsys: pyt
     assert read(out).limits.dims[0].place_low == -2.0
     assert main([*argv, "--place", "dx=nothing"]) == 2
     assert main(["check", str(contract)]) == 2
-    assert limits_from_json(read(out).limits.to_json()) == read(out).limits
+    assert from_document(Limits, read(out).limits.to_json()) == read(out).limits
     assert isinstance(read(out), Commissioning)

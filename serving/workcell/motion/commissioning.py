@@ -16,27 +16,33 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, digest_of
+from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ActwrightError, ContractError, SpecError, require
 from model_core.spec.files import atomic_write
-from serving.workcell.motion.limits import Limits, limits_from_json, tightened, unbounded, widest_limits
+from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
 
 KIND = "actwright-commissioning"
-FIELDS = {"kind", "version", "workcell", "embodiment", "contract_id", "commissioned_by", "note", "limits"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commissioning:
     """One commissioning file. contract_id: the contract that it was made for. commissioned_by: a person's name; "" is nobody."""
 
+    kind: Literal["actwright-commissioning"]
+    version: Literal[1]
     workcell: str
     embodiment: str
     contract_id: str
-    limits: Limits
     commissioned_by: str = ""
     note: str = ""
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        for name in ("workcell", "embodiment", "contract_id"):
+            require(getattr(self, name) != "", f"{name} must be a text", got="''")
 
     @property
     def digest(self) -> str:
@@ -44,17 +50,8 @@ class Commissioning:
         return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The file's document."""
-        return {
-            "kind": KIND,
-            "version": 1,
-            "workcell": self.workcell,
-            "embodiment": self.embodiment,
-            "contract_id": self.contract_id,
-            "commissioned_by": self.commissioned_by,
-            "note": self.note,
-            "limits": self.limits.to_json(),
-        }
+        """The file's document; `from_document` is its inverse."""
+        return {**to_document(self), "limits": self.limits.to_json()}
 
     def limits_for(self, cell: str, contract: PolicyContract, body: EmbodimentSpec | None = None) -> Limits:
         """The limits in force under `contract`: the file's, tightened by the release. Raises ContractError naming what differs.
@@ -75,26 +72,12 @@ class Commissioning:
         return tightened(self.limits, body, contract.embodiment)
 
 
-def from_json(document: Mapping[str, Any]) -> Commissioning:
-    """Read the document; raises SpecError naming the field that is wrong, unknown or missing."""
-    require(isinstance(document, Mapping) and document.get("kind") == KIND, f"not a commissioning file: kind must be {KIND!r}")
-    unknown = set(document) - FIELDS
-    require(not unknown, f"unknown fields: {', '.join(sorted(unknown))}; there are {', '.join(sorted(FIELDS))}")
-    require(document.get("version") == 1, "commissioning version must be 1", got=repr(document.get("version")))
-    texts = {name: document.get(name, "") for name in ("workcell", "embodiment", "contract_id", "commissioned_by", "note")}
-    for name, value in texts.items():
-        optional = name in ("commissioned_by", "note")
-        require(isinstance(value, str) and (optional or value != ""), f"{name} must be a text", got=repr(value))
-    require(isinstance(document.get("limits"), Mapping), "limits must be an object", got=type(document.get("limits")).__name__)
-    return Commissioning(limits=limits_from_json(document["limits"]), **texts)
-
-
 def read(path: Path) -> Commissioning:
-    """Read a file. Raises SpecError with the file's name."""
+    """Read a file. Raises SpecError naming the file, the field that is wrong, unknown or missing, and what to do."""
     try:
-        return from_json(json.loads(path.read_text()))
+        return from_document(Commissioning, json.loads(path.read_text()), where="commissioning")
     except (OSError, ValueError) as error:  # SpecError is a ValueError
-        raise SpecError(f"{path}: {error}") from error
+        raise SpecError(f"{path}: {error}; correct the file, or write a new one with the command `template` of {__spec__.name}") from error
 
 
 def write(path: Path, commissioning: Commissioning) -> None:
@@ -115,6 +98,8 @@ def template(cell: str, contract: PolicyContract, places: Mapping[str, tuple[str
     open_ends = [f"NOT BOUNDED: {sentence}" for sentence in unbounded(limits, body)]
     note = "the contract's own ranges; narrow every number to what this cell allows, then put your name into commissioned_by"
     return Commissioning(
+        kind=KIND,
+        version=1,
         workcell=cell,
         embodiment=body.name,
         contract_id=contract.contract_id,

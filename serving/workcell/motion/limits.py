@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model_core.spec.contract import DimSpec, EmbodimentSpec, PolicyContract, digest_of
 from model_core.spec.conversion import unit_factor
-from model_core.spec.errors import SpecError, require
+from model_core.spec.documents import Number, to_document
+from model_core.spec.errors import require
 from model_core.spec.execution.holding import POSES, measured_by
 
 RATES = ("max_jump", "max_velocity", "max_acceleration", "max_jerk")
@@ -27,28 +28,25 @@ class DimLimits:
     """
 
     name: str
-    low: float
-    high: float
-    max_jump: float | None = None
-    max_velocity: float | None = None
-    max_acceleration: float | None = None
-    max_jerk: float | None = None
+    low: Number
+    high: Number
+    max_jump: Number | None = None
+    max_velocity: Number | None = None
+    max_acceleration: Number | None = None
+    max_jerk: Number | None = None
     measured_by: str = ""
-    gain: float = 1.0
-    place_low: float | None = None
-    place_high: float | None = None
-    offset_low: float | None = None
-    offset_high: float | None = None
+    gain: Number = 1.0
+    place_low: Number | None = None
+    place_high: Number | None = None
+    offset_low: Number | None = None
+    offset_high: Number | None = None
 
     def __post_init__(self) -> None:
         where = f"limits of {self.name!r}"
         for name in ("low", "high", "gain", *PLACES, *OFFSETS, *RATES):
             value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            optional = name not in ("low", "high", "gain")
-            require(is_number or (optional and value is None), f"{where}: {name} must be a finite number", got=repr(value))
-            if name in RATES and value is not None:
-                require(value > 0, f"{where}: {name} must be above 0", got=value)
+            require(value is None or math.isfinite(value), f"{where}: {name} must be a finite number", got=repr(value))
+            require(value is None or name not in RATES or value > 0, f"{where}: {name} must be above 0", got=value)
         require(self.low < self.high, f"{where}: low must be below high", got=(self.low, self.high))
         require(self.gain != 0, f"{where}: gain must not be 0")
         for lower, upper in (PLACES, OFFSETS):
@@ -57,7 +55,7 @@ class DimLimits:
 
     def to_json(self) -> dict[str, Any]:
         """A plain document. Offsets only where there are any: files of bodies without relative numbers keep their digest."""
-        return {name: value for name, value in asdict(self).items() if value is not None or name not in OFFSETS}
+        return {name: value for name, value in to_document(self).items() if value is not None or name not in OFFSETS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +68,10 @@ class Limits:
     """
 
     dims: tuple[DimLimits, ...]
-    clip_fraction: float = 0.05
+    clip_fraction: Number = 0.05
     max_rejects: int = 3
-    max_age_ms: Mapping[str, float] = field(default_factory=dict)
-    hold_within_ms: float = 500.0
+    max_age_ms: Mapping[str, Number] = field(default_factory=dict)
+    hold_within_ms: Number = 500.0
 
     def __post_init__(self) -> None:
         require(0 <= self.clip_fraction <= 0.5, "clip_fraction must be 0..0.5", got=self.clip_fraction)
@@ -88,20 +86,8 @@ class Limits:
         return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """A plain document; `limits_from_json` is its inverse."""
-        return {**asdict(self), "dims": [d.to_json() for d in self.dims], "max_age_ms": dict(self.max_age_ms)}
-
-
-def limits_from_json(document: Mapping[str, Any]) -> Limits:
-    """Read limits; raises SpecError naming an unknown, missing or senseless field."""
-    known = {f.name for f in fields(Limits)}
-    unknown = set(document) - known
-    require(not unknown, f"unknown fields in the limits: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
-    try:
-        dims = tuple(DimLimits(**d) for d in document["dims"])
-        return Limits(**{**document, "dims": dims})
-    except (KeyError, TypeError) as error:
-        raise SpecError(f"these are not limits: {error}") from error
+        """A plain document; `from_document` is its inverse."""
+        return {**to_document(self), "dims": [d.to_json() for d in self.dims]}
 
 
 def widest_limits(body: EmbodimentSpec) -> Limits:
