@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 
@@ -23,6 +24,14 @@ def end_with_parent(parent: int, signum: int = signal.SIGTERM) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit(128 + signum)
+
+
+def end_on_signal() -> Callable[[], bool]:
+    """Take SIGTERM and SIGINT from now on; what is returned says whether one of them came."""
+    came: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda signum, _frame: came.append(signum))
+    return lambda: bool(came)
 
 
 if __name__ == "__main__":

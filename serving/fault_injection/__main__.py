@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
 
-from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import from_document
 from model_core.spec.errors import ActwrightError, SpecError
+from serving.contract_file import read_contract
 from serving.fault_injection import catalog
 from serving.fault_injection.link_conditions import ACTIONS, Conditions, LinkAction
 from serving.fault_injection.proxy import FaultProxy, forward_for_ever
@@ -79,10 +78,7 @@ def _server(args: argparse.Namespace) -> Coroutine[object, object, None]:
     latency = _latency(args.latency) if args.latency else script.latency
     faults = (*script.faults, *(rule_of(text) for text in args.fault))
     script = Script(seed=script.seed if args.seed is None else args.seed, latency=latency, faults=faults)
-    contract = None
-    if args.contract:
-        document = json.loads(args.contract.read_text())
-        contract = PolicyContract.from_json(document.get("contract", document))
+    contract = read_contract(args.contract) if args.contract else None
     return serve_for_ever(FaultServer(script, contract=contract, model_version=args.model_version), args.host, args.port)
 
 

@@ -51,7 +51,7 @@ def work(options: CellOptions, robot: Robot) -> int:
         try:
             cell = _made(options, robot, audit, link)
         except ActwrightError as error:
-            return diary.does_not_move(error)
+            return diary.stops(error)
         diary.cell = cell
         with contextlib.closing(cell):
             return _episodes(options, robot, audit, link, cell, diary)
@@ -152,13 +152,9 @@ class _Diary:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
-    def does_not_move(self, error: ActwrightError) -> int:
-        sys.stderr.write(f"{self.options.cell}: does not move: {error}\n")
-        self._write(str(error))
-        return CellExit.REFUSED if isinstance(error, ContractError) else CellExit.LOST
-
     def stops(self, error: ActwrightError) -> int:
-        sys.stderr.write(f"{self.options.cell}: stops after {len(self.results)} episodes: {error}\n")
+        when = "does not move" if self.cell is None else f"stops after {len(self.results)} episodes"
+        sys.stderr.write(f"{self.options.cell}: {when}: {error}\n")
         self._write(str(error))
         return CellExit.REFUSED if isinstance(error, ContractError) else CellExit.LOST
 

@@ -60,12 +60,6 @@ class EpisodeNotes:
     stopped_at_s: float | None = None
     hold_begun: list[HoldBegun] = field(default_factory=list)
 
-    def refused(self, code: str, reason: str, *, counts: bool) -> None:
-        """A question came to nothing. counts: asking again will not help."""
-        self.refusals += 1
-        self.in_a_row += counts
-        self.code, self.detail = code, f"{code}: {reason}"
-
     def result(self, reason: StopReason, mode: str) -> EpisodeResult:
         """How it went."""
         return EpisodeResult(
@@ -105,7 +99,9 @@ class EpisodeJournal:
     def refused(self, code: str, reason: str, *, counts: bool) -> None:
         """A question came to nothing. counts: asking again will not help."""
         if self.notes is not None:
-            self.notes.refused(code, reason, counts=counts)
+            self.notes.refusals += 1
+            self.notes.in_a_row += counts
+            self.notes.code, self.notes.detail = code, f"{code}: {reason}"
 
     def answered(self) -> None:
         """A chunk may be executed: what went wrong before it counts no more."""

@@ -11,7 +11,7 @@ switch: it is never scaled and never blended.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,14 +112,7 @@ def joined(curve: Curve, at: float, motion: Motion, rows: int, rate_rows: int) -
         share = _fade(min((row + 1 - at) / (rate_rows + 1), 1.0))
         bend_A = np.where(curve.is_pose_A, fade * place_gap_A + slope * rows * slope_gap_A, share * (motion.rate_A - bent_KA[row]))
         bent_KA[row] += np.where(curve.is_switch_A, 0.0, bend_A)
-    return Curve(
-        ref=curve.ref,
-        rows_KA=bent_KA.astype(np.float32),
-        raw_KA=curve.raw_KA,
-        start_A=curve.start_A,
-        is_pose_A=curve.is_pose_A,
-        is_switch_A=curve.is_switch_A,
-    )
+    return replace(curve, rows_KA=bent_KA.astype(np.float32))
 
 
 def _fade(t: float) -> float:

@@ -22,6 +22,7 @@ from model_core.spec.contract import EmbodimentSpec, PolicyContract, digest_of
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ActwrightError, ContractError, SpecError, require
 from model_core.spec.files import atomic_write
+from serving.contract_file import read_contract
 from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
 
 KIND = "actwright-commissioning"
@@ -129,10 +130,10 @@ def main(argv: list[str] | None = None) -> int:
                 f"commissioned by {signed}; digest {found.digest}\n"
             )
             if args.contract is not None:
-                contract = _contract(args.contract)
+                contract = read_contract(args.contract)
                 _say_unbounded(found.limits_for(found.workcell, contract), contract.embodiment)
             return 0
-        contract = _contract(args.contract)
+        contract = read_contract(args.contract)
         made = template(args.cell, contract, dict(_place(text) for text in args.place))
         write(args.out, made)
     except ActwrightError as error:
@@ -148,14 +149,6 @@ def main(argv: list[str] | None = None) -> int:
 def _say_unbounded(limits: Limits, body: EmbodimentSpec) -> None:
     for sentence in unbounded(limits, body):
         sys.stdout.write(f"NOT BOUNDED: {sentence}\n")
-
-
-def _contract(path: Path) -> PolicyContract:
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SpecError(f"{path}: {error}; get it with: curl -s http://SERVICE/v1/contract") from error
-    return PolicyContract.from_json(document.get("contract", document))
 
 
 def _place(text: str) -> tuple[str, tuple[str, float]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import socket
 import sys
 import time
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from model_core.spec.errors import ActwrightError, SpecError
 from model_core.spec.types import Observation
+from serving.lifeline import end_on_signal
 from serving.workcell.robot.interface import CommandTag, RobotStopped
 from serving.workcell.robot.strict_driver import Step, simple_body
 from serving.workcell.watchdog.heartbeat import StopLevel
@@ -144,9 +144,7 @@ def make_robot(task: str, seed: int, *, socket: str, control_hz: float = 20.0, s
 def main(argv: list[str] | None = None) -> int:
     """Drive until SIGTERM; returns the exit code."""
     args = _parser().parse_args(argv)
-    over: list[int] = []
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, _frame: over.append(number))
+    is_asked_to_end = end_on_signal()
     gate = StopGate(args.beat)
     args.socket.unlink(missing_ok=True)
     with args.log.open("a") as log, socket.socket(socket.AF_UNIX) as door:
@@ -155,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         door.listen(1)
         door.setblocking(False)
         try:
-            _serve(drive, door, lambda: bool(over))
+            _serve(drive, door, is_asked_to_end)
         finally:
             args.socket.unlink(missing_ok=True)
             gate.close()

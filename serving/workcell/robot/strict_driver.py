@@ -24,9 +24,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, VectorSpec
-from model_core.spec.errors import ActwrightError, SpecError
+from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
+from model_core.spec.errors import ActwrightError
 from model_core.spec.types import Observation
+from serving.contract_file import read_contract
 from serving.workcell.motion.limits import Limits, widest_limits
 from serving.workcell.robot.interface import CommandRejected, CommandTag, RobotStopped
 
@@ -347,15 +348,8 @@ def make_robot(
     emergency_at: int = -1,
 ) -> StrictDriver:
     """For `--robot serving.workcell.robot.strict_driver:make_robot`. contract: contract whose body it takes; else `simple_body`."""
-    body = simple_body(mode=mode, control_hz=control_hz)
-    if contract:
-        try:
-            document = json.loads(Path(contract).read_text())
-        except (OSError, ValueError) as error:
-            raise SpecError(f"contract {contract}: {error}") from error
-        body = PolicyContract.from_json(document.get("contract", document)).embodiment
     return StrictDriver(
-        body,
+        read_contract(Path(contract)).embodiment if contract else simple_body(mode=mode, control_hz=control_hz),
         task=task,
         instruction=instruction,
         steps=steps,

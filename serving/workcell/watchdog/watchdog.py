@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_core.spec.errors import NotReady, SpecError, require
+from serving.lifeline import end_on_signal
 from serving.workcell.watchdog.heartbeat import SharedBeat, StopCode, StopLevel
 
 
@@ -198,10 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     except (SpecError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    over: list[int] = []
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, _frame: over.append(number))
-    watch(beat, limits, is_over=lambda: bool(over) or not (beat.is_armed or args.agent == 0 or is_alive(args.agent)))
+    is_asked_to_end = end_on_signal()
+    watch(beat, limits, is_over=lambda: is_asked_to_end() or not (beat.is_armed or args.agent == 0 or is_alive(args.agent)))
     return 0
 
 
