@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from components.artifacts.audit_files import read_audit
 from components.drawing.decision import DecisionView
 from components.release.bundle import PackedPolicy
 from model_core.spec import conversion
 from model_core.spec.audit.format import Kind
-from model_core.spec.audit.reading import AuditFile, AuditRecord, read_audit
+from model_core.spec.audit.reading import AuditFile, AuditRecord
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, embodiment_from_json
 from model_core.spec.errors import ContractError, DatasetError, SpecError
 from model_core.spec.execution.guard import Guarded

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from model_core.spec.audit.reading import read_audit
+from components.artifacts.audit_files import read_audit
 from model_core.spec.types import StopReason
 from serving.workcell.audit.append_file import Disk
 from serving.workcell.audit.log import AuditLog

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from model_core.spec.audit.reading import read_audit
+from components.artifacts.audit_files import read_audit
 from model_core.spec.contract import CameraSpec
 from model_core.spec.errors import NotReady
 from model_core.spec.types import StopReason

@@ -204,9 +204,9 @@ def test_recordings_decode_and_are_taken_in(root, tmp_path):
 
 @pytest.mark.parametrize("expected", EXPECTED["audits"], ids=lambda audit: Path(audit["file"]).parent.name)
 def test_an_audit_is_proven_and_the_policy_gives_the_same_answers(root, steps, expected):
+    from components.artifacts.audit_files import read_audit
     from components.deployment.audit_replay import ask_all, open_packed
     from components.release.bundle import find_packed
-    from model_core.spec.audit.reading import read_audit
 
     found = read_audit(root / expected["file"])
     assert (found.is_proven, found.problem, found.tip) == (expected["proven"], expected["problem"], expected["tip"])

@@ -20,6 +20,7 @@ import pytest
 from websockets.sync.client import connect
 
 from components.adapters.processes import free_port, stop_group
+from components.artifacts.audit_files import read_audit
 from components.config.recipe import PackageConfig, WorkcellsConfig
 from components.config.records import Silent
 from components.data.ingest import IngestOptions, ingest
@@ -30,7 +31,6 @@ from components.deployment.simulated_cells import run_workcells
 from components.release.package import package
 from components.simulation.metaworld import embodiment
 from model_core.spec.audit.format import Kind
-from model_core.spec.audit.reading import read_audit
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import ContractError, JobError, NotReady
 from model_core.spec.protocol.wire import decode_episode

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.artifacts.audit_files import read_audit
 from components.config.recipe import PackageConfig
 from components.deployment.cell_process import named_robot
 from components.deployment.gateway_service import Listening
@@ -24,7 +25,6 @@ from components.deployment.probe_view import contract_lines, view_of_probe
 from components.deployment.service_address import ServiceCredentials, ServiceUrl
 from components.release.package import _write_bundle
 from model_core.spec.audit.format import Kind, digest
-from model_core.spec.audit.reading import read_audit
 from model_core.spec.errors import NotReady, SpecError
 from model_core.spec.execution.cell_options import CellOptions
 from model_core.spec.protocol.wire import Chunk

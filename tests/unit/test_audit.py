@@ -20,9 +20,9 @@ import pytest
 from mcap.reader import make_reader
 from PIL import Image
 
+from components.artifacts.audit_files import read_audit
 from model_core.spec.audit.format import Kind, plain
 from model_core.spec.audit.foxglove import encode_frame, image_schema
-from model_core.spec.audit.reading import read_audit
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import NotReady, SpecError
 from serving.workcell.audit.append_file import Disk

@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from components.artifacts.audit_files import read_audit
 from components.deployment.audit_replay import (
     ask_again,
     compare,
@@ -30,7 +31,7 @@ from flows.commands.audit.commands import audit_app
 from model_core.policy import load_policy
 from model_core.spec import conversion
 from model_core.spec.audit.format import Kind
-from model_core.spec.audit.reading import AuditFile, read_audit
+from model_core.spec.audit.reading import AuditFile
 from model_core.spec.contract import DimSpec
 from model_core.spec.errors import CheckpointError, ContractError, DatasetError, SpecError
 from model_core.spec.execution.guard import Guarded

@@ -28,7 +28,7 @@ def verify_command(
     Example: actwright audit verify audit/cell-1/000012-button-7.mcap
     Example: actwright audit verify audit
     """
-    from model_core.spec.audit.reading import read_audit
+    from components.artifacts.audit_files import read_audit
 
     files = [file for path in paths for file in (sorted(path.rglob("[0-9]*-*.mcap")) if path.is_dir() else [path])]
     if not files:

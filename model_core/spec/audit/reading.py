@@ -18,7 +18,7 @@ from typing import Any
 
 from model_core.spec.audit.format import NO_HASH, THINNED, Kind, digest, time_ns, topic_of
 from model_core.spec.audit.foxglove import IMAGE_SCHEMA, Frame, decode_frame
-from model_core.spec.errors import SpecError, WireError
+from model_core.spec.errors import WireError
 
 MAX_RECORD_BYTES = 256 * 2**20
 _MAGIC = bytes((0x89, 0x4D, 0x43, 0x41, 0x50, 0x30, 0x0D, 0x0A))
@@ -77,12 +77,8 @@ class AuditFile:
         return begin[0].body.get("contract") or {} if begin else {}
 
 
-def read_audit(path: Path) -> AuditFile:
-    """Read and prove one file. Raises SpecError when there is no such file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SpecError(f"cannot read {path}: {error.strerror or error}; give an audit file, such as episode.mcap") from error
+def prove_audit(data: bytes, path: Path) -> AuditFile:
+    """Parse and prove the bytes of one audit file; what is wrong with them is a finding. path: where they come from, for messages."""
     found = AuditFile(path=path)
     chain = _Chain(found)
     try:

@@ -18,7 +18,7 @@ from mcap.writer import Writer
 
 from model_core.spec.audit.format import NO_HASH, PROFILE, SUFFIX, THINNED
 from model_core.spec.audit.foxglove import IMAGE_SCHEMA
-from model_core.spec.audit.reading import read_audit
+from model_core.spec.audit.reading import prove_audit
 from model_core.spec.files import atomic_target
 from serving.workcell.audit.index import index_path, rows_from, write_index
 
@@ -50,7 +50,7 @@ class Spool:
             return "another recorder writes to this folder"
         for path in self.files():
             if not index_path(path).is_file():
-                write_index(path, rows_from(read_audit(path)))
+                write_index(path, rows_from(prove_audit(path.read_bytes(), path)))
         self.measure()
         return ""
 
@@ -68,7 +68,9 @@ class Spool:
         """The name of the next file, and what its first record says of the one before it."""
         files = self.files()
         number = int(files[-1].name.partition("-")[0]) + 1 if files else 1
-        before = {"file": files[-1].name, "tip": read_audit(files[-1]).tip} if files else {"file": "", "tip": NO_HASH}
+        before = (
+            {"file": files[-1].name, "tip": prove_audit(files[-1].read_bytes(), files[-1]).tip} if files else {"file": "", "tip": NO_HASH}
+        )
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", episode_id)[:80].strip("-.")
         return self.folder / f"{number:06d}-{name or 'episode'}{SUFFIX}", before
 
@@ -95,7 +97,7 @@ class Spool:
 
 def thin(path: Path) -> int:
     """Rewrite a sealed file without its frames; its records stay byte for byte. Returns how many frames went; 0: nothing was done."""
-    found = read_audit(path)
+    found = prove_audit(path.read_bytes(), path)
     if not found.is_sealed or found.problem or not found.frames:
         return 0  # a damaged file is evidence: it stays as it is
     with atomic_target(path) as part, part.open("wb") as file:
