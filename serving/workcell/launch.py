@@ -119,7 +119,7 @@ def _episodes(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink,
                 _await_room(audit, options.patience_s)
                 diary.note(cell.run_episode(seed))
                 if cell.machine.mode is MotionState.SAFE_STOP:
-                    if options.realtime or cell.is_killed:
+                    if options.realtime or cell.is_killed or cell.robot_stop:
                         return diary.is_stopped(cell.machine.reason)
                     cell.resume("a new simulated world")  # whatever stood in the way is gone with the old one
         except ActwrightError as error:

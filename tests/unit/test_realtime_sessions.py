@@ -13,6 +13,7 @@ from model_core.spec.errors import ContractError
 from model_core.spec.protocol.wire import Control, Observe, Part, SteeringInput
 from model_core.spec.types import Observation, StopReason
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
+from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.motion.limits import Limits, tightened, widest_limits
 from serving.workcell.motion.motion_state import MotionState
 from serving.workcell.robot.episode_recorder import Recorder
@@ -265,3 +266,51 @@ def test_what_is_recorded_of_a_step_was_seen_in_that_step(is_plain: bool) -> Non
     world.step(60)
     assert len(set(true)) > 3
     assert seen == true
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("DRAIN", StopReason.SERVICE_LOST), ("KILL", StopReason.GUARD_STOPPED), ("HOLD", None)])
+def test_what_came_with_ready_is_heard_by_the_loop(kind: str, reason: StopReason | None) -> None:
+    world = make_world(service=Service(body_contract()), is_begun=False)
+    tell(world, kind)
+    wait_until_up(world.link, 1.0)
+    assert world.cell.begin(3) is reason
+    if reason is None:
+        world.step(TICKS)
+        assert last_modes(world) == {"HOLD"}
+
+
+@pytest.mark.parametrize("kind", ["DRAIN", "KILL", "HOLD"])
+def test_a_session_that_ended_leaves_its_kill_and_nothing_else(kind: str) -> None:
+    world = make_world(service=Service(body_contract()), is_begun=False)
+    tell(world, kind)
+    world.link.renew("another service")
+    for _ in range(100):
+        world.clock.now += 0.01
+        world.link.pump()
+    wait_until_up(world.link, 1.0)
+    assert world.cell.begin(3) is (StopReason.GUARD_STOPPED if kind == "KILL" else None)
+    if kind != "KILL":
+        world.step(TICKS)
+        assert "RUN" in last_modes(world)
+
+
+def test_a_name_that_cannot_be_obeyed_is_answered_and_not_kept() -> None:
+    notes = Notes()
+    world = make_world(service=Service(body_contract()), audit=notes, cell={"operator_wait_s": 60.0})
+    world.cell.resume("berta")  # nothing is stopped
+    world.step(TICKS)
+    world.robot.halt("pressed")
+    world.step(1)
+    world.cell.resume("anna")
+    world.step(1)
+    world.robot.release()
+    world.step(TICKS)
+    assert world.cell.machine.mode is MotionState.SAFE_STOP
+    refused = [(detail["operator"], detail["reason"]) for kind, detail in notes.events if kind == "resume_refused"]
+    assert refused == [
+        ("berta", "the cell is not in SAFE_STOP"),
+        ("anna", "the robot is in halted stop: release it, then resume again"),
+    ]
+    world.cell.resume("anna")
+    world.step(2 * TICKS)
+    assert world.cell.machine.mode is MotionState.RUN

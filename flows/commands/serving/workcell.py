@@ -13,7 +13,7 @@ import typer
 from flows.commands.options import from_options
 from flows.commands.serving.service_options import CaFile, TokenFile
 from flows.terminal.output import OUR_ERROR, print_line, print_result
-from model_core.spec.execution.cell_options import CellExit, CellOptions
+from model_core.spec.execution.cell_options import STRATEGIES, CellExit, CellOptions
 
 workcell_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Workcells: robots that act on a served policy.")
 
@@ -48,7 +48,7 @@ class WorkcellOptions:
     ] = "metaworld"
     episodes: Annotated[int, _of_cell("episodes", min=1)] = _default("episodes")
     strategy: Annotated[
-        str, typer.Option(help="how chunks are joined: sync, async, prefix or blend (default: sync; with --realtime: async)")
+        str, typer.Option(help=f"how chunks are joined: {', '.join(STRATEGIES)}; all but sync need --realtime (default there: async)")
     ] = _default("strategy")
     realtime: Annotated[bool, typer.Option("--realtime", help="the world does not wait for answers (default: the simulator does)")] = False
     audit: Annotated[Path | None, _of_cell("audit", metavar="DIR", file_okay=False)] = None

@@ -54,7 +54,7 @@ class CellOptions:
     spool: Path | None = field(default=None, metadata=_help("record episodes into this folder (default: do not record)"))
     realtime: bool = field(default=False, metadata=_help("the world does not wait for answers: one step per 1/control_hz seconds"))
     strategy: str = field(
-        default="", metadata=_help("how chunks are joined; all but sync need --realtime (default there: async)", choices=("", *STRATEGIES))
+        default="", metadata=_help("how chunks are joined; all but sync need --realtime (default there: async)", choices=STRATEGIES)
     )
     reserve_hz: float = field(
         default=0.0, metadata=_help("answers per second that the service must keep free for this cell", may_be_zero=True)
@@ -84,6 +84,14 @@ class CellOptions:
             raise SpecError(f"--strategy {self.strategy} needs --realtime: without it the simulated world waits for every answer")
         if self.watchdog is not None and not self.realtime:
             raise SpecError("--watchdog needs --realtime: without it nothing moves while the cell is silent")
+        for name, is_given in (("--operator-file", self.operator_file is not None), ("--operator-wait-s", self.operator_wait_s != 0)):
+            if is_given and not self.realtime:
+                raise SpecError(
+                    f"{name} needs --realtime: a simulated world waits for no person, its next episode begins anew; "
+                    f"leave {name} out, or add --realtime"
+                )
+        if self.episodes < 1:
+            raise SpecError(f"--episodes {self.episodes}: there is nothing to run; give 1 or more")
 
     def arguments(self) -> list[str]:
         """The command line that `read` reads back; what has its default is left out."""
@@ -92,10 +100,12 @@ class CellOptions:
             value, name = getattr(self, one.name), _flag(one)
             if value == one.default:
                 continue
-            if isinstance(value, tuple):
-                words += [word for item in typing.cast(tuple[str, ...], value) for word in (name, item)]
-            else:
-                words += [name] if value is True else [name, str(value.resolve() if isinstance(value, Path) else value)]
+            if value is True:
+                words.append(name)
+                continue
+            for item in typing.cast(tuple[object, ...], value) if isinstance(value, tuple) else (value,):
+                text = str(item.resolve() if isinstance(item, Path) else item)
+                words += [f"{name}={text}"] if text.startswith("-") else [name, text]  # "-x" alone would be read as an option
         return words
 
     @staticmethod
@@ -143,17 +153,24 @@ def _reading(one: Field[Any], kind: Any) -> dict[str, Any]:
 
 
 def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return value
 
 
 def _zero_or_more(text: str) -> float:
-    return 0.0 if text.strip() in {"0", "0.0"} else _positive(text)
+    value = _number(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or above, got {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")  # inside no range
 
 
 def _whole(text: str) -> int:

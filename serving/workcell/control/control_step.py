@@ -187,9 +187,13 @@ class ControlStep:
                 self._tell.event(kind, text=text, revision=self._dialogue.scheduler.bump())
 
     def _resume(self, operator: str) -> None:
-        if self._stops.is_stopped and not self._body.stop_state:
-            self._stops.machine.resume(self._clock(), operator)
-            self._restart("resumed")
-            self._tell.event("resumed", operator=operator)
-            if self._journal.notes is not None:
-                self._journal.notes.stopped_at_s = None
+        state = self._body.stop_state
+        if state or not self._stops.is_stopped:  # a name counts when it is given: it is not kept for later
+            reason = f"the robot is in {state} stop: release it, then resume again" if state else "the cell is not in SAFE_STOP"
+            self._tell.event("resume_refused", operator=operator, reason=reason)
+            return
+        self._stops.machine.resume(self._clock(), operator)
+        self._restart("resumed")
+        self._tell.event("resumed", operator=operator)
+        if self._journal.notes is not None:
+            self._journal.notes.stopped_at_s = None

@@ -114,7 +114,8 @@ class Exchange:
             return False
         sighting = Sighting(observation=observation, taken_at_s=taken_at_s, age_ms=age_ms)
         self._asker.ask(self.scheduler, episode, sighting, now)
-        self._asker.wait_until(now + self.ready.min_interval_ms / 1e3)
+        if not self._link.world_waits:  # else the link has waited for it while the world stood still
+            self._asker.wait_until(now + self.ready.min_interval_ms / 1e3)
         return True
 
     def drop_expired(self, now: float) -> None:

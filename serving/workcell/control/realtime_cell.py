@@ -31,7 +31,7 @@ from serving.workcell.motion.motion_state import StateMachine
 from serving.workcell.motion.safety_envelope import Envelope
 from serving.workcell.motion.scheduler import Scheduler
 from serving.workcell.robot.episode_recorder import Recorder
-from serving.workcell.robot.interface import Robot, RobotStopped
+from serving.workcell.robot.interface import Robot, RobotStopped, Stoppable
 from serving.workcell.watchdog.watchdog import WatchPost
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,10 @@ class RealtimeCell:
         self._tell = tell = CellEvents(audit or NullAudit(), settings.cell, settings.strategy, commissioning_digest or limits.digest, clock)
         self._journal, self._wishes, self._body = EpisodeJournal(), OperatorInput(), Body(robot, limits)
         machine = StateMachine(replace(settings.motion, max_rejects=limits.max_rejects))
-        self._stops = StopControl(robot, machine, self._journal, tell, operator=settings.operator, operator_wait_s=settings.operator_wait_s)
+        own_stop = robot if isinstance(robot, Stoppable) and not link.world_waits else None
+        self._stops = StopControl(
+            own_stop, machine, self._journal, tell, operator=settings.operator, operator_wait_s=settings.operator_wait_s
+        )
         context = CellContext(
             settings=settings,
             body=self._body,
@@ -101,6 +104,11 @@ class RealtimeCell:
     def is_killed(self) -> bool:
         """A person, at the service, has stopped it."""
         return self._stops.is_stopped and self.machine.reason.startswith("KILLED")
+
+    @property
+    def robot_stop(self) -> str:
+        """Which stop of the robot's own is active; "" for none."""
+        return self._body.stop_state
 
     @property
     def scheduler(self) -> Scheduler:

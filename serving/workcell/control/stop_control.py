@@ -8,7 +8,7 @@ from model_core.spec.types import RefusalCode, StopReason
 from serving.workcell.control.events import CellEvents
 from serving.workcell.control.results import EpisodeJournal, HoldBegun
 from serving.workcell.motion.motion_state import MotionState, StateMachine
-from serving.workcell.robot.interface import Robot, Stoppable
+from serving.workcell.robot.interface import Stoppable
 
 _STANDING = (MotionState.HOLD, MotionState.SAFE_STOP)
 _GUARD_CODES = {RefusalCode.UNSAFE.value, RefusalCode.NONFINITE.value}
@@ -19,12 +19,13 @@ class StopControl:
     """The mode of one cell's body, and everybody's word on it.
 
     operator: asked at every step of a SAFE_STOP for the name of the person who resumes it ("" means nobody, yet); the episode
-    waits `operator_wait_s`.
+    waits `operator_wait_s`. own_stop: the robot's, to be used when nobody is waited for; None for a robot that has none, and in a
+    simulated world, where nothing moves between two commands and nobody is there to release it.
     """
 
     def __init__(
         self,
-        robot: Robot,
+        own_stop: Stoppable | None,
         machine: StateMachine,
         journal: EpisodeJournal,
         tell: CellEvents,
@@ -33,7 +34,7 @@ class StopControl:
         operator_wait_s: float,
     ) -> None:
         self.machine = machine
-        self._robot, self._journal, self._tell = robot, journal, tell
+        self._own_stop, self._journal, self._tell = own_stop, journal, tell
         self._operator, self._operator_wait_s = operator, operator_wait_s
         self._mode_said = ""
 
@@ -68,8 +69,8 @@ class StopControl:
         self._journal.running.stopped_at_s = now
         self._tell.event("stop", reason=self.machine.reason)
         self._journal.detail(self.machine.reason)
-        if isinstance(self._robot, Stoppable) and not self._robot.stop_state() and self._operator_wait_s <= 0:
-            self._robot.halt(self.machine.reason)
+        if self._own_stop is not None and not self._own_stop.stop_state() and self._operator_wait_s <= 0:
+            self._own_stop.halt(self.machine.reason)
 
     def ask_operator(self) -> str:
         """The name of the person who resumes the cell; "" for nobody, yet."""

@@ -123,6 +123,10 @@ class LinkCore:
         self._heard.clear()
         return heard
 
+    def put_back(self, events: list[LinkEvent]) -> None:
+        """The next `poll` gives these first."""
+        self._heard = deque([*events, *self._heard], maxlen=_MAX_EVENTS)
+
     # --- the transport's side ---------------------------------------------------------------------------------------
 
     def may_dial(self, now_s: float) -> bool:

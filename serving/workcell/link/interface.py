@@ -50,6 +50,11 @@ class Link(abc.ABC):
         """How long an answer is waited for."""
         return self.core.settings.deadline_s
 
+    @property
+    def world_waits(self) -> bool:
+        """The world is simulated and stands still while an answer is waited for."""
+        return False
+
     def on_machine_clock(self, at_s: float) -> float:
         """When that is on this machine's clock, the only one that a driver has; the same, unless the world is simulated."""
         return at_s
@@ -65,6 +70,10 @@ class Link(abc.ABC):
     @abc.abstractmethod
     def poll(self) -> list[LinkEvent]:
         """What happened since the last call."""
+
+    def put_back(self, events: list[LinkEvent]) -> None:
+        """The next `poll` gives these first: whoever polled them was not the one whom they concern."""
+        self.core.put_back(events)
 
     @abc.abstractmethod
     def wait(self, timeout_s: float) -> None:

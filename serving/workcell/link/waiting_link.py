@@ -60,6 +60,11 @@ class WaitingLink(Link):
         """When the service was last heard, in the world's time."""
         return self._world() - (self._wall() - super().last_heard_s)
 
+    @property
+    def world_waits(self) -> bool:
+        """Always."""
+        return True
+
     def on_machine_clock(self, at_s: float) -> float:
         """When that is on this machine's clock, which the world may be ahead of or behind."""
         return at_s - self._world() + self._wall()
@@ -87,6 +92,10 @@ class WaitingLink(Link):
         if not (self.is_up or is_refused):
             heard = [one for one in heard if one is not self._trouble] + [replace(self._trouble, is_retryable=False)]
         return [self._told(one, self._wall() - began) for one in heard]
+
+    def put_back(self, events: list[LinkEvent]) -> None:
+        """The next `poll` gives these first; their times are of the machine's clock."""
+        self._link.put_back(events)
 
     def wait(self, timeout_s: float) -> None:
         """Return when something has come, or after `timeout_s` of the machine's time."""

@@ -86,6 +86,11 @@ class AsyncLink(Link):
             self.core.tick(self._clock())
             return self.core.poll()
 
+    def put_back(self, events: list[LinkEvent]) -> None:
+        """The next `poll` gives these first."""
+        with self._lock:
+            self.core.put_back(events)
+
     def wait(self, timeout_s: float) -> None:
         """Return when `poll` has something to tell, or after `timeout_s`: for a simulated world, which stands still meanwhile."""
         with self._lock:
