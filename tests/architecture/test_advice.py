@@ -1,6 +1,7 @@
 """Every command that a message, a help text, a docstring or a document advises exists, with its options.
 
-A command is what stands in backquotes and begins with ``actwright``, and every line "Example: actwright ..." of a help text.
+A command is what stands in backquotes and begins with ``actwright``, what follows "Example:", "then try" or another introduction to the end
+of its line, a text of the code that begins with a command, and every line of a document's code block that begins with ``actwright``.
 """
 
 from __future__ import annotations
@@ -16,16 +17,32 @@ import pytest
 from tests.architecture.surfaces import commands
 from tests.architecture.test_rooms import FILES, ROOT
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "changelog.d").glob("*.md")),
+    *sorted((ROOT / "findings").glob("*.md")),
+]
 QUOTED = re.compile(r"`(actwright(?: [^`]*)?)`")
-EXAMPLE = re.compile(r"^\s*Example: +(actwright .+?)(?:   .*)?$", flags=re.MULTILINE)
-FENCED = re.compile(r"^\s*\$? ?(actwright [a-z].*?)(?:\s{2,}#.*|\s+#.*)?$", flags=re.MULTILINE)
+INTRODUCED = re.compile(r"(?:^ *(?:then try|or) +|: +)(actwright [a-z].*?)(?:   .*)?$", flags=re.MULTILINE)
+ALONE = re.compile(r"\Aactwright [a-z][^\n]*\Z")
+CODE_LINE = re.compile(r"^\s*(?:\$ +)?(?:\.venv/bin/)?(actwright [a-z].*?)(?:\s+#.*)?$", flags=re.MULTILINE)
+FENCED = re.compile(r"```.*?\n(.*?)```", flags=re.DOTALL)
+INDENTED = re.compile(r"^(?: {4}|\t)[^\n]*$", flags=re.MULTILINE)
+GONE = ("actwright package",)  # commands that the changelog names because they do not exist
 FORWARDED = ("actwright fault-server", "actwright fault-proxy")  # their options belong to another program
 
 
 def advised(text: str) -> list[str]:
     """The commands that a text names."""
-    return [*QUOTED.findall(text), *EXAMPLE.findall(text)]
+    return [*QUOTED.findall(text), *INTRODUCED.findall(text), *ALONE.findall(text)]
+
+
+def documented(text: str) -> list[str]:
+    """The commands that a document names, in its sentences and in its code blocks."""
+    prose = FENCED.sub("", text)
+    blocks = [*FENCED.findall(text), *INDENTED.findall(prose)]
+    return [*QUOTED.findall(prose), *(told for block in blocks for told in CODE_LINE.findall(block))]
 
 
 def problem_of(line: str) -> str:
@@ -93,13 +110,35 @@ def test_every_command_that_the_code_advises_exists():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_that_a_document_names_exists(path):
-    text = path.read_text(encoding="utf-8")
-    fenced = [told for block in re.findall(r"```.*?\n(.*?)```", text, flags=re.DOTALL) for told in FENCED.findall(block)]
-    named = [*advised(re.sub(r"```.*?```", "", text, flags=re.DOTALL)), *fenced]
+    named = documented(path.read_text(encoding="utf-8"))
+    if path.parent.name == "changelog.d":
+        named = [told for told in named if told not in GONE]
     wrong = [f"`{told}`: {problem}" for told in named if (problem := problem_of(told))]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("then try  actwright up   (Prefect, MLflow)", ["actwright up"]),
+        ("served\n     or   actwright workcell run --url X", ["actwright workcell run --url X"]),
+        ("Example: actwright serve champion", ["actwright serve champion"]),
+        ("trained; continue with: actwright run X", ["actwright run X"]),
+        ("actwright up X", ["actwright up X"]),
+        ("is this an actwright service?", []),
+    ],
+)
+def test_advice_is_found_in_a_text(text, commands):
+    assert advised(text) == commands
+
+
+def test_commands_are_found_in_a_document():
+    text = (
+        "Run `actwright up`:\n\n```\n$ actwright serve champion   # on loopback\n```\n\n    actwright run loop\n\nactwright is a program.\n"
+    )
+    assert documented(text) == ["actwright up", "actwright serve champion", "actwright run loop"]
 
 
 @pytest.mark.parametrize(
