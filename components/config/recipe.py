@@ -99,8 +99,9 @@ class CollectConfig:
 class ValidateConfig:
     """What an episode must satisfy to be used, and how many may fail before the flow stops.
 
-    `collect` and `ingest` inspect every episode with these thresholds, too. Fractions are 0..1 of an episode's frames
-    (max_bad_fraction: of all episodes). frozen_frames_limit: so many identical images in a row while the arm is told to move.
+    `collect` and `ingest` inspect every episode with black_mean, range_slack and max_timestamp_jitter_s, too.
+    Fractions are 0..1 of an episode's frames (max_bad_fraction: of all episodes). frozen_frames_limit: so many identical
+    images in a row while the arm is told to move.
     black_mean: an image with a lower mean (0..255) is black; images of Meta-World have means of 82 to 101, so 5 sets none of them aside.
     range_slack: share of a dimension's range by which a value may exceed its limits.
     """

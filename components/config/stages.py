@@ -1,20 +1,31 @@
 """The ten stages of a run, each described once: what it does, what its result depends on, and whether it makes data.
 
 The flow, its progress display, the cache keys, DVC's pipeline and the run's summary all read this table. A stage's cache key holds its
-recipe sections, its inputs, the meaning of every module that `modules` reach, the installed versions of `packages` and the data in `files`.
+recipe sections (`recipe_sections`), its inputs, the meaning of every module that `modules` reach or its recipe sections name, the
+installed versions of `packages` and the data in `files`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from components.config.annotators import ANNOTATOR_MODULES
 from components.config.simulators import SIMULATORS
+
+if TYPE_CHECKING:
+    from components.config.recipe import Recipe
 
 _ARRAYS = ("numpy", "pandas", "pyarrow", "av")  # what LeRobot data sets are read and written with
 # simulators are opened by name; the code of a class that only a recipe names enters the key too (`code_version.named_modules`)
 _SIMULATOR = tuple(package for entry in SIMULATORS.values() for package in entry.packages)
 _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values())
+# what of the demonstrations decides a scene; the rest of "collect" only concerns their recording
+SCENE_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
+_SCENES = tuple(f"collect.{name}" for name in SCENE_FIELDS)
+# the thresholds of the rules that recording and taking in apply (`components.data.inspection`)
+_INSPECTION = ("validate.black_mean", "validate.max_timestamp_jitter_s", "validate.range_slack")
 _NETWORK = ("numpy", "torch", "safetensors", "pillow")
 
 
@@ -23,9 +34,10 @@ class Stage:
     """One kind of step.
 
     name: in commands, folders and records. title: for people. work: what it makes, in one sentence. config: the sections of the recipe that
-    decide its result. modules: what it runs, those that it starts by name too. packages: distributions whose version can change its result.
-    files: data files of this repository that it reads. is_data: DVC keeps its result. is_registered: it changes or needs the registry or
-    a service, so it only runs as part of the whole loop.
+    decide its result, whole ("train") or one field ("collect.tasks"). input_config: the sections that choose its inputs; they enter the
+    key as the digests of these. modules: what it runs, those that it starts by name too. packages: distributions whose version can change
+    its result. files: data files of this repository that it reads. is_data: DVC keeps its result. is_registered: it changes or needs the
+    registry or a service, so it only runs as part of the whole loop.
     """
 
     name: str
@@ -33,6 +45,7 @@ class Stage:
     work: str
     config: tuple[str, ...]
     modules: tuple[str, ...]
+    input_config: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     is_data: bool = False
@@ -44,7 +57,8 @@ STAGES: tuple[Stage, ...] = (
         name="collect",
         title="collect demonstrations",
         work="Scripted experts record demonstrations in the simulator.",
-        config=("collect", "include"),
+        config=("collect", *_INSPECTION),
+        input_config=("include",),
         modules=("components.data.collect", *_SIMULATOR_MODULES),
         packages=(*_ARRAYS, *_SIMULATOR, "msgpack"),
         is_data=True,
@@ -89,7 +103,7 @@ STAGES: tuple[Stage, ...] = (
         name="evaluate",
         title="evaluate in closed loop",
         work="The policy acts in closed loop on fresh seeds, after the image-swap test.",
-        config=("evaluate", "collect"),
+        config=("evaluate", *_SCENES),
         modules=("components.evaluation.evaluate", "components.evaluation.suites.simulated_tasks", *_SIMULATOR_MODULES),
         packages=(*_NETWORK, "pyarrow", "scipy", *_SIMULATOR),
     ),
@@ -97,7 +111,7 @@ STAGES: tuple[Stage, ...] = (
         name="gate",
         title="gate and register",
         work="The candidate is compared with the champion, and registered either way.",
-        config=("gate", "package"),
+        config=("gate", "package.model_name"),
         modules=("components.evaluation.gate", "components.release.registration"),
         packages=("numpy", "scipy"),
         is_registered=True,
@@ -115,7 +129,7 @@ STAGES: tuple[Stage, ...] = (
         name="workcells",
         title="run the workcells",
         work="Workcells act on the served policy and record what happened.",
-        config=("workcells", "collect"),
+        config=("workcells", *_SCENES),
         modules=("components.deployment.simulated_cells", "components.simulation.robot", *_SIMULATOR_MODULES, "serving.workcell.__main__"),
         packages=("numpy", "pillow", "pyarrow", "msgpack", "mcap", "websockets", *_SIMULATOR),
         is_registered=True,
@@ -124,7 +138,7 @@ STAGES: tuple[Stage, ...] = (
         name="report",
         title="write the report",
         work="What the run did, as a page for people and a document for programs.",
-        config=(),
+        config=("name",),
         modules=("components.report.page",),
         packages=("Jinja2", "MarkupSafe", "scipy"),
         files=("components/report/templates",),
@@ -136,9 +150,19 @@ INGEST = Stage(
     name="ingest",
     title="take recordings in",
     work="Recordings of workcells become a raw data set.",
-    config=(),
+    config=_INSPECTION,
     modules=("components.data.ingest",),
     packages=(*_ARRAYS, "msgpack"),
+)
+# takes the place of the demonstrations in later stages, so it is a step of "collect"
+JOIN = Stage(
+    name="collect",
+    title="join recordings",
+    work="Demonstrations and ingested recordings become one raw data set.",
+    config=("collect.tasks", *_INSPECTION),
+    input_config=("include",),
+    modules=INGEST.modules,
+    packages=INGEST.packages,
 )
 
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
@@ -150,3 +174,8 @@ _BY_NAME = {stage.name: stage for stage in (*STAGES, INGEST)}
 def stage_named(name: str) -> Stage:
     """The stage of this name; raises `KeyError` for a name that is none."""
     return _BY_NAME[name]
+
+
+def recipe_sections(recipe: Recipe, stage: Stage) -> dict[str, object]:
+    """The part of a recipe that decides the result of `stage`, by the names in the table: what its cache key holds of the recipe."""
+    return {path: attrgetter(path)(recipe) for path in stage.config}

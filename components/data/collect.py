@@ -22,7 +22,7 @@ import numpy as np
 
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.files import dataset_digest
-from components.config.recipe import CollectConfig
+from components.config.recipe import CollectConfig, ValidateConfig
 from components.config.records import Progress
 from components.data.action_dims import gripper_mask
 from components.data.attempts import Attempt, Perturbation
@@ -38,21 +38,23 @@ from model_core.spec.protocol.wire import decode_episode, encode_episode
 
 logger = logging.getLogger(__name__)
 CELL = "demonstrations"
+_EPISODES = "scratch/episodes"  # of a step's folder
 BATCH = 8  # attempts a worker does before it reports: changing the task costs it 0.4 s
 
 
-def collect(cfg: CollectConfig, out: Path, progress: Progress) -> dict[str, Any]:
+def collect(cfg: CollectConfig, out: Path, progress: Progress, *, thresholds: ValidateConfig | None = None) -> dict[str, Any]:
     """Record `cfg.episodes_per_task` attempts of each task and write those that succeeded to out/dataset.
 
-    `out` may hold the work of an earlier, killed call: finished attempts are kept. Raises `SimulatorError` when nothing
+    `out` may hold the work of an earlier, killed call: finished attempts are kept. thresholds: of the inspection (default: those of
+    `ValidateConfig`). Raises `SimulatorError` when nothing
     can be simulated or drawn, `JobError` when a worker dies, `DatasetError` when no attempt succeeds.
     """
     attempts = [Attempt(task=task, seed=cfg.first_seed + i) for i in range(cfg.episodes_per_task) for task in cfg.tasks]
-    scratch = out / "scratch" / "episodes"
+    scratch = out / _EPISODES
     if not (out / "dataset").exists():
         scratch.mkdir(parents=True, exist_ok=True)
         _record_all(cfg, attempts, scratch, progress)
-    rejected = _pack(cfg, attempts, scratch, out, progress)
+    rejected = _pack(cfg, thresholds or ValidateConfig(), attempts, out, progress)
     return _record(cfg, attempts, scratch, out, rejected)
 
 
@@ -164,7 +166,7 @@ def _whole(scratch: Path, attempt: Attempt) -> Path:
 # --- packing ---------------------------------------------------------------------------------------------------------
 
 
-def _pack(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, out: Path, progress: Progress) -> dict[str, str]:
+def _pack(cfg: CollectConfig, thresholds: ValidateConfig, attempts: Sequence[Attempt], out: Path, progress: Progress) -> dict[str, str]:
     """Write out/dataset unless it is there; returns the episodes that the inline check refused, with the reason."""
     notes = out / "rejected.json"
     if (out / "dataset").exists():
@@ -175,11 +177,11 @@ def _pack(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, out: P
     try:
         with DatasetWriter(out / "dataset", sim.embodiment, notes=document) as writer:
             for number, attempt in enumerate(attempts):
-                episode = decode_episode(_whole(scratch, attempt).read_bytes())
+                episode = decode_episode(_whole(out / _EPISODES, attempt).read_bytes())
                 progress.update(number + 1, len(attempts), "packing the data set")
                 if len(episode) == 0:
                     continue
-                findings = inspect_episode(episode, sim.embodiment)
+                findings = inspect_episode(episode, sim.embodiment, thresholds)
                 if findings:
                     rejected[episode.episode_id] = "; ".join(f.reason for f in findings)
                     logger.warning("collect.rejected episode=%s reason=%s", episode.episode_id, rejected[episode.episode_id])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.files import dataset_digest
+from components.config.recipe import ValidateConfig
 from components.config.records import Finding, Progress
 from components.data.episode_identity import episode_identity
 from components.data.inspection import inspect_episode
@@ -40,7 +41,7 @@ class IngestOptions:
 
     tasks: recordings of other tasks are left out (empty: all are taken). keep_failures: also episodes that failed at their task.
     max_bad_fraction: of all recordings; more stop the stage. trust_data: a data set whose stats.json is not of its data is taken,
-    and its statistics are computed again.
+    and its statistics are computed again. thresholds: of the inspection.
     """
 
     embodiment: EmbodimentSpec | None = None
@@ -48,6 +49,7 @@ class IngestOptions:
     keep_failures: bool = False
     max_bad_fraction: float = 0.5
     trust_data: bool = False
+    thresholds: ValidateConfig = field(default_factory=ValidateConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,7 +105,7 @@ class _Intake:
 
         if episode is None:
             return [finding("unreadable", arrival.fault)]
-        findings = inspect_episode(episode, self.body)
+        findings = inspect_episode(episode, self.body, self.options.thresholds)
         if first := self.ids.get(episode.episode_id):
             return [*findings, finding("duplicate_id", f"the id {episode.episode_id} was already taken in, with {first}")]
         if not findings and (same := self.identities.get(arrival.identity)):

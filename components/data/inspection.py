@@ -1,7 +1,8 @@
 """What an episode must satisfy: every rule once, with its threshold from one configuration (`ValidateConfig`).
 
-Recording (`collect`) and taking in (`ingest`) apply the rules that make an episode unusable for any recipe, through
-`inspect_episode`. The gate of the data set (`validate`) applies all of them, with the thresholds of the recipe. Pure: no files.
+Recording (`collect`) and taking in (`ingest`) apply `inspect_episode`: the structure, the basic rules (without which an episode is
+unusable for any recipe), and depth, which is in memory there. The gate of the data set (`validate`) applies the structure and all rules;
+it does not decode depth again. All three take the recipe's thresholds. Pure: no files.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def inspect_episode(episode: Episode, embodiment: EmbodimentSpec, cfg: ValidateC
 
     It costs a few milliseconds. cfg: the thresholds (default: those of `ValidateConfig`).
     """
-    found = [Finding(check=check, where=episode.episode_id, reason=reason) for check, reason in _structural_faults(episode, embodiment)]
+    found = [Finding(check=check, where=episode.episode_id, reason=reason) for check, reason in structural_faults(episode, embodiment)]
     if found:
         return found  # what follows needs arrays of the right shape
     cameras = [camera.name for camera in embodiment.cameras]
@@ -91,7 +92,8 @@ def missing_cameras(episode: Episode, wanted: Sequence[str]) -> list[str]:
     return [name for name in wanted if name not in episode.images]
 
 
-def _structural_faults(episode: Episode, embodiment: EmbodimentSpec) -> Iterator[tuple[str, str]]:
+def structural_faults(episode: Episode, embodiment: EmbodimentSpec) -> Iterator[tuple[str, str]]:
+    """(check, reason) of everything that keeps the rules from being measured, or the episode from being of this embodiment."""
     if not episode.instruction.strip():
         yield "instruction_missing", "the instruction is empty; a policy cannot learn what was asked"
     if episode.embodiment != embodiment.name:

@@ -26,7 +26,7 @@ from components.artifacts.files import dataset_digest
 from components.config.recipe import ValidateConfig
 from components.config.records import Finding, Progress
 from components.data.episode_identity import episode_identity
-from components.data.inspection import EPISODES, FRAMES, InspectionRule, missing_cameras, rules_of
+from components.data.inspection import EPISODES, FRAMES, InspectionRule, missing_cameras, rules_of, structural_faults
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.stale_statistics import stale_statistics
@@ -127,7 +127,6 @@ class _Inspection:
 
 
 def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> _Inspection:
-    cameras = [c.name for c in reader.embodiment.cameras] if reader.embodiment else list(reader.cameras)
     inspection = _Inspection(rules=_episode_rules(cfg, reader))
     for row in reader.rows:
         progress.update(row.index, len(reader), "inspecting episodes")
@@ -137,8 +136,9 @@ def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> 
         except DatasetError as error:
             inspection.refuse(row.episode_id, "unreadable", str(error))
             continue
-        if missing := missing_cameras(episode, cameras):
-            inspection.refuse(row.episode_id, "camera_missing", f"no images of {', '.join(missing)}")
+        if faults := _structure(episode, reader):
+            for check, reason in faults:
+                inspection.refuse(row.episode_id, check, reason)
             continue
         same = inspection.seen.setdefault(episode_identity(episode), row.episode_id)
         if same != row.episode_id:
@@ -148,6 +148,13 @@ def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> 
         inspection.measure(episode, _instructions(reader, task_index_T))
     reader.close()
     return inspection
+
+
+def _structure(episode: Episode, reader: DatasetReader) -> list[tuple[str, str]]:
+    """Why the rules cannot be measured. A data set that names no embodiment promises its cameras and nothing else."""
+    if reader.embodiment is not None:
+        return list(structural_faults(episode, reader.embodiment))
+    return [("camera_missing", f"no images of camera {name!r}") for name in missing_cameras(episode, reader.cameras)]
 
 
 def _instructions(reader: DatasetReader, task_index_T: NDArray[np.int64]) -> list[str]:

@@ -65,7 +65,7 @@ def test_a_missing_camera_stops_with_its_name(dataset, tmp_path):
     info = json.loads((root / "meta/info.json").read_text())
     info["features"].pop("observation.images.front")
     (root / "meta/info.json").write_text(json.dumps(info))
-    with pytest.raises(GateError, match=r"camera_missing \(20x\).*no images of front"):
+    with pytest.raises(GateError, match=r"camera_missing \(20x\).*no images of camera 'front'"):
         validate(CFG, root, tmp_path / "out", Silent())
 
 

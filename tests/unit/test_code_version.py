@@ -12,7 +12,7 @@ import yaml
 
 from components.artifacts import code_version as cv
 from components.config.recipe import EvalConfig, Recipe
-from components.config.stages import INGEST, STAGES, stage_named
+from components.config.stages import INGEST, JOIN, STAGES, stage_named
 from flows.pipeline.stages.step import StepKey
 from model_core.spec.errors import SpecError
 
@@ -84,7 +84,7 @@ def plugin(tmp_path, monkeypatch):
         for cached in (cv.code_version, cv._read, cv._path):
             cached.cache_clear()
         recipe = Recipe(name="x", evaluate=EvalConfig(suite="lab_plugin.suite:open_suite"))
-        return StepKey(stage=stage_named("evaluate"), config={"evaluate": recipe.evaluate}, inputs={}).code_version
+        return StepKey(stage=stage_named("evaluate"), recipe=recipe, inputs={}).code_version
 
     yield package, version
     for cached in (cv.code_version, cv._read, cv._path):
@@ -125,7 +125,7 @@ NEVER_CHANGES_A_RESULT = {
 }
 
 
-@pytest.mark.parametrize("stage", [*STAGES, INGEST], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [*STAGES, INGEST, JOIN], ids=lambda stage: stage.title)
 def test_the_packages_of_a_stage_are_what_its_modules_import(stage):
     imported = {name for module in cv.reached(stage.modules) for name in distributions_of(module)} - set(NEVER_CHANGES_A_RESULT)
     assert len(stage.packages) == len(set(stage.packages))
@@ -143,7 +143,7 @@ def test_every_exempt_package_is_imported_by_a_stage():
 def test_dvc_runs_the_data_stages_with_the_sections_that_decide_them():
     document = yaml.safe_load((cv.REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))
     listed = {name: tuple(stage["params"][0]["data/recipe.json"]) for name, stage in document["stages"].items()}
-    assert listed == {stage.name: stage.config for stage in STAGES if stage.is_data}
+    assert listed == {stage.name: stage.config + stage.input_config for stage in STAGES if stage.is_data}
 
 
 @cache

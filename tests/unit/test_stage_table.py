@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
+from components.artifacts.step_manifest import step_key
 from components.config.recipe import Recipe
 from components.config.stages import DATA_STAGES, LOCAL_STAGES, STAGE_NAMES, STAGES, stage_named
+from flows.commands.overrides import with_changes
 from flows.pipeline.run_context import MAKERS
+from flows.pipeline.stages.step import StepKey
 from flows.terminal.stage_progress import TITLES
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +37,31 @@ def test_what_is_derived_keeps_the_order_of_the_table():
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_a_stage_names_sections_that_a_recipe_has(stage):
     assert stage_named(stage.name) is stage
-    assert set(stage.config) <= set(Recipe(name="x").to_json())
+    for path in stage.config + stage.input_config:
+        attrgetter(path)(Recipe(name="x"))
     assert stage.work.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ("collect.noise_correlation=0.5", {"collect"}),
+        ("collect.image_size=96", {"collect", "evaluate", "workcells"}),
+        ("collect.workers=1", set()),
+        ("validate.black_mean=2", {"collect", "validate"}),
+        ("validate.min_frames=9", {"validate"}),
+        ("train.seed=1", {"train"}),
+        ("package.model_name=other", {"gate", "package"}),
+        ("name=other", {"report"}),
+    ],
+)
+def test_a_change_of_the_recipe_changes_the_keys_of_the_stages_whose_rows_name_it(change, stages):
+    def keys(recipe):
+        rows = ((stage.name, StepKey(stage=stage, recipe=recipe, inputs={})) for stage in STAGES)
+        return {name: step_key(name, key.config, {}, "") for name, key in rows}
+
+    before, after = keys(Recipe(name="x")), keys(with_changes(Recipe(name="x"), [change]))
+    assert {name for name in before if before[name] != after[name]} == stages
 
 
 def test_the_loop_has_one_task_for_every_stage():

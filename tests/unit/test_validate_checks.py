@@ -5,14 +5,15 @@ Run: .venv/bin/python -m pytest tests/unit/test_validate_checks.py
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from components.adapters.great_expectations import _make_readable_offline
 from components.config.recipe import ValidateConfig
-from components.data.inspection import gripper_in_view, inspect_episode, not_clipped, not_frozen
+from components.config.stages import INGEST, JOIN, stage_named
+from components.data.inspection import gripper_in_view, inspect_episode, not_clipped, not_frozen, rules_of
 from components.data.lerobot.reader import DatasetReader
 from components.data.validate import dataset_findings, rules
 from tests.episodes import BODY, episode, write_dataset
@@ -69,6 +70,29 @@ def test_each_fault_is_named(bad, check, said):
     assert check in [f.check for f in findings]
     assert any(said in f.reason for f in findings)
     assert all(f.where == bad.episode_id for f in findings)
+
+
+def test_the_thresholds_are_chosen():
+    late = replace(GOOD, timestamps_T=changed(GOOD.timestamps_T, 6, GOOD.timestamps_T[6] + 0.002))
+    assert [f.check for f in inspect_episode(late, BODY)] == ["timestamps"]
+    assert inspect_episode(late, BODY, ValidateConfig(max_timestamp_jitter_s=0.003)) == []
+
+
+def test_the_keys_of_collect_and_ingest_hold_every_threshold_that_they_apply():
+    """A basic rule that reads another field of `ValidateConfig` would find the result of an old threshold."""
+
+    def limits(cfg):
+        made = rules_of(cfg, control_hz=20, cameras=["front"], embodiment=BODY)
+        return [(rule.check, rule.column, rule.low, rule.high) for rule in made if rule.is_basic]
+
+    default = ValidateConfig()
+    deciding = set()
+    for field in fields(ValidateConfig):
+        value = getattr(default, field.name)
+        if limits(replace(default, **{field.name: not value if isinstance(value, bool) else value / 2})) != limits(default):
+            deciding.add(f"validate.{field.name}")
+    for stage in (stage_named("collect"), INGEST, JOIN):
+        assert {path for path in stage.config if path.startswith("validate.")} == deciding, stage.title
 
 
 def longest_frozen(frames, moves):

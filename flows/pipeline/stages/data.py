@@ -11,7 +11,7 @@ from components.artifacts.step_manifest import Step, folder_digests
 from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from components.config.records import Progress
-from components.config.stages import INGEST, stage_named
+from components.config.stages import INGEST, JOIN, stage_named
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.contract import digest_of
@@ -25,10 +25,10 @@ def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> Step
     def work(out: Path) -> Mapping[str, Any]:
         from components.data.collect import collect
 
-        return collect(recipe.collect, out, progress)
+        return collect(recipe.collect, out, progress, thresholds=recipe.validate)
 
     included = [ingested(platform, digest) for digest in recipe.include]
-    recorded = stage_step(platform, recipe, StepKey(stage=stage_named("collect"), config=recipe.collect, inputs={}), work)
+    recorded = stage_step(platform, StepKey(stage=stage_named("collect"), recipe=recipe, inputs={}), work)
     if not included:
         return recorded
     joined = joined_step(platform, recipe, recorded.step, included, progress)
@@ -42,12 +42,11 @@ def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Se
         from components.data.ingest import IngestOptions, ingest
 
         sources = [step.path / "dataset" for step in (recorded, *included)]
-        return {**recorded.record, **ingest(sources, out, progress, IngestOptions(keep_failures=True, tasks=recipe.collect.tasks))}
+        options = IngestOptions(keep_failures=True, tasks=recipe.collect.tasks, thresholds=recipe.validate)
+        return {**recorded.record, **ingest(sources, out, progress, options)}
 
     inputs: dict[str, Step | str] = {"recorded": recorded, **{f"ingested-{n}": step for n, step in enumerate(included)}}
-    config = {"joined": True, "tasks": recipe.collect.tasks}
-    key = StepKey(stage=stage_named("collect"), config=config, inputs=inputs, code=INGEST)
-    return stage_step(platform, recipe, key, work)
+    return stage_step(platform, StepKey(stage=JOIN, recipe=recipe, inputs=inputs), work)
 
 
 def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], progress: Progress, *, trust_data: bool = False) -> StepResult:
@@ -62,11 +61,12 @@ def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], pro
     embodiment = open_simulator(recipe.collect).embodiment
 
     def work(out: Path) -> Mapping[str, Any]:
-        return ingest(sources, out, progress, IngestOptions(embodiment=embodiment, max_bad_fraction=1.0, trust_data=trust_data))
+        options = IngestOptions(embodiment=embodiment, max_bad_fraction=1.0, trust_data=trust_data, thresholds=recipe.validate)
+        return ingest(sources, out, progress, options)
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
-    config: dict[str, Any] = {"body": to_document(embodiment)} | ({"trust_data": True} if trust_data else {})
-    return stage_step(platform, recipe, StepKey(stage=INGEST, config=config, inputs=inputs), work)
+    extra: dict[str, Any] = {"body": to_document(embodiment)} | ({"trust_data": True} if trust_data else {})
+    return stage_step(platform, StepKey(stage=INGEST, recipe=recipe, inputs=inputs, extra=extra), work)
 
 
 def ingested(platform: Platform, digest: str) -> Step:
@@ -85,8 +85,8 @@ def validate_step(platform: Platform, recipe: Recipe, raw: Step, progress: Progr
 
         return validate(recipe.validate, raw.path / "dataset", out, progress)
 
-    key = StepKey(stage=stage_named("validate"), config=recipe.validate, inputs={"raw": raw})
-    return stage_step(platform, recipe, key, work)
+    key = StepKey(stage=stage_named("validate"), recipe=recipe, inputs={"raw": raw})
+    return stage_step(platform, key, work)
 
 
 def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, progress: Progress) -> StepResult:
@@ -98,8 +98,8 @@ def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, pr
         answers = platform.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
         return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress, cache=answers)
 
-    key = StepKey(stage=stage_named("annotate"), config=recipe.annotate, inputs={"raw": raw, "valid": valid})
-    return stage_step(platform, recipe, key, work)
+    key = StepKey(stage=stage_named("annotate"), recipe=recipe, inputs={"raw": raw, "valid": valid})
+    return stage_step(platform, key, work)
 
 
 def freeze_step(platform: Platform, recipe: Recipe, raw: Step, labels: Step, progress: Progress) -> StepResult:
@@ -110,5 +110,5 @@ def freeze_step(platform: Platform, recipe: Recipe, raw: Step, labels: Step, pro
 
         return freeze(recipe.freeze, raw.path / "dataset", labels.path, out, progress)
 
-    key = StepKey(stage=stage_named("freeze"), config=recipe.freeze, inputs={"raw": raw, "labels": labels})
-    return stage_step(platform, recipe, key, work)
+    key = StepKey(stage=stage_named("freeze"), recipe=recipe, inputs={"raw": raw, "labels": labels})
+    return stage_step(platform, key, work)

@@ -33,8 +33,7 @@ def workcells_step(platform: Platform, recipe: Recipe, packaged: Step, progress:
             robot_options=robot_options(scenes),
         )
 
-    config = {"workcells": recipe.workcells, "scenes": scenes}
-    return stage_step(platform, recipe, StepKey(stage=stage_named("workcells"), config=config, inputs={"bento": packaged}), work)
+    return stage_step(platform, StepKey(stage=stage_named("workcells"), recipe=recipe, inputs={"bento": packaged}), work)
 
 
 def report_step(platform: Platform, recipe: Recipe, made: Mapping[str, Step], summary: RunSummary, progress: Progress) -> StepResult:
@@ -49,4 +48,4 @@ def report_step(platform: Platform, recipe: Recipe, made: Mapping[str, Step], su
 
     stage = stage_named("report")
     inputs = {name: made[name] for name in STAGE_NAMES if name in made and name != stage.name}
-    return stage_step(platform, recipe, StepKey(stage=stage, config={"recipe": recipe.name}, inputs=inputs), work)
+    return stage_step(platform, StepKey(stage=stage, recipe=recipe, inputs=inputs), work)

@@ -56,9 +56,8 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
             "undigested": {"lineage": dict(version.lineage)},
         }
 
-    config = {"gate": recipe.gate, "model_name": recipe.package.model_name}
     inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": champion.checkpoint_digest if champion else ""}
-    return stage_step(platform, recipe, StepKey(stage=stage_named("gate"), config=config, inputs=inputs), work)
+    return stage_step(platform, StepKey(stage=stage_named("gate"), recipe=recipe, inputs=inputs), work)
 
 
 def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> ModelVersion | None:
@@ -91,6 +90,6 @@ def package_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step
 
         return package(recipe.package, trained.path / "checkpoint", label, out, progress, frozen=frozen.path)
 
-    config = {"package": recipe.package, "version": label}
-    key = StepKey(stage=stage_named("package"), config=config, inputs={"checkpoint": trained, "frozen": frozen})
-    return stage_step(platform, recipe, key, work)
+    inputs = {"checkpoint": trained, "frozen": frozen}
+    key = StepKey(stage=stage_named("package"), recipe=recipe, inputs=inputs, extra={"version": label})
+    return stage_step(platform, key, work)

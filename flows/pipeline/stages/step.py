@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from components.artifacts.stage_log import StageRun, log_stage
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult, run_step
 from components.config.recipe import Recipe
-from components.config.stages import Stage
+from components.config.stages import Stage, recipe_sections
 from flows.platform.wiring import Platform
 
 Work = Callable[[Path], Mapping[str, Any]]
@@ -21,30 +21,38 @@ Inputs = Mapping[str, Step | str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepKey:
-    """What the cache key of a step is made of. code: the stage whose code makes it, where that is not `stage` itself."""
+    """What the cache key of a step is made of: the row of its stage, the recipe's sections that the row names, and the inputs.
+
+    extra: what else decides the result and stands in no recipe, such as the version that is packaged.
+    """
 
     stage: Stage
-    config: object
+    recipe: Recipe
     inputs: Inputs
-    code: Stage | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, object]:
+        """What was chosen for this step."""
+        return recipe_sections(self.recipe, self.stage) | dict(self.extra)
 
     @property
     def code_version(self) -> str:
         """A digest of the code, packages and files that the result depends on, with the plug-ins that the config names."""
-        code = self.code or self.stage
-        return code_version((*code.modules, *named_modules(self.config)), code.packages, code.files)
+        stage = self.stage
+        return code_version((*stage.modules, *named_modules(self.config)), stage.packages, stage.files)
 
 
-def stage_step(platform: Platform, recipe: Recipe, key: StepKey, work: Work) -> StepResult:
+def stage_step(platform: Platform, key: StepKey, work: Work) -> StepResult:
     """Find or make the step of a stage; one that is made becomes a run of the tracker."""
-    stage = key.stage.name
+    stage, config = key.stage.name, key.config
 
     def tracked(out: Path) -> Mapping[str, Any]:
         record = work(out)
         if stage != "train":  # a training logs to its tracker while it runs
             name = out.name.removesuffix(".partial")
-            run = StageRun(stage=stage, key=name, recipe=recipe.name, config=key.config, record=record, out=out)
+            run = StageRun(stage=stage, key=name, recipe=key.recipe.name, config=config, record=record, out=out)
             log_stage(platform.tracker(), run)
         return record
 
-    return run_step(platform.store, stage=stage, config=key.config, inputs=key.inputs, work=tracked, code_version=key.code_version)
+    return run_step(platform.store, stage=stage, config=config, inputs=key.inputs, work=tracked, code_version=key.code_version)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
 from components.config.recipe import CollectConfig, Recipe
 from components.config.records import Progress
-from components.config.stages import stage_named
+from components.config.stages import SCENE_FIELDS, stage_named
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.platform.wiring import Platform
 
@@ -47,8 +46,8 @@ def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progr
             "undigested": {**record.get("undigested", {}), "recipe_digest": recipe.digest},
         }
 
-    key = StepKey(stage=stage_named("train"), config=recipe.train, inputs={"frozen": frozen})
-    return stage_step(platform, recipe, key, work)
+    key = StepKey(stage=stage_named("train"), recipe=recipe, inputs={"frozen": frozen})
+    return stage_step(platform, key, work)
 
 
 def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
@@ -64,19 +63,10 @@ def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Ste
         )
 
     inputs = {"checkpoint": trained, "frozen": frozen}
-    key = StepKey(stage=stage_named("evaluate"), config={"evaluate": recipe.evaluate, "scenes": scenes}, inputs=inputs)
-    return stage_step(platform, recipe, key, work)
+    key = StepKey(stage=stage_named("evaluate"), recipe=recipe, inputs=inputs)
+    return stage_step(platform, key, work)
 
 
 def scenes_of(cfg: CollectConfig) -> CollectConfig:
     """The simulator, camera and tasks of the demonstrations, without what only concerned their recording."""
-    plain = CollectConfig(tasks=cfg.tasks)
-    return replace(
-        plain,
-        simulator=cfg.simulator,
-        sim_steps_per_action=cfg.sim_steps_per_action,
-        image_size=cfg.image_size,
-        camera=cfg.camera,
-        max_depth_m=cfg.max_depth_m,
-        instructions=cfg.instructions,
-    )
+    return CollectConfig(**{name: getattr(cfg, name) for name in SCENE_FIELDS})
