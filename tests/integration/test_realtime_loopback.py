@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import queue
 import socket
 import ssl
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from websockets.asyncio import server as asyncio_server
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_socket
@@ -21,13 +24,13 @@ from websockets.sync.server import serve as serve_socket
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError, NotReady, SpecError
 from model_core.spec.protocol.wire import Chunk, Control, Hello, Message, Observe, Ready, SteeringInput, decode_message, encode_message
-from model_core.spec.types import StopReason
+from model_core.spec.types import Observation, StopReason
 from serving.workcell.__main__ import main
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.launch import operator_file
 from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.handshake import wait_until_up
-from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.link.link_types import LinkSettings, Question
 from serving.workcell.link.websocket_link import AsyncLink
 from serving.workcell.motion.limits import widest_limits
 from serving.workcell.motion.motion_state import MotionSettings
@@ -264,3 +267,49 @@ def test_an_operator_s_name_is_used_once(tmp_path: Path) -> None:
     assert ask() == ""
     (tmp_path / "resume").write_text("anna\n")
     assert (ask(), ask()) == ("anna", "")
+
+
+def test_a_peer_that_stops_reading_holds_up_no_goodbye() -> None:
+    contract = contract_of()
+    is_deaf, is_over = threading.Event(), threading.Event()
+
+    async def talk(peer: asyncio_server.ServerConnection) -> None:
+        hello = decode_message(await peer.recv(decode=False))
+        assert isinstance(hello, Hello)
+        await peer.send(encode_message(Ready(session_id="s", epoch=hello.epoch, model_version="stub/1", contract=contract)))
+        peer.transport.pause_reading()
+        is_deaf.set()
+        while not is_over.is_set():
+            await asyncio.sleep(0.01)
+        peer.transport.abort()
+
+    async def run(found: queue.SimpleQueue[int]) -> None:
+        async with asyncio_server.serve(talk, "127.0.0.1", 0, compression=None) as server:
+            found.put(next(iter(server.sockets)).getsockname()[1])
+            while not is_over.is_set():
+                await asyncio.sleep(0.01)
+
+    ports: queue.SimpleQueue[int] = queue.SimpleQueue()
+    server = threading.Thread(target=lambda: asyncio.run(run(ports)))
+    server.start()
+    try:
+        settings = LinkSettings(cell="c", embodiment=contract.embodiment, heartbeat_s=60.0, deadline_s=60.0)
+        made = AsyncLink(f"ws://127.0.0.1:{ports.get(timeout=10.0)}/v1/session", settings)
+        made.start()
+        wait_until_up(made, 10.0)
+        assert is_deaf.wait(10.0)
+        noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
+        seen = Observation(images={"front": noise}, proprio_P=np.zeros(4, np.float32), instruction="push")
+        sent, still = -1, 0
+        while still < 5:  # until nothing is taken any more: every buffer between the two is full
+            made.ask(Question(episode_id="e", step=0, observation=seen, taken_at_s=time.monotonic()))
+            time.sleep(0.2)
+            still, sent = (still + 1 if made.tally.sent == sent else 0), made.tally.sent
+        made.end_episode("e", "max_steps", success=False)
+        began = time.monotonic()
+        made.close()
+        assert time.monotonic() - began < 1.5
+        assert not made._thread.is_alive()
+    finally:
+        is_over.set()
+        server.join(10.0)

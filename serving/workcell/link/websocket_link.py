@@ -247,12 +247,13 @@ class AsyncLink(Link):
         return f"closed by the service ({socket.close_code})"
 
     async def _watch(self) -> str:
-        while True:
+        while not self._closing.is_set():  # a peer that stops reading holds up the writer, not this
             with self._told():
                 self.core.tick(self._clock())
                 if self.core.wants_cut:
                     return "cut by this cell"
             await asyncio.sleep(TICK_S)
+        return "closed by this cell"
 
 
 def _outcome(job: asyncio.Future[str]) -> str:
