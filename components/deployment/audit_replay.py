@@ -7,17 +7,14 @@ A bundle answers exactly as it did, on any machine whose arithmetic gives the sa
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.artifacts.audit_files import read_audit
-from components.drawing.decision import DecisionView
 from components.release.bundle import PackedPolicy
 from model_core.spec import conversion
 from model_core.spec.audit.format import Kind
@@ -57,41 +54,6 @@ class Comparison:
     trace_differing: int
     max_action_difference: float
     detail: str = ""
-
-
-def list_audits(folder: Path) -> list[dict[str, Any]]:
-    """The episodes under a folder, oldest first: from their index, or from the file where a killed recorder left none.
-
-    Raises DatasetError where there is nothing.
-    """
-    rows = [row for index in sorted(folder.glob("**/index/*.parquet")) for row in _episodes_of(index)]
-    known = {row["path"] for row in rows}
-    rows += [_row_of(read_audit(path)) for path in sorted(folder.glob("**/[0-9]*-*.mcap")) if str(path) not in known]
-    if not rows:
-        raise DatasetError(f"no audit under {folder}: expected a folder with *.mcap files")
-    return sorted(rows, key=lambda row: (row["wall_ns"] or 0, row["path"]))
-
-
-def _episodes_of(index: Path) -> list[dict[str, Any]]:
-    """The episodes of one index file; none where it is damaged or another program's: the audit file itself is read then."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.ParquetFile(index).read().to_pylist()
-        return [{**row, "path": str(index.parents[1] / row["file"])} for row in rows if row["row"] == "episode"]
-    except (pa.ArrowException, OSError, KeyError):
-        return []
-
-
-def _row_of(found: AuditFile) -> dict[str, Any]:
-    """What the index would say of an episode."""
-    begin = found.records[0].body if found.records else {}
-    end = found.of(Kind.END)[0].body if found.of(Kind.END) else {}
-    shared = {name: begin.get(name) for name in ("cell", "episode_id", "task", "model_version", "contract_id", "wall_ns")}
-    counts = {"decisions": len(found.of(Kind.DECISION)), "executed": len(found.of(Kind.EXECUTED)), "lost_records": 0}
-    how = {"outcome": end.get("stop_reason", ""), "success": end.get("success", False), "sealed": found.is_sealed, "tip": found.tip}
-    return {**shared, **counts, **how, "path": str(found.path), "t": found.records[-1].t if found.records else 0.0}
 
 
 def decisions_of(found: AuditFile) -> list[AuditRecord]:
@@ -150,14 +112,14 @@ def request_of(found: AuditFile, record: AuditRecord) -> DecisionRequest:
         images=images,
         proprio_P=np.asarray(body["proprio"], np.float32),
         instruction=str(body["instruction"]),
-        steering=_trace(drawn),
+        steering=recorded_trace(drawn),
     )
     committed = body.get("committed_DA")
     return DecisionRequest(
         observation=observation,
         level=str(chunk.get("level") or body.get("level") or ""),
         depth=_depth(edit.get("depth_codes_G")),
-        trace=_trace(edit.get("trace_N2")),
+        trace=recorded_trace(edit.get("trace_N2")),
         committed_DA=None if not committed else np.asarray(committed, np.float32),
         previous=_previous(found, str(body.get("previous_chunk_id", ""))),
         consumed=int(body.get("consumed", 0)),
@@ -235,72 +197,6 @@ def open_packed(packed: PackedPolicy, found: AuditFile) -> RequestPolicy:
     return as_request_policy(policy)
 
 
-def decode_depth(codes_G: NDArray[np.integer] | None, codebook_digest: str, folders: Iterable[Path]) -> NDArray[np.floating] | None:
-    """Depth codes as distances by the codec of that digest, looked for in `folders`; None where none of them has it."""
-    if codes_G is None or not len(codes_G):
-        return None
-    from model_core.tokenization.depth.codec import DepthCodec
-
-    for folder in folders:
-        if (folder / "config.json").is_file():
-            codec = DepthCodec.load(folder)
-            if not codebook_digest or codec.digest == codebook_digest:
-                return codec.decode(np.asarray(codes_G)[None])[0]
-    return None
-
-
-def view_of(found: AuditFile, record: AuditRecord, codebooks: Iterable[Path], verdict: str = "") -> DecisionView:
-    """A decision as a picture's content: with the rows of its chunk that were executed. verdict: a last line."""
-    contract, chunk = contract_of(found), record.body.get("chunk") or {}
-    codes = chunk.get("depth_codes_G")
-    codes_G = None if codes is None else np.asarray(codes, np.int64)
-    decisions = [one.n for one in found.of(Kind.DECISION)]
-    steps = _steps_of(found, chunk)
-    return DecisionView(
-        title=f"{found.records[0].body['task']}: decision {decisions.index(record.n) + 1} of {len(decisions)}",
-        images=images_of(found, record),
-        action=body_of(found).action,
-        raw_KA=np.asarray(chunk["actions_KA"], np.float64) if chunk else None,
-        executed=[(float(step["row"]), np.asarray(step["sent_A"], np.float32)) for step in steps],
-        trace=_trace(chunk.get("trace_N2")),
-        trace_camera=contract.reasoning.trace_camera,
-        depth_HW=decode_depth(codes_G, contract.reasoning.codebook_digest, codebooks),
-        codes_G=codes_G,
-        notes=[*_notes(found, record, steps), *([verdict] if verdict else [])],
-        timing_ms=stages_of(chunk.get("timing_ms") or {}),
-    )
-
-
-def _steps_of(found: AuditFile, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Control steps that executed rows of this chunk."""
-    name = chunk.get("chunk_id")
-    return [step.body for step in found.of(Kind.EXECUTED) if name and step.body.get("chunk_id") == name and step.body["row"] >= 0]
-
-
-def _notes(found: AuditFile, record: AuditRecord, steps: list[Mapping[str, Any]]) -> list[str]:
-    body, begin = record.body, found.records[0].body
-    chunk = body.get("chunk") or {}
-    clipped = sum(1 for step in steps if step.get("clipped"))
-    refused = f" {body['code']}: {body['reason']}" if body.get("code") else ""
-    proof = "" if found.is_proven else f"; the file is not proven: {found.problem}"
-    return [
-        f"{begin['cell']}, episode {begin['episode_id']}, step {body['step']}, epoch {body['epoch']}, request {body['seq']}, "
-        f"chunk {chunk.get('chunk_id') or '-'}: {body['outcome']}{refused}",
-        f'"{body["instruction"]}", level {chunk.get("level") or body.get("level") or "-"}, answered after {body["answer_ms"]:.0f} ms; '
-        f"{len(steps)} rows executed, {clipped} of them clipped",
-        f"model {begin['model_version']}, bundle {str(begin.get('bundle_digest') or '-')[:16]}, contract {begin['contract_id']}, "
-        f"record {record.n} with SHA-256 {record.digest[:16]}{proof}",
-    ]
-
-
-def stages_of(timing_ms: Mapping[str, float]) -> dict[str, float]:
-    """Times that add up, in the order in which they pass: waiting, then the model's own stages; sums of them are left out."""
-    order = ("queue", "decode", "model.vision", "model.prefill", "model.depth", "model.trace", "model.action")
-    parts = {name: float(ms) for name, ms in timing_ms.items() if "." in name or name in order}
-    known = {name: parts.pop(name) for name in order if name in parts}
-    return {name.removeprefix("model."): ms for name, ms in {**known, **parts}.items()}
-
-
 def _previous(found: AuditFile, chunk_id: str) -> Decision | None:
     """The answer that this question went on from: its depth may stand, and its tokens are drafts."""
     if not chunk_id:
@@ -310,7 +206,7 @@ def _previous(found: AuditFile, chunk_id: str) -> Decision | None:
         if chunk.get("chunk_id") == chunk_id:
             actions_KA = np.asarray(chunk["actions_KA"], np.float32)
             said = ActionReasoning(
-                depth=_depth(chunk.get("depth_codes_G")), trace=_trace(chunk.get("trace_N2")), bins_KA=np.zeros((0, 0), np.int64)
+                depth=_depth(chunk.get("depth_codes_G")), trace=recorded_trace(chunk.get("trace_N2")), bins_KA=np.zeros((0, 0), np.int64)
             )
             return Decision(
                 contract_id=str(chunk["contract_id"]),
@@ -328,7 +224,8 @@ def _differing(was: list[Any] | None, now: NDArray[np.integer] | None) -> int:
     return int((was_X != now).sum()) if was_X.shape == now.shape else max(was_X.size, now.size)
 
 
-def _trace(points: list[list[int]] | None) -> Trace | None:
+def recorded_trace(points: list[list[int]] | None) -> Trace | None:
+    """The trace of a record, or None where it has none."""
     return None if not points else Trace(points_N2=np.asarray(points, np.int64))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from components.deployment.audit_replay import decode_depth, stages_of
+from components.deployment.audit_view import decode_depth, stages_of
 from components.deployment.probe import Probed
 from components.drawing.decision import DecisionView
 from model_core.spec.contract import PolicyContract

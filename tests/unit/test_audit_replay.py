@@ -12,18 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from components.artifacts.audit_files import read_audit
-from components.deployment.audit_replay import (
-    ask_again,
-    compare,
-    contract_of,
-    decode_depth,
-    list_audits,
-    open_packed,
-    pick_decision,
-    request_of,
-    view_of,
-)
+from components.artifacts.audit_files import list_audits, read_audit
+from components.deployment.audit_replay import ask_again, compare, contract_of, open_packed, pick_decision, request_of
+from components.deployment.audit_view import decode_depth, view_of
 from components.drawing.decision import draw_decision
 from components.drawing.images import png_bytes
 from components.release.bundle import find_packed

@@ -22,7 +22,7 @@ def list_command(
 
     Example: actwright audit list audit
     """
-    from components.deployment.audit_replay import list_audits
+    from components.artifacts.audit_files import list_audits
 
     rows = list_audits(folder)
     for row in rows:

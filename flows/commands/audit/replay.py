@@ -39,7 +39,7 @@ def replay_command(
     Example: actwright audit replay audit/cell-1/000012-button-7.mcap --decision -1 --bundle serve/champion/bundle --out look.png
     """
     from components.artifacts.audit_files import read_audit
-    from components.deployment.audit_replay import view_of
+    from components.deployment.audit_view import view_of
     from components.drawing.decision import draw_decision
     from components.drawing.images import save_png
 
