@@ -13,6 +13,7 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from components.evaluation.suite import Case, Suite
 from components.simulation.interface import Simulator
 from model_core.spec.contract import PolicyContract, mismatches
 from model_core.spec.documents import from_document, to_document
-from model_core.spec.errors import ContractError
+from model_core.spec.errors import ContractError, require
 from model_core.spec.files import atomic_write
 from model_core.spec.types import Policy, StopReason
 
@@ -46,7 +47,12 @@ class Group:
     @property
     def name(self) -> str:
         """File name of the group's rows."""
-        return f"{self.task}-{self.seeds[0]}"
+        return f"{_file_name(self.task)}-{self.seeds[0]}"
+
+
+def _file_name(task: str) -> str:
+    """A task as one part of a path: a suite may call it "kitchen/open drawer". Two tasks never share a name."""
+    return quote(task, safe=" ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +80,13 @@ def evaluate(
 
     suite: what it is measured on (see `open_suite`). frozen: data set whose validation frames
     the image-swap measurement uses (None: not measured). policy: "module:function" that opens a checkpoint.
-    Returns the record (an `EvalReport` document). Raises `GateError` for a blind model, `ContractError` when
+    Returns the record (an `EvalReport` document). Raises `GateError` for a blind model,
+    `SpecError` for an empty suite, `ContractError` when
     the simulator is not the body that the checkpoint was made for, `JobError` when a worker process dies.
     """
-    opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
     cases = suite.cases()
+    require(len(cases) > 0, f"suite {suite.name!r} has no cases; nothing can be measured on it")
+    opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
     check_embodiment(suite.open(cases[0]), contract)
     blindness = _look_test(cfg, opened, contract, frozen, progress)
     _draw_held_out(opened, contract, frozen, checkpoint, out / "undigested" / "examples" / "held_out.png")
@@ -239,7 +247,7 @@ def _write_rows(path: Path, rollouts: Sequence[Rollout]) -> None:
 
 
 def _write_film(scratch: Path, rollout: Rollout) -> None:
-    folder = scratch / f"film-{rollout.row.task}-{rollout.row.seed}"
+    folder = scratch / f"film-{_file_name(rollout.row.task)}-{rollout.row.seed}"
     for place, shot in enumerate(rollout.film):
         folder.mkdir(exist_ok=True)
         shot.save(folder / f"{place:04d}.npz")
@@ -247,7 +255,7 @@ def _write_film(scratch: Path, rollout: Rollout) -> None:
 
 def _read_film(scratch: Path, row: RolloutRow) -> list[Shot]:
     shots = []
-    for path in sorted((scratch / f"film-{row.task}-{row.seed}").glob("*.npz"))[: row.decisions]:
+    for path in sorted((scratch / f"film-{_file_name(row.task)}-{row.seed}").glob("*.npz"))[: row.decisions]:
         with np.load(path, allow_pickle=False) as content:
             shots.append(
                 Shot(step=int(content["step"]), image_HW3=content["image_HW3"], trace_N2=content["trace_N2"], codes_G=content["codes_G"])
@@ -275,6 +283,6 @@ def _draw_films(
     seen: set[str] = set()
     for row in rows:
         if (row.task, row.seed) in filmed and (shots := _read_film(scratch, row)):
-            name = row.task if row.task not in seen else f"{row.task}-{row.seed}"
+            name = _file_name(row.task) + (f"-{row.seed}" if row.task in seen else "")
             seen.add(row.task)
             draw_film(shots, row, contract.embodiment.control_hz, decode, folder / f"{name}.png")

@@ -1,4 +1,7 @@
-"""A second simulated embodiment costs one module and its name in the recipe: every stage from collect to workcell runs on it.
+"""A second simulated embodiment costs one module and its name in the recipe.
+
+The functions of collect, validate, annotate, freeze and evaluate run on it, the last with a written policy in place of a trained one, and
+it opens as the robot of a workcell. Training, gate, packaging and the served workcells are not run here.
 
 Run: .venv/bin/python -m pytest tests/integration/test_second_embodiment.py
 """
@@ -75,7 +78,7 @@ def open_servo(checkpoint: Path, reasoning: str) -> tuple[Policy, PolicyContract
     return VisualServo(contract), contract
 
 
-def test_every_stage_runs_on_it(tmp_path: Path) -> None:
+def test_the_stages_before_and_after_training_run_on_it(tmp_path: Path) -> None:
     recorded = collect(SCENE, tmp_path / "collect", Silent())
     assert recorded["episodes"] == 6
     dataset = tmp_path / "collect" / "dataset"
@@ -157,6 +160,13 @@ class NearTargets:
         return sim
 
 
+class NoTargets(NearTargets):
+    """A suite that somebody forgot to fill."""
+
+    def cases(self) -> list[Case]:
+        return []
+
+
 def open_near(cfg: EvalConfig, scenes: CollectConfig) -> NearTargets:
     """What `evaluate.suite` names."""
     return NearTargets(scenes)
@@ -177,5 +187,7 @@ def test_a_suite_of_ones_own_is_one_file(tmp_path: Path) -> None:
     assert [(row["task"], row["seed"]) for row in measured["episodes"]] == [(TASK, 3), (TASK, 7)]
     protocol = measured["protocol"]
     assert (protocol["suite"], protocol["suite_version"], protocol["horizon_sim_steps"]) == ("near-targets", "1", 200)
+    with pytest.raises(SpecError, match="suite 'none' has no cases"):
+        evaluate(cfg, tmp_path, tmp_path / "empty", Silent(), suite=NoTargets(SCENE, name="none"), policy=servo)
     with pytest.raises(SpecError, match=r"no suite 'tests\.nowhere:suite' .*evaluate\.suite"):
         open_suite(EvalConfig(suite="tests.nowhere:suite"), SCENE)

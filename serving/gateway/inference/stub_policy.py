@@ -54,7 +54,7 @@ def stub_contract(
         gripper_open=-1.0,
         hold=(0.0, 0.0, 0.0, None),
     )
-    stats = UnnormStats(q01=(-1.0,) * 4, q99=(1.0,) * 4, mask=(True, True, True, False), count=10)
+    stats = UnnormStats(q01=(-1.0,) * 4, q99=(1.0,) * 4, mask=tuple(dim.name != body.gripper_dim for dim in body.action.dims), count=10)
     return PolicyContract(
         embodiment=body,
         stats=stats,
