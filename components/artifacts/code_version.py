@@ -33,6 +33,7 @@ PLUMBING = frozenset(
     )
 )
 
+_FREE_TEXT = frozenset(("instructions", "words", "description"))
 _NAMED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # "package.module:name"
 
 
@@ -77,11 +78,13 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _texts(document: object) -> Iterator[str]:
+    """Every text of a config that may name a plug-in: not what people write to a robot."""
     if isinstance(document, str):
         yield document
     elif isinstance(document, Mapping):
-        for value in document.values():
-            yield from _texts(value)
+        for name, value in document.items():
+            if name not in _FREE_TEXT:
+                yield from _texts(value)
     elif isinstance(document, list | tuple):
         for value in document:
             yield from _texts(value)
