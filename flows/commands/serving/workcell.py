@@ -94,7 +94,7 @@ def workcell_run(options: WorkcellOptions) -> None:
 
     Example: actwright workcell run --robot metaworld --task drawer-close-v3 --url http://127.0.0.1:3000 --episodes 10
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --strategy prefix --realtime --audit audit
-    Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --realtime --steer line.json
+    Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --steer line.json
     Example: actwright workcell run --robot strict --option contract=contract.json --task any --url http://127.0.0.1:3000
     """
     from components.deployment.cell_process import run_cell

@@ -71,7 +71,7 @@ class CellOptions:
     connect_timeout_s: float = field(default=5.0, metadata=_help("dial again when there is no READY after this long"))
     operator_file: Path | None = field(default=None, metadata=_help("a name written there ends a SAFE_STOP", metavar="FILE"))
     steering_file: Path | None = field(
-        default=None, metadata=_help('a drawn line for the gripper: {"points": [[x, y], ...]}', metavar="FILE")
+        default=None, metadata=_help('a drawn line for the gripper, with or without --realtime: {"points": [[x, y], ...]}', metavar="FILE")
     )
     operator_wait_s: float = field(default=0.0, metadata=_help("how long a SAFE_STOP waits for that name", may_be_zero=True))
     live: bool = field(default=False, metadata=_help("also report on standard output what is done, as JSON lines"))
