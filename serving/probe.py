@@ -1,4 +1,4 @@
-"""`python -m serving.probe`: one question over a workcell's link, for those who may not import it. JSON in, JSON out; no torch.
+"""`python -m serving.probe`: one request over a workcell's link, for programs that may not import it. JSON in, JSON out; no torch.
 
 Standard input: {"url", "cell", "timeout_s", "token", "ca_file", "contract", "observe"}. Standard output: {"ready", "answer", "parts",
 "ms"} or {"error", "refused"}. Messages are base64 of the wire's own bytes.
@@ -21,13 +21,13 @@ from model_core.spec.protocol.wire import Message, Observe, Reject, decode_messa
 from model_core.spec.types import RefusalCode
 from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.handshake import wait_until_up
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest
 from serving.workcell.link.waiting_link import WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink
 
 
 def main() -> int:
-    """Ask the question on standard input; 0 when it was answered or refused, 1 with the reason otherwise."""
+    """Ask the request on standard input; 0 when it was answered or refused, 1 with the reason otherwise."""
     try:
         reply = ask_once(json.load(sys.stdin))
     except ActwrightError as error:
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def ask_once(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Shake hands, ask, end. Raises ContractError when the service refuses the handshake, NotReady when nobody answers in time."""
+    """Shake hands, ask, end. Raises ContractError when the service refuses the handshake, NotReady when no service answers in time."""
     timeout_s, observe = float(asked["timeout_s"]), _message(asked["observe"])
     assert isinstance(observe, Observe)
     settings = LinkSettings(
@@ -75,7 +75,7 @@ def ask_once(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answer(link: WaitingLink, observe: Observe) -> list[LinkEvent]:
-    question = Question(
+    question = ObserveRequest(
         episode_id=observe.episode_id,
         step=observe.step,
         observation=observe.observation,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from serving.workcell.link.connection_state import LinkCore
 from serving.workcell.link.interface import Link
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest
 
 
 class CoreLink(Link):
@@ -16,7 +16,7 @@ class CoreLink(Link):
         super().__init__(LinkCore(settings))
         self._clock = clock
 
-    def ask(self, question: Question) -> int:
+    def ask(self, question: ObserveRequest) -> int:
         return self.core.ask(question, self._clock())
 
     def give_up(self, seq: int) -> None:

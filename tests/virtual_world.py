@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model_core.spec.contract import PolicyContract
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Ready, decode_message, encode_message
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest
 from serving.workcell.motion.limits import Limits
 from serving.workcell.robot.strict_driver import StrictDriver
 from tests.core_link import CoreLink
@@ -89,7 +89,7 @@ class VirtualLink(CoreLink):
         self._wire: list[tuple[float, int, int, Message | bytes | str]] = []
         self._connection = 0
 
-    def ask(self, question: Question) -> int:
+    def ask(self, question: ObserveRequest) -> int:
         seq = super().ask(question)
         self.pump()
         return seq

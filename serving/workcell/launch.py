@@ -68,7 +68,7 @@ def _link_settings(options: CellOptions, robot: Robot) -> LinkSettings:
         heartbeat_s=options.heartbeat_s if options.realtime else max(options.heartbeat_s, SIMULATED_HEARTBEAT_S),
         connect_timeout_s=options.connect_timeout_s,
         strategies=STRATEGIES,
-        accepts_parts=options.live,  # somebody watches: what is being said is shown before it is done
+        accepts_parts=options.live,  # with a live display the answer is shown before it is executed
         replan_hz=options.reserve_hz,
         world_waits=not options.realtime,
     )
@@ -172,10 +172,10 @@ def limits_in_force(path: Path | None, cell: str, contract: PolicyContract, robo
     if path is not None:
         commissioning = read(path)
         if not commissioning.commissioned_by:
-            logger.warning("commissioning.unsigned file=%s: nobody has put a name to these limits", path)
+            logger.warning("commissioning.unsigned file=%s: no person has put a name to these limits", path)
         limits, digest = commissioning.limits_for(cell, contract, robot.embodiment), commissioning.digest
     else:
-        logger.warning("commissioning.none cell=%s: the limits are the body's own ranges; nobody has narrowed them", cell)
+        logger.warning("commissioning.none cell=%s: the limits are the embodiment's own ranges; no person has narrowed them", cell)
         limits = tightened(widest_limits(robot.embodiment), robot.embodiment, contract.embodiment)
         digest = limits.digest
     for sentence in unbounded(limits, robot.embodiment):

@@ -18,7 +18,7 @@ from model_core.spec.execution.cell_options import STRATEGIES, CellExit, CellOpt
 from model_core.spec.protocol.wire import Control, Observe, encode_message
 from serving.workcell.launch import work
 from serving.workcell.link.handshake import wait_until_up
-from serving.workcell.link.link_types import Question
+from serving.workcell.link.link_types import ObserveRequest
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.robot.strict_driver import StrictDriver
 from tests.fakes import make_embodiment, make_observation
@@ -73,7 +73,7 @@ def test_a_hold_of_a_session_that_is_gone_costs_no_waiting() -> None:
         waiting = WaitingLink(link, world)
         wait_until_up(waiting, 10.0)
         waiting.poll()
-        waiting.ask(Question(episode_id="e", step=0, observation=make_observation(), taken_at_s=world()))
+        waiting.ask(ObserveRequest(episode_id="e", step=0, observation=make_observation(), taken_at_s=world()))
         assert [heard.code for heard in waiting.poll() if heard.kind == "told"] == ["HOLD"]
         waiting.end_episode("e", "max_steps", success=False)
         wait_until(lambda: not link.is_up)

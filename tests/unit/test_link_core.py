@@ -13,7 +13,7 @@ from model_core.spec.errors import SpecError
 from model_core.spec.protocol.wire import Chunk, Control, Hello, Message, Observe, Ready, Reject, SteeringInput, encode_message
 from model_core.spec.types import RefusalCode
 from serving.workcell.link.connection_state import LinkCore
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest
 from tests.fakes import make_contract, make_embodiment, make_observation
 
 
@@ -61,7 +61,7 @@ class Line:
         return ready
 
     def ask(self) -> int:
-        question = Question(episode_id="e", step=1, observation=make_observation(), taken_at_s=self.now, age_ms={"front": 20.0})
+        question = ObserveRequest(episode_id="e", step=1, observation=make_observation(), taken_at_s=self.now, age_ms={"front": 20.0})
         return self.core.ask(question, self.now)
 
     def chunk(self, seq: int, **changes: object) -> Chunk:
@@ -288,7 +288,7 @@ def test_steering_and_committed_rows_travel() -> None:
     steering = SteeringInput(
         points_N2=np.array([[1, 2], [3, 4]], np.float32), image="front", width=16, height=16, revision=3, author="anna"
     )
-    question = Question(
+    question = ObserveRequest(
         episode_id="e",
         step=1,
         observation=make_observation(),

@@ -37,7 +37,7 @@ from serving.workcell.audit.live_feed import percentile
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.control.results import EpisodeResult
 from serving.workcell.link.handshake import wait_until_up
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink
 from serving.workcell.motion.limits import widest_limits
@@ -305,7 +305,7 @@ def test_garbage_from_the_service_is_a_refusal_and_a_new_session(answer: bytes |
 
 
 def ask(link: WaitingLink, observation: Observation, taken_at_s: float) -> LinkEvent:
-    seq = link.ask(Question(episode_id="e", step=0, observation=observation, taken_at_s=taken_at_s))
+    seq = link.ask(ObserveRequest(episode_id="e", step=0, observation=observation, taken_at_s=taken_at_s))
     return next(heard for heard in link.poll() if heard.seq == seq)
 
 
@@ -379,7 +379,7 @@ def test_handshake_mismatch_moves_nothing_even_if_the_service_does_not_mind(fiel
         with pytest.raises(ContractError, match=field_name):
             wait_until_up(link, 10.0)
         assert not link.is_up
-        assert link.ask(Question(episode_id="e", step=0, observation=make_observation(), taken_at_s=0.0)) == 0
+        assert link.ask(ObserveRequest(episode_id="e", step=0, observation=make_observation(), taken_at_s=0.0)) == 0
 
 
 def test_handshake_with_nobody_or_a_mute_has_an_end() -> None:

@@ -93,6 +93,6 @@ class AppendedFile:
             self._unsynced = False
 
     def close(self) -> None:
-        """Let go; what was not taken is lost."""
+        """Close the file; what was not written is lost."""
         with contextlib.suppress(OSError):
             os.close(self._descriptor)

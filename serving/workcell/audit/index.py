@@ -3,7 +3,7 @@
     FOLDER/000012-button-950000.mcap
     FOLDER/index/000012-button-950000.parquet
 
-Any Parquet reader opens the folder `index` as one table. The files themselves stay the truth: an index can be made again.
+Any Parquet reader opens the folder `index` as one table. The audit files are the source: an index can be made again.
 """
 
 from __future__ import annotations

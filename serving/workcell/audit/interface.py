@@ -1,6 +1,6 @@
 """What a workcell tells an audit, and the audit that listens to nothing.
 
-The cell calls these from its control loop: an implementation returns at once and never raises. What is told is enough
+The cell calls these from its control loop: an implementation returns at once and never raises. What they are given is enough
 to rebuild every executed command: `ActionExecuted` names the chunk and row that it came from, `DecisionMade` carries
 the chunk as it came and the rows as they were installed. Every `t_s` is a reading of the cell's monotonic clock.
 """
@@ -42,7 +42,7 @@ class EpisodeBegun:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecisionMade:
-    """One question and what came of it: a chunk (with what was made of it), or a refusal (code and reason).
+    """One request and its outcome: a chunk (with what was made of it), or a refusal (code and reason).
 
     t_s: when the observation was taken; answered_s: when the answer was known, lateness included. outcome: "installed",
     "refused", "late" or "dropped". installed_KA: the rows as the cell will execute them (after seam and clipping), float32
@@ -126,7 +126,7 @@ class Audit(Protocol):
         ...
 
     def decision(self, made: DecisionMade) -> None:
-        """A question was answered, refused or given up."""
+        """A request was answered, refused or cancelled."""
         ...
 
     def executed(self, action: ActionExecuted) -> None:

@@ -1,8 +1,8 @@
-"""What a cell is doing right now, as JSON lines for whoever watches: overheard from what the cell tells its audit.
+"""What a cell is doing right now, as JSON lines for a display: taken from what the cell gives its audit.
 
     {"live": {"episode": 2, "step": 31, "mode": "RUN", "successes": 1, "finished": 1, "p50_ms": 41.0, "p99_ms": 63.2, ...}}
 
-A thread of its own writes them, so that a pipe which nobody reads never holds up the control loop.
+A thread of its own writes them, so that a pipe without a reader never delays the control loop.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LiveAudit:
         self._inner.begin_episode(begun)
 
     def decision(self, made: DecisionMade) -> None:
-        """A question was answered, refused or given up."""
+        """A request was answered, refused or cancelled."""
         with self._lock:
             self._now["thinking"] = ""
             if made.chunk is not None:
@@ -98,7 +98,7 @@ class LiveAudit:
     def _tell(self) -> None:
         is_last = False
         while not is_last:
-            is_last = self._ended.wait(self._every_s)  # what happened since the last line is told at the end too
+            is_last = self._ended.wait(self._every_s)  # what happened since the last line is written at the end too
             with self._lock:
                 if not self._changed:
                     continue
@@ -107,7 +107,7 @@ class LiveAudit:
             times_ms = {"p50_ms": round(percentile(times, 0.5), 1), "p99_ms": round(percentile(times, 0.99), 1)}
             try:
                 self._write(json.dumps({"live": {**now, **times_ms, "modes": modes}}) + "\n")
-            except (OSError, ValueError):  # whoever watched has gone
+            except (OSError, ValueError):  # the reader has closed the pipe
                 return
 
 

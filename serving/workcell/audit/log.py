@@ -1,7 +1,7 @@
-"""The audit of a workcell: told by the control loop, written by a thread, and never in the way.
+"""The audit of a workcell: filled by the control loop, written by a thread, without delaying control.
 
 The control loop only appends to a bounded queue. Everything that may fail or hang happens in the writing thread; when the disk does
-not take what it is given, the running episode goes on (first frames, then records are given up, and counted), `can_begin` turns
+not take what it is given, the running episode continues (first frames, then records are given up, and counted), `can_begin` turns
 False with a reason, and turns True again when the disk does.
 """
 
@@ -69,7 +69,7 @@ class AuditLog:
         self._give_up_at = float("inf")
         self._busy_since: float | None = None
         self._writer: AuditWriter | None = None
-        self._between: deque[_Event] = deque(maxlen=64)  # told while no episode runs
+        self._between: deque[_Event] = deque(maxlen=64)  # events while no episode runs
         self._is_open = False
         self._refused = ""
         self._trouble = self._look()
@@ -115,7 +115,7 @@ class AuditLog:
         self._put(begun)
 
     def decision(self, made: DecisionMade) -> None:
-        """A question was answered, refused or given up."""
+        """A request was answered, refused or cancelled."""
         self._put(made, sum(image.nbytes for image in made.observation.images.values()))
 
     def executed(self, action: ActionExecuted) -> None:
@@ -246,7 +246,7 @@ class AuditLog:
         self._trouble = self._look()
 
     def _insist(self, attempt: Callable[[], Any]) -> None:
-        """Try until the disk takes it; what is told meanwhile waits in the queue. Raises _GivenUpError when we are told to end."""
+        """Try until the disk takes it; new records wait in the queue meanwhile. Raises _GivenUpError when the audit is being closed."""
         while True:
             self._busy_since = self._busy_since or self._clock()
             try:

@@ -1,6 +1,6 @@
 """One audit file being written: records chained, frames encoded once, every batch a whole MCAP chunk on its way to the disk.
 
-Frames are stored as PNG: what the model saw comes back bit for bit, which a replay needs; JPEG would make it another question.
+Frames are stored as PNG: what the model saw is read back bit for bit, which a replay needs; JPEG would change the model's input.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class AuditWriter:
         self.counts["decisions"] += 1
         self.rows.append(self._row(made))
         self._record(Kind.DECISION, made.t_s, body)
-        self._mcap.flush()  # ends the chunk: a torn file can be read up to its last whole one
+        self._mcap.flush()  # ends the chunk: an incomplete file can be read up to its last whole one
 
     def executed(self, action: ActionExecuted) -> None:
         """One control step."""
@@ -110,7 +110,7 @@ class AuditWriter:
         self._record(Kind.EVENT, t_s, {"event": kind, "detail": detail})
 
     def lost(self, records: int, reason: str) -> None:
-        """Say that `records` were told but could not be kept."""
+        """Record that `records` were given but could not be kept."""
         self.counts["lost_records"] += records
         self._record(Kind.EVENT, self.begun.t_s + self.length_s, {"event": "lost", "detail": {"records": records, "reason": reason}})
 
@@ -134,7 +134,7 @@ class AuditWriter:
         self._mcap.finish()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _record(self, kind: Kind, t_s: float, body: Mapping[str, Any]) -> None:
@@ -160,12 +160,12 @@ class AuditWriter:
     def _frame_or_why(self, camera: str, image_HW3: NDArray[np.uint8], t_s: float) -> dict[str, Any]:
         try:
             return self._frame(camera, image_HW3, t_s)
-        except Exception as error:  # a camera that gives no picture must not cost the record of what was done with it
+        except Exception as error:  # a camera that gives no image must not cost the record of what was done with it
             self.counts["lost_frames"] += 1
             return {"lost": f"no picture: {error!r}"[:200]}
 
     def _frame(self, camera: str, image_HW3: NDArray[np.uint8], t_s: float) -> dict[str, Any]:
-        """Store a frame once: the same picture again is named, not stored."""
+        """Store a frame once: the same image again is referred to, not stored."""
         pixels = np.ascontiguousarray(image_HW3)
         key = camera + hashlib.sha256(pixels.data).hexdigest() + str(pixels.shape)
         if key not in self._frames:
@@ -212,7 +212,7 @@ class AuditWriter:
 
 
 def _body(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value as JSON; one that cannot be is told as text rather than losing the record."""
+    """Every value as JSON; one that cannot be is stored as text rather than losing the record."""
     told: dict[str, Any] = {}
     for name, value in body.items():
         try:

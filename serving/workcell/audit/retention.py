@@ -1,7 +1,7 @@
 """The folder of audit files and its limit: when room is short, frames of the oldest files go first, records never.
 
-Records are small and say what was decided and done; frames are large and show it. So what is given up is old pictures, file by
-file, oldest first. When there are none left to give up, no new episode begins until somebody moves files away.
+Records are small and say what was decided and done; frames are large and show it. So what is given up is old images, file by
+file, oldest first. When there are none left to give up, no new episode begins until a person moves files away.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Spool:
         return ""
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -22,7 +22,7 @@ class RealtimeSettings:
 
     strategy, execute_horizon (0: the contract's): see `scheduler`. level: reasoning level to request. max_refusals: refusals in
     a row that cannot be helped by asking again; with nothing left to execute they end the episode. operator: asked at every
-    step of a SAFE_STOP for the name of the person who resumes it ("" means nobody, yet); the episode waits `operator_wait_s`.
+    step of a SAFE_STOP for the name of the person who resumes it ("" means no one yet); the episode waits `operator_wait_s`.
     """
 
     cell: str

@@ -1,6 +1,6 @@
 """One control step of one cell, the same in real and in simulated time.
 
-    what people told it -> what came on the link -> robot's own stop, watchdog -> drop what expired -> ask when it is time
+    requests of people -> what came on the link -> robot's own stop, watchdog -> drop what expired -> ask when it is time
     -> mode (RUN STRETCH HOLD SAFE_STOP) -> command or hold -> envelope -> driver -> audit
 
 Nothing here waits for the network, a disk or a person; a link of a simulated world may.
@@ -110,7 +110,7 @@ class ControlStep:
             self._stops.machine.rejected(now, f"driver: {error}")
             return None
         except RobotStopped as error:
-            if not self._stops.is_stopped:  # once; while it lasts there is nothing to start anew
+            if not self._stops.is_stopped:  # once; while it lasts there is nothing to restart
                 self._stops.stop(now, f"driver: {error}")
                 self._restart(str(error))
             return None
@@ -123,9 +123,9 @@ class ControlStep:
     # --- standing still -----------------------------------------------------------------------------------------------
 
     def rest(self) -> bool:
-        """Nobody commands any more: a body that goes on with the velocity it was told last is told to stand. False: it was not taken.
+        """Commands end: a robot that keeps its last commanded velocity gets a hold. False: the driver did not take it.
 
-        Other bodies arrive where they were told to, or have already.
+        Other robots reach the last commanded pose, or have already.
         """
         if not self._body.is_moving or "velocity" not in self._body.spec.action.modes:
             return True
@@ -149,7 +149,7 @@ class ControlStep:
         self._stops.note(now, silence_s=self._dialogue.silence_s(now), down_s=self._dialogue.down_s(now))
 
     def _restart(self, reason: str) -> None:
-        """A new epoch, from rest, from the measured pose, with nothing kept: rows, the gripper's too, open questions, rates."""
+        """A new epoch, from rest, from the measured pose, with nothing kept: rows, the gripper's too, open requests, rates."""
         self._body.restart()
         self._dialogue.renew(reason)
 
@@ -179,7 +179,7 @@ class ControlStep:
     # --- people -------------------------------------------------------------------------------------------------------
 
     def grant(self, now: float) -> None:
-        """What people told the cell counts from now on."""
+        """What people asked of the cell is in force from now on."""
         for kind, text in self._wishes.take(now):
             if kind == "resume":
                 self._resume(text)

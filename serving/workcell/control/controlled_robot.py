@@ -1,4 +1,4 @@
-"""The body's side of a cell in real time: reading it, driving it, holding it. Why it is told something is known elsewhere."""
+"""The robot's side of a cell in real time: reading it, driving it, holding it. Why a command is given is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Body:
     """One robot behind its envelope. Not thread-safe; every call comes from the control loop.
 
     state_P: as measured last. last_A: the command that the driver took last in this episode. held_A: the hold that is in force.
-    is_moving: the driver was told to move by its last command (False: to stand).
+    is_moving: the driver's last command was to move (False: to hold).
     """
 
     def __init__(self, robot: Robot, limits: Limits) -> None:
@@ -32,7 +32,7 @@ class Body:
 
     @property
     def spec(self) -> EmbodimentSpec:
-        """What kind of body it is."""
+        """What kind of robot it is."""
         return self.robot.embodiment
 
     @property
@@ -86,7 +86,7 @@ class Body:
     # --- driving ------------------------------------------------------------------------------------------------------
 
     def act(self, action_A: NDArray[np.float32], tag: CommandTag, *, is_row: bool) -> Outcome:
-        """Give a command to the driver. is_row: it moves the body; a hold does not. Raises CommandRejected, RobotStopped."""
+        """Give a command to the driver. is_row: it moves the robot; a hold does not. Raises CommandRejected, RobotStopped."""
         if isinstance(self.robot, TagReader):
             self.robot.tag(tag)
         try:
@@ -108,5 +108,5 @@ class Body:
         return held_A
 
     def move_on(self) -> None:
-        """Nothing is held any more; the next hold is measured anew."""
+        """Nothing is held any more; the next hold is measured again."""
         self.held_A = None

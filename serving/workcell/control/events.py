@@ -14,7 +14,7 @@ from model_core.spec.protocol.wire import Ready
 from model_core.spec.types import StopReason
 from serving.workcell.audit.interface import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, refusal_of
 from serving.workcell.control.results import EpisodeNotes
-from serving.workcell.link.link_types import LinkEvent, Question
+from serving.workcell.link.link_types import LinkEvent, ObserveRequest
 from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Ask, Command, Installed
 from serving.workcell.robot.interface import CommandTag, Robot
@@ -35,9 +35,9 @@ class RequestOutcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Asked:
-    """A question and what the scheduler meant by it."""
+    """A request and the scheduler's plan for it."""
 
-    question: Question
+    question: ObserveRequest
     ask: Ask
 
 
@@ -119,7 +119,7 @@ class CellEvents:
         )
 
     def decision(self, heard: LinkEvent, asked: Asked, session: SessionKey, came_of_it: Resolution, deadline_s: float) -> None:
-        """A question was answered, refused or given up."""
+        """A request was answered, refused or cancelled."""
         question, installed = asked.question, came_of_it.installed
         chunk = heard.chunk
         self._audit.decision(

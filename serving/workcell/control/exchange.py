@@ -1,9 +1,9 @@
 """The cell's side of the talk with the service: when it asks, and what becomes of everything that comes back.
 
-    chunk -> pace -> contract -> schedule -> envelope, whole -> rows in hand
-    refused, late, down, told HOLD, RESET, DRAIN, KILL -> rows dropped or kept, the body held, released or stopped
+    chunk -> pace -> contract -> schedule -> envelope, whole -> rows to execute
+    refused, late, down, CONTROL HOLD, RESET, DRAIN, KILL -> rows dropped or kept, the robot held, released or stopped
 
-Rows in hand are the `scheduler`'s; they are executed by whoever asks it for the next one.
+The rows to execute are the `scheduler`'s; the control step takes them from it one by one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from serving.workcell.motion.scheduler import Scheduler, ScheduleSettings
 
 logger = logging.getLogger(__name__)
 
-_LATE_CODES = {RefusalCode.DEADLINE.value, RefusalCode.OVERLOAD.value}  # the chunk in hand is still good, up to its end
+_LATE_CODES = {RefusalCode.DEADLINE.value, RefusalCode.OVERLOAD.value}  # the current chunk is still valid, up to its end
 
 
 class Exchange:
-    """One cell's questions and answers. Not thread-safe, never waits.
+    """One cell's requests and answers. Not thread-safe, never waits.
 
     ready: the session's READY. Raises NotReady while the link has never been up: without a contract nothing can be scheduled.
     """
@@ -55,7 +55,7 @@ class Exchange:
 
     @property
     def open_seqs(self) -> list[int]:
-        """Numbers of the questions that are on their way."""
+        """Numbers of the requests that are on their way."""
         return self._asker.open_seqs
 
     @property
@@ -89,19 +89,19 @@ class Exchange:
             self._tell.event("prefix", text="the model promises no committed rows: its answers are joined by bending")
 
     def forget(self, why: str) -> None:
-        """No row and no question is kept: the gripper's too, and whatever is still to come."""
+        """No row and no request is kept: the gripper's too, and whatever is still to come."""
         self.scheduler.flush()
         self._asker.forget(why)
 
     def renew(self, reason: str) -> None:
-        """No row and no question is kept, and what comes next is of a new epoch."""
+        """No row and no request is kept, and what comes next is of a new epoch."""
         self.forget(reason)
         self._link.renew(reason)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
     def ask_if_due(self, now: float) -> bool:
-        """Look and ask, when it is time and what is seen is new enough to act on. True: a question was asked."""
+        """Look and ask, when it is time and what is seen is new enough to act on. True: a request was asked."""
         if self._stops.is_stopped or not self._asker.is_due(now, self.scheduler):
             return False
         episode = self._journal.running
@@ -201,7 +201,7 @@ class Exchange:
         self.refuse_chunk(heard.t_s, stage, reason)
 
     def refuse_chunk(self, now: float, stage: str, reason: str) -> None:
-        """The envelope does not let the rows in hand go on."""
+        """The envelope refuses the rows that are being executed."""
         self.scheduler.drop_rows()
         self._stops.machine.rejected(now, f"{stage}: {reason}")
         self._tell.event("reject", stage=stage, reason=reason)
@@ -259,7 +259,7 @@ class Exchange:
             self._draining_session = self._asker.session.session_id
 
     def _release(self, ready: Ready) -> None:
-        """A HOLD was said in a session and ends with it: who shakes hands anew answers again. Rows are still needed to move."""
+        """A HOLD was said in a session and ends with it: a new handshake ends it. Rows are still needed to move."""
         if self._holding_session and ready.session_id != self._holding_session:
             self._holding_session = ""
             self._stops.machine.release()

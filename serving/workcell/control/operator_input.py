@@ -25,7 +25,7 @@ class OperatorInput:
         self._told.append((kind, value))
 
     def take(self, now_s: float) -> list[tuple[str, str]]:
-        """What was told since the last call, as (kind, sentence); from now on it counts. "resume" carries the name."""
+        """What people asked since the last call, as (kind, sentence); it is in force from now on. "resume" carries the name."""
         taken = []
         while self._told:
             kind, value = self._told.popleft()

@@ -1,7 +1,7 @@
-"""One cell, episode by episode: when one may begin, what is told when it is over, and what people want of it meanwhile.
+"""One cell, episode by episode: when one may begin, what is recorded when it is over, and what people ask of it meanwhile.
 
 The parts: `body` reads, drives and holds; `dialogue` asks and listens; `stops` knows who says stop; `control_step` is the loop
-that brings them together. Whoever drives a cell may call `begin`, `tick` and `end` on a clock of his own; `run_episode` does so
+that brings them together. A caller may run `begin`, `tick` and `end` on another clock; `run_episode` does so
 in real time.
 """
 
@@ -41,7 +41,7 @@ class RealtimeCell:
     """One robot, one link, one loop. Construct it when the link has been up once.
 
     limits: of the commissioning file, already tightened by the release. limits_of: the same for another contract, which the
-    service may have between episodes: (limits, digest of where they come from), or ActwrightError when nobody has commissioned
+    service may have between episodes: (limits, digest of where they come from), or ActwrightError when no person has commissioned
     it. Without one `limits` stay, tightened by each release that comes.
     """
 
@@ -97,7 +97,7 @@ class RealtimeCell:
 
     @property
     def machine(self) -> StateMachine:
-        """What the body is doing."""
+        """What the robot is doing."""
         return self._stops.machine
 
     @property
@@ -112,7 +112,7 @@ class RealtimeCell:
 
     @property
     def scheduler(self) -> Scheduler:
-        """The rows in hand."""
+        """The rows to execute."""
         return self._dialogue.scheduler
 
     @property
@@ -122,7 +122,7 @@ class RealtimeCell:
 
     @property
     def open_seqs(self) -> list[int]:
-        """Numbers of the questions that are on their way."""
+        """Numbers of the requests that are on their way."""
         return self._dialogue.open_seqs
 
     # --- one episode ----------------------------------------------------------------------------------------------
@@ -190,13 +190,13 @@ class RealtimeCell:
         return self._control.tick()
 
     def end(self, reason: StopReason) -> EpisodeResult:
-        """The episode is over, however it came: tell everybody, and forget its rows."""
+        """The episode is over, however it came: tell the service and the audit, and drop its rows."""
         episode = self._journal.running
         success = reason is StopReason.SUCCESS
         is_at_rest = self._control.rest()
         self._dialogue.forget("the episode is over")
         self._wishes.forget()
-        if self._watch is not None and is_at_rest:  # a body that takes no hold is left to the watchdog
+        if self._watch is not None and is_at_rest:  # a robot that takes no hold is left to the watchdog
             self._watch.disarm()
         self._link.end_episode(episode.episode_id, reason.value, success=success)
         if self._recorder is not None and reason is not StopReason.ENV_ERROR:
@@ -208,14 +208,14 @@ class RealtimeCell:
         return result
 
     def close(self) -> None:
-        """Bring the body to rest, end the link and the watchdog. A body that takes no hold is left to the watchdog."""
+        """Bring the robot to rest, end the link and the watchdog. A robot that takes no hold is left to the watchdog."""
         is_at_rest = self._journal.notes is None or self._control.rest()
         self._link.close()
         if self._watch is not None and is_at_rest:
             self._watch.close()
 
     def _limit(self, contract: PolicyContract) -> None:
-        """Another contract between episodes: its own limits, or none moves. Raises ActwrightError when nobody has commissioned it."""
+        """Another contract between episodes: its own limits, or none moves. Raises ActwrightError when no person has commissioned it."""
         if contract.contract_id == self._limited_by:
             return
         limits, digest = limits_under(contract, self._body.spec, self._body.limits, self._limits_of)
@@ -227,11 +227,11 @@ class RealtimeCell:
     # --- people -------------------------------------------------------------------------------------------------------
 
     def steer(self, steering: SteeringInput | None) -> None:
-        """From the next step on, ask with this drawn path; answers to older questions are void. Safe from any thread."""
+        """From the next step on, ask with this drawn path; answers to older requests are void. Safe from any thread."""
         self._wishes.tell("steering", steering)
 
     def edit(self, edit: Edit) -> None:
-        """Ask the next question with this edited thought. Safe from any thread."""
+        """Ask the next request with this edited thought. Safe from any thread."""
         self._wishes.tell("edit", edit)
 
     def instruct(self, instruction: str) -> None:

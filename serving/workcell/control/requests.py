@@ -1,4 +1,4 @@
-"""The question that is on its way: what it carries, and what the audit is told when it comes back, or does not."""
+"""The request that is on its way: what it carries, and what the audit gets when its answer comes, or does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_core.spec.types import Observation, RefusalCode
 from serving.workcell.control.cell_context import CellContext
 from serving.workcell.control.events import Asked, RequestOutcome, Resolution
 from serving.workcell.control.results import EpisodeNotes
-from serving.workcell.link.link_types import LinkEvent, Question
+from serving.workcell.link.link_types import LinkEvent, ObserveRequest
 from serving.workcell.motion.limits import Limits
 from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Scheduler
@@ -44,11 +44,11 @@ class RequestTracker:
 
     @property
     def open_seqs(self) -> list[int]:
-        """Numbers of the questions that are on their way."""
+        """Numbers of the requests that are on their way."""
         return list(self._open)
 
     def take(self, seq: int) -> Asked | None:
-        """Something came for this question; None when it does not count any more."""
+        """An answer or a refusal came for this request; None when the request is no longer open."""
         return self._open.pop(seq, None)
 
     def wait_until(self, at_s: float) -> None:
@@ -56,7 +56,7 @@ class RequestTracker:
         self._not_before_s = max(self._not_before_s, at_s)
 
     def begin(self, now_s: float) -> None:
-        """A new episode: what the last one was told to wait for counts no more."""
+        """A new episode: a wait that the service asked for in the last one is over."""
         self._not_before_s = now_s
 
     def is_due(self, now_s: float, scheduler: Scheduler) -> bool:
@@ -79,7 +79,7 @@ class RequestTracker:
             observation = replace(observation, instruction=wishes.instruction)
         offset_A = offsets_A(body, observation.proprio_P)
         ask = scheduler.draft(self._pose_A(observation.proprio_P, last_A))
-        question = Question(
+        question = ObserveRequest(
             episode_id=episode.episode_id,
             step=episode.steps,
             observation=observation,

@@ -10,7 +10,7 @@ from model_core.spec.types import StopReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldBegun:
-    """A body that moved was brought to a hold.
+    """A robot that moved was brought to a hold.
 
     t_s: monotonic. silence_s: since the service was last heard; down_s: since the link was known to be down (None: it was up).
     """
@@ -97,7 +97,7 @@ class EpisodeJournal:
             self.notes.detail = text
 
     def refused(self, code: str, reason: str, *, counts: bool) -> None:
-        """A question came to nothing. counts: asking again will not help."""
+        """A request brought no chunk. counts: asking again will not help."""
         if self.notes is not None:
             self.notes.refusals += 1
             self.notes.in_a_row += counts

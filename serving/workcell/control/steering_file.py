@@ -1,4 +1,4 @@
-"""A line that a person draws while the robot runs, told by a file: written it steers, changed it steers anew, removed it does not.
+"""A line that a person draws while the robot runs, given in a file: writing it steers, changing it steers again, removing it ends that.
 
 What it holds: `model_core.spec.protocol.steering_input`.
 A drawing steers one episode, for the next scene is another; what cannot be read is logged
@@ -34,7 +34,7 @@ class SteeringFile:
         self._thread = threading.Thread(target=self._main, name="steering", daemon=True)
 
     def start(self) -> None:
-        """Look once, so that a file that is there already steers from the first question on, and go on looking."""
+        """Look once, so that a file that is there already steers from the first request on, and keep looking."""
         self.look()
         self._thread.start()
 

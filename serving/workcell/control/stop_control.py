@@ -16,11 +16,11 @@ _LOST_CODES = {RefusalCode.DEADLINE.value, RefusalCode.NOT_READY.value, "down"}
 
 
 class StopControl:
-    """The mode of one cell's body, and everybody's word on it.
+    """The mode of one cell's robot, and who may stop it.
 
-    operator: asked at every step of a SAFE_STOP for the name of the person who resumes it ("" means nobody, yet); the episode
-    waits `operator_wait_s`. own_stop: the robot's, to be used when nobody is waited for; None for a robot that has none, and in a
-    simulated world, where nothing moves between two commands and nobody is there to release it.
+    operator: asked at every step of a SAFE_STOP for the name of the person who resumes it ("" means no one yet); the episode
+    waits `operator_wait_s`. own_stop: the robot's, to be used when no operator is waited for; None for a robot that has none, and in
+    a simulated world, where nothing moves between two commands and no person is there to release it.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class StopControl:
         return self.machine.mode is MotionState.SAFE_STOP
 
     def begin(self) -> None:
-        """A new episode is told its mode, whichever it is."""
+        """A new episode records its mode, whichever it is."""
         self._mode_said = ""
 
     def stop(self, now: float, reason: str) -> None:
@@ -65,7 +65,7 @@ class StopControl:
         self._tell.event("mode", mode=mode.value, reason=self.machine.reason)
 
     def enter(self, now: float) -> None:
-        """The first step of a SAFE_STOP: it is told, and a robot with a stop of its own stops by it when nobody is waited for."""
+        """The first step of a SAFE_STOP: it is recorded, and a robot with a stop of its own uses it when no operator is waited for."""
         self._journal.running.stopped_at_s = now
         self._tell.event("stop", reason=self.machine.reason)
         self._journal.detail(self.machine.reason)
@@ -73,7 +73,7 @@ class StopControl:
             self._own_stop.halt(self.machine.reason)
 
     def ask_operator(self) -> str:
-        """The name of the person who resumes the cell; "" for nobody, yet."""
+        """The name of the person who resumes the cell; "" for no one yet."""
         return self._operator() if self._operator is not None else ""
 
     def given_up(self, now: float) -> StopReason | None:

@@ -1,11 +1,11 @@
-"""One cell's side of the conversation, without sockets, threads or a clock: it is told what came and what time it is.
+"""One cell's side of the protocol, without sockets, threads or a clock: messages and the time are passed in.
 
     DOWN -> dialling -> greeting (HELLO sent) -> UP (READY came) -> DOWN ...        every dial is a new epoch
 
-One question is open at a time; a newer one replaces it, and an observation that is still waiting to be written is dropped,
-never queued. A question whose deadline passed is dead: CANCEL is sent, and whatever comes for it is counted and dropped. So
-are duplicates, other sessions, other epochs and what has expired. After `max_dead` dead questions in a row, a broken
-message or a silent peer the connection is cut and dialled anew; inside an episode only the same model and contract will do.
+One request is open at a time; a newer one replaces it, and an observation that is still waiting to be written is dropped,
+never queued. A request whose deadline passed is dead: CANCEL is sent, and whatever comes for it is counted and dropped. So
+are duplicates, other sessions, other epochs and what has expired. After `max_dead` dead requests in a row, a broken
+message or a silent peer the connection is cut and dialled again; inside an episode only the same model and contract will do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 from model_core.spec.conversion import compare, unagreed
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Part, Ready, Reject
 from model_core.spec.types import RefusalCode
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, LinkTally, Question, read_frame
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, LinkTally, ObserveRequest, read_frame
 
 _FATAL = {RefusalCode.CONTRACT, RefusalCode.AUTH, RefusalCode.KILLED}  # a handshake refused for these is not tried again by itself
 _MAX_EVENTS = 256
@@ -25,16 +25,16 @@ _MAX_EVENTS = 256
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """The open question."""
+    """The open request."""
 
     seq: int
-    question: Question
+    question: ObserveRequest
     asked_at_s: float
     is_written: bool = False
 
 
 class LinkCore:
-    """The rules. Not thread-safe: whoever moves bytes also holds the lock."""
+    """The rules. Not thread-safe: the caller that moves bytes also holds the lock."""
 
     def __init__(self, settings: LinkSettings) -> None:
         self.settings, self.tally = settings, LinkTally()
@@ -62,16 +62,16 @@ class LinkCore:
 
     @property
     def is_up(self) -> bool:
-        """Hands were shaken and nothing speaks against the connection."""
+        """The handshake is done and the connection is usable."""
         return self._state == "up" and not self.wants_cut
 
     @property
     def open_seq(self) -> int:
-        """The open question's number; 0 without one."""
+        """The open request's number; 0 without one."""
         return 0 if self._open is None else self._open.seq
 
-    def ask(self, question: Question, now_s: float) -> int:
-        """Ask; returns the number of the question, or 0 while the link is down. An open question is given up for it."""
+    def ask(self, question: ObserveRequest, now_s: float) -> int:
+        """Ask; returns the number of the request, or 0 while the link is down. An open request is given up for it."""
         if not self.is_up or self.ready is None:
             return 0
         if self._open is not None:
@@ -105,7 +105,7 @@ class LinkCore:
             self._controls.append(end)
 
     def renew(self, now_s: float, reason: str) -> None:
-        """Throw this session away and shake hands anew: the next answer is of a new epoch."""
+        """End this session and begin another one: the next answer is of a new epoch."""
         self.is_denied = False
         if self._state != "down":
             self._cut(now_s, reason, dial_at_s=now_s)
@@ -180,7 +180,7 @@ class LinkCore:
         return self._observe(now_s)
 
     def unsendable(self, seq: int, reason: str, now_s: float) -> None:
-        """Question `seq` is none that a message can carry: refused on this side, and the connection is none the worse for it."""
+        """Request `seq` cannot be encoded as a message: refused on this side, and the connection stays up."""
         if self.open_seq == seq:
             self._open = None
             self._refused(now_s, seq, RefusalCode.DECODE.value, f"the question cannot be sent: {reason}", retryable=False)
@@ -414,7 +414,7 @@ class LinkCore:
         self.tally.dropped[why] = self.tally.dropped.get(why, 0) + 1
 
     def _cut(self, now_s: float, reason: str, *, dial_at_s: float | None = None) -> None:
-        """Stop believing this connection. The transport closes it; for the cell it is down from this moment."""
+        """Give this connection up. The transport closes it; for the cell it is down from this moment."""
         name = reason.partition(":")[0][:40]
         self.tally.cuts[name] = self.tally.cuts.get(name, 0) + 1
         self.wants_cut = True

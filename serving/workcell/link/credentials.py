@@ -1,4 +1,4 @@
-"""How a cell proves who it is, and whom it believes: a bearer token from a file or the environment, TLS with a CA file."""
+"""How a cell authenticates itself and the service: a bearer token from a file or the environment, TLS with a CA file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Credentials:
 
 
 def reason_of(error: BaseException, url: str) -> str:
-    """Why nobody answers at `url`, for a person."""
+    """Why no service answers at `url`, for a person."""
     if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
         return "it does not speak TLS; call ws:// in place of wss://"
     if isinstance(error, InvalidMessage) and url.startswith("ws://"):

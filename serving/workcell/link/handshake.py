@@ -15,7 +15,7 @@ def wait_until_up(link: Link, patience_s: float) -> LinkEvent:
     READY, what came after it, and what the service told before it (KILL, HOLD, DRAIN) is put back: the control loop reads it too.
     """
     give_up_at = time.monotonic() + patience_s
-    last = "nobody answered"
+    last = "no answer"
     up: LinkEvent | None = None
     for_the_loop: list[LinkEvent] = []
     if link.is_denied:  # for the last episode; the service, or the token, may be another one by now

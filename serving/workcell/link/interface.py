@@ -6,7 +6,7 @@ import abc
 
 from model_core.spec.protocol.wire import Ready
 from serving.workcell.link.connection_state import LinkCore
-from serving.workcell.link.link_types import LinkEvent, LinkTally, Question
+from serving.workcell.link.link_types import LinkEvent, LinkTally, ObserveRequest
 
 
 class Link(abc.ABC):
@@ -22,7 +22,7 @@ class Link(abc.ABC):
 
     @property
     def is_up(self) -> bool:
-        """Questions can be asked."""
+        """Requests can be asked."""
         return self.core.is_up
 
     @property
@@ -60,8 +60,8 @@ class Link(abc.ABC):
         return at_s
 
     @abc.abstractmethod
-    def ask(self, question: Question) -> int:
-        """Ask; the question's number, or 0 while the link is down."""
+    def ask(self, question: ObserveRequest) -> int:
+        """Ask; the request's number, or 0 while the link is down."""
 
     @abc.abstractmethod
     def give_up(self, seq: int) -> None:

@@ -1,4 +1,4 @@
-"""What is said between a cell and its link: settings, questions, what was heard, counts. Plain data; the rules are `link_core`'s."""
+"""What a cell and its link exchange: settings, requests, events, counts. Plain data; the rules are `connection_state`'s."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LinkEventKind = Literal["up", "down", "denied", "chunk", "refused", "late", "par
 class LinkSettings:
     """Every wait has an end. heartbeat_s: a peer that was silent for 1.5 of it is dead (a PING is sent every half).
 
-    deadline_s: of an answer. max_dead: unanswered questions in a row after which the connection is not believed any more.
+    deadline_s: of an answer. max_dead: unanswered requests in a row after which the connection is cut.
     replan_hz: answers a second that the service must keep free for this cell, or refuse it; 0 for none. world_waits: the simulated
-    world stands still while a question is open, so an answer does not age on its way.
+    world stands still while a request is open, so an answer does not age on its way.
     """
 
     cell: str
@@ -51,7 +51,7 @@ class LinkSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Question:
+class ObserveRequest:
     """What is asked. taken_at_s: when the observation was taken; age_ms: how old each reading was then."""
 
     episode_id: str
@@ -81,7 +81,7 @@ class LinkEvent:
     "late": the deadline of `seq` passed. "part": part of an answer. "told": CONTROL of `code` HOLD, KILL, DRAIN or RESET.
     "lease": the session's lease ran out.
 
-    asked_at_s: when the question was asked ("up": when the connection stood). is_retryable: it may go better later. stood_still_s:
+    asked_at_s: when the request was asked ("up": when the connection stood). is_retryable: it may go better later. stood_still_s:
     for how long a simulated world waited for this; 0 in real time.
     """
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from serving.workcell.link.interface import Link
-from serving.workcell.link.link_types import LinkEvent, Question
+from serving.workcell.link.link_types import LinkEvent, ObserveRequest
 
 _LOOK_S = 0.05
 _VAIN = ("refused", "late")
@@ -38,7 +38,7 @@ class SimulatedClock:
 class WaitingLink(Link):
     """A `Link` whose `poll` waits for the open answer, or for a connection that was lost, for at most the deadline.
 
-    world: the simulated clock, in which all times are told. wall, sleep: of the machine, in which the service answers.
+    world: the simulated clock, in which all times are given. wall, sleep: of the machine, in which the service answers.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class WaitingLink(Link):
         """When that is on this machine's clock, which the world may be ahead of or behind."""
         return at_s - self._world() + self._wall()
 
-    def ask(self, question: Question) -> int:
-        """Ask; the question's number, or 0 while the link is down. `poll` waits for the answer."""
+    def ask(self, question: ObserveRequest) -> int:
+        """Ask; the request's number, or 0 while the link is down. `poll` waits for the answer."""
         if self.ready is not None:
             self._sleep(max(self._asked_at_s + self.ready.min_interval_ms / 1e3 - self._wall(), 0.0))
         self._asked_at_s = self._wall()

@@ -1,6 +1,6 @@
 """`LinkCore` on a real socket: one thread that connects, writes, reads and lets time pass. The control loop never waits for it.
 
-Pictures are packed on this thread, outside the lock: `ask` and `poll` return at once, whatever the network does.
+Images are packed on this thread, outside the lock: `ask` and `poll` return at once, whatever the network does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from model_core.spec.types import RefusalCode
 from serving.workcell.link.connection_state import LinkCore
 from serving.workcell.link.credentials import Credentials, reason_of
 from serving.workcell.link.interface import Link
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, Question, read_frame
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest, read_frame
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class AsyncLink(Link):
         if self._thread.is_alive():
             self._thread.join(2.0)
 
-    def ask(self, question: Question) -> int:
-        """Ask; the question's number, or 0 while the link is down."""
+    def ask(self, question: ObserveRequest) -> int:
+        """Ask; the request's number, or 0 while the link is down."""
         with self._lock:
             seq = self.core.ask(question, self._clock())
         self._nudge()
@@ -186,7 +186,7 @@ class AsyncLink(Link):
         done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
         if self._closing.is_set():
             await self._write_last(socket)
-        socket.transport.abort()  # no closing handshake: a peer that we do not believe gets no say in it
+        socket.transport.abort()  # no closing handshake: a peer that was given up must not delay it
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)

@@ -88,7 +88,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Motion:
-    """What the body was told last, as a place and as a rate per row. (A,), both; rate is 0 at standstill."""
+    """What the robot was commanded last, as a place and as a rate per row. (A,), both; rate is 0 at standstill."""
 
     pose_A: NDArray[np.float32]
     rate_A: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The commissioning file: a person's word on how far one workcell may be driven under one contract.
+"""The commissioning file: the limits that a person signed, of how far one workcell may be driven under one contract.
 
     curl -s http://127.0.0.1:3000/v1/contract > contract.json
     python -m serving.workcell.motion.commissioning template --contract contract.json --cell cell-01 --out cell-01.limits.json
@@ -30,7 +30,7 @@ KIND = "actwright-commissioning"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commissioning:
-    """One commissioning file. contract_id: the contract that it was made for. commissioned_by: a person's name; "" is nobody."""
+    """One commissioning file. contract_id: the contract that it was made for. commissioned_by: a person; "": unsigned."""
 
     kind: Literal["actwright-commissioning"]
     version: Literal[1]
@@ -87,7 +87,7 @@ def write(path: Path, commissioning: Commissioning) -> None:
 
 
 def template(cell: str, contract: PolicyContract, places: Mapping[str, tuple[str, float]] | None = None) -> Commissioning:
-    """The widest file that `contract` allows, signed by nobody; its note names what it does not bound.
+    """The widest file that `contract` allows, unsigned; its note names what it does not bound.
 
     places: action dim -> (proprio dim, gain), adds place limits.
     """

@@ -1,4 +1,4 @@
-"""How far, how fast and how suddenly a body may be moved here. A release may tighten these limits, never widen them."""
+"""How far, how fast and how suddenly a robot may be moved here. A release may tighten these limits, never widen them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Limits:
 
     clip_fraction: an excess of at most this fraction (of the limit, or of the range) is clipped and counted, a larger one
     refuses the chunk. max_rejects: so many refusals in a row are a SAFE_STOP. max_age_ms: sensor ("proprio" or camera) ->
-    oldest reading on which may be acted. hold_within_ms: after a loss the body is held within this time.
+    oldest reading on which may be acted. hold_within_ms: after a loss the robot is held within this time.
     """
 
     dims: tuple[DimLimits, ...]
@@ -93,7 +93,7 @@ class Limits:
 def widest_limits(body: EmbodimentSpec) -> Limits:
     """What the contract's own ranges allow: full range each control step, reversed at once. A start, to be narrowed by a person.
 
-    A pose may jump over its whole range from the measured one, since nothing here knows how fast this body may move.
+    A pose may jump over its whole range from the measured one, since nothing here knows how fast this robot may move.
     """
     dims = []
     for dim, mode, place in zip(body.action.dims, body.action.modes, measured_by(body), strict=True):
@@ -102,7 +102,7 @@ def widest_limits(body: EmbodimentSpec) -> Limits:
         is_switch = dim.name == body.gripper_dim
         is_offset = mode == "relative"
         measured = body.proprio.dims[place] if place is not None else None
-        # Where a delta leads can be told where the same quantity is measured: there it may get as far as the measurement goes.
+        # Where a delta leads is known where the same quantity is measured: there it may get as far as the measurement goes.
         reach = measured if mode == "delta" and not is_switch else None
         dims.append(
             DimLimits(
@@ -124,9 +124,9 @@ def widest_limits(body: EmbodimentSpec) -> Limits:
 
 
 def tightened(limits: Limits, body: EmbodimentSpec, release: EmbodimentSpec | None = None) -> Limits:
-    """`limits` cut down to what the body and the release allow (hard and soft ranges). Never wider than before in any number.
+    """`limits` cut down to what the embodiment and the release allow (hard and soft ranges). Never wider than before in any number.
 
-    release: the body that the contract names; it may be in other units than this cell's (the service converts): its limits are
+    release: the embodiment that the contract names; it may be in other units than this cell's (the service converts): its limits are
     read in the cell's. What they say of an action dimension bounds its number (a relative one as the policy says it, before it
     becomes a place); what they say of the proprio dimension that measures it bounds where a relative or delta number leads.
     Raises SpecError where nothing would be left, and for a place limit that nothing measures.
@@ -151,7 +151,7 @@ def tightened(limits: Limits, body: EmbodimentSpec, release: EmbodimentSpec | No
         )
         if measured is not None and mode != "absolute" and dim.name != body.gripper_dim:
             their = their_seen.get(measured.name)
-            # A file that leaves the place open keeps it open, unless somebody has given soft limits to what measures it.
+            # A file that leaves the place open keeps it open, unless there are soft limits for what measures it.
             is_soft = any(d is not None and (d.soft_low, d.soft_high) != (None, None) for d in (measured, their))
             if is_placed or (is_soft and mode != ""):  # who does not say what the number means has said nothing of where it leads
                 low, high = _range(measured, their, limit.place_low, limit.place_high)
@@ -165,7 +165,7 @@ def tightened(limits: Limits, body: EmbodimentSpec, release: EmbodimentSpec | No
 
 
 def unbounded(limits: Limits, body: EmbodimentSpec) -> list[str]:
-    """What these limits do not say of where the body may get, one sentence a dimension. The gripper's own range is enough."""
+    """What these limits do not say of where the robot may get, one sentence a dimension. The gripper's own range is enough."""
     said = []
     for dim, mode, limit in zip(body.action.dims, body.action.modes, limits.dims, strict=True):
         if mode in POSES or dim.name == body.gripper_dim or (limit.place_low is not None and limit.place_high is not None):

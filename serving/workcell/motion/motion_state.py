@@ -1,8 +1,8 @@
-"""RUN -> STRETCH -> HOLD -> SAFE_STOP: how a body behaves while answers come, come late, and stop coming. No clock, no IO.
+"""RUN -> STRETCH -> HOLD -> SAFE_STOP: how a robot behaves while answers come, come late, and stop coming. No clock, no IO.
 
 RUN        rows are executed at their own rate
 STRETCH    few rows are left and no answer is there: each control step uses up less than a row
-HOLD       nothing may be executed: the body stays where it is
+HOLD       nothing may be executed: the robot stays where it is
 SAFE_STOP  held for too long, too many rejected commands, a driver that stopped, a kill: only a person ends this
 """
 
@@ -15,7 +15,7 @@ from model_core.spec.errors import SpecError, require
 
 
 class MotionState(enum.StrEnum):
-    """What the body is doing."""
+    """What the robot is doing."""
 
     RUN = "RUN"
     STRETCH = "STRETCH"
@@ -27,7 +27,7 @@ class MotionState(enum.StrEnum):
 class MotionSettings:
     """stretch_rows: slow down when no more rows are left (0: never). min_scale: the slowest, in rows per control step.
 
-    speed_up: by how much a slowed body gains per control step. safe_stop_after_s: held so long without being told to.
+    speed_up: by how much a slowed robot gains per control step. safe_stop_after_s: held so long without a demand to hold.
     max_rejects: chunks in a row that the envelope refused.
     """
 
@@ -54,7 +54,7 @@ class Transition:
 
 
 class StateMachine:
-    """The mode of one body and the speed of its rows."""
+    """The mode of one robot and the speed of its rows."""
 
     def __init__(self, settings: MotionSettings | None = None) -> None:
         self.settings = settings or MotionSettings()
@@ -67,13 +67,13 @@ class StateMachine:
         self._is_told_to_hold = False
 
     def begin(self, now_s: float) -> None:
-        """A new episode: held until the first chunk. A SAFE_STOP stays, and so does a hold that somebody asked for."""
+        """A new episode: held until the first chunk. A SAFE_STOP stays, and so does a hold that was demanded."""
         if self.mode is not MotionState.SAFE_STOP:
             self.mode, self.reason, self.since_s = MotionState.HOLD, "nothing to execute yet", now_s
         self.scale, self.rejects = 1.0, 0
 
     def tick(self, now_s: float, rows_left: float, *, may_stretch: bool = True, why: str = "nothing to execute") -> MotionState:
-        """The mode of this control step. why: the reason that is noted if the body has to be held now."""
+        """The mode of this control step. why: the reason that is noted if the robot has to be held now."""
         if self.mode is MotionState.SAFE_STOP:
             return self.mode
         if rows_left <= 0 or self._is_told_to_hold:
@@ -81,7 +81,7 @@ class StateMachine:
                 self.stop(now_s, f"held for {now_s - self.since_s:.1f} s: {self.reason}")
             else:
                 self._become(now_s, MotionState.HOLD, why)
-                self.scale = 1.0  # a body that starts from rest starts at the chunk's own pace
+                self.scale = 1.0  # a robot that starts from rest starts at the chunk's own pace
         elif may_stretch and rows_left <= self.settings.stretch_rows:
             self._become(now_s, MotionState.STRETCH, f"{rows_left:g} rows left and no answer yet")
             wanted = max(rows_left / (self.settings.stretch_rows + 1), self.settings.min_scale)
@@ -92,13 +92,13 @@ class StateMachine:
         return self.mode
 
     def hold(self, now_s: float, reason: str) -> None:
-        """Somebody says: hold. Stays until `release`."""
+        """A hold is demanded. It stays until `release`."""
         self._is_told_to_hold = True
         if self.mode is not MotionState.SAFE_STOP:
             self._become(now_s, MotionState.HOLD, reason)
 
     def release(self) -> None:
-        """Whoever said hold takes it back; rows are still needed before anything moves."""
+        """The demanded hold is over; rows are still needed before anything moves."""
         self._is_told_to_hold = False
 
     def rejected(self, now_s: float, reason: str) -> None:
@@ -116,7 +116,7 @@ class StateMachine:
         self._become(now_s, MotionState.SAFE_STOP, reason)
 
     def resume(self, now_s: float, operator: str) -> None:
-        """A person, by name, ends a SAFE_STOP: the body is held, and moves only on a new answer."""
+        """A person, by name, ends a SAFE_STOP: the robot is held, and moves only on a new answer."""
         if not operator.strip():
             raise SpecError("a SAFE_STOP is ended by a person: give a name, got ''")
         if self.mode is MotionState.SAFE_STOP:

@@ -61,7 +61,7 @@ class EnvelopeTally:
 
 
 class Envelope:
-    """Checks one body's commands against its limits. Remembers what was commanded, for rates."""
+    """Checks one robot's commands against its limits. Remembers what was commanded, for rates."""
 
     def __init__(self, body: EmbodimentSpec, limits: Limits) -> None:
         names = [dim.name for dim in body.action.dims]
@@ -91,7 +91,7 @@ class Envelope:
         self._push_A = np.zeros(len(names))
 
     def restart(self) -> None:
-        """The body stands: the next command is judged from the measured pose and from rest."""
+        """The robot stands: the next command is judged from the measured pose and from rest."""
         self._place_A[:] = np.nan
         self._rate_A[:] = 0.0
         self._push_A[:] = 0.0
@@ -126,7 +126,7 @@ class Envelope:
         at_A = self._measured_A(proprio_P)
         try:
             for index, row_A in enumerate(rows_KA[first:]):
-                # Later rows start from where the body is told to be: a measured pose exists for the first one only.
+                # Later rows start from where the robot is commanded to be: a measured pose exists for the first one only.
                 verdict = self._judge(row_A, proprio_P if index == 0 else None, at_A)
                 if verdict.is_refused:
                     return self._count(SafetyVerdict(action_A=row_A, stage=verdict.stage, reason=f"row {first + index}: {verdict.reason}"))
@@ -155,9 +155,9 @@ class Envelope:
         return self._count(verdict)
 
     def hold(self, action_A: NDArray[np.float32], proprio_P: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """A hold on its way to the driver: brought inside the workspace; from here on the body is at rest.
+        """A hold on its way to the driver: brought inside the workspace; from here on the robot is at rest.
 
-        A body that is measured outside of it stays where it is: bringing it back in one step would be a leap.
+        A robot that is measured outside of it stays where it is: bringing it back in one step would be a leap.
         """
         here_A = np.where(self._is_pose_A, self._measured_A(proprio_P), np.nan)
         low_A, high_A = np.fmin(self._low_A, here_A), np.fmax(self._high_A, here_A)
@@ -176,7 +176,7 @@ class Envelope:
     # --- one command ----------------------------------------------------------------------------------------------
 
     def _judge(self, action_A: NDArray[np.float32], proprio_P: NDArray[np.float32] | None, at_A: NDArray[np.float64]) -> SafetyVerdict:
-        """at_A: where the body is when this command begins, in the unit of what measures it; NaN where nothing does."""
+        """at_A: where the robot is when this command begins, in the unit of what measures it; NaN where nothing does."""
         if not np.isfinite(action_A).all():
             return SafetyVerdict(action_A=action_A, stage="finite", reason="the row holds NaN or inf")
         wanted_A = action_A.astype(np.float64)
@@ -222,7 +222,7 @@ class Envelope:
         yield "workspace", *self._place_bounds(at_A), self._place_scale_A
 
     def _place_bounds(self, at_A: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Where the step may end, as bounds of the command; a body that is outside already may stay or come back."""
+        """Where the step may end, as bounds of the command; a robot that is outside already may stay or come back."""
         is_known_A = ~np.isnan(at_A)
         here_A = np.where(is_known_A, at_A, 0.0)
         low_A = np.where(is_known_A, np.minimum(self._place_low_A, here_A), self._place_low_A)
@@ -234,7 +234,7 @@ class Envelope:
         return least_A, most_A
 
     def _led_to_A(self, at_A: NDArray[np.float64], action_A: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Where the body is after a command that began at `at_A`, if it does what it is told."""
+        """Where the robot is after a command that began at `at_A`, if it follows the command."""
         return np.where(self._is_pose_A, action_A, at_A + self._step_A * action_A)
 
     def _scale(self, reach_A: NDArray[np.float64]) -> NDArray[np.float64]:

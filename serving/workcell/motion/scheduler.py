@@ -1,12 +1,12 @@
 """Which row of which chunk is executed at this control step, and when the next chunk is asked for. No clock, no IO.
 
     sync      ask when the execute horizon is used up, stand still until the answer is there
-    async     ask early; go on with the old chunk; enter the new one behind the rows that were executed meanwhile
+    async     ask early; keep executing the old chunk; enter the new one behind the rows that were executed meanwhile
     prefix    as async, and the rows that will be executed meanwhile are sent along: they are the start of the answer
     blend     as async, and the seam is bent so that place and velocity are continuous
     ensemble  mean over all chunks that cover this moment (absolute poses only; can be violent; never the default)
 
-The delay is *measured consumption*: the rows that the body executed between the observation and the install. A body that
+The delay is *measured consumption*: the rows that the robot executed between the observation and the install. A robot that
 stood still consumed nothing, so it skips nothing, however late the answer is.
 """
 
@@ -65,7 +65,7 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ask:
-    """What a question has to carry. committed_DA: rows that will be executed whatever the answer says (may be (0, A))."""
+    """What a request has to carry. committed_DA: rows that will be executed whatever the answer says (may be (0, A))."""
 
     revision: int
     consumed_before: float
@@ -153,7 +153,7 @@ class Scheduler:
 
     @property
     def is_waiting(self) -> bool:
-        """A question of this revision is open."""
+        """A request of this revision is open."""
         return any(ask.revision == self.revision for ask in self._asked.values())
 
     @property
@@ -164,10 +164,10 @@ class Scheduler:
         return 0 if settings.strategy == "sync" else self.delays.predict(cap)
 
     def wants_chunk(self, lifetime_rows: float = math.inf) -> bool:
-        """Time to ask with a new observation. lifetime_rows: control steps until the rows in hand expire.
+        """Time to ask with a new observation. lifetime_rows: control steps until the rows to execute expire.
 
         When to ask goes by how many control steps answers took, held ones included. What is skipped and what is committed
-        goes by what was consumed: asking too early costs a question, skipping too much throws the arm.
+        goes by what was consumed: asking too early costs a request, skipping too much throws the arm.
         """
         if self.is_waiting:
             return False
@@ -203,7 +203,7 @@ class Scheduler:
         self._may_commit = False
 
     def sent(self, seq: int, ask: Ask) -> None:
-        """The question went out under this number; whatever was open before is not any more."""
+        """The request went out under this number; whatever was open before is not any more."""
         self._asked = {seq: ask}
 
     def lost(self, seq: int) -> None:
@@ -322,7 +322,7 @@ class Scheduler:
         self._motion = Motion(pose_A=action_A, rate_A=np.where(self._is_pose_A, moved_A, action_A / max(scale, 1e-3)))
 
     def held(self, pose_A: NDArray[np.float32]) -> None:
-        """The body was held at this command: whatever comes next begins from standstill."""
+        """The robot was held at this command: whatever comes next begins from standstill."""
         self._motion = Motion(pose_A=np.asarray(pose_A, np.float32), rate_A=np.zeros(len(pose_A), np.float32))
 
     def _mean_A(self, newest_A: NDArray[np.float32], step: float) -> NDArray[np.float32]:
@@ -336,7 +336,7 @@ class Scheduler:
     # --- dropping -----------------------------------------------------------------------------------------------------
 
     def bump(self, keep_rows: int = 0) -> int:
-        """Reset, instruction or steering changed: answers to older questions are void; at most `keep_rows` old rows go on."""
+        """Reset, instruction or steering changed: answers to older requests are void; at most `keep_rows` old rows are still executed."""
         self.revision += 1
         self._asked.clear()
         self._others.clear()
@@ -344,13 +344,13 @@ class Scheduler:
         return self.revision
 
     def flush(self) -> None:
-        """Forget every row and question, the gripper's too: a stop, a refusal, a new epoch. The next row starts from rest."""
+        """Forget every row and request, the gripper's too: a stop, a refusal, a new epoch. The next row starts from rest."""
         self._curve, self._position, self._limit = None, 0.0, 0.0
         self._asked.clear()
         self._others.clear()
         self._motion = None
 
     def drop_rows(self) -> None:
-        """Forget the rows (expired, refused); an open question stays open, and what was done stays known."""
+        """Forget the rows (expired, refused); an open request stays open, and what was done stays known."""
         self._curve, self._position, self._limit = None, 0.0, 0.0
         self._others.clear()

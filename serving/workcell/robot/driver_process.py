@@ -1,6 +1,6 @@
-"""`python -m serving.workcell.robot.driver_process`: a simulated drive that goes on with the last velocity it was told.
+"""`python -m serving.workcell.robot.driver_process`: a simulated drive that keeps the last velocity it was commanded.
 
-As real drives do, it does not notice that nobody lives any more. What stops it is the stop gate (`watchdog.StopGate`),
+As real drives do, it does not notice that the cell is gone. What stops it is the stop gate (`watchdog.StopGate`),
 which it asks in every period: HOLD is velocity 0 until a new command comes, STOP is velocity 0 until a person clears it.
 Commands come over a Unix socket as JSON lines; the cell's side of that is `RemoteArm`:
 
@@ -95,7 +95,7 @@ class RemoteArm:
         self._ask({"do": "state"})
 
     def observe(self) -> Observation:
-        """Grey pictures and the measured state."""
+        """Grey images and the measured state."""
         images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.embodiment.cameras}
         return Observation(images=images, proprio_P=self.proprio_P(), instruction=self.instruction)
 
@@ -209,7 +209,7 @@ def _hear(drive: Drive, line: socket.socket | None, pending: bytes) -> tuple[soc
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.workcell.robot.driver_process",
-        description="A simulated drive that keeps its velocity until it is told otherwise, or its stop gate is shut.",
+        description="A simulated drive that keeps its velocity until another one is commanded, or its stop gate is shut.",
         epilog="Example: python -m serving.workcell.robot.driver_process --socket arm.sock --beat /dev/shm/c1.beat --log arm.jsonl",
     )
     parser.add_argument("--socket", type=Path, required=True, help="listen here")

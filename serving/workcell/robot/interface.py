@@ -21,7 +21,7 @@ from model_core.spec.types import Observation
 
 
 class CommandRejected(ActwrightError, RuntimeError):  # noqa: N818
-    """The driver did not take a command. Nothing moved; the cell drops its plan and asks anew."""
+    """The driver did not take a command. Nothing moved; the cell drops its plan and asks again."""
 
 
 class RobotStopped(ActwrightError, RuntimeError):  # noqa: N818
@@ -59,7 +59,7 @@ class Outcome(Protocol):
 
 @runtime_checkable
 class Robot(Protocol):
-    """One body with one job. Not thread-safe; every call comes from the control loop."""
+    """One robot with one task. Not thread-safe; every call comes from the control loop."""
 
     embodiment: EmbodimentSpec
     task: str
@@ -78,7 +78,7 @@ class Robot(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go."""
+        """Release everything that is held open."""
         ...
 
 
@@ -104,7 +104,7 @@ class RecordedSenses(Protocol):
 
 @runtime_checkable
 class Proprioceptive(Protocol):
-    """Can measure itself without taking pictures: then every command is judged from the pose of this very control step."""
+    """Can measure itself without taking images: then every command is judged from the pose of this very control step."""
 
     def proprio_P(self) -> NDArray[np.float32]:
         """Measured now, as in an observation."""

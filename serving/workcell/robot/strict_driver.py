@@ -1,14 +1,14 @@
-"""A simulated arm whose driver forgives nothing: every command is held against the invariants, logged, and refused by an exception.
+"""A simulated arm with a strict driver: every command is checked against the invariants, logged, and refused by an exception.
 
     I1  a command that moves names its chunk, and its epoch, seq and contract are those of the newest answer
     I2  nothing is executed after its expiry
     I3  every value is finite and inside the limits: range, jump from the measured pose, velocity, acceleration, jerk
     I5  contract and model never change inside an episode
-    and a command that names no chunk must not move the body
+    and a command that names no chunk must not move the robot
 
 The checks are written down again here and share no code with the envelope. The log is JSONL, one line a command:
 t, chunk_id, session_id, epoch, seq, contract_id, model_version, row, mode, expires_at, action, state (measured before), and
-lines with "event" for resets, stops and breaches. Any body can be driven: the arm's physics is "it goes where it is told".
+lines with "event" for resets, stops and breaches. Any robot can be driven: the arm's physics is that it reaches every commanded pose.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Step:
 class StrictDriver:
     """A `Robot` that fails on any broken invariant.
 
-    limits: what it enforces (None: the widest that the body allows). steps: horizon of an episode. goal: control steps that
-    must move the body for success (0: never). log: JSONL file, appended to. reject_at, protective_at, emergency_at: command
+    limits: what it enforces (None: the widest that the robot allows). steps: horizon of an episode. goal: control steps that
+    must move the robot for success (0: never). log: JSONL file, appended to. reject_at, protective_at, emergency_at: command
     numbers (from 0, over all episodes) at which it rejects one command, or goes into a stop that `release` ends.
     """
 
@@ -105,7 +105,7 @@ class StrictDriver:
         self._write({"event": "reset", "seed": seed})
 
     def observe(self) -> Observation:
-        """Grey pictures whose brightness counts commands, and the measured state."""
+        """Grey images whose brightness counts commands, and the measured state."""
         images = {c.name: np.full((c.height, c.width, 3), (17 + self._number) % 256, np.uint8) for c in self.embodiment.cameras}
         return Observation(images=images, proprio_P=self._state_P.copy(), instruction=self.instruction)
 
@@ -161,7 +161,7 @@ class StrictDriver:
         self._write({"event": "halt", "reason": reason})
 
     def release(self) -> None:
-        """A person releases the stop. The body stands where it is."""
+        """A person releases the stop. The robot stands where it is."""
         self._stop = ""
         self._rest()
         self._write({"event": "released"})
@@ -347,7 +347,7 @@ def make_robot(
     protective_at: int = -1,
     emergency_at: int = -1,
 ) -> StrictDriver:
-    """For `--robot serving.workcell.robot.strict_driver:make_robot`. contract: contract whose body it takes; else `simple_body`."""
+    """For `--robot serving.workcell.robot.strict_driver:make_robot`. contract: contract whose embodiment it takes; else `simple_body`."""
     return StrictDriver(
         read_contract(Path(contract)).embodiment if contract else simple_body(mode=mode, control_hz=control_hz),
         task=task,

@@ -76,7 +76,7 @@ class SharedBeat:
             raise SpecError(f"{path} is not a heartbeat file of version {VERSION}; name another file")
 
     def close(self) -> None:
-        """Let go of the memory; the file stays."""
+        """Unmap the memory; the file stays."""
         self._memory.close()
 
     # --- the agent ------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class SharedBeat:
         self._put(_LEVEL, int(StopLevel.NONE))
         self._put(_CODE, int(StopCode.NONE))
 
-    # --- everybody ----------------------------------------------------------------------------------------------------
+    # --- all processes -------------------------------------------------------------------------------------------------
 
     @property
     def level(self) -> StopLevel:

@@ -72,7 +72,7 @@ def watch(beat: SharedBeat, limits: WatchLimits, *, is_over: Callable[[], bool],
 
 
 def is_alive(pid: int) -> bool:
-    """Does this process exist, and is not merely waiting to be buried?"""
+    """Does this process exist, and is no zombie?"""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -139,7 +139,7 @@ class WatchPost:
         self.beat.commanded()
 
     def complaint(self) -> str:
-        """Why the body must be stopped; "" when all is well. A dead or silent watchdog is a reason of its own."""
+        """Why the robot must be stopped; "" when all is well. A dead or silent watchdog is a reason of its own."""
         if self.beat.level is StopLevel.STOP:
             return f"watchdog: {self.beat.code.explain()}"
         if self._process is not None and self._process.poll() is not None:
@@ -178,7 +178,7 @@ class StopGate:
         return self._beat.level, self._beat.code.explain()
 
     def close(self) -> None:
-        """Let go."""
+        """Release everything that is held open."""
         self._beat.close()
 
 
