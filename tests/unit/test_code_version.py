@@ -103,7 +103,12 @@ def test_the_code_of_a_plug_in_that_a_recipe_names_counts(plugin, name):
 
 
 def test_a_plug_in_of_ours_is_followed_and_a_missing_one_is_told():
-    config = {"simulator": "components.simulation.metaworld:MetaWorld", "depth": "truth", "tasks": ["a sentence: with words"], "instructions": {"a": "pick:cube"}}
+    config = {
+        "simulator": "components.simulation.metaworld:MetaWorld",
+        "depth": "truth",
+        "tasks": ["a sentence: with words"],
+        "instructions": {"a": "pick:cube"},
+    }
     assert cv.named_modules(config) == ("components.simulation.metaworld",)
     with pytest.raises(SpecError, match=r"no module 'lab\.nowhere' for 'lab\.nowhere:Arm'"):
         cv.named_modules({"simulator": "lab.nowhere:Arm"})
