@@ -19,7 +19,7 @@ from components.config.records import (
     TrainRun,
     WorkcellRow,
 )
-from components.drawing.images import Panel, example_sheet, film_strip, save_png
+from components.drawing.images import Panel, example_sheet, rollout_strip, save_png
 from components.evaluation.gate import gate
 from components.evaluation.intervals import wilson
 from model_core.spec.types import Trace
@@ -92,7 +92,7 @@ def run_summary(root, *, promote=True):
     (folders["evaluate"] / "film").mkdir()
     for task in TASKS:
         save_png(
-            film_strip([replace(panel, true=None, true_depth_HW=None) for panel in panels(12)], title=f"{task}, seed 930000: solved"),
+            rollout_strip([replace(panel, true=None, true_depth_HW=None) for panel in panels(12)], title=f"{task}, seed 930000: solved"),
             folders["evaluate"] / "film" / f"{task}.png",
         )
     save_png(example_sheet(panels(6)), folders["evaluate"] / "undigested" / "examples" / "step_1200.png")

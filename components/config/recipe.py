@@ -322,7 +322,7 @@ class EvalConfig:
     suite: "package.module:function" of a benchmark suite (empty: the tasks of the recipe's own simulator).
     reasoning: "full" (depth, trace, action), "trace+action" or "action". batch: episodes that are decided for together.
     image_swap_frames, min_image_swap_change: the blindness gate: of so many frames, at least this share of decisions must change when
-    the picture is exchanged (a model that looks: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many films.
+    the picture is exchanged (a model that looks: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many rollout strips.
     """
 
     seeds_per_task: int = 20
@@ -441,7 +441,7 @@ class Recipe:
         require(not strangers, f"workcells.tasks {strangers} are not among collect.tasks; the policy has never seen them")
 
     def _check_seeds(self) -> None:
-        """Nobody is examined on a scene that was demonstrated."""
+        """Evaluation and workcells use no seed that was demonstrated."""
         shown = range(self.collect.first_seed, self.collect.first_seed + self.collect.episodes_per_task)
         for name, first, count in (
             ("evaluate", self.evaluate.first_seed, self.evaluate.seeds_per_task),

@@ -22,8 +22,8 @@ _ARRAYS = ("numpy", "pandas", "pyarrow", "av")  # what LeRobot data sets are rea
 _SIMULATOR = tuple(package for entry in SIMULATORS.values() for package in entry.packages)
 _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values())
 # what of the demonstrations decides a scene; the rest of "collect" only concerns their recording
-SCENE_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
-_SCENES = tuple(f"collect.{name}" for name in SCENE_FIELDS)
+SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
+_SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
 # the thresholds of the rules that recording and taking in apply (`components.data.inspection`)
 _INSPECTION = ("validate.black_mean", "validate.max_timestamp_jitter_s", "validate.range_slack")
 _NETWORK = ("numpy", "torch", "safetensors", "pillow")
@@ -103,7 +103,7 @@ STAGES: tuple[Stage, ...] = (
         name="evaluate",
         title="evaluate in closed loop",
         work="The policy acts in closed loop on fresh seeds, after the image-swap test.",
-        config=("evaluate", *_SCENES),
+        config=("evaluate", *_SIMULATION),
         modules=("components.evaluation.evaluate", "components.evaluation.suites.simulated_tasks", *_SIMULATOR_MODULES),
         packages=(*_NETWORK, "pyarrow", "scipy", *_SIMULATOR),
     ),
@@ -129,7 +129,7 @@ STAGES: tuple[Stage, ...] = (
         name="workcells",
         title="run the workcells",
         work="Workcells act on the served policy and record what happened.",
-        config=("workcells", *_SCENES),
+        config=("workcells", *_SIMULATION),
         modules=("components.deployment.simulated_cells", "components.simulation.robot", *_SIMULATOR_MODULES, "serving.workcell.__main__"),
         packages=("numpy", "pillow", "pyarrow", "msgpack", "mcap", "websockets", *_SIMULATOR),
         is_registered=True,

@@ -13,7 +13,7 @@ from components.config.recipe import CollectConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One scene of one task."""
+    """One task from one initial state (seed)."""
 
     task: str
     seed: int

@@ -28,7 +28,7 @@ from components.config.records import Progress
 from components.data.action_dims import gripper_mask
 from components.data.frozen_dataset import ShardWriter
 from components.data.labels import EpisodeLabels, read_labels
-from components.data.lerobot.reader import DatasetReader, EpisodeRow
+from components.data.lerobot.reader import DatasetReader, EpisodeIndexRow
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import DatasetError
@@ -103,7 +103,7 @@ def _open_dataset(dataset: Path) -> DatasetReader:
     return reader
 
 
-def _labelled(reader: DatasetReader, known: Mapping[str, EpisodeLabels]) -> list[EpisodeRow]:
+def _labelled(reader: DatasetReader, known: Mapping[str, EpisodeLabels]) -> list[EpisodeIndexRow]:
     """The episodes that have labels; bad ones have none."""
     rows = [row for row in reader.rows if row.episode_id in known]
     if not rows:

@@ -68,12 +68,12 @@ def depth_image(depth_HW: NDArray[np.floating], *, near: float | None = None, fa
     return np.stack([np.rint(np.interp(places_HW, stops, _DEPTH_RAMP[:, c])) for c in range(3)], axis=-1).astype(np.uint8)
 
 
-def film_strip(panels: Sequence[Panel], *, title: str = "", tile: int = 176, most: int = 6) -> Image.Image:
-    """One episode as a strip of film: the camera with the trace on it, below it the predicted depth, captions under both.
+def rollout_strip(panels: Sequence[Panel], *, title: str = "", tile: int = 176, most: int = 6) -> Image.Image:
+    """One episode as a strip of frames: the camera with the trace on it, below it the predicted depth, captions under both.
 
     At most `most` panels are shown, evenly chosen, always the first and the last.
     """
-    require(len(panels) > 0, "a film strip needs at least one panel")
+    require(len(panels) > 0, "a rollout strip needs at least one panel")
     chosen = [panels[i] for i in sorted({round(i) for i in np.linspace(0, len(panels) - 1, min(most, len(panels)))})]
     compared = any(p.true_depth_HW is not None for p in chosen)
     depth_side = 0 if all(p.depth_HW is None for p in chosen) else tile // 2 if compared else tile

@@ -21,10 +21,10 @@ from components.adapters.worker_pool import worker_pool
 from components.artifacts.step_manifest import checkpoint_digest
 from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
-from components.evaluation.image_swap import check_sight, measure_sight, sight_numbers
+from components.evaluation.image_swap import check_image_dependence, image_dependence_numbers, measure_image_dependence
 from components.evaluation.intervals import CONFIDENCE, wilson
 from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
-from components.evaluation.rollout import Rollout, Shot, roll_out
+from components.evaluation.rollout import Rollout, RolloutFrame, roll_out
 from components.evaluation.suite import Case, Suite
 from components.simulation.interface import Simulator
 from model_core.spec.contract import PolicyContract, mismatches
@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Seeds of one task that run side by side. filmed: those whose film is kept."""
+    """Seeds of one task that run side by side. strip_seeds: those of which a rollout strip is drawn."""
 
     task: str
     seeds: tuple[int, ...]
-    filmed: tuple[int, ...] = ()
+    strip_seeds: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,14 +88,14 @@ def evaluate(
     require(len(cases) > 0, f"suite {suite.name!r} has no cases; nothing can be measured on it")
     opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
     check_embodiment(suite.open(cases[0]), contract)
-    blindness = _look_test(cfg, opened, contract, frozen, progress)
+    blindness = _image_swap_check(cfg, opened, contract, frozen, progress)
     _draw_held_out(opened, contract, frozen, checkpoint, out / "undigested" / "examples" / "held_out.png")
     exam = _Exam(cfg=cfg, suite=suite, checkpoint=checkpoint.resolve(), policy=policy, scratch=out / "scratch" / "groups")
     exam.scratch.mkdir(parents=True, exist_ok=True)
     groups = plan_groups(cfg, cases)
     _run_groups(exam, groups, opened, progress)
     rows, timing = _collected(exam.scratch, groups)
-    _draw_films(exam.scratch, groups, rows, contract, checkpoint, out / "film")
+    _draw_rollout_strips(exam.scratch, groups, rows, contract, checkpoint, out / "film")
     report = make_report(cfg, suite, contract, checkpoint_digest(checkpoint), rows, blindness)
     document = to_document(report)
     atomic_write(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
@@ -113,7 +113,7 @@ def plan_groups(cfg: EvalConfig, cases: Sequence[Case]) -> list[Group]:
     for start in range(0, most, cfg.batch):
         for task, mine in seeds.items():
             if part := tuple(mine[start : start + cfg.batch]):
-                groups.append(Group(task=task, seeds=part, filmed=tuple(s for s in part if s in mine[: cfg.films_per_task])))
+                groups.append(Group(task=task, seeds=part, strip_seeds=tuple(s for s in part if s in mine[: cfg.films_per_task])))
     return groups
 
 
@@ -163,18 +163,20 @@ def check_embodiment(sim: Simulator, contract: PolicyContract) -> None:
     finally:
         sim.close()
     if found:
-        raise ContractError("the checkpoint was made for another body than these scenes have: " + "; ".join(m.explain() for m in found))
+        raise ContractError("the checkpoint was made for another embodiment than the simulator's: " + "; ".join(m.explain() for m in found))
 
 
-def _look_test(cfg: EvalConfig, policy: Policy, contract: PolicyContract, frozen: Path | None, progress: Progress) -> dict[str, float]:
+def _image_swap_check(
+    cfg: EvalConfig, policy: Policy, contract: PolicyContract, frozen: Path | None, progress: Progress
+) -> dict[str, float]:
     if frozen is None or cfg.image_swap_frames == 0:
         return {}
     from components.data.frozen_dataset import load_split
 
     progress.update(0, 1, "exchanging pictures: does the policy look?")
-    found = measure_sight(policy, load_split(frozen, "validation"), contract, frames_per_task=cfg.image_swap_frames)
-    check_sight(found, cfg.min_image_swap_change)
-    return sight_numbers(found)
+    found = measure_image_dependence(policy, load_split(frozen, "validation"), contract, frames_per_task=cfg.image_swap_frames)
+    check_image_dependence(found, cfg.min_image_swap_change)
+    return image_dependence_numbers(found)
 
 
 def _draw_held_out(policy: Policy, contract: PolicyContract, frozen: Path | None, checkpoint: Path, path: Path) -> None:
@@ -211,10 +213,10 @@ def _run_groups(exam: _Exam, groups: Sequence[Group], policy: Policy, progress: 
             progress.update(done, total, f"rollouts, {solved} solved so far")
 
 
-# --- worker processes: each has its own policy, scenes and renderer -------------------------------------------------
+# --- worker processes: each has its own policy, simulators and renderer ---------------------------------------------
 
 _OPENED: dict[str, Policy] = {}
-_SCENES: dict[str, list[Simulator]] = {}
+_SIMULATORS: dict[str, list[Simulator]] = {}
 
 
 def _run_group(exam: _Exam, group: Group) -> int:
@@ -225,11 +227,11 @@ def _run_group(exam: _Exam, group: Group) -> int:
     key = f"{exam.policy} {exam.checkpoint} {exam.cfg.reasoning}"
     if key not in _OPENED:
         _OPENED[key] = open_policy(exam.policy, exam.checkpoint, exam.cfg.reasoning)[0]
-    scenes = _SCENES.setdefault(repr(exam.suite), [])
-    scenes.extend(exam.suite.open(Case(task=group.task, seed=seed)) for seed in group.seeds[len(scenes) :])
-    rollouts = roll_out(_OPENED[key], scenes, group.task, group.seeds, exam.cfg, filmed=frozenset(group.filmed))
+    simulators = _SIMULATORS.setdefault(repr(exam.suite), [])
+    simulators.extend(exam.suite.open(Case(task=group.task, seed=seed)) for seed in group.seeds[len(simulators) :])
+    rollouts = roll_out(_OPENED[key], simulators, group.task, group.seeds, exam.cfg, strip_seeds=frozenset(group.strip_seeds))
     for rollout in rollouts:
-        _write_film(exam.scratch, rollout)
+        _write_frames(exam.scratch, rollout)
     _write_rows(_rows_file(exam.scratch, group), rollouts)
     return sum(rollout.row.success for rollout in rollouts)
 
@@ -246,21 +248,16 @@ def _write_rows(path: Path, rollouts: Sequence[Rollout]) -> None:
     atomic_write(path, json.dumps(rows))
 
 
-def _write_film(scratch: Path, rollout: Rollout) -> None:
-    folder = scratch / f"film-{_file_name(rollout.row.task)}-{rollout.row.seed}"
-    for place, shot in enumerate(rollout.film):
+def _write_frames(scratch: Path, rollout: Rollout) -> None:
+    folder = scratch / f"frames-{_file_name(rollout.row.task)}-{rollout.row.seed}"
+    for place, frame in enumerate(rollout.frames):
         folder.mkdir(exist_ok=True)
-        shot.save(folder / f"{place:04d}.npz")
+        frame.save(folder / f"{place:04d}.npz")
 
 
-def _read_film(scratch: Path, row: RolloutRow) -> list[Shot]:
-    shots = []
-    for path in sorted((scratch / f"film-{_file_name(row.task)}-{row.seed}").glob("*.npz"))[: row.decisions]:
-        with np.load(path, allow_pickle=False) as content:
-            shots.append(
-                Shot(step=int(content["step"]), image_HW3=content["image_HW3"], trace_N2=content["trace_N2"], codes_G=content["codes_G"])
-            )
-    return shots
+def _read_frames(scratch: Path, row: RolloutRow) -> list[RolloutFrame]:
+    paths = sorted((scratch / f"frames-{_file_name(row.task)}-{row.seed}").glob("*.npz"))
+    return [RolloutFrame.load(path) for path in paths[: row.decisions]]
 
 
 def _collected(scratch: Path, groups: Sequence[Group]) -> tuple[list[RolloutRow], dict[str, Any]]:
@@ -272,17 +269,17 @@ def _collected(scratch: Path, groups: Sequence[Group]) -> tuple[list[RolloutRow]
     return rows, {"decide_ms": {"mean": float(times.mean()), "p50": float(p50), "p99": float(p99)}, "decisions": len(times)}
 
 
-def _draw_films(
+def _draw_rollout_strips(
     scratch: Path, groups: Sequence[Group], rows: Sequence[RolloutRow], contract: PolicyContract, checkpoint: Path, folder: Path
 ) -> None:
-    """A film strip of every filmed episode: <task>.png for the first of a task, <task>-<seed>.png for the others."""
-    from components.evaluation.rollout_strip import depth_decoder, draw_film
+    """A rollout strip of every episode of `strip_seeds`: <task>.png for the first of a task, <task>-<seed>.png for the others."""
+    from components.evaluation.rollout_strip import depth_decoder, draw_rollout_strip
 
-    filmed = {(group.task, seed) for group in groups for seed in group.filmed}
+    strip_seeds = {(group.task, seed) for group in groups for seed in group.strip_seeds}
     decode = depth_decoder(checkpoint)
     seen: set[str] = set()
     for row in rows:
-        if (row.task, row.seed) in filmed and (shots := _read_film(scratch, row)):
+        if (row.task, row.seed) in strip_seeds and (frames := _read_frames(scratch, row)):
             name = _file_name(row.task) + (f"-{row.seed}" if row.task in seen else "")
             seen.add(row.task)
-            draw_film(shots, row, contract.embodiment.control_hz, decode, folder / f"{name}.png")
+            draw_rollout_strip(frames, row, contract.embodiment.control_hz, decode, folder / f"{name}.png")

@@ -1,4 +1,4 @@
-"""Does the policy look? Exchange the pictures between scenes of a task and count the decisions that change.
+"""Does the policy use the image? Exchange images between episodes of a task and count the decisions that change.
 
 A model can reach a good token accuracy from proprioception and words alone and solve nothing; its loss does not tell.
 This test does, in seconds, before any rollout: a seeing policy answers a foreign picture with other actions, a blind one
@@ -28,7 +28,7 @@ CHANGE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSight:
+class ImageDependence:
     """What exchanging pictures did in one task.
 
     changed: share of decisions whose actions changed, 0..1. correlation: of the first action with its label, own picture,
@@ -43,7 +43,7 @@ class TaskSight:
 def foreign_partners(task_N: NDArray[np.integer], images_NVHW3: NDArray[np.uint8]) -> NDArray[np.int64]:
     """For every frame another frame of its task whose picture differs: (N,) int64. Raises `DatasetError` where a task has none.
 
-    Frames of a task are taken as ordered by episode; the partner is half of them away, so it is of another scene.
+    Frames of a task are taken as ordered by episode; the partner is half of them away, so it is of another initial state.
     """
     partner_N = np.empty(len(task_N), np.int64)
     for task in np.unique(task_N):
@@ -57,7 +57,7 @@ def foreign_partners(task_N: NDArray[np.integer], images_NVHW3: NDArray[np.uint8
     return partner_N
 
 
-def sight(
+def image_dependence(
     own_NKA: NDArray[np.floating],
     swapped_NKA: NDArray[np.floating],
     labels_NKA: NDArray[np.floating],
@@ -66,14 +66,14 @@ def sight(
     action: VectorSpec,
     *,
     tolerance: float = CHANGE_TOLERANCE,
-) -> dict[str, TaskSight]:
+) -> dict[str, ImageDependence]:
     """Compare decisions (physical units) on own and foreign pictures, per task. Pure."""
     span_A = action.high - action.low
     changed_N = np.any(np.abs(own_NKA - swapped_NKA) > tolerance * span_A, axis=(1, 2))
-    found: dict[str, TaskSight] = {}
+    found: dict[str, ImageDependence] = {}
     for index in np.unique(task_N):
         here = task_N == index
-        found[tasks[int(index)]] = TaskSight(
+        found[tasks[int(index)]] = ImageDependence(
             changed=float(changed_N[here].mean()),
             correlation=_correlation(own_NKA[here, 0], labels_NKA[here, 0]),
             frames=int(here.sum()),
@@ -90,9 +90,9 @@ def _correlation(said_NA: NDArray[np.floating], label_NA: NDArray[np.floating]) 
     return float(np.mean(values)) if values else 0.0
 
 
-def measure_sight(
+def measure_image_dependence(
     policy: Policy, split: FrozenSplit, contract: PolicyContract, *, frames_per_task: int, batch: int = 32
-) -> dict[str, TaskSight]:
+) -> dict[str, ImageDependence]:
     """Ask `policy` about held-out frames twice, with their own and with a foreign picture. A refusal counts as unchanged."""
     chosen = _spread(split.task_idx_N, frames_per_task)
     images_NVHW3, task_N = split.images_NVHW3[chosen], split.task_idx_N[chosen]
@@ -105,20 +105,20 @@ def measure_sight(
     (own_NKA, own_N), (swapped_NKA, swapped_N) = answers
     refused_N = ~(own_N & swapped_N)
     own_NKA[refused_N] = swapped_NKA[refused_N] = 0.0
-    return sight(own_NKA, swapped_NKA, split.actions_NKA[chosen], task_N, split.tasks, contract.embodiment.action)
+    return image_dependence(own_NKA, swapped_NKA, split.actions_NKA[chosen], task_N, split.tasks, contract.embodiment.action)
 
 
-def check_sight(found: Mapping[str, TaskSight], least: float) -> None:
+def check_image_dependence(found: Mapping[str, ImageDependence], least: float) -> None:
     """Stop a blind model here: raises `GateError` naming each task where fewer than `least` of the decisions changed."""
     blind = [f"{task}: {one.changed:.0%} of {one.frames} decisions" for task, one in found.items() if one.changed < least]
     if blind:
         raise GateError(
-            f"the policy does not look at the picture: exchanging it between scenes must change at least {least:.0%} of the decisions, "
+            f"the policy ignores the image: exchanging it between episodes must change at least {least:.0%} of the decisions, "
             f"it changed {'; '.join(blind)}. Fix: train again with another train.seed or a lower train.learning_rate; rollouts were not run"
         )
 
 
-def sight_numbers(found: Mapping[str, TaskSight]) -> dict[str, float]:
+def image_dependence_numbers(found: Mapping[str, ImageDependence]) -> dict[str, float]:
     """The measurement as flat numbers for a report: the smallest share of all tasks, then each task's own."""
     numbers = {IMAGE_SWAP_CHANGE: min((one.changed for one in found.values()), default=0.0)}
     for task, one in sorted(found.items()):

@@ -142,7 +142,7 @@ class _Drive:
     """What a worker process needs: plain values only."""
 
     checkpoint: Path
-    scenes: CollectConfig
+    collect: CollectConfig
     cfg: EvalConfig
     policy: str
 
@@ -160,29 +160,29 @@ def record(
     decisions: int,
     progress: Progress,
     *,
-    scenes: CollectConfig,
+    collect: CollectConfig,
     cfg: EvalConfig,
     first_seed: int = FIRST_SEED,
     policy: str = DEFAULT_POLICY,
     digest: str = "",
 ) -> Recording:
-    """Let `checkpoint` act on fresh seeds of every task of `scenes` until it has decided `decisions` times.
+    """Let `checkpoint` act on fresh seeds of every task of `collect` until it has decided `decisions` times.
 
     Whole groups of episodes run side by side in `cfg.workers` processes, each with its own renderer; the result does not depend on
     how many. Raises `ContractError` when the simulator is not the body that the checkpoint was made for.
     """
     require(decisions > 0, "decisions must be above 0", got=decisions)
-    check_embodiment(open_simulator(scenes), open_policy(policy, checkpoint, cfg.reasoning)[1])
-    drive = _Drive(checkpoint=checkpoint.resolve(), scenes=scenes, cfg=cfg, policy=policy)
+    check_embodiment(open_simulator(collect), open_policy(policy, checkpoint, cfg.reasoning)[1])
+    drive = _Drive(checkpoint=checkpoint.resolve(), collect=collect, cfg=cfg, policy=policy)
     tapes: list[tuple[str, int, _Tape]] = []
     with worker_pool(cfg.workers, lambda: "record: a rollout process was killed (out of memory?). Fix: run again") as pool:
-        waves = _waves(scenes.tasks, cfg, first_seed)
+        waves = _waves(collect.tasks, cfg, first_seed)
         while (done := sum(len(tape.seen) for _, _, tape in tapes)) < decisions:
             progress.update(done, decisions, "driving the policy")
             for (task, seeds), made in zip(wave := next(waves), pool.map(_drive, [drive] * len(wave), wave), strict=True):
                 tapes += [(task, seed, tape) for seed, tape in zip(seeds, made, strict=True) if tape.seen]
     progress.update(decisions, decisions, "driving the policy")
-    return _joined(tapes, {"checkpoint_digest": digest, "execute_horizon": cfg.execute_horizon, "simulator": scenes.simulator}).first(
+    return _joined(tapes, {"checkpoint_digest": digest, "execute_horizon": cfg.execute_horizon, "simulator": collect.simulator}).first(
         decisions
     )
 
@@ -195,11 +195,11 @@ def _waves(tasks: Sequence[str], cfg: EvalConfig, first_seed: int) -> Iterator[l
 
 
 _OPENED: dict[str, Policy] = {}
-_SCENES: dict[str, list[Simulator]] = {}
+_SIMULATORS: dict[str, list[Simulator]] = {}
 
 
 def _drive(drive: _Drive, group: tuple[str, tuple[int, ...]]) -> list[_Tape]:
-    """In a worker, which keeps its policy, scenes and renderer: one group of episodes; what each of them saw."""
+    """In a worker, which keeps its policy, simulators and renderer: one group of episodes; what each of them saw."""
     import torch
 
     torch.set_num_threads(1)  # the processes share the cores
@@ -207,10 +207,10 @@ def _drive(drive: _Drive, group: tuple[str, tuple[int, ...]]) -> list[_Tape]:
     key = f"{drive.policy} {drive.checkpoint} {drive.cfg.reasoning}"
     if key not in _OPENED:
         _OPENED[key] = open_policy(drive.policy, drive.checkpoint, drive.cfg.reasoning)[0]
-    options = replace(drive.scenes, horizon_sim_steps=drive.cfg.horizon_sim_steps, settle_steps=0)
-    scenes = _SCENES.setdefault(repr(options), [])
-    scenes.extend(open_simulator(options) for _ in range(len(seeds) - len(scenes)))
-    watched = [_Watched(scene) for scene in scenes[: len(seeds)]]
+    options = replace(drive.collect, horizon_sim_steps=drive.cfg.horizon_sim_steps, settle_steps=0)
+    simulators = _SIMULATORS.setdefault(repr(options), [])
+    simulators.extend(open_simulator(options) for _ in range(len(seeds) - len(simulators)))
+    watched = [_Watched(simulator) for simulator in simulators[: len(seeds)]]
     roll_out(_OPENED[key], cast(list[Simulator], watched), task, seeds, drive.cfg)
     return [sim.tape for sim in watched]
 

@@ -1,7 +1,7 @@
-"""A policy in closed loop with simulated scenes, side by side: the execution is the workcell's own (`ChunkPlayer`, `Guarded`).
+"""A policy in closed loop with simulators, side by side: the execution is the workcell's own (`ChunkPlayer`, `Guarded`).
 
-Scenes of a batch ask together, so one forward pass answers all of them. A scene whose simulator fails ends with ENV_ERROR and
-is no trial; its neighbours go on. What is refused is not executed: the cell holds and asks again at the next tick.
+The cells of a batch ask together, so one forward pass answers all of them. A cell whose simulator fails ends with ENV_ERROR and
+is no trial; the others continue. What is refused is not executed: the cell holds and asks again at the next tick.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _GUARDED = (RefusalCode.UNSAFE, RefusalCode.NONFINITE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Shot:
-    """One decision for the film: what was seen and what was said. step: control step. trace (N, 2) and depth codes (G,) may be empty."""
+class RolloutFrame:
+    """One decision for the rollout strip: camera image and prediction. step: control step. Trace and depth codes may be empty."""
 
     step: int
     image_HW3: NDArray[np.uint8]
@@ -41,25 +41,32 @@ class Shot:
         """Write as npz."""
         np.savez_compressed(path, step=self.step, image_HW3=self.image_HW3, trace_N2=self.trace_N2, codes_G=self.codes_G)
 
+    @classmethod
+    def load(cls, path: Path) -> RolloutFrame:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in ("image_HW3", "trace_N2", "codes_G")}
+            return cls(step=int(content["step"]), **arrays)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rollout:
     """How one episode went. decide_ms: time of each of its decisions (its share of the batch's)."""
 
     row: RolloutRow
-    film: tuple[Shot, ...] = ()
+    frames: tuple[RolloutFrame, ...] = ()
     decide_ms: tuple[float, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
 class _Cell:
-    """One scene while it runs."""
+    """One episode while it runs."""
 
     sim: Simulator
     task: str
     seed: int
     player: ChunkPlayer
-    filmed: bool
+    keeps_frames: bool
     max_refusals: int
     last_action_A: NDArray[np.float32] | None = None
     proprio_P: NDArray[np.float32] | None = None
@@ -70,7 +77,7 @@ class _Cell:
     success: bool = False
     stop: StopReason | None = None
     detail: str = ""
-    film: list[Shot] = field(default_factory=list)
+    frames: list[RolloutFrame] = field(default_factory=list)
     decide_ms: list[float] = field(default_factory=list)
     previous: Decision | None = None
     consumed: int = 0
@@ -94,8 +101,8 @@ class _Cell:
         """Install a chunk, or count the refusal."""
         self.decisions += 1
         self.decide_ms.append(milliseconds)
-        if self.filmed:
-            self.film.append(_shot(self.steps, observation, decision))
+        if self.keeps_frames:
+            self.frames.append(_rollout_frame(self.steps, observation, decision))
         if decision.chunk is not None:
             self.refusals_in_a_row = 0
             rows_KA = targets_KA(decision.chunk.actions_KA, self.sim.embodiment, observation.proprio_P)
@@ -144,23 +151,29 @@ class _Cell:
             refusals=self.refusals,
             detail=self.detail,
         )
-        return Rollout(row=row, film=tuple(self.film), decide_ms=tuple(self.decide_ms))
+        return Rollout(row=row, frames=tuple(self.frames), decide_ms=tuple(self.decide_ms))
 
 
 def roll_out(
-    policy: Policy, scenes: Sequence[Simulator], task: str, seeds: Sequence[int], cfg: EvalConfig, *, filmed: frozenset[int] = frozenset()
+    policy: Policy,
+    simulators: Sequence[Simulator],
+    task: str,
+    seeds: Sequence[int],
+    cfg: EvalConfig,
+    *,
+    strip_seeds: frozenset[int] = frozenset(),
 ) -> list[Rollout]:
-    """Run `policy` (already guarded) once on every seed of `task`, one scene each, in lockstep. filmed: seeds to film."""
+    """Run `policy` (already guarded) once on every seed of `task`, a simulator each, in lockstep. strip_seeds: whose frames are kept."""
     cells = [
         _Cell(
             sim=sim,
             task=task,
             seed=seed,
             player=ChunkPlayer(cfg.execute_horizon),
-            filmed=seed in filmed,
+            keeps_frames=seed in strip_seeds,
             max_refusals=cfg.max_refusals_in_a_row,
         )
-        for sim, seed in zip(scenes, seeds, strict=False)
+        for sim, seed in zip(simulators, seeds, strict=False)
     ]
     for cell in cells:
         cell.begin()
@@ -183,9 +196,9 @@ def _ask(policy: Policy, cells: list[_Cell]) -> None:
         cell.take(observation, decision, each_ms)
 
 
-def _shot(step: int, observation: Observation, decision: Decision) -> Shot:
+def _rollout_frame(step: int, observation: Observation, decision: Decision) -> RolloutFrame:
     reasoning = decision.reasoning
-    return Shot(
+    return RolloutFrame(
         step=step,
         image_HW3=next(iter(observation.images.values())),
         trace_N2=reasoning.trace.points_N2 if reasoning and reasoning.trace else np.zeros((0, 2), np.int64),

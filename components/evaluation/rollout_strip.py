@@ -1,4 +1,4 @@
-"""Pictures of what a policy saw and said: film strips of rollouts, example sheets of held-out frames."""
+"""Camera images with what a policy predicted: rollout strips, example sheets of held-out frames."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.records import RolloutRow
-from components.drawing.images import Panel, example_sheet, film_strip, save_png
-from components.evaluation.rollout import Shot
+from components.drawing.images import Panel, example_sheet, rollout_strip, save_png
+from components.evaluation.rollout import RolloutFrame
 from model_core.spec.types import Policy, Trace
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ def depth_decoder(checkpoint: Path) -> DepthDecoder:
     return lambda codes_G: codec.decode(codes_G[None])[0] if len(codes_G) else None
 
 
-def draw_film(shots: Sequence[Shot], row: RolloutRow, control_hz: float, decode: DepthDecoder, path: Path) -> Path:
+def draw_rollout_strip(frames: Sequence[RolloutFrame], row: RolloutRow, control_hz: float, decode: DepthDecoder, path: Path) -> Path:
     """One rollout as a strip: camera with the trace that was said, the depth that was said below, seconds under both."""
     panels = [
         Panel(
-            image_HW3=shot.image_HW3,
-            caption=f"{shot.step / control_hz:.1f} s",
-            predicted=Trace(points_N2=shot.trace_N2) if len(shot.trace_N2) else None,
-            depth_HW=decode(shot.codes_G),
+            image_HW3=frame.image_HW3,
+            caption=f"{frame.step / control_hz:.1f} s",
+            predicted=Trace(points_N2=frame.trace_N2) if len(frame.trace_N2) else None,
+            depth_HW=decode(frame.codes_G),
         )
-        for shot in shots
+        for frame in frames
     ]
     how = f"solved in {row.steps / control_hz:.1f} s" if row.success else f"not solved: {row.stop_reason.replace('_', ' ')}"
-    return save_png(film_strip(panels, title=f"{row.task}, seed {row.seed}: {how}, {row.decisions} decisions"), path)
+    return save_png(rollout_strip(panels, title=f"{row.task}, seed {row.seed}: {how}, {row.decisions} decisions"), path)
 
 
 def draw_examples(

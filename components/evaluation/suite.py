@@ -52,12 +52,12 @@ class Suite(Protocol):
 class OpenSuite(Protocol):
     """What `evaluate.suite` names, as "package.module:function"."""
 
-    def __call__(self, cfg: EvalConfig, scenes: CollectConfig) -> Suite:
-        """The suite for this evaluation. scenes: simulator, tasks and camera of the recipe."""
+    def __call__(self, cfg: EvalConfig, collect: CollectConfig) -> Suite:
+        """The suite for this evaluation. collect: simulator, tasks and camera of the recipe."""
         ...
 
 
-def open_suite(cfg: EvalConfig, scenes: CollectConfig) -> Suite:
+def open_suite(cfg: EvalConfig, collect: CollectConfig) -> Suite:
     """The suite that `cfg` names; by default the tasks of the recipe's own simulator. Raises `SpecError` for a name that does not exist."""
     source = cfg.suite or DEFAULT_SUITE
     module_name, _, function_name = source.partition(":")
@@ -67,4 +67,4 @@ def open_suite(cfg: EvalConfig, scenes: CollectConfig) -> Suite:
         raise SpecError(
             f"no suite {source!r} ({error}); evaluate.suite: expected 'package.module:function' that can be imported here"
         ) from error
-    return function(cfg, scenes)
+    return function(cfg, collect)

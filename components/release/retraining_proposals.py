@@ -62,11 +62,11 @@ def due(recipe: Recipe, recordings: Sequence[str], known: Sequence[Proposal], *,
     proposal_id = digest_of({"recipe": recipe.digest, "recordings": list(new), "ever_run": ever_run})[:12]
     wider = replace(recipe, include=tuple(dict.fromkeys((*recipe.include, *recordings))))
     if new:
-        wider = _on_new_scenes(wider, 1 + sum(p.state is ProposalState.DONE for p in known))
+        wider = _with_unused_seeds(wider, 1 + sum(p.state is ProposalState.DONE for p in known))
     return Proposal(proposal_id=proposal_id, recipe=wider.to_json(), reason=reason, recordings=new)
 
 
-def _on_new_scenes(recipe: Recipe, rounds: int) -> Recipe:
+def _with_unused_seeds(recipe: Recipe, rounds: int) -> Recipe:
     """The cells' recordings become training data, so they are evaluated on seeds that were never recorded."""
     cells = recipe.workcells
     return replace(recipe, workcells=replace(cells, first_seed=cells.first_seed + rounds * SEEDS_A_ROUND))

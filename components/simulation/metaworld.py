@@ -62,8 +62,8 @@ def embodiment(*, sim_steps_per_action: int = 4, cameras: tuple[FreeCamera, ...]
 class MetaWorld:
     """Meta-World behind the `Simulator` port.
 
-    Physics of many instances may live in one process (a batch of scenes); pictures go through the process's one
-    renderer, which is cheap as long as consecutive pictures are of the same task. instructions: task -> the sentence
+    Physics of many instances may live in one process (a batch of episodes); images go through the process's one
+    renderer, which is cheap as long as consecutive images are of the same task. instructions: task -> the sentence
     that replaces ours.
     """
 
@@ -90,7 +90,7 @@ class MetaWorld:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of everything that decides what a scene looks like and how it moves."""
+        """Versions of everything that decides what the simulation looks like and how it moves."""
         from importlib.metadata import version
 
         return {name: version(name) for name in ("metaworld", "mujoco", "gymnasium", "numpy")}
@@ -112,7 +112,7 @@ class MetaWorld:
         return self._instructions[task]
 
     def reset(self, task: str, seed: int, *, render: bool = True) -> Observation:
-        """Lay out scene `seed` of `task`."""
+        """Lay out initial state `seed` of `task`."""
         self.instruction(task)
         self.env = self._env(task)
         self.task = task
@@ -166,7 +166,7 @@ class MetaWorld:
         return np.clip(np.asarray(self._expert.get_action(self._state_39), np.float32), -1.0, 1.0)
 
     def close(self) -> None:
-        """Close the scenes and the process's renderer."""
+        """Close the simulators and the process's renderer."""
         RENDERER.close()
         for env in self._envs.values():
             env.close()
@@ -202,4 +202,4 @@ class MetaWorld:
 
     def _ready(self) -> None:
         if self.env is None:
-            raise SimulatorError("no scene is laid out: call reset(task, seed) first")
+            raise SimulatorError("no initial state is laid out: call reset(task, seed) first")

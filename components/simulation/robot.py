@@ -16,8 +16,8 @@ from model_core.spec.execution.cell_options import FIRST_SEED
 from model_core.spec.types import Observation
 
 HORIZON_SIM_STEPS = 500
-# What of a recipe's `collect` decides how the scene looks and moves; the rest only concerns the recording of demonstrations.
-SCENE_FIELDS = ("simulator", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
+# Fields of a recipe's `collect` that decide what the simulation looks like and how it moves; the rest concerns recording only.
+SIMULATION_FIELDS = ("simulator", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
 
 
 class SimulatedRobot:
@@ -67,17 +67,17 @@ class SimulatedRobot:
         self._sim.close()
 
 
-def make_robot(task: str, seed: int = FIRST_SEED, **scene: Any) -> SimulatedRobot:
+def make_robot(task: str, seed: int = FIRST_SEED, **options: Any) -> SimulatedRobot:
     """The robot factory of every simulator, `components.simulation.robot:make_robot` on a cell's command line.
 
-    scene: fields of `CollectConfig` that differ from their defaults, such as those of `robot_options`; the horizon is 500 simulator
+    options: fields of `CollectConfig` that differ from their defaults, such as those of `robot_options`; the horizon is 500 simulator
     steps unless it is given. Raises `SpecError` for a field that does not exist.
     """
-    document = {"tasks": [task], "horizon_sim_steps": HORIZON_SIM_STEPS, "settle_steps": 0, **scene}
+    document = {"tasks": [task], "horizon_sim_steps": HORIZON_SIM_STEPS, "settle_steps": 0, **options}
     return SimulatedRobot(open_simulator(from_document(CollectConfig, document, where="robot options")), task, seed)
 
 
-def robot_options(scene: CollectConfig) -> dict[str, Any]:
-    """The scene of a recipe as options of `make_robot`: plain JSON values."""
-    document = to_document(scene)
-    return {name: document[name] for name in SCENE_FIELDS}
+def robot_options(collect: CollectConfig) -> dict[str, Any]:
+    """The simulation settings of a recipe as options of `make_robot`: plain JSON values."""
+    document = to_document(collect)
+    return {name: document[name] for name in SIMULATION_FIELDS}

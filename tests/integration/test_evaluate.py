@@ -27,7 +27,7 @@ from model_core.tokenization.compact.vocabulary import words_of
 from tests.toy_policy import CONTRACT
 
 TOY = "tests.toy_policy:open_toy"
-SCENES = CollectConfig(tasks=("drawer-close-v3", "coffee-button-v3"))
+COLLECT = CollectConfig(tasks=("drawer-close-v3", "coffee-button-v3"))
 CFG = EvalConfig(seeds_per_task=3, horizon_sim_steps=64, execute_horizon=8, batch=2, workers=2)
 
 
@@ -56,8 +56,8 @@ def frozen(folder: Path, frames: int = 24, contract: PolicyContract = CONTRACT) 
         }
         save_file(tensors, folder / name)
         shards.append({"file": name, "frames": frames, "sha256": sha256_file(folder / name)})
-    instructions = [INSTRUCTIONS[task] for task in SCENES.tasks]
-    manifest = {"shards": shards, "instructions": instructions, "tasks": list(SCENES.tasks), "contract_id": contract.contract_id}
+    instructions = [INSTRUCTIONS[task] for task in COLLECT.tasks]
+    manifest = {"shards": shards, "instructions": instructions, "tasks": list(COLLECT.tasks), "contract_id": contract.contract_id}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "contract.json").write_text(json.dumps(contract.to_json()))
     return folder
@@ -68,18 +68,18 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(checkpoint, folder of a finished evaluation with the image-swap measurement)."""
     folder = tmp_path_factory.mktemp("examined")
     policy = checkpoint(folder / "checkpoint")
-    evaluate(CFG, policy, folder / "out", Silent(), suite=open_suite(CFG, SCENES), frozen=frozen(folder / "frozen"), policy=TOY)
+    evaluate(CFG, policy, folder / "out", Silent(), suite=open_suite(CFG, COLLECT), frozen=frozen(folder / "frozen"), policy=TOY)
     return policy, folder / "out"
 
 
 def test_report_names_every_episode_and_the_films_are_there(examined: tuple[Path, Path]) -> None:
     report = from_document(EvalReport, json.loads((examined[1] / "report.json").read_text()))
-    assert [(row.task, row.seed) for row in report.episodes] == [(t, 930_000 + i) for t in sorted(SCENES.tasks) for i in range(3)]
+    assert [(row.task, row.seed) for row in report.episodes] == [(t, 930_000 + i) for t in sorted(COLLECT.tasks) for i in range(3)]
     assert report.trials == 6
     assert all(row.success or row.stop_reason == "max_steps" for row in report.episodes)
     assert all(row.decisions == -(-row.steps // 8) for row in report.episodes)
     assert report.blindness["image_swap_change"] == 1.0
-    for task in SCENES.tasks:
+    for task in COLLECT.tasks:
         with Image.open(examined[1] / "film" / f"{task}.png") as picture:
             assert picture.size[0] > 150
     assert json.loads((examined[1] / "undigested" / "timing.json").read_text())["decide_ms"]["p50"] > 0
@@ -95,53 +95,53 @@ def test_an_interrupted_evaluation_ends_with_the_same_bytes(examined: tuple[Path
     cfg, out = replace(CFG, workers=1), tmp_path / "out"
     frames = frozen(tmp_path / "frozen")
     with pytest.raises(KeyboardInterrupt):
-        evaluate(cfg, examined[0], out, Impatient(), suite=open_suite(CFG, SCENES), frozen=frames, policy=TOY)
+        evaluate(cfg, examined[0], out, Impatient(), suite=open_suite(CFG, COLLECT), frozen=frames, policy=TOY)
     finished = sorted((out / "scratch" / "groups").glob("*.json"))
     assert finished
     finished[-1].unlink()  # and one that was killed before its rows were written
-    evaluate(cfg, examined[0], out, Silent(), suite=open_suite(CFG, SCENES), frozen=frames, policy=TOY)
+    evaluate(cfg, examined[0], out, Silent(), suite=open_suite(CFG, COLLECT), frozen=frames, policy=TOY)
     assert folder_digests(out) == folder_digests(examined[1])
 
 
 def test_a_blind_policy_is_stopped_before_any_rollout(tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="does not look at the picture"):
+    with pytest.raises(GateError, match="ignores the image"):
         evaluate(
             CFG,
             checkpoint(tmp_path / "c", blind=True),
             tmp_path / "out",
             Silent(),
-            suite=open_suite(CFG, SCENES),
+            suite=open_suite(CFG, COLLECT),
             frozen=frozen(tmp_path / "f"),
             policy=TOY,
         )
     assert not (tmp_path / "out").exists()
 
 
-def test_scenes_of_another_body_are_refused(tmp_path: Path) -> None:
+def test_a_simulator_of_another_embodiment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"control_hz: the policy was made for 20.0, this cell offers 10.0"):
         evaluate(
             CFG,
             checkpoint(tmp_path / "c"),
             tmp_path / "out",
             Silent(),
-            suite=open_suite(CFG, replace(SCENES, sim_steps_per_action=8)),
+            suite=open_suite(CFG, replace(COLLECT, sim_steps_per_action=8)),
             policy=TOY,
         )
 
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="a rollout process was killed after 0 of 6 episodes"):
-        evaluate(CFG, checkpoint(tmp_path / "c", dies=True), tmp_path / "out", Silent(), suite=open_suite(CFG, SCENES), policy=TOY)
+        evaluate(CFG, checkpoint(tmp_path / "c", dies=True), tmp_path / "out", Silent(), suite=open_suite(CFG, COLLECT), policy=TOY)
 
 
 def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"expected 'package.module:function'"):
-        evaluate(CFG, tmp_path, tmp_path / "out", Silent(), suite=open_suite(CFG, SCENES), policy="tests.toy_policy:nothing")
+        evaluate(CFG, tmp_path, tmp_path / "out", Silent(), suite=open_suite(CFG, COLLECT), policy="tests.toy_policy:nothing")
 
 
 def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
     """A very small network through all of it: torchrun, export, adapters merged, image swap, rollouts, films."""
-    words = tuple(sorted({word for task in SCENES.tasks for word in words_of(INSTRUCTIONS[task])}))
+    words = tuple(sorted({word for task in COLLECT.tasks for word in words_of(INSTRUCTIONS[task])}))
     data = frozen(tmp_path / "frozen", contract=replace(CONTRACT, words=words))
     network = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 64, "projector": 64, "stem": (8, 16, 16)}
     config = TrainConfig(
@@ -162,9 +162,14 @@ def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
     cfg = replace(CFG, seeds_per_task=2, workers=1, image_swap_frames=4, min_image_swap_change=0.0)
     out = tmp_path / "out"
     document = evaluate(
-        cfg, tmp_path / "adapted" / "checkpoint", out, Silent(), suite=open_suite(cfg, replace(SCENES, tasks=SCENES.tasks[:1])), frozen=data
+        cfg,
+        tmp_path / "adapted" / "checkpoint",
+        out,
+        Silent(),
+        suite=open_suite(cfg, replace(COLLECT, tasks=COLLECT.tasks[:1])),
+        frozen=data,
     )
     assert document["trials"] == 2
     assert (out / "undigested" / "examples" / "held_out.png").is_file(), "held-out frames are drawn where a policy is evaluated"
     assert all(row["refusals"] == 0 and row["decisions"] > 0 for row in document["episodes"])
-    assert [path.name for path in (out / "film").iterdir()] == [f"{SCENES.tasks[0]}.png"]
+    assert [path.name for path in (out / "film").iterdir()] == [f"{COLLECT.tasks[0]}.png"]

@@ -18,7 +18,7 @@ from flows.pipeline.recipes import get_recipe
 from flows.pipeline.run_context import RunContext, make_until
 from flows.pipeline.stage_records import producers_of
 from flows.pipeline.stages import data as stages
-from flows.pipeline.stages.training import scenes_of
+from flows.pipeline.stages.training import simulation_of
 from flows.pipeline.storage import storage, take_in_recordings
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
@@ -32,7 +32,7 @@ POLICY = "policy:actwright-miniature/1"
 
 def record(spool, recipe, task, seed, *, idle=False):
     """One episode as a workcell records it; the expert stands in for a policy that can do it. idle: it does nothing and fails."""
-    robot = make_robot(task, seed, **robot_options(scenes_of(recipe.collect)))
+    robot = make_robot(task, seed, **robot_options(simulation_of(recipe.collect)))
     recorder, success = Recorder(spool, robot, "cell-01"), False
     recorder.begin()
     for _ in range(12 if idle else 60):

@@ -35,7 +35,7 @@ from model_core.spec.types import ActionChunk, Decision, Observation, Policy
 from tests.planar_arm import TARGET, TASK, PlanarArm, reach, table_points
 
 pytestmark = pytest.mark.xdist_group("gx")
-SCENE = CollectConfig(
+COLLECT = CollectConfig(
     simulator="tests.planar_arm:PlanarArm",
     tasks=(TASK,),
     episodes_per_task=6,
@@ -59,12 +59,12 @@ class VisualServo(Policy):
     def decide(self, observation: Observation) -> Decision:
         image = observation.images["front"].astype(int)
         reds = np.argwhere(np.abs(image - TARGET).sum(axis=-1) < 60)
-        geometry = open_simulator(SCENE).geometry()["front"]
+        geometry = open_simulator(COLLECT).geometry()["front"]
         target = table_points(geometry)[reds[:, 0], reds[:, 1]].mean(axis=0)[:2] if len(reds) else np.zeros(2)
         angles, rows = np.array(observation.proprio_P[1:], np.float64), []
         for _ in range(self.contract.chunk_length):
-            rows.append(reach(angles, target, SCENE.sim_steps_per_action))
-            angles = angles + rows[-1][1:] * 0.02 * SCENE.sim_steps_per_action
+            rows.append(reach(angles, target, COLLECT.sim_steps_per_action))
+            angles = angles + rows[-1][1:] * 0.02 * COLLECT.sim_steps_per_action
         chunk = ActionChunk(actions_KA=np.stack(rows), control_hz=self.contract.embodiment.control_hz)
         return Decision(contract_id=self.contract.contract_id, chunk=chunk)
 
@@ -79,7 +79,7 @@ def open_servo(checkpoint: Path, reasoning: str) -> tuple[Policy, PolicyContract
 
 
 def test_the_stages_before_and_after_training_run_on_it(tmp_path: Path) -> None:
-    recorded = collect(SCENE, tmp_path / "collect", Silent())
+    recorded = collect(COLLECT, tmp_path / "collect", Silent())
     assert recorded["episodes"] == 6
     dataset = tmp_path / "collect" / "dataset"
     assert validate(ValidateConfig(data_docs=False), dataset, tmp_path / "validate", Silent())["valid"] == 6
@@ -91,7 +91,7 @@ def test_the_stages_before_and_after_training_run_on_it(tmp_path: Path) -> None:
     frozen = tmp_path / "frozen"
     freeze(FreezeConfig(name="planar", validation_fraction=0.45), dataset, tmp_path / "labels", frozen, Silent())
     contract = PolicyContract.from_json(json.loads((frozen / "contract.json").read_text()))
-    assert contract.embodiment == open_simulator(SCENE).embodiment
+    assert contract.embodiment == open_simulator(COLLECT).embodiment
     assert contract.stats.mask == (False, True, True), "the gripper is the first dimension here, and it is passed through"
     assert load_split(frozen, "train").actions_NKA.shape[2] == 3
 
@@ -104,7 +104,7 @@ def test_the_stages_before_and_after_training_run_on_it(tmp_path: Path) -> None:
         checkpoint,
         tmp_path / "evaluate",
         Silent(),
-        suite=open_suite(asked, SCENE),
+        suite=open_suite(asked, COLLECT),
         frozen=frozen,
         policy="tests.integration.test_second_embodiment:open_servo",
     )
@@ -114,9 +114,9 @@ def test_the_stages_before_and_after_training_run_on_it(tmp_path: Path) -> None:
 
 
 def test_it_is_a_workcells_robot_too() -> None:
-    options = json.loads(json.dumps(robot_options(SCENE)))
+    options = json.loads(json.dumps(robot_options(COLLECT)))
     robot = make_robot(TASK, 950_000, **options)
-    assert robot.embodiment == open_simulator(SCENE).embodiment
+    assert robot.embodiment == open_simulator(COLLECT).embodiment
     assert robot.versions == {"planar-arm": "1"}
     seen = robot.observe()
     assert seen.images["front"].shape == (64, 64, 3)
@@ -143,7 +143,7 @@ def test_the_gripper_follows_the_expert_where_it_is_named() -> None:
 class NearTargets:
     """A benchmark suite of somebody else, in this file alone: the seeds whose target is near."""
 
-    scenes: CollectConfig
+    collect_cfg: CollectConfig
     name: str = "near-targets"
     version: str = "1"
 
@@ -155,7 +155,7 @@ class NearTargets:
         return [Case(task=TASK, seed=seed) for seed in (7, 3)]
 
     def open(self, case: Case) -> PlanarArm:
-        sim = open_simulator(self.scenes)
+        sim = open_simulator(self.collect_cfg)
         assert isinstance(sim, PlanarArm)
         return sim
 
@@ -167,14 +167,14 @@ class NoTargets(NearTargets):
         return []
 
 
-def open_near(cfg: EvalConfig, scenes: CollectConfig) -> NearTargets:
+def open_near(cfg: EvalConfig, collect_cfg: CollectConfig) -> NearTargets:
     """What `evaluate.suite` names."""
-    return NearTargets(scenes)
+    return NearTargets(collect_cfg)
 
 
 def test_a_suite_of_ones_own_is_one_file(tmp_path: Path) -> None:
     contract = PolicyContract(
-        embodiment=open_simulator(SCENE).embodiment,
+        embodiment=open_simulator(COLLECT).embodiment,
         stats=UnnormStats(q01=(0.0, -1.0, -1.0), q99=(1.0, 1.0, 1.0), mask=(False, True, True)),
         reasoning=ReasoningSpec(trace_camera="front"),
         chunk_length=8,
@@ -183,11 +183,11 @@ def test_a_suite_of_ones_own_is_one_file(tmp_path: Path) -> None:
     (tmp_path / "contract.json").write_text(json.dumps(contract.to_json()))
     cfg = EvalConfig(suite="tests.integration.test_second_embodiment:open_near", batch=2, workers=1)
     servo = "tests.integration.test_second_embodiment:open_servo"
-    measured = evaluate(cfg, tmp_path, tmp_path / "out", Silent(), suite=open_suite(cfg, SCENE), policy=servo)
+    measured = evaluate(cfg, tmp_path, tmp_path / "out", Silent(), suite=open_suite(cfg, COLLECT), policy=servo)
     assert [(row["task"], row["seed"]) for row in measured["episodes"]] == [(TASK, 3), (TASK, 7)]
     protocol = measured["protocol"]
     assert (protocol["suite"], protocol["suite_version"], protocol["horizon_sim_steps"]) == ("near-targets", "1", 200)
     with pytest.raises(SpecError, match="suite 'none' has no cases"):
-        evaluate(cfg, tmp_path, tmp_path / "empty", Silent(), suite=NoTargets(SCENE, name="none"), policy=servo)
+        evaluate(cfg, tmp_path, tmp_path / "empty", Silent(), suite=NoTargets(COLLECT, name="none"), policy=servo)
     with pytest.raises(SpecError, match=r"no suite 'tests\.nowhere:suite' .*evaluate\.suite"):
-        open_suite(EvalConfig(suite="tests.nowhere:suite"), SCENE)
+        open_suite(EvalConfig(suite="tests.nowhere:suite"), COLLECT)

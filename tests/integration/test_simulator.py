@@ -1,4 +1,4 @@
-"""The real simulator: same seed same scene, held actions, metric depth, and a pinhole that lands on the gripper.
+"""The real simulator: same seed, same initial state, held actions, metric depth, and a pinhole that lands on the gripper.
 
 Run: .venv/bin/python -m pytest tests/integration/test_simulator.py
 """
@@ -17,7 +17,7 @@ from components.simulation.metaworld import MetaWorld, embodiment
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from components.simulation.open import open_simulator
 from components.simulation.robot import make_robot, robot_options
-from flows.pipeline.stages.training import scenes_of
+from flows.pipeline.stages.training import simulation_of
 from model_core.spec.errors import SimulatorError
 
 TASKS = ("coffee-button-v3", "drawer-close-v3")
@@ -41,14 +41,14 @@ def fingerprint(sim, task, seed, steps=6):
     return total.hexdigest()
 
 
-def test_a_scene_is_its_seed_whatever_came_before(sim):
+def test_an_initial_state_is_its_seed_whatever_came_before(sim):
     first = {task: fingerprint(sim, task, 11) for task in TASKS}
     assert fingerprint(sim, TASKS[0], 12) != first[TASKS[0]]
     again = {task: fingerprint(sim, task, 11) for task in reversed(TASKS)}
     assert again == first
 
 
-def test_a_scene_is_its_seed_in_another_process(sim):
+def test_an_initial_state_is_its_seed_in_another_process(sim):
     program = (
         "import sys, warnings; warnings.filterwarnings('ignore')\n"
         "from tests.integration.test_simulator import MetaWorld, fingerprint\n"
@@ -58,7 +58,7 @@ def test_a_scene_is_its_seed_in_another_process(sim):
     assert done.stdout.strip() == fingerprint(sim, "drawer-close-v3", 21)
 
 
-def test_two_scenes_of_one_process_do_not_mix_their_pictures(sim):
+def test_two_simulators_of_one_process_do_not_mix_their_images(sim):
     other = MetaWorld()
     sim.reset(TASKS[0], 1, render=False)
     other.reset(TASKS[1], 1, render=False)
@@ -175,7 +175,7 @@ def test_a_workcell_robot_stands_where_the_recipe_says():
         camera=CameraConfig(name="side", azimuth=90.0),
         instructions={"coffee-button-v3": "make coffee"},
     )
-    options = json.loads(json.dumps(robot_options(scenes_of(cfg))))
+    options = json.loads(json.dumps(robot_options(simulation_of(cfg))))
     sim = open_simulator(cfg)
     robot = make_robot("coffee-button-v3", 950_001, **options)
     assert robot.embodiment == sim.embodiment

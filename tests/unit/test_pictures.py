@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.drawing.images import PREDICTED_RGB, TRUE_RGB, depth_image, example_sheet, film_strip, overlay, png_bytes, save_png
+from components.drawing.images import PREDICTED_RGB, TRUE_RGB, depth_image, example_sheet, overlay, png_bytes, rollout_strip, save_png
 from model_core.spec.errors import SpecError
 from model_core.spec.types import Trace
 from tests.report_data import panels
@@ -57,29 +57,29 @@ def test_depth_scale_can_be_shared_between_maps():
     assert len(np.unique(flat.reshape(-1, 3), axis=0)) == 1
 
 
-def test_film_strip_shows_first_and_last_and_at_most_so_many():
+def test_rollout_strip_shows_first_and_last_and_at_most_so_many():
     shown = panels(20)
-    short, long = film_strip(shown[:2]), film_strip(shown, most=6)
+    short, long = rollout_strip(shown[:2]), rollout_strip(shown, most=6)
     assert short.width < long.width
-    assert film_strip(shown, most=6).size == film_strip(shown[:6], most=6).size
-    ends = film_strip([shown[0], shown[-1]], most=6)
+    assert rollout_strip(shown, most=6).size == rollout_strip(shown[:6], most=6).size
+    ends = rollout_strip([shown[0], shown[-1]], most=6)
     left, right = np.asarray(long)[:, :180], np.asarray(long)[:, -180:]
     assert (left == np.asarray(ends)[:, :180]).all()
     assert (right[30:200] == np.asarray(ends)[30:200, -180:]).all()
     with pytest.raises(SpecError, match="at least one panel"):
-        film_strip([])
+        rollout_strip([])
 
 
-def test_film_strip_grows_by_a_row_only_when_depth_was_said():
-    with_depth = film_strip(panels(3))
-    without = film_strip([replace(panel, depth_HW=None, true_depth_HW=None) for panel in panels(3)])
+def test_rollout_strip_grows_by_a_row_only_when_depth_was_said():
+    with_depth = rollout_strip(panels(3))
+    without = rollout_strip([replace(panel, depth_HW=None, true_depth_HW=None) for panel in panels(3)])
     assert without.height < with_depth.height
 
 
 def test_pictures_that_are_not_square_are_shown_whole():
     wide = np.zeros((60, 120, 3), np.uint8)
     wide[:, 100:] = 255
-    strip = film_strip([replace(panels(1)[0], image_HW3=wide, predicted=None, true=None)])
+    strip = rollout_strip([replace(panels(1)[0], image_HW3=wide, predicted=None, true=None)])
     assert (np.asarray(strip) == 255).all(axis=-1).any()
 
 

@@ -18,8 +18,8 @@ def seen(value: int, instruction: str = "close it") -> Observation:
     )
 
 
-class Scene:
-    """A scene that shows the number of its steps."""
+class CountingSimulator:
+    """A simulator that shows the number of its steps."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -37,7 +37,7 @@ class Scene:
 
 
 def drive(seed: int, decisions: int, rows: int) -> observation_log._Tape:
-    sim = _Watched(Scene())  # type: ignore[arg-type]
+    sim = _Watched(CountingSimulator())  # type: ignore[arg-type]
     sim.reset("close", seed, render=False)
     for _ in range(decisions):
         sim.observe()
@@ -50,7 +50,7 @@ def made() -> Recording:
     return _joined([("close", 1, drive(1, 3, 4)), ("open", 2, drive(2, 2, 2))], {"checkpoint_digest": "abc"})
 
 
-def test_a_watched_scene_says_what_was_seen_and_how_many_rows_were_executed():
+def test_a_watched_simulator_says_what_was_seen_and_how_many_rows_were_executed():
     found = made()
     assert len(found) == 5
     assert found.session_T.tolist() == [0, 0, 0, 1, 1]

@@ -1,4 +1,4 @@
-"""The closed loop with scripted scenes: chunks, holds, refusals, failing simulators, and what is counted."""
+"""The closed loop with scripted simulators: chunks, holds, refusals, failing simulators, and what is counted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CONTRACT = make_contract()
 CFG = EvalConfig(execute_horizon=4, max_refusals_in_a_row=3, seeds_per_task=5, batch=2, first_seed=100)
 
 
-class Scene:
-    """A scene that is solved after `solved_at` steps, fails at `fails_at` and ends after 20; keeps what was executed."""
+class ScriptedSimulator:
+    """A simulator that is solved after `solved_at` steps, fails at `fails_at` and ends after 20; keeps what was executed."""
 
     def __init__(self, *, solved_at: int = 99, fails_at: int = 99) -> None:
         self.embodiment = make_embodiment()
@@ -71,53 +71,53 @@ def refuse(observation: Observation) -> Decision:
     return Decision(contract_id="x", refusal=Refusal(code=RefusalCode.PARSE, reason="mumbled"))
 
 
-def run(answer: Callable[[Observation], Decision], *scenes: Scene) -> tuple[list[RolloutRow], Script]:
+def run(answer: Callable[[Observation], Decision], *simulators: ScriptedSimulator) -> tuple[list[RolloutRow], Script]:
     script = Script(answer)
-    found = roll_out(Guarded(policy=script, contract=CONTRACT), scenes, "push", range(len(scenes)), CFG, filmed=frozenset({0}))  # type: ignore[arg-type]
-    assert len(found[0].film) == found[0].row.decisions
+    found = roll_out(Guarded(policy=script, contract=CONTRACT), simulators, "push", range(len(simulators)), CFG, strip_seeds=frozenset({0}))  # type: ignore[arg-type]
+    assert len(found[0].frames) == found[0].row.decisions
     return [one.row for one in found], script
 
 
 def test_a_chunk_is_executed_up_to_the_horizon_then_a_new_one_is_asked_for() -> None:
-    scene = Scene()
-    (row,), _ = run(chunk, scene)
+    simulator = ScriptedSimulator()
+    (row,), _ = run(chunk, simulator)
     assert (row.steps, row.decisions, row.stop_reason) == (20, 5, "max_steps")
-    executed = np.stack(scene.executed)
+    executed = np.stack(simulator.executed)
     np.testing.assert_allclose(executed[:, 0], np.tile(np.arange(4) / 100, 5))
     np.testing.assert_allclose(executed[:, 1], np.repeat([0, 4, 8, 12, 16], 4) / 100)
 
 
-def test_scenes_ask_together_and_leave_when_solved() -> None:
-    rows, script = run(chunk, Scene(solved_at=3), Scene(solved_at=9), Scene())
+def test_simulators_ask_together_and_leave_when_solved() -> None:
+    rows, script = run(chunk, ScriptedSimulator(solved_at=3), ScriptedSimulator(solved_at=9), ScriptedSimulator())
     assert [(r.success, r.steps, r.stop_reason) for r in rows] == [(True, 3, "success"), (True, 9, "success"), (False, 20, "max_steps")]
     assert script.batches == [3, 2, 2, 1, 1]
 
 
 def test_refusals_hold_and_end_the_episode_with_the_reason() -> None:
-    scene = Scene()
-    (row,), _ = run(refuse, scene)
+    simulator = ScriptedSimulator()
+    (row,), _ = run(refuse, simulator)
     assert (row.stop_reason, row.refusals, row.decisions, row.success) == ("refused", 3, 3, False)
     assert row.detail == "PARSE: mumbled"
-    assert [list(a) for a in scene.executed] == [[0, 0, 0, -1]] * 2
+    assert [list(a) for a in simulator.executed] == [[0, 0, 0, -1]] * 2
 
 
 def test_one_refusal_is_asked_again_at_the_next_tick() -> None:
-    scene = Scene()
-    (row,), _ = run(lambda o: refuse(o) if o.images["front"].flat[0] == 4 else chunk(o), scene)
+    simulator = ScriptedSimulator()
+    (row,), _ = run(lambda o: refuse(o) if o.images["front"].flat[0] == 4 else chunk(o), simulator)
     assert (row.refusals, row.decisions, row.stop_reason) == (1, 6, "max_steps")
-    np.testing.assert_allclose(np.stack(scene.executed)[3:7, 0], [0.03, 0.0, 0.0, 0.01])
+    np.testing.assert_allclose(np.stack(simulator.executed)[3:7, 0], [0.03, 0.0, 0.0, 0.01])
 
 
 def test_what_the_guard_will_not_let_through_is_not_executed() -> None:
-    scene = Scene()
-    (row,), _ = run(lambda o: chunk(o, scale=50.0), scene)
+    simulator = ScriptedSimulator()
+    (row,), _ = run(lambda o: chunk(o, scale=50.0), simulator)
     assert row.stop_reason == StopReason.GUARD_STOPPED
     assert "UNSAFE: action outside its limits in dx" in row.detail
-    assert np.abs(np.stack(scene.executed)[:, :3]).max() == 0
+    assert np.abs(np.stack(simulator.executed)[:, :3]).max() == 0
 
 
 def test_a_failing_simulator_voids_its_own_trial_only() -> None:
-    rows, _ = run(chunk, Scene(solved_at=2), Scene(fails_at=5))
+    rows, _ = run(chunk, ScriptedSimulator(solved_at=2), ScriptedSimulator(fails_at=5))
     assert rows[1].stop_reason == "env_error"
     assert rows[1].detail == "FloatingPointError: the physics blew up"
     report = make_report(CFG, open_suite(CFG, CollectConfig()), CONTRACT, "digest", rows, {})
@@ -130,4 +130,4 @@ def test_groups_are_fixed_and_cover_every_seed_once() -> None:
     groups = plan_groups(cfg := replace(CFG, films_per_task=3), open_suite(cfg, CollectConfig(tasks=("a", "b"))).cases())
     assert [(g.task, g.seeds) for g in groups[:3]] == [("a", (100, 101)), ("b", (100, 101)), ("a", (102, 103))]
     assert sorted(s for g in groups if g.task == "b" for s in g.seeds) == list(range(100, 105))
-    assert [g.filmed for g in groups if g.task == "a"] == [(100, 101), (102,), ()]
+    assert [g.strip_seeds for g in groups if g.task == "a"] == [(100, 101), (102,), ()]

@@ -27,11 +27,11 @@ from model_core.spec.contract import EmbodimentSpec, embodiment_from_json
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import DatasetError
 
-__all__ = ["DatasetReader", "DatasetWriter", "EpisodeRow", "dataset_digest"]
+__all__ = ["DatasetReader", "DatasetWriter", "EpisodeIndexRow", "dataset_digest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EpisodeRow:
+class EpisodeIndexRow:
     """What is known of an episode without reading its frames."""
 
     index: int
@@ -104,7 +104,7 @@ class DatasetReader:
         return tuple(text for _, text in pairs)
 
     @cached_property
-    def rows(self) -> tuple[EpisodeRow, ...]:
+    def rows(self) -> tuple[EpisodeIndexRow, ...]:
         """Every episode, in order."""
         return tuple(self._row(i) for i in range(len(self)))
 
@@ -187,11 +187,11 @@ class DatasetReader:
         path = self.root / layout.EXTENSION_EPISODES
         return {r["episode_index"]: r for r in read_table(path).to_pylist()} if path.exists() else {}
 
-    def _row(self, index: int) -> EpisodeRow:
+    def _row(self, index: int) -> EpisodeIndexRow:
         entry, ours = self._episodes[index], self._ours.get(index, {})
         instruction = str(entry["tasks"][0]) if entry.get("tasks") else ""
         unknown = {"producer": "unknown", "cell": "", "seed": 0}
-        return EpisodeRow(
+        return EpisodeIndexRow(
             index=index,
             episode_id=ours.get("episode_id", f"{self.root.name}-{index:06d}"),
             task=ours.get("task", instruction),

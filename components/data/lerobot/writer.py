@@ -56,7 +56,7 @@ class _Table:
 
 
 @dataclass(slots=True)
-class _Film:
+class _Video:
     """The mp4 files of one camera, rolled over by number of frames."""
 
     writer: VideoWriter | None = None
@@ -91,7 +91,7 @@ class DatasetWriter:
         self._data = _Table(path=layout.DATA_PATH, limit=file_bytes)
         self._depth: dict[str, _Table] = {}
         self._file_bytes = file_bytes
-        self._films = {camera.name: _Film() for camera in embodiment.cameras}
+        self._videos = {camera.name: _Video() for camera in embodiment.cameras}
         self._histograms: dict[str, NDArray[np.int64]] = {c.name: np.zeros((3, 256), np.int64) for c in embodiment.cameras}
         self._columns: dict[str, list[NDArray[Any]]] = {}
         self._tasks: dict[str, int] = {}
@@ -128,7 +128,7 @@ class DatasetWriter:
         row: dict[str, Any] = {"episode_index": index, "tasks": [episode.instruction], "length": length}
         row |= {f"data/{k}": v for k, v in layout.place(file_number).items()}
         row |= {"dataset_from_index": start, "dataset_to_index": start + length}
-        for name in self._films:
+        for name in self._videos:
             row |= self._add_frames(name, episode.images[name])
         row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
         row |= {
@@ -179,19 +179,19 @@ class DatasetWriter:
         return table.replace_schema_metadata({"huggingface": json.dumps(described)})
 
     def _add_frames(self, name: str, frames_THW3: NDArray[np.uint8]) -> dict[str, Any]:
-        film, key = self._films[name], f"{layout.IMAGE_PREFIX}{name}"
-        if film.writer is not None and film.writer.frames + len(frames_THW3) > self._frames_per_file:
-            film.writer.close()
-            film.writer = None
-        if film.writer is None:
-            film.number += 1
-            path = self._temporary / layout.VIDEO_PATH.format(video_key=key, **layout.place(film.number))
+        video, key = self._videos[name], f"{layout.IMAGE_PREFIX}{name}"
+        if video.writer is not None and video.writer.frames + len(frames_THW3) > self._frames_per_file:
+            video.writer.close()
+            video.writer = None
+        if video.writer is None:
+            video.number += 1
+            path = self._temporary / layout.VIDEO_PATH.format(video_key=key, **layout.place(video.number))
             height, width = frames_THW3.shape[1:3]
-            film.writer = VideoWriter(path, fps=self.fps, width=width, height=height, codec=self._codec)
-        start = film.writer.frames
-        film.writer.append(frames_THW3)
-        row = {f"videos/{key}/{k}": v for k, v in layout.place(film.number).items()}
-        return row | {f"videos/{key}/from_timestamp": start / self.fps, f"videos/{key}/to_timestamp": film.writer.frames / self.fps}
+            video.writer = VideoWriter(path, fps=self.fps, width=width, height=height, codec=self._codec)
+        start = video.writer.frames
+        video.writer.append(frames_THW3)
+        row = {f"videos/{key}/{k}": v for k, v in layout.place(video.number).items()}
+        return row | {f"videos/{key}/from_timestamp": start / self.fps, f"videos/{key}/to_timestamp": video.writer.frames / self.fps}
 
     def _add_depth(self, name: str, depth_THW: NDArray[np.float32], index: int) -> int:
         shape = (depth_THW.shape[1], depth_THW.shape[2])
@@ -209,7 +209,7 @@ class DatasetWriter:
 
     def _episode_stats(self, columns: Mapping[str, NDArray[Any]], episode: Episode) -> dict[str, dict[str, Any]]:
         stats: dict[str, dict[str, Any]] = {key: vector_statistics(values) for key, values in columns.items()}
-        for name in self._films:
+        for name in self._videos:
             histogram = picture_histogram(episode.images[name])
             self._histograms[name] += histogram
             stats[f"{layout.IMAGE_PREFIX}{name}"] = picture_statistics(histogram, len(episode))
@@ -218,20 +218,20 @@ class DatasetWriter:
     def _close_files(self) -> None:
         for table in (self._data, *self._depth.values()):
             table.close()
-        for film in self._films.values():
-            if film.writer is not None:
-                film.writer.close()
-                film.writer = None
+        for video in self._videos.values():
+            if video.writer is not None:
+                video.writer.close()
+                video.writer = None
 
     def _let_go(self) -> None:
         """Close what is still open; after a full disk even closing fails, and that is already being told."""
         for table in (self._data, *self._depth.values()):
             with contextlib.suppress(Exception):
                 table.close()
-        for film in self._films.values():
+        for video in self._videos.values():
             with contextlib.suppress(Exception):
-                if film.writer is not None:
-                    film.writer.close()
+                if video.writer is not None:
+                    video.writer.close()
 
     def _finish(self) -> None:
         if not self._rows:

@@ -16,35 +16,35 @@ from components.simulation.open import open_simulator
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTasks:
-    """Every task of `scenes`, each on `cfg.seeds_per_task` initial states."""
+    """Every task of `collect`, each on `cfg.seeds_per_task` initial states."""
 
     cfg: EvalConfig
-    scenes: CollectConfig
+    collect: CollectConfig
 
     @property
     def name(self) -> str:
         """The simulator's name."""
-        return self.scenes.simulator
+        return self.collect.simulator
 
     @property
     def version(self) -> str:
         """Versions of the simulator's packages; empty where they are not known."""
-        entry = SIMULATORS.get(self.scenes.simulator)
+        entry = SIMULATORS.get(self.collect.simulator)
         return ", ".join(f"{package} {_installed(package)}" for package in (entry.packages if entry else ()))
 
     @property
     def rules(self) -> Mapping[str, Any]:
         """How long an episode may take, and for how long one action is held."""
-        return {"horizon_sim_steps": self.cfg.horizon_sim_steps, "sim_steps_per_action": self.scenes.sim_steps_per_action}
+        return {"horizon_sim_steps": self.cfg.horizon_sim_steps, "sim_steps_per_action": self.collect.sim_steps_per_action}
 
     def cases(self) -> Sequence[Case]:
         """Seed after seed, the tasks in turn."""
         seeds = range(self.cfg.first_seed, self.cfg.first_seed + self.cfg.seeds_per_task)
-        return [Case(task=task, seed=seed) for seed in seeds for task in self.scenes.tasks]
+        return [Case(task=task, seed=seed) for seed in seeds for task in self.collect.tasks]
 
     def open(self, case: Case) -> Simulator:
         """A simulator with the camera of the demonstrations and this evaluation's horizon."""
-        return open_simulator(replace(self.scenes, horizon_sim_steps=self.cfg.horizon_sim_steps, settle_steps=0))
+        return open_simulator(replace(self.collect, horizon_sim_steps=self.cfg.horizon_sim_steps, settle_steps=0))
 
 
 def _installed(package: str) -> str:

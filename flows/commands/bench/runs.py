@@ -75,7 +75,7 @@ def record(path: Path, checkpoint: Path, decisions: int, recipe: str, progress: 
 
     platform.settings.home.mkdir(parents=True, exist_ok=True)
     cfg = replace(chosen.evaluate, batch=min(chosen.evaluate.batch, max(1, decisions // 8)))
-    made = drive(checkpoint, decisions, progress, scenes=chosen.collect, cfg=cfg, digest=checkpoint_digest(checkpoint))
+    made = drive(checkpoint, decisions, progress, collect=chosen.collect, cfg=cfg, digest=checkpoint_digest(checkpoint))
     made.save(path)
     return {"recording": str(path), "decisions": len(made), "sessions": len(made.sessions()), "tasks": list(chosen.collect.tasks)}
 

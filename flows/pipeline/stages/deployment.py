@@ -12,13 +12,13 @@ from components.config.recipe import Recipe
 from components.config.records import Progress, RunSummary
 from components.config.stages import STAGE_NAMES, stage_named
 from flows.pipeline.stages.step import StepKey, stage_step
-from flows.pipeline.stages.training import scenes_of
+from flows.pipeline.stages.training import simulation_of
 from flows.platform.wiring import Platform
 
 
 def workcells_step(platform: Platform, recipe: Recipe, packaged: Step, progress: Progress) -> StepResult:
     """Serve the Bento and let the cells act: rows, and <step>/recordings for the next ingest."""
-    scenes = scenes_of(recipe.collect)
+    simulation = simulation_of(recipe.collect)
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.deployment.simulated_cells import run_workcells
@@ -30,7 +30,7 @@ def workcells_step(platform: Platform, recipe: Recipe, packaged: Step, progress:
             out,
             progress,
             tasks=recipe.collect.tasks,
-            robot_options=robot_options(scenes),
+            robot_options=robot_options(simulation),
         )
 
     return stage_step(platform, StepKey(stage=stage_named("workcells"), recipe=recipe, inputs={"bento": packaged}), work)

@@ -11,7 +11,7 @@ from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
 from components.config.recipe import CollectConfig, Recipe
 from components.config.records import Progress
-from components.config.stages import SCENE_FIELDS, stage_named
+from components.config.stages import SIMULATION_FIELDS, stage_named
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.platform.wiring import Platform
 
@@ -52,14 +52,14 @@ def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progr
 
 def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
     """Closed loop on fresh seeds, after the image-swap test: <step>/report.json and film/."""
-    scenes = scenes_of(recipe.collect)
+    simulation = simulation_of(recipe.collect)
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.evaluation.evaluate import evaluate
         from components.evaluation.suite import open_suite
 
         return evaluate(
-            recipe.evaluate, trained.path / "checkpoint", out, progress, suite=open_suite(recipe.evaluate, scenes), frozen=frozen.path
+            recipe.evaluate, trained.path / "checkpoint", out, progress, suite=open_suite(recipe.evaluate, simulation), frozen=frozen.path
         )
 
     inputs = {"checkpoint": trained, "frozen": frozen}
@@ -67,6 +67,6 @@ def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Ste
     return stage_step(platform, key, work)
 
 
-def scenes_of(cfg: CollectConfig) -> CollectConfig:
+def simulation_of(cfg: CollectConfig) -> CollectConfig:
     """The simulator, camera and tasks of the demonstrations, without what only concerned their recording."""
-    return CollectConfig(**{name: getattr(cfg, name) for name in SCENE_FIELDS})
+    return CollectConfig(**{name: getattr(cfg, name) for name in SIMULATION_FIELDS})

@@ -7,7 +7,13 @@ import pytest
 
 from components.data.frozen_dataset import FrozenSplit
 from components.evaluation.gate import IMAGE_SWAP_CHANGE
-from components.evaluation.image_swap import check_sight, foreign_partners, measure_sight, sight, sight_numbers
+from components.evaluation.image_swap import (
+    check_image_dependence,
+    foreign_partners,
+    image_dependence,
+    image_dependence_numbers,
+    measure_image_dependence,
+)
 from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.types import ActionChunk, Decision, Observation, Refusal, RefusalCode
 from tests.fakes import make_contract
@@ -56,38 +62,38 @@ class Looker:
 
 
 def test_a_seeing_policy_passes() -> None:
-    found = measure_sight(Looker(sees=True), make_split(), CONTRACT, frames_per_task=16)
+    found = measure_image_dependence(Looker(sees=True), make_split(), CONTRACT, frames_per_task=16)
     assert set(found) == set(TASKS)
     assert all(one.changed > 0.9 and one.correlation > 0.99 and one.frames == 16 for one in found.values())
-    check_sight(found, 0.2)
-    assert sight_numbers(found)[IMAGE_SWAP_CHANGE] == min(one.changed for one in found.values())
+    check_image_dependence(found, 0.2)
+    assert image_dependence_numbers(found)[IMAGE_SWAP_CHANGE] == min(one.changed for one in found.values())
 
 
 def test_a_blind_policy_is_stopped_with_the_number_and_the_task() -> None:
-    found = measure_sight(Looker(sees=False), make_split(), CONTRACT, frames_per_task=16)
+    found = measure_image_dependence(Looker(sees=False), make_split(), CONTRACT, frames_per_task=16)
     assert all(one.changed == 0.0 for one in found.values())
     with pytest.raises(GateError, match=r"push: 0% of 16 decisions.*pull: 0% of 16.*rollouts were not run"):
-        check_sight(found, 0.2)
+        check_image_dependence(found, 0.2)
 
 
 def test_one_blind_task_is_enough() -> None:
     own = np.zeros((4, 8, 4))
     swapped = own.copy()
     swapped[:2, :, 0] = 0.5
-    found = sight(own, swapped, own, np.array([0, 0, 1, 1]), TASKS, CONTRACT.embodiment.action)
+    found = image_dependence(own, swapped, own, np.array([0, 0, 1, 1]), TASKS, CONTRACT.embodiment.action)
     assert (found["push"].changed, found["pull"].changed) == (1.0, 0.0)
     with pytest.raises(GateError, match="pull"):
-        check_sight(found, 0.2)
+        check_image_dependence(found, 0.2)
 
 
 def test_a_rounding_is_no_change() -> None:
     own = np.zeros((2, 8, 4))
-    found = sight(own, own + 0.03, own, np.array([0, 0]), TASKS, CONTRACT.embodiment.action)  # 0.03 of a range of 2
+    found = image_dependence(own, own + 0.03, own, np.array([0, 0]), TASKS, CONTRACT.embodiment.action)  # 0.03 of a range of 2
     assert found["push"].changed == 0.0
 
 
-def test_refusals_do_not_count_as_sight() -> None:
-    found = measure_sight(Looker(sees=True, refuses=1), make_split(), CONTRACT, frames_per_task=8)
+def test_refusals_do_not_count_as_image_dependence() -> None:
+    found = measure_image_dependence(Looker(sees=True, refuses=1), make_split(), CONTRACT, frames_per_task=8)
     assert all(one.changed == 0.0 and one.correlation == 0.0 for one in found.values())
 
 
