@@ -1,7 +1,7 @@
 """Everything that a person chooses for a run, as frozen values. Recipes themselves live in ``flows/pipeline/recipes.py``.
 
 Each config goes into the key of its stage; a field that only says how the work is done (how many processes share
-it) is marked `NEUTRAL` and stays out of the key. Cross-field rules say the fix.
+it) is marked `NEUTRAL` and stays out of the key. Cross-field rules state the fix.
 """
 
 from __future__ import annotations
@@ -99,9 +99,8 @@ class CollectConfig:
 class ValidateConfig:
     """What an episode must satisfy to be used, and how many may fail before the flow stops.
 
-    `collect` and `ingest` inspect every episode with black_mean, range_slack and max_timestamp_jitter_s, too.
-    Fractions are 0..1 of an episode's frames (max_bad_fraction: of all episodes). frozen_frames_limit: so many identical
-    images in a row while the arm is told to move.
+    `collect` and `ingest` inspect every episode with black_mean, range_slack and max_timestamp_jitter_s, too. Fractions are
+    0..1 of an episode's frames (max_bad_fraction: of all episodes). frozen_frames_limit: equal images in a row of a commanded arm.
     black_mean: an image with a lower mean (0..255) is black; images of Meta-World have means of 82 to 101, so 5 sets none of them aside.
     range_slack: share of a dimension's range by which a value may exceed its limits.
     """
@@ -198,7 +197,7 @@ class FreezeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurriculumConfig:
-    """What a training batch is asked to say, over time.
+    """What a training batch is asked to predict, over time.
 
     no_depth_until: share of all steps in which only trace and action are trained. After that every batch draws its mode with the
     probabilities full (depth, trace, action), no_depth (trace, action), trace_given (action after a given trace: steering) and action_only.
@@ -222,8 +221,8 @@ class CurriculumConfig:
 class TrainConfig:
     """One training run.
 
-    network: name of a network ("tiny") or its fields. action_head: how actions are said: "causal" (value after value), "parallel" (all at
-    once, a policy kind of its own) or "both" (causal, with a parallel block that can draft for it).
+    network: name of a network ("tiny") or its fields. action_head: how it predicts actions: "causal" (value after value), "parallel" (all
+    at once, a policy kind of its own) or "both" (causal, with a parallel block that can draft for it).
     global_batch: samples an optimiser step, over all processes and accumulation; micro_batch: samples a forward pass of one process.
     decay: "cosine" (flat until `flat_until` of the steps, then to min_learning_rate) or "none".
     smoothing_bins: standard deviation, in bins, of the Gaussian that softens trace and action targets.
@@ -310,7 +309,7 @@ class TrainConfig:
 
     @property
     def picture_step(self) -> int:
-        """The sides of a picture are multiples of this: the network halves it once a convolution of its stem, and once more."""
+        """The sides of an image are multiples of this: the network halves it once a convolution of its stem, and once more."""
         stem = NETWORK_DEFAULTS["stem"] if isinstance(self.network, str) else self.network.get("stem", NETWORK_DEFAULTS["stem"])
         return 2 ** (len(stem) + 1)
 
@@ -321,8 +320,8 @@ class EvalConfig:
 
     suite: "package.module:function" of a benchmark suite (empty: the tasks of the recipe's own simulator).
     reasoning: "full" (depth, trace, action), "trace+action" or "action". batch: episodes that are decided for together.
-    image_swap_frames, min_image_swap_change: the blindness gate: of so many frames, at least this share of decisions must change when
-    the picture is exchanged (a model that looks: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many rollout strips.
+    image_swap_frames, min_image_swap_change: the image-swap check: of so many frames, at least this share of decisions must change when
+    the image is exchanged (a model that uses it: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many rollout strips.
     """
 
     seeds_per_task: int = 20
@@ -428,13 +427,13 @@ class Recipe:
         step, side = self.train.picture_step, self.collect.image_size
         require(
             side % step == 0,
-            f"collect.image_size {side} does not fit train.network, whose pictures have sides that are multiples of {step}; use "
+            f"collect.image_size {side} does not fit train.network, whose images have sides that are multiples of {step}; use "
             + " or ".join(str(fit) for fit in (side // step * step, _up(side, step)) if fit),
         )
         require(
             self.train.committed_rows < self.freeze.chunk_length,
             f"train.committed_rows {self.train.committed_rows} must be below freeze.chunk_length {self.freeze.chunk_length}: "
-            f"a policy says at least one row itself; use at most {self.freeze.chunk_length - 1}",
+            f"a policy predicts at least one row itself; use at most {self.freeze.chunk_length - 1}",
         )
         self._check_seeds()
         strangers = sorted(set(self.workcells.tasks) - set(self.collect.tasks))
@@ -450,7 +449,7 @@ class Recipe:
             overlap = first < shown.stop and shown.start < first + count
             require(
                 not overlap,
-                f"{name}.first_seed {first} lies among the demonstrations' seeds {shown.start}..{shown.stop - 1}; use {shown.stop}",
+                f"{name}.first_seed {first} is among the demonstrations' seeds {shown.start}..{shown.stop - 1}; use {shown.stop}",
             )
 
     def check_start(self) -> None:
@@ -463,7 +462,7 @@ class Recipe:
             got = f"a folder without {', '.join(missing)}" if folder.is_dir() else "no folder there"
             raise SpecError(
                 f"train.init_from {folder}: expected the folder of a checkpoint ({', '.join(CHECKPOINT_FILES)}), got {got}; name one, such "
-                'as the "checkpoint" that `actwright train` tells at its end'
+                'as the "checkpoint" that `actwright train` prints at its end'
             )
 
     @property

@@ -2,11 +2,11 @@
 
     out/labels/labels-00000.parquet   the labels (`components.data.labels`)
     out/annotators.json               versions of the depth annotator, the point annotator and the codebook
-    out/vqvae/                        the depth codebook, frozen: learnt from these episodes once
+    out/vqvae/                        the depth codebook, frozen: trained on these episodes once
     out/rejected.json                 {episode id: why it could not be labelled}
 
 A frame that cannot be labelled makes its whole episode rejected, with a reason; there are no empty labels. Answers of networks are
-kept per episode, the codebook as soon as it is learnt, so a killed run goes on where it was.
+kept per episode, the codebook as soon as it is trained, so a killed run continues where it was.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class EpisodeSource(Protocol):
     """What is read of a data set: `DatasetReader`, or a list of episodes in tests."""
 
     def episode(self, index: int, *, images: bool, depth: bool) -> Episode:
-        """Episode `index`; pictures and depth only when asked for."""
+        """Episode `index`; images and depth only when asked for."""
         ...
 
 
@@ -99,7 +99,7 @@ class Labelling:
         """Label `episodes` (index, id, frames), in order, into `out`."""
         out.mkdir(parents=True, exist_ok=True)
         rejected: dict[str, str] = {}
-        codec, learnt = self._codec(episodes, out, rejected, progress)
+        codec, trained = self._codec(episodes, out, rejected, progress)
         labels: dict[str, EpisodeLabels] = {}
         for done, (index, episode_id, _) in enumerate(episodes):
             progress.update(done, len(episodes), f"label {episode_id}")
@@ -117,7 +117,7 @@ class Labelling:
         _write_json(out / "rejected.json", rejected)
         progress.update(len(episodes), len(episodes), f"labelled {len(labels)} episodes, rejected {len(rejected)}")
         frames = sum(len(label.codes_TG) for label in labels.values())
-        return {"episodes": len(labels), "rejected": len(rejected), "frames": frames, "annotators": who, "vqvae": learnt}
+        return {"episodes": len(labels), "rejected": len(rejected), "frames": frames, "annotators": who, "vqvae": trained}
 
     def _frames(self, index: int) -> Frames:
         images = self.annotators.needs_images
@@ -154,7 +154,7 @@ class Labelling:
     def _codec(
         self, episodes: Sequence[tuple[int, str, int]], out: Path, rejected: dict[str, str], progress: Progress
     ) -> tuple[DepthCodec, dict[str, Any]]:
-        """The codebook: learnt from evenly spaced frames of all episodes, or found finished from a killed run."""
+        """The codebook: trained on evenly spaced frames of all episodes, or found finished from a killed run."""
         wanted = digest_of([asdict(self.cfg.vqvae), self.annotators.depth.version, [list(e) for e in episodes]])
         note = out / "vqvae" / "training.json"
         if note.is_file():
@@ -180,7 +180,7 @@ class Labelling:
         depth_config = DepthConfig(**{**depth_config, "scaling": self.annotators.depth.scaling})
         codec, report = train_vqvae(np.concatenate(maps), depth_config, training, progress.update)
         unit = 1000.0 if depth_config.scaling.kind == "inverse" else 1.0
-        learnt = {
+        trained = {
             "error_mm" if unit > 1 else "error": round(report.error * unit, 3),
             "codes_used": report.codes_used,
             "perplexity": round(report.perplexity, 2),
@@ -189,8 +189,8 @@ class Labelling:
         }
         shutil.rmtree(out / "vqvae", ignore_errors=True)
         codec.save(out / "vqvae")
-        _write_json(note, {"made_for": wanted, "digest": codec.digest, "report": learnt, "rejected": rejected})
-        return codec, learnt
+        _write_json(note, {"made_for": wanted, "digest": codec.digest, "report": trained, "rejected": rejected})
+        return codec, trained
 
 
 def _vqvae_settings(cfg: VqvaeConfig) -> tuple[dict[str, Any], DepthTraining]:

@@ -59,7 +59,7 @@ def collect(cfg: CollectConfig, out: Path, progress: Progress, *, thresholds: Va
 
 
 def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt) -> Episode:
-    """One attempt as an episode, successful or not. After a success the expert goes on unpushed for `settle_steps` steps."""
+    """One attempt as an episode, successful or not. After a success the expert continues unpushed for `settle_steps` steps."""
     sim.reset(attempt.task, attempt.seed, render=False)
     perturbation = Perturbation(cfg, attempt, gripper_mask(sim.embodiment))
     rows: list[dict[str, Any]] = []
@@ -112,8 +112,8 @@ def _record_all(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path, 
         return
 
     def killed() -> str:
-        said = f"collect: a simulator process was killed after {done} of {total} attempts (out of memory?)"
-        return f"{said}. Fix: run again, finished attempts are kept"
+        what = f"collect: a simulator process was killed after {done} of {total} attempts (out of memory?)"
+        return f"{what}. Fix: run again, finished attempts are kept"
 
     with worker_pool(min(cfg.workers, len(batches)), killed) as pool:
         futures = [pool.submit(_record_batch, cfg, batch, scratch) for batch in batches]

@@ -99,7 +99,7 @@ def _open_dataset(dataset: Path) -> DatasetReader:
             f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Fix: make the data set again; never edit one by hand"
         )
     if reader.embodiment is None:
-        raise DatasetError(f"{dataset.name} does not say which body recorded it (meta/actwright.json); ingest it first")
+        raise DatasetError(f"{dataset.name} does not name the embodiment that recorded it (meta/actwright.json); ingest it first")
     return reader
 
 
@@ -176,7 +176,7 @@ def _codebook_digest(folder: Path) -> str:
 def _annotators(labels: Path) -> dict[str, str]:
     path = labels / "annotators.json"
     if not path.is_file():
-        raise DatasetError(f"{labels} does not say who labelled it ({path.name} is missing); run annotate first")
+        raise DatasetError(f"{labels} does not name the annotators that labelled it ({path.name} is missing); run annotate first")
     return {str(kind): str(version) for kind, version in json.loads(path.read_text(encoding="utf-8")).items()}
 
 

@@ -124,7 +124,7 @@ def _shard_bytes(folder: Path, shard: Mapping[str, Any]) -> bytes:
 
 
 def observation_of(split: FrozenSplit, contract: PolicyContract, frame: int, pictures_VHW3: NDArray[np.uint8]) -> Observation:
-    """What a policy would have been shown at a recorded frame, with these pictures (one a camera)."""
+    """What a policy would have been shown at a recorded frame, with these images (one a camera)."""
     return Observation(
         images={camera.name: pictures_VHW3[view] for view, camera in enumerate(contract.embodiment.cameras)},
         proprio_P=split.proprio_NP[frame],

@@ -2,7 +2,7 @@
 
     spool of a cell -> recordings/<digest>/ in storage (`components.data.recordings`) -> ingest -> out/dataset
 
-Every recording is inspected (`components.data.inspection`). A bad one is set aside with its reason and the others go on: a truncated
+Every recording is inspected (`components.data.inspection`). A bad one is set aside with its reason and the others continue: a truncated
 file, another embodiment, a missing camera, an id or content that is there already. Unsuccessful episodes stay out of the data set
 unless asked for, because a policy's own actions are its labels.
 """
@@ -162,7 +162,7 @@ def ingest(sources: Sequence[Path], out: Path, progress: Progress, options: Inge
 
 
 def count_recordings(sources: Sequence[Path]) -> int:
-    """How many recordings lie in `sources` together. Raises `DatasetError` for a source that holds none."""
+    """How many recordings are in `sources` together. Raises `DatasetError` for a source that holds none."""
     return sum(_count(source) for source in sources)
 
 
@@ -177,8 +177,8 @@ def _stale_sources(sources: Sequence[Path]) -> dict[Path, list[Finding]]:
         reader.close()
         if reasons:
             todo = (
-                f"nothing of {source.name} was taken in, and it lies unchanged where it was. Fix: if the data are right, "
-                "ingest again with --trust-data, which computes them anew; if not, record or export the data set again"
+                f"nothing of {source.name} was taken in, and it is unchanged where it was. Fix: if the data are right, "
+                "ingest again with --trust-data, which computes them again; if not, record or export the data set again"
             )
             found[source] = [Finding(check="stale_statistics", where=_stats_of(source), reason=f"{reason}; {todo}") for reason in reasons]
     return found

@@ -27,7 +27,7 @@ Measure = Callable[[Episode], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectionRule:
-    """One rule: `measure` of the episode (a number per frame, or one) is present, or lies within low..high.
+    """One rule: `measure` of the episode (a number per frame, or one) is present, or is within low..high.
 
     check: name of the finding. column: names the measure; rules of one column share it. meaning: what is expected, for a person.
     table: `FRAMES` or `EPISODES`. kind: "present" or "between". is_basic: without it an episode is unusable for any recipe.
@@ -189,7 +189,7 @@ def not_black(cfg: ValidateConfig, camera: str) -> InspectionRule:
 
 
 def not_frozen(cfg: ValidateConfig, camera: str) -> InspectionRule:
-    """The longest run of images that equal the one before, counted only while the arm is told to move."""
+    """The longest run of images that equal the one before, counted only while the arm is commanded to move."""
 
     def measure(episode: Episode) -> int:
         frames_THW3 = episode.images[camera]
@@ -202,7 +202,7 @@ def not_frozen(cfg: ValidateConfig, camera: str) -> InspectionRule:
         check="frozen_frames",
         column=f"frozen_frames.{camera}",
         table=EPISODES,
-        meaning=f"images of {camera} change while the arm is told to move",
+        meaning=f"images of {camera} change while the arm is commanded to move",
         measure=measure,
         low=0,
         high=cfg.frozen_frames_limit,

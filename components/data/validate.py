@@ -64,11 +64,9 @@ def dataset_findings(reader: DatasetReader) -> list[Finding]:
 
     if reader.table.num_rows != reader.frames or len(reader) != int(reader.info["total_episodes"]):
         counted = f"{len(reader)} episodes and {reader.table.num_rows} frames"
-        promised = f"{reader.info['total_episodes']} and {reader.frames}"
+        stated = f"{reader.info['total_episodes']} and {reader.frames}"
         return [
-            finding(
-                "counts", f"the files hold {counted}, info.json promises {promised}; the set is incomplete. Fix: write or fetch it again"
-            )
+            finding("counts", f"the files hold {counted}, info.json states {stated}; the set is incomplete. Fix: write or fetch it again")
         ]
     found = [finding("stale_statistics", f"{reason}. Fix: write the data set again") for reason in stale_statistics(reader)[:1]]
     index_N = reader.column("index")

@@ -89,8 +89,8 @@ def body_of(found: AuditFile) -> EmbodimentSpec:
 def images_of(found: AuditFile, record: AuditRecord) -> dict[str, NDArray[np.uint8]]:
     """The frames that a decision was made on, those that are still there."""
     images = {}
-    for camera, told in record.body.get("frames", {}).items():
-        frame = found.frames.get(told.get("digest", ""))
+    for camera, stored in record.body.get("frames", {}).items():
+        frame = found.frames.get(stored.get("digest", ""))
         if frame is not None:
             with Image.open(io.BytesIO(frame.data)) as image:
                 images[camera] = np.asarray(image.convert("RGB"))
@@ -144,19 +144,19 @@ def ask_all(found: AuditFile, policy: RequestPolicy) -> dict[str, int]:
 
     first_differing: number of the first decision whose answer differs, counted from 1; 0 when none does.
     """
-    told = {"decisions": 0, "asked": 0, "equal": 0, "without_frames": 0, "first_differing": 0}
+    counts = {"decisions": 0, "asked": 0, "equal": 0, "without_frames": 0, "first_differing": 0}
     for number, record in enumerate(decisions_of(found), 1):
-        told["decisions"] += 1
+        counts["decisions"] += 1
         try:
             same, _ = ask_again(found, record, policy)
         except DatasetError:
-            told["without_frames"] += 1
+            counts["without_frames"] += 1
             continue
-        told["asked"] += 1
-        told["equal"] += same.is_equal
-        if not same.is_equal and not told["first_differing"]:
-            told["first_differing"] = number
-    return told
+        counts["asked"] += 1
+        counts["equal"] += same.is_equal
+        if not same.is_equal and not counts["first_differing"]:
+            counts["first_differing"] = number
+    return counts
 
 
 def compare(body: Mapping[str, Any], again: Decision) -> Comparison:
@@ -164,9 +164,9 @@ def compare(body: Mapping[str, Any], again: Decision) -> Comparison:
     chunk = body.get("chunk")
     if chunk is None or again.chunk is None:
         return _compare_refusals(str(body.get("code", "")), again, had_chunk=chunk is not None)
-    said = again.reasoning
-    depth = _differing(chunk.get("depth_codes_G"), None if said is None or said.depth is None else said.depth.codes_G)
-    trace = _differing(chunk.get("trace_N2"), None if said is None or said.trace is None else said.trace.points_N2)
+    predicted = again.reasoning
+    depth = _differing(chunk.get("depth_codes_G"), None if predicted is None or predicted.depth is None else predicted.depth.codes_G)
+    trace = _differing(chunk.get("trace_N2"), None if predicted is None or predicted.trace is None else predicted.trace.points_N2)
     was_KA, now_KA = np.asarray(chunk["actions_KA"], np.float64), np.asarray(again.chunk.actions_KA, np.float64)
     far = float(np.abs(was_KA - now_KA).max()) if was_KA.shape == now_KA.shape else float("inf")
     is_equal = depth == trace == 0 and far <= ACTION_TOLERANCE
@@ -189,10 +189,10 @@ def open_packed(packed: PackedPolicy, found: AuditFile) -> RequestPolicy:
 
     contract = contract_of(found)
     policy = load_policy(packed.checkpoint, model_version=packed.model_version, reasoning=packed.reasoning)
-    promised = str(packed.manifest.get("contract_id") or policy.contract.contract_id)
-    if promised not in (contract.contract_id, str(found.records[0].body.get("contract_id"))):
+    stated = str(packed.manifest.get("contract_id") or policy.contract.contract_id)
+    if stated not in (contract.contract_id, str(found.records[0].body.get("contract_id"))):
         raise ContractError(
-            f"{packed.checkpoint}: its contract is {promised}, the episode ran under {contract.contract_id}; give the bundle it ran with"
+            f"{packed.checkpoint}: its contract is {stated}, the episode ran under {contract.contract_id}; give the bundle it ran with"
         )
     return as_request_policy(policy)
 
@@ -205,13 +205,13 @@ def _previous(found: AuditFile, chunk_id: str) -> Decision | None:
         chunk = record.body.get("chunk") or {}
         if chunk.get("chunk_id") == chunk_id:
             actions_KA = np.asarray(chunk["actions_KA"], np.float32)
-            said = ActionReasoning(
+            reasoning = ActionReasoning(
                 depth=_depth(chunk.get("depth_codes_G")), trace=recorded_trace(chunk.get("trace_N2")), bins_KA=np.zeros((0, 0), np.int64)
             )
             return Decision(
                 contract_id=str(chunk["contract_id"]),
                 model_version=str(chunk["model_version"]),
-                reasoning=said,
+                reasoning=reasoning,
                 chunk=ActionChunk(actions_KA=actions_KA, control_hz=float(chunk["control_hz"])),
             )
     return None

@@ -1,7 +1,7 @@
 """The packed policy service as a process of its own: start it, wait until it is ready, stop all of it.
 
-The only file that runs `bentoml serve`. The process is bound to loopback, gets its own process group, and is told by
-the kernel when we die. What it says goes to a log file, whose last lines travel in the error when it fails.
+The only file that runs `bentoml serve`. The process is bound to loopback, gets its own process group, and is ended by
+the kernel when we die. What it prints goes to a log file, whose last lines travel in the error when it fails.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def tied_to_us(command: Sequence[str]) -> list[str]:
 
 
 def fetch_status(address: ServiceAddress, timeout_s: float = 2.0) -> Mapping[str, Any] | None:
-    """What /v1/status says, or None while nobody answers."""
+    """What /v1/status answers, or None while there is no answer."""
     try:
         with urllib.request.urlopen(f"{address.http}/v1/status", timeout=timeout_s) as answer:
             return json.loads(answer.read())
@@ -121,7 +121,7 @@ def _await_ready(process: subprocess.Popen[bytes], address: ServiceAddress, log:
             raise JobError(f"the policy service will not become ready: {status['reason']}; the end of {log}:\n{last_lines(log)}")
         progress.update(0, 1, f"waiting for the policy service ({'starting' if status is None else status['state']})")
         time.sleep(0.25)
-    seen = "nobody answered" if status is None else f"it says {status['state']}: {status['reason']}"
+    seen = "no answer" if status is None else f"it answers {status['state']}: {status['reason']}"
     raise JobError(f"the policy service was not ready within {timeout_s:.0f} s ({seen}); the end of {log}:\n{last_lines(log)}")
 
 

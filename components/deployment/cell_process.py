@@ -1,4 +1,4 @@
-"""One workcell as a process of its own, started by its command line: what it is told and what it reports."""
+"""One workcell as a process of its own, started by its command line: its options and what it reports."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def named_robot(robot: str) -> tuple[str, tuple[str, ...]]:
 
 def cell_command(options: CellOptions) -> list[str]:
     """The command line of a cell that ends when this process does."""
-    told = replace(options, parent=os.getpid())
-    return ["env", "OMP_NUM_THREADS=1", sys.executable, "-m", "serving.workcell", *told.arguments()]
+    tied = replace(options, parent=os.getpid())
+    return ["env", "OMP_NUM_THREADS=1", sys.executable, "-m", "serving.workcell", *tied.arguments()]
 
 
 def run_cell(options: CellOptions, *, log: Path, hear: Callable[[Mapping[str, Any]], object], complain: Callable[[str], object]) -> int:

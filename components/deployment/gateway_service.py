@@ -58,7 +58,7 @@ class Listening:
 
     @property
     def is_loopback(self) -> bool:
-        """Nobody outside this machine can reach it."""
+        """It cannot be reached from outside this machine."""
         try:
             return self.host == "localhost" or ipaddress.ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
@@ -66,7 +66,7 @@ class Listening:
 
     @property
     def needs_token(self) -> bool:
-        """Whoever asks must hold a token."""
+        """Every client needs a token."""
         return self.tokens is not None or self.inherits_tokens
 
 
@@ -155,7 +155,7 @@ def _await_ready(process: subprocess.Popen[bytes], here: Listening, instance: st
 
 
 def _status(here: Listening) -> Mapping[str, Any] | None:
-    """What /readyz says, ready or not; None while nobody answers."""
+    """What /readyz answers, ready or not; None while there is no answer."""
     host = "127.0.0.1" if here.host in ("0.0.0.0", "localhost") else "[::1]" if here.host == "::" else here.host
     scheme, context = ("http", None) if here.certificate is None else ("https", ssl._create_unverified_context())  # it is our own child
     try:

@@ -41,7 +41,7 @@ class Probed:
 
     @property
     def contract(self) -> PolicyContract:
-        """What the service promises."""
+        """The contract that the service states."""
         return self.ready.contract
 
     def report(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Probed:
 def probe(url: str, credentials: ServiceCredentials | None = None, *, instruction: str = "", level: str = "", line: str = "") -> Probed:
     """Shake hands and ask one synthetic question. url: "http://host:port" or its WebSocket form. line: drawn for the gripper, "x,y x,y".
 
-    Raises SpecError for an address that is none, an instruction that is too long or a line that leaves the image, NotReady when nobody
+    Raises SpecError for an address that is none, an instruction that is too long or a line that leaves the image, NotReady when no service
     answers, the model is not loaded or we are not let in, ContractError when the service refuses the very embodiment that its contract
     names.
     """
@@ -116,7 +116,7 @@ def probe(url: str, credentials: ServiceCredentials | None = None, *, instructio
 
 
 def _asked(where: ServiceUrl, credentials: ServiceCredentials, contract: PolicyContract, observe: Observe) -> Mapping[str, Any]:
-    """What the link's process says. Raises ContractError or NotReady."""
+    """What the link's process answers. Raises ContractError or NotReady."""
     question = {
         "url": where.session,
         "cell": f"probe-{uuid.uuid4().hex[:8]}",
@@ -144,6 +144,6 @@ def _asked(where: ServiceUrl, credentials: ServiceCredentials, contract: PolicyC
 def _answer(answer: Chunk | Reject) -> dict[str, Any]:
     if isinstance(answer, Chunk):
         trace = None if answer.trace_N2 is None else answer.trace_N2.tolist()
-        said = {"depth_tokens": answer.depth_codes_G is not None, "trace": trace, "level": answer.level, "flags": list(answer.flags)}
-        return {"answer": "chunk", "actions": list(answer.actions_KA.shape), "timing_ms": dict(answer.timing_ms), **said}
+        rest = {"depth_tokens": answer.depth_codes_G is not None, "trace": trace, "level": answer.level, "flags": list(answer.flags)}
+        return {"answer": "chunk", "actions": list(answer.actions_KA.shape), "timing_ms": dict(answer.timing_ms), **rest}
     return {"answer": "refusal", "code": answer.code.value, "reason": answer.reason}

@@ -14,7 +14,7 @@ from model_core.spec.types import Trace
 
 
 def view_of_probe(probed: Probed, codebooks: Iterable[Path] = ()) -> DecisionView:
-    """The question and its answer as a picture's content."""
+    """The question and its answer as a drawing's content."""
     answer, contract = probed.answer, probed.contract
     chunk = answer if isinstance(answer, Chunk) else None
     codes_G = None if chunk is None else chunk.depth_codes_G

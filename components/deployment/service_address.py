@@ -24,7 +24,7 @@ class ServiceUrl:
 
     @staticmethod
     def of(text: str, *, before: str = "") -> ServiceUrl:
-        """Read an address as a person types it. Raises SpecError saying what to type instead; before: what is typed in front of it."""
+        """Read an address as a person types it. Raises SpecError stating what to type instead; before: what is typed in front of it."""
         parts = urlsplit(text if "://" in text else f"//{text}")
         typed = f"{before}http://{parts.netloc or text}"
         if "://" not in text:
@@ -62,7 +62,7 @@ class ServiceCredentials:
 
 
 def fetch(url: str, credentials: ServiceCredentials) -> bytes:
-    """What a GET of `url` gives. Raises NotReady, which says what to do, for any other answer and for none."""
+    """What a GET of `url` gives. Raises NotReady, which states what to do, for any other answer and for none."""
     try:
         reply = get(url, timeout_s=credentials.timeout_s, headers=credentials.headers, tls=credentials.tls(url))
     except NoAnswerError as error:
@@ -70,7 +70,7 @@ def fetch(url: str, credentials: ServiceCredentials) -> bytes:
             raise NotReady(f"{url}: the connection was closed without an answer; where the service speaks TLS, type https://") from error
         if error.not_http:
             raise NotReady(f"{url} does not speak HTTP ({type(error.reason).__name__}); is this an actwright service?") from error
-        raise NotReady(f"nobody answers at {url} ({_why(error.reason)}); start a service with `actwright serve`") from error
+        raise NotReady(f"no service answers at {url} ({_why(error.reason)}); start a service with `actwright serve`") from error
     if reply.ok:
         return reply.body
     content = _first_line(reply.body[:300].decode(errors="replace"))
@@ -80,7 +80,7 @@ def fetch(url: str, credentials: ServiceCredentials) -> bytes:
 
 
 def _first_line(text: str) -> str:
-    """What a service that is not ours says of itself, in a few words: a page of HTML tells nobody more."""
+    """What a service that is not ours answers, in a few words: a page of HTML helps no reader."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return "a page of HTML" if line.startswith("<") else line[:120]
 

@@ -83,7 +83,7 @@ def tasks_of_cells(cfg: WorkcellsConfig, tasks: Sequence[str]) -> list[tuple[str
 def cell_options(
     cfg: WorkcellsConfig, jobs: Sequence[tuple[str, str]], url: str, out: Path, robot_options: Mapping[str, object]
 ) -> list[CellOptions]:
-    """What every cell is told. jobs: (cell name, task). Each cell has seeds of its own."""
+    """The options of every cell. jobs: (cell name, task). Each cell has seeds of its own."""
     return [
         CellOptions(
             robot=SIMULATED_ROBOT,
@@ -105,7 +105,7 @@ def cell_options(
 
 
 class _Board:
-    """Adds up what the cells say, for one progress bar."""
+    """Adds up what the cells report, for one progress bar."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self.progress = progress
@@ -115,9 +115,9 @@ class _Board:
     def hear(self, line: str) -> None:
         """One line of a cell's output; what is not a JSON object is not for us."""
         try:
-            said = json.loads(line)
-            text = f"{said['cell']}: {said['stop_reason']} after {said['steps']} steps"
-            success = bool(said["success"])
+            report = json.loads(line)
+            text = f"{report['cell']}: {report['stop_reason']} after {report['steps']} steps"
+            success = bool(report["success"])
         except (ValueError, KeyError, TypeError):
             return
         with self._lock:

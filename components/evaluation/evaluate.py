@@ -1,7 +1,7 @@
 """Closed-loop evaluation: how often a checkpoint solves each task on seeds it was never trained on.
 
 Seeds are worked through in fixed groups: a group is what is batched and what is finished or not, so that an evaluation that was
-stopped and taken up again asks exactly the same batches. Before any rollout the image-swap measurement stops a blind model.
+stopped and taken up again asks exactly the same batches. Before any rollout the image-swap check stops a model that ignores the image.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
 from components.evaluation.image_swap import check_image_dependence, image_dependence_numbers, measure_image_dependence
 from components.evaluation.intervals import CONFIDENCE, wilson
-from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
+from components.evaluation.policy_loader import DEFAULT_POLICY, check_embodiment, open_policy
 from components.evaluation.rollout import Rollout, RolloutFrame, roll_out
 from components.evaluation.suite import Case, Suite
 from components.simulation.interface import Simulator
-from model_core.spec.contract import PolicyContract, mismatches
+from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import from_document, to_document
-from model_core.spec.errors import ContractError, require
+from model_core.spec.errors import require
 from model_core.spec.files import atomic_write
 from model_core.spec.types import Policy, StopReason
 
@@ -78,11 +78,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate `checkpoint` on every case of `suite` and write out/report.json, out/film/<task>.png, out/undigested/timing.json.
 
-    suite: what it is measured on (see `open_suite`). frozen: data set whose validation frames
-    the image-swap measurement uses (None: not measured). policy: "module:function" that opens a checkpoint.
-    Returns the record (an `EvalReport` document). Raises `GateError` for a blind model,
-    `SpecError` for an empty suite, `ContractError` when
-    the simulator is not the body that the checkpoint was made for, `JobError` when a worker process dies.
+    suite: what it is measured on (see `open_suite`). frozen: data set whose validation frames the image-swap measurement uses
+    (None: not measured). policy: "module:function" that opens a checkpoint. Returns the record (an `EvalReport` document).
+    Raises `GateError` for a model that ignores the image, `SpecError` for an empty suite, `ContractError` when the simulator
+    is not the embodiment that the checkpoint was made for, `JobError` when a worker process dies.
     """
     cases = suite.cases()
     require(len(cases) > 0, f"suite {suite.name!r} has no cases; nothing can be measured on it")
@@ -156,16 +155,6 @@ def _score(rows: Iterable[RolloutRow]) -> TaskScore:
     return TaskScore(successes=successes, trials=len(trials), interval=Interval(low=low, high=high, confidence=CONFIDENCE))
 
 
-def check_embodiment(sim: Simulator, contract: PolicyContract) -> None:
-    """Close `sim`, and raise `ContractError` when its embodiment is not the contract's."""
-    try:
-        found = mismatches(contract.embodiment, sim.embodiment)
-    finally:
-        sim.close()
-    if found:
-        raise ContractError("the checkpoint was made for another embodiment than the simulator's: " + "; ".join(m.explain() for m in found))
-
-
 def _image_swap_check(
     cfg: EvalConfig, policy: Policy, contract: PolicyContract, frozen: Path | None, progress: Progress
 ) -> dict[str, float]:
@@ -173,7 +162,7 @@ def _image_swap_check(
         return {}
     from components.data.frozen_dataset import load_split
 
-    progress.update(0, 1, "exchanging pictures: does the policy look?")
+    progress.update(0, 1, "exchanging images: does the policy use them?")
     found = measure_image_dependence(policy, load_split(frozen, "validation"), contract, frames_per_task=cfg.image_swap_frames)
     check_image_dependence(found, cfg.min_image_swap_change)
     return image_dependence_numbers(found)
@@ -202,8 +191,8 @@ def _run_groups(exam: _Exam, groups: Sequence[Group], policy: Policy, progress: 
         return
 
     def killed() -> str:
-        said = f"evaluate: a rollout process was killed after {done} of {total} episodes (out of memory?)"
-        return f"{said}. Fix: run again, finished groups are kept"
+        what = f"evaluate: a rollout process was killed after {done} of {total} episodes (out of memory?)"
+        return f"{what}. Fix: run again, finished groups are kept"
 
     with worker_pool(min(exam.cfg.workers, len(waiting)), killed) as pool:
         futures = {pool.submit(_run_group, exam, group): group for group in waiting}

@@ -1,13 +1,13 @@
 """Champion against candidate on declared criteria. Pure: two reports and a bar in, a verdict with every reason out.
 
-A criterion holds, does not hold, or cannot be decided from so few trials; the last is said as "not enough evidence" and
+A criterion holds, does not hold, or cannot be decided from so few trials; the last is reported as "not enough evidence" and
 holds the candidate back as a failure does. Criteria, in the order in which they are listed:
 
     trials         every task has at least `min_trials` trials (episodes that the simulator broke are not trials)
     floor          lower end of every task's Wilson interval >= `floor`
     refusals       refused share of all decisions <= `max_refusal_rate`
-    image          share of actions that change when the picture is exchanged >= `min_image_swap_change`
-    protocol       candidate and champion were examined under the same rules
+    image          share of actions that change when the image is exchanged >= `min_image_swap_change`
+    protocol       candidate and champion were evaluated under the same rules
     non-inferior   lower end of Newcombe's interval of (candidate - champion) > -`margin` for every task of the champion,
                    and > -`margin` / sqrt(tasks) over all tasks together, whose interval is narrower by about that factor
 """
@@ -55,41 +55,45 @@ def _absolute(cfg: GateConfig, report: EvalReport, blindness: Mapping[str, float
 
 def _trials_check(cfg: GateConfig, task: str, score: TaskScore) -> Check:
     enough = score.trials >= cfg.min_trials
-    said = f"{task}: {score.trials} trials, {cfg.min_trials} needed"
+    reason = f"{task}: {score.trials} trials, {cfg.min_trials} needed"
     return Check(
-        name=f"trials/{task}", passed=enough, reason=said if enough else f"{NOT_ENOUGH}: {said}", needed=cfg.min_trials, got=score.trials
+        name=f"trials/{task}",
+        passed=enough,
+        reason=reason if enough else f"{NOT_ENOUGH}: {reason}",
+        needed=cfg.min_trials,
+        got=score.trials,
     )
 
 
 def _floor_check(cfg: GateConfig, task: str, score: TaskScore) -> Check:
     low, high = wilson(score.successes, score.trials, cfg.confidence)
-    said = f"{task}: {score.successes} of {score.trials} solved, {_percent(cfg.confidence)} interval {low:.2f} to {high:.2f}"
+    reason = f"{task}: {score.successes} of {score.trials} solved, {_percent(cfg.confidence)} interval {low:.2f} to {high:.2f}"
     name = f"floor/{task}"
     if low >= cfg.floor:
-        return Check(name=name, passed=True, reason=f"{said}, above the floor {cfg.floor:.2f}", needed=cfg.floor, got=low)
+        return Check(name=name, passed=True, reason=f"{reason}, above the floor {cfg.floor:.2f}", needed=cfg.floor, got=low)
     if score.trials and score.successes / score.trials < cfg.floor:
-        return Check(name=name, passed=False, reason=f"{said}, below the floor {cfg.floor:.2f}", needed=cfg.floor, got=low)
-    said = f"{NOT_ENOUGH}: {said}, which reaches below the floor {cfg.floor:.2f}"
-    return Check(name=name, passed=False, reason=said, needed=cfg.floor, got=low)
+        return Check(name=name, passed=False, reason=f"{reason}, below the floor {cfg.floor:.2f}", needed=cfg.floor, got=low)
+    reason = f"{NOT_ENOUGH}: {reason}, which reaches below the floor {cfg.floor:.2f}"
+    return Check(name=name, passed=False, reason=reason, needed=cfg.floor, got=low)
 
 
 def _refusal_check(cfg: GateConfig, report: EvalReport) -> Check:
     decisions = sum(row.decisions for row in report.episodes)
     refusals = sum(row.refusals for row in report.episodes)
     rate = refusals / decisions if decisions else 0.0
-    said = f"{refusals} of {decisions} decisions were refused, at most {_percent(cfg.max_refusal_rate)} may be"
+    reason = f"{refusals} of {decisions} decisions were refused, at most {_percent(cfg.max_refusal_rate)} may be"
     if not decisions:
         return Check(name="refusals", passed=False, reason=f"{NOT_ENOUGH}: no decision was counted", needed=cfg.max_refusal_rate)
-    return Check(name="refusals", passed=rate <= cfg.max_refusal_rate, reason=said, needed=cfg.max_refusal_rate, got=rate)
+    return Check(name="refusals", passed=rate <= cfg.max_refusal_rate, reason=reason, needed=cfg.max_refusal_rate, got=rate)
 
 
 def _image_check(cfg: GateConfig, blindness: Mapping[str, float]) -> Check:
     change, needed = blindness.get(IMAGE_SWAP_CHANGE), cfg.min_image_swap_change
     if change is None:
-        said = f"{NOT_ENOUGH}: nobody measured whether actions change when the picture is exchanged"
-        return Check(name="image", passed=needed == 0, reason=said, needed=needed)
-    said = f"{_percent(change)} of the actions change when the picture is exchanged, {_percent(needed)} needed"
-    return Check(name="image", passed=change >= needed, reason=said, needed=needed, got=change)
+        reason = f"{NOT_ENOUGH}: not measured whether actions change when the image is exchanged"
+        return Check(name="image", passed=needed == 0, reason=reason, needed=needed)
+    reason = f"{_percent(change)} of the actions change when the image is exchanged, {_percent(needed)} needed"
+    return Check(name="image", passed=change >= needed, reason=reason, needed=needed, got=change)
 
 
 def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalReport) -> Iterator[Check]:
@@ -98,8 +102,8 @@ def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalRepo
     for task, best in sorted(champion.per_task.items()):
         score = candidate.per_task.get(task)
         if score is None:
-            said = f"{NOT_ENOUGH}: {task} is a task of the champion, the candidate was not examined on it"
-            yield Check(name=f"non-inferior/{task}", passed=False, reason=said, needed=-cfg.margin)
+            reason = f"{NOT_ENOUGH}: {task} is a task of the champion, the candidate was not evaluated on it"
+            yield Check(name=f"non-inferior/{task}", passed=False, reason=reason, needed=-cfg.margin)
             continue
         counts = (score.successes, score.trials, best.successes, best.trials)
         pooled = [a + b for a, b in zip(pooled, counts, strict=True)]
@@ -111,24 +115,24 @@ def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalRepo
 def _protocol_check(candidate: EvalReport, champion: EvalReport) -> Check:
     both = [f for f in PROTOCOL_FIELDS if f in candidate.protocol and f in champion.protocol]
     unlike = [f"{f} {champion.protocol[f]!r} -> {candidate.protocol[f]!r}" for f in both if candidate.protocol[f] != champion.protocol[f]]
-    said = "champion and candidate were examined under the same rules"
+    reason = "champion and candidate were evaluated under the same rules"
     if unlike:
-        said = f"champion and candidate were examined differently ({'; '.join(unlike)}): evaluate the champion again under the new rules"
-    return Check(name="protocol", passed=not unlike, reason=said)
+        reason = f"champion and candidate were evaluated differently ({'; '.join(unlike)}): evaluate the champion again under the new rules"
+    return Check(name="protocol", passed=not unlike, reason=reason)
 
 
 def _non_inferior(cfg: GateConfig, what: str, counts: tuple[int, int, int, int], margin: float) -> Check:
     low, high = difference(*counts, cfg.confidence)
     a, m, b, n = counts
-    said = f"{what}: {a}/{m} against the champion's {b}/{n}, difference {low:+.2f} to {high:+.2f}, may be down to {-margin:+.2f}"
+    reason = f"{what}: {a}/{m} against the champion's {b}/{n}, difference {low:+.2f} to {high:+.2f}, may be down to {-margin:+.2f}"
     name = f"non-inferior/{what}"
     if low > -margin:
-        return Check(name=name, passed=True, reason=said, needed=-margin, got=low)
+        return Check(name=name, passed=True, reason=reason, needed=-margin, got=low)
     if high <= -margin or (m and n and a / m - b / n <= -margin):
-        return Check(name=name, passed=False, reason=f"{said}: worse than the champion", needed=-margin, got=low)
+        return Check(name=name, passed=False, reason=f"{reason}: worse than the champion", needed=-margin, got=low)
     more = trials_to_decide(a / m, b / n, margin, cfg.confidence) if m and n else None
     advice = f"; about {more} trials each would decide" if more else ""
-    return Check(name=name, passed=False, reason=f"{NOT_ENOUGH}: {said}{advice}", needed=-margin, got=low)
+    return Check(name=name, passed=False, reason=f"{NOT_ENOUGH}: {reason}{advice}", needed=-margin, got=low)
 
 
 def _percent(share: float) -> str:

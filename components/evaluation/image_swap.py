@@ -1,8 +1,8 @@
 """Does the policy use the image? Exchange images between episodes of a task and count the decisions that change.
 
-A model can reach a good token accuracy from proprioception and words alone and solve nothing; its loss does not tell.
-This test does, in seconds, before any rollout: a seeing policy answers a foreign picture with other actions, a blind one
-with the same.
+A model can reach a good token accuracy from proprioception and words alone and solve nothing; its loss does not show it.
+This check does, in seconds, before any rollout: a policy that uses the image answers a foreign image with other actions, one
+that ignores it with the same.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ CHANGE_TOLERANCE = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageDependence:
-    """What exchanging pictures did in one task.
+    """What exchanging images did in one task.
 
-    changed: share of decisions whose actions changed, 0..1. correlation: of the first action with its label, own picture,
+    changed: share of decisions whose actions changed, 0..1. correlation: of the first action with its label, own image,
     mean over dimensions that vary (0 where none does). frames: decisions compared.
     """
 
@@ -41,7 +41,7 @@ class ImageDependence:
 
 
 def foreign_partners(task_N: NDArray[np.integer], images_NVHW3: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For every frame another frame of its task whose picture differs: (N,) int64. Raises `DatasetError` where a task has none.
+    """For every frame another frame of its task whose image differs: (N,) int64. Raises `DatasetError` where a task has none.
 
     Frames of a task are taken as ordered by episode; the partner is half of them away, so it is of another initial state.
     """
@@ -52,7 +52,7 @@ def foreign_partners(task_N: NDArray[np.integer], images_NVHW3: NDArray[np.uint8
             others = (int(here[(place + len(here) // 2 + offset) % len(here)]) for offset in range(len(here)))
             found = next((i for i in others if not np.array_equal(images_NVHW3[i], images_NVHW3[frame])), None)
             if found is None:
-                raise DatasetError(f"all {len(here)} validation pictures of task {task} are equal; nothing can be exchanged")
+                raise DatasetError(f"all {len(here)} validation images of task {task} are equal; nothing can be exchanged")
             partner_N[frame] = found
     return partner_N
 
@@ -64,12 +64,10 @@ def image_dependence(
     task_N: NDArray[np.integer],
     tasks: Sequence[str],
     action: VectorSpec,
-    *,
-    tolerance: float = CHANGE_TOLERANCE,
 ) -> dict[str, ImageDependence]:
-    """Compare decisions (physical units) on own and foreign pictures, per task. Pure."""
+    """Compare decisions (physical units) on own and foreign images, per task. Pure."""
     span_A = action.high - action.low
-    changed_N = np.any(np.abs(own_NKA - swapped_NKA) > tolerance * span_A, axis=(1, 2))
+    changed_N = np.any(np.abs(own_NKA - swapped_NKA) > CHANGE_TOLERANCE * span_A, axis=(1, 2))
     found: dict[str, ImageDependence] = {}
     for index in np.unique(task_N):
         here = task_N == index
@@ -81,11 +79,11 @@ def image_dependence(
     return found
 
 
-def _correlation(said_NA: NDArray[np.floating], label_NA: NDArray[np.floating]) -> float:
+def _correlation(predicted_NA: NDArray[np.floating], label_NA: NDArray[np.floating]) -> float:
     values = [
-        float(np.corrcoef(said_NA[:, dim], label_NA[:, dim])[0, 1])
-        for dim in range(said_NA.shape[1])
-        if said_NA[:, dim].std() > 1e-6 and label_NA[:, dim].std() > 1e-6
+        float(np.corrcoef(predicted_NA[:, dim], label_NA[:, dim])[0, 1])
+        for dim in range(predicted_NA.shape[1])
+        if predicted_NA[:, dim].std() > 1e-6 and label_NA[:, dim].std() > 1e-6
     ]
     return float(np.mean(values)) if values else 0.0
 
@@ -93,14 +91,14 @@ def _correlation(said_NA: NDArray[np.floating], label_NA: NDArray[np.floating]) 
 def measure_image_dependence(
     policy: Policy, split: FrozenSplit, contract: PolicyContract, *, frames_per_task: int, batch: int = 32
 ) -> dict[str, ImageDependence]:
-    """Ask `policy` about held-out frames twice, with their own and with a foreign picture. A refusal counts as unchanged."""
+    """Ask `policy` about held-out frames twice, with their own and with a foreign image. A refusal counts as unchanged."""
     chosen = _spread(split.task_idx_N, frames_per_task)
     images_NVHW3, task_N = split.images_NVHW3[chosen], split.task_idx_N[chosen]
     partner_N = foreign_partners(task_N, images_NVHW3)
     shape = (len(chosen), contract.chunk_length, len(contract.embodiment.action))
     answers = []
-    for pictures in (images_NVHW3, images_NVHW3[partner_N]):
-        observations = [observation_of(split, contract, int(frame), pictures[i]) for i, frame in enumerate(chosen)]
+    for images_seen_NVHW3 in (images_NVHW3, images_NVHW3[partner_N]):
+        observations = [observation_of(split, contract, int(frame), images_seen_NVHW3[i]) for i, frame in enumerate(chosen)]
         answers.append(_actions(policy, observations, shape, batch))
     (own_NKA, own_N), (swapped_NKA, swapped_N) = answers
     refused_N = ~(own_N & swapped_N)
@@ -109,7 +107,7 @@ def measure_image_dependence(
 
 
 def check_image_dependence(found: Mapping[str, ImageDependence], least: float) -> None:
-    """Stop a blind model here: raises `GateError` naming each task where fewer than `least` of the decisions changed."""
+    """Stop a model that ignores the image here: raises `GateError` naming each task where fewer than `least` of the decisions changed."""
     blind = [f"{task}: {one.changed:.0%} of {one.frames} decisions" for task, one in found.items() if one.changed < least]
     if blind:
         raise GateError(

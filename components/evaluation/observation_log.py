@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from components.adapters.worker_pool import worker_pool
 from components.config.recipe import CollectConfig, EvalConfig
 from components.config.records import Progress
-from components.evaluation.evaluate import check_embodiment
-from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
+from components.evaluation.policy_loader import DEFAULT_POLICY, check_embodiment, open_policy
 from components.evaluation.rollout import roll_out
 from components.simulation.interface import Simulator, StepOutcome
 from components.simulation.open import open_simulator
@@ -169,7 +168,7 @@ def record(
     """Let `checkpoint` act on fresh seeds of every task of `collect` until it has decided `decisions` times.
 
     Whole groups of episodes run side by side in `cfg.workers` processes, each with its own renderer; the result does not depend on
-    how many. Raises `ContractError` when the simulator is not the body that the checkpoint was made for.
+    how many. Raises `ContractError` when the simulator is not the embodiment that the checkpoint was made for.
     """
     require(decisions > 0, "decisions must be above 0", got=decisions)
     check_embodiment(open_simulator(collect), open_policy(policy, checkpoint, cfg.reasoning)[1])

@@ -1,4 +1,4 @@
-"""Open a trained checkpoint as a guarded policy, by name: "module:function" gives (policy, contract)."""
+"""Open a trained checkpoint as a guarded policy by name ("module:function" gives (policy, contract)), and check its embodiment."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import importlib
 from pathlib import Path
 from typing import Protocol
 
-from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import SpecError
+from components.simulation.interface import Simulator
+from model_core.spec.contract import PolicyContract, mismatches
+from model_core.spec.errors import ContractError, SpecError
 from model_core.spec.execution.guard import Guarded
 from model_core.spec.types import Policy
 
@@ -39,3 +40,13 @@ def open_checkpoint(checkpoint: Path, reasoning: str) -> tuple[Policy, PolicyCon
 
     policy = load_policy(checkpoint, reasoning=reasoning)
     return policy, policy.contract
+
+
+def check_embodiment(sim: Simulator, contract: PolicyContract) -> None:
+    """Close `sim`, and raise `ContractError` when its embodiment is not the contract's."""
+    try:
+        found = mismatches(contract.embodiment, sim.embodiment)
+    finally:
+        sim.close()
+    if found:
+        raise ContractError("the checkpoint was made for another embodiment than the simulator's: " + "; ".join(m.explain() for m in found))

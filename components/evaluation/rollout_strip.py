@@ -33,7 +33,7 @@ def depth_decoder(checkpoint: Path) -> DepthDecoder:
 
 
 def draw_rollout_strip(frames: Sequence[RolloutFrame], row: RolloutRow, control_hz: float, decode: DepthDecoder, path: Path) -> Path:
-    """One rollout as a strip: camera with the trace that was said, the depth that was said below, seconds under both."""
+    """One rollout as a strip: camera with the predicted trace, the predicted depth below, seconds under both."""
     panels = [
         Panel(
             image_HW3=frame.image_HW3,
@@ -50,22 +50,22 @@ def draw_rollout_strip(frames: Sequence[RolloutFrame], row: RolloutRow, control_
 def draw_examples(
     policy: Policy, split: FrozenSplit, contract: PolicyContract, decode: DepthDecoder, path: Path, *, count: int = 6
 ) -> Path:
-    """Held-out frames with predicted and true trace, said and true depth."""
+    """Held-out frames with predicted and true trace and depth."""
     from components.data.frozen_dataset import observation_of
 
     chosen = [int(i) for i in np.linspace(0, len(split) - 1, min(count, len(split)))]
     decisions = policy.decide_many([observation_of(split, contract, frame, split.images_NVHW3[frame]) for frame in chosen])
     panels = []
     for frame, decision in zip(chosen, decisions, strict=True):
-        said = decision.reasoning
+        reasoning = decision.reasoning
         points = split.trace_N52[frame][split.trace_N52[frame][:, 0] >= 0].astype(np.int64)
         panels.append(
             Panel(
                 image_HW3=split.images_NVHW3[frame][0],
                 caption=split.tasks[int(split.task_idx_N[frame])],
-                predicted=said.trace if said else None,
+                predicted=reasoning.trace if reasoning else None,
                 true=Trace(points_N2=points) if len(points) else None,
-                depth_HW=decode(said.depth.codes_G) if said and said.depth else None,
+                depth_HW=decode(reasoning.depth.codes_G) if reasoning and reasoning.depth else None,
                 true_depth_HW=decode(split.depth_codes_NG[frame]),
             )
         )

@@ -28,7 +28,7 @@ class FreeCamera(CameraConfig):
     max_depth_m: float = 3.0
 
     def geometry(self, fovy_degrees: float = 45.0) -> CameraGeometry:
-        """The pinhole of this camera; pixel centres lie on whole numbers, row 0 at the top."""
+        """The pinhole of this camera; pixel centres are on whole numbers, row 0 at the top."""
         azimuth, elevation = np.deg2rad(self.azimuth), np.deg2rad(self.elevation)
         forward_3 = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
         right_3 = np.cross(forward_3, [0.0, 0.0, 1.0])
@@ -81,7 +81,7 @@ class Simulator(Protocol):
         ...
 
     def instruction(self, task: str) -> str:
-        """What a person would say to get `task` done."""
+        """The instruction by which a person would ask for `task`."""
         ...
 
     def reset(self, task: str, seed: int, *, render: bool = True) -> Observation:

@@ -1,4 +1,4 @@
-"""What is said for each of Meta-World v3's fifty tasks. Our own words; the package has none.
+"""The instruction of each of Meta-World v3's fifty tasks. Our own words; the package has none.
 
 Lower case, no punctuation: a compact vocabulary is the set of these words. The task names are those of the package;
 that a table of one sentence per task is enough was taken from LeRobot's `envs/metaworld_config.json` (Apache-2.0).

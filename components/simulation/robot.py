@@ -17,7 +17,7 @@ from model_core.spec.types import Observation
 
 HORIZON_SIM_STEPS = 500
 # Fields of a recipe's `collect` that decide what the simulation looks like and how it moves; the rest concerns recording only.
-SIMULATION_FIELDS = ("simulator", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
+ROBOT_FIELDS = ("simulator", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
 
 
 class SimulatedRobot:
@@ -80,4 +80,4 @@ def make_robot(task: str, seed: int = FIRST_SEED, **options: Any) -> SimulatedRo
 def robot_options(collect: CollectConfig) -> dict[str, Any]:
     """The simulation settings of a recipe as options of `make_robot`: plain JSON values."""
     document = to_document(collect)
-    return {name: document[name] for name in SIMULATION_FIELDS}
+    return {name: document[name] for name in ROBOT_FIELDS}

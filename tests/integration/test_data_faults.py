@@ -73,7 +73,7 @@ def test_a_stale_statistics_file_stops_before_anything_is_learnt(dataset, tmp_pa
     root = shutil.copytree(dataset, tmp_path / "set")
     other = write_dataset(tmp_path / "other", [episode(i) for i in range(50, 70)])
     shutil.copyfile(other / "meta/stats.json", root / "meta/stats.json")
-    with pytest.raises(GateError, match=r"stale_statistics: stats.json says .* Fix: write the data set again"):
+    with pytest.raises(GateError, match=r"stale_statistics: stats.json states .* Fix: write the data set again"):
         validate(CFG, root, tmp_path / "out", Silent())
 
 
@@ -199,7 +199,7 @@ def test_ingest_takes_no_data_set_whose_statistics_are_of_other_data(dataset, tm
     other = write_dataset(tmp_path / "other", [episode(i) for i in range(50, 70)])
     shutil.copyfile(other / "meta/stats.json", stale / "meta/stats.json")
     before = dataset_digest(stale)
-    said = r"stale-set/meta/stats.json: stats.json says observation.state min is \[.*\], the data says \[.*ingest again with --trust-data"
+    said = r"stale-set/meta/stats.json: stats.json states observation.state min is \[.*\], the data give \[.*ingest again with --trust-data"
     with pytest.raises(GateError, match=rf"20 recordings: 20 invalid, .*{said}"):
         ingest([stale], tmp_path / "alone", Silent())
 

@@ -194,8 +194,8 @@ def test_the_simulated_arm_is_a_robot() -> None:
     robot.close()
 
 
-def test_nobody_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(NotReady, match="nobody answers"):
+def test_a_service_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="no service answers"):
         probe(f"http://127.0.0.1:{free_port()}", ServiceCredentials(timeout_s=2))
 
 

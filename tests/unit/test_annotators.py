@@ -102,7 +102,7 @@ def test_flat_answers_and_missing_pictures_are_refused(depth_folder):
             parameter.zero_()
     with pytest.raises(DatasetError, match="frame 0"):
         annotator.annotate(FRAMES)
-    with pytest.raises(DatasetError, match="3 pictures"):
+    with pytest.raises(DatasetError, match="3 images"):
         annotator.annotate(Frames(images_THW3=IMAGES[:1], size=(42, 56), count=3))
 
 
@@ -241,7 +241,7 @@ def test_a_random_network_of_our_own_answers_nothing_readable_and_says_so(own_fo
     assert again.answer(IMAGES, PROMPT, 12) == [*first.answer(IMAGES[:2], PROMPT, 12), *first.answer(IMAGES[2:], PROMPT, 12)]
     assert again.version == first.version
     assert OwnPointing.load(str(own_folder), max_new_tokens=13, device="cpu").version != first.version
-    with pytest.raises(DatasetError, match="3 pictures"):
+    with pytest.raises(DatasetError, match="3 images"):
         first.annotate(Frames(images_THW3=IMAGES[:1], size=(42, 56), count=3))
 
 

@@ -102,5 +102,5 @@ def test_partners_are_of_the_same_task_with_another_picture() -> None:
     partners = foreign_partners(split.task_idx_N, split.images_NVHW3)
     assert np.array_equal(split.task_idx_N[partners], split.task_idx_N)
     assert all(not np.array_equal(split.images_NVHW3[i], split.images_NVHW3[p]) for i, p in enumerate(partners))
-    with pytest.raises(DatasetError, match="all 40 validation pictures of task 0 are equal"):
+    with pytest.raises(DatasetError, match="all 40 validation images of task 0 are equal"):
         foreign_partners(np.zeros(40, int), np.zeros_like(split.images_NVHW3))

@@ -23,7 +23,7 @@ PATCH = 14
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepthAnything:
-    """A loaded model. size: side of the picture that it sees (518 as published, a multiple of 14)."""
+    """A loaded model. size: side of the image that the network takes (518 as published, a multiple of 14)."""
 
     model: Any
     processor: Any
@@ -62,15 +62,15 @@ class DepthAnything:
 
     @property
     def needs_images(self) -> bool:
-        """It looks at pictures."""
+        """It needs images."""
         return True
 
     def annotate(self, frames: Frames) -> NDArray[np.number]:
-        """(T, H, W) uint8, at the size of the pictures. Raises `DatasetError` for a frame without any depth in it."""
+        """(T, H, W) uint8, at the size of the images. Raises `DatasetError` for a frame without any depth in it."""
         import torch
 
         if len(frames.images_THW3) != frames.count or frames.count == 0:
-            raise DatasetError(f"expected {frames.count} pictures, got {len(frames.images_THW3)}")
+            raise DatasetError(f"expected {frames.count} images, got {len(frames.images_THW3)}")
         answers = []
         for start in range(0, frames.count, self.batch_size):
             part = frames.images_THW3[start : start + self.batch_size]

@@ -1,6 +1,6 @@
 """What labelling asks of depth and pointing models, so that a simulator's truth and a network are exchanged by a name.
 
-A label is never silently empty: an annotator either answers for every frame or says which frame it could not answer.
+A label is never silently empty: an annotator either answers for every frame or names the frame that it could not answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model_core.tokenization.depth.config import DepthScaling
 class Frames:
     """One camera's view of one episode, and what a simulator knows beside it.
 
-    images_THW3: uint8 RGB (empty where no annotator needs pictures). depth_m_THW: metres. tcp_T3: gripper tip, world metres.
+    images_THW3: uint8 RGB (empty where no annotator needs images). depth_m_THW: metres. tcp_T3: gripper tip, world metres.
     """
 
     images_THW3: NDArray[np.uint8]
@@ -42,7 +42,7 @@ class Frames:
 
 
 def frames_of(episode: Episode, camera: str, size: tuple[int, int]) -> Frames:
-    """The frames of one camera; `size` is (height, width), known even where pictures were not read."""
+    """The frames of one camera; `size` is (height, width), known even where images were not read."""
     return Frames(
         images_THW3=episode.images.get(camera, np.zeros((0, *size, 3), np.uint8)),
         size=size,
@@ -55,7 +55,7 @@ def frames_of(episode: Episode, camera: str, size: tuple[int, int]) -> Frames:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GripperTrack:
-    """Where the gripper is in the picture. points_T2: (x, y) pixels, NaN where `visible_T` is False. confidence_T: 0..1."""
+    """Where the gripper is in the image. points_T2: (x, y) pixels, NaN where `visible_T` is False. confidence_T: 0..1."""
 
     points_T2: NDArray[np.float64]
     visible_T: NDArray[np.bool_]
@@ -82,11 +82,11 @@ class DepthAnnotator(Protocol):
 
     @property
     def needs_images(self) -> bool:
-        """Whether it looks at pictures; then answers are worth keeping."""
+        """Whether it needs images; then answers are worth keeping."""
         ...
 
     def annotate(self, frames: Frames) -> NDArray[np.number]:
-        """(T, H, W): metres, or 8-bit relative disparity, as `scaling` says. Raises `DatasetError` where it has no answer."""
+        """(T, H, W): metres, or 8-bit relative disparity, as `scaling` states. Raises `DatasetError` where it has no answer."""
         ...
 
 
@@ -100,7 +100,7 @@ class PointAnnotator(Protocol):
 
     @property
     def needs_images(self) -> bool:
-        """Whether it looks at pictures; then answers are worth keeping."""
+        """Whether it needs images; then answers are worth keeping."""
         ...
 
     def annotate(self, frames: Frames) -> GripperTrack:

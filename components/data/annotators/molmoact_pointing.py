@@ -35,7 +35,7 @@ SECTIONS = ("vit_config", "llm_config")
 def is_own_checkpoint(source: str) -> bool:
     """Whether the `config.json` of a folder or hub id names our network, by `model_type` or by the published sub-configs.
 
-    False where there is no config to read: whoever loads the source then says what is missing.
+    False where there is no config to read: the code that loads the source then states what is missing.
     """
     from transformers import PretrainedConfig
 
@@ -48,7 +48,7 @@ def is_own_checkpoint(source: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnPointing:
-    """Batches of frames to `answer` (pictures BHW3, prompt, most new tokens -> one text per picture).
+    """Batches of frames to `answer` (images BHW3, prompt, most new tokens -> one text per image).
 
     An answer of None is one that no text stands for. The version is made of weights, prompt and length.
     """
@@ -84,7 +84,7 @@ class OwnPointing:
         if tokenizer.special.im_patch != config.image_patch_id or config.llm.num_slots:
             raise CheckpointError(
                 f"{source!r} cannot answer in words: expected image patches at id {config.image_patch_id} and no fixed slots, got a "
-                f"tokenizer with id {tokenizer.special.im_patch} and {config.llm.num_slots} slots. Fix: name a checkpoint that speaks text"
+                f"tokenizer with id {tokenizer.special.im_patch} and {config.llm.num_slots} slots. Fix: name a checkpoint that writes text"
             )
         settings = folder / "preprocessor_config.json"
         images = ImageProcessor.from_json(settings) if settings.is_file() else ImageProcessor.for_network(config)
@@ -103,11 +103,11 @@ class OwnPointing:
 
     @property
     def needs_images(self) -> bool:
-        """It looks at pictures."""
+        """It needs images."""
         return True
 
     def annotate(self, frames: Frames) -> GripperTrack:
-        """Ask about every frame. A frame without a readable point is not visible, and the log says what was answered instead."""
+        """Ask about every frame. A frame without a readable point is not visible, and the log states what was answered instead."""
         check_pictures(frames)
         height, width = frames.size
         points: list[tuple[float, float] | None] = []
@@ -115,17 +115,17 @@ class OwnPointing:
             part = frames.images_THW3[start : start + self.batch_size]
             answers = self.answer(part, self.prompt, self.max_new_tokens)
             require(len(answers) == len(part), f"expected {len(part)} answers", got=len(answers))
-            for said in answers:
-                point = None if said is None else parse_point(said, width=width, height=height)
+            for answer in answers:
+                point = None if answer is None else parse_point(answer, width=width, height=height)
                 if point is None:
-                    said = "ids that stand for no text" if said is None else repr(said[:80])
-                    log.warning("frame %d: no gripper point in the answer of %s: %s", len(points), self.name, said)
+                    answer = "ids that stand for no text" if answer is None else repr(answer[:80])
+                    log.warning("frame %d: no gripper point in the answer of %s: %s", len(points), self.name, answer)
                 points.append(point)
         return track_of(points)
 
 
 class _Speaker:
-    """A network, its image processor and its tokenizer as pictures, prompt -> texts."""
+    """A network, its image processor and its tokenizer as images, prompt -> texts."""
 
     def __init__(self, model: MolmoAct, images: ImageProcessor, tokenizer: PromptTokenizer) -> None:
         self._model, self._images, self._tokenizer = model, images, tokenizer
@@ -140,9 +140,9 @@ class _Speaker:
         prompts = [self._tokenizer.prompt_ids(prompt, sample.image_grids) for sample in seen]
         ids, mask = pad_left(prompts, self._tokenizer.special.pad)
         device = self._model.lm_head.weight.device
-        pictures = {name: tensor.to(device) for name, tensor in collate_images(seen).items()}
+        inputs = {name: tensor.to(device) for name, tensor in collate_images(seen).items()}
         with torch.inference_mode():
-            features = self._model.encode_images(**pictures)
+            features = self._model.encode_images(**inputs)
             eos = self._tokenizer.special.eos
             written = continuation(
                 self._model, torch.from_numpy(ids).to(device), features, torch.from_numpy(mask).to(device), eos=eos, most=max_new_tokens

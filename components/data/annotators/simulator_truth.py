@@ -32,7 +32,7 @@ class TruthDepth:
 
     @property
     def needs_images(self) -> bool:
-        """No picture is looked at."""
+        """It needs no images."""
         return False
 
     def annotate(self, frames: Frames) -> NDArray[np.number]:
@@ -46,7 +46,7 @@ class TruthDepth:
 class TruthPoint:
     """The gripper tip through the camera's pinhole.
 
-    Visible means: in front of the camera and inside the picture. A recorded surface more than `occlusion_m` nearer than the tip
+    Visible means: in front of the camera and inside the image. A recorded surface more than `occlusion_m` nearer than the tip
     hides it: its place is still known, with confidence 0.5.
     """
 
@@ -59,7 +59,7 @@ class TruthPoint:
 
     @property
     def needs_images(self) -> bool:
-        """No picture is looked at."""
+        """It needs no images."""
         return False
 
     def annotate(self, frames: Frames) -> GripperTrack:
@@ -69,7 +69,7 @@ class TruthPoint:
         geometry = frames.geometry
         if (geometry.height, geometry.width) != frames.size:
             raise DatasetError(
-                f"the calibration is for {geometry.width}x{geometry.height} pictures, these are {frames.size[1]}x{frames.size[0]}"
+                f"the calibration is for {geometry.width}x{geometry.height} images, these are {frames.size[1]}x{frames.size[0]}"
             )
         projected_T3 = geometry.project(frames.tcp_T3)
         u_T, v_T, z_T = projected_T3.T

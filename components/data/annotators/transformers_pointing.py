@@ -26,12 +26,12 @@ _NUMBER = r'"\s*(\d{1,3}(?:\.\d+)?)\s*"'
 # <point x="61.5" y="40.4" alt="..">, and the first of <points x1=".." y1=".." x2=..>
 _TAG = re.compile(rf"<points?\s+x1?={_NUMBER}\s+y1?={_NUMBER}")
 
-# Molmo2: <points coords="1 1 614 404" ..>: picture, then point, x and y in thousandths
+# Molmo2: <points coords="1 1 614 404" ..>: image, then point, x and y in thousandths
 _COORDS = re.compile(r'<points[^>]*?\scoords="(?:[^"]*?[\s:;,])?\d+ (\d{3,4}) (\d{3,4})[^"]*"')
 
 
 def parse_point(answer: str, *, width: int, height: int) -> tuple[float, float] | None:
-    """Pixel (x, y) of the first point tag of an answer, as published round(percent / 100 * side), inside the picture; else None."""
+    """Pixel (x, y) of the first point tag of an answer, as published round(percent / 100 * side), inside the image; else None."""
     found, whole = _TAG.search(answer), 100.0
     if found is None:
         found, whole = _COORDS.search(answer), 1000.0
@@ -45,7 +45,7 @@ def parse_point(answer: str, *, width: int, height: int) -> tuple[float, float] 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GripperPointer:
-    """One question per frame to `ask` (picture, prompt -> text)."""
+    """One question per frame to `ask` (image, prompt -> text)."""
 
     ask: Callable[[NDArray[np.uint8], str], str]
     name: str
@@ -67,7 +67,7 @@ class GripperPointer:
 
     @property
     def needs_images(self) -> bool:
-        """It looks at pictures."""
+        """It needs images."""
         return True
 
     def annotate(self, frames: Frames) -> GripperTrack:
@@ -78,9 +78,9 @@ class GripperPointer:
 
 
 def check_pictures(frames: Frames) -> None:
-    """Raise `DatasetError` unless there is a picture for every frame."""
+    """Raise `DatasetError` unless there is an image for every frame."""
     if len(frames.images_THW3) != frames.count:
-        raise DatasetError(f"expected {frames.count} pictures, got {len(frames.images_THW3)}")
+        raise DatasetError(f"expected {frames.count} images, got {len(frames.images_THW3)}")
 
 
 def track_of(found: Sequence[tuple[float, float] | None]) -> GripperTrack:
@@ -91,7 +91,7 @@ def track_of(found: Sequence[tuple[float, float] | None]) -> GripperTrack:
 
 
 class _Asker:
-    """A transformers model and its processor as picture, prompt -> text."""
+    """A transformers model and its processor as image, prompt -> text."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self._model, self._processor = model, processor
@@ -106,5 +106,5 @@ class _Asker:
         ).to(self._model.device)
         with torch.inference_mode():
             ids = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        said = ids[0, inputs["input_ids"].shape[1] :]
-        return self._processor.tokenizer.decode(said, skip_special_tokens=True)
+        answer_ids = ids[0, inputs["input_ids"].shape[1] :]
+        return self._processor.tokenizer.decode(answer_ids, skip_special_tokens=True)

@@ -1,10 +1,10 @@
-"""Where things lie in a LeRobot v3.0 folder, and what we add to it.
+"""Where the files of a LeRobot v3.0 folder are, and what we add to it.
 
     meta/info.json  meta/stats.json  meta/tasks.parquet  meta/episodes/chunk-000/file-000.parquet
     data/chunk-000/file-000.parquet                        many episodes a file
     videos/<camera key>/chunk-000/file-000.mp4             many episodes a file
   ours, which other readers pass over:
-    meta/actwright.json                                    format, embodiment, where depth lies
+    meta/actwright.json                                    format, embodiment, where depth is
     meta/actwright_episodes.parquet                        id, task, success, provenance, camera geometry per episode
     depth/<camera key>/chunk-000/file-000.parquet          one row a frame: uint16 millimetres, little endian, row-major
 

@@ -86,7 +86,7 @@ class DatasetReader:
 
     @cached_property
     def embodiment(self) -> EmbodimentSpec | None:
-        """The body that recorded this set; None where the writer did not say."""
+        """The body that recorded this set; None where the writer did not name it."""
         document = self.extension.get("embodiment")
         return embodiment_from_json(document) if document else None
 
@@ -110,7 +110,7 @@ class DatasetReader:
 
     @cached_property
     def table(self) -> pa.Table:
-        """All per-frame columns (no pictures) of all data files, in index order."""
+        """All per-frame columns (no images) of all data files, in index order."""
         numbers = sorted({(e["data/chunk_index"], e["data/file_index"]) for e in self._episodes})
         return pa.concat_tables([read_table(self._data_path(*n)) for n in numbers]).combine_chunks()
 
@@ -121,7 +121,7 @@ class DatasetReader:
         return to_numpy(self.table[name])
 
     def episode(self, index: int, *, images: bool = True, depth: bool = True) -> Episode:
-        """Episode `index`, whole. Leaving out pictures or depth makes it cheap."""
+        """Episode `index`, whole. Leaving out images or depth makes it cheap."""
         row = self.rows[index]
         columns = self._columns(index)
         action = columns.get(layout.ACTION, np.zeros((row.length, 0), np.float32))
@@ -133,7 +133,7 @@ class DatasetReader:
             instruction=row.instruction,
             success=row.success,
             provenance=row.provenance,
-            images={name: self.pictures(index, name) for name in self.cameras} if images else {},
+            images={name: self.images(index, name) for name in self.cameras} if images else {},
             depth_m=self._depth(index) if depth else {},
             geometry={name: _geometry(g) for name, g in json.loads(ours.get("geometry", "{}")).items()},
             proprio_TP=columns.get(layout.STATE, np.zeros((row.length, 0), np.float32)),
@@ -148,7 +148,7 @@ class DatasetReader:
         for index in range(len(self)) if indices is None else indices:
             yield self.episode(index, images=images, depth=depth)
 
-    def pictures(self, index: int, camera: str) -> NDArray[np.uint8]:
+    def images(self, index: int, camera: str) -> NDArray[np.uint8]:
         """All frames (T, H, W, 3) of one camera of one episode. Raises `DatasetError` for a missing or truncated video."""
         key = camera if camera in self.features else f"{layout.IMAGE_PREFIX}{camera}"
         entry, fps = self._episodes[index], self.fps

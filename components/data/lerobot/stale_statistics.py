@@ -30,7 +30,7 @@ def stale_statistics(reader: DatasetReader) -> list[str]:
         for name in ("min", "max", "mean", "std"):
             got, expected = np.asarray(kept.get(name, np.nan), np.float64).ravel(), np.asarray(true[name])
             if got.shape != expected.shape or not (np.abs(got - expected) <= TOLERANCE * span).all():
-                reasons.append(f"stats.json says {key} {name} is {_short(got)}, the data says {_short(expected)}")
+                reasons.append(f"stats.json states {key} {name} is {_short(got)}, the data give {_short(expected)}")
         if list(np.ravel(kept.get("count", []))) != [reader.frames]:
             reasons.append(f"stats.json counts {kept.get('count')} frames of {key}, the data has {reader.frames}")
     return reasons

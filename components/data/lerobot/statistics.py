@@ -1,4 +1,4 @@
-"""The ten statistics of LeRobot v3.0 (min, max, mean, std, count, five quantiles), for vectors and for pictures.
+"""The ten statistics of LeRobot v3.0 (min, max, mean, std, count, five quantiles), for vectors and for images.
 
 Vectors are exact over every finite value. Pictures are counted in a histogram of 256 levels per channel over a sample of
 frames, scaled to 0..1, so their quantiles are exact for that sample.

@@ -1,9 +1,9 @@
 """Frames of one camera <-> mp4, by frame number and exactly.
 
-Default codec: H.264 in RGB with quantiser 0, which is lossless. Measured on our 80x80 pictures: any 4:2:0 codec
+Default codec: H.264 in RGB with quantiser 0, which is lossless. Measured on our 80x80 images: any 4:2:0 codec
 (H.264, AV1) stops at 31 dB with single pixels off by 255 whatever its quality setting, because a finger is one
-chroma sample wide; lossless costs 2.8 kB a frame against 0.7 kB. A policy trained on lossy pictures and run on
-raw ones would see two worlds. `COMPACT` is for large pictures. One encoder thread: equal frames give equal bytes.
+chroma sample wide; lossless costs 2.8 kB a frame against 0.7 kB. A policy trained on lossy images and run on
+raw ones would see two distributions. `COMPACT` is for large images. One encoder thread: equal frames give equal bytes.
 """
 
 from __future__ import annotations

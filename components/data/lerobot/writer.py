@@ -224,7 +224,7 @@ class DatasetWriter:
                 video.writer = None
 
     def _let_go(self) -> None:
-        """Close what is still open; after a full disk even closing fails, and that is already being told."""
+        """Close what is still open; after a full disk even closing fails, and that error is already being raised."""
         for table in (self._data, *self._depth.values()):
             with contextlib.suppress(Exception):
                 table.close()
