@@ -52,6 +52,22 @@ def test_what_stopped_a_simulated_episode_does_not_stop_the_next_one(tmp_path: P
     assert robot.breaches == []
 
 
+def test_a_kill_that_arrives_with_another_stop_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    robot, asked = StrictDriver(make_embodiment(), steps=8), []
+
+    def bad_then_kill(observe: Observe, socket: ServerConnection) -> None:
+        asked.append(observe)
+        socket.send(chunk_for(observe, value=0.01, actions_KA=np.full((8, 4), np.nan, np.float32)))
+        if len(asked) == 3:
+            kill = Control(session_id=observe.session_id, epoch=observe.epoch, kind="KILL", text="a person said so")
+            socket.send(encode_message(kill))
+
+    with scripted(bad_then_kill) as url:
+        code = work(options(url, tmp_path), robot)
+    assert code == CellExit.STOPPED
+    assert len(ended(capsys)) <= 2  # the next one may begin before the KILL is read, and does not go on
+
+
 def test_a_stop_of_the_simulated_robot_itself_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     robot = StrictDriver(make_embodiment(), steps=8, protective_at=10)
     with scripted(good) as url:

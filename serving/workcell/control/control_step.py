@@ -192,7 +192,7 @@ class ControlStep:
             reason = f"the robot is in {state} stop: release it, then resume again" if state else "the cell is not in SAFE_STOP"
             self._tell.event("resume_refused", operator=operator, reason=reason)
             return
-        self._stops.machine.resume(self._clock(), operator)
+        self._stops.resume(self._clock(), operator)
         self._restart("resumed")
         self._tell.event("resumed", operator=operator)
         if self._journal.notes is not None:

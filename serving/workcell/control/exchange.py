@@ -246,7 +246,7 @@ class Exchange:
         self._tell.event("told", code=heard.code, reason=heard.reason)
         machine = self._stops.machine
         if heard.code == "KILL":
-            self._stops.stop(now, f"KILLED: {heard.reason}")
+            self._stops.kill(now, heard.reason)
         elif heard.code == "HOLD":
             self.forget("the service says HOLD")
             self._holding_session = self._asker.session.session_id

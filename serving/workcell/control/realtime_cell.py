@@ -103,7 +103,7 @@ class RealtimeCell:
     @property
     def is_killed(self) -> bool:
         """A person, at the service, has stopped it."""
-        return self._stops.is_stopped and self.machine.reason.startswith("KILLED")
+        return self._stops.is_killed
 
     @property
     def robot_stop(self) -> str:

@@ -36,12 +36,17 @@ class StopControl:
         self.machine = machine
         self._own_stop, self._journal, self._tell = own_stop, journal, tell
         self._operator, self._operator_wait_s = operator, operator_wait_s
-        self._mode_said = ""
+        self._mode_said, self._is_killed = "", False
 
     @property
     def is_stopped(self) -> bool:
         """SAFE_STOP: only a person ends it."""
         return self.machine.mode is MotionState.SAFE_STOP
+
+    @property
+    def is_killed(self) -> bool:
+        """A person, at the service, has stopped it; until a person here resumes it."""
+        return self.is_stopped and self._is_killed
 
     def begin(self) -> None:
         """A new episode records its mode, whichever it is."""
@@ -52,6 +57,16 @@ class StopControl:
         if not self.is_stopped:
             self.machine.stop(now, reason)
             self._journal.detail(reason)
+
+    def kill(self, now: float, reason: str) -> None:
+        """SAFE_STOP by a person at the service; known to be one also where something else had stopped the cell before."""
+        self.stop(now, f"KILLED: {reason}")
+        self._is_killed = True
+
+    def resume(self, now: float, operator: str) -> None:
+        """A person, by name, ends the SAFE_STOP. Raises `SpecError` without a name."""
+        self.machine.resume(now, operator)
+        self._is_killed = False
 
     def note(self, now: float, *, silence_s: float, down_s: float | None) -> None:
         """Tell a change of mode. silence_s: since the service was last heard; down_s: since the link was known to be down."""
