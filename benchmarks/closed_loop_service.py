@@ -38,7 +38,8 @@ def main() -> None:
             return
         args.checkpoint = found[-1]
 
-    from components.config.recipe import CollectConfig, EvalConfig, PackageConfig, WorkcellsConfig
+    from components.config.data_config import CollectConfig
+    from components.config.recipe import EvalConfig, PackageConfig, WorkcellsConfig
     from components.config.records import Silent
     from components.deployment.simulated_cells import run_workcells
     from components.evaluation.evaluate import evaluate

@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from components.evaluation.observation_log import Sighting, load_recording  # noqa: E402
+from components.evaluation.observation_recording import Sighting, load_recording  # noqa: E402
 from model_core.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from model_core.engine.cache import RowCache  # noqa: E402
 from model_core.engine.decode import DecodingEngine  # noqa: E402

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from components.config.recipe import TrainConfig
+from components.config.train_config import TrainConfig
 from components.training.job import TrainingTask
 
 # Steps at which something happens are put into the frozen folder's toy.json: {"digest", "samples", "nan_at", "sleep_s"}

@@ -27,7 +27,21 @@ ROOMS = ("model_core", "components", "serving")
 PLUMBING = frozenset(
     (
         *(f"model_core.spec.{name}" for name in ("documents", "errors", "files")),
-        *(f"components.config.{name}" for name in ("annotators", "paths", "ports", "recipe", "records", "simulators", "stages")),
+        *(
+            f"components.config.{name}"
+            for name in (
+                "annotators",
+                "checks",
+                "data_config",
+                "paths",
+                "ports",
+                "recipe",
+                "records",
+                "simulators",
+                "stages",
+                "train_config",
+            )
+        ),
         *(f"components.artifacts.{name}" for name in ("code_version", "files", "locks", "step_manifest", "step_store")),
         *(f"components.adapters.mlflow{name}" for name in ("", ".registry", ".runs", ".server", ".spool")),
     )

@@ -24,7 +24,7 @@ _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values())
 # what of the demonstrations decides a scene; the rest of "collect" only concerns their recording
 SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
 _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
-# the thresholds of the rules that recording and taking in apply (`components.data.inspection`)
+# the thresholds of the rules that recording and taking in apply (`components.data.inspection.rules`)
 _INSPECTION = ("validate.black_mean", "validate.max_timestamp_jitter_s", "validate.range_slack")
 _NETWORK = ("numpy", "torch", "safetensors", "pillow")
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import AnnotateConfig, VqvaeConfig
+from components.config.data_config import AnnotateConfig, VqvaeConfig
 from components.config.records import Progress
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.interface import Frames, GripperTrack, frames_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import CollectConfig
+from components.config.data_config import CollectConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,11 @@ import numpy as np
 
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.files import dataset_digest
-from components.config.recipe import CollectConfig, ValidateConfig
+from components.config.data_config import CollectConfig, ValidateConfig
 from components.config.records import Progress
 from components.data.action_dims import gripper_mask
 from components.data.attempts import Attempt, Perturbation
-from components.data.inspection import inspect_episode
+from components.data.inspection.rules import inspect_episode
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.simulation.interface import Simulator
 from components.simulation.open import open_simulator

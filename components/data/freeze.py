@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.artifacts.files import dataset_digest
-from components.config.recipe import FreezeConfig
+from components.config.data_config import FreezeConfig
 from components.config.records import Progress
 from components.data.action_dims import gripper_mask
 from components.data.frozen_dataset import ShardWriter

@@ -2,8 +2,8 @@
 
     spool of a cell -> recordings/<digest>/ in storage (`components.data.recordings`) -> ingest -> out/dataset
 
-Every recording is inspected (`components.data.inspection`). A bad one is set aside with its reason and the others continue: a truncated
-file, another embodiment, a missing camera, an id or content that is there already. Unsuccessful episodes stay out of the data set
+Every recording is inspected (`components.data.inspection.rules`). A bad one is set aside with its reason and the others continue: a
+truncated file, another embodiment, a missing camera, an id or content that is there already. Unsuccessful episodes stay out of the data set
 unless asked for, because a policy's own actions are its labels.
 """
 
@@ -18,21 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.files import dataset_digest
-from components.config.recipe import ValidateConfig
+from components.config.data_config import ValidateConfig
 from components.config.records import Finding, Progress
-from components.data.episode_identity import episode_identity
-from components.data.inspection import inspect_episode
+from components.data.inspection.identity import episode_identity
+from components.data.inspection.rules import inspect_episode
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.data.lerobot.stale_statistics import stale_statistics
+from components.data.recordings import count_of, is_dataset, recordings_in
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.documents import to_document
 from model_core.spec.episode import Episode
 from model_core.spec.errors import DatasetError, GateError, WireError
 from model_core.spec.files import atomic_write
 from model_core.spec.protocol.wire import decode_episode
-
-SUFFIXES = (".episode", ".msgpack")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +139,7 @@ def ingest(sources: Sequence[Path], out: Path, progress: Progress, options: Inge
     stale = {} if options.trust_data else _stale_sources(sources)
     for folder in ("quarantine", "dataset"):
         shutil.rmtree(out / folder, ignore_errors=True)
-    refused = sum(_count(source) for source in stale)
+    refused = sum(count_of(source) for source in stale)
     with DatasetWriter(out / "dataset", intake.body, notes={"ingest": [_name_of(s) for s in sources]}) as writer:
         for number, arrival in enumerate(_arrivals([source for source in sources if source not in stale]), start=refused):
             progress.update(number + 1, total, "taking in recordings")
@@ -163,14 +162,14 @@ def ingest(sources: Sequence[Path], out: Path, progress: Progress, options: Inge
 
 def count_recordings(sources: Sequence[Path]) -> int:
     """How many recordings are in `sources` together. Raises `DatasetError` for a source that holds none."""
-    return sum(_count(source) for source in sources)
+    return sum(count_of(source) for source in sources)
 
 
 def _stale_sources(sources: Sequence[Path]) -> dict[Path, list[Finding]]:
     """The data sets among `sources` whose statistics are of other data, with what was expected and what stands there."""
     found: dict[Path, list[Finding]] = {}
     for source in sources:
-        if not _is_dataset(source):
+        if not is_dataset(source):
             continue
         reader = DatasetReader(source)
         reasons = stale_statistics(reader)
@@ -190,10 +189,10 @@ def _stats_of(source: Path) -> str:
 
 def _arrivals(sources: Sequence[Path]) -> Iterator[_Arrival]:
     for source in sources:
-        if _is_dataset(source):
+        if is_dataset(source):
             yield from _from_dataset(source)
             continue
-        for path in _recordings(source):
+        for path in recordings_in(source):
             try:
                 episode = decode_episode(path.read_bytes())
             except WireError as error:
@@ -214,26 +213,9 @@ def _from_dataset(source: Path) -> Iterator[_Arrival]:
     reader.close()
 
 
-def _is_dataset(source: Path) -> bool:
-    return (source / layout.INFO).exists()
-
-
-def _recordings(source: Path) -> list[Path]:
-    return sorted(p for p in source.rglob("*") if p.suffix in SUFFIXES and not p.name.startswith("."))
-
-
-def _count(source: Path) -> int:
-    if not source.is_dir():
-        raise DatasetError(f"{source} is not a folder. Fix: name a LeRobot data set or a folder of recordings")
-    count = len(DatasetReader(source)) if _is_dataset(source) else len(_recordings(source))
-    if count == 0:
-        raise DatasetError(f"{source.name} holds no recordings ({', '.join('*' + s for s in SUFFIXES)}) and is not a LeRobot data set")
-    return count
-
-
 def _body_of(sources: Sequence[Path]) -> EmbodimentSpec:
     for source in sources:
-        if _is_dataset(source) and (body := DatasetReader(source).embodiment) is not None:
+        if is_dataset(source) and (body := DatasetReader(source).embodiment) is not None:
             return body
     raise DatasetError(
         "no source names the embodiment that recorded it. Fix: put a LeRobot data set first, or use `actwright ingest`, which takes the "

@@ -8,8 +8,13 @@ from components.adapters.storage.folder_transfer import COMPLETE, Transfer, down
 from components.adapters.storage.object_store import ObjectStore
 from components.artifacts.files import dataset_digest
 from components.config.records import Progress
+from components.data.lerobot import layout
+from components.data.lerobot.reader import DatasetReader
+from model_core.spec.errors import DatasetError
 
 RECORDINGS = "recordings"
+
+SUFFIXES = (".episode", ".msgpack")
 
 
 def upload_recordings(store: ObjectStore, spool: Path, progress: Progress) -> Transfer:
@@ -31,3 +36,23 @@ def fetch_recordings(store: ObjectStore, folder: Path, progress: Progress) -> tu
         download_folder(store, prefix, target, progress)
         fetched.append(target)
     return tuple(fetched)
+
+
+def is_dataset(source: Path) -> bool:
+    """Whether the folder is a LeRobot data set."""
+    return (source / layout.INFO).exists()
+
+
+def recordings_in(source: Path) -> list[Path]:
+    """The recordings of cells below a folder, sorted."""
+    return sorted(p for p in source.rglob("*") if p.suffix in SUFFIXES and not p.name.startswith("."))
+
+
+def count_of(source: Path) -> int:
+    """How many episodes a source has; raises `DatasetError` for none."""
+    if not source.is_dir():
+        raise DatasetError(f"{source} is not a folder. Fix: name a LeRobot data set or a folder of recordings")
+    count = len(DatasetReader(source)) if is_dataset(source) else len(recordings_in(source))
+    if count == 0:
+        raise DatasetError(f"{source.name} holds no recordings ({', '.join('*' + s for s in SUFFIXES)}) and is not a LeRobot data set")
+    return count

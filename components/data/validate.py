@@ -1,7 +1,7 @@
 """The gate of a data set: it judges every episode, sets bad ones aside with their reasons, and stops the flow for too many.
 
 Three layers. A fault of the whole set (stale statistics, mixed-up columns) stops at once. An episode that cannot be read
-(truncated or missing video) is set aside. All others are measured by the rules of `components.data.inspection`; the measures
+(truncated or missing video) is set aside. All others are measured by the rules of `components.data.inspection.rules`; the measures
 become two tables, which Great Expectations checks (`components.adapters.great_expectations`).
 
     out/valid.json               {episode id: true or false}
@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from components.adapters.great_expectations import Breach, Rule, evaluate_rules
 from components.artifacts.files import dataset_digest
-from components.config.recipe import ValidateConfig
+from components.config.data_config import ValidateConfig
 from components.config.records import Finding, Progress
-from components.data.episode_identity import episode_identity
-from components.data.inspection import EPISODES, FRAMES, InspectionRule, missing_cameras, rules_of, structural_faults
+from components.data.inspection.identity import episode_identity
+from components.data.inspection.rules import EPISODES, FRAMES, InspectionRule, rules_of
+from components.data.inspection.structure import missing_cameras, structural_faults
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.stale_statistics import stale_statistics

@@ -13,9 +13,6 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-
-import numpy as np
 
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.step_manifest import checkpoint_digest
@@ -24,35 +21,17 @@ from components.config.records import EvalReport, Interval, Progress, RolloutRow
 from components.evaluation.image_swap import check_image_dependence, image_dependence_numbers, measure_image_dependence
 from components.evaluation.intervals import CONFIDENCE, wilson
 from components.evaluation.policy_loader import DEFAULT_POLICY, check_embodiment, open_policy
-from components.evaluation.rollout import Rollout, RolloutFrame, roll_out
+from components.evaluation.rollout import roll_out
+from components.evaluation.rollout_files import Group, collected, file_name, read_frames, rows_file, write_frames, write_rows
 from components.evaluation.suite import Case, Suite
 from components.simulation.interface import Simulator
 from model_core.spec.contract import PolicyContract
-from model_core.spec.documents import from_document, to_document
+from model_core.spec.documents import to_document
 from model_core.spec.errors import require
 from model_core.spec.files import atomic_write
 from model_core.spec.types import Policy, StopReason
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Seeds of one task that run side by side. strip_seeds: those of which a rollout strip is drawn."""
-
-    task: str
-    seeds: tuple[int, ...]
-    strip_seeds: tuple[int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """File name of the group's rows."""
-        return f"{_file_name(self.task)}-{self.seeds[0]}"
-
-
-def _file_name(task: str) -> str:
-    """A task as one part of a path: a suite may call it "kitchen/open drawer". Two tasks never share a name."""
-    return quote(task, safe=" ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +72,7 @@ def evaluate(
     exam.scratch.mkdir(parents=True, exist_ok=True)
     groups = plan_groups(cfg, cases)
     _run_groups(exam, groups, opened, progress)
-    rows, timing = _collected(exam.scratch, groups)
+    rows, timing = collected(exam.scratch, groups)
     _draw_rollout_strips(exam.scratch, groups, rows, contract, checkpoint, out / "film")
     report = make_report(cfg, suite, contract, checkpoint_digest(checkpoint), rows, blindness)
     document = to_document(report)
@@ -182,7 +161,7 @@ def _draw_held_out(policy: Policy, contract: PolicyContract, frozen: Path | None
 
 
 def _run_groups(exam: _Exam, groups: Sequence[Group], policy: Policy, progress: Progress) -> None:
-    waiting = [group for group in groups if not _rows_file(exam.scratch, group).exists()]
+    waiting = [group for group in groups if not rows_file(exam.scratch, group).exists()]
     total = sum(len(group.seeds) for group in groups)
     done = total - sum(len(group.seeds) for group in waiting)
     solved = 0
@@ -220,42 +199,12 @@ def _run_group(exam: _Exam, group: Group) -> int:
     simulators.extend(exam.suite.open(Case(task=group.task, seed=seed)) for seed in group.seeds[len(simulators) :])
     rollouts = roll_out(_OPENED[key], simulators, group.task, group.seeds, exam.cfg, strip_seeds=frozenset(group.strip_seeds))
     for rollout in rollouts:
-        _write_frames(exam.scratch, rollout)
-    _write_rows(_rows_file(exam.scratch, group), rollouts)
+        write_frames(exam.scratch, rollout)
+    write_rows(rows_file(exam.scratch, group), rollouts)
     return sum(rollout.row.success for rollout in rollouts)
 
 
 # --- files between worker and stage ---------------------------------------------------------------------------------
-
-
-def _rows_file(scratch: Path, group: Group) -> Path:
-    return scratch / f"{group.name}.json"
-
-
-def _write_rows(path: Path, rollouts: Sequence[Rollout]) -> None:
-    rows = [{"row": to_document(rollout.row), "decide_ms": [round(ms, 3) for ms in rollout.decide_ms]} for rollout in rollouts]
-    atomic_write(path, json.dumps(rows))
-
-
-def _write_frames(scratch: Path, rollout: Rollout) -> None:
-    folder = scratch / f"frames-{_file_name(rollout.row.task)}-{rollout.row.seed}"
-    for place, frame in enumerate(rollout.frames):
-        folder.mkdir(exist_ok=True)
-        frame.save(folder / f"{place:04d}.npz")
-
-
-def _read_frames(scratch: Path, row: RolloutRow) -> list[RolloutFrame]:
-    paths = sorted((scratch / f"frames-{_file_name(row.task)}-{row.seed}").glob("*.npz"))
-    return [RolloutFrame.load(path) for path in paths[: row.decisions]]
-
-
-def _collected(scratch: Path, groups: Sequence[Group]) -> tuple[list[RolloutRow], dict[str, Any]]:
-    """All rows in the order of task and seed, and how long decisions took."""
-    entries = [entry for group in groups for entry in json.loads(_rows_file(scratch, group).read_text())]
-    rows = sorted((from_document(RolloutRow, entry["row"]) for entry in entries), key=lambda row: (row.task, row.seed))
-    times = np.array([ms for entry in entries for ms in entry["decide_ms"]] or [0.0])
-    p50, p99 = np.quantile(times, [0.5, 0.99])
-    return rows, {"decide_ms": {"mean": float(times.mean()), "p50": float(p50), "p99": float(p99)}, "decisions": len(times)}
 
 
 def _draw_rollout_strips(
@@ -268,7 +217,7 @@ def _draw_rollout_strips(
     decode = depth_decoder(checkpoint)
     seen: set[str] = set()
     for row in rows:
-        if (row.task, row.seed) in strip_seeds and (frames := _read_frames(scratch, row)):
-            name = _file_name(row.task) + (f"-{row.seed}" if row.task in seen else "")
+        if (row.task, row.seed) in strip_seeds and (frames := read_frames(scratch, row)):
+            name = file_name(row.task) + (f"-{row.seed}" if row.task in seen else "")
             seen.add(row.task)
             draw_rollout_strip(frames, row, contract.embodiment.control_hz, decode, folder / f"{name}.png")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from components.config.recipe import CollectConfig, EvalConfig
+from components.config.data_config import CollectConfig
+from components.config.recipe import EvalConfig
 from components.simulation.interface import Simulator
 from model_core.spec.errors import SpecError
 

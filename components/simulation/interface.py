@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import CameraConfig
+from components.config.data_config import CameraConfig
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.episode import CameraGeometry
 from model_core.spec.types import Observation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import asdict
 
-from components.config.recipe import CollectConfig
+from components.config.data_config import CollectConfig
 from components.config.simulators import simulator_source
 from components.simulation.interface import FreeCamera, OpenSimulator, Simulator
 from model_core.spec.errors import SimulatorError

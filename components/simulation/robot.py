@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import CollectConfig
+from components.config.data_config import CollectConfig
 from components.simulation.interface import Simulator, StepOutcome
 from components.simulation.open import open_simulator
 from model_core.spec.documents import from_document, to_document

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.config.recipe import TrainConfig
+from components.config.train_config import TrainConfig
 from components.training.plan import deepspeed_config, micro_batches
 from components.training.trainable_model import TrainableModel
 from model_core.spec.errors import CheckpointError

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.config.recipe import TrainConfig
+from components.config.train_config import TrainConfig
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import SpecError
 from model_core.spec.files import atomic_write

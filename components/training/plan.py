@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.paths import INFRA
-from components.config.recipe import TrainConfig
+from components.config.train_config import TrainConfig
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, SpecError, require

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import CurriculumConfig, TrainConfig
+from components.config.train_config import CurriculumConfig, TrainConfig
 from components.data.frozen_dataset import FrozenSplit, load_split, read_frozen
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import TrainConfig
+from components.config.train_config import TrainConfig
 from model_core.spec.errors import SpecError
 
 if TYPE_CHECKING:

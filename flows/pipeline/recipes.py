@@ -12,19 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.config.recipe import (
-    AnnotateConfig,
-    CollectConfig,
-    CurriculumConfig,
-    EvalConfig,
-    FreezeConfig,
-    GateConfig,
-    PackageConfig,
-    Recipe,
-    TrainConfig,
-    VqvaeConfig,
-    WorkcellsConfig,
-)
+from components.config.data_config import AnnotateConfig, CollectConfig, FreezeConfig, VqvaeConfig
+from components.config.recipe import EvalConfig, GateConfig, PackageConfig, Recipe, WorkcellsConfig
+from components.config.train_config import CurriculumConfig, TrainConfig
 from model_core.spec.errors import SpecError
 
 FIVE_TASKS = ("coffee-button-v3", "drawer-close-v3", "button-press-topdown-v3", "handle-press-v3", "plate-slide-v3")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.config.recipe import AnnotateConfig, VqvaeConfig
+from components.config.data_config import AnnotateConfig, VqvaeConfig
 from components.config.records import Silent
 from components.data.annotate import Labelling, annotate
 from components.data.annotators.cache import AnswerCache

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from components.evaluation.decoding.replay import Replay
-from components.evaluation.observation_log import load_recording, record
+from components.evaluation.observation_log import record
+from components.evaluation.observation_recording import load_recording
 from components.simulation.open import open_simulator
 from flows.pipeline.recipes import get_recipe
 from model_core.checkpoint import load_checkpoint

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from components.artifacts.files import dataset_digest
-from components.config.recipe import CollectConfig
+from components.config.data_config import CollectConfig
 from components.config.records import Silent
 from components.data.attempts import Attempt, Perturbation
 from components.data.collect import collect
-from components.data.inspection import inspect_episode
+from components.data.inspection.rules import inspect_episode
 from components.data.lerobot.reader import DatasetReader
 from components.simulation.open import open_simulator
 from model_core.spec.errors import DatasetError, SimulatorError, SpecError

@@ -16,7 +16,7 @@ from components.adapters.storage.object_store import FolderStore
 from components.adapters.storage.seaweedfs import LocalS3
 from components.artifacts.files import dataset_digest
 from components.artifacts.step_store import StepStore, run_step
-from components.config.recipe import ValidateConfig
+from components.config.data_config import ValidateConfig
 from components.config.records import Silent
 from components.data.ingest import IngestOptions, ingest
 from components.data.lerobot.reader import DatasetReader

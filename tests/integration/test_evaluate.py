@@ -13,8 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from components.artifacts.files import sha256_file
 from components.artifacts.step_manifest import folder_digests
-from components.config.recipe import CollectConfig, EvalConfig, TrainConfig
+from components.config.data_config import CollectConfig
+from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, Silent
+from components.config.train_config import TrainConfig
 from components.evaluation.evaluate import evaluate
 from components.evaluation.suite import open_suite
 from components.simulation.metaworld_tasks import INSTRUCTIONS

@@ -227,7 +227,7 @@ def test_the_registry_knows_its_champion(root):
 
 
 def test_recorded_observations_load(root):
-    from components.evaluation.observation_log import load_recording
+    from components.evaluation.observation_recording import load_recording
 
     expected = EXPECTED["observations"]
     seen = load_recording(root / expected["file"])

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.config.recipe import AnnotateConfig, CameraConfig, CollectConfig, EvalConfig, FreezeConfig, ValidateConfig, VqvaeConfig
+from components.config.data_config import AnnotateConfig, CameraConfig, CollectConfig, FreezeConfig, ValidateConfig, VqvaeConfig
+from components.config.recipe import EvalConfig
 from components.config.records import Silent
 from components.config.simulators import SIMULATORS, SimulatorEntry
 from components.data.annotate import annotate

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from components.config.recipe import CameraConfig, CollectConfig
+from components.config.data_config import CameraConfig, CollectConfig
 from components.simulation.interface import FreeCamera
 from components.simulation.metaworld import MetaWorld, embodiment
 from components.simulation.metaworld_tasks import INSTRUCTIONS

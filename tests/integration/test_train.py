@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from components.config.ports import Metric
-from components.config.recipe import TrainConfig
 from components.config.records import Silent
+from components.config.train_config import TrainConfig
 from components.training.job import JobFiles
 from components.training.launcher import train
 from model_core.spec.documents import to_document

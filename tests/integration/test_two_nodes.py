@@ -18,8 +18,8 @@ import pytest
 
 from components.adapters.kubernetes import KubernetesCluster, Patience
 from components.config.cluster_job import JobSpec
-from components.config.recipe import TrainConfig
 from components.config.records import Silent
+from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask
 from components.training.launcher import train
 from components.training.on_cluster import train_on_cluster

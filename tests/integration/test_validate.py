@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from components.artifacts.step_manifest import folder_digests
-from components.config.recipe import ValidateConfig
+from components.config.data_config import ValidateConfig
 from components.data.ingest import IngestOptions, ingest
-from components.data.inspection import inspect_episode
+from components.data.inspection.rules import inspect_episode
 from components.data.validate import validate
 from model_core.spec.errors import GateError
 from tests.episodes import BODY, Tally, episode, write_dataset

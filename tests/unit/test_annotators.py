@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.config.recipe import AnnotateConfig
+from components.config.data_config import AnnotateConfig
 from components.data.annotators.depth_anything import DepthAnything
 from components.data.annotators.interface import Frames
 from components.data.annotators.molmoact_pointing import OwnPointing, continuation

@@ -16,7 +16,7 @@ from components.evaluation.decoding.equivalence import EquivalenceOptions, certi
 from components.evaluation.decoding.peer_prompt import Places
 from components.evaluation.decoding.peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE
 from components.evaluation.decoding.replay import Replay
-from components.evaluation.observation_log import Recording
+from components.evaluation.observation_recording import Recording
 from flows.commands.bench.commands import bench
 from flows.commands.bench.commands import certify as certify_command
 from model_core.checkpoint import Checkpoint, load_checkpoint

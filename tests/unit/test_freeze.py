@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from components.artifacts.step_manifest import folder_digests
-from components.config.recipe import FreezeConfig
+from components.config.data_config import FreezeConfig
 from components.data.freeze import freeze, split_of, windows
 from components.data.frozen_dataset import load_split, sample_observations
 from components.data.labels import EpisodeLabels, read_labels, write_labels

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.config.recipe import CurriculumConfig, TrainConfig
+from components.config.train_config import CurriculumConfig, TrainConfig
 from components.training.tiny_model import TinyArm
 from model_core.network.queries import ActionHead, action_head_of, block_visibility
 from model_core.spec.errors import CheckpointError

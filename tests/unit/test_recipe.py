@@ -8,19 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from components.config import recipe as recipes
+from components.config import train_config
 from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS
+from components.config.data_config import AnnotateConfig, CollectConfig, FreezeConfig
 from components.config.paths import REPOSITORY
-from components.config.recipe import (
-    AnnotateConfig,
-    CollectConfig,
-    CurriculumConfig,
-    EvalConfig,
-    FreezeConfig,
-    Recipe,
-    TrainConfig,
-    WorkcellsConfig,
-)
+from components.config.recipe import EvalConfig, Recipe, WorkcellsConfig
+from components.config.train_config import CurriculumConfig, TrainConfig
 from model_core.spec.errors import SpecError
 
 
@@ -92,7 +85,7 @@ def test_a_missing_start_is_told_before_any_work(tmp_path):
     (tmp_path / "gone" / "config.json").write_text("{}")
     with pytest.raises(SpecError, match=r"got a folder without model.safetensors, contract.json; name one"):
         recipe.check_start()
-    for name in recipes.CHECKPOINT_FILES:
+    for name in train_config.CHECKPOINT_FILES:
         (tmp_path / "gone" / name).touch()
     recipe.check_start()
 
@@ -104,9 +97,9 @@ def test_what_a_recipe_knows_of_the_heavy_parts_is_true():
     from model_core.tiny import TinySize
 
     sizes = asdict(TinySize())
-    assert tuple(sizes) == recipes.NETWORK_FIELDS
-    assert {name: sizes[name] for name in recipes.NETWORK_DEFAULTS} == recipes.NETWORK_DEFAULTS
-    assert (checkpoint.WEIGHTS, checkpoint.CONFIG, checkpoint.CONTRACT) == recipes.CHECKPOINT_FILES
+    assert tuple(sizes) == train_config.NETWORK_FIELDS
+    assert {name: sizes[name] for name in train_config.NETWORK_DEFAULTS} == train_config.NETWORK_DEFAULTS
+    assert (checkpoint.WEIGHTS, checkpoint.CONFIG, checkpoint.CONTRACT) == train_config.CHECKPOINT_FILES
     for source in (*DEPTH_ANNOTATORS.values(), *POINT_ANNOTATORS.values()):
         module_name, _, function_name = source.partition(":")
         assert callable(getattr(importlib.import_module(module_name), function_name))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from components.evaluation import observation_log
-from components.evaluation.observation_log import Recording, _joined, _Watched, load_recording
+from components.evaluation.observation_log import _joined, _Watched
+from components.evaluation.observation_recording import Recording, load_recording
 from components.simulation.interface import StepOutcome
 from model_core.spec.errors import SpecError
 from model_core.spec.types import Observation

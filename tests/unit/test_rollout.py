@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from components.config.recipe import CollectConfig, EvalConfig
+from components.config.data_config import CollectConfig
+from components.config.recipe import EvalConfig
 from components.config.records import RolloutRow
 from components.evaluation.evaluate import make_report, plan_groups
 from components.evaluation.rollout import roll_out

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.config.recipe import TrainConfig
 from components.config.torchrun import Rendezvous, torchrun_command
+from components.config.train_config import TrainConfig
 from components.training.checkpoints import MANIFEST, check_belongs, checkpoint_name, finalize, last_complete, retain
 from components.training.job import TrainJob, load_job, save_job
 from components.training.monitoring import LossSpikeDetector, RemainingTime, pace, progress_line

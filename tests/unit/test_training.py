@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.config.recipe import CurriculumConfig, TrainConfig
+from components.config.train_config import CurriculumConfig, TrainConfig
 from components.data.frozen_dataset import load_split, read_frozen
 from components.training.tiny_model import BatchMaker, TinyArm, curriculum_of
 from model_core.spec.errors import DatasetError, SpecError

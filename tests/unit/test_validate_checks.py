@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from components.adapters.great_expectations import _make_readable_offline
-from components.config.recipe import ValidateConfig
+from components.config.data_config import ValidateConfig
 from components.config.stages import INGEST, JOIN, stage_named
-from components.data.inspection import gripper_in_view, inspect_episode, not_clipped, not_frozen, rules_of
+from components.data.inspection.rules import gripper_in_view, inspect_episode, not_clipped, not_frozen, rules_of
 from components.data.lerobot.reader import DatasetReader
 from components.data.validate import dataset_findings, rules
 from tests.episodes import BODY, episode, write_dataset

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import AnnotateConfig
+from components.config.data_config import AnnotateConfig
 from components.data.annotators.interface import DepthAnnotator, Frames
 from components.data.annotators.weights import load_pretrained, weights_digest
 from model_core.spec.errors import DatasetError, require

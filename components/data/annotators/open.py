@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS, annotator_source
-from components.config.recipe import AnnotateConfig
+from components.config.data_config import AnnotateConfig
 from components.data.annotators.interface import DepthAnnotator, PointAnnotator
 from model_core.spec.errors import SpecError
 

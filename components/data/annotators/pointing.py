@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.config.recipe import AnnotateConfig
+from components.config.data_config import AnnotateConfig
 from components.data.annotators.interface import PointAnnotator
 from components.data.annotators.molmoact_pointing import OwnPointing, is_own_checkpoint
 from components.data.annotators.transformers_pointing import GripperPointer

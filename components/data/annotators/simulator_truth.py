@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import AnnotateConfig
+from components.config.data_config import AnnotateConfig
 from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, PointAnnotator
 from model_core.spec.errors import DatasetError
 from model_core.tokenization.depth.config import DepthScaling

@@ -28,7 +28,7 @@ from components.evaluation.decoding.levels import measure_levels
 from components.evaluation.decoding.peer_prompt import PeerAnswer
 from components.evaluation.decoding.peers import all_peers
 from components.evaluation.decoding.replay import DTYPES, Replay, ReplayItem, machine, readable
-from components.evaluation.observation_log import Recording
+from components.evaluation.observation_recording import Recording
 from model_core.checkpoint import Checkpoint
 from model_core.engine.answer import DecodeResult
 from model_core.engine.decode import DecodingEngine

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from components.config.records import Progress
 from components.evaluation.decoding.replay import DTYPES, Replay, acceptance, answer_one, machine
-from components.evaluation.observation_log import Recording
+from components.evaluation.observation_recording import Recording
 from model_core.checkpoint import Checkpoint
 from model_core.engine.answer import DecodeResult
 from model_core.engine.draft_cache import DraftMemory

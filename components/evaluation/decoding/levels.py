@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from components.config.records import Progress
-from components.evaluation.observation_log import Recording
+from components.evaluation.observation_recording import Recording
 from model_core.checkpoint import Checkpoint
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.resources import EngineOptions

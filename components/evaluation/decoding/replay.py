@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from components.evaluation.observation_log import Recording
+from components.evaluation.observation_recording import Recording
 from model_core.checkpoint import Checkpoint
 from model_core.engine.answer import DecodeResult
 from model_core.engine.decode import DecodingEngine

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from components.config.recipe import CollectConfig, EvalConfig
+from components.config.data_config import CollectConfig
+from components.config.recipe import EvalConfig
 from components.config.simulators import SIMULATORS
 from components.evaluation.suite import Case
 from components.simulation.interface import Simulator

@@ -17,7 +17,7 @@ from model_core.spec.errors import NotReady, SpecError
 
 if TYPE_CHECKING:
     from components.evaluation.decoding.equivalence import DecodingEquivalence
-    from components.evaluation.observation_log import Recording
+    from components.evaluation.observation_recording import Recording
     from flows.commands.bench.options import BenchOptions, CertifyOptions
 
 REMEMBERED = 1_000  # decisions of other sessions that the draft cache begins with
@@ -57,7 +57,7 @@ def chosen_checkpoint(named: Path | None) -> Path:
 def chosen_recording(named: Path | None, checkpoint: Path, decisions: int, recipe: str, progress: PlainProgress) -> Recording:
     """The recording that was named, or one of this checkpoint's own decisions, kept under the home folder for the next time."""
     from components.artifacts.step_manifest import checkpoint_digest
-    from components.evaluation.observation_log import load_recording
+    from components.evaluation.observation_recording import load_recording
 
     if named is not None:
         return load_recording(named)

@@ -9,7 +9,8 @@ from typing import Any
 
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
-from components.config.recipe import CollectConfig, Recipe
+from components.config.data_config import CollectConfig
+from components.config.recipe import Recipe
 from components.config.records import Progress
 from components.config.stages import SIMULATION_FIELDS, stage_named
 from flows.pipeline.stages.step import StepKey, stage_step

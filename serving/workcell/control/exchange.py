@@ -19,7 +19,7 @@ from model_core.spec.types import RefusalCode
 from serving.workcell.control.cell_context import CellContext
 from serving.workcell.control.events import Asked, RequestOutcome, Resolution
 from serving.workcell.control.requests import RequestTracker, Sighting
-from serving.workcell.link.link_types import LinkEvent
+from serving.workcell.link.link_types import LinkEvent, session_key
 from serving.workcell.motion.chunk_curve import ChunkRef
 from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Scheduler, ScheduleSettings
@@ -44,7 +44,7 @@ class Exchange:
         self._tell, self._clock = context.tell, context.clock
         self._strategy, self._execute_horizon = context.settings.strategy, context.settings.execute_horizon
         self.scheduler = Scheduler(self._body.spec, ScheduleSettings.of(self.ready.contract, self._strategy, self._execute_horizon))
-        self._asker = RequestTracker(context, _key(self.ready, link.epoch))
+        self._asker = RequestTracker(context, session_key(self.ready, link.epoch))
         self._down_since_s: float | None = None
         self._draining_session = self._holding_session = ""  # who said so; another session has not
 
@@ -77,7 +77,7 @@ class Exchange:
 
     def begin(self, ready: Ready, now: float) -> None:
         """Work under this contract from now on; between episodes the service may have changed its model."""
-        self.ready, self._asker.session = ready, _key(ready, self._link.epoch)
+        self.ready, self._asker.session = ready, session_key(ready, self._link.epoch)
         settings = ScheduleSettings.of(ready.contract, self._strategy, self._execute_horizon)
         if settings != self.scheduler.settings:
             self.scheduler = Scheduler(self._body.spec, settings)
@@ -226,7 +226,7 @@ class Exchange:
         assert ready is not None
         self._down_since_s = None
         self.forget("a new session")  # rows of the old epoch are not rows of this one
-        self.ready, self._asker.session = ready, _key(ready, ready.epoch)
+        self.ready, self._asker.session = ready, session_key(ready, ready.epoch)
         self._release(ready)
         self._tell.event("epoch", epoch=ready.epoch, session_id=ready.session_id, model_version=ready.model_version)
 
@@ -263,7 +263,3 @@ class Exchange:
         if self._holding_session and ready.session_id != self._holding_session:
             self._holding_session = ""
             self._stops.machine.release()
-
-
-def _key(ready: Ready, epoch: int) -> SessionKey:
-    return SessionKey(session_id=ready.session_id, epoch=epoch, contract_id=ready.contract.contract_id, model_version=ready.model_version)

@@ -11,26 +11,15 @@ message or a silent peer the connection is cut and dialled again; inside an epis
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Literal
 
 from model_core.spec.conversion import compare, unagreed
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Part, Ready, Reject
 from model_core.spec.types import RefusalCode
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, LinkTally, ObserveRequest, read_frame
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, LinkTally, ObserveRequest, OpenRequest, read_frame
 
 _FATAL = {RefusalCode.CONTRACT, RefusalCode.AUTH, RefusalCode.KILLED}  # a handshake refused for these is not tried again by itself
 _MAX_EVENTS = 256
-
-
-@dataclass(slots=True, eq=False)
-class _Open:
-    """The open request."""
-
-    seq: int
-    question: ObserveRequest
-    asked_at_s: float
-    is_written: bool = False
 
 
 class LinkCore:
@@ -48,7 +37,7 @@ class LinkCore:
         self._next_dial_s = float("-inf")
         self._backoff_s = settings.first_backoff_s
         self._seq = self._dead = self._answered = self._chunks_here = 0
-        self._open: _Open | None = None
+        self._open: OpenRequest | None = None
         self._dead_seqs: deque[int] = deque(maxlen=64)
         self._controls: deque[Message] = deque(maxlen=32)
         self._heard: deque[LinkEvent] = deque(maxlen=_MAX_EVENTS)
@@ -80,7 +69,7 @@ class LinkCore:
             self._dead_seqs.append(self._open.seq)  # the service drops it by itself when the newer one comes
         self._seq += 1
         self.tally.asked += 1
-        self._open = _Open(seq=self._seq, question=question, asked_at_s=now_s)
+        self._open = OpenRequest(seq=self._seq, question=question, asked_at_s=now_s)
         return self._seq
 
     def give_up(self, seq: int) -> None:
@@ -314,7 +303,7 @@ class LinkCore:
             else:
                 self._answered_in_time(waiting, chunk, now_s, expires_at_s)
 
-    def _answered_in_time(self, waiting: _Open, chunk: Chunk, now_s: float, expires_at_s: float) -> None:
+    def _answered_in_time(self, waiting: OpenRequest, chunk: Chunk, now_s: float, expires_at_s: float) -> None:
         self.tally.chunks += 1
         self._chunks_here += 1
         self.tally.latency_ms.append(1e3 * (now_s - waiting.asked_at_s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +13,17 @@ from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import WireError, require
-from model_core.spec.protocol.wire import Chunk, Edit, Message, Part, Ready, SteeringInput, decode_message
+from model_core.spec.protocol.wire import (
+    Chunk,
+    Edit,
+    Message,
+    Part,
+    Ready,
+    SteeringInput,
+    decode_message,
+)
 from model_core.spec.types import Observation
+from serving.workcell.motion.safety_envelope import SessionKey
 
 LinkEventKind = Literal["up", "down", "denied", "chunk", "refused", "late", "part", "told", "lease"]
 
@@ -133,3 +143,24 @@ def read_frame(data: bytes | str) -> Message | str:
         return decode_message(data)
     except WireError as error:
         return str(error)
+
+
+@dataclass(slots=True, eq=False)
+class OpenRequest:
+    """The open request."""
+
+    seq: int
+    question: ObserveRequest
+    asked_at_s: float
+    is_written: bool = False
+
+
+def session_key(ready: Ready, epoch: int) -> SessionKey:
+    """What answers of this session, epoch, contract and model version are known by."""
+    return SessionKey(session_id=ready.session_id, epoch=epoch, contract_id=ready.contract.contract_id, model_version=ready.model_version)
+
+
+def ending_of(job: asyncio.Future[str]) -> str:
+    """How a finished task of the link ended: its error, or the reason that it gave."""
+    error = job.exception()
+    return f"{type(error).__name__}: {error}" if error is not None else job.result()

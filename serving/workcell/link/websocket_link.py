@@ -23,7 +23,7 @@ from model_core.spec.types import RefusalCode
 from serving.workcell.link.connection_state import LinkCore
 from serving.workcell.link.credentials import Credentials, reason_of
 from serving.workcell.link.interface import Link
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest, read_frame
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest, ending_of, read_frame
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +113,6 @@ class AsyncLink(Link):
             self.core.renew(self._clock(), reason)
         self._nudge()
 
-    # --- the link's own thread ----------------------------------------------------------------------------------------
-
     def _nudge(self) -> None:
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None:
@@ -190,7 +188,7 @@ class AsyncLink(Link):
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
-        return "; ".join(sorted({_outcome(job) for job in done}))
+        return "; ".join(sorted({ending_of(job) for job in done}))
 
     async def _dialled(self, dial: asyncio.Future[ClientConnection]) -> ClientConnection | None:
         while not dial.done():
@@ -254,8 +252,3 @@ class AsyncLink(Link):
                     return "cut by this cell"
             await asyncio.sleep(TICK_S)
         return "closed by this cell"
-
-
-def _outcome(job: asyncio.Future[str]) -> str:
-    error = job.exception()
-    return f"{type(error).__name__}: {error}" if error is not None else job.result()

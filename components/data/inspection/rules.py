@@ -7,15 +7,16 @@ it does not decode depth again. All three take the recipe's thresholds. Pure: no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.recipe import ValidateConfig
+from components.config.data_config import ValidateConfig
 from components.config.records import Finding
+from components.data.inspection.structure import structural_faults, unfinished_depth
 from model_core.spec.contract import EmbodimentSpec, VectorSpec
 from model_core.spec.episode import Episode
 
@@ -67,7 +68,7 @@ def inspect_episode(episode: Episode, embodiment: EmbodimentSpec, cfg: ValidateC
     cameras = [camera.name for camera in embodiment.cameras]
     rules = rules_of(cfg or ValidateConfig(), control_hz=embodiment.control_hz, cameras=cameras, embodiment=embodiment)
     faults = [(rule.check, _fault(rule, episode)) for rule in rules if rule.is_basic]
-    faults += [("not_finite", f"depth of camera {name!r} holds NaN or inf") for name in _unfinished_depth(episode)]
+    faults += [("not_finite", f"depth of camera {name!r} holds NaN or inf") for name in unfinished_depth(episode)]
     return [Finding(check=check, where=episode.episode_id, reason=reason) for check, reason in faults if reason]
 
 
@@ -85,42 +86,6 @@ def _fault(rule: InspectionRule, episode: Episode) -> str:
 
 
 # --- structure: what the rules themselves need ------------------------------------------------------------------------
-
-
-def missing_cameras(episode: Episode, wanted: Sequence[str]) -> list[str]:
-    """The cameras of `wanted` of which the episode has no images."""
-    return [name for name in wanted if name not in episode.images]
-
-
-def structural_faults(episode: Episode, embodiment: EmbodimentSpec) -> Iterator[tuple[str, str]]:
-    """(check, reason) of everything that keeps the rules from being measured, or the episode from being of this embodiment."""
-    if not episode.instruction.strip():
-        yield "instruction_missing", "the instruction is empty; a policy cannot learn what was asked"
-    if episode.embodiment != embodiment.name:
-        yield "embodiment_differs", f"recorded by {episode.embodiment!r}, expected {embodiment.name!r}"
-    length = len(episode)
-    if length < 2:
-        yield "too_short", f"{length} frames, expected at least 2: rates are differences of frames"
-    recorded = ", ".join(sorted(episode.images)) or "none"
-    for name in missing_cameras(episode, [camera.name for camera in embodiment.cameras]):
-        yield "camera_missing", f"no images of camera {name!r}; recorded: {recorded}"
-    for camera in embodiment.cameras:
-        frames, expected = episode.images.get(camera.name), (length, camera.height, camera.width, 3)
-        if frames is not None and frames.shape != expected:
-            yield "camera_shape", f"camera {camera.name!r} is {frames.shape}, expected {expected}"
-    shapes: Mapping[str, tuple[tuple[int, ...], int]] = {
-        "proprio": (episode.proprio_TP.shape, len(embodiment.proprio)),
-        "action": (episode.actions_TA.shape, len(embodiment.action)),
-        "executed action": (episode.executed_TA.shape, len(embodiment.action)),
-    }
-    for name, (shape, width) in shapes.items():
-        if shape != (length, width):
-            yield "shape", f"{name} is {shape}, expected {(length, width)}"
-
-
-def _unfinished_depth(episode: Episode) -> list[str]:
-    """Cameras whose depth holds NaN or inf. Only where depth is in memory anyway: the gate of a data set does not decode it again."""
-    return [name for name, depth in episode.depth_m.items() if not np.isfinite(depth).all()]
 
 
 # --- the rules ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,159 @@
+"""The data sections of a recipe: what is recorded, inspected, labelled and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS, annotator_source
+from components.config.checks import fraction, positive
+from components.config.simulators import simulator_source
+from model_core.spec.documents import NEUTRAL
+from model_core.spec.errors import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraConfig:
+    """Where a camera stands that looks at a fixed point: azimuth and elevation in degrees (MuJoCo's free camera), distances in metres."""
+
+    name: str = "front"
+    azimuth: float = 135.0
+    elevation: float = -35.0
+    distance: float = 1.0
+    lookat: tuple[float, float, float] = (0.0, 0.74, 0.13)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectConfig:
+    """Recording of demonstrations by scripted experts.
+
+    first_seed: episode i of every task uses first_seed + i. horizon_sim_steps: an attempt ends here at the latest.
+    keep_failures: also record attempts that did not solve the task. noise_levels: standard deviation (of the action) of
+    correlated noise; an episode draws one. burst_probability, burst_steps: chance per control step that a random push of that
+    many steps begins. settle_steps: control steps that are recorded after the success. max_depth_m: distances are clipped there.
+    instructions: task -> the sentence that replaces the simulator's. workers: processes (does not change the data).
+    """
+
+    simulator: str = "metaworld"
+    tasks: tuple[str, ...] = ("coffee-button-v3", "drawer-close-v3")
+    episodes_per_task: int = 300
+    first_seed: int = 10_000
+    workers: int = field(default=2, metadata=NEUTRAL)
+    sim_steps_per_action: int = 4
+    horizon_sim_steps: int = 200
+    noise_levels: tuple[float, ...] = (0.0, 0.3, 0.6)
+    noise_correlation: float = 0.7
+    burst_probability: float = 0.04
+    burst_steps: tuple[int, int] = (2, 4)
+    keep_failures: bool = False
+    settle_steps: int = 4
+    image_size: int = 80
+    camera: CameraConfig = CameraConfig()
+    max_depth_m: float = 3.0
+    instructions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        simulator_source(self.simulator)  # an unknown name is refused here
+        require(len(self.tasks) > 0, "collect.tasks is empty; name at least one task, such as 'drawer-close-v3'")
+        require(len(set(self.tasks)) == len(self.tasks), "collect.tasks names a task twice", got=self.tasks)
+        positive(self, "episodes_per_task", "workers", "sim_steps_per_action", "horizon_sim_steps", "image_size", "max_depth_m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateConfig:
+    """What an episode must satisfy to be used, and how many may fail before the flow stops.
+
+    `collect` and `ingest` inspect every episode with black_mean, range_slack and max_timestamp_jitter_s, too. Fractions are
+    0..1 of an episode's frames (max_bad_fraction: of all episodes). frozen_frames_limit: equal images in a row of a commanded arm.
+    black_mean: an image with a lower mean (0..255) is black; images of Meta-World have means of 82 to 101, so 5 sets none of them aside.
+    range_slack: share of a dimension's range by which a value may exceed its limits.
+    """
+
+    min_frames: int = 8
+    max_frames: int = 1000
+    max_bad_fraction: float = 0.2
+    min_gripper_visible: float = 0.5
+    frozen_frames_limit: int = 10
+    black_mean: float = 5.0
+    range_slack: float = 0.05
+    max_clipped_fraction: float = 0.9
+    max_timestamp_jitter_s: float = 0.001
+    data_docs: bool = True
+
+    def __post_init__(self) -> None:
+        fraction(self, "max_bad_fraction", "min_gripper_visible", "max_clipped_fraction", "range_slack")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VqvaeConfig:
+    """Training of the depth VQ-VAE: 10x10 codes. input_size: 20, 40, 80, 160 or 320 pixels. lr: AdamW's.
+
+    frames: at most about this many depth maps are trained on.
+    """
+
+    steps: int = 600
+    batch: int = 16
+    lr: float = 4e-3
+    seed: int = 0
+    hidden: int = 16
+    code_dim: int = 16
+    num_codes: int = 128
+    input_size: int = 40
+    commitment: float = 0.25
+    ema_decay: float = 0.99
+    frames: int = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotateConfig:
+    """How frames get their depth tokens and traces.
+
+    depth_annotator: "truth" (the simulator's metric depth), "depth_anything" or "package.module:function". point_annotator: "truth",
+    "pointing" or "package.module:function".
+    depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any.
+    The default pointer is a MolmoAct because our own network reads its layout: Molmo-7B-D-0924 needs remote code, which is
+    refused, and Molmo2 needs torchvision. Any MolmoAct folder or any pointing architecture that transformers has built in will do.
+    batch_size: frames a forward pass (does not change the labels).
+    """
+
+    depth_annotator: str = "truth"
+    point_annotator: str = "truth"
+    depth_model: str = "depth-anything/Depth-Anything-V2-Base-hf"
+    point_model: str = "allenai/MolmoAct-7B-D-0812"
+    vqvae: VqvaeConfig = VqvaeConfig()
+    trace_points: int = 5
+    batch_size: int = field(default=64, metadata=NEUTRAL)
+
+    def __post_init__(self) -> None:
+        annotator_source("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
+        annotator_source("annotate.point_annotator", self.point_annotator, POINT_ANNOTATORS)
+        require(1 <= self.trace_points <= 5, "annotate.trace_points must be 1..5", got=self.trace_points)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeConfig:
+    """How labelled episodes become a data set version.
+
+    mask: per action dimension, whether it is normalised by quantiles (False: passed through as it is). Empty: every dimension but the
+    embodiment's gripper.
+    frame_stride: every n-th frame becomes a training sample; its chunk still holds consecutive actions.
+    """
+
+    name: str = "loop"
+    validation_fraction: float = 0.05
+    chunk_length: int = 8
+    execute_horizon: int = 4
+    frame_stride: int = 1
+    frames_per_shard: int = 4096
+    mask: tuple[bool, ...] = ()
+    words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        positive(self, "chunk_length", "execute_horizon", "frame_stride", "frames_per_shard")
+        require(
+            0 < self.validation_fraction < 0.5, "freeze.validation_fraction must be above 0 and below 0.5", got=self.validation_fraction
+        )
+        require(
+            self.execute_horizon <= self.chunk_length,
+            f"freeze.execute_horizon {self.execute_horizon} is longer than the chunk; use at most {self.chunk_length}",
+        )
