@@ -39,5 +39,5 @@ def test_observations_of_a_rollout_are_kept_in_order(tmp_path):
     assert not np.array_equal(*(found.images["front"][index] for index in (0, 3)))  # another seed, another initial state
     assert found.source["checkpoint_digest"] == "d"
     assert [item.follows for item in Replay(load_checkpoint(tmp_path / "checkpoint"), found).items] == [None, 0, 1, None, 3]
-    with pytest.raises(ContractError, match="another body"):
+    with pytest.raises(ContractError, match="another embodiment"):
         record(tmp_path / "checkpoint", 5, Silent(), collect=replace(collect, image_size=48), cfg=cfg)

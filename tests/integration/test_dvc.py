@@ -15,6 +15,7 @@ import pytest
 from components.adapters.dvc import DvcStore, Remote
 from components.adapters.storage.seaweedfs import LocalS3
 from components.config.stages import DATA_STAGES
+from flows.pipeline.recipes import get_recipe
 from model_core.spec.errors import DatasetError, StorageError
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -24,7 +25,7 @@ def make_data(root, text="x"):
     for stage in DATA_STAGES:
         (root / "data" / stage).mkdir(parents=True, exist_ok=True)
         (root / "data" / stage / "file").write_text(f"{stage} {text}")
-    (root / "data" / "recipe.json").write_text(json.dumps({**{stage: {"a": 1} for stage in DATA_STAGES}, "include": []}))
+    (root / "data" / "recipe.json").write_text(json.dumps(get_recipe("miniature").to_json()))
 
 
 def test_a_version_goes_to_s3_and_comes_back(tmp_path):

@@ -30,7 +30,7 @@ from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSetting
 from serving.workcell.launch import operator_file
 from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.handshake import wait_until_up
-from serving.workcell.link.link_types import LinkSettings, Question
+from serving.workcell.link.link_types import LinkSettings, ObserveRequest
 from serving.workcell.link.websocket_link import AsyncLink
 from serving.workcell.motion.limits import widest_limits
 from serving.workcell.motion.motion_state import MotionSettings
@@ -302,7 +302,7 @@ def test_a_peer_that_stops_reading_holds_up_no_goodbye() -> None:
         seen = Observation(images={"front": noise}, proprio_P=np.zeros(4, np.float32), instruction="push")
         sent, still = -1, 0
         while still < 5:  # until nothing is taken any more: every buffer between the two is full
-            made.ask(Question(episode_id="e", step=0, observation=seen, taken_at_s=time.monotonic()))
+            made.ask(ObserveRequest(episode_id="e", step=0, observation=seen, taken_at_s=time.monotonic()))
             time.sleep(0.2)
             still, sent = (still + 1 if made.tally.sent == sent else 0), made.tally.sent
         made.end_episode("e", "max_steps", success=False)
