@@ -1,28 +1,21 @@
 """The packed policy service as a process of its own: start it, wait until it is ready, stop all of it.
 
-The only file that runs `bentoml serve`. The process is bound to loopback, gets its own process group, and is ended by
-the kernel when we die. What it prints goes to a log file, whose last lines travel in the error when it fails.
+The only file that runs `bentoml serve`. The process is bound to loopback.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from components.adapters.processes import LOOPBACK, free_port, last_lines, stop_group
+from components.adapters.http import answers
+from components.adapters.processes import LOOPBACK, free_port
 from components.config.records import Progress, Silent
-from model_core.spec.errors import JobError
+from components.deployment.service_process import ServiceProcess, State, fetch_state, running, tied_to_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +48,18 @@ def running_service(
     """
     address = ServiceAddress(host=LOOPBACK, port=port or free_port(), instance=uuid.uuid4().hex)
     home.mkdir(parents=True, exist_ok=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            service_command(bento, home=home, address=address),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            start_new_session=True,
-            cwd=home,
-        )
-        try:
-            _await_ready(process, address, log, ready_timeout_s, progress or Silent())
-            yield address
-        finally:
-            stop_group(process)
+    service = ServiceProcess(
+        name="the policy service",
+        command=service_command(bento, home=home, address=address),
+        state=lambda: _state(address),
+        instance=address.instance,
+        port=address.port,
+        log=log,
+        cwd=home,
+        ready_timeout_s=ready_timeout_s,
+    )
+    with running(service, progress or Silent()):
+        yield address
 
 
 def service_command(bento: Path, *, home: Path, address: ServiceAddress, tokens: Path | None = None) -> list[str]:
@@ -90,44 +80,14 @@ def service_command(bento: Path, *, home: Path, address: ServiceAddress, tokens:
     return ["env", *unset, *(f"{k}={v}" for k, v in settings.items()), *tied_to_us(serve)]
 
 
-def tied_to_us(command: Sequence[str]) -> list[str]:
-    """`command`, started through a line that ends it when this process dies."""
-    return [sys.executable, "-m", "serving.lifeline", str(os.getpid()), *command]
-
-
-def fetch_status(address: ServiceAddress, timeout_s: float = 2.0) -> Mapping[str, Any] | None:
+def fetch_status(address: ServiceAddress, timeout_s: float = 2.0) -> State | None:
     """What /v1/status answers, or None while there is no answer."""
-    try:
-        with urllib.request.urlopen(f"{address.http}/v1/status", timeout=timeout_s) as answer:
-            return json.loads(answer.read())
-    except (OSError, ValueError):
-        return None
+    return fetch_state(f"{address.http}/v1/status", timeout_s=timeout_s)
 
 
-def _await_ready(process: subprocess.Popen[bytes], address: ServiceAddress, log: Path, timeout_s: float, progress: Progress) -> None:
-    began = time.monotonic()
-    status: Mapping[str, Any] | None = None
-    while time.monotonic() - began < timeout_s:
-        if process.poll() is not None:
-            raise JobError(
-                f"the policy service ended with code {process.returncode} before it was ready; the end of {log}:\n{last_lines(log)}"
-            )
-        status = fetch_status(address)
-        if status is not None and status.get("instance") != address.instance:
-            raise JobError(f"port {address.port} is taken: another process answers there; give the policy service another port")
-        if status is not None and status["state"] == "ready" and _answers_ready(address):
-            return
-        if status is not None and status["state"] == "failed":
-            raise JobError(f"the policy service will not become ready: {status['reason']}; the end of {log}:\n{last_lines(log)}")
-        progress.update(0, 1, f"waiting for the policy service ({'starting' if status is None else status['state']})")
-        time.sleep(0.25)
-    seen = "no answer" if status is None else f"it answers {status['state']}: {status['reason']}"
-    raise JobError(f"the policy service was not ready within {timeout_s:.0f} s ({seen}); the end of {log}:\n{last_lines(log)}")
-
-
-def _answers_ready(address: ServiceAddress) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address.http}/readyz", timeout=2.0) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
+def _state(address: ServiceAddress) -> State | None:
+    """The service's status; ready only when BentoML's own /readyz agrees."""
+    status = fetch_status(address)
+    if status is not None and status["state"] == "ready" and not answers(f"{address.http}/readyz", timeout_s=2.0):
+        return {**status, "state": "starting"}
+    return status

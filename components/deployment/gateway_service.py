@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import socket
 import ssl
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from components.adapters.processes import free_port, last_lines, stop_group
+from components.adapters.processes import free_port
 from components.config.records import Progress, Silent
-from components.deployment.bento_service import tied_to_us
-from model_core.spec.errors import JobError, SpecError
-
-_LINES = 15
+from components.deployment.service_process import ServiceProcess, State, fetch_state, running, tied_to_us
+from model_core.spec.errors import SpecError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,50 +113,22 @@ def running_gateway(
     """
     here = replace(listening, port=listening.port or free_port())
     instance = uuid.uuid4().hex
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            gateway_command(bundle, here, instance=instance), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
-        )
-        try:
-            _await_ready(process, here, instance, log, ready_timeout_s, progress or Silent())
-            yield GatewayAddress(listening=here)
-        finally:
-            stop_group(process, grace_s=15.0)
+    service = ServiceProcess(
+        name="the gateway",
+        command=gateway_command(bundle, here, instance=instance),
+        state=lambda: _state(here),
+        instance=instance,
+        port=here.port,
+        log=log,
+        grace_s=15.0,
+        ready_timeout_s=ready_timeout_s,
+    )
+    with running(service, progress or Silent()):
+        yield GatewayAddress(listening=here)
 
 
-def _await_ready(process: subprocess.Popen[bytes], here: Listening, instance: str, log: Path, timeout_s: float, progress: Progress) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    status: Mapping[str, Any] | None = None
-    while time.monotonic() < give_up_at:
-        if process.poll() is not None:
-            raise JobError(
-                f"the gateway ended with code {process.returncode} before it was ready; the end of {log}:\n{last_lines(log, _LINES)}"
-            )
-        status = _status(here)
-        if status is not None and status.get("instance") != instance:
-            raise JobError(f"port {here.port} is taken: another process answers there; give another --port")
-        state = "starting" if status is None else str(status["state"])
-        if state == "ready":
-            return
-        if status is not None and state == "failed":
-            raise JobError(f"the policy will not become ready: {status['reason']}; the end of {log}:\n{last_lines(log, _LINES)}")
-        progress.update(0, 1, f"{state}: {status['reason']}" if status is not None and status.get("reason") else state)
-        time.sleep(0.25)
-    raise JobError(f"the gateway was not ready within {timeout_s:.0f} s; the end of {log}:\n{last_lines(log, _LINES)}")
-
-
-def _status(here: Listening) -> Mapping[str, Any] | None:
-    """What /readyz answers, ready or not; None while there is no answer."""
+def _state(here: Listening) -> State | None:
+    """What /readyz answers, ready or not."""
     host = "127.0.0.1" if here.host in ("0.0.0.0", "localhost") else "[::1]" if here.host == "::" else here.host
-    scheme, context = ("http", None) if here.certificate is None else ("https", ssl._create_unverified_context())  # it is our own child
-    try:
-        with urllib.request.urlopen(f"{scheme}://{host}:{here.port}/readyz", timeout=2.0, context=context) as answer:
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        try:
-            return json.loads(error.read())
-        except ValueError:
-            return None
-    except (OSError, ValueError):
-        return None
+    scheme, tls = ("http", None) if here.certificate is None else ("https", ssl._create_unverified_context())  # it is our own child
+    return fetch_state(f"{scheme}://{host}:{here.port}/readyz", tls=tls)

@@ -262,7 +262,7 @@ with running_service(Path({str(bento)!r}), home=Path({str(tmp_path)!r}), log=Pat
 def test_a_tied_process_ends_with_its_parent() -> None:
     code = """
 import subprocess
-from components.deployment.bento_service import tied_to_us
+from components.deployment.service_process import tied_to_us
 child = subprocess.Popen(tied_to_us(["sleep", "60"]))
 print(child.pid, flush=True)
 child.wait()

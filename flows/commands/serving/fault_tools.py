@@ -33,7 +33,7 @@ def fault_proxy(context: typer.Context) -> None:
 
 def _forwarded(what: str, args: list[str]) -> int:
     """Run the tool in the foreground. Ctrl-C, or SIGINT to us alone, is passed on and it ends by itself; it never outlives us."""
-    from components.deployment.bento_service import tied_to_us
+    from components.deployment.service_process import tied_to_us
 
     # A shell starts what it puts into the background with SIGINT ignored, and the tool would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
