@@ -95,9 +95,13 @@ class Tape:
 
 
 class Script:
-    """Seven questions and what becomes of them; while it holds its cells it refuses everything."""
+    """Eight requests and what becomes of them; while it holds its cells it refuses everything.
 
-    def __init__(self) -> None:
+    ending: what the service orders (KILL, DRAIN) while the last answer is executed; "" for nothing.
+    """
+
+    def __init__(self, ending: str = "") -> None:
+        self.ending = ending
         self.asked: list[Observe] = []
         self.is_holding = False
         self.service = Service(CONTRACT, answer=self.answer)
@@ -119,6 +123,8 @@ class Script:
             5: [(0.1, Reject(**ids, seq=observe.seq, code=RefusalCode.OVERLOAD, reason="busy", retryable=True, retry_after_ms=200.0))],
             6: [(0.1, Reject(**ids, code=RefusalCode.LEASE, reason="the lease ran out", retryable=True))],
         }
+        if number == 8 and self.ending:
+            replies[8] = [(0.1, chunk), (0.68, Control(kind=self.ending, **ids, text="a person said so"))]
         return replies.get(number, [(0.1, chunk)])
 
     def sent(self, reply: Message | bytes | str) -> None:
@@ -189,9 +195,9 @@ def drive(
     return Run(list(robot.commands), asked, result.stop_reason, robot.lives_s)
 
 
-def in_virtual_time() -> Run:
+def in_virtual_time(ending: str = "") -> Run:
     """Simulated clock, answers take simulated time: nothing stands still."""
-    clock, script = VirtualClock(), Script()
+    clock, script = VirtualClock(), Script(ending)
     link = ScriptedLink(script, clock, world_waits=False)
 
     def sleep(seconds: float) -> None:
@@ -204,9 +210,9 @@ def in_virtual_time() -> Run:
     return drive(link, script, clock, sleep)
 
 
-def in_standing_time() -> Run:
+def in_standing_time(ending: str = "") -> Run:
     """Simulated clock that stands still while an answer is made; the world is as fast as a real one otherwise."""
-    wall, world, script = VirtualClock(), SimulatedClock(), Script()
+    wall, world, script = VirtualClock(), SimulatedClock(), Script(ending)
     link = ScriptedLink(script, wall, world_waits=True)
 
     def rest(seconds: float) -> None:
@@ -245,9 +251,9 @@ def served(script: Script) -> Iterator[str]:
         server.shutdown()
 
 
-def in_real_time() -> Run:
+def in_real_time(ending: str = "") -> Run:
     """Wall clock, a real socket."""
-    script = Script()
+    script = Script(ending)
     with served(script) as url, contextlib.closing(AsyncLink(url, settings())) as link:
         link.start()
         wait_until_up(link, 10.0)
@@ -280,13 +286,30 @@ def test_the_script_does_what_it_says(virtual: Run) -> None:
     ]
 
 
-def test_a_real_clock_gives_every_command_of_a_simulated_one(virtual: Run) -> None:
-    real = in_real_time()
+@pytest.mark.parametrize("ending", ["", "KILL"])
+def test_a_real_clock_gives_every_command_of_a_simulated_one(ending: str) -> None:
+    virtual, real = in_virtual_time(ending), in_real_time(ending)
     for _ in range(4):  # a busy machine is late now and then; a loop that decides otherwise does so every time
-        real = real if real == virtual else in_real_time()
+        real = real if real == virtual else in_real_time(ending)
     assert real.commands == virtual.commands
     assert real.asked == virtual.asked
     assert real.reason == virtual.reason
+
+
+def moves(run: Run) -> list[Command]:
+    return [command for command in run.commands if command.chunk_id]
+
+
+def test_a_kill_stops_the_cell_under_every_clock() -> None:
+    for run in (in_virtual_time("KILL"), in_standing_time("KILL")):
+        assert [(command.chunk_id, command.row) for command in moves(run)] == MOVED[:-1]
+        assert run.reason is StopReason.GUARD_STOPPED
+
+
+def test_a_drain_lets_the_episode_end_under_every_clock(virtual: Run) -> None:
+    for run in (in_virtual_time("DRAIN"), in_standing_time("DRAIN")):
+        assert moves(run) == moves(virtual)
+        assert run.reason == virtual.reason
 
 
 def test_a_world_that_stands_still_leaves_out_the_waiting_and_nothing_else(virtual: Run) -> None:
