@@ -131,7 +131,7 @@ STAGES: tuple[Stage, ...] = (
         work="Workcells act on the served policy and record what happened.",
         config=("workcells", *_SIMULATION),
         modules=("components.deployment.simulated_cells", "components.simulation.robot", *_SIMULATOR_MODULES, "serving.workcell.__main__"),
-        packages=("numpy", "pillow", "pyarrow", "msgpack", "mcap", "websockets", *_SIMULATOR),
+        packages=("httpx", "numpy", "pillow", "pyarrow", "msgpack", "mcap", "websockets", *_SIMULATOR),
         is_registered=True,
     ),
     Stage(
