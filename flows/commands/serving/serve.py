@@ -101,7 +101,7 @@ def _next_commands(packed: PackedPolicy, listening: Listening, url: str) -> list
 
 
 def _a_task(manifest: Any) -> str:
-    """A task that this model may know, for a line to type."""
+    """A task that this model was trained on, for a line to type; the word TASK where only the user knows one."""
     from flows.pipeline.recipes import RECIPES, get_recipe
 
     name = str(manifest.get("model_version", "")).partition("/")[0]
@@ -109,4 +109,4 @@ def _a_task(manifest: Any) -> str:
         made = get_recipe(recipe)
         if made.package.model_name == name and made.collect.tasks:
             return made.collect.tasks[0]
-    return "drawer-close-v3"
+    return "TASK"
