@@ -22,7 +22,7 @@ test: $(STAMP) ## format, lint, types, import contracts and every test, with cov
 	@rm -f .coverage .coverage.*; mkdir -p reports
 	@# types are checked beside the tests, which wait for servers now and then; the contracts are one of the tests
 	@$(BIN)/pyright > reports/types.txt 2>&1 & types=$$!; trap 'kill $$types 2>/dev/null' EXIT; \
-	  $(PYTEST) --cov --cov-report=term; tests=$$?; \
+	  $(PYTEST) --cov --cov-report=term --durations=25; tests=$$?; \
 	  wait $$types; typed=$$?; tail -n 40 reports/types.txt; exit $$(( tests ? tests : typed ))
 
 smoke: $(STAMP) ## does it answer? commands, and the smallest path from demonstrations to a served decision (60 s)
