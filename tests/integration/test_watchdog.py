@@ -100,12 +100,12 @@ def test_no_command_is_a_hold_that_commands_end_and_silence_is_a_stop_that_they_
     post.arm()
     commanding(post, 0.1)
     give_up_at = time.monotonic() + 10
-    while not post.is_holding and time.monotonic() < give_up_at:  # the loop turns, but commands nothing
+    while post.beat.level is StopLevel.NONE and time.monotonic() < give_up_at:  # the loop turns, but commands nothing
         post.turn()
         time.sleep(0.02)
     assert post.beat.level is StopLevel.HOLD
     give_up_at = time.monotonic() + 10
-    while post.is_holding and time.monotonic() < give_up_at:
+    while post.beat.level is not StopLevel.NONE and time.monotonic() < give_up_at:
         post.turn()
         post.commanded()
         time.sleep(0.02)

@@ -353,7 +353,9 @@ def test_the_service_can_stop_a_cell(kind: str, mode: str) -> None:
 
 def test_a_full_audit_begins_no_episode() -> None:
     class Full(NullAudit):
-        can_begin = False
+        @property
+        def can_begin(self) -> bool:
+            return False
 
     world = make_world(service=Service(body_contract()), audit=Full(), is_begun=False)
     assert world.cell.begin(1) is StopReason.REFUSED

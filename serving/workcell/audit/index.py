@@ -69,6 +69,16 @@ def write_index(audit_file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), part)
 
 
+def decision_row(n: int, t: float, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a decision. n, t: number and time of its record; body: what the record holds."""
+    return {
+        "n": n,
+        "t": t,
+        **{name: body.get(name) for name in ("session_id", "epoch", "seq", "step", "level", "outcome", "code", "answer_ms")},
+        "chunk_id": (body.get("chunk") or {}).get("chunk_id", ""),
+    }
+
+
 def rows_of(
     begin: Mapping[str, Any], end: Mapping[str, Any], decisions: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
@@ -84,15 +94,9 @@ def rows_of(
 def rows_from(found: AuditFile) -> list[dict[str, Any]]:
     """The rows of a file that was read back: of one whose recorder was killed."""
     begin, end, seal = found.of(Kind.BEGIN), found.of(Kind.END), found.of(Kind.SEAL)
-    told = [r.body for r in found.of(Kind.DECISION)]
-    decisions = [
-        {name: body.get(name) for name in ("n", "t", "session_id", "epoch", "seq", "step", "level", "outcome", "code", "answer_ms")}
-        | {"chunk_id": (body.get("chunk") or {}).get("chunk_id", "")}
-        for body in told
-    ]
-    counts = (
-        seal[0].body["counts"] if seal else {"decisions": len(told), "executed": len(found.of(Kind.EXECUTED)), "frames": len(found.frames)}
-    )
+    decisions = [decision_row(record.n, record.t, record.body) for record in found.of(Kind.DECISION)]
+    known = {"decisions": len(decisions), "executed": len(found.of(Kind.EXECUTED)), "frames": len(found.frames)}
+    counts = seal[0].body["counts"] if seal else known
     last = found.records[-1].t if found.records else 0.0
     whole = {"file": found.path.name, "n": len(found.records), "t": last, "counts": counts, "sealed": found.is_sealed, "tip": found.tip}
     return rows_of(begin[0].body if begin else {}, end[0].body if end else {}, decisions, whole)

@@ -114,36 +114,30 @@ class EpisodeEnded:
 
 
 class Audit(Protocol):
-    """Takes notes. Every method returns at once and never raises: control does not wait for a disk."""
+    """Takes notes; by default none. Every method returns at once and never raises: control does not wait for a disk."""
 
     @property
     def can_begin(self) -> bool:
         """False when another episode could not be kept in full (disk full, writer dead): the cell begins none."""
-        ...
+        return True
 
     def begin_episode(self, begun: EpisodeBegun) -> None:
         """An episode begins."""
-        ...
 
     def decision(self, made: DecisionMade) -> None:
         """A request was answered, refused or cancelled."""
-        ...
 
     def executed(self, action: ActionExecuted) -> None:
         """A command was given to the driver."""
-        ...
 
     def event(self, t_s: float, kind: str, detail: Mapping[str, object]) -> None:
         """Anything else: "epoch", "mode", "lost", "reject", "stop", "steering", "watchdog", ... `detail` is plain JSON."""
-        ...
 
     def end_episode(self, ended: EpisodeEnded) -> None:
         """The episode is over."""
-        ...
 
     def close(self) -> None:
         """Write what is left, within bounded time."""
-        ...
 
 
 def refusal_of(audit: Audit) -> str:
@@ -152,25 +146,5 @@ def refusal_of(audit: Audit) -> str:
     return f"the audit cannot keep another episode, so none is begun{': ' if reason else ''}{reason}"
 
 
-class NullAudit:
+class NullAudit(Audit):
     """Keeps nothing."""
-
-    can_begin = True
-
-    def begin_episode(self, begun: EpisodeBegun) -> None:
-        """Nothing."""
-
-    def decision(self, made: DecisionMade) -> None:
-        """Nothing."""
-
-    def executed(self, action: ActionExecuted) -> None:
-        """Nothing."""
-
-    def event(self, t_s: float, kind: str, detail: Mapping[str, object]) -> None:
-        """Nothing."""
-
-    def end_episode(self, ended: EpisodeEnded) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from serving.workcell.audit.interface import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded
@@ -21,9 +21,10 @@ class LiveAudit:
     def __init__(self, inner: Audit, write: Callable[[str], object], *, every_s: float = 0.5) -> None:
         self._inner, self._write, self._every_s = inner, write, every_s
         self._lock = threading.Lock()
-        self._now: dict[str, object] = {"episode": 0, "finished": 0, "successes": 0, "step": 0, "mode": "", "decisions": 0, "refused": 0}
+        self._now: dict[str, object] = {"step": 0, "mode": ""}
+        self._counts = Counter(episode=0, finished=0, successes=0, decisions=0, refused=0)
         self._latency_ms: deque[float] = deque(maxlen=1000)
-        self._modes: dict[str, int] = {}
+        self._modes: Counter[str] = Counter()
         self._changed = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="live", daemon=True)
@@ -42,21 +43,20 @@ class LiveAudit:
     def begin_episode(self, begun: EpisodeBegun) -> None:
         """An episode begins."""
         with self._lock:
-            count = self._now["episode"]
-            assert isinstance(count, int)
-            self._now |= {"episode": count + 1, "step": 0, "task": begun.task, "model_version": begun.model_version}
+            self._counts["episode"] += 1
+            self._now |= {"step": 0, "task": begun.task, "model_version": begun.model_version}
             self._changed = True
         self._inner.begin_episode(begun)
 
     def decision(self, made: DecisionMade) -> None:
         """A request was answered, refused or cancelled."""
         with self._lock:
-            self._now["thinking"] = ""
+            self._now["thinking"], self._changed = "", True
             if made.chunk is not None:
                 self._latency_ms.append(1e3 * (made.answered_s - made.t_s))
-                self._count("decisions")
+                self._counts["decisions"] += 1
             else:
-                self._count("refused")
+                self._counts["refused"] += 1
                 self._now["why"] = made.code
         self._inner.decision(made)
 
@@ -64,7 +64,7 @@ class LiveAudit:
         """A command was given to the driver."""
         with self._lock:
             self._now["step"], self._now["mode"] = action.step, action.mode
-            self._modes[action.mode] = self._modes.get(action.mode, 0) + 1
+            self._modes[action.mode] += 1
             self._changed = True
         self._inner.executed(action)
 
@@ -78,9 +78,8 @@ class LiveAudit:
     def end_episode(self, ended: EpisodeEnded) -> None:
         """The episode is over."""
         with self._lock:
-            self._count("finished")
-            if ended.success:
-                self._count("successes")
+            self._counts.update(finished=1, successes=int(ended.success))
+            self._changed = True
         self._inner.end_episode(ended)
 
     def close(self) -> None:
@@ -88,12 +87,6 @@ class LiveAudit:
         self._ended.set()
         self._thread.join(1.0)
         self._inner.close()
-
-    def _count(self, name: str) -> None:
-        value = self._now[name]
-        assert isinstance(value, int)
-        self._now[name] = value + 1
-        self._changed = True
 
     def _tell(self) -> None:
         is_last = False
@@ -103,7 +96,7 @@ class LiveAudit:
                 if not self._changed:
                     continue
                 self._changed = False
-                times, now, modes = list(self._latency_ms), dict(self._now), dict(self._modes)
+                times, now, modes = list(self._latency_ms), {**self._counts, **self._now}, dict(self._modes)
             times_ms = {"p50_ms": round(percentile(times, 0.5), 1), "p99_ms": round(percentile(times, 0.99), 1)}
             try:
                 self._write(json.dumps({"live": {**now, **times_ms, "modes": modes}}) + "\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.workcell.audit.append_file import Disk, in_words
-from serving.workcell.audit.index import rows_of, write_index
+from serving.workcell.audit.index import write_index
 from serving.workcell.audit.interface import ActionExecuted, DecisionMade, EpisodeBegun, EpisodeEnded
 from serving.workcell.audit.mcap_writer import AuditWriter
 from serving.workcell.audit.retention import Spool
@@ -242,7 +242,7 @@ class AuditLog:
         self._insist(lambda: writer.push(sync=True))
         writer.close()
         self._writer = None
-        self._insist(lambda: write_index(writer.path, _rows(writer)))
+        self._insist(lambda: write_index(writer.path, writer.index_rows()))
         self._trouble = self._look()
 
     def _insist(self, attempt: Callable[[], Any]) -> None:
@@ -312,19 +312,3 @@ class _GivenUpError(Exception):
 
 def _without_frames(told: _Told) -> _Told:
     return replace(told, observation=replace(told.observation, images={})) if isinstance(told, DecisionMade) else told
-
-
-def _rows(writer: AuditWriter) -> list[dict[str, Any]]:
-    ended, begun = writer.ended, writer.begun
-    begin = {name: getattr(begun, name) for name in ("cell", "episode_id", "task", "instruction", "strategy", "seed", "model_version")}
-    begin |= {name: getattr(begun, name) for name in ("bundle_digest", "contract_id", "session_id")} | {"wall_ns": writer.wall_ns}
-    end = {} if ended is None else {"stop_reason": str(ended.stop_reason), "success": ended.success}
-    whole = {
-        "file": writer.path.name,
-        "n": writer.records,
-        "t": writer.length_s,
-        "counts": writer.counts,
-        "sealed": True,
-        "tip": writer.tip,
-    }
-    return rows_of(begin, end, writer.rows, whole)

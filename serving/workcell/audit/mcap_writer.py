@@ -36,6 +36,7 @@ from model_core.spec.audit.foxglove import IMAGE_SCHEMA, TRACE_SCHEMA, Frame, en
 from model_core.spec.contract import document_of
 from model_core.spec.types import TRACE_RANGE
 from serving.workcell.audit.append_file import AppendedFile, Disk
+from serving.workcell.audit.index import decision_row, rows_of
 from serving.workcell.audit.interface import ActionExecuted, DecisionMade, EpisodeBegun, EpisodeEnded
 
 _REMEMBERED_FRAMES = 32
@@ -48,9 +49,9 @@ class AuditWriter:
     def __init__(self, path: Path, begun: EpisodeBegun, *, wall_ns: int, before: Mapping[str, str], disk: Disk) -> None:
         self.path, self.begun = path, begun
         self.tip = NO_HASH
-        self.rows: list[dict[str, Any]] = []  # of the index
+        self._rows: list[dict[str, Any]] = []  # of the index: one a decision
         self.counts = {"decisions": 0, "executed": 0, "frames": 0, "lost_frames": 0, "lost_records": 0}
-        self.ended: EpisodeEnded | None = None
+        self._end: Mapping[str, Any] = {}
         self.records = 0
         self.wall_ns = wall_ns
         self.length_s = 0.0
@@ -66,7 +67,7 @@ class AuditWriter:
             body["body"] = document_of(begun.body)
         codebook = begun.contract.reasoning.codebook_digest
         opening = {"format": AUDIT_FORMAT, "wall_ns": wall_ns, "before": before, "codebook_digest": codebook}
-        self._record(Kind.BEGIN, begun.t_s, {**body, **opening, "contract": begun.contract.to_json()})
+        self._begin = self._record(Kind.BEGIN, begun.t_s, {**body, **opening, "contract": begun.contract.to_json()})
 
     @property
     def size(self) -> int:
@@ -96,8 +97,7 @@ class AuditWriter:
         if chunk is not None and chunk.depth_codes_G is not None:
             body["codebook_digest"] = self.begun.contract.reasoning.codebook_digest
         self.counts["decisions"] += 1
-        self.rows.append(self._row(made))
-        self._record(Kind.DECISION, made.t_s, body)
+        self._rows.append(decision_row(self.records, self._since_begin(made.t_s), self._record(Kind.DECISION, made.t_s, body)))
         self._mcap.flush()  # ends the chunk: an incomplete file can be read up to its last whole one
 
     def executed(self, action: ActionExecuted) -> None:
@@ -116,8 +116,9 @@ class AuditWriter:
 
     def end(self, ended: EpisodeEnded) -> None:
         """How the episode went."""
-        self.ended = ended
-        self._record(Kind.END, ended.t_s, {item.name: getattr(ended, item.name) for item in fields(ended) if item.name != "t_s"})
+        self._end = self._record(
+            Kind.END, ended.t_s, {item.name: getattr(ended, item.name) for item in fields(ended) if item.name != "t_s"}
+        )
 
     def push(self, *, sync: bool = False) -> None:
         """Close the batch and hand it to the disk. Raises OSError; may be called again."""
@@ -129,22 +130,32 @@ class AuditWriter:
         if self._is_sealed:
             return
         self._is_sealed = True
-        complete = self.ended is not None and self.counts["lost_records"] == 0
+        complete = bool(self._end) and self.counts["lost_records"] == 0
         self._record(Kind.SEAL, self.begun.t_s + self.length_s, {"counts": dict(self.counts), "complete": complete})
         self._mcap.finish()
+
+    def index_rows(self) -> list[dict[str, Any]]:
+        """What the index holds of the sealed file: the same as is read back from it."""
+        whole = {"file": self.path.name, "n": self.records, "t": self.length_s, "counts": self.counts, "sealed": True, "tip": self.tip}
+        return rows_of(self._begin, self._end, self._rows, whole)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _record(self, kind: Kind, t_s: float, body: Mapping[str, Any]) -> None:
-        t = round(t_s - self.begun.t_s, 6)
+    def _record(self, kind: Kind, t_s: float, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write the next link of the chain; returns what it holds."""
+        t, document = self._since_begin(t_s), _body(body)
         self.length_s = max(self.length_s, t)
-        data = encode_record(self.records, kind, self.tip, t, _body(body))
+        data = encode_record(self.records, kind, self.tip, t, document)
         channel = self._channel(topic_of(kind), f"actwright.{kind.value}", "json", record_schema(kind))
         self._write(channel, t, data)
         self.tip = digest(data)
         self.records += 1
+        return document
+
+    def _since_begin(self, t_s: float) -> float:
+        return round(t_s - self.begun.t_s, 6)
 
     def _write(self, channel: int, t: float, data: bytes) -> None:
         stamp = time_ns(self.wall_ns, t)
@@ -171,7 +182,7 @@ class AuditWriter:
         if key not in self._frames:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
-            t = round(t_s - self.begun.t_s, 6)
+            t = self._since_begin(t_s)
             message = encode_frame(Frame(camera=camera, format="png", data=buffer.getvalue(), time_ns=time_ns(self.wall_ns, t)))
             self._write(self._channel(camera_topic(camera), IMAGE_SCHEMA, "protobuf", image_schema()), t, message)
             height, width = pixels.shape[:2]
@@ -188,27 +199,11 @@ class AuditWriter:
         if "digest" not in frame:
             return ""
         scale = ((frame["width"] - 1) / TRACE_RANGE, (frame["height"] - 1) / TRACE_RANGE)
-        t = round(t_s - self.begun.t_s, 6)
+        t = self._since_begin(t_s)
         points = [(float(x) * scale[0], float(y) * scale[1]) for x, y in trace_N2]
         message = trace_drawing(points, time_ns(self.wall_ns, t))
         self._write(self._channel(trace_topic(camera), TRACE_SCHEMA, "json", trace_schema()), t, message)
         return digest(message)
-
-    def _row(self, made: DecisionMade) -> dict[str, Any]:
-        chunk = made.chunk
-        return {
-            "n": self.records,
-            "t": round(made.t_s - self.begun.t_s, 6),
-            "session_id": made.session_id,
-            "epoch": made.epoch,
-            "seq": made.seq,
-            "step": made.step,
-            "chunk_id": "" if chunk is None else chunk.chunk_id,
-            "level": made.level,
-            "outcome": made.outcome,
-            "code": str(made.code),
-            "answer_ms": round(1e3 * (made.answered_s - made.t_s), 3),
-        }
 
 
 def _body(body: Mapping[str, Any]) -> dict[str, Any]:

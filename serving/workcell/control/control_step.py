@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.types import StopReason
+from serving.workcell.audit.interface import ActionExecuted
 from serving.workcell.control.cell_context import CellContext
-from serving.workcell.control.events import Execution, tag_of
+from serving.workcell.control.events import tag_of
 from serving.workcell.control.exchange import Exchange
 from serving.workcell.control.stop_control import why_of
 from serving.workcell.motion.motion_state import MotionState
@@ -116,8 +117,25 @@ class ControlStep:
             return None
         if self._watch is not None:
             self._watch.commanded()
-        done = Execution(command=command, action_A=action_A, tag=tag, clipped=clipped)
-        self._tell.executed(self._journal.running, done, self._body.state_P, now)
+        self._tell.executed(
+            ActionExecuted(
+                t_s=now,
+                episode_id=self._journal.running.episode_id,
+                step=self._journal.running.steps,
+                mode=tag.mode,
+                sent_A=action_A,
+                chunk_id=tag.chunk_id,
+                row=tag.row,
+                session_id=tag.session_id,
+                epoch=tag.epoch,
+                seq=tag.seq,
+                contract_id=tag.contract_id,
+                raw_A=None if command is None else command.raw_A,
+                scale=1.0 if command is None else command.scale,
+                state_P=self._body.state_P,
+                clipped=clipped,
+            )
+        )
         return outcome
 
     # --- standing still -----------------------------------------------------------------------------------------------

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from model_core.spec.protocol.wire import Ready
 from model_core.spec.types import StopReason
@@ -49,16 +46,6 @@ class Resolution:
     code: str = ""
     reason: str = ""
     installed: Installed | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Execution:
-    """One command that went to the driver. command: the chunk's action behind it; None for a hold."""
-
-    command: Command | None
-    action_A: NDArray[np.float32]
-    tag: CommandTag
-    clipped: Mapping[str, float]
 
 
 class CellEvents:
@@ -150,28 +137,9 @@ class CellEvents:
             )
         )
 
-    def executed(self, notes: EpisodeNotes, done: Execution, state_P: NDArray[np.float32], now_s: float) -> None:
+    def executed(self, action: ActionExecuted) -> None:
         """A command went to the driver."""
-        command, tag = done.command, done.tag
-        self._audit.executed(
-            ActionExecuted(
-                t_s=now_s,
-                episode_id=notes.episode_id,
-                step=notes.steps,
-                mode=tag.mode,
-                sent_A=done.action_A,
-                chunk_id=tag.chunk_id,
-                row=tag.row,
-                session_id=tag.session_id,
-                epoch=tag.epoch,
-                seq=tag.seq,
-                contract_id=tag.contract_id,
-                raw_A=None if command is None else command.raw_A,
-                scale=1.0 if command is None else command.scale,
-                state_P=state_P,
-                clipped=done.clipped,
-            )
-        )
+        self._audit.executed(action)
 
     def event(self, kind: str, **detail: object) -> None:
         """Anything else."""

@@ -21,15 +21,21 @@ from model_core.spec.protocol.wire import Chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkRef:
+class SessionKey:
+    """What a chunk must belong to."""
+
+    session_id: str
+    epoch: int
+    contract_id: str
+    model_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRef(SessionKey):
     """Which answer a row belongs to, and until when (monotonic seconds) it may be executed."""
 
     chunk_id: str
-    session_id: str
-    epoch: int
     seq: int
-    contract_id: str
-    model_version: str
     expires_at_s: float
     revision: int = 0
 

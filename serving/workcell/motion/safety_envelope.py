@@ -20,21 +20,11 @@ from numpy.typing import NDArray
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.errors import require
 from model_core.spec.execution.holding import POSES
-from serving.workcell.motion.chunk_curve import ChunkRef
+from serving.workcell.motion.chunk_curve import ChunkRef, SessionKey
 from serving.workcell.motion.limits import Limits
 
 STAGES = ("epoch", "contract", "finite", "age", "jump", "velocity", "acceleration", "jerk", "workspace", "driver")
 _ROUNDING = 1e-5  # of a dimension's limit: float32 against the file's decimals
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionKey:
-    """What a chunk must belong to."""
-
-    session_id: str
-    epoch: int
-    contract_id: str
-    model_version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,9 +11,12 @@ Commands come over a Unix socket as JSON lines; the cell's side of that is `Remo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import socket
+import socketserver
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -147,63 +150,46 @@ def main(argv: list[str] | None = None) -> int:
     is_asked_to_end = end_on_signal()
     gate = StopGate(args.beat)
     args.socket.unlink(missing_ok=True)
-    with args.log.open("a") as log, socket.socket(socket.AF_UNIX) as door:
-        drive = Drive(gate, log, control_hz=args.control_hz)
-        door.bind(str(args.socket))
-        door.listen(1)
-        door.setblocking(False)
+    with args.log.open("a") as log, _Door(str(args.socket), _Cell) as door:
+        door.drive, door.lock = Drive(gate, log, control_hz=args.control_hz), threading.Lock()
+        threading.Thread(target=door.serve_forever, name="door", daemon=True).start()
         try:
-            _serve(drive, door, is_asked_to_end)
+            _turn(door, is_asked_to_end)
         finally:
             args.socket.unlink(missing_ok=True)
             gate.close()
     return 0
 
 
-def _serve(drive: Drive, door: socket.socket, is_over: Callable[[], bool]) -> None:
-    """Periods on the clock, lines whenever they come; a cell that dies leaves the drive as it is."""
-    line: socket.socket | None = None
-    pending = b""
-    period_s = 1.0 / drive.body.control_hz
+def _turn(door: _Door, is_over: Callable[[], bool]) -> None:
+    """Periods on the clock, whatever the cell does; one that dies leaves the drive as it is."""
+    period_s = 1.0 / door.drive.body.control_hz
     next_s = time.monotonic()
     while not is_over():
-        if line is None:
-            line, pending = _accepted(door), b""
-        line, pending = _hear(drive, line, pending)
-        if time.monotonic() >= next_s:
-            drive.period()
-            next_s = max(next_s + period_s, time.monotonic())
-        time.sleep(0.001)
-    if line is not None:
-        line.close()
+        with door.lock:
+            door.drive.period()
+        next_s = max(next_s + period_s, time.monotonic())
+        time.sleep(max(next_s - time.monotonic(), 0.0))
 
 
-def _accepted(door: socket.socket) -> socket.socket | None:
-    try:
-        line, _ = door.accept()
-    except BlockingIOError:
-        return None
-    line.setblocking(False)
-    return line
+class _Door(socketserver.UnixStreamServer):
+    """Where a cell connects: one at a time, until it hangs up. lock: a command comes between two periods, never inside one."""
+
+    drive: Drive
+    lock: threading.Lock
 
 
-def _hear(drive: Drive, line: socket.socket | None, pending: bytes) -> tuple[socket.socket | None, bytes]:
-    if line is None:
-        return None, b""
-    try:
-        data = line.recv(_LINE_BYTES)
-        if not data or len(pending) > _LINE_BYTES:
-            line.close()
-            return None, b""
-        *lines, pending = (pending + data).split(b"\n")
-        for asked in lines:
-            line.sendall(json.dumps(drive.answer(json.loads(asked))).encode() + b"\n")
-    except BlockingIOError:
-        return line, pending
-    except (OSError, ValueError, AttributeError):
-        line.close()
-        return None, b""
-    return line, pending
+class _Cell(socketserver.StreamRequestHandler):
+    """One cell at the door. A line that is none ends its connection."""
+
+    def handle(self) -> None:
+        door = self.server
+        assert isinstance(door, _Door)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            while asked := self.rfile.readline(_LINE_BYTES):
+                with door.lock:
+                    told = door.drive.answer(json.loads(asked))
+                self.wfile.write(json.dumps(told).encode() + b"\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -148,11 +148,6 @@ class WatchPost:
             return f"the watchdog is silent for {self.beat.dog_age_s():.2f} s"
         return ""
 
-    @property
-    def is_holding(self) -> bool:
-        """The watchdog demands a hold."""
-        return self.beat.level is not StopLevel.NONE
-
     def close(self) -> None:
         """Commands are over: end the watchdog."""
         self.beat.disarm()
