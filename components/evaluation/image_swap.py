@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # An action has changed when some dimension of its chunk moved by this share of its range: several bins, not a rounding.
 CHANGE_TOLERANCE = 0.02
+_VARIES = 1e-6  # standard deviation as a share of the range: less is rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class ImageDependence:
     """What exchanging images did in one task.
 
     changed: share of decisions whose actions changed, 0..1. correlation: of the first action with its label, own image,
-    mean over dimensions that vary (0 where none does). frames: decisions compared.
+    mean over dimensions whose label varies (a dimension that the policy never changes counts 0). frames: decisions compared.
     """
 
     changed: float
@@ -73,17 +74,18 @@ def image_dependence(
         here = task_N == index
         found[tasks[int(index)]] = ImageDependence(
             changed=float(changed_N[here].mean()),
-            correlation=_correlation(own_NKA[here, 0], labels_NKA[here, 0]),
+            correlation=_correlation(own_NKA[here, 0] / span_A, labels_NKA[here, 0] / span_A),
             frames=int(here.sum()),
         )
     return found
 
 
 def _correlation(predicted_NA: NDArray[np.floating], label_NA: NDArray[np.floating]) -> float:
+    """Mean over the dimensions whose label varies, both as a share of the dimension's range, so that no unit decides what varies."""
+    varies_A = label_NA.std(axis=0) > _VARIES
     values = [
-        float(np.corrcoef(predicted_NA[:, dim], label_NA[:, dim])[0, 1])
-        for dim in range(predicted_NA.shape[1])
-        if predicted_NA[:, dim].std() > 1e-6 and label_NA[:, dim].std() > 1e-6
+        float(np.corrcoef(predicted_NA[:, dim], label_NA[:, dim])[0, 1]) if predicted_NA[:, dim].std() > _VARIES else 0.0
+        for dim in np.flatnonzero(varies_A)
     ]
     return float(np.mean(values)) if values else 0.0
 

@@ -113,13 +113,20 @@ def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
         process.wait()
 
 
+def _beat(heartbeat: Path) -> int:
+    """When a process last touched the file, in ns of the file system's clock; 0 before the first time."""
+    return heartbeat.stat().st_mtime_ns if heartbeat.exists() else 0
+
+
 def _watch(process: subprocess.Popen[bytes], relay: Relay, files: JobFiles, hang_s: float) -> None:
-    began = time.time()
+    # a change of the file's time is what counts, not the time itself: a wall clock that is set forward ends no training
+    beat, seen_s = _beat(files.heartbeat), time.monotonic()
     while process.poll() is None:
         time.sleep(_POLL_S)
         relay.pump()
-        beat = files.heartbeat.stat().st_mtime if files.heartbeat.exists() else began
-        if time.time() - max(beat, began) > hang_s:
+        if (now := _beat(files.heartbeat)) != beat:
+            beat, seen_s = now, time.monotonic()
+        if time.monotonic() - seen_s > hang_s:
             raise JobError(f"training made no step for {hang_s:.0f} s at step {relay.step}; it was ended.\n{_why(files)}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,24 @@ def test_a_rounding_is_no_change() -> None:
     own = np.zeros((2, 8, 4))
     found = image_dependence(own, own + 0.03, own, np.array([0, 0]), TASKS, CONTRACT.embodiment.action)  # 0.03 of a range of 2
     assert found["push"].changed == 0.0
+
+
+def test_a_dimension_that_the_policy_never_moves_counts_as_uncorrelated() -> None:
+    labels = np.zeros((8, 8, 4))
+    labels[:, 0, 0] = labels[:, 0, 1] = np.linspace(-1, 1, 8)
+    own = labels.copy()
+    own[:, :, 1] = 0.0  # the label varies, the prediction does not
+    found = image_dependence(own, own, labels, np.zeros(8, int), TASKS, CONTRACT.embodiment.action)
+    assert found["push"].correlation == pytest.approx(0.5)
+
+
+def test_the_unit_of_a_dimension_does_not_decide_whether_it_varies() -> None:
+    action = CONTRACT.embodiment.action
+    in_small_units = replace(action, dims=tuple(replace(dim, low=dim.low * 1e-6, high=dim.high * 1e-6) for dim in action.dims))
+    labels = np.zeros((8, 8, 4))
+    labels[:, 0, 0] = np.linspace(-1, 1, 8) * 1e-6
+    found = image_dependence(labels, labels, labels, np.zeros(8, int), TASKS, in_small_units)
+    assert found["push"].correlation == pytest.approx(1.0)
 
 
 def test_refusals_do_not_count_as_image_dependence() -> None:
