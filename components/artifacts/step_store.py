@@ -38,7 +38,7 @@ from components.artifacts.step_manifest import (
 )
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import identity_document, to_document
-from model_core.spec.errors import StorageError
+from model_core.spec.errors import StorageError, require
 from model_core.spec.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -128,8 +128,14 @@ class StepStore:
         return [Step(path=m.parent, manifest=read_manifest(m)) for m in finished]
 
     def by_digest(self, stage: str, digest: str) -> Step | None:
-        """The newest finished step of `stage` whose digest begins with `digest`, or None."""
-        return next((s for s in reversed(self.steps(stage)) if s.digest.startswith(digest)), None)
+        """The newest finished step of `stage` whose digest begins with `digest`, or None.
+
+        Raises `SpecError` where steps of different digests begin so: the newest of them would be a guess.
+        """
+        found = [step for step in self.steps(stage) if step.digest.startswith(digest)]
+        several = sorted({step.digest for step in found})
+        require(len(several) <= 1, f"more than one result of {stage} begins with {digest!r}. Fix: type more of the digest", got=several)
+        return found[-1] if found else None
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:

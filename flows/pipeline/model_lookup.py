@@ -71,18 +71,25 @@ def _champion_of(platform: Platform, what: str) -> tuple[str, int]:
 
 
 def _registered(platform: Platform, name: str, version: int) -> PackedPolicy:
-    """What was packed as this version; else its checkpoint, packed now."""
+    """What was packed as this version; else its checkpoint, packed now.
+
+    A home whose registry began anew holds bundles of other checkpoints under the same label: then the registered digest decides.
+    """
+    from components.artifacts.step_manifest import checkpoint_digest
     from components.release.bundle import find_packed
 
     label = f"{name}/{version}"
-    for step in reversed(platform.store.steps("package")):
-        if step.record.get("model_version") == label:
-            return _of_today(platform, find_packed(step.path / "bento"))
+    labelled = [step for step in reversed(platform.store.steps("package")) if step.record.get("model_version") == label]
+    if len({step.manifest.inputs.get("checkpoint") for step in labelled}) == 1:
+        return _of_today(platform, find_packed(labelled[0].path / "bento"))
     versions = {one.version: one for one in platform.registry().versions(name)}
     if version not in versions:
         known = ", ".join(f"{name}/{number}" for number in versions) or "none"
         raise NotReady(f"no model {label} is registered here; there are: {known}")
     digest = versions[version].checkpoint_digest
+    for packed in (find_packed(step.path / "bento") for step in labelled):
+        if checkpoint_digest(packed.checkpoint) == digest:
+            return _of_today(platform, packed)
     trained = next((step for step in reversed(platform.store.steps("train")) if step.record.get("checkpoint_digest") == digest), None)
     if trained is None:
         raise NotReady(

@@ -13,7 +13,7 @@ import pytest
 from components.artifacts.step_manifest import step_key
 from components.artifacts.step_store import StepStore, run_step
 from model_core.spec.documents import NEUTRAL
-from model_core.spec.errors import StorageError
+from model_core.spec.errors import SpecError, StorageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,3 +173,21 @@ def test_a_kill_at_any_phase_leaves_all_or_nothing(tmp_path, phase, done):
     store = StepStore(tmp_path)
     assert bool(store.steps("collect")) == done
     assert step(store).cached == done
+
+
+def test_the_first_digits_of_a_digest_name_one_result_or_none(tmp_path):
+    store = StepStore(tmp_path)
+    one = step(store).step
+    same = step(store, config=Config(size=2)).step  # another key, equal bytes: one result
+    assert one.digest == same.digest
+    assert store.by_digest("collect", one.digest[:6]).path == same.path
+    assert store.by_digest("collect", "nothing") is None
+
+    def write_others(out: Path) -> dict:
+        (out / "letters.txt").write_text("xyz")
+        return {}
+
+    other = step(store, work=write_others, config=Config(size=3)).step
+    with pytest.raises(SpecError, match=f"type more of the digest.*{min(one.digest, other.digest)}"):
+        store.by_digest("collect", "")
+    assert store.by_digest("collect", other.digest).path == other.path

@@ -1,0 +1,78 @@
+"""Which bundle a registered version is: the one of its checkpoint, whatever else was packed under the same label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts.step_manifest import checkpoint_digest
+from components.artifacts.step_store import StepStore, run_step
+from components.config.recipe import PackageConfig
+from flows.pipeline.model_lookup import packed_model
+from flows.platform.settings import Settings
+from flows.platform.wiring import Platform
+from model_core.spec.contract import PROTOCOL_VERSION
+from model_core.spec.errors import NotReady
+from tests.tracking_twins import MemoryRegistry
+
+LABEL = "arm/1"
+
+
+class HomeWithoutServers(Platform):
+    """A platform whose registry is in memory."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(settings=Settings(home=home), store=StepStore(home / "store"))  # pyright: ignore[reportCallIssue]
+        object.__setattr__(self, "kept", MemoryRegistry())
+
+    def registry(self) -> MemoryRegistry:
+        return self.__dict__["kept"]
+
+
+def packed(platform: Platform, weights: str) -> Path:
+    """Pack a checkpoint with `weights` as LABEL, as the stage does; returns the checkpoint in the bundle."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        bundle = out / "bento" / "src" / "bundle"
+        (bundle / "probes").mkdir(parents=True)
+        (bundle / "checkpoint").mkdir()
+        (bundle / "checkpoint" / "model.safetensors").write_text(weights)
+        (bundle / "bundle.json").write_text(json.dumps({"model_version": LABEL, "contract_id": "c" * 16, "files": {}}))
+        (bundle / "probes" / "00.observe").write_bytes(bytes([PROTOCOL_VERSION, 0]))
+        return {"model_version": LABEL}
+
+    made = run_step(platform.store, stage="package", config=PackageConfig(), inputs={"checkpoint": weights}, work=work, code_version="1")
+    return made.step.path / "bento" / "src" / "bundle" / "checkpoint"
+
+
+def register(platform: HomeWithoutServers, digest: str) -> None:
+    platform.registry().create_version("arm", checkpoint_uri="", checkpoint_digest=digest, contract_id="c", run_id="r", lineage={})
+
+
+def test_a_label_that_was_packed_once_is_served_without_asking_the_registry(tmp_path: Path) -> None:
+    platform = HomeWithoutServers(tmp_path)
+    only = packed(platform, "first")
+    assert packed_model(platform, LABEL).checkpoint == only
+
+
+@pytest.mark.parametrize("registered", ["first", "second"])
+def test_of_two_checkpoints_under_one_label_the_registered_one_is_served(tmp_path: Path, registered: str) -> None:
+    platform = HomeWithoutServers(tmp_path)
+    checkpoints = {weights: packed(platform, weights) for weights in ("first", "second")}
+    register(platform, checkpoint_digest(checkpoints[registered]))
+    assert packed_model(platform, LABEL).checkpoint == checkpoints[registered]
+
+
+def test_two_checkpoints_under_one_label_and_neither_registered_is_refused(tmp_path: Path) -> None:
+    platform = HomeWithoutServers(tmp_path)
+    for weights in ("first", "second"):
+        packed(platform, weights)
+    with pytest.raises(NotReady, match=f"no model {LABEL} is registered here"):
+        packed_model(platform, LABEL)
+    register(platform, "a" * 64)
+    with pytest.raises(NotReady, match="its checkpoint aaaaaaaaaaaa is not in"):
+        packed_model(platform, LABEL)
