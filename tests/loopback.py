@@ -19,7 +19,14 @@ from tests.fakes import EchoPolicy
 @contextlib.contextmanager
 def serve(gateway: Gateway) -> Iterator[str]:
     """Serve `gateway`; gives "127.0.0.1:port"."""
-    server = uvicorn.Server(uvicorn.Config(create_app(gateway), host="127.0.0.1", port=0, log_level="critical", **SOCKET_OPTIONS))
+    with serve_app(uvicorn.Config(create_app(gateway), host="127.0.0.1", port=0, log_level="critical", **SOCKET_OPTIONS)) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serve_app(config: uvicorn.Config) -> Iterator[str]:
+    """Serve an application on a free port; gives "127.0.0.1:port"."""
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started)

@@ -21,15 +21,16 @@ from model_core.spec.errors import ContractError, SpecError, WireError
 from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, EncodedImage, Reject
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.dialects.arrays import array_of, base64_bytes, json_array
-from serving.gateway.dialects.backend import Backend
-from serving.gateway.dialects.fields import FieldMap, check_norm_tag, observation_of
+from serving.gateway.dialects.backend import Asked, Backend, notes_of
+from serving.gateway.dialects.fields import FieldMap, observation_of
+from serving.gateway.dialects.flatten import put
 from serving.gateway.http.auth_middleware import caller_of
 from serving.gateway.http.client_request import BodyTooLarge, read_body, unless_disconnected
 from serving.gateway.http.status_codes import CLIENT_GONE, STATUS_OF
 
 _BODY_TIMEOUT_S = 30.0
 _MAX_ITEMS = 100_000  # an image is one item, a state a few; a list of millions would become objects before it is checked
-_TAGS = ("unnorm_key", "normalization_tag", "norm_tag")
+NOTES_HEADER = "x-actwright-notes"
 
 
 def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
@@ -82,15 +83,18 @@ async def _act(request: Request, backend: Backend, fields: FieldMap) -> Response
     except ContractError as error:
         return _refused(backend, RefusalCode.CONTRACT, str(error))
     try:
-        reply = await unless_disconnected(request, backend.answer(observation, "act", caller_of(request.scope)))
+        reply = await unless_disconnected(
+            request, backend.answer(Asked(observation=observation, session_key="act"), caller_of(request.scope))
+        )
     except ClientDisconnect:
         return Response(status_code=CLIENT_GONE)
     if isinstance(reply, Reject):
         return _refused(None, reply.code, reply.reason)
-    if wants_one:
-        return JSONResponse(json_array(reply.actions_KA[0]))
+    notes = notes_of(reply)
+    if wants_one:  # the answer is an array and nothing else: the notes are in its header
+        return JSONResponse(json_array(reply.actions_KA[0]), headers={NOTES_HEADER: json.dumps(notes)})
     document = {"actions": json_array(reply.actions_KA), "dt_ms": 1e3 / reply.control_hz, "chunk_id": reply.chunk_id}
-    return JSONResponse({**document, "contract_id": reply.contract_id})
+    return JSONResponse({**document, "contract_id": reply.contract_id, **notes})
 
 
 def decode(body: bytes, contract: PolicyContract, fields: FieldMap) -> tuple[Observation, bool]:
@@ -101,11 +105,10 @@ def decode(body: bytes, contract: PolicyContract, fields: FieldMap) -> tuple[Obs
     values: dict[str, Any] = {}
     for name, value in document.items():
         if name == "images_jpeg" and isinstance(value, dict):
-            values |= {f"{camera}": _jpeg(camera, text, contract) for camera, text in value.items()}
+            for camera, text in value.items():
+                put(values, camera, _jpeg(camera, text, contract, fields))
         else:
-            values[name] = _value(value)
-    for tag in _TAGS:
-        check_norm_tag(values.pop(tag, None), contract, fields)
+            put(values, name, _value(value))
     return observation_of(values, contract, fields), "image" in document and "image" not in fields.cameras.values()
 
 
@@ -114,7 +117,9 @@ def _json(text: bytes | str) -> dict[str, Any]:
     if items > _MAX_ITEMS:
         raise WireError(f"the body holds {items} items, at most {_MAX_ITEMS} are taken; send arrays as json_numpy does")
     try:
-        document = json.loads(text, parse_constant=_no_constant)
+        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_each_once)
+    except WireError:  # a ValueError too
+        raise
     except (ValueError, RecursionError, MemoryError) as error:
         raise WireError(f"the body is not JSON ({type(error).__name__})") from error
     if not isinstance(document, dict):
@@ -126,6 +131,16 @@ def _no_constant(name: str) -> float:
     raise ValueError(name)  # NaN and Infinity are no JSON
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON map; Python would take the last of two values under one name."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})[:4] if len(names) <= 1000 else []
+        raise WireError(f"a name appears twice in one JSON map: {', '.join(name[:40] for name in twice)}. Fix: send each field once")
+    return document
+
+
 def _value(value: Any) -> Any:
     if isinstance(value, dict) and "__numpy__" in value:
         return array_of(value.get("dtype"), value.get("shape"), base64_bytes(value["__numpy__"]))
@@ -134,9 +149,10 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _jpeg(camera: str, text: Any, contract: PolicyContract) -> EncodedImage:
+def _jpeg(camera: str, text: Any, contract: PolicyContract, fields: FieldMap) -> EncodedImage:
     # JPEG names no camera size here, so it must have the contract's: that is compared before a pixel is decoded.
-    spec = next((c for c in contract.embodiment.cameras if camera in {c.name, c.name.removesuffix("_cam"), c.role}), None)
+    name = fields.cameras.get(camera, camera)
+    spec = next((c for c in contract.embodiment.cameras if name in {c.name, c.name.removesuffix("_cam"), c.role}), None)
     if spec is None:
         raise ContractError(f"images_jpeg: {str(camera)[:40]!r} is none of {', '.join(c.name for c in contract.embodiment.cameras)}")
     try:

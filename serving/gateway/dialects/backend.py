@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.websockets import WebSocket
 
@@ -15,12 +16,26 @@ from serving.gateway.http.auth_middleware import caller_of
 from serving.gateway.inference.served_model import ServedModel
 from serving.gateway.operations.tokens import ANYBODY, Caller
 from serving.gateway.sessions.gateway import Gateway
+from serving.gateway.sessions.observation_adapter import ObservationAdapter
 
 T = TypeVar("T")
 
 
 class PeerGone(Exception):  # noqa: N818
     """The client has disconnected, or sent what its dialect does not allow at this point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asked:
+    """What a client asks. session_key: identifies it in logs.
+
+    consumed: actions that it was given since it asked last; adapter: what remembers its last images; both only where the dialect says so.
+    """
+
+    observation: Observation
+    session_key: str
+    consumed: int = 0
+    adapter: ObservationAdapter | None = None
 
 
 class Backend:
@@ -52,19 +67,26 @@ class Backend:
         """Run `work` in a thread: decoding on the event loop would delay every other client."""
         return await asyncio.get_running_loop().run_in_executor(self._gateway.decoding, work)
 
-    async def answer(self, observation: Observation, session_key: str, caller: Caller = ANYBODY) -> Chunk | Reject:
-        """One answer, by the gateway's own rules. session_key: identifies the caller in logs and chunk ids."""
+    async def answer(self, asked: Asked, caller: Caller = ANYBODY) -> Chunk | Reject:
+        """One answer, by the gateway's own rules."""
         observe = Observe(
-            session_id=session_key, epoch=0, seq=1, episode_id="", step=0, deadline_ms=1e3 * self._deadline_s, observation=observation
+            session_id=asked.session_key,
+            epoch=0,
+            seq=1,
+            episode_id="",
+            step=0,
+            deadline_ms=1e3 * self._deadline_s,
+            observation=asked.observation,
+            consumed=asked.consumed,
         )
-        return await self._gateway.answer_once(observe, caller)
+        return await self._gateway.answer_once(observe, caller, asked.adapter)
 
-    async def answer_to(self, ws: WebSocket, observation: Observation, session_key: str) -> tuple[Chunk | Reject, bytes | None]:
+    async def answer_to(self, ws: WebSocket, asked: Asked) -> tuple[Chunk | Reject, bytes | None]:
         """`answer`, given up when the client disconnects meanwhile. Also returns a message that came early, or None.
 
         Raises `PeerGone`.
         """
-        answering = asyncio.ensure_future(self.answer(observation, session_key, caller_of(ws.scope)))
+        answering = asyncio.ensure_future(self.answer(asked, caller_of(ws.scope)))
         listening = asyncio.ensure_future(receive(ws))
         try:
             done, _ = await asyncio.wait({answering, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,3 +119,8 @@ async def receive(ws: WebSocket) -> bytes:
     if event["type"] == "websocket.disconnect" or data is None or len(data) > MAX_MESSAGE_BYTES:
         raise PeerGone(f"messages are binary and have at most {MAX_MESSAGE_BYTES} bytes")
     return data
+
+
+def notes_of(chunk: Chunk) -> dict[str, Any]:
+    """What is said of an answer beside its actions: the reasoning level that was served, and what was noticed or cheapened."""
+    return {"level": chunk.level, "flags": list(chunk.flags)}

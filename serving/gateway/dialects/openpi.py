@@ -22,11 +22,10 @@ from model_core.spec.protocol import strict_msgpack
 from model_core.spec.protocol.wire import Chunk, Reject
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.dialects.arrays import array_of, msgpack_array
-from serving.gateway.dialects.backend import Backend, PeerGone, receive
+from serving.gateway.dialects.backend import Asked, Backend, PeerGone, notes_of, receive
 from serving.gateway.dialects.fields import FieldMap, observation_of
+from serving.gateway.dialects.flatten import NESTED, flatten
 from serving.gateway.inference.served_model import ServedModel
-
-_FLAT_DEPTH = 4
 
 
 def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
@@ -87,7 +86,7 @@ async def _answer_all(ws: WebSocket, backend: Backend, fields: FieldMap, contrac
             code = RefusalCode.DECODE if isinstance(error, WireError) else RefusalCode.CONTRACT
             await _refuse(ws, backend, code, str(error))
             return
-        reply, early = await backend.answer_to(ws, observation, key)
+        reply, early = await backend.answer_to(ws, Asked(observation=observation, session_key=key))
         if isinstance(reply, Reject):
             await _refuse(ws, None, reply.code, reply.reason)
             return
@@ -96,13 +95,11 @@ async def _answer_all(ws: WebSocket, backend: Backend, fields: FieldMap, contrac
 
 def decode(data: bytes, contract: PolicyContract, fields: FieldMap) -> Observation:
     """One request. Raises WireError for bytes that are none, ContractError for what does not fit."""
-    values: dict[str, Any] = {}
-    _flatten(strict_msgpack.unpack(data, bytes_keys=True), "", values, 0)
-    return observation_of(values, contract, fields)
+    return observation_of(flatten(strict_msgpack.unpack(data, bytes_keys=True), _leaf), contract, fields)
 
 
 def encode(chunk: Chunk) -> bytes:
-    """One answer: the whole chunk, and the time of each stage."""
+    """One answer: the whole chunk, the time of each stage, and what was noticed or cheapened."""
     timing = {name: float(ms) for name, ms in chunk.timing_ms.items()}
     document = {
         "actions": msgpack_array(chunk.actions_KA, bytes_keys=True),
@@ -110,24 +107,16 @@ def encode(chunk: Chunk) -> bytes:
         "chunk_id": chunk.chunk_id,
         "contract_id": chunk.contract_id,
         "control_hz": chunk.control_hz,
+        **notes_of(chunk),
     }
     return strict_msgpack.pack(b"", document)
 
 
-def _flatten(document: Mapping[Any, Any], path: str, values: dict[str, Any], depth: int) -> None:
-    """Nested maps become "a/b"; arrays and numpy scalars become themselves."""
-    if depth > _FLAT_DEPTH:
-        raise WireError(f"nested deeper than {_FLAT_DEPTH}")
-    for key, value in document.items():
-        name = f"{path}{key.decode(errors='replace') if isinstance(key, bytes) else key}"
-        if isinstance(value, dict) and b"__ndarray__" in value:
-            values[name] = array_of(_text(value.get(b"dtype")), value.get(b"shape"), value.get(b"data"))
-        elif isinstance(value, dict) and b"__npgeneric__" in value:
-            values[name] = value.get(b"data")
-        elif isinstance(value, dict):
-            _flatten(value, f"{name}/", values, depth + 1)
-        else:
-            values[name] = value
+def _leaf(value: Mapping[Any, Any]) -> Any:
+    """Arrays and numpy scalars are values, other maps hold fields."""
+    if b"__ndarray__" in value:
+        return array_of(_text(value.get(b"dtype")), value.get(b"shape"), value.get(b"data"))
+    return value.get(b"data") if b"__npgeneric__" in value else NESTED
 
 
 def _text(value: Any) -> Any:

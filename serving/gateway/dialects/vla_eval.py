@@ -25,13 +25,14 @@ from model_core.spec.protocol import packing, strict_msgpack
 from model_core.spec.protocol.wire import EncodedImage, Reject
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.dialects.arrays import array_of, msgpack_array
-from serving.gateway.dialects.backend import Backend, PeerGone, receive
+from serving.gateway.dialects.backend import Asked, Backend, PeerGone, notes_of, receive
 from serving.gateway.dialects.fields import FieldMap, observation_of
+from serving.gateway.dialects.flatten import NESTED, flatten, put
 from serving.gateway.inference.served_model import ServedModel
+from serving.gateway.sessions.observation_adapter import ObservationAdapter
 
 PROTOCOL_VERSION = 1
 MAX_ERRORS = 16
-_FLAT_DEPTH = 4
 
 
 def routes(backend: Backend, fields: FieldMap) -> list[BaseRoute]:
@@ -52,6 +53,9 @@ class _Connection:
         self._ws, self._backend, self._fields = ws, backend, fields
         self._key = f"vla-eval-{uuid.uuid4().hex[:12]}"
         self._actions: deque[np.ndarray] = deque()
+        self._notes: dict[str, Any] = {}  # of the chunk that the actions are from
+        self._given = 0  # actions of it: the harness executes each
+        self._adapter: ObservationAdapter | None = None
         self._instruction: str | None = None
         self._errors = 0
         self._early: bytes | None = None
@@ -109,17 +113,24 @@ class _Connection:
             self._actions.clear()
             self._instruction = observation.instruction
         if not self._actions:
-            reply, self._early = await self._backend.answer_to(self._ws, observation, self._key)
+            reply, self._early = await self._backend.answer_to(self._ws, self._asked(observation, model.contract))
             if isinstance(reply, Reject):
                 await self._fail(seq, reply.code, reply.reason, is_counted=True)
                 return
             self._actions.extend(reply.actions_KA[: model.contract.execute_horizon])
+            self._notes, self._given = notes_of(reply), 0
         self._errors = 0
-        await self._send("action", {"actions": msgpack_array(self._actions.popleft(), bytes_keys=False)}, seq)
+        self._given += 1
+        await self._send("action", {"actions": msgpack_array(self._actions.popleft(), bytes_keys=False), **self._notes}, seq)
+
+    def _asked(self, observation: Observation, contract: PolicyContract) -> Asked:
+        if self._adapter is None or self._adapter.contract != contract:
+            self._adapter = ObservationAdapter(contract)
+        return Asked(observation=observation, session_key=self._key, consumed=self._given, adapter=self._adapter)
 
     def _forget(self) -> None:
         self._actions.clear()
-        self._instruction = None
+        self._instruction, self._given = None, 0
 
     async def _fail(self, seq: int, code: RefusalCode, reason: str, *, is_counted: bool = False) -> None:
         self._forget()
@@ -158,25 +169,15 @@ def decode(data: bytes) -> tuple[str, dict[str, Any], int]:
 def observed(payload: Mapping[str, Any], contract: PolicyContract, fields: FieldMap) -> Observation:
     """The payload of an OBSERVATION as the contract's. Raises WireError or ContractError."""
     values: dict[str, Any] = {}
-    _flatten(payload, "", values, 0)
-    for name in [n for n in values if n.startswith("images/")]:  # "images/agentview" is also "agentview"
-        values.setdefault(name.removeprefix("images/"), values.pop(name))
+    for name, value in flatten(payload, _leaf).items():
+        put(values, name.removeprefix("images/"), value)  # "images/agentview" is "agentview"
     return observation_of(values, contract, fields)
 
 
-def _flatten(document: Mapping[str, Any], path: str, values: dict[str, Any], depth: int) -> None:
-    if depth > _FLAT_DEPTH:
-        raise WireError(f"nested deeper than {_FLAT_DEPTH}")
-    for key, value in document.items():
-        name = f"{path}{key}"
-        if isinstance(value, dict) and "__ndarray__" in value:
-            values[name] = array_of(value.get("dtype"), value.get("shape"), value.get("data"))
-        elif isinstance(value, dict) and "__image__" in value:
-            values[name] = _image(value)
-        elif isinstance(value, dict):
-            _flatten(value, f"{name}/", values, depth + 1)
-        else:
-            values[name] = value
+def _leaf(value: Mapping[Any, Any]) -> Any:
+    if "__ndarray__" in value:
+        return array_of(value.get("dtype"), value.get("shape"), value.get("data"))
+    return _image(value) if "__image__" in value else NESTED
 
 
 def _image(value: Mapping[str, Any]) -> np.ndarray | EncodedImage:

@@ -187,8 +187,11 @@ class Gateway:
         self.count(reply)
         return reply
 
-    async def answer_once(self, observe: Observe, caller: Caller = ANYBODY) -> Chunk | Reject:
-        """Answer an OBSERVE outside any session: nothing is kept. For tools and for peers whose protocol has no sessions."""
+    async def answer_once(self, observe: Observe, caller: Caller = ANYBODY, adapter: ObservationAdapter | None = None) -> Chunk | Reject:
+        """Answer an OBSERVE outside any session: nothing is kept. For tools and for peers whose protocol has no sessions.
+
+        adapter: remembers the images that the same peer sent last; None: there is nothing to compare them with.
+        """
         refused = self.access.refusal_without_session(observe, caller)
         if refused is not None:
             reply: Chunk | Reject = refused
@@ -196,7 +199,7 @@ class Gateway:
             model = self.model
             ready = Ready(session_id=observe.session_id, epoch=observe.epoch, model_version=model.model_version, contract=model.contract)
             session = Session(ready, SessionPeer(caller=caller), model, self, clock=self._clock)
-            prepared = await self._prepared(replace(observe, seq=max(observe.seq, 1)))
+            prepared = await self._prepared(replace(observe, seq=max(observe.seq, 1)), adapter or ObservationAdapter(model.contract))
             try:
                 asked = session.ask(prepared)
                 reply = asked if isinstance(asked, Reject) else await asked
@@ -241,6 +244,5 @@ class Gateway:
             self.metrics.rows.set(engine.rows)
         self.metrics.missed.inc(self._host.newly_missed())
 
-    async def _prepared(self, observe: Observe) -> PreparedObservation:
-        arrived_at = self._clock()
-        return await asyncio.get_running_loop().run_in_executor(self.decoding, self.prepare, None, observe, arrived_at)
+    async def _prepared(self, observe: Observe, adapter: ObservationAdapter) -> PreparedObservation:
+        return await asyncio.get_running_loop().run_in_executor(self.decoding, adapter.prepare, observe, self._clock(), self._clock)
