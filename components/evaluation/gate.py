@@ -7,7 +7,7 @@ holds the candidate back as a failure does. Criteria, in the order in which they
     floor          lower end of every task's Wilson interval >= `floor`
     refusals       refused share of all decisions <= `max_refusal_rate`
     image          share of actions that change when the image is exchanged >= `min_image_swap_change`
-    protocol       candidate and champion were evaluated under the same rules
+    protocol       candidate and champion were evaluated under the same rules on the same scenes; else they are not compared
     non-inferior   lower end of Newcombe's interval of (candidate - champion) > -`margin` for every task of the champion,
                    and > -`margin` / sqrt(tasks) over all tasks together, whose interval is narrower by about that factor
 """
@@ -23,7 +23,8 @@ from components.evaluation.intervals import difference, trials_to_decide, wilson
 
 NOT_ENOUGH = "not enough evidence"
 IMAGE_SWAP_CHANGE = "image_swap_change"
-PROTOCOL_FIELDS = ("suite", "suite_version", "horizon_sim_steps", "sim_steps_per_action", "control_hz", "reasoning")
+RECORDED_LATER = {"suite", "suite_version"}  # reports from before there were suites do not have them
+BY_EPISODE = {"first_seed"}  # what was really laid out stands in the episodes
 
 
 def gate(cfg: GateConfig, candidate: EvalReport, champion: EvalReport | None, blindness: Mapping[str, float] | None = None) -> GateVerdict:
@@ -97,7 +98,10 @@ def _image_check(cfg: GateConfig, blindness: Mapping[str, float]) -> Check:
 
 
 def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalReport) -> Iterator[Check]:
-    yield _protocol_check(candidate, champion)
+    unlike = unlike_rules(candidate, champion)
+    yield _protocol_check(unlike)
+    if unlike:  # a difference of the rates would be one of the rules
+        return
     pooled = [0, 0, 0, 0]
     for task, best in sorted(champion.per_task.items()):
         score = candidate.per_task.get(task)
@@ -112,12 +116,37 @@ def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalRepo
         yield _non_inferior(cfg, "all tasks", (pooled[0], pooled[1], pooled[2], pooled[3]), cfg.margin / math.sqrt(len(champion.per_task)))
 
 
-def _protocol_check(candidate: EvalReport, champion: EvalReport) -> Check:
-    both = [f for f in PROTOCOL_FIELDS if f in candidate.protocol and f in champion.protocol]
-    unlike = [f"{f} {champion.protocol[f]!r} -> {candidate.protocol[f]!r}" for f in both if candidate.protocol[f] != champion.protocol[f]]
-    reason = "champion and candidate were evaluated under the same rules"
+def unlike_rules(candidate: EvalReport, champion: EvalReport) -> tuple[str, ...]:
+    """In what the two evaluations differ, champion first: every rule that either report records, and the scenes of each task.
+
+    One may have more scenes than the other, of which it then has all.
+    """
+    rules = {*candidate.protocol, *champion.protocol} - BY_EPISODE
+    missing = {rule for rule in RECORDED_LATER if rule not in candidate.protocol or rule not in champion.protocol}
+    told = [(rule, champion.protocol.get(rule, "not recorded"), candidate.protocol.get(rule, "not recorded")) for rule in rules - missing]
+    unlike = [f"{rule} {theirs!r} -> {ours!r}" for rule, theirs, ours in sorted(told) if theirs != ours]
+    laid_out, laid_out_before = _scenes(candidate), _scenes(champion)
+    for task in sorted(laid_out.keys() & laid_out_before.keys()):
+        seeds, before = laid_out[task], laid_out_before[task]
+        if not (seeds <= before or before <= seeds):
+            unlike.append(f"scenes of {task}: seeds {min(before)} to {max(before)} -> {min(seeds)} to {max(seeds)}")
+    return tuple(unlike)
+
+
+def _scenes(report: EvalReport) -> dict[str, set[int]]:
+    scenes: dict[str, set[int]] = {}
+    for row in report.episodes:
+        scenes.setdefault(row.task, set()).add(row.seed)
+    return scenes
+
+
+def _protocol_check(unlike: tuple[str, ...]) -> Check:
+    reason = "champion and candidate were evaluated under the same rules on the same scenes"
     if unlike:
-        reason = f"champion and candidate were evaluated differently ({'; '.join(unlike)}): evaluate the champion again under the new rules"
+        reason = (
+            f"champion and candidate were evaluated differently ({'; '.join(unlike)}), so they are not compared. Fix: evaluate the "
+            "champion under the candidate's rules (run its recipe with them, its training is kept), or the candidate under the champion's"
+        )
     return Check(name="protocol", passed=not unlike, reason=reason)
 
 

@@ -18,10 +18,11 @@ def score(successes, trials):
     return TaskScore(successes=successes, trials=trials, interval=Interval(low=low, high=high))
 
 
-def report(refusals=0, swap=0.8, protocol=None, **tasks):
+def report(refusals=0, swap=0.8, protocol=None, seeds=(1,), **tasks):
     per_task = {task: score(*counts) for task, counts in tasks.items()}
     s, n = sum(t.successes for t in per_task.values()), sum(t.trials for t in per_task.values())
-    row = RolloutRow(task="press", seed=1, success=True, stop_reason="success", steps=40, decisions=100, refusals=refusals)
+    counted = {"success": True, "stop_reason": "success", "steps": 40, "decisions": 100, "refusals": refusals}
+    rows = tuple(RolloutRow(task="press", seed=seed, **counted) for seed in seeds)
     return EvalReport(
         checkpoint_digest="c" * 64,
         contract_id="0" * 16,
@@ -29,7 +30,7 @@ def report(refusals=0, swap=0.8, protocol=None, **tasks):
         trials=n,
         interval=score(s, n).interval,
         per_task=per_task,
-        episodes=(row,),
+        episodes=rows,
         protocol=protocol or {},
         blindness={} if swap is None else {IMAGE_SWAP_CHANGE: swap},
     )
@@ -116,3 +117,41 @@ def test_measured_blindness_can_be_given_beside_the_report():
 def test_verdict_survives_json():
     verdict = gate(BAR, report(press=(9, 20)), report(press=(20, 20)))
     assert from_document(GateVerdict, to_document(verdict)) == verdict
+
+
+RULES = {"suite": "metaworld", "suite_version": "metaworld 3.0.0", "horizon_sim_steps": 500, "sim_steps_per_action": 4}
+RULES |= {"control_hz": 20.0, "reasoning": "full", "execute_horizon": 1, "first_seed": 930_000}
+SEEDS = range(930_000, 930_020)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"execute_horizon": 8}, "execute_horizon 1 -> 8"),
+        ({"suite_version": "metaworld 3.1.0"}, "suite_version 'metaworld 3.0.0' -> 'metaworld 3.1.0'"),
+        ({"suite": "libero"}, "suite 'metaworld' -> 'libero'"),
+        ({"sim_steps_per_action": 5}, "sim_steps_per_action 4 -> 5"),
+        ({"reasoning": "action"}, "reasoning 'full' -> 'action'"),
+        ({"clutter": 3}, "clutter 'not recorded' -> 3"),  # a rule of a suite of one's own
+        ({"seeds": range(940_000, 940_020)}, "scenes of press: seeds 930000 to 930019 -> 940000 to 940019"),
+        ({"seeds": range(930_010, 930_030)}, "scenes of press: seeds 930000 to 930019 -> 930010 to 930029"),
+    ],
+)
+def test_what_was_evaluated_by_other_rules_or_on_other_scenes_is_not_compared(changed, said):
+    changes = dict(changed)
+    seeds = changes.pop("seeds", SEEDS)
+    champion = report(press=(19, 20), protocol=RULES, seeds=SEEDS)
+    verdict = gate(BAR, report(press=(20, 20), protocol=RULES | changes, seeds=seeds), champion)
+    assert failed(verdict) == {"protocol"}
+    reason = next(check.reason for check in verdict.checks if check.name == "protocol")
+    assert f"evaluated differently ({said}), so they are not compared. Fix:" in reason
+    assert not [check for check in verdict.checks if check.name.startswith("non-inferior")]
+
+
+def test_the_same_scenes_or_more_of_them_under_the_same_rules_are_compared():
+    champion = report(press=(19, 20), protocol=RULES, seeds=SEEDS)
+    old = {rule: value for rule, value in RULES.items() if not rule.startswith("suite")}  # reports of before there were suites
+    for seeds, protocol in ((SEEDS, RULES), (range(930_000, 930_050), RULES | {"first_seed": 929_999}), (SEEDS, old)):
+        verdict = gate(BAR, report(press=(20, 20), protocol=protocol, seeds=seeds), champion)
+        assert verdict.promote, verdict.reasons
+        assert {check.name for check in verdict.checks} >= {"protocol", "non-inferior/press"}

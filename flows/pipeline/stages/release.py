@@ -26,13 +26,14 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
     """Judge the candidate against the champion and register it: the record holds verdict and model version."""
     report = read_report(evaluated)
     champion = champion_to_beat(platform.registry(), recipe.package.model_name, report.checkpoint_digest)
+    examined = evaluation_of(platform, champion, report) if champion else None
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.evaluation.gate import gate
         from components.release.registration import Candidate, register
 
         progress.update(0, 2, "judging")
-        verdict = gate(recipe.gate, report, report_of(platform, champion) if champion else None)
+        verdict = gate(recipe.gate, report, _report_of(platform, champion, examined) if champion else None)
         progress.update(1, 2, "registering")
         version = register(
             platform.registry(),
@@ -56,7 +57,8 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
             "undigested": {"lineage": dict(version.lineage)},
         }
 
-    inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": champion.checkpoint_digest if champion else ""}
+    # The champion's evaluation, and not its name: it may be evaluated again, under other rules.
+    inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": examined or (champion.checkpoint_digest if champion else "")}
     return stage_step(platform, StepKey(stage=stage_named("gate"), recipe=recipe, inputs=inputs), work)
 
 
@@ -68,16 +70,23 @@ def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> Mode
     return next((v for v in registry.versions(name) if str(v.version) == champion.replaced), None)
 
 
-def report_of(platform: Platform, version: ModelVersion) -> EvalReport:
-    """The newest evaluation of a registered version; raises `NotReady` when this store has none."""
-    for evaluated in reversed(platform.store.steps("evaluate")):
-        report = read_report(evaluated)
-        if report.checkpoint_digest == version.checkpoint_digest:
-            return report
-    raise NotReady(
-        f"champion {version.name} {version.version} was never evaluated in {platform.store.root}; run its recipe here once, "
-        "or take its alias away on the model's page in MLflow (`actwright up` opens it)"
-    )
+def evaluation_of(platform: Platform, version: ModelVersion, candidate: EvalReport) -> Step | None:
+    """The newest evaluation of a registered version under the candidate's rules, else the newest one; None where this store has none."""
+    from components.evaluation.gate import unlike_rules
+
+    found = [
+        step for step in reversed(platform.store.steps("evaluate")) if read_report(step).checkpoint_digest == version.checkpoint_digest
+    ]
+    return next((step for step in found if not unlike_rules(candidate, read_report(step))), found[0] if found else None)
+
+
+def _report_of(platform: Platform, version: ModelVersion, examined: Step | None) -> EvalReport:
+    if examined is None:
+        raise NotReady(
+            f"champion {version.name} {version.version} was never evaluated in {platform.store.root}; run its recipe here once, "
+            "or take its alias away on the model's page in MLflow (`actwright up` opens it)"
+        )
+    return read_report(examined)
 
 
 def package_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, gated: Step, progress: Progress) -> StepResult:
