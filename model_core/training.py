@@ -71,7 +71,7 @@ class Curriculum:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FieldTargets:
     """N tokens of one field to predict. places_N: index into the flattened (B, L-1) hidden states; codes_N: id - first id of the
-    field; shares_N: what each token counts, adding up to the mean sample weight."""
+    field; shares_N: what each token counts: all tokens of the field, also those that are left out, add up to the mean sample weight."""
 
     places_N: Tensor
     codes_N: Tensor

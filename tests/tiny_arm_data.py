@@ -65,11 +65,20 @@ def make_samples(count: int, *, seed: int = 0, chunk_length: int = 4) -> dict[st
     }
 
 
-def write_small_frozen(folder: Path, contract: PolicyContract, *, train: int = 48, validation: int = 8) -> Path:
+def recorded_rows(count: int, chunk_length: int) -> np.ndarray:
+    """How many actions of each sample's chunk were recorded, in a padded data set."""
+    number_N = np.arange(count)
+    return np.where(number_N % 3 == 0, 1 + number_N // 3 % (chunk_length - 1), chunk_length)
+
+
+def write_small_frozen(folder: Path, contract: PolicyContract, *, train: int = 48, validation: int = 8, padded: bool = False) -> Path:
+    """padded: every third sample is one to three frames before the end of its episode, and says so."""
     (folder / "shards").mkdir(parents=True)
     shards = []
     for name, count, seed in (("train", train, 0), ("validation", validation, 1)):
         samples = make_samples(count, seed=seed, chunk_length=contract.chunk_length)
+        if padded:
+            samples["is_padded_NK"] = np.arange(contract.chunk_length) >= recorded_rows(count, contract.chunk_length)[:, None]
         half = count // 2
         for part, rows in enumerate((slice(0, half), slice(half, count))):  # two shards a split: joining them is tested too
             path = folder / "shards" / f"{name}-{part:05d}.safetensors"

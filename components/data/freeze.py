@@ -1,13 +1,14 @@
 """Labelled episodes -> a frozen data set version: shards of training samples, their manifest, and the contract.
 
-    out/shards/{train,validation}-00000.safetensors   images_NVHW3 proprio_NP actions_NKA executed_NKA trace_N52 ...
+    out/shards/{train,validation}-00000.safetensors   images_NVHW3 proprio_NP actions_NKA executed_NKA is_padded_NK trace_N52 ...
     out/manifest.json                                  shards with SHA-256, instructions, tasks, episodes, split, labels
     out/contract.json                                  PolicyContract: what every checkpoint of this data will promise
     out/vqvae/                                         the depth codebook, copied: tokens stay readable for years
 
 An episode's split is decided by the hash of its id, so it never changes sides as data grows. Statistics are of
 the training split only. No task knowledge is frozen in as model input: camera, proprio and instruction only
-(`task_idx_N` is for reports).
+(`task_idx_N` is for reports). The chunk of a frame near the end of its episode reaches past it: those rows hold the action that keeps
+the robot where it is, `is_padded_NK` marks them, and no loss is computed on them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from components.data.frozen_dataset import ShardWriter
 from components.data.labels import EpisodeLabels, read_labels
 from components.data.lerobot.reader import DatasetReader, EpisodeIndexRow
 from components.data.lerobot.stale_statistics import stale_statistics
-from model_core.spec.contract import PolicyContract, ReasoningSpec, digest_of
+from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import DatasetError
+from model_core.spec.execution.holding import hold_action
 from model_core.spec.files import atomic_write
 from model_core.spec.stats import UnnormStats
 from model_core.tokenization.compact.vocabulary import closed_words
@@ -98,9 +100,16 @@ def _open_dataset(dataset: Path) -> DatasetReader:
         raise DatasetError(
             f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Fix: make the data set again; never edit one by hand"
         )
-    if reader.embodiment is None:
-        raise DatasetError(f"{dataset.name} does not name the embodiment that recorded it (meta/actwright.json); ingest it first")
+    _body_of(reader)
     return reader
+
+
+def _body_of(reader: DatasetReader) -> EmbodimentSpec:
+    if reader.embodiment is None:
+        raise DatasetError(
+            f"{reader.root.name} names no embodiment that recorded it (meta/actwright.json). Fix: take it in with `actwright ingest`"
+        )
+    return reader.embodiment
 
 
 def _labelled(reader: DatasetReader, known: Mapping[str, EpisodeLabels]) -> list[EpisodeIndexRow]:
@@ -121,10 +130,18 @@ def split_of(episode_ids: Sequence[str], validation_fraction: float) -> dict[str
     return split
 
 
-def windows(actions_TA: NDArray[np.float32], steps_N: NDArray[np.int64], length: int) -> NDArray[np.float32]:
-    """For each step t the actions t .. t+length-1 as (N, length, A); past the end the last one is repeated."""
-    index_NK = np.minimum(steps_N[:, None] + np.arange(length), len(actions_TA) - 1)
-    return actions_TA[index_NK]
+def windows(
+    actions_TA: NDArray[np.float32], steps_N: NDArray[np.int64], length: int, body: EmbodimentSpec
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """For each step t the actions t .. t+length-1 as (N, length, A), and which of them lie past the end of the episode (N, length).
+
+    Past the end stands what holds the body where it is: no movement where an action is a change, the last value where it is a place.
+    To repeat the last action instead would record movements that no demonstrator made.
+    """
+    index_NK = steps_N[:, None] + np.arange(length)
+    is_padded_NK = index_NK >= len(actions_TA)
+    actions_NKA = actions_TA[np.minimum(index_NK, len(actions_TA) - 1)]
+    return np.where(is_padded_NK[..., None], hold_action(body, actions_TA[-1]), actions_NKA).astype(np.float32), is_padded_NK
 
 
 def _samples(
@@ -135,11 +152,14 @@ def _samples(
     if len(labels) != len(episode):
         raise DatasetError(f"episode {episode.episode_id} has {len(episode)} frames but labels for {len(labels)}; annotate it again")
     steps_N = np.arange(0, len(episode), cfg.frame_stride)
+    body = _body_of(reader)
+    actions_NKA, is_padded_NK = windows(episode.actions_TA, steps_N, cfg.chunk_length, body)
     return {
         "images_NVHW3": np.stack([episode.images[name][steps_N] for name in reader.cameras], axis=1),
         "proprio_NP": episode.proprio_TP[steps_N].astype(np.float32),
-        "actions_NKA": windows(episode.actions_TA, steps_N, cfg.chunk_length).astype(np.float32),
-        "executed_NKA": windows(episode.executed_TA, steps_N, cfg.chunk_length).astype(np.float32),
+        "actions_NKA": actions_NKA,
+        "executed_NKA": windows(episode.executed_TA, steps_N, cfg.chunk_length, body)[0],
+        "is_padded_NK": is_padded_NK,
         **labels.samples(steps_N),
         "frame_idx_N": steps_N.astype(np.int64),
         **{f"{name}_idx_N": np.full(len(steps_N), place, np.int64) for name, place in places.items()},
@@ -147,8 +167,7 @@ def _samples(
 
 
 def _contract(cfg: FreezeConfig, reader: DatasetReader, train: Sequence[int], labels: Path, dataset: Path) -> PolicyContract:
-    embodiment = reader.embodiment
-    assert embodiment is not None
+    embodiment = _body_of(reader)
     mask = cfg.mask or tuple(bool(is_other) for is_other in ~gripper_mask(embodiment))
     if len(mask) != len(embodiment.action):
         raise DatasetError(

@@ -20,7 +20,7 @@ from model_core.spec.files import atomic_write
 from model_core.spec.types import Observation
 
 _TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", *(field.tensor for field in LABEL_FIELDS), "instruction_idx_N", "task_idx_N")
-_EXECUTED = "executed_NKA"
+_OPTIONAL = ("executed_NKA", "is_padded_NK")  # of which older data sets have none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,6 +29,8 @@ class FrozenSplit:
 
     images_NVHW3 uint8; proprio_NP, actions_NKA float32; depth_codes_NG uint8; trace_N52 int16, -1 after the last point.
     executed_NKA: what the body was sent in those steps (a demonstrator is pushed, actions_NKA is what it wanted); None in older sets.
+    is_padded_NK: which actions of a chunk lie past the end of their episode and were never recorded; None in older sets, which repeat
+    the last action there and do not say where.
     """
 
     images_NVHW3: NDArray[np.uint8]
@@ -41,6 +43,7 @@ class FrozenSplit:
     instructions: tuple[str, ...]
     tasks: tuple[str, ...]
     executed_NKA: NDArray[np.float32] | None = None
+    is_padded_NK: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.images_NVHW3)
@@ -73,12 +76,8 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
         raise DatasetError(f"{folder} has no shard of split {split!r}")
     joined: dict[str, NDArray[Any]] = {name: np.concatenate([part[name] for part in parts]) for name in _TENSORS}
     joined |= {name: joined[name].astype(np.int64) for name in ("instruction_idx_N", "task_idx_N")}
-    return FrozenSplit(
-        **joined,
-        instructions=tuple(manifest["instructions"]),
-        tasks=tuple(manifest["tasks"]),
-        executed_NKA=np.concatenate([part[_EXECUTED] for part in parts]) if all(_EXECUTED in part for part in parts) else None,
-    )
+    joined |= {name: np.concatenate([part[name] for part in parts]) for name in _OPTIONAL if all(name in part for part in parts)}
+    return FrozenSplit(**joined, instructions=tuple(manifest["instructions"]), tasks=tuple(manifest["tasks"]))
 
 
 def sample_observations(folder: Path, count: int, contract: PolicyContract) -> list[Observation]:

@@ -19,14 +19,14 @@ from components.config.train_config import CurriculumConfig, TrainConfig
 from components.data.frozen_dataset import FrozenSplit, load_split, read_frozen
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
-from model_core.tokenization.compact.layout import CompactLayout, Field, ReasoningMode
+from model_core.tokenization.compact.layout import CompactBatch, CompactLayout, Field, ReasoningMode
 from model_core.tokenization.observation import PolicyInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_core.network.model import MolmoAct
-    from model_core.training import Curriculum, TrainingBatch
+    from model_core.training import Curriculum, FieldTargets, TrainingBatch
 
 
 class BatchMaker:
@@ -56,6 +56,8 @@ class BatchMaker:
         if committed_rows and split.executed_NKA is None:
             raise DatasetError("train.committed_rows needs what was executed, and this frozen data set has none. Fix: freeze again")
         self._executed_NKA = inputs.action_bins(split.executed_NKA) if committed_rows and split.executed_NKA is not None else None
+        # every sample begins with a recorded action; older data sets do not say where an episode ended
+        self._recorded_rows_N = None if split.is_padded_NK is None else (~split.is_padded_NK).sum(axis=1)
         self._proprio_NP = inputs.proprio_bins(split.proprio_NP)
         self._words_IW = inputs.word_table(split.instructions)
 
@@ -80,6 +82,8 @@ class BatchMaker:
             generator = np.random.Generator(np.random.PCG64([0xC0117, *draw]))
             size = len(indices_B)
             given_B = generator.integers(1, self._committed_rows + 1, size) * generator.integers(0, 2, size)
+            if self._recorded_rows_N is not None:  # at least one recorded action is left to predict
+                given_B = np.minimum(given_B, self._recorded_rows_N[indices_B] - 1)
             sources_B = np.where(generator.integers(0, 2, size) > 0, indices_B, generator.integers(0, len(self), size))
             is_given_BK1 = (np.arange(bins_BKA.shape[1]) < given_B[:, None])[..., None]
             bins_BKA = np.where(is_given_BK1, self._executed_NKA[sources_B], bins_BKA)
@@ -92,7 +96,33 @@ class BatchMaker:
             depth_codes_BG=split.depth_codes_NG[indices_B] if mode is ReasoningMode.FULL else None,
             trace_B52=trace if mode is not ReasoningMode.ACTION else None,
         )
-        return training_batch(self.layout, tokens, images, mode, head=self._head)
+        made = training_batch(self.layout, tokens, images, mode, head=self._head)
+        if self._recorded_rows_N is None:
+            return made
+        return without_padding(made, tokens, self.layout, self._recorded_rows_N[indices_B])
+
+
+def without_padding(
+    batch: TrainingBatch, tokens: CompactBatch, layout: CompactLayout, recorded_rows_B: NDArray[np.integer]
+) -> TrainingBatch:
+    """The batch without the action targets past the end of an episode. recorded_rows_B: how many actions of each sample were recorded.
+
+    All other tokens count what they counted before: the last action of an episode is no more important than the others. What is
+    read is unchanged, because a padded action comes after all recorded ones and none of them sees it.
+    """
+    first, width = layout.slots[Field.ACTION].start, batch.ids_BL.shape[1]
+
+    def kept(wanted: FieldTargets, slots_BL: NDArray[np.int64], ahead: int) -> FieldTargets:
+        sample_N, column_N = np.divmod(wanted.places_N.numpy(), width)
+        row_N = (slots_BL[sample_N, column_N + ahead] - first) // layout.action_dims
+        is_recorded_N = row_N < recorded_rows_B[sample_N]
+        return replace(wanted, **{name: getattr(wanted, name)[is_recorded_N] for name in ("places_N", "codes_N", "shares_N")})
+
+    targets = dict(batch.targets)
+    if Field.ACTION in targets:
+        targets[Field.ACTION] = kept(targets[Field.ACTION], tokens.slots_BL, 1)  # the token before predicts
+    block = None if batch.block is None else kept(batch.block, batch.slots_BL.numpy(), 0)  # a placeholder predicts its own value
+    return replace(batch, targets=targets, block=block)
 
 
 def curriculum_of(config: CurriculumConfig) -> Curriculum:

@@ -6,6 +6,7 @@ Run: .venv/bin/python -m pytest tests/unit/test_freeze.py
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +19,12 @@ from components.config.data_config import FreezeConfig
 from components.data.freeze import freeze, split_of, windows
 from components.data.frozen_dataset import load_split, sample_observations
 from components.data.labels import EpisodeLabels, read_labels, write_labels
-from model_core.spec.contract import PolicyContract
+from model_core.spec.contract import DimSpec, EmbodimentSpec, PolicyContract, VectorSpec
 from model_core.spec.errors import DatasetError
 from model_core.tokenization.depth.codec import DepthCodec
 from model_core.tokenization.depth.config import compact_depth
 from model_core.tokenization.depth.vqvae import DepthVqvae
-from tests.episodes import Tally, episode, write_dataset
+from tests.episodes import BODY, Tally, episode, write_dataset
 
 EPISODES = [episode(i, length=9 + i) for i in range(10)]
 
@@ -58,11 +59,33 @@ def made(tmp_path_factory):
     return root, out, record, codes
 
 
-def test_windows_repeat_the_last_action():
-    actions = np.arange(10, dtype=np.float32).reshape(5, 2)
-    found = windows(actions, np.array([0, 3]), 4)
-    assert found[0].tolist() == actions[:4].tolist()
-    assert found[1].tolist() == [actions[3].tolist(), *([actions[4].tolist()] * 3)]
+def body_of_modes(*modes: str, hold: float | None = None) -> EmbodimentSpec:
+    dims = tuple(DimSpec(name=f"d{i}", unit="m", low=-5, high=5, mode=mode) for i, mode in enumerate(modes))
+    return replace(BODY, action=VectorSpec(dims=dims), hold=(hold,) * len(modes), gripper_dim="")
+
+
+def test_past_the_end_of_an_episode_stands_what_holds_the_body_and_it_is_marked():
+    actions = np.linspace(0.25, 2, 8, dtype=np.float32).reshape(4, 2)
+    found, is_padded = windows(actions, np.array([0, 2, 3]), 4, body_of_modes("delta", "absolute"))
+    assert found[0].tolist() == actions.tolist()
+    last = float(actions[3, 1])
+    assert found[1].tolist() == [actions[2].tolist(), actions[3].tolist(), [0, last], [0, last]]
+    assert found[2].tolist() == [actions[3].tolist(), *([[0, last]] * 3)]
+    assert is_padded.tolist() == [[False] * 4, [False, False, True, True], [False, True, True, True]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "hold", "expected"), [("velocity", None, 0.0), ("relative", None, 2.0), ("absolute", 0.25, 0.25), ("delta", -0.5, -0.5)]
+)
+def test_what_holds_a_body_is_of_its_mode_or_what_it_says_itself(mode, hold, expected):
+    found, _ = windows(np.array([[1.0], [2.0]], np.float32), np.array([1]), 3, body_of_modes(mode, hold=hold))
+    assert found[0, :, 0].tolist() == [2.0, expected, expected]
+
+
+def test_a_gripper_keeps_its_last_command_past_the_end():
+    actions = np.full((3, 4), 0.5, np.float32)
+    found, _ = windows(actions, np.array([2]), 2, BODY)
+    assert found[0, 1].tolist() == [0, 0, 0, 0.5]
 
 
 def test_the_split_is_by_hash_and_stays_when_data_grows():
@@ -97,8 +120,11 @@ def test_shards_hold_the_samples_of_their_split_and_no_other(made):
             t = int(tensors["frame_idx_N"][n])
             assert source.episode_id in manifest["split"][side]
             assert np.array_equal(tensors["images_NVHW3"][n, 0], source.images["front"][t])
-            assert np.array_equal(tensors["actions_NKA"][n], windows(source.actions_TA, np.array([t]), 4)[0])
-            assert np.array_equal(tensors["executed_NKA"][n], windows(source.executed_TA, np.array([t]), 4)[0])
+            rest = min(4, len(source) - t)
+            assert np.array_equal(tensors["actions_NKA"][n], windows(source.actions_TA, np.array([t]), 4, BODY)[0][0])
+            assert np.array_equal(tensors["actions_NKA"][n, :rest], source.actions_TA[t : t + rest])
+            assert np.array_equal(tensors["executed_NKA"][n], windows(source.executed_TA, np.array([t]), 4, BODY)[0][0])
+            assert tensors["is_padded_NK"][n].tolist() == [k >= rest for k in range(4)]
             assert np.array_equal(tensors["depth_codes_NG"][n], codes[starts[source.episode_id] + t])
             assert tensors["trace_len_N"][n] == 1 + t % 5
             assert (tensors["trace_N52"][n, 1 + t % 5 :] == -1).all()
@@ -124,6 +150,9 @@ def test_the_contract_promises_the_training_split(made):
 def test_the_loader_of_training_reads_it(made):
     split = load_split(made[1], "train")
     assert len(split) == made[2]["train_frames"]
+    assert split.is_padded_NK is not None
+    ends = len(json.loads((made[1] / "manifest.json").read_text())["split"]["train"])
+    assert split.is_padded_NK.sum(axis=0).tolist() == [0, ends, 2 * ends, 3 * ends], "the last three frames of every episode"
 
 
 def test_labels_come_back_as_they_were_written(tmp_path):
@@ -180,7 +209,7 @@ def test_a_stride_thins_frames_but_not_chunks(made, tmp_path):
     shard = load_file(tmp_path / "out/shards/train-00000.safetensors")
     assert set(np.unique(shard["frame_idx_N"] % 3)) == {0}
     source = EPISODES[int(shard["episode_idx_N"][1])]
-    assert np.array_equal(shard["actions_NKA"][1], windows(source.actions_TA, shard["frame_idx_N"][1:2], 4)[0])
+    assert np.array_equal(shard["actions_NKA"][1], windows(source.actions_TA, shard["frame_idx_N"][1:2], 4, BODY)[0][0])
 
 
 def test_an_episode_without_labels_is_left_out_and_a_hole_is_refused(made, tmp_path):

@@ -17,7 +17,7 @@ from model_core.spec.errors import DatasetError, SpecError
 from model_core.tiny import TinySize, pooled_patches
 from model_core.tokenization.compact.layout import Field, ReasoningMode
 from model_core.training import Curriculum, LossConfig, answer_loss, shift_images, smooth_targets, token_losses
-from tests.tiny_arm_data import SMALL, make_small_contract, write_small_frozen
+from tests.tiny_arm_data import SMALL, make_small_contract, recorded_rows, write_small_frozen
 
 GOLDEN_CURRICULUM = CurriculumConfig(no_depth_until=0.0, full=0.4, no_depth=0.3, trace_given=0.2, action_only=0.1)
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_loss_curve.json"
@@ -53,6 +53,69 @@ def curve(arm: TinyArm, steps: int, *, rate: float = 3e-3) -> list[float]:
 def test_golden_loss_curve(frozen):
     expected = json.loads(GOLDEN.read_text())["loss"]
     assert curve(make_arm(frozen, curriculum=GOLDEN_CURRICULUM), 8) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory) -> Path:
+    """The samples of `frozen`, where some chunks reach past the end of their episode."""
+    return write_small_frozen(tmp_path_factory.mktemp("padded") / "data", make_small_contract(), padded=True)
+
+
+def test_golden_loss_curve_of_data_with_ends_of_episodes(padded):
+    expected = json.loads(GOLDEN.read_text())["loss_with_padding"]
+    assert curve(make_arm(padded, curriculum=GOLDEN_CURRICULUM), 8) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize("head", ["causal", "both", "parallel"])
+@pytest.mark.parametrize("mode", list(ReasoningMode))
+def test_actions_past_the_end_of_an_episode_count_nothing_and_all_others_what_they_did(frozen, padded, head, mode):
+    rows = np.arange(12)
+    whole = make_arm(frozen, action_head=head)._train.batch(rows, mode)
+    arm = make_arm(padded, action_head=head)
+    batch = arm._train.batch(rows, mode)
+    assert torch.equal(batch.ids_BL, whole.ids_BL)
+    recorded = recorded_rows(12, 4)
+    for mine, before in ((batch.targets.get(Field.ACTION), whole.targets.get(Field.ACTION)), (batch.block, whole.block)):
+        assert (mine is None) == (before is None)
+        if mine is None or before is None:
+            continue
+        kept = np.concatenate([np.arange(16) < 4 * n for n in recorded])  # the tokens of a sample stand in order, four a row
+        for name in ("places_N", "codes_N", "shares_N"):
+            assert torch.equal(getattr(mine, name), getattr(before, name)[kept])
+    for field in (Field.DEPTH, Field.TRACE):
+        if field in whole.targets:
+            assert torch.equal(batch.targets[field].shares_N, whole.targets[field].shares_N)
+
+
+@pytest.mark.parametrize("head", ["causal", "both", "parallel"])
+def test_what_stands_past_the_end_of_an_episode_changes_neither_loss_nor_gradient(padded, head):
+    arm = make_arm(padded, action_head=head)
+    split = load_split(padded, "train")
+    assert split.is_padded_NK is not None
+    other = replace(split, actions_NKA=np.where(split.is_padded_NK[..., None], -0.9, split.actions_NKA).astype(np.float32))
+    found = []
+    for data in (split, other):
+        maker = BatchMaker(data, arm.layout, arm.contract, head=head)
+        arm.module.zero_grad()
+        loss, _ = arm.loss(arm.module, maker.batch(np.arange(12), ReasoningMode.FULL))
+        loss.backward()
+        norm = torch.stack([p.grad.double().norm() for p in arm.module.parameters() if p.grad is not None]).norm()
+        found.append((float(loss), float(norm)))
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    unmarked = BatchMaker(replace(other, is_padded_NK=None), arm.layout, arm.contract, head=head)
+    assert float(arm.loss(arm.module, unmarked.batch(np.arange(12), ReasoningMode.FULL))[0]) != pytest.approx(found[0][0], rel=1e-3)
+
+
+def test_committed_rows_leave_a_recorded_row_to_predict(padded):
+    arm = make_arm(padded, committed_rows=3)
+    rows = np.arange(0, 48, 3)  # all near the end
+    for step in range(20):
+        batch = arm._train.batch(rows, ReasoningMode.ACTION, draw=(0, step, 0))
+        learned_B = np.bincount(batch.targets[Field.ACTION].places_N.numpy() // batch.ids_BL.shape[1], minlength=16)
+        assert (learned_B >= 4).all()
+        assert (learned_B <= 4 * recorded_rows(48, 4)[rows]).all()
+        loss, _ = arm.loss(arm.module, batch)
+        assert torch.isfinite(loss)
 
 
 def test_the_loss_falls_and_the_picture_is_used(frozen):
