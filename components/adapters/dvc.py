@@ -44,6 +44,7 @@ class Remote:
     endpoint_url: str = ""
     access_key: str = field(default="", repr=False)
     secret_key: str = field(default="", repr=False)
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,8 @@ class DvcStore:
     def _set_remote(self, remote: Remote) -> None:
         settings = {"url": remote.url}
         if remote.url.startswith("s3://"):
-            settings |= {"endpointurl": remote.endpoint_url, "access_key_id": remote.access_key, "secret_access_key": remote.secret_key}
+            settings |= {"endpointurl": remote.endpoint_url, "region": remote.region}
+            settings |= {"access_key_id": remote.access_key, "secret_access_key": remote.secret_key}
         lines = ["[core]", f"    remote = {REMOTE}", f"['remote \"{REMOTE}\"']", *(f"    {k} = {v}" for k, v in settings.items() if v)]
         # Written by hand: on a command line the keys would be visible to every user of this machine.
         write_private(self.root / ".dvc" / "config.local", "\n".join(lines) + "\n")

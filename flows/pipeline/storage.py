@@ -136,8 +136,9 @@ def storage(settings: Settings) -> Iterator[tuple[ObjectStore, Remote]]:
         address, secret = urlsplit(settings.storage), settings.s3_secret_key.get_secret_value()
         scheme = "https" if address.scheme == "https" else "http"
         key = settings.s3_access_key
-        remote = Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=f"{scheme}://{address.netloc}", access_key=key, secret_key=secret)
-        found = S3Address(endpoint=address.netloc, access_key=key, secret_key=secret, secure=scheme == "https")
+        keys = {"access_key": key, "secret_key": secret, "region": settings.s3_region}
+        remote = Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=f"{scheme}://{address.netloc}", **keys)
+        found = S3Address(endpoint=address.netloc, secure=scheme == "https", **keys)
         yield S3Store(found, settings.bucket), remote
 
 

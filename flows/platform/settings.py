@@ -1,6 +1,7 @@
 """Addresses, credentials and ports, read from the environment once; the only file that reads it.
 
-Every variable begins with ``ACTWRIGHT_``; nothing has to be set. What a recipe makes never depends on them.
+Every variable begins with ``ACTWRIGHT_``, but for the region of an S3 endpoint, which may be told in AWS's own; nothing has to be set.
+What a recipe makes never depends on them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_core.spec.errors import SpecError
@@ -35,7 +36,7 @@ QUIET: Mapping[str, str] = {
 class Settings(BaseSettings):
     """Where things are on this machine. Relative paths are taken from the working directory."""
 
-    model_config = SettingsConfigDict(env_prefix="ACTWRIGHT_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ACTWRIGHT_", extra="ignore", frozen=True, populate_by_name=True)
 
     home: Path = Field(Path(".actwright"), description="finished steps, databases and files of the embedded services")
     runs: Path = Field(Path("runs"), description="a folder for each run; runs/latest points at the newest")
@@ -43,6 +44,11 @@ class Settings(BaseSettings):
     storage: str = Field("embedded", description="'embedded' (SeaweedFS on loopback), 'folder:/path' or 's3://host:port'")
     s3_access_key: str = Field("", description="for an S3 endpoint of your own")
     s3_secret_key: SecretStr = Field(SecretStr(""), description="for an S3 endpoint of your own")
+    s3_region: str = Field(
+        "",
+        description="region of its buckets (else AWS_REGION or AWS_DEFAULT_REGION); empty: the endpoint is asked",
+        validation_alias=AliasChoices("ACTWRIGHT_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    )
     bucket: str = Field("actwright", description="bucket of raw recordings and of the DVC remote")
     mlflow_uri: str = Field("", description="tracking server; empty: a SQLite file under home")
     prefect_api_url: str = Field("", description="Prefect server; empty: one is started for the time of a run")

@@ -15,17 +15,19 @@ from model_core.spec.files import atomic_target
 
 PART_BYTES = 64 * 2**20
 SHA_KEY = "sha256"
+_BLOCK_BYTES = 2**20
+_OTHER_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegion", "PermanentRedirect"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Address:
-    """Where an S3 endpoint answers ("host:port") and with which keys. Never logged."""
+    """Where an S3 endpoint answers ("host:port") and with which keys. Never logged. region: of its buckets; "": the endpoint is asked."""
 
     endpoint: str
     access_key: str
     secret_key: str = field(repr=False)
     secure: bool = False
-    region: str = "us-east-1"
+    region: str = ""
 
 
 class S3Store:
@@ -45,7 +47,7 @@ class S3Store:
             access_key=address.access_key,
             secret_key=address.secret_key,
             secure=address.secure,
-            region=address.region,
+            region=address.region or None,
             http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=3, read=60), retries=retries, maxsize=4),
         )
         self._bucket_seen = False
@@ -67,7 +69,7 @@ class S3Store:
             self._bucket_seen = True
 
     def put(self, key: str, path: Path) -> bool:
-        """Send a file with its SHA-256 and compare size and ETag of what arrived."""
+        """Send a file with its SHA-256 and compare what arrived: by its MD5 where that is its ETag, else by reading it back."""
         self.ensure_bucket()
         digest, there = sha256_file(path), self.info(key)
         if there is not None and there.sha256 == digest and there.size == path.stat().st_size:
@@ -75,9 +77,14 @@ class S3Store:
         meta: Any = {SHA_KEY: digest}
         self._ask(f"send {key}", lambda: self._client.fput_object(self.bucket, key, str(path), part_size=PART_BYTES, metadata=meta))
         stat = self._ask(f"check {key}", lambda: self._client.stat_object(self.bucket, key))
-        if stat.size != path.stat().st_size or (stat.etag or "").strip('"') != _etag(path):
+        if (stat.etag or "").strip('"') == _etag(path):
+            return True
+        arrived = self._ask(f"read {key} back", lambda: self._digest_of(key))  # an encrypted object's ETag is no MD5
+        if arrived != digest:
+            self._ask(f"remove {key}", lambda: self._client.remove_object(self.bucket, key))  # its metadata would say that it is whole
             raise StorageError(
-                f"{key} arrived at {self.address} with other bytes ({stat.size} instead of {path.stat().st_size}). Fix: run again"
+                f"{key} arrived at {self.address} with other bytes: expected SHA-256 {digest[:16]} of {path.stat().st_size} bytes, got "
+                f"{arrived[:16]} of {stat.size}; it was removed there. Fix: run again; if it stays, check the store's disks"
             )
         return True
 
@@ -115,6 +122,17 @@ class S3Store:
             sorted((ObjectInfo(key=str(o.object_name), size=int(o.size or 0)) for o in found if not o.is_dir), key=lambda o: o.key)
         )
 
+    def _digest_of(self, key: str) -> str:
+        found = hashlib.sha256()
+        answer = self._client.get_object(self.bucket, key)
+        try:
+            for block in answer.stream(_BLOCK_BYTES):
+                found.update(block)
+        finally:
+            answer.close()
+            answer.release_conn()
+        return found.hexdigest()
+
     def _ask(self, what: str, call: Any) -> Any:
         import urllib3
         from minio.error import MinioException, S3Error
@@ -122,9 +140,7 @@ class S3Store:
         try:
             return call()
         except S3Error as error:
-            raise StorageError(
-                f"{self.address} refused to {what}: {error.code} ({error.message}). Fix: check the keys and the bucket's rights"
-            ) from error
+            raise StorageError(f"{self.address} refused to {what}: {error.code} ({error.message}). Fix: {_cure(error)}") from error
         except (urllib3.exceptions.HTTPError, MinioException, ConnectionError) as error:
             if full := self._no_room():
                 raise StorageError(f"the object store {self.address} could not {what}: {full}") from error
@@ -134,8 +150,16 @@ class S3Store:
             ) from error
 
 
+def _cure(error: Any) -> str:
+    """What a person does about a refusal of S3. An answer to HEAD has no body, so a wrong region may be seen in its headers only."""
+    told = (error.response.headers if error.response is not None else {}).get("x-amz-bucket-region", "")
+    if told or error.code in _OTHER_REGION:
+        return f"set ACTWRIGHT_S3_REGION to the region of the bucket{f', {told}' if told else ''}"
+    return "check the keys, the bucket's rights and its region (ACTWRIGHT_S3_REGION)"
+
+
 def _etag(path: Path) -> str:
-    """What S3 answers for this file: the MD5, or the MD5 of the parts' MD5s and their number."""
+    """What a store that does not encrypt answers for this file: the MD5, or the MD5 of the parts' MD5s and their number."""
     parts: list[bytes] = []
     with path.open("rb") as stream:
         while chunk := stream.read(PART_BYTES):

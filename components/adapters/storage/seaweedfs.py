@@ -33,6 +33,7 @@ from components.config.paths import REPOSITORY
 from model_core.spec.errors import StorageError
 
 PROBE = "actwright-probe"
+_REGION = "us-east-1"  # our own server takes any; a named one spares the question for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Endpoint:
         def full() -> str:
             return no_room(Path(self.folder)) if self.folder else ""
 
-        address = S3Address(endpoint=self.endpoint, access_key=self.access_key, secret_key=self.secret_key)
+        address = S3Address(endpoint=self.endpoint, access_key=self.access_key, secret_key=self.secret_key, region=_REGION)
         return S3Store(address, bucket, no_room=full)
 
 
@@ -216,7 +217,7 @@ def _answers(endpoint: Endpoint, *, whole: bool) -> bool:
         access_key=endpoint.access_key,
         secret_key=endpoint.secret_key,
         secure=False,
-        region="us-east-1",
+        region=_REGION,
         http_client=pool,
     )
     try:
