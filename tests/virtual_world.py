@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model_core.spec.contract import PolicyContract
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Ready, decode_message, encode_message
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest, read_frame
 from serving.workcell.motion.limits import Limits
 from serving.workcell.robot.strict_driver import StrictDriver
 from tests.core_link import CoreLink
@@ -117,7 +117,7 @@ class VirtualLink(CoreLink):
         while self._wire and self._wire[0][0] <= now:
             _, _, connection, message = heapq.heappop(self._wire)
             if connection == self._connection and not self.is_cut:
-                core.received(message if isinstance(message, bytes | str) else encode_message(message), now)
+                core.take(read_frame(message if isinstance(message, bytes | str) else encode_message(message)), now)
         core.tick(now)
         while (message := core.outgoing(now)) is not None:
             if self.is_cut:

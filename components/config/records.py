@@ -162,7 +162,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkcellRow:
-    """What one workcell did with the served policy. p50_ms, p99_ms: from the request to the chunk."""
+    """What one workcell did with the served policy. p50_ms, p99_ms: from the request to the chunk. flags: so many chunks came with each."""
 
     cell: str
     task: str
@@ -174,6 +174,7 @@ class WorkcellRow:
     p99_ms: float
     holds: int = 0
     refused_to_move: str = ""
+    flags: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

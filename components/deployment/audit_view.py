@@ -61,12 +61,14 @@ def _notes(found: AuditFile, record: AuditRecord, steps: list[Mapping[str, Any]]
     body, begin = record.body, found.records[0].body
     chunk = body.get("chunk") or {}
     clipped = sum(1 for step in steps if step.get("clipped"))
+    level = chunk.get("level") or body.get("level") or "-"
+    noticed = f" ({', '.join(chunk['flags'])})" if chunk.get("flags") else ""
     refused = f" {body['code']}: {body['reason']}" if body.get("code") else ""
     proof = "" if found.is_proven else f"; the file is not proven: {found.problem}"
     return [
         f"{begin['cell']}, episode {begin['episode_id']}, step {body['step']}, epoch {body['epoch']}, request {body['seq']}, "
         f"chunk {chunk.get('chunk_id') or '-'}: {body['outcome']}{refused}",
-        f'"{body["instruction"]}", level {chunk.get("level") or body.get("level") or "-"}, answered after {body["answer_ms"]:.0f} ms; '
+        f'"{body["instruction"]}", level {level}{noticed}, answered after {body["answer_ms"]:.0f} ms; '
         f"{len(steps)} rows executed, {clipped} of them clipped",
         f"model {begin['model_version']}, bundle {str(begin.get('bundle_digest') or '-')[:16]}, contract {begin['contract_id']}, "
         f"record {record.n} with SHA-256 {record.digest[:16]}{proof}",

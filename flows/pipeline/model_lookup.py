@@ -73,7 +73,7 @@ def _champion_of(platform: Platform, what: str) -> tuple[str, int]:
 def _registered(platform: Platform, name: str, version: int) -> PackedPolicy:
     """What was packed as this version; else its checkpoint, packed now.
 
-    A home whose registry began anew holds bundles of other checkpoints under the same label: then the registered digest decides.
+    A home whose registry began again holds bundles of other checkpoints under the same label: then the registered digest decides.
     """
     from components.artifacts.step_manifest import checkpoint_digest
     from components.release.bundle import find_packed

@@ -25,7 +25,7 @@ def cell_report(
     refused_to_move: str = "",
     cell_now: RealtimeCell | None = None,
 ) -> dict[str, object]:
-    """Counts and latencies over all episodes so far. p50_ms, p99_ms: from asking to having a chunk.
+    """Counts and latencies over all episodes so far. p50_ms, p99_ms: from asking to having a chunk. flags: so many chunks came with each.
 
     cell_now: adds what its envelope clipped and refused, and how its chunks were joined.
     """
@@ -45,6 +45,7 @@ def cell_report(
         "late_dropped": tally.late_dropped,
         "connections": tally.connections,
         "refusals_by_code": dict(sorted(tally.refusals.items())),
+        "flags": dict(sorted(tally.flags.items())),
         "model_version": "" if ready is None else ready.model_version,
         "contract_id": "" if ready is None else ready.contract.contract_id,
         "refused_to_move": refused_to_move,

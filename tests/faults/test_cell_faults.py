@@ -487,9 +487,9 @@ class Forgets(RealtimeCell):
     def begin(self, seed):
         tell = self._tell.executed
 
-        def executed(notes, done, *rest):
-            is_forgotten = notes.steps % 4 == 0 and done.tag.chunk_id
-            tell(notes, replace(done, action_A=done.action_A * 0) if is_forgotten else done, *rest)
+        def executed(action):
+            is_forgotten = action.step % 4 == 0 and action.chunk_id
+            tell(replace(action, sent_A=action.sent_A * 0) if is_forgotten else action)
 
         self._tell.executed = executed
         return super().begin(seed)

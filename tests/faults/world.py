@@ -29,7 +29,7 @@ from serving.fault_injection.responder import Responder
 from serving.fault_injection.script import Script
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.control.results import EpisodeResult
-from serving.workcell.link.link_types import LinkSettings
+from serving.workcell.link.link_types import LinkSettings, read_frame
 from serving.workcell.motion.limits import Limits, widest_limits
 from serving.workcell.motion.motion_state import MotionSettings
 from serving.workcell.robot.strict_driver import InvariantBroken, StrictDriver
@@ -216,7 +216,7 @@ class VirtualLink(CoreLink):
 
     def _delivered(self, frame: bytes | str) -> None:
         if not self.lost_down:
-            self.core.received(frame, self._clock())
+            self.core.take(read_frame(frame), self._clock())
 
 
 @dataclass

@@ -364,6 +364,17 @@ def test_a_file_is_for_one_cell_one_body_and_one_contract(tmp_path: Path) -> Non
             found.limits_for(cell, changed)
 
 
+def test_limits_are_not_read_in_another_unit_of_a_body_of_the_same_name() -> None:
+    contract = make_contract()
+    found = template("cell-01", contract)
+    body = contract.embodiment
+    dims = tuple(replace(d, unit="mm" if d.name != body.gripper_dim else d.unit) for d in body.action.dims)
+    other = replace(body, action=replace(body.action, dims=dims))
+    with pytest.raises(ContractError, match=r"limits have no unit\. Fix: give this robot's embodiment a name of its own"):
+        found.limits_for("cell-01", contract, other)
+    assert found.limits_for("cell-01", contract, body).dims == found.limits_for("cell-01", contract).dims
+
+
 def test_a_release_tightens_and_never_widens() -> None:
     body = make_contract().embodiment
     dims = tuple(replace(d, soft_low=-0.5, soft_high=0.4) for d in body.action.dims)

@@ -13,7 +13,7 @@ from model_core.spec.errors import SpecError
 from model_core.spec.protocol.wire import Chunk, Control, Hello, Message, Observe, Ready, Reject, SteeringInput, encode_message
 from model_core.spec.types import RefusalCode
 from serving.workcell.link.connection_state import LinkCore
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest, read_frame
 from tests.fakes import make_contract, make_embodiment, make_observation
 
 
@@ -28,7 +28,7 @@ class Line:
         self.contract = make_contract()
 
     def say(self, message: Message | bytes | str) -> None:
-        self.core.received(message if isinstance(message, bytes | str) else encode_message(message), self.now)
+        self.core.take(read_frame(message if isinstance(message, bytes | str) else encode_message(message)), self.now)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -230,6 +230,35 @@ def test_in_mid_episode_only_the_same_model_will_do() -> None:
     line.core.unpin()
     line.wait(1.0)
     line.connect(model_version="m/2")
+
+
+def test_the_same_name_over_another_bundle_is_another_model() -> None:
+    line = Line()
+    line.connect(bundle_digest="a" * 64)
+    line.core.pin("m/1", line.contract.contract_id)
+    seq = line.ask()
+    line.sent()
+    line.say(line.chunk(seq, bundle_digest="b" * 64))
+    assert line.heard() == ["refused"]
+    assert line.events[0].reason.endswith("bundle aaaaaaaaaaaa)")
+    line.core.renew(line.now, "test")
+    line.core.closed(line.now, "cut")
+    line.core.poll()
+    hello = line.dial()
+    line.say(Ready(session_id="s2", epoch=hello.epoch, model_version="m/1", contract=line.contract, bundle_digest="b" * 64))
+    assert line.heard()[0] == "denied"
+    assert "runs m/1" in line.events[0].reason
+    assert ", bundle bbbbbbbbbbbb), this episode began with m/1" in line.events[0].reason
+
+
+def test_flags_of_answers_are_counted() -> None:
+    line = up()
+    for flags in (("blank:front",), ("blank:front", "level:action"), ()):
+        seq = line.ask()
+        line.sent()
+        line.say(line.chunk(seq, flags=flags))
+        assert line.heard() == ["chunk"]
+    assert line.core.tally.flags == {"blank:front": 2, "level:action": 1}
 
 
 def test_a_chunk_of_another_model_is_refused() -> None:

@@ -30,6 +30,7 @@ class Metrics:
         self.queue_age = Histogram("actwright_queue_age_seconds", "Wait before joining.", buckets=_SECONDS, registry=registry)
         self.chunks = Counter("actwright_chunks", "Chunks served.", ["model_version"], registry=registry)
         self.levels = Counter("actwright_levels", "Chunks served, by reasoning level.", ["level"], registry=registry)
+        self.flags = Counter("actwright_flags", "Chunks with a flag (blank, frozen, level, ...), by its kind.", ["kind"], registry=registry)
         self.rejects = Counter("actwright_rejects", "Requests refused, by code.", ["code"], registry=registry)
         self.missed = Counter("actwright_deadline_misses", "Admitted requests that were not answered in time.", registry=registry)
         self.batch = Histogram("actwright_batch_size", "Requests that shared a block.", buckets=(1, 2, 4, 8, 16), registry=registry)
@@ -51,6 +52,8 @@ class Metrics:
         self.queue_age.observe(chunk.timing_ms.get("queue", 0.0) / 1e3)
         for stage, ms in chunk.timing_ms.items():
             self._stage_of(stage).observe(ms / 1e3)
+        for flag in chunk.flags:
+            self.flags.labels(flag.partition(":")[0]).inc()
         self._count_guard(chunk.guard)
         for name, count in chunk.counts.items():
             kind, _, field = name.partition(".")

@@ -16,7 +16,7 @@ from typing import Literal
 from model_core.spec.conversion import compare, unagreed
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Observe, Part, Ready, Reject
 from model_core.spec.types import RefusalCode
-from serving.workcell.link.link_types import LinkEvent, LinkSettings, LinkTally, ObserveRequest, OpenRequest, read_frame
+from serving.workcell.link.link_types import LinkEvent, LinkSettings, LinkTally, ModelIdentity, ObserveRequest, OpenRequest
 
 _FATAL = {RefusalCode.CONTRACT, RefusalCode.AUTH, RefusalCode.KILLED}  # a handshake refused for these is not tried again by itself
 _MAX_EVENTS = 256
@@ -41,7 +41,7 @@ class LinkCore:
         self._dead_seqs: deque[int] = deque(maxlen=64)
         self._controls: deque[Message] = deque(maxlen=32)
         self._heard: deque[LinkEvent] = deque(maxlen=_MAX_EVENTS)
-        self._pinned: tuple[str, str] | None = None
+        self._pinned: ModelIdentity | None = None
         self._pinged_at_s: float = float("-inf")
         self._ping_seq = 0
         self._lease_until_s = float("inf")
@@ -79,7 +79,7 @@ class LinkCore:
 
     def pin(self, model_version: str, contract_id: str) -> None:
         """From now on only this model under this contract will do."""
-        self._pinned = (model_version, contract_id)
+        self._pinned = ModelIdentity(model_version, contract_id, "" if self.ready is None else self.ready.bundle_digest)
 
     def unpin(self) -> None:
         """Between episodes any model will do whose contract fits."""
@@ -174,10 +174,6 @@ class LinkCore:
             self._open = None
             self._refused(now_s, seq, RefusalCode.DECODE.value, f"the question cannot be sent: {reason}", retryable=False)
 
-    def received(self, data: bytes | str, now_s: float) -> None:
-        """One frame came."""
-        self.take(read_frame(data), now_s)
-
     def take(self, frame: Message | str, now_s: float) -> None:
         """One frame came that `read_frame` has read: a message, or what is wrong with it."""
         if isinstance(frame, str):
@@ -266,9 +262,9 @@ class LinkCore:
             reason = "this cell is not what the policy was made for: " + refusals[0]
             self._deny(now_s, RefusalCode.CONTRACT, reason, retryable=False, retry_after_s=0.0, details=tuple(refusals))
             return
-        now = (message.model_version, message.contract.contract_id)
-        if self._pinned is not None and now != self._pinned:
-            reason = f"the service now runs {now[0]} ({now[1]}), this episode began with {self._pinned[0]} ({self._pinned[1]})"
+        now = ModelIdentity(message.model_version, message.contract.contract_id, message.bundle_digest)
+        if self._pinned is not None and now.is_another(self._pinned):
+            reason = f"the service now runs {now}, this episode began with {self._pinned}"
             self._deny(now_s, RefusalCode.STALE_EPOCH, reason, retryable=True, retry_after_s=0.0)
             return
         self.ready, self._state = message, "up"
@@ -307,6 +303,7 @@ class LinkCore:
         self.tally.chunks += 1
         self._chunks_here += 1
         self.tally.latency_ms.append(1e3 * (now_s - waiting.asked_at_s))
+        self.tally.flags.update(chunk.flags)
         self._hear(
             LinkEvent(
                 kind="chunk",
@@ -321,10 +318,10 @@ class LinkCore:
 
     def _wrong_model(self, chunk: Chunk) -> str:
         assert self.ready is not None
-        said = self._pinned or (self.ready.model_version, self.ready.contract.contract_id)
-        if (chunk.model_version, chunk.contract_id) == said:
-            return ""
-        return f"a chunk of {chunk.model_version} ({chunk.contract_id}), this episode began with {said[0]} ({said[1]})"
+        ready = self.ready
+        said = self._pinned or ModelIdentity(ready.model_version, ready.contract.contract_id, ready.bundle_digest)
+        came = ModelIdentity(chunk.model_version, chunk.contract_id, chunk.bundle_digest)
+        return f"a chunk of {came}, this episode began with {said}" if came.is_another(said) else ""
 
     def _take_reject(self, reject: Reject, now_s: float) -> None:
         is_for_session = reject.seq == 0

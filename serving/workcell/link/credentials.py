@@ -46,7 +46,7 @@ class Credentials:
 def reason_of(error: BaseException, url: str) -> str:
     """Why no service answers at `url`, for a person."""
     if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
-        return "it does not speak TLS; call ws:// in place of wss://"
+        return "it does not speak TLS. Fix: start it with --cert and --key; ws:// is for a service on this very machine"
     if isinstance(error, InvalidMessage) and url.startswith("ws://"):
         return "it does not answer in HTTP; where it speaks TLS, call wss://"
     return f"{type(error).__name__}: {error}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,22 @@ from model_core.spec.types import Observation
 from serving.workcell.motion.safety_envelope import SessionKey
 
 LinkEventKind = Literal["up", "down", "denied", "chunk", "refused", "late", "part", "told", "lease"]
+
+
+class ModelIdentity(NamedTuple):
+    """Which model answers. bundle_digest: "" where the service names none."""
+
+    model_version: str
+    contract_id: str
+    bundle_digest: str
+
+    def __str__(self) -> str:
+        bundle = f", bundle {self.bundle_digest[:12]}" if self.bundle_digest else ""
+        return f"{self.model_version} ({self.contract_id}{bundle})"
+
+    def is_another(self, before: ModelIdentity) -> bool:
+        """Two services may give one name to two bundles: their digests decide, where both are named."""
+        return self[:2] != before[:2] or ("" not in (self[2], before[2]) and self[2] != before[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +131,8 @@ class LinkEvent:
 @dataclass(slots=True)
 class LinkTally:
     """Counts since construction. dropped: answers that were never handed on, by reason (late, duplicate, stale-epoch,
-    foreign, expired, unasked, other-model). replaced: observations that a newer one overtook before they were written."""
+    foreign, expired, unasked, other-model). flags: of the answers (blank:front).
+    replaced: observations that a newer one overtook before they were written."""
 
     asked: int = 0
     sent: int = 0
@@ -126,6 +143,7 @@ class LinkTally:
     cuts: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
+    flags: Counter[str] = field(default_factory=Counter)
     latency_ms: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
     round_trip_ms: deque[float] = field(default_factory=lambda: deque(maxlen=256))
 

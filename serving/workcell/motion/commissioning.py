@@ -67,6 +67,12 @@ class Commissioning:
         ):
             if here != there:
                 raise ContractError(f"commissioning {name}: the file is for {here!r}, this is {there!r}; commission this pair first")
+        units, theirs = ([dim.unit for dim in one.action.dims] for one in (body, contract.embodiment))
+        if body.name == contract.embodiment.name and units != theirs:
+            raise ContractError(
+                f"commissioning embodiment: {body.name!r} is in {theirs} by the contract, in {units} on this cell; limits have no unit. "
+                "Fix: give this robot's embodiment a name of its own, and commission it under that name"
+            )
         names, expected = [d.name for d in self.limits.dims], [d.name for d in body.action.dims]
         if names != expected:
             raise ContractError(f"commissioning limits.dims: the file limits {names}, the contract has {expected}")

@@ -43,16 +43,6 @@ class MotionSettings:
         require(self.safe_stop_after_s > 0 and self.max_rejects >= 1, "safe_stop_after_s and max_rejects must be positive")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """One change of mode."""
-
-    t_s: float
-    before: MotionState
-    after: MotionState
-    reason: str
-
-
 class StateMachine:
     """The mode of one robot and the speed of its rows."""
 
@@ -63,7 +53,6 @@ class StateMachine:
         self.reason = "nothing to execute yet"
         self.since_s = 0.0
         self.rejects = 0
-        self.transitions: list[Transition] = []
         self._is_told_to_hold = False
 
     def begin(self, now_s: float) -> None:
@@ -124,7 +113,5 @@ class StateMachine:
             self._become(now_s, MotionState.HOLD, f"resumed by {operator}")
 
     def _become(self, now_s: float, mode: MotionState, reason: str) -> None:
-        if mode is self.mode:
-            return
-        self.transitions = [*self.transitions[-999:], Transition(t_s=now_s, before=self.mode, after=mode, reason=reason)]
-        self.mode, self.reason, self.since_s = mode, reason, now_s
+        if mode is not self.mode:
+            self.mode, self.reason, self.since_s = mode, reason, now_s
