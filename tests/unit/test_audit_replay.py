@@ -233,7 +233,7 @@ def test_a_decision_is_a_picture_and_equal_decisions_are_equal_pictures(recorded
     assert len(view.executed) == 4
     assert view.notes[-1] == "the verdict"
     assert "level full, answered" in view.notes[1]
-    assert "level full (steering:rev1), answered" in view_of(found, pick_decision(found, 2), []).notes[1]
+    assert "level trace+action (steering:rev1), answered" in view_of(found, pick_decision(found, 2), []).notes[1]
     assert list(view.timing_ms) == ["queue", "depth"]
     assert png_bytes(draw_decision(view)) == png_bytes(draw_decision(view_of(found, pick_decision(found, 1), [], "the verdict")))
     assert png_bytes(draw_decision(replace(view, trace=None))) != png_bytes(draw_decision(view))
