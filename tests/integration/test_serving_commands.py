@@ -172,6 +172,8 @@ def test_a_cell_works_and_its_audit_can_be_proven_and_asked_again(served: Served
     assert told["episodes"] == 2
     assert told["model_version"] == "tiny/1"
     assert "then try  actwright audit list audit" in done.stderr
+    assert told["flags"]["blank:front"] >= 2  # the strict driver's images are of one grey
+    assert f"noticed in answers: blank:front ({told['flags']['blank:front']})" in done.stderr
     first, second = sorted((served.root / "audit" / "cell-1").glob("*.mcap"))
     found = [read_audit(first), read_audit(second)]
     assert all(one.is_proven and one.of(Kind.SEAL)[0].body["complete"] for one in found), [one.problem for one in found]

@@ -19,7 +19,7 @@ workcell_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Wo
 
 _CELL = {one.name: one for one in fields(CellOptions)}
 _SHOWN = (
-    *("cell", "task", "episodes", "successes", "decisions", "refusals", "holds", "p50_ms", "p99_ms"),
+    *("cell", "task", "episodes", "successes", "decisions", "refusals", "holds", "p50_ms", "p99_ms", "flags"),
     *("model_version", "contract_id"),
 )
 
@@ -129,10 +129,11 @@ def _print_outcome(outcome: Mapping[str, Any], options: WorkcellOptions, result:
     if not outcome:
         return
     if outcome["episodes"]:
-        print_line(
-            f"{outcome['successes']} of {outcome['episodes']} solved, {outcome['decisions']} decisions, {outcome['holds']} holds, "
-            f"answers p50 {outcome['p50_ms']:.0f} ms, p99 {outcome['p99_ms']:.0f} ms; details in {result}"
-        )
+        times = f"answers p50 {outcome['p50_ms']:.0f} ms, p99 {outcome['p99_ms']:.0f} ms" if outcome["p99_ms"] else "no answer in time"
+        counted = f"{outcome['decisions']} decisions, {outcome['holds']} holds"
+        print_line(f"{outcome['successes']} of {outcome['episodes']} solved, {counted}, {times}; details in {result}")
+        if flags := outcome.get("flags"):
+            print_line(f"noticed in answers: {', '.join(f'{flag} ({count})' for flag, count in flags.items())}")
         if options.audit is not None:
             print_line(f"then try  actwright audit list {options.audit}")
     shown = {name: outcome.get(name) for name in _SHOWN}
