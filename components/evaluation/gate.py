@@ -23,7 +23,7 @@ from components.evaluation.intervals import difference, trials_to_decide, wilson
 
 NOT_ENOUGH = "not enough evidence"
 IMAGE_SWAP_CHANGE = "image_swap_change"
-RECORDED_LATER = {"suite", "suite_version"}  # reports from before there were suites do not have them
+RECORDED_LATER = {"suite", "suite_version"}  # older reports do not have them, or have an empty version
 BY_EPISODE = {"first_seed"}  # what was really laid out stands in the episodes
 
 
@@ -122,7 +122,7 @@ def unlike_rules(candidate: EvalReport, champion: EvalReport) -> tuple[str, ...]
     One may have more scenes than the other, of which it then has all.
     """
     rules = {*candidate.protocol, *champion.protocol} - BY_EPISODE
-    missing = {rule for rule in RECORDED_LATER if rule not in candidate.protocol or rule not in champion.protocol}
+    missing = {rule for rule in RECORDED_LATER if not (candidate.protocol.get(rule) and champion.protocol.get(rule))}
     told = [(rule, champion.protocol.get(rule, "not recorded"), candidate.protocol.get(rule, "not recorded")) for rule in rules - missing]
     unlike = [f"{rule} {theirs!r} -> {ours!r}" for rule, theirs, ours in sorted(told) if theirs != ours]
     laid_out, laid_out_before = _scenes(candidate), _scenes(champion)

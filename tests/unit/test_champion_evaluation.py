@@ -11,7 +11,11 @@ import pytest
 
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepStore, run_step
+from components.config.data_config import CollectConfig
+from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, Interval, ModelVersion, RolloutRow
+from components.evaluation.gate import unlike_rules
+from components.evaluation.suites.simulated_tasks import SimulatedTasks
 from flows.pipeline.stages.release import evaluation_of
 from model_core.spec.documents import to_document
 
@@ -64,3 +68,21 @@ def test_the_evaluation_under_the_same_rules_counts_else_the_newest(store: StepS
     assert chosen(store, candidate) == same
     assert chosen(store, report("a" * 64, rows=8, first_seed=940_000)) == elsewhere
     assert len({step.digest for step in (same, newer, elsewhere)}) == 3  # an input of the gate: its verdict is not kept for another one
+
+
+def test_a_simulator_of_ones_own_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    suite = SimulatedTasks(EvalConfig(), CollectConfig(simulator="bench_arm:Arm"))
+    (tmp_path / "bench_arm.py").write_text("friction = 0.4\n")
+    before = suite.version
+    assert before.startswith("bench_arm ")
+    (tmp_path / "bench_arm.py").write_text("friction = 0.7\n")
+    after = suite.version
+    assert before != after
+    candidate, champion = report("a" * 64, rows=8), report(CHAMPION.checkpoint_digest, rows=8)
+    told = {"suite": suite.name, "suite_version": after}
+    old = {"suite": suite.name, "suite_version": ""}  # what such reports had before
+    examined = replace(candidate, protocol={**candidate.protocol, **told})
+    assert not unlike_rules(examined, replace(champion, protocol={**champion.protocol, **old}))
+    unlike = unlike_rules(examined, replace(champion, protocol={**champion.protocol, **told, "suite_version": before}))
+    assert unlike == (f"suite_version {before!r} -> {after!r}",)

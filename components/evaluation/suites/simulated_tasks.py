@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from components.artifacts.files import sha256_file
 from components.config.data_config import CollectConfig
 from components.config.recipe import EvalConfig
 from components.config.simulators import SIMULATORS
@@ -29,9 +32,11 @@ class SimulatedTasks:
 
     @property
     def version(self) -> str:
-        """Versions of the simulator's packages; empty where they are not known."""
+        """Versions of the simulator's packages; of one that is named by its class, the digest of its module: its name says nothing."""
         entry = SIMULATORS.get(self.collect.simulator)
-        return ", ".join(f"{package} {_installed(package)}" for package in (entry.packages if entry else ()))
+        if entry is None:
+            return _module_digest(self.collect.simulator.partition(":")[0])
+        return ", ".join(f"{package} {_installed(package)}" for package in entry.packages)
 
     @property
     def rules(self) -> Mapping[str, Any]:
@@ -53,3 +58,10 @@ def _installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "absent"
+
+
+def _module_digest(module: str) -> str:
+    """Of the file that holds it; "" where there is none."""
+    found = importlib.util.find_spec(module)
+    path = Path(found.origin) if found is not None and found.origin is not None else None
+    return f"{module} {sha256_file(path)[:16]}" if path is not None and path.is_file() else ""
