@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,26 @@ def log_stage(tracker: Tracker, run: StageRun) -> None:
     plain = to_document(run.record)
     tracker.log_metrics([Metric(name, value, 0) for name, value in numbers(plain)])
     tracker.log_text("record.json", json.dumps(plain, indent=1, sort_keys=True))
+    if plain.get("account"):
+        log_account(tracker, plain["account"])
     for name, folder in (("film", out / "film"), ("examples", out / "undigested" / "examples")):
         for image in sorted(folder.glob("*.png")):
             tracker.log_image(f"{name}/{image.name}", image)
     tracker.finish()
+
+
+def log_account(tracker: Tracker, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The account of the data, or a part of it: as a text, and as metrics "account/<stage>/<source>/episodes" and so on."""
+    tracker.log_text("account.json", json.dumps(list(rows), indent=1, sort_keys=True))
+    tracker.log_metrics([Metric(name, value, 0) for row in rows for name, value in _of_row(row) if len(name) <= _LONGEST_NAME])
+
+
+def _of_row(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    # a source is a name from outside: the tracker takes letters, digits and these signs
+    source = re.sub(r"[^A-Za-z0-9_ .:-]", "_", row["source"]) or "all sources"
+    for kind in ("episodes", "frames"):
+        yield f"account/{row['stage']}/{source}/{kind}", float(row[kind])
+        yield f"account/{row['stage']}/{source}/dropped_{kind}", float(sum(lost[kind] for lost in row["dropped"]))
 
 
 def numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -113,7 +113,8 @@ class AnnotateConfig:
     depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any.
     The default pointer is a MolmoAct because our own network reads its layout: Molmo-7B-D-0924 needs remote code, which is
     refused, and Molmo2 needs torchvision. Any MolmoAct folder or any pointing architecture that transformers has built in will do.
-    batch_size: frames a forward pass (does not change the labels).
+    batch_size: frames a forward pass (does not change the labels). max_rejected_fraction: of the good episodes of any one source (who
+    recorded them); if more cannot be labelled, the stage stops, so that no source is left out of a training without a word.
     """
 
     depth_annotator: str = "truth"
@@ -123,8 +124,10 @@ class AnnotateConfig:
     vqvae: VqvaeConfig = VqvaeConfig()
     trace_points: int = 5
     batch_size: int = field(default=64, metadata=NEUTRAL)
+    max_rejected_fraction: float = 0.2
 
     def __post_init__(self) -> None:
+        fraction(self, "max_rejected_fraction")
         annotator_source("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
         annotator_source("annotate.point_annotator", self.point_annotator, POINT_ANNOTATORS)
         require(1 <= self.trace_points <= 5, "annotate.trace_points must be 1..5", got=self.trace_points)

@@ -40,6 +40,29 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """Episodes of one source that a stage did not hand on, for one reason. frames: 0 where they were not counted."""
+
+    reason: str
+    episodes: int
+    frames: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRow:
+    """What one stage handed on of the data of one source, and what fell away there: a row of the account of the data.
+
+    source: who recorded the episodes ("" where the stage cannot tell). episodes, frames: what was handed on.
+    """
+
+    stage: str
+    source: str
+    episodes: int
+    frames: int
+    dropped: tuple[Dropped, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetVersion:
     """A frozen data set: `version` is the digest that names it; counts are of what it holds.
 
@@ -192,6 +215,7 @@ class RunSummary:
 
     stages: in order of work. recipe: the resolved recipe document. paths: stage -> the step's folder (of this machine, hence
     never digested). workcells: empty when the gate held. tracker_run_id: the tracker's own id of the training run, "" for none.
+    account: of the data, in order of work. notes: what a person should know of the data.
     """
 
     name: str
@@ -206,3 +230,5 @@ class RunSummary:
     workcells: tuple[WorkcellRow, ...] = ()
     paths: Mapping[str, str] = field(default_factory=dict)
     tracker_run_id: str = ""
+    account: tuple[AccountRow, ...] = ()
+    notes: tuple[str, ...] = ()

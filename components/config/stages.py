@@ -26,6 +26,7 @@ SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size",
 _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
 # the thresholds of the rules that recording and taking in apply (`components.data.inspection.rules`)
 _INSPECTION = ("validate.black_mean", "validate.max_timestamp_jitter_s", "validate.range_slack")
+_ACCOUNT = "components.data.accounting.stages"  # what fell away, where a stage leaves it to its folder
 _NETWORK = ("numpy", "torch", "safetensors", "pillow")
 
 
@@ -59,7 +60,7 @@ STAGES: tuple[Stage, ...] = (
         work="Scripted experts record demonstrations in the simulator.",
         config=("collect", *_INSPECTION),
         input_config=("include",),
-        modules=("components.data.collect", *_SIMULATOR_MODULES),
+        modules=("components.data.collect", _ACCOUNT, *_SIMULATOR_MODULES),
         packages=(*_ARRAYS, *_SIMULATOR, "msgpack"),
         is_data=True,
     ),
@@ -68,7 +69,7 @@ STAGES: tuple[Stage, ...] = (
         title="validate episodes",
         work="Every episode is judged; bad ones are quarantined with the reason.",
         config=("validate",),
-        modules=("components.data.validate",),
+        modules=("components.data.validate", _ACCOUNT),
         packages=(*_ARRAYS, "great_expectations"),
         is_data=True,
     ),
@@ -151,7 +152,7 @@ INGEST = Stage(
     title="take recordings in",
     work="Recordings of workcells become a raw data set.",
     config=_INSPECTION,
-    modules=("components.data.ingest",),
+    modules=("components.data.ingest", _ACCOUNT),
     packages=(*_ARRAYS, "msgpack"),
 )
 # takes the place of the demonstrations in later stages, so it is a step of "collect"

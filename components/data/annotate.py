@@ -5,16 +5,17 @@
     out/vqvae/                        the depth codebook, frozen: trained on these episodes once
     out/rejected.json                 {episode id: why it could not be labelled}
 
-A frame that cannot be labelled makes its whole episode rejected, with a reason; there are no empty labels. Answers of networks are
-kept per episode, the codebook as soon as it is trained, so a killed run continues where it was.
+A frame that cannot be labelled makes its whole episode rejected, with a reason; there are no empty labels. More rejected episodes of one
+source than the recipe allows stop the stage, before the codebook is trained where that can be told. Answers of networks are kept per
+episode, the codebook as soon as it is trained, so a killed run continues where it was.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from components.config.data_config import AnnotateConfig, VqvaeConfig
 from components.config.records import Progress
+from components.data.accounting.rejections import Rejections
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.interface import Frames, GripperTrack, frames_of
 from components.data.annotators.open import Annotators, open_annotators
@@ -52,7 +54,7 @@ def annotate(
     """Label the valid episodes of `dataset` into `out`; returns the record of the stage.
 
     valid: JSON file {episode id: true or false}. cache: where answers of networks are kept between runs (default: in
-    `out`, for this run only). Raises `DatasetError` when no episode could be labelled.
+    `out`, for this run only). Raises `DatasetError` when no episode could be labelled, `GateError` when too many of a source cannot be.
     """
     from components.data.lerobot.reader import DatasetReader
 
@@ -69,6 +71,7 @@ def annotate(
         camera=camera,
         size=_picture_size(reader, camera),
         cache=AnswerCache(folder=cache or out / "scratch" / "answers"),
+        sources={row.episode_id: row.provenance.producer for row in chosen},
     )
     try:
         return job.run([(row.index, row.episode_id, row.length) for row in chosen], out, progress)
@@ -86,7 +89,7 @@ def _picture_size(reader: Any, camera: str) -> tuple[int, int]:
 
 @dataclass(kw_only=True)
 class Labelling:
-    """One annotation of one data set: all that its steps share."""
+    """One annotation of one data set: all that its steps share. sources: episode id -> who recorded it, where it is known."""
 
     cfg: AnnotateConfig
     annotators: Annotators
@@ -94,30 +97,32 @@ class Labelling:
     camera: str
     size: tuple[int, int]
     cache: AnswerCache
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, episodes: Sequence[tuple[int, str, int]], out: Path, progress: Progress) -> dict[str, Any]:
         """Label `episodes` (index, id, frames), in order, into `out`."""
         out.mkdir(parents=True, exist_ok=True)
-        rejected: dict[str, str] = {}
+        rejected = Rejections(most=self.cfg.max_rejected_fraction, frames={name: n for _, name, n in episodes}, sources=self.sources)
         codec, trained = self._codec(episodes, out, rejected, progress)
         labels: dict[str, EpisodeLabels] = {}
         for done, (index, episode_id, _) in enumerate(episodes):
             progress.update(done, len(episodes), f"label {episode_id}")
-            if episode_id in rejected:
+            if episode_id in rejected.reasons:
                 continue
             try:
                 labels[episode_id] = self._label(self._frames(index), codec)
             except ActwrightError as error:
-                rejected[episode_id] = str(error)
+                rejected.add(episode_id, str(error))
         if not labels:
-            raise DatasetError(f"no episode could be labelled; the first reason: {next(iter(rejected.values()))}")
+            raise DatasetError(f"no episode could be labelled; the first reason: {next(iter(rejected.reasons.values()))}")
         who = {"depth": self.annotators.depth.version, "points": self.annotators.points.version, "codebook": codec.digest}
         write_labels(out / "labels", labels, who)
         _write_json(out / "annotators.json", who)
-        _write_json(out / "rejected.json", rejected)
-        progress.update(len(episodes), len(episodes), f"labelled {len(labels)} episodes, rejected {len(rejected)}")
+        _write_json(out / "rejected.json", rejected.reasons)
+        progress.update(len(episodes), len(episodes), f"labelled {len(labels)} episodes, rejected {len(rejected.reasons)}")
         frames = sum(len(label.codes_TG) for label in labels.values())
-        return {"episodes": len(labels), "rejected": len(rejected), "frames": frames, "annotators": who, "vqvae": trained}
+        counts = {"episodes": len(labels), "rejected": len(rejected.reasons), "frames": frames}
+        return {**counts, "annotators": who, "vqvae": trained, "account": rejected.tally().rows()}
 
     def _frames(self, index: int) -> Frames:
         images = self.annotators.needs_images
@@ -125,6 +130,12 @@ class Labelling:
 
     def _label(self, frames: Frames, codec: DepthCodec) -> EpisodeLabels:
         codes_TG = codec.encode(self._depth(frames))
+        trace_T52 = self._traces(frames)
+        if codes_TG.shape != (len(trace_T52), DEPTH_CELLS):
+            raise DatasetError(f"expected depth codes for {len(trace_T52)} frames, got {codes_TG.shape}")
+        return EpisodeLabels(codes_TG=codes_TG, trace_T52=trace_T52)
+
+    def _traces(self, frames: Frames) -> NDArray[np.int16]:
         track = self._track(frames)
         height, width = self.size
         traces = future_traces(track.points_T2, track.visible_T, width=width, height=height, points=self.cfg.trace_points)
@@ -133,9 +144,7 @@ class Labelling:
             if trace is None:
                 raise DatasetError(f"the gripper was not found in any frame of this episode ({self.annotators.points.version})")
             trace_T52[t, : len(trace.points_N2)] = trace.points_N2
-        if codes_TG.shape != (len(traces), DEPTH_CELLS):
-            raise DatasetError(f"expected depth codes for {len(traces)} frames, got {codes_TG.shape}")
-        return EpisodeLabels(codes_TG=codes_TG, trace_T52=trace_T52)
+        return trace_T52
 
     def _depth(self, frames: Frames) -> NDArray[np.number]:
         annotator = self.annotators.depth
@@ -152,7 +161,7 @@ class Labelling:
         return GripperTrack(**{name: np.asarray(array) for name, array in kept.items()})  # pyright: ignore[reportArgumentType]
 
     def _codec(
-        self, episodes: Sequence[tuple[int, str, int]], out: Path, rejected: dict[str, str], progress: Progress
+        self, episodes: Sequence[tuple[int, str, int]], out: Path, rejected: Rejections, progress: Progress
     ) -> tuple[DepthCodec, dict[str, Any]]:
         """The codebook: trained on evenly spaced frames of all episodes, or found finished from a killed run."""
         wanted = digest_of([asdict(self.cfg.vqvae), self.annotators.depth.version, [list(e) for e in episodes]])
@@ -160,7 +169,8 @@ class Labelling:
         if note.is_file():
             found = json.loads(note.read_text(encoding="utf-8"))
             if found["made_for"] == wanted:
-                rejected.update(found["rejected"])
+                for episode_id, reason in found["rejected"].items():
+                    rejected.add(episode_id, reason)
                 return DepthCodec.load(out / "vqvae", expected_digest=found["digest"]), found["report"]
         total = sum(length for _, _, length in episodes)
         stride = max(1, total // max(self.cfg.vqvae.frames, 1))
@@ -168,14 +178,18 @@ class Labelling:
         for done, (index, episode_id, length) in enumerate(episodes):
             progress.update(done, 2 * len(episodes), f"read depth of {episode_id}")
             try:
-                depth_THW = self._depth(self._frames(index))
+                frames = self._frames(index)
+                if not self.annotators.points.needs_images:  # what was not recorded is told before the codebook is trained
+                    self._traces(frames)
+                depth_THW = self._depth(frames)
                 _check_depth(depth_THW, length, self.annotators.depth.scaling.kind)
                 maps.append(np.array(depth_THW[(-seen) % stride :: stride]))
             except ActwrightError as error:
-                rejected[episode_id] = str(error)
+                rejected.add(episode_id, str(error))
             seen += length
         if not maps:
-            raise DatasetError(f"no episode has depth to learn a codebook from; the first reason: {next(iter(rejected.values()))}")
+            first = next(iter(rejected.reasons.values()))
+            raise DatasetError(f"no episode has depth to learn a codebook from; the first reason: {first}")
         depth_config, training = _vqvae_settings(self.cfg.vqvae)
         depth_config = DepthConfig(**{**depth_config, "scaling": self.annotators.depth.scaling})
         codec, report = train_vqvae(np.concatenate(maps), depth_config, training, progress.update)
@@ -189,7 +203,7 @@ class Labelling:
         }
         shutil.rmtree(out / "vqvae", ignore_errors=True)
         codec.save(out / "vqvae")
-        _write_json(note, {"made_for": wanted, "digest": codec.digest, "report": trained, "rejected": rejected})
+        _write_json(note, {"made_for": wanted, "digest": codec.digest, "report": trained, "rejected": rejected.reasons})
         return codec, trained
 
 

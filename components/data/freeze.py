@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from components.artifacts.files import dataset_digest
 from components.config.data_config import FreezeConfig
 from components.config.records import Progress
-from components.data.action_dims import gripper_mask
+from components.data.accounting.tally import Tally
+from components.data.action_dims import action_notes, check_passed_through, gripper_mask
 from components.data.frozen_dataset import ShardWriter
 from components.data.labels import EpisodeLabels, read_labels
 from components.data.lerobot.reader import DatasetReader, EpisodeIndexRow
@@ -44,25 +45,29 @@ SPLITS = ("train", "validation")
 def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: Progress) -> dict[str, Any]:
     """Write the frozen data set into `out`. `dataset`: LeRobot folder; `labels`: what annotate made (labels/, vqvae/).
 
-    Raises `DatasetError` for stale statistics, a frame without label, or a data set that does not name its body;
-    `CheckpointError` when the depth codebook is missing or damaged.
+    Raises `DatasetError` for stale statistics, a frame without label, a data set that does not name its body, or an action dimension
+    that is passed through and does not lie in -1..1; `CheckpointError` when the depth codebook is missing or damaged.
     """
     reader = _open_dataset(dataset)
     known = read_labels(labels / "labels")
     rows = _labelled(reader, known)
     split = split_of([row.episode_id for row in rows], cfg.validation_fraction)
-    contract = _contract(cfg, reader, [row.index for row in rows if split[row.episode_id] == "train"], labels, dataset)
+    contract, notes = _contract(cfg, reader, {row.index: split[row.episode_id] == "train" for row in rows}, labels, dataset)
     instructions = sorted({row.instruction for row in rows})
     tasks = sorted({row.task for row in rows})
     writers = {name: ShardWriter(out / "shards", name, cfg.frames_per_shard) for name in SPLITS}
+    tally = Tally("freeze")
     for done, row in enumerate(rows):
         places = {"instruction": instructions.index(row.instruction), "task": tasks.index(row.task), "episode": done}
-        writers[split[row.episode_id]].append(_samples(cfg, reader, row.index, known[row.episode_id], places))
+        samples = _samples(cfg, reader, row.index, known[row.episode_id], places)
+        writers[split[row.episode_id]].append(samples)
+        kept = len(samples["frame_idx_N"])
+        tally.keep(row.provenance.producer, kept)
+        tally.drop(row.provenance.producer, f"between the frames of freeze.frame_stride {cfg.frame_stride}", row.length - kept, episodes=0)
         progress.update(done + 1, len(rows), "freezing shards")
     reader.close()
     shards = [shard for name in SPLITS for shard in writers[name].close()]
     _copy_folder(labels / "vqvae", out / "vqvae")
-    annotators = _annotators(labels)
     manifest = {
         "format": 1,
         "name": cfg.name,
@@ -70,24 +75,29 @@ def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: 
         "instructions": instructions,
         "tasks": tasks,
         "episodes": [row.episode_id for row in rows],
+        "sources": [row.provenance.producer for row in rows],
         "split": {name: [row.episode_id for row in rows if split[row.episode_id] == name] for name in SPLITS},
-        "labels": annotators,
+        "labels": _annotators(labels),
         "contract_id": contract.contract_id,
         "dataset_version": contract.dataset_version,
     }
     atomic_write(out / "contract.json", json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n")
     atomic_write(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    frames = {name: sum(s["frames"] for s in shards if Path(s["file"]).name.startswith(name)) for name in SPLITS}
+    return {**_record(manifest, contract), "account": tally.rows(), "notes": notes}
+
+
+def _record(manifest: Mapping[str, Any], contract: PolicyContract) -> dict[str, Any]:
+    frames = {name: sum(s["frames"] for s in manifest["shards"] if Path(s["file"]).name.startswith(name)) for name in SPLITS}
     return {
         "version": digest_of(manifest),
         "dataset_version": contract.dataset_version,
         "contract_id": contract.contract_id,
-        "name": cfg.name,
-        "episodes": len(rows),
+        "name": manifest["name"],
+        "episodes": len(manifest["episodes"]),
         "frames": sum(frames.values()),
         "train_frames": frames["train"],
         "validation_frames": frames["validation"],
-        "annotators": annotators,
+        "annotators": manifest["labels"],
         "words": list(contract.words),
     }
 
@@ -113,8 +123,14 @@ def _body_of(reader: DatasetReader) -> EmbodimentSpec:
 
 
 def _labelled(reader: DatasetReader, known: Mapping[str, EpisodeLabels]) -> list[EpisodeIndexRow]:
-    """The episodes that have labels; bad ones have none."""
+    """The episodes that have labels; bad ones have none. Raises `DatasetError` for labels of episodes that are not in the data set."""
     rows = [row for row in reader.rows if row.episode_id in known]
+    strangers = sorted(known.keys() - {row.episode_id for row in rows})
+    if strangers:
+        raise DatasetError(
+            f"labels: expected those of episodes of {reader.root.name}, got {len(strangers)} of others ({', '.join(strangers[:3])}). "
+            "Fix: annotate this data set again"
+        )
     if not rows:
         raise DatasetError("no episode of the data set has labels; nothing can be frozen")
     return rows
@@ -166,7 +182,10 @@ def _samples(
     }
 
 
-def _contract(cfg: FreezeConfig, reader: DatasetReader, train: Sequence[int], labels: Path, dataset: Path) -> PolicyContract:
+def _contract(
+    cfg: FreezeConfig, reader: DatasetReader, rows: Mapping[int, bool], labels: Path, dataset: Path
+) -> tuple[PolicyContract, list[str]]:
+    """The contract, and what a person should know of its statistics. rows: index of an episode -> whether it is of the training split."""
     embodiment = _body_of(reader)
     mask = cfg.mask or tuple(bool(is_other) for is_other in ~gripper_mask(embodiment))
     if len(mask) != len(embodiment.action):
@@ -174,16 +193,19 @@ def _contract(cfg: FreezeConfig, reader: DatasetReader, train: Sequence[int], la
             f"freeze.mask has {len(mask)} values, the embodiment {embodiment.name!r} has {len(embodiment.action)} action dimensions; "
             "leave it empty to normalise every dimension but the gripper"
         )
-    actions_TA = np.concatenate([reader.episode(i, images=False, depth=False).actions_TA for i in train])
-    return PolicyContract(
+    episodes = {index: reader.episode(index, images=False, depth=False) for index in rows}
+    check_passed_through(list(episodes.values()), mask, embodiment)
+    training = [episodes[index] for index, is_training in rows.items() if is_training]
+    contract = PolicyContract(
         embodiment=embodiment,
-        stats=UnnormStats.of(actions_TA, mask),
+        stats=UnnormStats.of(np.concatenate([episode.actions_TA for episode in training]), mask),
         reasoning=ReasoningSpec(codebook_digest=_codebook_digest(labels / "vqvae"), trace_camera=embodiment.cameras[0].name),
         chunk_length=cfg.chunk_length,
         execute_horizon=cfg.execute_horizon,
         words=tuple(cfg.words) or closed_words(reader.instructions),
         dataset_version=dataset_digest(dataset),
     )
+    return contract, action_notes(training, contract.stats, embodiment)
 
 
 def _codebook_digest(folder: Path) -> str:

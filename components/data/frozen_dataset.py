@@ -80,6 +80,21 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
     return FrozenSplit(**joined, instructions=tuple(manifest["instructions"]), tasks=tuple(manifest["tasks"]))
 
 
+def sources_of(folder: Path, split: str) -> tuple[list[str], NDArray[np.int64]]:
+    """Who recorded each sample of a split, in the order of `load_split`, and which episode it is of. No image is read."""
+    from safetensors import safe_open
+
+    manifest, _ = read_frozen(folder)
+    found: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    for shard in manifest["shards"]:
+        if _split_of(shard) == split:
+            with safe_open(folder / shard["file"], framework="numpy") as tensors:
+                found.append(tensors.get_tensor("episode_idx_N").astype(np.int64))
+    episode_N = np.concatenate(found)
+    sources = manifest.get("sources")  # older data sets do not say it
+    return [str(sources[episode]) if sources else "unknown" for episode in episode_N], episode_N
+
+
 def sample_observations(folder: Path, count: int, contract: PolicyContract) -> list[Observation]:
     """At most `count` recorded observations, evenly spaced in the first shard that holds frames; validation shards come first.
 

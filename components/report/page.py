@@ -66,6 +66,8 @@ def summary(run: RunSummary) -> dict[str, Any]:
             "frames": run.dataset.frames,
             "quarantined": run.dataset.quarantined,
             "producers": dict(run.dataset.producers),
+            "account": [to_document(row) for row in run.account],
+            "notes": list(run.notes),
         },
         "train": {
             "run_id": run.tracker_run_id or run.train.run_id,

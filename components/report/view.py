@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.config.records import Check, RunSummary
+from components.config.records import Check, Dropped, RunSummary
 from components.drawing.charts import Node, Point, curve_chart, interval_bar, lineage_graph
 from components.evaluation.gate import IMAGE_SWAP_CHANGE, NOT_ENOUGH
 
@@ -47,11 +47,19 @@ def page_values(run: RunSummary, found: Gathered) -> dict[str, Any]:
         "audit": found.audit,
         "training": _training(run, found),
         "quarantined": found.quarantined,
+        "account": [{"row": row, "dropped": [(fallen_away(one), one.reason) for one in row.dropped]} for row in run.account],
         "lineage": Markup(_lineage(run)),
         "timings": _timings(run),
         "addresses": found.addresses,
         "recipe": json.dumps(run.recipe, indent=1, sort_keys=True),
     }
+
+
+def fallen_away(dropped: Dropped) -> str:
+    """How much it was, in words."""
+    frames = f"{dropped.frames:,} frames" if dropped.frames else ""
+    episodes = f"{dropped.episodes:,} episodes" if dropped.episodes else ""
+    return ", ".join(part for part in (episodes, frames) if part)
 
 
 def _tile(value: object, meaning: str, total: int | None = None) -> dict[str, object]:

@@ -45,6 +45,14 @@ def batch_indices(seed: int, step: int, global_batch: int, num_samples: int) -> 
     return indices
 
 
+def drawn_samples(cfg: TrainConfig, num_samples: int) -> NDArray[np.int64]:
+    """The samples that a whole training draws, each once: all of them after one epoch."""
+    total = cfg.steps * cfg.global_batch
+    if total >= num_samples:
+        return np.arange(num_samples)
+    return np.unique(batch_indices(cfg.seed, 0, total, num_samples))
+
+
 def micro_batches(cfg: TrainConfig, rank: int, world_size: int) -> list[int]:
     """Which of a step's micro batches (0..global_batch/micro_batch-1) this rank works on, in order."""
     total = cfg.global_batch // cfg.micro_batch

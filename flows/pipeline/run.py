@@ -14,8 +14,8 @@ from components.config.records import RunSummary
 from components.config.stages import STAGE_NAMES
 from flows.pipeline.recipes import RECIPES
 from flows.pipeline.run_context import RunContext, make_until
-from flows.pipeline.run_summary import result_table, write_run
-from flows.pipeline.stage_records import read_report
+from flows.pipeline.run_summary import account_table, result_table, write_run
+from flows.pipeline.stage_records import read_account, read_report
 from flows.platform.prefect_server import prefect_api
 from flows.platform.settings import load_settings
 from flows.platform.wiring import open_platform
@@ -39,6 +39,7 @@ def run_recipe(recipe: Recipe) -> tuple[RunSummary, Path]:
     folder = write_run(summary, context.platform.settings.runs)
     console = context.panel.console
     console.print()
+    console.print(account_table(summary.account))
     console.print(result_table(summary))
     if not summary.verdict.promote:
         for check in summary.verdict.checks:
@@ -48,6 +49,14 @@ def run_recipe(recipe: Recipe) -> tuple[RunSummary, Path]:
     up = "actwright up" if recipe.name == "loop" or recipe.name not in RECIPES else f"actwright up {recipe.name}"
     console.print(f"then try  {up}   (Prefect, MLflow and the policy service)")
     return summary, folder
+
+
+def make_shown(context: RunContext, last: str) -> Step:
+    """Make the stages up to `last` and tell what was trained on."""
+    with context.panel.shown():
+        step = make_until(context, last)
+    context.panel.console.print(account_table(read_account(context.steps())))
+    return step
 
 
 def run_seeds(recipe: Recipe, count: int) -> dict[str, Any]:

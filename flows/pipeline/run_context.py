@@ -11,6 +11,7 @@ from components.config.recipe import Recipe
 from components.config.records import Progress, RunSummary
 from components.config.stages import LOCAL_STAGES
 from flows.pipeline.run_summary import summarize
+from flows.pipeline.stage_records import read_account
 from flows.pipeline.stages import data, deployment, release, training
 from flows.platform.wiring import Platform
 from flows.terminal.stage_progress import StagePanel
@@ -41,6 +42,9 @@ class RunContext:
         """A step that belongs to `stage` under a name of its own, such as sending the stage's result somewhere."""
         self.results[name] = make(self.panel.stage(stage))
         self.panel.finish(stage, self.results[stage])
+        if name == stage:
+            for note in self.results[stage].step.record.get("notes", ()):
+                self.panel.print_line(f"note: {note}")
         return self.results[name].step
 
     def steps(self) -> dict[str, Step]:
@@ -62,7 +66,7 @@ MAKERS: Mapping[str, Callable[[RunContext, Progress], StepResult]] = {
     "validate": lambda c, progress: data.validate_step(c.platform, c.recipe, c.step("collect"), progress),
     "annotate": lambda c, progress: data.annotate_step(c.platform, c.recipe, c.step("collect"), c.step("validate"), progress),
     "freeze": lambda c, progress: data.freeze_step(c.platform, c.recipe, c.step("collect"), c.step("annotate"), progress),
-    "train": lambda c, progress: training.train_step(c.platform, c.recipe, c.step("freeze"), progress),
+    "train": lambda c, progress: training.train_step(c.platform, c.recipe, c.step("freeze"), progress, account=read_account(c.steps())),
     "evaluate": lambda c, progress: training.evaluate_step(c.platform, c.recipe, c.step("train"), c.step("freeze"), progress),
     "gate": lambda c, progress: release.gate_step(c.platform, c.recipe, c.step("evaluate"), c.step("train"), c.step("freeze"), progress),
     "package": lambda c, progress: release.package_step(c.platform, c.recipe, c.step("train"), c.step("freeze"), c.step("gate"), progress),

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from components.artifacts.step_manifest import UNDIGESTED
 from components.artifacts.step_store import StepResult
 from components.config.ports import Tracker
 from components.config.recipe import Recipe
-from components.config.records import GateVerdict, RunSummary, StageTiming
+from components.config.records import AccountRow, GateVerdict, RunSummary, StageTiming
 from components.config.stages import STAGE_NAMES
 from components.report.page import write_report, write_summary
+from components.report.view import fallen_away
 from flows.pipeline import stage_records as records
 
 REPORT = "report"
@@ -41,6 +43,8 @@ def summarize(name: str, recipe: Recipe, results: Mapping[str, StepResult], trac
         workcells=records.read_workcells(made["workcells"]) if "workcells" in made else (),
         paths={stage: str(step.path) for stage, step in made.items()},
         tracker_run_id=tracker.server_run_id(training.run_id),
+        account=records.read_account(made),
+        notes=records.read_notes(made),
     )
 
 
@@ -83,6 +87,17 @@ def verdict_page(verdict: GateVerdict) -> str:
     """The gate's decision as Markdown."""
     lines = [f"- {'✓' if check.passed else '✗'} **{check.name}**: {check.reason}" for check in verdict.checks]
     return "\n".join([f"# {'Promoted' if verdict.promote else 'Held'}", "", *(lines or [f"- {reason}" for reason in verdict.reasons])])
+
+
+def account_table(rows: Sequence[AccountRow]) -> Table:
+    """What a run trained on and what fell away where: a row for each stage and source."""
+    table = Table(title="what it trained on, and what fell away where", title_justify="left")
+    for name in ("stage", "source", "episodes", "frames", "fell away"):
+        table.add_column(name, justify="right" if name in ("episodes", "frames") else "left")
+    for row in rows:
+        lost = "; ".join(f"{fallen_away(one)}: {one.reason}" for one in row.dropped)
+        table.add_row(*(Text(cell) for cell in (row.stage, row.source or "all", f"{row.episodes:,}", f"{row.frames:,}", lost)))
+    return table
 
 
 def result_table(summary: RunSummary) -> Table:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from components.artifacts.step_manifest import Step
 from components.config.recipe import Recipe
-from components.config.records import DatasetVersion, EvalReport, GateVerdict, ModelVersion, TrainRun, WorkcellRow
+from components.config.records import AccountRow, DatasetVersion, EvalReport, GateVerdict, ModelVersion, TrainRun, WorkcellRow
+from components.config.stages import STAGE_NAMES
 from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import from_document
 
@@ -29,6 +30,17 @@ def read_dataset(frozen: Step, quarantined: int = 0, producers: Mapping[str, int
     parents = [str(frozen.record["dataset_version"])] if "dataset_version" in frozen.record else []
     document = {**fields, "quarantined": quarantined, "parents": parents, "producers": dict(producers or {})}
     return from_document(DatasetVersion, document, where="data set version")
+
+
+def read_account(made: Mapping[str, Step]) -> tuple[AccountRow, ...]:
+    """The account of the data, in order of work, from the record of each stage; stages of older versions recorded none."""
+    rows = [row for stage in STAGE_NAMES if stage in made for row in made[stage].record.get("account", ())]
+    return tuple(from_document(AccountRow, row, where="account of the data") for row in rows)
+
+
+def read_notes(made: Mapping[str, Step]) -> tuple[str, ...]:
+    """What a person should know of the data, as the stages recorded it."""
+    return tuple(str(note) for stage in STAGE_NAMES if stage in made for note in made[stage].record.get("notes", ()))
 
 
 def read_train_run(trained: Step) -> TrainRun:

@@ -23,7 +23,7 @@ from model_core.spec.errors import DatasetError, SpecError
 from model_core.tokenization.depth.codec import DepthCodec
 
 SIZE = 80
-QUICK = AnnotateConfig(vqvae=VqvaeConfig(steps=12, batch=4, frames=60))
+QUICK = AnnotateConfig(vqvae=VqvaeConfig(steps=12, batch=4, frames=60), max_rejected_fraction=0.5)
 LENGTHS = [9, 3, 12, 1]
 
 

@@ -74,6 +74,8 @@ def add_data(app: typer.Typer) -> None:
 def _done(made: tuple[StepResult, Path]) -> None:
     result, folder = made
     print_line(f"{result.step.manifest.stage}: {'finished earlier' if result.cached else f'{result.seconds:.1f} s'}, in {folder}")
+    for note in result.step.record.get("notes", ()):
+        print_line(f"note: {note}")
     print_result(
         stage=result.step.manifest.stage, digest=result.step.digest, key=result.step.manifest.key, cached=result.cached, path=str(folder)
     )

@@ -34,6 +34,7 @@ def ingest(
     Example: actwright ingest recordings/cell-07 --recipe metaworld_5
     Example: actwright run loop --set 'include=["3f9a81"]'
     """
+    from components.data.accounting.included import labelling_notes
     from flows.commands.operations.schedule import tell_new_recordings
     from flows.pipeline.storage import take_in_recordings
     from flows.platform.wiring import open_platform
@@ -52,6 +53,8 @@ def ingest(
     record, digest = result.step.record, result.step.digest
     for line in _lines(result):
         print_line(line)
+    for note in labelling_notes(result.step.path / "dataset", chosen.annotate):
+        print_line(note)
     print_line(f"let them join a run:  actwright run {recipe} --set 'include=[\"{digest[:12]}\"]'")
     is_notified = tell_new_recordings(int(record["episodes"]))
     counts: dict[str, Any] = {k: record[k] for k in ("episodes", "recordings", "not_successful", "quarantined", "producers")}

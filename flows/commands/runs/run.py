@@ -34,12 +34,11 @@ def train(recipe: RecipeName = "loop", change: Overrides = None) -> None:
 
     Example: actwright train loop --set train.seed=1 --set train.steps=400
     """
-    from flows.pipeline.run import begin
-    from flows.pipeline.run_context import make_until
+    from flows.pipeline.run import begin, make_shown
 
     context = begin(recipe_of(recipe, change, is_run=True))
-    with stoppable(), context.panel.shown():
-        step = make_until(context, "train")
+    with stoppable():
+        step = make_shown(context, "train")
     print_result(checkpoint=str(step.path / "checkpoint"), digest=step.digest, final_loss=step.record["final_loss"])
 
 
@@ -48,12 +47,11 @@ def evaluate(recipe: RecipeName = "loop", change: Overrides = None) -> None:
 
     Example: actwright evaluate loop --set evaluate.seeds_per_task=50
     """
-    from flows.pipeline.run import begin
-    from flows.pipeline.run_context import make_until
+    from flows.pipeline.run import begin, make_shown
 
     context = begin(recipe_of(recipe, change, is_run=True))
-    with stoppable(), context.panel.shown():
-        step = make_until(context, "evaluate")
+    with stoppable():
+        step = make_shown(context, "evaluate")
     scores = {"successes": step.record["successes"], "trials": step.record["trials"]}
     print_result(report=str(step.path / "report.json"), digest=step.digest, **scores)
 

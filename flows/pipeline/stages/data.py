@@ -23,11 +23,18 @@ def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> Step
     """Record demonstrations, and let the ingested recordings that the recipe includes join them: <step>/dataset."""
 
     def work(out: Path) -> Mapping[str, Any]:
+        from components.data.accounting.stages import recorded as account
         from components.data.collect import collect
 
-        return collect(recipe.collect, out, progress, thresholds=recipe.validate)
+        record = collect(recipe.collect, out, progress, thresholds=recipe.validate)
+        return {**record, "account": account(record, out / "dataset", f"expert:{recipe.collect.simulator}")}
 
     included = [ingested(platform, digest) for digest in recipe.include]
+    if included:  # before anything is recorded
+        from components.data.accounting.included import check_included
+
+        datasets = {digest: step.path / "dataset" for digest, step in zip(recipe.include, included, strict=True)}
+        check_included(datasets, recipe.collect.tasks, recipe.annotate)
     recorded = stage_step(platform, StepKey(stage=stage_named("collect"), recipe=recipe, inputs={}), work)
     if not included:
         return recorded
@@ -39,11 +46,14 @@ def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Se
     """Demonstrations and ingested recordings of the recipe's tasks as one raw data set; it takes the place of the demonstrations."""
 
     def work(out: Path) -> Mapping[str, Any]:
+        from components.data.accounting.stages import taken_in
         from components.data.ingest import IngestOptions, ingest
 
         sources = [step.path / "dataset" for step in (recorded, *included)]
         options = IngestOptions(keep_failures=True, tasks=recipe.collect.tasks, thresholds=recipe.validate)
-        return {**recorded.record, **ingest(sources, out, progress, options)}
+        record = ingest(sources, out, progress, options)
+        before = [row for step in (recorded, *included) for row in step.record.get("account", ())]
+        return {**recorded.record, **record, "account": [*before, *taken_in(record, out, "join")]}
 
     inputs: dict[str, Step | str] = {"recorded": recorded, **{f"ingested-{n}": step for n, step in enumerate(included)}}
     return stage_step(platform, StepKey(stage=JOIN, recipe=recipe, inputs=inputs), work)
@@ -54,6 +64,7 @@ def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], pro
 
     trust_data: a data set whose statistics are of other data is taken in, with new statistics.
     """
+    from components.data.accounting.stages import taken_in
     from components.data.ingest import IngestOptions, count_recordings, ingest
     from components.simulation.open import open_simulator
 
@@ -62,7 +73,8 @@ def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], pro
 
     def work(out: Path) -> Mapping[str, Any]:
         options = IngestOptions(embodiment=embodiment, max_bad_fraction=1.0, trust_data=trust_data, thresholds=recipe.validate)
-        return ingest(sources, out, progress, options)
+        record = ingest(sources, out, progress, options)
+        return {**record, "account": taken_in(record, out, "ingest")}
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
     extra: dict[str, Any] = {"body": to_document(embodiment)} | ({"trust_data": True} if trust_data else {})
@@ -81,9 +93,11 @@ def validate_step(platform: Platform, recipe: Recipe, raw: Step, progress: Progr
     """Judge every episode: <step>/valid.json, quarantine/, data_docs/."""
 
     def work(out: Path) -> Mapping[str, Any]:
+        from components.data.accounting.stages import inspected
         from components.data.validate import validate
 
-        return validate(recipe.validate, raw.path / "dataset", out, progress)
+        record = validate(recipe.validate, raw.path / "dataset", out, progress)
+        return {**record, "account": inspected(recipe.validate, raw.path / "dataset", out)}
 
     key = StepKey(stage=stage_named("validate"), recipe=recipe, inputs={"raw": raw})
     return stage_step(platform, key, work)

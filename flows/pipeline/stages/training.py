@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.stage_log import log_account
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
 from components.config.data_config import CollectConfig
 from components.config.recipe import Recipe
-from components.config.records import Progress
+from components.config.records import AccountRow, Progress
 from components.config.stages import SIMULATION_FIELDS, stage_named
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.platform.wiring import Platform
+from model_core.spec.documents import to_document
 
 Launch = Callable[..., Mapping[str, Any]]  # called as `components.training.launcher.train` is
 
 
-def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progress, launch: Launch | None = None) -> StepResult:
-    """Train, tracked as one run that survives kills: <step>/checkpoint. launch: trains elsewhere (default: on this machine)."""
+def train_step(
+    platform: Platform,
+    recipe: Recipe,
+    frozen: Step,
+    progress: Progress,
+    launch: Launch | None = None,
+    account: Sequence[AccountRow] = (),
+) -> StepResult:
+    """Train, tracked as one run that survives kills: <step>/checkpoint. launch: trains elsewhere (default: on this machine).
+
+    account: of the data before the training; the tracker gets it with what was trained on.
+    """
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.artifacts.step_manifest import checkpoint_digest
         from components.config.ports import DatasetInput
+        from components.data.accounting.trained import trained_on
         from components.training.job import TrainingTask
         from components.training.launcher import train
+        from components.training.plan import drawn_samples
 
         tracker = platform.tracker()
         run_id = out.name.removesuffix(".partial")
@@ -35,12 +50,15 @@ def train_step(platform: Platform, recipe: Recipe, frozen: Step, progress: Progr
         tracker.log_text("recipe.json", json.dumps(recipe.to_json(), indent=1, sort_keys=True))
         try:
             record = (launch or train)(TrainingTask(config=recipe.train, frozen=frozen.path, out=out), tracker, progress)
+            trained = trained_on(frozen.path, partial(drawn_samples, recipe.train))
+            log_account(tracker, [*(to_document(row) for row in account), *trained])
         except BaseException:
             tracker.finish("killed")
             raise
         tracker.finish("finished")
         return {
             **record,
+            "account": trained,
             "checkpoint_digest": checkpoint_digest(out / "checkpoint"),
             "run_id": run_id,
             "dataset_version": frozen.record["version"],

@@ -1,0 +1,34 @@
+"""The account of a training: which frames of the frozen data set its steps drew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data.accounting.tally import Tally
+from components.data.frozen_dataset import sources_of
+
+
+def trained_on(frozen: Path, drawn: Callable[[int], NDArray[np.int64]]) -> list[dict[str, Any]]:
+    """The account of a training on `frozen`, by source: frames that were drawn, held out, or never drawn.
+
+    drawn: for the number of training samples, which of them the steps draw.
+    """
+    tally = Tally("train")
+    sources, episode_N = sources_of(frozen, "train")
+    is_drawn_N = np.zeros(len(sources), bool)
+    is_drawn_N[drawn(len(sources))] = True
+    held_out, held_out_episode_N = sources_of(frozen, "validation")
+    for source in sorted({*sources, *held_out}):
+        mine_N = np.array([one == source for one in sources], bool)
+        kept = len(np.unique(episode_N[mine_N & is_drawn_N]))
+        never = len(np.unique(episode_N[mine_N])) - kept
+        tally.keep(source, int((mine_N & is_drawn_N).sum()), kept)
+        away_N = np.array([one == source for one in held_out], bool)
+        tally.drop(source, "held out for validation", int(away_N.sum()), len(np.unique(held_out_episode_N[away_N])))
+        tally.drop(source, "drawn by no step", int((mine_N & ~is_drawn_N).sum()), never)
+    return tally.rows()
