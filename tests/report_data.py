@@ -8,7 +8,9 @@ import numpy as np
 
 from components.config.recipe import GateConfig
 from components.config.records import (
+    AccountRow,
     DatasetVersion,
+    Dropped,
     EvalReport,
     Interval,
     ModelVersion,
@@ -174,4 +176,15 @@ def run_summary(root, *, promote=True):
         if promote
         else (),
         paths={stage: str(folder) for stage, folder in folders.items()},
+        account=(
+            AccountRow(stage="collect", source="expert:metaworld", episodes=600, frames=21_500),
+            AccountRow(
+                stage="annotate",
+                source="teleop:<bench>",
+                episodes=1,
+                frames=240,
+                dropped=(Dropped(reason="no depth was recorded", episodes=5, frames=1_200),),
+            ),
+        ),
+        notes=("action 'gripper': 5 of 1000 steps hold values of 1..1",),
     )

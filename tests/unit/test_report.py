@@ -74,6 +74,13 @@ def test_page_tells_every_part(run, written):
     assert page.count("<path") > 5
 
 
+def test_page_tells_what_fell_away_where_and_what_a_person_should_know(written):
+    page = written.read_text()
+    assert "5 episodes, 1,200 frames: no depth was recorded" in page
+    assert "<td>teleop:&lt;bench&gt;</td>" in page
+    assert "5 of 1000 steps hold values" in page
+
+
 def test_equal_runs_give_equal_pages_whatever_folder_they_are_in(run, written, tmp_path):
     again = run_summary(tmp_path / "elsewhere")
     other = write_report(again, tmp_path / "out", addresses={"MLflow": "http://127.0.0.1:5000"})
@@ -148,7 +155,8 @@ def test_summary_has_the_promised_fields(run, written):
     assert document == summary(run)
     assert set(document["stages"]) == set(run.stages)
     assert document["stages"]["collect"] == {"seconds": 0.716, "cached": True, "digest": run.stages["collect"].digest}
-    assert set(document["dataset"]) == {"version", "episodes", "frames", "quarantined", "producers"}
+    assert set(document["dataset"]) == {"version", "episodes", "frames", "quarantined", "producers", "account", "notes"}
+    assert document["dataset"]["account"][1]["dropped"] == [{"reason": "no depth was recorded", "episodes": 5, "frames": 1_200}]
     assert {"run_id", "steps", "final_loss"} <= set(document["train"])
     evaluation = document["evaluation"]
     assert (evaluation["successes"], evaluation["trials"]) == (38, 40)
