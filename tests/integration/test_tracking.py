@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from components.adapters.mlflow.promotions import Promotions
 from components.adapters.mlflow.registry import MlflowRegistry
 from components.adapters.mlflow.runs import MlflowTracker
 from components.adapters.mlflow.server import TrackingAddress, server_command
@@ -287,6 +288,77 @@ def test_of_two_that_promote_at_once_one_wins(home):
         thread.join()
     assert sorted(outcomes)[0] == 0
     assert MlflowRegistry(address).champion("arm").version == sorted(outcomes)[1]
+
+
+def machines(home, tmp_path, count=2):
+    """Registries of machines with a home each, so that no file lock keeps them apart, over one database."""
+    uri = f"sqlite:///{home}/mlflow.db"
+    return [MlflowRegistry(TrackingAddress(home=tmp_path / f"machine-{number}", uri=uri)) for number in range(count)]
+
+
+def test_of_two_machines_that_saw_the_same_champion_one_wins(home, tmp_path, monkeypatch):
+    here, there = machines(home, tmp_path)
+    first, second = create(here, "a"), create(here, "b")
+    look = MlflowRegistry._champion
+    seen = []
+
+    def look_then_be_overtaken(self, client, name):
+        champion = look(self, client, name)
+        if self is here and not seen:
+            seen.append(champion)
+            there.promote(second, expected=None)
+        return champion
+
+    monkeypatch.setattr(MlflowRegistry, "_champion", look_then_be_overtaken)
+    with pytest.raises(TrackingError, match="champion of arm is version 2, expected None: someone promoted in between"):
+        here.promote(first, expected=None)
+    assert seen == [None]
+    assert there.champion("arm").version == 2
+    assert here.promote(first, expected=2).alias == "champion"
+
+
+def test_a_promotion_whose_process_ended_before_the_alias_moved_is_carried_out_by_the_next(home, tmp_path, monkeypatch):
+    here, there = machines(home, tmp_path)
+    first, second = create(here, "a"), create(here, "b")
+    with monkeypatch.context() as killed:
+        killed.setattr(Promotions, "move_alias", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            here.promote(first, expected=None)
+    assert there.champion("arm") is None
+    with pytest.raises(TrackingError, match="is version 1, expected None"):
+        there.promote(second, expected=None)
+    assert there.champion("arm").version == 1
+
+
+def test_an_alias_that_a_person_moved_counts(home):
+    registry = MlflowRegistry(TrackingAddress(home=home))
+    first, second, third = (create(registry, letter) for letter in "abc")
+    registry.promote(first, expected=None)
+    registry.promote(second, expected=1)
+    client_of(TrackingAddress(home=home)).set_registered_model_alias("arm", "champion", "1")
+    with pytest.raises(TrackingError, match="is version 1, expected 2"):
+        registry.promote(third, expected=2)
+    assert registry.promote(third, expected=1).version == 3
+
+
+def test_an_alias_that_two_set_for_the_first_time_at_once_is_asked_for_again(home, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+    registry = MlflowRegistry(TrackingAddress(home=home))
+    first = create(registry, "a")
+    real, asked = MlflowClient.set_registered_model_alias, []
+
+    def races(self, *arguments):
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise MlflowException("UNIQUE constraint failed: registered_model_aliases.name", error_code=BAD_REQUEST)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", races)
+    assert registry.promote(first, expected=None).alias == "champion"
+    assert len(asked) == 2
 
 
 def test_server_command_is_for_loopback_and_starts_no_job_runner(tmp_path):

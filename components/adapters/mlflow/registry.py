@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from components.adapters.mlflow.promotions import Promotions
 from components.adapters.mlflow.server import Connection, TrackingAddress
 from components.artifacts.locks import locked
 from components.config.records import ModelVersion
@@ -22,8 +23,8 @@ CHAMPION = "champion"
 class MlflowRegistry:
     """Model versions in MLflow. See `components.config.ports.ModelRegistry`.
 
-    Compare-and-set of the champion is read, compare, write under a file lock beside the records: safe among processes that
-    share `home`. MLflow itself has no such operation, so two machines with homes of their own can still race.
+    Of any number of machines that promote at once one wins (`components.adapters.mlflow.promotions`); a file lock beside the records
+    spares the processes of one `home` that contest.
     """
 
     def __init__(self, address: TrackingAddress) -> None:
@@ -62,18 +63,23 @@ class MlflowRegistry:
     def promote(self, candidate: ModelVersion, *, expected: int | None) -> ModelVersion:
         """Move the alias if it is where the gate saw it."""
         with self._locked(candidate.name), self._asking(f"promoting {candidate.name} {candidate.version}") as client:
+            promotions = Promotions(client, candidate.name, CHAMPION)
+            last = promotions.last()
+            if not last.is_done:  # decided, and its process ended or is still about to move the alias
+                promotions.move_alias(last.number, last.version)
             current = self._champion(client, candidate.name)
+            found = current.version if current else None
             if current is not None and current.version == candidate.version:
                 return current
-            found = current.version if current else None
-            if found != expected:
+            if found != expected or not promotions.claim(last.number + 1, str(candidate.version)):
+                newer = found if found != expected else promotions.last().version
                 raise TrackingError(
-                    f"champion of {candidate.name} is version {found}, expected {expected}: someone promoted in between; "
-                    f"judge version {candidate.version} against version {found} and promote again"
+                    f"champion of {candidate.name} is version {newer}, expected {expected}: someone promoted in between; "
+                    f"judge version {candidate.version} against version {newer} and promote again"
                 )
             if found is not None:
                 client.set_model_version_tag(candidate.name, str(candidate.version), "replaced", str(found))
-            client.set_registered_model_alias(candidate.name, CHAMPION, str(candidate.version))
+            promotions.move_alias(last.number + 1, str(candidate.version))
             promoted = self._champion(client, candidate.name)
             require(promoted is not None and promoted.version == candidate.version, "MLflow did not move the alias", error=TrackingError)
             assert promoted is not None
