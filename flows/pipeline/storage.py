@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from components.adapters.storage.object_store import ObjectStore
 
 _VERSION = "1"
+_DVC_PREFIX = "dvc"  # of DVC's objects in the store
 
 
 def keep_raw(platform: Platform, raw: Step, progress: Progress) -> StepResult:
@@ -71,6 +72,7 @@ def keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], p
 
 
 def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], progress: Progress) -> StepResult:
+    from components.adapters.dvc_remote import restore_lost_objects
     from components.adapters.storage.seaweedfs import no_room
 
     dvc = _dvc_store(platform)
@@ -79,7 +81,7 @@ def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], 
 
     def work(_out: Path) -> Mapping[str, Any]:
         progress.update(0, 2, "recording the version with DVC")
-        with storage(platform.settings) as (_store, remote):
+        with storage(platform.settings) as (store, remote):
             dvc.prepare(remote)
             version = dvc.record(DATA_STAGES)
             progress.update(1, 2, "pushing the version")
@@ -90,6 +92,7 @@ def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], 
                 if not full:
                     raise
                 raise StorageError(f"dvc push could not send the version: {full}") from error
+            restore_lost_objects(store, _DVC_PREFIX, version, dvc.cache)
         return {"version": version.version, "outputs": dict(version.outputs)}
 
     inputs = {stage: made[stage] for stage in DATA_STAGES}
@@ -128,16 +131,16 @@ def storage(settings: Settings) -> Iterator[tuple[ObjectStore, Remote]]:
     if settings.storage == "embedded":
         with LocalS3(settings.home.resolve() / "s3") as endpoint:
             keys = {"access_key": endpoint.access_key, "secret_key": endpoint.secret_key}
-            yield endpoint.store(settings.bucket), Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=endpoint.url, **keys)
+            yield endpoint.store(settings.bucket), Remote(url=f"s3://{settings.bucket}/{_DVC_PREFIX}", endpoint_url=endpoint.url, **keys)
     elif kind == "folder":
         folder = Path(place).resolve()
-        yield FolderStore(folder), Remote(url=str(folder / "dvc"))
+        yield FolderStore(folder), Remote(url=str(folder / _DVC_PREFIX))
     else:
         address, secret = urlsplit(settings.storage), settings.s3_secret_key.get_secret_value()
         scheme = "https" if address.scheme == "https" else "http"
         key = settings.s3_access_key
         keys = {"access_key": key, "secret_key": secret, "region": settings.s3_region}
-        remote = Remote(url=f"s3://{settings.bucket}/dvc", endpoint_url=f"{scheme}://{address.netloc}", **keys)
+        remote = Remote(url=f"s3://{settings.bucket}/{_DVC_PREFIX}", endpoint_url=f"{scheme}://{address.netloc}", **keys)
         found = S3Address(endpoint=address.netloc, secure=scheme == "https", **keys)
         yield S3Store(found, settings.bucket), remote
 

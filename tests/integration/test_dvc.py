@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from components.adapters.dvc import DvcStore, Remote
+from components.adapters.dvc_remote import restore_lost_objects
+from components.adapters.storage.object_store import FolderStore
 from components.adapters.storage.seaweedfs import LocalS3
 from components.config.stages import DATA_STAGES
 from flows.pipeline.recipes import get_recipe
@@ -82,6 +84,33 @@ def test_a_folder_is_a_remote_and_two_commands_wait_for_each_other(tmp_path):
         thread.join()
     assert failures == []
     assert dvc.push() == 8
+
+
+def test_what_the_remote_lost_is_sent_again_and_what_it_spoilt_is_not_taken(tmp_path):
+    root = tmp_path / "repository"
+    root.mkdir()
+    make_data(root)
+    dvc = DvcStore(root)
+    dvc.prepare(Remote(url=str(tmp_path / "remote" / "dvc")))
+    version = dvc.record()
+    dvc.push()
+    remote = tmp_path / "remote/dvc/files/md5"
+    lost, spoilt = (p for p in sorted(remote.rglob("*")) if p.is_file() and p.read_text() in ("collect x", "freeze x"))
+    lost.unlink()
+    assert dvc.push() == 0, "DVC believes the list of a folder; if it does not any more, `dvc_remote` is not needed"
+    sent = restore_lost_objects(FolderStore(tmp_path / "remote"), "dvc", version, dvc.cache)
+    assert [remote.parents[2] / key for key in sent] == [lost]
+    spoilt.chmod(0o644)
+    spoilt.write_text(spoilt.read_text()[:-1] + "y")
+    shutil.rmtree(root / ".dvc" / "cache")
+    shutil.rmtree(root / "data")
+    (root / "data").mkdir()
+    with pytest.raises(
+        DatasetError, match=r"dvc pull failed.*its bytes are not those of its name. Fix: on a machine that has this version"
+    ):
+        dvc.pull()
+    found = {p.read_text() for p in (root / "data").rglob("file")}
+    assert found == {f"{stage} x" for stage in DATA_STAGES} - {spoilt.read_text()[:-1] + "x"}
 
 
 def test_dvc_says_why_it_refuses(tmp_path):
