@@ -2,6 +2,9 @@
 
 The only file that knows the library. Its import takes four seconds, so it happens inside the function. Its pages
 (Data Docs) load style and scripts from five content networks; here they are made readable without any.
+
+The library passes over what is not there: a range holds for a column without any value and for a table without any row, and an infinite
+number counts as present. So no rule stands alone (`_with_their_guards`), and a table without rows is refused.
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ from __future__ import annotations
 import html
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 ID = "episode_id"
+LARGEST = sys.float_info.max  # an open limit: without any, infinity is within the range
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # Data Docs want a run time; a fixed one keeps equal runs equal
 
 
@@ -54,7 +59,8 @@ class Breach:
 def evaluate_rules(tables: Mapping[str, DataFrame], rules: Sequence[Rule], docs: Path | None) -> list[Breach]:
     """Run one suite a table; returns every (rule, episode) that does not hold and writes Data Docs into `docs`.
 
-    Every table needs the column episode_id. Raises `DatasetError` when a rule could not be computed at all.
+    Every table needs the column episode_id, and rows. A value that a rule needs and that is missing or infinite breaks the rule. Raises
+    `DatasetError` when a rule could not be computed at all.
     """
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
@@ -69,7 +75,9 @@ def evaluate_rules(tables: Mapping[str, DataFrame], rules: Sequence[Rule], docs:
     form = {"result_format": "COMPLETE", "unexpected_index_column_names": [ID]}
     breaches: list[Breach] = []
     for name, table in tables.items():
-        mine = [r for r in rules if r.table == name]
+        if table.empty:
+            raise DatasetError(f"the table {name!r} has no row, so none of its rules says anything")
+        mine = _with_their_guards([r for r in rules if r.table == name], table)
         asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
         suite = gx.ExpectationSuite(name=name, expectations=[_expectation(number, rule) for number, rule in enumerate(mine)])
         definition = gx.ValidationDefinition(
@@ -87,6 +95,19 @@ def evaluate_rules(tables: Mapping[str, DataFrame], rules: Sequence[Rule], docs:
     return breaches
 
 
+def _with_their_guards(rules: Sequence[Rule], table: DataFrame) -> list[Rule]:
+    """The rules, and for a column that has a range or a set but need not be present, its presence; for one of numbers, a finite range."""
+    made = {(rule.column, rule.kind): rule for rule in reversed(rules)}
+    guards: list[Rule] = []
+    for rule in made.values():
+        if rule.kind in ("between", "among") and (rule.column, "present") not in made:
+            guards.append(replace(rule, kind="present"))
+        numbers = table[rule.column].dtype.kind == "f"
+        if rule.kind == "present" and numbers and (rule.column, "between") not in made:
+            guards.append(replace(rule, kind="between"))  # without limits: what is finite
+    return [*rules, *guards]
+
+
 def _expectation(number: int, rule: Rule) -> Any:
     import great_expectations.expectations as library
 
@@ -95,7 +116,8 @@ def _expectation(number: int, rule: Rule) -> Any:
     common: dict[str, Any] = {"column": rule.column, "meta": {"number": number}, "description": rule.meaning}
     match rule.kind:
         case "between":
-            return gxe.ExpectColumnValuesToBeBetween(min_value=rule.low, max_value=rule.high, **common)
+            low, high = (-LARGEST if rule.low is None else rule.low), (LARGEST if rule.high is None else rule.high)
+            return gxe.ExpectColumnValuesToBeBetween(min_value=low, max_value=high, **common)
         case "present":
             return gxe.ExpectColumnValuesToNotBeNull(**common)
         case "among":
