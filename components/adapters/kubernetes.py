@@ -69,7 +69,7 @@ class KubernetesCluster:
         service["metadata"]["ownerReferences"] = [
             {"apiVersion": "batch/v1", "kind": "Job", "name": spec.name, "uid": uid, "controller": True}
         ]
-        with _explained(f"creating service {spec.name}"):
+        with _explained(f"creating service {spec.name}", sends=True):
             try:
                 self._core.create_namespaced_service(spec.namespace, service)
             except Exception as error:
@@ -144,7 +144,7 @@ class KubernetesCluster:
         raise JobError(f"job {spec.name} in {spec.namespace} is still there {wait_s:.0f} s after it was deleted; look for finalizers on it")
 
     def _create_job(self, spec: JobSpec, job: dict[str, Any]) -> str:
-        with _explained(f"submitting job {spec.name}"):
+        with _explained(f"submitting job {spec.name}", sends=True):
             try:
                 return self._batch.create_namespaced_job(spec.namespace, job).metadata.uid
             except Exception as error:
@@ -216,13 +216,18 @@ class KubernetesCluster:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turn what the client raises into a `JobError`."""
+def _explained(what: str, *, sends: bool = False) -> Iterator[None]:
+    """Turn what the client raises into a `JobError`. sends: a manifest, which the client checks by types of its own before it is sent."""
     try:
         yield
     except JobError:
         raise
     except Exception as error:
+        if sends and isinstance(error, ValueError):
+            raise JobError(
+                f"{what}: the Kubernetes client refused the manifest, nothing was sent: {error}. Fix: correct the field that it names; "
+                "quantities and values of variables are text ('1', not 1)"
+            ) from error
         body = str(getattr(error, "body", "") or error)
         answer = _message_of(body)
         raise JobError(f"{what}: the cluster answered {_status(error) or type(error).__name__}: {answer}") from error

@@ -88,6 +88,16 @@ def test_submitting_twice_is_once_and_another_spec_is_refused(kube, cluster):
         cluster.submit(replace(SPEC, image="registry.example/actwright:2"))
 
 
+def test_what_the_client_itself_refuses_is_named_and_nothing_is_sent(kube, cluster):
+    wrong = replace(SPEC, env={"THREADS": 4})  # pyright: ignore[reportArgumentType] (what a caller without a type checker writes)
+    with pytest.raises(
+        JobError, match=r"submitting job train-abc: the Kubernetes client refused the manifest, nothing was sent"
+    ) as refused:
+        cluster.submit(wrong)
+    assert "text ('1', not 1)" in str(refused.value)
+    assert not [request for request in kube.requests if request.startswith("POST")]
+
+
 def test_a_failed_pod_ends_it_with_its_last_lines(kube, cluster):
     cluster.submit(SPEC)
     first, second = kube.wait_for_pods(2)
