@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,30 @@ def test_missing_weights_name_the_source(tmp_path):
         DepthAnything.load(str(tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match="nowhere"):
         GripperPointer.load(str(tmp_path / "nowhere"))
+
+
+def test_weights_that_a_checkpoint_lacks_are_not_made_up(depth_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "partial"
+    shutil.copytree(depth_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    gone = sorted(name for name in weights if name.startswith("head."))[0]
+    save_file({name: value for name, value in weights.items() if name != gone}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"partial' lacks 1 weights of DepthAnythingForDepthEstimation, the first {gone}.*Fix:"):
+        DepthAnything.load(str(folder))
+
+
+def test_a_checkpoint_in_half_precision_is_asked_in_it_and_pillow_prepares_the_images(depth_folder, tmp_path):
+    from transformers import AutoModelForDepthEstimation
+
+    AutoModelForDepthEstimation.from_pretrained(depth_folder, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    shutil.copyfile(depth_folder / "preprocessor_config.json", tmp_path / "preprocessor_config.json")
+    half = DepthAnything.load(str(tmp_path), size=28)
+    whole = DepthAnything.load(str(depth_folder), size=28)
+    assert (half.model.dtype, whole.model.dtype) == (torch.bfloat16, torch.float32)
+    assert np.abs(half.annotate(FRAMES).astype(int) - whole.annotate(FRAMES)).mean() < 8
+    assert type(half.processor).__name__.endswith("Pil")
 
 
 def test_flat_answers_and_missing_pictures_are_refused(depth_folder):
@@ -192,6 +217,7 @@ def test_a_random_pointing_model_loads_and_answers_nothing_readable(pointing_fol
     pointer = GripperPointer.load(str(pointing_folder))
     track = pointer.annotate(Frames(images_THW3=IMAGES[:1], size=(42, 56), count=1))
     assert track.visible_T.tolist() == [False]
+    assert type(pointer.ask._processor.image_processor).__name__.endswith("Pil")
     assert pointer.digest in pointer.version
 
 

@@ -76,7 +76,9 @@ class DepthAnything:
             part = frames.images_THW3[start : start + self.batch_size]
             inputs = self.processor(images=list(part), size={"height": self.size, "width": self.size}, return_tensors="pt")
             with torch.inference_mode():
-                predicted_THW = self.model(pixel_values=inputs["pixel_values"].to(self.model.device)).predicted_depth.float()
+                # the number format is that of the checkpoint's config, which need not be float32
+                pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
+                predicted_THW = self.model(pixel_values=pixels).predicted_depth.float()
             resized = torch.nn.functional.interpolate(predicted_THW[:, None], frames.size, mode="bicubic", align_corners=False)[:, 0]
             answers += [_stretched(map_HW, start + offset) for offset, map_HW in enumerate(resized.cpu().numpy())]
         return np.stack(answers)

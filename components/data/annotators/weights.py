@@ -11,16 +11,23 @@ from model_core.spec.errors import CheckpointError
 def load_pretrained(source: str, model_class: Any, processor_class: Any, *, device: str = "") -> tuple[Any, Any]:
     """(model, processor) through two transformers auto classes, ready to answer on `device` (default: a GPU where there is one).
 
-    Raises `CheckpointError` naming the source where files are missing, the hub is out of reach or the architecture is not built in.
+    Images are prepared by Pillow, also where torchvision is installed, whose pixels differ by up to 2 of 255: equal versions of an
+    annotator give equal labels. Raises `CheckpointError` naming the source where files or weights are missing (the library draws them at
+    random), the hub is out of reach or the architecture is not built in.
     """
     try:
-        processor = processor_class.from_pretrained(source, trust_remote_code=False)
-        model = model_class.from_pretrained(source, trust_remote_code=False, use_safetensors=True)
+        processor = processor_class.from_pretrained(source, trust_remote_code=False, backend="pil")
+        model, found = model_class.from_pretrained(source, trust_remote_code=False, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise CheckpointError(
             f"cannot open {source!r} as {model_class.__name__}: {error}. Fix: give a local folder with config, processor and safetensors, "
             "or a hub id of an architecture that transformers has built in"
         ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise CheckpointError(
+            f"{source!r} lacks {len(missing)} weights of {type(model).__name__}, the first {missing[0]}; they would be random. "
+            "Fix: give the whole checkpoint of this architecture"
+        )
     import torch
 
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
