@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,19 +66,24 @@ class Body:
     def measure(self) -> None:
         """The state that commands are judged from: of this step where it can be had."""
         if isinstance(self.robot, Proprioceptive):
-            self.state_P = np.asarray(self.robot.proprio_P(), np.float32)
+            self.state_P = np.array(self.robot.proprio_P(), np.float32)
         elif self._is_measured or any(dim.measured_by for dim in self.limits.dims):
             self.state_P = np.asarray(self.look().proprio_P, np.float32)
 
     def look(self) -> Observation:
         """A new observation; `sight` of this step gives the same one."""
-        self._seen = self.robot.observe()
+        self._seen = self._observe()
         return self._seen
 
     def sight(self) -> Observation:
         """What was looked at in this step, else a look of its own."""
         seen, self._seen = self._seen, None
-        return seen or self.robot.observe()
+        return seen or self._observe()
+
+    def _observe(self) -> Observation:
+        """An observation of our own: a driver may fill the same arrays at every step, while this one is still to be sent and stored."""
+        seen = self.robot.observe()
+        return replace(seen, images={name: np.array(image) for name, image in seen.images.items()}, proprio_P=np.array(seen.proprio_P))
 
     @property
     def stop_state(self) -> str:
