@@ -93,6 +93,17 @@ def check_belongs(manifest: CheckpointManifest, *, data_digest: str, config_dige
         )
 
 
+def check_shape(manifest: CheckpointManifest, *, world_size: int, zero_stage: int, where: str) -> None:
+    """Refuse what DeepSpeed cannot load: the flat pieces of ZeRO belong to as many processes as wrote them. Raises `CheckpointError`."""
+    if manifest.zero_stage == zero_stage and (manifest.world_size == world_size or zero_stage == 0):
+        return
+    raise CheckpointError(
+        f"{where} was written by {manifest.world_size} processes at ZeRO stage {manifest.zero_stage}; this run has {world_size} at stage "
+        f"{zero_stage}, and DeepSpeed cannot reshard. Fix: resume with the old numbers (the order of samples is the same with any), or "
+        "train at stage 0, which resumes with any number of processes"
+    )
+
+
 def retain(root: Path, keep: int) -> list[Path]:
     """Delete all but the newest `keep` complete checkpoints; returns what was deleted."""
     complete = sorted(folder for folder in root.glob("step_*") if (folder / MANIFEST).is_file())

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.locks import locked
-from components.training.checkpoints import check_belongs, checkpoint_name, finalize, last_complete, retain
+from components.training.checkpoints import check_belongs, check_shape, checkpoint_name, finalize, last_complete, retain
 from components.training.deepspeed_engine import Engine, end_processes, start_processes
 from components.training.job import JobFiles, TrainJob, load_job
 from components.training.monitoring import LossSpikeDetector, RemainingTime, StepClock, pace, peak_flops
@@ -30,7 +30,7 @@ from components.training.rank_process import StopRequest, configure_libraries, h
 from components.training.trainable_model import TrainableModel, load_trainable_model
 from components.training.training_log import TrainingLog
 from model_core.spec.documents import to_document
-from model_core.spec.errors import ActwrightError, CheckpointError, JobError, SpecError
+from model_core.spec.errors import ActwrightError, JobError, SpecError
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +91,7 @@ class Training:
             return 0
         folder, manifest = found
         check_belongs(manifest, data_digest=self.trainable.data_digest, config_digest=self.digest, where=folder.name)
-        # DeepSpeed reshards nothing: the flat pieces of ZeRO belong to as many ranks as wrote them.
-        same = manifest.zero_stage == self.config.zero_stage and (manifest.world_size == self.world_size or manifest.zero_stage == 0)
-        if not same:
-            raise CheckpointError(
-                f"{folder.name} was written by {manifest.world_size} processes at ZeRO stage {manifest.zero_stage}; this run has "
-                f"{self.world_size} at stage {self.config.zero_stage}, and DeepSpeed cannot reshard. Fix: resume with the old numbers "
-                "(the order of samples is the same with any), or train at stage 0, which resumes with any number of processes"
-            )
+        check_shape(manifest, world_size=self.world_size, zero_stage=self.config.zero_stage, where=folder.name)
         self.engine.load(folder)
         return manifest.step
 

@@ -13,7 +13,16 @@ import pytest
 
 from components.config.torchrun import Rendezvous, torchrun_command
 from components.config.train_config import TrainConfig
-from components.training.checkpoints import MANIFEST, check_belongs, checkpoint_name, finalize, last_complete, retain
+from components.training.checkpoints import (
+    MANIFEST,
+    CheckpointManifest,
+    check_belongs,
+    check_shape,
+    checkpoint_name,
+    finalize,
+    last_complete,
+    retain,
+)
 from components.training.job import TrainJob, load_job, save_job
 from components.training.monitoring import LossSpikeDetector, RemainingTime, pace, progress_line
 from components.training.plan import (
@@ -85,6 +94,7 @@ def test_deepspeed_document_has_the_recipes_numbers(stage: int) -> None:
     assert document["zero_optimization"]["stage"] == stage
     assert document["train_batch_size"] == document["train_micro_batch_size_per_gpu"] * document["gradient_accumulation_steps"] * 2
     assert document["gradient_clipping"] == (0.0 if stage == 0 else 1.0)
+    assert not {"bf16", "fp16", "optimizer", "scheduler"} & set(document), "weights stay fp32 and the optimiser is ours"
 
 
 def test_curve_digest_ignores_what_cannot_bend_the_curve() -> None:
@@ -202,3 +212,18 @@ def test_a_checkpoint_of_other_data_or_config_is_refused(tmp_path: Path) -> None
         check_belongs(found[1], data_digest="new", config_digest="config", where="x")
     with pytest.raises(CheckpointError, match="restore the recipe"):
         check_belongs(found[1], data_digest="data", config_digest="new", where="x")
+
+
+@pytest.mark.parametrize(
+    ("written", "now", "fits"), [((2, 2), (2, 2), True), ((2, 2), (1, 2), False), ((2, 0), (3, 0), True), ((1, 1), (1, 2), False)]
+)
+def test_pieces_of_zero_are_loaded_by_as_many_processes_as_wrote_them(written, now, fits) -> None:
+    manifest = CheckpointManifest(step=3, data_digest="d", config_digest="c", world_size=written[0], zero_stage=written[1], files={})
+    if fits:
+        check_shape(manifest, world_size=now[0], zero_stage=now[1], where="step_00000003")
+        return
+    with pytest.raises(
+        CheckpointError,
+        match=rf"written by {written[0]} processes at ZeRO stage {written[1]}; this run has {now[0]} at stage {now[1]}.*Fix:",
+    ):
+        check_shape(manifest, world_size=now[0], zero_stage=now[1], where="step_00000003")
