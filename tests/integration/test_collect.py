@@ -67,6 +67,7 @@ def test_labels_are_the_experts_and_what_was_done_differs(collected):
     for episode in reader.episodes(images=False, depth=False):
         difference = np.abs(episode.actions_TA - episode.executed_TA).max(axis=1)
         differences.append(difference.max())
+        assert np.abs(episode.actions_TA).max() <= 1.0, "the package's experts ask for more than its limits"
         assert difference[-CFG.settle_steps :].max() == 0.0
     assert max(differences) > 0.2
 

@@ -32,6 +32,23 @@ def finished_step(home: Home, stage: str) -> str:
     return store.commit(stage, "0" * 24, {}, {}, {"made": stage}).digest
 
 
+def test_no_event_is_dropped_by_a_window_and_no_lock_is_lost_with_a_server(monkeypatch):
+    """Inside a window Prefect drops the rest of a burst, by the sender's clock; leases of its limits end with its server's memory."""
+    from datetime import timedelta
+
+    from flows.pipeline import retrain as module
+
+    served = []
+    monkeypatch.setattr(module, "serve", lambda deployment, **options: served.append((deployment, options)))
+    module.serve_deployment("recipe.json", "0 3 * * *", automatic=False)
+    (deployment, options) = served[0]
+    (trigger,) = deployment.triggers
+    assert (trigger.threshold, trigger.within) == (1, timedelta(0))
+    assert deployment.concurrency_limit is None
+    assert options["limit"] == 1, "one at a time, by the process that serves it"
+    assert not [value for value in deployment.parameters.values() if "{{" in str(value)], "nothing is rendered from an event"
+
+
 @pytest.mark.timeout(500)
 def test_new_recordings_start_a_retraining(tmp_path: Path):
     """The event that `actwright ingest` sends wakes the deployment; the clock (once a year) has no part in it."""
