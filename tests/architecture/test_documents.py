@@ -37,6 +37,19 @@ def test_every_path_that_a_document_names_exists(document):
     assert not missing, f"{document.name} names files that do not exist: {', '.join(missing)}"
 
 
+def named_tests(document: Path) -> list[tuple[str, str]]:
+    """(file, function) of every `tests/...py::name` that a document names."""
+    spans = (span.strip().partition("::") for span in _SPAN.findall(document.read_text(encoding="utf-8")))
+    return [(path, name) for path, mark, name in spans if mark and path.startswith("tests/")]
+
+
+@pytest.mark.parametrize("document", [path for path in CURRENT if named_tests(path)], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_test_that_a_document_names_exists(document):
+    texts = {path: (ROOT / path).read_text(encoding="utf-8") for path, _ in named_tests(document) if (ROOT / path).is_file()}
+    missing = [f"{path}::{name}" for path, name in named_tests(document) if not re.search(rf"def {name}\(", texts.get(path, ""))]
+    assert not missing, f"{document.name} names tests that do not exist: {', '.join(missing)}"
+
+
 def test_paths_are_found_in_documents():
     assert spelled_out("a/{b,c}.py") == ["a/b.py", "a/c.py"]
     assert len(named_paths(ROOT / "ARCHITECTURE.md")) > 20
