@@ -330,6 +330,17 @@ def test_a_promotion_whose_process_ended_before_the_alias_moved_is_carried_out_b
     assert there.champion("arm").version == 1
 
 
+def test_a_promoted_version_that_a_person_deleted_blocks_nothing(home, tmp_path, monkeypatch):
+    here, there = machines(home, tmp_path)
+    _, second, third = (create(here, letter) for letter in "abc")
+    with monkeypatch.context() as killed:
+        killed.setattr(Promotions, "move_alias", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            here.promote(second, expected=None)
+    client_of(TrackingAddress(home=home)).delete_model_version("arm", "2")
+    assert there.promote(third, expected=None).version == 3
+
+
 def test_an_alias_that_a_person_moved_counts(home):
     registry = MlflowRegistry(TrackingAddress(home=home))
     first, second, third = (create(registry, letter) for letter in "abc")

@@ -71,6 +71,8 @@ class Promotions:
                 self._client.set_registered_model_alias(self._name, self._alias, version)
                 break
             except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # a person deleted the version since: there is nothing to name
+                    break
                 # Two that set a new alias at once: one is told BAD_REQUEST, and succeeds when it asks again.
                 if error.error_code != "BAD_REQUEST" or attempt == _ALIAS_TRIES:
                     raise
