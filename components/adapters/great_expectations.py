@@ -131,16 +131,22 @@ def _expectation(number: int, rule: Rule) -> Any:
 def _breaches(rules: Sequence[Rule], outcome: Any) -> list[Breach]:
     config = outcome.expectation_config
     rule = rules[int(config.meta["number"])]
-    if outcome.exception_info.get("raised_exception"):
-        raise DatasetError(
-            f"the check {rule.check!r} on column {rule.column!r} could not be computed: {outcome.exception_info['exception_message']}"
-        )
+    if raised := _raised(outcome.exception_info):
+        raise DatasetError(f"the check {rule.check!r} on column {rule.column!r} could not be computed: {raised}")
     if outcome.success:
         return []
     rows: dict[str, list[object]] = {}
     for row in outcome.result.get("unexpected_index_list") or []:
         rows.setdefault(str(row[ID]), []).append(row.get(rule.column))
+    if not rows:
+        raise DatasetError(f"the check {rule.check!r} on column {rule.column!r} does not hold, and names no row that breaks it")
     return [Breach(rule=rule, episode_id=episode, count=len(values), first=values[0]) for episode, values in rows.items()]
+
+
+def _raised(info: Mapping[str, Any]) -> str:
+    """What kept a rule from being computed, "" where nothing did: the library tells it in one document, or in one for each measure."""
+    told = [info] if "raised_exception" in info else [one for one in info.values() if isinstance(one, Mapping)]
+    return "; ".join(sorted({str(one.get("exception_message", "")) for one in told if one.get("raised_exception")}))
 
 
 def _site(folder: Path) -> dict[str, Any]:
