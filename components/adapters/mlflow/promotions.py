@@ -1,9 +1,9 @@
 """The order of a model's champions, decided by MLflow itself: of any number of machines that promote at once, one wins.
 
-An alias is set by whoever comes last. A parameter of a run is different: its first value stays, and another one is refused. So a promotion
+The last caller sets an alias. A parameter of a run is different: its first value stays, and another one is refused. So a promotion
 first writes `<model>.champion.<n>` = its version into the run of the model's oldest version, and moves the alias only if that was taken.
 `<model>.champion.<n>.done` says that the alias was moved: one that stands elsewhere afterwards was moved by a person, and counts. Without
-it the process ended in between, and whoever promotes next moves the alias first.
+it the process ended in between, and the next promotion moves the alias first.
 """
 
 from __future__ import annotations
