@@ -1,14 +1,16 @@
 # Everything that a person or CI needs. Each target sets up what is missing first.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# the interpreter of the environment; without it setup takes 3.11 where the machine has it, else the newest of 3.12 and 3.13
+PYTHON ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
 RECIPE ?= loop
 MESSAGES ?= 200000
+WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test smoke unit integration setup check up clean lock seeds bench faults fuzz conformance changelog freeze-surfaces
+.PHONY: help run test smoke unit integration setup check up clean lock seeds bench faults fuzz conformance test-pythons changelog freeze-surfaces
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -62,16 +64,19 @@ faults: $(STAMP) ## every fault against every invariant; prints the table of rep
 fuzz: $(STAMP) ## at least 200,000 malformed messages to every endpoint (MESSAGES=200000); results in reports/fuzz.json
 	@$(BIN)/python -m tests.faults.fuzz --messages $(MESSAGES)
 
-conformance: $(STAMP) ## public clients of other projects drive the service unmodified; results in reports/conformance.json
-	@$(BIN)/python -m tests.conformance.run --python $(PYTHON)
+conformance: $(STAMP) ## public clients drive the service, LeRobot reads and writes our data sets, unmodified; benchmarks/results/conformance.json
+	@$(BIN)/python -m tests.conformance.run
+
+test-pythons: ## unit and architecture tests on every supported Python of this machine, each in an environment of its own; benchmarks/results/pythons.json
+	@python=$$(bash infra/local/find_python.sh --first) && "$$python" infra/local/test_pythons.py --workers $(WORKERS)
 
 changelog: ## join the fragments of changelog.d/ into CHANGELOG.md
-	@$(PYTHON) infra/local/changelog.py
+	@$(or $(PYTHON),python3) infra/local/changelog.py
 
 freeze-surfaces: $(STAMP) ## rewrite the frozen lists of options, wire messages, public names and metrics (a deliberate change of one)
 	@$(BIN)/python -m tests.architecture.surfaces
 
-lock: $(STAMP) ## rewrite requirements.lock from what is installed (after a deliberate change of pins)
+lock: $(STAMP) ## rewrite requirements.lock from what is installed (after a deliberate change of pins; then make test-pythons)
 	@$(BIN)/pip freeze --all --exclude-editable | grep -vE ' @ |^pip==' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 clean: ## remove everything that was made here, the environment too (the data of earlier runs included)

@@ -206,7 +206,8 @@ def _write_bentofile(context: Path, name: str, model_version: str, contract_id: 
         "include": ["bundle/**", *(f"{room}/**" for room in PACKED_ROOMS), "requirements.lock"],
         # The packages themselves and not "requirements_txt": bentoml reads no file whose path has a hidden folder in it, such as ours.
         "python": {"packages": locked(LIBRARIES), "lock_packages": False},
-        "docker": {"distro": "debian", "python_version": "3.11"},
+        # the version whose packages `locked` lists
+        "docker": {"distro": "debian", "python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
     }
     (context / "bentofile.yaml").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")  # JSON is YAML
 

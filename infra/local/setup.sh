@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes .venv from requirements.lock. Needs: Python 3.11 with venv, make, a C compiler. Safe to run again.
+# Makes .venv (or the folder VENV) from requirements.lock. Needs: Python 3.11, 3.12 or 3.13 with venv, make, a C compiler. Safe to run again.
+# PYTHON names the interpreter; without it 3.11 is taken where the machine has it, else the newest of the others.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-PYTHON="${PYTHON:-python3.11}"
+PYTHON="${PYTHON:-}"
+VENV="${VENV:-.venv}"
 BEGIN=$(date +%s)
 TOTAL=5
 step() { echo "[setup $1/$TOTAL, $(( $(date +%s) - BEGIN )) s] $2"; }
@@ -12,7 +14,7 @@ fail() { echo "setup: $1" >&2; exit 1; }
 # pip lists every mirror it does not find a package on; only real trouble is worth a reader's time
 quiet_pip() {
   local log; log=$(mktemp)
-  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >"$log" 2>&1; then
+  if ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >"$log" 2>&1; then
     grep -v 'is ignored: it is neither' "$log" | tail -n 25 >&2
     rm -f "$log"
     fail "pip install failed (above). Check the network to your package index, then run 'make setup' again; what was installed stays."
@@ -20,9 +22,14 @@ quiet_pip() {
   rm -f "$log"
 }
 
-command -v "$PYTHON" >/dev/null 2>&1 || PYTHON=python3
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
-  || fail "Python 3.11 is needed, found: $("$PYTHON" --version 2>&1). Install it, or name it: make setup PYTHON=/path/to/python3.11"
+[ -n "$PYTHON" ] || PYTHON=$(bash infra/local/find_python.sh --first) || exit 1
+"$PYTHON" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+  || fail "Python 3.11, 3.12 or 3.13 with venv is needed, got PYTHON=$PYTHON: $("$PYTHON" --version 2>&1 | head -n 1). Fix: name another: make setup PYTHON=/path/to/python"
+if [ -x "$VENV/bin/python" ]; then
+  version='import sys; print("%d.%d" % sys.version_info[:2])'
+  asked=$("$PYTHON" -c "$version"); there=$("$VENV/bin/python" -c "$version")
+  [ "$asked" = "$there" ] || fail "$VENV holds Python $there, asked for was $asked ($PYTHON). Fix: rm -r $VENV, then run this again"
+fi
 
 step 1 "off-screen rendering (OSMesa) for the simulator"
 if ! ldconfig -p 2>/dev/null | grep -q libOSMesa; then
@@ -35,7 +42,7 @@ if ! ldconfig -p 2>/dev/null | grep -q libOSMesa; then
 fi
 
 step 2 "virtual environment and PyTorch"
-[ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 # deepspeed is built from source and asks the installed torch for its version, so torch and build tools come first
 quiet_pip $(grep -E '^(torch|numpy|ninja|packaging|psutil|py-cpuinfo|setuptools|wheel)==' requirements.lock)
 
@@ -47,5 +54,5 @@ quiet_pip -r requirements.lock
 
 step 5 "actwright itself"
 quiet_pip --no-deps --no-build-isolation --editable .
-touch .venv/.ready
+touch "$VENV/.ready"
 step 5 "done"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from components.config.recipe import WorkcellsConfig
 from components.data.frozen_dataset import load_split
 from components.deployment.cell_process import cell_command
 from components.deployment.simulated_cells import cell_options, tasks_of_cells
+from components.release import package
 from components.release.package import locked, probe_observations, record_probes
 from model_core.bundle import checked_manifest
 from model_core.spec.contract import PolicyContract
@@ -133,3 +135,10 @@ def test_cells_share_the_tasks_out_and_have_seeds_of_their_own(tmp_path: Path) -
     assert read == replace(told, parent=os.getpid())  # every option arrives as it was given
     quiet = cell_command(cell_options(replace(cfg, record=False, audit=False), jobs, where, tmp_path, {})[0])
     assert not {"--spool", "--audit"} & set(quiet)
+
+
+def test_the_image_of_a_package_has_the_python_whose_libraries_were_listed(tmp_path: Path) -> None:
+    package._write_bentofile(tmp_path, "arm", "arm/1", "c" * 64)
+    document = json.loads((tmp_path / "bentofile.yaml").read_text())
+    assert document["docker"]["python_version"] == ".".join(platform.python_version_tuple()[:2])
+    assert document["python"]["packages"] == locked(package.LIBRARIES)
