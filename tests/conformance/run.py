@@ -1,8 +1,10 @@
-"""Run every public client against the service and write reports/conformance.json.
+"""Run every public client against the service, and LeRobot against our data sets; write benchmarks/results/conformance.json.
 
-python -m tests.conformance.run [--only openpi] [--python python3.11]
+python -m tests.conformance.run [--only openpi] [--python PATH]
 
-The clients live in a virtual environment of their own (.actwright/conformance), because one of them pins an older numpy.
+The clients live in virtual environments of their own (.actwright/conformance/GROUP), because they pin other versions than we do. Without
+--python each group takes the first interpreter of this machine that its packages support; a group without one is skipped, and the report
+says why.
 Each client script prints one JSON line per check: {"check", "passed", "detail"}.
 """
 
@@ -12,35 +14,70 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from tests.conformance import data_sets
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".actwright" / "conformance"
 CLIENTS = Path(__file__).parent / "clients"
-REPORT = ROOT / "reports" / "conformance.json"
-PACKAGES = {
-    "openpi": ("openpi-client==0.1.2",),
-    "vla-eval": ("vla-eval==0.8.0",),
-    "yam": ("inspect-robots==0.60.0", "inspect-robots-yam==0.37.0"),
-}
+REPORT = ROOT / "benchmarks" / "results" / "conformance.json"
+FINDER = ROOT / "infra" / "local" / "find_python.sh"
 SCRIPTS = {"openpi": "openpi_calls.py", "vla-eval": "vla_eval_calls.py", "yam": "yam_calls.py"}
 
 
-def environment(python: str) -> Path:
-    """The clients' interpreter; makes their environment when it is missing or of other versions."""
-    wanted = "\n".join(package for group in PACKAGES.values() for package in group)
-    stamp = HOME / ".packages"
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Packages of one environment, by client, and the Python versions that they support."""
+
+    name: str
+    packages: dict[str, tuple[str, ...]]
+    versions: tuple[str, ...]
+
+
+GROUPS = (
+    Group(
+        "services",
+        {
+            "openpi": ("openpi-client==0.1.2",),
+            "vla-eval": ("vla-eval==0.8.0",),
+            "yam": ("inspect-robots==0.60.0", "inspect-robots-yam==0.37.0"),
+        },
+        ("3.11", "3.12"),  # openpi-client pins a numpy that has no wheel for 3.13
+    ),
+    Group("lerobot", {"lerobot": ("lerobot[dataset]==0.6.1",)}, ("3.12", "3.13")),
+)
+CLIENTS_OF = {name: group for group in GROUPS for name in group.packages}
+
+
+def interpreter(group: Group) -> str | None:
+    """The first interpreter of this machine that the packages of the group support."""
+    lines = subprocess.run(["bash", str(FINDER)], capture_output=True, text=True, check=True).stdout.splitlines()
+    found = dict(line.split(" ", 1) for line in lines)
+    return next((found[version] for version in group.versions if version in found), None)
+
+
+def environment(group: Group, python: str) -> Path:
+    """The group's interpreter; makes its environment when it is missing or of other versions."""
+    home = HOME / group.name
+    wanted = "\n".join(package for packages in group.packages.values() for package in packages)
+    stamp = home / ".packages"
     if not stamp.is_file() or stamp.read_text() != wanted:
-        subprocess.run([python, "-m", "venv", str(HOME)], check=True)
-        subprocess.run([str(HOME / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", *wanted.split()], check=True)
+        subprocess.run([python, "-m", "venv", str(home)], check=True)
+        subprocess.run(
+            [str(home / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted.split()], check=True
+        )
         stamp.write_text(wanted)
-    return HOME / "bin" / "python"
+    return home / "bin" / "python"
 
 
 @contextlib.contextmanager
@@ -69,32 +106,54 @@ def _await_ready(address: str, timeout_s: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def run_client(python: Path, name: str, address: str) -> list[dict[str, Any]]:
+def run_client(python: Path, name: str) -> list[dict[str, Any]]:
     """Every check of one client; a client that dies is a failed check with its last lines."""
+    if name == "lerobot":
+        return list(data_sets.checks(python))
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ACTWRIGHT"))}
-    script = str(CLIENTS / SCRIPTS[name])
-    done = subprocess.run([str(python), script, address], capture_output=True, text=True, timeout=300, check=False, env=settings)
+    with service(name) as address:
+        command = [str(python), str(CLIENTS / SCRIPTS[name]), address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=settings)
     checks = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode != 0:
         checks.append({"check": "the client runs to its end", "passed": False, "detail": done.stderr[-2000:]})
-    return [{"client": name, "packages": list(PACKAGES[name]), **check} for check in checks]
+    return checks
+
+
+def results(name: str, python: str | None) -> dict[str, Any]:
+    """One client's part of the report: its packages and interpreter, and its checks, or why it was skipped."""
+    group = CLIENTS_OF[name]
+    part: dict[str, Any] = {"packages": list(group.packages[name]), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    chosen = python or interpreter(group)
+    if chosen is None:
+        needed = " or ".join(group.versions)
+        return part | {
+            "skipped": f"needs Python {needed}, which this machine does not have (infra/local/find_python.sh --looked)",
+            "checks": [],
+        }
+    runs = environment(group, chosen)
+    version = subprocess.run(
+        [str(runs), "-c", "import platform; print(platform.python_version())"], capture_output=True, text=True, check=True
+    )
+    return part | {"python": version.stdout.strip(), "checks": run_client(runs, name)}
 
 
 def main() -> int:
-    """Returns 0 when every check of every client passed."""
+    """Returns 0 when every check of every client that was not skipped passed, and at least one ran."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=sorted(PACKAGES))
-    parser.add_argument("--python", default="python3.11")
+    parser.add_argument("--only", choices=sorted(CLIENTS_OF), help="one client alone; the others keep their part of the report")
+    parser.add_argument("--python", help="the interpreter of the clients' environments")
     args = parser.parse_args()
-    python = environment(args.python)
-    found: list[dict[str, Any]] = []
-    for name in [args.only] if args.only else list(PACKAGES):
-        with service(name) as address:
-            found += run_client(python, name, address)
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps(found, indent=1) + "\n")
-    for check in found:
-        print(f"{'ok    ' if check['passed'] else 'FAILED'} {check['client']:9} {check['check']}: {check['detail']}")  # noqa: T201
+    parts = {name: results(name, args.python) for name in ([args.only] if args.only else CLIENTS_OF)}
+    kept = json.loads(REPORT.read_text())["clients"] if args.only and REPORT.is_file() else {}
+    ours = {"machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
+    REPORT.write_text(json.dumps({**ours, "clients": {**kept, **parts}}, indent=1) + "\n")
+    for name, part in parts.items():
+        if "skipped" in part:
+            print(f"skipped {name}: {part['skipped']}")  # noqa: T201
+        for check in part["checks"]:
+            print(f"{'ok    ' if check['passed'] else 'FAILED'} {name:9} {check['check']}: {check['detail']}")  # noqa: T201
+    found = [check for part in parts.values() for check in part["checks"]]
     passed = sum(check["passed"] for check in found)
     print(f"{passed} of {len(found)} checks passed; {REPORT.relative_to(ROOT)}")  # noqa: T201
     return 0 if found and passed == len(found) else 1
