@@ -57,9 +57,8 @@ def page_values(run: RunSummary, found: Gathered) -> dict[str, Any]:
 
 def fallen_away(dropped: Dropped) -> str:
     """How much it was, in words."""
-    frames = f"{dropped.frames:,} frames" if dropped.frames else ""
-    episodes = f"{dropped.episodes:,} episodes" if dropped.episodes else ""
-    return ", ".join(part for part in (episodes, frames) if part)
+    counts = {"episode": dropped.episodes, "frame": dropped.frames}
+    return ", ".join(f"{count:,} {name if count == 1 else name + 's'}" for name, count in counts.items() if count)
 
 
 def _tile(value: object, meaning: str, total: int | None = None) -> dict[str, object]:

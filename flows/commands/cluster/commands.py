@@ -40,6 +40,7 @@ def train(options: TrainOptions) -> None:
     Example: actwright cluster train loop --nodes 2 --image registry.example/actwright-worker:0.1.0
     """
     from flows.pipeline.run_context import RunContext, make_until
+    from flows.pipeline.stage_records import read_account
     from flows.pipeline.stages.training import train_step
     from flows.platform.wiring import open_cluster, open_platform
 
@@ -54,7 +55,8 @@ def train(options: TrainOptions) -> None:
 
     with context.panel.shown():
         make_until(context, "freeze")
-        context.do("train", lambda progress: train_step(context.platform, chosen, context.step("freeze"), progress, launch))
+        account = read_account(context.steps())
+        context.do("train", lambda progress: train_step(context.platform, chosen, context.step("freeze"), progress, launch, account))
     trained = context.step("train")
     changes = f"--set train.world_size={chosen.train.world_size} --set train.micro_batch={chosen.train.micro_batch}"
     print_line(f"trained as job {spec.name} in {spec.namespace}; continue with: actwright run {options.recipe} {changes}")
