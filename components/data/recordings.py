@@ -52,7 +52,8 @@ def count_of(source: Path) -> int:
     """How many episodes a source has; raises `DatasetError` for none."""
     if not source.is_dir():
         raise DatasetError(f"{source} is not a folder. Fix: name a LeRobot data set or a folder of recordings")
-    count = len(DatasetReader(source)) if is_dataset(source) else len(recordings_in(source))
+    # the rows, not their number: a set whose parts contradict each other is refused before anything is done
+    count = len(DatasetReader(source).rows) if is_dataset(source) else len(recordings_in(source))
     if count == 0:
         raise DatasetError(f"{source.name} holds no recordings ({', '.join('*' + s for s in SUFFIXES)}) and is not a LeRobot data set")
     return count

@@ -29,7 +29,7 @@ from components.data.inspection.identity import episode_identity
 from components.data.inspection.rules import EPISODES, FRAMES, InspectionRule, rules_of
 from components.data.inspection.structure import missing_cameras, structural_faults
 from components.data.lerobot import layout
-from components.data.lerobot.reader import DatasetReader
+from components.data.lerobot.reader import DatasetReader, TaskError
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.documents import to_document
 from model_core.spec.episode import Episode
@@ -132,6 +132,9 @@ def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> 
         try:
             episode = reader.episode(row.index, depth=False)
             task_index_T = reader.column("task_index")[row.start : row.start + row.length]
+        except TaskError as error:
+            inspection.refuse(row.episode_id, "unknown_task", str(error))
+            continue
         except DatasetError as error:
             inspection.refuse(row.episode_id, "unreadable", str(error))
             continue
@@ -157,8 +160,7 @@ def _structure(episode: Episode, reader: DatasetReader) -> list[tuple[str, str]]
 
 
 def _instructions(reader: DatasetReader, task_index_T: NDArray[np.int64]) -> list[str]:
-    known = len(reader.instructions)
-    return [reader.instructions[i] if 0 <= i < known else f"task index {i} of a table of {known}" for i in task_index_T]
+    return [reader.tasks.get(int(i), f"task index {i} of a table of {len(reader.tasks)}") for i in task_index_T]
 
 
 # --- rules and verdicts ----------------------------------------------------------------------------------------------------

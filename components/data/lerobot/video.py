@@ -8,6 +8,9 @@ raw ones would see two distributions. `COMPACT` is for large images. One encoder
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.lerobot.film_spans import FilmError, FilmSpan, number_pictures
 from model_core.spec.errors import DatasetError
 
 
@@ -79,64 +83,154 @@ class VideoWriter:
 
 
 class VideoReader:
-    """Frames of one mp4 by number. Going on where the last call ended costs no seek."""
+    """Frames of one mp4 by number, as the episodes in it count them. Going on where the last call ended costs no seek."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, span: FilmSpan | None = None) -> None:
         self.path = path
-        self._fps = fps
+        self._fps, self._span = fps, span
         self._container: Any = None
-        self._frames: Iterator[tuple[int, Any]] = iter(())
+        self._times: list[int] = []
+        self._order: dict[int, int] = {}  # time -> place among the pictures
+        self._numbers_N: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._stated = 0
+        self._pictures: Iterator[tuple[int, Any]] = iter(())
         self._next = -1
         self._convert: Any = None
 
     def read(self, start: int, count: int) -> NDArray[np.uint8]:
-        """Frames start .. start+count-1 as (count, H, W, 3) uint8 RGB. Raises `DatasetError` when they are not there."""
+        """Frames start .. start+count-1 as (count, H, W, 3) uint8 RGB, turned as the film says.
+
+        Raises `DatasetError` when they are not there, or are not the episodes' beyond doubt.
+        """
         from av.error import FFmpegError
 
         try:
-            frames = self._collect(start, count)
+            self._open()
+        except FilmError as error:
+            raise DatasetError(f"video {self.path.name}: {error}") from error
+        except (FFmpegError, OSError, IndexError) as error:
+            self.close()
+            raise DatasetError(f"video {self.path.name}: cannot be opened ({error}); the file is truncated or damaged") from error
+        place = self._place(start, count)
+        try:
+            return np.stack(self._collect(place, count))
+        except FilmError as error:
+            self.close()
+            raise DatasetError(f"video {self.path.name}: {error}") from error
         except (FFmpegError, OSError, ValueError) as error:
             self.close()
             raise DatasetError(
                 f"video {self.path.name}: cannot be decoded at frame {start} ({error}); the file is truncated or damaged"
             ) from error
-        if len(frames) != count:
-            self.close()
-            raise DatasetError(
-                f"video {self.path.name}: expected frames {start}..{start + count - 1}, got {len(frames)}; the file is truncated"
-            )
-        return np.stack(frames)
 
-    def _collect(self, start: int, count: int) -> list[NDArray[np.uint8]]:
-        if self._container is None or self._next != start:
-            self._seek(start)
-        frames: list[NDArray[np.uint8]] = []
-        for number, frame in self._frames:
-            self._next = number + 1
-            if number >= start:
-                if number != start + len(frames):
-                    raise ValueError(f"frame {start + len(frames)} is missing, frame {number} follows")
-                frames.append(self._convert.reformat(frame, format="rgb24").to_ndarray())
-            if len(frames) == count:
-                break
-        return frames
-
-    def _seek(self, start: int) -> None:
+    def _open(self) -> None:
         import av
 
-        if self._container is None:
-            from av.video.reformatter import VideoReformatter
+        if self._container is not None:
+            return
+        from av.video.reformatter import VideoReformatter
 
-            # One converter for all frames: making one for each frame halves the speed.
-            self._convert = VideoReformatter()
-            self._container = av.open(str(self.path))
-            self._container.streams.video[0].thread_count = 1
+        # One converter for all frames: making one for each frame halves the speed.
+        self._convert = VideoReformatter()
+        container: Any = av.open(str(self.path))
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        if not self._order:
+            self._number_pictures(container, stream)
+        self._container, self._next = container, -1
+
+    def _number_pictures(self, container: Any, stream: Any) -> None:
+        """Read the times of all pictures without decoding any."""
+        from av.error import FFmpegError
+
+        times: list[int] = []
+        hidden = 0
+        with contextlib.suppress(FFmpegError):  # a truncated file: what is there is used
+            for packet in container.demux(stream):
+                if packet.pts is not None and packet.is_discard:
+                    hidden += 1
+                elif packet.pts is not None and packet.size:
+                    times.append(packet.pts)
+        times.sort()
+        if not times:
+            raise FilmError("it holds no picture; the file is truncated or damaged")
+        self._stated = max(stream.frames - hidden, len(times))
+        seconds_N = np.array(times, np.float64) * (stream.time_base.numerator / stream.time_base.denominator)
+        self._numbers_N = number_pictures(seconds_N, self._stated, self._fps, self._span)
+        self._times, self._order = times, {time: place for place, time in enumerate(times)}
+
+    def _place(self, start: int, count: int) -> int:
+        """The place of frame `start`; every frame up to start+count-1 must follow it."""
+        place = int(np.searchsorted(self._numbers_N, start))
+        there = self._numbers_N[place : place + count]
+        if np.array_equal(there, np.arange(start, start + count)):
+            return place
+        last = int(self._numbers_N[-1])
+        expected = f"video {self.path.name}: expected frames {start}..{start + count - 1}"
+        if start + count - 1 > last:
+            cause = "the file is truncated" if len(self._numbers_N) < self._stated else "the film is too short. Fix: export the set again"
+            raise DatasetError(f"{expected}, the last one is {last}; {cause}")
+        missing = next(number for number in range(start, start + count) if number not in set(there.tolist()))
+        raise DatasetError(f"{expected}, but there is no picture at the time of frame {missing}. Fix: export the data set again")
+
+    def _collect(self, place: int, count: int) -> list[NDArray[np.uint8]]:
+        if self._next != place:
+            self._seek(place)
+        frames: list[NDArray[np.uint8]] = []
+        for at, picture in self._pictures:
+            self._next = at + 1
+            if at >= place:
+                if at != place + len(frames):
+                    raise ValueError(f"picture {place + len(frames)} is missing, picture {at} follows")
+                pixels_HW3 = self._convert.reformat(picture, format="rgb24").to_ndarray()
+                frames.append(turned(pixels_HW3, _display_matrix(picture)))
+            if len(frames) == count:
+                return frames
+        raise ValueError(f"expected {count} frames, got {len(frames)}; the file is truncated")
+
+    def _seek(self, place: int) -> None:
+        self._pictures = self._decode_from(place)
+        first = next(self._pictures, None)
+        if place and (first is None or first[0] > place):
+            # the file's index led past the frame
+            self._pictures = self._decode_from(0)
+        elif first is not None:
+            self._pictures = itertools.chain([first], self._pictures)
+
+    def _decode_from(self, place: int) -> Iterator[tuple[int, Any]]:
         stream = self._container.streams.video[0]
-        self._container.seek(int(start / self._fps / stream.time_base), stream=stream, backward=True)
-        self._frames = ((round(float(f.pts * stream.time_base) * self._fps), f) for f in self._container.decode(stream))
+        self._container.seek(self._times[place], stream=stream, backward=True)
+        return ((self._order[f.pts], f) for f in self._container.decode(stream) if f.pts in self._order)
 
     def close(self) -> None:
         """Let the file go; a later `read` opens it again."""
         if self._container is not None:
             self._container.close()
-        self._container, self._frames, self._next = None, iter(()), -1
+        self._container, self._pictures, self._next = None, iter(()), -1
+
+
+def _display_matrix(picture: Any) -> tuple[int, ...] | None:
+    from av.sidedata.sidedata import Type
+
+    data = picture.side_data.get(Type.DISPLAYMATRIX)
+    return None if data is None else struct.unpack("=9i", bytes(data))
+
+
+def turned(pixels_HW3: NDArray[np.uint8], matrix: tuple[int, ...] | None) -> NDArray[np.uint8]:
+    """The picture as a player shows it. matrix: the display matrix of the file (9 numbers, 65536 is one); None: as it is.
+
+    Raises `FilmError` for a matrix that is no quarter turn or mirror image.
+    """
+    if matrix is None:
+        return pixels_HW3
+    a, b, c, d = (value / 65536 for value in (matrix[0], matrix[1], matrix[3], matrix[4]))
+    if {abs(a), abs(d)} == {1.0} and b == c == 0:
+        across, down = a, d
+    elif {abs(b), abs(c)} == {1.0} and a == d == 0:
+        pixels_HW3, across, down = pixels_HW3.transpose(1, 0, 2), c, b
+    else:
+        raise FilmError(
+            f"its display matrix ({a:g} {b:g}; {c:g} {d:g}) is no quarter turn and no mirror image, so how its pictures stand cannot be "
+            "told. Fix: encode it again without a display matrix"
+        )
+    return np.ascontiguousarray(pixels_HW3[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])

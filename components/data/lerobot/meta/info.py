@@ -1,0 +1,96 @@
+"""meta/info.json, read and checked: version, rate, counts, path templates and features. Nothing in it that matters is read past."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.data.lerobot import layout
+from components.data.lerobot.tables import read_json
+from model_core.spec.errors import DatasetError
+
+CONVERT_V21 = (
+    "convert a copy with LeRobot's own script, `python -m lerobot.scripts.convert_dataset_v21_to_v30`, and name the folder it makes"
+)
+CONVERT_OLDER = f"bring a copy to v2.1 with the LeRobot release of that version first; then {CONVERT_V21}"
+
+
+def read_info(root: Path) -> Mapping[str, Any]:
+    """The checked document. Raises `DatasetError` naming the field that is missing or wrong, or the version that this cannot read."""
+    info = read_json(root / layout.INFO)
+    _check_version(root, info.get("codebase_version"))
+    fps = info.get("fps")
+    if not isinstance(fps, int | float) or isinstance(fps, bool) or not math.isfinite(fps) or fps <= 0:
+        raise _wrong(root, "fps", "a number of frames a second above 0", fps)
+    for name in ("total_episodes", "total_frames"):
+        if not isinstance(info.get(name), int) or info[name] < 0:
+            raise _wrong(root, name, "a whole number", info.get(name))
+    features = info.get("features")
+    if not isinstance(features, dict) or not all(isinstance(f, dict) and isinstance(f.get("dtype"), str) for f in features.values()):
+        raise _wrong(root, "features", "a table of features, each with its dtype", features)
+    _check_path(root, info, "data_path", {})
+    if any(is_camera(feature) for feature in features.values()):
+        _check_path(root, info, "video_path", {"video_key": "k"})
+    return info
+
+
+def is_camera(feature: Mapping[str, Any]) -> bool:
+    """Whether a feature is a film of colour images. Films of depth are not: their grey values are distances."""
+    described = feature.get("info") or feature.get("video_info") or {}
+    is_depth = feature.get("is_depth_map") or described.get("video.is_depth_map") or described.get("is_depth_map")
+    return feature["dtype"] == "video" and not is_depth
+
+
+def picture_size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(height, width) that a camera's feature states, by the names of its axes; None where it states none."""
+    shape, names = feature.get("shape"), feature.get("names")
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        return None
+    if isinstance(names, Sequence) and "height" in names and "width" in names:
+        return int(shape[names.index("height")]), int(shape[names.index("width")])
+    # without names: channels come first where only the first axis can be one
+    first = shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
+    return (int(shape[1]), int(shape[2])) if first else (int(shape[0]), int(shape[1]))
+
+
+def width_of(feature: Mapping[str, Any]) -> int | None:
+    """How many numbers a step of this feature has, where it states that."""
+    shape = feature.get("shape")
+    return math.prod(int(n) for n in shape) if isinstance(shape, Sequence) and shape else None
+
+
+def _check_version(root: Path, version: object) -> None:
+    if version == layout.CODEBASE_VERSION:
+        if (root / "meta" / "episodes.jsonl").exists() and not (root / "meta" / "episodes").is_dir():
+            raise DatasetError(
+                f"{root.name} says that it is a LeRobot {version} data set, but its files are those of v2 (meta/episodes.jsonl). "
+                f"Fix: set codebase_version in {layout.INFO} back to v2.1, then {CONVERT_V21}"
+            )
+        return
+    if version is None:
+        raise DatasetError(
+            f"{root.name}/{layout.INFO} names no codebase_version, expected {layout.CODEBASE_VERSION}; its layout cannot be known. "
+            "Fix: export the data set again with a LeRobot release that writes the version"
+        )
+    older = CONVERT_V21 if str(version) == "v2.1" else CONVERT_OLDER
+    todo = older if str(version).startswith(("v1", "v2")) else f"export it as {layout.CODEBASE_VERSION}, or use a newer Actwright"
+    raise DatasetError(f"{root.name} is a LeRobot {version} data set, expected {layout.CODEBASE_VERSION}. Fix: {todo}")
+
+
+def _check_path(root: Path, info: Mapping[str, Any], name: str, keys: Mapping[str, str]) -> None:
+    try:
+        str(info[name]).format(chunk_index=0, file_index=0, **keys)
+    except (KeyError, IndexError, ValueError) as error:
+        expected = ", ".join(("chunk_index", "file_index", *keys))
+        raise _wrong(root, name, f"a path made of {expected}", info.get(name)) from error
+    if info[name] is None:
+        raise _wrong(root, name, "a path", None)
+
+
+def _wrong(root: Path, name: str, expected: str, got: object) -> DatasetError:
+    said = "nothing" if got is None else repr(got)
+    return DatasetError(
+        f"{root.name}/{layout.INFO}: {name} must be {expected}, got {said[:200]}. Fix: correct it, or export the data set again"
+    )
