@@ -110,13 +110,23 @@ def write_plain_set(root: Path, episodes: Sequence[PlainEpisode], layout: PlainL
     return root
 
 
-def write_film(path: Path, frames_THW3: NDArray[np.uint8], fps: float, *, times: Sequence[float] | None = None) -> None:
-    """Lossless H.264 in RGB: frame k at k / fps seconds, or at the times given (a whole number of 1/90000 s each)."""
+def write_film(
+    path: Path,
+    frames_THW3: NDArray[np.uint8],
+    fps: float,
+    *,
+    times: Sequence[float] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Lossless H.264 in RGB: frame k at k / fps seconds, or at the times given (a whole number of 1/90000 s each).
+
+    options: of the encoder, beside or in place of ours (no B-frames, a key frame every 4 frames).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264rgb", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = frames_THW3.shape[1], frames_THW3.shape[2], "rgb24"
-        stream.options = {"qp": "0", "preset": "veryfast", "bf": "0", "g": "4"}
+        stream.options = {"qp": "0", "preset": "veryfast", "bf": "0", "g": "4"} | dict(options or {})
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 90000)
         for number, pixels_HW3 in enumerate(frames_THW3):

@@ -34,11 +34,15 @@ class FilmError(DatasetError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmSpan:
-    """What the episodes take of one film, in frames: from `begin` to before `end`; `taken` of them are theirs."""
+    """What the episodes take of one film, in frames: from `begin` to before `end`; `taken` of them are theirs.
+
+    may_hold_more: episodes were removed from the set, so pictures after the last frame may be theirs.
+    """
 
     begin: int
     end: int
     taken: int
+    may_hold_more: bool = False
 
     @property
     def is_gapless(self) -> bool:
@@ -79,6 +83,7 @@ def film_spans(entries: Sequence[Mapping[str, Any]], keys: Sequence[str], fps: f
         for entry in entries:
             if (film := film_key(entry, key)) is not None:
                 taken.setdefault(film, []).append((first_frame(entry, key, fps), entry["length"], entry["episode_index"]))
+    has_removed = [entry["episode_index"] for entry in entries] != list(range(len(entries)))
     spans: dict[FilmKey, FilmSpan] = {}
     for film, parts in taken.items():
         ordered = sorted(parts)
@@ -89,7 +94,8 @@ def film_spans(entries: Sequence[Mapping[str, Any]], keys: Sequence[str], fps: f
                     f"from {start}. {_FIX}"
                 )
         end = max(start + length for start, length, _ in ordered)
-        spans[film] = FilmSpan(begin=ordered[0][0], end=end, taken=sum(length for _, length, _ in ordered))
+        taken_frames = sum(length for _, length, _ in ordered)
+        spans[film] = FilmSpan(begin=ordered[0][0], end=end, taken=taken_frames, may_hold_more=has_removed)
     return spans
 
 
@@ -113,24 +119,18 @@ def number_pictures(times_s: NDArray[np.float64], stated: int, fps: float, span:
         )
     if span is None:
         return numbers + round(float(positions[0]))
-    shift = _shift(float(positions[0]), span)
-    missing = int(numbers[-1]) + 1 - len(numbers)
-    held = stated + missing
-    if span.is_gapless and shift + held != span.end:
+    first, missing = float(positions[0]), int(numbers[-1]) + 1 - len(numbers)
+    # a film may begin after 0: either its times count on, or the episodes count from its first picture
+    counts_on = abs(first - round(first)) <= PICTURE_TOLERANCE and span.begin >= round(first)
+    if not counts_on and not span.is_gapless:
+        raise FilmError(
+            f"the film begins at frame {first:.2f}, its first episode at frame {span.begin}; which picture is whose cannot be told. {_FIX}"
+        )
+    shift = round(first) if counts_on else span.begin
+    end = shift + stated + missing
+    if span.is_gapless and end != span.end and not (end > span.end and counts_on and span.may_hold_more):
         raise FilmError(
             f"the film holds {stated} pictures from frame {shift}, its episodes take frames {span.begin} to {span.end - 1}: a picture was "
-            f"lost or written twice, and which episodes lie beside their pictures cannot be told. {_FIX}"
+            f"lost or written twice, or an episode was removed, and which episodes lie beside their pictures cannot be told. {_FIX}"
         )
     return numbers + shift
-
-
-def _shift(first: float, span: FilmSpan) -> int:
-    """The number of the first picture. A film may begin after 0: either its times count on, or it is counted from its first picture."""
-    whole = round(first)
-    if abs(first - whole) <= PICTURE_TOLERANCE and span.begin >= whole:
-        return whole
-    if span.is_gapless:
-        return span.begin
-    raise FilmError(
-        f"the film begins at frame {first:.2f}, its first episode at frame {span.begin}; which picture is whose cannot be told. {_FIX}"
-    )

@@ -7,6 +7,7 @@ held without loss is; everything else is refused.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ def to_float32(values: NDArray[Any], where: str) -> NDArray[np.float32]:
     return cast
 
 
-# rounding may take at most this share of a column's range; a range below 1e-9 of the values is the noise of computing in float64
-_LOST_SHARE, _NOISE_SHARE = 0.01, 1e-9
+# Rounding may take at most this share of a column's range. What is below 1e-4 of any unit, or 1e-12 of the values, is noise.
+_LOST_SHARE, _LOST_LEAST, _NOISE_SHARE = 0.01, 1e-4, 1e-12
 
 
 def _check_resolution(values: NDArray[Any], cast: NDArray[np.float32], where: str) -> None:
@@ -93,7 +94,7 @@ def _check_resolution(values: NDArray[Any], cast: NDArray[np.float32], where: st
         return
     span, largest = np.ptp(columns, axis=0), np.abs(columns).max(axis=0)
     lost = np.abs(columns - rounded).max(axis=0)
-    if (bad := np.flatnonzero((lost > _LOST_SHARE * span) & (span > _NOISE_SHARE * largest))).size:
+    if (bad := np.flatnonzero((lost > np.maximum(_LOST_SHARE * span, _LOST_LEAST)) & (span > _NOISE_SHARE * largest))).size:
         which = bad[0]
         raise DatasetError(
             f"{where} has values of {largest[which]:.6g} that differ by {span[which]:.3g} at most, which float32 cannot tell apart. "
@@ -141,7 +142,22 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         with pq.ParquetFile(path) as file:
             return file.read(columns=columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
+        if odd := _empty_row(path, str(error)):
+            raise DatasetError(f"{odd} is empty, expected a number in every row. Fix: fill it in, or remove its episode") from error
         raise _unreadable(path, error) from error
+
+
+def _empty_row(path: Path, error: str) -> str:
+    """Which column and row made pyarrow fail: it cannot read an empty row of a list of fixed length. Empty for other errors."""
+    if (found := re.search(r"lists to be of size=\d+ but index (\d+) had size=0", error)) is None:
+        return ""
+    with pq.ParquetFile(path) as file:
+        for name in file.schema_arrow.names:
+            try:
+                file.read(columns=[name], use_threads=False)
+            except pa.ArrowException:
+                return f"{path.parent.parent.name}/{path.parent.name}/{path.name}: column {name!r}, row {int(found[1]) - 1}"
+    return ""
 
 
 def _unreadable(path: Path, error: Exception) -> DatasetError:
