@@ -52,10 +52,10 @@ class FilmSpan:
 
 def film_key(entry: Mapping[str, Any], key: str) -> FilmKey | None:
     """The film of one camera of one episode; None where the episode has none."""
-    place = [entry.get(f"videos/{key}/{name}") for name in ("chunk_index", "file_index", "from_timestamp")]
-    if any(value is None or value != value for value in place[:2]) or place[2] is None:
+    chunk, file, start = (entry.get(f"videos/{key}/{name}") for name in ("chunk_index", "file_index", "from_timestamp"))
+    if chunk is None or file is None or start is None or chunk != chunk or file != file:
         return None
-    return key, int(place[0]), int(place[1])
+    return key, int(chunk), int(file)
 
 
 def first_frame(entry: Mapping[str, Any], key: str, fps: float) -> int:

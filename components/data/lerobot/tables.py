@@ -106,7 +106,8 @@ def to_int64(values: NDArray[Any], where: str) -> NDArray[np.int64]:
     """`values` as int64. Raises `DatasetError` naming the row that is no whole number."""
     with np.errstate(invalid="ignore"):
         cast = values.astype(np.int64)
-    if values.ndim != 1 or (odd := np.flatnonzero(cast != values)).size:
+    odd = np.flatnonzero(cast != values)
+    if values.ndim != 1 or odd.size:
         said = f", row {int(odd[0])} is {values[odd[0]]}" if values.ndim == 1 else " holds lists"
         raise DatasetError(f"{where}{said}, expected a whole number in every row. Fix: write it as int64")
     return cast

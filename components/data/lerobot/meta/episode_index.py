@@ -60,7 +60,7 @@ def read_entries(root: Path) -> list[dict[str, Any]]:
 
 
 def _integer(value: object, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or int(value) != value or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer() or value < 0:
         raise DatasetError(f"{where} is {value!r}, expected a whole number from 0. {_FIX}")
     return int(value)
 
