@@ -63,8 +63,10 @@ class CollectConfig:
 class ValidateConfig:
     """What an episode must satisfy to be used, and how many may fail before the flow stops.
 
-    `collect` and `ingest` inspect every episode with black_mean, range_slack and max_timestamp_jitter_s, too. Fractions are
+    `collect` and `ingest` inspect every episode with black_mean, range_slack and the three thresholds of the clock, too. Fractions are
     0..1 of an episode's frames (max_bad_fraction: of all episodes). frozen_frames_limit: equal images in a row of a commanded arm.
+    A frame comes one control period after the one before, within max_timestamp_jitter_s and a share max_period_error of the period; the
+    whole episode lasts as long as its steps take within a share max_rate_error. max_idle_fraction: of steps in which nothing moves.
     black_mean: an image with a lower mean (0..255) is black; images of Meta-World have means of 82 to 101, so 5 sets none of them aside.
     range_slack: share of a dimension's range by which a value may exceed its limits.
     """
@@ -78,10 +80,14 @@ class ValidateConfig:
     range_slack: float = 0.05
     max_clipped_fraction: float = 0.9
     max_timestamp_jitter_s: float = 0.001
+    max_period_error: float = 0.2
+    max_rate_error: float = 0.01
+    max_idle_fraction: float = 0.5
     data_docs: bool = True
 
     def __post_init__(self) -> None:
-        fraction(self, "max_bad_fraction", "min_gripper_visible", "max_clipped_fraction", "range_slack")
+        fraction(self, "max_bad_fraction", "min_gripper_visible", "max_clipped_fraction", "range_slack", "max_idle_fraction")
+        fraction(self, "max_period_error", "max_rate_error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values())
 SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
 _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
 # the thresholds of the rules that recording and taking in apply (`components.data.inspection.rules`)
-_INSPECTION = ("validate.black_mean", "validate.max_timestamp_jitter_s", "validate.range_slack")
+_CLOCK = ("validate.max_period_error", "validate.max_rate_error", "validate.max_timestamp_jitter_s")
+_INSPECTION = ("validate.black_mean", *_CLOCK, "validate.range_slack")
 _ACCOUNT = "components.data.accounting.stages"  # what fell away, where a stage leaves it to its folder
 _NETWORK = ("numpy", "torch", "safetensors", "pillow")
 

@@ -12,9 +12,10 @@ become two tables, which Great Expectations checks (`components.adapters.great_e
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,20 @@ from components.adapters.great_expectations import Breach, Rule, evaluate_rules
 from components.artifacts.files import dataset_digest
 from components.config.data_config import ValidateConfig
 from components.config.records import Finding, Progress
+from components.data.inspection.dataset import asked_for, dataset_findings
 from components.data.inspection.identity import episode_identity
-from components.data.inspection.rules import EPISODES, FRAMES, InspectionRule, rules_of
+from components.data.inspection.rule import EPISODES, FRAMES, InspectionRule
+from components.data.inspection.rules import rules_of
+from components.data.inspection.sentences import shared_sentences, told
 from components.data.inspection.structure import missing_cameras, structural_faults
-from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader, TaskError
-from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.documents import to_document
 from model_core.spec.episode import Episode
 from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.files import atomic_write
 
 DOCS = "undigested/data_docs"
+logger = logging.getLogger(__name__)
 
 
 def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress) -> dict[str, Any]:
@@ -52,40 +55,6 @@ def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress) 
         breaches = evaluate_rules(inspection.tables(), rules(cfg, reader), out / DOCS if cfg.data_docs else None)
         findings = findings + [_finding(b) for b in breaches]
     return _conclude(cfg, reader, dataset, findings, out)
-
-
-# --- the whole set -----------------------------------------------------------------------------------------------------
-
-
-def dataset_findings(reader: DatasetReader) -> list[Finding]:
-    """What is wrong with the set itself, whatever its episodes hold."""
-
-    def finding(check: str, reason: str) -> Finding:
-        return Finding(check=check, where=reader.root.name, reason=reason)
-
-    if reader.table.num_rows != reader.frames or len(reader) != int(reader.info["total_episodes"]):
-        counted = f"{len(reader)} episodes and {reader.table.num_rows} frames"
-        stated = f"{reader.info['total_episodes']} and {reader.frames}"
-        return [
-            finding("counts", f"the files hold {counted}, info.json states {stated}; the set is incomplete. Fix: write or fetch it again")
-        ]
-    found = [finding("stale_statistics", f"{reason}. Fix: write the data set again") for reason in stale_statistics(reader)[:1]]
-    index_N = reader.column("index")
-    if not np.array_equal(index_N, np.arange(len(index_N))):
-        found.append(finding("index", "the frame index does not count 0, 1, 2 ...; files are missing or in the wrong order"))
-    return found + [finding("column_aliasing", reason) for reason in _aliased(reader)]
-
-
-def _aliased(reader: DatasetReader) -> list[str]:
-    columns = {k: reader.column(k) for k in (layout.STATE, layout.ACTION, layout.TCP) if k in reader.features}
-    names = sorted(columns)
-    same = [
-        (a, b)
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-        if columns[a].shape == columns[b].shape and columns[a].any() and np.array_equal(columns[a], columns[b])
-    ]
-    return [f"{a} and {b} hold the same numbers in every frame; one was written in place of the other" for a, b in same]
 
 
 # --- one episode ---------------------------------------------------------------------------------------------------------
@@ -113,8 +82,8 @@ class _Inspection:
             "episode_id": np.full(length, episode.episode_id, dtype=object),
             "instruction": np.array(instructions_T, dtype=object),
         }
-        self.frames.append(frames | {rule.column: rule.measure(episode) for rule in columns if rule.table == FRAMES})
-        measured = {rule.column: rule.measure(episode) for rule in columns if rule.table == EPISODES}
+        self.frames.append(frames | {rule.column: _numbers(rule.measure(episode)) for rule in columns if rule.table == FRAMES})
+        measured = {rule.column: float(_numbers(rule.measure(episode))) for rule in columns if rule.table == EPISODES}
         self.episodes.append({"episode_id": episode.episode_id, "instruction": episode.instruction, **measured})
 
     def tables(self) -> dict[str, Any]:
@@ -123,6 +92,12 @@ class _Inspection:
 
         frames = {column: np.concatenate([row[column] for row in self.frames]) for column in self.frames[0]}
         return {FRAMES: pd.DataFrame(frames), EPISODES: pd.DataFrame(self.episodes)}
+
+
+def _numbers(values: Any) -> NDArray[np.float64]:
+    """Measures as Great Expectations judges them: what is no number is missing, which only the rule "present" names."""
+    found = np.asarray(values, np.float64)
+    return np.where(np.isfinite(found), found, np.nan)
 
 
 def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> _Inspection:
@@ -176,6 +151,10 @@ def rules(cfg: ValidateConfig, reader: DatasetReader) -> list[Rule]:
         Rule(table=r.table, check=r.check, kind=r.kind, column=r.column, meaning=r.meaning, low=r.low, high=r.high)
         for r in _episode_rules(cfg, reader)
     ]
+    # a rule of limits passes over what is missing, so every measure has to be there
+    required = {r.column for r in made if r.kind == "present"}
+    missing = {r.column: r for r in made if r.column not in required}
+    made += [replace(r, kind="present", low=None, high=None, meaning=f"{r.column} can be measured") for r in missing.values()]
     known = "the instruction is in the task table"
     unique = "no two episodes share an id"
     return [
@@ -211,6 +190,9 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
             f"{bad} of {len(verdicts)} episodes are bad, at most {cfg.max_bad_fraction:.0%} may be: {worst}.{detail} "
             "Fix: repair the recording, or raise validate.max_bad_fraction if so many bad ones are expected"
         )
+    shared = shared_sentences(asked_for(reader))
+    for line in told(shared):
+        logger.warning("validate.shared_sentence %s", line)
     atomic_write(out / "valid.json", json.dumps(verdicts, indent=1, sort_keys=True) + "\n")
     return {
         "dataset_version": dataset_digest(dataset),
@@ -218,5 +200,6 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
         "valid": len(verdicts) - bad,
         "quarantined": bad,
         "findings": dict(sorted(reasons.items())),
+        "shared_sentences": shared,
         "undigested": {"data_docs": f"{DOCS}/index.html"} if cfg.data_docs else {},
     }

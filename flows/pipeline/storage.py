@@ -104,7 +104,13 @@ def _keep_version(platform: Platform, recipe: Recipe, made: Mapping[str, Step], 
 
 
 def take_in_recordings(
-    platform: Platform, recipe: Recipe, source: Path | None, progress: Progress, *, trust_data: bool = False
+    platform: Platform,
+    recipe: Recipe,
+    source: Path | None,
+    progress: Progress,
+    *,
+    trust_data: bool = False,
+    only_successful: bool = False,
 ) -> StepResult | None:
     """Ingest a folder, or everything that waits in object storage (None when nothing does); the data set goes to raw storage."""
     from components.adapters.storage.folder_transfer import upload_dataset
@@ -114,7 +120,7 @@ def take_in_recordings(
         waiting = (source.resolve(),) if source else fetch_recordings(store, platform.settings.home.resolve() / "recordings", progress)
         if not waiting:
             return None
-        result = ingest_step(platform, recipe, waiting, progress, trust_data=trust_data)
+        result = ingest_step(platform, recipe, waiting, progress, trust_data=trust_data, only_successful=only_successful)
         upload_dataset(store, result.step.path / "dataset", progress)
     return result
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.embodiment import EmbodimentSpec
 from model_core.spec.types import Observation
 
 
@@ -50,17 +51,19 @@ class Provenance:
 class Episode:
     """One recorded attempt at one instruction, as arrays over its T control steps.
 
+    success: whether it solved its task; None where it is not known, which is not a failure.
     images: camera -> uint8 (T, H, W, 3). depth_m: camera -> float32 (T, H, W), metres (empty where there is none).
     proprio_TP, actions_TA: float32; `actions_TA` is the *label* (what should be done), `executed_TA` what was sent.
     tcp_T3: gripper tip in world metres where known, used only by the truth annotator, never by a policy.
-    timestamps_T: float64 seconds from the first step.
+    timestamps_T: float64 seconds from the first step, as they were measured. body: the robot's own description of itself, where the
+    recording carries one; its numbers and images are in the units, names and order of that.
     """
 
     episode_id: str
     embodiment: str
     task: str
     instruction: str
-    success: bool
+    success: bool | None
     provenance: Provenance
     images: Mapping[str, NDArray[np.uint8]]
     depth_m: Mapping[str, NDArray[np.float32]]
@@ -70,6 +73,7 @@ class Episode:
     executed_TA: NDArray[np.float32]
     timestamps_T: NDArray[np.float64]
     tcp_T3: NDArray[np.float32] | None = None
+    body: EmbodimentSpec | None = None
 
     def __len__(self) -> int:
         return len(self.timestamps_T)

@@ -199,7 +199,7 @@ def test_ingest_takes_no_data_set_whose_statistics_are_of_other_data(dataset, tm
     other = write_dataset(tmp_path / "other", [episode(i) for i in range(50, 70)])
     shutil.copyfile(other / "meta/stats.json", stale / "meta/stats.json")
     before = dataset_digest(stale)
-    said = r"stale-set/meta/stats.json: stats.json states observation.state min is \[.*\], the data give \[.*ingest again with --trust-data"
+    said = r"stale-set/meta/stats.json: stats.json states observation.state min is .* in hand_x, the data give .*Fix: fetch or export"
     with pytest.raises(GateError, match=rf"20 recordings: 20 invalid, .*{said}"):
         ingest([stale], tmp_path / "alone", Silent())
 

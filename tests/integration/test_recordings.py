@@ -35,9 +35,9 @@ def record(spool, recipe, task, seed, *, idle=False):
     robot = make_robot(task, seed, **robot_options(simulation_of(recipe.collect)))
     recorder, success = Recorder(spool, robot, "cell-01"), False
     recorder.begin()
-    for _ in range(12 if idle else 60):
+    for step in range(12 if idle else 60):
         action_A = np.zeros(4, np.float32) if idle else robot._sim.expert_action_A()
-        recorder.add(robot.observe(), action_A)
+        recorder.add(robot.observe(), action_A, step / robot.embodiment.control_hz)
         success = robot.act(action_A).success
         if success:
             break

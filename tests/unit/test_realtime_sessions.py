@@ -251,7 +251,7 @@ def test_what_is_recorded_of_a_step_was_seen_in_that_step(is_plain: bool) -> Non
     world = make_world(service=Service(contract, rows=lambda observe: np.full((8, 4), 0.1 * (observe.seq % 5), np.float32)), is_begun=False)
 
     class Notebook(Recorder):
-        def see(self, observation: Observation) -> None:
+        def see(self, observation: Observation, at_s: float) -> None:
             seen.append(float(observation.proprio_P[0]))
             true.append(float(world.robot.proprio_P()[0]))
 

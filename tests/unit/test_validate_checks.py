@@ -74,8 +74,12 @@ def test_each_fault_is_named(bad, check, said):
 
 def test_the_thresholds_are_chosen():
     late = replace(GOOD, timestamps_T=changed(GOOD.timestamps_T, 6, GOOD.timestamps_T[6] + 0.002))
-    assert [f.check for f in inspect_episode(late, BODY)] == ["timestamps"]
-    assert inspect_episode(late, BODY, ValidateConfig(max_timestamp_jitter_s=0.003)) == []
+    exact = ValidateConfig(max_period_error=0.0)  # what is allowed in seconds and in shares of the period adds up
+    assert [f.check for f in inspect_episode(late, BODY, exact)] == ["timestamps"]
+    assert inspect_episode(late, BODY, replace(exact, max_timestamp_jitter_s=0.003)) == []
+    later = replace(GOOD, timestamps_T=changed(GOOD.timestamps_T, 6, GOOD.timestamps_T[6] + 0.012))
+    assert [f.check for f in inspect_episode(later, BODY)] == ["timestamps"]
+    assert inspect_episode(later, BODY, ValidateConfig(max_period_error=0.3)) == []
 
 
 def test_the_keys_of_collect_and_ingest_hold_every_threshold_that_they_apply():

@@ -13,6 +13,7 @@ from components.data.lerobot.reader import DatasetReader
 
 _LEFT_OUT = {  # counts in the record of an ingest, and what they are
     "not_successful": "did not solve its task",
+    "no_outcome": "its source does not say how it ended",
     "other_tasks": "of a task that is not asked for",
     "copies": "there already",
 }

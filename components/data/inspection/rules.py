@@ -7,54 +7,32 @@ it does not decode depth again. All three take the recipe's thresholds. Pure: no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.config.data_config import ValidateConfig
 from components.config.records import Finding
+from components.data.inspection.clock import clock_rules
+from components.data.inspection.motion import not_frozen, not_idle
+from components.data.inspection.rule import EPISODES, InspectionRule, fault_of
 from components.data.inspection.structure import structural_faults, unfinished_depth
 from model_core.spec.contract import EmbodimentSpec, VectorSpec
 from model_core.spec.episode import Episode
 
-FRAMES, EPISODES = "frames", "episodes"
-MOVING = 0.05  # an executed action above this, in any dimension, is a command to move
-
-Measure = Callable[[Episode], Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InspectionRule:
-    """One rule: `measure` of the episode (a number per frame, or one) is present, or is within low..high.
-
-    check: name of the finding. column: names the measure; rules of one column share it. meaning: what is expected, for a person.
-    table: `FRAMES` or `EPISODES`. kind: "present" or "between". is_basic: without it an episode is unusable for any recipe.
-    """
-
-    check: str
-    column: str
-    meaning: str
-    measure: Measure
-    table: str = FRAMES
-    kind: str = "between"
-    low: float | None = None
-    high: float | None = None
-    is_basic: bool = False
-
 
 def rules_of(cfg: ValidateConfig, *, control_hz: float, cameras: Sequence[str], embodiment: EmbodimentSpec | None) -> list[InspectionRule]:
     """The rules for episodes of these cameras; without an embodiment nothing is known of ranges and clipping."""
-    rules = [*regular_clock(cfg, control_hz)]
+    rules = clock_rules(cfg, control_hz)
     vectors = {} if embodiment is None else {"state": embodiment.proprio, "action": embodiment.action, "executed": embodiment.action}
     for name, spec in vectors.items():
         rules += finite_and_in_range(cfg, name, spec)
     rules.append(finite_gripper_position())
     for camera in cameras:
-        rules += [not_black(cfg, camera), not_frozen(cfg, camera)]
-    return [*rules, plausible_length(cfg), gripper_in_view(cfg), not_clipped(cfg, embodiment.action if embodiment else None)]
+        rules += [not_black(cfg, camera), not_frozen(cfg, camera, embodiment)]
+    rules += [plausible_length(cfg), not_idle(cfg, embodiment), gripper_in_view(cfg)]
+    return [*rules, not_clipped(cfg, embodiment.action if embodiment else None)]
 
 
 def inspect_episode(episode: Episode, embodiment: EmbodimentSpec, cfg: ValidateConfig | None = None) -> list[Finding]:
@@ -67,43 +45,12 @@ def inspect_episode(episode: Episode, embodiment: EmbodimentSpec, cfg: ValidateC
         return found  # what follows needs arrays of the right shape
     cameras = [camera.name for camera in embodiment.cameras]
     rules = rules_of(cfg or ValidateConfig(), control_hz=embodiment.control_hz, cameras=cameras, embodiment=embodiment)
-    faults = [(rule.check, _fault(rule, episode)) for rule in rules if rule.is_basic]
+    faults = [(rule.check, fault_of(rule, episode)) for rule in rules if rule.is_basic]
     faults += [("not_finite", f"depth of camera {name!r} holds NaN or inf") for name in unfinished_depth(episode)]
     return [Finding(check=check, where=episode.episode_id, reason=reason) for check, reason in faults if reason]
 
 
-def _fault(rule: InspectionRule, episode: Episode) -> str:
-    values = np.asarray(rule.measure(episode), np.float64)
-    finite = np.isfinite(values)
-    bad = ~finite
-    if rule.kind == "between":
-        low, high = (-np.inf if rule.low is None else rule.low), (np.inf if rule.high is None else rule.high)
-        bad = finite & ((values < low) | (values > high))
-    if not bad.any():
-        return ""
-    step = int(np.argmax(bad))
-    return f"expected: {rule.meaning}; got in {int(bad.sum())} of {len(values)} frames, first {values[step]:.4g} at step {step}"
-
-
-# --- structure: what the rules themselves need ------------------------------------------------------------------------
-
-
-# --- the rules ---------------------------------------------------------------------------------------------------------
-
-
-def regular_clock(cfg: ValidateConfig, control_hz: float) -> list[InspectionRule]:
-    """Frames are one control period apart: chunks assume it."""
-    period_s, jitter_s = 1.0 / control_hz, cfg.max_timestamp_jitter_s
-
-    def measure(episode: Episode) -> NDArray[np.float64]:
-        return np.diff(episode.timestamps_T, prepend=episode.timestamps_T[0] - period_s)
-
-    every = f"one frame every {period_s:.4g} s (jitter {jitter_s:g} s)"
-    clock = {"check": "timestamps", "column": "period_s", "measure": measure, "is_basic": True}
-    return [
-        InspectionRule(meaning="every frame has a time", kind="present", **clock),
-        InspectionRule(meaning=every, low=period_s - jitter_s, high=period_s + jitter_s, **clock),
-    ]
+# --- the rules of numbers and images ------------------------------------------------------------------------------------
 
 
 def finite_and_in_range(cfg: ValidateConfig, name: str, spec: VectorSpec) -> list[InspectionRule]:
@@ -150,27 +97,6 @@ def not_black(cfg: ValidateConfig, camera: str) -> InspectionRule:
         low=cfg.black_mean,
         high=255.0,
         is_basic=True,
-    )
-
-
-def not_frozen(cfg: ValidateConfig, camera: str) -> InspectionRule:
-    """The longest run of images that equal the one before, counted only while the arm is commanded to move."""
-
-    def measure(episode: Episode) -> int:
-        frames_THW3 = episode.images[camera]
-        moving_T = np.abs(np.nan_to_num(episode.executed_TA)).max(axis=1, initial=0.0) > MOVING
-        same_T = (frames_THW3[1:] == frames_THW3[:-1]).all(axis=(1, 2, 3)) & moving_T[:-1]
-        changes = np.flatnonzero(np.r_[True, ~same_T, True])
-        return int(np.diff(changes).max() - 1)
-
-    return InspectionRule(
-        check="frozen_frames",
-        column=f"frozen_frames.{camera}",
-        table=EPISODES,
-        meaning=f"images of {camera} change while the arm is commanded to move",
-        measure=measure,
-        low=0,
-        high=cfg.frozen_frames_limit,
     )
 
 

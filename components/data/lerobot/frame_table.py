@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from components.data.lerobot import layout
 from components.data.lerobot.meta.info import width_of
+from components.data.lerobot.success import SUCCESS_COLUMNS, with_unknown
 from components.data.lerobot.tables import is_number, read_schema, read_table, to_float32, to_int64, to_numpy
 from model_core.spec.errors import DatasetError
 
@@ -79,7 +80,7 @@ def _read_file(root: Path, path: Path, info: Mapping[str, Any]) -> dict[str, NDA
         columns["timestamp"] = columns["frame_index"] / float(info["fps"])
     for name in extra:
         try:
-            columns[name] = to_numpy(table[name], name)
+            columns[name] = to_numpy(with_unknown(table[name]) if name in SUCCESS_COLUMNS else table[name], name)
         except DatasetError:
             continue  # an incomplete column of another writer; nothing here needs it
     return columns

@@ -24,6 +24,7 @@ from components.data.lerobot.meta.episode_index import EpisodeIndexRow, check_co
 from components.data.lerobot.meta.extension import Extension
 from components.data.lerobot.meta.info import is_camera, picture_size, read_info
 from components.data.lerobot.meta.tasks import read_tasks, task_of
+from components.data.lerobot.success import stated_success, statements
 from components.data.lerobot.tables import read_json
 from components.data.lerobot.video import VideoReader
 from components.data.lerobot.writer import DatasetWriter
@@ -203,7 +204,7 @@ class DatasetReader:
             instruction=instruction,
             length=entry["length"],
             start=entry["dataset_from_index"],
-            success=bool(ours.get("success", False)),
+            success=stated_success(f"{self.root.name}: episode {number}", statements(ours, entry, self.table.columns)),
             provenance=Provenance(**(json.loads(ours["provenance"]) if ours else unknown)),
         )
 

@@ -59,10 +59,19 @@ def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Se
     return stage_step(platform, StepKey(stage=JOIN, recipe=recipe, inputs=inputs), work)
 
 
-def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], progress: Progress, *, trust_data: bool = False) -> StepResult:
-    """Check recordings of the recipe's embodiment and make a raw data set of the good, successful ones: <step>/dataset, <step>/quarantine.
+def ingest_step(
+    platform: Platform,
+    recipe: Recipe,
+    sources: Sequence[Path],
+    progress: Progress,
+    *,
+    trust_data: bool = False,
+    only_successful: bool = False,
+) -> StepResult:
+    """Check recordings of the recipe's embodiment; those that are good and did not fail become a raw data set: <step>/dataset, quarantine.
 
-    trust_data: a data set whose statistics are of other data is taken in, with new statistics.
+    trust_data: a data set whose statistics are of other data is taken in, with new statistics. only_successful: episodes whose source does
+    not say whether they solved their task are left out.
     """
     from components.data.accounting.stages import taken_in
     from components.data.ingest import IngestOptions, count_recordings, ingest
@@ -70,14 +79,15 @@ def ingest_step(platform: Platform, recipe: Recipe, sources: Sequence[Path], pro
 
     count_recordings(sources)  # a folder without recordings is refused before all of it is read
     embodiment = open_simulator(recipe.collect).embodiment
+    asked = {"trust_data": trust_data, "only_successful": only_successful}
 
     def work(out: Path) -> Mapping[str, Any]:
-        options = IngestOptions(embodiment=embodiment, max_bad_fraction=1.0, trust_data=trust_data, thresholds=recipe.validate)
+        options = IngestOptions(embodiment=embodiment, max_bad_fraction=1.0, thresholds=recipe.validate, **asked)
         record = ingest(sources, out, progress, options)
         return {**record, "account": taken_in(record, out, "ingest")}
 
     inputs: dict[str, Step | str] = {f"source-{n}": digest_of(folder_digests(source)) for n, source in enumerate(sources)}
-    extra: dict[str, Any] = {"body": to_document(embodiment)} | ({"trust_data": True} if trust_data else {})
+    extra: dict[str, Any] = {"body": to_document(embodiment)} | {name: True for name, is_on in asked.items() if is_on}
     return stage_step(platform, StepKey(stage=INGEST, recipe=recipe, inputs=inputs, extra=extra), work)
 
 

@@ -15,12 +15,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.embodiment import document_of, embodiment_from_json
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import WireError
 from model_core.spec.protocol.packing import (
     Kind,
     array,
     checked_array,
+    document,
     expect,
     flag,
     from_document,
@@ -118,7 +120,7 @@ _EPISODE = {
     "embodiment": text(),
     "task": text(),
     "instruction": text(4000),
-    "success": flag(),
+    "success": optional(flag()),
     "provenance": nested(Provenance, _PROVENANCE),
     "images": mapping(_series("uint8", 4), limit=16),
     "depth_m": mapping(_series("float32", 3), limit=16),
@@ -128,4 +130,5 @@ _EPISODE = {
     "executed_TA": array("float32", 2),
     "timestamps_T": array("float64", 1),
     "tcp_T3": optional(array("float32", 2)),
+    "body": optional(document(document_of, embodiment_from_json)),
 }

@@ -62,7 +62,7 @@ class ControlStep:
         is_stopped = self._stops.is_stopped and bool(self._body.stop_state)
         self._body.measure()
         if self._recorder is not None and not is_stopped:
-            self._recorder.see(self._body.sight())
+            self._recorder.see(self._body.sight(), self._clock())
         now = self._clock()  # looking and measuring take their time; from here on nothing does
         self._dialogue.drop_expired(now)
         command = self._dialogue.scheduler.next(machine.scale) if machine.mode in (MotionState.RUN, MotionState.STRETCH) else None

@@ -34,30 +34,35 @@ class Recorder:
         self._proprio: list[NDArray[np.float32]] = []
         self._tcp: list[NDArray[np.float32]] = []
         self._actions: list[NDArray[np.float32]] = []
+        self._times_s: list[float] = []
 
     def begin(self) -> None:
         """Forget an unfinished episode."""
-        for kept in (self._images, self._depth_m, self._proprio, self._tcp, self._actions):
+        for kept in (self._images, self._depth_m, self._proprio, self._tcp, self._actions, self._times_s):
             kept.clear()
 
-    def add(self, observation: Observation, action_A: NDArray[np.float32]) -> None:
-        """One control step: what is seen now and what is about to be executed."""
-        self.see(observation)
+    def add(self, observation: Observation, action_A: NDArray[np.float32], at_s: float) -> None:
+        """One control step: what was seen at `at_s` and what is about to be executed."""
+        self.see(observation, at_s)
         self.did(action_A)
 
     def did(self, action_A: NDArray[np.float32]) -> None:
         """What is executed on what `see` saw."""
-        self._actions.append(np.asarray(action_A, np.float32))
+        self._actions.append(np.array(action_A, np.float32))
 
-    def see(self, observation: Observation) -> None:
-        """What is seen now, with all senses. Takes its time: before a command is judged, not between that and its execution."""
+    def see(self, observation: Observation, at_s: float) -> None:
+        """What was seen at `at_s` on the cell's clock, with all senses. Takes its time: before a command is judged, not after that.
+
+        Everything is copied: a driver may fill the same array at every step.
+        """
+        self._times_s.append(at_s)
         for name, image in observation.images.items():
-            self._images.setdefault(name, []).append(image)
-        self._proprio.append(observation.proprio_P)
+            self._images.setdefault(name, []).append(image.copy())
+        self._proprio.append(observation.proprio_P.copy())
         if self._senses is not None:
             for name, depth_m in self._senses.depth_m().items():
-                self._depth_m.setdefault(name, []).append(depth_m)
-            self._tcp.append(self._senses.tcp_3())
+                self._depth_m.setdefault(name, []).append(depth_m.copy())
+            self._tcp.append(self._senses.tcp_3().copy())
 
     def finish(self, *, episode_id: str, seed: int, success: bool, model_version: str) -> Path | None:
         """Write the episode; None when nothing was done. A full disk loses the recording, never the episode."""
@@ -74,6 +79,7 @@ class Recorder:
     def _episode(self, episode_id: str, seed: int, success: bool, model_version: str) -> Episode:
         robot, senses = self._robot, self._senses
         executed_TA = np.stack(self._actions)
+        steps = len(executed_TA)  # what was seen and never acted on, because the robot stopped, is no step
         geometry: Mapping[str, CameraGeometry] = {} if senses is None else senses.geometry()
         return Episode(
             episode_id=episode_id,
@@ -88,14 +94,15 @@ class Recorder:
                 versions={} if senses is None else senses.versions,
                 render={} if senses is None else senses.render_flags,
             ),
-            images={name: np.stack(frames) for name, frames in self._images.items()},
-            depth_m={name: np.stack(frames) for name, frames in self._depth_m.items()},
+            images={name: np.stack(frames[:steps]) for name, frames in self._images.items()},
+            depth_m={name: np.stack(frames[:steps]) for name, frames in self._depth_m.items()},
             geometry=dict(geometry),
-            proprio_TP=np.stack(self._proprio),
+            proprio_TP=np.stack(self._proprio[:steps]),
             actions_TA=executed_TA,
             executed_TA=executed_TA,
-            timestamps_T=np.arange(len(executed_TA)) / robot.embodiment.control_hz,
-            tcp_T3=np.stack(self._tcp) if self._tcp else None,
+            timestamps_T=np.array(self._times_s[:steps]) - self._times_s[0],
+            tcp_T3=np.stack(self._tcp[:steps]) if self._tcp else None,
+            body=robot.embodiment,
         )
 
 

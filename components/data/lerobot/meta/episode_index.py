@@ -24,7 +24,8 @@ class EpisodeIndexRow:
     """What is known of an episode without reading its images.
 
     index: its place among the episodes that are there, which `DatasetReader.episode` takes. number: its `episode_index`, by which the
-    frames, depth and our own table name it; the two differ after an episode was removed. start: its first row.
+    frames, depth and our own table name it; the two differ after an episode was removed. start: its first row. success: None where
+    the set does not say it.
     """
 
     index: int
@@ -34,7 +35,7 @@ class EpisodeIndexRow:
     instruction: str
     length: int
     start: int
-    success: bool
+    success: bool | None
     provenance: Provenance
 
 

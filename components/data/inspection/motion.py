@@ -1,0 +1,87 @@
+"""Rules about movement: images that stand still while the arm moves, and episodes in which hardly anything happens.
+
+What a command to move is depends on what the action means. A difference or a speed commands movement by its size, a position by its
+change. The gripper's number always counts by its change: one that is held closed moves nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.config.data_config import ValidateConfig
+from components.data.inspection.rule import EPISODES, InspectionRule
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.episode import Episode
+
+MOVING = 0.05  # a difference, a speed or a change of the gripper above this share of its largest value is a command to move
+MOVING_TARGET = 0.005  # a position that changes by more than this share of its range within a step is one too
+MOVED = 0.001  # a state that changes by more than this share of its range within a step has moved
+PLAINLY_MOVED = 0.005  # and by more than this, a camera has to show it
+SIZES = ("delta", "velocity")
+
+
+def commanded_T(episode: Episode, body: EmbodimentSpec | None) -> NDArray[np.bool_]:
+    """Per step, whether what was executed commands the arm or its gripper to move. Without a body the meaning of numbers is unknown:
+    then each of them counts by its size.
+    """
+    actions_TA = np.nan_to_num(np.asarray(episode.executed_TA, np.float64))
+    if body is None or actions_TA.shape[1] != len(body.action):
+        return np.abs(actions_TA).max(axis=1, initial=0.0) > MOVING
+    is_size_A = np.array(
+        [mode in SIZES and dim.name != body.gripper_dim for mode, dim in zip(body.action.modes, body.action.dims, strict=True)]
+    )
+    is_gripper_A = np.array([dim.name == body.gripper_dim for dim in body.action.dims])
+    low_A, high_A = body.action.low.astype(np.float64), body.action.high.astype(np.float64)
+    limit_A = np.where(is_gripper_A, MOVING, MOVING_TARGET) * (high_A - low_A)
+    limit_A = np.where(is_size_A, MOVING * np.maximum(np.abs(low_A), np.abs(high_A)), limit_A)
+    value_TA = np.where(is_size_A, np.abs(actions_TA), _changes(actions_TA))
+    return (value_TA > limit_A).any(axis=1)
+
+
+def moved_T(episode: Episode, body: EmbodimentSpec | None, share: float) -> NDArray[np.bool_]:
+    """Per step, whether the state changes until the next one by more than `share` of a dimension's range; the last is as the one before."""
+    state_TP = np.nan_to_num(np.asarray(episode.proprio_TP, np.float64))
+    is_known = body is not None and state_TP.shape[1] == len(body.proprio)
+    limit_P = share * (body.proprio.high - body.proprio.low) if body is not None and is_known else np.zeros(state_TP.shape[1])
+    ahead_TP = np.abs(np.diff(state_TP, axis=0))
+    moved = (ahead_TP > limit_P).any(axis=1)
+    return np.append(moved, moved[-1:]) if len(moved) else np.zeros(len(state_TP), bool)
+
+
+def _changes(values_TD: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.abs(np.diff(values_TD, axis=0, prepend=values_TD[:1]))
+
+
+def not_frozen(cfg: ValidateConfig, camera: str, body: EmbodimentSpec | None = None) -> InspectionRule:
+    """The longest run of images that equal the one before, counted only while the arm is commanded to move or plainly moves."""
+
+    def measure(episode: Episode) -> int:
+        frames_THW3 = episode.images[camera]
+        moving_T = commanded_T(episode, body)
+        if body is not None:
+            moving_T = moving_T | moved_T(episode, body, PLAINLY_MOVED)
+        same_T = (frames_THW3[1:] == frames_THW3[:-1]).all(axis=(1, 2, 3)) & moving_T[:-1]
+        changes = np.flatnonzero(np.r_[True, ~same_T, True])
+        return int(np.diff(changes).max() - 1)
+
+    return InspectionRule(
+        check="frozen_frames",
+        column=f"frozen_frames.{camera}",
+        table=EPISODES,
+        meaning=f"images of {camera} change while the arm is commanded to move",
+        measure=measure,
+        low=0,
+        high=cfg.frozen_frames_limit,
+    )
+
+
+def not_idle(cfg: ValidateConfig, body: EmbodimentSpec | None) -> InspectionRule:
+    """Nothing is commanded and nothing moves in at most a share of the steps: a policy that learns from the rest learns to wait."""
+
+    def measure(episode: Episode) -> float:
+        return float((~commanded_T(episode, body) & ~moved_T(episode, body, MOVED)).mean())
+
+    meaning = f"the robot stands still in at most {cfg.max_idle_fraction:.0%} of the steps"
+    high = cfg.max_idle_fraction
+    return InspectionRule(check="idle", column="idle", table=EPISODES, meaning=meaning, measure=measure, low=0.0, high=high)
