@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model_core.network.checkpoints import hub, layout
+from model_core.network.checkpoints.shards import strangers
 from model_core.network.config import MolmoActConfig
 from model_core.network.presets import molmoact_7b_d, molmoact_7b_o
 from model_core.network.queries import ActionHead, action_head_of
@@ -53,6 +54,8 @@ def inspect_checkpoint(folder: Path, config: MolmoActConfig | None = None) -> Ch
             "dtypes": sorted({str(stored.dtype).removeprefix("torch.") for stored in files.tensors.values()}),
             "bytes": sum(stored.bytes for stored in files.tensors.values()),
         }
+        if not_read := strangers(folder):
+            weights["not_read"] = not_read
     except ActwrightError as error:
         broken.append(str(error))
     contract, complaints = _contract(folder)

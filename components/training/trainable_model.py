@@ -91,7 +91,7 @@ class LoraModel:
             raise SpecError("train.lora_rank does not go with zero_stage 3 (adapters are merged from whole weights); use 0, 1 or 2")
         self._inner = trainable
         # the published proportion: rank 32, alpha 16
-        settings = LoraSettings(rank=config.lora_rank, alpha=max(1, config.lora_rank // 2), adapt_head=False)
+        settings = LoraSettings(rank=config.lora_rank, alpha=config.lora_rank / 2, adapt_head=False)
         self._model = add_lora(model, settings, seed=config.seed)
         self.num_samples, self.data_digest = trainable.num_samples, trainable.data_digest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from model_core.spec.errors import CheckpointError
@@ -15,6 +16,7 @@ def load_pretrained(source: str, model_class: Any, processor_class: Any, *, devi
     annotator give equal labels. Raises `CheckpointError` naming the source where files or weights are missing (the library draws them at
     random), the hub is out of reach or the architecture is not built in.
     """
+    _check_one_save(Path(source))
     try:
         processor = processor_class.from_pretrained(source, trust_remote_code=False, backend="pil")
         model, found = model_class.from_pretrained(source, trust_remote_code=False, use_safetensors=True, output_loading_info=True)
@@ -31,6 +33,16 @@ def load_pretrained(source: str, model_class: Any, processor_class: Any, *, devi
     import torch
 
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+
+
+def _check_one_save(folder: Path) -> None:
+    """Transformers takes one of several sets without a word, and of a key in two shards the one that it reads last."""
+    from model_core.network.checkpoints.shards import only_set, strangers
+
+    if folder.is_dir():
+        only_set(folder)
+        if found := strangers(folder):
+            raise CheckpointError(f"{folder} holds weights of more than one save:\n  " + "\n  ".join(found))
 
 
 def weights_digest(model: Any) -> str:

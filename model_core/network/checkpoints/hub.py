@@ -16,15 +16,9 @@ from torch import Tensor, nn
 
 from model_core.network.checkpoints import layout
 from model_core.network.checkpoints.layout import Layout
-from model_core.network.checkpoints.weights import (
-    INDEX_FILE,
-    PICKLE_FILE,
-    SINGLE_FILE,
-    StoredTensor,
-    stored_tensors,
-    write_json,
-    write_shards,
-)
+from model_core.network.checkpoints.rounding import Rounding, narrows
+from model_core.network.checkpoints.shards import stored_tensors, strangers
+from model_core.network.checkpoints.weights import INDEX_FILE, PICKLE_FILE, SINGLE_FILE, StoredTensor, write_json, write_shards
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
 from model_core.network.model import MolmoAct
@@ -42,12 +36,16 @@ BESIDE += ("generation_config.json", "preprocessor_config.json", "processor_conf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFiles:
-    """A checkpoint folder that was looked at but not loaded. `tensors` are under the published keys."""
+    """A checkpoint folder that was looked at but not loaded. `tensors` are under the published keys.
+
+    rounded_to_zero: how many numbers a conversion into this folder made zero.
+    """
 
     folder: Path
     config: MolmoActConfig
     layout: Layout
     tensors: Mapping[str, StoredTensor]
+    rounded_to_zero: int = 0
 
     def problems(self) -> list[str]:
         """Missing, unexpected and wrongly shaped keys, one line each."""
@@ -97,15 +95,20 @@ def load_pretrained(
 
     The network is built on the meta device and filled tensor by tensor in `dtype` (default: as stored) on `device`;
     at no time are there two copies of it. attention: "sdpa" or "eager" in place of the config's.
-    Raises CheckpointError: nothing there, hub not reachable, or keys and shapes that do not fit (all listed at once).
+    Raises CheckpointError: nothing there, hub not reachable, keys and shapes that do not fit (all listed at once), or numbers that
+    `dtype` cannot hold.
     """
     files = open_checkpoint(resolve(source, revision=revision), config)
     files.check()
     settings = files.config if attention is None else replace(files.config, attention=attention)
+    for line in strangers(files.folder):
+        log.warning("weights.stranger folder=%s %s", files.folder, line)
     with torch.device("meta"):
         model = MolmoAct(settings)
+    rounding = Rounding(dtype)
     for name, tensor in sorted(files.tensors.items(), key=lambda item: (item[1].file, item[0])):
-        _assign(model, name, tensor.load(dtype, device))
+        _assign(model, name, tensor.load(dtype, device, lost=rounding.of(name)))
+    rounding.check(files.folder)
     log.info("loaded %d tensors from %s (%s layout)", len(files.tensors), files.folder, files.layout)
     return model.eval()
 
@@ -120,7 +123,8 @@ def save_pretrained(
 ) -> Path:
     """Write the published layout: `config.json`, safetensors (shards and an index above `max_shard_bytes`).
 
-    processor: also written, as `preprocessor_config.json`. Returns the folder.
+    processor: also written, as `preprocessor_config.json`. Returns the folder. Raises CheckpointError before anything is written: for a
+    model that is not what its config says, for numbers that `dtype` cannot hold, and for a folder with a `model.pt`.
     """
     folder = Path(folder)
     expected = layout.expected_shapes(model.config)
@@ -128,6 +132,13 @@ def save_pretrained(
     if problems:
         listed = "\n  ".join(problems)
         raise CheckpointError(f"this model is not what its config says (adapters that were not merged?):\n  {listed}")
+    if (folder / PICKLE_FILE).exists():
+        raise CheckpointError(f"{folder} holds {PICKLE_FILE}, another set of weights. Fix: save into another folder, or move it away")
+    if dtype is not None:
+        rounding = Rounding(dtype)
+        for name, value in model.named_parameters():
+            rounding.of(name).count(value.detach(), value.detach().to(dtype))
+        rounding.check(f"model for {folder}")
     tensors = {
         name: (tuple(value.shape), dtype or value.dtype, lambda value=value: value.detach().to("cpu", dtype or value.dtype))
         for name, value in model.named_parameters()
@@ -151,7 +162,8 @@ def convert(
     """Rewrite a checkpoint in the other (or the named) layout and dtype, one shard in memory at a time.
 
     The training-side layout is one `model.pt`, as its trainer reads it. Tokenizer and processor files are copied.
-    Raises CheckpointError when the source's keys do not fit its config: a wrong checkpoint is not copied on.
+    Raises CheckpointError, before anything is written, when the source's keys do not fit its config or its numbers do not fit `dtype`: a
+    wrong checkpoint is not copied on.
     """
     files = open_checkpoint(resolve(source), config)
     files.check()
@@ -160,6 +172,8 @@ def convert(
     present = [name for name in (INDEX_FILE, SINGLE_FILE, PICKLE_FILE) if (destination / name).exists()]
     if present:
         raise CheckpointError(f"{destination} already holds weights ({', '.join(present)}); convert into an empty folder")
+    rounding = _rounding_of(files, dtype)
+    rounding.check(files.folder)
     goal: Layout = target or ("olmo" if files.layout == "published" else "published")
     if goal == "published":
         tensors: dict[str, tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]] = {
@@ -174,7 +188,16 @@ def convert(
     for name in BESIDE:
         if (files.folder / name).is_file():
             atomic_write(destination / name, (files.folder / name).read_bytes())
-    return open_checkpoint(destination)
+    return replace(open_checkpoint(destination), rounded_to_zero=rounding.zeros)
+
+
+def _rounding_of(files: CheckpointFiles, dtype: torch.dtype | None) -> Rounding:
+    """What the weights would lose in `dtype`, counted; nothing is read where it can hold all that they are stored as."""
+    rounding = Rounding(dtype)
+    for name, stored in files.tensors.items():
+        if dtype is not None and narrows(stored.dtype, dtype):
+            stored.load(dtype, lost=rounding.of(name))
+    return rounding
 
 
 def resolve(source: str | Path, *, revision: str | None = None) -> Path:
@@ -216,6 +239,7 @@ def convert_named(
         "destination": str(destination),
         "layout": files.layout,
         "dtype": ",".join(sorted({str(stored.dtype).removeprefix("torch.") for stored in files.tensors.values()})),
+        "rounded_to_zero": files.rounded_to_zero,
         "tensors": len(files.tensors),
         "bytes": sum(stored.bytes for stored in files.tensors.values()),
     }

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors (one file or shards with an index) and `model.pt`, read piecewise, written atomically.
+"""Files of weights: safetensors and `model.pt`, read piecewise, written atomically. Which file a key is read from: `shards`.
 
 Reading maps a file, copies a tensor in pieces into memory of the wanted dtype, and gives the mapped pages back
 after each piece: peak memory is the model plus one piece, whatever the shards are.
@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model_core.network.checkpoints.rounding import LostValues
 from model_core.spec.errors import CheckpointError
 from model_core.spec.files import atomic_target, atomic_write
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 PICKLE_FILE = "model.pt"
+SHARDS = "model-*-of-*.safetensors"
 PIECE_BYTES = 64 * 2**20
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -38,57 +40,23 @@ DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
-    """Where one tensor lies and what it is. `copy_to` puts it into memory of another dtype or device."""
+    """Where one tensor lies and what it is. `copy_to` puts it into memory of another dtype or device, and counts what that loses."""
 
     file: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
-    copy_to: Callable[[Tensor], None]
+    copy_to: Callable[[Tensor, LostValues], None]
 
     @property
     def bytes(self) -> int:
         """Size as stored."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def load(self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
-        """The tensor in its own memory, in `dtype` (default: as stored)."""
+    def load(self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", *, lost: LostValues | None = None) -> Tensor:
+        """The tensor in its own memory, in `dtype` (default: as stored). lost: gets the counts of what `dtype` cannot hold."""
         out = torch.empty(self.shape, dtype=dtype or self.dtype, device=device)
-        self.copy_to(out)
+        self.copy_to(out, LostValues() if lost is None else lost)
         return out
-
-
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a checkpoint folder by the key it is stored under; only headers are read.
-
-    Looks for the index of shards, `model.safetensors`, then `model.pt`. Raises CheckpointError when there is none,
-    when an index names a shard or key that is not there, or when a file is torn.
-    """
-    index = folder / INDEX_FILE
-    if index.is_file():
-        return _indexed(folder, index)
-    if (folder / SINGLE_FILE).is_file():
-        return dict(read_header(folder / SINGLE_FILE))
-    if (folder / PICKLE_FILE).is_file():
-        return _pickled(folder / PICKLE_FILE)
-    raise CheckpointError(f"no weights in {folder}: expected {INDEX_FILE}, {SINGLE_FILE} or {PICKLE_FILE}")
-
-
-def _indexed(folder: Path, index: Path) -> dict[str, StoredTensor]:
-    try:
-        weight_map: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
-    found: dict[str, StoredTensor] = {}
-    for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
-            raise CheckpointError(f"{index} names a shard outside its folder: {name}")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{index} names the shard {name}, which is not there; the checkpoint is incomplete")
-        found.update(read_header(folder / name))
-    lost = sorted(weight_map.keys() - found.keys())
-    if lost:
-        raise CheckpointError(f"{index} promises keys that no shard holds: {lost}")
-    return found
 
 
 def read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:
@@ -120,7 +88,7 @@ class _MappedCopy:
     offset: int
     dtype: torch.dtype
 
-    def __call__(self, out: Tensor) -> None:
+    def __call__(self, out: Tensor, lost: LostValues) -> None:
         """Copy the stored numbers into `out` piece by piece; the mapped pages are released after each."""
         flat = out.view(-1)
         if not flat.numel():
@@ -132,12 +100,13 @@ class _MappedCopy:
                 at = self.offset + begin * self.dtype.itemsize
                 piece = torch.frombuffer(mapped, dtype=self.dtype, count=count, offset=at)
                 flat[begin : begin + count].copy_(piece)
+                lost.count(piece, flat[begin : begin + count])
                 del piece  # the mapping cannot be closed while a tensor looks into it
                 page = at - at % mmap.PAGESIZE
                 mapped.madvise(mmap.MADV_DONTNEED, page, at + count * self.dtype.itemsize - page)
 
 
-def _pickled(path: Path) -> dict[str, StoredTensor]:
+def read_pickle(path: Path) -> dict[str, StoredTensor]:
     """`model.pt` through the weights-only loader, mapped: never arbitrary pickle."""
     import pickle
 
@@ -160,9 +129,10 @@ def _pickled(path: Path) -> dict[str, StoredTensor]:
 class _TensorCopy:
     value: Tensor
 
-    def __call__(self, out: Tensor) -> None:
+    def __call__(self, out: Tensor, lost: LostValues) -> None:
         """Copy a tensor of a mapped `model.pt`."""
         out.copy_(self.value)
+        lost.count(self.value, out)
 
 
 def write_shards(
@@ -206,6 +176,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def _remove_stale(folder: Path, kept: set[str]) -> None:
     """Drop weight files of an earlier save, which a reader could prefer over the new ones."""
-    for path in [*folder.glob("model-*-of-*.safetensors"), folder / SINGLE_FILE, folder / INDEX_FILE]:
+    for path in [*folder.glob(SHARDS), folder / SINGLE_FILE, folder / INDEX_FILE]:
         if path.name not in kept:
             path.unlink(missing_ok=True)

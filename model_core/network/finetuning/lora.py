@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from model_core.network.checkpoints import layout
 from model_core.network.checkpoints.weights import read_header, write_json
+from model_core.network.finetuning.adapter_config import CONFIG_FILE, AdapterConfig, read_adapter_config
 from model_core.network.finetuning.tuned_rows import TunedRowsEmbedding, TunedRowsHead
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError, require
 from model_core.spec.files import atomic_target
 
 ADAPTER = "default"
-CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 ROWS_FILE = "tuned_rows.safetensors"
 _PREFIX = "base_model.model."
@@ -41,7 +41,7 @@ class LoraSettings:
     """
 
     rank: int = 32
-    alpha: int = 16
+    alpha: float = 16
     dropout: float = 0.0
     adapt_head: bool = True
     train_new_embedding: bool = False
@@ -62,7 +62,8 @@ def add_lora(model: MolmoAct, settings: LoraSettings, *, seed: int = 0) -> Molmo
         raise CheckpointError("the model already carries adapters; merge them first")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # peft draws the start from the global generator
-        _inject(model, _linear_layers(model, settings.adapt_head), settings)
+        config = AdapterConfig(rank=settings.rank, alpha=settings.alpha, dropout=settings.dropout)
+        _inject(model, _linear_layers(model, settings.adapt_head), config)
     _tune_rows(model, settings)
     return model
 
@@ -79,9 +80,19 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def merge_lora(model: MolmoAct) -> MolmoAct:
-    """Add adapters and row differences into the weights, in place: a bare `MolmoAct` again, ready for `save_pretrained`."""
+    """Add adapters and row differences into the weights, in place: a bare `MolmoAct` again, ready for `save_pretrained`.
+
+    Raises CheckpointError where weights are stored with less than 32 bits, before anything is changed: updates are small beside
+    the weights, and of bfloat16 sums so much is rounded away that other tokens are chosen.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    coarse = sorted({str(value.dtype) for value in model.parameters() if value.is_floating_point() and value.dtype.itemsize < 4})
+    if coarse:
+        raise CheckpointError(
+            f"adapters are merged into float32 weights, this model holds {', '.join(coarse)}, which round most of an update away. "
+            "Fix: load the model with dtype=torch.float32, merge, and choose a smaller dtype when it is saved"
+        )
     embedding, head = model.model.transformer.wte, model.lm_head
     if isinstance(head, TunedRowsHead):
         model.lm_head = head.inner  # type: ignore[assignment]
@@ -120,22 +131,23 @@ def save_adapters(model: MolmoAct, folder: Path) -> Path:
 def load_adapters(model: MolmoAct, folder: Path) -> MolmoAct:
     """Put saved adapters (ours or a published `stepN-lora/`) into a bare model, in place; they stay trainable.
 
-    Raises CheckpointError for missing files, names that are no linear layer of this model, or other shapes (all listed).
+    Raises CheckpointError for missing files, adapters that are not plain LoRA, names that are no linear layer of this model, or
+    other shapes (all listed).
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is no adapter folder: {name} is missing")
     if is_adapted(model):
         raise CheckpointError("the model already carries adapters; merge them first")
-    document: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    stored = {_canonical(name): tensor for name, tensor in read_header(folder / WEIGHTS_FILE)}
-    modules = sorted({name.split(".lora_")[0] for name in stored})
+    config = read_adapter_config(folder)
+    headers = dict(read_header(folder / WEIGHTS_FILE))
+    stored = {_canonical(name): tensor for name, tensor in headers.items()}
+    layers = {_canonical(name).split(".lora_")[0]: name.removeprefix(_PREFIX).split(".lora_")[0] for name in headers}
     linear = set(_linear_layers(model, True))
-    strangers = [name for name in modules if name not in linear]
+    strangers = [name for name in sorted(layers) if name not in linear]
     if strangers:
         raise CheckpointError(f"{folder} adapts layers that this model does not have: {strangers}")
-    settings = LoraSettings(rank=int(document["r"]), alpha=int(document["lora_alpha"]), dropout=float(document.get("lora_dropout", 0.0)))
-    _inject(model, modules, settings)
+    _inject(model, sorted(layers), config.of_layers(layers))
     own = _adapters(model)
     problems = layout.key_problems({k: v.shape for k, v in stored.items()}, {k: tuple(v.shape) for k, v in own.items()})
     if problems:
@@ -148,13 +160,16 @@ def load_adapters(model: MolmoAct, folder: Path) -> MolmoAct:
     return model
 
 
-def _inject(model: MolmoAct, modules: list[str], settings: LoraSettings) -> None:
+def _inject(model: MolmoAct, modules: list[str], settings: AdapterConfig) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft only divides it, fractions are fine
         lora_dropout=settings.dropout,
+        use_rslora=settings.rank_stabilized,
+        rank_pattern=dict(settings.rank_pattern),
+        alpha_pattern=dict(settings.alpha_pattern),
         bias="none",
         init_lora_weights="gaussian",
         target_modules=modules,
