@@ -166,6 +166,7 @@ def test_convert_there_and_back_with_a_dtype(tmp_path):
         "destination": str(tmp_path / "published"),
         "layout": "published",
         "dtype": "bfloat16",
+        "rounded_to_zero": 0,
         "tensors": 103,
         "bytes": line(there)["bytes"] // 2,
     }
