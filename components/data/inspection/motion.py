@@ -36,7 +36,7 @@ def commanded_T(episode: Episode, body: EmbodimentSpec | None) -> NDArray[np.boo
     limit_A = np.where(is_gripper_A, MOVING, MOVING_TARGET) * (high_A - low_A)
     limit_A = np.where(is_size_A, MOVING * np.maximum(np.abs(low_A), np.abs(high_A)), limit_A)
     value_TA = np.where(is_size_A, np.abs(actions_TA), _changes(actions_TA))
-    return (value_TA > limit_A).any(axis=1)
+    return np.any(value_TA > limit_A, axis=1)
 
 
 def moved_T(episode: Episode, body: EmbodimentSpec | None, share: float) -> NDArray[np.bool_]:
@@ -45,8 +45,8 @@ def moved_T(episode: Episode, body: EmbodimentSpec | None, share: float) -> NDAr
     is_known = body is not None and state_TP.shape[1] == len(body.proprio)
     limit_P = share * (body.proprio.high - body.proprio.low) if body is not None and is_known else np.zeros(state_TP.shape[1])
     ahead_TP = np.abs(np.diff(state_TP, axis=0))
-    moved = (ahead_TP > limit_P).any(axis=1)
-    return np.append(moved, moved[-1:]) if len(moved) else np.zeros(len(state_TP), bool)
+    moved: NDArray[np.bool_] = np.any(ahead_TP > limit_P, axis=1)
+    return np.append(moved, moved[-1:]) if len(moved) else np.zeros(len(state_TP), np.bool_)
 
 
 def _changes(values_TD: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -65,7 +65,7 @@ class _Truth:
             statistics=found,
             allowed_D=TOLERANCE * span + rounding * size,
             loss_D=3 * rounding * size**2,  # of the mean of squares once, of the square of the mean twice
-            is_whole_D=np.isfinite(table).all(axis=0),
+            is_whole_D=np.all(np.isfinite(table), axis=0),
         )
 
 

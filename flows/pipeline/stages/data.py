@@ -82,7 +82,13 @@ def ingest_step(
     asked = {"trust_data": trust_data, "only_successful": only_successful}
 
     def work(out: Path) -> Mapping[str, Any]:
-        options = IngestOptions(embodiment=embodiment, max_bad_fraction=1.0, thresholds=recipe.validate, **asked)
+        options = IngestOptions(
+            embodiment=embodiment,
+            max_bad_fraction=1.0,
+            thresholds=recipe.validate,
+            trust_data=trust_data,
+            only_successful=only_successful,
+        )
         record = ingest(sources, out, progress, options)
         return {**record, "account": taken_in(record, out, "ingest")}
 
