@@ -88,7 +88,9 @@ def named_modules(config: object) -> tuple[str, ...]:
 
 
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
-    return _read(_known(name), name.split(".")[0])
+    path = _known(name)
+    inside = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    return _read(path, name.split(".")[0], inside)
 
 
 def _texts(document: object) -> Iterator[str]:
@@ -105,21 +107,33 @@ def _texts(document: object) -> Iterator[str]:
 
 
 @cache
-def _read(path: Path, package: str) -> tuple[str, tuple[str, ...]]:
-    """Of a source file: the digest of its syntax tree without docstrings, and which modules of ours and of `package` it imports."""
+def _read(path: Path, package: str, inside: str) -> tuple[str, tuple[str, ...]]:
+    """Of a source file: the digest of its syntax tree without docstrings, and which modules of ours and of `package` it imports.
+
+    inside: the package that the file is in, from which `from . import x` counts.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named: list[str] = []
     for node in _at_run_time(tree):
         if isinstance(node, ast.Import):
             named += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            named += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            source = _source(node, inside)
+            named += [source, *(f"{source}.{alias.name}" for alias in node.names)]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             del body[0]
     meaning = hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest()
     return meaning, tuple(n for n in named if n.split(".")[0] in (*ROOMS, package) and _path(n) is not None)
+
+
+def _source(node: ast.ImportFrom, inside: str) -> str:
+    """The module that names are imported from; each dot beyond the first is one package further up."""
+    if node.level == 0:
+        return node.module or ""
+    above = inside.split(".")[: len(inside.split(".")) - (node.level - 1)]
+    return ".".join((*above, *([node.module] if node.module else [])))
 
 
 def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:

@@ -102,6 +102,21 @@ def test_the_code_of_a_plug_in_that_a_recipe_names_counts(plugin, name):
     assert version() != before
 
 
+@pytest.mark.parametrize("line", ["from . import numbers", "from .numbers import x", "from .parts import far", "from .parts.near import y"])
+def test_what_a_plug_in_imports_by_dots_counts(plugin, line):
+    package, version = plugin
+    (package / "parts").mkdir()
+    (package / "parts" / "__init__.py").write_text("")
+    (package / "parts" / "far.py").write_text("from .. import numbers\n")
+    (package / "parts" / "near.py").write_text("from ..numbers import x as y\n")
+    (package / "suite.py").write_text(f"{line}\n")
+    before = version()
+    (package / "unrelated.py").write_text("x = 2\n")
+    assert version() == before
+    (package / "numbers.py").write_text("x = 2\n")
+    assert version() != before, "a changed evaluation would be found finished in the store"
+
+
 def test_a_plug_in_of_ours_is_followed_and_a_missing_one_is_told():
     config = {
         "simulator": "components.simulation.metaworld:MetaWorld",
