@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from components.release.export import export_bundle
+from model_core.bundle import checked_manifest
 from model_core.spec.errors import CheckpointError, JobError
 from tests.fake_bento import make_bento
 
@@ -31,6 +32,19 @@ def test_a_newer_champion_replaces_the_older_one_and_its_files_stay(tmp_path):
         export_bundle(make_bento(tmp_path / f"more-{number}", weights=bytes([number])), folder)
     assert len(list((folder / "bundles").iterdir())) == 3
     assert (folder / "bundle" / WEIGHTS).read_bytes() == bytes([3])
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"to"), lambda path: path.unlink()], ids=["torn", "lost"])
+@pytest.mark.parametrize("name", [WEIGHTS, "bundle.json"])
+def test_an_exported_bundle_that_was_damaged_is_replaced_by_the_next_export(tmp_path, name, harm):
+    bento, folder = make_bento(tmp_path / "one", weights=b"one"), tmp_path / "champion"
+    export_bundle(bento, folder)
+    harm(folder / "bundle" / name)
+    assert export_bundle(bento, folder)["changed"]
+    assert checked_manifest(folder / "bundle").model_version == "actwright/1"
+    assert (folder / "bundle" / WEIGHTS).read_bytes() == b"one"
+    assert len(list((folder / "bundles").iterdir())) == 1
+    assert not export_bundle(bento, folder)["changed"]
 
 
 def test_two_pods_write_the_same_bundle_at_once(tmp_path):
