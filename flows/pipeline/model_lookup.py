@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.terminal.output import print_line
-from model_core.spec.errors import NotReady, SpecError
+from model_core.spec.errors import NotReady, SpecError, TrackingError
 
 if TYPE_CHECKING:
+    from components.config.records import ModelVersion
     from components.release.bundle import PackedPolicy
     from flows.platform.settings import Settings
     from flows.platform.wiring import Platform
@@ -71,32 +72,47 @@ def _champion_of(platform: Platform, what: str) -> tuple[str, int]:
 
 
 def _registered(platform: Platform, name: str, version: int) -> PackedPolicy:
-    """What was packed as this version; else its checkpoint, packed now.
+    """The checkpoint that the registry knows as this version: the bundle that was packed of it, else the checkpoint, packed now.
 
-    A home whose registry began again holds bundles of other checkpoints under the same label: then the registered digest decides.
+    Where a registry began again, or another one is named, bundles of other checkpoints stand here under the same label, so the registered
+    digest decides. Only of a version that no registry knows the label does, where it names one checkpoint.
     """
     from components.artifacts.step_manifest import checkpoint_digest
     from components.release.bundle import find_packed
 
     label = f"{name}/{version}"
     labelled = [step for step in reversed(platform.store.steps("package")) if step.record.get("model_version") == label]
-    if len({step.manifest.inputs.get("checkpoint") for step in labelled}) == 1:
+    is_plain = len({step.manifest.inputs.get("checkpoint") for step in labelled}) == 1
+    versions = _versions(platform, name, is_needed=not is_plain)
+    digest = versions[version].checkpoint_digest if version in versions else ""
+    if not digest and is_plain:
         return _of_today(platform, find_packed(labelled[0].path / "bento"))
-    versions = {one.version: one for one in platform.registry().versions(name)}
     if version not in versions:
         known = ", ".join(f"{name}/{number}" for number in versions) or "none"
         raise NotReady(f"no model {label} is registered here; there are: {known}")
-    digest = versions[version].checkpoint_digest
-    for packed in (find_packed(step.path / "bento") for step in labelled):
-        if checkpoint_digest(packed.checkpoint) == digest:
-            return _of_today(platform, packed)
     trained = next((step for step in reversed(platform.store.steps("train")) if step.record.get("checkpoint_digest") == digest), None)
+    for step in labelled:
+        packed = find_packed(step.path / "bento")
+        is_of_it = trained is not None and step.manifest.inputs.get("checkpoint") == trained.digest
+        if is_of_it or checkpoint_digest(packed.checkpoint) == digest:
+            return _of_today(platform, packed)
     if trained is None:
         raise NotReady(
             f"{label} is registered, but its checkpoint {digest[:12]} is not in {platform.store.root}. "
             "Fix: run its recipe again with `actwright run`, or serve a folder: `actwright serve FOLDER`"
         )
     return _packed_here(platform, trained.path / "checkpoint", label)
+
+
+def _versions(platform: Platform, name: str, *, is_needed: bool) -> dict[int, ModelVersion]:
+    """What the registry knows of a model, by number. One that does not answer is told of; where it `is_needed` that is an error."""
+    try:
+        return {one.version: one for one in platform.registry().versions(name)}
+    except TrackingError as error:
+        if is_needed:
+            raise
+        print_line(f"served by its label, because the registry was not reached: {error}")
+        return {}
 
 
 def _of_today(platform: Platform, found: PackedPolicy) -> PackedPolicy:

@@ -12,11 +12,12 @@ import pytest
 from components.artifacts.step_manifest import checkpoint_digest
 from components.artifacts.step_store import StepStore, run_step
 from components.config.recipe import PackageConfig
+from components.config.records import ModelVersion
 from flows.pipeline.model_lookup import packed_model
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 from model_core.spec.contract import PROTOCOL_VERSION
-from model_core.spec.errors import NotReady
+from model_core.spec.errors import NotReady, TrackingError
 from tests.tracking_twins import MemoryRegistry
 
 LABEL = "arm/1"
@@ -53,10 +54,33 @@ def register(platform: HomeWithoutServers, digest: str) -> None:
     platform.registry().create_version("arm", checkpoint_uri="", checkpoint_digest=digest, contract_id="c", run_id="r", lineage={})
 
 
-def test_a_label_that_was_packed_once_is_served_without_asking_the_registry(tmp_path: Path) -> None:
+class RegistryAway(MemoryRegistry):
+    """A registry that does not answer."""
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        raise TrackingError(f"MLflow does not answer for {name}")
+
+
+@pytest.mark.parametrize("registry", [MemoryRegistry, RegistryAway])
+def test_a_label_that_was_packed_once_is_served_where_no_registry_knows_better(
+    tmp_path: Path, registry: type[MemoryRegistry], capsys: pytest.CaptureFixture[str]
+) -> None:
     platform = HomeWithoutServers(tmp_path)
+    object.__setattr__(platform, "kept", registry())
     only = packed(platform, "first")
     assert packed_model(platform, LABEL).checkpoint == only
+    assert ("served by its label" in capsys.readouterr().err) == (registry is RegistryAway)
+
+
+@pytest.mark.parametrize("name", [LABEL, "arm@champion"])
+def test_a_label_of_other_weights_than_the_registered_ones_is_not_served(tmp_path: Path, name: str) -> None:
+    platform = HomeWithoutServers(tmp_path)
+    of_an_older_registry = packed(platform, "first")
+    register(platform, "b" * 64)
+    platform.registry().promote(platform.registry().versions("arm")[0], expected=None)
+    with pytest.raises(NotReady, match=f"{LABEL} is registered, but its checkpoint bbbbbbbbbbbb is not in .*Fix: run its recipe again"):
+        packed_model(platform, name)
+    assert of_an_older_registry.is_dir()
 
 
 @pytest.mark.parametrize("registered", ["first", "second"])
