@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
@@ -59,11 +60,10 @@ def evaluate(
 
     suite: what it is measured on (see `open_suite`). frozen: data set whose validation frames the image-swap measurement uses
     (None: not measured). policy: "module:function" that opens a checkpoint. Returns the record (an `EvalReport` document).
-    Raises `GateError` for a model that ignores the image, `SpecError` for an empty suite, `ContractError` when the simulator
-    is not the embodiment that the checkpoint was made for, `JobError` when a worker process dies.
+    Raises `GateError` for a model that ignores the image, `SpecError` for a suite without cases or with one twice,
+    `ContractError` when the simulator is not the embodiment that the checkpoint was made for, `JobError` when a worker process dies.
     """
-    cases = suite.cases()
-    require(len(cases) > 0, f"suite {suite.name!r} has no cases; nothing can be measured on it")
+    cases = cases_of(suite)
     opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
     check_embodiment(suite.open(cases[0]), contract)
     blindness = _image_swap_check(cfg, opened, contract, frozen, progress)
@@ -79,6 +79,16 @@ def evaluate(
     atomic_write(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
     atomic_write(out / "undigested" / "timing.json", json.dumps(timing, indent=1, sort_keys=True))
     return document | {"undigested": timing}
+
+
+def cases_of(suite: Suite) -> Sequence[Case]:
+    """Every case of a suite. Raises `SpecError` where there is none, or one stands there twice: the gate counts trials as independent."""
+    cases = suite.cases()
+    require(len(cases) > 0, f"suite {suite.name!r} has no cases; nothing can be measured on it")
+    twice = [f"{case.task}, seed {case.seed}" for case, count in Counter(cases).items() if count > 1]
+    told = f"suite {suite.name!r}: an initial state that is repeated is no further trial; expected each case once, got again {twice[:3]}"
+    require(not twice, f"{told}. Fix: give each case a seed of its own")
+    return cases
 
 
 def plan_groups(cfg: EvalConfig, cases: Sequence[Case]) -> list[Group]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 from components.config.data_config import CollectConfig
 from components.config.recipe import EvalConfig
 from components.config.records import RolloutRow
-from components.evaluation.evaluate import make_report, plan_groups
+from components.evaluation.evaluate import cases_of, make_report, plan_groups
 from components.evaluation.rollout import roll_out
-from components.evaluation.suite import open_suite
+from components.evaluation.suite import Case, open_suite
+from components.evaluation.suites.simulated_tasks import SimulatedTasks
 from components.simulation.interface import StepOutcome
+from model_core.spec.errors import SpecError
 from model_core.spec.execution.guard import Guarded
 from model_core.spec.types import ActionChunk, Decision, Observation, Refusal, RefusalCode, StopReason
 from tests.fakes import make_contract, make_embodiment, make_observation
@@ -125,6 +128,23 @@ def test_a_failing_simulator_voids_its_own_trial_only() -> None:
     assert (report.successes, report.trials) == (1, 1)
     assert len(report.episodes) == 2
     assert report.per_task["push"].interval.low < 1.0
+
+
+def test_a_suite_that_repeats_an_initial_state_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Listed(SimulatedTasks):
+        listed: tuple[Case, ...] = ()
+
+        def cases(self) -> tuple[Case, ...]:
+            return self.listed
+
+    a, b = Case(task="a", seed=1), Case(task="b", seed=1)
+    listed = [Listed(CFG, CollectConfig(), listed=cases) for cases in ((a, b), (a, b, a), ())]
+    assert cases_of(listed[0]) == (a, b)
+    with pytest.raises(SpecError, match=r"expected each case once, got again \['a, seed 1'\]\. Fix: give each case a seed"):
+        cases_of(listed[1])
+    with pytest.raises(SpecError, match="has no cases"):
+        cases_of(listed[2])
 
 
 def test_groups_are_fixed_and_cover_every_seed_once() -> None:
