@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from components.adapters.mlflow.promotions import Promotions
+from components.adapters.mlflow.promotions import Promotions, versions_of
 from components.adapters.mlflow.registry import MlflowRegistry
 from components.adapters.mlflow.runs import MlflowTracker
 from components.adapters.mlflow.server import TrackingAddress, server_command
@@ -377,3 +377,14 @@ def test_server_command_is_for_loopback_and_starts_no_job_runner(tmp_path):
     assert command.argv[command.argv.index("--host") + 1] == "127.0.0.1"
     assert "mlflow.actwright.svc" in command.argv[command.argv.index("--allowed-hosts") + 1]
     assert command.environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+def test_every_version_is_found_though_mlflow_answers_a_page_at_a_time(home):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{home}/mlflow.db")
+    client.create_registered_model("arm")
+    for number in range(5):
+        client.create_model_version("arm", source=f"file:///nowhere/{number}")
+    assert len(client.search_model_versions("name='arm'", max_results=2)) == 2  # what MLflow does, and does not tell
+    assert sorted(int(version.version) for version in versions_of(client, "arm", page=2)) == [1, 2, 3, 4, 5]

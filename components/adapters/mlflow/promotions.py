@@ -17,6 +17,7 @@ from model_core.spec.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 _ALIAS_TRIES = 4
 
@@ -83,10 +84,19 @@ class Promotions:
         return {k: v for k, v in self._client.get_run(self._run).data.params.items() if k.startswith(self._prefix)}
 
     def _run_of_oldest_version(self) -> str:
-        found = self._client.search_model_versions(f"name='{self._name}'", max_results=1000)
-        for version in sorted(found, key=lambda v: int(v.version)):
+        for version in sorted(versions_of(self._client, self._name), key=lambda v: int(v.version)):
             if version.run_id and self._client.get_run(version.run_id).info.lifecycle_stage == "active":
                 return version.run_id
         raise TrackingError(
             f"every run of the versions of {self._name} was deleted, so no promotion can be recorded. Fix: restore one of them in MLflow"
         )
+
+
+def versions_of(client: MlflowClient, name: str, *, page: int = 1000) -> list[ModelVersion]:
+    """Every version of a registered model. MLflow answers a page at a time, and by itself only the first."""
+    found = client.search_model_versions(f"name='{name}'", max_results=page)
+    versions = list(found)
+    while found.token:
+        found = client.search_model_versions(f"name='{name}'", max_results=page, page_token=found.token)
+        versions += found
+    return versions

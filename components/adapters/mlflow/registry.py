@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from components.adapters.mlflow.promotions import Promotions
+from components.adapters.mlflow.promotions import Promotions, versions_of
 from components.adapters.mlflow.server import Connection, TrackingAddress
 from components.artifacts.locks import locked
 from components.config.records import ModelVersion
@@ -103,8 +103,7 @@ class MlflowRegistry:
         with contextlib.suppress(Exception):  # exists already; a real failure shows in the search below
             client.create_registered_model(name)
         champion = self._champion_number(client, name)
-        found = client.search_model_versions(f"name='{name}'", max_results=1000)
-        return sorted((_model_version(v, champion) for v in found), key=lambda v: v.version)
+        return sorted((_model_version(v, champion) for v in versions_of(client, name)), key=lambda v: v.version)
 
     def _champion(self, client: MlflowClient, name: str) -> ModelVersion | None:
         number = self._champion_number(client, name)
