@@ -119,6 +119,7 @@ class AnnotateConfig:
     depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any.
     The default pointer is a MolmoAct because our own network reads its layout: Molmo-7B-D-0924 needs remote code, which is
     refused, and Molmo2 needs torchvision. Any MolmoAct folder or any pointing architecture that transformers has built in will do.
+    codebook: folder of a finished depth codebook ("vqvae" of a checkpoint) to label with; empty: one is trained on these episodes.
     batch_size: frames a forward pass (does not change the labels). max_rejected_fraction: of the good episodes of any one source (who
     recorded them); if more cannot be labelled, the stage stops, so that no source is left out of a training without a word.
     """
@@ -127,6 +128,7 @@ class AnnotateConfig:
     point_annotator: str = "truth"
     depth_model: str = "depth-anything/Depth-Anything-V2-Base-hf"
     point_model: str = "allenai/MolmoAct-7B-D-0812"
+    codebook: str = ""
     vqvae: VqvaeConfig = VqvaeConfig()
     trace_points: int = 5
     batch_size: int = field(default=64, metadata=NEUTRAL)
@@ -145,6 +147,7 @@ class FreezeConfig:
 
     mask: per action dimension, whether it is normalised by quantiles (False: passed through as it is). Empty: every dimension but the
     embodiment's gripper.
+    statistics: folder of the checkpoint whose statistics are kept, so that its action bins mean what they meant; empty: computed here.
     frame_stride: every n-th frame becomes a training sample; its chunk still holds consecutive actions.
     """
 
@@ -155,6 +158,7 @@ class FreezeConfig:
     frame_stride: int = 1
     frames_per_shard: int = 4096
     mask: tuple[bool, ...] = ()
+    statistics: str = ""
     words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from components.config.data_config import AnnotateConfig, VqvaeConfig
 from components.config.records import Progress
 from components.data.accounting.rejections import Rejections
 from components.data.annotators.cache import AnswerCache
+from components.data.annotators.codebook import given_codec
 from components.data.annotators.interface import Frames, GripperTrack, frames_of
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.labels import EpisodeLabels, write_labels
@@ -190,6 +191,10 @@ class Labelling:
         if not maps:
             first = next(iter(rejected.reasons.values()))
             raise DatasetError(f"no episode has depth to learn a codebook from; the first reason: {first}")
+        if self.cfg.codebook:
+            codec = given_codec(Path(self.cfg.codebook), self.annotators.depth.scaling, self.cfg.vqvae.num_codes)
+            given = {"made_for": wanted, "report": {"given": codec.digest}, "rejected": rejected.reasons}
+            return codec, self._keep_codec(codec, out, given)
         depth_config, training = _vqvae_settings(self.cfg.vqvae)
         depth_config = DepthConfig(**{**depth_config, "scaling": self.annotators.depth.scaling})
         codec, report = train_vqvae(np.concatenate(maps), depth_config, training, progress.update)
@@ -201,10 +206,14 @@ class Labelling:
             "recon": round(report.recon, 8),
             "maps": sum(map(len, maps)),
         }
+        return codec, self._keep_codec(codec, out, {"made_for": wanted, "report": trained, "rejected": rejected.reasons})
+
+    def _keep_codec(self, codec: DepthCodec, out: Path, note: dict[str, Any]) -> dict[str, Any]:
+        """Write the codebook, then the note by which a later attempt knows it; returns the note's report."""
         shutil.rmtree(out / "vqvae", ignore_errors=True)
         codec.save(out / "vqvae")
-        _write_json(note, {"made_for": wanted, "digest": codec.digest, "report": trained, "rejected": rejected.reasons})
-        return codec, trained
+        _write_json(out / "vqvae" / "training.json", {**note, "digest": codec.digest})
+        return note["report"]
 
 
 def _vqvae_settings(cfg: VqvaeConfig) -> tuple[dict[str, Any], DepthTraining]:

@@ -33,7 +33,7 @@ from components.data.labels import EpisodeLabels, read_labels
 from components.data.lerobot.reader import DatasetReader, EpisodeIndexRow
 from components.data.lerobot.stale_statistics import stale_statistics
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec, digest_of
-from model_core.spec.errors import DatasetError
+from model_core.spec.errors import ActwrightError, DatasetError
 from model_core.spec.execution.holding import hold_action
 from model_core.spec.files import atomic_write
 from model_core.spec.stats import UnnormStats
@@ -198,7 +198,9 @@ def _contract(
     training = [episodes[index] for index, is_training in rows.items() if is_training]
     contract = PolicyContract(
         embodiment=embodiment,
-        stats=UnnormStats.of(np.concatenate([episode.actions_TA for episode in training]), mask),
+        stats=_kept_statistics(Path(cfg.statistics), embodiment, mask)
+        if cfg.statistics
+        else UnnormStats.of(np.concatenate([episode.actions_TA for episode in training]), mask),
         reasoning=ReasoningSpec(codebook_digest=_codebook_digest(labels / "vqvae"), trace_camera=embodiment.cameras[0].name),
         chunk_length=cfg.chunk_length,
         execute_horizon=cfg.execute_horizon,
@@ -206,6 +208,24 @@ def _contract(
         dataset_version=dataset_digest(dataset),
     )
     return contract, action_notes(training, contract.stats, embodiment)
+
+
+def _kept_statistics(folder: Path, embodiment: EmbodimentSpec, mask: tuple[bool, ...]) -> UnnormStats:
+    """The statistics of an earlier checkpoint, whose dimensions must be these ones."""
+    path = folder / "contract.json"
+    try:
+        earlier = PolicyContract.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ActwrightError) as error:
+        raise DatasetError(f"freeze.statistics: {path} cannot be read: {error}. Fix: name the folder of a whole checkpoint") from error
+    dims = [(dim.name, dim.unit, mode) for dim, mode in zip(embodiment.action.dims, embodiment.action.modes, strict=True)]
+    theirs = earlier.embodiment.action
+    kept = [(dim.name, dim.unit, mode) for dim, mode in zip(theirs.dims, theirs.modes, strict=True)]
+    if dims != kept or mask != earlier.stats.mask:
+        raise DatasetError(
+            f"freeze.statistics {folder}: expected statistics of {dims} with mask {mask}, got {kept} with mask {earlier.stats.mask}. "
+            "Fix: name a checkpoint of the same actions, or leave freeze.statistics empty"
+        )
+    return earlier.stats
 
 
 def _codebook_digest(folder: Path) -> str:

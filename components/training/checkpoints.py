@@ -89,7 +89,8 @@ def check_belongs(manifest: CheckpointManifest, *, data_digest: str, config_dige
     if manifest.config_digest != config_digest:
         raise CheckpointError(
             f"{where}: this training began with config {manifest.config_digest[:16]}, now it is given {config_digest[:16]}; "
-            "resuming would change the loss curve. Fix: restore the recipe, or train into another folder"
+            "resuming would change the loss curve. Fix: restore the recipe and what the folder in train.init_from held, go on on a machine "
+            "whose precision is the first one's (train.precision auto takes what each is fast in), or train into another folder"
         )
 
 

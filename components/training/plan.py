@@ -119,7 +119,10 @@ def deepspeed_config(cfg: TrainConfig, world_size: int) -> dict[str, Any]:
     }
 
 
-def curve_digest(cfg: TrainConfig) -> str:
-    """Names everything of the config that shapes the loss curve; equal digests may resume from each other's checkpoints."""
+def curve_digest(cfg: TrainConfig, *, precision: str = "", start: str = "") -> str:
+    """Names everything that shapes the loss curve; equal digests may resume from each other's checkpoints.
+
+    precision: the number format that was chosen here, which "auto" does not tell. start: digest of what `init_from` holds.
+    """
     document = {k: v for k, v in to_document(cfg).items() if k not in _NOT_IN_CURVE}
-    return digest_of(document)
+    return digest_of(document | {"precision": precision or cfg.precision, "init_from": start or cfg.init_from})

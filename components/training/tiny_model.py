@@ -164,7 +164,7 @@ class TinyArm:
         self.layout = tiny_layout(self.contract, size, train.instructions)
         self._model = new_tiny_model(self.layout, size, config.seed, self._head)
         if config.init_from:
-            self._take_weights(Path(config.init_from))
+            self._take_weights(config)
         self._train = BatchMaker(
             train,
             self.layout,
@@ -217,10 +217,11 @@ class TinyArm:
         vqvae = self.frozen / "vqvae"
         write_checkpoint(folder, state=state, config=self._model.config, contract=self.contract, vqvae=vqvae if vqvae.is_dir() else None)
 
-    def _take_weights(self, folder: Path) -> None:
-        from model_core.checkpoint import load_checkpoint
+    def _take_weights(self, config: TrainConfig) -> None:
+        from components.training.start.carried_rows import weights_of_start
 
-        self._model.load_state_dict(load_checkpoint(folder).model.state_dict())
+        fresh, only_adapters = self._model.state_dict(), config.lora_rank > 0
+        self._model.load_state_dict(weights_of_start(config.init_from, self.contract, self.layout, fresh, only_adapters=only_adapters))
 
     def flops_at(self, step: int) -> float:
         """6 FLOP a weight of the decoder and token, for the mode that the curriculum draws for `step`."""

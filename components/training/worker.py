@@ -27,6 +27,7 @@ from components.training.job import JobFiles, TrainJob, load_job
 from components.training.monitoring import LossSpikeDetector, RemainingTime, StepClock, pace, peak_flops
 from components.training.plan import batch_indices, choose_precision, cpu_flags, curve_digest, learning_rate
 from components.training.rank_process import StopRequest, configure_libraries, has_gpu, rank_from_environment
+from components.training.start.comparison import start_digest
 from components.training.trainable_model import TrainableModel, load_trainable_model
 from components.training.training_log import TrainingLog
 from model_core.spec.documents import to_document
@@ -45,7 +46,7 @@ class Training:
         self.stop = StopRequest(watch_stdin=job.supervised, grace_s=job.grace_s)
         self.precision = choose_precision(self.config.precision, cpu_flags(), has_gpu=has_gpu())
         self.trainable: TrainableModel = load_trainable_model(job.model, self.config, Path(job.frozen))
-        self.digest = curve_digest(self.config)
+        self.digest = curve_digest(self.config, precision=self.precision.name, start=start_digest(self.config.init_from))
         self.engine = Engine(self.config, self.trainable, bf16=self.precision.name == "bf16", rank=rank, world_size=world_size)
         self.done = self._resume()
         self.log = TrainingLog(self.files, writes=rank == 0, first_step=self.done)
@@ -85,12 +86,13 @@ class Training:
         return "done"
 
     def _resume(self) -> int:
-        """Resume from the last complete checkpoint of this folder, if any; returns the steps done."""
+        """Resume from the last complete checkpoint of this folder, if any; returns the steps done. DeepSpeed reshards no piece of ZeRO."""
         found = self.engine.agree(last_complete(self.files.checkpoints) if self.rank == 0 else None)
         if found is None:
             return 0
         folder, manifest = found
-        check_belongs(manifest, data_digest=self.trainable.data_digest, config_digest=self.digest, where=folder.name)
+        where = f"{folder.name} (precision here: {self.precision.name})"
+        check_belongs(manifest, data_digest=self.trainable.data_digest, config_digest=self.digest, where=where)
         check_shape(manifest, world_size=self.world_size, zero_stage=self.config.zero_stage, where=folder.name)
         self.engine.load(folder)
         return manifest.step

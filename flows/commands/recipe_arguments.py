@@ -28,7 +28,9 @@ def recipe_of(name: str, changes: Sequence[str] | None = None, *, is_run: bool =
     try:
         found = with_changes(get_recipe(name), changes or ())
         if is_run:
-            found.check_start()
+            from flows.pipeline.stages.training import check_start
+
+            check_start(found)
         return found
     except SpecError as error:
         raise typer.BadParameter(f"{option}: {error}" if option else str(error)) from error

@@ -13,6 +13,7 @@ from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from flows.pipeline.recipes import get_recipe
 from flows.pipeline.stages import data as stages
+from flows.pipeline.stages.training import check_start
 from flows.platform.wiring import Platform, open_platform
 from flows.terminal.stage_progress import StagePanel
 from model_core.spec.documents import from_document, to_document
@@ -83,7 +84,7 @@ def carry_out(step: Step, data: Path) -> Path:
 
 def _begin(recipe_name: str) -> tuple[Platform, Recipe, StagePanel]:
     recipe = get_recipe(recipe_name)
-    recipe.check_start()
+    check_start(recipe)
     platform = open_platform()
     return platform, recipe, StagePanel(live=False, fault=platform.store.fault if platform.settings.fault else None)
 

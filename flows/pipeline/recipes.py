@@ -64,7 +64,10 @@ def midtrain() -> Recipe:
 
 
 def posttrain() -> Recipe:
-    """Training stage 3: a short run with a low learning rate on `loop`'s two tasks; give stage 2's with --set train.init_from=FOLDER."""
+    """Training stage 3: a short run with a low learning rate on `loop`'s two tasks, from stage 2's checkpoint.
+
+    Its data are others, so give --set train.init_from=FOLDER --set freeze.statistics=FOLDER --set annotate.codebook=FOLDER/vqvae.
+    """
     recipe = loop()
     train = replace(recipe.train, stage="post", steps=400, learning_rate=3e-4, curriculum=CurriculumConfig(no_depth_until=0.0))
     return replace(recipe, name="posttrain", train=train)

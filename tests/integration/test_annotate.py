@@ -130,6 +130,19 @@ def test_every_frame_has_depth_and_trace_and_equal_work_equal_bytes(episodes, tm
     assert np.array_equal(codec.encode(episodes[0].depth_m["front"])[4], table["depth_codes"].to_pylist()[4])
 
 
+def test_a_given_codebook_labels_and_one_of_another_size_is_refused(episodes, tmp_path):
+    job(episodes[:1], tmp_path / "cache").run(chosen(episodes[:1]), tmp_path / "first", Silent())
+    codebook = DepthCodec.load(tmp_path / "first" / "vqvae")
+    cfg = replace(QUICK, codebook=str(tmp_path / "first" / "vqvae"))
+    record = job(episodes, tmp_path / "cache", cfg=cfg).run(chosen(episodes), tmp_path / "second", Silent())
+    assert record["annotators"]["codebook"] == codebook.digest == DepthCodec.load(tmp_path / "second" / "vqvae").digest
+    table = pq.read_table(tmp_path / "second" / "labels" / "labels-00000.parquet")
+    assert np.array_equal(codebook.encode(episodes[2].depth_m["front"])[0], table["depth_codes"].to_pylist()[LENGTHS[0] + LENGTHS[1]])
+    smaller = replace(cfg, vqvae=replace(cfg.vqvae, num_codes=64))
+    with pytest.raises(DatasetError, match=r"annotate.codebook .*expected 64 codes .*got 128. Fix: --set annotate.vqvae.num_codes=128"):
+        job(episodes, tmp_path / "cache", cfg=smaller).run(chosen(episodes), tmp_path / "third", Silent())
+
+
 def lost_depth(e: Episode) -> Episode:
     depth = e.depth_m["front"].copy()
     depth[1, 2, 3] = np.nan

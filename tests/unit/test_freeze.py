@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from components.artifacts.step_manifest import folder_digests
 from components.config.data_config import FreezeConfig
 from components.data.freeze import freeze, split_of, windows
-from components.data.frozen_dataset import load_split, sample_observations
+from components.data.frozen_dataset import load_split, read_frozen, sample_observations
 from components.data.labels import EpisodeLabels, read_labels, write_labels
 from model_core.spec.contract import DimSpec, EmbodimentSpec, PolicyContract, VectorSpec
 from model_core.spec.errors import DatasetError
@@ -236,3 +236,21 @@ def test_stale_statistics_are_refused(made, tmp_path):
 def test_a_mask_of_another_body_is_refused(made, tmp_path):
     with pytest.raises(DatasetError, match=r"mask has 2 values"):
         freeze(FreezeConfig(mask=(True, False)), made[0] / "dataset", made[0], tmp_path / "out", Tally())
+
+
+def test_statistics_of_an_earlier_checkpoint_are_kept_and_of_other_actions_refused(made, tmp_path):
+    root, out = made[0], made[1]
+    earlier = json.loads((out / "contract.json").read_text())
+    contract = PolicyContract.from_json(earlier)
+    wider = replace(
+        contract.stats, q01=tuple(low - 0.25 for low in contract.stats.q01), q99=tuple(high + 0.5 for high in contract.stats.q99)
+    )
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "contract.json").write_text(json.dumps(replace(contract, stats=wider).to_json()))
+    freeze(FreezeConfig(statistics=str(tmp_path / "start")), root / "dataset", root, tmp_path / "kept", Tally())
+    assert read_frozen(tmp_path / "kept")[1].stats == wider
+    action = contract.embodiment.action
+    other = replace(contract.embodiment, action=replace(action, dims=(replace(action.dims[0], unit="mm"), *action.dims[1:])))
+    (tmp_path / "start" / "contract.json").write_text(json.dumps(replace(contract, embodiment=other).to_json()))
+    with pytest.raises(DatasetError, match=r"freeze.statistics .*expected statistics of .*got .*'mm'.*Fix: name a checkpoint of the same"):
+        freeze(FreezeConfig(statistics=str(tmp_path / "start")), root / "dataset", root, tmp_path / "refused", Tally())

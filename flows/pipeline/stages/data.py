@@ -12,7 +12,7 @@ from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from components.config.records import Progress
 from components.config.stages import INGEST, JOIN, stage_named
-from flows.pipeline.stages.step import StepKey, stage_step
+from flows.pipeline.stages.step import StepKey, folder_input, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import to_document
@@ -128,7 +128,15 @@ def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, pr
         answers = platform.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
         return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress, cache=answers)
 
-    key = StepKey(stage=stage_named("annotate"), recipe=recipe, inputs={"raw": raw, "valid": valid})
+    chosen = recipe.annotate
+    inputs: dict[str, Step | str] = {"raw": raw, "valid": valid, **folder_input("codebook", chosen.codebook)}
+    for name, annotator, weights in (
+        ("depth_model", chosen.depth_annotator, chosen.depth_model),
+        ("point_model", chosen.point_annotator, chosen.point_model),
+    ):
+        if annotator != "truth":  # it reads no weights
+            inputs |= folder_input(name, weights)
+    key = StepKey(stage=stage_named("annotate"), recipe=recipe, inputs=inputs)
     return stage_step(platform, key, work)
 
 
@@ -140,5 +148,8 @@ def freeze_step(platform: Platform, recipe: Recipe, raw: Step, labels: Step, pro
 
         return freeze(recipe.freeze, raw.path / "dataset", labels.path, out, progress)
 
-    key = StepKey(stage=stage_named("freeze"), recipe=recipe, inputs={"raw": raw, "labels": labels})
+    statistics = recipe.freeze.statistics
+    kept = folder_input("statistics", str(Path(statistics) / "contract.json")) if statistics else {}
+    inputs: dict[str, Step | str] = {"raw": raw, "labels": labels, **kept}
+    key = StepKey(stage=stage_named("freeze"), recipe=recipe, inputs=inputs)
     return stage_step(platform, key, work)

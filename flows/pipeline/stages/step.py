@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.code_version import code_version, named_modules
+from components.artifacts.files import dataset_digest, sha256_file
 from components.artifacts.stage_log import StageRun, log_stage
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult, run_step
@@ -41,6 +42,17 @@ class StepKey:
         """A digest of the code, packages and files that the result depends on, with the plug-ins that the config names."""
         stage = self.stage
         return code_version((*stage.modules, *named_modules(self.config)), stage.packages, stage.files)
+
+
+def folder_input(name: str, place: str) -> dict[str, str]:
+    """What a folder or file that a recipe names holds, by digest, as an input of a step: a name says nothing about contents.
+
+    Empty where `place` is empty or is nothing on this disk, such as a hub id.
+    """
+    path = Path(place)
+    if not place or not path.exists():
+        return {}
+    return {name: dataset_digest(path) if path.is_dir() else sha256_file(path)}
 
 
 def stage_step(platform: Platform, key: StepKey, work: Work) -> StepResult:

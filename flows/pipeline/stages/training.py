@@ -15,9 +15,11 @@ from components.config.data_config import CollectConfig
 from components.config.recipe import Recipe
 from components.config.records import AccountRow, Progress
 from components.config.stages import SIMULATION_FIELDS, stage_named
-from flows.pipeline.stages.step import StepKey, stage_step
+from components.config.train_config import WORKING_FOLDER
+from flows.pipeline.stages.step import StepKey, folder_input, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.documents import to_document
+from model_core.spec.errors import require
 
 Launch = Callable[..., Mapping[str, Any]]  # called as `components.training.launcher.train` is
 
@@ -65,8 +67,25 @@ def train_step(
             "undigested": {**record.get("undigested", {}), "recipe_digest": recipe.digest},
         }
 
-    key = StepKey(stage=stage_named("train"), recipe=recipe, inputs={"frozen": frozen})
+    start = recipe.train.init_from
+    inputs: dict[str, Step | str] = {"frozen": frozen, **(folder_input("start", str(WORKING_FOLDER / start)) if start else {})}
+    key = StepKey(stage=stage_named("train"), recipe=recipe, inputs=inputs)
     return stage_step(platform, key, work)
+
+
+def check_start(recipe: Recipe) -> None:
+    """Refuse, before any work, a start that is not there or that the recipe shows not to fit, and other folders that are not there.
+
+    Raises `SpecError` or `CheckpointError`.
+    """
+    recipe.check_start()
+    for field, folder in (("annotate.codebook", recipe.annotate.codebook), ("freeze.statistics", recipe.freeze.statistics)):
+        require(not folder or Path(folder).is_dir(), f"{field}: expected a folder, such as one inside a checkpoint", got=folder)
+    if recipe.train.init_from:
+        from components.simulation.open import open_simulator
+        from components.training.start.comparison import check_recipe
+
+        check_recipe(recipe, open_simulator(recipe.collect).embodiment)
 
 
 def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:

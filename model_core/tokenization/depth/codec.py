@@ -149,6 +149,10 @@ class DepthCodec:
             raise CheckpointError(f"{folder}: no depth VQ-VAE here (config.json is missing)")
         config = DepthConfig.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         config = config if scaling is None else replace(config, scaling=scaling)
+        if (folder / "model.safetensors").is_file() and (folder / "vae-final.pt").is_file():
+            raise CheckpointError(
+                f"{folder} holds model.safetensors and vae-final.pt, two depth codebooks. Fix: keep the one that is meant"
+            )
         if (folder / "model.safetensors").is_file():
             weights = load_file(folder / "model.safetensors")
         elif (folder / "vae-final.pt").is_file():

@@ -1,0 +1,100 @@
+"""Weights of one checkpoint in a network of another vocabulary: rows go by what they stand for, not by their place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.training.start.comparison import check_contract, start_folder
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import CheckpointError
+from model_core.tokenization.compact.layout import CompactLayout
+from model_core.tokenization.compact.vocabulary import CompactVocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_EMBEDDING, _MARKS, _HEAD = "model.transformer.wte.embedding", "model.transformer.wte.new_embedding", "lm_head.weight"
+_SLOTS = "model.transformer.slot_embedding"
+
+
+def weights_of_start(
+    init_from: str, contract: PolicyContract, layout: CompactLayout, fresh: Mapping[str, Tensor], *, only_adapters: bool
+) -> dict[str, Tensor]:
+    """The state of a network of `layout` that goes on from the checkpoint in `init_from`.
+
+    A word's row is the row of the same word there; words that the checkpoint does not know keep their `fresh` row. Raises
+    `CheckpointError` for a checkpoint of something else, and for new words where only adapters are trained: their rows never would be.
+    """
+    from model_core.checkpoint import load_checkpoint
+
+    folder: Path = start_folder(init_from)
+    start = load_checkpoint(folder)
+    check_contract(folder, start.contract, contract)
+    new_words = sorted(set(layout.vocabulary.words) - set(start.layout.vocabulary.words))
+    if new_words and only_adapters:
+        raise CheckpointError(
+            f"train.init_from {folder} does not know the words {new_words}, and train.lora_rank trains no rows of words: they would stay "
+            "random. Fix: train all weights (lora_rank 0), or use sentences of words that the checkpoint knows"
+        )
+    if new_words:
+        logger.info("start.new_words %s", ", ".join(new_words))
+    before = start.model.state_dict()
+    ids, slots = id_sources(start.layout.vocabulary, layout.vocabulary), slot_sources(start.layout, layout)
+    state = dict(before)
+    state |= _rows(fresh, before, ids)
+    state[_SLOTS] = _taken(fresh[_SLOTS], before[_SLOTS], slots)
+    wrong = [
+        name
+        for name in sorted(fresh.keys() | state.keys())
+        if name not in fresh or name not in state or fresh[name].shape != state[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(f"train.init_from {folder}: weights of another network: {wrong[:6]}. Fix: set train.network as it was there")
+    return state
+
+
+def id_sources(before: CompactVocabulary, after: CompactVocabulary) -> NDArray[np.int64]:
+    """For every id of `after` the id of `before` with the same meaning, -1 for a word that is new. Both have as many depth codes."""
+    sources_V = np.full(after.size, -1, np.int64)
+    sources_V[: after.word.start] = np.arange(after.word.start)
+    place = {word: before.word.start + index for index, word in enumerate(before.words)}
+    sources_V[after.word.start : after.word.stop] = [place.get(word, -1) for word in after.words]
+    sources_V[after.base_size :] = np.arange(before.base_size, before.size)
+    return sources_V
+
+
+def slot_sources(before: CompactLayout, after: CompactLayout) -> NDArray[np.int64]:
+    """For every slot of `after` the slot of the same field and place in `before`, -1 where an instruction may now be longer."""
+    sources_S = np.full(after.num_slots, -1, np.int64)
+    for field, slots in after.slots.items():
+        old = before.slots[field]
+        count = min(len(old), len(slots))
+        sources_S[slots.start : slots.start + count] = np.arange(old.start, old.start + count)
+    return sources_S
+
+
+def _rows(fresh: Mapping[str, Tensor], before: Mapping[str, Tensor], ids_V: NDArray[np.int64]) -> dict[str, Tensor]:
+    import torch
+
+    base = len(fresh[_EMBEDDING])
+    table = torch.cat([before[_EMBEDDING], before[_MARKS]])
+    rows = _taken(torch.cat([fresh[_EMBEDDING], fresh[_MARKS]]), table, ids_V)
+    head = _taken(fresh[_HEAD], before[_HEAD], ids_V[: len(fresh[_HEAD])])
+    return {_EMBEDDING: rows[:base], _MARKS: rows[base:], _HEAD: head}
+
+
+def _taken(fresh: Tensor, before: Tensor, sources: NDArray[np.int64]) -> Tensor:
+    """Rows of `before` by their sources, and fresh ones where there is none."""
+    import torch
+
+    taken, known = fresh.detach().clone(), sources >= 0
+    taken[torch.from_numpy(known)] = before[torch.from_numpy(sources[known])]
+    return taken
