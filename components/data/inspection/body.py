@@ -97,9 +97,9 @@ def inconsistencies(reader: DatasetReader) -> list[Finding]:
             "Fix: convert a copy of the set to video with LeRobot's data set tools"
         )
         return [Finding(check="image_columns", where=where, reason=reason)]
-    if not reader.cameras:
-        return [Finding(check="camera_missing", where=where, reason="the set has no camera. Fix: record or export it with its images")]
     own = reader.embodiment
+    if own is None and not reader.cameras:
+        return [Finding(check="camera_missing", where=where, reason="the set has no camera. Fix: record or export it with its images")]
     if own is None:
         return []
     return [_contradiction(where, m) for m in compare(own, _stated(reader, own)).refusals]
@@ -129,7 +129,8 @@ def _stated(reader: DatasetReader, base: EmbodimentSpec) -> EmbodimentSpec:
     proprio = _vector(base.proprio, reader.features.get(layout.STATE))
     action = _vector(base.action, reader.features.get(layout.ACTION))
     known = {camera.name: camera for camera in base.cameras}
-    cameras = tuple(_camera(name, known.get(name), _feature(reader, name)) for name in reader.cameras)
+    # without any camera there is nothing to compare: the inspection names the missing ones of every episode
+    cameras = tuple(_camera(name, known.get(name), _feature(reader, name)) for name in reader.cameras) or base.cameras
     hold = base.hold if len(action) == len(base.action) else (None,) * len(action)
     name = str(reader.info.get("robot_type") or base.name)
     return replace(base, name=name, control_hz=rate, proprio=proprio, action=action, cameras=cameras, hold=hold)

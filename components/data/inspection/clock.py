@@ -28,9 +28,9 @@ def clock_rules(cfg: ValidateConfig, control_hz: float) -> list[InspectionRule]:
 
     def rate_error(episode: Episode) -> float:
         expected_s = (len(episode) - 1) * period_s
+        if expected_s <= 0 or not (np.abs(periods(episode) - period_s) <= tolerance_s).all():
+            return 0.0  # the rules of the single times name that
         lasted_s = float(episode.timestamps_T[-1] - episode.timestamps_T[0])
-        if expected_s <= 0 or not np.isfinite(lasted_s):
-            return 0.0  # the rule of the single times names that
         return max(abs(lasted_s - expected_s) - tolerance_s, 0.0) / expected_s
 
     every = f"one frame every {period_s:.4g} s ({control_hz:g} Hz), within {tolerance_s:.3g} s"
