@@ -112,6 +112,15 @@ def tested(version: str, interpreter: str, workers: int) -> dict[str, Any]:
     }
 
 
+def summary(part: dict[str, Any]) -> str:
+    """One interpreter's part in a line. A run that pytest did not end by itself (codes 0 and 1) is named as not complete."""
+    if not part["found"]:
+        return "not on this machine; the report names the places that were looked at"
+    text = f"{part.get('passed', 0)} passed, {part['failed']} failed"
+    code = part.get("exit_code", 0)
+    return text if code in (0, 1) else f"not complete: pytest ended with code {code}, after {text}"
+
+
 def _said(python: Path, code: str) -> str:
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     return done.stdout.strip()
@@ -135,12 +144,7 @@ def main() -> int:
         json.dumps({"machine": machine, "suites": SUITES, "pythons": dict(sorted({**kept, **parts}.items()))}, indent=1) + "\n"
     )
     for version, part in sorted(parts.items()):
-        text = (
-            f"{part.get('passed', 0)} passed, {part['failed']} failed"
-            if part["found"]
-            else "not on this machine; looked at the report's places"
-        )
-        sys.stdout.write(f"Python {version}: {text}\n")
+        sys.stdout.write(f"Python {version}: {summary(part)}\n")
     sys.stdout.write(f"{RESULT.relative_to(ROOT)}\n")
     run = [part for part in parts.values() if part["found"]]
     return 0 if run and not any(part["failed"] or part.get("exit_code") for part in run) else 1

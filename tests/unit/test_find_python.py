@@ -122,6 +122,13 @@ def test_the_report_counts_what_passed_failed_and_was_skipped():
     }
 
 
+def test_a_run_that_was_interrupted_is_not_told_as_one_that_passed():
+    part = {"found": True, "passed": 363, "failed": 0, "exit_code": 2}
+    assert runner.summary(part) == "not complete: pytest ended with code 2, after 363 passed, 0 failed"
+    assert runner.summary(part | {"exit_code": 0}) == "363 passed, 0 failed"
+    assert "not on this machine" in runner.summary({"found": False})
+
+
 def test_every_line_of_the_lock_is_compared_with_what_is_installed():
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")]
     assert [f"{name}=={version}" for name, version in runner.PIN.findall("\n".join(lines))] == lines
