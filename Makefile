@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test smoke unit integration setup check up clean lock seeds bench faults fuzz conformance test-pythons changelog freeze-surfaces
+.PHONY: help run test smoke unit integration setup check up clean lock seeds bench soak faults fuzz conformance test-pythons changelog freeze-surfaces
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -24,17 +24,20 @@ test: $(STAMP) ## format, lint, types, import contracts and every test, with cov
 	@rm -f .coverage .coverage.*; mkdir -p reports
 	@# types are checked beside the tests, which wait for servers now and then; the contracts are one of the tests
 	@$(BIN)/pyright > reports/types.txt 2>&1 & types=$$!; trap 'kill $$types 2>/dev/null' EXIT; \
-	  $(PYTEST) --cov --cov-report=term --durations=25; tests=$$?; \
+	  $(PYTEST) -m "not soak" --cov --cov-report=term --durations=25; tests=$$?; \
 	  wait $$types; typed=$$?; tail -n 40 reports/types.txt; exit $$(( tests ? tests : typed ))
 
 smoke: $(STAMP) ## does it answer? commands, and the smallest path from demonstrations to a served decision (60 s)
 	@$(BIN)/python -m pytest -q tests/smoke
 
 unit: $(STAMP) ## pure logic, budgets, contracts and frozen surfaces (4 min)
-	@$(PYTEST) -q tests/unit tests/architecture
+	@$(PYTEST) -q -m "not soak" tests/unit tests/architecture
+
+soak: $(STAMP) ## the long forms of tests, with the time of each; results in reports/soak.xml
+	@mkdir -p reports; $(PYTEST) -q -m soak --durations=20 --junitxml=reports/soak.xml tests
 
 integration: $(STAMP) ## the real parts on this machine: simulator, servers, training, faults (8 min)
-	@$(PYTEST) -q tests/integration tests/faults
+	@$(PYTEST) -q -m "not soak" tests/integration tests/faults
 
 setup: $(STAMP) ## virtual environment in .venv and the system packages for off-screen rendering
 	@echo "ready: $(BIN)/actwright --help"
