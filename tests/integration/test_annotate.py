@@ -19,7 +19,7 @@ from components.data.annotators.interface import Frames, GripperTrack
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
-from model_core.spec.errors import DatasetError, SpecError
+from model_core.spec.errors import DatasetError, GateError, SpecError
 from model_core.tokenization.depth.codec import DepthCodec
 
 SIZE = 80
@@ -170,8 +170,11 @@ def test_frames_without_a_label_reject_their_episode(episodes, tmp_path, reason,
 
 def test_nothing_to_label_is_an_error(tmp_path):
     bad = [replace(episode(0, 5), depth_m={})]
-    with pytest.raises(DatasetError, match="no depth was recorded"):
+    with pytest.raises(GateError, match=r"at least 1 of 1 episodes of unknown fall away, at most 50%.*no depth was recorded"):
         job(bad, tmp_path / "cache").run(chosen(bad), tmp_path / "out", Silent())
+    every = replace(QUICK, max_rejected_fraction=1.0)  # where all may fall away, nothing is left to make labels for
+    with pytest.raises(DatasetError, match="no depth was recorded"):
+        job(bad, tmp_path / "cache", cfg=every).run(chosen(bad), tmp_path / "out", Silent())
     with pytest.raises(SpecError, match=r"annotate.depth_annotator: expected one of truth, depth_anything, got 'guess'"):
         replace(QUICK, depth_annotator="guess")
 

@@ -169,6 +169,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(10)
 
 
+@pytest.mark.soak  # short: test_tracking kills the server in the middle
 def test_mlflow_killed_while_training_loses_no_record(home: Home, tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

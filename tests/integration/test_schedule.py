@@ -49,6 +49,7 @@ def test_no_event_is_dropped_by_a_window_and_no_lock_is_lost_with_a_server(monke
     assert not [value for value in deployment.parameters.values() if "{{" in str(value)], "nothing is rendered from an event"
 
 
+@pytest.mark.soak  # short: the window and the lock of the event above, the deployment below
 @pytest.mark.timeout(500)
 def test_new_recordings_start_a_retraining(tmp_path: Path):
     """The event that `actwright ingest` sends wakes the deployment; the clock (once a year) has no part in it."""
