@@ -36,7 +36,7 @@ unit: $(STAMP) ## pure logic, budgets, contracts and frozen surfaces (4 min)
 soak: $(STAMP) ## the long forms of tests, with the time of each; results in reports/soak.xml
 	@mkdir -p reports; $(PYTEST) -q -m soak --durations=20 --junitxml=reports/soak.xml tests
 
-integration: $(STAMP) ## the real parts on this machine: simulator, servers, training, faults (8 min)
+integration: $(STAMP) ## the real parts on this machine: simulator, servers, training, faults (20 min)
 	@$(PYTEST) -q -m "not soak" tests/integration tests/faults
 
 setup: $(STAMP) ## virtual environment in .venv and the system packages for off-screen rendering
