@@ -14,14 +14,8 @@ from model_core.spec.documents import from_document, identity_document, to_docum
 from model_core.spec.errors import DatasetError, require
 
 MANIFEST = "step.json"
-
-
 SCRATCH = "scratch"
-
-
 UNDIGESTED = "undigested"
-
-
 FORMAT = 1
 
 

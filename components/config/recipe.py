@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from components.config.checks import fraction, positive
 from components.config.data_config import AnnotateConfig, CollectConfig, FreezeConfig, ValidateConfig
-from components.config.train_config import CHECKPOINT_FILES, WORKING_FOLDER, TrainConfig, rounded_up
+from components.config.train_config import CHECKPOINT_FILES, TrainConfig, rounded_up, start_folder
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import NEUTRAL, from_document, to_document
 from model_core.spec.errors import SpecError, require
@@ -161,7 +161,7 @@ class Recipe:
         """Raise `SpecError` unless the checkpoint that training starts from is here; asked before any work, not when a recipe is read."""
         if not self.train.init_from:
             return
-        folder = WORKING_FOLDER / self.train.init_from
+        folder = start_folder(self.train.init_from)
         missing = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
         if missing:
             got = f"a folder without {', '.join(missing)}" if folder.is_dir() else "no folder there"

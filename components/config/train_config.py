@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from components.config.checks import one_of, positive
@@ -14,15 +15,13 @@ from model_core.spec.errors import SpecError, require
 
 # What is known of parts that bring torch, which a recipe must not: tests/unit/test_recipe.py holds both sides together.
 NETWORK_FIELDS = ("width", "layers", "heads", "kv_heads", "feed_forward", "projector", "stem", "rope")
-
-
 NETWORK_DEFAULTS: Mapping[str, Any] = {"width": 192, "heads": 3, "stem": (32, 64, 128)}
-
-
 CHECKPOINT_FILES = ("model.safetensors", "config.json", "contract.json")
 
 
-WORKING_FOLDER = REPOSITORY  # where the training processes run: relative folders are read from here
+def start_folder(init_from: str) -> Path:
+    """Where the checkpoint of `train.init_from` lies: relative names are read from the folder in which training processes run."""
+    return REPOSITORY / init_from
 
 
 def rounded_up(number: int, step: int) -> int:

@@ -65,12 +65,17 @@ def annotate(
     if not chosen:
         raise DatasetError(f"{valid.name} accepts none of the {len(reader)} episodes; there is nothing to annotate")
     camera = reader.cameras[0]
+    size = reader.picture_size(camera)
+    if size is None:
+        raise DatasetError(
+            f"the data set does not state the size of camera {camera!r}. Fix: write the shape of its feature in meta/info.json"
+        )
     job = Labelling(
         cfg=cfg,
         annotators=open_annotators(cfg),
         source=reader,
         camera=camera,
-        size=_picture_size(reader, camera),
+        size=size,
         cache=AnswerCache(folder=cache or out / "scratch" / "answers"),
         sources={row.episode_id: row.provenance.producer for row in chosen},
     )
@@ -78,14 +83,6 @@ def annotate(
         return job.run([(row.index, row.episode_id, row.length) for row in chosen], out, progress)
     finally:
         reader.close()
-
-
-def _picture_size(reader: Any, camera: str) -> tuple[int, int]:
-    for key in (camera, f"observation.images.{camera}"):
-        if key in reader.features:
-            height, width = reader.features[key]["shape"][:2]
-            return int(height), int(width)
-    raise DatasetError(f"the data set has no camera {camera!r}")
 
 
 @dataclass(kw_only=True)

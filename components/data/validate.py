@@ -15,7 +15,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,13 @@ class _Inspection:
         """Set an episode aside without measuring it."""
         self.findings.append(Finding(check=check, where=episode_id, reason=reason))
 
-    def measure(self, episode: Episode, instructions_T: Sequence[str]) -> None:
+    def measure(self, episode: Episode) -> None:
         """Add an episode's row to each table."""
         columns = {rule.column: rule for rule in self.rules}.values()
         length = len(episode)
         frames: dict[str, NDArray[Any]] = {
             "episode_id": np.full(length, episode.episode_id, dtype=object),
-            "instruction": np.array(instructions_T, dtype=object),
+            "instruction": np.full(length, episode.instruction, dtype=object),
         }
         self.frames.append(frames | {rule.column: _numbers(rule.measure(episode)) for rule in columns if rule.table == FRAMES})
         measured = {rule.column: float(_numbers(rule.measure(episode))) for rule in columns if rule.table == EPISODES}
@@ -106,7 +106,6 @@ def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> 
         progress.update(row.index, len(reader), "inspecting episodes")
         try:
             episode = reader.episode(row.index, depth=False)
-            task_index_T = reader.column("task_index")[row.start : row.start + row.length]
         except TaskError as error:
             inspection.refuse(row.episode_id, "unknown_task", str(error))
             continue
@@ -122,7 +121,7 @@ def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> 
             reason = f"holds the same images, state and actions as {same}; counting it twice would inflate the data"
             inspection.refuse(row.episode_id, "duplicate", reason)
             continue
-        inspection.measure(episode, _instructions(reader, task_index_T))
+        inspection.measure(episode)
     reader.close()
     return inspection
 
@@ -132,10 +131,6 @@ def _structure(episode: Episode, reader: DatasetReader) -> list[tuple[str, str]]
     if reader.embodiment is not None:
         return list(structural_faults(episode, reader.embodiment))
     return [("camera_missing", f"no images of camera {name!r}") for name in missing_cameras(episode, reader.cameras)]
-
-
-def _instructions(reader: DatasetReader, task_index_T: NDArray[np.int64]) -> list[str]:
-    return [reader.tasks.get(int(i), f"task index {i} of a table of {len(reader.tasks)}") for i in task_index_T]
 
 
 # --- rules and verdicts ----------------------------------------------------------------------------------------------------
@@ -151,10 +146,6 @@ def rules(cfg: ValidateConfig, reader: DatasetReader) -> list[Rule]:
         Rule(table=r.table, check=r.check, kind=r.kind, column=r.column, meaning=r.meaning, low=r.low, high=r.high)
         for r in _episode_rules(cfg, reader)
     ]
-    # a rule of limits passes over what is missing, so every measure has to be there
-    required = {r.column for r in made if r.kind == "present"}
-    missing = {r.column: r for r in made if r.column not in required}
-    made += [replace(r, kind="present", low=None, high=None, meaning=f"{r.column} can be measured") for r in missing.values()]
     known = "the instruction is in the task table"
     unique = "no two episodes share an id"
     return [

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from components.data.accounting.tally import LABELLING_ADVICE, UNKNOWN, Tally
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Rejections:
     """Why episodes cannot be labelled, and the bound on how many of a source may be. frames: of every episode that is to be labelled."""
 
@@ -17,12 +17,17 @@ class Rejections:
     frames: Mapping[str, int]
     sources: Mapping[str, str]
     reasons: dict[str, str] = field(default_factory=dict)
+    _came: Counter[str] = field(init=False)
+    _lost: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._came, self._lost = Counter(self.sources.get(name, UNKNOWN) for name in self.frames), Tally("annotate")
 
     def add(self, episode_id: str, reason: str) -> None:
         """Reject an episode. Raises `GateError` as soon as more of its source are rejected than may be."""
         self.reasons[episode_id] = reason
-        came = Counter(self.sources.get(name, UNKNOWN) for name in self.frames)
-        self.tally().check(self.most, setting="annotate.max_rejected_fraction", advice=LABELLING_ADVICE, came=came)
+        self._lost.drop(self.sources.get(episode_id, UNKNOWN), reason, self.frames[episode_id])
+        self._lost.check(self.most, setting="annotate.max_rejected_fraction", advice=LABELLING_ADVICE, came=self._came)
 
     def tally(self) -> Tally:
         """Every episode by its source: labelled, or rejected and why."""

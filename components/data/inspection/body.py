@@ -15,7 +15,7 @@ from typing import Any
 
 from components.config.records import Finding
 from components.data.lerobot import layout
-from components.data.lerobot.meta.info import picture_size, width_of
+from components.data.lerobot.meta.info import names_of, width_of
 from components.data.lerobot.reader import DatasetReader
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, Mismatch, VectorSpec
 from model_core.spec.conversion import Conversion, camera_names, compare, convert_committed, convert_observation
@@ -130,18 +130,13 @@ def _stated(reader: DatasetReader, base: EmbodimentSpec) -> EmbodimentSpec:
     action = _vector(base.action, reader.features.get(layout.ACTION))
     known = {camera.name: camera for camera in base.cameras}
     # without any camera there is nothing to compare: the inspection names the missing ones of every episode
-    cameras = tuple(_camera(name, known.get(name), _feature(reader, name)) for name in reader.cameras) or base.cameras
+    cameras = tuple(_camera(name, known.get(name), reader.picture_size(name)) for name in reader.cameras) or base.cameras
     hold = base.hold if len(action) == len(base.action) else (None,) * len(action)
     name = str(reader.info.get("robot_type") or base.name)
     return replace(base, name=name, control_hz=rate, proprio=proprio, action=action, cameras=cameras, hold=hold)
 
 
-def _feature(reader: DatasetReader, camera: str) -> Mapping[str, Any]:
-    return reader.features.get(f"{layout.IMAGE_PREFIX}{camera}") or reader.features[camera]
-
-
-def _camera(name: str, known: CameraSpec | None, feature: Mapping[str, Any]) -> CameraSpec:
-    size = picture_size(feature)
+def _camera(name: str, known: CameraSpec | None, size: tuple[int, int] | None) -> CameraSpec:
     height, width = size or ((known.height, known.width) if known else (1, 1))
     return CameraSpec(name=name, width=width, height=height) if known is None else replace(known, width=width, height=height)
 
@@ -152,7 +147,7 @@ def _vector(base: VectorSpec, feature: Mapping[str, Any] | None) -> VectorSpec:
     count = width_of(feature) or len(base)
     unknown = [DimSpec(name=f"dimension {place}", unit="", low=0.0, high=1.0) for place in range(len(base), count)]
     dims = [*base.dims[:count], *unknown]
-    names = _names(feature.get("names"))
+    names = names_of(feature)
     if len(names) == count and not _are_places(names):
         dims = [replace(dim, name=name) for dim, name in zip(dims, names, strict=True)]
     return replace(base, dims=tuple(dims))
@@ -163,12 +158,3 @@ def _are_places(names: Sequence[str]) -> bool:
     found = [_NUMBERED.fullmatch(name) for name in names]
     numbers = [int(match[1]) for match in found if match is not None]
     return len(numbers) == len(names) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-
-
-def _names(stated: object) -> list[str]:
-    """Names of dimensions in the forms that LeRobot has had: a list, {"motors": [...]}, {name: place}; empty for none."""
-    if isinstance(stated, Mapping):
-        if all(isinstance(place, int) for place in stated.values()):
-            return [str(name) for name, _ in sorted(stated.items(), key=lambda item: item[1])]
-        stated = [name for part in stated.values() for name in (part if isinstance(part, list | tuple) else [part])]
-    return [str(name) for name in stated] if isinstance(stated, list | tuple) else []

@@ -71,6 +71,14 @@ class DatasetReader:
         order = [c.name for c in self.embodiment.cameras]
         return tuple(sorted(names, key=lambda n: order.index(n) if n in order else len(order)))
 
+    def camera_key(self, camera: str) -> str:
+        """The name of a camera's feature: the camera's own, or with LeRobot's prefix."""
+        return camera if camera in self.features else f"{layout.IMAGE_PREFIX}{camera}"
+
+    def picture_size(self, camera: str) -> tuple[int, int] | None:
+        """(height, width) that the set states of a camera; None where it states none, or has no such camera."""
+        return picture_size(self.features.get(self.camera_key(camera), {}))
+
     @cached_property
     def embodiment(self) -> EmbodimentSpec | None:
         """The body that recorded this set; None where the writer did not name it."""
@@ -143,15 +151,14 @@ class DatasetReader:
 
     def images(self, index: int, camera: str) -> NDArray[np.uint8]:
         """All frames (T, H, W, 3) of one camera of one episode. Raises `DatasetError` for a missing or truncated video."""
-        key = camera if camera in self.features else f"{layout.IMAGE_PREFIX}{camera}"
-        entry, row = self._entries[index], self.rows[index]
+        key, entry, row = self.camera_key(camera), self._entries[index], self.rows[index]
         film = film_key(entry, key)
         if film is None or key not in self._video_keys:
             raise DatasetError(
                 f"episode {row.episode_id} has no video of camera {camera!r}; the set has {', '.join(self.cameras) or 'none'}"
             )
         frames_THW3 = self._video(film, camera).read(first_frame(entry, key, self.fps), row.length)
-        stated, got = picture_size(self.features[key]), frames_THW3.shape[1:3]
+        stated, got = self.picture_size(camera), frames_THW3.shape[1:3]
         if stated not in (None, got):
             raise DatasetError(
                 f"camera {camera!r} of episode {row.episode_id}: pictures are {got[0]} high and {got[1]} wide as the film shows them, "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.lerobot import layout
+from components.data.lerobot.meta.info import names_of
 from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.statistics import vector_statistics
 
@@ -33,7 +34,7 @@ def stale_statistics(reader: DatasetReader) -> list[str]:
         if kept is None:
             reasons.append(f"stats.json has nothing on {key}")
             continue
-        names = _names(reader.features[key].get("names"))
+        names = names_of(reader.features[key])
         reasons += _differences(key, kept, _Truth.of(reader.column(key), longest), names)
         counts = np.ravel(np.asarray(kept.get("count", []), object)).tolist()
         if not counts or any(count != reader.frames for count in counts):
@@ -87,7 +88,3 @@ def _differences(key: str, kept: Mapping[str, Any], truth: _Truth, names: list[s
                 f"(a difference of {truth.allowed_D[place]:.2g} would pass; {int((~is_near_D).sum())} of {len(got_D)} dimensions differ)"
             )
     return reasons
-
-
-def _names(stated: object) -> list[str]:
-    return [str(name) for name in stated] if isinstance(stated, list | tuple) else []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.training.start.comparison import check_contract, start_folder
+from components.config.train_config import start_folder
+from components.training.start.comparison import check_contract
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError
 from model_core.tokenization.compact.layout import CompactLayout
@@ -35,7 +35,7 @@ def weights_of_start(
     """
     from model_core.checkpoint import load_checkpoint
 
-    folder: Path = start_folder(init_from)
+    folder = start_folder(init_from)
     start = load_checkpoint(folder)
     check_contract(folder, start.contract, contract)
     new_words = sorted(set(layout.vocabulary.words) - set(start.layout.vocabulary.words))

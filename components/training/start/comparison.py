@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.config.paths import REPOSITORY
 from components.config.recipe import Recipe
+from components.config.train_config import start_folder
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec, mismatches
 from model_core.spec.errors import ActwrightError, CheckpointError
 from model_core.spec.stats import UnnormStats
@@ -19,11 +19,6 @@ from model_core.spec.stats import UnnormStats
 # of what a model predicts before it acts; which levels may be asked for, and the kind, are chosen by each training
 _REASONING = ("depth_grid", "depth_codes", "codebook_digest", "trace_points", "trace_range", "trace_camera", "spelling")
 _STATISTICS = ("q01", "q99", "mask")
-
-
-def start_folder(init_from: str) -> Path:
-    """Where the checkpoint lies; relative names are read from the folder in which training processes run."""
-    return REPOSITORY / init_from
 
 
 def start_digest(init_from: str) -> str:

@@ -15,7 +15,7 @@ from components.config.data_config import CollectConfig
 from components.config.recipe import Recipe
 from components.config.records import AccountRow, Progress
 from components.config.stages import SIMULATION_FIELDS, stage_named
-from components.config.train_config import WORKING_FOLDER
+from components.config.train_config import start_folder
 from flows.pipeline.stages.step import StepKey, folder_input, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.documents import to_document
@@ -68,7 +68,7 @@ def train_step(
         }
 
     start = recipe.train.init_from
-    inputs: dict[str, Step | str] = {"frozen": frozen, **(folder_input("start", str(WORKING_FOLDER / start)) if start else {})}
+    inputs: dict[str, Step | str] = {"frozen": frozen, **(folder_input("start", str(start_folder(start))) if start else {})}
     key = StepKey(stage=stage_named("train"), recipe=recipe, inputs=inputs)
     return stage_step(platform, key, work)
 

@@ -61,6 +61,16 @@ def width_of(feature: Mapping[str, Any]) -> int | None:
     return math.prod(int(n) for n in shape) if isinstance(shape, Sequence) and shape else None
 
 
+def names_of(feature: Mapping[str, Any]) -> list[str]:
+    """Names of a feature's dimensions in the forms that LeRobot has had: a list, {"motors": [...]}, {name: place}; empty for none."""
+    stated: object = feature.get("names")
+    if isinstance(stated, Mapping):
+        if all(isinstance(place, int) for place in stated.values()):
+            return [str(name) for name, _ in sorted(stated.items(), key=lambda item: item[1])]
+        stated = [name for part in stated.values() for name in (part if isinstance(part, list | tuple) else [part])]
+    return [str(name) for name in stated] if isinstance(stated, list | tuple) else []
+
+
 def _check_version(root: Path, version: object) -> None:
     if version == layout.CODEBASE_VERSION:
         if (root / "meta" / "episodes.jsonl").exists() and not (root / "meta" / "episodes").is_dir():
