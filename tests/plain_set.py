@@ -11,9 +11,6 @@ at once (`mark_of`). Every part can be changed afterwards: `change_info`, `chang
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tests.integration.loop_runs import Home
+
 CLOSE, OPEN = "close the green drawer", "open the green drawer"
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,10 +188,7 @@ class CommandResult:
 
 def actwright(*words: str, home: Path, timeout_s: float = 300, **environment: str) -> CommandResult:
     """Run `actwright ...` in a process of its own, with everything that it keeps under `home`."""
-    places = {"HOME": home / "home", "RUNS": home / "runs", "DATA": home / "data", "STORAGE": f"folder:{home / 'storage'}"}
-    given = {f"ACTWRIGHT_{name}": str(place) for name, place in places.items()} | {"PYTHONPATH": str(ROOT)} | environment
-    command = [sys.executable, "-c", "from flows.commands.main import main; main()", *words]
-    done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = Home(home).actwright(*words, timeout_s=timeout_s, **environment)
     line = done.stdout.strip()
     return CommandResult(code=done.returncode, result=json.loads(line) if line else None, stderr=" ".join(done.stderr.split()))
 
