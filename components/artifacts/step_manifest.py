@@ -57,6 +57,11 @@ class Step:
         return self.manifest.record
 
 
+def input_digests(inputs: Mapping[str, Step | str]) -> dict[str, str]:
+    """Name -> digest of what a step is made from: finished steps, or bare digests."""
+    return {name: value.digest if isinstance(value, Step) else value for name, value in inputs.items()}
+
+
 def step_key(stage: str, config: object, inputs: Mapping[str, str], code_version: str) -> str:
     """24 hex digits: equal exactly when stage, config (without neutral fields), inputs and code are."""
     document = {"stage": stage, "config": identity_document(config), "inputs": dict(inputs), "code": code_version, "format": FORMAT}

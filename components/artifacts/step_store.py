@@ -30,6 +30,7 @@ from components.artifacts.step_manifest import (
     Manifest,
     Step,
     damage,
+    input_digests,
     output_files,
     outputs_digest,
     read_manifest,
@@ -162,7 +163,7 @@ def run_step(
     inputs: finished steps or bare digests. Raises what `work` raises (the partial work stays), and `StorageError` on a full disk.
     """
     start = time.monotonic()
-    digests = {name: value.digest if isinstance(value, Step) else value for name, value in inputs.items()}
+    digests = input_digests(inputs)
     key = step_key(stage, config, digests, code_version)
     with store.lock(stage, key):
         found = store.find(stage, key)

@@ -25,6 +25,7 @@ from flows.platform.wiring import Platform
 from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import NotReady
 from serving.workcell.robot.episode_recorder import Recorder
+from tests.episodes import Tally
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gx")]
 POLICY = "policy:actwright-miniature/1"
@@ -87,7 +88,9 @@ def test_recordings_join_the_next_data_set(tmp_path):
     rows = {row.episode_id: row for row in DatasetReader(after.step("collect").path / "dataset").rows}
     assert rows[whole[0].stem].provenance.producer == POLICY
 
-    assert stages.collect_step(platform, wider, Silent()).cached, "the same recordings are joined once"
+    told = Tally()
+    assert stages.collect_step(platform, wider, told).cached, "the same recordings are joined once"
+    assert told.calls == [], "nothing is read of recordings that were joined before"
     assert stages.collect_step(platform, recipe, Silent()).step.digest == before.step("collect").digest, "unasked, nothing joins"
     twice = stages.joined_step(platform, recipe, before.step("collect"), [taken.step, taken.step], Silent()).step
     assert twice.record["copies"] == 2

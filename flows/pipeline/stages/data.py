@@ -12,7 +12,7 @@ from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from components.config.records import Progress
 from components.config.stages import INGEST, JOIN, stage_named
-from flows.pipeline.stages.step import StepKey, folder_input, stage_step
+from flows.pipeline.stages.step import StepKey, folder_input, is_made, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import to_document
@@ -30,14 +30,14 @@ def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> Step
         return {**record, "account": account(record, out / "dataset", f"expert:{recipe.collect.simulator}")}
 
     included = [ingested(platform, digest) for digest in recipe.include]
-    if included:  # before anything is recorded
-        from components.data.accounting.included import check_included
-
-        datasets = {digest: step.path / "dataset" for digest, step in zip(recipe.include, included, strict=True)}
-        check_included(datasets, recipe.collect.tasks, recipe.annotate)
-    recorded = stage_step(platform, StepKey(stage=stage_named("collect"), recipe=recipe, inputs={}), work)
+    key = StepKey(stage=stage_named("collect"), recipe=recipe, inputs={})
+    if included and not is_made(platform, key):  # before anything is recorded
+        _check_included(recipe, included, progress)
+    recorded = stage_step(platform, key, work)
     if not included:
         return recorded
+    if recorded.cached and not is_made(platform, _joined_key(recipe, recorded.step, included)):
+        _check_included(recipe, included, progress)
     joined = joined_step(platform, recipe, recorded.step, included, progress)
     return replace(joined, cached=joined.cached and recorded.cached, seconds=joined.seconds + recorded.seconds)
 
@@ -55,8 +55,21 @@ def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Se
         before = [row for step in (recorded, *included) for row in step.record.get("account", ())]
         return {**recorded.record, **record, "account": [*before, *taken_in(record, out, "join")]}
 
+    return stage_step(platform, _joined_key(recipe, recorded, included), work)
+
+
+def _joined_key(recipe: Recipe, recorded: Step, included: Sequence[Step]) -> StepKey:
     inputs: dict[str, Step | str] = {"recorded": recorded, **{f"ingested-{n}": step for n, step in enumerate(included)}}
-    return stage_step(platform, StepKey(stage=JOIN, recipe=recipe, inputs=inputs), work)
+    return StepKey(stage=JOIN, recipe=recipe, inputs=inputs)
+
+
+def _check_included(recipe: Recipe, included: Sequence[Step], progress: Progress) -> None:
+    """Refuse recordings that cannot join or be labelled; finished data were checked when they were made."""
+    from components.data.accounting.included import check_included
+
+    datasets = {digest: step.path / "dataset" for digest, step in zip(recipe.include, included, strict=True)}
+    progress.update(0, 1, "can the included recordings be labelled?")
+    check_included(datasets, recipe.collect.tasks, recipe.annotate)
 
 
 def ingest_step(

@@ -10,7 +10,7 @@ from typing import Any
 from components.artifacts.code_version import code_version, named_modules
 from components.artifacts.files import dataset_digest, sha256_file
 from components.artifacts.stage_log import StageRun, log_stage
-from components.artifacts.step_manifest import Step
+from components.artifacts.step_manifest import Step, input_digests, step_key
 from components.artifacts.step_store import StepResult, run_step
 from components.config.recipe import Recipe
 from components.config.stages import Stage, recipe_sections
@@ -53,6 +53,12 @@ def folder_input(name: str, place: str) -> dict[str, str]:
     if not place or not path.exists():
         return {}
     return {name: dataset_digest(path) if path.is_dir() else sha256_file(path)}
+
+
+def is_made(platform: Platform, key: StepKey) -> bool:
+    """Whether the step is finished, so that nothing of it would be worked on."""
+    name = key.stage.name
+    return platform.store.find(name, step_key(name, key.config, input_digests(key.inputs), key.code_version)) is not None
 
 
 def stage_step(platform: Platform, key: StepKey, work: Work) -> StepResult:
