@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.documents import from_document
 from model_core.spec.errors import ContractError, SpecError
-from serving.workcell.motion.chunk_curve import ChunkRef
+from serving.workcell.motion.chunk_curve import ChunkRef, SessionKey
 from serving.workcell.motion.commissioning import Commissioning, main, read, template, write
 from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
-from serving.workcell.motion.safety_envelope import Envelope, SessionKey
+from serving.workcell.motion.safety_envelope import Envelope
 from serving.workcell.robot.interface import CommandTag
 from serving.workcell.robot.strict_driver import StrictDriver, simple_body
 from tests.fakes import make_contract

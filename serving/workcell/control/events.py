@@ -12,7 +12,7 @@ from model_core.spec.types import StopReason
 from serving.workcell.audit.interface import ActionExecuted, Audit, DecisionMade, EpisodeBegun, EpisodeEnded, refusal_of
 from serving.workcell.control.results import EpisodeNotes
 from serving.workcell.link.link_types import LinkEvent, ObserveRequest
-from serving.workcell.motion.safety_envelope import SessionKey
+from serving.workcell.motion.chunk_curve import SessionKey
 from serving.workcell.motion.scheduler import Ask, Command, Installed
 from serving.workcell.robot.interface import CommandTag, Robot
 

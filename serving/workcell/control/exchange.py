@@ -20,8 +20,7 @@ from serving.workcell.control.cell_context import CellContext
 from serving.workcell.control.events import Asked, RequestOutcome, Resolution
 from serving.workcell.control.requests import RequestTracker, Sighting
 from serving.workcell.link.link_types import LinkEvent, session_key
-from serving.workcell.motion.chunk_curve import ChunkRef
-from serving.workcell.motion.safety_envelope import SessionKey
+from serving.workcell.motion.chunk_curve import ChunkRef, SessionKey
 from serving.workcell.motion.scheduler import Scheduler, ScheduleSettings
 
 logger = logging.getLogger(__name__)

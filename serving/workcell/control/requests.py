@@ -15,8 +15,8 @@ from serving.workcell.control.cell_context import CellContext
 from serving.workcell.control.events import Asked, RequestOutcome, Resolution
 from serving.workcell.control.results import EpisodeNotes
 from serving.workcell.link.link_types import LinkEvent, ObserveRequest
+from serving.workcell.motion.chunk_curve import SessionKey
 from serving.workcell.motion.limits import Limits
-from serving.workcell.motion.safety_envelope import SessionKey
 from serving.workcell.motion.scheduler import Scheduler
 from serving.workcell.robot.interface import AgedSenses
 

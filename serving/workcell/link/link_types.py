@@ -23,7 +23,7 @@ from model_core.spec.protocol.wire import (
     decode_message,
 )
 from model_core.spec.types import Observation
-from serving.workcell.motion.safety_envelope import SessionKey
+from serving.workcell.motion.chunk_curve import SessionKey
 
 LinkEventKind = Literal["up", "down", "denied", "chunk", "refused", "late", "part", "told", "lease"]
 
