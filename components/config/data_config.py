@@ -46,7 +46,7 @@ class CollectConfig:
     burst_probability: float = 0.04
     burst_steps: tuple[int, int] = (2, 4)
     keep_failures: bool = False
-    settle_steps: int = 4
+    settle_steps: int = 8
     image_size: int = 80
     camera: CameraConfig = CameraConfig()
     max_depth_m: float = 3.0
