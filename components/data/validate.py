@@ -179,7 +179,7 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
         detail = f" For example {example.where}: {example.reason}." if example else ""
         raise GateError(
             f"{bad} of {len(verdicts)} episodes are bad, at most {cfg.max_bad_fraction:.0%} may be: {worst}.{detail} "
-            "Fix: repair the recording, or raise validate.max_bad_fraction if so many bad ones are expected"
+            "Fix: repair these recordings or leave them out; quarantine/ in the folder of the step names the reason of each"
         )
     shared = shared_sentences(asked_for(reader))
     for line in told(shared):
