@@ -1,30 +1,48 @@
 """The command line: one command per stage, `run` for all of them. Results are one JSON line on stdout.
 
 Exit codes: 0 done, 1 our error, 2 wrong usage, 3 held by the gate, 130 after Ctrl-C, 143 after SIGTERM. Nothing heavy is imported before a
-command needs it.
+command needs it, and where the first word names a command only the part that holds it is.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from dataclasses import dataclass
 
 import typer
 
-from flows.commands.audit.commands import audit_app
-from flows.commands.bench.commands import add_bench
-from flows.commands.cluster.commands import cluster_app
-from flows.commands.data.commands import add_data
-from flows.commands.models.export import export
-from flows.commands.models.model import model_app
-from flows.commands.operations.commands import add_operations
-from flows.commands.runs.commands import add_runs
-from flows.commands.serving.commands import add_serving
 from flows.commands.teaching import let_commands_teach
 from flows.terminal.output import ended
 
 
-def command_line() -> typer.Typer:
-    """A new command line with every command; each call gives its own, so nothing is registered twice."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Commands that one module adds: its function `add`, and the first words of what it adds."""
+
+    module: str
+    add: str
+    words: tuple[str, ...]
+
+
+# in the order of the help text
+PARTS = (
+    Part("flows.commands.runs.commands", "add_runs", ("run", "recipe", "recipes", "train", "evaluate", "seeds", "report", "show")),
+    Part("flows.commands.operations.commands", "add_operations", ("up", "schedule", "approve")),
+    Part("flows.commands.data.commands", "add_data", ("ingest", "data")),
+    Part("flows.commands.models.commands", "add_models", ("export", "model")),
+    Part("flows.commands.bench.commands", "add_bench", ("certify", "bench")),
+    Part("flows.commands.serving.commands", "add_serving", ("serve", "probe", "fault-server", "fault-proxy", "workcell")),
+    Part("flows.commands.cluster.commands", "add_cluster", ("cluster",)),
+    Part("flows.commands.audit.commands", "add_audit", ("audit",)),
+)
+
+
+def command_line(first: str = "") -> typer.Typer:
+    """A new command line; each call gives its own, so nothing is registered twice.
+
+    first: the first word that was typed. Where it names a command, only the commands of its part are there; otherwise every command.
+    """
     app = typer.Typer(
         name="actwright",
         help="From demonstrations to robots that act on a served Action Reasoning Model.\n\nStart with: actwright run",
@@ -33,22 +51,15 @@ def command_line() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    add_runs(app)
-    add_operations(app)
-    add_data(app)
-    app.command("export")(export)
-    add_bench(app)
-    add_serving(app)
-    app.add_typer(cluster_app, name="cluster")
-    app.add_typer(model_app, name="model")
-    app.add_typer(audit_app, name="audit")
+    for part in [part for part in PARTS if first in part.words] or PARTS:
+        getattr(importlib.import_module(part.module), part.add)(app)
     let_commands_teach(app)
     return app
 
 
 def main() -> None:
     """The console script."""
-    sys.exit(ended(command_line()))
+    sys.exit(ended(lambda: command_line(*sys.argv[1:2])()))
 
 
 if __name__ == "__main__":

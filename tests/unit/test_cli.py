@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from flows.commands.bench.runs import chosen_checkpoint
+from flows.commands.main import PARTS, command_line
 from flows.commands.operations.schedule import Pulse, check_cron
 from flows.pipeline.recipes import RECIPES, get_recipe
 from flows.terminal.output import DONE, HELD, OUR_ERROR, WRONG_USAGE, ended
@@ -109,14 +112,26 @@ def test_before_the_first_run_there_is_a_way_to_begin(tmp_path):
 
 
 def test_every_help_teaches_with_an_example():
-    from flows.commands.main import command_line
-
     app = command_line()
     groups = [app, *(g.typer_instance for g in app.registered_groups)]
     commands = [c for group in groups for c in group.registered_commands]
     assert len(commands) > 20
     silent = [c.callback.__name__ for c in commands if "actwright" not in (c.callback.__doc__ or "")]
     assert not silent
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.add)
+def test_the_first_word_brings_the_commands_of_its_part_and_no_others(part):
+    for word in part.words:
+        only = typer.main.get_command(command_line(word))
+        assert isinstance(only, TyperGroup)
+        assert sorted(only.commands) == sorted(part.words)
+
+
+def test_without_a_known_word_every_command_is_there():
+    every = typer.main.get_command(command_line("rnu"))
+    assert isinstance(every, TyperGroup)
+    assert sorted(every.commands) == sorted(word for part in PARTS for word in part.words)
 
 
 @pytest.mark.parametrize(

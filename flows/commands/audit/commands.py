@@ -41,3 +41,8 @@ def list_command(
 
 audit_app.command("verify")(verify_command)
 audit_app.command("replay")(replay_command)
+
+
+def add_audit(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    app.add_typer(audit_app, name="audit")

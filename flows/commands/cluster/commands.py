@@ -95,3 +95,8 @@ def delete(recipe: RecipeName = "loop", namespace: Namespace = "actwright", kube
     spec = job_of(JobOptions(recipe=recipe, namespace=namespace))
     open_cluster(kubeconfig).delete(spec)
     print_result(deleted=spec.name, namespace=namespace)
+
+
+def add_cluster(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    app.add_typer(cluster_app, name="cluster")
