@@ -58,7 +58,7 @@ def test_a_kill_that_arrives_with_another_stop_ends_the_run(tmp_path: Path, caps
     def bad_then_kill(observe: Observe, socket: ServerConnection) -> None:
         asked.append(observe)
         socket.send(chunk_for(observe, value=0.01, actions_KA=np.full((8, 4), np.nan, np.float32)))
-        if len(asked) == 3:
+        if len(asked) >= 3:  # what the first says may come after the session is renewed; a service says it again in the next one
             kill = Control(session_id=observe.session_id, epoch=observe.epoch, kind="KILL", text="a person said so")
             socket.send(encode_message(kill))
 
