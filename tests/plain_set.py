@@ -94,7 +94,7 @@ def write_plain_set(root: Path, episodes: Sequence[PlainEpisode], layout: PlainL
     for folder in ("meta/episodes/chunk-000", "data/chunk-000"):
         (root / folder).mkdir(parents=True)
     for number, part in enumerate(_parts(len(episodes), layout.episodes_per_data_file)):
-        tables = [_table(episodes[n], n, starts[n], tasks, layout.fps) for n in part]
+        tables = [frame_table(episodes[n], n, starts[n], tasks, layout.fps) for n in part]
         pq.write_table(pa.concat_tables(tables), root / f"data/chunk-000/file-{number:03d}.parquet")
     for number, part in enumerate(_parts(len(episodes), layout.episodes_per_film)):
         path = root / f"videos/{layout.video_key}/chunk-000/file-{number:03d}.mp4"
@@ -103,7 +103,7 @@ def write_plain_set(root: Path, episodes: Sequence[PlainEpisode], layout: PlainL
     pq.write_table(pa.Table.from_pylist(rows), root / "meta/episodes/chunk-000/file-000.parquet")
     write_tasks(root, dict(zip(tasks, range(len(tasks)), strict=True)))
     write_stats(root, episodes)
-    document = _info(episodes, layout) | {"total_episodes": len(episodes), "total_frames": starts[-1], "total_tasks": len(tasks)}
+    document = info_of(episodes, layout) | {"total_episodes": len(episodes), "total_frames": starts[-1], "total_tasks": len(tasks)}
     (root / "meta/info.json").write_text(json.dumps(document | info, indent=1))
     return root
 
@@ -197,7 +197,8 @@ def _parts(count: int, size: int) -> list[range]:
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _table(one: PlainEpisode, number: int, start: int, tasks: Sequence[str], fps: float) -> pa.Table:
+def frame_table(one: PlainEpisode, number: int, start: int, tasks: Sequence[str], fps: float) -> pa.Table:
+    """The rows of one episode, without images. start: the index of its first row."""
     steps = np.arange(len(one))
     return pa.table(
         {
@@ -239,7 +240,8 @@ def _statistics(values_TD: NDArray[Any]) -> dict[str, list[float]]:
     return {name: value.tolist() for name, value in found.items()}
 
 
-def _info(episodes: Sequence[PlainEpisode], layout: PlainLayout) -> dict[str, Any]:
+def info_of(episodes: Sequence[PlainEpisode], layout: PlainLayout) -> dict[str, Any]:
+    """meta/info.json without its counts."""
     _, height, width, _ = episodes[0].frames_THW3.shape
     whole = {"dtype": "int64", "shape": [1], "names": None}
     features: dict[str, Any] = {

@@ -16,7 +16,7 @@ from typing import Any
 
 from components.adapters.kubernetes_job_state import JobState, job_state, pod_trouble
 from components.adapters.kubernetes_manifest import DIGEST_ANNOTATION, JOB_LABEL, render_manifests
-from components.config.cluster_job import JobSpec
+from components.config.launch.cluster_job import JobSpec
 from model_core.spec.errors import JobError
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from components.config.cluster_job import JobSpec
+from components.config.launch.cluster_job import JobSpec
 from components.config.paths import INFRA
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import to_document

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from components.config.records import ModelVersion
 
 if TYPE_CHECKING:
-    from components.config.cluster_job import JobSpec
+    from components.config.launch.cluster_job import JobSpec
 
 RUN_STATUSES = ("finished", "failed", "killed")
 

@@ -17,7 +17,7 @@ from components.config.simulators import SIMULATORS
 if TYPE_CHECKING:
     from components.config.recipe import Recipe
 
-_ARRAYS = ("numpy", "pandas", "pyarrow", "av")  # what LeRobot data sets are read and written with
+_ARRAYS = ("numpy", "pandas", "pyarrow", "av", "pillow")  # what LeRobot data sets are read and written with
 # simulators are opened by name; the code of a class that only a recipe names enters the key too (`code_version.named_modules`)
 _SIMULATOR = tuple(package for entry in SIMULATORS.values() for package in entry.packages)
 _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values())
@@ -80,7 +80,7 @@ STAGES: tuple[Stage, ...] = (
         work="Every frame of a good episode gets depth tokens and a trace.",
         config=("annotate",),
         modules=("components.data.annotate", *ANNOTATOR_MODULES),
-        packages=(*_ARRAYS, "torch", "safetensors", "pillow", "transformers", "tokenizers", "tiktoken"),
+        packages=(*_ARRAYS, "torch", "safetensors", "transformers", "tokenizers", "tiktoken"),
         is_data=True,
     ),
     Stage(

@@ -110,16 +110,8 @@ def _open_dataset(dataset: Path) -> DatasetReader:
         raise DatasetError(
             f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Fix: make the data set again; never edit one by hand"
         )
-    _body_of(reader)
+    _ = reader.embodiment  # described, or refused here
     return reader
-
-
-def _body_of(reader: DatasetReader) -> EmbodimentSpec:
-    if reader.embodiment is None:
-        raise DatasetError(
-            f"{reader.root.name} names no embodiment that recorded it (meta/actwright.json). Fix: take it in with `actwright ingest`"
-        )
-    return reader.embodiment
 
 
 def _labelled(reader: DatasetReader, known: Mapping[str, EpisodeLabels]) -> list[EpisodeIndexRow]:
@@ -168,7 +160,7 @@ def _samples(
     if len(labels) != len(episode):
         raise DatasetError(f"episode {episode.episode_id} has {len(episode)} frames but labels for {len(labels)}; annotate it again")
     steps_N = np.arange(0, len(episode), cfg.frame_stride)
-    body = _body_of(reader)
+    body = reader.embodiment
     actions_NKA, is_padded_NK = windows(episode.actions_TA, steps_N, cfg.chunk_length, body)
     return {
         "images_NVHW3": np.stack([episode.images[name][steps_N] for name in reader.cameras], axis=1),
@@ -186,7 +178,7 @@ def _contract(
     cfg: FreezeConfig, reader: DatasetReader, rows: Mapping[int, bool], labels: Path, dataset: Path
 ) -> tuple[PolicyContract, list[str]]:
     """The contract, and what a person should know of its statistics. rows: index of an episode -> whether it is of the training split."""
-    embodiment = _body_of(reader)
+    embodiment = reader.embodiment
     mask = cfg.mask or tuple(bool(is_other) for is_other in ~gripper_mask(embodiment))
     if len(mask) != len(embodiment.action):
         raise DatasetError(

@@ -181,7 +181,7 @@ def count_recordings(sources: Sequence[Path]) -> int:
 
 def _body_of(sources: Sequence[Path]) -> EmbodimentSpec:
     for source in sources:
-        if is_dataset(source) and (body := DatasetReader(source).embodiment) is not None:
+        if is_dataset(source) and (body := DatasetReader(source).described) is not None:
             return body
     raise DatasetError(
         "no source names the embodiment that recorded it. Fix: put a LeRobot data set first, or use `actwright ingest`, which takes the "

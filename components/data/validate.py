@@ -128,8 +128,8 @@ def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> 
 
 def _structure(episode: Episode, reader: DatasetReader) -> list[tuple[str, str]]:
     """Why the rules cannot be measured. A data set that names no embodiment promises its cameras and nothing else."""
-    if reader.embodiment is not None:
-        return list(structural_faults(episode, reader.embodiment))
+    if reader.described is not None:
+        return list(structural_faults(episode, reader.described))
     return [("camera_missing", f"no images of camera {name!r}") for name in missing_cameras(episode, reader.cameras)]
 
 
@@ -137,7 +137,7 @@ def _structure(episode: Episode, reader: DatasetReader) -> list[tuple[str, str]]
 
 
 def _episode_rules(cfg: ValidateConfig, reader: DatasetReader) -> list[InspectionRule]:
-    return rules_of(cfg, control_hz=reader.fps, cameras=reader.cameras, embodiment=reader.embodiment)
+    return rules_of(cfg, control_hz=reader.fps, cameras=reader.cameras, embodiment=reader.described)
 
 
 def rules(cfg: ValidateConfig, reader: DatasetReader) -> list[Rule]:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.adapters.processes import last_lines
+from components.config.launch.torchrun import torchrun_command
 from components.config.paths import REPOSITORY
 from components.config.ports import Metric, Tracker
 from components.config.records import Progress
-from components.config.torchrun import torchrun_command
 from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask, save_job
 from components.training.monitoring import progress_line

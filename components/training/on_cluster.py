@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from components.config.cluster_job import JobSpec
+from components.config.launch.cluster_job import JobSpec
 from components.config.ports import Cluster, ClusterJobState, Tracker
 from components.config.records import Progress
 from components.training.job import JobFiles, TrainingTask, save_job

@@ -10,7 +10,7 @@ import pytest
 
 from components.adapters.kubernetes import KubernetesCluster, Patience
 from components.adapters.kubernetes_manifest import render_manifests
-from components.config.cluster_job import JobSpec
+from components.config.launch.cluster_job import JobSpec
 from model_core.spec.errors import JobError
 from tests.fake_kube import FakeKube
 

@@ -32,7 +32,7 @@ def drifted(root):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (older, ("LeRobot v2.1 data set, expected v3.0", "Fix: convert a copy with LeRobot's own script")),
+        (older, ("LeRobot v2.1 data set, but its files are those of v3.0", "Fix: set codebase_version")),
         (swapped, ("episode 1 of meta/episodes begins at row 20", "is frame 0 of episode 2", "Fix:")),
         (drifted, ("episode 1 begins in the film", "which is frame 10.600", "Fix:")),
     ],

@@ -15,7 +15,7 @@ import yaml
 
 from components.adapters.kubernetes import KubernetesCluster
 from components.adapters.mlflow.server import server_command
-from components.config.cluster_job import JobSpec
+from components.config.launch.cluster_job import JobSpec
 from components.release.package import LIBRARIES, SERVICE
 from flows.platform.settings import Settings
 from tests.fake_bento import make_bento

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from components.adapters.kubernetes import KubernetesCluster, Patience
-from components.config.cluster_job import JobSpec
+from components.config.launch.cluster_job import JobSpec
 from components.config.records import Silent
 from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from components.adapters.kubernetes_manifest import TEMPLATE, render_manifests, render_yaml
-from components.config.cluster_job import JobSpec
-from components.config.torchrun import Rendezvous, torchrun_command
+from components.config.launch.cluster_job import JobSpec
+from components.config.launch.torchrun import Rendezvous, torchrun_command
 from model_core.spec.errors import SpecError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "train_job.yaml"

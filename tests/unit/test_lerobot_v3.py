@@ -103,7 +103,9 @@ def test_a_plain_set_without_our_files_is_read(dataset, tmp_path):
     shutil.rmtree(root / "depth")
     reader = DatasetReader(root)
     read = reader.episode(2)
-    assert reader.embodiment is None
+    assert reader.described is None
+    with pytest.raises(DatasetError, match="does not describe the embodiment"):
+        _ = reader.embodiment
     assert read.depth_m == {}
     assert read.geometry == {}
     assert read.tcp_T3 is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.config.torchrun import Rendezvous, torchrun_command
+from components.config.launch.torchrun import Rendezvous, torchrun_command
 from components.config.train_config import TrainConfig
 from components.training.checkpoints import (
     MANIFEST,

@@ -46,7 +46,7 @@ def check_dataset(reader: DatasetReader, body: EmbodimentSpec) -> BodyCheck:
     findings = tuple(inconsistencies(reader))
     if findings:
         return BodyCheck(findings=findings)
-    own = reader.embodiment
+    own = reader.described
     stated, place = (own, layout.EXTENSION) if own is not None else (_stated(reader, body), layout.INFO)
     found = compare(body, stated)
     where = f"{reader.root.name}/{place}"
@@ -97,7 +97,7 @@ def inconsistencies(reader: DatasetReader) -> list[Finding]:
             "Fix: convert a copy of the set to video with LeRobot's data set tools"
         )
         return [Finding(check="image_columns", where=where, reason=reason)]
-    own = reader.embodiment
+    own = reader.described
     if own is None and not reader.cameras:
         return [Finding(check="camera_missing", where=where, reason="the set has no camera. Fix: record or export it with its images")]
     if own is None:

@@ -39,6 +39,23 @@ class FrameTable:
         """(chunk, file) that holds a row."""
         return self.files[int(np.searchsorted(self.starts_F, row, side="right")) - 1]
 
+    def place_in_file(self, row: int) -> int:
+        """The place of a row in the file that holds it."""
+        return row - int(self.starts_F[int(np.searchsorted(self.starts_F, row, side="right")) - 1])
+
+    def episode_columns(self, where: str, rows: slice, fps: float) -> dict[str, NDArray[Any]]:
+        """The columns of one episode. where: it, for errors. Raises `DatasetError` for a frame stamped with another time."""
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        times_T = columns["timestamp"]
+        beside = np.abs((times_T - times_T[0]) * fps - np.arange(len(times_T)))
+        if (late := np.flatnonzero(beside > 0.5)).size:
+            step = int(late[0])
+            raise DatasetError(
+                f"{where}: frame {step} is stamped {times_T[step]:.6g} s, at {fps:g} frames a second it is due {step / fps:.6g} s "
+                "after the first; which picture is its own cannot be told. Fix: correct fps or timestamp"
+            )
+        return columns
+
 
 def read_frames(root: Path, info: Mapping[str, Any], files: Sequence[tuple[int, int]]) -> FrameTable:
     """Read the data files named by the episodes. Raises `DatasetError` naming file, column and row of what cannot be held.
@@ -46,7 +63,7 @@ def read_frames(root: Path, info: Mapping[str, Any], files: Sequence[tuple[int, 
     State and action become float32, indices int64, times float64. A time that a file lacks is frame_index / fps, which is how the format
     defines it. Text, nested and incomplete columns of other writers are passed over.
     """
-    paths = [root / str(info["data_path"]).format(chunk_index=chunk, file_index=file) for chunk, file in files]
+    paths = [root / layout.file_path(info, "data_path", chunk, file) for chunk, file in files]
     _refuse_strangers(root, paths)
     parts = [_read_file(root, path, info) for path in paths]
     lengths = [len(part["frame_index"]) for part in parts]

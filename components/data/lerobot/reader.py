@@ -1,8 +1,8 @@
-"""Read LeRobot v3.0 folders as `Episode`s: ours with everything we add, and anybody's plain ones.
+"""Read LeRobot folders of version 2.0, 2.1 and 3.0 as `Episode`s: ours with everything we add, and anybody's plain ones.
 
 What a plain set lacks stays empty: no depth, no geometry, `executed_TA` equals the action, the task is its instruction.
 Extra columns and files of other writers are passed over. Before an episode is given, info.json, meta/episodes, the data
-files and the starts in the films are compared: a set whose parts contradict each other is refused. `DatasetWriter` writes the same layout.
+files and the starts in the films are compared: a set whose parts contradict each other is refused. `DatasetWriter` writes version 3.0.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from components.artifacts.files import dataset_digest
 from components.data.lerobot import layout
 from components.data.lerobot.film_spans import FilmKey, FilmSpan, film_key, film_spans, first_frame
 from components.data.lerobot.frame_table import FrameTable, read_frames
+from components.data.lerobot.image_columns import ImageEpisode, read_images
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow, check_counts, check_rows, read_entries
 from components.data.lerobot.meta.extension import Extension
-from components.data.lerobot.meta.info import is_camera, picture_size, read_info
+from components.data.lerobot.meta.info import is_camera, is_film, picture_size, read_info
 from components.data.lerobot.meta.tasks import read_tasks, task_of
 from components.data.lerobot.success import stated_success, statements
 from components.data.lerobot.tables import read_json
@@ -50,9 +51,12 @@ class DatasetReader:
         self.info = read_info(root)
         self.fps = float(self.info["fps"])
         self.features: Mapping[str, Any] = self.info["features"]
-        self._entries = read_entries(root)
+        self._camera_keys = [key for key, feature in self.features.items() if is_camera(feature)]
+        self._film_keys = [key for key, feature in self.features.items() if is_film(feature)]
+        self._entries = read_entries(root, self.info)
         self._ours = Extension(root, [entry["episode_index"] for entry in self._entries])
         self._videos: dict[Path, VideoReader] = {}
+        self._digest = ""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -65,10 +69,10 @@ class DatasetReader:
     @property
     def cameras(self) -> tuple[str, ...]:
         """Camera names in the order of the features (of the embodiment, where it is known)."""
-        names = [key.removeprefix(layout.IMAGE_PREFIX) for key in self._video_keys]
-        if self.embodiment is None:
+        names = [key.removeprefix(layout.IMAGE_PREFIX) for key in self._camera_keys]
+        if self.described is None:
             return tuple(names)
-        order = [c.name for c in self.embodiment.cameras]
+        order = [c.name for c in self.described.cameras]
         return tuple(sorted(names, key=lambda n: order.index(n) if n in order else len(order)))
 
     def camera_key(self, camera: str) -> str:
@@ -79,11 +83,32 @@ class DatasetReader:
         """(height, width) that the set states of a camera; None where it states none, or has no such camera."""
         return picture_size(self.features.get(self.camera_key(camera), {}))
 
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.root.name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every file of the folder."""
+        self._digest = self._digest or dataset_digest(self.root)
+        return self._digest
+
     @cached_property
-    def embodiment(self) -> EmbodimentSpec | None:
-        """The body that recorded this set; None where the writer did not name it."""
+    def described(self) -> EmbodimentSpec | None:
+        """The body that recorded this set; None where the writer did not describe it."""
         document = self._ours.document.get("embodiment")
         return embodiment_from_json(document) if document else None
+
+    @property
+    def embodiment(self) -> EmbodimentSpec:
+        """The body that recorded this set. Raises `DatasetError` where the writer did not describe it."""
+        if self.described is None:
+            raise DatasetError(
+                f"{self.name} does not describe the embodiment that recorded it ({layout.EXTENSION}). Fix: name an embodiment file "
+                "in the recipe's source; or take the set in with `actwright ingest`"
+            )
+        return self.described
 
     @cached_property
     def stats(self) -> Mapping[str, Any]:
@@ -93,16 +118,20 @@ class DatasetReader:
     @cached_property
     def tasks(self) -> Mapping[int, str]:
         """task_index -> sentence."""
-        return read_tasks(self.root)
+        return read_tasks(self.root, self.info)
 
     @property
     def instructions(self) -> tuple[str, ...]:
         """The sentences of all tasks, by increasing task index."""
         return tuple(self.tasks.values())
 
-    @cached_property
+    @property
     def rows(self) -> tuple[EpisodeIndexRow, ...]:
         """Every episode, in order. Raises `DatasetError` where the parts of the set contradict each other."""
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> tuple[EpisodeIndexRow, ...]:
         check_counts(self.root, self._entries, self.info, self.table)
         check_rows(self.root, self._entries, self.table)
         _ = self._spans  # compared before any film is opened
@@ -124,7 +153,7 @@ class DatasetReader:
         row = self.rows[index]
         if fault := self._task(index)[1]:
             raise TaskError(f"episode {row.episode_id}: {fault}")
-        columns = self._columns(row)
+        columns = self.table.episode_columns(f"episode {row.episode_id}", slice(row.start, row.start + row.length), self.fps)
         action = columns.get(layout.ACTION, np.zeros((row.length, 0), np.float32))
         ours = self._ours.of(row.number)
         return Episode(
@@ -152,12 +181,16 @@ class DatasetReader:
     def images(self, index: int, camera: str) -> NDArray[np.uint8]:
         """All frames (T, H, W, 3) of one camera of one episode. Raises `DatasetError` for a missing or truncated video."""
         key, entry, row = self.camera_key(camera), self._entries[index], self.rows[index]
-        film = film_key(entry, key)
-        if film is None or key not in self._video_keys:
+        film = film_key(entry, key) if key in self._film_keys else None
+        if film is not None:
+            frames_THW3 = self._video(film, camera).read(first_frame(entry, key, self.fps), row.length)
+        elif key in self._camera_keys and key not in self._film_keys:
+            path = self.root / layout.file_path(self.info, "data_path", *self.table.file_of(row.start))
+            frames_THW3 = read_images(self.root, key, path, self.table.place_in_file(row.start), ImageEpisode(row.number, row.length))
+        else:
             raise DatasetError(
                 f"episode {row.episode_id} has no video of camera {camera!r}; the set has {', '.join(self.cameras) or 'none'}"
             )
-        frames_THW3 = self._video(film, camera).read(first_frame(entry, key, self.fps), row.length)
         stated, got = self.picture_size(camera), frames_THW3.shape[1:3]
         if stated not in (None, got):
             raise DatasetError(
@@ -168,7 +201,7 @@ class DatasetReader:
 
     def _video(self, film: FilmKey, camera: str) -> VideoReader:
         key, chunk, file = film
-        path = self.root / str(self.info["video_path"]).format(video_key=key, chunk_index=chunk, file_index=file)
+        path = self.root / layout.file_path(self.info, "video_path", chunk, file, video_key=key)
         if not path.exists():
             raise DatasetError(f"the video {path.relative_to(self.root).as_posix()} of camera {camera!r} is missing")
         if path not in self._videos:
@@ -183,13 +216,9 @@ class DatasetReader:
             video.close()
         self._videos.clear()
 
-    @property
-    def _video_keys(self) -> list[str]:
-        return [key for key, feature in self.features.items() if is_camera(feature)]
-
     @cached_property
     def _spans(self) -> dict[FilmKey, FilmSpan]:
-        return film_spans(self._entries, self._video_keys, self.fps)
+        return film_spans(self._entries, self._film_keys, self.fps)
 
     def _task(self, index: int) -> tuple[str, str]:
         entry = self._entries[index]
@@ -214,14 +243,3 @@ class DatasetReader:
             success=stated_success(f"{self.root.name}: episode {number}", statements(ours, entry, self.table.columns)),
             provenance=Provenance(**(json.loads(ours["provenance"]) if ours else unknown)),
         )
-
-    def _columns(self, row: EpisodeIndexRow) -> dict[str, NDArray[Any]]:
-        columns = {name: values[row.start : row.start + row.length] for name, values in self.table.columns.items()}
-        beside = np.abs((columns["timestamp"] - columns["timestamp"][0]) * self.fps - np.arange(row.length))
-        if (late := np.flatnonzero(beside > 0.5)).size:
-            step = int(late[0])
-            raise DatasetError(
-                f"episode {row.episode_id}: frame {step} is stamped {columns['timestamp'][step]:.6g} s, at {self.fps:g} frames a second it "
-                f"is due {step / self.fps:.6g} s after the first; which picture is its own cannot be told. Fix: correct fps or timestamp"
-            )
-        return columns

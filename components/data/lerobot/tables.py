@@ -119,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DatasetError(
-            f"{path.parent.parent.name} has no {path.parent.name}/{path.name}; this is not a whole LeRobot v3.0 data set"
+            f"{path.parent.parent.name} has no {path.parent.name}/{path.name}; this is not a whole LeRobot data set"
         ) from error
     except ValueError as error:
         raise DatasetError(f"{path.parent.name}/{path.name} is not JSON: {error}") from error

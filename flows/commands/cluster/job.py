@@ -11,7 +11,7 @@ import typer
 from flows.commands.recipe_arguments import RecipeName, recipe_of
 
 if TYPE_CHECKING:
-    from components.config.cluster_job import JobSpec
+    from components.config.launch.cluster_job import JobSpec
     from components.config.recipe import Recipe
 
 Image = Annotated[str, typer.Option(help="the image of infra/docker/worker.Dockerfile in your registry")]
@@ -60,7 +60,7 @@ def spread_recipe(options: JobOptions) -> Recipe:
 
 def job_of(options: JobOptions) -> JobSpec:
     """The job of a recipe; one recipe has one name, so that the same command finds its job again."""
-    from components.config.cluster_job import JobSpec
+    from components.config.launch.cluster_job import JobSpec
     from flows.platform.settings import load_settings
     from model_core.spec.errors import SpecError
 

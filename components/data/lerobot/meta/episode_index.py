@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import numpy as np
 
 from components.data.lerobot import layout
 from components.data.lerobot.frame_table import FrameTable
+from components.data.lerobot.meta.info import is_film
+from components.data.lerobot.meta.lines import episode_lines
 from components.data.lerobot.tables import read_schema, read_table
 from model_core.spec.episode import Provenance
 from model_core.spec.errors import DatasetError
@@ -39,25 +41,35 @@ class EpisodeIndexRow:
     provenance: Provenance
 
 
-def read_entries(root: Path) -> list[dict[str, Any]]:
-    """The rows of all files of meta/episodes without their statistics, by episode_index. Raises `DatasetError` naming file and row."""
+def read_entries(root: Path, info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What meta/ says of each episode, without statistics, by episode_index. Raises `DatasetError` naming file and row."""
+    listed = _lines(root, info) if layout.is_one_file_an_episode(info) else _table_rows(root)
+    entries: dict[int, dict[str, Any]] = {}
+    for place, entry in listed:
+        if entries.setdefault(entry["episode_index"], entry) is not entry:
+            raise DatasetError(f"{place}: episode {entry['episode_index']} is listed twice, expected once. {_FIX}")
+    return [entries[number] for number in sorted(entries)]
+
+
+def _lines(root: Path, info: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    return episode_lines(root, info, [key for key, feature in info["features"].items() if is_film(feature)])
+
+
+def _table_rows(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     paths = sorted(path for path in (root / "meta" / "episodes").rglob("*.parquet") if not path.name.startswith("."))
     if not paths:
         raise DatasetError(
             f"{root.name}/meta/episodes holds no parquet file; the data set is incomplete, which happens when the recorder ended without "
             "finalize(). Fix: record it again, and close the recorder before it ends"
         )
-    entries: dict[int, dict[str, Any]] = {}
     for path in paths:
         place = path.relative_to(root).as_posix()
         names = [name for name in read_schema(path).names if not name.startswith("stats/")]
         if missing := [name for name in _INTEGERS if name not in names]:
             raise DatasetError(f"{place} has no column {missing[0]!r}, expected {', '.join(_INTEGERS)}. Fix: export the data set again")
         for number, row in enumerate(read_table(path, names).to_pylist()):
-            entry = row | {name: _integer(row[name], f"{place}: column {name!r}, row {number}") for name in _INTEGERS}
-            if entries.setdefault(entry["episode_index"], entry) is not entry:
-                raise DatasetError(f"{place}, row {number}: episode {entry['episode_index']} is listed twice, expected once. {_FIX}")
-    return [entries[number] for number in sorted(entries)]
+            checked = {name: _integer(row[name], f"{place}: column {name!r}, row {number}") for name in _INTEGERS}
+            yield f"{place}, row {number}", row | checked
 
 
 def _integer(value: object, where: str) -> int:

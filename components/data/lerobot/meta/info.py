@@ -11,10 +11,8 @@ from components.data.lerobot import layout
 from components.data.lerobot.tables import read_json
 from model_core.spec.errors import DatasetError
 
-CONVERT_V21 = (
-    "convert a copy with LeRobot's own script, `python -m lerobot.scripts.convert_dataset_v21_to_v30`, and name the folder it makes"
-)
-CONVERT_OLDER = f"bring a copy to v2.1 with the LeRobot release of that version first; then {CONVERT_V21}"
+READ_VERSIONS = (*layout.ONE_FILE_AN_EPISODE, layout.CODEBASE_VERSION)
+_CONVERT_OLDER = "bring a copy to v2.1 with the LeRobot release of that version, and name the folder it makes"
 
 
 def read_info(root: Path) -> Mapping[str, Any]:
@@ -30,17 +28,23 @@ def read_info(root: Path) -> Mapping[str, Any]:
     features = info.get("features")
     if not isinstance(features, dict) or not all(isinstance(f, dict) and isinstance(f.get("dtype"), str) for f in features.values()):
         raise _wrong(root, "features", "a table of features, each with its dtype", features)
+    _check_chunks(root, info)
     _check_path(root, info, "data_path", {})
-    if any(is_camera(feature) for feature in features.values()):
+    if any(is_film(feature) for feature in features.values()):
         _check_path(root, info, "video_path", {"video_key": "k"})
     return info
 
 
 def is_camera(feature: Mapping[str, Any]) -> bool:
-    """Whether a feature is a film of colour images. Films of depth are not: their grey values are distances."""
+    """Whether a feature holds colour images, as a film or one by one. Depth is no camera: its grey values are distances."""
     described = feature.get("info") or feature.get("video_info") or {}
     is_depth = feature.get("is_depth_map") or described.get("video.is_depth_map") or described.get("is_depth_map")
-    return feature["dtype"] == "video" and not is_depth
+    return feature["dtype"] in ("video", "image") and not is_depth
+
+
+def is_film(feature: Mapping[str, Any]) -> bool:
+    """Whether a feature is a camera whose images are in mp4 files."""
+    return is_camera(feature) and feature["dtype"] == "video"
 
 
 def picture_size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -72,28 +76,40 @@ def names_of(feature: Mapping[str, Any]) -> list[str]:
 
 
 def _check_version(root: Path, version: object) -> None:
-    if version == layout.CODEBASE_VERSION:
-        if (root / "meta" / "episodes.jsonl").exists() and not (root / "meta" / "episodes").is_dir():
-            raise DatasetError(
-                f"{root.name} says that it is a LeRobot {version} data set, but its files are those of v2 (meta/episodes.jsonl). "
-                f"Fix: set codebase_version in {layout.INFO} back to v2.1, then {CONVERT_V21}"
-            )
-        return
     if version is None:
         raise DatasetError(
-            f"{root.name}/{layout.INFO} names no codebase_version, expected {layout.CODEBASE_VERSION}; its layout cannot be known. "
+            f"{root.name}/{layout.INFO} names no codebase_version, expected one of {', '.join(READ_VERSIONS)}; its layout cannot be known. "
             "Fix: export the data set again with a LeRobot release that writes the version"
         )
-    older = CONVERT_V21 if str(version) == "v2.1" else CONVERT_OLDER
-    todo = older if str(version).startswith(("v1", "v2")) else f"export it as {layout.CODEBASE_VERSION}, or use a newer Actwright"
-    raise DatasetError(f"{root.name} is a LeRobot {version} data set, expected {layout.CODEBASE_VERSION}. Fix: {todo}")
+    if version not in READ_VERSIONS:
+        todo = _CONVERT_OLDER if str(version).startswith("v1") else f"export it as {layout.CODEBASE_VERSION}, or use a newer Actwright"
+        raise DatasetError(f"{root.name} is a LeRobot {version} data set, expected one of {', '.join(READ_VERSIONS)}. Fix: {todo}")
+    has_lines, has_tables = (root / layout.EPISODE_LINES).exists(), (root / "meta" / "episodes").is_dir()
+    if version == layout.CODEBASE_VERSION and has_lines and not has_tables:
+        raise DatasetError(
+            f"{root.name} says that it is a LeRobot {version} data set, but its files are those of v2 ({layout.EPISODE_LINES}). "
+            f"Fix: set codebase_version in {layout.INFO} back to v2.1"
+        )
+    if version != layout.CODEBASE_VERSION and has_tables and not has_lines:
+        raise DatasetError(
+            f"{root.name} says that it is a LeRobot {version} data set, but its files are those of {layout.CODEBASE_VERSION} "
+            f"(meta/episodes). Fix: set codebase_version in {layout.INFO} to {layout.CODEBASE_VERSION}"
+        )
+
+
+def _check_chunks(root: Path, info: Mapping[str, Any]) -> None:
+    """In versions 2.0 and 2.1 the folder of an episode follows from its number and the size of a chunk."""
+    size = info.get("chunks_size")
+    if layout.is_one_file_an_episode(info) and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise _wrong(root, "chunks_size", "a whole number of at least 1", size)
 
 
 def _check_path(root: Path, info: Mapping[str, Any], name: str, keys: Mapping[str, str]) -> None:
+    words = ("episode_chunk", "episode_index") if layout.is_one_file_an_episode(info) else ("chunk_index", "file_index")
+    expected = ", ".join((*words, *keys))
     try:
-        str(info[name]).format(chunk_index=0, file_index=0, **keys)
+        layout.file_path(info, name, 0, 0, **keys)
     except (KeyError, IndexError, ValueError) as error:
-        expected = ", ".join(("chunk_index", "file_index", *keys))
         raise _wrong(root, name, f"a path made of {expected}", info.get(name)) from error
     if info[name] is None:
         raise _wrong(root, name, "a path", None)

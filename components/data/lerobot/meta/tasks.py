@@ -1,4 +1,4 @@
-"""Which sentence a frame's task_index stands for: by the column task_index of meta/tasks.parquet, never by the order of its rows."""
+"""Which sentence a frame's task_index stands for: by the task_index that meta/ gives it, never by the order of its rows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,26 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.data.lerobot import layout
+from components.data.lerobot.meta.lines import task_lines
 from components.data.lerobot.tables import read_table, to_int64, to_numpy
 from model_core.spec.errors import DatasetError
 
 
-def read_tasks(root: Path) -> dict[int, str]:
+def read_tasks(root: Path, info: Mapping[str, object]) -> dict[int, str]:
     """task_index -> sentence, in increasing order. Raises `DatasetError` where one index stands for two sentences."""
+    is_lines = layout.is_one_file_an_episode(info)
+    listed, name = (list(task_lines(root)), layout.TASK_LINES) if is_lines else (_table_rows(root), layout.TASKS)
+    tasks: dict[int, str] = {}
+    for index, sentence in sorted(listed, key=lambda pair: pair[0]):
+        if tasks.setdefault(index, sentence) != sentence:
+            raise DatasetError(
+                f"{root.name}/{name}: task_index {index} stands for {tasks[index]!r} and for {sentence!r}, expected one sentence. "
+                "Fix: give each sentence its own index, also in the frames"
+            )
+    return tasks
+
+
+def _table_rows(root: Path) -> list[tuple[int, str]]:
     table = read_table(root / layout.TASKS)
     if "task_index" not in table.column_names:
         raise DatasetError(
@@ -24,14 +38,7 @@ def read_tasks(root: Path) -> dict[int, str]:
     where = f"{root.name}/{layout.TASKS}: column 'task_index'"
     indices = to_int64(to_numpy(table["task_index"], where), where).tolist()
     sentences = table[_sentence_column(root, table)].to_pylist()
-    tasks: dict[int, str] = {}
-    for index, sentence in sorted(zip(indices, sentences, strict=True), key=lambda pair: pair[0]):
-        if tasks.setdefault(index, str(sentence or "")) != str(sentence or ""):
-            raise DatasetError(
-                f"{root.name}/{layout.TASKS}: task_index {index} stands for {tasks[index]!r} and for {sentence!r}, expected one sentence. "
-                "Fix: give each sentence its own index, also in the frames"
-            )
-    return tasks
+    return [(index, str(sentence or "")) for index, sentence in zip(indices, sentences, strict=True)]
 
 
 def _sentence_column(root: Path, table: pa.Table) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from components.config.torchrun import Rendezvous, torchrun_command
+from components.config.launch.torchrun import Rendezvous, torchrun_command
 from model_core.spec.errors import require
 
 # A pod has one network interface and it is called eth0; without the name gloo may take the loopback address of the host's name.
