@@ -42,7 +42,12 @@ ONE_PLACE = {
     "bentoml": ("serving/gateway/service.py",),
     "matplotlib": ("components/evaluation/decoding/time_plot.py",),
     "scipy": ("components/evaluation/intervals.py",),
-    "mcap": ("model_core/spec/audit/reading.py", "serving/workcell/audit/mcap_writer.py", "serving/workcell/audit/retention.py"),
+    "mcap": (
+        "components/data/sources/mcap/log_file.py",
+        "model_core/spec/audit/reading.py",
+        "serving/workcell/audit/mcap_writer.py",
+        "serving/workcell/audit/retention.py",
+    ),
     "prometheus_client": ("serving/gateway/app.py", "serving/gateway/operations/metrics.py"),
 }
 ENVIRONMENT = ("flows/platform/settings.py", "flows/platform/child_process.py")

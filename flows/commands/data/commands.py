@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from flows.commands.data.ingest import ingest
+from flows.commands.data.topics import topics
 from flows.commands.recipe_arguments import RecipeName
 from flows.terminal.output import print_line, print_result
 
@@ -67,6 +68,7 @@ def freeze(recipe: RecipeName = "loop") -> None:
 
 def add_data(app: typer.Typer) -> None:
     """Put these commands on the command line."""
+    data.command()(topics)
     app.add_typer(data, name="data")
     app.command()(ingest)
 
