@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test smoke unit integration setup check up clean lock seeds bench soak faults fuzz conformance test-pythons changelog freeze-surfaces
+.PHONY: help run test coverage smoke unit integration setup check up clean lock seeds bench soak faults fuzz conformance test-pythons changelog freeze-surfaces
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -18,14 +18,18 @@ help: ## say what each target does
 run: $(STAMP) ## the whole loop: demonstrations -> data set -> model -> service -> workcells -> runs/latest/report.html (RECIPE=loop)
 	@$(BIN)/actwright run $(RECIPE)
 
-test: $(STAMP) ## format, lint, types, import contracts and every test, with coverage (20 to 28 min on two cores)
+test: $(STAMP) ## format, lint, types, import contracts and every test (12 min on two idle cores)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@rm -f .coverage .coverage.*; mkdir -p reports
+	@mkdir -p reports
 	@# types are checked beside the tests, which wait for servers now and then; the contracts are one of the tests
 	@$(BIN)/pyright > reports/types.txt 2>&1 & types=$$!; trap 'kill $$types 2>/dev/null' EXIT; \
-	  $(PYTEST) -m "not soak" --cov --cov-report=term --durations=25; tests=$$?; \
+	  $(PYTEST) -m "not soak" --durations=25; tests=$$?; \
 	  wait $$types; typed=$$?; tail -n 40 reports/types.txt; exit $$(( tests ? tests : typed ))
+
+coverage: $(STAMP) ## every test, counting the lines that run (a third slower); the table of files at the end
+	@rm -f .coverage .coverage.*
+	@$(PYTEST) -q -m "not soak" --cov --cov-report=term
 
 smoke: $(STAMP) ## does it answer? commands, and the smallest path from demonstrations to a served decision (60 s)
 	@$(BIN)/python -m pytest -q tests/smoke

@@ -28,7 +28,7 @@ from components.data.action_dims import gripper_mask
 from components.data.attempts import Attempt, Perturbation
 from components.data.inspection.rules import inspect_episode
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
-from components.simulation.interface import Simulator
+from components.simulation.interface import AlreadySolvedError, Simulator
 from components.simulation.open import open_simulator
 from model_core.spec.documents import identity_document
 from model_core.spec.episode import Episode, Provenance
@@ -80,23 +80,37 @@ def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt) -> Episode
         settled += success
         success = sim.step(executed_A).success
     cameras = [c.name for c in sim.embodiment.cameras]
-    return Episode(
-        episode_id=attempt.episode_id,
-        embodiment=sim.embodiment.name,
-        task=attempt.task,
-        instruction=sim.instruction(attempt.task),
+    return replace(
+        _nothing(cfg, sim, attempt),
         success=success,
-        provenance=Provenance(
-            producer=f"expert:{cfg.simulator}", cell=CELL, seed=attempt.seed, versions=dict(sim.versions), render=dict(sim.render_flags)
-        ),
         images={name: np.stack([r["images"][name] for r in rows]) for name in cameras},
         depth_m={name: np.stack([r["depth"][name] for r in rows]) for name in cameras},
-        geometry=sim.geometry(),
         proprio_TP=np.stack([r["proprio"] for r in rows]),
         actions_TA=np.stack([r["action"] for r in rows]),
         executed_TA=np.stack([r["executed"] for r in rows]),
         timestamps_T=np.arange(len(rows)) / sim.embodiment.control_hz,
         tcp_T3=np.stack([r["tcp"] for r in rows]),
+    )
+
+
+def _nothing(cfg: CollectConfig, sim: Simulator, attempt: Attempt) -> Episode:
+    """An attempt of which nothing was recorded."""
+    return Episode(
+        episode_id=attempt.episode_id,
+        embodiment=sim.embodiment.name,
+        task=attempt.task,
+        instruction=sim.instruction(attempt.task),
+        success=False,
+        provenance=Provenance(
+            producer=f"expert:{cfg.simulator}", cell=CELL, seed=attempt.seed, versions=dict(sim.versions), render=dict(sim.render_flags)
+        ),
+        images={},
+        depth_m={},
+        geometry=sim.geometry(),
+        proprio_TP=np.zeros((0, len(sim.embodiment.proprio)), np.float32),
+        actions_TA=np.zeros((0, len(sim.embodiment.action)), np.float32),
+        executed_TA=np.zeros((0, len(sim.embodiment.action)), np.float32),
+        timestamps_T=np.zeros(0),
     )
 
 
@@ -138,7 +152,11 @@ def _record_batch(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path
     if key not in _SIMULATORS:
         _SIMULATORS[key] = open_simulator(cfg)
     for attempt in attempts:
-        episode = demonstrate(cfg, _SIMULATORS[key], attempt)
+        try:
+            episode = demonstrate(cfg, _SIMULATORS[key], attempt)
+        except AlreadySolvedError as error:  # nothing was demonstrated
+            logger.warning("collect.rejected episode=%s reason=%s", attempt.episode_id, error)
+            episode = _nothing(cfg, _SIMULATORS[key], attempt)
         if not episode.success and not cfg.keep_failures:
             episode = _emptied(episode)
         atomic_write(_whole(scratch, attempt), encode_episode(episode), durable=False)

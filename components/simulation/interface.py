@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from components.config.data_config import CameraConfig
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.episode import CameraGeometry
+from model_core.spec.errors import SimulatorError
 from model_core.spec.types import Observation
 
 
@@ -42,6 +43,10 @@ class FreeCamera(CameraConfig):
         focal = 0.5 * self.height / np.tan(np.deg2rad(fovy_degrees) / 2)
         intrinsics_33 = np.array([[focal, 0.0, (self.width - 1) / 2], [0.0, focal, (self.height - 1) / 2], [0.0, 0.0, 1.0]])
         return CameraGeometry(width=self.width, height=self.height, intrinsics_33=intrinsics_33, world_to_camera_44=world_to_camera_44)
+
+
+class AlreadySolvedError(SimulatorError):
+    """An initial state fulfils the task before the robot has moved: it is no trial and no demonstration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,7 +90,10 @@ class Simulator(Protocol):
         ...
 
     def reset(self, task: str, seed: int, *, render: bool = True) -> Observation:
-        """Lay out the initial state `seed` of `task`: equal seeds give equal states. There are no images unless `render`."""
+        """Lay out the initial state `seed` of `task`: equal seeds give equal states. There are no images unless `render`.
+
+        Raises `AlreadySolvedError` for a state that solves the task already; a simulator that learns it by stepping raises it from `step`.
+        """
         ...
 
     def step(self, action_A: NDArray[np.floating], *, render: bool = False) -> StepOutcome:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.simulation.interface import FreeCamera, StepOutcome
+from components.simulation.interface import AlreadySolvedError, FreeCamera, StepOutcome
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, import_mujoco
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
@@ -123,7 +123,7 @@ class MetaWorld:
         return self._observation(render=render)
 
     def step(self, action_A: NDArray[np.floating], *, render: bool = False) -> StepOutcome:
-        """Hold `action_A` (clipped to -1..1) for one control step, or until the horizon."""
+        """Hold `action_A` (clipped to -1..1) for one control step, or until the horizon. Raises `AlreadySolvedError`."""
         self._ready()
         held = np.clip(np.asarray(action_A, np.float32), -1.0, 1.0)
         for _ in range(min(self._hold_steps, self._horizon - self._sim_steps)):
@@ -131,6 +131,10 @@ class MetaWorld:
             self._state_39 = np.asarray(state_39, np.float64)
             self._sim_steps += 1
             self._success = self._success or bool(info["success"])
+            if self._success and self._sim_steps == 1:  # 12.5 ms: the hand has moved by a millimetre at most
+                raise AlreadySolvedError(
+                    f"{self.task}: its initial state solves the task before the robot has moved. Fix: leave this seed out"
+                )
         done = self._success or self._sim_steps >= self._horizon
         return StepOutcome(
             success=self._success, done=done, sim_steps=self._sim_steps, observation=self._observation(render=True) if render else None

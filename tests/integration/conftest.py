@@ -1,4 +1,4 @@
-"""One undisturbed run of the miniature loop, shared by the tests that look at what it left."""
+"""One undisturbed run of the smallest loop, shared by the tests that look at what it left."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.loop_runs import Home, kill_tree
+from tests.integration.loop_runs import RUN, Home, kill_tree
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home in which the miniature loop ran to its end."""
+    """A home in which the smallest loop ran to its end."""
     home = Home(tmp_path_factory.mktemp("undisturbed"))
-    done = home.actwright("run", "miniature", timeout_s=600)
+    done = home.actwright(*RUN, timeout_s=600)
     assert done.returncode == 0, done.stderr[-4000:]
     yield home
     for left in home.processes():

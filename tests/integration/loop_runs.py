@@ -14,6 +14,12 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
+# the miniature loop with less of everything that takes time
+SMALL = (
+    *("collect.episodes_per_task=3", "train.steps=3", "train.warmup_steps=1", "evaluate.seeds_per_task=1"),
+    *("evaluate.horizon_sim_steps=32", "gate.min_trials=1", "workcells.horizon_sim_steps=32"),
+)
+RUN = ("run", "miniature", *(word for change in SMALL for word in ("--set", change)))
 COMMAND = (sys.executable, "-c", "from flows.commands.main import main; main()")
 
 

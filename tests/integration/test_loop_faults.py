@@ -25,15 +25,10 @@ import pytest
 
 from components.adapters.mlflow.server import TrackingAddress, server_command
 from components.adapters.storage.seaweedfs import LocalS3
-from tests.integration.loop_runs import Home, kill_tree
+from tests.integration.loop_runs import RUN, Home, kill_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("loop")]
 
-SMALL = (
-    *("collect.episodes_per_task=3", "train.steps=3", "train.warmup_steps=1", "evaluate.seeds_per_task=1"),
-    *("evaluate.horizon_sim_steps=32", "gate.min_trials=1"),
-)
-RUN = ("run", "miniature", *(word for change in SMALL for word in ("--set", change)))
 ROOM = 2**26
 
 

@@ -9,7 +9,7 @@ Run: .venv/bin/python -m pytest tests/integration/test_second_embodiment.py
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,17 @@ from components.data.freeze import freeze
 from components.data.frozen_dataset import load_split
 from components.data.validate import validate
 from components.evaluation.evaluate import evaluate
+from components.evaluation.rollout import roll_out
 from components.evaluation.suite import Case, open_suite
+from components.simulation.interface import AlreadySolvedError
+from components.simulation.metaworld import MetaWorld
 from components.simulation.open import open_simulator
 from components.simulation.robot import make_robot, robot_options
 from model_core.spec.contract import PolicyContract, ReasoningSpec
 from model_core.spec.errors import SpecError
 from model_core.spec.stats import UnnormStats
-from model_core.spec.types import ActionChunk, Decision, Observation, Policy
-from tests.planar_arm import TARGET, TASK, PlanarArm, reach, table_points
+from model_core.spec.types import ActionChunk, Decision, Observation, Policy, Refusal, RefusalCode
+from tests.planar_arm import SOLVED_SEEDS, TARGET, TASK, PlanarArm, reach, table_points
 
 pytestmark = pytest.mark.xdist_group("gx")
 COLLECT = CollectConfig(
@@ -68,6 +71,16 @@ class VisualServo(Policy):
             angles = angles + rows[-1][1:] * 0.02 * COLLECT.sim_steps_per_action
         chunk = ActionChunk(actions_KA=np.stack(rows), control_hz=self.contract.embodiment.control_hz)
         return Decision(contract_id=self.contract.contract_id, chunk=chunk)
+
+    def decide_many(self, observations: list[Observation]) -> list[Decision]:
+        return [self.decide(one) for one in observations]
+
+
+class Standstill(Policy):
+    """It never knows what to do."""
+
+    def decide(self, observation: Observation) -> Decision:
+        return Decision(contract_id="x", refusal=Refusal(code=RefusalCode.PARSE, reason="no answer"))
 
     def decide_many(self, observations: list[Observation]) -> list[Decision]:
         return [self.decide(one) for one in observations]
@@ -112,6 +125,34 @@ def test_the_stages_before_and_after_training_run_on_it(tmp_path: Path) -> None:
     assert (measured["successes"], measured["trials"]) == (3, 3)
     assert measured["contract_id"] == contract.contract_id
     assert measured["protocol"]["suite"] == "tests.planar_arm:PlanarArm"
+
+
+def test_an_initial_state_that_solves_the_task_is_no_demonstration_and_no_trial(tmp_path: Path) -> None:
+    first = SOLVED_SEEDS[0] - 1
+    for keep_failures in (False, True):
+        cfg = replace(COLLECT, episodes_per_task=3, first_seed=first, keep_failures=keep_failures)
+        recorded = collect(cfg, tmp_path / str(keep_failures), Silent())
+        assert (recorded["attempts"], recorded["episodes"], recorded["failed"]) == (3, 2, 1)
+
+    asked = EvalConfig(seeds_per_task=3, first_seed=first, horizon_sim_steps=40, batch=3, workers=1)
+    sims = [open_simulator(COLLECT) for _ in range(3)]
+    rows = [one.row for one in roll_out(Standstill(), sims, TASK, range(first, first + 3), asked)]
+    assert [row.stop_reason for row in rows] == ["refused", "env_error", "refused"]
+    assert not any(row.success for row in rows)
+    assert "AlreadySolvedError: reach-red: initial state 7777" in rows[1].detail
+    with pytest.raises(AlreadySolvedError):
+        make_robot(TASK, SOLVED_SEEDS[0], **robot_options(COLLECT))
+
+
+def test_a_flag_that_is_up_after_the_first_step_of_meta_world_is_no_success() -> None:
+    sim = MetaWorld()
+    sim.reset("drawer-close-v3", 10_000, render=False)
+    assert not sim.step(np.zeros(4)).success
+    sim.reset("drawer-close-v3", 10_000, render=False)
+    sim.env.unwrapped._set_obj_xyz(0.0)  # the drawer is closed
+    with pytest.raises(AlreadySolvedError, match="before the robot has moved"):
+        sim.step(np.zeros(4))
+    sim.close()
 
 
 def test_it_is_a_workcells_robot_too() -> None:

@@ -199,6 +199,7 @@ def test_a_service_that_is_not_there_is_refused(tmp_path: Path) -> None:
         probe(f"http://127.0.0.1:{free_port()}", ServiceCredentials(timeout_s=2))
 
 
+@pytest.mark.soak  # short: test_workcell reopens a cut connection with the next epoch
 def test_a_restarted_service_is_held_through_and_met_again(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     bento, port = packed[0] / "out" / "bento", free_port()
     robot = load_robot("components.simulation.robot:make_robot")(TASKS[0], 950_000)

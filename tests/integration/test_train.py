@@ -121,6 +121,7 @@ def test_killed_worker_is_told_and_the_next_run_gives_the_same_bits(undisturbed:
     assert {"train/loss", "validation/loss", "speed/samples_per_s"} <= {m.key for m in tracker.metrics}
 
 
+@pytest.mark.soak  # short: test_two_nodes trains with two processes, an interrupt leaves nobody behind below
 def test_two_processes_zero_2_survive_the_death_of_their_launcher(tmp_path: Path) -> None:
     data, out, calm = frozen(tmp_path / "frozen"), tmp_path / "out", tmp_path / "calm"
     slow = frozen(tmp_path / "slow", sleep_s=0.01)
