@@ -17,7 +17,7 @@ from components.data.lerobot.reader import DatasetReader
 from model_core.spec.episode import CameraGeometry, Episode
 
 FOLDER = Path(__file__).parents[1] / "data" / "public_writers"
-SETS = ("v30", "v30_images")
+SETS = ("v21", "v21_images", "v30", "v30_images")
 STEP_7 = np.array([0.01] * 3 + [0.08] * 3 + [1.0])  # of an action of 1 in the sets of 0.3.3
 
 
@@ -41,7 +41,7 @@ def test_the_samples_of_numbers_are_those_of_the_digests():
             assert one.proprio_TP[-1].tolist() == pytest.approx(stated["last_state"], abs=1e-9)
 
 
-@pytest.mark.parametrize(("name", "step_7"), [("v30", np.ones(7))])
+@pytest.mark.parametrize(("name", "step_7"), [("v21", STEP_7), ("v30", np.ones(7))])
 def test_states_are_the_sum_of_the_steps_before(name: str, step_7: np.ndarray):
     for one in episodes(name, images=False):
         told_T7 = one.actions_TA * step_7
