@@ -123,6 +123,26 @@ class DvcStore:
         text = "\n".join(f"{stage} {outputs[stage]}" for stage in sorted(outputs))
         return DvcVersion(outputs=outputs, version=hashlib.sha256(text.encode()).hexdigest())
 
+    def track(self, folder: Path) -> str:
+        """Let DVC keep a folder below `root` as it is now; returns its MD5, which names this version. Nothing in it is changed."""
+        place = folder.resolve().relative_to(self.root.resolve()).as_posix()
+        self._run("add", "--quiet", place)
+        return self.tracked()[place]
+
+    def tracked(self) -> dict[str, str]:
+        """Folder below `root` -> MD5 of every folder and file that DVC keeps: results of stages, and what `track` was called for."""
+        import yaml
+
+        found: dict[str, str] = {}
+        for path in sorted((self.root / "data").glob("**/*.dvc")):
+            for out in yaml.safe_load(path.read_text(encoding="utf-8")).get("outs", ()):
+                found[(path.parent / out["path"]).relative_to(self.root).as_posix()] = str(out.get("md5", ""))
+        lock = self.root / "dvc.lock"
+        known = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+        for stage in (known or {}).get("stages", {}).values():
+            found |= {str(out["path"]): str(out.get("md5", "")) for out in stage.get("outs", ())}
+        return found
+
     def _set_remote(self, remote: Remote) -> None:
         settings = {"url": remote.url, "verify": "true"}  # without it a damaged object is fetched and called up to date
         if remote.url.startswith("s3://"):

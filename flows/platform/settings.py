@@ -30,6 +30,7 @@ QUIET: Mapping[str, str] = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MUJOCO_GL": "osmesa",
     "DS_ACCELERATOR": "cpu",
+    "SVT_LOG": "1",  # the AV1 encoder tells its settings on stderr otherwise
 }
 
 

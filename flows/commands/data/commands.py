@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from flows.commands.data.editing import merge, relabel, select, split, trim
+from flows.commands.data.export_set import export_set
 from flows.commands.data.ingest import ingest
+from flows.commands.data.sets import diff, list_sets, show
 from flows.commands.data.topics import topics
 from flows.commands.recipe_arguments import RecipeName
 from flows.terminal.output import print_line, print_result
@@ -19,7 +22,15 @@ from flows.terminal.output import print_line, print_result
 if TYPE_CHECKING:
     from components.artifacts.step_store import StepResult
 
-data = typer.Typer(help="The data stages one by one (what dvc.yaml runs).", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(
+    help="Data sets: look at them, edit them, export them; and the data stages one by one (what dvc.yaml runs).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+data.command("list")(list_sets)
+data.command("export")(export_set)
+for edit_command in (show, diff, merge, split, select, trim, relabel):
+    data.command()(edit_command)
 
 
 @data.command()

@@ -1,0 +1,109 @@
+"""Data sets by name: where edits are kept on this machine, how one is made, recorded with DVC, and listed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.artifacts.locks import locked
+from flows.platform.settings import Settings
+from flows.platform.wiring import Platform
+
+if TYPE_CHECKING:
+    from components.adapters.dvc import DvcStore
+    from components.data.editing.catalogue import Catalogue, OpenSet
+    from components.data.editing.edit import Edit
+
+EDITS = "edits"
+
+
+def catalogue(settings: Settings) -> Catalogue:
+    """The edits of this machine, in data/edits."""
+    from components.data.editing.catalogue import Catalogue
+
+    return Catalogue(settings.data.resolve() / EDITS, seen=settings.home.resolve() / "set_digests.json")
+
+
+def keep_edit(platform: Platform, path: Path, edit: Edit) -> dict[str, Any]:
+    """Write an edit and let DVC record the folder of edits; gives what is told of it. The same edit is written once."""
+    from components.data.editing.edit import write_edit
+
+    known = catalogue(platform.settings)
+    is_new = write_edit(path, edit)
+    opened = known.open(str(path))  # what does not fit its parents is refused here, not at the first use
+    try:
+        rows = opened.source.rows
+    except Exception:
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        opened.source.close()
+    told: dict[str, Any] = {"digest": opened.digest, "path": str(path), "is_new": is_new, "episodes": len(rows)}
+    return told | {"frames": sum(row.length for row in rows), "version": record(platform, path.parent)}
+
+
+def record(platform: Platform, folder: Path) -> str:
+    """DVC's MD5 of a folder below data/, which it keeps from now on; "" for a folder elsewhere, which is not recorded."""
+    from components.adapters.dvc import DvcStore
+
+    data = platform.settings.data.resolve()
+    if not folder.resolve().is_relative_to(data) or folder.resolve() == data:
+        return ""
+    with locked(platform.settings.home.resolve() / "locks" / "data.lock"):
+        dvc = DvcStore(data.parent)
+        dvc.prepare()
+        return dvc.track(folder)
+
+
+def listed(platform: Platform) -> list[dict[str, Any]]:
+    """Every set that has a name here: edits, data stages and folders that DVC keeps, and raw sets that were taken in."""
+    from components.adapters.dvc import DvcStore
+
+    data = platform.settings.data.resolve()
+    dvc: DvcStore = DvcStore(data.parent)
+    versions = dvc.tracked()
+    found: list[dict[str, Any]] = []
+    for path, edit in catalogue(platform.settings).edits():
+        found.append(_line(path.stem, edit.operation, edit.digest, _parents(edit)) | {"who": edit.who, "when": edit.when, "why": edit.why})
+    for place, version in sorted(versions.items()):
+        folder = data.parent / place
+        if folder != data / EDITS:
+            found.append(_line(place, "folder" if folder.exists() else "not fetched", "", []) | {"version": version})
+    for step in _raw_steps(platform):
+        found.append(_line(step["stage"], "raw", step["digest"], []) | {"episodes": step["episodes"], "path": step["path"]})
+    return found
+
+
+def open_sets(platform: Platform, names: Sequence[str]) -> list[OpenSet]:
+    """The sets that a person named."""
+    known = catalogue(platform.settings)
+    return [known.open(name) for name in names]
+
+
+def _line(name: str, kind: str, digest: str, parents: list[str]) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "digest": digest, "parents": parents}
+
+
+def _parents(edit: Edit) -> list[str]:
+    return [f"{parent.name} ({parent.digest[:12]})" for parent in edit.parents]
+
+
+def _raw_steps(platform: Platform) -> list[dict[str, Any]]:
+    """Finished steps that hold raw episodes."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(platform.settings.store_root.glob("*/*/step.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if (path.parent / "dataset" / "meta" / "info.json").is_file():
+            record_of = document.get("record", {})
+            found.append(
+                {
+                    "stage": document["stage"],
+                    "digest": document["digest"],
+                    "episodes": record_of.get("episodes"),
+                    "path": str(path.parent / "dataset"),
+                }
+            )
+    return found
