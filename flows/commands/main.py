@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import typer
 
+from flows.commands.overview import add_overview
 from flows.commands.teaching import let_commands_teach
 from flows.terminal.output import ended
 
@@ -41,7 +42,8 @@ PARTS = (
 def command_line(first: str = "") -> typer.Typer:
     """A new command line; each call gives its own, so nothing is registered twice.
 
-    first: the first word that was typed. Where it names a command, only the commands of its part are there; otherwise every command.
+    first: the first word that was typed. Where it names a command, only the commands of its part are there, for "--help" only their names
+    with a sentence each; otherwise every command.
     """
     app = typer.Typer(
         name="actwright",
@@ -51,6 +53,9 @@ def command_line(first: str = "") -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    if first == "--help":
+        add_overview(app)
+        return app
     for part in [part for part in PARTS if first in part.words] or PARTS:
         getattr(importlib.import_module(part.module), part.add)(app)
     let_commands_teach(app)
@@ -59,7 +64,7 @@ def command_line(first: str = "") -> typer.Typer:
 
 def main() -> None:
     """The console script."""
-    sys.exit(ended(lambda: command_line(*sys.argv[1:2])()))
+    sys.exit(ended(lambda: command_line(*(sys.argv[1:2] or ["--help"]))()))
 
 
 if __name__ == "__main__":

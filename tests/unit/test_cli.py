@@ -9,6 +9,7 @@ import sys
 import pytest
 import typer
 from typer.core import TyperGroup
+from typer.testing import CliRunner
 
 from flows.commands.bench.runs import chosen_checkpoint
 from flows.commands.main import PARTS, command_line
@@ -126,6 +127,13 @@ def test_the_first_word_brings_the_commands_of_its_part_and_no_others(part):
         only = typer.main.get_command(command_line(word))
         assert isinstance(only, TyperGroup)
         assert sorted(only.commands) == sorted(part.words)
+
+
+@pytest.mark.parametrize("width", [80, 300])
+def test_the_list_of_commands_is_that_of_the_commands_themselves(width):
+    """A new command needs its sentence in `flows.commands.overview.OVERVIEW`."""
+    listed, real = (CliRunner().invoke(command_line(first), ["--help"], terminal_width=width).output for first in ("--help", ""))
+    assert listed == real
 
 
 def test_without_a_known_word_every_command_is_there():

@@ -1,0 +1,54 @@
+"""What every command does, in a sentence: the list that `actwright --help` shows without importing any of them.
+
+Each is the first sentence of the command's own help text; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import typer
+
+# in the order of the list: commands, then groups of commands
+OVERVIEW: Mapping[str, str] = {
+    "run": "Run the whole loop, all ten stages; completed stages are cached and not recomputed.",
+    "recipe": "Show a recipe with every field resolved, or write it to a file.",
+    "recipes": "List the recipes, one per line.",
+    "train": "Train on a recipe's data set (made first if it is missing); no evaluation.",
+    "evaluate": "Evaluate a recipe's policy in closed loop on fresh seeds (trained first if it is missing).",
+    "seeds": "Train and evaluate with several training seeds on the same data; prints a table with confidence intervals.",
+    "report": "Print where the newest run's report is and what the gate decided.",
+    "show": "Show the record of a finished step.",
+    "up": "Open Prefect's page, MLflow's page and the policy service of a recipe's champion on loopback, until Ctrl-C.",
+    "schedule": "Register the retraining deployment and serve it until Ctrl-C: by the clock and when new recordings arrive.",
+    "approve": "Approve a proposed retraining and run it here.",
+    "ingest": "Take recordings in: check each, quarantine bad ones with the reason, and make a raw data set of those that did not fail.",
+    "export": "Write the bundle of a recipe's champion (weights, contract, probes) into a folder, atomically.",
+    "certify": (
+        "Prove that speculative decoding changes nothing: every recorded decision plain and speculative, alone and "
+        "with 16 sessions together."
+    ),
+    "serve": "Serve one packed policy to workcells until Ctrl-C; on loopback unless --host says otherwise.",
+    "probe": (
+        "Shake hands with a policy service, show its contract, and ask for one decision on a synthetic image, with timings of every stage."
+    ),
+    "fault-server": "Serve a policy that fails on purpose, seeded and scripted, to test any client: late, silent, wrong or lost answers.",
+    "fault-proxy": (
+        "Relay between a client and a service over a link with seeded faults: latency, jitter, loss, half-open, cuts, corruption."
+    ),
+    "data": "The data stages one by one (what dvc.yaml runs).",
+    "model": "Checkpoints: inspect, compare with the published code, convert.",
+    "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",
+    "workcell": "Workcells: robots that act on a served policy.",
+    "cluster": "Training on a Kubernetes cluster: show the manifest, submit the job, read its logs, delete it.",
+    "audit": "Audits of workcells: list, verify, replay a decision.",
+}
+
+
+def add_overview(app: typer.Typer) -> None:
+    """Put the names of all commands on the command line, for its list; none of them can be run."""
+    for word, sentence in OVERVIEW.items():
+        app.command(word, help=sentence)(_named_only)
+
+
+def _named_only() -> None: ...
