@@ -31,6 +31,7 @@ PARTS = (
     Part("flows.commands.runs.commands", "add_runs", ("run", "recipe", "recipes", "train", "evaluate", "seeds", "report", "show")),
     Part("flows.commands.operations.commands", "add_operations", ("up", "schedule", "approve")),
     Part("flows.commands.data.commands", "add_data", ("ingest", "data")),
+    Part("flows.commands.data.embodiment", "add_embodiment", ("embodiment",)),
     Part("flows.commands.models.commands", "add_models", ("export", "model")),
     Part("flows.commands.bench.commands", "add_bench", ("certify", "bench")),
     Part("flows.commands.serving.commands", "add_serving", ("serve", "probe", "fault-server", "fault-proxy", "workcell")),
