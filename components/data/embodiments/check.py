@@ -104,15 +104,18 @@ def _ranges(vector: str, entry: VectorEntry, recorded: RecordedSet) -> Iterator[
         place = _Place("range", f"{vector} {dim.name!r}")
         column_N = recorded.values(vector)[:, index].astype(np.float64)
         finite_N = column_N[np.isfinite(column_N)]
-        if dim.low is None or dim.high is None or not len(finite_N):
-            yield place.result(UNKNOWN, "the file leaves it open" if len(finite_N) else "no value of the set is a number")
+        if not len(finite_N):
+            yield place.result(UNKNOWN, "no value of the set is a number")
+            continue
+        q001, q999 = np.quantile(finite_N, [0.001, 0.999])
+        recorded_range = f"set {number(finite_N.min())}..{number(finite_N.max())} (q0.1 {number(q001)}, q99.9 {number(q999)})"
+        if dim.low is None or dim.high is None:
+            yield place.result(UNKNOWN, f"the file leaves it open; {recorded_range}")
             continue
         low, high = float(dim.low), float(dim.high)
         slack = 1e-6 * max(abs(low), abs(high), high - low)
         outside = float(((finite_N < low - slack) | (finite_N > high + slack)).mean())
-        q001, q999 = np.quantile(finite_N, [0.001, 0.999])
-        said = f"file {number(low)}..{number(high)}, set {number(finite_N.min())}..{number(finite_N.max())} (q0.1 {number(q001)}, q99.9 "
-        said += f"{number(q999)}), {outside:.2%} of {len(finite_N)} rows outside"
+        said = f"file {number(low)}..{number(high)}, {recorded_range}, {outside:.2%} of {len(finite_N)} rows outside"
         used = float(np.ptp(finite_N)) / (high - low) if high > low else 1.0
         if outside > OUTSIDE:
             yield place.result(CONTRADICTS, said)

@@ -177,6 +177,8 @@ class _Reading:
         _only(node, ("confirm", "likely", "evidence"), title, line)
         line = _line(node, "confirm") or line
         told = {key: _text(node[key]) if key in node else "" for key in ("confirm", "likely", "evidence")}
+        if any((item.line, item.question) == (line, told["confirm"]) for item in self.open_items):
+            return  # one answer is used in two places
         self.open_items.append(
             OpenItem(place=title, line=line, question=told["confirm"], likely=told["likely"], evidence=told["evidence"].rstrip("."))
         )
