@@ -50,10 +50,14 @@ def mode_guess(test: MotionTest, action: int, likely_state: int | None) -> ModeG
         return ModeGuess(guess=Open(question=_QUESTION, evidence=why))
     best, level = readings[0], None
     evidence = residuals(test, readings)
-    if not is_plain(readings):
-        return ModeGuess(guess=Open(question=_QUESTION, likely=best.mode, evidence=evidence), state=state, reading=best)
+    rivals = readings
     if best.mode == ABSOLUTE:
         level = levels(test, best)
+        if abs(level.offset) <= _SAME_LEVEL and _is_absolute(level):  # targets stand where the state is, not beside a start
+            rivals = tuple(reading for reading in readings if reading.mode != RELATIVE)
+    if not is_plain(rivals):
+        return ModeGuess(guess=Open(question=_QUESTION, likely=best.mode, evidence=evidence), state=state, reading=best)
+    if level is not None:
         guess = _pose(level, evidence)
     elif best.mode == DELTA:
         guess = _rate(test, best, evidence)
@@ -94,11 +98,15 @@ def _pose(level: Levels, evidence: str) -> Guess:
         f"; targets beside the state, from episode to episode, as a share of its span: {absolute:.3f} if absolute, {relative:.3f} if "
         f"relative to the first state"
     )
-    if absolute <= _SAME_LEVEL and relative >= max(_OTHER_LEVEL * absolute, _SAME_LEVEL):
+    if _is_absolute(level):
         return Measured(value=ABSOLUTE, evidence=evidence)
     if relative <= _SAME_LEVEL and absolute >= max(_OTHER_LEVEL * relative, _SAME_LEVEL):
         return Measured(value=RELATIVE, evidence=evidence)
     return _asked(ABSOLUTE, evidence)
+
+
+def _is_absolute(level: Levels) -> bool:
+    return level.left_absolute <= _SAME_LEVEL and level.left_relative >= max(_OTHER_LEVEL * level.left_absolute, _SAME_LEVEL)
 
 
 def _rate(test: MotionTest, best: Reading, evidence: str) -> Guess:
