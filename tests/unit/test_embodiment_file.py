@@ -78,9 +78,9 @@ def test_an_answer_in_place_of_the_question_closes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("signature", "said"),
     [
-        ("", "nobody has confirmed it"),
-        ("confirmed: {by: Ada}", "nobody has confirmed it"),
-        ("confirmed: {by: {confirm: who?}, on: {confirm: when?}}", "nobody has confirmed it"),
+        ("", "no person has confirmed it"),
+        ("confirmed: {by: Ada}", "no person has confirmed it"),
+        ("confirmed: {by: {confirm: who?}, on: {confirm: when?}}", "no person has confirmed it"),
         ("confirmed: {by: Ada, on: last week}", "expected a day such as 2026-11-29"),
     ],
 )

@@ -72,7 +72,7 @@ def read_embodiment(path: Path) -> EmbodimentSpec:
 
 
 def require_confirmed(file: EmbodimentFile) -> None:
-    """Raise `SpecError` where a value of `file` is open, or nobody has signed it."""
+    """Raise `SpecError` where a value of `file` is open, or no person has signed it."""
     signed, name = file.document.confirmed, file.path.name
     if file.questions:
         listed = "".join(f"\n  {item}" for item in file.questions)
@@ -82,7 +82,7 @@ def require_confirmed(file: EmbodimentFile) -> None:
             f"`actwright embodiment check {file.path} FOLDER`"
         )
     if not signed.by or not signed.on:
-        raise SpecError(f"{name}: nobody has confirmed it. Fix: compare it with the robot, then sign at the end, {HOW_TO_SIGN}")
+        raise SpecError(f"{name}: no person has confirmed it. Fix: compare it with the robot, then sign at the end, {HOW_TO_SIGN}")
     try:
         datetime.date.fromisoformat(signed.on)
     except ValueError as error:

@@ -29,7 +29,7 @@ _ONE = (0.8, 1.25)  # state units per action unit that count as one
 class Reading:
     """One way to read action dimension `action`, compared with state dimension `state`.
 
-    chunk: steps after which a relative action starts anew; 0 for the others. lag: steps by which the state follows later than one step;
+    chunk: steps after which a relative action starts again; 0 for the others. lag: steps by which the state follows later than one step;
     -1 where it is the state of the same row. scale: state units per action unit. residual: share of the motion that stays unexplained.
     """
 
