@@ -36,7 +36,7 @@ OVERVIEW: Mapping[str, str] = {
     "fault-proxy": (
         "Relay between a client and a service over a link with seeded faults: latency, jitter, loss, half-open, cuts, corruption."
     ),
-    "data": "The data stages one by one (what dvc.yaml runs).",
+    "data": "Data sets: look at them, edit them, export them; and the data stages one by one (what dvc.yaml runs).",
     "embodiment": "The file that says what a robot's numbers and images mean.",
     "model": "Checkpoints: inspect, compare with the published code, convert.",
     "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",
