@@ -27,7 +27,7 @@ from components.config.records import Progress
 from components.data.accounting.rejections import Rejections
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.codebook import given_codec
-from components.data.annotators.interface import Frames, GripperTrack, frames_of
+from components.data.annotators.interface import Frames, GripperTrack, body_of, frames_of
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.labels import EpisodeLabels, write_labels
 from model_core.spec.contract import digest_of
@@ -124,7 +124,8 @@ class Labelling:
 
     def _frames(self, index: int) -> Frames:
         images = self.annotators.needs_images
-        return frames_of(self.source.episode(index, images=images, depth=True), self.camera, self.size)
+        episode = self.source.episode(index, images=images, depth=True)
+        return frames_of(episode, self.camera, self.size, body_of(self.source))
 
     def _label(self, frames: Frames, codec: DepthCodec) -> EpisodeLabels:
         codes_TG = codec.encode(self._depth(frames))

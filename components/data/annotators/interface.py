@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.embodiment import EmbodimentSpec
 from model_core.spec.episode import CameraGeometry, Episode
-from model_core.spec.errors import require
+from model_core.spec.errors import DatasetError, require
 from model_core.tokenization.depth.config import DepthScaling
 
 
@@ -21,7 +22,9 @@ from model_core.tokenization.depth.config import DepthScaling
 class Frames:
     """One camera's view of one episode, and what a simulator knows beside it.
 
-    images_THW3: uint8 RGB (empty where no annotator needs images). depth_m_THW: metres. tcp_T3: gripper tip, world metres.
+    images_THW3: uint8 RGB (empty where no annotator needs images). depth_m_THW: metres. tcp_T3: gripper tip, world metres. camera,
+    episode_id: whose these are. proprio_TP, body: the state, and what its dimensions mean; neither enters the digest, which is of what
+    networks look at.
     """
 
     images_THW3: NDArray[np.uint8]
@@ -30,9 +33,13 @@ class Frames:
     tcp_T3: NDArray[np.float32] | None = None
     geometry: CameraGeometry | None = None
     count: int = 0
+    camera: str = ""
+    episode_id: str = ""
+    proprio_TP: NDArray[np.float32] | None = None
+    body: EmbodimentSpec | None = None
 
     def digest(self) -> str:
-        """SHA-256 of all of it: two episodes with equal frames may share labels."""
+        """SHA-256 of images, depth, tip and geometry: two episodes with equal frames may share the answers of networks."""
         total = hashlib.sha256(f"{self.count}{self.size}".encode())
         geometry = () if self.geometry is None else (self.geometry.intrinsics_33, self.geometry.world_to_camera_44)
         for array in (self.images_THW3, self.depth_m_THW, self.tcp_T3, *geometry):
@@ -41,8 +48,8 @@ class Frames:
         return total.hexdigest()
 
 
-def frames_of(episode: Episode, camera: str, size: tuple[int, int]) -> Frames:
-    """The frames of one camera; `size` is (height, width), known even where images were not read."""
+def frames_of(episode: Episode, camera: str, size: tuple[int, int], body: EmbodimentSpec | None = None) -> Frames:
+    """The frames of one camera; `size` is (height, width), known even where images were not read. body: of the source, where it says it."""
     return Frames(
         images_THW3=episode.images.get(camera, np.zeros((0, *size, 3), np.uint8)),
         size=size,
@@ -50,20 +57,37 @@ def frames_of(episode: Episode, camera: str, size: tuple[int, int]) -> Frames:
         tcp_T3=episode.tcp_T3,
         geometry=episode.geometry.get(camera),
         count=len(episode),
+        camera=camera,
+        episode_id=episode.episode_id,
+        proprio_TP=episode.proprio_TP,
+        body=body or episode.body,
     )
+
+
+def body_of(source: object) -> EmbodimentSpec | None:
+    """What a source of episodes says of its body; None for a plain set, which only an annotator that needs it refuses."""
+    try:
+        return getattr(source, "embodiment", None)
+    except DatasetError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GripperTrack:
-    """Where the gripper is in the image. points_T2: (x, y) pixels, NaN where `visible_T` is False. confidence_T: 0..1."""
+    """Where the gripper is in the image. points_T2: (x, y) pixels, NaN where `visible_T` is False. confidence_T: 0..1.
+
+    by_T: who corrected each frame's point, "" where the annotator's own stands; empty where no person looked.
+    """
 
     points_T2: NDArray[np.float64]
     visible_T: NDArray[np.bool_]
     confidence_T: NDArray[np.float32]
+    by_T: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.visible_T)
         require(self.points_T2.shape == (count, 2) and self.confidence_T.shape == (count,), "a gripper track needs one point per frame")
+        require(len(self.by_T) in (0, count), "a gripper track names who corrected it for every frame or for none", got=len(self.by_T))
         require(bool(np.isfinite(self.points_T2[self.visible_T]).all()), "a visible gripper point holds NaN or inf")
 
 

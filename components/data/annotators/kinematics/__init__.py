@@ -1,0 +1,1 @@
+"""Traces from kinematics: where the tool centre is, and where a calibrated camera sees it."""
