@@ -56,7 +56,8 @@ class Episode:
     proprio_TP, actions_TA: float32; `actions_TA` is the *label* (what should be done), `executed_TA` what was sent.
     tcp_T3: gripper tip in world metres where known, used only by the truth annotator, never by a policy.
     timestamps_T: float64 seconds from the first step, as they were measured. body: the robot's own description of itself, where the
-    recording carries one; its numbers and images are in the units, names and order of that.
+    recording carries one; its numbers and images are in the units, names and order of that. intervention_T: bool (T,), where a person
+    acted in the place of the policy; None where the recording does not say.
     """
 
     episode_id: str
@@ -74,6 +75,7 @@ class Episode:
     timestamps_T: NDArray[np.float64]
     tcp_T3: NDArray[np.float32] | None = None
     body: EmbodimentSpec | None = None
+    intervention_T: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.timestamps_T)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from components.artifacts.files import dataset_digest
 from components.data.lerobot import layout
+from components.data.lerobot.columns import interventions
 from components.data.lerobot.film_spans import FilmKey, FilmSpan, film_key, film_spans, first_frame
 from components.data.lerobot.frame_table import FrameTable, read_frames
 from components.data.lerobot.image_columns import ImageEpisode, read_images
@@ -171,6 +172,7 @@ class DatasetReader:
             executed_TA=columns.get(layout.EXECUTED, action),
             timestamps_T=columns.get(layout.RECORDED, columns["timestamp"]).astype(np.float64),
             tcp_T3=columns.get(layout.TCP) if ours.get("has_tcp", False) else None,
+            intervention_T=interventions.stated(f"episode {row.episode_id}", ours, columns, row.length),
         )
 
     def episodes(self, indices: Sequence[int] | None = None, *, images: bool = True, depth: bool = True) -> Iterator[Episode]:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.data.lerobot import layout
+from components.data.lerobot.columns import interventions
 from components.data.lerobot.statistics import picture_histogram, picture_statistics, vector_statistics
 from components.data.lerobot.video import LOSSLESS, VideoCodec, VideoWriter
 from model_core.spec.contract import EmbodimentSpec
@@ -240,7 +241,7 @@ class DatasetWriter:
         path = root / layout.EPISODES_PATH.format(**layout.place(0))
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(self._rows), path, compression="zstd")
-        pq.write_table(pa.Table.from_pylist(self._extension_rows), root / layout.EXTENSION_EPISODES, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(interventions.kept(self._extension_rows)), root / layout.EXTENSION_EPISODES, compression="zstd")
         self._write_tasks(root / layout.TASKS)
         stats: dict[str, Any] = {key: vector_statistics(np.concatenate(parts)) for key, parts in self._columns.items()}
         for name, histogram in self._histograms.items():
@@ -291,14 +292,9 @@ class DatasetWriter:
         return features
 
     def _extension(self) -> dict[str, Any]:
+        kind = {"dtype": "uint16", "unit": "mm"}
         depth = {
-            name: {
-                "path": layout.DEPTH_PATH,
-                "depth_key": f"{layout.DEPTH_PREFIX}{name}",
-                "dtype": "uint16",
-                "unit": "mm",
-                "shape": list(shape),
-            }
+            name: {"path": layout.DEPTH_PATH, "depth_key": f"{layout.DEPTH_PREFIX}{name}", "shape": list(shape), **kind}
             for name, shape in sorted(self._depth_shapes.items())
         }
         return {"format": layout.FORMAT, "embodiment": asdict(self.embodiment), "depth": depth, "notes": self._notes}
@@ -315,7 +311,7 @@ def _extension_row(index: int, episode: Episode, depth_files: Mapping[str, int])
         "provenance": json.dumps(asdict(episode.provenance), sort_keys=True),
         "geometry": json.dumps({name: geometry_to_json(g) for name, g in sorted(episode.geometry.items())}, sort_keys=True),
         "depth_files": json.dumps(dict(depth_files), sort_keys=True),
-    }
+    } | interventions.entry(episode)
 
 
 def geometry_to_json(geometry: CameraGeometry) -> dict[str, Any]:

@@ -78,6 +78,23 @@ def _series(dtype: str, ndim: int) -> Kind:
     return Kind(write, read)
 
 
+def _flags() -> Kind:
+    """Bool (T,), stored as bytes 0 and 1."""
+    stored = array("uint8", 1)
+
+    def write(value: Any) -> dict[str, Any]:
+        checked = np.asarray(value)
+        expect(checked.dtype == np.bool_, "a bool array", checked.dtype)
+        return stored.write(checked.astype(np.uint8))
+
+    def read(value: Any) -> NDArray[np.bool_]:
+        found = stored.read(value)
+        expect(bool((found <= 1).all()), "flags of 0 and 1", found.max(initial=0))
+        return found.astype(bool)
+
+    return Kind(write, read)
+
+
 def _deflate_series(series: NDArray[Any]) -> bytes:
     # The camera stands still, so most of an image equals the one before: differences deflate several times better.
     # They are taken on the bits (integers that wrap), therefore floats come back exactly, NaN included.
@@ -131,4 +148,5 @@ _EPISODE = {
     "timestamps_T": array("float64", 1),
     "tcp_T3": optional(array("float32", 2)),
     "body": optional(document(document_of, embodiment_from_json)),
+    "intervention_T": optional(_flags()),
 }

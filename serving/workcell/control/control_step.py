@@ -74,7 +74,7 @@ class ControlStep:
             action_A = self._hold_A()
         self._note_mode(now)
         if self._recorder is not None and not is_stopped:
-            self._recorder.did(action_A)
+            self._recorder.did(action_A, is_intervention=bool(self._wishes.intervening))
         outcome = None if is_stopped else self._act(command, action_A, clipped, now)
         episode.steps += 1
         episode.holds += command is None
@@ -201,6 +201,8 @@ class ControlStep:
         for kind, text in self._wishes.take(now):
             if kind == "resume":
                 self._resume(text)
+            elif kind == "intervention":
+                self._tell.event(kind, text=text)  # it changes no request
             else:
                 self._tell.event(kind, text=text, revision=self._dialogue.scheduler.bump())
 

@@ -19,9 +19,14 @@ class OperatorInput:
         self._steering_since_s = 0.0
         self.edit: Edit | None = None
         self.instruction = ""
+        self.intervening = ""  # the person who acts in the place of the policy
 
     def tell(self, kind: str, value: object) -> None:
-        """kind: "steering" (SteeringInput or None), "edit" (Edit), "instruction" (text) or "resume" (a name)."""
+        """What a person wants.
+
+        kind: "steering" (SteeringInput or None), "edit" (Edit), "instruction" (text), "intervention" (a name, "" for its end) or "resume"
+        (a name).
+        """
         self._told.append((kind, value))
 
     def take(self, now_s: float) -> list[tuple[str, str]]:
@@ -37,6 +42,8 @@ class OperatorInput:
                 self.edit, text = value, f"revision {value.revision} by {value.author}"
             elif kind == "instruction":
                 self.instruction = text
+            elif kind == "intervention":
+                self.intervening = text
             taken.append((kind, text))
         return taken
 
@@ -55,5 +62,6 @@ class OperatorInput:
         self.instruction = instruction
 
     def forget(self) -> None:
-        """The episode is over: its drawing and its edit were of a scene that is no more."""
+        """The episode is over: its drawing, its edit and who took over were of a scene that is no more."""
         self._steering = self.edit = None
+        self.intervening = ""

@@ -238,6 +238,10 @@ class RealtimeCell:
         """Another sentence from now on. Safe from any thread."""
         self._wishes.tell("instruction", instruction)
 
+    def intervene(self, operator: str) -> None:
+        """A person acts in the policy's place from the next step on, which the recording marks; "" ends it. Safe from any thread."""
+        self._wishes.tell("intervention", operator)
+
     def resume(self, operator: str) -> None:
         """A person ends a SAFE_STOP: new epoch, no old rows, first command from the measured pose. Safe from any thread."""
         self._wishes.tell("resume", operator)

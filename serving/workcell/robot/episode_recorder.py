@@ -35,10 +35,11 @@ class Recorder:
         self._tcp: list[NDArray[np.float32]] = []
         self._actions: list[NDArray[np.float32]] = []
         self._times_s: list[float] = []
+        self._interventions: list[bool] = []
 
     def begin(self) -> None:
         """Forget an unfinished episode."""
-        for kept in (self._images, self._depth_m, self._proprio, self._tcp, self._actions, self._times_s):
+        for kept in (self._images, self._depth_m, self._proprio, self._tcp, self._actions, self._times_s, self._interventions):
             kept.clear()
 
     def add(self, observation: Observation, action_A: NDArray[np.float32], at_s: float) -> None:
@@ -46,9 +47,10 @@ class Recorder:
         self.see(observation, at_s)
         self.did(action_A)
 
-    def did(self, action_A: NDArray[np.float32]) -> None:
-        """What is executed on what `see` saw."""
+    def did(self, action_A: NDArray[np.float32], *, is_intervention: bool = False) -> None:
+        """What is executed on what `see` saw. is_intervention: a person acts in the place of the policy."""
         self._actions.append(np.array(action_A, np.float32))
+        self._interventions.append(is_intervention)
 
     def see(self, observation: Observation, at_s: float) -> None:
         """What was seen at `at_s` on the cell's clock, with all senses. Takes its time: before a command is judged, not after that.
@@ -103,6 +105,7 @@ class Recorder:
             timestamps_T=np.array(self._times_s[:steps]) - self._times_s[0],
             tcp_T3=np.stack(self._tcp[:steps]) if self._tcp else None,
             body=robot.embodiment,
+            intervention_T=np.array(self._interventions, bool),
         )
 
 

@@ -116,6 +116,7 @@ class McapSource:
             timestamps_T=(plan.grid_ns_T - plan.grid_ns_T[0]) / NS,
             tcp_T3=plan.values["tool_centre"].astype(np.float32) if self.mapping.tool_centre is not None else None,
             body=self._body,
+            intervention_T=plan.values["intervention"][:, 0] != 0 if self.mapping.intervention is not None else None,
         )
 
     def account(self) -> dict[str, Any]:

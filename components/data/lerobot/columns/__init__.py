@@ -1,0 +1,1 @@
+"""Columns beside those that every LeRobot set has: where a person acted, and traces in the language columns."""
