@@ -389,3 +389,17 @@ def test_jpeg_is_read_and_damaged_images_are_refused(tmp_path):
     torn = source(write_ros2(tmp_path / "b.mcap", sorted([*entries, *good], key=lambda e: e[0])), cameras=camera)
     with pytest.raises(DatasetError, match=r"camera front .*cannot be decoded"):
         torn.episode(0)
+
+
+def test_parts_of_one_recording_are_no_episodes(tmp_path):
+    for part in ("bag_0", "bag_1", "other"):
+        write_ros2(tmp_path / f"{part}.mcap", arm_entries())
+    parts = {"rosbag2_bagfile_information": {"relative_file_paths": ["bag_0.mcap", "bag_1.mcap"]}}
+    (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(parts))
+    made = source(tmp_path)
+    assert [row.episode_id for row in made.rows] == ["other"]
+    assert sorted(made.refused) == ["bag_0", "bag_1"]
+    assert "one of 2 parts" in made.refused["bag_0"]
+    parts["rosbag2_bagfile_information"]["relative_file_paths"] = ["bag_0.mcap"]
+    (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(parts))
+    assert len(source(tmp_path).rows) == 3

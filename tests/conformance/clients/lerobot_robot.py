@@ -10,6 +10,7 @@ import ast
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 USED = Path(__file__).parents[3] / "serving" / "workcell" / "robot" / "lerobot_arm.py"
 
@@ -23,6 +24,11 @@ def members_used() -> set[str]:
 
 def main() -> int:
     """Compare, and drive a real subclass of LeRobot's class once."""
+    # `lerobot.robots` takes two names of types from here, and with them all of torchvision, which this environment need not have
+    types = ModuleType("lerobot.processor")
+    types.RobotAction = types.RobotObservation = dict  # type: ignore[attr-defined]
+    sys.modules["lerobot.processor"] = types
+
     from lerobot.robots import Robot, RobotConfig
 
     from tests.lerobot_mock import MockArm

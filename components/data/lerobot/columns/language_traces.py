@@ -40,14 +40,13 @@ class ReadTraces:
     thinned: int
 
 
-def event_type() -> pa.DataType:
-    """The Arrow type of the column."""
+def event_type(call: pa.DataType | None = None) -> pa.ListType[Any]:
+    """The Arrow type of the column. call: of one tool call (default: Arrow's JSON)."""
     import pyarrow as pa
 
     text = pa.string()
-    calls = pa.list_(pa.json_() if hasattr(pa, "json_") else text)
     fields = [pa.field("role", text, nullable=False), pa.field("content", text), pa.field("style", text), pa.field("camera", text)]
-    return pa.list_(pa.struct([*fields, pa.field("tool_calls", calls)]))
+    return pa.list_(pa.struct([*fields, pa.field("tool_calls", pa.list_(call or pa.json_()))]))
 
 
 def trace_rows(trace_T52: NDArray[np.int16], camera: str, size: tuple[int, int]) -> list[list[dict[str, Any]]]:
@@ -77,8 +76,12 @@ def with_rows(column: pa.ChunkedArray | None, rows: Sequence[Sequence[Mapping[st
         [*(row for row in old or () if not (row["style"] == STYLE and row["camera"] in cameras)), *new]
         for old, new in zip(before, rows, strict=True)
     ]
-    plain = event_type()
-    return pa.array(merged, plain)
+    # Arrow makes no nested JSON from Python values: texts first, then the same texts as JSON
+    plain = pa.array(merged, event_type(pa.string()))
+    calls, struct = plain.values.field("tool_calls"), event_type().value_type
+    as_json = pa.ListArray.from_arrays(calls.offsets, pa.ExtensionArray.from_storage(pa.json_(), calls.values), mask=calls.is_null())
+    parts = [as_json if field.name == "tool_calls" else plain.values.field(field.name) for field in struct]
+    return pa.ListArray.from_arrays(plain.offsets, pa.StructArray.from_arrays(parts, fields=list(struct)))
 
 
 def read_traces(column: pa.ChunkedArray, camera: str, size: tuple[int, int]) -> ReadTraces:

@@ -143,3 +143,20 @@ def decoder_factories() -> tuple[Any, ...]:
     from mcap_ros2.decoder import DecoderFactory as Ros2DecoderFactory
 
     return (Ros2DecoderFactory(), ProtobufDecoderFactory())
+
+
+def split_recordings(files: Sequence[Path]) -> dict[Path, str]:
+    """Files that hold one part of a recording, and why that is no episode: ROS 2 names the parts in a metadata.yaml beside them."""
+    import yaml
+
+    found: dict[Path, str] = {}
+    for folder in sorted({file.parent for file in files}):
+        try:
+            document = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
+            parts = document["rosbag2_bagfile_information"]["relative_file_paths"]
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+            continue  # no recording of ROS 2, or one without a list of parts
+        if len(parts) > 1:
+            why = f"it is one of {len(parts)} parts of one recording (metadata.yaml). Fix: join them, with mcap merge or ros2 bag"
+            found |= {file: why for file in files if file.parent == folder and file.name in parts}
+    return found

@@ -18,7 +18,7 @@ from components.artifacts.files import sha256_file
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow
 from components.data.sources.mcap.episodes import EpisodePlan, plan_episode, spans
 from components.data.sources.mcap.images import decode_image
-from components.data.sources.mcap.log_file import LogFile, LoggedMessage
+from components.data.sources.mcap.log_file import LogFile, LoggedMessage, split_recordings
 from components.data.sources.mcap.mapping import TopicMapping, check_mapping
 from components.data.sources.mcap.resampling import NS
 from components.data.sources.mcap.series import read_series
@@ -67,8 +67,11 @@ class McapSource:
     @cached_property
     def _plans(self) -> tuple[tuple[EpisodeIndexRow, int, EpisodePlan], ...]:
         found: list[tuple[EpisodeIndexRow, int, EpisodePlan]] = []
-        start = 0
+        start, split = 0, split_recordings(self._files)
         for number, file in enumerate(self._files):
+            if file in split:
+                self.refused[self._named(file)] = split[file]
+                continue
             try:
                 series = read_series(self._log(number), self.mapping)
             except DatasetError as error:
