@@ -20,7 +20,7 @@ class MockArm:
         self.config = config or SimpleNamespace()
         self.at = {"shoulder.pos": 10.0, "elbow.pos": -20.0, "gripper.pos": 50.0, **dict.fromkeys(more, 0.0)}
         self.sent: list[dict[str, Any]] = []
-        self.is_connected = False
+        self._is_connected = False
         self._is_calibrated = is_calibrated
         self._frame = np.zeros(SIZE, np.uint8)
 
@@ -33,12 +33,16 @@ class MockArm:
         return dict.fromkeys(self.at, float)
 
     @property
+    def is_connected(self) -> bool:
+        return self._is_connected
+
+    @property
     def is_calibrated(self) -> bool:
         return self._is_calibrated
 
     def connect(self, calibrate: bool = True) -> None:
         assert not calibrate
-        self.is_connected = True
+        self._is_connected = True
 
     def calibrate(self) -> None:
         raise AssertionError("a cell never calibrates")
@@ -59,7 +63,7 @@ class MockArm:
         return dict(self.at)
 
     def disconnect(self) -> None:
-        self.is_connected = False
+        self._is_connected = False
 
 
 def make_arm(**options: Any) -> MockArm:

@@ -80,7 +80,7 @@ STAGES: tuple[Stage, ...] = (
         work="Every frame of a good episode gets depth tokens and a trace.",
         config=("annotate",),
         modules=("components.data.annotate", *ANNOTATOR_MODULES),
-        packages=(*_ARRAYS, "torch", "safetensors", "transformers", "tokenizers", "tiktoken", "mujoco"),
+        packages=(*_ARRAYS, "torch", "safetensors", "transformers", "tokenizers", "tiktoken", "mujoco", "PyYAML"),
         is_data=True,
     ),
     Stage(

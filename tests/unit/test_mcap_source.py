@@ -403,3 +403,24 @@ def test_parts_of_one_recording_are_no_episodes(tmp_path):
     parts["rosbag2_bagfile_information"]["relative_file_paths"] = ["bag_0.mcap"]
     (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(parts))
     assert len(source(tmp_path).rows) == 3
+
+
+def test_the_account_is_told_in_sentences_and_rows_can_be_chosen(tmp_path):
+    entries = arm_entries()
+    states = [e for e in entries if e[1] == "/joint_states"]
+    entries.append(states[10])  # one stamp twice
+    states[20][3].header.stamp = SimpleNamespace(sec=START // NS, nanosec=990_000_000)  # the clock jumped ahead and came back
+    write_ros2(tmp_path / "a.mcap", sorted(entries, key=lambda e: e[0]))
+    write_ros2(tmp_path / "b.mcap", without(arm_entries(), "/command", lambda t: True))
+    write_ros2(tmp_path / "c.mcap", arm_entries(seconds=1.2))
+    whole = source(tmp_path)
+    told = "\n".join(whole.notes)
+    assert "episode b is left out: b has no message of /command" in told
+    assert "camera front: 24 of 24 steps have a message of their time, 0 were resampled, 0 repeat the one before; 22 of 46" in told
+    assert "1 messages had the time of another one" in told
+    assert "1 messages had an earlier time" in told
+    second = McapSource(tmp_path, mapping(), BODY, chosen=lambda rows: rows[1:], settings={"include": ["c"]})
+    assert [(row.index, row.start, row.episode_id, row.length) for row in second.rows] == [(0, 0, "c", 13)]
+    assert "1 episodes are left out by include or tasks" in second.notes[0]
+    assert second.episode(0, images=False).episode_id == "c"
+    assert second.digest != whole.digest

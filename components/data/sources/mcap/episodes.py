@@ -19,8 +19,7 @@ class EpisodePlan:
     """One episode of a file before any image is read. grid_ns_T: the times of its steps. values, logged, counts: by stream.
 
     values: (T, D) numbers of each field. logged: (T, 2) log time and repeat of the message that shows each step of a camera. trimmed_s: how
-    much of its beginning and end lacked a topic. ended: why it ends before its end; "" where it does not. out_of_order, same_time: of the
-    whole file's messages, by stream (`Series`).
+    much of its beginning and end lacked a topic. ended: why it ends before its end; "" where it does not.
     """
 
     instruction: str
@@ -31,8 +30,6 @@ class EpisodePlan:
     counts: Mapping[str, StreamCount]
     trimmed_s: tuple[float, float]
     ended: str
-    out_of_order: Mapping[str, int]
-    same_time: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.grid_ns_T)
@@ -103,8 +100,6 @@ def plan_episode(series: FileSeries, span: Span, mapping: TopicMapping, rate_hz:
         counts={name: count_stream(streams[name].times_ns_N, grid_ns_T, one) for name, one in picks.items()},
         trimmed_s=(float((start_ns - span.start_ns) / NS), float((span.end_ns - int(grid_ns_T[-1])) / NS)),
         ended=ended,
-        out_of_order={name: one.out_of_order for name, one in streams.items() if one.out_of_order},
-        same_time={name: one.same_time for name, one in streams.items() if one.same_time},
     )
 
 

@@ -6,7 +6,8 @@ Memory holds the numbers and times of the mapped topics and the images of one ep
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from components.artifacts.files import sha256_file
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow
+from components.data.sources.mcap.account import Disorder, account_of, notes_of
 from components.data.sources.mcap.episodes import EpisodePlan, plan_episode, spans
 from components.data.sources.mcap.images import decode_image
 from components.data.sources.mcap.log_file import LogFile, LoggedMessage, split_recordings
@@ -33,17 +35,29 @@ SUFFIX = ".mcap"
 class McapSource:
     """Episodes of robot logs. refused: what the mapping refuses, by episode id, with the reason; those have no row.
 
-    Not thread-safe. Raises `SpecError` where mapping and embodiment do not fit, `DatasetError` for a path without logs.
+    chosen: which of the rows are used. settings: JSON values that decide that, for the digest. Not thread-safe. Raises `SpecError` where
+    mapping and embodiment do not fit, `DatasetError` for a path without logs.
     """
 
-    def __init__(self, path: Path, mapping: TopicMapping, body: EmbodimentSpec, *, name: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        mapping: TopicMapping,
+        body: EmbodimentSpec,
+        *,
+        name: str = "",
+        chosen: Callable[[Sequence[EpisodeIndexRow]], list[EpisodeIndexRow]] = list,
+        settings: object = None,
+    ) -> None:
         check_mapping(mapping, body)
+        self._chosen, self._settings, self._left_out = chosen, settings, 0
         self.mapping, self._body, self._name = mapping, body, name or path.stem
         self._root = path if path.is_dir() else path.parent
         self._files = tuple(sorted(p for p in path.rglob(f"*{SUFFIX}") if not p.name.startswith("."))) if path.is_dir() else (path,)
         if not self._files or not all(file.is_file() for file in self._files):
             raise DatasetError(f"{path} holds no {SUFFIX} file. Fix: name a robot log, or a folder of them")
         self.refused: dict[str, str] = {}
+        self._disorder: dict[str, Disorder] = {}
         self._open: tuple[int, LogFile] | None = None
 
     @property
@@ -59,7 +73,7 @@ class McapSource:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the files' bytes, the mapping and the embodiment."""
-        total = hashlib.sha256(f"{self.mapping.digest}{digest_of(document_of(self._body))}".encode())
+        total = hashlib.sha256(f"{self.mapping.digest}{digest_of(document_of(self._body))}{digest_of(self._settings)}".encode())
         for file in self._files:
             total.update(f"{self._named(file)}\0{sha256_file(file)}\n".encode())
         return total.hexdigest()
@@ -67,7 +81,7 @@ class McapSource:
     @cached_property
     def _plans(self) -> tuple[tuple[EpisodeIndexRow, int, EpisodePlan], ...]:
         found: list[tuple[EpisodeIndexRow, int, EpisodePlan]] = []
-        start, split = 0, split_recordings(self._files)
+        split = split_recordings(self._files)
         for number, file in enumerate(self._files):
             if file in split:
                 self.refused[self._named(file)] = split[file]
@@ -77,6 +91,7 @@ class McapSource:
             except DatasetError as error:
                 self.refused[self._named(file)] = str(error)
                 continue
+            self._disorder[self._named(file)] = Disorder.of(series)
             found_spans = spans(series, self.mapping)
             if not found_spans:
                 self.refused[self._named(file)] = f"{self.mapping.episodes.topic} marks no episode in it"
@@ -87,12 +102,15 @@ class McapSource:
                 except DatasetError as error:
                     self.refused[episode_id] = f"{self._named(file)}: {error}"
                     continue
-                found.append((self._row(len(found), start, episode_id, plan), number, plan))
-                start += len(plan)
+                found.append((self._row(len(found), episode_id, plan), number, plan))
         if not found:
             name, reason = next(iter(self.refused.items()))
             raise DatasetError(f"source {self.name!r}: none of {len(self.refused)} episodes can be used; the first, {name}: {reason}")
-        return tuple(found)
+        used = {row.index for row in self._chosen([row for row, *_ in found])}
+        self._left_out = len(found) - len(used)
+        starts = np.cumsum([0, *(len(plan) for row, _, plan in found if row.index in used)]).tolist()
+        kept = [entry for entry in found if entry[0].index in used]
+        return tuple((replace(row, index=n, start=starts[n]), file, plan) for n, (row, file, plan) in enumerate(kept))
 
     @property
     def rows(self) -> tuple[EpisodeIndexRow, ...]:
@@ -124,18 +142,14 @@ class McapSource:
 
     def account(self) -> dict[str, Any]:
         """What was resampled, dropped and duplicated in each episode, what was cut off, and what was refused, as JSON values."""
-        episodes = {
-            row.episode_id: {
-                "steps": len(plan),
-                "trimmed_s": [round(part, 6) for part in plan.trimmed_s],
-                "ended": plan.ended,
-                "fields": {name: asdict(count) for name, count in plan.counts.items()},
-                "out_of_order": dict(plan.out_of_order),
-                "same_time": dict(plan.same_time),
-            }
-            for row, _, plan in self._plans
-        }
-        return {"episodes": episodes, "refused": dict(self.refused)}
+        return account_of({row.episode_id: plan for row, _, plan in self._plans}, self.refused, self._disorder)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The account in sentences."""
+        plans = {row.episode_id: plan for row, _, plan in self._plans}
+        left_out = [f"{self.name}: {self._left_out} episodes are left out by include or tasks"] if self._left_out else []
+        return (*left_out, *notes_of(self.name, plans, self.refused, self._disorder))
 
     def close(self) -> None:
         """Close the open file."""
@@ -152,7 +166,7 @@ class McapSource:
     def _named(self, file: Path) -> str:
         return file.relative_to(self._root).with_suffix("").as_posix().replace("/", "-")
 
-    def _row(self, index: int, start: int, episode_id: str, plan: EpisodePlan) -> EpisodeIndexRow:
+    def _row(self, index: int, episode_id: str, plan: EpisodePlan) -> EpisodeIndexRow:
         provenance = Provenance(
             producer=self.mapping.producer, cell=self.mapping.cell, seed=0, versions={"mapping": self.mapping.digest[:16]}
         )
@@ -163,7 +177,7 @@ class McapSource:
             task=self.mapping.task or plan.instruction,
             instruction=plan.instruction,
             length=len(plan),
-            start=start,
+            start=0,
             success=plan.success,
             provenance=provenance,
         )
