@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from components.data.export.export import export_lerobot
 from components.data.ingest import ingest
 from components.data.lerobot import layout
 from components.data.lerobot.columns.interventions import spans, stated
@@ -79,3 +80,22 @@ def test_a_cells_operator_marks_the_frames_in_which_a_person_acts(tmp_path):
     assert made.intervention_T is not None
     assert spans(made.intervention_T) == [[4, 7], [9, 10]]
     assert world.cell._wishes.intervening == ""  # the next episode begins with the policy
+
+
+@pytest.mark.parametrize("format_name", ["lerobot-v3.0", "lerobot-v2.1"])
+def test_flags_survive_an_export_where_every_episode_has_them(tmp_path, format_name):
+    episodes = [episode(1, intervention_T=FLAGS), episode(2, intervention_T=np.zeros(12, bool))]
+    export_lerobot(
+        DatasetReader(write_dataset(tmp_path / "raw", episodes)), tmp_path / "out", Tally(), format_name=format_name, codec="lossless"
+    )
+    read = DatasetReader(tmp_path / "out")
+    assert read.features["intervention"]["dtype"] == "bool"
+    np.testing.assert_array_equal(read.episode(0, images=False).intervention_T, FLAGS)
+    np.testing.assert_array_equal(read.episode(1, images=False).intervention_T, np.zeros(12, bool))
+
+
+def test_flags_are_told_to_be_left_out_where_other_episodes_have_none(tmp_path):
+    root = write_dataset(tmp_path / "raw", [episode(1, intervention_T=FLAGS), episode(2)])
+    report = export_lerobot(DatasetReader(root), tmp_path / "out", Tally(), format_name="lerobot-v3.0", codec="lossless")
+    assert any("where a person acted" in sentence for sentence in report.left_out)
+    assert DatasetReader(tmp_path / "out").episode(0, images=False).intervention_T is None

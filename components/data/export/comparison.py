@@ -52,9 +52,14 @@ def _check_numbers(one: Episode, other: Episode, spec: PlainSpec) -> None:
         "timestamp": len(other) == len(one) and float(np.abs(other.timestamps_T - times_T).max()) <= 1e-4,
         "instruction": one.instruction == other.instruction,
         "success": one.success == other.success or not spec.has_success,
+        "intervention": not spec.has_intervention or _flags(one) == _flags(other),
     }
     if odd := [name for name, is_equal in parts.items() if not is_equal]:
         raise DatasetError(f"episode {one.episode_id}: {', '.join(odd)} read back is not what was written. {_FIX}")
+
+
+def _flags(episode: Episode) -> list[bool] | None:
+    return None if episode.intervention_T is None else episode.intervention_T.tolist()
 
 
 def _equal(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from components.data.editing.description import SetDescription, describe
 from components.data.lerobot import layout
+from components.data.lerobot.columns import interventions
 from components.data.lerobot.video import VideoCodec
 from components.data.sources.interface import EpisodeSource
 from model_core.spec.episode import Episode
@@ -21,7 +22,10 @@ SUCCESS = "next.success"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainSpec:
-    """fps: whole. cameras: name -> (height, width). has_success: whether every episode says if it solved its task."""
+    """fps: whole. cameras: name -> (height, width). has_success: whether every episode says if it solved its task.
+
+    has_intervention: whether every episode says in which frames a person acted.
+    """
 
     robot: str
     fps: int
@@ -29,6 +33,7 @@ class PlainSpec:
     state: tuple[str, ...] | None
     action: tuple[str, ...] | None
     has_success: bool
+    has_intervention: bool
 
 
 def plain_spec(source: EpisodeSource) -> PlainSpec:
@@ -50,6 +55,8 @@ def plain_spec(source: EpisodeSource) -> PlainSpec:
         state=_stated(described.state),
         action=_stated(described.action),
         has_success=all(row.success is not None for row in source.rows),
+        has_intervention=first.intervention_T is not None
+        and all(source.episode(row.index, images=False, depth=False).intervention_T is not None for row in source.rows),
     )
 
 
@@ -74,6 +81,8 @@ def columns_of(episode: Episode, spec: PlainSpec, place: tuple[int, int, int]) -
     columns = {name: values for name, values in columns.items() if values.shape[1]}
     if spec.has_success:
         columns[SUCCESS] = (steps == len(steps) - 1) & bool(episode.success)
+    if spec.has_intervention and episode.intervention_T is not None:
+        columns[interventions.NAME] = episode.intervention_T
     return columns | {
         "timestamp": (steps / spec.fps).astype(np.float32),
         "frame_index": steps,
@@ -121,6 +130,7 @@ class LeftOut:
             "the gripper's path in the world": episode.tcp_T3 is not None,
             "camera geometry": bool(episode.geometry),
             "whether it solved its task": episode.success is not None and not spec.has_success,
+            "where a person acted, which other episodes do not say": episode.intervention_T is not None and not spec.has_intervention,
             "a name of its task besides the instruction": episode.task != episode.instruction,
         }
         for what, is_there in flags.items():
