@@ -424,3 +424,16 @@ def test_the_account_is_told_in_sentences_and_rows_can_be_chosen(tmp_path):
     assert "1 episodes are left out by include or tasks" in second.notes[0]
     assert second.episode(0, images=False).episode_id == "c"
     assert second.digest != whole.digest
+
+
+def test_a_log_without_an_index_is_refused_since_its_checksums_would_not_be_read(tmp_path):
+    from mcap.writer import IndexType, Writer
+
+    with (tmp_path / "a.mcap").open("wb") as file:
+        writer = Writer(file, index_types=IndexType.NONE)
+        writer.start()
+        channel = writer.register_channel("/t", "json", writer.register_schema("n", "jsonschema", b"{}"))
+        writer.add_message(channel, START, b'{"value": 1}', START)
+        writer.finish()
+    with pytest.raises(DatasetError, match=r"no index of its messages.*mcap recover"):
+        list_topics(tmp_path / "a.mcap")
