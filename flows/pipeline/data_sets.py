@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.locks import locked
+from components.config.records import Progress
+from components.data.editing.edit import Edit, Parent, now
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
+from model_core.spec.documents import to_document
+from model_core.spec.errors import DatasetError
 
 if TYPE_CHECKING:
     from components.adapters.dvc import DvcStore
     from components.data.editing.catalogue import Catalogue, OpenSet
-    from components.data.editing.edit import Edit
+    from components.data.editing.parameters import Repair
 
 EDITS = "edits"
 
@@ -43,6 +49,27 @@ def keep_edit(platform: Platform, path: Path, edit: Edit) -> dict[str, Any]:
         opened.source.close()
     told: dict[str, Any] = {"digest": opened.digest, "path": str(path), "is_new": is_new, "episodes": len(rows)}
     return told | {"frames": sum(row.length for row in rows), "version": record(platform, path.parent)}
+
+
+def keep_repair(
+    platform: Platform, folders: tuple[Path, Path], name: str, signed: tuple[str, str], progress: Progress
+) -> tuple[Repair, dict[str, Any]]:
+    """Rebuild a folder into a new one, (old, new), and keep that as an edit. signed: who, why. Gives what was done, and what is told."""
+    from components.data.editing.repair.rebuild import repair
+    from components.data.lerobot.reader import dataset_digest
+
+    old, new = folders
+    known = catalogue(platform.settings)
+    path = known.path_of(name)
+    if path.exists():
+        raise DatasetError(f"{path} is there already; an edit is never changed. Fix: choose another name with --as")
+    done = repair(old, new, progress)
+    at = path.resolve().parent
+    parent = Parent(name=old.name, path=os.path.relpath(old.resolve(), at), digest=dataset_digest(old))
+    parameters = replace(done, path=os.path.relpath(new.resolve(), at))
+    edit = Edit(operation="repair", parents=(parent,), parameters=to_document(parameters), who=signed[0], when=now(), why=signed[1])
+    record(platform, new)
+    return done, keep_edit(platform, path, edit)
 
 
 def record(platform: Platform, folder: Path) -> str:

@@ -8,11 +8,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.data.editing.edit import SUFFIXES, Edit, Parent, is_edit, read_edit
+from components.data.editing.edit import SUFFIXES, Edit, Parent, is_edit, now, read_edit
 from components.data.editing.edited_source import EditedSource
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
@@ -91,8 +90,7 @@ class Catalogue:
             Parent(name=parent.source.name, path=os.path.relpath(parent.path.resolve(), at.resolve().parent), digest=parent.digest)
             for parent in parents
         )
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        return Edit(operation=operation, parents=named, parameters=_without_defaults(parameters), who=who, when=when, why=why.strip())
+        return Edit(operation=operation, parents=named, parameters=_without_defaults(parameters), who=who, when=now(), why=why.strip())
 
     def _find(self, reference: str) -> Path:
         known = list(self.edits())

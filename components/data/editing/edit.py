@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ class Edit:
         return digest_of(
             {"operation": self.operation, "parents": parents, "parameters": to_document(self.parameters), "format": self.format}
         )
+
+
+def now() -> str:
+    """The time of an edit that is made now."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def is_edit(path: Path) -> bool:

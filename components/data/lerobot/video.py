@@ -123,6 +123,17 @@ class VideoReader:
                 f"video {self.path.name}: cannot be decoded at frame {start} ({error}); the file is truncated or damaged"
             ) from error
 
+    def count(self) -> int:
+        """How many pictures can be read. Raises `DatasetError` for a film that cannot be opened."""
+        from av.error import FFmpegError
+
+        try:
+            self._open()
+        except (FFmpegError, FilmError, OSError, IndexError) as error:
+            self.close()
+            raise DatasetError(f"video {self.path.name}: cannot be opened ({error}); the file is truncated or damaged") from error
+        return len(self._numbers_N)
+
     def _open(self) -> None:
         import av
 

@@ -14,6 +14,7 @@ import typer
 from flows.commands.data.editing import merge, relabel, select, split, trim
 from flows.commands.data.export_set import export_set
 from flows.commands.data.ingest import ingest
+from flows.commands.data.repair_set import repair_set
 from flows.commands.data.sets import diff, list_sets, show
 from flows.commands.data.topics import topics
 from flows.commands.recipe_arguments import RecipeName
@@ -29,6 +30,7 @@ data = typer.Typer(
 )
 data.command("list")(list_sets)
 data.command("export")(export_set)
+data.command("repair")(repair_set)
 for edit_command in (show, diff, merge, split, select, trim, relabel):
     data.command()(edit_command)
 
