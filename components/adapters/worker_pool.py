@@ -34,7 +34,7 @@ def worker_pool(workers: int, killed: Callable[[], str]) -> Iterator[ProcessPool
     with (
         ours,
         theirs,
-        _IgnoresCtrlC(workers, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(), theirs)) as pool,
+        _IgnoresCtrlC(workers, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(), theirs)) as pool,
     ):
         try:
             yield pool
@@ -53,14 +53,22 @@ class _IgnoresCtrlC(ProcessPoolExecutor):
     """Its processes are started while SIGINT is blocked, and inherit that: one that is still importing has no handler yet."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with ctrl_c_blocked():
             return super().submit(fn, *args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent(parent: int, lifeline: Connection) -> None:
+@contextmanager
+def ctrl_c_blocked() -> Iterator[None]:
+    """SIGINT waits until the block ends; a process that is started in it inherits that, and never receives it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent(parent: int, lifeline: Connection) -> None:
+    """To be called first in a started process: it ends when `parent` does, or closes the other end of `lifeline`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

@@ -121,7 +121,12 @@ class AnnotateConfig:
     The default pointer is a MolmoAct because our own network reads its layout: Molmo-7B-D-0924 needs remote code, which is
     refused, and Molmo2 needs torchvision. Any MolmoAct folder or any pointing architecture that transformers has built in will do.
     codebook: folder of a finished depth codebook ("vqvae" of a checkpoint) to label with; empty: one is trained on these episodes.
-    batch_size: frames a forward pass (does not change the labels). max_rejected_fraction: of the good episodes of any one source (who
+    cameras: whose frames are labelled besides those of the first camera, which the policy's depth and trace are of.
+    min_confidence: a gripper point with a lower confidence (0..1) counts as not seen. max_jump: so does one that is farther from the
+    points of the frames beside it than this share of the image's diagonal (0: any distance). smooth_frames: each point becomes the mean
+    over this many frames (1: none). max_abstained: share of an episode's frames that may be without a sure point.
+    batch_size: frames a forward pass, of any episodes; workers: processes that each open the annotator (neither changes the labels).
+    max_rejected_fraction: of the good episodes of any one source (who
     recorded them); if more cannot be labelled, the stage stops, so that no source is left out of a training without a word.
     """
 
@@ -132,11 +137,19 @@ class AnnotateConfig:
     codebook: str = ""
     vqvae: VqvaeConfig = VqvaeConfig()
     trace_points: int = 5
+    cameras: tuple[str, ...] = ()
+    min_confidence: float = 0.0
+    max_jump: float = 0.0
+    smooth_frames: int = 1
+    max_abstained: float = 1.0
     batch_size: int = field(default=64, metadata=NEUTRAL)
+    workers: int = field(default=1, metadata=NEUTRAL)
     max_rejected_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        fraction(self, "max_rejected_fraction")
+        fraction(self, "max_rejected_fraction", "min_confidence", "max_jump", "max_abstained")
+        positive(self, "batch_size", "workers")
+        require(self.smooth_frames % 2 == 1, "annotate.smooth_frames must be odd: as many frames before as after", got=self.smooth_frames)
         annotator_source("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
         annotator_source("annotate.point_annotator", self.point_annotator, POINT_ANNOTATORS)
         require(1 <= self.trace_points <= 5, "annotate.trace_points must be 1..5", got=self.trace_points)

@@ -32,6 +32,7 @@ from components.data.frozen_dataset import ShardWriter
 from components.data.labels import EpisodeLabels, read_labels
 from components.data.lerobot.reader import DatasetReader, EpisodeIndexRow
 from components.data.lerobot.stale_statistics import stale_statistics
+from components.data.packing.kept_images import KeptImages
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import ActwrightError, DatasetError
 from model_core.spec.execution.holding import hold_action
@@ -42,13 +43,15 @@ from model_core.tokenization.compact.vocabulary import closed_words
 SPLITS = ("train", "validation")
 
 
-def freeze(cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: Progress) -> dict[str, Any]:
+def freeze(
+    cfg: FreezeConfig, dataset: Path, labels: Path, out: Path, progress: Progress, *, images: KeptImages | None = None
+) -> dict[str, Any]:
     """Write the frozen data set into `out`. `dataset`: LeRobot folder; `labels`: what annotate made (labels/, vqvae/).
 
     Raises `DatasetError` for stale statistics, a frame without label, a data set that does not name its body, or an action dimension
     that is passed through and does not lie in -1..1; `CheckpointError` when the depth codebook is missing or damaged.
     """
-    reader = _open_dataset(dataset)
+    reader = _open_dataset(dataset, images)
     known = read_labels(labels / "labels")
     rows = _labelled(reader, known)
     split = split_of([row.episode_id for row in rows], cfg.validation_fraction)
@@ -102,9 +105,9 @@ def _record(manifest: Mapping[str, Any], contract: PolicyContract) -> dict[str, 
     }
 
 
-def _open_dataset(dataset: Path) -> DatasetReader:
+def _open_dataset(dataset: Path, images: KeptImages | None) -> DatasetReader:
     """The raw data set, with statistics of its data and a known embodiment."""
-    reader = DatasetReader(dataset)
+    reader = DatasetReader(dataset, images)
     stale = stale_statistics(reader)
     if stale:
         raise DatasetError(

@@ -33,6 +33,7 @@ from components.data.inspection.rules import rules_of
 from components.data.inspection.sentences import shared_sentences, told
 from components.data.inspection.structure import missing_cameras, structural_faults
 from components.data.lerobot.reader import DatasetReader, TaskError
+from components.data.packing.kept_images import KeptImages
 from model_core.spec.documents import to_document
 from model_core.spec.episode import Episode
 from model_core.spec.errors import DatasetError, GateError
@@ -42,9 +43,9 @@ DOCS = "undigested/data_docs"
 logger = logging.getLogger(__name__)
 
 
-def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress) -> dict[str, Any]:
+def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress, *, images: KeptImages | None = None) -> dict[str, Any]:
     """Check every episode of `dataset`. Raises `GateError` when the set itself is inconsistent or too many episodes are bad."""
-    reader = DatasetReader(dataset)
+    reader = DatasetReader(dataset, images)
     broken = dataset_findings(reader)
     if broken:
         raise GateError(f"data set {dataset.name} cannot be used: " + "; ".join(f"{f.check}: {f.reason}" for f in broken))

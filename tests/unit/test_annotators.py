@@ -345,3 +345,21 @@ def test_an_annotator_of_ones_own_is_one_function_in_the_recipe():
     assert not chosen.needs_images
     with pytest.raises(SpecError, match=r"no annotator 'tests\.unit\.test_annotators:open_slop' .*expected 'package\.module:function'"):
         open_annotators(AnnotateConfig(depth_annotator="tests.unit.test_annotators:open_slop"))
+
+
+def test_images_of_any_batch_are_answered_as_alone(depth_folder, pointing_folder, own_folder):
+    depth = DepthAnything.load(str(depth_folder), size=28, batch_size=2, device="cpu")
+    answers = depth.answer_images(IMAGES)
+    assert np.array_equal(answers.columns["depth"], depth.annotate(FRAMES))
+    assert not answers.errors
+    for pointer in (
+        GripperPointer.load(str(pointing_folder), batch_size=3, device="cpu"),
+        OwnPointing.load(str(own_folder), max_new_tokens=6),
+    ):
+        found = pointer.answer_images(IMAGES).columns
+        alone = pointer.annotate(FRAMES)
+        assert found["visible"].tolist() == alone.visible_T.tolist() == [False] * 3
+        assert pointer.provenance["weights"] == pointer.digest
+    texts = GripperPointer.load(str(pointing_folder), device="cpu")
+    assert texts.ask_all is not None
+    assert texts.ask_all(IMAGES, PROMPT) == [texts.ask(image, PROMPT) for image in IMAGES]

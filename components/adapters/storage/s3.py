@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.adapters.storage.object_store import ObjectInfo
+from components.adapters.storage.ranges import whole
 from components.artifacts.files import sha256_file
 from model_core.spec.errors import StorageError
 from model_core.spec.files import atomic_target
@@ -100,6 +101,23 @@ class S3Store:
                 raise StorageError(
                     f"{key} came from {self.address} with other bytes than were sent. Fix: run again; if it stays, upload it again"
                 )
+
+    def size(self, key: str) -> int:
+        """Bytes of an object."""
+        return int(self._ask(f"look at {key}", lambda: self._client.stat_object(self.bucket, key)).size)
+
+    def read(self, key: str, first: int, count: int) -> bytes:
+        """`count` bytes of an object from byte `first` on, by one request."""
+
+        def ask() -> bytes:
+            answer = self._client.get_object(self.bucket, key, offset=first, length=count)
+            try:
+                return answer.read()
+            finally:
+                answer.close()
+                answer.release_conn()
+
+        return whole(self._ask(f"read {count} bytes of {key}", ask), count, f"{self.address}/{key}") if count else b""
 
     def info(self, key: str) -> ObjectInfo | None:
         """Size and digest from the object's metadata."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.data_config import AnnotateConfig
-from components.data.annotators.interface import DepthAnnotator, Frames
+from components.data.annotators.interface import DepthAnnotator, Frames, ImageAnswers
 from components.data.annotators.weights import load_pretrained, weights_digest
 from model_core.spec.errors import DatasetError, require
 from model_core.tokenization.depth.config import DepthScaling
@@ -56,6 +56,11 @@ class DepthAnything:
         return f"depth-anything/1:{self.name}:{self.digest}?size={self.size}"
 
     @property
+    def provenance(self) -> dict[str, object]:
+        """What each label says of where it came from."""
+        return {"model": self.name, "weights": self.digest, "size": self.size}
+
+    @property
     def scaling(self) -> DepthScaling:
         """8-bit relative disparity."""
         return DepthScaling(kind="relative")
@@ -67,21 +72,33 @@ class DepthAnything:
 
     def annotate(self, frames: Frames) -> NDArray[np.number]:
         """(T, H, W) uint8, at the size of the images. Raises `DatasetError` for a frame without any depth in it."""
-        import torch
-
         if len(frames.images_THW3) != frames.count or frames.count == 0:
             raise DatasetError(f"expected {frames.count} images, got {len(frames.images_THW3)}")
-        answers = []
-        for start in range(0, frames.count, self.batch_size):
-            part = frames.images_THW3[start : start + self.batch_size]
+        answers = self.answer_images(frames.images_THW3)
+        for frame, reason in answers.errors.items():
+            raise DatasetError(f"frame {frame}: {reason}")
+        return answers.columns["depth"]
+
+    def answer_images(self, images_NHW3: NDArray[np.uint8]) -> ImageAnswers:
+        """(N, H, W) uint8 under "depth"; an image without any depth in it is an error."""
+        import torch
+
+        size = images_NHW3.shape[1:3]
+        depth_NHW, errors = np.zeros((len(images_NHW3), *size), np.uint8), dict[int, str]()
+        for start in range(0, len(images_NHW3), self.batch_size):
+            part = images_NHW3[start : start + self.batch_size]
             inputs = self.processor(images=list(part), size={"height": self.size, "width": self.size}, return_tensors="pt")
             with torch.inference_mode():
                 # the number format is that of the checkpoint's config, which need not be float32
                 pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
-                predicted_THW = self.model(pixel_values=pixels).predicted_depth.float()
-            resized = torch.nn.functional.interpolate(predicted_THW[:, None], frames.size, mode="bicubic", align_corners=False)[:, 0]
-            answers += [_stretched(map_HW, start + offset) for offset, map_HW in enumerate(resized.cpu().numpy())]
-        return np.stack(answers)
+                predicted_NHW = self.model(pixel_values=pixels).predicted_depth.float()
+            resized = torch.nn.functional.interpolate(predicted_NHW[:, None], size, mode="bicubic", align_corners=False)[:, 0]
+            for place, map_HW in enumerate(resized.cpu().numpy(), start):
+                try:
+                    depth_NHW[place] = _stretched(map_HW)
+                except DatasetError as error:
+                    errors[place] = str(error)
+        return ImageAnswers(columns={"depth": depth_NHW}, errors=errors)
 
 
 def open_depth(cfg: AnnotateConfig) -> DepthAnnotator:
@@ -89,8 +106,8 @@ def open_depth(cfg: AnnotateConfig) -> DepthAnnotator:
     return DepthAnything.load(cfg.depth_model, batch_size=cfg.batch_size)
 
 
-def _stretched(map_HW: NDArray[np.floating], frame: int) -> NDArray[np.uint8]:
+def _stretched(map_HW: NDArray[np.floating]) -> NDArray[np.uint8]:
     low, high = float(map_HW.min()), float(map_HW.max())
     if not (np.isfinite([low, high]).all() and high > low):
-        raise DatasetError(f"frame {frame}: the depth network gave a flat or non-finite map ({low:.4g}..{high:.4g})")
+        raise DatasetError(f"the depth network gave a flat or non-finite map ({low:.4g}..{high:.4g})")
     return np.rint((map_HW - low) / (high - low) * 255.0).astype(np.uint8)

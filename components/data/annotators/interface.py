@@ -6,8 +6,9 @@ A label is never silently empty: an annotator either answers for every frame or 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,30 @@ class GripperTrack:
         require(self.points_T2.shape == (count, 2) and self.confidence_T.shape == (count,), "a gripper track needs one point per frame")
         require(len(self.by_T) in (0, count), "a gripper track names who corrected it for every frame or for none", got=len(self.by_T))
         require(bool(np.isfinite(self.points_T2[self.visible_T]).all()), "a visible gripper point holds NaN or inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageAnswers:
+    """What an annotator answers about N images of one size.
+
+    columns: arrays of N entries: "depth" (H, W) uint8 each of a depth annotator; "points" (x, y), "visible" and "confidence" of a point
+    annotator. errors: place of an image without an answer -> why; its entries mean nothing.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    errors: Mapping[int, str] = field(default_factory=dict[int, str])
+
+
+@runtime_checkable
+class ImageAnnotator(Protocol):
+    """An annotator that looks at single images and nothing else, so that images of several episodes are answered together.
+
+    `DepthAnnotator` and `PointAnnotator` that are one too are asked this way, and may run in several processes.
+    """
+
+    def answer_images(self, images_NHW3: NDArray[np.uint8]) -> ImageAnswers:
+        """An answer per image, the same whatever else is in the batch; what cannot be answered is an error with its reason."""
+        ...
 
 
 class DepthAnnotator(Protocol):

@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.annotators.interface import Frames, GripperTrack
-from components.data.annotators.transformers_pointing import MAX_NEW_TOKENS, PROMPT, check_pictures, parse_point, track_of
+from components.data.annotators.interface import Frames, GripperTrack, ImageAnswers
+from components.data.annotators.transformers_pointing import (
+    MAX_NEW_TOKENS,
+    PROMPT,
+    check_pictures,
+    parse_point,
+    point_answers,
+    track_of,
+)
 from components.data.annotators.weights import weights_digest
 from model_core.spec.errors import CheckpointError, GrammarError, require
 
@@ -102,6 +109,11 @@ class OwnPointing:
         return f"own-pointing/1:{self.name}:{self.digest}?prompt={self.prompt}&tokens={self.max_new_tokens}"
 
     @property
+    def provenance(self) -> dict[str, object]:
+        """What each label says of where it came from."""
+        return {"model": self.name, "weights": self.digest, "prompt": self.prompt, "max_new_tokens": self.max_new_tokens}
+
+    @property
     def needs_images(self) -> bool:
         """It needs images."""
         return True
@@ -109,10 +121,17 @@ class OwnPointing:
     def annotate(self, frames: Frames) -> GripperTrack:
         """Ask about every frame. A frame without a readable point is not visible, and the log states what was answered instead."""
         check_pictures(frames)
-        height, width = frames.size
+        return track_of(self._points(frames.images_THW3))
+
+    def answer_images(self, images_NHW3: NDArray[np.uint8]) -> ImageAnswers:
+        """A point per image; one without a readable point is not visible, which is an answer."""
+        return point_answers(self._points(images_NHW3))
+
+    def _points(self, images_NHW3: NDArray[np.uint8]) -> list[tuple[float, float] | None]:
+        height, width = images_NHW3.shape[1:3]
         points: list[tuple[float, float] | None] = []
-        for start in range(0, len(frames.images_THW3), self.batch_size):
-            part = frames.images_THW3[start : start + self.batch_size]
+        for start in range(0, len(images_NHW3), self.batch_size):
+            part = images_NHW3[start : start + self.batch_size]
             answers = self.answer(part, self.prompt, self.max_new_tokens)
             require(len(answers) == len(part), f"expected {len(part)} answers", got=len(answers))
             for answer in answers:
@@ -121,7 +140,7 @@ class OwnPointing:
                     answer = "ids that stand for no text" if answer is None else repr(answer[:80])
                     log.warning("frame %d: no gripper point in the answer of %s: %s", len(points), self.name, answer)
                 points.append(point)
-        return track_of(points)
+        return points
 
 
 class _Speaker:

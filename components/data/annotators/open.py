@@ -24,13 +24,21 @@ class Annotators:
         """Whether images must be read at all."""
         return self.depth.needs_images or self.points.needs_images
 
+    def versions(self) -> dict[str, str]:
+        """Kind -> version."""
+        return {"depth": self.depth.version, "points": self.points.version}
+
 
 def open_annotators(cfg: AnnotateConfig) -> Annotators:
     """Load both annotators. Raises `SpecError` for a name or a function that does not exist."""
-    return Annotators(
-        depth=_open(cfg, annotator_source("annotate.depth_annotator", cfg.depth_annotator, DEPTH_ANNOTATORS)),
-        points=_open(cfg, annotator_source("annotate.point_annotator", cfg.point_annotator, POINT_ANNOTATORS)),
-    )
+    return Annotators(depth=open_annotator("depth", cfg), points=open_annotator("points", cfg))
+
+
+def open_annotator(kind: str, cfg: AnnotateConfig) -> Any:
+    """Load the recipe's annotator of one kind, "depth" or "points"."""
+    if kind == "depth":
+        return _open(cfg, annotator_source("annotate.depth_annotator", cfg.depth_annotator, DEPTH_ANNOTATORS))
+    return _open(cfg, annotator_source("annotate.point_annotator", cfg.point_annotator, POINT_ANNOTATORS))
 
 
 def _open(cfg: AnnotateConfig, source: str) -> Any:

@@ -12,4 +12,4 @@ def open_points(cfg: AnnotateConfig) -> PointAnnotator:
     """A checkpoint of our network's layout, or any pointing architecture that transformers has built in."""
     if is_own_checkpoint(cfg.point_model):
         return OwnPointing.load(cfg.point_model, batch_size=cfg.batch_size)
-    return GripperPointer.load(cfg.point_model)
+    return GripperPointer.load(cfg.point_model, batch_size=cfg.batch_size)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.annotators.interface import Frames, GripperTrack
+from components.data.annotators.interface import Frames, GripperTrack, ImageAnswers
 from components.data.annotators.weights import load_pretrained, weights_digest
 from model_core.spec.errors import DatasetError
 
@@ -45,25 +45,34 @@ def parse_point(answer: str, *, width: int, height: int) -> tuple[float, float] 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GripperPointer:
-    """One question per frame to `ask` (image, prompt -> text)."""
+    """One question per image to `ask` (image, prompt -> text), or of several images at once to `ask_all`, where there is one."""
 
     ask: Callable[[NDArray[np.uint8], str], str]
     name: str
     digest: str
     prompt: str = PROMPT
+    batch_size: int = 8
+    ask_all: Callable[[NDArray[np.uint8], str], Sequence[str]] | None = None
 
     @staticmethod
-    def load(source: str, *, device: str = "") -> GripperPointer:
+    def load(source: str, *, batch_size: int = 8, device: str = "") -> GripperPointer:
         """Read a folder or hub id. Raises `CheckpointError` naming what is missing."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         model, processor = load_pretrained(source, AutoModelForImageTextToText, AutoProcessor, device=device)
-        return GripperPointer(ask=_Asker(model, processor), name=source.rstrip("/").split("/")[-1], digest=weights_digest(model))
+        asker = _Asker(model, processor)
+        name = source.rstrip("/").split("/")[-1]
+        return GripperPointer(ask=asker, name=name, digest=weights_digest(model), batch_size=batch_size, ask_all=asker.all)
 
     @property
     def version(self) -> str:
         """Weights and prompt."""
         return f"pointing/1:{self.name}:{self.digest}?prompt={self.prompt}"
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What each label says of where it came from."""
+        return {"model": self.name, "weights": self.digest, "prompt": self.prompt}
 
     @property
     def needs_images(self) -> bool:
@@ -73,8 +82,20 @@ class GripperPointer:
     def annotate(self, frames: Frames) -> GripperTrack:
         """Ask about every frame. Confidence is 1 where there was an answer: the model gives no other."""
         check_pictures(frames)
-        height, width = frames.size
-        return track_of([parse_point(self.ask(image, self.prompt), width=width, height=height) for image in frames.images_THW3])
+        return track_of(self._points(frames.images_THW3))
+
+    def answer_images(self, images_NHW3: NDArray[np.uint8]) -> ImageAnswers:
+        """A point per image; one without a readable point is not visible, which is an answer."""
+        return point_answers(self._points(images_NHW3))
+
+    def _points(self, images_NHW3: NDArray[np.uint8]) -> list[tuple[float, float] | None]:
+        height, width = images_NHW3.shape[1:3]
+        if self.ask_all is None:
+            texts = [self.ask(image, self.prompt) for image in images_NHW3]
+        else:
+            starts = range(0, len(images_NHW3), self.batch_size)
+            texts = [text for start in starts for text in self.ask_all(images_NHW3[start : start + self.batch_size], self.prompt)]
+        return [parse_point(text, width=width, height=height) for text in texts]
 
 
 def check_pictures(frames: Frames) -> None:
@@ -90,21 +111,34 @@ def track_of(found: Sequence[tuple[float, float] | None]) -> GripperTrack:
     return GripperTrack(points_T2=points_T2, visible_T=visible_T, confidence_T=visible_T.astype(np.float32))
 
 
+def point_answers(found: Sequence[tuple[float, float] | None]) -> ImageAnswers:
+    """Found places as the columns of a batch."""
+    track = track_of(found)
+    return ImageAnswers(columns={"points": track.points_T2, "visible": track.visible_T, "confidence": track.confidence_T})
+
+
 class _Asker:
-    """A transformers model and its processor as image, prompt -> text."""
+    """A transformers model and its processor as image, prompt -> text, or images, prompt -> texts."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self._model, self._processor = model, processor
 
     def __call__(self, image_HW3: NDArray[np.uint8], prompt: str) -> str:
+        return self.all(image_HW3[None], prompt)[0]
+
+    def all(self, images_NHW3: NDArray[np.uint8], prompt: str) -> list[str]:
+        """One question asked of several images of one size: their prompts are equally long, so nothing is padded."""
         import torch
         from PIL import Image
 
-        message = {"role": "user", "content": [{"type": "image", "image": Image.fromarray(image_HW3)}, {"type": "text", "text": prompt}]}
+        messages = [
+            [{"role": "user", "content": [{"type": "image", "image": Image.fromarray(image_HW3)}, {"type": "text", "text": prompt}]}]
+            for image_HW3 in images_NHW3
+        ]
         inputs = self._processor.apply_chat_template(
-            [message], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         ).to(self._model.device)
         with torch.inference_mode():
             ids = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        answer_ids = ids[0, inputs["input_ids"].shape[1] :]
-        return self._processor.tokenizer.decode(answer_ids, skip_special_tokens=True)
+        answers = ids[:, inputs["input_ids"].shape[1] :]
+        return [self._processor.tokenizer.decode(answer_ids, skip_special_tokens=True) for answer_ids in answers]

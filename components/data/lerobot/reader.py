@@ -30,6 +30,7 @@ from components.data.lerobot.success import stated_success, statements
 from components.data.lerobot.tables import read_json
 from components.data.lerobot.video import VideoReader
 from components.data.lerobot.writer import DatasetWriter
+from components.data.packing.kept_images import KeptImages, fetch_images
 from model_core.spec.contract import EmbodimentSpec, embodiment_from_json
 from model_core.spec.episode import Episode, Provenance
 from model_core.spec.errors import DatasetError
@@ -47,8 +48,8 @@ class DatasetReader:
     Not thread-safe (video positions). Raises `DatasetError` naming the file when something is missing or torn.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, kept: KeptImages | None = None) -> None:
+        self.root, self._kept = root, kept
         self.info = read_info(root)
         self.fps = float(self.info["fps"])
         self.features: Mapping[str, Any] = self.info["features"]
@@ -164,7 +165,7 @@ class DatasetReader:
             instruction=row.instruction,
             success=row.success,
             provenance=row.provenance,
-            images={name: self.images(index, name) for name in self.cameras} if images else {},
+            images=fetch_images(self._kept, index, lambda: {name: self.images(index, name) for name in self.cameras}) if images else {},
             depth_m=self._ours.depth(row) if depth else {},
             geometry=self._ours.geometry(row.number),
             proprio_TP=columns.get(layout.STATE, np.zeros((row.length, 0), np.float32)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def validate_step(platform: Platform, recipe: Recipe, raw: Step, progress: Progr
         from components.data.accounting.stages import inspected
         from components.data.validate import validate
 
-        record = validate(recipe.validate, raw.path / "dataset", out, progress)
+        record = validate(recipe.validate, raw.path / "dataset", out, progress, images=kept_images(platform, raw))
         return {**record, "account": inspected(recipe.validate, raw.path / "dataset", out)}
 
     key = StepKey(stage=stage_named("validate"), recipe=recipe, inputs={"raw": raw})
@@ -136,10 +137,11 @@ def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, pr
     """Depth tokens and traces of the good episodes: <step>/labels, <step>/vqvae."""
 
     def work(out: Path) -> Mapping[str, Any]:
-        from components.data.annotate import annotate
+        from components.data.annotate import Kept, annotate
 
         answers = platform.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
-        return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress, cache=answers)
+        kept = Kept(answers=answers, images=kept_images(platform, raw))
+        return annotate(recipe.annotate, raw.path / "dataset", valid.path / "valid.json", out, progress, kept=kept)
 
     chosen = recipe.annotate
     inputs: dict[str, Step | str] = {"raw": raw, "valid": valid, **folder_input("codebook", chosen.codebook)}
@@ -159,10 +161,23 @@ def freeze_step(platform: Platform, recipe: Recipe, raw: Step, labels: Step, pro
     def work(out: Path) -> Mapping[str, Any]:
         from components.data.freeze import freeze
 
-        return freeze(recipe.freeze, raw.path / "dataset", labels.path, out, progress)
+        return freeze(recipe.freeze, raw.path / "dataset", labels.path, out, progress, images=kept_images(platform, raw))
 
     statistics = recipe.freeze.statistics
     kept = folder_input("statistics", str(Path(statistics) / "contract.json")) if statistics else {}
     inputs: dict[str, Step | str] = {"raw": raw, "labels": labels, **kept}
     key = StepKey(stage=stage_named("freeze"), recipe=recipe, inputs=inputs)
-    return stage_step(platform, key, work)
+    made = stage_step(platform, key, work)
+    shutil.rmtree(_images_folder(platform, raw), ignore_errors=True)  # the last stage that looks at images
+    return made
+
+
+def kept_images(platform: Platform, raw: Step) -> Any:
+    """Where the stages of a run find images of `raw` that one of them decoded."""
+    from components.data.packing.kept_images import KeptImages
+
+    return KeptImages(_images_folder(platform, raw))
+
+
+def _images_folder(platform: Platform, raw: Step) -> Path:
+    return platform.settings.home / "cache" / "images" / raw.digest[:32]

@@ -1,0 +1,96 @@
+"""Each episode's images are decoded once in a run, however many stages look at them, and the results are the same."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.config.data_config import FreezeConfig, ValidateConfig
+from components.config.records import Silent
+from components.data.annotate import Kept, annotate
+from components.data.freeze import freeze
+from components.data.lerobot.reader import DatasetReader, DatasetWriter
+from components.data.lerobot.video import VideoReader
+from components.data.packing.kept_images import KeptImages
+from components.data.validate import validate
+from tests.integration.test_annotate import QUICK, content, episode
+
+EPISODES, FRAMES = 3, 12
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    from components.simulation.metaworld import embodiment
+
+    folder = tmp_path / "set"
+    with DatasetWriter(folder, embodiment=embodiment()) as recorder:
+        for number in range(EPISODES):
+            recorder.add(replace(episode(number, FRAMES), embodiment="metaworld-sawyer"))
+    return folder
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[tuple[str, int]]:
+    """File and frame of every frame that was decoded."""
+    frames: list[tuple[str, int]] = []
+    read = VideoReader.read
+
+    def counted(self: VideoReader, start: int, count: int) -> np.ndarray:
+        frames.extend((self.path.name, frame) for frame in range(start, start + count))
+        return read(self, start, count)
+
+    monkeypatch.setattr(VideoReader, "read", counted)
+    return frames
+
+
+def looks(cfg: ValidateConfig, dataset: Path, out: Path, kept: KeptImages | None) -> None:
+    """The stages that look at images, with annotators that do too; all judge every episode valid."""
+    validate(cfg, dataset, out / "validate", Silent(), images=kept)
+    valid = out / "valid.json"
+    valid.write_text(json.dumps({f"e-{number}": True for number in range(EPISODES)}))
+    cfg_labels = replace(QUICK, depth_annotator=f"{__name__}:looking_depth")
+    shared = None if kept is None else Kept(answers=out / "answers", images=kept)
+    annotate(cfg_labels, dataset, valid, out / "labels", Silent(), kept=shared)
+    freeze(FreezeConfig(validation_fraction=0.3), dataset, out / "labels", out / "frozen", Silent(), images=kept)
+
+
+def looking_depth(cfg):
+    from components.data.annotators.simulator_truth import TruthDepth
+    from tests.integration.test_annotate import Counting
+
+    return Counting(TruthDepth())
+
+
+def test_a_run_decodes_each_frame_once_and_makes_the_same(dataset, decoded, tmp_path):
+    cfg = ValidateConfig(data_docs=False, max_bad_fraction=1.0)
+    looks(cfg, dataset, tmp_path / "each", None)
+    several = len(decoded)
+    decoded.clear()
+    looks(cfg, dataset, tmp_path / "once", KeptImages(tmp_path / "images"))
+    assert len(decoded) == len(set(decoded)) == EPISODES * FRAMES
+    assert several == 4 * len(decoded)  # validate, twice annotate, freeze
+    for name in ("validate", "labels", "frozen"):
+        assert content(tmp_path / "each" / name) == content(tmp_path / "once" / name)
+
+
+def test_what_is_kept_is_what_was_decoded_and_may_vanish_or_not_fit(dataset, decoded, tmp_path):
+    plain = DatasetReader(dataset).episode(1).images["front"]
+    kept = KeptImages(tmp_path / "images")
+    reader = DatasetReader(dataset, kept)
+    assert np.array_equal(reader.episode(1).images["front"], plain)
+    assert np.array_equal(reader.episode(1).images["front"], plain)
+    assert kept.decoded == 1
+    torn = tmp_path / "images" / "1" / "000.npy"
+    torn.write_bytes(torn.read_bytes()[:-7])
+    assert np.array_equal(reader.episode(1).images["front"], plain)
+    torn.unlink()
+    assert np.array_equal(reader.episode(1).images["front"], plain)
+    assert (kept.decoded, kept.left_out) == (3, 0)
+    small = KeptImages(tmp_path / "small", most_bytes=plain.nbytes)
+    narrow = DatasetReader(dataset, small)
+    for index in (0, 1, 1):
+        assert narrow.episode(index).images["front"].shape == plain.shape
+    assert (small.decoded, small.left_out) == (3, 2)
+    assert sum(path.stat().st_size for path in (tmp_path / "small").rglob("*.npy")) < plain.nbytes + 4096
