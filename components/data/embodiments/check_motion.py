@@ -10,10 +10,10 @@ from components.data.embodiments.check_result import AGREES, CONTRADICTS, TOLD, 
 from components.data.embodiments.document import EmbodimentDocument, mode_of, unit_of
 from components.data.embodiments.evidence.gripper import follow, grows_when_open
 from components.data.embodiments.evidence.guess import Measured, number
-from components.data.embodiments.evidence.modes import EXPLAINS, MARGIN, ModeGuess, mode_guess, partner_by_name, residuals
+from components.data.embodiments.evidence.kinds import GRIPPER, kind_of
+from components.data.embodiments.evidence.modes import EXPLAINS, MARGIN, ModeGuess, likely_partner, mode_guess, residuals
 from components.data.embodiments.evidence.motion import ABSOLUTE, DELTA, MotionTest, Reading
 from components.data.embodiments.evidence.recorded import RecordedSet
-from components.data.embodiments.evidence.units import GRIPPER, kind_of
 
 _READ_AS = {"velocity": DELTA}
 _SCALE = (0.5, 2.0)  # beyond this, two numbers of one stated unit are not of one unit
@@ -27,7 +27,7 @@ def motion_results(document: EmbodimentDocument, recorded: RecordedSet) -> Itera
     names, states = [dim.name or "" for dim in document.action.dims], [dim.name or "" for dim in document.proprio.dims]
     lags: list[int] = []
     for place, dim in enumerate(document.action.dims):
-        found = mode_guess(test, place, partner_by_name(names, states, place))
+        found = mode_guess(test, place, likely_partner(names, states, place))
         stated = mode_of(dim, document.action)
         if dim.name == document.gripper.dim and not dim.mode:
             continue  # its mode is that of the arm only in name; the gripper has a check of its own
@@ -149,7 +149,8 @@ def _opens(document: EmbodimentDocument, recorded: RecordedSet, place: int) -> C
     opens_up = gripper.open == max(gripper.values)
     grows = (reply.scale > 0) == opens_up
     expected = grows_when_open(recorded, reply.state)
-    if expected is None and name == gripper.dim:  # the same number, measured: it goes where it is told
+    units = unit_of(document.action.dims[place], document.action), unit_of(document.proprio.dims[reply.state], document.proprio)
+    if expected is None and name == gripper.dim and units[0] == units[1]:  # the same number, measured: it goes where it is told
         expected = opens_up
     told = f"{said}: told to open ({gripper.open:g}), it {'grows' if grows else 'falls'}"
     if expected is None:

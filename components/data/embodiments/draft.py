@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from components.data.embodiments.document import FORMAT
 from components.data.embodiments.evidence.gripper import GripperGuess, gripper_guess
 from components.data.embodiments.evidence.guess import Guess, Measured, Open, fields_of, number, question_of
-from components.data.embodiments.evidence.modes import ModeGuess, mode_guess, partner_by_name
+from components.data.embodiments.evidence.kinds import GRIPPER, JOINT, LENGTH, QUATERNION, ROTATION, kind_of
+from components.data.embodiments.evidence.modes import ModeGuess, likely_partner, mode_guess
 from components.data.embodiments.evidence.motion import MotionTest
 from components.data.embodiments.evidence.recorded import ACTION, STATE, RecordedCamera, RecordedSet, read_recorded
-from components.data.embodiments.evidence.units import GRIPPER, JOINT, LENGTH, QUATERNION, ROTATION, action_unit, kind_of, state_units
+from components.data.embodiments.evidence.units import action_unit, state_units
 
 _FRAMES = {JOINT: "joint", GRIPPER: "gripper"}
 _RATE_TOLERANCE = 0.01
@@ -31,7 +32,7 @@ def draft_of(recorded: RecordedSet) -> dict[str, Any]:
     """The document for a set that was read."""
     gripper, test = gripper_guess(recorded), MotionTest(recorded)
     state_names, action_names = recorded.names(STATE), recorded.names(ACTION)
-    modes = [mode_guess(test, place, partner_by_name(action_names, state_names, place)) for place in range(len(action_names))]
+    modes = [mode_guess(test, place, likely_partner(action_names, state_names, place)) for place in range(len(action_names))]
     units = state_units(state_names, recorded.state_NP)
     alone = state_units(action_names, recorded.actions_NA)
     of_actions: list[Guess] = []

@@ -41,7 +41,8 @@ class OpenItem:
     def __str__(self) -> str:
         likely = f" Likely: {self.likely}." if self.likely else ""
         evidence = f" Evidence: {self.evidence}." if self.evidence else ""
-        return f"line {self.line}, {self.place}: {self.question}{likely}{evidence}"
+        stop = "" if self.question.endswith(("?", ".")) else "."
+        return f"line {self.line}, {self.place}: {self.question}{stop}{likely}{evidence}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

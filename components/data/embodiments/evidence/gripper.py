@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.data.embodiments.evidence.guess import Guess, Measured, Open, number
+from components.data.embodiments.evidence.kinds import GRIPPER, kind_of
 from components.data.embodiments.evidence.recorded import ACTION, STATE, RecordedSet
-from components.data.embodiments.evidence.units import GRIPPER, kind_of
 
 _BOUNDS = ((0.0, 1.0), (0.0, 100.0), (-1.0, 1.0))
 _NEAR = 0.02  # of the range between two bounds
@@ -58,7 +58,7 @@ def _of(recorded: RecordedSet, place: int, dim: Guess) -> GripperGuess:
     finite_N = column_N[np.isfinite(column_N)].astype(np.float64)
     distinct = _values(recorded, place)
     if not len(finite_N) or len(distinct) == 1:
-        return _none(dim)
+        return replace(_none(dim), index=place)
     threshold = None
     if len(distinct) == 2:
         values: Guess = Measured(value=distinct, evidence=f"only these two values in {recorded.described}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.data.embodiments.evidence.guess import Guess, Measured, Open, number
+from components.data.embodiments.evidence.kinds import GRIPPER, kind_of
 from components.data.embodiments.evidence.motion import ABSOLUTE, DELTA, RELATIVE, Levels, MotionTest, Reading, is_one, levels
 
 EXPLAINS = 0.35  # a reading explains the motion if at most this share of it stays unexplained
@@ -33,17 +34,27 @@ class ModeGuess:
         return self.reading is not None and self.reading.residual <= EXPLAINS and is_one(self.reading.scale)
 
 
-def partner_by_name(action_names: Sequence[str], state_names: Sequence[str], action: int) -> int | None:
-    """The state dimension of the same name as an action dimension, or else of the same place; None where neither can be said."""
+def likely_partner(action_names: Sequence[str], state_names: Sequence[str], action: int) -> tuple[int | None, bool]:
+    """The state dimension that an action dimension probably moves, and whether its name says so.
+
+    That of the same name; or else, of two vectors of one width, that of the same place, which the motion may still contradict.
+    """
     plain = [_plain(name) for name in state_names]
     if plain.count(_plain(action_names[action])) == 1:
-        return plain.index(_plain(action_names[action]))
-    return action if len(action_names) == len(state_names) else None
+        return plain.index(_plain(action_names[action])), True
+    grippers = [place for place, name in enumerate(state_names) if kind_of(name) == GRIPPER]
+    if kind_of(action_names[action]) == GRIPPER and len(grippers) == 1:
+        return grippers[0], True
+    return (action if len(action_names) == len(state_names) else None), False
 
 
-def mode_guess(test: MotionTest, action: int, likely_state: int | None) -> ModeGuess:
-    """Read one action dimension in every way and decide only where one reading explains the motion and no other does."""
-    state = test.partner(action, likely_state)
+def mode_guess(test: MotionTest, action: int, likely: tuple[int | None, bool]) -> ModeGuess:
+    """Read one action dimension in every way and decide only where one reading explains the motion and no other does.
+
+    likely: of `likely_partner`.
+    """
+    likely_state, is_named = likely
+    state = likely_state if is_named else test.partner(action, likely_state)
     readings = () if state is None else test.readings(action, state)
     if state is None or not readings:
         why = f"{test.windows} displacements over {test.window} steps; in none of them this action and a state move together"

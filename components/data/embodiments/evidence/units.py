@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.data.embodiments.evidence.guess import Guess, Measured, Open, number
+from components.data.embodiments.evidence.kinds import ANGLES, GRIPPER, LENGTH, QUATERNION, kind_of
 from components.data.embodiments.evidence.modes import ModeGuess
 
-GRIPPER, QUATERNION, ROTATION, LENGTH, JOINT, UNKNOWN = "gripper", "quaternion", "rotation", "length", "joint", ""
-ANGLES = (ROTATION, JOINT)
-_WORDS = (
-    (GRIPPER, {"gripper", "grip", "finger", "fingers", "jaw", "claw", "hand_opening"}),
-    (QUATERNION, {"quat", "quaternion", "qx", "qy", "qz", "qw"}),
-    (ROTATION, {"roll", "pitch", "yaw", "droll", "dpitch", "dyaw", "rx", "ry", "rz", "drx", "dry", "drz"}
-     | {"rot", "axis", "angle", "axisangle", "euler"}),
-    (LENGTH, {"x", "y", "z", "dx", "dy", "dz", "px", "py", "pz"}),
-    (JOINT, {"joint", "joints", "shoulder", "elbow", "wrist", "waist", "forearm", "hip", "knee", "ankle", "neck", "torso"}),
-)  # fmt: skip
 _BOUND = 1.0005  # values up to here count as inside -1..1
 _RAD, _TURNS = 2 * math.pi * 1.05, 0.5
 _SAME_SHARE = 0.03
@@ -30,18 +20,6 @@ _SCALES: Mapping[str, Sequence[tuple[float, str, str]]] = {
     "angle": ((math.pi / 180, "deg", "rad"), (180 / math.pi, "rad", "deg")),
     "length": ((1e-3, "mm", "m"), (1e3, "m", "mm"), (1e-2, "cm", "m"), (1e2, "m", "cm")),
 }
-
-
-def kind_of(name: str) -> str:
-    """What a dimension's name says it is: one of the constants of this module, "" where it says nothing."""
-    lowered = name.lower()
-    words = set(re.findall(r"[a-z]+", lowered))
-    if "joint" in words and not words & _WORDS[0][1]:
-        return JOINT  # "joint_x" is a joint
-    for kind, known in _WORDS:
-        if words & known or any(word.startswith("gripper") for word in words if kind == GRIPPER):
-            return JOINT if kind == ROTATION and words & _WORDS[4][1] else kind  # "wrist_roll" is a joint
-    return UNKNOWN
 
 
 def state_units(names: Sequence[str], values_ND: NDArray[np.floating]) -> list[Guess]:
