@@ -437,3 +437,43 @@ def test_a_log_without_an_index_is_refused_since_its_checksums_would_not_be_read
         writer.finish()
     with pytest.raises(DatasetError, match=r"no index of its messages.*mcap recover"):
         list_topics(tmp_path / "a.mcap")
+
+
+ARM = """format: 1
+name: two_joints
+control_hz: 10
+cameras: [{name: front, width: 8, height: 6, role: front}]
+proprio:
+  {unit: rad, frame: base, dims: [{name: shoulder, low: -4, high: 4}, {name: elbow, low: -4, high: 4}, {name: gripper, low: -4, high: 4}]}
+action:
+  mode: absolute
+  unit: rad
+  frame: base
+  dims: [{name: shoulder, low: -4, high: 4}, {name: elbow, low: -4, high: 4}, {name: gripper, low: -4, high: 4}]
+gripper: {dim: gripper, values: [-1, 1], open: 1, threshold: 0}
+confirmed: {by: Ada Lovelace, on: 2026-11-29}
+"""
+
+
+def test_a_recipe_opens_logs_by_their_mapping_and_its_embodiment_file(tmp_path):
+    from components.config.source_config import SourceConfig, source_opener
+    from components.data.sources.mcap.open import open_mcap
+
+    for name in ("a", "b"):
+        write_ros2(tmp_path / f"{name}.mcap", arm_entries())
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING))
+    (tmp_path / "arm.yaml").write_text(ARM)
+    assert source_opener("mcap") == "components.data.sources.mcap.open:open_mcap"
+    config = SourceConfig(name="logs", kind="mcap", path=str(tmp_path), embodiment=str(tmp_path / "arm.yaml"), include=("b",))
+    made = open_mcap(config)
+    assert (made.name, [row.episode_id for row in made.rows]) == ("logs", ["b"])
+    np.testing.assert_array_equal(made.episode(0).images["front"][3], picture(6))
+    for change, reason in (
+        ({"options": {"mapping": "../mapping.yaml"}}, "no mapping file"),
+        ({"options": {"rate": 1}}, "option 'rate'"),
+        ({"embodiment": ""}, "does not describe its robot"),
+        ({"stride": 2}, "stride of logs are in"),
+        ({"path": ""}, "the folder of the logs"),
+    ):
+        with pytest.raises(SpecError, match=reason):
+            open_mcap(replace(config, **change))
