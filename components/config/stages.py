@@ -12,15 +12,15 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from components.config.annotators import ANNOTATOR_MODULES
-from components.config.simulators import SIMULATORS
+from components.config.simulators import SIMULATORS, SimulatorEntry
 
 if TYPE_CHECKING:
     from components.config.recipe import Recipe
 
 _ARRAYS = ("numpy", "pandas", "pyarrow", "av", "pillow")  # what LeRobot data sets are read and written with
 # simulators are opened by name; the code of a class that only a recipe names enters the key too (`code_version.named_modules`)
-_SIMULATOR = tuple(package for entry in SIMULATORS.values() for package in entry.packages)
-_SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values())
+_SIMULATOR = tuple(package for entry in SIMULATORS.values() if not entry.extra for package in entry.packages)
+_SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values() if not entry.extra)
 # what of the demonstrations decides a scene; the rest of "collect" only concerns their recording
 SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
 _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
@@ -181,3 +181,10 @@ def stage_named(name: str) -> Stage:
 def recipe_sections(recipe: Recipe, stage: Stage) -> dict[str, object]:
     """The part of a recipe that decides the result of `stage`, by the names in the table: what its cache key holds of the recipe."""
     return {path: attrgetter(path)(recipe) for path in stage.config}
+
+
+def extra_simulator(recipe: Recipe, stage: Stage) -> SimulatorEntry | None:
+    """The simulator of an extra that `stage` opens for this recipe: its module and packages enter the cache key. None for any other."""
+    entry = SIMULATORS.get(recipe.collect.simulator)
+    simulates = "collect" in stage.config or "collect.simulator" in stage.config
+    return entry if simulates and entry is not None and entry.extra else None

@@ -49,6 +49,17 @@ class AlreadySolvedError(SimulatorError):
     """An initial state fulfils the task before the robot has moved: it is no trial and no demonstration."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneCamera:
+    """A camera that the simulated scene itself holds, under the name `scene_name`: pixels, and metres at which depth is clipped."""
+
+    name: str
+    scene_name: str
+    width: int = 80
+    height: int = 80
+    max_depth_m: float = 3.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepOutcome:
     """After one control step. `observation` is None unless it was asked for.

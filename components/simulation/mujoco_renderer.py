@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from components.simulation.interface import FreeCamera
+from components.simulation.interface import FreeCamera, SceneCamera
 from model_core.spec.errors import SimulatorError
 
 RENDER_FLAGS = {"shadow": "off", "reflection": "off", "skybox": "off", "offsamples": "0"}
@@ -41,7 +41,7 @@ class OffscreenRenderer:
         self._renderer: Any = None
         self._holds: tuple[str, int, int] | None = None
 
-    def render(self, model: Any, data: Any, camera: FreeCamera, *, meshes: str, depth: bool) -> NDArray[Any]:
+    def render(self, model: Any, data: Any, camera: FreeCamera | SceneCamera, *, meshes: str, depth: bool) -> NDArray[Any]:
         """The camera's image, or its depth in metres. meshes: names the model file; equal names share the meshes."""
         mujoco = import_mujoco()
         wanted = (meshes, camera.width, camera.height)
@@ -50,7 +50,7 @@ class OffscreenRenderer:
             self._renderer = _open_renderer(mujoco, model, camera)
             self._holds = wanted
         self._renderer._model = model
-        self._renderer.update_scene(data, _mujoco_camera(mujoco, camera))
+        self._renderer.update_scene(data, _mujoco_camera(mujoco, model, camera), _shapes(mujoco, camera))
         if not depth:
             return self._renderer.render()
         self._renderer.enable_depth_rendering()
@@ -69,7 +69,7 @@ class OffscreenRenderer:
 RENDERER = OffscreenRenderer()
 
 
-def _open_renderer(mujoco: Any, model: Any, camera: FreeCamera) -> Any:
+def _open_renderer(mujoco: Any, model: Any, camera: FreeCamera | SceneCamera) -> Any:
     model.vis.quality.offsamples = 0
     try:
         renderer = mujoco.Renderer(model, camera.height, camera.width)
@@ -81,9 +81,22 @@ def _open_renderer(mujoco: Any, model: Any, camera: FreeCamera) -> Any:
     return renderer
 
 
-def _mujoco_camera(mujoco: Any, camera: FreeCamera) -> Any:
+def _mujoco_camera(mujoco: Any, model: Any, camera: FreeCamera | SceneCamera) -> Any:
     made = mujoco.MjvCamera()
+    if isinstance(camera, SceneCamera):
+        made.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        made.fixedcamid = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera.scene_name)
+        return made
     made.type = mujoco.mjtCamera.mjCAMERA_FREE
     made.lookat[:] = camera.lookat
     made.azimuth, made.elevation, made.distance = camera.azimuth, camera.elevation, camera.distance
     return made
+
+
+def _shapes(mujoco: Any, camera: FreeCamera | SceneCamera) -> Any:
+    """Which shapes are seen: scenes with cameras of their own keep those that only touch in group 0. None for MuJoCo's choice."""
+    if not isinstance(camera, SceneCamera):
+        return None
+    seen = mujoco.MjvOption()
+    seen.geomgroup[0] = 0
+    return seen

@@ -1,4 +1,4 @@
-"""Run every public client against the service, and LeRobot against our data sets; write benchmarks/results/conformance.json.
+"""Run every public client against the service, LeRobot and public checkers against our sets; write benchmarks/results/conformance.json.
 
 python -m tests.conformance.run [--only openpi] [--python PATH]
 
@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.conformance import data_sets
+from tests.conformance import checkers, data_sets
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".actwright" / "conformance"
@@ -55,6 +55,20 @@ GROUPS = (
         ("3.11", "3.12"),  # openpi-client pins a numpy that has no wheel for 3.13
     ),
     Group("lerobot", {"lerobot": ("lerobot[dataset]==0.6.1",)}, ("3.12", "3.13")),
+    Group(
+        "checkers",
+        {
+            "checkers": (
+                "lerobot-doctor==0.2.0",
+                "robot-data-audit==0.11.0",
+                "rdq==0.3.4",
+                "deepen-grade==0.4.1",
+                "av==18.1.0",
+                "opencv-python-headless==5.0.0.93",
+            )
+        },
+        ("3.11",),
+    ),
 )
 CLIENTS_OF = {name: group for group in GROUPS for name in group.packages}
 
@@ -110,6 +124,8 @@ def run_client(python: Path, name: str) -> list[dict[str, Any]]:
     """Every check of one client; a client that dies is a failed check with its last lines."""
     if name == "lerobot":
         return list(data_sets.checks(python))
+    if name == "checkers":
+        return list(checkers.checks(python))
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ACTWRIGHT"))}
     with service(name) as address:
         command = [str(python), str(CLIENTS / SCRIPTS[name]), address]

