@@ -34,6 +34,7 @@ REASONS: dict[str, tuple[tuple[str, str], ...]] = {
             r"video_timestamp_alignment",
             "a film of n frames is n / fps long, its first and last row (n - 1) / fps apart: more than 5 % of an episode below 21 frames",
         ),
+        (r"idle_ratio", "idleness is read from how actions change: a steady delta action, which moves the arm steadily, counts as idle"),
     ),
     "rdq": ((r"'observation\.state' has short glitches", "the recorded arm's gripper goes to its one opening at its first step"),),
     "deepen-grade": (
