@@ -123,7 +123,8 @@ class AnnotateConfig:
     codebook: folder of a finished depth codebook ("vqvae" of a checkpoint) to label with; empty: one is trained on these episodes.
     cameras: whose frames are labelled besides those of the first camera, which the policy's depth and trace are of.
     min_confidence: a gripper point with a lower confidence (0..1) counts as not seen. max_jump: so does one that is farther from the
-    points of the frames beside it than this share of the image's diagonal (0: any distance). smooth_frames: each point becomes the mean
+    points of the frames beside it than this share of the image's diagonal (0: any distance). corrections: a file of JSON lines in which a
+    person corrected points (`components.data.annotators.corrections`); they take precedence. smooth_frames: each point becomes the mean
     over this many frames (1: none). max_abstained: share of an episode's frames that may be without a sure point.
     batch_size: frames a forward pass, of any episodes; workers: processes that each open the annotator (neither changes the labels).
     max_rejected_fraction: of the good episodes of any one source (who
@@ -141,6 +142,7 @@ class AnnotateConfig:
     min_confidence: float = 0.0
     max_jump: float = 0.0
     smooth_frames: int = 1
+    corrections: str = ""
     max_abstained: float = 1.0
     batch_size: int = field(default=64, metadata=NEUTRAL)
     workers: int = field(default=1, metadata=NEUTRAL)

@@ -27,6 +27,7 @@ from components.config.data_config import AnnotateConfig
 from components.config.records import Progress
 from components.data.accounting.rejections import Rejections
 from components.data.annotators.cache import AnswerCache
+from components.data.annotators.corrections import read_once
 from components.data.annotators.interface import Frames, GripperTrack, body_of, frames_of
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.labelling.answered_frames import AnsweredFrames, label_images
@@ -61,15 +62,7 @@ class EpisodeSource(Protocol):
         ...
 
 
-def annotate(
-    cfg: AnnotateConfig,
-    dataset: Path,
-    valid: Path,
-    out: Path,
-    progress: Progress,
-    *,
-    kept: Kept | None = None,
-) -> dict[str, Any]:
+def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progress: Progress, *, kept: Kept | None = None) -> dict[str, Any]:
     """Label the valid episodes of `dataset` into `out`; returns the record of the stage.
 
     valid: JSON file {episode id: true or false}. kept: what other stages and runs made (default: nothing; answers of networks are kept in
@@ -103,7 +96,8 @@ def annotate(
         for name in (name for name in cfg.cameras if name != camera):
             size = _size(reader.picture_size(name), name)
             replace(job, cfg=again, camera=name, size=size).run(episodes, out / "cameras" / name, progress)
-        return record
+        notes = read_once(cfg.corrections).unused([row.episode_id for row in chosen], reader.cameras)
+        return record | ({"notes": list(notes)} if notes else {})
     finally:
         reader.close()
 
@@ -178,7 +172,7 @@ class Labelling:
         return EpisodeLabels(codes_TG=codes_TG, trace_T52=trace_T52)
 
     def _track(self, frames: AnsweredFrames) -> RefinedTrack:
-        return refined(frames.track(self.annotators.points), self.cfg, self.size)
+        return refined(frames.track(self.annotators.points), self.cfg, self.size, frames.frames)
 
     def _traces(self, frames: AnsweredFrames) -> NDArray[np.int16]:
         return trace_labels(self._track(frames).track, self.size, self.cfg.trace_points, self.annotators.points.version)

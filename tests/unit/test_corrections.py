@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from components.config.data_config import AnnotateConfig, VqvaeConfig
+from components.data.annotate import annotate
 from components.data.annotators.corrections import read_corrections
-from components.data.annotators.interface import GripperTrack
+from components.data.annotators.interface import Frames, GripperTrack
+from components.data.labelling.traces import refined
+from components.data.labels import read_labels
 from model_core.spec.errors import DatasetError, SpecError
+from tests.episodes import Tally, episode, write_dataset
 
 LINE = {"episode": "e", "camera": "front", "frame": 1, "point": [5, 6.5], "reviewer": "A. Lee", "at": "2026-11-02T09:30:00Z"}
 
@@ -63,3 +69,31 @@ def test_frames_and_points_must_be_the_episodes(tmp_path):
         read_corrections(written(tmp_path, {"frame": 4})).applied(track(), "e", "front", (10, 12))
     with pytest.raises(DatasetError, match="outside the 12x10 image"):
         read_corrections(written(tmp_path, {"point": [11.6, 3]})).applied(track(), "e", "front", (10, 12))
+
+
+def test_corrections_take_precedence_over_confidence_outliers_and_smoothing(tmp_path):
+    path = written(tmp_path, {"frame": 2, "point": [5, 6]}, {"frame": 3, "point": [11, 9]})
+    cfg = AnnotateConfig(corrections=str(path), min_confidence=0.9, smooth_frames=3, max_jump=0.1, max_abstained=0.5)
+    frames = Frames(images_THW3=np.zeros((0, 10, 12, 3), np.uint8), size=(10, 12), count=4, camera="front", episode_id="e")
+    made = refined(track(), cfg, (10, 12), frames).track
+    np.testing.assert_array_equal(made.points_T2[2:], [[5, 6], [11, 9]])
+    assert made.visible_T.tolist() == [False, False, True, True]  # the annotator's own were not sure enough
+    assert made.by_T == ("", "", "A. Lee", "A. Lee")
+    with pytest.raises(DatasetError, match="no sure gripper point"):  # without them nothing is left
+        refined(track(), replace(cfg, corrections=""), (10, 12), frames)
+
+
+def test_a_corrected_data_set_names_the_reviewer_of_each_label(tmp_path):
+    one = episode(1)
+    root = write_dataset(tmp_path / "raw", [one, episode(2)])
+    (tmp_path / "valid.json").write_text(json.dumps({one.episode_id: True, episode(2).episode_id: True}))
+    lines = [{"episode": one.episode_id, "frame": n, "point": [3, 4]} for n in range(12)]
+    path = written(tmp_path, *lines, {"episode": "gone"})
+    cfg = AnnotateConfig(corrections=str(path), vqvae=VqvaeConfig(steps=1, frames=8))
+    record = annotate(cfg, root, tmp_path / "valid.json", tmp_path / "out", Tally())
+    labels = read_labels(tmp_path / "out" / "labels")
+    expected = np.rint(np.array([3, 4]) * 255 / 31)
+    assert (labels[one.episode_id].trace_T52[0] == expected).all()
+    assert not (labels[episode(2).episode_id].trace_T52[0] == expected).all()
+    assert record["notes"] == ["corrections of episode 'gone', camera 'front' change nothing: these data do not have it"]
+    assert "A. Lee" in (tmp_path / "out" / "provenance.json").read_text()

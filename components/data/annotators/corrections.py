@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,20 @@ class Corrections:
             confidence_T[frame] = float(correction.point is not None)
             by[frame] = correction.reviewer
         return replace(track, points_T2=points_T2, visible_T=visible_T, confidence_T=confidence_T, by_T=tuple(by))
+
+
+def read_once(path: str) -> Corrections:
+    """The corrections that a recipe names; none for "". A file that has not changed is read once in a process."""
+    if not path:
+        return Corrections()
+    place = Path(path).expanduser()
+    changed = place.stat().st_mtime_ns if place.is_file() else 0
+    return _read_at(place, changed)
+
+
+@cache
+def _read_at(path: Path, changed: int) -> Corrections:
+    return read_corrections(path)
 
 
 def read_corrections(path: Path) -> Corrections:

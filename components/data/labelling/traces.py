@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.data_config import AnnotateConfig
-from components.data.annotators.interface import GripperTrack
+from components.data.annotators.corrections import Corrections, read_once
+from components.data.annotators.interface import Frames, GripperTrack
 from model_core.spec.errors import DatasetError
 from model_core.spec.types import TRACE_MAX_POINTS
 from model_core.tokenization.trace import future_traces
@@ -29,11 +30,15 @@ class RefinedTrack:
     outlier_T: NDArray[np.bool_]
 
 
-def refined(track: GripperTrack, cfg: AnnotateConfig, size: tuple[int, int]) -> RefinedTrack:
-    """The track as the recipe wants it. size: (height, width) of the images.
+def refined(track: GripperTrack, cfg: AnnotateConfig, size: tuple[int, int], frames: Frames | None = None) -> RefinedTrack:
+    """The track as the recipe wants it. size: (height, width) of the images. frames: whose they are, for a person's corrections.
 
-    Raises `DatasetError` where more of the frames have no sure point than `annotate.max_abstained` allows.
+    Corrected points count as sure from the start, and neither an outlier rule nor smoothing changes them. Raises `DatasetError` where more
+    of the frames have no sure point than `annotate.max_abstained` allows.
     """
+    corrections = read_once(cfg.corrections) if frames is not None else Corrections()
+    episode, camera = ("", "") if frames is None else (frames.episode_id, frames.camera)
+    track = corrections.applied(track, episode, camera, size)
     unsure_T = track.visible_T & (track.confidence_T < cfg.min_confidence)
     outlier_T = np.zeros(len(unsure_T), bool)
     if cfg.max_jump:
@@ -49,7 +54,7 @@ def refined(track: GripperTrack, cfg: AnnotateConfig, size: tuple[int, int]) -> 
     points_T2 = _smoothed(track.points_T2, sure_T, cfg.smooth_frames // 2)
     confidence_T = np.where(sure_T, track.confidence_T, np.float32(0)).astype(np.float32)
     made = replace(track, points_T2=points_T2, visible_T=sure_T, confidence_T=confidence_T)
-    return RefinedTrack(track=made, unsure_T=unsure_T, outlier_T=outlier_T)
+    return RefinedTrack(track=corrections.applied(made, episode, camera, size), unsure_T=unsure_T, outlier_T=outlier_T)
 
 
 def _outliers(points_T2: NDArray[np.float64], seen_T: NDArray[np.bool_], limit_px: float) -> NDArray[np.bool_]:

@@ -145,6 +145,7 @@ def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, pr
 
     chosen = recipe.annotate
     inputs: dict[str, Step | str] = {"raw": raw, "valid": valid, **folder_input("codebook", chosen.codebook)}
+    inputs |= folder_input("corrections", chosen.corrections)
     for name, annotator, weights in (
         ("depth_model", chosen.depth_annotator, chosen.depth_model),
         ("point_model", chosen.point_annotator, chosen.point_model),
