@@ -25,16 +25,15 @@ _SCALES: Mapping[str, Sequence[tuple[float, str, str]]] = {
 def state_units(names: Sequence[str], values_ND: NDArray[np.floating]) -> list[Guess]:
     """The unit of every dimension, from its name and the range of all dimensions of its kind; of a gripper from its own range."""
     kinds = [kind_of(name) for name in names]
+    groups = ["angle" if kind in ANGLES else kind for kind in kinds]
+    judges = {"angle": _angle, LENGTH: _length, QUATERNION: _quaternion}
+    # one judgement for all dimensions of a group: a set may have millions of rows
+    judged = {group: judge(values_ND[:, [g == group for g in groups]]) for group, judge in judges.items() if group in groups}
     found: list[Guess] = []
-    for place, kind in enumerate(kinds):
-        alike = [n for n, other in enumerate(kinds) if (other in ANGLES) == (kind in ANGLES) and (kind in ANGLES or other == kind)]
-        if kind in ANGLES:
-            found.append(_angle(values_ND[:, alike]))
-        elif kind == LENGTH:
-            found.append(_length(values_ND[:, alike]))
-        elif kind == QUATERNION:
-            found.append(_quaternion(values_ND[:, alike]))
-        elif kind == GRIPPER:
+    for place, group in enumerate(groups):
+        if group in judged:
+            found.append(judged[group])
+        elif group == GRIPPER:
             found.append(gripper_unit(values_ND[:, place]))
         else:
             found.append(Open(question="in which unit is this number?", evidence=_range(values_ND[:, [place]])))
