@@ -35,6 +35,7 @@ REASONS: dict[str, tuple[tuple[str, str], ...]] = {
             "a film of n frames is n / fps long, its first and last row (n - 1) / fps apart: more than 5 % of an episode below 21 frames",
         ),
         (r"idle_ratio", "idleness is read from how actions change: a steady delta action, which moves the arm steadily, counts as idle"),
+        (r"visual_quality", "an image of 64 x 48 pixels that LeRobot's own encoding has blurred"),
     ),
     "rdq": ((r"'observation\.state' has short glitches", "the recorded arm's gripper goes to its one opening at its first step"),),
     "deepen-grade": (
