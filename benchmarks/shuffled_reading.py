@@ -44,7 +44,7 @@ CAMERAS = ("front", "wrist")
 # two steps: lerobot's own requirements ask for other builds of torch than a machine without a GPU has
 PACKAGES = (
     ("torch==2.13.0", "numpy==2.2.6", "pandas", "pyarrow", "av<16", "datasets==4.1.1", "huggingface-hub<0.36", "jsonlines", "deepdiff"),
-    ("einops", "termcolor", "draccus==0.10.0", "packaging<26", "webdataset==1.0.2", "pillow", "psutil"),
+    ("einops", "termcolor", "draccus==0.10.0", "packaging<26", "webdataset==1.0.2", "pillow", "psutil", "safetensors"),
 )
 BARE = ("torchvision==0.28.0", "torchcodec==0.13.0", "accelerate==1.10.1", "lerobot==0.4.4")
 
@@ -130,7 +130,7 @@ def episode(number: int, length: int, side: int):
         images=images,
         depth_m={},
         geometry={},
-        proprio_TP=rng.normal(size=(length, len(body.state))).astype(np.float32),
+        proprio_TP=rng.normal(size=(length, len(body.proprio))).astype(np.float32),
         actions_TA=actions,
         executed_TA=actions,
         timestamps_T=np.arange(length) / body.control_hz,
