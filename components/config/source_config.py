@@ -12,6 +12,7 @@ from model_core.spec.errors import SpecError, require
 
 # kind -> "module:function", which is called with a `SourceConfig` and gives an `EpisodeSource` (components/data/sources/interface.py)
 SOURCE_KINDS: dict[str, str] = {
+    "edited": "components.data.editing.opener:open_edited",
     "lerobot": "components.data.sources.lerobot:open_lerobot",
     "mcap": "components.data.sources.mcap.open:open_mcap",
 }

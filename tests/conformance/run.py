@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.conformance import checkers, data_sets
+from tests.conformance import checkers, data_sets, exported_sets
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".actwright" / "conformance"
@@ -69,6 +69,9 @@ GROUPS = (
         },
         ("3.11",),
     ),
+    # the last releases for 3.11: 0.4.4 reads and writes version 3.0 of the format, 0.3.3 version 2.1
+    Group("lerobot-v3.0", {"exported-v3.0": ("lerobot==0.4.4",)}, ("3.11", "3.12")),
+    Group("lerobot-v2.1", {"exported-v2.1": ("lerobot==0.3.3",)}, ("3.11", "3.12")),
 )
 CLIENTS_OF = {name: group for group in GROUPS for name in group.packages}
 
@@ -126,6 +129,8 @@ def run_client(python: Path, name: str) -> list[dict[str, Any]]:
         return list(data_sets.checks(python))
     if name == "checkers":
         return list(checkers.checks(python))
+    if name.startswith("exported-"):
+        return list(exported_sets.checks(python, name.removeprefix("exported-")))
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ACTWRIGHT"))}
     with service(name) as address:
         command = [str(python), str(CLIENTS / SCRIPTS[name]), address]

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.config.source_config import SourceConfig, source_opener
 from components.data.editing.catalogue import Catalogue
 from components.data.editing.difference import difference, ranges
 from components.data.editing.edit import read_edit, write_edit
 from components.data.editing.fingerprint import fingerprint
 from components.data.editing.merging import check_mergeable, merge_parameters
+from components.data.editing.opener import open_edited
 from components.data.editing.operations import pieces_of
 from components.data.editing.parameters import Labels, Relabel, Select, Split, Trim
 from components.data.lerobot.reader import DatasetReader, dataset_digest
@@ -204,3 +206,18 @@ def test_every_number_and_pixel_enters_the_fingerprint(folder):
 def test_shares_must_be_one_together():
     with pytest.raises(Exception, match=r"the shares must be 1 together, got 0\.9"):
         Split(part="a", shares={"a": 0.4, "b": 0.5})
+
+
+def test_a_recipe_names_an_edited_set_by_its_file(folder, edits):
+    make(edits, "four", "select", [str(folder / "ours")], Select(episodes=("0:4",)))
+    place = str(edits.path_of("four"))
+    whole = open_edited(SourceConfig(name="four", kind="edited", path=place))
+    some = open_edited(SourceConfig(name="some", kind="edited", path=place, include=("1", "2"), tasks=("push the button",)))
+    assert source_opener("edited").endswith(":open_edited")
+    assert (len(whole.rows), [row.episode_id for row in some.rows]) == (4, ["square-0002"])
+    assert whole.digest == edits.open("four").digest != some.digest
+    assert np.array_equal(some.episode(0).images["front"], episode(2, length=10).images["front"])
+    with pytest.raises(DatasetError, match="so rate_hz cannot be set here"):
+        open_edited(SourceConfig(name="x", kind="edited", path=place, rate_hz=5))
+    with pytest.raises(DatasetError, match="is not the file of an edit"):
+        open_edited(SourceConfig(name="x", kind="edited", path=str(folder / "ours")))

@@ -47,10 +47,11 @@ class LineageStep:
 class Catalogue:
     """The edits in one folder, and every set that they name.
 
-    seen: a file that keeps the digests of folders that were read whole; it only spares reading them again while no file was written.
+    seen: a file that keeps the digests of folders that were read whole; it only spares reading them again while no file was
+    written. None: every folder is read.
     """
 
-    def __init__(self, folder: Path, *, seen: Path) -> None:
+    def __init__(self, folder: Path, *, seen: Path | None = None) -> None:
         self.folder, self._seen = folder, seen
 
     def edits(self) -> Iterator[tuple[Path, Edit]]:
@@ -140,7 +141,7 @@ class Catalogue:
 
     def _digest(self, source: EpisodeSource) -> str:
         """The digest of a source; of a folder none of whose files was written since it was last read, the one that was found then."""
-        if not isinstance(source, DatasetReader):
+        if self._seen is None or not isinstance(source, DatasetReader):
             return source.digest
         place, state = str(source.root.resolve()), _state(source.root)
         seen = _read_seen(self._seen)
