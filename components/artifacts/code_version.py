@@ -33,6 +33,7 @@ PLUMBING = frozenset(
                 "annotators",
                 "checks",
                 "data_config",
+                "inspection_config",
                 "paths",
                 "ports",
                 "recipe",

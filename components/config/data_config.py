@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS, annotator_source
 from components.config.checks import fraction, positive
+from components.config.inspection_config import InspectionConfig
 from components.config.simulators import simulator_source
 from model_core.spec.documents import NEUTRAL
 from model_core.spec.errors import require
@@ -68,7 +69,7 @@ class ValidateConfig:
     A frame comes one control period after the one before, within max_timestamp_jitter_s and a share max_period_error of the period; the
     whole episode lasts as long as its steps take within a share max_rate_error. max_idle_fraction: of steps in which nothing moves.
     black_mean: an image with a lower mean (0..255) is black; images of Meta-World have means of 82 to 101, so 5 sets none of them aside.
-    range_slack: share of a dimension's range by which a value may exceed its limits.
+    range_slack: share of a dimension's range by which a value may exceed its limits. inspection: thresholds of the further rules.
     """
 
     min_frames: int = 8
@@ -84,6 +85,7 @@ class ValidateConfig:
     max_rate_error: float = 0.01
     max_idle_fraction: float = 0.5
     data_docs: bool = True
+    inspection: InspectionConfig = field(default_factory=InspectionConfig)
 
     def __post_init__(self) -> None:
         fraction(self, "max_bad_fraction", "min_gripper_visible", "max_clipped_fraction", "range_slack", "max_idle_fraction")

@@ -1,11 +1,14 @@
 """The gate of a data set: it judges every episode, sets bad ones aside with their reasons, and stops the flow for too many.
 
 Three layers. A fault of the whole set (stale statistics, mixed-up columns) stops at once. An episode that cannot be read
-(truncated or missing video) is set aside. All others are measured by the rules of `components.data.inspection.rules`; the measures
-become two tables, which Great Expectations checks (`components.adapters.great_expectations`).
+(truncated or missing video) is set aside. All others are measured by the rules of `components.data.inspection.rules`, and in the same pass
+for those of `components.data.inspection.checks`; the measures become two tables, which Great Expectations checks
+(`components.adapters.great_expectations`). Risks, and rules without evidence, are told and set nothing aside.
 
     out/valid.json               {episode id: true or false}
     out/quarantine/<id>.json     the findings of each episode that is not used
+    out/inspection.json, .html   every rule: what it found, of how many frames or episodes it had evidence, why it matters, what to do
+    out/measurements/            what was measured of each episode, by its content: another threshold reads no video again
     out/undigested/data_docs/    pages for people, readable without a network
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,9 @@ from components.artifacts.files import dataset_digest
 from components.config.data_config import ValidateConfig
 from components.config.records import Finding, Progress
 from components.data.inspection.dataset import asked_for, dataset_findings
+from components.data.inspection.gate import FAMILIES_OF_EPISODES, GateInspection, family_columns, further_findings, write_report
 from components.data.inspection.identity import episode_identity
+from components.data.inspection.measurements.store import MeasurementStore
 from components.data.inspection.rule import EPISODES, FRAMES, InspectionRule
 from components.data.inspection.rules import rules_of
 from components.data.inspection.sentences import shared_sentences, told
@@ -40,6 +45,7 @@ from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.files import atomic_write
 
 DOCS = "undigested/data_docs"
+FURTHER = "further_rules"  # the one check of Great Expectations that stands for the rules of each family
 logger = logging.getLogger(__name__)
 
 
@@ -49,13 +55,20 @@ def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress, 
     broken = dataset_findings(reader)
     if broken:
         raise GateError(f"data set {dataset.name} cannot be used: " + "; ".join(f"{f.check}: {f.reason}" for f in broken))
-    inspection = _inspect(cfg, reader, progress)
-    findings = inspection.findings
+    inspection = _inspect(cfg, reader, MeasurementStore(out / "measurements"), progress)
+    findings, outcomes = inspection.findings, {}
     if inspection.episodes:
         progress.update(len(reader), len(reader), "great expectations")
-        breaches = evaluate_rules(inspection.tables(), rules(cfg, reader), out / DOCS if cfg.data_docs else None)
-        findings = findings + [_finding(b) for b in breaches]
-    return _conclude(cfg, reader, dataset, findings, out)
+        report = inspection.further.report(cfg)
+        further = further_findings(report)
+        tables = inspection.tables(family_columns(report, further))
+        breaches = evaluate_rules(tables, rules(cfg, reader), out / DOCS if cfg.data_docs else None)
+        findings = findings + [_finding(b) for b in breaches if b.rule.check != FURTHER]
+        # an episode that is set aside already has its reason; what else its rules find is in inspection.json
+        known, broken = {f.where for f in findings}, {b.episode_id for b in breaches if b.rule.check == FURTHER}
+        findings += [f for f in further if f.where in broken - known]
+        outcomes = write_report(report, out)
+    return _conclude(cfg, reader, dataset, findings, out) | {"inspection": outcomes}
 
 
 # --- one episode ---------------------------------------------------------------------------------------------------------
@@ -66,6 +79,7 @@ class _Inspection:
     """What was found so far: findings of episodes that cannot be measured, and the measures of the others."""
 
     rules: Sequence[InspectionRule]
+    further: GateInspection
     findings: list[Finding] = field(default_factory=list)
     frames: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     episodes: list[dict[str, Any]] = field(default_factory=list)
@@ -87,10 +101,13 @@ class _Inspection:
         measured = {rule.column: float(_numbers(rule.measure(episode))) for rule in columns if rule.table == EPISODES}
         self.episodes.append({"episode_id": episode.episode_id, "instruction": episode.instruction, **measured})
 
-    def tables(self) -> dict[str, Any]:
-        """The measures as data frames, by name."""
+    def tables(self, further: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        """The measures as data frames, by name. further: episode -> family -> defects that the further rules found."""
         import pandas as pd
 
+        for row in self.episodes:
+            mine = further.get(row["episode_id"], {})
+            row.update({f"{FURTHER}.{family}": mine.get(family, 0) for family in FAMILIES_OF_EPISODES})
         frames = {column: np.concatenate([row[column] for row in self.frames]) for column in self.frames[0]}
         return {FRAMES: pd.DataFrame(frames), EPISODES: pd.DataFrame(self.episodes)}
 
@@ -101,8 +118,16 @@ def _numbers(values: Any) -> NDArray[np.float64]:
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> _Inspection:
-    inspection = _Inspection(rules=_episode_rules(cfg, reader))
+def _inspect(cfg: ValidateConfig, reader: DatasetReader, store: MeasurementStore, progress: Progress) -> _Inspection:
+    further = GateInspection(
+        name=reader.root.name,
+        fps=reader.fps,
+        cameras=reader.cameras,
+        sentences=reader.tasks,
+        embodiment=reader.described,
+        store=store,
+    )
+    inspection = _Inspection(rules=_episode_rules(cfg, reader), further=further)
     for row in reader.rows:
         progress.update(row.index, len(reader), "inspecting episodes")
         try:
@@ -117,12 +142,14 @@ def _inspect(cfg: ValidateConfig, reader: DatasetReader, progress: Progress) -> 
             for check, reason in faults:
                 inspection.refuse(row.episode_id, check, reason)
             continue
-        same = inspection.seen.setdefault(episode_identity(episode), row.episode_id)
+        identity = episode_identity(episode)
+        same = inspection.seen.setdefault(identity, row.episode_id)
         if same != row.episode_id:
             reason = f"holds the same images, state and actions as {same}; counting it twice would inflate the data"
             inspection.refuse(row.episode_id, "duplicate", reason)
             continue
         inspection.measure(episode)
+        further.measure(episode, row.number, identity)
     reader.close()
     return inspection
 
@@ -147,6 +174,9 @@ def rules(cfg: ValidateConfig, reader: DatasetReader) -> list[Rule]:
         Rule(table=r.table, check=r.check, kind=r.kind, column=r.column, meaning=r.meaning, low=r.low, high=r.high)
         for r in _episode_rules(cfg, reader)
     ]
+    for family in FAMILIES_OF_EPISODES:
+        none = f"no further rule of the family {family} finds a defect (inspection.json names each rule)"
+        made.append(Rule(table=EPISODES, check=FURTHER, kind="between", column=f"{FURTHER}.{family}", meaning=none, low=0, high=0))
     known = "the instruction is in the task table"
     unique = "no two episodes share an id"
     return [

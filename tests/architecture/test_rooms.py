@@ -34,7 +34,7 @@ ONE_PLACE = {
     "jinja2": ("components/report/page.py",),
     "filelock": ("components/artifacts/locks.py",),
     "msgspec": ("model_core/spec/documents.py",),
-    "av": ("components/data/lerobot/video.py",),
+    "av": ("components/data/lerobot/video.py", "components/data/lerobot/pictures.py"),
     "pydantic": ("flows/platform/settings.py",),
     "pydantic_settings": ("flows/platform/settings.py",),
     "metaworld": ("components/simulation/metaworld.py",),

@@ -5,7 +5,7 @@ Run: .venv/bin/python -m pytest tests/unit/test_validate_checks.py
 
 import json
 import shutil
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -82,6 +82,13 @@ def test_the_thresholds_are_chosen():
     assert inspect_episode(later, BODY, ValidateConfig(max_period_error=0.3)) == []
 
 
+def another(value):
+    """Another value of a threshold; of a section, with every one of its own changed."""
+    if is_dataclass(value):
+        return replace(value, **{field.name: another(getattr(value, field.name)) for field in fields(value)})
+    return not value if isinstance(value, bool) else value / 2
+
+
 def test_the_keys_of_collect_and_ingest_hold_every_threshold_that_they_apply():
     """A basic rule that reads another field of `ValidateConfig` would find the result of an old threshold."""
 
@@ -93,7 +100,7 @@ def test_the_keys_of_collect_and_ingest_hold_every_threshold_that_they_apply():
     deciding = set()
     for field in fields(ValidateConfig):
         value = getattr(default, field.name)
-        if limits(replace(default, **{field.name: not value if isinstance(value, bool) else value / 2})) != limits(default):
+        if limits(replace(default, **{field.name: another(value)})) != limits(default):
             deciding.add(f"validate.{field.name}")
     for stage in (stage_named("collect"), INGEST, JOIN):
         assert {path for path in stage.config if path.startswith("validate.")} == deciding, stage.title

@@ -14,6 +14,7 @@ import typer
 from flows.commands.data.editing import merge, relabel, select, split, trim
 from flows.commands.data.export_set import export_set
 from flows.commands.data.ingest import ingest
+from flows.commands.data.inspect import inspect, passport
 from flows.commands.data.repair_set import repair_set
 from flows.commands.data.sets import diff, list_sets, show
 from flows.commands.data.topics import topics
@@ -81,6 +82,8 @@ def freeze(recipe: RecipeName = "loop") -> None:
 
 def add_data(app: typer.Typer) -> None:
     """Put these commands on the command line."""
+    data.command()(inspect)
+    data.command()(passport)
     data.command()(topics)
     app.add_typer(data, name="data")
     app.command()(ingest)

@@ -1,0 +1,1 @@
+"""The rules of the inspection: one function a rule, over measurements and thresholds only."""

@@ -1,0 +1,1 @@
+"""Rules of meaning: tasks and outcomes, what stands still, what was recorded twice, and what contradicts itself."""

@@ -1,0 +1,187 @@
+"""Numbers are numbers, within limits, of one unit, and neither constant nor beyond their quantiles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from components.config.data_config import ValidateConfig
+from components.data.inspection.checks.numbers.vectors import FEW_EPISODES, VECTORS, each_vector, over_episodes
+from components.data.inspection.checks.verdict import DEFECT, RISK, SET, Fault, Verdict, check, of_episodes
+from components.data.inspection.measurements.numbers import VectorMeasurements
+from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
+from components.data.lerobot import layout
+
+_CONVERT = "convert these episodes, or leave them out"
+
+
+@check(
+    "not_finite",
+    severity=DEFECT,
+    reason="one number that is none makes every gradient none",
+    fix="repair the row, or remove the episode",
+    source="huggingface/lerobot#3280",
+)
+def not_finite(m: SetMeasurements, _: ValidateConfig) -> Verdict:
+    """Every number is finite."""
+
+    def judge(e: EpisodeMeasurements) -> str:
+        bad = [(name, int(v.missing_D.sum())) for name, v in e.vectors.items() if v.missing_D.any()]
+        return f"{bad[0][1]} numbers of {bad[0][0]} are not finite" if bad else ""
+
+    return of_episodes(m, judge, "")
+
+
+@check(
+    "out_of_range",
+    severity=DEFECT,
+    reason="a number outside of the robot's limits is of another unit, another body or a broken sensor",
+    fix="correct the unit, or the limits of the embodiment if they are wrong",
+    source="huggingface/lerobot#1207",
+)
+def out_of_range(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
+    """State and action are within the embodiment's limits."""
+    body = m.embodiment
+    limits = {} if body is None else {layout.STATE: body.proprio, layout.ACTION: body.action, layout.EXECUTED: body.action}
+
+    def judge(e: EpisodeMeasurements) -> str | None:
+        if not limits:
+            return None
+        for name, spec in limits.items():
+            v = e.vectors.get(name)
+            if v is None or len(v) != len(spec):
+                continue
+            slack = cfg.range_slack * (spec.high - spec.low)
+            bad = np.flatnonzero((v.min_D < spec.low - slack) | (v.max_D > spec.high + slack))
+            if bad.size:
+                d = int(bad[0])
+                dim = spec.dims[d]
+                return f"{name} {dim.name} is {v.min_D[d]:.4g}..{v.max_D[d]:.4g}, expected {dim.low:g}..{dim.high:g} {dim.unit}"
+        return ""
+
+    return of_episodes(m, judge, "the embodiment's limits are not described (`--embodiment FILE`)")
+
+
+@check(
+    "action_clipping",
+    severity=DEFECT,
+    reason="a controller that only knows full speed teaches nothing about how far to go",
+    fix="record with a wider limit, or leave the episode out",
+    source="openvla/openvla#142",
+)
+def action_clipping(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
+    """Few actions stand at the embodiment's limits."""
+    body = m.embodiment
+
+    def judge(e: EpisodeMeasurements) -> str | None:
+        v = e.vectors.get(layout.ACTION)
+        if body is None or v is None or len(v) != len(body.action):
+            return None
+        near = 1e-3 * (body.action.high - body.action.low)
+        at = (v.min_D <= body.action.low + near) | (v.max_D >= body.action.high - near)
+        share = float(np.where(at, v.at_limit_D, 0.0).min()) if len(v) else 0.0
+        return f"{share:.0%} of the actions stand at their limits" if share > cfg.max_clipped_fraction else ""
+
+    return of_episodes(m, judge, "the embodiment's limits are not described")
+
+
+@check(
+    "saturated",
+    severity=RISK,
+    reason="values were cut at a limit, so what lies beyond it is not in the data",
+    fix="widen the limit of the recorder or the controller",
+    source="openvla/openvla#223",
+)
+def saturated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
+    """At most one dimension (a gripper) stands at its own least or largest value for long."""
+
+    def judge(name: str, v: VectorMeasurements) -> list[tuple[int, str]]:
+        bad = (v.at_limit_D > cfg.inspection.max_at_limit) & (v.distinct_D > 10)
+        bad &= np.array(["grip" not in m.dimension(name, d).lower() for d in range(len(v))])
+        places = np.flatnonzero(bad)
+        return [(int(d), f"stands at its limit in {v.at_limit_D[d]:.0%} of the frames") for d in places] if len(places) > 1 else []
+
+    return each_vector(m, judge, least=cfg.inspection.min_frames)
+
+
+@check(
+    "unit_changes",
+    severity=DEFECT,
+    reason="radians beside degrees, or metres beside millimetres: one normalisation fits neither",
+    fix=_CONVERT,
+    source="huggingface/lerobot#1576",
+)
+def unit_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
+    """A vector has about the size that it has in most episodes."""
+    usual = {name: over_episodes(m, name, lambda v: np.maximum(np.abs(v.min_D), np.abs(v.max_D))) for name in VECTORS}
+
+    def judge(name: str, v: VectorMeasurements) -> list[tuple[int, str]]:
+        most = usual[name]
+        if most is None or len(v) != len(most):
+            return []
+        size = np.maximum(np.abs(v.min_D), np.abs(v.max_D))
+        known = (most > 1e-6) & (size > 1e-6)
+        ratio = np.divide(size, most, out=np.ones_like(size), where=known)
+        limit = cfg.inspection.unit_ratio
+        far = known & ((ratio > limit) | (ratio < 1 / limit))
+        is_whole = far.sum() >= max(2, 0.5 * known.sum())
+        single = known & ((ratio > 4 * limit) | (ratio < 1 / (4 * limit))) & (v.distinct_D > 1)
+        return [(int(d), f"is {ratio[d]:.3g} times as large as in most episodes") for d in np.flatnonzero(far if is_whole else single)]
+
+    return each_vector(m, judge, FEW_EPISODES) if len(m.episodes) >= 3 else Verdict(of=len(m.episodes), missing=FEW_EPISODES)
+
+
+@check(
+    "constant_dimension",
+    severity=RISK,
+    reason="a dimension that never changes has no scale, and divides by zero when it is normalised",
+    fix="leave the dimension out, or find out why it was not recorded",
+    source="huggingface/lerobot#1383",
+)
+def constant_dimension(m: SetMeasurements, _: ValidateConfig) -> Verdict:
+    """Every dimension of state and action changes somewhere in the set."""
+    faults: list[Fault] = []
+    looked = 0
+    for name in VECTORS:
+        low, high = over_episodes(m, name, lambda v: v.min_D, np.min), over_episodes(m, name, lambda v: v.max_D, np.max)
+        if low is None or high is None:
+            continue
+        looked += len(low)
+        faults += [
+            Fault(where=SET, reason=f"{m.dimension(name, int(d))} is {low[d]:.4g} in every frame") for d in np.flatnonzero(low == high)
+        ]
+    return Verdict(
+        faults=tuple(faults), looked_at=looked, of=looked, unit="dimensions", missing="" if looked else "there is neither state nor action"
+    )
+
+
+@check(
+    "quantiles_saturate",
+    severity=RISK,
+    reason="values outside of q01..q99 are cut when actions are coded in bins, so a rare movement is taught as none",
+    fix="widen the quantiles or code this dimension without them",
+    source="VLA-Arena/VLA-Arena#29",
+)
+def quantiles_saturate(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
+    """The range of each dimension is not much wider than q01..q99 of the set."""
+    stated = m.statistics
+    if stated is None:
+        return Verdict(of=1, unit="sets", missing="the set has no statistics")
+    exact = {(one.feature, one.name): one.exact_D for one in stated.stated}
+    faults: list[Fault] = []
+    looked = 0
+    for name in VECTORS:
+        if (name, "q01") not in exact or (name, "q99") not in exact:
+            continue
+        low, high = over_episodes(m, name, lambda v: v.min_D, np.min), over_episodes(m, name, lambda v: v.max_D, np.max)
+        if low is None or high is None:
+            continue
+        inner = exact[(name, "q99")] - exact[(name, "q01")]
+        looked += len(inner)
+        wide = (high - low > cfg.inspection.quantile_ratio * np.maximum(inner, 1e-12)) & (high > low)
+        for d in np.flatnonzero(wide):
+            faults.append(
+                Fault(where=SET, reason=f"{m.dimension(name, int(d))} spans {high[d] - low[d]:.4g}, q01..q99 only {inner[d]:.4g}")
+            )
+    return Verdict(
+        faults=tuple(faults), looked_at=looked, of=looked, unit="dimensions", missing="" if looked else "no quantiles are stated"
+    )

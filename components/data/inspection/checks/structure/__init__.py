@@ -1,0 +1,1 @@
+"""Rules of structure: files, counts, rows and features fit together."""

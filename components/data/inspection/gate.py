@@ -1,0 +1,110 @@
+"""The rules of the inspection at the gate of a run: episodes that are decoded there anyway are measured on the way, and judged together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.config.data_config import ValidateConfig
+from components.config.records import Finding
+from components.data.inspection.checks.verdict import DEFECT
+from components.data.inspection.measurements.episode import measure_episode
+from components.data.inspection.measurements.pixels import as_frames
+from components.data.inspection.measurements.raw_episode import of_episode
+from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
+from components.data.inspection.measurements.store import MeasurementStore, content_key
+from components.data.inspection.reporting.page import report_page
+from components.data.inspection.reporting.report import InspectionReport, inspect_measurements, report_document
+from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.episode import Episode
+from model_core.spec.files import atomic_write
+
+FAMILIES_OF_EPISODES = ("time", "pixels", "numbers", "meaning")  # the other families are of whole folders
+# rules that the gate applies itself, episode by episode, with the same thresholds
+OWN = frozenset(
+    (
+        "timestamps",
+        "clock_rate",
+        "not_finite",
+        "out_of_range",
+        "action_clipping",
+        "frozen_frames",
+        "black_frames",
+        "episode_length",
+        "idle",
+        "duplicate",
+        "unknown_task",
+        "camera_missing",
+        "too_short",
+        "instruction_missing",
+    )
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class GateInspection:
+    """What is measured of the episodes of a set while the gate reads them. store: where it is kept, by content."""
+
+    name: str
+    fps: float
+    cameras: tuple[str, ...]
+    sentences: Mapping[int, str]
+    embodiment: EmbodimentSpec | None
+    store: MeasurementStore
+    episodes: list[EpisodeMeasurements] = field(default_factory=list[EpisodeMeasurements])
+
+    def measure(self, episode: Episode, number: int, identity: str) -> None:
+        """Measure one episode that is in memory. identity: of its pictures and numbers."""
+        raw = of_episode(episode, number, self.fps, self.embodiment)
+        key = content_key(raw, {"identity": identity})
+        kept = self.store.find(key, raw.episode_id, number)
+        if kept is None:
+            kept = measure_episode(raw, {name: as_frames(frames) for name, frames in episode.images.items()}, key)
+            self.store.keep(kept)
+        self.episodes.append(kept)
+
+    def report(self, cfg: ValidateConfig) -> InspectionReport:
+        """Every rule over what was measured."""
+        measured = SetMeasurements(
+            name=self.name,
+            fps=self.fps,
+            episodes=tuple(self.episodes),
+            sentences=self.sentences,
+            cameras=self.cameras,
+            embodiment=self.embodiment,
+        )
+        return inspect_measurements(measured, cfg)
+
+
+def further_findings(report: InspectionReport) -> list[Finding]:
+    """The defects of single episodes that the gate's own rules do not name."""
+    ids = {episode for result in report.of(DEFECT) for episode in (fault.where for fault in result.verdict.faults) if episode}
+    return [
+        Finding(check=result.check.id, where=fault.where, reason=f"{fault.reason}. Fix: {result.check.fix}")
+        for result in report.of(DEFECT)
+        if result.check.id not in OWN
+        for fault in result.verdict.faults
+        if fault.where in ids
+    ]
+
+
+def family_columns(report: InspectionReport, findings: Sequence[Finding]) -> dict[str, dict[str, int]]:
+    """episode -> family -> how many of `findings` it has: what Great Expectations is asked to find none of."""
+    families = {result.check.id: result.check.family for result in report.results}
+    table: dict[str, dict[str, int]] = {}
+    for finding in findings:
+        mine = table.setdefault(finding.where, {})
+        mine[families[finding.check]] = mine.get(families[finding.check], 0) + 1
+    return table
+
+
+def write_report(report: InspectionReport, out: Path) -> dict[str, Any]:
+    """Write inspection.json and a page that needs no network; returns how many rules found what."""
+    document = report_document(report)
+    atomic_write(out / "inspection.json", json.dumps(document, indent=1, sort_keys=True) + "\n")
+    atomic_write(out / "inspection.html", report_page(report))
+    counts: dict[str, Any] = document["counts"]
+    return counts

@@ -1,0 +1,145 @@
+"""Measurements of the statistics that a folder states: each beside the exact one and beside the mean over its episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data.inspection.folder.content import FolderView
+from components.data.lerobot import layout
+from components.data.lerobot.statistics import QUANTILES, vector_statistics
+
+NAMES = ("min", "max", "mean", "std", "q01", "q10", "q50", "q90", "q99")
+_SINGLE = ("timestamp", "frame_index", "episode_index", "index", "task_index", layout.RECORDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StatedStatistic:
+    """One statistic of one feature. exact_D: of the rows. averaged_D: the mean of the episodes' own, weighted by their frames."""
+
+    feature: str
+    name: str
+    stated_D: NDArray[np.float64]
+    exact_D: NDArray[np.float64]
+    averaged_D: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StatisticMeasurements:
+    """stated: of every feature of numbers that the file names. missing: feature -> statistics that it does not state.
+
+    counts: feature -> (frames stated, frames there). pictures: camera -> the largest value that is stated. of_episodes: episode id ->
+    (the feature, statistic and dimension that differ most, by how much of the feature's range). scale_D of each feature: p98 - p02.
+    """
+
+    has_file: bool
+    stated: tuple[StatedStatistic, ...]
+    missing: Mapping[str, tuple[str, ...]]
+    counts: Mapping[str, tuple[float, int]]
+    pictures: Mapping[str, float]
+    of_episodes: Mapping[str, tuple[str, float]]
+    episodes_with_statistics: int
+
+
+def measure_statistics(view: FolderView) -> StatisticMeasurements:
+    """Recompute everything that is stated; nothing of it is taken over."""
+    stated: list[StatedStatistic] = []
+    missing: dict[str, tuple[str, ...]] = {}
+    counts: dict[str, tuple[float, int]] = {}
+    wanted = [name for name in view.table.columns if name in view.features and name not in _SINGLE]
+    for feature in wanted:
+        values = view.table.columns[feature]
+        kept = view.statistics.get(feature)
+        kept = kept if isinstance(kept, Mapping) else {}
+        if view.statistics and feature in (layout.STATE, layout.ACTION):
+            missing[feature] = tuple(name for name in (*NAMES, "count") if name not in kept)
+        stated += _beside(feature, kept, values, view)
+        if "count" in kept:
+            counts[feature] = (_first(kept["count"]), len(values))
+    said, differing = _of_episodes(view, [f for f in wanted if f in (layout.STATE, layout.ACTION)])
+    return StatisticMeasurements(
+        has_file=bool(view.statistics),
+        stated=tuple(one for one in stated if one.stated_D.shape == one.exact_D.shape),
+        missing=missing,
+        counts=counts,
+        pictures={key: _largest(view.statistics[key].get("max")) for key in view.cameras if isinstance(view.statistics.get(key), Mapping)},
+        of_episodes=differing,
+        episodes_with_statistics=said,
+    )
+
+
+def _beside(feature: str, kept: Mapping[str, Any], values: NDArray[Any], view: FolderView) -> list[StatedStatistic]:
+    """Each stated statistic beside the exact one. The mean over episodes costs a pass over each, so it is only made where they differ."""
+    exact = {name: np.asarray(value) for name, value in exact_statistics(values).items()}
+    scale = np.maximum(exact["max"] - exact["min"], 1e-9)
+    found: list[StatedStatistic] = []
+    for name in (name for name in NAMES if name in kept):
+        stated_D, averaged_D = _flat(kept[name]), exact[name]
+        if stated_D.shape == averaged_D.shape and name.startswith("q") and (np.abs(stated_D - averaged_D) > 1e-4 * scale).any():
+            parts = [values[rows] for rows in view.rows_of.values() if len(rows)]
+            total = sum(len(part) for part in parts)
+            share = float(name[1:]) / 100
+            averaged_D = sum((np.quantile(_rows(p), share, axis=0) * (len(p) / total) for p in parts), np.zeros(len(scale)))
+        found.append(StatedStatistic(feature=feature, name=name, stated_D=stated_D, exact_D=exact[name], averaged_D=averaged_D))
+    return found
+
+
+def exact_statistics(values: NDArray[Any]) -> dict[str, Any]:
+    """`vector_statistics`, in one call for all dimensions where every number is finite."""
+    table = _rows(values)
+    if not np.isfinite(table).all() or not len(table):
+        return vector_statistics(values)
+    found: dict[str, Any] = {"min": table.min(axis=0), "max": table.max(axis=0), "mean": table.mean(axis=0), "std": table.std(axis=0)}
+    return found | dict(zip(QUANTILES, np.quantile(table, list(QUANTILES.values()), axis=0), strict=True))
+
+
+def _rows(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(values, np.float64).reshape(len(values), -1)
+
+
+def _of_episodes(view: FolderView, features: list[str]) -> tuple[int, dict[str, tuple[str, float]]]:
+    """How many episodes state statistics of their own, and those that differ from their rows by more than rounding."""
+    said, found = 0, {}
+    tables = {name: _rows(view.table.columns[name]) for name in features}
+    spans = {name: (table, np.maximum(np.ptp(table, axis=0), 1e-9)) for name, table in tables.items()}
+    for entry in view.entries:
+        rows = view.rows_of.get(entry.number)
+        if not entry.statistics or rows is None or not len(rows):
+            continue
+        said += 1
+        worst = ("", 0.0)
+        for feature in features:
+            values, span = spans[feature]
+            mine = values[rows]
+            exact = {"min": mine.min(axis=0), "max": mine.max(axis=0), "mean": mine.mean(axis=0), "std": mine.std(axis=0)}
+            for name in exact:
+                kept = _flat(entry.statistics.get(f"{feature}/{name}", np.nan))
+                if kept.shape != span.shape:
+                    continue
+                differs = np.abs(kept - np.asarray(exact[name])) / span
+                if np.isfinite(differs).any() and float(np.nanmax(differs)) > worst[1]:
+                    worst = (f"{name} of {feature}", float(np.nanmax(differs)))
+        if worst[1] > 1e-4:
+            found[view.episode_id(entry.number)] = worst
+    return said, found
+
+
+def _flat(value: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(value, np.float64).ravel()
+    except (TypeError, ValueError):
+        return np.zeros(0)
+
+
+def _first(value: Any) -> float:
+    flat = _flat(value)
+    return float(flat[0]) if flat.size else float("nan")
+
+
+def _largest(value: Any) -> float:
+    flat = _flat(np.asarray(value, object).tolist() if value is not None else [])
+    return float(flat.max()) if flat.size else float("nan")

@@ -1,0 +1,29 @@
+"""Inspect any LeRobot folder of any writer: open it, measure what was not measured before, and apply every rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.config.data_config import ValidateConfig
+from components.config.records import Progress
+from components.data.inspection.folder.view import open_folder
+from components.data.inspection.measurements.dataset import measure_folder
+from components.data.inspection.measurements.record import SetMeasurements
+from components.data.inspection.measurements.store import MeasurementStore
+from components.data.inspection.reporting.report import InspectionReport, inspect_measurements
+from model_core.spec.contract import EmbodimentSpec
+
+
+def measure(
+    folder: Path, store: Path | None, progress: Progress, *, embodiment: EmbodimentSpec | None = None, pixels: bool = True
+) -> SetMeasurements:
+    """What is measured of a folder; what `store` holds is not measured again. Raises `DatasetError` where there is no data set."""
+    view = open_folder(folder, embodiment=embodiment, digests=pixels)
+    return measure_folder(view, MeasurementStore(store), progress, pixels=pixels)
+
+
+def inspect_folder(
+    folder: Path, store: Path | None, progress: Progress, *, cfg: ValidateConfig | None = None, embodiment: EmbodimentSpec | None = None
+) -> InspectionReport:
+    """`measure`, and every rule with the thresholds of `cfg`."""
+    return inspect_measurements(measure(folder, store, progress, embodiment=embodiment), cfg or ValidateConfig())

@@ -1,0 +1,90 @@
+"""`actwright data inspect` and `actwright data passport`: what is wrong with a LeRobot folder, and its papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.terminal.output import print_line, print_result
+
+if TYPE_CHECKING:
+    from model_core.spec.contract import EmbodimentSpec
+
+Folder = Annotated[Path, typer.Argument(help="a LeRobot data set of any version and writer", exists=True, file_okay=False)]
+Embodiment = Annotated[Path | None, typer.Option(help="the file that describes its embodiment; names ranges and units", metavar="FILE")]
+
+
+def inspect(
+    folder: Folder,
+    embodiment: Embodiment = None,
+    recipe: Annotated[str, typer.Option(help="the recipe whose thresholds count (its section validate)", metavar="RECIPE")] = "loop",
+    page: Annotated[Path | None, typer.Option(help="also write a page for people, readable without a network", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the whole report as one JSON line, every fault in it")] = False,
+) -> None:
+    """Inspect a data set: defects (set aside), risks (told) and what cannot be known, each with its evidence, reason, fix and source.
+
+    Every picture is decoded once; what was measured is kept, so that another threshold reads no video again. The folder is not changed.
+
+    Example: actwright data inspect recordings/so101-cups
+    Example: actwright data inspect recordings/so101-cups --json > report.json
+    """
+    from components.data.inspection.reporting.inspect import inspect_folder
+    from components.data.inspection.reporting.page import report_page
+    from components.data.inspection.reporting.report import lines, report_document
+    from flows.commands.recipe_arguments import recipe_of
+    from flows.platform.settings import load_settings
+    from flows.terminal.stage_progress import StagePanel
+    from model_core.spec.files import atomic_write
+
+    cfg = recipe_of(recipe, option="--recipe").validate
+    store = load_settings().home / "measurements"
+    progress = StagePanel(live=False).stage("validate")
+    report = inspect_folder(folder, store, progress, cfg=cfg, embodiment=_embodiment(embodiment))
+    if page is not None:
+        atomic_write(page, report_page(report))
+    document = report_document(report)
+    if as_json:
+        print_result(**document)
+        return
+    for line in lines(report):
+        print_line(line)
+    print_result(**{name: document[name] for name in ("name", "episodes", "frames", "counts", "set_aside")})
+
+
+def passport(
+    folder: Folder,
+    embodiment: Embodiment = None,
+    out: Annotated[
+        Path | None, typer.Option(help="where to write it, as .md or .json; without it, the text is printed", metavar="FILE")
+    ] = None,
+) -> None:
+    """Write the passport of a data set: what, whose, licence, faults, label error, versions.
+
+    Example: actwright data passport recordings/so101-cups --out PASSPORT.md
+    """
+    import json
+
+    from components.data.inspection.reporting.passport import make_passport, passport_markdown
+    from flows.platform.settings import load_settings
+    from flows.terminal.stage_progress import StagePanel
+    from model_core.spec.files import atomic_write
+
+    progress = StagePanel(live=False).stage("validate")
+    made = make_passport(folder, load_settings().home / "measurements", progress, embodiment=_embodiment(embodiment))
+    text = passport_markdown(made)
+    if out is None:
+        for line in text.splitlines():
+            print_line(line)
+    else:
+        atomic_write(out, text if out.suffix != ".json" else json.dumps(made, indent=1, sort_keys=True) + "\n")
+    print_result(**made)
+
+
+def _embodiment(file: Path | None) -> EmbodimentSpec | None:
+    if file is None:
+        return None
+    from components.data.embodiments.file import read_embodiment
+
+    return read_embodiment(file)
