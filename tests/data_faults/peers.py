@@ -42,7 +42,7 @@ def findings_of(peer: Peer, folder: Path) -> set[str]:
     with tempfile.TemporaryDirectory() as out:
         command = [str(peer.command), *peer.before, str(folder), *peer.after]
         if peer.form == "audit":
-            command += ["--json-output", f"{out}/report.json"]
+            command += ["--format", "json", "--output", f"{out}/report.json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=out, check=False)
         path = Path(out) / "report.json"
         text = path.read_text() if path.is_file() else done.stdout
