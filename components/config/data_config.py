@@ -12,6 +12,8 @@ from components.config.simulators import simulator_source
 from model_core.spec.documents import NEUTRAL
 from model_core.spec.errors import require
 
+NO_LABELS = "none"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraConfig:
@@ -116,6 +118,7 @@ class VqvaeConfig:
 class AnnotateConfig:
     """How frames get their depth tokens and traces.
 
+    Both "none": no labels; the policy is trained at the level "action", and its contract says so.
     depth_annotator: "truth" (the simulator's metric depth), "depth_anything" or "package.module:function". point_annotator: "truth",
     "pointing", "kinematics" or "package.module:function".
     depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any; point_model of "kinematics" is a
@@ -154,9 +157,21 @@ class AnnotateConfig:
         fraction(self, "max_rejected_fraction", "min_confidence", "max_jump", "max_abstained")
         positive(self, "batch_size", "workers")
         require(self.smooth_frames % 2 == 1, "annotate.smooth_frames must be odd: as many frames before as after", got=self.smooth_frames)
+        if not self.is_labelled:
+            require(
+                self.depth_annotator == self.point_annotator == NO_LABELS,
+                f"annotate: expected both annotators {NO_LABELS!r} or none of them, got depth_annotator {self.depth_annotator!r} and "
+                f'point_annotator {self.point_annotator!r}; without labels a policy is trained at the level "action"',
+            )
+            return
         annotator_source("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
         annotator_source("annotate.point_annotator", self.point_annotator, POINT_ANNOTATORS)
         require(1 <= self.trace_points <= 5, "annotate.trace_points must be 1..5", got=self.trace_points)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether frames get depth tokens and traces at all."""
+        return NO_LABELS not in (self.depth_annotator, self.point_annotator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from components.config.checks import fraction, positive
 from components.config.data_config import AnnotateConfig, CollectConfig, FreezeConfig, ValidateConfig
+from components.config.source_config import SourceConfig
 from components.config.train_config import CHECKPOINT_FILES, TrainConfig, rounded_up, start_folder
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import NEUTRAL, from_document, to_document
@@ -53,7 +54,8 @@ class GateConfig:
 
     floor: the lower end of the interval of every task must be at least this (0.55 asks for 16 of 20, 80 %). margin: against the
     champion, the candidate's success rate may be lower by at most this (non-inferiority, on the interval of the difference).
-    min_trials: per task, else "not enough".
+    min_trials: per task, else "not enough". max_open_loop_error: where no suite exists, the error of the predicted actions on held-out
+    episodes, as a share of that of always predicting the mean action, may be at most this; floor and min_trials do not apply then.
     """
 
     floor: float = 0.55
@@ -62,6 +64,7 @@ class GateConfig:
     min_trials: int = 20
     max_refusal_rate: float = 0.05
     min_image_swap_change: float = 0.5
+    max_open_loop_error: float = 0.5
 
     def __post_init__(self) -> None:
         fraction(self, "floor", "confidence", "margin", "max_refusal_rate", "min_image_swap_change")
@@ -108,6 +111,7 @@ class Recipe:
     """Everything chosen by a person for one run of the loop.
 
     include: digests of ingested recordings (`actwright ingest`) that join the demonstrations; nothing joins unasked.
+    data: the sources that are trained on; empty: the demonstrations of collect's simulator. With sources nothing is simulated.
     """
 
     name: str
@@ -121,6 +125,7 @@ class Recipe:
     package: PackageConfig = PackageConfig()
     workcells: WorkcellsConfig = WorkcellsConfig()
     include: tuple[str, ...] = ()
+    data: tuple[SourceConfig, ...] = ()
     description: str = field(default="", metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
@@ -129,9 +134,10 @@ class Recipe:
                 config.execute_horizon <= self.freeze.chunk_length,
                 f"{name}.execute_horizon {config.execute_horizon} is longer than the chunk; use at most {self.freeze.chunk_length}",
             )
+        self._check_data()
         step, side = self.train.picture_step, self.collect.image_size
         require(
-            side % step == 0,
+            bool(self.data) or side % step == 0,
             f"collect.image_size {side} does not fit train.network, whose images have sides that are multiples of {step}; use "
             + " or ".join(str(fit) for fit in (side // step * step, rounded_up(side, step)) if fit),
         )
@@ -143,6 +149,19 @@ class Recipe:
         self._check_seeds()
         strangers = sorted(set(self.workcells.tasks) - set(self.collect.tasks))
         require(not strangers, f"workcells.tasks {strangers} are not among collect.tasks; the policy has never seen them")
+
+    def _check_data(self) -> None:
+        """Sources have names of their own, and every level that is evaluated or served is one that their labels can teach."""
+        names = [source.name for source in self.data]
+        require(len(set(names)) == len(names), "data: two sources have one name; give each its own", got=names)
+        require(not (self.data and self.include), "data and include: ingested recordings join demonstrations only; leave one of them empty")
+        if not self.annotate.is_labelled:
+            for where, level in (("evaluate", self.evaluate.reasoning), ("package", self.package.reasoning)):
+                require(
+                    level == "action",
+                    f'{where}.reasoning {level!r}: without labels (annotate.depth_annotator "none") a policy is trained at the level '
+                    f'"action"; set {where}.reasoning to "action"',
+                )
 
     def _check_seeds(self) -> None:
         """Evaluation and workcells use no seed that was demonstrated."""

@@ -133,7 +133,11 @@ class RolloutRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalReport:
-    """What a checkpoint did in closed loop on fresh seeds."""
+    """What a checkpoint did in closed loop on fresh seeds, or on held-out episodes where there is no suite.
+
+    open_loop: of held-out episodes, "error_ratio" (the error of the predicted actions over that of always predicting the mean action),
+    "frames", "refused" and the ratio of each action dimension; empty after rollouts.
+    """
 
     checkpoint_digest: str
     contract_id: str
@@ -144,6 +148,7 @@ class EvalReport:
     episodes: tuple[RolloutRow, ...]
     protocol: Mapping[str, Any] = field(default_factory=dict)
     blindness: Mapping[str, float] = field(default_factory=dict)
+    open_loop: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from model_core.spec.documents import NEUTRAL
 from model_core.spec.errors import SpecError, require
 
 # kind -> "module:function", which is called with a `SourceConfig` and gives an `EpisodeSource` (components/data/sources/interface.py)
@@ -38,7 +39,7 @@ class SourceConfig:
     embodiment: the YAML file that describes the robot, or the name of a ready one; empty: the set's own description.
     include: which episodes ("0:50", "7", or an episode id); empty: all. tasks: which instructions or task names; empty: all.
     cameras: our camera -> theirs; empty: equal names. actions, proprio: our dimension -> theirs, as a name of their vector, a place in it
-    ("3") or another column and place ("observation.velocity:0"); empty: equal names, or all in order where theirs have no names.
+    ("3") or another column and place ("observation.velocity[0]"); empty: equal names, or all in order where theirs have no names.
     rate_hz: the control rate to which the episodes are resampled; 0: that of the embodiment, which must be the recorded one.
     stride: every n-th frame is used, where n frames are one step of the embodiment.
     weight: how often a sample of this source is drawn, relative to the other sources. options: of the kind.
@@ -46,10 +47,10 @@ class SourceConfig:
 
     name: str
     kind: str = "lerobot"
-    path: str = ""
+    path: str = field(default="", metadata=NEUTRAL)  # what it holds enters cache keys, by digest
     hub: str = ""
     revision: str = ""
-    embodiment: str = ""
+    embodiment: str = field(default="", metadata=NEUTRAL)
     include: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     cameras: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from components.config.annotators import ANNOTATOR_MODULES
 from components.config.simulators import SIMULATORS, SimulatorEntry
+from components.config.source_config import SOURCE_KINDS
 
 if TYPE_CHECKING:
     from components.config.recipe import Recipe
@@ -21,6 +22,9 @@ _ARRAYS = ("numpy", "pandas", "pyarrow", "av", "pillow")  # what LeRobot data se
 # simulators are opened by name; the code of a class that only a recipe names enters the key too (`code_version.named_modules`)
 _SIMULATOR = tuple(package for entry in SIMULATORS.values() if not entry.extra for package in entry.packages)
 _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values() if not entry.extra)
+# sources are opened by name too
+_SOURCE_MODULES = tuple(sorted({opener.partition(":")[0] for opener in SOURCE_KINDS.values()}))
+_YAML = "ruamel.yaml"  # what embodiment files are read with
 # what of the demonstrations decides a scene; the rest of "collect" only concerns their recording
 SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
 _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
@@ -70,8 +74,8 @@ STAGES: tuple[Stage, ...] = (
         title="validate episodes",
         work="Every episode is judged; bad ones are quarantined with the reason.",
         config=("validate",),
-        modules=("components.data.validate", _ACCOUNT),
-        packages=(*_ARRAYS, "great_expectations"),
+        modules=("components.data.validate", _ACCOUNT, *_SOURCE_MODULES),
+        packages=(*_ARRAYS, _YAML, "great_expectations"),
         is_data=True,
     ),
     Stage(
@@ -79,8 +83,8 @@ STAGES: tuple[Stage, ...] = (
         title="annotate depth and trace",
         work="Every frame of a good episode gets depth tokens and a trace.",
         config=("annotate",),
-        modules=("components.data.annotate", *ANNOTATOR_MODULES),
-        packages=(*_ARRAYS, "torch", "safetensors", "transformers", "tokenizers", "tiktoken", "mujoco", "PyYAML"),
+        modules=("components.data.annotate", *ANNOTATOR_MODULES, *_SOURCE_MODULES),
+        packages=(*_ARRAYS, _YAML, "torch", "safetensors", "transformers", "tokenizers", "tiktoken", "mujoco", "PyYAML"),
         is_data=True,
     ),
     Stage(
@@ -88,8 +92,8 @@ STAGES: tuple[Stage, ...] = (
         title="freeze the data set",
         work="Labelled episodes become a data set version with a contract.",
         config=("freeze",),
-        modules=("components.data.freeze",),
-        packages=(*_ARRAYS, "torch", "safetensors"),
+        modules=("components.data.freeze", *_SOURCE_MODULES),
+        packages=(*_ARRAYS, _YAML, "torch", "safetensors"),
         is_data=True,
     ),
     Stage(
@@ -165,6 +169,25 @@ JOIN = Stage(
     input_config=("include",),
     modules=INGEST.modules,
     packages=INGEST.packages,
+)
+
+# sources of the recipe take the place of demonstrations, so it is a step of "collect"
+SOURCES = Stage(
+    name="collect",
+    title="open the sources",
+    work="The recipe's sources are opened, checked against their embodiments and listed in a raw index.",
+    config=("data",),
+    modules=("components.data.sources.raw_index", *_SOURCE_MODULES),
+    packages=(*_ARRAYS, _YAML),
+)
+# where no suite exists, the error on held-out episodes takes the place of rollouts
+OPEN_LOOP = Stage(
+    name="evaluate",
+    title="evaluate on held-out episodes",
+    work="The policy predicts the actions of held-out episodes, after the image-swap test.",
+    config=("evaluate",),
+    modules=("components.evaluation.suites.held_out",),
+    packages=("numpy", "torch", "safetensors", "pyarrow", "scipy"),
 )
 
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -36,6 +36,7 @@ from components.data.labelling.provenance import ProvenanceTable, record_of, wri
 from components.data.labelling.traces import RefinedTrack, refined, trace_labels
 from components.data.labels import EpisodeLabels, write_labels
 from components.data.packing.kept_images import KeptImages
+from components.data.sources.unlabelled import hand_on
 from model_core.spec.contract import digest_of
 from model_core.spec.episode import Episode
 from model_core.spec.errors import ActwrightError, DatasetError
@@ -68,23 +69,26 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
     valid: JSON file {episode id: true or false}. kept: what other stages and runs made (default: nothing; answers of networks are kept in
     `out`, for this run only). Raises `DatasetError` when no episode could be labelled, `GateError` when too many of a source cannot be.
     """
-    from components.data.lerobot.reader import DatasetReader
+    from components.data.sources.open import camera_sizes, open_raw
 
-    reader = DatasetReader(dataset, None if kept is None else kept.images)
+    reader = open_raw(dataset, None if kept is None else kept.images)
     verdicts = json.loads(valid.read_text(encoding="utf-8"))
     chosen = [row for row in reader.rows if verdicts.get(row.episode_id)]
     if not chosen:
-        raise DatasetError(f"{valid.name} accepts none of the {len(reader)} episodes; there is nothing to annotate")
-    strangers = [name for name in cfg.cameras if name not in reader.cameras]
-    if strangers:
-        raise DatasetError(f"annotate.cameras: {strangers[0]!r} is no camera of {dataset.name}; it has {', '.join(reader.cameras)}")
-    camera = reader.cameras[0]
+        raise DatasetError(f"{valid.name} accepts none of the {len(reader.rows)} episodes; there is nothing to annotate")
+    if not cfg.is_labelled:
+        reader.close()
+        return hand_on(chosen, out)
+    sizes = camera_sizes(reader)
+    camera = next(iter(sizes))
+    if strangers := [name for name in cfg.cameras if name not in sizes]:
+        raise DatasetError(f"annotate.cameras: {strangers[0]!r} is no camera of {dataset.name}; it has {', '.join(sizes)}")
     job = Labelling(
         cfg=cfg,
         annotators=open_annotators(cfg),
         source=reader,
         camera=camera,
-        size=_size(reader.picture_size(camera), camera),
+        size=_size(sizes[camera], camera),
         cache=AnswerCache(folder=out / "scratch" / "answers" if kept is None else kept.answers),
         sources={row.episode_id: row.provenance.producer for row in chosen},
     )
@@ -94,7 +98,7 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
         # Further cameras use the codebook of the first: a depth token means one thing in a data set.
         again = replace(cfg, codebook=str(out / "vqvae"))
         for name in (name for name in cfg.cameras if name != camera):
-            size = _size(reader.picture_size(name), name)
+            size = _size(sizes[name], name)
             replace(job, cfg=again, camera=name, size=size).run(episodes, out / "cameras" / name, progress)
         notes = read_once(cfg.corrections).unused([row.episode_id for row in chosen], reader.cameras)
         return record | ({"notes": list(notes)} if notes else {})

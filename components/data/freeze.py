@@ -16,14 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.files import dataset_digest
 from components.config.data_config import FreezeConfig
 from components.config.records import Progress
 from components.data.accounting.tally import Tally
@@ -33,6 +32,10 @@ from components.data.labels import EpisodeLabels, read_labels
 from components.data.lerobot.reader import DatasetReader, EpisodeIndexRow
 from components.data.lerobot.stale_statistics import stale_statistics
 from components.data.packing.kept_images import KeptImages
+from components.data.sources.interface import EpisodeSource
+from components.data.sources.joined import drawing_weights
+from components.data.sources.open import instructions_of, open_raw
+from components.data.sources.unlabelled import UNLABELLED, accepted_ids
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec, digest_of
 from model_core.spec.errors import ActwrightError, DatasetError
 from model_core.spec.execution.holding import hold_action
@@ -52,17 +55,17 @@ def freeze(
     that is passed through and does not lie in -1..1; `CheckpointError` when the depth codebook is missing or damaged.
     """
     reader = _open_dataset(dataset, images)
-    known = read_labels(labels / "labels")
-    rows = _labelled(reader, known)
+    known = None if (labels / UNLABELLED).is_file() else read_labels(labels / "labels")
+    rows = _labelled(reader, accepted_ids(labels) if known is None else known)
     split = split_of([row.episode_id for row in rows], cfg.validation_fraction)
-    contract, notes = _contract(cfg, reader, {row.index: split[row.episode_id] == "train" for row in rows}, labels, dataset)
+    contract, notes = _contract(cfg, reader, {row.index: split[row.episode_id] == "train" for row in rows}, labels)
     instructions = sorted({row.instruction for row in rows})
     tasks = sorted({row.task for row in rows})
     writers = {name: ShardWriter(out / "shards", name, cfg.frames_per_shard) for name in SPLITS}
     tally = Tally("freeze")
     for done, row in enumerate(rows):
         places = {"instruction": instructions.index(row.instruction), "task": tasks.index(row.task), "episode": done}
-        samples = _samples(cfg, reader, row.index, known[row.episode_id], places)
+        samples = _samples(cfg, reader, row.index, None if known is None else known[row.episode_id], places)
         writers[split[row.episode_id]].append(samples)
         kept = len(samples["frame_idx_N"])
         tally.keep(row.provenance.producer, kept)
@@ -70,7 +73,8 @@ def freeze(
         progress.update(done + 1, len(rows), "freezing shards")
     reader.close()
     shards = [shard for name in SPLITS for shard in writers[name].close()]
-    _copy_folder(labels / "vqvae", out / "vqvae")
+    if known is not None:
+        _copy_folder(labels / "vqvae", out / "vqvae")
     manifest = {
         "format": 1,
         "name": cfg.name,
@@ -79,6 +83,7 @@ def freeze(
         "tasks": tasks,
         "episodes": [row.episode_id for row in rows],
         "sources": [row.provenance.producer for row in rows],
+        **drawing_weights(reader, rows),
         "split": {name: [row.episode_id for row in rows if split[row.episode_id] == name] for name in SPLITS},
         "labels": _annotators(labels),
         "contract_id": contract.contract_id,
@@ -105,10 +110,10 @@ def _record(manifest: Mapping[str, Any], contract: PolicyContract) -> dict[str, 
     }
 
 
-def _open_dataset(dataset: Path, images: KeptImages | None) -> DatasetReader:
-    """The raw data set, with statistics of its data and a known embodiment."""
-    reader = DatasetReader(dataset, images)
-    stale = stale_statistics(reader)
+def _open_dataset(dataset: Path, images: KeptImages | None) -> EpisodeSource:
+    """The raw data, with a known embodiment; a data set that brings statistics brings those of its data."""
+    reader = open_raw(dataset, images)
+    stale = stale_statistics(reader) if isinstance(reader, DatasetReader) else []
     if stale:
         raise DatasetError(
             f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Fix: make the data set again; never edit one by hand"
@@ -117,13 +122,13 @@ def _open_dataset(dataset: Path, images: KeptImages | None) -> DatasetReader:
     return reader
 
 
-def _labelled(reader: DatasetReader, known: Mapping[str, EpisodeLabels]) -> list[EpisodeIndexRow]:
+def _labelled(reader: EpisodeSource, known: Collection[str]) -> list[EpisodeIndexRow]:
     """The episodes that have labels; bad ones have none. Raises `DatasetError` for labels of episodes that are not in the data set."""
     rows = [row for row in reader.rows if row.episode_id in known]
-    strangers = sorted(known.keys() - {row.episode_id for row in rows})
+    strangers = sorted(set(known) - {row.episode_id for row in rows})
     if strangers:
         raise DatasetError(
-            f"labels: expected those of episodes of {reader.root.name}, got {len(strangers)} of others ({', '.join(strangers[:3])}). "
+            f"labels: expected those of episodes of {reader.name}, got {len(strangers)} of others ({', '.join(strangers[:3])}). "
             "Fix: annotate this data set again"
         )
     if not rows:
@@ -156,30 +161,28 @@ def windows(
 
 
 def _samples(
-    cfg: FreezeConfig, reader: DatasetReader, index: int, labels: EpisodeLabels, places: Mapping[str, int]
+    cfg: FreezeConfig, reader: EpisodeSource, index: int, labels: EpisodeLabels | None, places: Mapping[str, int]
 ) -> dict[str, NDArray[Any]]:
     """The samples of one episode. places: where its instruction, its task and itself stand in the manifest."""
     episode = reader.episode(index, depth=False)
-    if len(labels) != len(episode):
+    if labels is not None and len(labels) != len(episode):
         raise DatasetError(f"episode {episode.episode_id} has {len(episode)} frames but labels for {len(labels)}; annotate it again")
     steps_N = np.arange(0, len(episode), cfg.frame_stride)
     body = reader.embodiment
     actions_NKA, is_padded_NK = windows(episode.actions_TA, steps_N, cfg.chunk_length, body)
     return {
-        "images_NVHW3": np.stack([episode.images[name][steps_N] for name in reader.cameras], axis=1),
+        "images_NVHW3": np.stack([episode.images[camera.name][steps_N] for camera in reader.embodiment.cameras], axis=1),
         "proprio_NP": episode.proprio_TP[steps_N].astype(np.float32),
         "actions_NKA": actions_NKA,
         "executed_NKA": windows(episode.executed_TA, steps_N, cfg.chunk_length, body)[0],
         "is_padded_NK": is_padded_NK,
-        **labels.samples(steps_N),
+        **({} if labels is None else labels.samples(steps_N)),
         "frame_idx_N": steps_N.astype(np.int64),
         **{f"{name}_idx_N": np.full(len(steps_N), place, np.int64) for name, place in places.items()},
     }
 
 
-def _contract(
-    cfg: FreezeConfig, reader: DatasetReader, rows: Mapping[int, bool], labels: Path, dataset: Path
-) -> tuple[PolicyContract, list[str]]:
+def _contract(cfg: FreezeConfig, reader: EpisodeSource, rows: Mapping[int, bool], labels: Path) -> tuple[PolicyContract, list[str]]:
     """The contract, and what a person should know of its statistics. rows: index of an episode -> whether it is of the training split."""
     embodiment = reader.embodiment
     mask = cfg.mask or tuple(bool(is_other) for is_other in ~gripper_mask(embodiment))
@@ -196,11 +199,11 @@ def _contract(
         stats=_kept_statistics(Path(cfg.statistics), embodiment, mask)
         if cfg.statistics
         else UnnormStats.of(np.concatenate([episode.actions_TA for episode in training]), mask),
-        reasoning=ReasoningSpec(codebook_digest=_codebook_digest(labels / "vqvae"), trace_camera=embodiment.cameras[0].name),
+        reasoning=_reasoning(labels, embodiment),
         chunk_length=cfg.chunk_length,
         execute_horizon=cfg.execute_horizon,
-        words=tuple(cfg.words) or closed_words(reader.instructions),
-        dataset_version=dataset_digest(dataset),
+        words=tuple(cfg.words) or closed_words(instructions_of(reader)),
+        dataset_version=reader.digest,
     )
     return contract, action_notes(training, contract.stats, embodiment)
 
@@ -221,6 +224,13 @@ def _kept_statistics(folder: Path, embodiment: EmbodimentSpec, mask: tuple[bool,
             "Fix: name a checkpoint of the same actions, or leave freeze.statistics empty"
         )
     return earlier.stats
+
+
+def _reasoning(labels: Path, embodiment: EmbodimentSpec) -> ReasoningSpec:
+    """What a policy of these labels can be asked for: without labels only actions."""
+    if (labels / UNLABELLED).is_file():
+        return ReasoningSpec(levels=("action",), steering=False)
+    return ReasoningSpec(codebook_digest=_codebook_digest(labels / "vqvae"), trace_camera=embodiment.cameras[0].name)
 
 
 def _codebook_digest(folder: Path) -> str:

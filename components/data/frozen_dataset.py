@@ -19,15 +19,17 @@ from model_core.spec.errors import DatasetError
 from model_core.spec.files import atomic_write
 from model_core.spec.types import Observation
 
-_TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", *(field.tensor for field in LABEL_FIELDS), "instruction_idx_N", "task_idx_N")
-_OPTIONAL = ("executed_NKA", "is_padded_NK")  # of which older data sets have none
+_TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", "instruction_idx_N", "task_idx_N")
+# of which older data sets have none, and data sets without labels no labels
+_OPTIONAL = ("executed_NKA", "is_padded_NK", *(field.tensor for field in LABEL_FIELDS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrozenSplit:
     """One split of a frozen data set in memory, as the shards hold it (physical units, no ids of a language).
 
-    images_NVHW3 uint8; proprio_NP, actions_NKA float32; depth_codes_NG uint8; trace_N52 int16, -1 after the last point.
+    images_NVHW3 uint8; proprio_NP, actions_NKA float32; depth_codes_NG uint8; trace_N52 int16, -1 after the last point (both None
+    without labels).
     executed_NKA: what the body was sent in those steps (a demonstrator is pushed, actions_NKA is what it wanted); None in older sets.
     is_padded_NK: which actions of a chunk lie past the end of their episode and were never recorded; None in older sets, which repeat
     the last action there and do not say where.
@@ -36,14 +38,14 @@ class FrozenSplit:
     images_NVHW3: NDArray[np.uint8]
     proprio_NP: NDArray[np.float32]
     actions_NKA: NDArray[np.float32]
-    depth_codes_NG: NDArray[np.uint8]
-    trace_N52: NDArray[np.int16]
     instruction_idx_N: NDArray[np.int64]
     task_idx_N: NDArray[np.int64]
     instructions: tuple[str, ...]
     tasks: tuple[str, ...]
     executed_NKA: NDArray[np.float32] | None = None
     is_padded_NK: NDArray[np.bool_] | None = None
+    depth_codes_NG: NDArray[np.uint8] | None = None
+    trace_N52: NDArray[np.int16] | None = None
 
     def __len__(self) -> int:
         return len(self.images_NVHW3)
@@ -82,17 +84,40 @@ def load_split(folder: Path, split: str) -> FrozenSplit:
 
 def sources_of(folder: Path, split: str) -> tuple[list[str], NDArray[np.int64]]:
     """Who recorded each sample of a split, in the order of `load_split`, and which episode it is of. No image is read."""
+    manifest, _ = read_frozen(folder)
+    episode_N = column_of(folder, split, "episode_idx_N").astype(np.int64)
+    sources = manifest.get("sources")  # older data sets do not say it
+    return [str(sources[episode]) if sources else "unknown" for episode in episode_N], episode_N
+
+
+def column_of(folder: Path, split: str, tensor: str) -> NDArray[Any]:
+    """One array of every sample of a split, in the order of `load_split`; nothing else is read. Empty for a split without samples."""
     from safetensors import safe_open
 
     manifest, _ = read_frozen(folder)
-    found: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    found: list[NDArray[Any]] = []
     for shard in manifest["shards"]:
         if _split_of(shard) == split:
             with safe_open(folder / shard["file"], framework="numpy") as tensors:
-                found.append(tensors.get_tensor("episode_idx_N").astype(np.int64))
-    episode_N = np.concatenate(found)
-    sources = manifest.get("sources")  # older data sets do not say it
-    return [str(sources[episode]) if sources else "unknown" for episode in episode_N], episode_N
+                found.append(tensors.get_tensor(tensor))
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def drawing_order(folder: Path, split: str) -> NDArray[np.int64] | None:
+    """Places in a split, each as often as its source's weight says relative to the least one: what training draws from. None: each once.
+
+    Of a part of a time, samples are taken evenly over the source: with weight 1.5 every second sample stands there twice.
+    """
+    manifest, _ = read_frozen(folder)
+    if "weights" not in manifest:
+        return None
+    weight_E = np.array(manifest["weights"], np.float64)
+    weight_N = (weight_E / weight_E.min())[column_of(folder, split, "episode_idx_N").astype(np.int64)]
+    times_N = np.zeros(len(weight_N), np.int64)
+    for weight in np.unique(weight_N):
+        here = np.flatnonzero(weight_N == weight)
+        times_N[here] = np.diff(np.floor(np.arange(len(here) + 1) * weight + 1e-9)).astype(np.int64)
+    return np.repeat(np.arange(len(times_N)), times_N)
 
 
 def sample_observations(folder: Path, count: int, contract: PolicyContract) -> list[Observation]:

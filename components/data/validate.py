@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.adapters.great_expectations import Breach, Rule, evaluate_rules
-from components.artifacts.files import dataset_digest
 from components.config.data_config import ValidateConfig
 from components.config.records import Finding, Progress
 from components.data.inspection.dataset import asked_for, dataset_findings
@@ -39,6 +38,8 @@ from components.data.inspection.sentences import shared_sentences, told
 from components.data.inspection.structure import missing_cameras, structural_faults
 from components.data.lerobot.reader import DatasetReader, TaskError
 from components.data.packing.kept_images import KeptImages
+from components.data.sources.interface import EpisodeSource
+from components.data.sources.open import camera_sizes, data_sets_of, instructions_of, open_raw
 from model_core.spec.documents import to_document
 from model_core.spec.episode import Episode
 from model_core.spec.errors import DatasetError, GateError
@@ -51,14 +52,14 @@ logger = logging.getLogger(__name__)
 
 def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress, *, images: KeptImages | None = None) -> dict[str, Any]:
     """Check every episode of `dataset`. Raises `GateError` when the set itself is inconsistent or too many episodes are bad."""
-    reader = DatasetReader(dataset, images)
-    broken = dataset_findings(reader)
+    reader = open_raw(dataset, images)
+    broken = [finding for data_set in data_sets_of(reader) for finding in dataset_findings(data_set)]
     if broken:
         raise GateError(f"data set {dataset.name} cannot be used: " + "; ".join(f"{f.check}: {f.reason}" for f in broken))
     inspection = _inspect(cfg, reader, MeasurementStore(out / "measurements"), progress)
     findings, outcomes = inspection.findings, {}
     if inspection.episodes:
-        progress.update(len(reader), len(reader), "great expectations")
+        progress.update(len(reader.rows), len(reader.rows), "great expectations")
         report = inspection.further.report(cfg)
         further = further_findings(report)
         tables = inspection.tables(family_columns(report, further))
@@ -68,7 +69,7 @@ def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress, 
         known, broken = {f.where for f in findings}, {b.episode_id for b in breaches if b.rule.check == FURTHER}
         findings += [f for f in further if f.where in broken - known]
         outcomes = write_report(report, out)
-    return _conclude(cfg, reader, dataset, findings, out) | {"inspection": outcomes}
+    return _conclude(cfg, reader, findings, out) | {"inspection": outcomes}
 
 
 # --- one episode ---------------------------------------------------------------------------------------------------------
@@ -118,18 +119,19 @@ def _numbers(values: Any) -> NDArray[np.float64]:
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _inspect(cfg: ValidateConfig, reader: DatasetReader, store: MeasurementStore, progress: Progress) -> _Inspection:
+def _inspect(cfg: ValidateConfig, reader: EpisodeSource, store: MeasurementStore, progress: Progress) -> _Inspection:
+    is_folder = isinstance(reader, DatasetReader)
     further = GateInspection(
-        name=reader.root.name,
-        fps=reader.fps,
-        cameras=reader.cameras,
-        sentences=reader.tasks,
-        embodiment=reader.described,
+        name=reader.name,
+        fps=reader.fps if is_folder else float(reader.embodiment.control_hz),
+        cameras=tuple(camera_sizes(reader)),
+        sentences=reader.tasks if is_folder else dict(enumerate(instructions_of(reader))),
+        embodiment=reader.described if is_folder else reader.embodiment,
         store=store,
     )
     inspection = _Inspection(rules=_episode_rules(cfg, reader), further=further)
     for row in reader.rows:
-        progress.update(row.index, len(reader), "inspecting episodes")
+        progress.update(row.index, len(reader.rows), "inspecting episodes")
         try:
             episode = reader.episode(row.index, depth=False)
         except TaskError as error:
@@ -154,21 +156,31 @@ def _inspect(cfg: ValidateConfig, reader: DatasetReader, store: MeasurementStore
     return inspection
 
 
-def _structure(episode: Episode, reader: DatasetReader) -> list[tuple[str, str]]:
+def _structure(episode: Episode, reader: EpisodeSource) -> list[tuple[str, str]]:
     """Why the rules cannot be measured. A data set that names no embodiment promises its cameras and nothing else."""
-    if reader.described is not None:
-        return list(structural_faults(episode, reader.described))
-    return [("camera_missing", f"no images of camera {name!r}") for name in missing_cameras(episode, reader.cameras)]
+    if isinstance(reader, DatasetReader) and reader.described is None:
+        return [("camera_missing", f"no images of camera {name!r}") for name in missing_cameras(episode, reader.cameras)]
+    return list(structural_faults(episode, reader.embodiment))
+
+
+def _asked_for(reader: EpisodeSource) -> list[tuple[str, str]]:
+    """Every (task, sentence) of the episodes, and of the task tables of their data sets."""
+    if isinstance(reader, DatasetReader):
+        return asked_for(reader)
+    return [(row.task, row.instruction) for row in reader.rows]
 
 
 # --- rules and verdicts ----------------------------------------------------------------------------------------------------
 
 
-def _episode_rules(cfg: ValidateConfig, reader: DatasetReader) -> list[InspectionRule]:
-    return rules_of(cfg, control_hz=reader.fps, cameras=reader.cameras, embodiment=reader.described)
+def _episode_rules(cfg: ValidateConfig, reader: EpisodeSource) -> list[InspectionRule]:
+    if isinstance(reader, DatasetReader):
+        return rules_of(cfg, control_hz=reader.fps, cameras=reader.cameras, embodiment=reader.described)
+    body = reader.embodiment
+    return rules_of(cfg, control_hz=float(body.control_hz), cameras=[camera.name for camera in body.cameras], embodiment=body)
 
 
-def rules(cfg: ValidateConfig, reader: DatasetReader) -> list[Rule]:
+def rules(cfg: ValidateConfig, reader: EpisodeSource) -> list[Rule]:
     """What is expected of every frame and every episode of this set: the rules of an episode, and those that need its tables."""
     made = [
         Rule(table=r.table, check=r.check, kind=r.kind, column=r.column, meaning=r.meaning, low=r.low, high=r.high)
@@ -181,7 +193,7 @@ def rules(cfg: ValidateConfig, reader: DatasetReader) -> list[Rule]:
     unique = "no two episodes share an id"
     return [
         *made,
-        Rule(table=FRAMES, check="unknown_task", kind="among", column="instruction", meaning=known, values=tuple(reader.instructions)),
+        Rule(table=FRAMES, check="unknown_task", kind="among", column="instruction", meaning=known, values=instructions_of(reader)),
         Rule(table=EPISODES, check="duplicate_id", kind="unique", column="episode_id", meaning=unique),
     ]
 
@@ -192,7 +204,7 @@ def _finding(breach: Breach) -> Finding:
     return Finding(check=breach.rule.check, where=breach.episode_id, reason=f"expected: {breach.rule.meaning}; got {places}{seen}")
 
 
-def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, findings: Sequence[Finding], out: Path) -> dict[str, Any]:
+def _conclude(cfg: ValidateConfig, reader: EpisodeSource, findings: Sequence[Finding], out: Path) -> dict[str, Any]:
     by_episode: dict[str, list[Finding]] = {}
     for finding in findings:
         by_episode.setdefault(finding.where, []).append(finding)
@@ -212,12 +224,12 @@ def _conclude(cfg: ValidateConfig, reader: DatasetReader, dataset: Path, finding
             f"{bad} of {len(verdicts)} episodes are bad, at most {cfg.max_bad_fraction:.0%} may be: {worst}.{detail} "
             "Fix: repair these recordings or leave them out; quarantine/ in the folder of the step names the reason of each"
         )
-    shared = shared_sentences(asked_for(reader))
+    shared = shared_sentences(_asked_for(reader))
     for line in told(shared):
         logger.warning("validate.shared_sentence %s", line)
     atomic_write(out / "valid.json", json.dumps(verdicts, indent=1, sort_keys=True) + "\n")
     return {
-        "dataset_version": dataset_digest(dataset),
+        "dataset_version": reader.digest,
         "episodes": len(verdicts),
         "valid": len(verdicts) - bad,
         "quarantined": bad,

@@ -8,6 +8,8 @@ holds the candidate back as a failure does. Criteria, in the order in which they
     refusals       refused share of all decisions <= `max_refusal_rate`
     image          share of actions that change when the image is exchanged >= `min_image_swap_change`
     protocol       candidate and champion were evaluated under the same rules on the same scenes; else they are not compared
+    open-loop      without a suite: error on held-out frames <= `max_open_loop_error` of that of the mean action, and at most
+                   1 + `margin` times the champion's; it takes the place of trials, floor and refusals
     non-inferior   lower end of Newcombe's interval of (candidate - champion) > -`margin` for every task of the champion,
                    and > -`margin` / sqrt(tasks) over all tasks together, whose interval is narrower by about that factor
 """
@@ -23,6 +25,7 @@ from components.evaluation.intervals import difference, trials_to_decide, wilson
 
 NOT_ENOUGH = "not enough evidence"
 IMAGE_SWAP_CHANGE = "image_swap_change"
+ERROR_RATIO = "error_ratio"
 RECORDED_LATER = {"suite", "suite_version"}  # older reports do not have them, or have an empty version
 BY_EPISODE = {"first_seed"}  # what was really laid out stands in the episodes
 
@@ -45,6 +48,10 @@ def gate(cfg: GateConfig, candidate: EvalReport, champion: EvalReport | None, bl
 
 
 def _absolute(cfg: GateConfig, report: EvalReport, blindness: Mapping[str, float]) -> Iterator[Check]:
+    if report.open_loop:
+        yield _open_loop_check(cfg, report.open_loop)
+        yield _image_check(cfg, blindness)
+        return
     if not report.per_task:
         yield Check(name="trials", passed=False, reason=f"{NOT_ENOUGH}: the evaluation holds no task", needed=1, got=0)
     for task, score in sorted(report.per_task.items()):
@@ -52,6 +59,15 @@ def _absolute(cfg: GateConfig, report: EvalReport, blindness: Mapping[str, float
         yield _floor_check(cfg, task, score)
     yield _refusal_check(cfg, report)
     yield _image_check(cfg, blindness)
+
+
+def _open_loop_check(cfg: GateConfig, found: Mapping[str, float]) -> Check:
+    ratio, needed = found[ERROR_RATIO], cfg.max_open_loop_error
+    reason = (
+        f"on {found['frames']:.0f} held-out frames ({found['refused']:.0f} refused) the predicted actions are off by {ratio:.2f} of what "
+        f"the mean action is off by, at most {needed:.2f} may be"
+    )
+    return Check(name="open-loop", passed=ratio <= needed and not found["refused"], reason=reason, needed=needed, got=ratio)
 
 
 def _trials_check(cfg: GateConfig, task: str, score: TaskScore) -> Check:
@@ -102,6 +118,8 @@ def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalRepo
     yield _protocol_check(unlike)
     if unlike:  # a difference of the rates would be one of the rules
         return
+    if champion.open_loop:
+        yield _not_worse(cfg, candidate.open_loop[ERROR_RATIO], champion.open_loop[ERROR_RATIO])
     pooled = [0, 0, 0, 0]
     for task, best in sorted(champion.per_task.items()):
         score = candidate.per_task.get(task)
@@ -114,6 +132,12 @@ def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalRepo
         yield _non_inferior(cfg, task, counts, cfg.margin)
     if pooled[1] and len(champion.per_task) > 1:
         yield _non_inferior(cfg, "all tasks", (pooled[0], pooled[1], pooled[2], pooled[3]), cfg.margin / math.sqrt(len(champion.per_task)))
+
+
+def _not_worse(cfg: GateConfig, ours: float, theirs: float) -> Check:
+    allowed = theirs * (1.0 + cfg.margin)
+    reason = f"error on held-out frames: {ours:.3f} against the champion's {theirs:.3f}, may be up to {allowed:.3f}"
+    return Check(name="non-inferior/open-loop", passed=ours <= allowed, reason=reason, needed=allowed, got=ours)
 
 
 def unlike_rules(candidate: EvalReport, champion: EvalReport) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def draw_examples(
     panels = []
     for frame, decision in zip(chosen, decisions, strict=True):
         reasoning = decision.reasoning
-        points = split.trace_N52[frame][split.trace_N52[frame][:, 0] >= 0].astype(np.int64)
+        points = np.zeros((0, 2), np.int64) if split.trace_N52 is None else _points(split.trace_N52[frame])
         panels.append(
             Panel(
                 image_HW3=split.images_NVHW3[frame][0],
@@ -66,7 +66,12 @@ def draw_examples(
                 predicted=reasoning.trace if reasoning else None,
                 true=Trace(points_N2=points) if len(points) else None,
                 depth_HW=decode(reasoning.depth.codes_G) if reasoning and reasoning.depth else None,
-                true_depth_HW=decode(split.depth_codes_NG[frame]),
+                true_depth_HW=None if split.depth_codes_NG is None else decode(split.depth_codes_NG[frame]),
             )
         )
     return save_png(example_sheet(panels), path)
+
+
+def _points(trace_52: NDArray[np.int16]) -> NDArray[np.int64]:
+    """The points that a padded trace has."""
+    return trace_52[trace_52[:, 0] >= 0].astype(np.int64)

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.config.train_config import CurriculumConfig, TrainConfig
-from components.data.frozen_dataset import FrozenSplit, load_split, read_frozen
+from components.data.frozen_dataset import FrozenSplit, drawing_order, load_split, read_frozen
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
+from model_core.spec.types import LEVELS, TRACE_MAX_POINTS
 from model_core.tokenization.compact.layout import CompactBatch, CompactLayout, Field, ReasoningMode
 from model_core.tokenization.observation import PolicyInputs
 
@@ -69,7 +70,7 @@ class BatchMaker:
         from model_core.training import shift_images, training_batch
 
         split = self.split
-        images, trace = split.images_NVHW3[indices_B], split.trace_N52[indices_B]
+        images, trace = split.images_NVHW3[indices_B], _labels_of(split.trace_N52, indices_B, needed=mode is not ReasoningMode.ACTION)
         if self._shift and draw is not None:
             generator = np.random.Generator(np.random.PCG64([0xA06, *draw]))
             shifts_B2 = generator.integers(-self._shift, self._shift + 1, size=(len(indices_B), 2))
@@ -93,13 +94,21 @@ class BatchMaker:
             proprio_bins_BP=self._proprio_NP[indices_B],
             bins_BKA=bins_BKA,
             committed_rows_B=given_B,
-            depth_codes_BG=split.depth_codes_NG[indices_B] if mode is ReasoningMode.FULL else None,
+            depth_codes_BG=_labels_of(split.depth_codes_NG, indices_B, needed=True) if mode is ReasoningMode.FULL else None,
             trace_B52=trace if mode is not ReasoningMode.ACTION else None,
         )
         made = training_batch(self.layout, tokens, images, mode, head=self._head)
         if self._recorded_rows_N is None:
             return made
         return without_padding(made, tokens, self.layout, self._recorded_rows_N[indices_B])
+
+
+def _labels_of(labels_N: NDArray[Any] | None, indices_B: NDArray[np.int64], *, needed: bool) -> NDArray[Any]:
+    """The labels of these samples. Where a data set has none, and none are learned, a trace without points stands for them."""
+    if labels_N is not None:
+        return labels_N[indices_B]
+    require(not needed, "this step teaches labels, and the frozen data set has none", error=DatasetError)
+    return np.full((len(indices_B), TRACE_MAX_POINTS, 2), -1, np.int16)
 
 
 def without_padding(
@@ -125,10 +134,12 @@ def without_padding(
     return replace(batch, targets=targets, block=block)
 
 
-def curriculum_of(config: CurriculumConfig) -> Curriculum:
-    """The recipe's curriculum in the model's terms."""
+def curriculum_of(config: CurriculumConfig, levels: Sequence[str] = LEVELS) -> Curriculum:
+    """The recipe's curriculum in the model's terms. levels: of the contract; a data set without labels teaches actions alone."""
     from model_core.training import Curriculum
 
+    if set(levels) == {"action"}:
+        return Curriculum(no_depth_until=0.0, mixture={ReasoningMode.ACTION: 1.0})
     return Curriculum(
         no_depth_until=config.no_depth_until,
         mixture={
@@ -174,9 +185,10 @@ class TinyArm:
             committed_rows=config.committed_rows,
         )
         self._validation: BatchMaker | None = None
-        self._curriculum = curriculum_of(config.curriculum)
+        self._curriculum = curriculum_of(config.curriculum, self.contract.reasoning.levels)
         self._loss = LossConfig(weights=config.loss_weights, smoothing_bins=config.smoothing_bins)
-        self.num_samples = len(train)
+        self._order = drawing_order(frozen, "train")
+        self.num_samples = len(train) if self._order is None else len(self._order)
         self.data_digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         self._weights = sum(p.numel() for p in self._model.model.transformer.blocks.parameters())
 
@@ -188,6 +200,7 @@ class TinyArm:
     def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> TrainingBatch:
         """Samples in the mode that the curriculum draws for this step (the same for all its micro batches)."""
         mode = self._curriculum.mode_at(step, self.config.steps, seed)
+        indices_B = indices_B if self._order is None else self._order[indices_B]
         return self._train.batch(indices_B, mode, draw=(seed, step, micro))
 
     def loss(self, module: MolmoAct, batch: TrainingBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -197,15 +210,16 @@ class TinyArm:
         return answer_loss(module, batch, self.layout, self._loss)
 
     def validate(self, module: MolmoAct, *, samples: int = 256) -> dict[str, float]:
-        """Loss and accuracy of every field on held-out episodes, full chain, teacher-forced."""
+        """Loss and accuracy of every field on held-out episodes, the whole chain that is taught, teacher-forced."""
         if self._validation is None:
             self._validation = BatchMaker(load_split(self.frozen, "validation"), self.layout, self.contract, head=self._head)
         maker = self._validation
+        chain = ReasoningMode.FULL if "full" in self.contract.reasoning.levels else ReasoningMode.ACTION
         chosen = np.linspace(0, len(maker) - 1, min(samples, len(maker))).astype(np.int64)
         sums: dict[str, float] = {}
         for start in range(0, len(chosen), 64):
             part = chosen[start : start + 64]
-            loss, parts = self.loss(module, maker.batch(part, ReasoningMode.FULL))
+            loss, parts = self.loss(module, maker.batch(part, chain))
             for name, value in {"loss": loss, **parts}.items():
                 sums[f"validation_{name}"] = sums.get(f"validation_{name}", 0.0) + float(value) * len(part) / len(chosen)
         return sums

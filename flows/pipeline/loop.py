@@ -129,7 +129,7 @@ def loop(recipe: str, context: RunContext) -> RunSummary:
     frozen = prepare_data(context)
     trained, evaluated = train_policy(context, frozen)
     packaged = release_policy(context, frozen, trained, evaluated)
-    if packaged is not None:
+    if packaged is not None and not context.recipe.data:  # cells of a recipe with sources are robots: `actwright workcell`
         run_workcells(context, packaged)
     summary = report(context)
     create_table_artifact(key="stages", table=stage_rows(summary), description=f"run {context.name}")

@@ -10,6 +10,7 @@ from typing import Any
 from components.config.data_config import ValidateConfig
 from components.data.accounting.tally import Tally
 from components.data.lerobot.reader import DatasetReader
+from components.data.sources.open import open_raw
 
 _LEFT_OUT = {  # counts in the record of an ingest, and what they are
     "not_successful": "did not solve its task",
@@ -50,7 +51,7 @@ def inspected(cfg: ValidateConfig, dataset: Path, out: Path) -> list[dict[str, A
     verdicts = json.loads((out / "valid.json").read_text(encoding="utf-8"))
     checks = dict(_set_aside(out / "quarantine"))
     tally = Tally("validate")
-    for row in DatasetReader(dataset).rows:
+    for row in open_raw(dataset).rows:
         if verdicts.get(row.episode_id):
             tally.keep(row.provenance.producer, row.length)
         else:

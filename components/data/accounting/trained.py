@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.accounting.tally import Tally
-from components.data.frozen_dataset import sources_of
+from components.data.frozen_dataset import drawing_order, sources_of
 
 
 def trained_on(frozen: Path, drawn: Callable[[int], NDArray[np.int64]]) -> list[dict[str, Any]]:
     """The account of a training on `frozen`, by source: frames that were drawn, held out, or never drawn.
 
-    drawn: for the number of training samples, which of them the steps draw.
+    drawn: for the number of samples in the order of drawing, which of them the steps draw.
     """
     tally = Tally("train")
     sources, episode_N = sources_of(frozen, "train")
     is_drawn_N = np.zeros(len(sources), bool)
-    is_drawn_N[drawn(len(sources))] = True
+    order = drawing_order(frozen, "train")
+    is_drawn_N[drawn(len(sources)) if order is None else order[drawn(len(order))]] = True
     held_out, held_out_episode_N = sources_of(frozen, "validation")
     for source in sorted({*sources, *held_out}):
         mine_N = np.array([one == source for one in sources], bool)

@@ -88,15 +88,8 @@ def explain(conversion: Conversion) -> str:
 
 
 def inconsistencies(reader: DatasetReader) -> list[Finding]:
-    """Why a data set cannot be judged by what it says of itself: images that are not looked at, or two descriptions that differ."""
+    """Why a data set cannot be judged by what it says of itself: no camera, or two descriptions that differ."""
     where = f"{reader.root.name}/{layout.INFO}"
-    columns = [key for key, feature in reader.features.items() if feature["dtype"] == "image"]
-    if columns:
-        reason = (
-            f"expected images as video, got image columns in the data files ({', '.join(columns)}), which are not read here. "
-            "Fix: convert a copy of the set to video with LeRobot's data set tools"
-        )
-        return [Finding(check="image_columns", where=where, reason=reason)]
     own = reader.described
     if own is None and not reader.cameras:
         return [Finding(check="camera_missing", where=where, reason="the set has no camera. Fix: record or export it with its images")]

@@ -43,9 +43,13 @@ class FrameTable:
         """The place of a row in the file that holds it."""
         return row - int(self.starts_F[int(np.searchsorted(self.starts_F, row, side="right")) - 1])
 
+    def columns_of(self, rows: slice) -> dict[str, NDArray[Any]]:
+        """These rows of every column."""
+        return {name: values[rows] for name, values in self.columns.items()}
+
     def episode_columns(self, where: str, rows: slice, fps: float) -> dict[str, NDArray[Any]]:
         """The columns of one episode. where: it, for errors. Raises `DatasetError` for a frame stamped with another time."""
-        columns = {name: values[rows] for name, values in self.columns.items()}
+        columns = self.columns_of(rows)
         times_T = columns["timestamp"]
         beside = np.abs((times_T - times_T[0]) * fps - np.arange(len(times_T)))
         if (late := np.flatnonzero(beside > 0.5)).size:

@@ -10,9 +10,10 @@ from typing import Any
 
 from components.artifacts.step_manifest import Step, folder_digests
 from components.artifacts.step_store import StepResult
+from components.config.data_config import NO_LABELS
 from components.config.recipe import Recipe
 from components.config.records import Progress
-from components.config.stages import INGEST, JOIN, stage_named
+from components.config.stages import INGEST, JOIN, SOURCES, stage_named
 from flows.pipeline.stages.step import StepKey, folder_input, is_made, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.contract import digest_of
@@ -21,7 +22,12 @@ from model_core.spec.errors import NotReady
 
 
 def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> StepResult:
-    """Record demonstrations, and let the ingested recordings that the recipe includes join them: <step>/dataset."""
+    """Record demonstrations, and let the ingested recordings that the recipe includes join them: <step>/dataset.
+
+    A recipe with sources records nothing: <step>/dataset is the index of them.
+    """
+    if recipe.data:
+        return sources_step(platform, recipe, progress)
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.data.accounting.stages import recorded as account
@@ -41,6 +47,17 @@ def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> Step
         _check_included(recipe, included, progress)
     joined = joined_step(platform, recipe, recorded.step, included, progress)
     return replace(joined, cached=joined.cached and recorded.cached, seconds=joined.seconds + recorded.seconds)
+
+
+def sources_step(platform: Platform, recipe: Recipe, progress: Progress) -> StepResult:
+    """Open the recipe's sources and list them in a raw index: <step>/dataset. Their files stay where they are."""
+    from components.data.sources.raw_index import keep_places, source_inputs, write_index
+
+    progress.update(0, 1, "reading what the sources hold")
+    inputs: dict[str, Step | str] = {**source_inputs(recipe.data, platform.settings.home / "cache" / "contents")}
+    made = stage_step(platform, StepKey(stage=SOURCES, recipe=recipe, inputs=inputs), lambda out: write_index(recipe.data, out, progress))
+    keep_places(made.step.path, recipe.data)  # a finished index may be used from another place
+    return made
 
 
 def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Sequence[Step], progress: Progress) -> StepResult:
@@ -150,7 +167,7 @@ def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, pr
         ("depth_model", chosen.depth_annotator, chosen.depth_model),
         ("point_model", chosen.point_annotator, chosen.point_model),
     ):
-        if annotator != "truth":  # it reads no weights
+        if annotator not in ("truth", NO_LABELS):  # they read no weights
             inputs |= folder_input(name, weights)
     key = StepKey(stage=stage_named("annotate"), recipe=recipe, inputs=inputs)
     return stage_step(platform, key, work)

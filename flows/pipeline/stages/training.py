@@ -14,10 +14,11 @@ from components.artifacts.step_store import StepResult
 from components.config.data_config import CollectConfig
 from components.config.recipe import Recipe
 from components.config.records import AccountRow, Progress
-from components.config.stages import SIMULATION_FIELDS, stage_named
+from components.config.stages import OPEN_LOOP, SIMULATION_FIELDS, stage_named
 from components.config.train_config import start_folder
 from flows.pipeline.stages.step import StepKey, folder_input, stage_step
 from flows.platform.wiring import Platform
+from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.documents import to_document
 from model_core.spec.errors import require
 
@@ -82,14 +83,26 @@ def check_start(recipe: Recipe) -> None:
     for field, folder in (("annotate.codebook", recipe.annotate.codebook), ("freeze.statistics", recipe.freeze.statistics)):
         require(not folder or Path(folder).is_dir(), f"{field}: expected a folder, such as one inside a checkpoint", got=folder)
     if recipe.train.init_from:
-        from components.simulation.open import open_simulator
         from components.training.start.comparison import check_recipe
 
-        check_recipe(recipe, open_simulator(recipe.collect).embodiment)
+        check_recipe(recipe, _embodiment_of(recipe))
+
+
+def _embodiment_of(recipe: Recipe) -> EmbodimentSpec:
+    """The embodiment that will be trained: of the first source, or of the simulator."""
+    if recipe.data:
+        from components.data.sources.raw_index import open_source
+
+        return open_source(recipe.data[0]).embodiment
+    from components.simulation.open import open_simulator
+
+    return open_simulator(recipe.collect).embodiment
 
 
 def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
-    """Closed loop on fresh seeds, after the image-swap test: <step>/report.json and film/."""
+    """Closed loop on fresh seeds, after the image-swap test: <step>/report.json and film/. Without a suite: on held-out episodes."""
+    if recipe.data and not recipe.evaluate.suite:
+        return open_loop_step(platform, recipe, trained, frozen, progress)
     simulation = simulation_of(recipe.collect)
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -103,6 +116,17 @@ def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Ste
     inputs = {"checkpoint": trained, "frozen": frozen}
     key = StepKey(stage=stage_named("evaluate"), recipe=recipe, inputs=inputs)
     return stage_step(platform, key, work)
+
+
+def open_loop_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
+    """Predicted against recorded actions of held-out episodes, after the image-swap test: <step>/report.json."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.evaluation.suites.held_out import evaluate_open_loop
+
+        return evaluate_open_loop(recipe.evaluate, trained.path / "checkpoint", frozen.path, out, progress)
+
+    return stage_step(platform, StepKey(stage=OPEN_LOOP, recipe=recipe, inputs={"checkpoint": trained, "frozen": frozen}), work)
 
 
 def simulation_of(cfg: CollectConfig) -> CollectConfig:

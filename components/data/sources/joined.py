@@ -1,0 +1,74 @@
+"""Several sources of one embodiment as one: their episodes one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from components.data.lerobot.meta.episode_index import EpisodeIndexRow
+from components.data.sources.interface import EpisodeSource
+from model_core.spec.contract import EmbodimentSpec, digest_of, mismatches
+from model_core.spec.episode import Episode
+from model_core.spec.errors import DatasetError
+
+
+class JoinedSource:
+    """Episodes of one or several sources: an `EpisodeSource`. Raises `DatasetError` where their embodiments differ.
+
+    digests: of the sources, where they are known already and need not be computed. weights: how often a sample of each is drawn.
+    """
+
+    def __init__(self, sources: Sequence[EpisodeSource], digests: Sequence[str] = (), weights: Sequence[float] = ()) -> None:
+        self.sources = tuple(sources)
+        self._digests = tuple(digests)
+        self._weights = tuple(weights) or (1.0,) * len(self.sources)
+        first = self.sources[0]
+        for other in self.sources[1:]:
+            if found := mismatches(first.embodiment, other.embodiment):
+                raise DatasetError(
+                    f"sources {first.name!r} and {other.name!r} are of different embodiments ({found[0].explain()}); one policy acts "
+                    "with one. Fix: name one embodiment file in both, or train one recipe each"
+                )
+        self._where = [(source, row) for source in self.sources for row in source.rows]
+
+    @property
+    def name(self) -> str:
+        """The names of all."""
+        return "+".join(source.name for source in self.sources)
+
+    @property
+    def embodiment(self) -> EmbodimentSpec:
+        """The embodiment of all."""
+        return self.sources[0].embodiment
+
+    @property
+    def digest(self) -> str:
+        """Of their digests, in order."""
+        return digest_of(list(self._digests or (source.digest for source in self.sources)))
+
+    @property
+    def rows(self) -> tuple[EpisodeIndexRow, ...]:
+        """The episodes of all, counted on from source to source."""
+        return tuple(replace(row, index=place) for place, (_, row) in enumerate(self._where))
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """How often a sample of each episode is drawn, relative to the others."""
+        return tuple(weight for source, weight in zip(self.sources, self._weights, strict=True) for _ in source.rows)
+
+    def episode(self, index: int, *, images: bool = True, depth: bool = True) -> Episode:
+        """Episode `index` of `rows`."""
+        source, row = self._where[index]
+        return source.episode(row.index, images=images, depth=depth)
+
+    def close(self) -> None:
+        """Close all."""
+        for source in self.sources:
+            source.close()
+
+
+def drawing_weights(source: EpisodeSource, rows: Sequence[EpisodeIndexRow]) -> dict[str, list[float]]:
+    """{"weights": how often a sample of each of these episodes is drawn in training}; empty where the recipe draws all alike."""
+    every = source.weights if isinstance(source, JoinedSource) else ()
+    weights = [every[row.index] for row in rows] if every else []
+    return {"weights": weights} if len(set(weights)) > 1 else {}
