@@ -69,7 +69,7 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
     valid: JSON file {episode id: true or false}. kept: what other stages and runs made (default: nothing; answers of networks are kept in
     `out`, for this run only). Raises `DatasetError` when no episode could be labelled, `GateError` when too many of a source cannot be.
     """
-    from components.data.sources.open import camera_sizes, open_raw
+    from components.data.sources.open import camera_sizes, open_raw, stated_size
 
     reader = open_raw(dataset, None if kept is None else kept.images)
     verdicts = json.loads(valid.read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
         annotators=open_annotators(cfg),
         source=reader,
         camera=camera,
-        size=_size(sizes[camera], camera),
+        size=stated_size(sizes[camera], camera),
         cache=AnswerCache(folder=out / "scratch" / "answers" if kept is None else kept.answers),
         sources={row.episode_id: row.provenance.producer for row in chosen},
     )
@@ -98,20 +98,12 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
         # Further cameras use the codebook of the first: a depth token means one thing in a data set.
         again = replace(cfg, codebook=str(out / "vqvae"))
         for name in (name for name in cfg.cameras if name != camera):
-            size = _size(sizes[name], name)
+            size = stated_size(sizes[name], name)
             replace(job, cfg=again, camera=name, size=size).run(episodes, out / "cameras" / name, progress)
         notes = read_once(cfg.corrections).unused([row.episode_id for row in chosen], reader.cameras)
         return record | ({"notes": list(notes)} if notes else {})
     finally:
         reader.close()
-
-
-def _size(stated: tuple[int, int] | None, camera: str) -> tuple[int, int]:
-    if stated is None:
-        raise DatasetError(
-            f"the data set does not state the size of camera {camera!r}. Fix: write the shape of its feature in meta/info.json"
-        )
-    return stated
 
 
 @dataclass(kw_only=True)

@@ -113,8 +113,7 @@ def _record(manifest: Mapping[str, Any], contract: PolicyContract) -> dict[str, 
 def _open_dataset(dataset: Path, images: KeptImages | None) -> EpisodeSource:
     """The raw data, with a known embodiment; a data set that brings statistics brings those of its data."""
     reader = open_raw(dataset, images)
-    stale = stale_statistics(reader) if isinstance(reader, DatasetReader) else []
-    if stale:
+    if stale := (stale_statistics(reader) if isinstance(reader, DatasetReader) else []):
         raise DatasetError(
             f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Fix: make the data set again; never edit one by hand"
         )

@@ -16,7 +16,8 @@ from model_core.spec.errors import DatasetError
 def open_raw(folder: Path, images: KeptImages | None = None) -> EpisodeSource:
     """The episodes of a folder that "collect" made, or of any LeRobot folder that describes its embodiment.
 
-    images: those of a LeRobot folder that were decoded before. Raises `DatasetError` for a folder that is neither, and where a source of an index is not here or was changed.
+    images: those of a LeRobot folder that were decoded before. Raises `DatasetError` for a folder that is neither, and where a source
+    of an index is not here or was changed.
     """
     if (folder / layout.INFO).is_file():
         return DatasetReader(folder, images)
@@ -42,6 +43,15 @@ def camera_sizes(source: EpisodeSource) -> dict[str, tuple[int, int] | None]:
     if isinstance(source, DatasetReader):
         return {name: source.picture_size(name) for name in source.cameras}
     return {camera.name: (camera.height, camera.width) for camera in source.embodiment.cameras}
+
+
+def stated_size(size: tuple[int, int] | None, camera: str) -> tuple[int, int]:
+    """The size of a camera, which labelling needs. Raises `DatasetError` where it is not stated."""
+    if size is None:
+        raise DatasetError(
+            f"the data set does not state the size of camera {camera!r}. Fix: write the shape of its feature in meta/info.json"
+        )
+    return size
 
 
 def instructions_of(source: EpisodeSource) -> tuple[str, ...]:
