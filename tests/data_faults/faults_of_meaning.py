@@ -27,12 +27,12 @@ def an_episode_lists_a_task_that_the_table_lacks(root: Path, rng: Rng) -> None:
     change_entries(root, lambda rows: [row | ({"tasks": ["fold the towel"]} if n == 2 else {}) for n, row in enumerate(rows)])
 
 
-@damaged("task_several", report="unitreerobotics/unitree_lerobot#78")
+@damaged("task_several", report="macrodata-labs/refiner#187")
 def an_episode_holds_two_tasks(root: Path, rng: Rng) -> None:
     change_column(root, "task_index", lambda values: np.where(np.arange(len(values)) < 20, 1 - values, values))
 
 
-@damaged("task_differs", report="huggingface/lerobot-dataset-visualizer#62")
+@damaged("task_differs", report="huggingface/lerobot#4519")
 def the_list_names_another_task_than_the_frames(root: Path, rng: Rng) -> None:
     change_entries(root, lambda rows: [row | ({"tasks": rows[1]["tasks"]} if n == 4 else {}) for n, row in enumerate(rows)])
 
@@ -42,7 +42,7 @@ def an_instruction_is_empty(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(lambda one: replace(one, task="" if one.task == made.episodes[0].task else one.task))
 
 
-@changed("instruction_placeholder", kinds=("delta_arm", "leader_follower"), report="huggingface/lerobot#4548")
+@changed("instruction_placeholder", kinds=("delta_arm", "leader_follower"))
 def an_instruction_says_nothing(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(lambda one: replace(one, task="task"))
 
@@ -72,7 +72,7 @@ def a_task_has_no_episode(root: Path, rng: Rng) -> None:
     (root / "meta/info.json").write_text(json.dumps(info | {"total_tasks": 3}))
 
 
-@changed("column_aliasing", kinds=("leader_follower", "bimanual"), report="huggingface/lerobot#4402")
+@changed("column_aliasing", kinds=("leader_follower", "bimanual"), report="NVIDIA/Isaac-GR00T#137")
 def the_action_is_the_state(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(lambda one: replace(one, action_TA=one.state_TP.copy()))
 
@@ -82,7 +82,7 @@ def a_column_of_text_copies_another(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(lambda one: replace(one, columns={**one.columns, "building": one.columns["collector"]}))
 
 
-@changed("outcome_contradicts", kinds=("with_outcome",), report="huggingface/lerobot#3914")
+@changed("outcome_contradicts", kinds=("with_outcome",), report="jashshah999/lerobot-doctor#6")
 def success_is_said_twice_and_differently(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(lambda one: replace(one, fields={**one.fields, "success": False}))
 
@@ -114,7 +114,7 @@ def _still(one: MadeEpisode, head: int, tail: int) -> MadeEpisode:
     return replace(padded, action_TA=action)
 
 
-@changed("idle_padding", "idle", kinds=PLAIN, report="huggingface/lerobot#2326")
+@changed("idle_padding", "idle", kinds=PLAIN, report="huggingface/lerobot#2184")
 def the_robot_waits_at_the_end(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(3, lambda one: _still(one, 0, 40))
 
@@ -124,7 +124,7 @@ def the_robot_waits_at_the_start(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(1, lambda one: _still(one, 40, 0))
 
 
-@changed("idle", "idle_padding", kinds=("delta_arm", "ours"), report="openvla/openvla#97")
+@changed("idle", "idle_padding", kinds=("delta_arm", "ours"), report="droid-dataset/droid#82")
 def the_robot_mostly_stands(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(2, lambda one: _still(one, 60, 60))
 
@@ -147,7 +147,7 @@ def one_recording_has_two_instructions(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(4, lambda one: replace(made.episodes[2], task=made.episodes[1].task))
 
 
-@changed("split_leaks", kinds=("with_outcome",), report="awslabs/awsome-distributed-ai#1174")
+@changed("split_leaks", kinds=("with_outcome",), report="jashshah999/lerobot-doctor#6")
 def a_session_lies_on_both_sides_of_the_split(made: MadeSet, rng: Rng) -> MadeSet:
     last = len(made.episodes) - 1
     return made.change(last, lambda one: replace(one, fields={**one.fields, "session": made.episodes[0].fields["session"]}))

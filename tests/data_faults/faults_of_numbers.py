@@ -52,7 +52,7 @@ def the_controller_only_knows_full_speed(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(1, _action(lambda a: np.where(a >= 0, 1.0, -1.0)))
 
 
-@changed("saturated", kinds=("delta_arm", "bimanual"), report="openvla/openvla#223")
+@changed("saturated", kinds=("delta_arm", "bimanual"), report="openvla/openvla#315")
 def actions_are_cut_at_a_limit(made: MadeSet, rng: Rng) -> MadeSet:
     def cut(a: Numbers) -> Numbers:
         limit = np.quantile(np.abs(a), 0.6, axis=0)
@@ -61,7 +61,7 @@ def actions_are_cut_at_a_limit(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(_action(cut))
 
 
-@changed("unit_changes", kinds=("leader_follower", "bimanual"), report="huggingface/lerobot#1576")
+@changed("unit_changes", kinds=("leader_follower", "bimanual"), report="huggingface/lerobot#2968")
 def some_episodes_are_in_another_angle_unit(made: MadeSet, rng: Rng) -> MadeSet:
     factor = np.pi / 180 if made.robot.startswith("so101") else 180 / np.pi
     return made.change(2, lambda one: _state(lambda s: s * factor)(_action(lambda a: a * factor)(one)))
@@ -77,12 +77,12 @@ def the_gripper_of_an_episode_is_in_percent(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(3, _state(lambda s: s * np.array([1, 1, 1, 1, 1, 1, 100], np.float32)))
 
 
-@changed("mode_changes", "action_lag", kinds=POSITION, report="huggingface/lerobot#4423")
+@changed("mode_changes", "action_lag", kinds=POSITION, report="openvla/openvla#35")
 def actions_of_an_episode_are_changes(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(4, lambda one: _action(lambda a: np.diff(a, axis=0, append=a[-1:]))(one))
 
 
-@changed("direction_changes", kinds=("delta_arm", "leader_follower"), report="lingbot-vla/lingbot-vla#37")
+@changed("direction_changes", kinds=("delta_arm", "leader_follower"), report="openvla/openvla#6")
 def two_dimensions_of_an_episode_are_exchanged(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(3, _action(lambda a: a[:, [1, 0, *range(2, a.shape[1])]]))
 
@@ -101,7 +101,7 @@ def the_gripper_of_an_episode_is_turned_round(made: MadeSet, rng: Rng) -> MadeSe
     return made.change(6, _action(turn))
 
 
-@changed("constant_dimension", kinds=("delta_arm", "bimanual"), report="huggingface/lerobot#1383")
+@changed("constant_dimension", kinds=("delta_arm", "bimanual"), report="huggingface/lerobot#3280")
 def a_dimension_never_changes(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(_action(_at(slice(None), 3, 0.0)))
 
@@ -115,7 +115,7 @@ def a_reading_stands(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(4, _state(stick))
 
 
-@changed("spikes", kinds=("leader_follower", "bimanual"), report="TheRobotStudio/SO-ARM100#118")
+@changed("spikes", kinds=("leader_follower", "bimanual"), report="robotology/mesh-support#1288")
 def a_reading_leaves_for_one_frame(made: MadeSet, rng: Rng) -> MadeSet:
     def spike(s: Numbers) -> Numbers:
         s[33, 1] += 1.2 * np.ptp(s[:, 1])
@@ -133,7 +133,7 @@ def the_middle_of_an_episode_is_missing(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(6, _state(jump))
 
 
-@changed("angle_wraps", kinds=("bimanual", "leader_follower"), report="openvla/openvla#304")
+@changed("angle_wraps", kinds=("bimanual", "leader_follower"), report="huggingface/lerobot#3587")
 def an_angle_jumps_by_a_turn(made: MadeSet, rng: Rng) -> MadeSet:
     turn = 2 * np.pi if made.robot == "aloha" else 360.0
 
@@ -155,7 +155,7 @@ def numbers_were_cast_to_whole_ones(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(_state(lambda s: np.round(s * 4) / 4))
 
 
-@changed("quantiles_saturate", kinds=("delta_arm",), report="VLA-Arena/VLA-Arena#29")
+@changed("quantiles_saturate", kinds=("delta_arm",), report="PKU-Alignment/VLA-Arena#29")
 def a_movement_is_rare(made: MadeSet, rng: Rng) -> MadeSet:
     rare = made.change_all(_action(lambda a: a * np.where(np.arange(a.shape[1]) == 4, 0.02, 1)))
     return rare.change(2, _action(_at(slice(30, 33), 4, 1.0)))

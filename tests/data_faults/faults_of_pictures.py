@@ -34,12 +34,12 @@ def _over(value: int | tuple[int, ...], first: int, last: int) -> Callable[[Pict
     return fill
 
 
-@changed("frozen_frames", kinds=("delta_arm", "leader_follower", "ours"), report="huggingface/lerobot#3280")
+@changed("frozen_frames", kinds=("delta_arm", "leader_follower", "ours"), report="XenseRobotics-AI/xense-taccap-lerobot#61")
 def the_camera_stands(made: MadeSet, rng: Rng) -> MadeSet:
     return _camera(made, 2, lambda f: np.concatenate([f[:20], f[20:21].repeat(25, 0), f[45:]]))
 
 
-@changed("black_frames", kinds=ALL, report="openvla/openvla#97")
+@changed("black_frames", kinds=ALL, report="ARISE-Initiative/robosuite#40")
 def the_camera_is_covered(made: MadeSet, rng: Rng) -> MadeSet:
     return _camera(made, 3, _over(1, 10, 18))
 
@@ -59,7 +59,7 @@ def the_decoder_gave_green(made: MadeSet, rng: Rng) -> MadeSet:
     return _camera(made, 4, _over((0, 135, 0), 40, 52))
 
 
-@changed("flash_frames", kinds=("leader_follower", "delta_arm"), report="starVLA/starVLA#285")
+@changed("flash_frames", kinds=("leader_follower", "delta_arm"), report="osrf/subt#75")
 def single_pictures_are_of_another_camera(made: MadeSet, rng: Rng) -> MadeSet:
     other = list(made.episodes[2].frames.values())[1]
 
@@ -70,13 +70,13 @@ def single_pictures_are_of_another_camera(made: MadeSet, rng: Rng) -> MadeSet:
     return _camera(made, 2, mix)
 
 
-@changed("scene_cut", "view_unlike", kinds=("delta_arm", "leader_follower"), report="huggingface/lerobot#4524")
+@changed("scene_cut", "view_unlike", kinds=("delta_arm", "leader_follower"), report="osrf/subt#75")
 def the_film_goes_on_with_another_camera(made: MadeSet, rng: Rng) -> MadeSet:
     other = list(made.episodes[5].frames.values())[1]
     return _camera(made, 5, lambda f: np.concatenate([f[:30], other[30:]]))
 
 
-@changed("blurred", kinds=("delta_arm", "leader_follower", "ours"), report="huggingface/lerobot#2936")
+@changed("blurred", kinds=("delta_arm", "leader_follower", "ours"), report="huggingface/blog#2839")
 def the_lens_lost_its_focus(made: MadeSet, rng: Rng) -> MadeSet:
     def blur(frames: Pictures) -> Pictures:
         soft = frames.astype(np.float64)
@@ -88,7 +88,7 @@ def the_lens_lost_its_focus(made: MadeSet, rng: Rng) -> MadeSet:
     return _camera(made, 6, blur)
 
 
-@changed("camera_duplicated", kinds=TWO, report="huggingface/lerobot#1620")
+@changed("camera_duplicated", kinds=TWO, report="JdeRobot/base#783")
 def one_camera_is_recorded_twice(made: MadeSet, rng: Rng) -> MadeSet:
     def double(one: MadeEpisode) -> MadeEpisode:
         names = list(one.frames)
@@ -97,7 +97,7 @@ def one_camera_is_recorded_twice(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(double)
 
 
-@changed("camera_swapped", kinds=TWO, report="huggingface/lerobot#2318")
+@changed("camera_swapped", kinds=TWO, report="open-edge-platform/physical-ai-studio#497")
 def two_cameras_changed_places(made: MadeSet, rng: Rng) -> MadeSet:
     def swap(one: MadeEpisode) -> MadeEpisode:
         names = list(one.frames)
@@ -106,7 +106,7 @@ def two_cameras_changed_places(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(6, swap)
 
 
-@changed("channel_order", kinds=ALL, report="huggingface/lerobot#1207")
+@changed("channel_order", kinds=ALL, report="OpenGalaxea/GalaxeaLeRobotToolkit#2")
 def red_and_blue_are_exchanged(made: MadeSet, rng: Rng) -> MadeSet:
     return _camera(_camera(made, 1, lambda f: f[..., ::-1]), 6, lambda f: f[..., ::-1])
 
@@ -126,7 +126,7 @@ def the_camera_was_moved(made: MadeSet, rng: Rng) -> MadeSet:
     return _camera(made, 5, lambda f: np.roll(f, (9, 12), axis=(1, 2)))
 
 
-@changed("film_of_another", kinds=("delta_arm", "leader_follower"), report="huggingface/lerobot#4143")
+@changed("film_of_another", kinds=("delta_arm", "leader_follower"), report="NVIDIA/Isaac-GR00T#97")
 def an_episode_shows_the_pictures_of_another(made: MadeSet, rng: Rng) -> MadeSet:
     length = min(len(made.episodes[1]), len(made.episodes[2]))
     short = made.change(1, lambda one: one.part(slice(length))).change(2, lambda one: one.part(slice(length)))

@@ -30,12 +30,12 @@ def data_file_has_no_footer(root: Path, rng: Rng) -> None:
     cut_file(data_files(root)[-1], 0.7)
 
 
-@damaged("unreadable", report="leisaac/leisaac#129")
+@damaged("unreadable", report="LightwheelAI/leisaac#129")
 def episode_list_has_no_footer(root: Path, rng: Rng) -> None:
     cut_file(next((root / "meta/episodes").rglob("*.parquet")), 0.6)
 
 
-@damaged("video_unreadable", "video_frames", "video_decodes", kinds=("delta_arm", "bimanual"), report="huggingface/lerobot#3522")
+@damaged("video_unreadable", "video_frames", "video_decodes", kinds=("delta_arm", "bimanual"), report="CMU-Robotics-Club/RoboBuggy#339")
 def film_is_cut_short(root: Path, rng: Rng) -> None:
     cut_file(films(root)[-1], 0.6)
 
@@ -80,12 +80,12 @@ def rows_are_in_the_wrong_order(root: Path, rng: Rng) -> None:
     change_table(data_files(root)[0], lambda t: t.take(pa.array([*range(10), 11, 10, *range(12, t.num_rows)])))
 
 
-@damaged("column_missing", report="huggingface/lerobot#2680")
+@damaged("column_missing", report="huggingface/lerobot#3039")
 def a_feature_has_no_column(root: Path, rng: Rng) -> None:
     change_table(data_files(root)[0], lambda table: table.drop_columns(["action"]))
 
 
-@damaged("column_width", report="huggingface/lerobot#1207")
+@damaged("column_width", report="OpenGalaxea/GalaxeaVLA#32")
 def names_are_one_too_many(root: Path, rng: Rng) -> None:
     def rename(document: dict[str, Any]) -> None:
         document["features"]["action"]["names"].append("extra")
@@ -98,7 +98,7 @@ def a_data_file_is_left_over(root: Path, rng: Rng) -> None:
     shutil.copy(data_files(root)[0], data_files(root)[0].with_name("file-009.parquet"))
 
 
-@damaged("version", report="huggingface/lerobot#2034")
+@damaged("version")
 def version_is_that_of_older_files(root: Path, rng: Rng) -> None:
     change_json(root / "meta/info.json", lambda d: d.update(codebase_version="v2.1"))
 
@@ -118,7 +118,7 @@ def an_episode_is_listed_twice(root: Path, rng: Rng) -> None:
     change_entries(root, lambda rows: [*rows, rows[3]])
 
 
-@damaged("camera_shape", report="huggingface/lerobot#3181")
+@damaged("camera_shape", report="OpenDriveLab/AgiBot-World#74")
 def pictures_have_another_size_than_stated(root: Path, rng: Rng) -> None:
     def resize(document: dict[str, Any]) -> None:
         key = next(name for name, f in document["features"].items() if f["dtype"] == "video")
@@ -171,7 +171,7 @@ def quantiles_are_means_over_episodes(root: Path, rng: Rng) -> None:
     change_json(root / "meta/stats.json", average)
 
 
-@damaged("statistics_missing", report="huggingface/lerobot#4156")
+@damaged("statistics_missing", report="huggingface/lerobot#2189")
 def quantiles_are_missing(root: Path, rng: Rng) -> None:
     change_json(root / "meta/stats.json", lambda d: [d["action"].pop(name) for name in ("q01", "q99")])
 

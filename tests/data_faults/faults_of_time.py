@@ -50,13 +50,13 @@ def the_loop_runs_too_slow(made: MadeSet, rng: Rng) -> MadeSet:
     return _times(made, 4, lambda t: t * 1.06)
 
 
-@changed("clock_rate", "timestamps", "video_rate", "stamp_drift", report="hflow/hflow#458")
+@changed("clock_rate", "timestamps", "video_rate", "stamp_drift", report="Hebbian-Robotics/hflow#461")
 def the_rate_is_stated_as_another(made: MadeSet, rng: Rng) -> MadeSet:
     stamped = made.change_all(lambda one: replace(one, times_T=np.arange(len(one)) / made.fps))
     return replace(stamped, info={**made.info, "fps": made.fps // 2})
 
 
-@damaged("stamp_drift", "timestamps", "clock_rate", report="huggingface/lerobot#3177")
+@damaged("stamp_drift", "timestamps", "clock_rate", report="huggingface/lerobot#3513")
 def stamps_drift_beside_their_frames(root: Path, rng: Rng) -> None:
     change_column(root, "timestamp", lambda t: (t * 1.02).astype(np.float32))
 
@@ -71,7 +71,7 @@ def _shifted(one: MadeEpisode, by: int) -> MadeEpisode:
     return replace(one.part(slice(by, None)), action_TA=one.action_TA[:-by])
 
 
-@changed("action_lag", kinds=(*POSITION, "delta_arm"), report="huggingface/lerobot#3760")
+@changed("action_lag", kinds=(*POSITION, "delta_arm"), report="yanlai00/bridge_data_robot_infra#1")
 def actions_of_an_episode_come_late(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(3, lambda one: _shifted(one, 6))
 
@@ -81,7 +81,7 @@ def actions_of_all_episodes_come_late(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(lambda one: _shifted(one, 8))
 
 
-@changed("video_lag", kinds=("leader_follower", "with_outcome"), report="huggingface/lerobot#4027")
+@changed("video_lag", kinds=("leader_follower", "with_outcome"), report="RoboDojo-Benchmark/RoboDojo#38")
 def pictures_of_an_episode_come_late(made: MadeSet, rng: Rng) -> MadeSet:
     def delay(one: MadeEpisode) -> MadeEpisode:
         return replace(one, frames={name: np.concatenate([f[:1].repeat(6, 0), f[:-6]]) for name, f in one.frames.items()})
@@ -94,12 +94,12 @@ def the_state_is_read_every_third_row(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(2, lambda one: replace(one, state_TP=one.state_TP[np.arange(len(one)) // 3 * 3]))
 
 
-@changed("rows_repeat", "state_repeats", report="huggingface/lerobot#2066")
+@changed("rows_repeat", "state_repeats", report="huggingface/lerobot#4099")
 def rows_were_repeated_to_keep_the_rate(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(4, lambda one: one.part(np.arange(len(one)) // 2 * 2))
 
 
-@damaged("video_frames", kinds=("delta_arm", "leader_follower"), report="huggingface/lerobot#4528")
+@damaged("video_frames", kinds=("delta_arm", "leader_follower"), report="almond-bot/axol#256")
 def a_picture_was_lost(root: Path, rng: Rng) -> None:
     _rewrite(root, lambda frames: np.delete(frames, 100, axis=0))
 
@@ -114,7 +114,7 @@ def the_film_runs_at_another_rate(root: Path, rng: Rng) -> None:
     _rewrite(root, lambda frames: frames, faster=1.25)
 
 
-@damaged("video_start", kinds=("delta_arm", "leader_follower"), report="huggingface/lerobot#2364")
+@damaged("video_start", kinds=("delta_arm", "leader_follower"), report="huggingface/lerobot#3177")
 def starts_in_the_film_drift(root: Path, rng: Rng) -> None:
     def drift(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for number, row in enumerate(rows):
@@ -125,7 +125,7 @@ def starts_in_the_film_drift(root: Path, rng: Rng) -> None:
     change_entries(root, drift)
 
 
-@damaged("video_overlap", "video_start", kinds=("delta_arm", "with_outcome"), report="OpenDriveLab/AgiBot-World#149")
+@damaged("video_overlap", "video_start", kinds=("delta_arm", "with_outcome"), report="huggingface/lerobot#2447")
 def two_episodes_take_the_same_pictures(root: Path, rng: Rng) -> None:
     def overlap(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in [n for n in rows[3] if n.endswith(("from_timestamp", "to_timestamp"))]:

@@ -49,7 +49,7 @@ def licence_limited(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="numbers of a robot without a name cannot be joined with others",
     fix="state robot_type in meta/info.json",
-    source="huggingface/lerobot#1620",
+    source="FFTAI/fourier-lerobot#3",
 )
 def robot_unknown(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """The set names its robot."""
@@ -65,7 +65,7 @@ def robot_unknown(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="the data card describes another version of the set",
     fix="write the data card again",
-    source="huggingface/lerobot#4401",
+    source="OpenDriveLab/AgiBot-World#43",
 )
 def card_differs(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Counts and rate of the data card are those of meta/info.json."""
@@ -85,7 +85,7 @@ def card_differs(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=UNKNOWN,
     reason="who recorded an episode decides whether it may be counted and trusted",
     fix="record with provenance, or name the recorder in the data card",
-    source="huggingface/lerobot#4507",
+    source="enactic/openarm_dataset#71",
 )
 def recorder_unknown(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every episode says who or what produced it."""
@@ -98,7 +98,7 @@ def recorder_unknown(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="a split that overlaps or reaches past the set is not held out",
     fix="correct `splits` in meta/info.json",
-    source="huggingface/lerobot#4401",
+    source="awslabs/awsome-distributed-ai#1174",
 )
 def splits(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Splits are ranges of the set's episodes that do not overlap."""

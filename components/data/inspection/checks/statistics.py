@@ -46,7 +46,7 @@ def _compare(m: SetMeasurements, names: tuple[str, ...], *, averaged: bool = Fal
     severity=RISK,
     reason="quantile normalisation fails late, or falls back to another one",
     fix=_AGAIN,
-    source="huggingface/lerobot#4156",
+    source="huggingface/lerobot#2189",
 )
 def statistics_missing(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """State and action have all ten statistics."""
@@ -74,7 +74,7 @@ def stale_statistics(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="quantile normalisation with other quantiles scales every action wrongly",
     fix=_AGAIN,
-    source="strands-labs/robots#1613",
+    source="huggingface/lerobot#4156",
 )
 def quantiles_stale(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Quantiles are those of the rows."""
@@ -98,7 +98,7 @@ def quantiles_averaged(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="the statistics are of more or fewer frames than are there",
     fix=_AGAIN,
-    source="huggingface/lerobot#3508",
+    source="starVLA/starVLA#208",
 )
 def statistics_count(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Statistics count as many frames as there are."""
@@ -118,7 +118,7 @@ def statistics_count(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="statistics of pictures in 0..255 beside pictures in 0..1 make everything black",
     fix=_AGAIN,
-    source="huggingface/lerobot#542",
+    source="huggingface/lerobot#61",
 )
 def picture_statistics(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Statistics of pictures are in 0..1."""

@@ -16,7 +16,7 @@ from components.data.inspection.sentences import plain
     severity=DEFECT,
     reason="whether it solved its task is said twice and differently",
     fix="correct or remove one of the two",
-    source="huggingface/lerobot#3914",
+    source="jashshah999/lerobot-doctor#6",
 )
 def outcome_contradicts(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Places that say whether an episode solved its task agree, and say yes or no."""
@@ -37,7 +37,7 @@ def outcome_contradicts(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="a demonstration that failed teaches to fail, and its instruction is not what happened",
     fix="leave it out (`only_successful`), or label it as a failure",
-    source="huggingface/lerobot#3914",
+    source="google-deepmind/open_x_embodiment#45",
 )
 def not_solved(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Episodes solved their task, where something says it."""
@@ -54,7 +54,7 @@ def not_solved(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="readers cut an episode where next.done is set",
     fix="set next.done on the last frame only",
-    source="huggingface/lerobot#681",
+    source="google-deepmind/open_x_embodiment#45",
 )
 def end_misplaced(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """next.done is set on the last frame, or nowhere."""
@@ -72,7 +72,7 @@ def end_misplaced(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="the movement is that of another instruction, so the sentence and the demonstration contradict each other",
     fix="look at the episode, and correct its task",
-    source="huggingface/lerobot#4401",
+    source="unitreerobotics/unitree_lerobot#78",
 )
 def instruction_against_motion(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """An episode moves as the others of its instruction do, and not as those of another."""
@@ -109,7 +109,7 @@ def _motion(e: EpisodeMeasurements) -> NDArray[np.float64]:
     severity=DEFECT,
     reason="a policy that learns from standing still learns to wait",
     fix="trim the episode",
-    source="openvla/openvla#97",
+    source="openvla/openvla#139",
 )
 def idle(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The robot stands still in at most a share of the steps."""
@@ -123,7 +123,7 @@ def idle(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="frames before the start and after the end teach to wait",
     fix="trim the episode (`actwright data trim`)",
-    source="huggingface/lerobot#2326",
+    source="NVIDIA/Isaac-GR00T#137",
 )
 def idle_padding(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Movement begins soon after the start and ends soon before the end."""

@@ -114,7 +114,7 @@ def _same_pictures(one: EpisodeMeasurements, other: EpisodeMeasurements) -> bool
     severity=RISK,
     reason="held-out episodes of a session that was trained on do not measure anything new",
     fix="split by session",
-    source="awslabs/awsome-distributed-ai#1174",
+    source="jashshah999/lerobot-doctor#6",
 )
 def split_leaks(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No recording session, and no copy of an episode, lies on both sides of a split."""

@@ -27,7 +27,7 @@ def leader_offset(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="a joint was calibrated again within the set, so equal numbers mean other positions",
     fix="correct the joint in these episodes, or leave them out",
-    source="TheRobotStudio/SO-ARM100#118",
+    source="NVIDIA/Isaac-GR00T#156",
 )
 def offset_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The distance of action and state is the same in every episode."""

@@ -39,7 +39,7 @@ def unknown_task(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="an episode is one attempt at one instruction",
     fix="cut it into one episode for each task",
-    source="unitreerobotics/unitree_lerobot#78",
+    source="macrodata-labs/refiner#187",
 )
 def task_several(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """The frames of an episode are of one task."""
@@ -56,7 +56,7 @@ def task_several(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="meta/ and the frames say different tasks, and readers take one or the other",
     fix="correct the list of the episode, or task_index of its frames",
-    source="huggingface/lerobot-dataset-visualizer#62",
+    source="huggingface/lerobot#4519",
 )
 def task_differs(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """The task that meta/ lists for an episode is that of its frames."""
@@ -77,7 +77,7 @@ def task_differs(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="a policy cannot learn what was asked",
     fix="write what was asked into the task table",
-    source="huggingface/lerobot#4548",
+    source="droid-dataset/droid#3",
 )
 def instruction_missing(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every episode has an instruction."""
@@ -89,7 +89,7 @@ def instruction_missing(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="one word for everything teaches a policy to ignore language",
     fix="write what was asked",
-    source="huggingface/lerobot#4548",
+    source="https://huggingface.co/blog/smolvla",
 )
 def instruction_placeholder(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Instructions say what to do, in readable text."""
@@ -126,7 +126,7 @@ def shared_sentence(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="a task without an episode is promised and not learned",
     fix="remove it from the table",
-    source="huggingface/lerobot#4401",
+    source="unitreerobotics/unitree_lerobot#78",
 )
 def task_unused(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every task of the table has an episode."""

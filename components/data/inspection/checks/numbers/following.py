@@ -22,7 +22,7 @@ _CONVERT = "convert these episodes, or leave them out"
     severity=DEFECT,
     reason="positions beside changes: an action of one kind moves the robot wrongly as the other",
     fix=_CONVERT,
-    source="huggingface/lerobot#4423",
+    source="openvla/openvla#35",
 )
 def mode_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The action means the same (a position, or a change) in every episode."""
@@ -73,7 +73,7 @@ def _spans(m: SetMeasurements) -> list[tuple[EpisodeMeasurements, NDArray[np.flo
     severity=DEFECT,
     reason="one dimension of the action has another sign or another place than in most episodes",
     fix=_CONVERT,
-    source="lingbot-vla/lingbot-vla#37",
+    source="openvla/openvla#6",
 )
 def direction_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The state follows every dimension of the action with the same sign, and the same dimension of the state, in every episode."""

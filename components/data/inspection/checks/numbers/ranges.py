@@ -36,7 +36,7 @@ def not_finite(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="a number outside of the robot's limits is of another unit, another body or a broken sensor",
     fix="correct the unit, or the limits of the embodiment if they are wrong",
-    source="huggingface/lerobot#1207",
+    source="OpenHelix-Team/RoboMemArena#19",
 )
 def out_of_range(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """State and action are within the embodiment's limits."""
@@ -66,7 +66,7 @@ def out_of_range(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="a controller that only knows full speed teaches nothing about how far to go",
     fix="record with a wider limit, or leave the episode out",
-    source="openvla/openvla#142",
+    source="Physical-Intelligence/openpi#637",
 )
 def action_clipping(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Few actions stand at the embodiment's limits."""
@@ -89,7 +89,7 @@ def action_clipping(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="values were cut at a limit, so what lies beyond it is not in the data",
     fix="widen the limit of the recorder or the controller",
-    source="openvla/openvla#223",
+    source="openvla/openvla#315",
 )
 def saturated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """At most one dimension (a gripper) stands at its own least or largest value for long."""
@@ -108,7 +108,7 @@ def saturated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="radians beside degrees, or metres beside millimetres: one normalisation fits neither",
     fix=_CONVERT,
-    source="huggingface/lerobot#1576",
+    source="huggingface/lerobot#2968",
 )
 def unit_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """A vector has about the size that it has in most episodes."""
@@ -135,7 +135,7 @@ def unit_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="a dimension that never changes has no scale, and divides by zero when it is normalised",
     fix="leave the dimension out, or find out why it was not recorded",
-    source="huggingface/lerobot#1383",
+    source="huggingface/lerobot#3280",
 )
 def constant_dimension(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every dimension of state and action changes somewhere in the set."""
@@ -159,7 +159,7 @@ def constant_dimension(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="values outside of q01..q99 are cut when actions are coded in bins, so a rare movement is taught as none",
     fix="widen the quantiles or code this dimension without them",
-    source="VLA-Arena/VLA-Arena#29",
+    source="PKU-Alignment/VLA-Arena#29",
 )
 def quantiles_saturate(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The range of each dimension is not much wider than q01..q99 of the set."""

@@ -17,7 +17,7 @@ from components.data.lerobot import layout
     severity=DEFECT,
     reason="a sensor or a cable failed: the reading stands while its command moves",
     fix="remove the episode, and look at the sensor",
-    source="huggingface/lerobot#3280",
+    source="strands-labs/robots#798",
 )
 def stuck_dimension(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """No reading stands for half of an episode while it moves in the others and the action moves as much as there."""
@@ -43,7 +43,7 @@ def stuck_dimension(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="a reading that leaves and comes back within a frame is an error of transmission",
     fix="repair the row, or remove the episode",
-    source="TheRobotStudio/SO-ARM100#118",
+    source="robotology/mesh-support#1288",
 )
 def spikes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No single reading lies far from both of its neighbours."""
@@ -93,7 +93,7 @@ def jumps(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="an angle that jumps by a whole turn is a movement to every network",
     fix="unwrap the angle, or write its sine and cosine",
-    source="openvla/openvla#304",
+    source="huggingface/lerobot#3587",
 )
 def angle_wraps(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """No angle jumps by a whole turn."""
@@ -105,7 +105,7 @@ def angle_wraps(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="numbers went through half precision, which leaves three digits",
     fix="export again in float32",
-    source="deepspeedai/DeepSpeed#4344",
+    source="deepspeedai/DeepSpeed#1062",
 )
 def float16_loss(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Numbers that move smoothly are not all numbers of half precision."""
@@ -124,7 +124,7 @@ def float16_loss(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="the numbers were rounded or cast to whole ones, and small movements are lost",
     fix="export again without rounding",
-    source="huggingface/lerobot#3508",
+    source="huggingface/lerobot#552",
 )
 def coarse(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """A dimension that moves has more than a few steps within its range."""
@@ -141,7 +141,7 @@ def coarse(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="one joint was written in the place of another",
     fix="export again with every joint in its place",
-    source="huggingface/lerobot#4402",
+    source="robotology/icub-hri#47",
 )
 def dimension_copied(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """No two dimensions of a vector are the same in every episode."""

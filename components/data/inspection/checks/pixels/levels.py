@@ -18,7 +18,7 @@ from components.data.inspection.measurements.record import EpisodeMeasurements, 
     severity=DEFECT,
     reason="a camera that stands while the arm moves teaches that pictures do not matter",
     fix=REMOVE,
-    source="huggingface/lerobot#3280",
+    source="XenseRobotics-AI/xense-taccap-lerobot#61",
 )
 def frozen_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Pictures change while the arm is commanded to move."""
@@ -30,7 +30,13 @@ def frozen_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     return of_pictures(m, judge, NO_PICTURE)
 
 
-@check("black_frames", severity=DEFECT, reason="a covered lens, a cable or a renderer that failed", fix=REMOVE, source="openvla/openvla#97")
+@check(
+    "black_frames",
+    severity=DEFECT,
+    reason="a covered lens, a cable or a renderer that failed",
+    fix=REMOVE,
+    source="ARISE-Initiative/robosuite#40",
+)
 def black_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No picture is black."""
     return of_pictures(m, _level(lambda t: t < cfg.black_mean, f"below {cfg.black_mean:g} of 255"), NO_PICTURE)
@@ -41,7 +47,7 @@ def black_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="exposure ran away, and nothing can be seen",
     fix=REMOVE,
-    source="Seeed-Studio/wiki-documents#5606",
+    source="huggingface/blog#2839",
 )
 def white_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No picture is overexposed as a whole."""
@@ -61,7 +67,7 @@ def _level(is_bad: Callable[[NDArray[np.float64]], NDArray[np.bool_]], meant: st
     severity=RISK,
     reason="one colour everywhere is a placeholder or a decoder that failed",
     fix=REMOVE,
-    source="huggingface/lerobot#1492",
+    source="facebookresearch/co3d#58",
 )
 def empty_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """A picture that is neither black nor white shows more than one colour."""
@@ -80,7 +86,7 @@ def empty_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="a single picture that fits neither of its neighbours is damaged, or another camera's",
     fix="replace or remove the picture's frame",
-    source="starVLA/starVLA#285",
+    source="allenai/molmoact#25",
 )
 def flash_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No single picture differs from both neighbours while these are alike."""
@@ -103,7 +109,7 @@ def flash_frames(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="within one episode the camera moved, or the pictures go on with another episode's",
     fix="cut the episode there, or export it again from its recording",
-    source="huggingface/lerobot#4528",
+    source="huggingface/lerobot#4496",
 )
 def scene_cut(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The view does not change from one frame to the next as a whole."""
@@ -124,7 +130,7 @@ def scene_cut(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="the lens lost its focus or is dirty",
     fix="look at the camera, and remove the episode",
-    source="huggingface/lerobot#2936",
+    source="huggingface/blog#2839",
 )
 def blurred(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Pictures are about as sharp as in most episodes."""

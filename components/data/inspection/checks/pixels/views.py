@@ -18,7 +18,7 @@ from components.data.inspection.measurements.record import EpisodeMeasurements, 
     severity=DEFECT,
     reason="one camera was recorded in place of two, so one view is missing",
     fix="record the episode again with both cameras",
-    source="huggingface/lerobot#1620",
+    source="JdeRobot/base#783",
 )
 def camera_duplicated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No two cameras show the same picture."""
@@ -43,7 +43,7 @@ def camera_duplicated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="two cameras changed places for some episodes, and a policy takes one for the other",
     fix="exchange the two films of these episodes",
-    source="huggingface/lerobot#2318",
+    source="open-edge-platform/physical-ai-studio#497",
 )
 def camera_swapped(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """A camera shows what it shows in most episodes, and not what another shows there."""
@@ -71,7 +71,7 @@ def camera_swapped(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="red and blue are exchanged, so colours that an instruction names are others",
     fix="exchange the channels of these episodes (BGR was written as RGB)",
-    source="huggingface/lerobot#1207",
+    source="OpenGalaxea/GalaxeaLeRobotToolkit#2",
 )
 def channel_order(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Red and blue are in the order of most episodes."""
@@ -83,7 +83,7 @@ def channel_order(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="the camera was mounted another way for some episodes",
     fix="turn the pictures of these episodes, or leave them out",
-    source="pytorch/torchcodec#1084",
+    source="meta-pytorch/torchcodec#1084",
 )
 def camera_turned(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Pictures stand as in most episodes."""
@@ -120,7 +120,7 @@ def _changed(m: SetMeasurements, cfg: ValidateConfig, ways: Mapping[str, Callabl
     severity=RISK,
     reason="the camera stands elsewhere, or the film belongs to another set",
     fix="look at the episode; leave it out if the camera was moved by accident",
-    source="starVLA/starVLA#285",
+    source="huggingface/lerobot#4496",
 )
 def view_unlike(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The mean picture is about that of most episodes."""
@@ -146,7 +146,7 @@ def view_unlike(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="two episodes with different actions show the same film, so one shows pictures of another",
     fix="export the data set again from its recordings",
-    source="huggingface/lerobot#4524",
+    source="huggingface/lerobot#168",
 )
 def film_of_another(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """No two episodes with different states have the same pictures."""

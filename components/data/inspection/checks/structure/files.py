@@ -15,7 +15,7 @@ _AGAIN = "export the data set again from its recordings, or fetch it again"
     severity=DEFECT,
     reason="a reader of another version takes the files for something else",
     fix="state the version whose layout the files have, or convert a copy",
-    source="huggingface/lerobot#2034",
+    source="Physical-Intelligence/openpi#706",
 )
 def version(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """The stated version is known, and the files are laid out as it says."""
@@ -57,7 +57,7 @@ def unreadable(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="a film that is cut short loses the pictures of every later episode in it",
     fix=_REPAIR,
-    source="huggingface/lerobot#3522",
+    source="CMU-Robotics-Club/RoboBuggy#339",
 )
 def video_unreadable(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every film can be opened and read to its end."""
@@ -69,7 +69,7 @@ def video_unreadable(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="readers that take every file of a folder count its rows too, and every later row is another one there",
     fix="remove the file, or list its episodes in meta/episodes",
-    source="huggingface/lerobot#4143",
+    source="almond-bot/axol#193",
 )
 def file_unnamed(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every data and video file is named by an episode."""
@@ -105,7 +105,7 @@ def episode_list(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="readers that count episodes by their place take a neighbour's rows after a gap",
     fix="number the episodes again with a tool that rewrites all files",
-    source="almond-bot/axol#193",
+    source="almond-bot/axol#158",
 )
 def episode_gap(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Episodes are numbered 0, 1, 2 and so on."""

@@ -32,7 +32,7 @@ def index(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="a feature that is promised and not there fails in the middle of a training",
     fix="write the column, or take the feature out of meta/info.json",
-    source="huggingface/lerobot#2680",
+    source="huggingface/lerobot#3039",
 )
 def column_missing(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every feature has its column, in every file."""
@@ -56,7 +56,7 @@ def column_unknown(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="numbers of another body, or names that stand for other places",
     fix="correct the shape and the names of the feature",
-    source="huggingface/lerobot#1207",
+    source="OpenGalaxea/GalaxeaVLA#32",
 )
 def column_width(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """A vector has as many numbers, and as many names, as its feature states."""
@@ -68,7 +68,7 @@ def column_width(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="whole numbers in place of fractions lose what is behind the point",
     fix="write the column in the kind that the feature states",
-    source="huggingface/lerobot#3508",
+    source="huggingface/lerobot#552",
 )
 def column_dtype(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """A column holds the kind of number that its feature states."""
@@ -87,7 +87,7 @@ def values_missing(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     return of_facts(m, "values_missing", "columns")
 
 
-@check("task_table", severity=DEFECT, reason="without it no frame has an instruction", fix=_AGAIN, source="huggingface/lerobot#4401")
+@check("task_table", severity=DEFECT, reason="without it no frame has an instruction", fix=_AGAIN, source="huggingface/lerobot#2467")
 def task_table(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """The task table can be read, and gives one sentence to one index."""
     return of_facts(m, "task_table", "tables")
@@ -110,7 +110,7 @@ def camera_missing(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="a policy that sees nothing cannot be trained on it",
     fix="record or export the set with its images",
-    source="huggingface/lerobot#2318",
+    source="huggingface/lerobot#895",
 )
 def no_camera(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """The set has a camera."""
@@ -123,7 +123,7 @@ def no_camera(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="pictures of another size or turned by a quarter are resized without a word",
     fix="correct the feature's shape, or export the films again",
-    source="huggingface/lerobot#3181",
+    source="huggingface/lerobot#839",
 )
 def camera_shape(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Pictures are as high and wide as the feature states, and every episode's are alike."""
@@ -139,7 +139,13 @@ def camera_shape(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     )
 
 
-@check("too_short", severity=DEFECT, reason="rates are differences of frames", fix="remove the episode", source="huggingface/lerobot#3280")
+@check(
+    "too_short",
+    severity=DEFECT,
+    reason="rates are differences of frames",
+    fix="remove the episode",
+    source="google-deepmind/open_x_embodiment#45",
+)
 def too_short(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """An episode has two frames at least."""
     return of_facts(m, "too_short", "episodes")
@@ -150,7 +156,7 @@ def too_short(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="a false start, or a recording that somebody forgot to stop",
     fix="remove or trim the episode, or set validate.min_frames and validate.max_frames for this robot",
-    source="huggingface/lerobot#3280",
+    source="huggingface/lerobot#2936",
 )
 def episode_length(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """An episode has `min_frames` to `max_frames` frames."""

@@ -63,7 +63,7 @@ def time_backwards(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="frames were lost while recording, so the movement across the gap is faster than the robot",
     fix="cut the episode at the gap",
-    source="almond-bot/axol#138",
+    source="almond-bot/axol#256",
 )
 def time_gap(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No step takes `gap_periods` periods or more."""
@@ -125,7 +125,7 @@ def clock_rate(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="readers find the picture of a row by its timestamp, so a stamp beside its frame shows another picture",
     fix=_EXPORT,
-    source="huggingface/lerobot#3177",
+    source="huggingface/lerobot#3513",
 )
 def stamp_drift(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """The column timestamp is frame_index / fps within half a frame."""
@@ -155,7 +155,7 @@ def times_measured(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="the robot's readings come slower than the rows, so most rows pair a new action with an old state",
     fix="record at the rate of the slowest sensor, or resample",
-    source="huggingface/lerobot#1942",
+    source="strands-labs/robots#798",
 )
 def state_repeats(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The state is read again for every row."""
@@ -176,7 +176,7 @@ def state_repeats(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="rows that repeat were written to keep a rate that the recorder did not reach",
     fix="remove repeated rows, and state the rate that was reached",
-    source="huggingface/lerobot#2066",
+    source="huggingface/lerobot#4099",
 )
 def rows_repeat(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Rows do not repeat between movements."""

@@ -23,7 +23,7 @@ _NO_LAG = "state, action or pictures do not follow each other closely enough to 
     severity=RISK,
     reason="a policy learns to act on what was seen some frames earlier or later",
     fix="shift the actions by the lag, or correct the recorder's synchronisation",
-    source="huggingface/lerobot#3760",
+    source="yanlai00/bridge_data_robot_infra#1",
 )
 def action_lag(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """The state follows the action within `max_lag` frames, never goes before it, and in every episode alike."""
@@ -35,7 +35,7 @@ def action_lag(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     severity=RISK,
     reason="the pictures of a row show another moment than its state",
     fix="correct the start of the film, or the camera's delay, and export again",
-    source="huggingface/lerobot#4027",
+    source="RoboDojo-Benchmark/RoboDojo#38",
 )
 def video_lag(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Pictures change when the state does, within `max_lag` frames and in every episode alike."""

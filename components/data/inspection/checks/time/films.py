@@ -21,7 +21,7 @@ _EXPORT = "export the data set again from its recordings"
     severity=DEFECT,
     reason="a picture that was lost or written twice shifts every later one of its film",
     fix=_EXPORT,
-    source="almond-bot/axol#158",
+    source="huggingface/lerobot#4109",
 )
 def video_frames(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """A film has as many pictures as its episodes have rows."""
@@ -33,7 +33,7 @@ def video_frames(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="pictures are found by their time, so another rate shows others",
     fix=_EXPORT,
-    source="huggingface/lerobot#3177",
+    source="Hebbian-Robotics/hflow#461",
 )
 def video_rate(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """A film runs at the rate of the set."""
@@ -45,16 +45,14 @@ def video_rate(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="starts that were added up drift into the neighbour's frames",
     fix=_EXPORT,
-    source="huggingface/lerobot#2364",
+    source="huggingface/lerobot#3177",
 )
 def video_start(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """An episode begins at a whole frame of its film, and takes as many as it has rows."""
     return of_facts(m, "video_start", "episodes")
 
 
-@check(
-    "video_overlap", severity=DEFECT, reason="two episodes are shown the same pictures", fix=_EXPORT, source="OpenDriveLab/AgiBot-World#149"
-)
+@check("video_overlap", severity=DEFECT, reason="two episodes are shown the same pictures", fix=_EXPORT, source="huggingface/lerobot#2447")
 def video_overlap(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """No two episodes take the same pictures of a film."""
     return of_facts(m, "video_overlap", "episodes")
@@ -65,7 +63,7 @@ def video_overlap(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     severity=DEFECT,
     reason="a picture that cannot be decoded stops a training, or is skipped without a word",
     fix="record the episode again, or repair a copy",
-    source="huggingface/lerobot#3522",
+    source="huggingface/lerobot#4066",
 )
 def video_decodes(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every picture of every episode can be decoded."""
