@@ -24,7 +24,8 @@ _SIMULATOR = tuple(package for entry in SIMULATORS.values() if not entry.extra f
 _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values() if not entry.extra)
 # sources are opened by name too
 _SOURCE_MODULES = tuple(sorted({opener.partition(":")[0] for opener in SOURCE_KINDS.values()}))
-_YAML = "ruamel.yaml"  # what embodiment files are read with
+# what embodiment files, mappings of logs and logs are read with
+_SOURCES = ("ruamel.yaml", "PyYAML", "mcap", "mcap-protobuf-support", "mcap-ros2-support")
 # what of the demonstrations decides a scene; the rest of "collect" only concerns their recording
 SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
 _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
@@ -75,7 +76,7 @@ STAGES: tuple[Stage, ...] = (
         work="Every episode is judged; bad ones are quarantined with the reason.",
         config=("validate",),
         modules=("components.data.validate", _ACCOUNT, *_SOURCE_MODULES),
-        packages=(*_ARRAYS, _YAML, "great_expectations"),
+        packages=(*_ARRAYS, *_SOURCES, "great_expectations"),
         is_data=True,
     ),
     Stage(
@@ -84,7 +85,7 @@ STAGES: tuple[Stage, ...] = (
         work="Every frame of a good episode gets depth tokens and a trace.",
         config=("annotate",),
         modules=("components.data.annotate", *ANNOTATOR_MODULES, *_SOURCE_MODULES),
-        packages=(*_ARRAYS, _YAML, "torch", "safetensors", "transformers", "tokenizers", "tiktoken", "mujoco", "PyYAML"),
+        packages=(*_ARRAYS, *_SOURCES, "torch", "safetensors", "transformers", "tokenizers", "tiktoken", "mujoco"),
         is_data=True,
     ),
     Stage(
@@ -93,7 +94,7 @@ STAGES: tuple[Stage, ...] = (
         work="Labelled episodes become a data set version with a contract.",
         config=("freeze",),
         modules=("components.data.freeze", *_SOURCE_MODULES),
-        packages=(*_ARRAYS, _YAML, "torch", "safetensors"),
+        packages=(*_ARRAYS, *_SOURCES, "torch", "safetensors"),
         is_data=True,
     ),
     Stage(
@@ -178,7 +179,7 @@ SOURCES = Stage(
     work="The recipe's sources are opened, checked against their embodiments and listed in a raw index.",
     config=("data",),
     modules=("components.data.sources.raw_index", *_SOURCE_MODULES),
-    packages=(*_ARRAYS, _YAML),
+    packages=(*_ARRAYS, *_SOURCES),
 )
 # where no suite exists, the error on held-out episodes takes the place of rollouts
 OPEN_LOOP = Stage(

@@ -100,7 +100,7 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
         for name in (name for name in cfg.cameras if name != camera):
             size = stated_size(sizes[name], name)
             replace(job, cfg=again, camera=name, size=size).run(episodes, out / "cameras" / name, progress)
-        notes = read_once(cfg.corrections).unused([row.episode_id for row in chosen], reader.cameras)
+        notes = read_once(cfg.corrections).unused([row.episode_id for row in chosen], [camera.name for camera in reader.embodiment.cameras])
         return record | ({"notes": list(notes)} if notes else {})
     finally:
         reader.close()

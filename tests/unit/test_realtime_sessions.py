@@ -255,7 +255,7 @@ def test_what_is_recorded_of_a_step_was_seen_in_that_step(is_plain: bool) -> Non
             seen.append(float(observation.proprio_P[0]))
             true.append(float(world.robot.proprio_P()[0]))
 
-        def did(self, action_A: object) -> None: ...
+        def did(self, action_A: object, *, is_intervention: bool = False) -> None: ...
 
     robot = Plain(world.robot) if is_plain else world.robot
     settings = RealtimeSettings(cell="cell-v", max_steps=10_000)

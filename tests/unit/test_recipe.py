@@ -58,7 +58,10 @@ def test_a_wrong_document_names_the_field(change, message):
         (lambda: TrainConfig(network={"stem": [8, 0]}), r"train.network.stem\[1\]: expected a whole number above 0, got 0"),
         (lambda: TrainConfig(network={"stem": 8}), "train.network.stem: expected a list"),
         (lambda: AnnotateConfig(depth_annotator="truht"), "annotate.depth_annotator: expected one of truth, .*did you mean 'truth'"),
-        (lambda: AnnotateConfig(point_annotator="x"), "annotate.point_annotator: expected one of truth, pointing, got 'x'; set"),
+        (
+            lambda: AnnotateConfig(point_annotator="x"),
+            "annotate.point_annotator: expected one of truth, pointing, kinematics, got 'x'; set",
+        ),
         (lambda: Recipe(name="x", collect=CollectConfig(image_size=84)), "image_size 84 .* multiples of 16; use 80 or 96"),
         (lambda: Recipe(name="x", collect=CollectConfig(image_size=8)), "multiples of 16; use 16$"),
         (lambda: Recipe(name="x", train=TrainConfig(committed_rows=8)), "freeze.chunk_length 8.*use at most 7"),
@@ -109,5 +112,5 @@ def test_a_recipe_of_an_older_version_still_opens():
     document = json.loads((REPOSITORY / "tests" / "golden" / "recipe_of_an_older_version.json").read_text())
     recipe = Recipe.from_json(document)
     assert recipe.freeze.mask == (True, True, True, False), "an explicit mask is kept"
-    assert recipe.collect == CollectConfig()
-    assert replace(recipe, freeze=replace(recipe.freeze, mask=()), description="") == Recipe(name="loop")
+    assert recipe.collect == CollectConfig(settle_steps=4), "what was written keeps its value where a default has changed"
+    assert replace(recipe, freeze=replace(recipe.freeze, mask=()), description="") == Recipe(name="loop", collect=recipe.collect)
