@@ -54,7 +54,7 @@ with (root / "meta/episodes.jsonl").open("w") as episodes:
 PY
 
 "$PYTHON" -m venv "$FOLDER/env"
-"$FOLDER/env/bin/pip" install --quiet --disable-pip-version-check robot-data-audit==0.11.0 pyarrow 2>"$FOLDER/pip.log" \
+"$FOLDER/env/bin/pip" install --quiet --disable-pip-version-check robot-data-audit==0.11.0 pyarrow pandas 2>"$FOLDER/pip.log" \
   || { cat "$FOLDER/pip.log" >&2; exit 2; }
 for form in targets steps; do
   "$FOLDER/env/bin/python" "$FOLDER/write.py" "$FOLDER/$form" "$form" || exit 2

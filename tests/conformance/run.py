@@ -63,6 +63,8 @@ GROUPS = (
                 "robot-data-audit==0.11.0",
                 "rdq==0.3.4",
                 "deepen-grade==0.4.1",
+                "pandas==3.1.1",
+                "pyarrow==26.0.1",
                 "av==18.1.0",
                 "opencv-python-headless==5.0.0.93",
             )
