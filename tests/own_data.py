@@ -45,7 +45,9 @@ def own_embodiment(control_hz: float = FPS) -> EmbodimentSpec:
 def own_episode(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
     """(state (T, 2), actions (T, 3) in the set's order, images (T, 2, H, W, 3)) of episode `number`, always the same."""
     rng = np.random.default_rng([5, number])
-    place_T2 = np.clip(np.cumsum(rng.uniform(-6, 6, (STEPS, 2)), axis=0) + rng.uniform(8, SIZE - 8, 2), 4, SIZE - 5)
+    # a circle: the next place follows from what is seen, so the second action of a chunk can be predicted too
+    turn_T = rng.uniform(0, 2 * np.pi) + 0.25 * np.arange(STEPS)
+    place_T2 = rng.uniform(13, SIZE - 14, 2) + rng.uniform(6, 9) * np.stack([np.cos(turn_T), np.sin(turn_T)], axis=1)
     actions_TA = np.stack(
         [np.where(place_T2[:, 0] > SIZE / 2, 1.0, -1.0), place_T2[:, 1] / SIZE - 0.5, place_T2[:, 0] / SIZE - 0.5], axis=1
     ).astype(np.float32)

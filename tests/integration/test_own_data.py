@@ -45,7 +45,7 @@ def recipe_of(root: Path, *, steps: int, episodes: int) -> Path:
 @pytest.mark.timeout(1800)
 def test_a_folder_becomes_a_served_policy_that_a_cell_acts_on(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    path = recipe_of(tmp_path, steps=300, episodes=40)
+    path = recipe_of(tmp_path, steps=900, episodes=60)
     done = home.actwright("run", str(path), timeout_s=1500)
     assert done.returncode == 0, done.stderr[-4000:]
     assert json.loads(done.stdout)["verdict"] == "promote", done.stderr[-3000:]
