@@ -12,9 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.config.records import Check, Dropped, RunSummary
+from components.config.records import Check, Dropped, EvalReport, RunSummary
 from components.drawing.charts import Node, Point, curve_chart, interval_bar, lineage_graph
-from components.evaluation.gate import IMAGE_SWAP_CHANGE, NOT_ENOUGH
+from components.evaluation.gate import ERROR_RATIO, IMAGE_SWAP_CHANGE, NOT_ENOUGH
 
 _MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
 
@@ -65,12 +65,18 @@ def _tile(value: object, meaning: str, total: int | None = None) -> dict[str, ob
     return {"value": value, "meaning": meaning, "total": total}
 
 
+def _evaluation_tile(report: EvalReport) -> dict[str, object]:
+    if report.open_loop:
+        frames = f"{report.open_loop['frames']:,.0f} held-out frames"
+        return _tile(f"{report.open_loop[ERROR_RATIO]:.2f}", f"of the mean action's error on {frames}, open loop")
+    interval = f"solved on fresh scenes, 95 % interval {percent(report.interval.low)} to {percent(report.interval.high)}"
+    return _tile(report.successes, interval, report.trials)
+
+
 def _tiles(run: RunSummary) -> list[dict[str, object]]:
     """The numbers at a glance."""
-    report = run.evaluation
-    interval = f"solved on fresh scenes, 95 % interval {percent(report.interval.low)} to {percent(report.interval.high)}"
     tiles = [
-        _tile(report.successes, interval, report.trials),
+        _evaluation_tile(run.evaluation),
         _tile(f"{run.dataset.episodes:,}", f"demonstrations, {run.dataset.frames:,} frames"),
         _tile(f"{run.train.steps:,}", f"training steps, final loss {run.train.final_loss:.3f}"),
     ]
@@ -106,6 +112,11 @@ def _evaluation(run: RunSummary) -> dict[str, Any]:
         "image_change": change,
         "depends_on_image": None if change is None or needed is None else change >= needed,
         "failed": failed,
+        "open_loop": [
+            ("all, mean" if name == ERROR_RATIO else name.removesuffix(f"/{ERROR_RATIO}"), ratio)
+            for name, ratio in report.open_loop.items()
+            if ERROR_RATIO in name
+        ],
         "reasons": Counter(row.stop_reason for row in failed).most_common(),
     }
 

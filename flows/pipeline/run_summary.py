@@ -108,6 +108,8 @@ def result_table(summary: RunSummary) -> Table:
     for task, score in summary.evaluation.per_task.items():
         interval = f"{score.interval.low:.0%} .. {score.interval.high:.0%}"
         table.add_row("evaluation", task, f"{score.successes}/{score.trials}", interval, "")
+    if found := summary.evaluation.open_loop:
+        table.add_row("held-out episodes", f"error {found['error_ratio']:.2f} of that of the mean action", "", "", "")
     for row in summary.workcells:
         table.add_row(row.cell, row.task, f"{row.successes}/{row.episodes}", "", f"{row.p50_ms:.0f} / {row.p99_ms:.0f}")
     return table

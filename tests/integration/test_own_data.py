@@ -52,6 +52,7 @@ def test_a_folder_becomes_a_served_policy_that_a_cell_acts_on(tmp_path: Path) ->
     summary = home.summary()
     assert summary["evaluation"]["open_loop"]["error_ratio"] <= 0.5
     assert set(summary["stages"]) == {"collect", "validate", "annotate", "freeze", "train", "evaluate", "gate", "package", "report"}
+    assert "of the mean action&#39;s error" in (tmp_path / "runs/latest/report.html").read_text()
     bento = next((tmp_path / "home/store/package").glob("*/bento"))
     contract = next(bento.rglob("bundle/contract.json"))
     assert json.loads(contract.read_text())["reasoning"]["levels"] == ["action"]
