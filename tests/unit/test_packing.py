@@ -79,6 +79,17 @@ def test_episodes_come_back_and_one_more_is_one_more_file(tmp_path):
     assert [one.read().body for one in open_packs(tmp_path / "a")[3:]] == [None, make_embodiment()]
 
 
+def test_where_a_person_acted_comes_back(tmp_path):
+    flags = np.array([False, True, True])
+    writer = PackWriter(folder=tmp_path)
+    for one in (episode(0, 3), replace(episode(1, 3), intervention_T=flags)):
+        writer.add(one)
+    assert len(writer.close()) == 2
+    silent, marked = (found.read().intervention_T for found in open_packs(tmp_path))
+    assert silent is None
+    np.testing.assert_array_equal(marked, flags)
+
+
 def test_what_is_no_pack_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="holds no pack"):
         open_packs(tmp_path)

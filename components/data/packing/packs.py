@@ -1,8 +1,8 @@
 """Packs: episodes of a set, decoded, in a few safetensors files to which more are added and of which none is ever changed.
 
     FOLDER/<number>-<first digits of its SHA-256>.safetensors
-        images/<camera> (N,H,W,3) uint8, depth_m/<camera> (N,H,W), proprio, actions, executed, timestamps, tcp: rows of several episodes
-        metadata "episodes": what is known of each, and its rows
+        images/<camera> (N,H,W,3) uint8, depth_m/<camera> (N,H,W), proprio, actions, executed, timestamps, tcp, intervention: rows of several
+        episodes; metadata "episodes": what is known of each, and its rows
 
 One more episode is one more file, so a version costs the bytes of what is new. Equal episodes in equal order give equal bytes.
 """
@@ -28,7 +28,9 @@ from model_core.spec.errors import DatasetError
 from model_core.spec.files import atomic_write
 
 IMAGES, DEPTH = "images/", "depth_m/"
-_ARRAYS = {"proprio": "proprio_TP", "actions": "actions_TA", "executed": "executed_TA", "timestamps": "timestamps_T", "tcp": "tcp_T3"}
+_ARRAYS = {"proprio": "proprio_TP", "actions": "actions_TA", "executed": "executed_TA", "timestamps": "timestamps_T"}
+_ARRAYS |= {"tcp": "tcp_T3", "intervention": "intervention_T"}
+_WORDS = ("episode_id", "embodiment", "task", "instruction", "success")
 
 
 class PackTensors(Protocol):
@@ -99,12 +101,11 @@ def _tensors(episode: Episode) -> dict[str, NDArray[Any]]:
 
 
 def _described(episode: Episode) -> dict[str, Any]:
-    names = ("episode_id", "embodiment", "task", "instruction", "success")
     geometry = {
         camera: [one.width, one.height, one.intrinsics_33.tolist(), one.world_to_camera_44.tolist()]
         for camera, one in episode.geometry.items()
     }
-    known = {name: getattr(episode, name) for name in names}
+    known = {name: getattr(episode, name) for name in _WORDS}
     body = None if episode.body is None else to_document(episode.body)
     return {**known, "body": body, "frames": len(episode), "provenance": to_document(episode.provenance), "geometry": geometry}
 
@@ -122,7 +123,7 @@ class PackedEpisode:
         """The whole episode."""
         tensors = {name: self.pack.rows(name, self.first, self.frames) for name in self.pack.header.places}
         arrays: dict[str, Any] = {attribute: tensors.get(name) for name, attribute in _ARRAYS.items()}
-        names: dict[str, Any] = {name: self.known[name] for name in ("episode_id", "embodiment", "task", "instruction", "success")}
+        names: dict[str, Any] = {name: self.known[name] for name in _WORDS}
         body = self.known["body"]
         geometry = {
             camera: CameraGeometry(width=width, height=height, intrinsics_33=np.array(inner), world_to_camera_44=np.array(outer))
