@@ -135,8 +135,7 @@ class Labelling:
                 continue
             try:
                 frames = self._frames(index)
-                labels[episode_id] = self._label(frames, codec)
-                tracks[episode_id] = self._track(frames)
+                labels[episode_id], tracks[episode_id] = self._label(frames, codec)
                 self._tell(whose, episode_id, length, codec, tracks[episode_id].track)
             except ActwrightError as error:
                 rejected.add(episode_id, str(error))
@@ -160,18 +159,19 @@ class Labelling:
         frames = self._camera_frames(self.source.episode(index, images=needs, depth=True))
         return AnsweredFrames(frames=frames, cache=self.cache) if known is None else replace(known, frames=frames)
 
-    def _label(self, frames: AnsweredFrames, codec: DepthCodec) -> EpisodeLabels:
+    def _label(self, frames: AnsweredFrames, codec: DepthCodec) -> tuple[EpisodeLabels, RefinedTrack]:
         codes_TG = codec.encode(frames.depth(self.annotators.depth))
-        trace_T52 = self._traces(frames)
+        track = self._track(frames)
+        trace_T52 = self._traces(track)
         if codes_TG.shape != (len(trace_T52), DEPTH_CELLS):
             raise DatasetError(f"expected depth codes for {len(trace_T52)} frames, got {codes_TG.shape}")
-        return EpisodeLabels(codes_TG=codes_TG, trace_T52=trace_T52)
+        return EpisodeLabels(codes_TG=codes_TG, trace_T52=trace_T52), track
 
     def _track(self, frames: AnsweredFrames) -> RefinedTrack:
         return refined(frames.track(self.annotators.points), self.cfg, self.size, frames.frames)
 
-    def _traces(self, frames: AnsweredFrames) -> NDArray[np.int16]:
-        return trace_labels(self._track(frames).track, self.size, self.cfg.trace_points, self.annotators.points.version)
+    def _traces(self, track: RefinedTrack) -> NDArray[np.int16]:
+        return trace_labels(track.track, self.size, self.cfg.trace_points, self.annotators.points.version)
 
     def _answer_images(self, episodes: Chosen, progress: Progress) -> None:
         """Ask the annotators that look at single images, in batches over all episodes, one annotator after the other."""
@@ -225,7 +225,7 @@ class Labelling:
             try:
                 frames = self._frames(index)
                 if not points.needs_images or frames.is_whole:
-                    self._traces(frames)
+                    self._traces(self._track(frames))
                 depth_THW = frames.depth(self.annotators.depth)
                 check_depth(depth_THW, length, self.annotators.depth.scaling.kind)
             except ActwrightError as error:
