@@ -43,7 +43,7 @@ class _Open:
 class Batching:
     """One annotator's answers about episodes, kept in `cache` under its `version`.
 
-    errors: digest of an episode -> frame -> why it has no answer; such an episode is not kept. done: called with each finished episode.
+    errors: digest of an episode -> frame -> why it has no answer; such an episode is not kept.
     """
 
     engine: LabellingEngine
