@@ -25,6 +25,7 @@ from components.data.lerobot.tables import is_number, to_numpy
 from components.data.lerobot.video import LOSSLESS, VideoReader, VideoWriter
 from model_core.spec.errors import DatasetError
 
+Histograms = list[dict[str, NDArray[np.int64]]]  # of each kept episode: camera key -> how often its frames have each value
 _INDICES = ("episode_index", "frame_index", "index", "task_index", "timestamp")
 
 
@@ -34,7 +35,7 @@ def repair(root: Path, target: Path, progress: Progress) -> Repair:
     Raises `DatasetError` where nothing can be rebuilt.
     """
     evidence = read_evidence(root)
-    kept = _readable(evidence, plan(evidence), progress)
+    kept, histograms = _readable(evidence, plan(evidence), progress)
     if not kept:
         reasons = "; ".join(evidence.account.given_up) or "no episode has rows and frames"
         raise DatasetError(f"{root.name}: nothing can be rebuilt ({reasons}). Fix: record it again")
@@ -43,7 +44,7 @@ def repair(root: Path, target: Path, progress: Progress) -> Repair:
         for key in evidence.films:
             _write_films(folder, evidence, key, kept, rows)
         tasks = {task: number for number, task in enumerate(dict.fromkeys(one.task for one in kept))}
-        _describe(folder, evidence, kept, rows, tasks)
+        _describe(folder, evidence, kept, histograms, rows, tasks)
         reader = DatasetReader(folder)
         try:
             frames = sum(row.length for row in reader.rows)
@@ -60,18 +61,25 @@ def repair(root: Path, target: Path, progress: Progress) -> Repair:
     return Repair(result=digest, path=str(target), episodes=len(kept), frames=frames, **told)
 
 
-def _readable(evidence: Evidence, kept: list[Kept], progress: Progress) -> list[Kept]:
-    """Those of the episodes whose frames can all be decoded."""
+def _readable(evidence: Evidence, kept: list[Kept], progress: Progress) -> tuple[list[Kept], Histograms]:
+    """Those of the episodes whose frames can all be decoded, and what their statistics are made of."""
     found: list[Kept] = []
+    histograms: Histograms = []
     for place, one in enumerate(kept):
         try:
-            for film, start in one.films.values():
-                _frames(evidence, film, start, len(one.rows_T))
-            found.append(one)
+            films = one.films.items()
+            counted = {key: _histogram(_frames(evidence, film, start, len(one.rows_T))) for key, (film, start) in films}
         except DatasetError as error:
             evidence.account.given_up.append(f"episode {one.number}: {len(one.rows_T)} rows, {error}")
+        else:
+            found.append(one)
+            histograms.append(counted)
         progress.update(place + 1, 2 * len(kept), f"reading the frames of episode {one.number}")
-    return found
+    return found, histograms
+
+
+def _histogram(frames_THW3: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return picture_histogram(frames_THW3, sample=len(frames_THW3))
 
 
 def _frames(evidence: Evidence, film: Film, start: int, count: int) -> NDArray[np.uint8]:
@@ -157,7 +165,9 @@ def _write_again(path: Path, evidence: Evidence, film: Film, spans: list[tuple[i
             writer.close()
 
 
-def _describe(folder: Path, evidence: Evidence, kept: list[Kept], rows: list[dict[str, Any]], tasks: Mapping[str, int]) -> None:
+def _describe(
+    folder: Path, evidence: Evidence, kept: list[Kept], histograms: Histograms, rows: list[dict[str, Any]], tasks: Mapping[str, int]
+) -> None:
     schema = evidence.table.schema
     columns = {name: to_numpy(evidence.table[name], name) for name in schema.names if is_number(schema.field(name).type)}
     order = np.concatenate([one.rows_T for one in kept])
@@ -165,14 +175,9 @@ def _describe(folder: Path, evidence: Evidence, kept: list[Kept], rows: list[dic
     statistics = {name: vector_statistics(values[order]) for name, values in columns.items() if name not in _INDICES}
     statistics |= {name: vector_statistics(whole[name].to_numpy()) for name in _INDICES}
     for key in evidence.films:
-        total = np.zeros((3, 256), np.int64)
-        for row, one in zip(rows, kept, strict=True):
-            film, start = one.films[key]
-            frames = _frames(evidence, film, start, len(one.rows_T))
-            histogram = picture_histogram(frames, sample=len(frames))
-            total += histogram
-            row |= {f"stats/{key}/{name}": value for name, value in picture_statistics(histogram, len(frames)).items()}
-        statistics[key] = picture_statistics(total, len(order))
+        for row, counted in zip(rows, histograms, strict=True):
+            row |= {f"stats/{key}/{name}": value for name, value in picture_statistics(counted[key], row["length"]).items()}
+        statistics[key] = picture_statistics(np.sum([counted[key] for counted in histograms], axis=0), len(order))
     path = folder / layout.EPISODES_PATH.format(**layout.place(0))
     path.parent.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0} for row in rows]), path)
