@@ -94,7 +94,7 @@ def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt) -> Episode
 
 
 def _nothing(cfg: CollectConfig, sim: Simulator, attempt: Attempt) -> Episode:
-    """An attempt of which nothing was recorded."""
+    """An attempt without frames: only that it was made is remembered."""
     return Episode(
         episode_id=attempt.episode_id,
         embodiment=sim.embodiment.name,
@@ -151,30 +151,17 @@ def _record_batch(cfg: CollectConfig, attempts: Sequence[Attempt], scratch: Path
     key = repr(cfg)
     if key not in _SIMULATORS:
         _SIMULATORS[key] = open_simulator(cfg)
+    sim = _SIMULATORS[key]
     for attempt in attempts:
         try:
-            episode = demonstrate(cfg, _SIMULATORS[key], attempt)
+            episode = demonstrate(cfg, sim, attempt)
         except AlreadySolvedError as error:  # nothing was demonstrated
             logger.warning("collect.rejected episode=%s reason=%s", attempt.episode_id, error)
-            episode = _nothing(cfg, _SIMULATORS[key], attempt)
+            episode = _nothing(cfg, sim, attempt)
         if not episode.success and not cfg.keep_failures:
-            episode = _emptied(episode)
+            episode = _nothing(cfg, sim, attempt)
         atomic_write(_whole(scratch, attempt), encode_episode(episode), durable=False)
     return len(attempts)
-
-
-def _emptied(episode: Episode) -> Episode:
-    """A failed attempt without its frames: only that it was made is remembered."""
-    return replace(
-        episode,
-        images={},
-        depth_m={},
-        proprio_TP=episode.proprio_TP[:0],
-        actions_TA=episode.actions_TA[:0],
-        executed_TA=episode.executed_TA[:0],
-        timestamps_T=episode.timestamps_T[:0],
-        tcp_T3=None,
-    )
 
 
 def _whole(scratch: Path, attempt: Attempt) -> Path:

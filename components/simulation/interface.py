@@ -29,7 +29,7 @@ class FreeCamera(CameraConfig):
     max_depth_m: float = 3.0
 
     def geometry(self, fovy_degrees: float = 45.0) -> CameraGeometry:
-        """The pinhole of this camera; pixel centres are on whole numbers, row 0 at the top."""
+        """The pinhole of this camera."""
         azimuth, elevation = np.deg2rad(self.azimuth), np.deg2rad(self.elevation)
         forward_3 = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
         right_3 = np.cross(forward_3, [0.0, 0.0, 1.0])
@@ -37,12 +37,19 @@ class FreeCamera(CameraConfig):
         down_3 = np.cross(forward_3, right_3)
         rotation_33 = np.stack([right_3, down_3, forward_3])
         position_3 = np.array(self.lookat) - self.distance * forward_3
-        world_to_camera_44 = np.eye(4)
-        world_to_camera_44[:3, :3] = rotation_33
-        world_to_camera_44[:3, 3] = -rotation_33 @ position_3
-        focal = 0.5 * self.height / np.tan(np.deg2rad(fovy_degrees) / 2)
-        intrinsics_33 = np.array([[focal, 0.0, (self.width - 1) / 2], [0.0, focal, (self.height - 1) / 2], [0.0, 0.0, 1.0]])
-        return CameraGeometry(width=self.width, height=self.height, intrinsics_33=intrinsics_33, world_to_camera_44=world_to_camera_44)
+        return pinhole(rotation_33, position_3, fovy_degrees, width=self.width, height=self.height)
+
+
+def pinhole(
+    rotation_33: NDArray[np.float64], position_3: NDArray[np.float64], fovy_degrees: float, *, width: int, height: int
+) -> CameraGeometry:
+    """A camera at `position_3` with its axes (right, down, forward) as rows; pixel centres are on whole numbers, row 0 at the top."""
+    world_to_camera_44 = np.eye(4)
+    world_to_camera_44[:3, :3] = rotation_33
+    world_to_camera_44[:3, 3] = -rotation_33 @ position_3
+    focal = 0.5 * height / np.tan(np.deg2rad(fovy_degrees) / 2)
+    intrinsics_33 = np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
+    return CameraGeometry(width=width, height=height, intrinsics_33=intrinsics_33, world_to_camera_44=world_to_camera_44)
 
 
 class AlreadySolvedError(SimulatorError):

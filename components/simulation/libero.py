@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.simulation.interface import AlreadySolvedError, FreeCamera, SceneCamera, StepOutcome
+from components.simulation.interface import AlreadySolvedError, FreeCamera, SceneCamera, StepOutcome, pinhole
 from components.simulation.libero_expert import PickAndPlace
 from components.simulation.libero_layouts import draw_layout, libero_tasks, open_environment
 from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, import_mujoco
@@ -120,7 +120,7 @@ class Libero:
         for _ in range(SETTLING_STEPS):
             inner.step(np.array([0.0] * 6 + [-1.0]))
         if inner._check_success():
-            raise AlreadySolvedError(f"LIBERO: layout {seed} of {task!r} is solved before the arm moves")
+            raise AlreadySolvedError(f"LIBERO: layout {seed} of {task!r} is solved before the arm moves. Fix: leave this seed out")
         self._sim_steps, self._success = 0, False
         carried, goal = (inner.obj_body_id[name] for name in inner.obj_of_interest[:2])
         others = [i for name, i in inner.obj_body_id.items() if name in inner.objects_dict and i not in (carried, goal)]
@@ -167,17 +167,8 @@ class Libero:
         sim, front = self._ready().sim, self.cameras[0]
         seen = sim.data._data.cam(front.scene_name)
         rotation_33 = np.array(seen.xmat).reshape(3, 3).T * np.array([[1.0], [-1.0], [-1.0]])  # from x right, y up, z backward
-        world_to_camera_44 = np.eye(4)
-        world_to_camera_44[:3, :3] = rotation_33
-        world_to_camera_44[:3, 3] = -rotation_33 @ np.array(seen.xpos)
-        focal = 0.5 * front.height / np.tan(np.deg2rad(float(sim.model._model.cam(front.scene_name).fovy[0])) / 2)
-        middle = (front.width - 1) / 2, (front.height - 1) / 2
-        intrinsics_33 = np.array([[focal, 0.0, middle[0]], [0.0, focal, middle[1]], [0.0, 0.0, 1.0]])
-        return {
-            front.name: CameraGeometry(
-                width=front.width, height=front.height, intrinsics_33=intrinsics_33, world_to_camera_44=world_to_camera_44
-            )
-        }
+        fovy_degrees = float(sim.model._model.cam(front.scene_name).fovy[0])
+        return {front.name: pinhole(rotation_33, np.array(seen.xpos), fovy_degrees, width=front.width, height=front.height)}
 
     def expert_action_A(self) -> NDArray[np.float32]:
         """What the scripted expert would do now."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.spec.embodiment import EmbodimentSpec
+from model_core.spec.embodiment import CameraSpec, EmbodimentSpec
 from model_core.spec.errors import SpecError
 from model_core.spec.types import Observation
 from serving.workcell.robot.interface import CommandRejected
@@ -80,7 +80,6 @@ class LeRobotArm:
     steps: int
     clipped: int = 0
     _done: int = 0
-    _seen: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def reset(self, seed: int) -> None:
         """The next episode. LeRobot's interface lays out no scene: a person has done it before the episode is started."""
@@ -90,9 +89,10 @@ class LeRobotArm:
 
     def observe(self) -> Observation:
         """Images and state of one reading."""
-        self._seen = self.robot.get_observation()
-        images = {ours: self._image(ours, theirs) for ours, theirs in self.camera_keys.items()}
-        return Observation(images=images, proprio_P=self._state_P(self._seen), instruction=self.instruction)
+        seen = self.robot.get_observation()
+        images = {camera.name: _image(camera, self.camera_keys[camera.name], seen) for camera in self.embodiment.cameras}
+        proprio_P = np.array([float(seen[key]) * self.factors[key] for key in self.state_keys], np.float32)
+        return Observation(images=images, proprio_P=proprio_P, instruction=self.instruction)
 
     def act(self, action_A: NDArray[np.float32]) -> Step:
         """Command every dimension as an absolute target, in the robot's units."""
@@ -114,14 +114,11 @@ class LeRobotArm:
         if self.robot.is_connected:
             self.robot.disconnect()
 
-    def _state_P(self, seen: Mapping[str, Any]) -> NDArray[np.float32]:
-        return np.array([float(seen[key]) * self.factors[key] for key in self.state_keys], np.float32)
 
-    def _image(self, ours: str, theirs: str) -> NDArray[np.uint8]:
-        image_HW3 = np.asarray(self._seen[theirs])
-        spec = next(camera for camera in self.embodiment.cameras if camera.name == ours)
-        if image_HW3.shape != (spec.height, spec.width, 3) or image_HW3.dtype != np.uint8:
-            raise SpecError(
-                f"camera {theirs!r} gave {image_HW3.dtype} {image_HW3.shape}, the contract has uint8 {spec.height, spec.width, 3}"
-            )
-        return image_HW3.copy()  # its buffer is filled again
+def _image(camera: CameraSpec, key: str, seen: Mapping[str, Any]) -> NDArray[np.uint8]:
+    image_HW3 = np.asarray(seen[key])
+    if image_HW3.shape != (camera.height, camera.width, 3) or image_HW3.dtype != np.uint8:
+        raise SpecError(
+            f"camera {key!r} gave {image_HW3.dtype} {image_HW3.shape}, the contract has uint8 {camera.height, camera.width, 3}"
+        )
+    return image_HW3.copy()  # its buffer is filled again

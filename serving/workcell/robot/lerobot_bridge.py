@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from model_core.spec.documents import from_document
 from model_core.spec.embodiment import DimSpec, EmbodimentSpec
 from model_core.spec.errors import NotReady, SpecError
 from serving.contract_file import read_contract
@@ -73,10 +74,7 @@ def make_robot(task: str, seed: int, *, robot: str, contract: str, instruction: 
             f"LeRobot's interface does not say {', '.join(missing)} of its numbers; a person must. Fix: --robot-option {missing[0]}=..., "
             f"units are {', '.join(UNITS)}"
         )
-    try:
-        known = StatedRobot(**{**stated, "gripper_open": float(stated["gripper_open"])})
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"options of the robot: {error}. Fix: see StatedRobot in {__name__}") from error
+    known = from_document(StatedRobot, stated, where="robot options")
     body = read_contract(Path(contract)).embodiment
     made = _made(robot, known.options)
     arm = bridge(made, body, known, task=task, instruction=instruction)
