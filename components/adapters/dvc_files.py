@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_core.spec.errors import DatasetError
+from model_core.spec.errors import DatasetError, StorageError
 from model_core.spec.files import atomic_target, atomic_write
 
+OBJECTS = "files/md5"  # of a cache or a remote: where the objects are
 _HASHERS = min(4, os.cpu_count() or 1)
 
 
@@ -69,7 +70,7 @@ def add_folder(root: Path, folder: Path) -> FolderVersion:
     known = {relative: one for relative, (one, _) in results.items()}
     listing = json.dumps([{"md5": known[relative].md5, "relpath": relative} for relative in sorted(known)], sort_keys=True).encode()
     md5 = f"{_md5(listing)}.dir"
-    listed = _object(cache, md5)
+    listed = cache / object_place(md5)
     new_bytes = sum(new for _, new in results.values())
     if not listed.is_file():
         atomic_write(listed, listing)
@@ -86,13 +87,13 @@ def _take(path: Path, before: _Known | None, cache: Path) -> tuple[_Known, int]:
     """What is known of a file now, and how many bytes the cache got of it."""
     stat = path.stat()
     if before is not None and (before.size, before.mtime_ns, before.inode) == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
-        place = _object(cache, before.md5)
+        place = cache / object_place(before.md5)
         if place.is_file() and place.stat().st_size == stat.st_size:
             return before, 0
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, _new_md5).hexdigest()
     known = _Known(stat.st_size, stat.st_mtime_ns, stat.st_ino, md5)
-    place = _object(cache, md5)
+    place = cache / object_place(md5)
     if place.is_file() and place.stat().st_size == stat.st_size:
         return known, 0
     with atomic_target(place, durable=False) as beside:
@@ -121,8 +122,19 @@ def _files(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def _object(cache: Path, md5: str) -> Path:
-    return cache / md5[:2] / md5[2:]
+def object_place(md5: str) -> str:
+    """Where DVC keeps an object, below `OBJECTS`."""
+    return f"{md5[:2]}/{md5[2:]}"
+
+
+def files_listed(content: bytes, md5: str, where: str) -> dict[str, str]:
+    """Name -> MD5 of the files that the object of a folder lists. where: of the object, for people.
+
+    Raises `StorageError` where its bytes are not those of its name.
+    """
+    if _md5(content) != md5.removesuffix(".dir"):
+        raise StorageError(f"{where} is damaged: its bytes are not those of its name. Fix: delete this object and push again")
+    return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
 
 
 def _new_md5() -> Any:

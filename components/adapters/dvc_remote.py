@@ -7,19 +7,17 @@ list out and ends with code 0.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from components.adapters.dvc import DvcVersion
+from components.adapters.dvc_files import OBJECTS, files_listed, object_place
 from components.adapters.storage.object_store import ObjectStore
-from model_core.spec.errors import DatasetError, StorageError
+from model_core.spec.errors import DatasetError
 
 logger = logging.getLogger(__name__)
-OBJECTS = "files/md5"
 
 
 def restore_lost_objects(store: ObjectStore, prefix: str, version: DvcVersion, cache: Path) -> tuple[str, ...]:
@@ -39,7 +37,7 @@ def restore_lost_objects(store: ObjectStore, prefix: str, version: DvcVersion, c
             )
         for name, md5 in sorted(_files_of(store, key, digest).items()):
             lost = _key(prefix, md5)
-            here = cache / md5[:2] / md5[2:]
+            here = cache / object_place(md5)
             if lost in held and (not here.is_file() or here.stat().st_size == held[lost]):
                 continue
             if not here.is_file():
@@ -55,7 +53,7 @@ def restore_lost_objects(store: ObjectStore, prefix: str, version: DvcVersion, c
 
 
 def _key(prefix: str, digest: str) -> str:
-    return f"{prefix}/{OBJECTS}/{digest[:2]}/{digest[2:]}"
+    return f"{prefix}/{OBJECTS}/{object_place(digest)}"
 
 
 def _files_of(store: ObjectStore, key: str, digest: str) -> Mapping[str, str]:
@@ -65,9 +63,4 @@ def _files_of(store: ObjectStore, key: str, digest: str) -> Mapping[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "listing")
         store.get(key, path)
-        content = path.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest.removesuffix(".dir"):
-        raise StorageError(
-            f"{key} in {store.address} is damaged: its bytes are not those of its name. Fix: delete this object and push again"
-        )
-    return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
+        return files_listed(path.read_bytes(), digest, f"{key} in {store.address}")

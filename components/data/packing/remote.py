@@ -6,19 +6,16 @@ once per pack; images are fetched row by row.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from typing import Any
 
 from numpy.typing import NDArray
 
+from components.adapters.dvc_files import OBJECTS, files_listed, object_place
 from components.adapters.storage.ranges import RangeStore
 from components.data.packing.packs import DEPTH, IMAGES, PackedEpisode, episodes_of
 from components.data.packing.tensor_file import TensorFile
-from model_core.spec.errors import DatasetError, StorageError
-
-_OBJECTS = "files/md5"
+from model_core.spec.errors import DatasetError
 
 
 class RemoteTensors:
@@ -50,10 +47,7 @@ def open_version(store: RangeStore, md5: str) -> list[PackedEpisode]:
     Raises `StorageError` where the remote lacks the version or its listing is damaged, `DatasetError` where it holds no pack.
     """
     key = _key(md5)
-    listing = store.read(key, 0, store.size(key))
-    if hashlib.md5(listing, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
-        raise StorageError(f"{key} on the remote is damaged: its bytes are not those of its name. Fix: delete it there and push again")
-    entries = sorted((str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(listing))
+    entries = sorted(files_listed(store.read(key, 0, store.size(key)), md5, f"{key} on the remote").items())
     packs = [object_md5 for name, object_md5 in entries if name.endswith(".safetensors")]
     if not packs:
         raise DatasetError(f"version {md5} holds no pack; it has {', '.join(name for name, _ in entries[:3])}. Fix: name another")
@@ -61,4 +55,4 @@ def open_version(store: RangeStore, md5: str) -> list[PackedEpisode]:
 
 
 def _key(md5: str) -> str:
-    return f"{_OBJECTS}/{md5[:2]}/{md5[2:]}"
+    return f"{OBJECTS}/{object_place(md5)}"
