@@ -5,19 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from components.config.source_config import SourceConfig
 from components.data.export.export import export_lerobot
 from components.data.ingest import ingest
 from components.data.lerobot import layout
 from components.data.lerobot.columns.interventions import spans, stated
 from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.tables import read_table
+from components.data.sources.lerobot import LeRobotSource
 from model_core.spec.errors import DatasetError, WireError
 from model_core.spec.protocol.wire import decode_episode, encode_episode
 from model_core.spec.types import StopReason
 from serving.workcell.robot.episode_recorder import Recorder
 from tests.episodes import Tally, episode, write_dataset
+from tests.older_set import DATA
+from tests.own_data import CAMERAS, STEPS, own_embodiment, write_own_set
 from tests.virtual_world import make_world
 
 FLAGS = np.array([False, False, True, True, False, False, False, True, False, False, False, True])
@@ -56,6 +62,19 @@ def test_columns_of_other_writers_are_read():
         stated("e", {}, columns, 4)
     with pytest.raises(DatasetError, match="some are missing"):
         stated("e", {}, {"intervention": np.array([1.0, np.nan, 0.0])}, 3)
+
+
+def test_a_step_of_several_frames_is_one_of_a_person_where_any_of_them_is(tmp_path):
+    root = write_own_set(tmp_path / "own", 1)
+    flags = np.zeros(STEPS, bool)
+    flags[[0, 7, STEPS - 1]] = True  # the last frame is of no whole step
+    path = root / DATA.format(episode_chunk=0, episode_index=0)
+    pq.write_table(pq.read_table(path).append_column("intervention", pa.array(flags)), path)
+    cfg = SourceConfig(name="own", path=str(root), cameras=CAMERAS, stride=5)
+    read = LeRobotSource(cfg, DatasetReader(root), own_embodiment(control_hz=4)).episode(0, images=False)
+    np.testing.assert_array_equal(read.intervention_T, [True, True, False, False])
+    whole = LeRobotSource(replace(cfg, stride=1), DatasetReader(root), own_embodiment()).episode(0, images=False)
+    np.testing.assert_array_equal(whole.intervention_T, flags)
 
 
 def test_spans_name_first_frames_and_ends():

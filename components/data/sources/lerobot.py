@@ -13,7 +13,7 @@ from components.data.lerobot import layout
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow
 from components.data.lerobot.meta.info import names_of
 from components.data.lerobot.reader import DatasetReader
-from components.data.sources.columns import Features, Place, every_nth, picked, places_of
+from components.data.sources.columns import Features, Place, any_of_n, every_nth, picked, places_of
 from components.data.sources.include import chosen_rows
 from components.data.sources.location import contents_digest, located
 from model_core.spec.contract import EmbodimentSpec, digest_of, document_of
@@ -109,6 +109,7 @@ class LeRobotSource:
             executed_TA=sent_TA,
             timestamps_T=read.timestamps_T[steps],
             tcp_T3=None if read.tcp_T3 is None else read.tcp_T3[steps],
+            intervention_T=None if read.intervention_T is None else any_of_n(read.intervention_T, self.stride),
         )
 
     @property
