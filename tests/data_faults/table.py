@@ -19,13 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from components.config.data_config import ValidateConfig
 from components.config.records import Silent
 from components.data.inspection.checks.verdict import DEFECT, RISK
-from components.data.inspection.folder.view import open_folder
-from components.data.inspection.measurements.dataset import measure_folder
-from components.data.inspection.measurements.store import MeasurementStore
-from components.data.inspection.reporting.report import InspectionReport, all_checks, inspect_measurements
+from components.data.inspection.reporting.inspect import inspect_folder
+from components.data.inspection.reporting.report import InspectionReport, all_checks
 from tests.data_faults.clean_sets import KINDS, clean_set
 from tests.data_faults.faults import InjectedFault, all_faults
 from tests.data_faults.interface import BlindFault, NotApplicable, blind_faults
@@ -56,7 +53,7 @@ class Row:
 
 def inspect(folder: Path) -> InspectionReport:
     """The report of a folder, nothing kept."""
-    return inspect_measurements(measure_folder(open_folder(folder), MeasurementStore(None), Silent()), ValidateConfig())
+    return inspect_folder(folder, None, Silent())
 
 
 def told(report: InspectionReport) -> set[tuple[str, str]]:

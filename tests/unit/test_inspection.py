@@ -84,15 +84,18 @@ def test_another_threshold_reads_no_video_again(sound, tmp_path, monkeypatch):
     assert len(decoded) == 2 * first.frames
 
 
-def test_one_changed_episode_is_measured_again_and_no_other(sound, tmp_path, measured):
+def test_one_changed_episode_is_measured_again_and_no_other(sound, tmp_path):
     kept = MeasurementStore(tmp_path / "store")
-    for episode in measured.episodes:
-        kept.keep(episode)
+    first = measure(sound, tmp_path / "store", Silent())
     made = clean_set("leader_follower", episodes=4)
     changed = write_made_set(tmp_path / "changed", made.change(2, lambda one: replace(one, action_TA=one.action_TA + 1)))
     found = measure_folder(open_folder(changed), kept, Silent())
-    before = {episode.key for episode in measured.episodes}
+    before = {episode.key for episode in first.episodes}
     assert [episode.key in before for episode in found.episodes] == [True, True, False, True]
+
+
+def test_what_is_not_kept_is_not_named(measured):
+    assert {episode.key for episode in measured.episodes} == {""}
 
 
 def test_without_pictures_the_rules_of_pictures_are_unknown_and_not_sound(sound):

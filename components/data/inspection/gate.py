@@ -11,11 +11,10 @@ from typing import Any
 from components.config.data_config import ValidateConfig
 from components.config.records import Finding
 from components.data.inspection.checks.verdict import DEFECT
-from components.data.inspection.measurements.episode import measure_episode
 from components.data.inspection.measurements.pixels import as_frames
 from components.data.inspection.measurements.raw_episode import of_episode
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
-from components.data.inspection.measurements.store import MeasurementStore, content_key
+from components.data.inspection.measurements.store import MeasurementStore
 from components.data.inspection.reporting.page import report_page
 from components.data.inspection.reporting.report import InspectionReport, inspect_measurements, report_document
 from model_core.spec.contract import EmbodimentSpec
@@ -59,12 +58,8 @@ class GateInspection:
     def measure(self, episode: Episode, number: int, identity: str) -> None:
         """Measure one episode that is in memory. identity: of its pictures and numbers."""
         raw = of_episode(episode, number, self.fps, self.embodiment)
-        key = content_key(raw, {"identity": identity})
-        kept = self.store.find(key, raw.episode_id, number)
-        if kept is None:
-            kept = measure_episode(raw, {name: as_frames(frames) for name, frames in episode.images.items()}, key)
-            self.store.keep(kept)
-        self.episodes.append(kept)
+        pictures = {name: as_frames(frames) for name, frames in episode.images.items()}
+        self.episodes.append(self.store.measured(raw, lambda: {"identity": identity}, lambda: pictures))
 
     def report(self, cfg: ValidateConfig) -> InspectionReport:
         """Every rule over what was measured."""

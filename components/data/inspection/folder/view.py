@@ -27,7 +27,7 @@ from model_core.spec.errors import DatasetError, SpecError
 def open_folder(root: Path, *, embodiment: EmbodimentSpec | None = None, films: bool = True, digests: bool = True) -> FolderView:
     """Read everything of `root` but its pictures. Raises `DatasetError` for a folder that is no data set at all.
 
-    films: read the times of all pictures. digests: of their bytes too, which names what was measured of them.
+    films: read the times of all pictures. digests: of their bytes too, which name what is measured of them where it is kept.
     """
     if not (root / layout.INFO).is_file():
         raise DatasetError(f"{root} has no {layout.INFO}; expected the folder of a LeRobot data set. Fix: name the folder that holds meta/")

@@ -15,13 +15,12 @@ from components.config.records import Progress
 from components.data.inspection.folder.content import FolderView
 from components.data.inspection.folder.entries import EpisodeEntry
 from components.data.inspection.folder.films import FilmDecoder, FilmScan
-from components.data.inspection.measurements.episode import measure_episode
 from components.data.inspection.measurements.origin import measure_origin
 from components.data.inspection.measurements.pixels import as_frames
 from components.data.inspection.measurements.raw_episode import of_folder
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.measurements.statistics import measure_statistics
-from components.data.inspection.measurements.store import MeasurementStore, content_key
+from components.data.inspection.measurements.store import MeasurementStore
 from components.data.lerobot import layout
 from components.data.lerobot.film_spans import FilmError, number_pictures
 from components.data.lerobot.meta.info import names_of
@@ -59,12 +58,9 @@ def measure_folder(view: FolderView, store: MeasurementStore, progress: Progress
 
 def _measured(view: FolderView, entry: EpisodeEntry, pictures: Pictures | None, store: MeasurementStore) -> EpisodeMeasurements:
     raw = of_folder(view, entry)
-    key = content_key(raw, pictures.digests(entry) if pictures else {})
-    if (kept := store.find(key, raw.episode_id, raw.number)) is not None:
-        return kept
-    measured = measure_episode(raw, pictures.of(entry) if pictures else {}, key)
-    store.keep(measured)
-    return measured
+    if pictures is None:
+        return store.measured(raw, dict, dict)
+    return store.measured(raw, lambda: pictures.digests(entry), lambda: pictures.of(entry))
 
 
 class Pictures:

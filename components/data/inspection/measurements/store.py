@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from components.artifacts.code_version import code_version
+from components.data.inspection.measurements.episode import measure_episode
 from components.data.inspection.measurements.raw_episode import RawEpisode
 from components.data.inspection.measurements.record import EpisodeMeasurements
 from model_core.spec.documents import from_document, to_document
@@ -29,7 +32,7 @@ def measuring_code() -> str:
     return code_version(("components.data.inspection.measurements.episode",), packages=_PACKAGES)
 
 
-def content_key(episode: RawEpisode, pictures: dict[str, str]) -> str:
+def content_key(episode: RawEpisode, pictures: Mapping[str, str]) -> str:
     """The name of an episode's measurements. pictures: camera -> digest of what its frames are decoded from."""
     total = hashlib.sha256(measuring_code().encode())
     said = [episode.fps, episode.instruction, episode.listed_tasks, episode.tasks, episode.session]
@@ -47,6 +50,21 @@ class MeasurementStore:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+
+    def measured(
+        self, episode: RawEpisode, digests: Callable[[], Mapping[str, str]], pictures: Callable[[], Mapping[str, Iterable[Any]]]
+    ) -> EpisodeMeasurements:
+        """The kept measurements of an episode, else new ones, which are kept. digests, pictures: as `content_key` and `measure_episode`
+        take them, asked for only where they are needed: without a folder no content is named, and what is kept is not decoded.
+        """
+        if self._folder is None:
+            return measure_episode(episode, pictures())
+        key = content_key(episode, digests())
+        found = self.find(key, episode.episode_id, episode.number)
+        if found is None:
+            found = measure_episode(episode, pictures(), key)
+            self.keep(found)
+        return found
 
     def find(self, key: str, episode_id: str, number: int) -> EpisodeMeasurements | None:
         """The measurements of this content, under the name that it has here; None where there are none."""

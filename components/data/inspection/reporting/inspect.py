@@ -18,7 +18,7 @@ def measure(
     folder: Path, store: Path | None, progress: Progress, *, embodiment: EmbodimentSpec | None = None, pixels: bool = True
 ) -> SetMeasurements:
     """What is measured of a folder; what `store` holds is not measured again. Raises `DatasetError` where there is no data set."""
-    view = open_folder(folder, embodiment=embodiment, digests=pixels)
+    view = open_folder(folder, embodiment=embodiment, digests=pixels and store is not None)
     return measure_folder(view, MeasurementStore(store), progress, pixels=pixels)
 
 
