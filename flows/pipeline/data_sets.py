@@ -29,7 +29,7 @@ def catalogue(settings: Settings) -> Catalogue:
     """The edits of this machine, in data/edits."""
     from components.data.editing.catalogue import Catalogue
 
-    return Catalogue(settings.data.resolve() / EDITS, seen=settings.home.resolve() / "set_digests.json")
+    return Catalogue(settings.data.resolve() / EDITS, seen=settings.home.resolve() / "cache" / "contents")
 
 
 def keep_edit(platform: Platform, path: Path, edit: Edit) -> dict[str, Any]:

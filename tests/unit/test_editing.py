@@ -33,7 +33,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def edits(folder, tmp_path) -> Catalogue:
-    return Catalogue(tmp_path / "edits", seen=tmp_path / "seen.json")
+    return Catalogue(tmp_path / "edits", seen=tmp_path / "seen")
 
 
 def make(edits: Catalogue, name: str, operation: str, sets: list[str], parameters: object):
@@ -65,7 +65,7 @@ def test_the_digest_of_an_edit_names_contents_and_not_paths_people_or_times(fold
     (tmp_path / "moved").symlink_to(folder / "ours")
     digests = set()
     for number, place in enumerate((folder / "ours", tmp_path / "moved")):
-        edits = Catalogue(tmp_path / f"edits-{number}", seen=tmp_path / f"seen-{number}.json")
+        edits = Catalogue(tmp_path / f"edits-{number}", seen=tmp_path / f"seen-{number}")
         digests.add(make(edits, f"name-{number}", "select", [str(place)], Select(episodes=("1",))).digest)
     other = make(edits, "other", "select", [str(folder / "ours")], Select(episodes=("2",)))
     assert len(digests) == 1
@@ -87,7 +87,7 @@ def test_an_edit_is_written_once_and_never_changed(folder, edits):
 
 def test_a_parent_whose_contents_changed_is_refused(tmp_path):
     root = write_dataset(tmp_path / "set", [episode(0), episode(1)])
-    edits = Catalogue(tmp_path / "edits", seen=tmp_path / "seen.json")
+    edits = Catalogue(tmp_path / "edits", seen=tmp_path / "seen")
     make(edits, "one", "select", [str(root)], Select(episodes=("1",)))
     info = root / "meta" / "info.json"
     info.write_text(info.read_text().replace('"splits"', '"divisions"'))

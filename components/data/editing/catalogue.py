@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,10 +14,10 @@ from components.data.editing.edited_source import EditedSource
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
 from components.data.sources.interface import EpisodeSource
+from components.data.sources.location import contents_digest
 from components.data.sources.open import open_raw
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError
-from model_core.spec.files import atomic_write
 
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")
 
@@ -47,8 +45,7 @@ class LineageStep:
 class Catalogue:
     """The edits in one folder, and every set that they name.
 
-    seen: a file that keeps the digests of folders that were read whole; it only spares reading them again while no file was
-    written. None: every folder is read.
+    seen: a folder that keeps the digests of folders that were read whole (`contents_digest`); it only spares reading them again.
     """
 
     def __init__(self, folder: Path, *, seen: Path | None = None) -> None:
@@ -140,15 +137,7 @@ class Catalogue:
         return opened
 
     def _digest(self, source: EpisodeSource) -> str:
-        """The digest of a source; of a folder none of whose files was written since it was last read, the one that was found then."""
-        if self._seen is None or not isinstance(source, DatasetReader):
-            return source.digest
-        place, state = str(source.root.resolve()), _state(source.root)
-        seen = _read_seen(self._seen)
-        if seen.get(place, {}).get("state") != state:
-            seen[place] = {"state": state, "digest": source.digest}
-            atomic_write(self._seen, json.dumps(seen, indent=1, sort_keys=True), durable=False)
-        return str(seen[place]["digest"])
+        return contents_digest(source.root, self._seen) if isinstance(source, DatasetReader) else source.digest
 
     def _lineage(
         self, path: Path, digest: str, edit: Edit | None, repaired: Mapping[str, tuple[Path, Edit]], depth: int
@@ -173,20 +162,3 @@ def _check_digest(got: str, expected: str, what: str) -> None:
 def _without_defaults(parameters: object) -> dict[str, Any]:
     """The parameters as a document, without those that say nothing."""
     return {name: value for name, value in to_document(parameters).items() if value not in ("", 0, False, [], {}, None)}
-
-
-def _state(root: Path) -> str:
-
-    total = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        stat = path.stat()
-        total.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return total.hexdigest()
-
-
-def _read_seen(path: Path) -> dict[str, Any]:
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
