@@ -1,8 +1,8 @@
 """Packs: episodes of a set, decoded, in a few safetensors files to which more are added and of which none is ever changed.
 
     FOLDER/<number>-<first digits of its SHA-256>.safetensors
-        images/<camera> (N,H,W,3) uint8, depth_m/<camera> (N,H,W), proprio, actions, executed, timestamps, tcp, intervention: rows of several
-        episodes; metadata "episodes": what is known of each, and its rows
+        images/<camera> (N,H,W,3) uint8, depth_m/<camera> (N,H,W), proprio, actions, executed, timestamps, tcp, intervention: rows of
+        several episodes; metadata "episodes": what is known of each, and its rows
 
 One more episode is one more file, so a version costs the bytes of what is new. Equal episodes in equal order give equal bytes.
 """

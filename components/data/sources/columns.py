@@ -73,7 +73,7 @@ def picked(columns: Mapping[str, NDArray[np.generic]], places: Sequence[Place]) 
 def any_of_n(flags_T: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
     """The flags of steps of `stride` frames each, (T // stride,): a step has one where any of its frames has."""
     steps = len(flags_T) // stride
-    return flags_T[: steps * stride].reshape(steps, stride).any(axis=1)
+    return np.any(flags_T[: steps * stride].reshape(steps, stride), axis=1)
 
 
 def every_nth(actions_TA: NDArray[np.float32], modes: Sequence[str], stride: int) -> NDArray[np.float32]:

@@ -118,7 +118,5 @@ class LeRobotArm:
 def _image(camera: CameraSpec, key: str, seen: Mapping[str, Any]) -> NDArray[np.uint8]:
     image_HW3 = np.asarray(seen[key])
     if image_HW3.shape != (camera.height, camera.width, 3) or image_HW3.dtype != np.uint8:
-        raise SpecError(
-            f"camera {key!r} gave {image_HW3.dtype} {image_HW3.shape}, the contract has uint8 {camera.height, camera.width, 3}"
-        )
+        raise SpecError(f"camera {key!r} gave {image_HW3.dtype} {image_HW3.shape}, the contract has uint8 {camera.height, camera.width, 3}")
     return image_HW3.copy()  # its buffer is filled again

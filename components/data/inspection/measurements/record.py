@@ -17,8 +17,9 @@ from model_core.spec.contract import EmbodimentSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpisodeMeasurements:
-    """One episode. key: of its content and of the code that measured it, "" where it is not kept. cameras: by name; empty where no picture was looked at.
+    """One episode. key: of its content and of the code that measured it, "" where it is not kept.
 
+    cameras: by name; empty where no picture was looked at.
     views: camera -> how its pictures follow the state. frozen: camera -> the longest run of equal pictures while the arm is commanded.
     """
 
