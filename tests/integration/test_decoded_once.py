@@ -9,12 +9,17 @@ import pytest
 
 from components.config.data_config import FreezeConfig, ValidateConfig
 from components.config.records import Silent
+from components.config.source_config import SourceConfig
 from components.data.annotate import Kept, annotate
 from components.data.freeze import freeze
+from components.data.lerobot.meta.episode_index import EpisodeIndexRow
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.data.lerobot.video import VideoReader
 from components.data.packing.kept_images import KeptImages
+from components.data.sources.open import open_raw
+from components.data.sources.raw_index import keep_places, write_index
 from components.data.validate import validate
+from model_core.spec.episode import Episode
 from tests.integration.test_annotate import QUICK, content, episode
 
 EPISODES, FRAMES = 3, 12
@@ -49,7 +54,7 @@ def looks(cfg: ValidateConfig, dataset: Path, out: Path, kept: KeptImages | None
     """The stages that look at images, with annotators that do too; all judge every episode valid."""
     validate(cfg, dataset, out / "validate", Silent(), images=kept)
     valid = out / "valid.json"
-    valid.write_text(json.dumps({f"e-{number}": True for number in range(EPISODES)}))
+    valid.write_text(json.dumps({row.episode_id: True for row in open_raw(dataset).rows}))
     cfg_labels = replace(QUICK, depth_annotator=f"{__name__}:looking_depth")
     shared = None if kept is None else Kept(answers=out / "answers", images=kept)
     annotate(cfg_labels, dataset, valid, out / "labels", Silent(), kept=shared)
@@ -73,6 +78,59 @@ def test_a_run_decodes_each_frame_once_and_makes_the_same(dataset, decoded, tmp_
     assert several == 4 * len(decoded)  # validate, twice annotate, freeze
     for name in ("validate", "labels", "frozen"):
         assert content(tmp_path / "each" / name) == content(tmp_path / "once" / name)
+
+
+DRAWN: list[str] = []  # the ids of the episodes whose images `DrawnSource` was asked for
+
+
+class DrawnSource:
+    """Episodes of a kind of its own, which decodes nothing with our readers."""
+
+    def __init__(self, cfg: SourceConfig) -> None:
+        from components.simulation.metaworld import embodiment
+
+        self.name, self.embodiment, self.digest = cfg.name, embodiment(), "d" * 64
+        numbers = range(EPISODES, 2 * EPISODES)
+        self._episodes = [replace(episode(number, FRAMES), embodiment=self.embodiment.name) for number in numbers]
+
+    @property
+    def rows(self) -> tuple[EpisodeIndexRow, ...]:
+        known = ("episode_id", "task", "instruction", "success", "provenance")
+        found = [{name: getattr(one, name) for name in known} for one in self._episodes]
+        return tuple(EpisodeIndexRow(index=n, number=n, length=FRAMES, start=n * FRAMES, **row) for n, row in enumerate(found))
+
+    def episode(self, index: int, *, images: bool = True, depth: bool = True) -> Episode:
+        one = self._episodes[index]
+        if images:
+            DRAWN.append(one.episode_id)
+        return replace(one, images=one.images if images else {}, depth_m=one.depth_m if depth else {})
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_run_with_sources_of_any_kind_decodes_each_frame_once_and_makes_the_same(dataset, decoded, tmp_path):
+    sources = [
+        SourceConfig(name="set", path=str(dataset)),
+        SourceConfig(name="drawn", path=str(dataset), kind=f"{__name__}:DrawnSource"),
+    ]
+    write_index(sources, tmp_path / "raw", Silent())
+    keep_places(tmp_path / "raw", sources)
+    raw, cfg = tmp_path / "raw" / "dataset", ValidateConfig(data_docs=False, max_bad_fraction=1.0)
+    DRAWN.clear()
+    looks(cfg, raw, tmp_path / "each", None)
+    assert len(decoded) == 4 * EPISODES * FRAMES
+    assert len(DRAWN) == 4 * EPISODES
+    decoded.clear()
+    DRAWN.clear()
+    looks(cfg, raw, tmp_path / "once", KeptImages(tmp_path / "images"))
+    assert len(decoded) == len(set(decoded)) == EPISODES * FRAMES
+    assert sorted(DRAWN) == [f"e-{number}" for number in range(EPISODES, 2 * EPISODES)]
+    for name in ("validate", "labels", "frozen"):
+        assert content(tmp_path / "each" / name) == content(tmp_path / "once" / name)
+    kept = open_raw(raw, KeptImages(tmp_path / "images"))
+    for row in kept.rows:
+        assert np.array_equal(kept.episode(row.index).images["front"], open_raw(raw).episode(row.index).images["front"])
 
 
 def test_what_is_kept_is_what_was_decoded_and_may_vanish_or_not_fit(dataset, decoded, tmp_path):

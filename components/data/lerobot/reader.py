@@ -165,7 +165,7 @@ class DatasetReader:
             instruction=row.instruction,
             success=row.success,
             provenance=row.provenance,
-            images=fetch_images(self._kept, index, lambda: {name: self.images(index, name) for name in self.cameras}) if images else {},
+            images=fetch_images(self._kept, str(index), lambda: {one: self.images(index, one) for one in self.cameras}) if images else {},
             depth_m=self._ours.depth(row) if depth else {},
             geometry=self._ours.geometry(row.number),
             proprio_TP=columns.get(layout.STATE, np.zeros((row.length, 0), np.float32)),

@@ -1,7 +1,7 @@
-"""Decoded images of one data set, kept for the stages of a run: each episode is decoded once, by the stage that asks first.
+"""Decoded images of a run's raw data, kept for its stages: each episode is decoded once, by the stage that asks first.
 
-    FOLDER/<index>/000.npy ...      the images (T, H, W, 3) of one camera each, as they were decoded
-    FOLDER/<index>/cameras.json     their names, in order; written last
+    FOLDER/<episode>/000.npy ...    the images (T, H, W, 3) of one camera each, as they were decoded
+    FOLDER/<episode>/cameras.json      their names, in order; written last
 
 Files appear whole or not at all, and are read by mapping them. What does not fit into `most_bytes` is decoded each time, and counted.
 Nothing depends on these files: they may be deleted at any time.
@@ -26,7 +26,7 @@ Images = Mapping[str, NDArray[np.uint8]]
 
 
 class KeptImages:
-    """The images of the episodes of one data set, which `folder` stands for. Arrays that were kept are read-only.
+    """The images of the episodes of one data set, or of several sources, which `folder` stands for. Arrays that were kept are read-only.
 
     decoded: how many episodes were decoded through this object; left_out: how many of them did not fit, or the disk did not take.
     """
@@ -36,9 +36,12 @@ class KeptImages:
         self.decoded = self.left_out = 0
         self._room = most_bytes - sum(path.stat().st_size for path in folder.glob("*/*.npy"))
 
-    def fetch(self, index: int, decode: Callable[[], Images]) -> Images:
-        """Camera -> images of episode `index`, by `decode` where they are not here. Errors of `decode` pass through."""
-        place = self.folder / str(index)
+    def fetch(self, episode: str, decode: Callable[[], Images]) -> Images:
+        """Camera -> images of an episode, by `decode` where they are not here. Errors of `decode` pass through.
+
+        episode: its name here, of which a folder is called: equal names are equal images.
+        """
+        place = self.folder / episode
         if (kept := _read(place)) is not None:
             return kept
         images = decode()
@@ -70,9 +73,9 @@ class KeptImages:
         self.left_out += 1
 
 
-def fetch_images(kept: KeptImages | None, index: int, decode: Callable[[], Images]) -> Images:
+def fetch_images(kept: KeptImages | None, episode: str, decode: Callable[[], Images]) -> Images:
     """`KeptImages.fetch`, where images are kept at all."""
-    return decode() if kept is None else kept.fetch(index, decode)
+    return decode() if kept is None else kept.fetch(episode, decode)
 
 
 def _read(place: Path) -> Images | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow
+from components.data.packing.kept_images import Images, KeptImages
 from components.data.sources.interface import EpisodeSource
 from model_core.spec.contract import EmbodimentSpec, digest_of, mismatches
 from model_core.spec.episode import Episode
@@ -16,12 +17,16 @@ class JoinedSource:
     """Episodes of one or several sources: an `EpisodeSource`. Raises `DatasetError` where their embodiments differ.
 
     digests: of the sources, where they are known already and need not be computed. weights: how often a sample of each is drawn.
+    kept: images that were decoded before; each episode of each source is decoded once, whatever its kind.
     """
 
-    def __init__(self, sources: Sequence[EpisodeSource], digests: Sequence[str] = (), weights: Sequence[float] = ()) -> None:
+    def __init__(
+        self, sources: Sequence[EpisodeSource], digests: Sequence[str] = (), weights: Sequence[float] = (), kept: KeptImages | None = None
+    ) -> None:
         self.sources = tuple(sources)
         self._digests = tuple(digests)
         self._weights = tuple(weights) or (1.0,) * len(self.sources)
+        self._kept = kept
         first = self.sources[0]
         for other in self.sources[1:]:
             if found := mismatches(first.embodiment, other.embodiment):
@@ -29,7 +34,7 @@ class JoinedSource:
                     f"sources {first.name!r} and {other.name!r} are of different embodiments ({found[0].explain()}); one policy acts "
                     "with one. Fix: name one embodiment file in both, or train one recipe each"
                 )
-        self._where = [(source, row) for source in self.sources for row in source.rows]
+        self._where = [(place, row) for place, source in enumerate(self.sources) for row in source.rows]
 
     @property
     def name(self) -> str:
@@ -58,8 +63,22 @@ class JoinedSource:
 
     def episode(self, index: int, *, images: bool = True, depth: bool = True) -> Episode:
         """Episode `index` of `rows`."""
-        source, row = self._where[index]
-        return source.episode(row.index, images=images, depth=depth)
+        place, row = self._where[index]
+        source = self.sources[place]
+        if not images or self._kept is None:
+            return source.episode(row.index, images=images, depth=depth)
+        read: list[Episode] = []
+
+        def decode() -> Images:
+            read.append(source.episode(row.index, images=True, depth=depth))
+            return read[0].images
+
+        # by contents, settings and place: sources of one digest give equal episodes, so that they share what is kept
+        found = self._kept.fetch(f"{self._digest_of(place)}-{row.index}", decode)
+        return read[0] if read else replace(source.episode(row.index, images=False, depth=depth), images=found)
+
+    def _digest_of(self, place: int) -> str:
+        return self._digests[place] if self._digests else self.sources[place].digest
 
     def close(self) -> None:
         """Close all."""

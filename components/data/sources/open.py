@@ -16,13 +16,13 @@ from model_core.spec.errors import DatasetError
 def open_raw(folder: Path, images: KeptImages | None = None) -> EpisodeSource:
     """The episodes of a folder that "collect" made, or of any LeRobot folder that describes its embodiment.
 
-    images: those of a LeRobot folder that were decoded before. Raises `DatasetError` for a folder that is neither, and where a source
+    images: those that were decoded before. Raises `DatasetError` for a folder that is neither, and where a source
     of an index is not here or was changed.
     """
     if (folder / layout.INFO).is_file():
         return DatasetReader(folder, images)
     if (folder / INDEX).is_file():
-        return JoinedSource(*read_index(folder))
+        return JoinedSource(*read_index(folder), kept=images)
     raise DatasetError(
         f"{folder} is no raw data: expected {layout.INFO} or {INDEX} in it. Fix: name a LeRobot data set, or run the stage collect"
     )
