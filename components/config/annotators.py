@@ -18,6 +18,7 @@ POINT_ANNOTATORS: dict[str, str] = {
     "truth": f"{_FOLDER}.simulator_truth:open_points",
     "pointing": f"{_FOLDER}.pointing:open_points",
     "kinematics": f"{_FOLDER}.kinematics.annotator:open_points",
+    "traces": f"{_FOLDER}.stored_traces:open_points",
 }
 ANNOTATOR_MODULES = tuple(sorted({source.partition(":")[0] for source in (*DEPTH_ANNOTATORS.values(), *POINT_ANNOTATORS.values())}))
 

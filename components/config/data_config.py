@@ -120,9 +120,9 @@ class AnnotateConfig:
 
     Both "none": no labels; the policy is trained at the level "action", and its contract says so.
     depth_annotator: "truth" (the simulator's metric depth), "depth_anything" or "package.module:function". point_annotator: "truth",
-    "pointing", "kinematics" or "package.module:function".
+    "pointing", "kinematics", "traces" or "package.module:function".
     depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any; point_model of "kinematics" is a
-    folder with kinematics.yaml.
+    folder with kinematics.yaml, of "traces" a LeRobot folder with traces in its language column.
     The default pointer is a MolmoAct because our own network reads its layout: Molmo-7B-D-0924 needs remote code, which is
     refused, and Molmo2 needs torchvision. Any MolmoAct folder or any pointing architecture that transformers has built in will do.
     codebook: folder of a finished depth codebook ("vqvae" of a checkpoint) to label with; empty: one is trained on these episodes.

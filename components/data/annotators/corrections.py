@@ -83,7 +83,7 @@ class Corrections:
             visible_T[frame] = correction.point is not None
             confidence_T[frame] = float(correction.point is not None)
             by[frame] = correction.reviewer
-        return replace(track, points_T2=points_T2, visible_T=visible_T, confidence_T=confidence_T, by_T=tuple(by))
+        return replace(track, points_T2=points_T2, visible_T=visible_T, confidence_T=confidence_T, by_T=tuple(by), trace_T52=None)
 
 
 def read_once(path: str) -> Corrections:

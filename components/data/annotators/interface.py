@@ -77,13 +77,15 @@ def body_of(source: object) -> EmbodimentSpec | None:
 class GripperTrack:
     """Where the gripper is in the image. points_T2: (x, y) pixels, NaN where `visible_T` is False. confidence_T: 0..1.
 
-    by_T: who corrected each frame's point, "" where the annotator's own stands; empty where no person looked.
+    by_T: who corrected each frame's point, "" where the annotator's own stands; empty where no person looked. trace_T52: whole traces
+    (int16, -1 after the last point and in a frame without one), where the annotator has them; they stand until a point is changed.
     """
 
     points_T2: NDArray[np.float64]
     visible_T: NDArray[np.bool_]
     confidence_T: NDArray[np.float32]
     by_T: tuple[str, ...] = ()
+    trace_T52: NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.visible_T)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from components.data.export.plain_set import PlainSpec, columns_of, features_of
 from components.data.export.statistics_of_set import SetStatistics
 from components.data.lerobot import layout
+from components.data.lerobot.columns.language_traces import COLUMN, FEATURE
 from components.data.lerobot.video import VideoCodec, VideoWriter
 from model_core.spec.episode import Episode
 
@@ -40,13 +41,13 @@ class PlainV30:
         self._videos: dict[str, VideoWriter] = {}
         self._video_numbers: dict[str, int] = {}
 
-    def add(self, episode: Episode) -> None:
-        """Append one episode."""
+    def add(self, episode: Episode, events: pa.Array[Any] | None = None) -> None:
+        """Append one episode. events: the language column of its frames, of every episode or of none."""
         number, task = len(self._rows), self._tasks.setdefault(episode.instruction, len(self._tasks))
         columns = columns_of(episode, self._spec, (number, self._frames, task))
         self._features = self._features or features_of(columns, self._spec, self._codec)
         row: dict[str, Any] = {"episode_index": number, "tasks": [episode.instruction], "length": len(episode)}
-        row |= {f"data/{name}": value for name, value in layout.place(self._add_rows(columns)).items()}
+        row |= {f"data/{name}": value for name, value in layout.place(self._add_rows(columns, events)).items()}
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + len(episode)}
         for camera, frames in episode.images.items():
             row |= self._add_frames(camera, frames)
@@ -75,8 +76,11 @@ class PlainV30:
                 stack.callback(self._data.close)
             self._videos, self._data = {}, None
 
-    def _add_rows(self, columns: Mapping[str, NDArray[Any]]) -> int:
+    def _add_rows(self, columns: Mapping[str, NDArray[Any]], events: pa.Array[Any] | None) -> int:
         table = huggingface_table(columns, "List")
+        if events is not None:  # its type needs no description beside: Arrow states it whole
+            table = table.append_column(COLUMN, events)
+            self._features[COLUMN] = dict(FEATURE)
         if self._data is not None and self._data_written + table.nbytes > self._limits[0]:
             self._data.close()
             self._data, self._data_number, self._data_written = None, self._data_number + 1, 0

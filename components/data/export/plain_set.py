@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.data.editing.description import SetDescription, describe
+from components.data.export.comparison import Held
 from components.data.lerobot import layout
 from components.data.lerobot.columns import interventions
 from components.data.lerobot.video import VideoCodec
@@ -34,6 +35,11 @@ class PlainSpec:
     action: tuple[str, ...] | None
     has_success: bool
     has_intervention: bool
+
+    @property
+    def held(self) -> Held:
+        """What of an episode is compared when the set is read back."""
+        return Held(rate_hz=self.fps, has_success=self.has_success, has_intervention=self.has_intervention, has_tool_centre=False)
 
 
 def plain_spec(source: EpisodeSource) -> PlainSpec:
@@ -115,33 +121,14 @@ def features_of(columns: Mapping[str, NDArray[Any]], spec: PlainSpec, codec: Vid
     return features
 
 
-@dataclass(slots=True)
-class LeftOut:
-    """Counts what an exported set does not hold. late_s: the largest distance of a measured time from frame_index / fps."""
-
-    counts: dict[str, int] = field(default_factory=dict[str, int])
-    late_s: float = 0.0
-
-    def add(self, episode: Episode, spec: PlainSpec) -> None:
-        """Count what this episode has and the set has not."""
-        flags = {
-            f"depth of {', '.join(sorted(episode.depth_m))}": bool(episode.depth_m),
-            "executed actions that differ from the labels": not np.array_equal(episode.executed_TA, episode.actions_TA),
-            "the gripper's path in the world": episode.tcp_T3 is not None,
-            "camera geometry": bool(episode.geometry),
-            "whether it solved its task": episode.success is not None and not spec.has_success,
-            "where a person acted, which other episodes do not say": episode.intervention_T is not None and not spec.has_intervention,
-            "a name of its task besides the instruction": episode.task != episode.instruction,
-        }
-        for what, is_there in flags.items():
-            if is_there:
-                self.counts[what] = self.counts.get(what, 0) + 1
-        times_T = episode.timestamps_T - episode.timestamps_T[0]
-        self.late_s = max(self.late_s, float(np.abs(times_T - np.arange(len(times_T)) / spec.fps).max()))
-
-    def sentences(self) -> tuple[str, ...]:
-        """What a person is told."""
-        told = [f"left out, since plain sets have no place for it: {what} ({count} episodes)" for what, count in self.counts.items()]
-        if self.late_s > 1e-4:
-            told.append(f"measured times are replaced by frame_index / fps, which differs by up to {self.late_s:.4f} s")
-        return tuple(told)
+def left_out_of(episode: Episode, spec: PlainSpec) -> dict[str, bool]:
+    """What of an episode a plain set does not hold, each with whether it is there."""
+    return {
+        f"depth of {', '.join(sorted(episode.depth_m))}": bool(episode.depth_m),
+        "executed actions that differ from the labels": not np.array_equal(episode.executed_TA, episode.actions_TA),
+        "the gripper's path in the world": episode.tcp_T3 is not None,
+        "camera geometry": bool(episode.geometry),
+        "whether it solved its task": episode.success is not None and not spec.has_success,
+        "where a person acted, which other episodes do not say": episode.intervention_T is not None and not spec.has_intervention,
+        "a name of its task besides the instruction": episode.task != episode.instruction,
+    }

@@ -16,7 +16,7 @@ from components.data.annotators.corrections import Corrections, read_once
 from components.data.annotators.interface import Frames, GripperTrack
 from model_core.spec.errors import DatasetError
 from model_core.spec.types import TRACE_MAX_POINTS
-from model_core.tokenization.trace import future_traces
+from model_core.tokenization.trace import future_indices, future_traces
 
 _BESIDE = 3  # frames before and after, whose median tells where a point should be
 
@@ -53,7 +53,7 @@ def refined(track: GripperTrack, cfg: AnnotateConfig, size: tuple[int, int], fra
         return RefinedTrack(track=track, unsure_T=unsure_T, outlier_T=outlier_T)
     points_T2 = _smoothed(track.points_T2, sure_T, cfg.smooth_frames // 2)
     confidence_T = np.where(sure_T, track.confidence_T, np.float32(0)).astype(np.float32)
-    made = replace(track, points_T2=points_T2, visible_T=sure_T, confidence_T=confidence_T)
+    made = replace(track, points_T2=points_T2, visible_T=sure_T, confidence_T=confidence_T, trace_T52=None)
     return RefinedTrack(track=corrections.applied(made, episode, camera, size), unsure_T=unsure_T, outlier_T=outlier_T)
 
 
@@ -79,12 +79,25 @@ def _smoothed(points_T2: NDArray[np.float64], sure_T: NDArray[np.bool_], beside:
 
 
 def trace_labels(track: GripperTrack, size: tuple[int, int], points: int, version: str) -> NDArray[np.int16]:
-    """(T, 5, 2), -1 after the last point of each. Raises `DatasetError` where the gripper was seen in no frame."""
+    """(T, 5, 2), -1 after the last point of each; traces that the annotator gave stand, evenly thinned to `points`.
+
+    Raises `DatasetError` where the gripper was seen in no frame.
+    """
     height, width = size
     traces = future_traces(track.points_T2, track.visible_T, width=width, height=height, points=points)
     trace_T52 = np.full((len(traces), TRACE_MAX_POINTS, 2), -1, np.int16)
     for t, trace in enumerate(traces):
         if trace is None:
             raise DatasetError(f"the gripper was not found in any frame of this episode ({version})")
-        trace_T52[t, : len(trace.points_N2)] = trace.points_N2
+        given_N2 = _given(track, t, points)
+        points_N2 = trace.points_N2 if given_N2 is None else given_N2
+        trace_T52[t, : len(points_N2)] = points_N2
     return trace_T52
+
+
+def _given(track: GripperTrack, t: int, points: int) -> NDArray[np.int16] | None:
+    """The trace that the annotator gave of a frame; None where it gave none."""
+    if track.trace_T52 is None or track.trace_T52[t, 0, 0] < 0:
+        return None
+    given_N2 = track.trace_T52[t][track.trace_T52[t, :, 0] >= 0]
+    return given_N2[future_indices(len(given_N2), points)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.config.records import Progress
@@ -156,11 +157,15 @@ def _copies(view: FolderView) -> tuple[tuple[str, str], ...]:
             content = np.nan_to_num(np.ascontiguousarray(values, np.float64))
             groups.setdefault(hashlib.sha256(f"{values.shape}".encode() + content.tobytes()).hexdigest(), []).append(name)
     for name, column in view.table.others.items():
-        if "string" in str(column.type) and len(column.unique()) > 1:
+        if _is_text(column.type) and len(column.unique()) > 1:
             content = "\0".join(str(value) for value in column.to_pylist())
             groups.setdefault(hashlib.sha256(content.encode()).hexdigest(), []).append(name)
     pairs: Sequence[tuple[str, str]] = [(names[0], other) for names in groups.values() for other in names[1:]]
     return tuple(pairs)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))  # not a list of rows that hold text, as of languages
 
 
 def cameras_of(measured: SetMeasurements) -> Mapping[str, int]:

@@ -24,6 +24,8 @@ from model_core.tokenization.trace import to_pixels, to_range
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from components.data.lerobot.reader import DatasetReader
+
 COLUMN, STYLE, ROLE = "language_events", "trace", "assistant"
 FEATURE: Mapping[str, Any] = {"dtype": "language", "shape": [1], "names": None}  # of the column in meta/info.json
 
@@ -125,3 +127,14 @@ def _points(content: str | None, size: tuple[int, int], t: int) -> NDArray[np.fl
     if stated != (size[1], size[0]):
         raise DatasetError(f"{where}: the trace is of images of {stated}, the camera's are {size[1]}x{size[0]} (width, height)")
     return points_N2
+
+
+def column_of(reader: DatasetReader, index: int) -> pa.ChunkedArray[Any]:
+    """The column of one episode of a set. Raises `DatasetError` where its file has none."""
+    import pyarrow.parquet as pq
+
+    row = reader.rows[index]
+    path = reader.root / layout.file_path(reader.info, "data_path", *reader.table.file_of(row.start))
+    if COLUMN not in pq.read_schema(path).names:
+        raise DatasetError(f"{reader.name} has no column {COLUMN}, so no traces. Fix: name a set that has it, or another point annotator")
+    return pq.read_table(path, columns=[COLUMN])[COLUMN].slice(reader.table.place_in_file(row.start), row.length)

@@ -37,7 +37,8 @@ class FieldMap:
     """Numbers of one topic. dims: our names for them, in order.
 
     field: path inside the message ("position", "pose.position.x", "data[0:3]"). keys: names of the wanted entries, looked up in the
-    message's list `key_field` (a JointState's order may change from message to message). method: "nearest" message, "previous" one, or
+    message's list `key_field` (a JointState's order may change from message to message); where the field is a message itself (a point),
+    keys, or else dims, name its members. method: "nearest" message, "previous" one, or
     "linear" between two. max_gap_s: largest distance from a step to the message that it takes (linear: between the two messages).
     clock: overrides that of the mapping. Each value becomes value * scale + offset. angle: radians that wrap at a full turn.
     """

@@ -70,9 +70,13 @@ class McapSource:
         """The embodiment whose dimensions the mapping fills."""
         return self._body
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of the files' bytes, the mapping and the embodiment."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         total = hashlib.sha256(f"{self.mapping.digest}{digest_of(document_of(self._body))}{digest_of(self._settings)}".encode())
         for file in self._files:
             total.update(f"{self._named(file)}\0{sha256_file(file)}\n".encode())

@@ -55,9 +55,14 @@ def _entry(value: Any, match: re.Match[str], path: str) -> Any:
 
 
 def numbers_at(message: Any, field: FieldMap) -> NDArray[np.float64]:
-    """The (D,) numbers of a field, scaled; D is the number of its dims (1 where it has none). Raises `DatasetError` for others or NaN."""
+    """The (D,) numbers of a field, scaled; D is the number of its dims (1 where it has none).
+
+    Of a field that is itself a message (a point), keys or else dims name its members. Raises `DatasetError` for others or NaN.
+    """
     found = value_at(message, field.field)
-    if field.keys:
+    if _is_object(found):
+        found = [_member(found, name, field.field) for name in field.keys or field.dims]
+    elif field.keys:
         found = _by_key(message, field, found)
     try:
         values_D = np.atleast_1d(np.asarray(found, np.float64))
@@ -69,6 +74,10 @@ def numbers_at(message: Any, field: FieldMap) -> NDArray[np.float64]:
     if not np.isfinite(values_D).all():
         raise DatasetError(f"field {field.field!r} of {field.topic} holds {values_D.tolist()}, expected finite numbers")
     return values_D * field.scale + field.offset
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping) or (not hasattr(value, "__len__") and bool(members_of(value)))
 
 
 def _by_key(message: Any, field: FieldMap, found: Any) -> list[Any]:
