@@ -5,6 +5,7 @@
     out/vqvae/                        the depth codebook, frozen: trained on these episodes once
     out/rejected.json                 {episode id: why it could not be labelled}
     out/provenance.json, out/points/  where each label came from (`components.data.labelling.provenance`)
+    out/label_error.json              how far they are from a simulator's truth (`components.data.labelling.label_error`)
     out/cameras/<name>/               all of this for each further camera that the recipe names
 
 A frame that cannot be labelled makes its whole episode rejected, with a reason; there are no empty labels. More rejected episodes of one
@@ -32,6 +33,7 @@ from components.data.annotators.interface import Frames, GripperTrack, body_of, 
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.labelling.answered_frames import AnsweredFrames, label_images
 from components.data.labelling.codebook import CodebookFolder, check_depth, make_codebook, spaced
+from components.data.labelling.label_error import LabelError
 from components.data.labelling.provenance import ProvenanceTable, record_of, write_points
 from components.data.labelling.traces import RefinedTrack, refined, trace_labels
 from components.data.labels import EpisodeLabels, write_labels
@@ -129,13 +131,14 @@ class Labelling:
         self._answer_images(episodes, progress)
         codec, trained = self._codec(episodes, out, rejected, progress)
         labels, tracks, whose = dict[str, EpisodeLabels](), dict[str, RefinedTrack](), ProvenanceTable()
+        errors = LabelError(annotators=self.annotators)
         for done, (index, episode_id, length) in enumerate(episodes):
             progress.update(done, len(episodes), f"label {episode_id}")
             if episode_id in rejected.reasons:
                 continue
             try:
                 frames = self._frames(index)
-                labels[episode_id], tracks[episode_id] = self._label(frames, codec)
+                labels[episode_id], tracks[episode_id] = self._label(frames, codec, errors)
                 self._tell(whose, episode_id, length, codec, tracks[episode_id].track)
             except ActwrightError as error:
                 rejected.add(episode_id, str(error))
@@ -145,6 +148,7 @@ class Labelling:
         write_labels(out / "labels", labels, who)
         write_points(out / "points", tracks)
         whose.write(out / "provenance.json")
+        errors.write(out)
         _write_json(out / "annotators.json", who)
         _write_json(out / "rejected.json", rejected.reasons)
         progress.update(len(episodes), len(episodes), f"labelled {len(labels)} episodes, rejected {len(rejected.reasons)}")
@@ -159,12 +163,14 @@ class Labelling:
         frames = self._camera_frames(self.source.episode(index, images=needs, depth=True))
         return AnsweredFrames(frames=frames, cache=self.cache) if known is None else replace(known, frames=frames)
 
-    def _label(self, frames: AnsweredFrames, codec: DepthCodec) -> tuple[EpisodeLabels, RefinedTrack]:
-        codes_TG = codec.encode(frames.depth(self.annotators.depth))
-        track = self._track(frames)
+    def _label(self, frames: AnsweredFrames, codec: DepthCodec, errors: LabelError) -> tuple[EpisodeLabels, RefinedTrack]:
+        depth_THW, track = frames.depth(self.annotators.depth), self._track(frames)
+        codes_TG = codec.encode(depth_THW)
         trace_T52 = self._traces(track)
         if codes_TG.shape != (len(trace_T52), DEPTH_CELLS):
             raise DatasetError(f"expected depth codes for {len(trace_T52)} frames, got {codes_TG.shape}")
+        if not errors.is_truth:
+            errors.add(frames.frames, frames.track(self.annotators.points), track.track, depth_THW)
         return EpisodeLabels(codes_TG=codes_TG, trace_T52=trace_T52), track
 
     def _track(self, frames: AnsweredFrames) -> RefinedTrack:

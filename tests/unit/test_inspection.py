@@ -136,7 +136,8 @@ def test_the_passport_says_what_whose_licence_faults_label_error_and_versions(so
         "observation.images.top",
         "observation.images.side",
     ]
-    assert passport["label_error"] == {"estimate": "not stated", "reviewed": 0}
+    assert passport["label_error"]["estimate"] == "not measured"
+    assert "--labels" in passport["label_error"]["why"]
     assert list(passport["faults"]["risks"]) == ["licence_limited"]
     text = passport_markdown(json.loads(json.dumps(passport)))
     assert all(f"## {title}" in text for title in ("What", "Whose", "Licence", "Faults", "Label error", "Versions"))

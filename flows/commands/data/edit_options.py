@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +15,19 @@ SetName = Annotated[str, typer.Argument(help=f"the data set: {SET}", metavar="SE
 Name = Annotated[str, typer.Option("--as", help="name of the result, kept as data/edits/NAME.yaml; or a path that ends in .yaml")]
 Why = Annotated[str, typer.Option("--why", help="the reason, for people who read the lineage later")]
 Who = Annotated[str, typer.Option("--who", help="who decided it; empty: the user of this machine")]
+
+
+def lerobot_folder(folder: Path) -> Path:
+    """The LeRobot folder that was named: `folder`, or the data set of a finished stage in it; wrong usage for an index of sources."""
+    inner = folder / "dataset"
+    found = inner if inner.is_dir() and not (folder / "meta").is_dir() else folder
+    index = found / "sources.json"
+    if index.is_file() and not (found / "meta").is_dir():
+        names = [str(source["name"]) for source in json.loads(index.read_text(encoding="utf-8"))["sources"]]
+        raise typer.BadParameter(
+            f"{folder} is an index of sources ({', '.join(names)}), which holds no data; name the folder of one of them"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.data.edit_options import lerobot_folder
 from flows.terminal.output import print_line, print_result
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def inspect(
     cfg = recipe_of(recipe, option="--recipe").validate
     store = load_settings().home / "measurements"
     progress = StagePanel(live=False).stage("validate")
-    report = inspect_folder(folder, store, progress, cfg=cfg, embodiment=_embodiment(embodiment))
+    report = inspect_folder(lerobot_folder(folder), store, progress, cfg=cfg, embodiment=_embodiment(embodiment))
     if page is not None:
         atomic_write(page, report_page(report))
     document = report_document(report)
@@ -59,10 +60,14 @@ def passport(
     out: Annotated[
         Path | None, typer.Option(help="where to write it, as .md or .json; without it, the text is printed", metavar="FILE")
     ] = None,
+    labels: Annotated[Path | None, typer.Option(help="a finished annotation of it, for the error of its labels", metavar="FOLDER")] = None,
 ) -> None:
     """Write the passport of a data set: what, whose, licence, faults, label error, versions.
 
+    The label error is known where a simulator's truth was recorded beside what networks labelled; else the passport says why not.
+
     Example: actwright data passport recordings/so101-cups --out PASSPORT.md
+    Example: actwright data passport data/collect/dataset --labels data/annotate
     """
     import json
 
@@ -72,7 +77,9 @@ def passport(
     from model_core.spec.files import atomic_write
 
     progress = StagePanel(live=False).stage("validate")
-    made = make_passport(folder, load_settings().home / "measurements", progress, embodiment=_embodiment(embodiment))
+    made = make_passport(
+        lerobot_folder(folder), load_settings().home / "measurements", progress, embodiment=_embodiment(embodiment), labels=labels
+    )
     text = passport_markdown(made)
     if out is None:
         for line in text.splitlines():

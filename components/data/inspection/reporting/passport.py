@@ -15,17 +15,28 @@ from components.data.inspection.measurements.record import SetMeasurements
 from components.data.inspection.measurements.store import measuring_code
 from components.data.inspection.reporting.inspect import measure
 from components.data.inspection.reporting.report import InspectionReport, inspect_measurements
+from components.data.lerobot.reader import DatasetReader
 from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.errors import DatasetError
 
 VERSION = 1
-LABEL_FILES = ("label_error.json", "meta/label_error.json")  # what annotation leaves of a review, where there was one
-NOT_STATED = "not stated"
+LABEL_ERROR = "label_error.json"  # beside finished labels; a set that was published with its labels may carry it in meta/
+NOT_STATED, NOT_MEASURED = "not stated", "not measured"
 
 
 def make_passport(
-    folder: Path, store: Path | None, progress: Progress, *, cfg: ValidateConfig | None = None, embodiment: EmbodimentSpec | None = None
+    folder: Path,
+    store: Path | None,
+    progress: Progress,
+    *,
+    cfg: ValidateConfig | None = None,
+    embodiment: EmbodimentSpec | None = None,
+    labels: Path | None = None,
 ) -> dict[str, Any]:
-    """The passport of a LeRobot folder as plain JSON. Counts and faults are of the rows and pictures, not of what meta/ states."""
+    """The passport of a LeRobot folder as plain JSON. Counts and faults are of the rows and pictures, not of what meta/ states.
+
+    labels: a finished annotation of it. Raises `DatasetError` where that is none, or of other episodes.
+    """
     measured = measure(folder, store, progress, embodiment=embodiment)
     report = inspect_measurements(measured, cfg or ValidateConfig())
     return {
@@ -34,7 +45,7 @@ def make_passport(
         "whose": _whose(measured),
         "licence": _licence(measured),
         "faults": _faults(report),
-        "label_error": _label_error(folder),
+        "label_error": _label_error(folder, labels),
         "versions": {
             "content": dataset_digest(folder),
             "format": measured.origin.version if measured.origin else NOT_STATED,
@@ -91,13 +102,37 @@ def _faults(report: InspectionReport) -> dict[str, Any]:
     }
 
 
-def _label_error(folder: Path) -> dict[str, Any]:
-    """The estimated share of wrong labels with its interval, where a person reviewed some; otherwise that none was reviewed."""
-    for name in LABEL_FILES:
-        if (folder / name).is_file():
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
+def _label_error(folder: Path, labels: Path | None) -> dict[str, Any]:
+    """How far the labels of the set are from the truth, as annotation wrote it down, or why that is not known."""
+    places = [folder / LABEL_ERROR, folder / "meta" / LABEL_ERROR] if labels is None else [_labels_of(folder, labels) / LABEL_ERROR]
+    for place in places:
+        if place.is_file():
+            found = json.loads(place.read_text(encoding="utf-8"))
             return dict(found) if isinstance(found, Mapping) else {"estimate": NOT_STATED}
-    return {"estimate": NOT_STATED, "reviewed": 0}
+    if labels is None:
+        return {"estimate": NOT_MEASURED, "why": "no labels were named; --labels names a finished annotation of this set"}
+    who = json.loads((labels / "annotators.json").read_text(encoding="utf-8"))
+    if who.get("depth", "").startswith("recorded-depth/") and who.get("points", "").startswith("tcp-projection/"):
+        return {
+            "estimate": NOT_MEASURED,
+            "why": "the labels are the simulator's own truth, so there is nothing to compare them with",
+            **who,
+        }
+    return {"estimate": NOT_MEASURED, "why": "an older version made these labels; annotate again to measure it", **who}
+
+
+def _labels_of(folder: Path, labels: Path) -> Path:
+    """`labels`, where they are a finished annotation of episodes of `folder`."""
+    provenance = labels / "provenance.json"
+    if not provenance.is_file() or not (labels / "annotators.json").is_file():
+        raise DatasetError(f"{labels} is no finished annotation: it has no provenance.json. Fix: name data/annotate")
+    labelled = json.loads(provenance.read_text(encoding="utf-8"))["episodes"]
+    if strangers := sorted(labelled.keys() - {row.episode_id for row in DatasetReader(folder).rows}):
+        raise DatasetError(
+            f"{labels} labels {len(strangers)} episodes that {folder.name} does not have, for example {strangers[0]}. "
+            "Fix: name the labels of this set"
+        )
+    return labels
 
 
 def passport_markdown(passport: Mapping[str, Any]) -> str:
