@@ -22,6 +22,9 @@ class SelectOptions:
     ] = None
     task: Annotated[list[str] | None, typer.Option("--task", help="an instruction or the name of a task; again for more")] = None
     outcome: Annotated[str, typer.Option("--outcome", help="solved, failed or unknown")] = ""
+    intervened: Annotated[
+        str, typer.Option("--intervened", help="whether a person acted in any of its frames: yes, no, or unknown where it does not say")
+    ] = ""
     min_frames: Annotated[int, typer.Option("--min-frames", min=0, help="at least so many frames")] = 0
     max_frames: Annotated[int, typer.Option("--max-frames", min=0, help="at most so many frames; 0: any number")] = 0
     leave_out: Annotated[bool, typer.Option("--leave-out", help="leave these episodes out and keep all others")] = False
@@ -54,6 +57,9 @@ class TrimOptions:
     idle: Annotated[
         int, typer.Option("--idle", min=-1, help="cut ends in which nothing moves, but keep so many frames of them; -1: off")
     ] = -1
+    intervened: Annotated[
+        bool, typer.Option("--intervened", help="keep the frames from the first to the last one in which a person acted")
+    ] = False
     who: Who = ""
 
 

@@ -22,18 +22,20 @@ def select(options: SelectOptions) -> None:
 
     Example: actwright data select recordings/pick --episodes 0:50 --outcome solved --as pick-solved --why "only what worked"
     Example: actwright data select pick-solved --episodes 17 --leave-out --as pick-clean --why "the cup fell over"
+    Example: actwright data select recordings/pick --intervened yes --as pick-taken-over --why "where the policy needed help"
     """
     from components.data.editing.parameters import Select
 
+    platform, opened = _open([options.data_set])
     chosen = Select(
-        episodes=tuple(options.episodes or ()),
+        episodes=_episodes(opened[0], options),
         tasks=tuple(options.task or ()),
         outcome=_outcome("--outcome", options.outcome),
         min_frames=options.min_frames,
         max_frames=options.max_frames,
         leave_out=options.leave_out,
     )
-    _make("select", [options.data_set], chosen, signed(options.name, options.why, options.who))
+    _keep(platform, "select", opened, chosen, signed(options.name, options.why, options.who))
 
 
 @from_options(SplitOptions)
@@ -56,6 +58,7 @@ def trim(options: TrimOptions) -> None:
 
     Example: actwright data trim pick --head 10 --as pick-short --why "the operator takes the handle"
     Example: actwright data trim pick --idle 5 --as pick-moving --why "no waiting"
+    Example: actwright data trim pick-taken-over --intervened --as pick-corrections --why "what a person did"
     """
     from components.data.editing.parameters import Trim
 
@@ -68,6 +71,12 @@ def trim(options: TrimOptions) -> None:
             raise typer.BadParameter("--idle and --head or --tail: expected one of them; trim the result of the first one again")
         given = moving_parts(opened[0].source, options.idle) | given
         print_line(f"{len(given)} of {len(opened[0].source.rows)} episodes have idle ends")
+    if options.intervened:
+        if options.head or options.tail or options.idle >= 0:
+            raise typer.BadParameter(
+                "--intervened and --head, --tail or --idle: expected one of them; trim the result of the first one again"
+            )
+        given = _intervened(opened[0]) | given
     _keep(platform, "trim", opened, Trim(head=options.head, tail=options.tail, keep=given), signed(options.name, options.why, options.who))
 
 
@@ -115,6 +124,43 @@ def merge(
     for place, new in chosen.renamed.items():
         print_line(f"renamed: {place} is {new}, since an earlier set has another episode of that name")
     _keep(platform, "merge", opened, chosen, signed(name, why, who))
+
+
+def _episodes(opened: OpenSet, options: SelectOptions) -> tuple[str, ...]:
+    """The episodes that the options name, as numbers where it was looked up in which of them a person acted."""
+    from components.data.editing.operations import chosen
+    from components.data.lerobot.columns.interventions import acted_in
+
+    words = tuple(options.episodes or ())
+    if not options.intervened:
+        return words
+    wanted = {"yes": True, "no": False, "unknown": None}
+    if options.intervened not in wanted:
+        raise typer.BadParameter(f"--intervened {options.intervened!r}: expected yes, no or unknown")
+    acted = {one.index: None if one.spans is None else bool(one.spans) for one in acted_in(opened.source)}
+    rows = [row for row in opened.source.rows if not words or chosen(row, words)]
+    found = tuple(str(row.index) for row in rows if acted[row.index] is wanted[options.intervened])
+    if not found:
+        raise typer.BadParameter(
+            f"--intervened {options.intervened}: none of {len(rows)} episodes is one; `actwright data show --interventions`"
+        )
+    return found
+
+
+def _intervened(opened: OpenSet) -> dict[str, tuple[int, int]]:
+    """Of every episode the frames from the first to after the last one in which a person acted. Told: frames between that are kept too."""
+    from components.data.lerobot.columns.interventions import acted_in
+
+    found = acted_in(opened.source)
+    if without := [one.episode_id for one in found if not one.spans]:
+        raise typer.BadParameter(
+            f"--intervened: {len(without)} of {len(found)} episodes have no frame in which a person is known to have acted, for example "
+            f"{without[0]}; leave them out first, `actwright data select --intervened yes`"
+        )
+    kept = {one.episode_id: (one.spans[0][0], one.spans[-1][1]) for one in found if one.spans}
+    between = sum(end - first for first, end in kept.values()) - sum(one.frames for one in found)
+    print_line(f"{sum(one.frames for one in found)} frames in which a person acted are kept, and {between} frames between them")
+    return kept
 
 
 def _open(names: list[str]) -> tuple[Platform, list[OpenSet]]:

@@ -39,11 +39,13 @@ def list_sets() -> None:
 def show(
     data_set: SetName,
     episodes: Annotated[bool, typer.Option("--episodes", help="also a line for every episode")] = False,
+    interventions: Annotated[bool, typer.Option("--interventions", help="also in which frames of which episode a person acted")] = False,
 ) -> None:
     """Show what a data set is made of: episodes, frames, tasks, rate, cameras, and its lineage down to the folders it begins with.
 
     Example: actwright data show recordings/pick
     Example: actwright data show pick-clean --episodes
+    Example: actwright data show recordings/pick --interventions
     """
     from flows.pipeline.data_sets import catalogue
     from flows.platform.wiring import open_platform
@@ -65,6 +67,8 @@ def show(
         for row in rows:
             outcome = {True: "solved", False: "failed", None: "unknown"}[row.success]
             print_line(f"{row.index:>5} {row.episode_id:<32} {row.length:>6} frames  {outcome:<8} {row.instruction}")
+    if interventions:
+        told |= _interventions(opened)
     opened.source.close()
     print_result(**told, lineage=[{**asdict(step), "edit": step.edit.operation if step.edit else None} for step in known.lineage(opened)])
 
@@ -115,6 +119,25 @@ def _facts(opened: OpenSet) -> dict[str, Any]:
         "tasks": tasks,
         "outcomes": outcomes,
     }
+
+
+def _interventions(opened: OpenSet) -> dict[str, Any]:
+    """Print where a person acted; gives it for the result."""
+    from components.data.lerobot.columns.interventions import acted_in
+
+    found = acted_in(opened.source)
+    stated = [one for one in found if one.spans is not None]
+    for one in stated:
+        if one.spans:
+            where = ", ".join(f"{first}-{end - 1}" if end - first > 1 else f"{first}" for first, end in one.spans)
+            print_line(f"person      {one.episode_id}: {one.frames} of {one.length} frames ({where})")
+    frames, total = sum(one.frames for one in stated), sum(one.length for one in stated)
+    acted = sum(bool(one.spans) for one in stated)
+    print_line(f"person      acted in {acted} of {len(stated)} episodes, {frames} of {total} frames")
+    if len(stated) < len(found):
+        print_line(f"person      {len(found) - len(stated)} episodes do not say whether one acted")
+    episodes = [{"episode": one.episode_id, "frames": one.frames, "spans": one.spans} for one in found]
+    return {"interventions": {"episodes": episodes, "frames": frames, "not_stated": len(found) - len(stated)}}
 
 
 def _lineage(known: Catalogue, opened: OpenSet) -> list[str]:

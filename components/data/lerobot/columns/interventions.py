@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_core.spec.episode import Episode
 from model_core.spec.errors import DatasetError
+
+if TYPE_CHECKING:
+    from components.data.sources.interface import EpisodeSource
 
 NAME = "intervention"
 COLUMNS = (NAME, "complementary_info.is_intervention")  # of LeRobot's recorders
@@ -48,3 +52,28 @@ def spans(flags_T: NDArray[np.bool_]) -> list[list[int]]:
     """[first frame, frame after the last] of every stretch in which a person acted."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags_T, [False]]).astype(np.int8)))
     return edges.reshape(-1, 2).tolist()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acted:
+    """Where a person acted in one episode. spans: (first frame, frame after the last) of every stretch; None where it is not recorded."""
+
+    index: int
+    episode_id: str
+    length: int
+    spans: tuple[tuple[int, int], ...] | None
+
+    @property
+    def frames(self) -> int:
+        """In how many frames a person acted."""
+        return sum(end - first for first, end in self.spans or ())
+
+
+def acted_in(source: EpisodeSource) -> tuple[Acted, ...]:
+    """Every episode of a source, in order. No image is read."""
+    found: list[Acted] = []
+    for row in source.rows:
+        flags_T = source.episode(row.index, images=False, depth=False).intervention_T
+        stretches = None if flags_T is None else tuple((first, end) for first, end in spans(flags_T))
+        found.append(Acted(index=row.index, episode_id=row.episode_id, length=row.length, spans=stretches))
+    return tuple(found)
