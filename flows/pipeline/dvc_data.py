@@ -60,7 +60,17 @@ def read_step(platform: Platform, stage: str) -> Step:
     if found != dict(manifest.outputs) or outputs_digest(found, manifest.record) != manifest.digest:
         changed = sorted(n for n in found.keys() | manifest.outputs.keys() if found.get(n) != manifest.outputs.get(n))
         raise DatasetError(f"{folder} was changed after it was made ({', '.join(changed[:3])}); run `dvc checkout` or make it again")
-    return Step(path=folder, manifest=manifest)
+    return _with_places(platform, Step(path=folder, manifest=manifest))
+
+
+def _with_places(platform: Platform, step: Step) -> Step:
+    """The step, from the folder that knows where its sources are: an index that is carried out or pulled names no place of a machine."""
+    from components.data.sources.raw_index import INDEX
+
+    if not (step.path / "dataset" / INDEX).is_file():
+        return step
+    made_here = platform.store.find(step.manifest.stage, step.manifest.key)
+    return replace(step, path=made_here.path) if made_here is not None and made_here.digest == step.digest else step
 
 
 def carry_out(step: Step, data: Path) -> Path:

@@ -11,11 +11,10 @@ from typing import Any
 
 from components.data.editing.edit import SUFFIXES, Edit, Parent, is_edit, now, read_edit
 from components.data.editing.edited_source import EditedSource
-from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
 from components.data.sources.interface import EpisodeSource
 from components.data.sources.location import contents_digest
-from components.data.sources.open import open_raw
+from components.data.sources.open import is_raw, open_raw
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError
 
@@ -73,7 +72,17 @@ class Catalogue:
             return self._open_folder(path)
         if not is_edit(path):
             path = self._find(reference)
-        return self._open_edit(path)
+        return self.open_edit(path, read_edit(path))
+
+    def open_edit(self, path: Path, edit: Edit) -> OpenSet:
+        """The set that an edit makes, whose file is, or will be, at `path`. Raises `DatasetError` where its parents have changed."""
+        if edit.operation == "repair":
+            folder = path.parent / edit.parameters["path"]
+            opened = self._open_folder(folder)
+            _check_digest(opened.digest, edit.parameters["result"], f"{folder}, which {path.name} made")
+            return OpenSet(source=opened.source, path=path, digest=opened.digest, edit=edit)
+        parents = [self._open_parent(path, parent).source for parent in edit.parents]
+        return OpenSet(source=EditedSource(path.stem, edit, parents), path=path, digest=edit.digest, edit=edit)
 
     def lineage(self, opened: OpenSet) -> list[LineageStep]:
         """What a set was made from, down to the folders with which it begins."""
@@ -106,25 +115,15 @@ class Catalogue:
 
     def _open_folder(self, path: Path) -> OpenSet:
         inner = path / "dataset"  # of a finished stage
-        source = open_raw(inner if (inner / layout.INFO).is_file() else path)
+        source = open_raw(inner if is_raw(inner) else path)
         return OpenSet(source=source, path=path, digest=self._digest(source))
-
-    def _open_edit(self, path: Path) -> OpenSet:
-        edit = read_edit(path)
-        if edit.operation == "repair":
-            folder = path.parent / edit.parameters["path"]
-            opened = self._open_folder(folder)
-            _check_digest(opened.digest, edit.parameters["result"], f"{folder}, which {path.name} made")
-            return OpenSet(source=opened.source, path=path, digest=opened.digest, edit=edit)
-        parents = [self._open_parent(path, parent).source for parent in edit.parents]
-        return OpenSet(source=EditedSource(path.stem, edit, parents), path=path, digest=edit.digest, edit=edit)
 
     def _open_parent(self, child: Path, parent: Parent) -> OpenSet:
         path = child.parent / parent.path
         if path.is_dir():
             opened = self._open_folder(path)
         elif is_edit(path):
-            opened = self._open_edit(path)
+            opened = self.open_edit(path, read_edit(path))
         else:
             same = [found for found, edit in self.edits() if edit.digest == parent.digest]
             if not same:
@@ -132,7 +131,7 @@ class Catalogue:
                     f"{child.name} was made from {parent.name} ({parent.digest[:12]}), which is not at {path} any more. "
                     "Fix: fetch it to that place (`dvc pull`), or correct the path in the file"
                 )
-            opened = self._open_edit(same[0])
+            opened = self.open_edit(same[0], read_edit(same[0]))
         _check_digest(opened.digest, parent.digest, f"{parent.name}, from which {child.name} was made,")
         return opened
 

@@ -13,6 +13,11 @@ from components.data.sources.raw_index import INDEX, read_index
 from model_core.spec.errors import DatasetError
 
 
+def is_raw(folder: Path) -> bool:
+    """Whether `open_raw` takes the folder for raw data: a LeRobot data set, or an index of sources."""
+    return (folder / layout.INFO).is_file() or (folder / INDEX).is_file()
+
+
 def open_raw(folder: Path, images: KeptImages | None = None) -> EpisodeSource:
     """The episodes of a folder that "collect" made, or of any LeRobot folder that describes its embodiment.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.data.edit_options import lerobot_folder
 from flows.terminal.output import print_line, print_result
 
 embodiment_app = typer.Typer(help="The file that says what a robot's numbers and images mean.", no_args_is_help=True, rich_markup_mode=None)
@@ -31,11 +32,11 @@ def draft(
     from components.data.embodiments.writing import text_of
     from model_core.spec.files import atomic_write
 
-    _folder(folder)
+    data_set = _folder(folder)
     path = out or Path(f"{folder.resolve().name}.embodiment.yaml")
     if path.exists():
         raise typer.BadParameter(f"{path} is there already, with what a person may have answered. Fix: name another file, --out FILE")
-    atomic_write(path, text_of(draft_embodiment(folder)))
+    atomic_write(path, text_of(draft_embodiment(data_set)))
     file = read_file(path)
     for item in file.questions:
         print_line(f"open: {item}")
@@ -62,9 +63,9 @@ def check(
     from components.data.embodiments.file import find_file, read_file
     from model_core.spec.errors import GateError
 
-    _folder(folder)
+    data_set = _folder(folder)
     read = read_file(find_file(file))
-    results = check_embodiment(read.document, read_recorded(folder))
+    results = check_embodiment(read.document, read_recorded(data_set))
     for result in results:
         print_line(str(result))
     counts = Counter(result.verdict for result in results)
@@ -119,6 +120,7 @@ def add_embodiment(app: typer.Typer) -> None:
     app.add_typer(embodiment_app, name="embodiment")
 
 
-def _folder(folder: Path) -> None:
+def _folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is no folder; give the folder of a LeRobot data set")
+    return lerobot_folder(folder)
