@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.artifacts.abandoned import remove_abandoned_folders
 from model_core.spec.errors import DatasetError
 
 
@@ -21,7 +22,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     target = target.resolve()
     _check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
+    remove_abandoned_folders(target)
     beside = target.parent / f".{target.name}.{os.getpid()}.partial"
     beside.mkdir()
     try:
@@ -35,22 +36,3 @@ def new_folder(target: Path) -> Iterator[Path]:
 def _check_free(target: Path) -> None:
     if target.exists():
         raise DatasetError(f"{target} is there already; a finished folder is never written into. Fix: name a new folder")
-
-
-def _remove_abandoned(target: Path) -> None:
-    for path in target.parent.glob(f".{target.name}.*.partial"):
-        process = path.name.removesuffix(".partial").rpartition(".")[2]
-        if process.isdigit() and not _is_alive(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    if process == os.getpid():
-        return False  # of an earlier process of the same number
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -36,17 +36,12 @@ def keep_edit(platform: Platform, path: Path, edit: Edit) -> dict[str, Any]:
     """Write an edit and let DVC record the folder of edits; gives what is told of it. The same edit is written once."""
     from components.data.editing.edit import write_edit
 
-    known = catalogue(platform.settings)
-    is_new = write_edit(path, edit)
-    opened = known.open(str(path))  # what does not fit its parents is refused here, not at the first use
+    opened = catalogue(platform.settings).open_edit(path, edit)
     try:
-        rows = opened.source.rows
-    except Exception:
-        if is_new:
-            path.unlink(missing_ok=True)
-        raise
+        rows = opened.source.rows  # what does not fit its parents is refused here, before there is a file
     finally:
         opened.source.close()
+    is_new = write_edit(path, edit)
     told: dict[str, Any] = {"digest": opened.digest, "path": str(path), "is_new": is_new, "episodes": len(rows)}
     return told | {"frames": sum(row.length for row in rows), "version": record(platform, path.parent)}
 
@@ -54,8 +49,11 @@ def keep_edit(platform: Platform, path: Path, edit: Edit) -> dict[str, Any]:
 def keep_repair(
     platform: Platform, folders: tuple[Path, Path], name: str, signed: tuple[str, str], progress: Progress
 ) -> tuple[Repair, dict[str, Any]]:
-    """Rebuild a folder into a new one, (old, new), and keep that as an edit. signed: who, why. Gives what was done, and what is told."""
-    from components.data.editing.repair.rebuild import repair
+    """Rebuild a folder into a new one, (old, new), and keep that as an edit. signed: who, why. Gives what was done, and what is told.
+
+    A new folder that an earlier attempt finished, which was stopped before the edit was kept, is taken as it is.
+    """
+    from components.data.editing.repair.rebuild import repair_again
     from components.data.lerobot.reader import dataset_digest
 
     old, new = folders
@@ -63,7 +61,7 @@ def keep_repair(
     path = known.path_of(name)
     if path.exists():
         raise DatasetError(f"{path} is there already; an edit is never changed. Fix: choose another name with --as")
-    done = repair(old, new, progress)
+    done = repair_again(old, new, progress)
     at = path.resolve().parent
     parent = Parent(name=old.name, path=os.path.relpath(old.resolve(), at), digest=dataset_digest(old))
     parameters = replace(done, path=os.path.relpath(new.resolve(), at))

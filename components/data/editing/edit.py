@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.abandoned import remove_abandoned_writes
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import DatasetError, SpecError
@@ -95,6 +96,7 @@ def write_edit(path: Path, edit: Edit) -> bool:
             return False
         raise DatasetError(f"{path} holds another edit already; an edit is never changed. Fix: choose another name with --as")
     document = to_document(edit)
+    remove_abandoned_writes(path.parent)
     atomic_write(path, _as_yaml(document) if path.suffix != ".json" else json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return True
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from components.artifacts.abandoned import remove_abandoned_writes
 from components.data.packing.mapped import MappedTensors
 from components.data.packing.tensor_file import TensorFile
 from model_core.spec.contract import embodiment_from_json
@@ -77,8 +78,14 @@ class PackWriter:
         tensors = {name: np.ascontiguousarray(np.concatenate([part[name] for part in parts])) for name in parts[0]}
         # one key: the order of several is not fixed, and equal episodes are to be equal bytes
         content = save(tensors, metadata={"episodes": json.dumps([_described(one) for one in self._episodes], sort_keys=True)})
-        number = 1 + max((int(path.name.partition("-")[0]) for path in pack_files(self.folder)), default=-1)
-        path = self.folder / f"{number:06d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+        remove_abandoned_writes(self.folder)
+        there = pack_files(self.folder)
+        for path in there:
+            if path.name.endswith(f"-{name}"):
+                return path  # of a writer that was killed after it: the same episodes are not there twice
+        number = 1 + max((int(path.name.partition("-")[0]) for path in there), default=-1)
+        path = self.folder / f"{number:06d}-{name}"
         atomic_write(path, content, durable=False)
         path.chmod(0o444)
         return path

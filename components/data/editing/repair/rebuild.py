@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,17 @@ from model_core.spec.errors import DatasetError
 
 Histograms = list[dict[str, NDArray[np.int64]]]  # of each kept episode: camera key -> how often its frames have each value
 _INDICES = ("episode_index", "frame_index", "index", "task_index", "timestamp")
+
+
+def repair_again(root: Path, target: Path, progress: Progress) -> Repair:
+    """`repair`; a folder at `target` that holds what it makes of `root` stays. Raises `DatasetError` for any other folder there."""
+    if not target.exists():
+        return repair(root, target, progress)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as beside:
+        made = repair(root, Path(beside) / target.name, progress)
+    if made.result != dataset_digest(target):
+        raise DatasetError(f"{target} is there already and holds something else; it is never written into. Fix: name a new folder")
+    return made
 
 
 def repair(root: Path, target: Path, progress: Progress) -> Repair:
