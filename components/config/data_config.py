@@ -11,8 +11,16 @@ from components.config.inspection_config import InspectionConfig
 from components.config.simulators import simulator_source
 from model_core.spec.documents import NEUTRAL
 from model_core.spec.errors import require
+from model_core.spec.types import LEVELS
 
 NO_LABELS = "none"
+
+
+def levels_taught(depth: str, points: str) -> tuple[str, ...]:
+    """The reasoning levels that labels teach, most reasoning first. depth, points: names or versions of annotators, "none" where none."""
+    if points == NO_LABELS:
+        return ("action",)
+    return LEVELS if depth != NO_LABELS else ("trace+action", "action")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +126,8 @@ class VqvaeConfig:
 class AnnotateConfig:
     """How frames get their depth tokens and traces.
 
-    Both "none": no labels; the policy is trained at the level "action", and its contract says so.
+    Both "none": no labels; the policy is trained at the level "action", and its contract says so. Only depth_annotator "none": traces
+    alone, the levels "trace+action" and "action".
     depth_annotator: "truth" (the simulator's metric depth), "depth_anything" or "package.module:function". point_annotator: "truth",
     "pointing", "kinematics", "traces" or "package.module:function".
     depth_model, point_model: folder or hub id of their weights, read only by the annotators that have any; point_model of "kinematics" is a
@@ -157,21 +166,34 @@ class AnnotateConfig:
         fraction(self, "max_rejected_fraction", "min_confidence", "max_jump", "max_abstained")
         positive(self, "batch_size", "workers")
         require(self.smooth_frames % 2 == 1, "annotate.smooth_frames must be odd: as many frames before as after", got=self.smooth_frames)
+        if not self.has_depth:
+            require(not self.codebook, "annotate.codebook labels depth, and depth_annotator is 'none'; leave it empty", got=self.codebook)
         if not self.is_labelled:
             require(
-                self.depth_annotator == self.point_annotator == NO_LABELS,
-                f"annotate: expected both annotators {NO_LABELS!r} or none of them, got depth_annotator {self.depth_annotator!r} and "
-                f'point_annotator {self.point_annotator!r}; without labels a policy is trained at the level "action"',
+                not self.has_depth,
+                f"annotate: depth tokens alone teach no level, got depth_annotator {self.depth_annotator!r} and point_annotator "
+                f'{NO_LABELS!r}; name a point annotator, or set both to {NO_LABELS!r} for the level "action"',
             )
             return
-        annotator_source("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
+        if self.has_depth:
+            annotator_source("annotate.depth_annotator", self.depth_annotator, DEPTH_ANNOTATORS)
         annotator_source("annotate.point_annotator", self.point_annotator, POINT_ANNOTATORS)
         require(1 <= self.trace_points <= 5, "annotate.trace_points must be 1..5", got=self.trace_points)
 
     @property
     def is_labelled(self) -> bool:
-        """Whether frames get depth tokens and traces at all."""
-        return NO_LABELS not in (self.depth_annotator, self.point_annotator)
+        """Whether frames get labels at all: a trace, and depth tokens where `has_depth`."""
+        return self.point_annotator != NO_LABELS
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether frames get depth tokens."""
+        return self.depth_annotator != NO_LABELS
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The reasoning levels that these labels teach."""
+        return levels_taught(self.depth_annotator, self.point_annotator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

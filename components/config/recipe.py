@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from components.config.checks import fraction, positive
-from components.config.data_config import AnnotateConfig, CollectConfig, FreezeConfig, ValidateConfig
+from components.config.data_config import NO_LABELS, AnnotateConfig, CollectConfig, FreezeConfig, ValidateConfig
 from components.config.source_config import SourceConfig
 from components.config.train_config import CHECKPOINT_FILES, TrainConfig, rounded_up, start_folder
 from model_core.spec.contract import digest_of
@@ -155,13 +155,14 @@ class Recipe:
         names = [source.name for source in self.data]
         require(len(set(names)) == len(names), "data: two sources have one name; give each its own", got=names)
         require(not (self.data and self.include), "data and include: ingested recordings join demonstrations only; leave one of them empty")
-        if not self.annotate.is_labelled:
-            for where, level in (("evaluate", self.evaluate.reasoning), ("package", self.package.reasoning)):
-                require(
-                    level == "action",
-                    f'{where}.reasoning {level!r}: without labels (annotate.depth_annotator "none") a policy is trained at the level '
-                    f'"action"; set {where}.reasoning to "action"',
-                )
+        taught = self.annotate.levels
+        for where, level in (("evaluate", self.evaluate.reasoning), ("package", self.package.reasoning)):
+            lack = "depth labels" if self.annotate.is_labelled else "labels"
+            require(
+                level in taught,
+                f"{where}.reasoning {level!r}: without {lack} (annotate.depth_annotator {NO_LABELS!r}) a policy is trained at "
+                f'{" and ".join(repr(one) for one in taught)}; set {where}.reasoning to "{taught[0]}"',
+            )
 
     def _check_seeds(self) -> None:
         """Evaluation and workcells use no seed that was demonstrated."""

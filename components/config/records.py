@@ -132,11 +132,21 @@ class RolloutRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutRow:
+    """One held-out episode: rows of chunks that were compared; summed absolute error of prediction and mean action in each dimension."""
+
+    episode: str
+    rows: int
+    error: Mapping[str, float]
+    mean_error: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvalReport:
     """What a checkpoint did in closed loop on fresh seeds, or on held-out episodes where there is no suite.
 
     open_loop: of held-out episodes, "error_ratio" (the error of the predicted actions over that of always predicting the mean action),
-    "frames", "refused" and the ratio of each action dimension; empty after rollouts.
+    "frames", "refused" and the ratio of each action dimension; empty after rollouts. held_out: what it is the sum of.
     """
 
     checkpoint_digest: str
@@ -149,6 +159,7 @@ class EvalReport:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     blindness: Mapping[str, float] = field(default_factory=dict)
     open_loop: Mapping[str, float] = field(default_factory=dict)
+    held_out: tuple[HeldOutRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

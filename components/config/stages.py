@@ -202,6 +202,14 @@ def stage_named(name: str) -> Stage:
     return _BY_NAME[name]
 
 
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages of a whole run of this recipe, as they are made for it. Cells of a recipe with sources are robots, which no run starts."""
+    if not recipe.data:
+        return STAGES
+    made = {SOURCES.name: SOURCES} | ({} if recipe.evaluate.suite else {OPEN_LOOP.name: OPEN_LOOP})
+    return tuple(made.get(stage.name, stage) for stage in STAGES if stage.name != "workcells")
+
+
 def recipe_sections(recipe: Recipe, stage: Stage) -> dict[str, object]:
     """The part of a recipe that decides the result of `stage`, by the names in the table: what its cache key holds of the recipe."""
     return {path: attrgetter(path)(recipe) for path in stage.config}

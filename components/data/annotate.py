@@ -1,8 +1,8 @@
-"""Depth tokens and traces for every frame of every good episode.
+"""Depth tokens and traces for every frame of every good episode; without a depth annotator, traces alone.
 
     out/labels/labels-00000.parquet   the labels (`components.data.labels`)
     out/annotators.json               versions of the depth annotator, the point annotator and the codebook
-    out/vqvae/                        the depth codebook, frozen: trained on these episodes once
+    out/vqvae/                        the depth codebook, frozen: trained on these episodes once; not for traces alone
     out/rejected.json                 {episode id: why it could not be labelled}
     out/provenance.json, out/points/  where each label came from (`components.data.labelling.provenance`)
     out/label_error.json              how far they are from a simulator's truth (`components.data.labelling.label_error`)
@@ -19,7 +19,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from components.config.records import Progress
 from components.data.accounting.rejections import Rejections
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.corrections import read_once
-from components.data.annotators.interface import Frames, GripperTrack, body_of, frames_of
+from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, LabelledEpisodes, body_of, frames_of
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.labelling.answered_frames import AnsweredFrames, label_images
 from components.data.labelling.codebook import CodebookFolder, check_depth, make_codebook, spaced
@@ -55,14 +55,6 @@ class Kept:
 
     answers: Path
     images: KeptImages
-
-
-class EpisodeSource(Protocol):
-    """What is read of a data set: `DatasetReader`, or a list of episodes in tests."""
-
-    def episode(self, index: int, *, images: bool, depth: bool) -> Episode:
-        """Episode `index`; images and depth only when asked for."""
-        ...
 
 
 def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progress: Progress, *, kept: Kept | None = None) -> dict[str, Any]:
@@ -98,7 +90,7 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
     try:
         record = job.run(episodes, out, progress)
         # Further cameras use the codebook of the first: a depth token means one thing in a data set.
-        again = replace(cfg, codebook=str(out / "vqvae"))
+        again = replace(cfg, codebook=str(out / "vqvae")) if cfg.has_depth else cfg
         for name in (name for name in cfg.cameras if name != camera):
             size = stated_size(sizes[name], name)
             replace(job, cfg=again, camera=name, size=size).run(episodes, out / "cameras" / name, progress)
@@ -117,7 +109,7 @@ class Labelling:
 
     cfg: AnnotateConfig
     annotators: Annotators
-    source: EpisodeSource
+    source: LabelledEpisodes
     camera: str
     size: tuple[int, int]
     cache: AnswerCache
@@ -144,7 +136,7 @@ class Labelling:
                 rejected.add(episode_id, str(error))
         if not labels:
             raise DatasetError(f"no episode could be labelled; the first reason: {next(iter(rejected.reasons.values()))}")
-        who = self.annotators.versions() | {"codebook": codec.digest}
+        who = self.annotators.versions() | ({} if codec is None else {"codebook": codec.digest})
         write_labels(out / "labels", labels, who)
         write_points(out / "points", tracks)
         whose.write(out / "provenance.json")
@@ -163,11 +155,12 @@ class Labelling:
         frames = self._camera_frames(self.source.episode(index, images=needs, depth=True))
         return AnsweredFrames(frames=frames, cache=self.cache) if known is None else replace(known, frames=frames)
 
-    def _label(self, frames: AnsweredFrames, codec: DepthCodec, errors: LabelError) -> tuple[EpisodeLabels, RefinedTrack]:
-        depth_THW, track = frames.depth(self.annotators.depth), self._track(frames)
-        codes_TG = codec.encode(depth_THW)
+    def _label(self, frames: AnsweredFrames, codec: DepthCodec | None, errors: LabelError) -> tuple[EpisodeLabels, RefinedTrack]:
+        depth = self.annotators.depth
+        depth_THW, track = None if depth is None else frames.depth(depth), self._track(frames)
+        codes_TG = None if codec is None or depth_THW is None else codec.encode(depth_THW)
         trace_T52 = self._traces(track)
-        if codes_TG.shape != (len(trace_T52), DEPTH_CELLS):
+        if codes_TG is not None and codes_TG.shape != (len(trace_T52), DEPTH_CELLS):
             raise DatasetError(f"expected depth codes for {len(trace_T52)} frames, got {codes_TG.shape}")
         if not errors.is_truth:
             errors.add(frames.frames, frames.track(self.annotators.points), track.track, depth_THW)
@@ -196,18 +189,22 @@ class Labelling:
     def _camera_frames(self, episode: Episode) -> Frames:
         return frames_of(episode, self.camera, self.size, body_of(self.source))
 
-    def _tell(self, whose: ProvenanceTable, episode_id: str, length: int, codec: DepthCodec, track: GripperTrack) -> None:
-        depth = record_of(self.annotators.depth, {"camera": self.camera, "codebook": codec.digest})
-        whose.add(episode_id, "depth", [whose.number(depth)] * length)
+    def _tell(self, whose: ProvenanceTable, episode_id: str, length: int, codec: DepthCodec | None, track: GripperTrack) -> None:
+        if codec is not None:
+            depth = record_of(self.annotators.depth, {"camera": self.camera, "codebook": codec.digest})
+            whose.add(episode_id, "depth", [whose.number(depth)] * length)
         steps = {name: getattr(self.cfg, name) for name in ("trace_points", "min_confidence", "max_jump", "smooth_frames")}
         points = record_of(self.annotators.points, {"camera": self.camera, **steps})
         by_T = track.by_T or ("",) * length
         numbers = {name: whose.number(points | ({"reviewer": name} if name else {})) for name in dict.fromkeys(by_T)}
         whose.add(episode_id, "points", [numbers[name] for name in by_T])
 
-    def _codec(self, episodes: Chosen, out: Path, rejected: Rejections, progress: Progress) -> tuple[DepthCodec, Mapping[str, Any]]:
-        """The codebook: trained on evenly spaced frames of all episodes, or found finished from a killed run."""
-        wanted = digest_of([asdict(self.cfg.vqvae), self.annotators.depth.version, [list(e) for e in episodes]])
+    def _codec(self, episodes: Chosen, out: Path, rejected: Rejections, progress: Progress) -> tuple[DepthCodec | None, Mapping[str, Any]]:
+        """The codebook: trained on evenly spaced frames of all episodes, or found finished from a killed run. None for traces alone."""
+        depth = self.annotators.depth
+        if depth is None:
+            return None, {}
+        wanted = digest_of([asdict(self.cfg.vqvae), depth.version, [list(e) for e in episodes]])
         folder = CodebookFolder(folder=out / "vqvae", made_for=wanted)
         if (found := folder.found()) is not None:
             codec, note = found
@@ -215,15 +212,17 @@ class Labelling:
                 rejected.add(episode_id, reason)
             return codec, note["report"]
         stride = max(1, sum(length for _, _, length in episodes) // max(self.cfg.vqvae.frames, 1))
-        maps = list(spaced(self._depth_maps(episodes, rejected, progress), stride))
+        maps = list(spaced(self._depth_maps(depth, episodes, rejected, progress), stride))
         if not maps:
             first = next(iter(rejected.reasons.values()))
             raise DatasetError(f"no episode has depth to learn a codebook from; the first reason: {first}")
-        codec, report = make_codebook(self.cfg, self.annotators.depth.scaling, maps, progress.update)
+        codec, report = make_codebook(self.cfg, depth.scaling, maps, progress.update)
         folder.keep(codec, report, rejected.reasons)
         return codec, report
 
-    def _depth_maps(self, episodes: Chosen, rejected: Rejections, progress: Progress) -> Iterator[tuple[NDArray[np.number] | None, int]]:
+    def _depth_maps(
+        self, depth: DepthAnnotator, episodes: Chosen, rejected: Rejections, progress: Progress
+    ) -> Iterator[tuple[NDArray[np.number] | None, int]]:
         """Depth of every episode that can be labelled, as far as that can be told before the codebook is trained."""
         points = self.annotators.points
         for done, (index, episode_id, length) in enumerate(episodes):
@@ -232,8 +231,8 @@ class Labelling:
                 frames = self._frames(index)
                 if not points.needs_images or frames.is_whole:
                     self._traces(self._track(frames))
-                depth_THW = frames.depth(self.annotators.depth)
-                check_depth(depth_THW, length, self.annotators.depth.scaling.kind)
+                depth_THW = frames.depth(depth)
+                check_depth(depth_THW, length, depth.scaling.kind)
             except ActwrightError as error:
                 rejected.add(episode_id, str(error))
                 yield None, length

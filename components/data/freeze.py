@@ -3,7 +3,7 @@
     out/shards/{train,validation}-00000.safetensors   images_NVHW3 proprio_NP actions_NKA executed_NKA is_padded_NK trace_N52 ...
     out/manifest.json                                  shards with SHA-256, instructions, tasks, episodes, split, labels
     out/contract.json                                  PolicyContract: what every checkpoint of this data will promise
-    out/vqvae/                                         the depth codebook, copied: tokens stay readable for years
+    out/vqvae/                                         the depth codebook, copied where depth is labelled: tokens stay readable for years
 
 An episode's split is decided by the hash of its id, so it never changes sides as data grows. Statistics are of
 the training split only. No task knowledge is frozen in as model input: camera, proprio and instruction only
@@ -28,6 +28,7 @@ from components.config.records import Progress
 from components.data.accounting.tally import Tally
 from components.data.action_dims import action_notes, check_passed_through, gripper_mask
 from components.data.frozen_dataset import ShardWriter
+from components.data.labelling.reasoning import annotators_of, reasoning_of
 from components.data.labels import EpisodeLabels, read_labels
 from components.data.lerobot.reader import DatasetReader, EpisodeIndexRow
 from components.data.lerobot.stale_statistics import stale_statistics
@@ -35,8 +36,9 @@ from components.data.packing.kept_images import KeptImages
 from components.data.sources.interface import EpisodeSource
 from components.data.sources.joined import drawing_weights
 from components.data.sources.open import instructions_of, open_raw
+from components.data.sources.raw_index import check_sizes
 from components.data.sources.unlabelled import UNLABELLED, accepted_ids
-from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec, digest_of
+from model_core.spec.contract import EmbodimentSpec, PolicyContract, digest_of
 from model_core.spec.errors import ActwrightError, DatasetError
 from model_core.spec.execution.holding import hold_action
 from model_core.spec.files import atomic_write
@@ -73,7 +75,7 @@ def freeze(
         progress.update(done + 1, len(rows), "freezing shards")
     reader.close()
     shards = [shard for name in SPLITS for shard in writers[name].close()]
-    if known is not None:
+    if contract.reasoning.codebook_digest:
         _copy_folder(labels / "vqvae", out / "vqvae")
     manifest = {
         "format": 1,
@@ -85,7 +87,7 @@ def freeze(
         "sources": [row.provenance.producer for row in rows],
         **drawing_weights(reader, rows),
         "split": {name: [row.episode_id for row in rows if split[row.episode_id] == name] for name in SPLITS},
-        "labels": _annotators(labels),
+        "labels": annotators_of(labels),
         "contract_id": contract.contract_id,
         "dataset_version": contract.dataset_version,
     }
@@ -117,7 +119,7 @@ def _open_dataset(dataset: Path, images: KeptImages | None) -> EpisodeSource:
         raise DatasetError(
             f"{dataset.name}: its statistics are stale: {'; '.join(stale[:3])}. Fix: make the data set again; never edit one by hand"
         )
-    _ = reader.embodiment  # described, or refused here
+    check_sizes(reader.embodiment)  # described, or refused here
     return reader
 
 
@@ -198,7 +200,7 @@ def _contract(cfg: FreezeConfig, reader: EpisodeSource, rows: Mapping[int, bool]
         stats=_kept_statistics(Path(cfg.statistics), embodiment, mask)
         if cfg.statistics
         else UnnormStats.of(np.concatenate([episode.actions_TA for episode in training]), mask),
-        reasoning=_reasoning(labels, embodiment),
+        reasoning=reasoning_of(labels, embodiment),
         chunk_length=cfg.chunk_length,
         execute_horizon=cfg.execute_horizon,
         words=tuple(cfg.words) or closed_words(instructions_of(reader)),
@@ -223,26 +225,6 @@ def _kept_statistics(folder: Path, embodiment: EmbodimentSpec, mask: tuple[bool,
             "Fix: name a checkpoint of the same actions, or leave freeze.statistics empty"
         )
     return earlier.stats
-
-
-def _reasoning(labels: Path, embodiment: EmbodimentSpec) -> ReasoningSpec:
-    """What a policy of these labels can be asked for: without labels only actions."""
-    if (labels / UNLABELLED).is_file():
-        return ReasoningSpec(levels=("action",), steering=False)
-    return ReasoningSpec(codebook_digest=_codebook_digest(labels / "vqvae"), trace_camera=embodiment.cameras[0].name)
-
-
-def _codebook_digest(folder: Path) -> str:
-    from model_core.tokenization.depth.codec import DepthCodec
-
-    return DepthCodec.load(folder).digest
-
-
-def _annotators(labels: Path) -> dict[str, str]:
-    path = labels / "annotators.json"
-    if not path.is_file():
-        raise DatasetError(f"{labels} does not name the annotators that labelled it ({path.name} is missing); run annotate first")
-    return {str(kind): str(version) for kind, version in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def _copy_folder(source: Path, target: Path) -> None:

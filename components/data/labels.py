@@ -1,6 +1,8 @@
 """The labels of a data set on disk: one parquet row per frame. One table of fields serves the writer, the reader and the frozen shards.
 
 labels/labels-00000.parquet   episode_id, frame_index, depth_codes (100), trace (x1 y1 .. 2..10 numbers), trace_len
+
+Traces alone have no column depth_codes, in any file.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ class LabelField:
     """One kind of label: what a frame has of it, and its name in each place.
 
     name: the parquet column. attribute: the array in `EpisodeLabels`. tensor: the array in a frozen shard. shape: of one frame's label.
-    greatest: largest value. is_padded: a frame may have fewer than shape[0] entries (at least one); `_EMPTY` fills the rest, the column
-    leaves them out, and their number is stored as `<name>_len` beside it.
+    greatest: largest value. is_optional: a whole data set may have none of it. is_padded: a frame may have fewer than shape[0] entries (at
+    least one); `_EMPTY` fills the rest, the column leaves them out, and their number is stored as `<name>_len` beside it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class LabelField:
     shape: tuple[int, ...]
     greatest: int
     is_padded: bool = False
+    is_optional: bool = False
 
     @property
     def width(self) -> int:
@@ -87,7 +90,15 @@ class LabelField:
 
 
 LABEL_FIELDS = (
-    LabelField(name="depth_codes", attribute="codes_TG", tensor="depth_codes_NG", dtype=np.uint8, shape=(DEPTH_CELLS,), greatest=255),
+    LabelField(
+        name="depth_codes",
+        attribute="codes_TG",
+        tensor="depth_codes_NG",
+        dtype=np.uint8,
+        shape=(DEPTH_CELLS,),
+        greatest=255,
+        is_optional=True,
+    ),
     LabelField(
         name="trace",
         attribute="trace_T52",
@@ -102,18 +113,23 @@ LABEL_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpisodeLabels:
-    """The labels of one episode. codes_TG: uint8 (T, 100). trace_T52: int16 (T, 5, 2), -1 after the last point."""
+    """The labels of one episode. codes_TG: uint8 (T, 100), None for traces alone. trace_T52: int16 (T, 5, 2), -1 after the last point."""
 
-    codes_TG: NDArray[np.uint8]
     trace_T52: NDArray[np.int16]
+    codes_TG: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
-        return len(self.codes_TG)
+        return len(self.trace_T52)
+
+    @property
+    def fields(self) -> tuple[LabelField, ...]:
+        """The kinds of label that it has."""
+        return tuple(field for field in LABEL_FIELDS if getattr(self, field.attribute) is not None)
 
     def samples(self, steps_N: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """The labels of these frames as tensors of a frozen shard."""
         tensors: dict[str, NDArray[Any]] = {}
-        for field in LABEL_FIELDS:
+        for field in self.fields:
             tensors[field.tensor] = getattr(self, field.attribute)[steps_N]
             if field.is_padded:
                 tensors[f"{field.name}_len_N"] = field.entries(tensors[field.tensor])
@@ -137,7 +153,7 @@ def _parquet(labels: Mapping[str, EpisodeLabels], annotators: Mapping[str, str])
         "episode_id": pa.array(_repeated((name, len(label)) for name, label in labels.items()), pa.string()),
         "frame_index": pa.array(np.concatenate([np.arange(len(label)) for label in labels.values()]), pa.int64()),
     }
-    for field in LABEL_FIELDS:
+    for field in next(iter(labels.values())).fields:  # one annotation gives all of its episodes the same kinds
         columns |= field.columns(np.concatenate([getattr(label, field.attribute) for label in labels.values()]))
     table = pa.table(columns).replace_schema_metadata({"annotators": json.dumps(dict(annotators), sort_keys=True)})
     sink = pa.BufferOutputStream()
@@ -157,11 +173,12 @@ def read_labels(folder: Path) -> dict[str, EpisodeLabels]:
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
         raise DatasetError(f"{folder} holds no labels; run annotate first")
-    names = ["episode_id", "frame_index", *(field.name for field in LABEL_FIELDS)]
+    fields = _fields_of({path.name: pq.read_schema(path).names for path in paths})
+    names = ["episode_id", "frame_index", *(field.name for field in fields)]
     table = pa.concat_tables([pq.read_table(p, columns=names) for p in paths])
     ids = np.array(table["episode_id"].to_pylist(), dtype=object)
     steps_N = table["frame_index"].to_numpy()
-    arrays = {field.attribute: field.values(table[field.name].combine_chunks()) for field in LABEL_FIELDS}
+    arrays = {field.attribute: field.values(table[field.name].combine_chunks()) for field in fields}
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
     found: dict[str, EpisodeLabels] = {}
     for start, stop in zip(starts, np.r_[starts[1:], len(ids)], strict=True):
@@ -172,3 +189,15 @@ def read_labels(folder: Path) -> dict[str, EpisodeLabels]:
             raise DatasetError(f"labels of episode {episode} skip a frame; no label may be silently empty. Fix: annotate it again")
         found[episode] = EpisodeLabels(**{name: array[start:stop] for name, array in arrays.items()})
     return found
+
+
+def _fields_of(columns: Mapping[str, list[str]]) -> tuple[LabelField, ...]:
+    """The kinds of label that the files hold; columns: those of each file. Raises `DatasetError` where only some files have one."""
+    found = list[LabelField]()
+    for field in LABEL_FIELDS:
+        without = [name for name, mine in columns.items() if field.name not in mine]
+        if not without:
+            found.append(field)
+        elif not field.is_optional or len(without) < len(columns):
+            raise DatasetError(f"labels: {without[0]} has no column {field.name}. Fix: annotate again")
+    return tuple(found)

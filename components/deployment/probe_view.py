@@ -8,7 +8,7 @@ from pathlib import Path
 from components.deployment.audit_view import decode_depth, stages_of
 from components.deployment.probe import Probed
 from components.drawing.decision import DecisionView
-from model_core.spec.contract import PolicyContract
+from model_core.spec.contract import PolicyContract, ReasoningSpec
 from model_core.spec.protocol.wire import Chunk, Reject
 from model_core.spec.types import Trace
 
@@ -54,14 +54,21 @@ def contract_lines(contract: PolicyContract, levels: Mapping[str, Mapping[str, f
         lines.append(f"action    {dim.name}: {dim.low:g} .. {dim.high:g} {dim.unit} ({dim.frame}), {mode or 'absolute'}{opens}")
     ask, committed = contract.execute_horizon, contract.max_prefix_rows
     lines.append(f"chunk     {contract.chunk_length} rows, ask again after {ask}; up to {committed} rows may be committed")
-    rows, columns = reasoning.depth_grid
-    steered = "may be steered" if reasoning.steering else "cannot be steered"
-    lines.append(
-        f"says      depth {rows}x{columns} of {reasoning.depth_codes} codes, up to {reasoning.trace_points} trace points on "
-        f"{reasoning.trace_camera or 'the first camera'}, {steered}"
-    )
+    lines.append(f"says      {', '.join(_said(reasoning))}")
     for level in reasoning.levels:
         measured = {name.removesuffix("_ms"): ms for name, ms in sorted(levels.get(level, {}).items())}
         lines.append(f"level     {level}" + (f": {', '.join(f'{name} {ms:.0f} ms' for name, ms in measured.items())}" if measured else ""))
     words = f"{len(contract.words)} words" if contract.words else f"any text of at most {contract.max_instruction_chars} characters"
     return [*lines, f"language  {words}"]
+
+
+def _said(reasoning: ReasoningSpec) -> Iterable[str]:
+    """What is predicted beside actions, at the level that predicts most, and whether a person may draw it."""
+    rows, columns = reasoning.depth_grid
+    if "full" in reasoning.levels:
+        yield f"depth {rows}x{columns} of {reasoning.depth_codes} codes"
+    if reasoning.levels == ("action",):
+        yield "actions alone"
+    else:
+        yield f"up to {reasoning.trace_points} trace points on {reasoning.trace_camera or 'the first camera'}"
+    yield "may be steered" if reasoning.steering else "cannot be steered"

@@ -9,7 +9,7 @@ holds the candidate back as a failure does. Criteria, in the order in which they
     image          share of actions that change when the image is exchanged >= `min_image_swap_change`
     protocol       candidate and champion were evaluated under the same rules on the same scenes; else they are not compared
     open-loop      without a suite: error on held-out frames <= `max_open_loop_error` of that of the mean action, and at most
-                   1 + `margin` times the champion's; it takes the place of trials, floor and refusals
+                   1 + `margin` times the champion's on the episodes that both held out; it takes the place of trials, floor and refusals
     non-inferior   lower end of Newcombe's interval of (candidate - champion) > -`margin` for every task of the champion,
                    and > -`margin` / sqrt(tasks) over all tasks together, whose interval is narrower by about that factor
 """
@@ -17,16 +17,16 @@ holds the candidate back as a failure does. Criteria, in the order in which they
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from components.config.recipe import GateConfig
-from components.config.records import Check, EvalReport, GateVerdict, TaskScore
+from components.config.records import Check, EvalReport, GateVerdict, HeldOutRow, TaskScore
 from components.evaluation.intervals import difference, trials_to_decide, wilson
 
 NOT_ENOUGH = "not enough evidence"
 IMAGE_SWAP_CHANGE = "image_swap_change"
 ERROR_RATIO = "error_ratio"
-RECORDED_LATER = {"suite", "suite_version"}  # older reports do not have them, or have an empty version
+RECORDED_LATER = {"suite", "suite_version", "action"}  # older reports do not have them, or have an empty version
 BY_EPISODE = {"first_seed"}  # what was really laid out stands in the episodes
 
 
@@ -119,7 +119,7 @@ def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalRepo
     if unlike:  # a difference of the rates would be one of the rules
         return
     if champion.open_loop:
-        yield _not_worse(cfg, candidate.open_loop[ERROR_RATIO], champion.open_loop[ERROR_RATIO])
+        yield _not_worse(cfg, candidate, champion)
     pooled = [0, 0, 0, 0]
     for task, best in sorted(champion.per_task.items()):
         score = candidate.per_task.get(task)
@@ -134,21 +134,45 @@ def _against_champion(cfg: GateConfig, candidate: EvalReport, champion: EvalRepo
         yield _non_inferior(cfg, "all tasks", (pooled[0], pooled[1], pooled[2], pooled[3]), cfg.margin / math.sqrt(len(champion.per_task)))
 
 
-def _not_worse(cfg: GateConfig, ours: float, theirs: float) -> Check:
+def _not_worse(cfg: GateConfig, candidate: EvalReport, champion: EvalReport) -> Check:
+    where, ours, theirs = "held-out frames", candidate.open_loop[ERROR_RATIO], champion.open_loop[ERROR_RATIO]
+    if shared := shared_episodes(candidate, champion):
+        where = f"the {len(shared)} episodes that both held out"
+        mine, before = ([row for row in report.held_out if row.episode in shared] for report in (candidate, champion))
+        ours, theirs = error_ratio_of(mine, mine), error_ratio_of(before, mine)
     allowed = theirs * (1.0 + cfg.margin)
-    reason = f"error on held-out frames: {ours:.3f} against the champion's {theirs:.3f}, may be up to {allowed:.3f}"
+    reason = f"error on {where}: {ours:.3f} against the champion's {theirs:.3f}, may be up to {allowed:.3f}"
     return Check(name="non-inferior/open-loop", passed=ours <= allowed, reason=reason, needed=allowed, got=ours)
+
+
+def shared_episodes(candidate: EvalReport, champion: EvalReport) -> set[str]:
+    """The episodes that neither was trained on and both answered."""
+    mine, before = ({row.episode for row in report.held_out if row.rows} for report in (candidate, champion))
+    return mine & before
+
+
+def error_ratio_of(rows: Sequence[HeldOutRow], unit: Sequence[HeldOutRow]) -> float:
+    """The error of `rows` over that of the mean action in `unit`, which are of the same episodes; the mean over the dimensions of both."""
+
+    def per_row(found: Sequence[HeldOutRow], errors: Iterable[float]) -> float:
+        return sum(errors) / sum(row.rows for row in found)
+
+    dims = [dim for dim in unit[0].mean_error if dim in rows[0].error and any(row.mean_error[dim] for row in unit)]
+    ratios = [per_row(rows, (row.error[dim] for row in rows)) / per_row(unit, (row.mean_error[dim] for row in unit)) for dim in dims]
+    return sum(ratios) / len(ratios) if ratios else math.inf
 
 
 def unlike_rules(candidate: EvalReport, champion: EvalReport) -> tuple[str, ...]:
     """In what the two evaluations differ, champion first: every rule that either report records, and the scenes of each task.
 
-    One may have more scenes than the other, of which it then has all.
+    One may have more scenes than the other, of which it then has all. Held-out episodes differ as recordings are added; the two are alike
+    where they share some.
     """
     rules = {*candidate.protocol, *champion.protocol} - BY_EPISODE
     missing = {rule for rule in RECORDED_LATER if not (candidate.protocol.get(rule) and champion.protocol.get(rule))}
     told = [(rule, champion.protocol.get(rule, "not recorded"), candidate.protocol.get(rule, "not recorded")) for rule in rules - missing]
-    unlike = [f"{rule} {theirs!r} -> {ours!r}" for rule, theirs, ours in sorted(told) if theirs != ours]
+    alike = {"suite_version"} if shared_episodes(candidate, champion) else set[str]()
+    unlike = [f"{rule} {theirs!r} -> {ours!r}" for rule, theirs, ours in sorted(told) if theirs != ours and rule not in alike]
     laid_out, laid_out_before = _scenes(candidate), _scenes(champion)
     for task in sorted(laid_out.keys() & laid_out_before.keys()):
         seeds, before = laid_out[task], laid_out_before[task]

@@ -1,4 +1,4 @@
-"""What a training run will do, decided before it starts: order of samples, learning rate, precision, DeepSpeed's settings.
+"""What a training run will do, decided before it starts: order of samples, what each step teaches, learning rate, precision, DeepSpeed.
 
 Pure functions of the config and of (seed, step). Nothing here depends on how many processes share the work, so a run
 that resumes with another number of processes sees the same samples in the same order.
@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.config.paths import INFRA
-from components.config.train_config import TrainConfig
+from components.config.train_config import CurriculumConfig, TrainConfig
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError, SpecError, require
+from model_core.spec.types import LEVELS
+from model_core.tokenization.compact.vocabulary import ReasoningMode
+
+if TYPE_CHECKING:
+    from model_core.training import Curriculum
 
 _DEEPSPEED_FOLDER = INFRA / "deepspeed"
 # Fields that change speed or safety, never the curve: a run may resume with other values of these.
@@ -51,6 +57,31 @@ def drawn_samples(cfg: TrainConfig, num_samples: int) -> NDArray[np.int64]:
     if total >= num_samples:
         return np.arange(num_samples)
     return np.unique(batch_indices(cfg.seed, 0, total, num_samples))
+
+
+def curriculum_of(config: CurriculumConfig, levels: Sequence[str] = LEVELS) -> Curriculum:
+    """The recipe's curriculum in the model's terms. levels: of the contract.
+
+    A data set without labels teaches actions alone; one of traces without depth teaches them in the share of the full chain too.
+    """
+    from model_core.training import Curriculum
+
+    if "trace+action" not in levels:
+        return Curriculum(no_depth_until=0.0, mixture={ReasoningMode.ACTION: 1.0})
+    mixture = {ReasoningMode.TRACE_ACTION: config.no_depth, ReasoningMode.STEERED: config.trace_given}
+    mixture |= {ReasoningMode.ACTION: config.action_only}
+    if "full" in levels:
+        mixture = {ReasoningMode.FULL: config.full, **mixture}
+    else:
+        mixture[ReasoningMode.TRACE_ACTION] += config.full
+    return Curriculum(no_depth_until=config.no_depth_until, mixture=mixture)
+
+
+def whole_chain(levels: Sequence[str]) -> ReasoningMode:
+    """All that a policy of these levels predicts before and with its actions."""
+    if "full" in levels:
+        return ReasoningMode.FULL
+    return ReasoningMode.TRACE_ACTION if "trace+action" in levels else ReasoningMode.ACTION
 
 
 def micro_batches(cfg: TrainConfig, rank: int, world_size: int) -> list[int]:

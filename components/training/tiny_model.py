@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.train_config import CurriculumConfig, TrainConfig
+from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import FrozenSplit, drawing_order, load_split, read_frozen
+from components.training.plan import curriculum_of, whole_chain
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
-from model_core.spec.types import LEVELS, TRACE_MAX_POINTS
+from model_core.spec.types import TRACE_MAX_POINTS
 from model_core.tokenization.compact.layout import CompactBatch, CompactLayout, Field, ReasoningMode
 from model_core.tokenization.observation import PolicyInputs
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model_core.network.model import MolmoAct
-    from model_core.training import Curriculum, FieldTargets, TrainingBatch
+    from model_core.training import FieldTargets, TrainingBatch
 
 
 class BatchMaker:
@@ -134,23 +135,6 @@ def without_padding(
     return replace(batch, targets=targets, block=block)
 
 
-def curriculum_of(config: CurriculumConfig, levels: Sequence[str] = LEVELS) -> Curriculum:
-    """The recipe's curriculum in the model's terms. levels: of the contract; a data set without labels teaches actions alone."""
-    from model_core.training import Curriculum
-
-    if set(levels) == {"action"}:
-        return Curriculum(no_depth_until=0.0, mixture={ReasoningMode.ACTION: 1.0})
-    return Curriculum(
-        no_depth_until=config.no_depth_until,
-        mixture={
-            ReasoningMode.FULL: config.full,
-            ReasoningMode.TRACE_ACTION: config.no_depth,
-            ReasoningMode.STEERED: config.trace_given,
-            ReasoningMode.ACTION: config.action_only,
-        },
-    )
-
-
 class TinyArm:
     """The tiny Action Reasoning Model as something that can be trained (`components.training.trainable_model.TrainableModel`)."""
 
@@ -214,7 +198,7 @@ class TinyArm:
         if self._validation is None:
             self._validation = BatchMaker(load_split(self.frozen, "validation"), self.layout, self.contract, head=self._head)
         maker = self._validation
-        chain = ReasoningMode.FULL if "full" in self.contract.reasoning.levels else ReasoningMode.ACTION
+        chain = whole_chain(self.contract.reasoning.levels)
         chosen = np.linspace(0, len(maker) - 1, min(samples, len(maker))).astype(np.int64)
         sums: dict[str, float] = {}
         for start in range(0, len(chosen), 64):

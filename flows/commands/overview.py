@@ -15,7 +15,7 @@ OVERVIEW: Mapping[str, str] = {
     "recipe": "Show a recipe with every field resolved, or write it to a file.",
     "recipes": "List the recipes, one per line.",
     "train": "Train on a recipe's data set (made first if it is missing); no evaluation.",
-    "evaluate": "Evaluate a recipe's policy in closed loop on fresh seeds (trained first if it is missing).",
+    "evaluate": "Evaluate a recipe's policy on fresh seeds, or on held-out episodes of its sources (trained first if it is missing).",
     "seeds": "Train and evaluate with several training seeds on the same data; prints a table with confidence intervals.",
     "report": "Print where the newest run's report is and what the gate decided.",
     "show": "Show the record of a finished step.",

@@ -9,7 +9,7 @@ from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from components.config.records import Progress, RunSummary
-from components.config.stages import LOCAL_STAGES
+from components.config.stages import LOCAL_STAGES, stages_of
 from flows.pipeline.run_summary import summarize
 from flows.pipeline.stage_records import read_account
 from flows.pipeline.stages import data, deployment, release, training
@@ -26,7 +26,8 @@ class RunContext:
 
     def __init__(self, *, platform: Platform, recipe: Recipe, panel: StagePanel | None = None, name: str = "") -> None:
         self.platform, self.recipe = platform, recipe
-        self.panel = panel or StagePanel(fault=platform.store.fault if platform.settings.fault else None)
+        titles = {stage.name: stage.title for stage in stages_of(recipe)}
+        self.panel = panel or StagePanel(fault=platform.store.fault if platform.settings.fault else None, titles=titles)
         self.name = name or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe.name}"
         self.results: dict[str, StepResult] = {}
 

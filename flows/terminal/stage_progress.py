@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -19,12 +19,16 @@ _PLAIN_EVERY_S = 5.0
 
 
 class StagePanel:
-    """The list of stages on stderr. One per run; `stage` gives what a component reports to."""
+    """The list of stages on stderr. One per run; `stage` gives what a component reports to.
 
-    def __init__(self, *, live: bool | None = None, fault: FaultHook | None = None) -> None:
+    titles: stage -> what a person reads, in order of work (default: all stages, as the table names them).
+    """
+
+    def __init__(self, *, live: bool | None = None, fault: FaultHook | None = None, titles: Mapping[str, str] = TITLES) -> None:
         self.console = Console(stderr=True, highlight=False)
         self._live = self.console.is_terminal if live is None else live
         self._fault = fault
+        self._titles = {**titles}
         self._printed: set[str] = set()
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
@@ -36,7 +40,7 @@ class StagePanel:
             transient=False,
         )
         self._tasks = {
-            name: self._bars.add_task(title, total=None, start=False, message="", visible=True) for name, title in TITLES.items()
+            name: self._bars.add_task(title, total=None, start=False, message="", visible=True) for name, title in titles.items()
         }
 
     @contextlib.contextmanager
@@ -61,7 +65,11 @@ class StagePanel:
             self._bars.update(self._tasks[name], total=1, completed=1, message=how)
         elif name not in self._printed:
             self._printed.add(name)
-            self.print_line(f"{TITLES[name]}: {how}")
+            self.print_line(f"{self.title(name)}: {how}")
+
+    def title(self, name: str) -> str:
+        """What a person reads of a stage."""
+        return self._titles.get(name) or TITLES[name]
 
     def print_line(self, line: str) -> None:
         """One line for a person."""
@@ -95,7 +103,7 @@ class StageProgress:
             self.panel.draw(self.name, done, total, message)
         elif time.monotonic() - self._printed_at > _PLAIN_EVERY_S:
             self._printed_at = time.monotonic()
-            self.panel.print_line(f"{TITLES[self.name]}: {done}/{total} {message}".rstrip())
+            self.panel.print_line(f"{self.panel.title(self.name)}: {done}/{total} {message}".rstrip())
 
 
 class _Spent(ProgressColumn):

@@ -22,6 +22,7 @@ from model_core.spec.errors import CheckpointError, DatasetError, SpecError
 from model_core.tokenization.depth.config import DepthScaling
 from model_core.tokenization.published.text_encoding import byte_to_surface
 from model_core.tokenization.published.tokenizer import PromptTokenizer
+from tests.label_models import write_depth_model, write_pointing_model
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 42, 56, 3), np.uint8)
 FRAMES = Frames(images_THW3=IMAGES, size=(42, 56), count=3)
@@ -36,32 +37,7 @@ def _offline(monkeypatch):
 @pytest.fixture(scope="module")
 def depth_folder(tmp_path_factory) -> Path:
     """Depth Anything V2's classes with random weights of a few thousand parameters."""
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
-
-    backbone = Dinov2Config(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=28,
-        patch_size=14,
-        out_features=["stage1", "stage2"],
-        reshape_hidden_states=False,
-    )
-    config = DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=16,
-        reassemble_factors=[2, 1],
-        neck_hidden_sizes=[8, 8],
-        fusion_hidden_size=8,
-        head_hidden_size=4,
-    )
-    folder = tmp_path_factory.mktemp("depth")
-    torch.manual_seed(0)
-    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
-    DPTImageProcessor(
-        size={"height": 518, "width": 518}, ensure_multiple_of=14, do_pad=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(folder)
-    return folder
+    return write_depth_model(tmp_path_factory.mktemp("depth"))
 
 
 def test_depth_anything_gives_stretched_disparity_per_frame(depth_folder):
@@ -171,46 +147,7 @@ def test_unanswered_frames_are_not_visible():
 @pytest.fixture(scope="module")
 def pointing_folder(tmp_path_factory) -> Path:
     """An image-text-to-text model with random weights, a word tokenizer and its processor, saved as such models are."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-        PreTrainedTokenizerFast,
-    )
-
-    words = ["<unk>", "<|endoftext|>", "point", "to", "the", "robot", "gripper", "User", ":", "Assistant", "<image>"]
-    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="<|endoftext|>", pad_token="<|endoftext|>")
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    template = (
-        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% else %} User : {{ c['text'] }}{% endif %}"
-        "{% endfor %}{% endfor %}{% if add_generation_prompt %} Assistant :{% endif %}"
-    )
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
-        tokenizer=tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=template,
-    )
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**sizes, image_size=28, patch_size=14),
-        text_config=LlamaConfig(**sizes, vocab_size=len(words), bos_token_id=1, eos_token_id=1, pad_token_id=1),
-        image_token_index=words.index("<image>"),
-        vision_feature_layer=-1,
-    )
-    folder = tmp_path_factory.mktemp("pointing")
-    torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return write_pointing_model(tmp_path_factory.mktemp("pointing"))
 
 
 def test_a_random_pointing_model_loads_and_answers_nothing_readable(pointing_folder):

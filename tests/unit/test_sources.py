@@ -14,7 +14,7 @@ import pytest
 from components.artifacts.files import dataset_digest
 from components.config.data_config import NO_LABELS, AnnotateConfig, FreezeConfig, ValidateConfig
 from components.config.recipe import EvalConfig, GateConfig, PackageConfig, Recipe
-from components.config.records import EvalReport, Interval, Silent
+from components.config.records import EvalReport, HeldOutRow, Interval, Silent
 from components.config.source_config import SourceConfig
 from components.config.train_config import CurriculumConfig, TrainConfig
 from components.data.accounting.trained import trained_on
@@ -31,8 +31,8 @@ from components.data.sources.open import open_raw
 from components.data.sources.unlabelled import hand_on
 from components.data.validate import validate
 from components.evaluation.gate import gate
-from components.evaluation.suites.held_out import error_ratios
-from components.training.tiny_model import curriculum_of
+from components.evaluation.suites.held_out import MOST_FRAMES, error_ratios, spread_frames
+from components.training.plan import curriculum_of
 from model_core.spec.errors import DatasetError, SpecError
 from model_core.spec.types import LEVELS
 from model_core.tokenization.compact.layout import ReasoningMode
@@ -310,6 +310,57 @@ def test_the_gate_judges_held_out_error_and_the_image():
     assert not verdict(0.4, champion=0.3).promote
 
 
+def held_out(errors, version, **changes):
+    """The report of a policy that is off by so much of the mean action's error on each of these episodes."""
+    rows = tuple(HeldOutRow(episode=name, rows=10, error={"dx": 10 * error}, mean_error={"dx": 10.0}) for name, error in errors.items())
+    numbers = {"error_ratio": sum(errors.values()) / len(errors), "frames": 50.0, "refused": 0.0}
+    return EvalReport(
+        checkpoint_digest=version,
+        contract_id="b",
+        successes=0,
+        trials=0,
+        interval=Interval(low=0, high=1),
+        per_task={},
+        episodes=(),
+        protocol={"suite": "held-out episodes", "suite_version": version, "action": "1"} | changes,
+        blindness={"image_swap_change": 0.9},
+        open_loop=numbers,
+        held_out=rows,
+    )
+
+
+def test_a_champion_is_compared_on_the_episodes_that_both_held_out():
+    """The new recordings are harder, the champion was only asked about the old ones: on these the candidate is better."""
+    champion = held_out({"a": 0.3, "b": 0.3}, "1")
+    verdict = gate(GateConfig(margin=0.1), held_out({"a": 0.2, "b": 0.3, "new": 0.8}, "2"), champion)
+    assert verdict.promote, verdict.reasons
+    assert any("error on the 2 episodes that both held out: 0.250 against the champion's 0.300" in reason for reason in verdict.reasons)
+    worse = gate(GateConfig(margin=0.1), held_out({"a": 0.5, "b": 0.5, "new": 0.05}, "2"), champion)
+    assert not worse.promote, "its whole error is lower because the new recordings are easier"
+    assert worse.checks[-1].name == "non-inferior/open-loop"
+
+
+def test_a_champion_of_other_held_out_episodes_or_actions_is_not_compared():
+    candidate = held_out({"a": 0.2}, "2")
+    for champion in (
+        held_out({"z": 0.3}, "1"),
+        held_out({"a": 0.3}, "2", action="2"),
+        replace(held_out({"a": 0.3}, "1"), held_out=(HeldOutRow(episode="a", rows=0, error={"dx": 0}, mean_error={"dx": 0}),)),
+    ):
+        verdict = gate(GateConfig(margin=0.1), candidate, champion)
+        assert not verdict.promote
+        assert "so they are not compared" in verdict.reasons[0]
+
+
+def test_frames_are_asked_of_every_episode_and_nearly_the_same_ones_as_recordings_grow():
+    before, after = (np.repeat(np.arange(count), 100) for count in (8, 12))
+    chosen, more = spread_frames(before), spread_frames(after)
+    assert max(len(chosen), len(more)) <= MOST_FRAMES
+    assert set(after[more]) == set(range(12))
+    assert set(more[more < 800]) <= set(chosen)
+    assert spread_frames(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+
+
 def test_held_out_errors_are_relative_to_the_mean_action(folder):
     labels = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]], np.float32)
     contract = SimpleNamespace(embodiment=own_embodiment())
@@ -322,8 +373,8 @@ def test_levels_that_no_label_teaches_are_refused_in_the_recipe(folder):
     nothing = AnnotateConfig(depth_annotator=NO_LABELS, point_annotator=NO_LABELS)
     with pytest.raises(SpecError, match=r"evaluate\.reasoning 'full': without labels"):
         Recipe(name="own", data=(config(folder),), annotate=nothing)
-    with pytest.raises(SpecError, match="expected both annotators 'none' or none of them"):
-        AnnotateConfig(depth_annotator=NO_LABELS)
+    with pytest.raises(SpecError, match="depth tokens alone teach no level"):
+        AnnotateConfig(point_annotator=NO_LABELS)
     made = Recipe(
         name="own",
         data=(config(folder),),

@@ -12,7 +12,8 @@ import torch
 
 from components.config.train_config import CurriculumConfig, TrainConfig
 from components.data.frozen_dataset import load_split, read_frozen
-from components.training.tiny_model import BatchMaker, TinyArm, curriculum_of
+from components.training.plan import curriculum_of
+from components.training.tiny_model import BatchMaker, TinyArm
 from model_core.spec.errors import DatasetError, SpecError
 from model_core.tiny import TinySize, pooled_patches
 from model_core.tokenization.compact.layout import Field, ReasoningMode

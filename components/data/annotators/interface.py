@@ -49,6 +49,14 @@ class Frames:
         return total.hexdigest()
 
 
+class LabelledEpisodes(Protocol):
+    """What is labelled: any source of episodes, or a list of them in tests."""
+
+    def episode(self, index: int, *, images: bool, depth: bool) -> Episode:
+        """Episode `index`; images and depth only when asked for."""
+        ...
+
+
 def frames_of(episode: Episode, camera: str, size: tuple[int, int], body: EmbodimentSpec | None = None) -> Frames:
     """The frames of one camera; `size` is (height, width), known even where images were not read. body: of the source, where it says it."""
     return Frames(

@@ -7,31 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS, annotator_source
-from components.config.data_config import AnnotateConfig
+from components.config.data_config import NO_LABELS, AnnotateConfig
 from components.data.annotators.interface import DepthAnnotator, PointAnnotator
 from model_core.spec.errors import SpecError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotators:
-    """The annotator of each kind."""
+    """The annotator of each kind. depth: None where only traces are made."""
 
-    depth: DepthAnnotator
+    depth: DepthAnnotator | None
     points: PointAnnotator
 
     @property
     def needs_images(self) -> bool:
         """Whether images must be read at all."""
-        return self.depth.needs_images or self.points.needs_images
+        return self.points.needs_images or (self.depth is not None and self.depth.needs_images)
 
     def versions(self) -> dict[str, str]:
         """Kind -> version."""
-        return {"depth": self.depth.version, "points": self.points.version}
+        return {"depth": NO_LABELS if self.depth is None else self.depth.version, "points": self.points.version}
 
 
 def open_annotators(cfg: AnnotateConfig) -> Annotators:
-    """Load both annotators. Raises `SpecError` for a name or a function that does not exist."""
-    return Annotators(depth=open_annotator("depth", cfg), points=open_annotator("points", cfg))
+    """Load the annotators. Raises `SpecError` for a name or a function that does not exist."""
+    return Annotators(depth=open_annotator("depth", cfg) if cfg.has_depth else None, points=open_annotator("points", cfg))
 
 
 def open_annotator(kind: str, cfg: AnnotateConfig) -> Any:

@@ -72,7 +72,8 @@ def label_images(
 
     Empty where there is no such annotator. Raises what its engine raises.
     """
-    needing = {kind: one for kind, one in (("depth", annotators.depth), ("points", annotators.points)) if one.needs_images}
+    both = (("depth", annotators.depth), ("points", annotators.points))
+    needing = {kind: one for kind, one in both if one is not None and one.needs_images}
     asked = {kind: one for kind, one in needing.items() if isinstance(one, ImageAnnotator)}
     found: dict[int, AnsweredFrames] = {}
 

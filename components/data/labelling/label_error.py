@@ -40,11 +40,14 @@ class LabelError:
 
     @property
     def is_truth(self) -> bool:
-        """Whether both annotators are the simulator's truth."""
-        return isinstance(self.annotators.depth, TruthDepth) and isinstance(self.annotators.points, TruthPoint)
+        """Whether every label is the simulator's truth."""
+        return isinstance(self.annotators.depth, TruthDepth | None) and isinstance(self.annotators.points, TruthPoint)
 
-    def add(self, frames: Frames, found: GripperTrack, kept: GripperTrack, depth_THW: NDArray[np.number]) -> None:
-        """Compare one episode. found: points of the annotator. kept: what the traces are made of, with a person's corrections."""
+    def add(self, frames: Frames, found: GripperTrack, kept: GripperTrack, depth_THW: NDArray[np.number] | None) -> None:
+        """Compare one episode. found: points of the annotator. kept: what the traces are made of, with a person's corrections.
+
+        depth_THW: of the annotator, None for traces alone.
+        """
         self._frames += frames.count
         if kept.by_T:
             by_T = np.array([bool(name) for name in kept.by_T])
@@ -57,8 +60,9 @@ class LabelError:
             else:
                 self._pixels.append(_distance(kept, truth))
                 self._limits.append(WRONG * float(np.hypot(*frames.size)))
-        if not isinstance(self.annotators.depth, TruthDepth) and frames.depth_m_THW is not None:
-            self._ranks += _rank_correlations(depth_THW, frames.depth_m_THW, rises=self.annotators.depth.scaling.kind == "inverse")
+        depth = self.annotators.depth
+        if depth is not None and not isinstance(depth, TruthDepth) and depth_THW is not None and frames.depth_m_THW is not None:
+            self._ranks += _rank_correlations(depth_THW, frames.depth_m_THW, rises=depth.scaling.kind == "inverse")
 
     def write(self, folder: Path) -> None:
         """Write the document, unless the labels are truth."""

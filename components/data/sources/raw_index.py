@@ -17,7 +17,7 @@ from components.config.source_config import SourceConfig, source_opener
 from components.data.accounting.tally import Tally
 from components.data.sources.interface import EpisodeSource
 from components.data.sources.location import contents_digest, located
-from model_core.spec.contract import digest_of, document_of
+from model_core.spec.contract import EmbodimentSpec, digest_of, document_of
 from model_core.spec.documents import from_document, identity_document
 from model_core.spec.errors import DatasetError, SpecError
 from model_core.spec.files import atomic_write
@@ -52,6 +52,7 @@ def write_index(sources: Sequence[SourceConfig], out: Path, progress: Progress) 
     for number, cfg in enumerate(sources):
         progress.update(number, len(sources), f"opening {cfg.name}")
         source = open_source(cfg)
+        check_sizes(source.embodiment)
         _check_ids(ids, source)
         for row in source.rows:
             tally.keep(row.provenance.producer, row.length)
@@ -92,6 +93,18 @@ def _check_ids(ids: dict[str, str], source: EpisodeSource) -> None:
             raise DatasetError(
                 f"episode {row.episode_id!r} is in source {first!r} and in source {source.name!r}; used twice it would count twice. "
                 "Fix: leave one of the sources out, or use include"
+            )
+
+
+def check_sizes(embodiment: EmbodimentSpec) -> None:
+    """Raise `DatasetError` for cameras of two sizes: a sample holds the images of all of them as one array, which is never scaled."""
+    first, *others = embodiment.cameras
+    for other in others:
+        if (other.width, other.height) != (first.width, first.height):
+            raise DatasetError(
+                f"embodiment {embodiment.name!r}: cameras {first.name!r} ({first.width}x{first.height}) and {other.name!r} "
+                f"({other.width}x{other.height}) are of two sizes, expected one: a policy takes images of one size, and none is scaled. "
+                "Fix: leave one of the two out of the embodiment file, or record both in one size"
             )
 
 

@@ -7,7 +7,8 @@ demonstrations that always predicting their mean does not know. The image-swap c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 
 from components.artifacts.step_manifest import checkpoint_digest
 from components.config.recipe import EvalConfig
-from components.config.records import EvalReport, Interval, Progress
+from components.config.records import EvalReport, HeldOutRow, Interval, Progress
 from components.data.frozen_dataset import FrozenSplit, column_of, load_split, observation_of, read_frozen
 from components.evaluation.gate import ERROR_RATIO
 from components.evaluation.image_swap import check_image_dependence, image_dependence_numbers, measure_image_dependence
 from components.evaluation.intervals import CONFIDENCE, wilson
 from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
-from model_core.spec.contract import PolicyContract, digest_of
+from model_core.spec.contract import PolicyContract, digest_of, document_of
 from model_core.spec.documents import to_document
 from model_core.spec.errors import DatasetError
 from model_core.spec.files import atomic_write
@@ -51,6 +52,10 @@ def evaluate_open_loop(cfg: EvalConfig, checkpoint: Path, frozen: Path, out: Pat
         blindness = image_dependence_numbers(found)
     progress.update(1, 2, "predicting held-out actions")
     mean_A = column_of(frozen, "train", "actions_NKA")[:, 0].mean(axis=0)
+    episode_N = column_of(frozen, "validation", "episode_idx_N").astype(np.int64)
+    chosen_N = spread_frames(episode_N)
+    predicted = predict(policy, split, contract, chosen_N)
+    names_N = [str(manifest["episodes"][episode]) for episode in episode_N[chosen_N]]
     low, high = wilson(0, 0, CONFIDENCE)
     report = EvalReport(
         checkpoint_digest=checkpoint_digest(checkpoint),
@@ -66,9 +71,11 @@ def evaluate_open_loop(cfg: EvalConfig, checkpoint: Path, frozen: Path, out: Pat
             "control_hz": contract.embodiment.control_hz,
             "reasoning": cfg.reasoning,
             "execute_horizon": contract.execute_horizon,
+            "action": digest_of(document_of(contract.embodiment.action))[:16],
         },
         blindness=blindness,
-        open_loop=open_loop_numbers(policy, split, contract, mean_A),
+        open_loop=open_loop_numbers(predicted, contract, mean_A),
+        held_out=held_out_rows(predicted, names_N, contract, mean_A),
     )
     document = to_document(report)
     atomic_write(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
@@ -76,12 +83,39 @@ def evaluate_open_loop(cfg: EvalConfig, checkpoint: Path, frozen: Path, out: Pat
     return document
 
 
-def open_loop_numbers(policy: Policy, split: FrozenSplit, contract: PolicyContract, mean_A: NDArray[np.floating]) -> dict[str, float]:
-    """Ask `policy` about evenly spread held-out frames; returns `EvalReport.open_loop`. mean_A: the mean action of training.
+def spread_frames(episode_N: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Places of the frames that are asked about: every n-th of each episode, where n is the least power of two that leaves `MOST_FRAMES`.
 
-    Of each chunk the rows that would be executed count, up to the end of the episode. A dimension that never varies does not count.
+    episode_N: of each frame, whose episodes follow one another. So what is asked of an episode hardly depends on the others.
     """
-    chosen_N = np.linspace(0, len(split) - 1, min(len(split), MOST_FRAMES)).astype(np.int64)
+    starts = np.flatnonzero(np.r_[True, episode_N[1:] != episode_N[:-1]])
+    place_N = np.arange(len(episode_N)) - np.repeat(starts, np.diff(np.r_[starts, len(episode_N)]))
+    stride = 1
+    while (chosen_N := np.flatnonzero(place_N % stride == 0)).size > MOST_FRAMES and stride <= place_N.max():
+        stride *= 2
+    return chosen_N
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predicted:
+    """Predicted and recorded actions of n frames, the rows of their chunks that would be executed.
+
+    given_N: the policy did not refuse. counts_NK: rows that are compared: of frames that were given, up to the end of the episode.
+    """
+
+    predicted_NKA: NDArray[np.floating]
+    label_NKA: NDArray[np.floating]
+    given_N: NDArray[np.bool_]
+    counts_NK: NDArray[np.bool_]
+
+    def pairs(self, chosen_N: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Predicted and recorded actions (R, A) of all frames, or of those that are chosen."""
+        counts_NK = self.counts_NK if chosen_N is None else self.counts_NK & chosen_N[:, None]
+        return self.predicted_NKA[counts_NK], self.label_NKA[counts_NK]
+
+
+def predict(policy: Policy, split: FrozenSplit, contract: PolicyContract, chosen_N: NDArray[np.int64]) -> Predicted:
+    """Ask `policy` about these frames of the split."""
     rows = contract.execute_horizon
     label_NKA = split.actions_NKA[chosen_N, :rows]
     given_N, predicted_NKA = np.zeros(len(chosen_N), bool), np.zeros_like(label_NKA)
@@ -92,14 +126,33 @@ def open_loop_numbers(policy: Policy, split: FrozenSplit, contract: PolicyContra
             if decision.chunk is not None:
                 given_N[place], predicted_NKA[place] = True, decision.chunk.actions_KA[:rows]
     counts_NK = np.ones(label_NKA.shape[:2], bool) if split.is_padded_NK is None else ~split.is_padded_NK[chosen_N, :rows]
-    counts_NK &= given_N[:, None]
-    named = error_ratios(predicted_NKA[counts_NK], label_NKA[counts_NK], mean_A, contract)
+    return Predicted(predicted_NKA=predicted_NKA, label_NKA=label_NKA, given_N=given_N, counts_NK=counts_NK & given_N[:, None])
+
+
+def open_loop_numbers(found: Predicted, contract: PolicyContract, mean_A: NDArray[np.floating]) -> dict[str, float]:
+    """`EvalReport.open_loop`. mean_A: the mean action of training. A dimension that never varies does not count."""
+    named = error_ratios(*found.pairs(), mean_A, contract)
     return {
         ERROR_RATIO: float(np.mean(list(named.values()))) if named else float("inf"),
-        "frames": float(len(chosen_N)),
-        "refused": float((~given_N).sum()),
+        "frames": float(len(found.given_N)),
+        "refused": float((~found.given_N).sum()),
         **{f"{name}/{ERROR_RATIO}": ratio for name, ratio in named.items()},
     }
+
+
+def held_out_rows(
+    found: Predicted, names_N: Sequence[str], contract: PolicyContract, mean_A: NDArray[np.floating]
+) -> tuple[HeldOutRow, ...]:
+    """`EvalReport.held_out`. names_N: the episode of each frame."""
+    varies = error_ratios(*found.pairs(), mean_A, contract)
+    dims = [(place, dim.name) for place, dim in enumerate(contract.embodiment.action.dims) if dim.name in varies]
+    rows: list[HeldOutRow] = []
+    for name in dict.fromkeys(names_N):
+        predicted_RA, label_RA = found.pairs(np.array([other == name for other in names_N]))
+        sums = (np.abs(predicted_RA - label_RA).sum(axis=0), np.abs(mean_A - label_RA).sum(axis=0))
+        error, mean_error = ({dim: float(sum_A[place]) for place, dim in dims} for sum_A in sums)
+        rows.append(HeldOutRow(episode=name, rows=len(label_RA), error=error, mean_error=mean_error))
+    return tuple(rows)
 
 
 def error_ratios(

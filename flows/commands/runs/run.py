@@ -43,7 +43,7 @@ def train(recipe: RecipeName = "loop", change: Overrides = None) -> None:
 
 
 def evaluate(recipe: RecipeName = "loop", change: Overrides = None) -> None:
-    """Evaluate a recipe's policy in closed loop on fresh seeds (trained first if it is missing).
+    """Evaluate a recipe's policy on fresh seeds, or on held-out episodes of its sources (trained first if it is missing).
 
     Example: actwright evaluate loop --set evaluate.seeds_per_task=50
     """
