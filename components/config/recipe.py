@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from components.config.checks import fraction, positive
 from components.config.data_config import NO_LABELS, AnnotateConfig, CollectConfig, FreezeConfig, ValidateConfig
-from components.config.source_config import SourceConfig
+from components.config.source_config import SIMULATOR, SourceConfig
 from components.config.train_config import CHECKPOINT_FILES, TrainConfig, rounded_up, start_folder
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import NEUTRAL, from_document, to_document
@@ -111,7 +111,8 @@ class Recipe:
     """Everything chosen by a person for one run of the loop.
 
     include: digests of ingested recordings (`actwright ingest`) that join the demonstrations; nothing joins unasked.
-    data: the sources that are trained on; empty: the demonstrations of collect's simulator. With sources nothing is simulated.
+    data: the sources that are trained on; empty: the demonstrations of collect's simulator. With sources only those of
+    kind "simulator" are.
     """
 
     name: str
@@ -135,12 +136,14 @@ class Recipe:
                 f"{name}.execute_horizon {config.execute_horizon} is longer than the chunk; use at most {self.freeze.chunk_length}",
             )
         self._check_data()
-        step, side = self.train.picture_step, self.collect.image_size
-        require(
-            bool(self.data) or side % step == 0,
-            f"collect.image_size {side} does not fit train.network, whose images have sides that are multiples of {step}; use "
-            + " or ".join(str(fit) for fit in (side // step * step, rounded_up(side, step)) if fit),
-        )
+        step = self.train.picture_step
+        for where, recording in self._recordings():
+            side = recording.image_size
+            require(
+                side % step == 0,
+                f"{where}.image_size {side} does not fit train.network, whose images have sides that are multiples of {step}; use "
+                + " or ".join(str(fit) for fit in (side // step * step, rounded_up(side, step)) if fit),
+            )
         require(
             self.train.committed_rows < self.freeze.chunk_length,
             f"train.committed_rows {self.train.committed_rows} must be below freeze.chunk_length {self.freeze.chunk_length}: "
@@ -164,18 +167,25 @@ class Recipe:
                 f'{" and ".join(repr(one) for one in taught)}; set {where}.reasoning to "{taught[0]}"',
             )
 
+    def _recordings(self) -> list[tuple[str, CollectConfig]]:
+        """What the run records, with its place in the recipe: its section collect, or the simulators among its sources."""
+        if not self.data:
+            return [("collect", self.collect)]
+        return [(f"data.{source.name}.options", source.recording) for source in self.data if source.kind == SIMULATOR]
+
     def _check_seeds(self) -> None:
         """Evaluation and workcells use no seed that was demonstrated."""
-        shown = range(self.collect.first_seed, self.collect.first_seed + self.collect.episodes_per_task)
-        for name, first, count in (
-            ("evaluate", self.evaluate.first_seed, self.evaluate.seeds_per_task),
-            ("workcells", self.workcells.first_seed, self.workcells.cells * self.workcells.episodes_per_cell),
-        ):
-            overlap = first < shown.stop and shown.start < first + count
-            require(
-                not overlap,
-                f"{name}.first_seed {first} is among the demonstrations' seeds {shown.start}..{shown.stop - 1}; use {shown.stop}",
-            )
+        for demonstrated in (self.collect, *(recording for _, recording in self._recordings())):
+            shown = range(demonstrated.first_seed, demonstrated.first_seed + demonstrated.episodes_per_task)
+            for name, first, count in (
+                ("evaluate", self.evaluate.first_seed, self.evaluate.seeds_per_task),
+                ("workcells", self.workcells.first_seed, self.workcells.cells * self.workcells.episodes_per_cell),
+            ):
+                overlap = first < shown.stop and shown.start < first + count
+                require(
+                    not overlap,
+                    f"{name}.first_seed {first} is among the demonstrations' seeds {shown.start}..{shown.stop - 1}; use {shown.stop}",
+                )
 
     def check_start(self) -> None:
         """Raise `SpecError` unless the checkpoint that training starts from is here; asked before any work, not when a recipe is read."""

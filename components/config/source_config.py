@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from model_core.spec.documents import NEUTRAL
+from components.config.data_config import CollectConfig
+from model_core.spec.documents import NEUTRAL, from_document
 from model_core.spec.errors import SpecError, require
 
+SIMULATOR = "simulator"  # the kind whose episodes the run records itself
 # kind -> "module:function", which is called with a `SourceConfig` and gives an `EpisodeSource` (components/data/sources/interface.py)
 SOURCE_KINDS: dict[str, str] = {
     "edited": "components.data.editing.opener:open_edited",
     "lerobot": "components.data.sources.lerobot:open_lerobot",
     "mcap": "components.data.sources.mcap.open:open_mcap",
+    "recordings": "components.data.sources.recordings:open_recordings",
+    SIMULATOR: "components.data.sources.simulator:open_simulated",
 }
 
 
@@ -34,8 +38,10 @@ def source_opener(kind: str) -> str:
 class SourceConfig:
     """Where episodes come from. Nothing of it is changed or copied.
 
-    name: in messages, accounts and records; unique in a recipe. kind: "lerobot" (a LeRobot data set of version 2.0, 2.1 or 3.0) or
-    "package.module:function". path: of its folder or file; else hub: a data set of the hub, which needs its revision (a commit).
+    name: in messages, accounts and records; unique in a recipe. kind: "lerobot" (a LeRobot data set of version 2.0, 2.1 or 3.0),
+    "mcap" (robot logs), "recordings" (of our cells), "edited" (a set as an edit describes it), "simulator" (demonstrations that the run
+    records first; options are fields of the section collect) or "package.module:function". path: of its folder or file; else hub: a data
+    set of the hub, which needs its revision (a commit).
     embodiment: the YAML file that describes the robot, or the name of a ready one; empty: the set's own description.
     include: which episodes ("0:50", "7", or an episode id); empty: all. tasks: which instructions or task names; empty: all.
     cameras: our camera -> theirs; empty: equal names. actions, proprio: our dimension -> theirs, as a name of their vector, a place in it
@@ -65,6 +71,8 @@ class SourceConfig:
         where = f"source {self.name!r}"
         require(bool(self.name) and "/" not in self.name, "a source needs a name without '/'", got=self.name)
         source_opener(self.kind)  # an unknown kind is refused here
+        if self.kind == SIMULATOR:
+            _ = self.recording  # so is an option that recording does not have
         if self.path and self.hub:
             raise SpecError(f"{where}: expected path or hub, got both. Fix: leave one out")
         if bool(self.hub) != bool(self.revision):
@@ -75,3 +83,8 @@ class SourceConfig:
         require(self.stride >= 1, f"{where}: stride must be a whole number of at least 1", got=self.stride)
         require(math.isfinite(self.rate_hz) and self.rate_hz >= 0, f"{where}: rate_hz must not be negative", got=self.rate_hz)
         require(math.isfinite(self.weight) and self.weight > 0, f"{where}: weight must be above 0; leave the source out", got=self.weight)
+
+    @property
+    def recording(self) -> CollectConfig:
+        """What a source of kind "simulator" records: its options as the section `collect`. Raises `SpecError` naming a wrong option."""
+        return from_document(CollectConfig, dict(self.options), where=f"source {self.name!r}, options")

@@ -24,8 +24,8 @@ _SIMULATOR = tuple(package for entry in SIMULATORS.values() if not entry.extra f
 _SIMULATOR_MODULES = tuple(entry.module for entry in SIMULATORS.values() if not entry.extra)
 # sources are opened by name too
 _SOURCE_MODULES = tuple(sorted({opener.partition(":")[0] for opener in SOURCE_KINDS.values()}))
-# what embodiment files, mappings of logs and logs are read with
-_SOURCES = ("ruamel.yaml", "PyYAML", "mcap", "mcap-protobuf-support", "mcap-ros2-support")
+# what embodiment files, mappings of logs, logs and recordings are read with
+_SOURCES = ("msgpack", "ruamel.yaml", "PyYAML", "mcap", "mcap-protobuf-support", "mcap-ros2-support")
 # what of the demonstrations decides a scene; the rest of "collect" only concerns their recording
 SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
 _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)

@@ -1,8 +1,13 @@
-"""Recordings of workcells in object storage: cells upload them, and the next ingest fetches them."""
+"""Recordings of workcells, in folders and in object storage: cells upload them, and the next ingest fetches them."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from components.adapters.storage.folder_transfer import COMPLETE, Transfer, download_folder, upload_folder
 from components.adapters.storage.object_store import ObjectStore
@@ -10,11 +15,14 @@ from components.artifacts.files import dataset_digest
 from components.config.records import Progress
 from components.data.lerobot import layout
 from components.data.lerobot.reader import DatasetReader
-from model_core.spec.errors import DatasetError
+from model_core.spec.episode import Episode
+from model_core.spec.errors import DatasetError, WireError
+from model_core.spec.protocol.episode_file import BEING_RECORDED, decode_episode, episode_digest
 
 RECORDINGS = "recordings"
 
 SUFFIXES = (".episode", ".msgpack")
+_HEADS: dict[tuple[object, ...], RecordingHead] = {}  # state of a file -> what it holds, of this process
 
 
 def upload_recordings(store: ObjectStore, spool: Path, progress: Progress) -> Transfer:
@@ -57,3 +65,46 @@ def count_of(source: Path) -> int:
     if count == 0:
         raise DatasetError(f"{source.name} holds no recordings ({', '.join('*' + s for s in SUFFIXES)}) and is not a LeRobot data set")
     return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingHead:
+    """What a recording holds, without its arrays. fault: why it cannot be read; then episode is None. digest: of the whole episode."""
+
+    path: Path
+    episode: Episode | None = None
+    length: int = 0
+    digest: str = ""
+    fault: str = ""
+
+
+def read_head(path: Path) -> RecordingHead:
+    """Read what a recording holds and check all of its bytes. A file that did not change is read once by a process."""
+    try:
+        stat = path.stat()
+        state = (path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
+        if state not in _HEADS:
+            data = path.read_bytes()
+            episode = decode_episode(data, images=False, depth=False)
+            length = len(episode)
+            nothing = np.zeros((0, 0), np.float32)
+            episode = replace(episode, proprio_TP=nothing, actions_TA=nothing, executed_TA=nothing, timestamps_T=np.zeros(0))
+            episode = replace(episode, geometry={}, tcp_T3=None, intervention_T=None)
+            _HEADS[state] = RecordingHead(path=path, episode=episode, length=length, digest=episode_digest(data))
+        return _HEADS[state]
+    except (OSError, WireError) as error:
+        return RecordingHead(path=path, fault=str(error))
+
+
+def still_recorded(folder: Path) -> str:
+    """The name of a file that shows that a cell records into `folder` or below it now; "" where there is none.
+
+    A cell keeps a file locked while it runs, and an episode that is being written has a name of its own until it is whole.
+    """
+    for path in sorted(folder.rglob(f".*{BEING_RECORDED}")):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return path.name
+    return next((path.name for suffix in SUFFIXES for path in sorted(folder.rglob(f".*{suffix}.*.tmp"))), "")

@@ -31,7 +31,7 @@ from serving.workcell.motion.commissioning import read
 from serving.workcell.motion.limits import Limits, tightened, unbounded, widest_limits
 from serving.workcell.motion.motion_state import MotionState
 from serving.workcell.report import cell_report, write_report
-from serving.workcell.robot.episode_recorder import Recorder
+from serving.workcell.robot.episode_recorder import Recorder, recording_into
 from serving.workcell.robot.interface import Robot
 from serving.workcell.watchdog.watchdog import WatchLimits, WatchPost
 
@@ -108,6 +108,8 @@ def _made(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink) -> 
 
 def _episodes(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink, cell: RealtimeCell, diary: _Diary) -> int:
     with contextlib.ExitStack() as stack:
+        if options.spool is not None:
+            stack.enter_context(recording_into(options.spool, options.cell))
         if options.steering_file is not None:
             camera = _ready_contract(link.ready).reasoning.trace_camera
             drawn = stack.enter_context(contextlib.closing(SteeringFile(options.steering_file, robot.embodiment, camera, cell.steer)))

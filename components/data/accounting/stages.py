@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,16 @@ def recorded(record: Mapping[str, Any], dataset: Path, source: str) -> list[dict
     for reason in record.get("rejected", {}).values():
         tally.drop(source, reason)
     return tally.rows()
+
+
+def with_losses(rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """An account with what fell away in the recordings before it, whose episodes it counts itself."""
+    found = {row["source"]: {**row, "dropped": list(row["dropped"])} for row in rows}
+    for row in before:
+        if row["dropped"]:
+            mine = found.setdefault(row["source"], {**row, "episodes": 0, "frames": 0, "dropped": []})
+            mine["dropped"] += row["dropped"]
+    return [found[source] for source in sorted(found)]
 
 
 def taken_in(record: Mapping[str, Any], out: Path, stage: str) -> list[dict[str, Any]]:

@@ -41,9 +41,9 @@ class LeRobotSource:
         self.stride = _stride(cfg, reader.fps, embodiment)
         self.cameras = {camera.name: self._camera(camera.name, (camera.height, camera.width)) for camera in embodiment.cameras}
         where = f"source {cfg.name!r}, actions"
-        self._action = places_of(where, embodiment.action, cfg.actions, self._features, layout.ACTION)
+        self.action_places = places_of(where, embodiment.action, cfg.actions, self._features, layout.ACTION)
         where = f"source {cfg.name!r}, proprio"
-        self._proprio = places_of(where, embodiment.proprio, cfg.proprio, self._features, layout.STATE)
+        self.proprio_places = places_of(where, embodiment.proprio, cfg.proprio, self._features, layout.STATE)
         self._digest = ""
 
     @property
@@ -88,9 +88,9 @@ class LeRobotSource:
         row, theirs = self._chosen[index]
         read = self.reader.episode(theirs.index, images=False, depth=depth)
         columns = self.reader.table.columns_of(slice(theirs.start, theirs.start + theirs.length))
-        actions_TA = every_nth(picked(columns, self._action), self.embodiment.action.modes, self.stride)
-        executed = _renamed(self._action, layout.ACTION, layout.EXECUTED)
-        is_recorded = layout.EXECUTED in columns and executed != self._action
+        actions_TA = every_nth(picked(columns, self.action_places), self.embodiment.action.modes, self.stride)
+        executed = _renamed(self.action_places, layout.ACTION, layout.EXECUTED)
+        is_recorded = layout.EXECUTED in columns and executed != self.action_places
         sent_TA = every_nth(picked(columns, executed), self.embodiment.action.modes, self.stride) if is_recorded else actions_TA
         steps = slice(0, row.length * self.stride, self.stride)
         frames = {ours: self.reader.images(theirs.index, name)[steps] for ours, name in self.cameras.items()} if images else {}
@@ -104,7 +104,7 @@ class LeRobotSource:
             images=frames,
             depth_m={ours: read.depth_m[name][steps] for ours, name in self.cameras.items() if name in read.depth_m},
             geometry={ours: read.geometry[name] for ours, name in self.cameras.items() if name in read.geometry},
-            proprio_TP=picked(columns, self._proprio)[steps],
+            proprio_TP=picked(columns, self.proprio_places)[steps],
             actions_TA=actions_TA,
             executed_TA=sent_TA,
             timestamps_T=read.timestamps_T[steps],
@@ -117,8 +117,8 @@ class LeRobotSource:
         """Our camera -> theirs and our dimensions -> "feature[place]", for the index that people read."""
         found: dict[str, object] = {"cameras": self.cameras, "stride": self.stride}
         for kind, vector, places in (
-            ("action", self.embodiment.action, self._action),
-            ("proprio", self.embodiment.proprio, self._proprio),
+            ("action", self.embodiment.action, self.action_places),
+            ("proprio", self.embodiment.proprio, self.proprio_places),
         ):
             found[kind] = {dim.name: f"{feature}[{place}]" for dim, (feature, place) in zip(vector.dims, places, strict=True)}
         return found

@@ -50,7 +50,10 @@ def contents_digest(place: Path, cache: Path | None = None) -> str:
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     if not files:
         raise DatasetError(f"{place} holds no file. Fix: name the folder of a data set")
-    stats = [path.stat() for path in files]
+    try:
+        stats = [path.stat() for path in files]
+    except FileNotFoundError as error:
+        raise _gone(place, error) from error
     names = [path.name if path == place else path.relative_to(place).as_posix() for path in files]
     known = [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev] for name, s in zip(names, stats, strict=True)]
     state = hashlib.sha256(json.dumps(known).encode()).hexdigest()
@@ -64,9 +67,17 @@ def contents_digest(place: Path, cache: Path | None = None) -> str:
     for path, name, stat in zip(files, names, stats, strict=True):
         same = (stat.st_dev, stat.st_ino)
         if same not in digests:
-            digests[same] = sha256_file(path)
+            try:
+                digests[same] = sha256_file(path)
+            except FileNotFoundError as error:
+                raise _gone(place, error) from error
         total.update(f"{name}\0{digests[same]}\n".encode())
     _READ[state] = total.hexdigest()
     if note is not None:
         atomic_write(note, _READ[state] + "\n")
     return _READ[state]
+
+
+def _gone(place: Path, error: FileNotFoundError) -> DatasetError:
+    name = Path(str(error.filename)).name
+    return DatasetError(f"{place} changed while it was read: {name} is gone. Fix: run again when nothing is written there any more")

@@ -107,6 +107,6 @@ def _a_task(manifest: Any) -> str:
     name = str(manifest.get("model_version", "")).partition("/")[0]
     for recipe in RECIPES:
         made = get_recipe(recipe)
-        if made.package.model_name == name and made.collect.tasks:
+        if made.package.model_name == name and not made.data:
             return made.collect.tasks[0]
     return "TASK"

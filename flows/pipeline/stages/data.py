@@ -13,12 +13,13 @@ from components.artifacts.step_store import StepResult
 from components.config.data_config import NO_LABELS
 from components.config.recipe import Recipe
 from components.config.records import Progress
+from components.config.source_config import SIMULATOR, SourceConfig
 from components.config.stages import INGEST, JOIN, SOURCES, stage_named
 from flows.pipeline.stages.step import StepKey, folder_input, is_made, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.contract import digest_of
-from model_core.spec.documents import to_document
-from model_core.spec.errors import NotReady
+from model_core.spec.documents import identity_document, to_document
+from model_core.spec.errors import NotReady, SpecError
 
 
 def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> StepResult:
@@ -28,19 +29,10 @@ def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> Step
     """
     if recipe.data:
         return sources_step(platform, recipe, progress)
-
-    def work(out: Path) -> Mapping[str, Any]:
-        from components.data.accounting.stages import recorded as account
-        from components.data.collect import collect
-
-        record = collect(recipe.collect, out, progress, thresholds=recipe.validate)
-        return {**record, "account": account(record, out / "dataset", f"expert:{recipe.collect.simulator}")}
-
     included = [ingested(platform, digest) for digest in recipe.include]
-    key = StepKey(stage=stage_named("collect"), recipe=recipe, inputs={})
-    if included and not is_made(platform, key):  # before anything is recorded
+    if included and not is_made(platform, _recording_key(recipe)):  # before anything is recorded
         _check_included(recipe, included, progress)
-    recorded = stage_step(platform, key, work)
+    recorded = recorded_step(platform, recipe, progress)
     if not included:
         return recorded
     if recorded.cached and not is_made(platform, _joined_key(recipe, recorded.step, included)):
@@ -49,15 +41,61 @@ def collect_step(platform: Platform, recipe: Recipe, progress: Progress) -> Step
     return replace(joined, cached=joined.cached and recorded.cached, seconds=joined.seconds + recorded.seconds)
 
 
+def recorded_step(platform: Platform, recipe: Recipe, progress: Progress) -> StepResult:
+    """Record the demonstrations of the recipe's section collect: <step>/dataset."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.data.accounting.stages import recorded as account
+        from components.data.collect import collect
+
+        record = collect(recipe.collect, out, progress, thresholds=recipe.validate)
+        return {**record, "account": account(record, out / "dataset", f"expert:{recipe.collect.simulator}")}
+
+    return stage_step(platform, _recording_key(recipe), work)
+
+
+def _recording_key(recipe: Recipe) -> StepKey:
+    return StepKey(stage=stage_named("collect"), recipe=recipe, inputs={})
+
+
 def sources_step(platform: Platform, recipe: Recipe, progress: Progress) -> StepResult:
-    """Open the recipe's sources and list them in a raw index: <step>/dataset. Their files stay where they are."""
+    """Open the recipe's sources and list them in a raw index: <step>/dataset. Their files stay where they are.
+
+    What a simulator among them shows is recorded first, as it is for a recipe without sources, and found if it was recorded before.
+    """
+    from components.data.accounting.stages import with_losses
     from components.data.sources.raw_index import keep_places, source_inputs, write_index
 
+    recorded = {cfg.name: _recorded_source(platform, recipe, cfg, progress) for cfg in recipe.data if cfg.kind == SIMULATOR}
+    placed = tuple(_placed(cfg, recorded[cfg.name].step) if cfg.name in recorded else cfg for cfg in recipe.data)
+
+    def work(out: Path) -> Mapping[str, Any]:
+        record = write_index(placed, out, progress)
+        before = [row for result in recorded.values() for row in result.step.record.get("account", ())]
+        return {**record, "account": with_losses(record["account"], before)}
+
     progress.update(0, 1, "reading what the sources hold")
-    inputs: dict[str, Step | str] = {**source_inputs(recipe.data, platform.settings.home / "cache" / "contents")}
-    made = stage_step(platform, StepKey(stage=SOURCES, recipe=recipe, inputs=inputs), lambda out: write_index(recipe.data, out, progress))
-    keep_places(made.step.path, recipe.data)  # a finished index may be used from another place
-    return made
+    inputs: dict[str, Step | str] = {**source_inputs(placed, platform.settings.home / "cache" / "contents")}
+    inputs |= {f"source-{name}": result.step for name, result in recorded.items()}
+    made = stage_step(platform, StepKey(stage=SOURCES, recipe=replace(recipe, data=placed), inputs=inputs), work)
+    keep_places(made.step.path, placed)  # a finished index may be used from another place
+    cached = made.cached and all(result.cached for result in recorded.values())
+    return replace(made, cached=cached, seconds=made.seconds + sum(result.seconds for result in recorded.values()))
+
+
+def _recorded_source(platform: Platform, recipe: Recipe, cfg: SourceConfig, progress: Progress) -> StepResult:
+    if cfg.path or cfg.hub:
+        raise SpecError(
+            f"source {cfg.name!r}: what a simulator shows is recorded by the run, and has no path before. Fix: leave path and hub out; "
+            "a set that was recorded before is a source of kind 'lerobot'"
+        )
+    alone = replace(recipe, collect=cfg.recording, data=(), include=(), workcells=replace(recipe.workcells, tasks=()))
+    return recorded_step(platform, alone, progress)
+
+
+def _placed(cfg: SourceConfig, recorded: Step) -> SourceConfig:
+    """The source with the place of its recordings; its options are whole, and without what only says how recording is done."""
+    return replace(cfg, path=str(recorded.path / "dataset"), options=identity_document(cfg.recording))
 
 
 def joined_step(platform: Platform, recipe: Recipe, recorded: Step, included: Sequence[Step], progress: Progress) -> StepResult:

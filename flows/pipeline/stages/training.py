@@ -14,6 +14,7 @@ from components.artifacts.step_store import StepResult
 from components.config.data_config import CollectConfig
 from components.config.recipe import Recipe
 from components.config.records import AccountRow, Progress
+from components.config.source_config import SIMULATOR
 from components.config.stages import OPEN_LOOP, SIMULATION_FIELDS, stage_named
 from components.config.train_config import start_folder
 from flows.pipeline.stages.step import StepKey, folder_input, stage_step
@@ -89,14 +90,19 @@ def check_start(recipe: Recipe) -> None:
 
 
 def _embodiment_of(recipe: Recipe) -> EmbodimentSpec:
-    """The embodiment that will be trained: of the first source, or of the simulator."""
-    if recipe.data:
+    """The embodiment that will be trained: of the first source, or of the simulator. Nothing need be recorded yet."""
+    first = recipe.data[0] if recipe.data else None
+    if first is not None and first.kind != SIMULATOR:
         from components.data.sources.raw_index import open_source
 
-        return open_source(recipe.data[0]).embodiment
+        return open_source(first).embodiment
+    if first is not None and first.embodiment:
+        from components.data.embodiments.file import find_file, read_embodiment
+
+        return read_embodiment(find_file(first.embodiment))
     from components.simulation.open import open_simulator
 
-    return open_simulator(recipe.collect).embodiment
+    return open_simulator(recipe.collect if first is None else first.recording).embodiment
 
 
 def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:

@@ -38,6 +38,7 @@ from model_core.spec.protocol.strict_msgpack import Buffer, pack, unpack
 EPISODE_MAGIC = b"ACTWEPIS"
 EPISODE_VERSION = 1
 MAX_EPISODE_BYTES = 512 * 2**20
+BEING_RECORDED = ".recording"  # ending of the file that a cell keeps locked in a folder while it records into it
 
 
 def encode_episode(episode: Episode) -> bytes:
@@ -46,8 +47,11 @@ def encode_episode(episode: Episode) -> bytes:
     return EPISODE_MAGIC + bytes([EPISODE_VERSION]) + hashlib.sha256(body).digest() + body
 
 
-def decode_episode(data: bytes, *, max_bytes: int = MAX_EPISODE_BYTES) -> Episode:
-    """Bytes -> the episode. Raises WireError naming what is wrong: magic, version, truncation, flipped bits, a field."""
+def decode_episode(data: bytes, *, max_bytes: int = MAX_EPISODE_BYTES, images: bool = True, depth: bool = True) -> Episode:
+    """Bytes -> the episode. Without images or depth those mappings are empty, which makes it cheap; the checksum covers them all the same.
+
+    Raises WireError naming what is wrong: magic, version, truncation, flipped bits, a field.
+    """
     start = len(EPISODE_MAGIC) + 1 + 32
     if len(data) > max_bytes:
         raise WireError(f"a recorded episode has at most {max_bytes} bytes, got {len(data)}")
@@ -57,7 +61,14 @@ def decode_episode(data: bytes, *, max_bytes: int = MAX_EPISODE_BYTES) -> Episod
         raise WireError(f"recorded with episode format {data[len(EPISODE_MAGIC)]}, this version reads {EPISODE_VERSION}")
     if hashlib.sha256(memoryview(data)[start:]).digest() != bytes(data[start - 32 : start]):
         raise WireError("the recorded episode is damaged: its checksum does not match (truncated or changed)")
-    return cast(Episode, from_document(Episode, _EPISODE, unpack(data, start)))
+    document = unpack(data, start)
+    left_out = [name for name, is_read in (("images", images), ("depth_m", depth)) if not is_read and name in document]
+    return cast(Episode, from_document(Episode, _EPISODE, {**document, **{name: {} for name in left_out}}))
+
+
+def episode_digest(data: bytes) -> str:
+    """SHA-256 (hex, 64) of what a recorded episode holds, as its bytes state it; `decode_episode` proves it."""
+    return data[len(EPISODE_MAGIC) + 1 : len(EPISODE_MAGIC) + 33].hex()
 
 
 def _series(dtype: str, ndim: int) -> Kind:

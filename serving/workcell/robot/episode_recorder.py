@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.files import atomic_write
+from model_core.spec.protocol.episode_file import BEING_RECORDED
 from model_core.spec.protocol.wire import encode_episode
 from model_core.spec.types import Observation
 from serving.workcell.robot.interface import RecordedSenses, Robot
@@ -107,6 +111,23 @@ class Recorder:
             body=robot.embodiment,
             intervention_T=np.array(self._interventions, bool),
         )
+
+
+@contextlib.contextmanager
+def recording_into(spool: Path, cell: str) -> Iterator[None]:
+    """While a cell records into `spool`, a locked file stands there, so that no training begins on a folder that still grows.
+
+    The lock ends with the process, however it ends. A folder that cannot be written or locked is no reason to stop a cell.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", cell)
+    mark = spool / f".{name}{BEING_RECORDED}"
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            spool.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(mark.open("wb"))
+            stack.callback(mark.unlink, missing_ok=True)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
 
 
 def write_episode(spool: Path, episode: Episode) -> Path:
