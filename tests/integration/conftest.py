@@ -1,4 +1,4 @@
-"""One undisturbed run of the smallest loop, shared by the tests that look at what it left."""
+"""What integration tests share: an undisturbed run of the smallest loop, and the process whose forks run single commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults.fork_server import ForkServer
 from tests.integration.loop_runs import RUN, Home, kill_tree
 
 
@@ -18,3 +19,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     yield home
     for left in home.processes():
         kill_tree(left.pid)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ForkServer]:
+    """Runs commands in forked children; started once for all tests of the group "forked"."""
+    with ForkServer() as running:
+        yield running

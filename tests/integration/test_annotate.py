@@ -186,6 +186,8 @@ def test_another_pointer_leaves_depth_answers_in_place(episodes, tmp_path):
     other = Counting(TruthPoint(), tag="b")
     job(episodes, tmp_path / "cache", Annotators(depth=depth, points=other)).run(chosen(episodes), tmp_path / "b", Silent())
     assert (depth.calls, other.calls) == (4, 4)
+    error = json.loads((tmp_path / "b/label_error.json").read_text())
+    assert (error["estimate"], error["compared_frames"], error["depth_rank_correlation"]) == (0.0, sum(LENGTHS), 1.0)
     changed = [replace(episodes[0], images={"front": episodes[0].images["front"] // 2}), *episodes[1:]]
     job(changed, tmp_path / "cache", Annotators(depth=depth, points=other)).run(chosen(changed), tmp_path / "c", Silent())
     assert (depth.calls, other.calls) == (5, 5)

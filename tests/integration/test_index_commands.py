@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,15 @@ import pytest
 from components.config.data_config import NO_LABELS, AnnotateConfig, FreezeConfig, ValidateConfig
 from components.config.recipe import EvalConfig, PackageConfig, Recipe
 from components.config.source_config import SourceConfig
+from flows.commands.main import command_line
+from flows.terminal.output import ended, print_line
 from tests.faults.fork_server import Done, ForkServer
 from tests.older_set import DATA
 from tests.own_data import CAMERAS, EMBODIMENT_FILE, write_own_set
 
+pytestmark = pytest.mark.xdist_group("forked")
 EPISODES = 12
 PERCENT = 'name: gripper, unit: "1", mode: absolute, low: -1.0, high: 1.0'
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with ForkServer() as running:
-        yield running
 
 
 def written(root: Path) -> Path:
@@ -61,26 +57,31 @@ def written(root: Path) -> Path:
     return path
 
 
-@pytest.mark.soak
-def test_the_stages_read_an_index_and_freezing_tells_what_actions_would_be_lost(server, tmp_path):
-    recipe = written(tmp_path)
-    for stage in ("collect", "validate", "annotate"):
-        done = run(server, tmp_path, "data", stage, str(recipe))
-        assert done.code == 0, f"{stage}: {done.told}"
-    assert not (tmp_path / "data/collect/undigested").exists()
-
-    passed_through = run(server, tmp_path, "data", "freeze", str(recipe))
-    assert passed_through.code == 1
-    assert "action 'gripper' is passed through" in passed_through.told
-    assert "freeze.mask=[true,true,true]" in passed_through.told
-    assert not (tmp_path / "data/freeze").exists()
-
-    document = json.loads(recipe.read_text())
+def stages(recipe: str) -> None:
+    """Every data stage, then freezing again with a mask that normalises the gripper: one process, so the code's digest is taken once."""
+    for stage in ("collect", "validate", "annotate", "freeze"):
+        print_line(f"{stage}: code {command(stage, recipe)}")
+    masked = Path(recipe).with_name("masked.json")
+    document = json.loads(Path(recipe).read_text())
     document["freeze"]["mask"] = [True, True, True]
-    recipe.write_text(json.dumps(document))
-    frozen = run(server, tmp_path, "data", "freeze", str(recipe))
-    assert frozen.code == 0, frozen.told
-    (told,) = [line for line in frozen.told.splitlines() if "action 'dx'" in line]
+    masked.write_text(json.dumps(document))
+    print_line(f"masked: code {command('freeze', str(masked))}")
+
+
+def command(stage: str, recipe: str) -> int:
+    """`actwright data STAGE RECIPE`; its exit code."""
+    return ended(lambda: command_line("data")(["data", stage, recipe]))
+
+
+@pytest.mark.soak  # the rules of both notes: tests/unit/test_accounting.py
+def test_the_stages_read_an_index_and_freezing_tells_what_actions_would_be_lost(server, tmp_path):
+    done = run(server, tmp_path, "call", "tests.integration.test_index_commands:stages", str(written(tmp_path)))
+    codes = re.findall(r"(?m)^(\w+): code (\d+)$", done.told)
+    assert codes == [("collect", "0"), ("validate", "0"), ("annotate", "0"), ("freeze", "1"), ("masked", "0")], done.told
+    assert not (tmp_path / "data/collect/undigested").exists()
+    refused, masked = done.told[: done.told.index("freeze: code")], done.told[done.told.index("freeze: code") :]
+    assert re.search(r"dataset error: .*action 'gripper' is passed through.*freeze\.mask=\[true,true,true\]", refused)
+    (told,) = [line for line in masked.splitlines() if "action 'dx'" in line]
     assert re.search(r"1 of \d+ steps .* hold values of 0\.99\.\.0\.99 m", told)
     assert "freeze.mask=[false,true,true]" in told
 
@@ -94,7 +95,7 @@ def test_a_command_that_reads_one_folder_says_that_an_index_is_none(server, tmp_
         assert "is an index of sources (bench)" in " ".join(refused.told.replace("│", " ").split())
     unknown = run(server, tmp_path, "data", "show", "data/collect")
     assert unknown.code == 1
-    assert "run the stage collect of its recipe here" in unknown.told
+    assert "is a copy of an index of sources (bench)" in unknown.told
 
 
 def run(server: ForkServer, under: Path, *words: str) -> Done:

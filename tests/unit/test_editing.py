@@ -221,3 +221,12 @@ def test_a_recipe_names_an_edited_set_by_its_file(folder, edits):
         open_edited(SourceConfig(name="x", kind="edited", path=place, rate_hz=5))
     with pytest.raises(DatasetError, match="is not the file of an edit"):
         open_edited(SourceConfig(name="x", kind="edited", path=str(folder / "ours")))
+
+
+def test_an_edit_is_opened_before_its_folder_is_there(tmp_path):
+    known = Catalogue(tmp_path / "data/edits")
+    opened = known.open(str(write_dataset(tmp_path / "set", [episode(n, length=3) for n in range(2)])))
+    path = known.path_of("first")
+    edit = known.new_edit("select", [opened], Select(episodes=("1",)), at=path, who="a", why="a test")
+    assert [row.episode_id for row in known.open_edit(path, edit).source.rows] == ["square-0001"]
+    assert not path.parent.exists()

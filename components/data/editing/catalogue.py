@@ -77,7 +77,7 @@ class Catalogue:
     def open_edit(self, path: Path, edit: Edit) -> OpenSet:
         """The set that an edit makes, whose file is, or will be, at `path`. Raises `DatasetError` where its parents have changed."""
         if edit.operation == "repair":
-            folder = path.parent / edit.parameters["path"]
+            folder = _beside(path, edit.parameters["path"])
             opened = self._open_folder(folder)
             _check_digest(opened.digest, edit.parameters["result"], f"{folder}, which {path.name} made")
             return OpenSet(source=opened.source, path=path, digest=opened.digest, edit=edit)
@@ -119,7 +119,7 @@ class Catalogue:
         return OpenSet(source=source, path=path, digest=self._digest(source))
 
     def _open_parent(self, child: Path, parent: Parent) -> OpenSet:
-        path = child.parent / parent.path
+        path = _beside(child, parent.path)
         if path.is_dir():
             opened = self._open_folder(path)
         elif is_edit(path):
@@ -148,6 +148,11 @@ class Catalogue:
             place = path.parent / parent.path
             found = read_edit(place) if is_edit(place) else None
             yield from self._lineage(place, parent.digest, found, repaired, depth + 1)
+
+
+def _beside(file: Path, relative: str) -> Path:
+    """A path that is stated from the folder of an edit, which need not be there yet."""
+    return Path(os.path.normpath(file.parent.resolve() / relative))
 
 
 def _check_digest(got: str, expected: str, what: str) -> None:

@@ -129,8 +129,14 @@ def read_index(dataset: Path) -> tuple[list[EpisodeSource], list[str], list[floa
         raise DatasetError(
             f"{dataset / INDEX}: format {document.get('format')}, expected {FORMAT}. Fix: use the version of Actwright that wrote it"
         )
-    places = _document(dataset.parent / PLACES)
     entries = document["sources"]
+    if not (dataset.parent / PLACES).is_file():
+        names = ", ".join(str(entry["name"]) for entry in entries)
+        raise DatasetError(
+            f"{dataset} is a copy of an index of sources ({names}), which says what they hold and not where they are. Fix: run the stages "
+            "of its recipe here, which know it, or name the folder of a source"
+        )
+    places = _document(dataset.parent / PLACES)
     opened = [_opened(entry, places.get(entry["name"])) for entry in entries]
     return opened, [entry["digest"] for entry in entries], [float(entry["config"]["weight"]) for entry in entries]
 

@@ -65,7 +65,7 @@ def _what(m: SetMeasurements) -> dict[str, Any]:
         "frames": m.frames,
         "hours": round(m.frames / m.fps / 3600, 4) if m.fps else 0.0,
         "cameras": list(m.cameras),
-        "vectors": {name: len(vector) for e in m.episodes[:1] for name, vector in e.vectors.items()},
+        "vectors": {name: len(vector) for e in m.episodes[:1] for name, vector in sorted(e.vectors.items())},
         "tasks": list(m.sentences.values()),
         "splits": {name: list(part) for name, part in (m.origin.splits if m.origin else {}).items()},
     }
