@@ -1,6 +1,7 @@
 """Packs: what goes in comes out, in any order, from this disk and from a DVC remote; one more episode is one more file."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from components.data.packing.packs import PackWriter, open_packs, pack_files
 from components.data.packing.remote import open_version
 from components.data.packing.shuffled import ShuffledFrames
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
-from model_core.spec.errors import DatasetError, StorageError
+from model_core.spec.errors import DatasetError, SpecError, StorageError
 from tests.fakes import make_embodiment
 
 
@@ -131,6 +132,24 @@ def test_every_frame_comes_once_in_an_order_of_seed_and_epoch_alone(tmp_path):
     assert len([*frames]) == len(frames) == sum(LENGTHS)
 
 
+def test_frames_that_are_read_in_blocks_come_once_each_and_mixed(tmp_path):
+    made = packed(tmp_path, [17, 4, 23, 16])
+    for ahead in (0, 1, 5, 200):
+        frames = ShuffledFrames(open_packs(tmp_path), seed=3, chunk=3, ahead=ahead, block=4, window=3)
+        check_samples(frames, made)
+        rest = [(one.episode, one.frame) for one in frames.epoch(1, start=31)]
+        assert rest == [(one.episode, one.frame) for one in frames.epoch(1)][31:]
+    orders = [frames.order(epoch).tolist() for epoch in (0, 1, 1)]
+    assert orders[0] != orders[1] == orders[2]
+    firsts = {start + place for start, length in ((0, 17), (17, 4), (21, 23), (44, 16)) for place in range(0, length, 4)}
+    blocks = [max(first for first in firsts if first <= number) for number in orders[0]]
+    assert len(set(blocks[:10])) >= 3
+    assert sum(one != other for one, other in pairwise(blocks)) > 30  # of 59; frames of one block would follow each other in 44
+    assert orders[0][:12] != sorted(orders[0][:12])
+    with pytest.raises(SpecError, match="block and window must be at least 1"):
+        ShuffledFrames(open_packs(tmp_path), seed=3, block=0)
+
+
 def test_a_pushed_version_is_read_without_pulling_it(tmp_path):
     root = tmp_path / "repository"
     (root / ".dvc").mkdir(parents=True)
@@ -143,6 +162,10 @@ def test_a_pushed_version_is_read_without_pulling_it(tmp_path):
         for store in stores:
             check_samples(ShuffledFrames(open_version(store, version.md5), seed=3, chunk=3, ahead=8), made)
         assert images <= server.sent < version.size + 5000  # nothing is fetched twice
+        single, sent = server.asked["GET"], server.sent
+        check_samples(ShuffledFrames(open_version(HttpRanges(server.url), version.md5), seed=3, chunk=3, ahead=8, block=4), made)
+        assert images <= server.sent - sent < version.size + 5000
+        assert server.asked["GET"] - single == single - 2 * (sum(LENGTHS) - 5)  # of two cameras: five blocks in place of sixteen frames
         with pytest.raises(StorageError, match="expected status 200, got 404"):
             open_version(HttpRanges(server.url), "0" * 32 + ".dir")
     listing = remote / "files" / "md5" / version.md5[:2] / version.md5[2:]
