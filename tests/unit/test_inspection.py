@@ -63,6 +63,18 @@ def test_every_verdict_names_its_denominator(measured):
     assert (pixels["looked_at"], pixels["unit"]) == (2 * report.frames, "frames")
 
 
+def test_without_images_every_other_rule_says_the_same_and_nothing_is_decoded_or_kept(sound, measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(films.FilmDecoder, "part", lambda *_: pytest.fail("a picture is decoded"))
+    rows = inspect_folder(sound, tmp_path, Silent(), pixels=False)
+    of_pixels = {name for name, one in all_checks().items() if one.family == "pixels"} | {"video_lag", "video_decodes"}
+    for whole, result in zip(inspect_measurements(measured, ValidateConfig()).results, rows.results, strict=True):
+        if result.check.id in of_pixels:
+            assert result.outcome == UNKNOWN, result.check.id
+        else:
+            assert result == whole, result.check.id
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_threshold_reads_no_video_again(sound, tmp_path, monkeypatch):
     decoded: list[int] = []
     part = films.FilmDecoder.part

@@ -21,6 +21,11 @@ PLAINLY_MOVED = 0.005  # and by more than this, a camera has to show it
 SIZES = ("delta", "velocity")
 
 
+def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`values` with 0 for what is no number: themselves where every one is, which is cheaper than a copy."""
+    return values if np.isfinite(values).all() else np.nan_to_num(values)
+
+
 def commanded_T(episode: Episode, body: EmbodimentSpec | None) -> NDArray[np.bool_]:
     """`commanded_rows_T` of what was executed."""
     return commanded_rows_T(episode.executed_TA, body)
@@ -30,7 +35,7 @@ def commanded_rows_T(executed_TA: NDArray[np.floating], body: EmbodimentSpec | N
     """Per step, whether what was executed commands the arm or its gripper to move. Without a body the meaning of numbers is unknown:
     then each of them counts by its size.
     """
-    actions_TA = np.nan_to_num(np.asarray(executed_TA, np.float64))
+    actions_TA = finite(np.asarray(executed_TA, np.float64))
     if body is None or actions_TA.shape[1] != len(body.action):
         return np.abs(actions_TA).max(axis=1, initial=0.0) > MOVING
     is_size_A = np.array(
@@ -51,7 +56,7 @@ def moved_T(episode: Episode, body: EmbodimentSpec | None, share: float) -> NDAr
 
 def moved_rows_T(proprio_TP: NDArray[np.floating], body: EmbodimentSpec | None, share: float) -> NDArray[np.bool_]:
     """Per step, whether the state changes until the next one by more than `share` of a dimension's range; the last is as the one before."""
-    state_TP = np.nan_to_num(np.asarray(proprio_TP, np.float64))
+    state_TP = finite(np.asarray(proprio_TP, np.float64))
     is_known = body is not None and state_TP.shape[1] == len(body.proprio)
     limit_P = share * (body.proprio.high - body.proprio.low) if body is not None and is_known else np.zeros(state_TP.shape[1])
     ahead_TP = np.abs(np.diff(state_TP, axis=0))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -45,25 +44,37 @@ def to_numpy(column: pa.ChunkedArray, where: str) -> NDArray[Any]:
         row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
         raise DatasetError(f"{where}, row {row} is empty, expected a number in every row. Fix: fill it in, or remove its episode")
     if not is_list(array.type):
-        return array.to_numpy(zero_copy_only=False)
+        return _numbers(array)
     return _matrix(array, where)
+
+
+def _numbers(array: Any) -> NDArray[Any]:
+    """An array of numbers without an empty value, as it lies in memory. pyarrow's own `to_numpy` would import pandas for half a second."""
+    if pa.types.is_boolean(array.type):
+        bits = np.frombuffer(array.buffers()[1] or b"", np.uint8)
+        return np.unpackbits(bits, bitorder="little")[array.offset : array.offset + len(array)].astype(np.bool_)
+    return np.from_dlpack(array)
 
 
 def _matrix(array: Any, where: str) -> NDArray[Any]:
     if not len(array):
         return np.zeros((0, 0))
-    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)  # pyright: ignore[reportAttributeAccessIssue]
-    width = int(np.bincount(lengths.astype(np.int64)).argmax())
-    if (odd := np.flatnonzero(lengths != width)).size:
-        row = int(odd[0])
-        raise DatasetError(
-            f"{where}, row {row} has {int(lengths[row])} values, expected {width} as in the other rows. Fix: correct that row"
-        )
-    flat = array.flatten()
+    if pa.types.is_fixed_size_list(array.type):
+        width, first = int(array.type.list_size), array.offset * int(array.type.list_size)
+    else:
+        offsets = np.from_dlpack(array.offsets)
+        lengths, first = np.diff(offsets), int(offsets[0])
+        width = int(np.bincount(lengths).argmax())
+        if (odd := np.flatnonzero(lengths != width)).size:
+            row = int(odd[0])
+            raise DatasetError(
+                f"{where}, row {row} has {int(lengths[row])} values, expected {width} as in the other rows. Fix: correct that row"
+            )
+    flat = array.values.slice(first, width * len(array))
     if flat.null_count:
         row = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0]) // width
         raise DatasetError(f"{where}, row {row} has an empty value, expected {width} numbers. Fix: fill it in, or remove its episode")
-    return flat.to_numpy(zero_copy_only=False).reshape(len(array), width)
+    return _numbers(flat).reshape(len(array), width)
 
 
 def to_float32(values: NDArray[Any], where: str) -> NDArray[np.float32]:

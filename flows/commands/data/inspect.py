@@ -11,6 +11,7 @@ from flows.commands.data.edit_options import lerobot_folder
 from flows.terminal.output import print_line, print_result
 
 if TYPE_CHECKING:
+    from components.config.records import Progress
     from model_core.spec.contract import EmbodimentSpec
 
 Folder = Annotated[Path, typer.Argument(help="a LeRobot data set of any version and writer", exists=True, file_okay=False)]
@@ -23,6 +24,7 @@ def inspect(
     recipe: Annotated[str, typer.Option(help="the recipe whose thresholds count (its section validate)", metavar="RECIPE")] = "loop",
     page: Annotated[Path | None, typer.Option(help="also write a page for people, readable without a network", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the whole report as one JSON line, every fault in it")] = False,
+    images: Annotated[bool, typer.Option(help="look at every image; without, only at files, rows and the times of images")] = True,
 ) -> None:
     """Inspect a data set: defects (set aside), risks (told) and what cannot be known, each with its evidence, reason, fix and source.
 
@@ -30,19 +32,17 @@ def inspect(
 
     Example: actwright data inspect recordings/so101-cups
     Example: actwright data inspect recordings/so101-cups --json > report.json
+    Example: actwright data inspect recordings/so101-cups --no-images
     """
     from components.data.inspection.reporting.inspect import inspect_folder
     from components.data.inspection.reporting.page import report_page
     from components.data.inspection.reporting.report import lines, report_document
     from flows.commands.recipe_arguments import recipe_of
-    from flows.platform.settings import load_settings
-    from flows.terminal.stage_progress import StagePanel
     from model_core.spec.files import atomic_write
 
     cfg = recipe_of(recipe, option="--recipe").validate
-    store = load_settings().home / "measurements"
-    progress = StagePanel(live=False).stage("validate")
-    report = inspect_folder(lerobot_folder(folder), store, progress, cfg=cfg, embodiment=_embodiment(embodiment))
+    store, progress = _with_images() if images else _without_images()
+    report = inspect_folder(lerobot_folder(folder), store, progress, cfg=cfg, embodiment=_embodiment(embodiment), pixels=images)
     if page is not None:
         atomic_write(page, report_page(report))
     document = report_document(report)
@@ -87,6 +87,21 @@ def passport(
     else:
         atomic_write(out, text if out.suffix != ".json" else json.dumps(made, indent=1, sort_keys=True) + "\n")
     print_result(**made)
+
+
+def _with_images() -> tuple[Path, Progress]:
+    """Where measurements are kept, and a panel: decoding takes minutes."""
+    from flows.platform.settings import load_settings
+    from flows.terminal.stage_progress import StagePanel
+
+    return load_settings().home / "measurements", StagePanel(live=False).stage("validate")
+
+
+def _without_images() -> tuple[None, Progress]:
+    """Rows take less than a second, of which settings and a panel would be a third."""
+    from components.config.records import Silent
+
+    return None, Silent()
 
 
 def _embodiment(file: Path | None) -> EmbodimentSpec | None:

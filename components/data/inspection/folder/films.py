@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.inspection.folder.film_tables import read_film_tables
 from components.data.lerobot.pictures import film_errors, open_film
 
 
@@ -44,7 +45,12 @@ class FilmScan:
 
 
 def scan_film(path: Path, *, digests: bool) -> FilmScan:
-    """Read the times of all pictures without decoding any, and with `digests` the bytes of each."""
+    """Read the times of all pictures without decoding any, and with `digests` the bytes of each.
+
+    Without `digests`, of a plain MP4 file only the tables are read.
+    """
+    if not digests and (tables := _tables(path)) is not None:
+        return tables
     broken = film_errors()
     pictures: list[tuple[int, bool, bytes]] = []
     try:
@@ -71,6 +77,24 @@ def scan_film(path: Path, *, digests: bool) -> FilmScan:
         width=width,
         height=height,
         error="" if pictures else "holds no picture; it is truncated or damaged",
+    )
+
+
+def _tables(path: Path) -> FilmScan | None:
+    try:
+        found = read_film_tables(path)
+    except OSError:
+        return None  # opening it says why
+    if found is None:
+        return None
+    return FilmScan(
+        times_s=np.array(found.pts, np.float64) * (1 / found.rate),
+        pts=tuple(found.pts.tolist()),
+        is_key=tuple(found.is_key.tolist()),
+        digests=(b"",) * len(found.pts),
+        stated=len(found.pts),
+        width=found.width,
+        height=found.height,
     )
 
 

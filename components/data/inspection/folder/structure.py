@@ -67,7 +67,8 @@ def _rows(view: FolderView) -> None:
             facts.add("row_order", where, f"meta/episodes says that it begins at row {entry.start}, its first row is {int(rows[0])}")
         elif (place := view.table.starts.get(entry.data)) and not place[0] <= rows[0] < place[0] + place[1]:
             facts.add("row_order", where, f"meta/episodes names {entry.data}, which does not hold its rows")
-    strangers = np.setdiff1d(np.unique(whose_N), [entry.number for entry in view.entries])
+    is_listed_N = np.isin(whose_N, [entry.number for entry in view.entries])
+    strangers = whose_N[~is_listed_N] if is_listed_N.all() else np.unique(whose_N[~is_listed_N])  # unique imports a tenth of a second
     facts.check("row_order", not strangers.size, "data", f"rows of episode {_some(strangers.tolist())}, which meta/episodes does not list")
 
 

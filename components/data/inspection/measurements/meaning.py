@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.inspection.measurements.raw_episode import RawEpisode
-from components.data.inspection.motion import MOVED, commanded_rows_T, moved_rows_T
+from components.data.inspection.motion import MOVED, commanded_rows_T, finite, moved_rows_T
 from components.data.lerobot import layout
 
 POINTS = 16  # of a path, evenly spaced over its steps
@@ -45,7 +45,7 @@ class MeaningMeasurements:
 
 def measure_meaning(episode: RawEpisode) -> MeaningMeasurements:
     """Measure what an episode says and does."""
-    state_TP = np.nan_to_num(episode.state_TP if episode.state_TP.shape[1] else episode.action_TA)
+    state_TP = finite(episode.state_TP if episode.state_TP.shape[1] else episode.action_TA)
     moving_T = _moving_T(episode)
     where = np.flatnonzero(moving_T)
     span_D = np.maximum(np.ptp(state_TP, axis=0), 1e-9) if state_TP.size else np.ones(state_TP.shape[1])
@@ -76,8 +76,9 @@ def _moving_T(episode: RawEpisode) -> NDArray[np.bool_]:
     moving = np.zeros(max(len(episode) - 1, 0), np.bool_)
     for values in (episode.state_TP, episode.action_TA):
         if values.shape[1] and len(values) > 1:
-            span = np.ptp(np.nan_to_num(values), axis=0)
-            moving |= np.any(np.abs(np.diff(np.nan_to_num(values), axis=0)) > STILL * np.maximum(span, 1e-9), axis=1)
+            known = finite(values)
+            span = known.max(axis=0) - known.min(axis=0)
+            moving |= np.any(np.abs(known[1:] - known[:-1]) > STILL * np.maximum(span, 1e-9), axis=1)
     return moving
 
 

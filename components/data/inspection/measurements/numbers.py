@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.inspection.measurements.raw_episode import RawEpisode
-from components.data.inspection.measurements.time import longest_run
+from components.data.inspection.measurements.time import longest_runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,11 +54,12 @@ def measure_vector(values_TD: NDArray[np.float64]) -> VectorMeasurements:
     if not finite_TD.all():
         middle = np.array([np.median(c[m]) if m.any() else 0.0 for c, m in zip(values_TD.T, finite_TD.T, strict=True)])
         filled = np.where(finite_TD, values_TD, middle)
-    ahead = np.diff(filled, axis=0) if len(filled) > 1 else np.zeros((1, filled.shape[1]))
-    low_D, high_D = np.quantile(filled, (0.02, 0.98), axis=0)
-    distinct = [np.unique(column) for column in filled.T]
-    gaps = [float(np.diff(one).min()) if len(one) > 1 else 0.0 for one in distinct]
-    least, largest = filled.min(axis=0), filled.max(axis=0)
+    ahead = filled[1:] - filled[:-1] if len(filled) > 1 else np.zeros((1, filled.shape[1]))
+    in_order, steps = np.sort(filled, axis=0), np.sort(np.abs(ahead), axis=0)  # one pass each for all that follows
+    low_D, high_D = (_quantile(in_order, share) for share in (0.02, 0.98))
+    gap_TD = in_order[1:] - in_order[:-1]
+    is_other = gap_TD > 0
+    least, largest = in_order[0], in_order[-1]
     with np.errstate(over="ignore"):
         half = filled.astype(np.float16).astype(np.float64) == filled.astype(np.float32).astype(np.float64)
     return VectorMeasurements(
@@ -69,16 +70,24 @@ def measure_vector(values_TD: NDArray[np.float64]) -> VectorMeasurements:
         std_D=filled.std(axis=0),
         low_D=low_D,
         high_D=high_D,
-        distinct_D=np.array([len(one) for one in distinct]),
-        step_D=np.median(np.abs(ahead), axis=0),
-        max_step_D=np.abs(ahead).max(axis=0),
+        distinct_D=1 + is_other.sum(axis=0),
+        step_D=(steps[(len(steps) - 1) // 2] + steps[len(steps) // 2]) / 2,
+        max_step_D=steps[-1],
         spike_D=_spikes(ahead),
-        gap_D=np.array(gaps),
+        gap_D=np.where(is_other.any(axis=0), np.where(is_other, gap_TD, np.inf).min(axis=0, initial=np.inf), 0.0),
         at_limit_D=((filled == least) | (filled == largest)).mean(axis=0),
         is_half_D=half.all(axis=0),
-        stuck_D=np.array([longest_run(column == 0) for column in ahead.T]),
+        stuck_D=longest_runs(ahead == 0),
         wraps_D=_wraps(filled, ahead),
     )
+
+
+def _quantile(in_order_TD: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Of columns that are sorted already, between two rows on the line between them."""
+    place = share * (len(in_order_TD) - 1)
+    row = min(int(place), max(len(in_order_TD) - 2, 0))
+    below, above = in_order_TD[row], in_order_TD[min(row + 1, len(in_order_TD) - 1)]
+    return below + (above - below) * (place - row) if place - row < 0.5 else above - (above - below) * (1 - (place - row))
 
 
 def _spikes(ahead_TD: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.inspection.measurements.raw_episode import RawEpisode
+from components.data.inspection.motion import finite
 from components.data.lerobot import layout
 
 MAX_LAG = 15  # frames; more than half a second at 20 to 30 Hz
@@ -57,15 +58,15 @@ def measure_time(episode: RawEpisode) -> TimeMeasurements:
     beside_T = np.abs(stamps_T - (stamps_T[0] if len(stamps_T) else 0.0) - expected_T)
     is_ours = not np.array_equal(times_T, stamps_T)
     made_up = not is_ours and bool((beside_T <= 1e-6 + 4 * np.finfo(np.float32).eps * np.maximum(expected_T, 1.0)).all())
-    state_TP, action_TA = np.nan_to_num(episode.state_TP), np.nan_to_num(episode.action_TA)
-    moves_T, acts_T = np.any(np.diff(state_TP, axis=0) != 0, axis=1), np.any(np.diff(action_TA, axis=0) != 0, axis=1)
-    ahead_TP = np.diff(state_TP, axis=0)
+    state_TP, action_TA = finite(episode.state_TP), finite(episode.action_TA)
+    ahead_TP, ahead_TA = state_TP[1:] - state_TP[:-1], action_TA[1:] - action_TA[:-1]
+    moves_T, acts_T = np.any(ahead_TP != 0, axis=1), np.any(ahead_TA != 0, axis=1)
     return TimeMeasurements(
         periods_s=np.diff(times_T),
         lasts_s=float(times_T[-1] - times_T[0]) if len(times_T) else 0.0,
         stamp_error=float(np.max(beside_T, initial=0.0) * fps),
         is_made_up=made_up,
-        position=couple(np.diff(action_TA, axis=0), ahead_TP),
+        position=couple(ahead_TA, ahead_TP),
         change=couple(action_TA[:-1], ahead_TP),
         state_repeats=float((~moves_T & acts_T).sum() / max(int(acts_T.sum()), 1)),
         row_repeats=float((~moves_T & ~acts_T).mean()) if len(moves_T) else 0.0,
@@ -81,7 +82,7 @@ def couple(first_TD: NDArray[np.float64], second_TE: NDArray[np.float64]) -> Cou
         return Coupling()
     a_TD, b_TE = _standard(first_TD[:length]), _standard(second_TE[:length])
     lags = list(range(-reach, reach + 1))
-    found_LDE = np.stack([_at_lag(a_TD, b_TE, lag) for lag in lags])
+    found_LDE = _at_lags(a_TD, b_TE, reach)
     best_LD = np.abs(found_LDE).max(axis=2)
     moving_D = np.abs(a_TD).any(axis=0)
     if not moving_D.any():
@@ -105,12 +106,24 @@ def couple(first_TD: NDArray[np.float64], second_TE: NDArray[np.float64]) -> Cou
     )
 
 
-def _at_lag(a_TD: NDArray[np.float64], b_TE: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
-    """Agreement of a at t with b at t + lag, -1..1."""
-    length = len(a_TD) - abs(lag)
-    a, b = (a_TD[:length], b_TE[lag:]) if lag >= 0 else (a_TD[-lag:], b_TE[:length])
-    size = np.sqrt((a**2).sum(axis=0))[:, None] * np.sqrt((b**2).sum(axis=0))[None, :]
-    return np.divide(np.einsum("td,te->de", a, b), size, out=np.zeros_like(size), where=size > 1e-12)
+def _at_lags(a_TD: NDArray[np.float64], b_TE: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """Agreement of a at t with b at t + lag, -1..1, for each lag -reach .. reach: of the rows where both are."""
+    length = len(a_TD)
+    padded = np.zeros((length + 2 * reach, b_TE.shape[1]))  # rows that b does not have add nothing
+    padded[reach : reach + length] = b_TE
+    lags = np.arange(-reach, reach + 1)
+    beside_LTE = padded[(lags + reach)[:, None] + np.arange(length)]
+    size_LD, size_LE = _sizes(a_TD, lags), _sizes(b_TE, -lags)
+    size_LDE = size_LD[:, :, None] * size_LE[:, None, :]
+    return np.divide(a_TD.T @ beside_LTE, size_LDE, out=np.zeros_like(size_LDE), where=size_LDE > 1e-12)
+
+
+def _sizes(values_TD: NDArray[np.float64], lags: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Length of each column without its last `lag` rows, or without its first -`lag`."""
+    squares = values_TD**2
+    first, last = np.cumsum(squares, axis=0), np.cumsum(squares[::-1], axis=0)
+    rest = len(values_TD) - np.abs(lags) - 1
+    return np.sqrt(np.where(lags[:, None] >= 0, first[rest], last[rest]))
 
 
 def _standard(values_TD: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -121,8 +134,14 @@ def _standard(values_TD: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def longest_run(flags_T: NDArray[np.bool_]) -> int:
     """The longest run of flags that are set."""
-    changes = np.flatnonzero(np.r_[True, ~flags_T, True])
-    return int(np.diff(changes).max() - 1)
+    return int(longest_runs(flags_T[:, None])[0])
+
+
+def longest_runs(flags_TD: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The longest run of flags that are set, in each column."""
+    row_T1 = np.arange(1, len(flags_TD) + 1)[:, None]
+    last_TD = np.maximum.accumulate(np.where(flags_TD, 0, row_T1), axis=0)  # how many rows there are up to the last flag that is not set
+    return (row_T1 - last_TD).max(axis=0, initial=0)
 
 
 def follow_pictures(speed_TD: NDArray[np.float64], change_T: NDArray[np.float64]) -> Coupling:
@@ -158,7 +177,7 @@ def _fits(parts_LND: NDArray[np.float64], target_N: NDArray[np.float64]) -> NDAr
 def speed_TD(episode: RawEpisode) -> NDArray[np.float64]:
     """How fast each dimension of the state (of the action, where there is none) changes from each row to the next; (T - 1, D)."""
     column = layout.STATE if episode.state_TP.shape[1] else layout.ACTION
-    values = np.nan_to_num(episode.vectors.get(column, np.zeros((len(episode), 0))))
+    values = finite(episode.vectors.get(column, np.zeros((len(episode), 0))))
     ahead = np.abs(np.diff(values, axis=0))
     spread = ahead.std(axis=0)
     return np.divide(ahead, spread, out=np.zeros_like(ahead), where=spread > 1e-12)

@@ -17,13 +17,23 @@ from model_core.spec.contract import EmbodimentSpec
 def measure(
     folder: Path, store: Path | None, progress: Progress, *, embodiment: EmbodimentSpec | None = None, pixels: bool = True
 ) -> SetMeasurements:
-    """What is measured of a folder; what `store` holds is not measured again. Raises `DatasetError` where there is no data set."""
-    view = open_folder(folder, embodiment=embodiment, digests=pixels and store is not None)
-    return measure_folder(view, MeasurementStore(store), progress, pixels=pixels)
+    """What is measured of a folder; what `store` holds is not measured again. Raises `DatasetError` where there is no data set.
+
+    Without `pixels` no image is decoded, and nothing is kept: rows are measured sooner than what was kept of them is found.
+    """
+    kept = store if pixels else None
+    view = open_folder(folder, embodiment=embodiment, digests=kept is not None)
+    return measure_folder(view, MeasurementStore(kept), progress, pixels=pixels)
 
 
 def inspect_folder(
-    folder: Path, store: Path | None, progress: Progress, *, cfg: ValidateConfig | None = None, embodiment: EmbodimentSpec | None = None
+    folder: Path,
+    store: Path | None,
+    progress: Progress,
+    *,
+    cfg: ValidateConfig | None = None,
+    embodiment: EmbodimentSpec | None = None,
+    pixels: bool = True,
 ) -> InspectionReport:
-    """`measure`, and every rule with the thresholds of `cfg`."""
-    return inspect_measurements(measure(folder, store, progress, embodiment=embodiment), cfg or ValidateConfig())
+    """`measure`, and every rule with the thresholds of `cfg`; without `pixels` those of images say that they have no evidence."""
+    return inspect_measurements(measure(folder, store, progress, embodiment=embodiment, pixels=pixels), cfg or ValidateConfig())

@@ -81,7 +81,8 @@ def direction_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     faults: list[Fault] = []
     looked: set[str] = set()
     for d in range(width):
-        mine = [(e, _clearer(m, d)(e)) for e in m.episodes]
+        clearer = _clearer(m, d)
+        mine = [(e, clearer(e)) for e in m.episodes]
         strong = [(e, float(c.peak_D[d]), int(c.partner_D[d])) for e, c in mine if len(c.peak_D) > d and abs(c.peak_D[d]) > _clear(e, cfg)]
         if len(strong) < 3:
             continue

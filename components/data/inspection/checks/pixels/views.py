@@ -35,7 +35,7 @@ def camera_duplicated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
                 )
                 if same:
                     faults.append(Fault(where=e.episode_id, reason=f"cameras {camera_name(one)} and {camera_name(other)} show the same"))
-    return Verdict(faults=tuple(faults), looked_at=looked, of=len(m.episodes), missing="" if looked else "there is one camera")
+    return Verdict(faults=tuple(faults), looked_at=looked, of=len(m.episodes), missing="" if looked else "no two cameras were looked at")
 
 
 @check(
@@ -62,7 +62,10 @@ def camera_swapped(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
                     Fault(where=e.episode_id, reason=f"camera {camera_name(name)} shows what {camera_name(other)} shows in most episodes")
                 )
     return Verdict(
-        faults=tuple(faults), looked_at=looked, of=len(m.episodes), missing="" if looked else f"there is one camera, or {FEW_EPISODES}"
+        faults=tuple(faults),
+        looked_at=looked,
+        of=len(m.episodes),
+        missing="" if looked else f"no two cameras were looked at, or {FEW_EPISODES}",
     )
 
 
