@@ -3,7 +3,10 @@
 model.safetensors   weights under the published keys, sealed with the digests of the two files below
 config.json         the network (`MolmoActConfig`), with the compact layout
 contract.json       what the policy promises (`PolicyContract`)
+contracts/          what it promises to each embodiment, where its network acts for several; contract.json is the first of them
 vqvae/              the depth codebook that decodes its depth tokens (where the labels had one)
+
+A checkpoint of several embodiments is read as the ordinary network of one of them (`model_core.embodiments`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +23,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model_core.contracts import CONTRACT, CONTRACTS, check_names, chosen_contract, read_contracts
+from model_core.embodiments import is_joint, joint_of, part_of
 from model_core.network.config import MolmoActConfig
 from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract, digest_of
-from model_core.spec.errors import ActwrightError, CheckpointError
+from model_core.spec.errors import CheckpointError
 from model_core.tiny import layout_of
 from model_core.tokenization.compact.layout import CompactLayout
 from model_core.tokenization.depth.codec import DepthCodec
 
-WEIGHTS, CONFIG, CONTRACT, VQVAE = "model.safetensors", "config.json", "contract.json", "vqvae"
+__all__ = ["CONFIG", "CONTRACT", "VQVAE", "WEIGHTS", "Checkpoint", "load_checkpoint", "write_checkpoint", "write_part"]
+
+WEIGHTS, CONFIG, VQVAE = "model.safetensors", "config.json", "vqvae"
 _SEAL = "actwright_seal"
 
 
@@ -43,13 +50,21 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    folder: Path, *, state: Mapping[str, Tensor], config: MolmoActConfig, contract: PolicyContract, vqvae: Path | None = None
+    folder: Path,
+    *,
+    state: Mapping[str, Tensor],
+    config: MolmoActConfig,
+    contract: PolicyContract,
+    vqvae: Path | None = None,
+    further: Sequence[PolicyContract] = (),
 ) -> Path:
     """Write `folder` (replacing one that is there): equal inputs give equal bytes. `vqvae`: folder of the codebook to copy.
 
-    Raises `CheckpointError` when config, contract and codebook do not belong together.
+    further: contracts of the other embodiments that the network acts for. Raises `CheckpointError` when config, contracts and codebook do
+    not belong together.
     """
-    layout_of(config, contract)
+    contracts = {one.embodiment.name: one for one in (contract, *further)}
+    _check_fit(config, contracts)
     if vqvae is not None:
         _check_codebook(DepthCodec.load(vqvae), contract, vqvae)
     waiting = folder.with_name(f".{folder.name}.writing")
@@ -57,8 +72,12 @@ def write_checkpoint(
     waiting.mkdir(parents=True)
     tensors = {name: state[name].detach().to("cpu").contiguous() for name in sorted(state)}
     # one metadata key only: safetensors writes several in random order, and equal checkpoints must have equal bytes
-    save_file(tensors, waiting / WEIGHTS, metadata={_SEAL: _seal(config, contract)})
-    for name, document in ((CONFIG, config.to_json()), (CONTRACT, contract.to_json())):
+    save_file(tensors, waiting / WEIGHTS, metadata={_SEAL: _seal(config, contracts)})
+    documents = {CONFIG: config.to_json(), CONTRACT: contract.to_json()}
+    if further:
+        (waiting / CONTRACTS).mkdir()
+        documents |= {f"{CONTRACTS}/{name}.json": one.to_json() for name, one in contracts.items()}
+    for name, document in documents.items():
         (waiting / name).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if vqvae is not None:
         shutil.copytree(vqvae, waiting / VQVAE)
@@ -67,47 +86,72 @@ def write_checkpoint(
     return folder
 
 
-def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint whole. Raises `CheckpointError` naming the part that is missing, torn or of another checkpoint."""
+def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", embodiment: str = "") -> Checkpoint:
+    """Read a checkpoint whole. embodiment: which of several is read. Raises `CheckpointError` naming the part that is missing, torn or of
+    another checkpoint, and where one of several embodiments must be named.
+    """
     missing = [name for name in (WEIGHTS, CONFIG, CONTRACT) if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder} is not a checkpoint: {', '.join(missing)} missing; expected {WEIGHTS}, {CONFIG} and {CONTRACT}")
-    config, contract = MolmoActConfig.from_json(folder), _read_contract(folder)
-    _check_seal(folder, config, contract)
-    layout = layout_of(config, contract)
+    config, contracts = MolmoActConfig.from_json(folder), read_contracts(folder)
+    _check_seal(folder, config, contracts)
+    _check_fit(config, contracts)
+    contract = chosen_contract(contracts, embodiment, folder)
     codec = DepthCodec.load(folder / VQVAE) if (folder / VQVAE).is_dir() else None
     if codec is not None:
         _check_codebook(codec, contract, folder / VQVAE)
-    model = MolmoAct(config)
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        state = load_file(folder / WEIGHTS)
+        if is_joint(config):
+            MolmoAct(config).load_state_dict(state)  # whole before anything is taken out of it
+            config, state = part_of(config, state, joint_of(config, contracts), contract)
+        model = MolmoAct(config)
+        model.load_state_dict(state)
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}") from error
-    return Checkpoint(model=model.to(device).eval(), contract=contract, layout=layout, depth_codec=codec)
+    return Checkpoint(model=model.to(device).eval(), contract=contract, layout=layout_of(config, contract), depth_codec=codec)
 
 
-def _seal(config: MolmoActConfig, contract: PolicyContract) -> str:
-    return f"contract:{contract.contract_id} config:{digest_of(config.to_json())}"
+def write_part(checkpoint: Path, embodiment: str, folder: Path) -> Path:
+    """Write the ordinary checkpoint of one embodiment of several into `folder`. Raises as `load_checkpoint`."""
+    part = load_checkpoint(checkpoint, embodiment=embodiment)
+    vqvae = checkpoint / VQVAE
+    return write_checkpoint(
+        folder,
+        state=part.model.state_dict(),
+        config=part.model.config,
+        contract=part.contract,
+        vqvae=vqvae if vqvae.is_dir() else None,
+    )
 
 
-def _check_seal(folder: Path, config: MolmoActConfig, contract: PolicyContract) -> None:
+def _check_fit(config: MolmoActConfig, contracts: Mapping[str, PolicyContract]) -> None:
+    """Raise `CheckpointError` where the network is not the one that its contracts imply."""
+    if is_joint(config):
+        check_names(contracts)
+        joint_of(config, contracts)
+    elif len(contracts) == 1:
+        layout_of(config, next(iter(contracts.values())))
+    else:
+        raise CheckpointError(f"weights of one embodiment lie beside contracts of {', '.join(contracts)}")
+
+
+def _seal(config: MolmoActConfig, contracts: Mapping[str, PolicyContract]) -> str:
+    promised = "+".join(contracts[name].contract_id for name in sorted(contracts))
+    return f"contract:{promised} config:{digest_of(config.to_json())}"
+
+
+def _check_seal(folder: Path, config: MolmoActConfig, contracts: Mapping[str, PolicyContract]) -> None:
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as opened:
             found = (opened.metadata() or {}).get(_SEAL)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}. Fix: export it again, or fetch it again") from error
-    expected = _seal(config, contract)
+    expected = _seal(config, contracts)
     if found != expected:
         raise CheckpointError(
             f"{folder}: the weights were written with '{found}', beside them lies '{expected}'; they do not belong together"
         )
-
-
-def _read_contract(folder: Path) -> PolicyContract:
-    try:
-        return PolicyContract.from_json(json.loads((folder / CONTRACT).read_text(encoding="utf-8")))
-    except (ValueError, ActwrightError) as error:
-        raise CheckpointError(f"{folder / CONTRACT} cannot be read: {error}") from error
 
 
 def _check_codebook(codec: DepthCodec, contract: PolicyContract, where: Path) -> None:

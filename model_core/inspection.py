@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_core.contracts import CONTRACTS
 from model_core.network.checkpoints import hub, layout
 from model_core.network.checkpoints.shards import strangers
 from model_core.network.config import MolmoActConfig
@@ -128,6 +129,7 @@ def _contract(folder: Path) -> tuple[dict[str, Any], list[str]]:
     except (ActwrightError, ValueError, KeyError, TypeError) as error:
         return {}, [f"contract.json cannot be read: {error}"]
     body = contract.embodiment
+    others = sorted(place.stem for place in (folder / CONTRACTS).glob("*.json") if place.stem != body.name)
     return {
         "id": contract.contract_id,
         "embodiment": body.name,
@@ -141,6 +143,7 @@ def _contract(folder: Path) -> tuple[dict[str, Any], list[str]]:
         "stats_digest": contract.stats_digest[:16],
         "control_hz": body.control_hz,
         "kind": contract.reasoning.kind,
+        **({"further_embodiments": others} if others else {}),
     }, []
 
 

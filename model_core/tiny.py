@@ -19,7 +19,7 @@ from model_core.network.model import MolmoAct
 from model_core.network.queries import ACTION_HEAD_KEY, ActionHead, action_head_of
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, SpecError, require
-from model_core.tokenization.compact.layout import CompactLayout, words_of
+from model_core.tokenization.compact.layout import CompactLayout, CompactVocabulary, words_of
 
 LAYOUT_KEY = "compact_layout"
 
@@ -70,8 +70,7 @@ def tiny_layout(contract: PolicyContract, size: TinySize, instructions: tuple[st
 
 def tiny_config(layout: CompactLayout, size: TinySize, head: ActionHead = ActionHead.CAUSAL) -> MolmoActConfig:
     """The network for `layout`; its JSON also carries what `layout_of` needs beside the contract, and how actions are predicted."""
-    options = {"patch_grid": list(layout.patch_grid), "max_words": layout.max_words, "image_marks": layout.image_marks}
-    extras: dict[str, Any] = {LAYOUT_KEY: options}
+    extras: dict[str, Any] = {LAYOUT_KEY: layout_options(layout)}
     if head.has_queries:
         extras[ACTION_HEAD_KEY] = head.value
     patch, (rows, columns) = 2 ** len(size.stem), layout.patch_grid
@@ -107,6 +106,11 @@ def tiny_config(layout: CompactLayout, size: TinySize, head: ActionHead = Action
         attention="eager",
         extras=extras,
     )
+
+
+def layout_options(layout: CompactLayout) -> dict[str, Any]:
+    """What a config carries of a layout: all that its contract does not imply."""
+    return {"patch_grid": list(layout.patch_grid), "max_words": layout.max_words, "image_marks": layout.image_marks}
 
 
 def _decoder(layout: CompactLayout, size: TinySize) -> LlmConfig:
@@ -151,17 +155,21 @@ def pooled_patches(layout: CompactLayout) -> Tensor:
     return cells.permute(0, 1, 3, 2, 4).reshape(-1, 4)
 
 
-@torch.no_grad()
 def new_tiny_model(layout: CompactLayout, size: TinySize, seed: int, head: ActionHead = ActionHead.CAUSAL) -> MolmoAct:
     """Fresh weights, the same for every `head`.
 
     Neighbouring numbers start as neighbours: ordinal ids lie on one smooth curve, which learning then bends.
     """
-    model = MolmoAct(tiny_config(layout, size, head))
+    return fresh_model(tiny_config(layout, size, head), layout.vocabulary, seed)
+
+
+@torch.no_grad()
+def fresh_model(config: MolmoActConfig, vocabulary: CompactVocabulary, seed: int) -> MolmoAct:
+    """Fresh weights of the compact language: as `new_tiny_model`, for any config of these ids."""
+    model = MolmoAct(config)
     model.init_weights(seed, std=0.1)
     decoder = model.model.transformer
-    curve = _sine_rows(256, size.width)
-    vocabulary = layout.vocabulary
+    curve = _sine_rows(256, config.llm.hidden_size)
     for ids, gain in ((vocabulary.trace_coordinates, 1.0), (vocabulary.action, 1.0), (vocabulary.proprio, 2.0)):
         decoder.wte.embedding[ids.start : ids.stop] = gain * curve
     torch.nn.init.normal_(model.lm_head.weight, std=0.02, generator=torch.Generator().manual_seed(seed + 1))

@@ -74,13 +74,15 @@ class GateConfig:
 class PackageConfig:
     """What goes into the Bento and how it must answer before it counts as ready.
 
-    golden_probes: recorded observations whose decisions the packed model must reproduce.
+    golden_probes: recorded observations whose decisions the packed model must reproduce. embodiment: whose policy a checkpoint of several
+    embodiments is released as; "" where it has one.
     """
 
     name: str = "actwright-policy"
     model_name: str = "actwright"
     golden_probes: int = 4
     reasoning: Literal["full", "trace+action", "action"] = "full"
+    embodiment: str = field(default="", metadata=NEUTRAL)  # where it is named, it enters the keys of gate and package by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

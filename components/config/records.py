@@ -52,7 +52,8 @@ class Dropped:
 class AccountRow:
     """What one stage handed on of the data of one source, and what fell away there: a row of the account of the data.
 
-    source: who recorded the episodes ("" where the stage cannot tell). episodes, frames: what was handed on.
+    source: who recorded the episodes ("" where the stage cannot tell). episodes, frames: what was handed on. intervened: of these frames,
+    those in which a person acted in the place of a policy.
     """
 
     stage: str
@@ -60,6 +61,7 @@ class AccountRow:
     episodes: int
     frames: int
     dropped: tuple[Dropped, ...] = ()
+    intervened: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,9 @@ batch and per episode, the codebook as soon as it is trained, so a killed run co
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from components.config.records import Progress
 from components.data.accounting.rejections import Rejections
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.corrections import read_once
-from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, LabelledEpisodes, body_of, frames_of
+from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, LabelledEpisodes, frames_of
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.labelling.answered_frames import AnsweredFrames, label_images
 from components.data.labelling.codebook import CodebookFolder, check_depth, make_codebook, spaced
 from components.data.labelling.label_error import LabelError
 from components.data.labelling.provenance import ProvenanceTable, record_of, write_points
 from components.data.labelling.traces import RefinedTrack, refined, trace_labels
+from components.data.labelling.views import View
 from components.data.labels import EpisodeLabels, write_labels
 from components.data.packing.kept_images import KeptImages
 from components.data.sources.unlabelled import hand_on
@@ -63,7 +65,8 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
     valid: JSON file {episode id: true or false}. kept: what other stages and runs made (default: nothing; answers of networks are kept in
     `out`, for this run only). Raises `DatasetError` when no episode could be labelled, `GateError` when too many of a source cannot be.
     """
-    from components.data.sources.open import camera_sizes, open_raw, stated_size
+    from components.data.labelling.views import views_of
+    from components.data.sources.open import open_raw
 
     reader = open_raw(dataset, None if kept is None else kept.images)
     verdicts = json.loads(valid.read_text(encoding="utf-8"))
@@ -73,16 +76,14 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
     if not cfg.is_labelled:
         reader.close()
         return hand_on(chosen, out)
-    sizes = camera_sizes(reader)
-    camera = next(iter(sizes))
-    if strangers := [name for name in cfg.cameras if name not in sizes]:
-        raise DatasetError(f"annotate.cameras: {strangers[0]!r} is no camera of {dataset.name}; it has {', '.join(sizes)}")
+    views = views_of(reader)
+    if strangers := [name for name in cfg.cameras if name not in views.cameras]:
+        raise DatasetError(f"annotate.cameras: {strangers[0]!r} is no camera of {dataset.name}; it has {', '.join(views.cameras)}")
     job = Labelling(
         cfg=cfg,
         annotators=open_annotators(cfg),
         source=reader,
-        camera=camera,
-        size=stated_size(sizes[camera], camera),
+        view_of=views.first,
         cache=AnswerCache(folder=out / "scratch" / "answers" if kept is None else kept.answers),
         sources={row.episode_id: row.provenance.producer for row in chosen},
     )
@@ -91,10 +92,11 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
         record = job.run(episodes, out, progress)
         # Further cameras use the codebook of the first: a depth token means one thing in a data set.
         again = replace(cfg, codebook=str(out / "vqvae")) if cfg.has_depth else cfg
-        for name in (name for name in cfg.cameras if name != camera):
-            size = stated_size(sizes[name], name)
-            replace(job, cfg=again, camera=name, size=size).run(episodes, out / "cameras" / name, progress)
-        notes = read_once(cfg.corrections).unused([row.episode_id for row in chosen], [camera.name for camera in reader.embodiment.cameras])
+        for name in cfg.cameras:
+            mine = [episode for episode in episodes if views.further(episode[0], name)]
+            if mine:
+                replace(job, cfg=again, view_of=partial(views.named, camera=name)).run(mine, out / "cameras" / name, progress)
+        notes = read_once(cfg.corrections).unused([row.episode_id for row in chosen], list(views.cameras))
         return record | ({"notes": list(notes)} if notes else {})
     finally:
         reader.close()
@@ -104,14 +106,14 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
 class Labelling:
     """One annotation of one camera of one data set: all that its steps share.
 
-    sources: episode id -> who recorded it, where it is known.
+    view_of: index of an episode -> the camera that is labelled, of its embodiment. sources: episode id -> who recorded it, where it is
+    known.
     """
 
     cfg: AnnotateConfig
     annotators: Annotators
     source: LabelledEpisodes
-    camera: str
-    size: tuple[int, int]
+    view_of: Callable[[int], View]
     cache: AnswerCache
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     _answered: dict[int, AnsweredFrames] = field(default_factory=dict[int, AnsweredFrames], init=False)
@@ -124,14 +126,14 @@ class Labelling:
         codec, trained = self._codec(episodes, out, rejected, progress)
         labels, tracks, whose = dict[str, EpisodeLabels](), dict[str, RefinedTrack](), ProvenanceTable()
         errors = LabelError(annotators=self.annotators)
-        for done, (index, episode_id, length) in enumerate(episodes):
+        for done, (index, episode_id, _) in enumerate(episodes):
             progress.update(done, len(episodes), f"label {episode_id}")
             if episode_id in rejected.reasons:
                 continue
             try:
                 frames = self._frames(index)
                 labels[episode_id], tracks[episode_id] = self._label(frames, codec, errors)
-                self._tell(whose, episode_id, length, codec, tracks[episode_id].track)
+                self._tell(whose, frames.frames, codec, tracks[episode_id].track)
             except ActwrightError as error:
                 rejected.add(episode_id, str(error))
         if not labels:
@@ -152,14 +154,14 @@ class Labelling:
         """What an episode is labelled from: without its images, where every annotator that needs them has answered."""
         known = self._answered.get(index)
         needs = self.annotators.needs_images and (known is None or not known.is_whole)
-        frames = self._camera_frames(self.source.episode(index, images=needs, depth=True))
+        frames = self._camera_frames(index, self.source.episode(index, images=needs, depth=True))
         return AnsweredFrames(frames=frames, cache=self.cache) if known is None else replace(known, frames=frames)
 
     def _label(self, frames: AnsweredFrames, codec: DepthCodec | None, errors: LabelError) -> tuple[EpisodeLabels, RefinedTrack]:
         depth = self.annotators.depth
         depth_THW, track = None if depth is None else frames.depth(depth), self._track(frames)
         codes_TG = None if codec is None or depth_THW is None else codec.encode(depth_THW)
-        trace_T52 = self._traces(track)
+        trace_T52 = self._traces(track, frames.frames.size)
         if codes_TG is not None and codes_TG.shape != (len(trace_T52), DEPTH_CELLS):
             raise DatasetError(f"expected depth codes for {len(trace_T52)} frames, got {codes_TG.shape}")
         if not errors.is_truth:
@@ -167,10 +169,10 @@ class Labelling:
         return EpisodeLabels(codes_TG=codes_TG, trace_T52=trace_T52), track
 
     def _track(self, frames: AnsweredFrames) -> RefinedTrack:
-        return refined(frames.track(self.annotators.points), self.cfg, self.size, frames.frames)
+        return refined(frames.track(self.annotators.points), self.cfg, frames.frames.size, frames.frames)
 
-    def _traces(self, track: RefinedTrack) -> NDArray[np.int16]:
-        return trace_labels(track.track, self.size, self.cfg.trace_points, self.annotators.points.version)
+    def _traces(self, track: RefinedTrack, size: tuple[int, int]) -> NDArray[np.int16]:
+        return trace_labels(track.track, size, self.cfg.trace_points, self.annotators.points.version)
 
     def _answer_images(self, episodes: Chosen, progress: Progress) -> None:
         """Ask the annotators that look at single images, in batches over all episodes, one annotator after the other."""
@@ -184,20 +186,21 @@ class Labelling:
                 episode = self.source.episode(index, images=True, depth=True)
             except ActwrightError:  # rejected with its reason when it is labelled
                 continue
-            yield index, AnsweredFrames(frames=self._camera_frames(episode), cache=self.cache)
+            yield index, AnsweredFrames(frames=self._camera_frames(index, episode), cache=self.cache)
 
-    def _camera_frames(self, episode: Episode) -> Frames:
-        return frames_of(episode, self.camera, self.size, body_of(self.source))
+    def _camera_frames(self, index: int, episode: Episode) -> Frames:
+        view = self.view_of(index)
+        return frames_of(episode, view.camera, view.size, view.body)
 
-    def _tell(self, whose: ProvenanceTable, episode_id: str, length: int, codec: DepthCodec | None, track: GripperTrack) -> None:
+    def _tell(self, whose: ProvenanceTable, frames: Frames, codec: DepthCodec | None, track: GripperTrack) -> None:
         if codec is not None:
-            depth = record_of(self.annotators.depth, {"camera": self.camera, "codebook": codec.digest})
-            whose.add(episode_id, "depth", [whose.number(depth)] * length)
+            depth = record_of(self.annotators.depth, {"camera": frames.camera, "codebook": codec.digest})
+            whose.add(frames.episode_id, "depth", [whose.number(depth)] * frames.count)
         steps = {name: getattr(self.cfg, name) for name in ("trace_points", "min_confidence", "max_jump", "smooth_frames")}
-        points = record_of(self.annotators.points, {"camera": self.camera, **steps})
-        by_T = track.by_T or ("",) * length
+        points = record_of(self.annotators.points, {"camera": frames.camera, **steps})
+        by_T = track.by_T or ("",) * frames.count
         numbers = {name: whose.number(points | ({"reviewer": name} if name else {})) for name in dict.fromkeys(by_T)}
-        whose.add(episode_id, "points", [numbers[name] for name in by_T])
+        whose.add(frames.episode_id, "points", [numbers[name] for name in by_T])
 
     def _codec(self, episodes: Chosen, out: Path, rejected: Rejections, progress: Progress) -> tuple[DepthCodec | None, Mapping[str, Any]]:
         """The codebook: trained on evenly spaced frames of all episodes, or found finished from a killed run. None for traces alone."""
@@ -230,7 +233,7 @@ class Labelling:
             try:
                 frames = self._frames(index)
                 if not points.needs_images or frames.is_whole:
-                    self._traces(self._track(frames))
+                    self._traces(self._track(frames), frames.frames.size)
                 depth_THW = frames.depth(depth)
                 check_depth(depth_THW, length, depth.scaling.kind)
             except ActwrightError as error:

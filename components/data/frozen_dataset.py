@@ -21,7 +21,7 @@ from model_core.spec.types import Observation
 
 _TENSORS = ("images_NVHW3", "proprio_NP", "actions_NKA", "instruction_idx_N", "task_idx_N")
 # of which older data sets have none, and data sets without labels no labels
-_OPTIONAL = ("executed_NKA", "is_padded_NK", *(field.tensor for field in LABEL_FIELDS))
+_OPTIONAL = ("executed_NKA", "is_padded_NK", "intervention_N", *(field.tensor for field in LABEL_FIELDS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,6 +33,7 @@ class FrozenSplit:
     executed_NKA: what the body was sent in those steps (a demonstrator is pushed, actions_NKA is what it wanted); None in older sets.
     is_padded_NK: which actions of a chunk lie past the end of their episode and were never recorded; None in older sets, which repeat
     the last action there and do not say where.
+    intervention_N: bool, in which frames a person acted in the place of a policy; None where no recording of the set says it.
     """
 
     images_NVHW3: NDArray[np.uint8]
@@ -46,6 +47,7 @@ class FrozenSplit:
     is_padded_NK: NDArray[np.bool_] | None = None
     depth_codes_NG: NDArray[np.uint8] | None = None
     trace_N52: NDArray[np.int16] | None = None
+    intervention_N: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.images_NVHW3)
@@ -57,6 +59,11 @@ def read_frozen(folder: Path) -> tuple[dict[str, Any], PolicyContract]:
     for name in ("manifest.json", "contract.json"):
         path = folder / name
         if not path.is_file():
+            if documents and (several := [entry["name"] for entry in documents[0].get("embodiments", ())]):
+                raise DatasetError(
+                    f"{folder} is a frozen data set of several embodiments ({', '.join(several)}), expected one. Fix: name embodiments/"
+                    f"{several[0]} in it"
+                )
             raise DatasetError(f"{folder} is not a frozen data set: {name} is missing. Fix: run the freeze stage")
         documents.append(json.loads(path.read_text(encoding="utf-8")))
     manifest, contract = documents[0], PolicyContract.from_json(documents[1])
@@ -111,8 +118,19 @@ def drawing_order(folder: Path, split: str) -> NDArray[np.int64] | None:
     manifest, _ = read_frozen(folder)
     if "weights" not in manifest:
         return None
-    weight_E = np.array(manifest["weights"], np.float64)
-    weight_N = (weight_E / weight_E.min())[column_of(folder, split, "episode_idx_N").astype(np.int64)]
+    return repeated(sample_weights(folder, split) / min(manifest["weights"]))
+
+
+def sample_weights(folder: Path, split: str) -> NDArray[np.float64]:
+    """How often each sample of a split is drawn, as the recipe says it of its source: (N,); ones where all are drawn alike."""
+    manifest, _ = read_frozen(folder)
+    episode_N = column_of(folder, split, "episode_idx_N").astype(np.int64)
+    weights = manifest.get("weights")
+    return np.ones(len(episode_N)) if weights is None else np.array(weights, np.float64)[episode_N]
+
+
+def repeated(weight_N: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Each place as often as its weight, a whole number or more, says."""
     times_N = np.zeros(len(weight_N), np.int64)
     for weight in np.unique(weight_N):
         here = np.flatnonzero(weight_N == weight)

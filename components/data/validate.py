@@ -8,6 +8,7 @@ for those of `components.data.inspection.checks`; the measures become two tables
     out/valid.json               {episode id: true or false}
     out/quarantine/<id>.json     the findings of each episode that is not used
     out/inspection.json, .html   every rule: what it found, of how many frames or episodes it had evidence, why it matters, what to do
+                                 (of several embodiments one each, in out/embodiments/<name>/)
     out/measurements/            what was measured of each episode, by its content: another threshold reads no video again
     out/undigested/data_docs/    pages for people, readable without a network
 """
@@ -17,36 +18,42 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from components.adapters.great_expectations import Breach, Rule, evaluate_rules
 from components.config.data_config import ValidateConfig
 from components.config.records import Finding, Progress
 from components.data.inspection.dataset import asked_for, dataset_findings
-from components.data.inspection.gate import FAMILIES_OF_EPISODES, GateInspection, family_columns, further_findings, write_report
+from components.data.inspection.gate import (
+    FAMILIES_OF_EPISODES,
+    GateInspection,
+    check_members,
+    family_columns,
+    further_findings,
+    set_aside,
+    write_report,
+)
 from components.data.inspection.identity import episode_identity
 from components.data.inspection.measurements.store import MeasurementStore
 from components.data.inspection.rule import EPISODES, FRAMES, InspectionRule
 from components.data.inspection.rules import rules_of
 from components.data.inspection.sentences import shared_sentences, told
 from components.data.inspection.structure import missing_cameras, structural_faults
+from components.data.inspection.tables import FURTHER, EpisodeTables
 from components.data.lerobot.reader import DatasetReader, TaskError
 from components.data.packing.kept_images import KeptImages
 from components.data.sources.interface import EpisodeSource
+from components.data.sources.mixed import members_of
 from components.data.sources.open import camera_sizes, data_sets_of, instructions_of, open_raw
-from model_core.spec.documents import to_document
 from model_core.spec.episode import Episode
 from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.files import atomic_write
 
 DOCS = "undigested/data_docs"
-FURTHER = "further_rules"  # the one check of Great Expectations that stands for the rules of each family
 logger = logging.getLogger(__name__)
 
 
@@ -56,70 +63,40 @@ def validate(cfg: ValidateConfig, dataset: Path, out: Path, progress: Progress, 
     broken = [finding for data_set in data_sets_of(reader) for finding in dataset_findings(data_set)]
     if broken:
         raise GateError(f"data set {dataset.name} cannot be used: " + "; ".join(f"{f.check}: {f.reason}" for f in broken))
-    inspection = _inspect(cfg, reader, MeasurementStore(out / "measurements"), progress)
-    findings, outcomes = inspection.findings, {}
-    if inspection.episodes:
-        progress.update(len(reader.rows), len(reader.rows), "great expectations")
-        report = inspection.further.report(cfg)
-        further = further_findings(report)
-        tables = inspection.tables(family_columns(report, further))
-        breaches = evaluate_rules(tables, rules(cfg, reader), out / DOCS if cfg.data_docs else None)
-        findings = findings + [_finding(b) for b in breaches if b.rule.check != FURTHER]
-        # an episode that is set aside already has its reason; what else its rules find is in inspection.json
-        known, broken = {f.where for f in findings}, {b.episode_id for b in breaches if b.rule.check == FURTHER}
-        findings += [f for f in further if f.where in broken - known]
-        outcomes = write_report(report, out)
-    return _conclude(cfg, reader, findings, out) | {"inspection": outcomes}
+    store = MeasurementStore(out / "measurements")
+    findings: list[Finding] = []
+    outcomes: dict[str, Any] = {}
+    # episodes of several embodiments have limits, cameras and rates of their own, so each embodiment is judged by itself
+    for name, member in members_of(reader).items():
+        found, outcomes[name] = _judge(cfg, member, out / "embodiments" / name if name else out, (out / DOCS / name, store), progress)
+        findings += found
+    return _conclude(cfg, reader, findings, out) | {"inspection": outcomes.get("", outcomes)}
+
+
+def _judge(
+    cfg: ValidateConfig, reader: EpisodeSource, out: Path, kept: tuple[Path, MeasurementStore], progress: Progress
+) -> tuple[list[Finding], dict[str, Any]]:
+    """What is wrong with the episodes of one embodiment, and how many rules found what. kept: folders of the pages and measurements."""
+    docs, store = kept
+    inspection = _inspect(cfg, reader, store, progress)
+    if not inspection.episodes:
+        return inspection.findings, {}
+    progress.update(len(reader.rows), len(reader.rows), "great expectations")
+    report = inspection.further.report(cfg)
+    further = further_findings(report)
+    tables = inspection.tables(family_columns(report, further))
+    breaches = evaluate_rules(tables, rules(cfg, reader), docs if cfg.data_docs else None)
+    findings = inspection.findings + [_finding(b) for b in breaches if b.rule.check != FURTHER]
+    # an episode that is set aside already has its reason; what else its rules find is in inspection.json
+    known, broken = {f.where for f in findings}, {b.episode_id for b in breaches if b.rule.check == FURTHER}
+    findings += [f for f in further if f.where in broken - known]
+    return findings, write_report(report, out)
 
 
 # --- one episode ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Inspection:
-    """What was found so far: findings of episodes that cannot be measured, and the measures of the others."""
-
-    rules: Sequence[InspectionRule]
-    further: GateInspection
-    findings: list[Finding] = field(default_factory=list)
-    frames: list[dict[str, NDArray[Any]]] = field(default_factory=list)
-    episodes: list[dict[str, Any]] = field(default_factory=list)
-    seen: dict[str, str] = field(default_factory=dict)
-
-    def refuse(self, episode_id: str, check: str, reason: str) -> None:
-        """Set an episode aside without measuring it."""
-        self.findings.append(Finding(check=check, where=episode_id, reason=reason))
-
-    def measure(self, episode: Episode) -> None:
-        """Add an episode's row to each table."""
-        columns = {rule.column: rule for rule in self.rules}.values()
-        length = len(episode)
-        frames: dict[str, NDArray[Any]] = {
-            "episode_id": np.full(length, episode.episode_id, dtype=object),
-            "instruction": np.full(length, episode.instruction, dtype=object),
-        }
-        self.frames.append(frames | {rule.column: _numbers(rule.measure(episode)) for rule in columns if rule.table == FRAMES})
-        measured = {rule.column: float(_numbers(rule.measure(episode))) for rule in columns if rule.table == EPISODES}
-        self.episodes.append({"episode_id": episode.episode_id, "instruction": episode.instruction, **measured})
-
-    def tables(self, further: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-        """The measures as data frames, by name. further: episode -> family -> defects that the further rules found."""
-        import pandas as pd
-
-        for row in self.episodes:
-            mine = further.get(row["episode_id"], {})
-            row.update({f"{FURTHER}.{family}": mine.get(family, 0) for family in FAMILIES_OF_EPISODES})
-        frames = {column: np.concatenate([row[column] for row in self.frames]) for column in self.frames[0]}
-        return {FRAMES: pd.DataFrame(frames), EPISODES: pd.DataFrame(self.episodes)}
-
-
-def _numbers(values: Any) -> NDArray[np.float64]:
-    """Measures as Great Expectations judges them: what is no number is missing, which only the rule "present" names."""
-    found = np.asarray(values, np.float64)
-    return np.where(np.isfinite(found), found, np.nan)
-
-
-def _inspect(cfg: ValidateConfig, reader: EpisodeSource, store: MeasurementStore, progress: Progress) -> _Inspection:
+def _inspect(cfg: ValidateConfig, reader: EpisodeSource, store: MeasurementStore, progress: Progress) -> EpisodeTables:
     is_folder = isinstance(reader, DatasetReader)
     further = GateInspection(
         name=reader.name,
@@ -129,7 +106,7 @@ def _inspect(cfg: ValidateConfig, reader: EpisodeSource, store: MeasurementStore
         embodiment=reader.described if is_folder else reader.embodiment,
         store=store,
     )
-    inspection = _Inspection(rules=_episode_rules(cfg, reader), further=further)
+    inspection = EpisodeTables(rules=_episode_rules(cfg, reader), further=further)
     for row in reader.rows:
         progress.update(row.index, len(reader.rows), "inspecting episodes")
         try:
@@ -205,15 +182,8 @@ def _finding(breach: Breach) -> Finding:
 
 
 def _conclude(cfg: ValidateConfig, reader: EpisodeSource, findings: Sequence[Finding], out: Path) -> dict[str, Any]:
-    by_episode: dict[str, list[Finding]] = {}
-    for finding in findings:
-        by_episode.setdefault(finding.where, []).append(finding)
+    by_episode = set_aside(findings, out / "quarantine")
     verdicts = {row.episode_id: row.episode_id not in by_episode for row in reader.rows}
-    for old in (out / "quarantine").glob("*.json"):
-        old.unlink()
-    for episode, mine in sorted(by_episode.items()):
-        document = {"episode_id": episode, "findings": [to_document(f) for f in mine]}
-        atomic_write(out / "quarantine" / f"{episode.replace('/', '_')}.json", json.dumps(document, indent=1, sort_keys=True) + "\n")
     bad = sum(not good for good in verdicts.values())
     reasons = Counter(f.check for f in findings)
     if not verdicts or bad > cfg.max_bad_fraction * len(verdicts):
@@ -224,6 +194,7 @@ def _conclude(cfg: ValidateConfig, reader: EpisodeSource, findings: Sequence[Fin
             f"{bad} of {len(verdicts)} episodes are bad, at most {cfg.max_bad_fraction:.0%} may be: {worst}.{detail} "
             "Fix: repair these recordings or leave them out; quarantine/ in the folder of the step names the reason of each"
         )
+    check_members(reader, verdicts, by_episode)
     shared = shared_sentences(_asked_for(reader))
     for line in told(shared):
         logger.warning("validate.shared_sentence %s", line)
@@ -235,5 +206,5 @@ def _conclude(cfg: ValidateConfig, reader: EpisodeSource, findings: Sequence[Fin
         "quarantined": bad,
         "findings": dict(sorted(reasons.items())),
         "shared_sentences": shared,
-        "undigested": {"data_docs": f"{DOCS}/index.html"} if cfg.data_docs else {},
+        "undigested": {"data_docs": f"{DOCS}/{next(iter(members_of(reader)))}/index.html".replace("//", "/")} if cfg.data_docs else {},
     }

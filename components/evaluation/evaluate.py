@@ -19,9 +19,10 @@ from components.adapters.worker_pool import worker_pool
 from components.artifacts.step_manifest import checkpoint_digest
 from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
+from components.data.frozen_members import open_frozen
 from components.evaluation.image_swap import check_image_dependence, image_dependence_numbers, measure_image_dependence
 from components.evaluation.intervals import CONFIDENCE, wilson
-from components.evaluation.policy_loader import DEFAULT_POLICY, check_embodiment, open_policy
+from components.evaluation.policy_loader import DEFAULT_POLICY, check_embodiment, embodiment_name, open_policy, own_checkpoint
 from components.evaluation.rollout import roll_out
 from components.evaluation.rollout_files import Group, collected, file_name, read_frames, rows_file, write_frames, write_rows
 from components.evaluation.suite import Case, Suite
@@ -63,9 +64,11 @@ def evaluate(
     Raises `GateError` for a model that ignores the image, `SpecError` for a suite without cases or with one twice,
     `ContractError` when the simulator is not the embodiment that the checkpoint was made for, `JobError` when a worker process dies.
     """
-    cases = cases_of(suite)
+    cases, digest = cases_of(suite), checkpoint_digest(checkpoint)
+    checkpoint = own_checkpoint(checkpoint, lambda: embodiment_name(suite.open(cases[0])), out / "scratch" / "parts")
     opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
     check_embodiment(suite.open(cases[0]), contract)
+    frozen = None if frozen is None else open_frozen(frozen).folder_of(contract.embodiment.name)
     blindness = _image_swap_check(cfg, opened, contract, frozen, progress)
     _draw_held_out(opened, contract, frozen, checkpoint, out / "undigested" / "examples" / "held_out.png")
     exam = _Exam(cfg=cfg, suite=suite, checkpoint=checkpoint.resolve(), policy=policy, scratch=out / "scratch" / "groups")
@@ -74,7 +77,7 @@ def evaluate(
     _run_groups(exam, groups, opened, progress)
     rows, timing = collected(exam.scratch, groups)
     _draw_rollout_strips(exam.scratch, groups, rows, contract, checkpoint, out / "film")
-    report = make_report(cfg, suite, contract, checkpoint_digest(checkpoint), rows, blindness)
+    report = make_report(cfg, suite, contract, digest, rows, blindness)
     document = to_document(report)
     atomic_write(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
     atomic_write(out / "undigested" / "timing.json", json.dumps(timing, indent=1, sort_keys=True))

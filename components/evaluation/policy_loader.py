@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from components.simulation.interface import Simulator
+from model_core.contracts import CONTRACTS
 from model_core.spec.contract import PolicyContract, mismatches
 from model_core.spec.errors import ContractError, SpecError
 from model_core.spec.execution.guard import Guarded
@@ -40,6 +42,27 @@ def open_checkpoint(checkpoint: Path, reasoning: str) -> tuple[Policy, PolicyCon
 
     policy = load_policy(checkpoint, reasoning=reasoning)
     return policy, policy.contract
+
+
+def own_checkpoint(checkpoint: Path, embodiment: Callable[[], str], scratch: Path) -> Path:
+    """The checkpoint of one embodiment: `checkpoint` itself, or, where it acts for several, its part, written below `scratch`.
+
+    embodiment: names it, asked only then. Raises `CheckpointError` for one that the checkpoint was not trained for.
+    """
+    if not (checkpoint / CONTRACTS).is_dir():
+        return checkpoint
+    from model_core.checkpoint import write_part
+
+    name = embodiment()
+    return write_part(checkpoint, name, scratch / name)
+
+
+def embodiment_name(sim: Simulator) -> str:
+    """Close `sim`; the name of its embodiment."""
+    try:
+        return sim.embodiment.name
+    finally:
+        sim.close()
 
 
 def check_embodiment(sim: Simulator, contract: PolicyContract) -> None:

@@ -28,6 +28,7 @@ from components.training.monitoring import LossSpikeDetector, RemainingTime, Ste
 from components.training.plan import batch_indices, choose_precision, cpu_flags, curve_digest, learning_rate
 from components.training.rank_process import StopRequest, configure_libraries, has_gpu, rank_from_environment
 from components.training.start.comparison import start_digest
+from components.training.tiny.joint_batches import per_embodiment
 from components.training.trainable_model import TrainableModel, load_trainable_model
 from components.training.training_log import TrainingLog
 from model_core.spec.documents import to_document
@@ -71,7 +72,7 @@ class Training:
             batches = self._batches(clock)
             values, stopping = self.engine.step(batches, learning_rate(self.config, self.done), stop=bool(self.stop))
             self.done += 1
-            self._report(values, clock, last=stopping)
+            self._report(per_embodiment(values), clock, last=stopping)
             if self.done % self.config.checkpoint_every == 0 or self.done == self.config.steps:
                 self._validate()
                 self._save()

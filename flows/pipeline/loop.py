@@ -27,6 +27,7 @@ from flows.pipeline.run_context import RunContext
 from flows.pipeline.run_summary import stage_rows, verdict_page, with_report
 from flows.pipeline.stage_records import read_verdict
 from flows.pipeline.stages.deployment import report_step
+from flows.pipeline.stages.release import check_release
 from flows.platform.error_messages import explained
 
 
@@ -127,6 +128,7 @@ def run_workcells(context: RunContext, packaged: Step) -> Step:
 def loop(recipe: str, context: RunContext) -> RunSummary:
     """Demonstrations to robots that act on the served policy."""
     frozen = prepare_data(context)
+    check_release(context.recipe, frozen)
     trained, evaluated = train_policy(context, frozen)
     packaged = release_policy(context, frozen, trained, evaluated)
     if packaged is not None and not context.recipe.data:  # cells of a recipe with sources are robots: `actwright workcell`

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.terminal.output import print_line
+from model_core.contracts import chosen_contract, read_contracts
 from model_core.spec.errors import NotReady, SpecError, TrackingError
 
 if TYPE_CHECKING:
@@ -21,20 +22,25 @@ _VERSION = re.compile(r"^(?P<name>[\w.-]+)/(?P<version>\d+)$")
 _ALIAS = re.compile(r"^(?:models:/)?(?P<name>[\w.-]+)[@/]champion$")
 
 
-def packed_model(platform: Platform, what: str) -> PackedPolicy:
+def packed_model(platform: Platform, what: str, embodiment: str = "") -> PackedPolicy:
     """The packed policy that `what` names; a checkpoint is packed here and now, and kept for the next time.
 
-    what: a folder (bento, bundle or checkpoint), "champion", "NAME@champion", "NAME/VERSION", or the name of a recipe.
-    Raises SpecError for a name that cannot be read, NotReady when there is no such model yet, CheckpointError for a damaged one.
+    what: a folder (bento, bundle or checkpoint), "champion", "NAME@champion", "NAME/VERSION", or the name of a recipe. embodiment: whose
+    policy, where a checkpoint acts for several; a registered version is that of the embodiment whose contract was registered.
+    Raises SpecError for a name that cannot be read, NotReady when there is no such model yet, CheckpointError for a damaged one, and where
+    one of several embodiments must be named or is not there.
     """
     from components.release.bundle import find_packed
 
     if Path(what).exists() or what.startswith((".", "/", "~")):
-        return _of_today(platform, find_packed(Path(what).expanduser()))
-    version = _VERSION.match(what)
-    if version:
-        return _registered(platform, version["name"], int(version["version"]))
-    return _registered(platform, *_champion_of(platform, what))
+        packed = _of_today(platform, find_packed(Path(what).expanduser()), embodiment)
+    else:
+        version = _VERSION.match(what)
+        name = (version["name"], int(version["version"])) if version else _champion_of(platform, what)
+        packed = _registered(platform, *name)
+    if embodiment:
+        chosen_contract(read_contracts(packed.checkpoint), embodiment, what)
+    return packed
 
 
 def policies_here(settings: Settings) -> list[PackedPolicy]:
@@ -101,7 +107,9 @@ def _registered(platform: Platform, name: str, version: int) -> PackedPolicy:
             f"{label} is registered, but its checkpoint {digest[:12]} is not in {platform.store.root}. "
             "Fix: run its recipe again with `actwright run`, or serve a folder: `actwright serve FOLDER`"
         )
-    return _packed_here(platform, trained.path / "checkpoint", label)
+    contracts = read_contracts(trained.path / "checkpoint")
+    released = next((one for one, promise in contracts.items() if promise.contract_id == versions[version].contract_id), "")
+    return _packed_here(platform, trained.path / "checkpoint", label, released if len(contracts) > 1 else "")
 
 
 def _versions(platform: Platform, name: str, *, is_needed: bool) -> dict[int, ModelVersion]:
@@ -115,12 +123,12 @@ def _versions(platform: Platform, name: str, *, is_needed: bool) -> dict[int, Mo
         return {}
 
 
-def _of_today(platform: Platform, found: PackedPolicy) -> PackedPolicy:
+def _of_today(platform: Platform, found: PackedPolicy, embodiment: str = "") -> PackedPolicy:
     """A bundle whose probes are of this protocol; a plain checkpoint, or one that was packed before, is packed here."""
     from model_core.spec.contract import PROTOCOL_VERSION
 
     if found.bundle is None:
-        return _packed_here(platform, found.checkpoint, found.checkpoint.resolve().parent.name or "checkpoint")
+        return _packed_here(platform, found.checkpoint, found.checkpoint.resolve().parent.name or "checkpoint", embodiment)
     probes = sorted((found.bundle / "probes").glob("*.observe"))
     if all(probe.read_bytes()[:1] == bytes([PROTOCOL_VERSION]) for probe in probes):
         return found
@@ -128,7 +136,7 @@ def _of_today(platform: Platform, found: PackedPolicy) -> PackedPolicy:
     return _packed_here(platform, found.checkpoint, found.model_version)
 
 
-def _packed_here(platform: Platform, checkpoint: Path, model_version: str) -> PackedPolicy:
+def _packed_here(platform: Platform, checkpoint: Path, model_version: str, embodiment: str = "") -> PackedPolicy:
     from components.artifacts.code_version import code_version
     from components.artifacts.step_manifest import folder_digests
     from components.config.recipe import PackageConfig
@@ -136,12 +144,13 @@ def _packed_here(platform: Platform, checkpoint: Path, model_version: str) -> Pa
     from components.release.package import package
     from model_core.spec.contract import digest_of
 
-    key = digest_of([folder_digests(checkpoint), model_version, code_version(("components.release.package",))])[:16]
+    named = [embodiment] if embodiment else []
+    key = digest_of([folder_digests(checkpoint), model_version, code_version(("components.release.package",)), *named])[:16]
     place = platform.settings.home.resolve() / "serve" / "packed" / key
     if not (place / "done").is_file():
         print_line(f"packing {checkpoint} (once; it is kept in {place})")
         shutil.rmtree(place, ignore_errors=True)
-        package(PackageConfig(), checkpoint, model_version, place)
+        package(PackageConfig(embodiment=embodiment), checkpoint, model_version, place)
         shutil.rmtree(place / "scratch", ignore_errors=True)
         (place / "done").touch()
     return find_packed(place / "bento")

@@ -65,7 +65,7 @@ def run_seeds(recipe: Recipe, count: int) -> dict[str, Any]:
     for seed in range(count):
         context = RunContext(platform=platform, recipe=replace(recipe, train=replace(recipe.train, seed=seed)), panel=StagePanel())
         with context.panel.shown():
-            report = read_report(make_until(context, "evaluate"))
+            report = read_report(make_until(context, "evaluate"), recipe.package.embodiment)
         rows += [(seed, task, score) for task, score in sorted(report.per_task.items())]
     lines = ["| training seed | task | solved | 95 % interval |", "|---|---|---|---|"]
     lines += [f"| {s} | {t} | {c.successes}/{c.trials} | {c.interval.low:.0%} .. {c.interval.high:.0%} |" for s, t, c in rows]

@@ -37,7 +37,7 @@ def summarize(name: str, recipe: Recipe, results: Mapping[str, StepResult], trac
         stages={stage: _timing(results[stage]) for stage in STAGE_NAMES if stage in results},
         dataset=records.read_dataset(made["freeze"], quarantined, records.producers_of(made["collect"], recipe)),
         train=training,
-        evaluation=records.read_report(made["evaluate"]),
+        evaluation=records.read_report(made["evaluate"], recipe.package.embodiment),
         verdict=records.read_verdict(made["gate"]),
         model_version=records.read_model_version(made["gate"]),
         workcells=records.read_workcells(made["workcells"]) if "workcells" in made else (),
@@ -96,6 +96,8 @@ def account_table(rows: Sequence[AccountRow]) -> Table:
         table.add_column(name, justify="right" if name in ("episodes", "frames") else "left")
     for row in rows:
         lost = "; ".join(f"{fallen_away(one)}: {one.reason}" for one in row.dropped)
+        if row.intervened:
+            lost += f"{'; ' if lost else ''}(a person acted in {row.intervened:,} of the frames)"
         table.add_row(*(Text(cell) for cell in (row.stage, row.source or "all", f"{row.episodes:,}", f"{row.frames:,}", lost)))
     return table
 

@@ -9,13 +9,18 @@ from components.artifacts.step_manifest import Step
 from components.config.recipe import Recipe
 from components.config.records import AccountRow, DatasetVersion, EvalReport, GateVerdict, ModelVersion, TrainRun, WorkcellRow
 from components.config.stages import STAGE_NAMES
+from model_core.contracts import chosen_contract, read_contracts
 from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import from_document
+from model_core.spec.errors import CheckpointError
 
 
-def read_contract(trained: Step) -> PolicyContract:
-    """What the trained policy promises: the data set's contract, and the kind of policy that was trained on it."""
-    return PolicyContract.from_json(json.loads((trained.path / "checkpoint" / "contract.json").read_text(encoding="utf-8")))
+def read_contract(trained: Step, embodiment: str = "") -> PolicyContract:
+    """What the trained policy promises: the data set's contract, and the kind of policy that was trained on it.
+
+    embodiment: which of several. Raises `CheckpointError` where one of several must be named, or there is none of that name.
+    """
+    return chosen_contract(read_contracts(trained.path / "checkpoint"), embodiment, f"the checkpoint of {trained.path.name}")
 
 
 def producers_of(raw: Step, recipe: Recipe) -> dict[str, int]:
@@ -50,9 +55,29 @@ def read_train_run(trained: Step) -> TrainRun:
     return from_document(TrainRun, {**fields, "recipe_digest": trained.record["undigested"]["recipe_digest"]}, where="training")
 
 
-def read_report(evaluated: Step) -> EvalReport:
-    """The evaluation as a record."""
-    return from_document(EvalReport, json.loads((evaluated.path / "report.json").read_text(encoding="utf-8")), where="report.json")
+def read_reports(evaluated: Step) -> dict[str, EvalReport]:
+    """Embodiment -> its evaluation, where several were evaluated apart; else the only one, under the name ""."""
+    whole = evaluated.path / "report.json"
+    places = (
+        {"": whole} if whole.is_file() else {path.parent.name: path for path in sorted(evaluated.path.glob("embodiments/*/report.json"))}
+    )
+    return {name: from_document(EvalReport, json.loads(path.read_text(encoding="utf-8")), where=path.name) for name, path in places.items()}
+
+
+def read_report(evaluated: Step, embodiment: str = "") -> EvalReport:
+    """The evaluation as a record; where several embodiments were evaluated apart, that of `embodiment`.
+
+    Raises `CheckpointError` where one of several must be named, or there is none of that name.
+    """
+    reports = read_reports(evaluated)
+    if "" in reports:
+        return reports[""]
+    if embodiment not in reports:
+        raise CheckpointError(
+            f"{len(reports)} embodiments were trained ({', '.join(reports)}), and a release is of one; package.embodiment names "
+            f"{embodiment or 'none'}. Fix: --set package.embodiment={next(iter(reports))}"
+        )
+    return reports[embodiment]
 
 
 def read_verdict(gated: Step) -> GateVerdict:

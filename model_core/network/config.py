@@ -29,6 +29,8 @@ class VitConfig:
     patch_stem (*ours*): "linear" embeds each flattened patch (published); "conv" runs a small convolutional
     stem over the whole crop and ends on the same patch grid (tiny models; the patch size is a power of two).
     stem_channels (*ours*): width of each stride-2 convolution, one per halving of the patch.
+    further_input_sizes (*ours*): sizes that a conv stem reads beside `image_default_input_size`, each with positions of its own
+    (networks for several embodiments); `image_num_pos` counts the positions of all.
     """
 
     hidden_size: int = 1152
@@ -48,15 +50,17 @@ class VitConfig:
     pre_layernorm: bool = False
     patch_stem: str = "linear"
     stem_channels: tuple[int, ...] = ()
+    further_input_sizes: tuple[tuple[int, int], ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(self.patch_stem in ("linear", "conv"), "patch_stem must be 'linear' or 'conv'", got=self.patch_stem)
-        rows, cols = self.grid
-        positions = rows * cols + int(self.use_cls_token)
+        plain = self.patch_stem == "conv" and not self.use_cls_token
+        require(plain or not self.further_input_sizes, "further_input_sizes need a conv stem and no class token", got=self.patch_stem)
+        positions = sum(self._patches(size) for size in self._sizes) + int(self.use_cls_token)
         require(
             self.image_num_pos == positions,
-            f"image_num_pos must be {positions} for {self.image_default_input_size}",
+            f"image_num_pos must be {positions} for {' and '.join(map(str, self._sizes))}",
             got=self.image_num_pos,
         )
         if self.patch_stem == "conv":
@@ -71,6 +75,22 @@ class VitConfig:
         """Rows and columns of patches in one crop."""
         height, width = self.image_default_input_size
         return height // self.image_patch_size, width // self.image_patch_size
+
+    @property
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
+        return (self.image_default_input_size, *self.further_input_sizes)
+
+    def _patches(self, size: tuple[int, int]) -> int:
+        return (size[0] // self.image_patch_size) * (size[1] // self.image_patch_size)
+
+    def position_rows(self, height: int, width: int) -> slice:
+        """Which positions are those of images of this size. Raises `SpecError` for a size that the tower does not read."""
+        start = 0
+        for size in self._sizes:
+            if size == (height, width):
+                return slice(start, start + self._patches(size))
+            start += self._patches(size)
+        raise SpecError(f"an image of {height}x{width} pixels; this network reads {' and '.join(f'{h}x{w}' for h, w in self._sizes)}")
 
     @property
     def patch_dim(self) -> int:

@@ -18,6 +18,7 @@ _Section = TypeVar("_Section", bound=_Dataclass)
 _OURS = {
     "patch_stem": "linear",
     "stem_channels": (),
+    "further_input_sizes": (),
     "pool_residual": False,
     "num_slots": 0,
     "use_rope": True,

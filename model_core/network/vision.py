@@ -135,6 +135,8 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """[crops, P, patch_dim] -> [stem output, block 0, block 1, ...], each [crops, P, D] without the class token."""
         weight = self.positional_embedding
+        if self.config.further_input_sizes:  # read from frames alone, [crops, H, W, 3]
+            weight = weight[self.config.position_rows(*images.shape[1:3])]
         x = self.patch_embedding(images if images.dtype == torch.uint8 else images.to(weight.dtype))
         if self.config.use_cls_token:
             x = torch.cat([self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)

@@ -18,6 +18,7 @@ from components.data.annotators.cache import AnswerCache
 from components.data.annotators.interface import Frames, GripperTrack
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
+from components.data.labelling.views import View
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import DatasetError, GateError, SpecError
 from model_core.tokenization.depth.codec import DepthCodec
@@ -95,7 +96,8 @@ class Counting:
 
 def job(episodes: list[Episode], cache: Path, annotators: Annotators | None = None, cfg: AnnotateConfig = QUICK) -> Labelling:
     who = annotators or open_annotators(cfg)
-    return Labelling(cfg=cfg, annotators=who, source=Listed(episodes), camera="front", size=(SIZE, SIZE), cache=AnswerCache(folder=cache))
+    front = View(camera="front", size=(SIZE, SIZE), body=None)
+    return Labelling(cfg=cfg, annotators=who, source=Listed(episodes), view_of=lambda _: front, cache=AnswerCache(folder=cache))
 
 
 def chosen(episodes: list[Episode]) -> list[tuple[int, str, int]]:

@@ -22,6 +22,7 @@ LABELLING_ADVICE = (
 class _Amount:
     episodes: int = 0
     frames: int = 0
+    intervened: int = 0
 
     def add(self, episodes: int, frames: int) -> None:
         self.episodes += episodes
@@ -36,9 +37,11 @@ class Tally:
     _kept: dict[str, _Amount] = field(default_factory=dict)
     _dropped: dict[str, dict[str, _Amount]] = field(default_factory=dict)
 
-    def keep(self, source: str, frames: int, episodes: int = 1) -> None:
-        """Count what is handed on."""
-        self._kept.setdefault(source, _Amount()).add(episodes, frames)
+    def keep(self, source: str, frames: int, episodes: int = 1, *, intervened: int = 0) -> None:
+        """Count what is handed on. intervened: frames of it in which a person acted."""
+        kept = self._kept.setdefault(source, _Amount())
+        kept.add(episodes, frames)
+        kept.intervened += intervened
 
     def drop(self, source: str, reason: str, frames: int = 0, episodes: int = 1) -> None:
         """Count what falls away; nothing is counted for nothing."""
@@ -52,9 +55,8 @@ class Tally:
             kept = self._kept.get(source, _Amount())
             lost = sorted(self._dropped.get(source, {}).items(), key=lambda item: (-item[1].episodes, -item[1].frames, item[0]))
             dropped = tuple(Dropped(reason=reason, episodes=a.episodes, frames=a.frames) for reason, a in lost)
-            found.append(
-                to_document(AccountRow(stage=self.stage, source=source, episodes=kept.episodes, frames=kept.frames, dropped=dropped))
-            )
+            row = to_document(AccountRow(stage=self.stage, source=source, episodes=kept.episodes, frames=kept.frames, dropped=dropped))
+            found.append(row | {"intervened": kept.intervened} if kept.intervened else _without_zero(row))
         return found
 
     def check(self, most: float, *, setting: str, advice: str, came: Mapping[str, int] | None = None) -> None:
@@ -72,3 +74,8 @@ class Tally:
                     f"{self.stage}: at least {lost} of {total} episodes of {source} fall away, at most {most:.0%} may ({setting}). "
                     f"Reason: {why}. Fix: {advice}"
                 )
+
+
+def _without_zero(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without a count of interventions, as accounts always were where nobody intervened."""
+    return {name: value for name, value in row.items() if name != "intervened"}

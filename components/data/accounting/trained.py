@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.accounting.tally import Tally
-from components.data.frozen_dataset import drawing_order, sources_of
+from components.data.frozen_dataset import column_of, drawing_order, sources_of
+from components.data.frozen_members import open_frozen
 
 
 def trained_on(frozen: Path, drawn: Callable[[int], NDArray[np.int64]]) -> list[dict[str, Any]]:
@@ -19,10 +20,24 @@ def trained_on(frozen: Path, drawn: Callable[[int], NDArray[np.int64]]) -> list[
     drawn: for the number of samples in the order of drawing, which of them the steps draw.
     """
     tally = Tally("train")
+    found = open_frozen(frozen)
+    if len(found.members) == 1:
+        count = len(column_of(frozen, "train", "episode_idx_N"))
+        order = drawing_order(frozen, "train")
+        _count(tally, frozen, drawn(count) if order is None else order[drawn(len(order))])
+        return tally.rows()
+    order_N2 = found.order("train")
+    drawn_N2 = order_N2[drawn(len(order_N2))]
+    for place, member in enumerate(found.members):
+        _count(tally, member.folder, drawn_N2[drawn_N2[:, 0] == place, 1])
+    return tally.rows()
+
+
+def _count(tally: Tally, frozen: Path, drawn_N: NDArray[np.int64]) -> None:
+    """Add the samples of one embodiment, by source. drawn_N: places in its training split, each once or more."""
     sources, episode_N = sources_of(frozen, "train")
     is_drawn_N = np.zeros(len(sources), bool)
-    order = drawing_order(frozen, "train")
-    is_drawn_N[drawn(len(sources)) if order is None else order[drawn(len(order))]] = True
+    is_drawn_N[drawn_N] = True
     held_out, held_out_episode_N = sources_of(frozen, "validation")
     for source in sorted({*sources, *held_out}):
         mine_N = np.array([one == source for one in sources], bool)
@@ -32,4 +47,3 @@ def trained_on(frozen: Path, drawn: Callable[[int], NDArray[np.int64]]) -> list[
         away_N = np.array([one == source for one in held_out], bool)
         tally.drop(source, "held out for validation", int(away_N.sum()), len(np.unique(held_out_episode_N[away_N])))
         tally.drop(source, "drawn by no step", int((mine_N & ~is_drawn_N).sum()), never)
-    return tally.rows()

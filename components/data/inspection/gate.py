@@ -17,8 +17,12 @@ from components.data.inspection.measurements.record import EpisodeMeasurements, 
 from components.data.inspection.measurements.store import MeasurementStore
 from components.data.inspection.reporting.page import report_page
 from components.data.inspection.reporting.report import InspectionReport, inspect_measurements, report_document
+from components.data.sources.interface import EpisodeSource
+from components.data.sources.mixed import members_of
 from model_core.spec.contract import EmbodimentSpec
+from model_core.spec.documents import to_document
 from model_core.spec.episode import Episode
+from model_core.spec.errors import GateError
 from model_core.spec.files import atomic_write
 
 FAMILIES_OF_EPISODES = ("time", "pixels", "numbers", "meaning")  # the other families are of whole folders
@@ -103,3 +107,27 @@ def write_report(report: InspectionReport, out: Path) -> dict[str, Any]:
     atomic_write(out / "inspection.html", report_page(report))
     counts: dict[str, Any] = document["counts"]
     return counts
+
+
+def set_aside(findings: Sequence[Finding], folder: Path) -> dict[str, list[Finding]]:
+    """Write the findings of each episode that is not used, in place of what lies there; returns them by episode."""
+    by_episode: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_episode.setdefault(finding.where, []).append(finding)
+    for old in folder.glob("*.json"):
+        old.unlink()
+    for episode, mine in sorted(by_episode.items()):
+        document = {"episode_id": episode, "findings": [to_document(finding) for finding in mine]}
+        atomic_write(folder / f"{episode.replace('/', '_')}.json", json.dumps(document, indent=1, sort_keys=True) + "\n")
+    return by_episode
+
+
+def check_members(source: EpisodeSource, verdicts: Mapping[str, bool], found: Mapping[str, Sequence[Finding]]) -> None:
+    """Raise `GateError` where one of several embodiments has no good episode: nothing of it could be trained."""
+    for name, member in members_of(source).items():
+        if name and not any(verdicts[row.episode_id] for row in member.rows):
+            reasons = [f"{finding.where}: {finding.reason}" for row in member.rows for finding in found[row.episode_id]]
+            raise GateError(
+                f"embodiment {name!r}: none of its {len(member.rows)} episodes is good; first {reasons[0] if reasons else 'none'}. "
+                "Fix: repair its recordings, or leave its sources out of `data`"
+            )

@@ -64,7 +64,9 @@ def make_codebook(
         return codec, {"given": codec.digest}
     depth_config, training = _settings(cfg.vqvae)
     depth_config = DepthConfig(**{**depth_config, "scaling": scaling})
-    codec, report = train_vqvae(np.concatenate(maps), depth_config, training, progress)
+    sizes = dict.fromkeys(depth_THW.shape[1:] for depth_THW in maps)  # cameras of several embodiments differ
+    stacks = [np.concatenate([depth_THW for depth_THW in maps if depth_THW.shape[1:] == size]) for size in sizes]
+    codec, report = train_vqvae(stacks, depth_config, training, progress)
     unit = 1000.0 if depth_config.scaling.kind == "inverse" else 1.0
     return codec, {
         "error_mm" if unit > 1 else "error": round(report.error * unit, 3),

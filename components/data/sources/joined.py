@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow
@@ -31,8 +31,8 @@ class JoinedSource:
         for other in self.sources[1:]:
             if found := mismatches(first.embodiment, other.embodiment):
                 raise DatasetError(
-                    f"sources {first.name!r} and {other.name!r} are of different embodiments ({found[0].explain()}); one policy acts "
-                    "with one. Fix: name one embodiment file in both, or train one recipe each"
+                    f"sources {first.name!r} and {other.name!r} are of different embodiments ({found[0].explain()}). Fix: name one "
+                    "embodiment file in both, or give each embodiment a name of its own"
                 )
         self._where = [(place, row) for place, source in enumerate(self.sources) for row in source.rows]
 
@@ -86,8 +86,16 @@ class JoinedSource:
             source.close()
 
 
-def drawing_weights(source: EpisodeSource, rows: Sequence[EpisodeIndexRow]) -> dict[str, list[float]]:
-    """{"weights": how often a sample of each of these episodes is drawn in training}; empty where the recipe draws all alike."""
-    every = source.weights if isinstance(source, JoinedSource) else ()
-    weights = [every[row.index] for row in rows] if every else []
-    return {"weights": weights} if len(set(weights)) > 1 else {}
+def drawing_weights(
+    sources: Mapping[str, EpisodeSource], rows: Mapping[str, Sequence[EpisodeIndexRow]]
+) -> dict[str, dict[str, list[float]]]:
+    """Of each source {"weights": how often a sample of each of its rows is drawn in training}; {} where the recipe draws all alike.
+
+    Weights are relative to those of all sources together, so either all have them or none.
+    """
+    found: dict[str, list[float]] = {}
+    for name, source in sources.items():
+        every = source.weights if isinstance(source, JoinedSource) else (1.0,) * len(source.rows)
+        found[name] = [every[row.index] for row in rows[name]]
+    differ = len({weight for weights in found.values() for weight in weights}) > 1
+    return {name: {"weights": weights} if differ else {} for name, weights in found.items()}

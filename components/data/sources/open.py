@@ -9,6 +9,7 @@ from components.data.lerobot.reader import DatasetReader
 from components.data.packing.kept_images import KeptImages
 from components.data.sources.interface import EpisodeSource
 from components.data.sources.joined import JoinedSource
+from components.data.sources.mixed import MixedSource, joined_or_mixed
 from components.data.sources.raw_index import INDEX, read_index
 from model_core.spec.errors import DatasetError
 
@@ -27,7 +28,7 @@ def open_raw(folder: Path, images: KeptImages | None = None) -> EpisodeSource:
     if (folder / layout.INFO).is_file():
         return DatasetReader(folder, images)
     if (folder / INDEX).is_file():
-        return JoinedSource(*read_index(folder), kept=images)
+        return joined_or_mixed(*read_index(folder), kept=images)
     raise DatasetError(
         f"{folder} is no raw data: expected {layout.INFO} or {INDEX} in it. Fix: name a LeRobot data set, or run the stage collect"
     )
@@ -37,7 +38,7 @@ def data_sets_of(source: EpisodeSource) -> tuple[DatasetReader, ...]:
     """The LeRobot data sets under a source, for rules that look at a whole set and not at episodes."""
     if isinstance(source, DatasetReader):
         return (source,)
-    if isinstance(source, JoinedSource):
+    if isinstance(source, JoinedSource | MixedSource):
         return tuple(reader for part in source.sources for reader in data_sets_of(part))
     reader = getattr(source, "reader", None)
     return (reader,) if isinstance(reader, DatasetReader) else ()

@@ -2,6 +2,9 @@
 
 It does not show that a policy solves a task: errors add up once it acts by itself. It shows that the policy learned something of the
 demonstrations that always predicting their mean does not know. The image-swap check comes first, as before rollouts.
+
+    out/report.json                      of a checkpoint of one embodiment
+    out/embodiments/<name>/report.json   of each embodiment, where there are several: the policy of each is measured on its own episodes
 """
 
 from __future__ import annotations
@@ -18,14 +21,20 @@ from numpy.typing import NDArray
 from components.artifacts.step_manifest import checkpoint_digest
 from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, HeldOutRow, Interval, Progress
-from components.data.frozen_dataset import FrozenSplit, column_of, load_split, observation_of, read_frozen
+from components.data.frozen_dataset import FrozenSplit, column_of, load_split, observation_of
+from components.data.frozen_members import FrozenMember, open_frozen
 from components.evaluation.gate import ERROR_RATIO
-from components.evaluation.image_swap import check_image_dependence, image_dependence_numbers, measure_image_dependence
+from components.evaluation.image_swap import (
+    ImageDependence,
+    check_image_dependence,
+    image_dependence_numbers,
+    measure_image_dependence,
+)
 from components.evaluation.intervals import CONFIDENCE, wilson
-from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy
+from components.evaluation.policy_loader import DEFAULT_POLICY, open_policy, own_checkpoint
 from model_core.spec.contract import PolicyContract, digest_of, document_of
 from model_core.spec.documents import to_document
-from model_core.spec.errors import DatasetError
+from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.files import atomic_write
 from model_core.spec.types import Policy
 
@@ -35,30 +44,63 @@ _VARIES = 1e-6  # of the range of a dimension: less is rounding
 
 
 def evaluate_open_loop(cfg: EvalConfig, checkpoint: Path, frozen: Path, out: Path, progress: Progress) -> dict[str, Any]:
-    """Compare a checkpoint with the validation episodes of `frozen`, and write out/report.json; returns the record (an `EvalReport`).
+    """Compare a checkpoint with the validation episodes of `frozen`, and write its report; returns the record (an `EvalReport`, or
+    {"embodiments": one for each}).
 
-    Raises `GateError` for a model that ignores the image, `DatasetError` where nothing is held out.
+    Raises `GateError` for a model that ignores the image (of several embodiments: of all; of the released one the gate decides),
+    `DatasetError` where nothing is held out.
     """
-    manifest, _ = read_frozen(frozen)
-    if not manifest["split"]["validation"]:
-        raise DatasetError(f"{frozen} holds out no episode, so nothing can be measured. Fix: record at least two episodes")
+    members, digest = open_frozen(frozen).members, checkpoint_digest(checkpoint)
+    if len(members) == 1:
+        report, _ = _report_of(cfg, checkpoint, members[0], digest, progress, stops=True)
+        return _written(report, out / "report.json")
+    reports: dict[str, Any] = {}
+    blind: list[GateError] = []
+    for member in members:
+        part = own_checkpoint(checkpoint, lambda name=member.name: name, out / "scratch" / "parts")
+        report, swapped = _report_of(cfg, part, member, digest, progress, stops=False)
+        reports[member.name] = _written(report, out / "embodiments" / member.name / "report.json")
+        try:
+            check_image_dependence(swapped, cfg.min_image_swap_change)
+        except GateError as error:
+            blind.append(error)
+    if len(blind) == len(members):
+        raise GateError(f"for none of {', '.join(reports)}: {blind[0]}")
+    return {"embodiments": reports}
+
+
+def _written(report: EvalReport, path: Path) -> dict[str, Any]:
+    document = to_document(report)
+    atomic_write(path, json.dumps(document, indent=1, sort_keys=True))
+    return document
+
+
+def _report_of(
+    cfg: EvalConfig, checkpoint: Path, member: FrozenMember, digest: str, progress: Progress, *, stops: bool
+) -> tuple[EvalReport, Mapping[str, ImageDependence]]:
+    """The report of one embodiment's policy, and what exchanging images did. digest: of the whole checkpoint. stops: a policy that ignores
+    the image is measured no further.
+    """
+    held_out = member.manifest["split"]["validation"]
+    if not held_out:
+        raise DatasetError(f"{member.folder} holds out no episode, so nothing can be measured. Fix: record at least two episodes")
     policy, contract = open_policy(DEFAULT_POLICY, checkpoint, cfg.reasoning)
-    split = load_split(frozen, "validation")
-    blindness: dict[str, float] = {}
+    split = load_split(member.folder, "validation")
+    found: Mapping[str, ImageDependence] = {}
     if cfg.image_swap_frames:
         progress.update(0, 2, "exchanging images: does the policy use them?")
         found = measure_image_dependence(policy, split, contract, frames_per_task=cfg.image_swap_frames)
-        check_image_dependence(found, cfg.min_image_swap_change)
-        blindness = image_dependence_numbers(found)
+        if stops:
+            check_image_dependence(found, cfg.min_image_swap_change)
     progress.update(1, 2, "predicting held-out actions")
-    mean_A = column_of(frozen, "train", "actions_NKA")[:, 0].mean(axis=0)
-    episode_N = column_of(frozen, "validation", "episode_idx_N").astype(np.int64)
+    mean_A = column_of(member.folder, "train", "actions_NKA")[:, 0].mean(axis=0)
+    episode_N = column_of(member.folder, "validation", "episode_idx_N").astype(np.int64)
     chosen_N = spread_frames(episode_N)
     predicted = predict(policy, split, contract, chosen_N)
-    names_N = [str(manifest["episodes"][episode]) for episode in episode_N[chosen_N]]
+    names_N = [str(member.manifest["episodes"][episode]) for episode in episode_N[chosen_N]]
     low, high = wilson(0, 0, CONFIDENCE)
     report = EvalReport(
-        checkpoint_digest=checkpoint_digest(checkpoint),
+        checkpoint_digest=digest,
         contract_id=contract.contract_id,
         successes=0,
         trials=0,
@@ -67,20 +109,18 @@ def evaluate_open_loop(cfg: EvalConfig, checkpoint: Path, frozen: Path, out: Pat
         episodes=(),
         protocol={
             "suite": SUITE,
-            "suite_version": digest_of(manifest["split"]["validation"])[:16],
+            "suite_version": digest_of(held_out)[:16],
             "control_hz": contract.embodiment.control_hz,
             "reasoning": cfg.reasoning,
             "execute_horizon": contract.execute_horizon,
             "action": digest_of(document_of(contract.embodiment.action))[:16],
         },
-        blindness=blindness,
+        blindness=image_dependence_numbers(found) if found else {},
         open_loop=open_loop_numbers(predicted, contract, mean_A),
         held_out=held_out_rows(predicted, names_N, contract, mean_A),
     )
-    document = to_document(report)
-    atomic_write(out / "report.json", json.dumps(document, indent=1, sort_keys=True))
-    progress.update(2, 2, f"error {report.open_loop[ERROR_RATIO]:.2f} of that of the mean action")
-    return document
+    progress.update(2, 2, f"{contract.embodiment.name}: error {report.open_loop[ERROR_RATIO]:.2f} of that of the mean action")
+    return report, found
 
 
 def spread_frames(episode_N: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from components.config.train_config import start_folder
 from components.training.start.comparison import check_contract
+from model_core.contracts import read_contracts
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError
 from model_core.tokenization.compact.layout import CompactLayout
-from model_core.tokenization.compact.vocabulary import CompactVocabulary
+from model_core.tokenization.compact.vocabulary import id_sources
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,8 @@ def weights_of_start(
     from model_core.checkpoint import load_checkpoint
 
     folder = start_folder(init_from)
-    start = load_checkpoint(folder)
+    # of a checkpoint of several embodiments the part of this one; of any other the whole, whose contract is compared below
+    start = load_checkpoint(folder, embodiment=contract.embodiment.name if len(read_contracts(folder)) > 1 else "")
     check_contract(folder, start.contract, contract)
     new_words = sorted(set(layout.vocabulary.words) - set(start.layout.vocabulary.words))
     if new_words and only_adapters:
@@ -59,16 +61,6 @@ def weights_of_start(
     if wrong:
         raise CheckpointError(f"train.init_from {folder}: weights of another network: {wrong[:6]}. Fix: set train.network as it was there")
     return state
-
-
-def id_sources(before: CompactVocabulary, after: CompactVocabulary) -> NDArray[np.int64]:
-    """For every id of `after` the id of `before` with the same meaning, -1 for a word that is new. Both have as many depth codes."""
-    sources_V = np.full(after.size, -1, np.int64)
-    sources_V[: after.word.start] = np.arange(after.word.start)
-    place = {word: before.word.start + index for index, word in enumerate(before.words)}
-    sources_V[after.word.start : after.word.stop] = [place.get(word, -1) for word in after.words]
-    sources_V[after.base_size :] = np.arange(before.base_size, before.size)
-    return sources_V
 
 
 def slot_sources(before: CompactLayout, after: CompactLayout) -> NDArray[np.int64]:

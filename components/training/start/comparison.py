@@ -6,14 +6,14 @@ may differ, their rows are carried by word (`carried_rows`); every other differe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from components.config.recipe import Recipe
 from components.config.train_config import start_folder
+from model_core.contracts import chosen_contract, read_contracts
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec, mismatches
-from model_core.spec.errors import ActwrightError, CheckpointError
+from model_core.spec.errors import CheckpointError
 from model_core.spec.stats import UnnormStats
 
 # of what a model predicts before it acts; which levels may be asked for, and the kind, are chosen by each training
@@ -28,23 +28,36 @@ def start_digest(init_from: str) -> str:
     return dataset_digest(start_folder(init_from)) if init_from else ""
 
 
-def read_start_contract(folder: Path) -> PolicyContract:
-    """The contract of the checkpoint that a training goes on from. Raises `CheckpointError`."""
+def read_start_contract(folder: Path, embodiment: str = "") -> PolicyContract:
+    """The contract of the checkpoint that a training goes on from; of several that of `embodiment`. Raises `CheckpointError`."""
+    contracts = _contracts(folder)
+    return chosen_contract(contracts, embodiment if len(contracts) > 1 else "", f"train.init_from {folder}")
+
+
+def _contracts(folder: Path) -> dict[str, PolicyContract]:
     try:
-        return PolicyContract.from_json(json.loads((folder / "contract.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, ActwrightError) as error:
+        return read_contracts(folder)
+    except CheckpointError as error:
         raise CheckpointError(f"train.init_from {folder}: contract.json cannot be read: {error}. Fix: name a whole checkpoint") from error
 
 
-def check_recipe(recipe: Recipe, body: EmbodimentSpec) -> None:
-    """Refuse a start that the recipe alone shows not to fit, before its data are made; body: of the recipe's simulator.
+def check_recipe(recipe: Recipe, body: EmbodimentSpec, *further: EmbodimentSpec) -> None:
+    """Refuse a start that the recipe alone shows not to fit, before its data are made; body: of the recipe's simulator or sources.
 
-    Statistics and codebook are only known of the frozen data: `check_contract`. Raises `CheckpointError` with every difference.
+    further: of the other embodiments of the recipe's sources; one that the start was not trained for begins with fresh rows, but at least
+    one must be known. Statistics and codebook are only known of the frozen data: `check_contract`. Raises `CheckpointError` with every
+    difference.
     """
     folder = start_folder(recipe.train.init_from)
-    start = read_start_contract(folder)
-    lines = _of_body(start, body)
-    lines += _line("freeze.chunk_length", start.chunk_length, recipe.freeze.chunk_length)
+    bodies = [body, *further]
+    if further:
+        known = _contracts(folder)
+        bodies = [one for one in bodies if one.name in known] or bodies[:1]
+    lines: list[str] = []
+    for one in bodies:
+        start = read_start_contract(folder, one.name)
+        lines += _of_body(start, one)
+        lines += _line("freeze.chunk_length", start.chunk_length, recipe.freeze.chunk_length)
     lines += network_differences(folder, recipe.train.network)
     _refuse(folder, lines)
 

@@ -27,6 +27,9 @@ class ServeOptions:
             help="champion, NAME@champion, NAME/VERSION, a recipe, or the folder of a bento, bundle or checkpoint", metavar="MODEL"
         ),
     ] = "champion"
+    embodiment: Annotated[
+        str, typer.Option(help="whose policy is served, where a checkpoint was trained for several embodiments", metavar="NAME")
+    ] = ""
     host: Annotated[str, typer.Option(help="address to bind; beyond loopback --tokens is needed")] = "127.0.0.1"
     port: Annotated[int, typer.Option(help="port; 0: any free one", min=0, max=65_535)] = 3000
     cert: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM", exists=True, dir_okay=False)] = None
@@ -47,6 +50,7 @@ def serve(options: ServeOptions) -> None:
     Example: actwright serve
     Example: actwright serve actwright-metaworld/3 --port 3001
     Example: actwright serve .actwright/store/train/9866/checkpoint
+    Example: actwright serve .actwright/store/train/4c20/checkpoint --embodiment so101
     Example: actwright serve champion --host 0.0.0.0 --tokens tokens.json --cert cell.pem --key cell.key
     """
     from components.deployment.gateway_service import running_gateway
@@ -58,7 +62,7 @@ def serve(options: ServeOptions) -> None:
     platform = open_platform()
     try:
         listening = _listening(platform, options)
-        packed = packed_model(platform, options.model)
+        packed = packed_model(platform, options.model, options.embodiment)
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
     assert packed.bundle is not None  # packed_model packs what is not

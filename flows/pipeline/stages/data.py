@@ -221,6 +221,7 @@ def freeze_step(platform: Platform, recipe: Recipe, raw: Step, labels: Step, pro
 
     statistics = recipe.freeze.statistics
     kept = folder_input("statistics", str(Path(statistics) / "contract.json")) if statistics else {}
+    kept |= folder_input("further_statistics", str(Path(statistics) / "contracts")) if statistics else {}
     inputs: dict[str, Step | str] = {"raw": raw, "labels": labels, **kept}
     key = StepKey(stage=stage_named("freeze"), recipe=recipe, inputs=inputs)
     made = stage_step(platform, key, work)

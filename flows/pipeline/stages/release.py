@@ -14,17 +14,30 @@ from components.config.ports import ModelRegistry
 from components.config.recipe import Recipe
 from components.config.records import EvalReport, ModelVersion, Progress
 from components.config.stages import stage_named
-from flows.pipeline.stage_records import read_contract, read_dataset, read_model_version, read_report, read_train_run
+from flows.pipeline.stage_records import read_contract, read_dataset, read_model_version, read_report, read_reports, read_train_run
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.documents import to_document
-from model_core.spec.errors import NotReady
+from model_core.spec.errors import NotReady, SpecError
 from model_core.spec.files import atomic_write
+
+
+def check_release(recipe: Recipe, frozen: Step) -> None:
+    """Refuse, before anything is trained, a release that does not name one of the embodiments of the frozen data. Raises `SpecError`."""
+    known = list(frozen.record.get("embodiments", ()))
+    named = recipe.package.embodiment
+    if known and named not in known:
+        raise SpecError(
+            f"the data hold {len(known)} embodiments ({', '.join(known)}), and a release is of one; package.embodiment names "
+            f"{named or 'none'}. Fix: --set package.embodiment={known[0]} (`actwright train` trains without a release)"
+        )
 
 
 def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step, frozen: Step, progress: Progress) -> StepResult:
     """Judge the candidate against the champion and register it: the record holds verdict and model version."""
-    report = read_report(evaluated)
+    released = recipe.package.embodiment
+    report = read_report(evaluated, released)
+    others = {name: other for name, other in read_reports(evaluated).items() if name not in ("", released)}
     champion = champion_to_beat(platform.registry(), recipe.package.model_name, report.checkpoint_digest)
     examined = evaluation_of(platform, champion, report) if champion else None
 
@@ -33,14 +46,14 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
         from components.release.registration import Candidate, register
 
         progress.update(0, 2, "judging")
-        verdict = gate(recipe.gate, report, _report_of(platform, champion, examined) if champion else None)
+        verdict = gate(recipe.gate, report, _report_of(platform, champion, examined) if champion else None, others=others)
         progress.update(1, 2, "registering")
         version = register(
             platform.registry(),
             recipe.package.model_name,
             Candidate(
                 checkpoint=trained.path / "checkpoint",
-                contract=read_contract(trained),
+                contract=read_contract(trained, released),
                 train=read_train_run(trained),
                 dataset=read_dataset(frozen),
                 report=report,
@@ -59,7 +72,8 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
 
     # The champion's evaluation, and not its name: it may be evaluated again, under other rules.
     inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": examined or (champion.checkpoint_digest if champion else "")}
-    return stage_step(platform, StepKey(stage=stage_named("gate"), recipe=recipe, inputs=inputs), work)
+    key = StepKey(stage=stage_named("gate"), recipe=recipe, inputs=inputs, extra={"embodiment": released} if released else {})
+    return stage_step(platform, key, work)
 
 
 def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> ModelVersion | None:
@@ -74,10 +88,15 @@ def evaluation_of(platform: Platform, version: ModelVersion, candidate: EvalRepo
     """The newest evaluation of a registered version under the candidate's rules, else the newest one; None where this store has none."""
     from components.evaluation.gate import unlike_rules
 
-    found = [
-        step for step in reversed(platform.store.steps("evaluate")) if read_report(step).checkpoint_digest == version.checkpoint_digest
-    ]
-    return next((step for step in found if not unlike_rules(candidate, read_report(step))), found[0] if found else None)
+    reports = [(step, _report_in(step, version)) for step in reversed(platform.store.steps("evaluate"))]
+    found = [(step, report) for step, report in reports if report.checkpoint_digest == version.checkpoint_digest]
+    return next((step for step, report in found if not unlike_rules(candidate, report)), found[0][0] if found else None)
+
+
+def _report_in(evaluated: Step, version: ModelVersion) -> EvalReport:
+    """The report of a registered version in an evaluation: of several embodiments that whose contract was registered."""
+    reports = list(read_reports(evaluated).values())
+    return next((report for report in reports if report.contract_id == version.contract_id), reports[0])
 
 
 def _report_of(platform: Platform, version: ModelVersion, examined: Step | None) -> EvalReport:
@@ -86,7 +105,7 @@ def _report_of(platform: Platform, version: ModelVersion, examined: Step | None)
             f"champion {version.name} {version.version} was never evaluated in {platform.store.root}; run its recipe here once, "
             "or take its alias away on the model's page in MLflow (`actwright up` opens it)"
         )
-    return read_report(examined)
+    return _report_in(examined, version)
 
 
 def package_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, gated: Step, progress: Progress) -> StepResult:
@@ -100,5 +119,7 @@ def package_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step
         return package(recipe.package, trained.path / "checkpoint", label, out, progress, frozen=frozen.path)
 
     inputs = {"checkpoint": trained, "frozen": frozen}
-    key = StepKey(stage=stage_named("package"), recipe=recipe, inputs=inputs, extra={"version": label})
+    released = recipe.package.embodiment
+    extra = {"version": label} | ({"embodiment": released} if released else {})
+    key = StepKey(stage=stage_named("package"), recipe=recipe, inputs=inputs, extra=extra)
     return stage_step(platform, key, work)

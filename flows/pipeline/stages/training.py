@@ -14,7 +14,7 @@ from components.artifacts.step_store import StepResult
 from components.config.data_config import CollectConfig
 from components.config.recipe import Recipe
 from components.config.records import AccountRow, Progress
-from components.config.source_config import SIMULATOR
+from components.config.source_config import SIMULATOR, SourceConfig
 from components.config.stages import OPEN_LOOP, SIMULATION_FIELDS, stage_named
 from components.config.train_config import start_folder
 from flows.pipeline.stages.step import StepKey, folder_input, stage_step
@@ -86,23 +86,31 @@ def check_start(recipe: Recipe) -> None:
     if recipe.train.init_from:
         from components.training.start.comparison import check_recipe
 
-        check_recipe(recipe, _embodiment_of(recipe))
+        check_recipe(recipe, *_embodiments_of(recipe))
 
 
-def _embodiment_of(recipe: Recipe) -> EmbodimentSpec:
-    """The embodiment that will be trained: of the first source, or of the simulator. Nothing need be recorded yet."""
-    first = recipe.data[0] if recipe.data else None
-    if first is not None and first.kind != SIMULATOR:
+def _embodiments_of(recipe: Recipe) -> list[EmbodimentSpec]:
+    """The embodiments that will be trained: of the sources, each once, or of the simulator. Nothing need be recorded yet."""
+    if not recipe.data:
+        from components.simulation.open import open_simulator
+
+        return [open_simulator(recipe.collect).embodiment]
+    found = [_embodiment_of(source) for source in recipe.data]
+    return list({body.name: body for body in reversed(found)}.values())[::-1]
+
+
+def _embodiment_of(source: SourceConfig) -> EmbodimentSpec:
+    if source.kind != SIMULATOR:
         from components.data.sources.raw_index import open_source
 
-        return open_source(first).embodiment
-    if first is not None and first.embodiment:
+        return open_source(source).embodiment
+    if source.embodiment:
         from components.data.embodiments.file import find_file, read_embodiment
 
-        return read_embodiment(find_file(first.embodiment))
+        return read_embodiment(find_file(source.embodiment))
     from components.simulation.open import open_simulator
 
-    return open_simulator(recipe.collect if first is None else first.recording).embodiment
+    return open_simulator(source.recording).embodiment
 
 
 def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:

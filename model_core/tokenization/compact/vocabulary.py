@@ -225,3 +225,13 @@ class CompactVocabulary:
             Field.IMAGE: _IMAGE_MARKS[offset] if field is Field.IMAGE else "",
         }
         return names[field]
+
+
+def id_sources(before: CompactVocabulary, after: CompactVocabulary) -> NDArray[np.int64]:
+    """For every id of `after` the id of `before` with the same meaning, -1 for a word that is new. Both have as many depth codes."""
+    sources_V = np.full(after.size, -1, np.int64)
+    sources_V[: after.word.start] = np.arange(after.word.start)
+    place = {word: before.word.start + index for index, word in enumerate(before.words)}
+    sources_V[after.word.start : after.word.stop] = [place.get(word, -1) for word in after.words]
+    sources_V[after.base_size :] = np.arange(before.base_size, before.size)
+    return sources_V

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,15 +58,18 @@ class DepthReport:
 
 
 def train_vqvae(
-    maps_NHW: NDArray[np.number],
+    maps: NDArray[np.number] | Sequence[NDArray[np.number]],
     config: DepthConfig,
     training: DepthTraining,
     progress: Callable[[int, int, str], None] = lambda done, total, message: None,
 ) -> tuple[DepthCodec, DepthReport]:
-    """Learn a codec from depth maps (N, H, W); every 20th map is held out for the report when there are at least 40."""
-    require(len(maps_NHW) > 0, "no depth map to learn a codebook from")
+    """Learn a codec from depth maps (N, H, W), or from several such arrays, each of one size; every 20th map is held out for the report
+    when there are at least 40.
+    """
+    stacks = [maps] if isinstance(maps, np.ndarray) else list(maps)
+    require(sum(map(len, stacks)) > 0, "no depth map to learn a codebook from")
     generator = torch.Generator().manual_seed(training.seed)
-    x_N1HW = resize(config.scaling.apply(torch.from_numpy(np.ascontiguousarray(maps_NHW))), config.image_size)
+    x_N1HW = torch.cat([resize(config.scaling.apply(torch.from_numpy(np.ascontiguousarray(s))), config.image_size) for s in stacks])
     held_N = torch.arange(len(x_N1HW)) % 20 == 19 if len(x_N1HW) >= 40 else torch.zeros(len(x_N1HW), dtype=torch.bool)
     learn_N1HW = x_N1HW[~held_N]
     with torch.random.fork_rng(devices=[]):
@@ -77,8 +80,9 @@ def train_vqvae(
         _fit(vqvae.train(), learn_N1HW, training, generator, progress)
     _lay_out(vqvae, torch.contiguous_format)
     codec = DepthCodec(vqvae)
-    shown = maps_NHW[held_N.numpy()] if bool(held_N.any()) else maps_NHW
-    return codec, _report(codec, vqvae, shown, x_N1HW[held_N] if bool(held_N.any()) else x_N1HW, training.steps)
+    shown_N = held_N if bool(held_N.any()) else ~held_N
+    shown = [stack[mine_N.numpy()] for stack, mine_N in zip(stacks, shown_N.split([len(stack) for stack in stacks]), strict=True)]
+    return codec, _report(codec, vqvae, shown, x_N1HW[shown_N], training.steps)
 
 
 def _fit(
@@ -165,15 +169,15 @@ def _revive(vqvae: DepthVqvae, batch_N1HW: Tensor, dead_below: float, generator:
 
 
 @torch.inference_mode()
-def _report(codec: DepthCodec, vqvae: DepthVqvae, maps_NHW: NDArray[np.number], x_N1HW: Tensor, steps: int) -> DepthReport:
+def _report(codec: DepthCodec, vqvae: DepthVqvae, maps: Sequence[NDArray[np.number]], x_N1HW: Tensor, steps: int) -> DepthReport:
     recon = torch.stack([vqvae(part).recon * len(part) for part in x_N1HW.split(64)]).sum() / len(x_N1HW)
-    share_V = np.bincount(codec.encode(maps_NHW).reshape(-1), minlength=codec.config.num_tokens) / (
-        len(maps_NHW) * np.prod(codec.config.grid)
-    )
+    stacks = [stack for stack in maps if len(stack)]
+    codes_NG = np.concatenate([codec.encode(stack) for stack in stacks])
+    share_V = np.bincount(codes_NG.reshape(-1), minlength=codec.config.num_tokens) / (len(x_N1HW) * np.prod(codec.config.grid))
     used_V = share_V[share_V > 0]
     return DepthReport(
         steps=steps,
-        error=codec.error(maps_NHW),
+        error=codec.error(stacks[0]) if len(stacks) == 1 else sum(codec.error(s) * len(s) for s in stacks) / len(x_N1HW),
         codes_used=len(used_V),
         perplexity=float(np.exp(-(used_V * np.log(used_V)).sum())),
         recon=float(recon),
