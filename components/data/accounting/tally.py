@@ -77,5 +77,5 @@ class Tally:
 
 
 def _without_zero(row: dict[str, Any]) -> dict[str, Any]:
-    """The row without a count of interventions, as accounts always were where nobody intervened."""
+    """The row without a count of interventions, as accounts always were where no person acted."""
     return {name: value for name, value in row.items() if name != "intervened"}

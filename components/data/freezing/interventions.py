@@ -1,4 +1,4 @@
-"""Where persons acted in the episodes that are frozen: counted, so that nobody trains on corrections without knowing it."""
+"""Where persons acted in the episodes that are frozen: counted, so that no one trains on corrections without knowing it."""
 
 from __future__ import annotations
 
