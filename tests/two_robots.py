@@ -50,14 +50,16 @@ confirmed: {{by: tester, on: 2026-11-29}}
 
 
 def gantry_episode(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-    """(state (T, 3), actions (T, 4), images (T, H, W, 3)); the whole chunk follows from where the lamp is, since it stands still."""
+    """(state (T, 3), actions (T, 4), images (T, H, W, 3)); a lamp moves down a diagonal, so the chunk follows from where it is."""
     rng = np.random.default_rng([11, number])
-    x, y = rng.integers(6, WIDTH - 6), rng.integers(6, HEIGHT - 6)
-    aim = np.array([x / WIDTH - 0.5, y / HEIGHT - 0.5, 0.5 - x / WIDTH, 0.5 - y / HEIGHT])
-    actions_TA = (40 * aim + rng.normal(0, 0.2, (STEPS, 4))).astype(np.float32)
+    x_T = (rng.integers(0, WIDTH) + np.arange(STEPS)) % (WIDTH - 12) + 6
+    y_T = 6 + (x_T - 6) * (HEIGHT - 12) // (WIDTH - 12)
+    aim_T = x_T / WIDTH - 0.5
+    actions_TA = (40 * np.stack([aim_T, -aim_T, aim_T / 2, -aim_T / 2], axis=1) + rng.normal(0, 0.2, (STEPS, 4))).astype(np.float32)
     state_TP = (rng.uniform(-1, 1, 3) + 0.01 * np.cumsum(actions_TA[:, :3], axis=0)).astype(np.float32)
     images = rng.integers(40, 60, (STEPS, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    images[:, y - 4 : y + 5, x - 4 : x + 5] = 250
+    for image_HW3, x, y in zip(images, x_T, y_T, strict=True):
+        image_HW3[y - 4 : y + 5, x - 4 : x + 5] = 250
     return state_TP.clip(-3, 3), actions_TA, images
 
 
