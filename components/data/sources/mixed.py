@@ -18,7 +18,7 @@ from model_core.spec.errors import DatasetError
 class MixedSource:
     """Episodes of several embodiments: an `EpisodeSource` that has no embodiment, since it has several.
 
-    members: embodiment -> its sources joined, in the order in which the recipe first names each. digests, weights, kept: as of `JoinedSource`.
+    members: embodiment -> its sources joined, in the order in which the recipe first names each. Arguments are those of `JoinedSource`.
     Raises `DatasetError` where sources of one embodiment's name describe it differently, `SpecError` for names that cannot be told apart.
     """
 
@@ -84,7 +84,7 @@ class MixedSource:
 def joined_or_mixed(
     sources: Sequence[EpisodeSource], digests: Sequence[str], weights: Sequence[float], kept: KeptImages | None = None
 ) -> JoinedSource | MixedSource:
-    """The episodes of all sources: joined where they name one embodiment. kept: images that were decoded before. Raises as `MixedSource`."""
+    """The episodes of all sources: joined where they name one embodiment. kept: images decoded before. Raises as `MixedSource`."""
     is_one = len({source.embodiment.name for source in sources}) == 1
     return (JoinedSource if is_one else MixedSource)(sources, digests, weights, kept)
 
