@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.surfaces import commands
-from tests.architecture.test_rooms import FILES, ROOT
+from tests.architecture.test_rooms import FILES, ROOT, tree_of
 
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
@@ -92,7 +92,7 @@ def commands_by_words():
 
 def strings_of(path: Path) -> list[tuple[int, str]]:
     """Every text of a source file with its line; of an f-string, what is put in stands as X."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     found = []
     for node in ast.walk(tree):

@@ -6,8 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("model_core", "components", "serving", "flows")
+from tests.architecture.test_rooms import ROOMS, ROOT, tree_of
 
 
 def modules_of(root: Path, rooms: tuple[str, ...]) -> dict[str, Path]:
@@ -19,7 +18,7 @@ def modules_of(root: Path, rooms: tuple[str, ...]) -> dict[str, Path]:
 def imports_of(path: Path, known: Mapping[str, Path]) -> set[str]:
     """The known modules that a file imports anywhere in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
