@@ -1,8 +1,8 @@
 """SIGKILL in a stage, then run again: finished work is not redone and the end is that of an undisturbed run.
 
 One home is carried through several runs; each is killed some stages further on, at another moment of that stage, together with its
-process group, as by a power cut. A second home runs undisturbed. Prefect, MLflow and DVC are the real ones. One stage is killed
-in every test run, all ten by `make soak`.
+process group, as by a power cut. A second home runs undisturbed. Prefect, MLflow and DVC are the real ones. Every test run kills the
+data stages, which need no server; `make soak` kills all ten stages of the loop.
 
 Run: .venv/bin/python -m pytest tests/integration/test_kill_resume.py
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from components.config.stages import DATA_STAGES
 from components.config.stages import STAGE_NAMES as STAGES
 from flows.platform.prefect_server import start_prefect_server
 from flows.platform.settings import Settings
@@ -50,12 +51,28 @@ def leftovers_gone(home: Home) -> None:
     eventually(lambda: not home.processes(), timeout_s=60)
 
 
-@pytest.mark.parametrize("stages", [pytest.param(("train",), id="one"), pytest.param(STAGES, id="every", marks=pytest.mark.soak)])
-def test_killed_in_its_stages_the_end_is_the_same(undisturbed: Home, tmp_path: Path, prefect_server: str, stages: tuple[str, ...]):
+def test_data_stages_that_were_killed_give_the_same_data(undisturbed: Home, tmp_path: Path):
+    home, recipe = Home(tmp_path), str(tmp_path / "small.json")
+    assert home.actwright("recipe", *RUN[1:], "--out", recipe).returncode == 0
+    for stage in DATA_STAGES:
+        killed = home.actwright("data", stage, recipe, ACTWRIGHT_FAULT=f"{stage}:{PHASES[stage]}")
+        assert killed.returncode == -signal.SIGKILL, f"{stage}: {killed.stderr[-3000:]}"
+        assert (stage in home.digests()) == (PHASES[stage] == "committed"), stage
+        leftovers_gone(home)
+        again = home.actwright("data", stage, recipe)
+        assert again.returncode == 0, again.stderr[-3000:]
+    expected = undisturbed.digests()
+    assert home.digests() == {stage: expected[stage] for stage in DATA_STAGES}
+    assert not list((tmp_path / "home" / "store").glob("*/*.partial"))
+    assert not list((tmp_path / "home" / "store").glob("*/*.damaged"))
+
+
+@pytest.mark.soak  # short: the data stages above; test_train kills a training
+def test_killed_in_its_stages_the_end_is_the_same(undisturbed: Home, tmp_path: Path, prefect_server: str):
     home = Home(tmp_path)
     at = {"ACTWRIGHT_PREFECT_API_URL": prefect_server}
     expected: tuple[str, ...] = ()
-    for stage in stages:
+    for stage in STAGES:
         killed = home.actwright(*RUN, timeout_s=600, ACTWRIGHT_FAULT=f"{stage}:{PHASES[stage]}", **at)
         assert killed.returncode == -signal.SIGKILL, f"{stage}: {killed.stderr[-3000:]}"
         finished = set(home.digests()) & set(STAGES)

@@ -1,4 +1,4 @@
-"""The clock really starts a retraining: a *scheduled* run is seen, not only a deployment that says it has a schedule."""
+"""A deployment that retrains: started by hand, by the clock (a *scheduled* run is seen, `make soak`) and by new recordings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,10 +20,15 @@ from tests.integration.loop_runs import Home, eventually, kill_tree
 pytestmark = pytest.mark.slow
 
 
-def flow_runs(api: str) -> list[dict]:
-    request = urllib.request.Request(f"{api}/flow_runs/filter", data=b"{}", headers={"Content-Type": "application/json"})
+def asked(address: str, document: dict) -> Any:
+    """What Prefect answers to a POST of `document`."""
+    request = urllib.request.Request(address, data=json.dumps(document).encode(), headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as reply:
         return json.load(reply)
+
+
+def flow_runs(api: str) -> list[dict]:
+    return asked(f"{api}/flow_runs/filter", {})
 
 
 def finished_step(home: Home, stage: str) -> str:
@@ -93,9 +99,11 @@ def test_new_recordings_start_a_retraining(tmp_path: Path):
 
 
 @pytest.mark.timeout(300)
-def test_cron_runs_the_deployment_and_it_proposes(tmp_path: Path):
-    home = Home(tmp_path)
-    process = home.start("schedule", "miniature", "--cron", "* * * * *")
+@pytest.mark.parametrize("cron", [pytest.param("0 3 1 1 *", id="by hand"), pytest.param("* * * * *", id="by cron", marks=pytest.mark.soak)])
+def test_the_deployment_runs_and_it_proposes(tmp_path: Path, cron: str):
+    """The clock starts it within a minute; the short form starts the same deployment at once, and looks at its schedule."""
+    home, is_timed = Home(tmp_path), cron.startswith("*")
+    process = home.start("schedule", "miniature", "--cron", cron)
     try:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
@@ -104,9 +112,14 @@ def test_cron_runs_the_deployment_and_it_proposes(tmp_path: Path):
         api = f"{told['prefect']}/api"
 
         proposals = tmp_path / "home" / "proposals"
+        (deployment,) = eventually(lambda: asked(f"{api}/deployments/filter", {}), timeout_s=60)  # type: ignore[misc]
+        assert [(one["active"], one["schedule"]["cron"]) for one in deployment["schedules"]] == [(True, cron)]
+        if not is_timed:
+            asked(f"{api}/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
         eventually(lambda: list(proposals.glob("*.json")), timeout_s=180)
-        done = eventually(lambda: [r for r in flow_runs(api) if r["auto_scheduled"] and r["state_type"] == "COMPLETED"], timeout_s=60)
-        assert done[0]["created_by"]["type"] == "SCHEDULE"
+        done = eventually(lambda: [r for r in flow_runs(api) if r["state_type"] == "COMPLETED"], timeout_s=60)
+        assert done[0]["auto_scheduled"] == is_timed
+        assert not is_timed or done[0]["created_by"]["type"] == "SCHEDULE"
 
         (path,) = proposals.glob("*.json")
         proposal = json.loads(path.read_text())
