@@ -30,6 +30,7 @@ def make_data(root, text="x"):
     (root / "data" / "recipe.json").write_text(json.dumps(get_recipe("miniature").to_json()))
 
 
+@pytest.mark.soak  # short: a folder as remote below, objects of S3 in test_local_s3
 def test_a_version_goes_to_s3_and_comes_back(tmp_path):
     root = tmp_path / "repository"
     root.mkdir()

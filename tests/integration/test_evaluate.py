@@ -141,6 +141,7 @@ def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
         evaluate(CFG, tmp_path, tmp_path / "out", Silent(), suite=open_suite(CFG, COLLECT), policy="tests.toy_policy:nothing")
 
 
+@pytest.mark.soak  # short: the loop evaluates a model that it trained
 def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
     """A very small network through all of it: torchrun, export, adapters merged, image swap, rollouts, films."""
     words = tuple(sorted({word for task in COLLECT.tasks for word in words_of(INSTRUCTIONS[task])}))

@@ -95,7 +95,7 @@ def test_killed_in_its_stages_the_end_is_the_same(undisturbed: Home, tmp_path: P
     leftovers_gone(home)
 
 
-def test_running_again_recomputes_nothing_and_a_new_training_keeps_the_data(undisturbed: Home):
+def test_running_again_recomputes_nothing(undisturbed: Home):
     before = made_at(undisturbed)
     again = undisturbed.actwright(*RUN, timeout_s=300)
     assert again.returncode == 0, again.stderr[-3000:]
@@ -104,6 +104,10 @@ def test_running_again_recomputes_nothing_and_a_new_training_keeps_the_data(undi
     assert all(stage["cached"] for stage in undisturbed.summary()["stages"].values())
     assert made_at(undisturbed) == before
 
+
+@pytest.mark.soak  # short: which sections of a recipe a stage depends on is a table, tested in test_stage_table
+def test_a_new_training_keeps_the_data(undisturbed: Home):
+    before = made_at(undisturbed)
     other = undisturbed.actwright("train", *RUN[1:], "--set", "train.seed=7", timeout_s=300)
     assert other.returncode == 0, other.stderr[-3000:]
     kept = {name: moment for name, moment in made_at(undisturbed).items() if name in before}

@@ -100,6 +100,7 @@ def told_once(done: subprocess.CompletedProcess[str], kind: str) -> str:
     return last
 
 
+@pytest.mark.soak  # short: test_data_faults does both to a stage
 def test_a_store_that_goes_away_and_a_disk_that_is_full(home: Home, tmp_path: Path):
     server = LocalS3(tmp_path / "s3")
     endpoint = server.start()

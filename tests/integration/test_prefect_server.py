@@ -21,6 +21,7 @@ with prefect_api(settings) as url:
 """
 
 
+@pytest.mark.soak  # short: every test of the loop starts one server
 def test_two_runs_that_begin_together_both_find_a_server(tmp_path: Path):
     environment = {**os.environ, "ACTWRIGHT_HOME": str(tmp_path / "home")}
     begin = [sys.executable, "-c", BEGINS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,23 @@ def test_of_no_group(number):
 
 def test_one_worker_runs_the_whole_group(tmp_path: Path) -> None:
     (tmp_path / "test_groups.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", "test_groups.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "loadgroup",
+        "-p",
+        "xdist",
+        "-p",
+        "no:cacheprovider",
+        "test_groups.py",
+    ]
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # other plugins are not in question, and take seconds to load
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
     workers = (tmp_path / "workers").read_text().split()
     assert len(workers) == 6

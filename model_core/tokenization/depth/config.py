@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from model_core.spec.documents import Number, from_document
 from model_core.spec.errors import CheckpointError, SpecError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Keys of the published constructor that have one value or no effect.
 _INERT = frozenset({"num_channels", "channels", "max_value", "use_norm", "straight_through", "kl_div_loss_weight", "vqvae_type", "use_ema"})
@@ -35,7 +35,7 @@ class DepthScaling:
     def apply(self, maps: Tensor) -> Tensor:
         """Depth maps -> network numbers. Raises `SpecError` on NaN, inf, or a distance that is not positive."""
         maps = maps.float()
-        if not bool(torch.isfinite(maps).all()):
+        if not bool(maps.isfinite().all()):
             raise SpecError("a depth map holds NaN or inf; reject the frame, there is no depth to learn from it")
         if self.kind == "relative":
             return maps / 255.0
