@@ -37,8 +37,9 @@ smoke: $(STAMP) ## does it answer? commands, and the smallest path from demonstr
 unit: $(STAMP) ## pure logic, budgets, contracts and frozen surfaces (4 min)
 	@$(PYTEST) -q -m "not soak" tests/unit tests/architecture
 
-soak: $(STAMP) ## the long forms of tests, with the time of each; results in reports/soak.xml
-	@mkdir -p reports; $(PYTEST) -q -m soak --durations=20 --junitxml=reports/soak.xml tests
+soak: $(STAMP) ## the long forms of tests, with the time of each; benchmarks/results/soak.json
+	@mkdir -p reports; $(PYTEST) -q -m soak --durations=20 --junitxml=reports/soak.xml tests; tests=$$?; \
+	  $(BIN)/python -m tests.soak_report; exit $$tests
 
 integration: $(STAMP) ## the real parts on this machine: simulator, servers, training, faults (20 min)
 	@$(PYTEST) -q -m "not soak" tests/integration tests/faults
