@@ -168,7 +168,7 @@ def test_killed_at_its_last_change_the_end_is_the_same(server, inputs, whole, tm
 @pytest.mark.parametrize("name", CASES)
 def test_killed_anywhere_the_end_is_the_same(server, inputs, whole, tmp_path, name):
     done, made = whole(name)
-    for at in points_of(done.changes, 40):
+    for at in points_of(done.changes, 12):
         under = shutil.copytree(inputs, tmp_path / f"case-{at}")
         killed = server.run(*CASES[name].words, under=under, fault="kill", at=at)
         assert killed.code == -signal.SIGKILL, f"{at} of {done.changes}: {killed.told}"
@@ -182,9 +182,9 @@ def test_killed_anywhere_the_end_is_the_same(server, inputs, whole, tmp_path, na
 def test_killed_again_and_again_it_ends(server, inputs, whole, tmp_path, name):
     done, made = whole(name)
     under = shutil.copytree(inputs, tmp_path / "case")
-    for at in points_of(done.changes, 8):
+    for at in points_of(done.changes, 6):
         server.run(*CASES[name].words, under=under, fault="kill", at=at)
-    check_killed(server, under, CASES[name], made, "after eight kills")
+    check_killed(server, under, CASES[name], made, "after six kills")
 
 
 @pytest.mark.soak
