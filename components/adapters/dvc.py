@@ -26,6 +26,7 @@ from model_core.spec.errors import DatasetError, StorageError
 logger = logging.getLogger(__name__)
 REMOTE = "actwright"
 LOCK_TRIES = 8
+_NEARLY_NOTHING = 2**20  # bytes free
 _LOCK_SIGNS = ("Unable to acquire lock", "rwlock", "is busy")
 _UNREACHABLE_SIGNS = (
     "Could not connect to the endpoint",
@@ -184,6 +185,8 @@ class DvcStore:
                 break
             logger.info("dvc.waiting command=%s: another dvc holds the lock", words[0])
             time.sleep(0.5 * attempt)
+        if shutil.disk_usage(self.root).free < _NEARLY_NOTHING:  # its own last lines do not always say it
+            raise StorageError(f"dvc {words[0]}: the disk under {self.root} is full; free some space and run again, finished work is kept")
         output = " | ".join(line for line in (done.stderr or done.stdout).strip().splitlines()[-6:] if line.strip())
         if any(sign in output for sign in _UNREACHABLE_SIGNS):
             raise StorageError(

@@ -38,6 +38,8 @@ def of_the_disk(error: OSError) -> StorageError | None:
     where = f" while writing {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"the disk is full{where}; free some space and run again, finished work is kept")
+    if error.errno == errno.EFBIG:
+        return StorageError(f"a file may not grow as it must{where}; raise the limit (ulimit -f) and run again, finished work is kept")
     if error.errno in (errno.EROFS, errno.EACCES):
         return StorageError(f"cannot write{where} ({error.strerror}); check its permissions and run again")
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):

@@ -50,6 +50,7 @@ class VideoWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.frames = 0
+        self._has_failed = False
         self._fps = fps
         self._container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "faststart", "fflags": "bitexact"})
         self._stream: Any = self._container.add_stream(codec.encoder, rate=fps)
@@ -72,14 +73,20 @@ class VideoWriter:
             if position == 0:
                 frame.pict_type = PictureType.I
             self.frames += 1
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
+            self._write(frame)
 
     def close(self) -> None:
-        """Finish the file."""
-        for packet in self._stream.encode():
-            self._container.mux(packet)
+        """Finish the file; one in which a write failed is only closed, and stays as it is."""
+        if not self._has_failed:
+            self._write(None)
         self._container.close()
+
+    def _write(self, frame: Any) -> None:
+        """Encode a frame, or what is left (None), and write it. libav ends the process when more is written after a failure."""
+        has_failed, self._has_failed = self._has_failed, True
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+        self._has_failed = has_failed
 
 
 class VideoReader:
