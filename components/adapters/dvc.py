@@ -67,13 +67,21 @@ class DvcStore:
 
     def prepare(self, remote: Remote | None = None) -> None:
         """Make `root` a DVC repository if it is none, give it the stages, and set the remote for this machine."""
-        if not (self.root / ".dvc").is_dir():
-            self._run("init", "--quiet", *self._scm_option())
+        if not self._is_repository():
+            again = ("--force",) if (self.root / ".dvc").is_dir() else ()
+            self._run("init", "--quiet", *again, *self._scm_option())
             self._run("config", "core.analytics", "false")
         if not (self.root / "dvc.yaml").exists():
             shutil.copyfile(REPOSITORY / "dvc.yaml", self.root / "dvc.yaml")
         if remote is not None:
             self._set_remote(remote)
+
+    def _is_repository(self) -> bool:
+        """Whether `root` is a whole DVC repository; one whose making was stopped has an empty config and nothing else."""
+        folder = self.root / ".dvc"
+        config = folder / "config"
+        is_whole = config.is_file() and config.stat().st_size > 0
+        return is_whole or any((folder / name).exists() for name in ("cache", "config.local"))
 
     def record(self, stages: Sequence[str] = DATA_STAGES) -> DvcVersion:
         """Record what is in data/<stage> as the result of those stages, as if `dvc repro` had made it."""

@@ -48,9 +48,7 @@ class VideoWriter:
         import av
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.frames = 0
-        self._has_failed = False
+        self.path, self.frames, self._has_failed = path, 0, False
         self._fps = fps
         self._container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "faststart", "fflags": "bitexact"})
         self._stream: Any = self._container.add_stream(codec.encoder, rate=fps)
@@ -76,17 +74,15 @@ class VideoWriter:
             self._write(frame)
 
     def close(self) -> None:
-        """Finish the file; one in which a write failed is only closed, and stays as it is."""
+        """Finish the file; one in which a write failed stays as it is, since libav ends the process where more is written then."""
         if not self._has_failed:
             self._write(None)
         self._container.close()
 
     def _write(self, frame: Any) -> None:
-        """Encode a frame, or what is left (None), and write it. libav ends the process when more is written after a failure."""
-        has_failed, self._has_failed = self._has_failed, True
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
-        self._has_failed = has_failed
+        self._has_failed = True
+        self._container.mux(self._stream.encode(frame))
+        self._has_failed = False
 
 
 class VideoReader:
