@@ -145,7 +145,7 @@ from tests.labelling_jobs import job
 from tests.unit.test_labelling_engine import batching, episodes
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    engine = ProcessPoolEngine(job(folder, wait_s=float(sys.argv[2])), workers=1)
+    engine = ProcessPoolEngine(job(folder, held_from=int(sys.argv[2])), workers=1)
     batching(folder, engine).run(episodes(3, 10))
     engine.close()
 """
@@ -157,7 +157,7 @@ def test_a_killed_driver_loses_one_batch_and_a_killed_worker_none_that_was_answe
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}"}
 
     def killed_after(lines: int, whom: str) -> None:
-        process = subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.3"], env=environment)
+        process = subprocess.Popen([sys.executable, str(script), str(tmp_path), str(lines)], env=environment)
         log = tmp_path / "calls"
         deadline = time.monotonic() + 300
         while not log.exists() or len(log.read_text().splitlines()) < lines:
@@ -167,9 +167,8 @@ def test_a_killed_driver_loses_one_batch_and_a_killed_worker_none_that_was_answe
         worker = int(log.read_text().splitlines()[-1].split()[0])
         os.kill(worker if whom == "worker" else process.pid, signal.SIGKILL)
         if whom == "worker":
-            process.wait(timeout=300)
-        else:
-            process.wait()
+            (tmp_path / "go").touch()
+        process.wait(timeout=300)
 
     killed_after(3, "driver")  # two batches are answered, the third is in work
     before = calls(tmp_path)
