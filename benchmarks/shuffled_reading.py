@@ -1,17 +1,21 @@
 """Shuffled samples a second, against LeRobot 0.4.4 and webdataset 1.0.2 on the same frames: from this disk, and over a network.
 
 A sample is one frame: two cameras, state, a chunk of eight actions. Every side reads every frame once for the comparison of images, then is
-timed on `--samples` of them, sides alternating.
+timed on `--samples` of them, sides alternating. Wall time counts; processor seconds of the reading process stand beside it.
 
     ours         packs (`components.data.packing`): mapped files on the disk; a pushed version by range requests over the network
     lerobot      a v3.0 set of the same frames (lossless H.264), torchcodec, DataLoader with 0 and 2 processes, the faster one counts
     webdataset   tar files of the raw arrays, so that it decodes nothing; its shuffle buffer of 1,000
-    streaming    LeRobot's streaming reader by its HTTP way; 20 ms are added to each request of both sides
+    streaming    LeRobot's streaming reader by its HTTP way, its shuffle buffer of 1,000; 20 ms are added to each request of both sides
+
+How well an order is mixed is told for every side: the share of pairs of samples of a batch of 64 that are of one episode. Over the network
+ours reads blocks of 16 frames and mixes 64 of them, as the peers mix what their buffers hold.
 
 Ours is also timed making what LeRobot makes of an image (float32 tensor, channels first): the ratio to LeRobot is of that time. Sizes on
 the disk are told, since raw frames need more. The oracle decodes every film from its first frame on, with PyAV.
 
-Run: python benchmarks/shuffled_reading.py [--peers PYTHON] [--frames N]     writes benchmarks/results/shuffled_reading.json
+Run: python benchmarks/shuffled_reading.py [--peers PYTHON] [--full]     writes benchmarks/results/shuffled_reading.json
+Without --full: 1,000 frames and two repeats; with it 10,000 and five.
 The peers live in an environment of their own (.actwright/benchmarks/readers), which is made where --peers names none. LeRobot's decoder
 needs Debian's FFmpeg 5 libraries: libavcodec59 libavformat59 libavfilter8 libavdevice59 libswscale6 libswresample4.
 """
@@ -22,7 +26,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -35,11 +38,16 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from benchmarks.measuring import conditions, ratio, written  # noqa: E402
+from benchmarks.peers.readers import Clock, same_episode  # noqa: E402
+
 RESULT = ROOT / "benchmarks" / "results" / "shuffled_reading.json"
 PEERS = ROOT / "benchmarks" / "peers" / "readers.py"
 HOME = ROOT / ".actwright" / "benchmarks" / "readers"
 LOCAL, REMOTE = (1.0, 1.5), (5.0, 10.0)  # floor, goal
 LATENCY_S, CHUNK = 0.02, 8
+BLOCK, WINDOW, AHEAD = 16, 64, 1024  # of our reading over the network
+SMALL, FULL = (1_000, 2), (10_000, 5)  # frames, repeats
 CAMERAS = ("front", "wrist")
 # two steps: lerobot's own requirements ask for other builds of torch than a machine without a GPU has
 PACKAGES = (
@@ -146,15 +154,16 @@ def ours(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     from components.data.packing.remote import open_version
     from components.data.packing.shuffled import ShuffledFrames
 
-    started = time.perf_counter()
+    clock = Clock()
     if options.url:
         opened = open_version(HttpRanges(options.url, connections=64), (work / "version").read_text(encoding="utf-8"))
     else:
         opened = open_packs(work / "repository" / "packs")
-    frames = ShuffledFrames(opened, seed=1, chunk=CHUNK, ahead=128 if options.url else 0)
+    remote = {"ahead": AHEAD, "block": BLOCK, "window": WINDOW} if options.url else {}
+    frames = ShuffledFrames(opened, seed=1, chunk=CHUNK, **remote)
     lines, count = [], 0
     if not options.url:
-        started = time.perf_counter()  # as for the peers: their readers are open before the clock runs
+        clock = Clock()  # as for the peers: their readers are open before the clock runs
     for sample in frames.epoch(0):
         count += 1
         if options.floats:
@@ -167,9 +176,10 @@ def ours(work: Path, options: argparse.Namespace) -> dict[str, Any]:
             lines.append(f"{sample.episode} {sample.frame} {total.hexdigest()}")
         if count == options.samples:
             break
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - clock.wall, time.process_time() - clock.cpu
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-    return {"samples": count, "seconds": seconds, "frames": digest, "distinct": len(set(lines))}
+    found = {"samples": count, "seconds": seconds, "cpu": cpu, "frames": digest, "distinct": len(set(lines))}
+    return found | {"same_episode": same_episode([int(line.split()[0]) for line in lines])}
 
 
 def oracle(work: Path) -> str:
@@ -208,11 +218,12 @@ def size(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, help="python of an environment that has lerobot and webdataset")
-    parser.add_argument("--frames", type=int, default=10_000, help="frames of the set, in episodes of 100")
+    parser.add_argument("--full", action="store_true", help=f"{FULL[0]} frames in place of {SMALL[0]}")
+    parser.add_argument("--frames", type=int, default=0, help="another number of frames, in episodes of 100")
     parser.add_argument("--samples", type=int, default=2_000, help="samples a timed run on the disk")
     parser.add_argument("--remote-samples", type=int, default=1_000, help="samples a timed run over the network")
     parser.add_argument("--side", type=int, default=128, help="pixels of an image's side")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--hash", action="store_true", help=argparse.SUPPRESS)
@@ -224,6 +235,9 @@ def main() -> None:
         return
     from benchmarks.peers.range_server import RangeServer
 
+    started, load = time.perf_counter(), os.getloadavg()
+    size_of_run = FULL if options.full else SMALL
+    options.frames, options.repeats = options.frames or size_of_run[0], options.repeats or size_of_run[1]
     python = str(options.peers or environment())
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -239,7 +253,7 @@ def main() -> None:
             "lerobot_2": [*peer, "lerobot", str(work / "lerobot"), *fps, "--workers", "2"],
             "webdataset": [*peer, "webdataset", str(work / "tars")],
         }
-        equal = {name: ran([*command, *all_of_it])["frames"] == truth for name, command in sides.items() if name != "ours_as_floats"}
+        whole = {name: ran([*command, *all_of_it]) for name, command in sides.items() if name != "ours_as_floats"}
         timed: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         for _ in range(options.repeats):
             for name, command in sides.items():
@@ -250,39 +264,47 @@ def main() -> None:
                 "lerobot_stream": [*peer, "lerobot-stream", str(work / "lerobot"), *fps, "--url", hub.url],
             }
             store.latency_s = hub.latency_s = 0.0
-            equal |= {name: ran([*command, *all_of_it])["frames"] == truth for name, command in distant.items()}
+            whole |= {name: ran([*command, *all_of_it]) for name, command in distant.items()}
             store.latency_s = hub.latency_s = LATENCY_S
             timed |= {name: [] for name in distant}
-            for _ in range(max(1, options.repeats // 2)):
+            for _ in range(options.repeats):
                 for name, command in distant.items():
                     timed[name].append(ran([*command, "--samples", str(options.remote_samples)]))
         sizes = {name: size(work / place) for name, place in (("packs", "repository/packs"), ("lerobot", "lerobot"), ("tars", "tars"))}
-    rates = {name: rate(runs) for name, runs in timed.items()}
-    ratios = {
-        "lerobot": rates["ours_as_floats"] / max(rates["lerobot_0"], rates["lerobot_2"]),
-        "webdataset": rates["ours"] / rates["webdataset"],
-        "lerobot_stream": rates["ours_remote"] / rates["lerobot_stream"],
+    rates = {name: round(rate(runs), 1) for name, runs in timed.items()}
+    fastest = max(("lerobot_0", "lerobot_2"), key=lambda name: rates[name])
+    pairs = {
+        "lerobot": ("ours_as_floats", fastest),
+        "webdataset": ("ours", "webdataset"),
+        "lerobot_stream": ("ours_remote", "lerobot_stream"),
     }
+    each = {name: [{**run, "each": run["seconds"] / run["samples"]} for run in runs] for name, runs in timed.items()}
+    ratios = {name: ratio(each[peer], each[mine], "each") for name, (mine, peer) in pairs.items()}
     limits = {"lerobot": LOCAL, "webdataset": LOCAL, "lerobot_stream": REMOTE}
+    equal = {name: run["frames"] == truth for name, run in whole.items()}
     result = {
         "what": "samples a second in shuffled order, two cameras; ratio is ours to the peer's, medians of alternating runs",
         "frames": options.frames,
         "image_side": options.side,
         "latency_s": LATENCY_S,
         "samples_per_second": rates,
+        "cpu_ms_per_sample": {
+            name: round(1000 * statistics.median(run["cpu"] / run["samples"] for run in runs), 3)
+            for name, runs in timed.items()
+            if name != "lerobot_2"  # whose processes do the work
+        },
         "ratio": ratios,
         "floor_and_goal": limits,
-        "is_goal_reached": {name: ratios[name] >= goal for name, (_, goal) in limits.items()},
+        "is_goal_reached": {name: ratios[name]["ratio"] >= goal for name, (_, goal) in limits.items()},
         "every_frame_equals_the_oracle": equal,
+        "pairs_of_one_episode_in_a_batch": {name: round(run["same_episode"], 4) for name, run in whole.items()},
+        "pairs_of_one_episode_in_a_permutation": round((min(100, options.frames) - 1) / (options.frames - 1), 4),
         "bytes_on_disk": sizes,
-        "peers": {"lerobot": "0.4.4", "webdataset": "1.0.2"},
-        "python": platform.python_version(),
+        "conditions": conditions(load, started, lerobot="0.4.4", webdataset="1.0.2"),
     }
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    written(result, RESULT)
     mine_equal = equal["ours"] and equal["ours_remote"]
-    above_floor = all(ratios[name] >= floor for name, (floor, _) in limits.items())
+    above_floor = all(ratios[name]["ratio"] >= floor for name, (floor, _) in limits.items())
     raise SystemExit(0 if mine_equal and above_floor else 1)
 
 

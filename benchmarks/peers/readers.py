@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,26 @@ def frames_of(item, cameras) -> str:
     return total.hexdigest()
 
 
-def told(started: float, count: int, lines: list[str], **more) -> None:
-    seconds = time.perf_counter() - started
+class Clock:
+    """Wall time, and processor time of this process and its threads."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+
+def told(clock: Clock, count: int, lines: list[str]) -> None:
+    """Print times, a digest over all frames in sorted order, and how well their order is mixed. lines: "episode frame digest"."""
+    seconds, cpu = time.perf_counter() - clock.wall, time.process_time() - clock.cpu
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-    print(json.dumps({"samples": count, "seconds": seconds, "frames": digest, "distinct": len(set(lines)), **more}))
+    found = {"samples": count, "seconds": seconds, "cpu": cpu, "frames": digest, "distinct": len(set(lines))}
+    print(json.dumps(found | {"same_episode": same_episode([int(line.split()[0]) for line in lines])}))
+
+
+def same_episode(episodes: list[int], batch: int = 64) -> float:
+    """Share of the pairs of samples in a batch that are of one episode, over all batches: what shuffling is to make small."""
+    parts = [episodes[first : first + batch] for first in range(0, len(episodes) - batch + 1, batch)]
+    pairs = sum(count * (count - 1) for part in parts for count in Counter(part).values())
+    return pairs / (len(parts) * batch * (batch - 1)) if parts else 0.0
 
 
 def first_item(batch):
@@ -68,14 +85,14 @@ def lerobot(options) -> None:
     loader = torch.utils.data.DataLoader(
         data, batch_size=1, shuffle=True, num_workers=options.workers, collate_fn=first_item, generator=torch.Generator().manual_seed(1)
     )
-    lines, count, started = [], 0, time.perf_counter()
+    lines, count, clock = [], 0, Clock()
     for item in loader:
         count += 1
         if options.hash:
             lines.append(f"{int(item['episode_index'])} {int(item['frame_index'])} {frames_of(item, cameras)}")
         if count == options.samples:
             break
-    told(started, count, lines)
+    told(clock, count, lines)
 
 
 def lerobot_stream(options) -> None:
@@ -92,14 +109,14 @@ def lerobot_stream(options) -> None:
     data.streaming_from_local = False
     tables = [f"{options.url}/{path.relative_to(options.folder).as_posix()}" for path in sorted(options.folder.glob("data/*/*.parquet"))]
     data.hf_dataset = load_dataset("parquet", data_files=tables, split="train", streaming=True)
-    lines, count, started = [], 0, time.perf_counter()
+    lines, count, clock = [], 0, Clock()
     for item in data:
         count += 1
         if options.hash:
             lines.append(f"{int(item['episode_index'])} {int(item['frame_index'])} {frames_of(item, data.meta.video_keys)}")
         if count == options.samples:
             break
-    told(started, count, lines)
+    told(clock, count, lines)
 
 
 def pack(options) -> None:
@@ -117,7 +134,7 @@ def webdataset_reader(options) -> None:
 
     shards = [str(path) for path in sorted(options.folder.glob("*.tar"))]
     data = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=1).shuffle(options.buffer).decode()
-    lines, count, started = [], 0, time.perf_counter()
+    lines, count, clock = [], 0, Clock()
     for item in data:
         count += 1
         if options.hash:
@@ -126,7 +143,7 @@ def webdataset_reader(options) -> None:
             lines.append(f"{int(episode)} {int(frame)} {frames_of(images, images)}")
         if count == options.samples:
             break
-    told(started, count, lines)
+    told(clock, count, lines)
 
 
 def main() -> None:
