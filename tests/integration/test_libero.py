@@ -168,7 +168,7 @@ def test_demonstrations_become_a_served_policy_that_a_cell_acts_on(tmp_path: Pat
             name: value for name, value in robot_options(recording).items() if name in ("simulator", "sim_steps_per_action", "image_size")
         }
         for robot, given, task in (
-            ("strict", {"contract": str(contract), "steps": 6}, "any"),
+            ("strict", {"contract": str(contract), "steps": 6, "instruction": TASK.replace("_", " ")}, TASK),
             ("components.simulation.robot:make_robot", {**options, "horizon_sim_steps": 20}, recording.tasks[0]),
         ):
             words = [word for name, value in given.items() for word in ("--option", f"{name}={value}")]
@@ -176,8 +176,8 @@ def test_demonstrations_become_a_served_policy_that_a_cell_acts_on(tmp_path: Pat
             cell = home.actwright(*called, *words, "--record", str(tmp_path / "spool" / robot.partition(":")[0]), timeout_s=1200)
             assert cell.returncode == 0, cell.stderr[-3000:]
             told = json.loads(cell.stdout)
-            assert (told["episodes"], told["holds"]) == (1, 0), told
-            assert told["decisions"] > 0
+            assert told["episodes"] == 1
+            assert told["decisions"] > told["refusals"], json.dumps(told)
     finally:
         service.terminate()
         service.wait(60)
