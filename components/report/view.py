@@ -140,13 +140,14 @@ def _training(run: RunSummary, found: Gathered) -> dict[str, Any]:
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Point]]]:
-    """The loss with the validation loss, and the parts of the loss (at most five)."""
+    """The loss with the validation loss, of each embodiment too where there are several, and the parts of the loss (at most five)."""
     series: dict[str, list[Point]] = {}
     for line in lines:
         for key, value in line.items():
             if key != "step" and isinstance(value, int | float):
                 series.setdefault(key, []).append((float(line["step"]), float(value)))
-    loss = {words(key): series.pop(key) for key in ("loss", "validation_loss") if key in series}
+    by_embodiment = sorted(key for key in series if key.startswith(("loss/", "validation_loss/")))
+    loss = {words(key): series.pop(key) for key in ("loss", "validation_loss", *by_embodiment) if key in series}
     named = {words(key.removeprefix("loss_")): points for key, points in series.items() if key.startswith("loss_")}
     return {"loss": loss, "rest": dict(sorted(named.items())[:5])}
 

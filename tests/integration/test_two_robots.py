@@ -32,7 +32,6 @@ from tests.integration.loop_runs import Home
 from tests.own_data import SENTENCES
 from tests.two_robots import GANTRY_SENTENCE, indexed, two_sources
 
-NETWORK = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2, "feed_forward": 128, "projector": 64, "stem": (16, 32)}
 SMALL = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 1, "feed_forward": 64, "projector": 32, "stem": (8, 16)}
 NOTHING = AnnotateConfig(depth_annotator=NO_LABELS, point_annotator=NO_LABELS)
 VALIDATE = ValidateConfig(min_frames=4, data_docs=False)
@@ -100,10 +99,10 @@ def recipe_of(root: Path, *, steps: int, episodes: int) -> Path:
         annotate=NOTHING,
         freeze=FREEZE,
         train=TrainConfig(
-            network={**NETWORK, "stem": list(NETWORK["stem"])},
+            network={**SMALL, "stem": list(SMALL["stem"])},
             steps=steps,
-            global_batch=32,
-            micro_batch=16,
+            global_batch=24,
+            micro_batch=12,
             warmup_steps=max(1, steps // 10),
             learning_rate=3e-3,
             threads=1,
@@ -121,8 +120,8 @@ def recipe_of(root: Path, *, steps: int, episodes: int) -> Path:
 @pytest.mark.timeout(1800)
 def test_the_whole_road_of_two_robots_by_commands(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    path = recipe_of(tmp_path, steps=900, episodes=60)
-    refused = home.actwright("run", str(path), timeout_s=300)
+    path = recipe_of(tmp_path, steps=400, episodes=20)
+    refused = home.actwright("run", str(path), timeout_s=900)
     assert refused.returncode != 0
     assert "the data hold 2 embodiments (bench-arm, gantry)" in refused.stderr
     assert not (tmp_path / "home/store/train").exists()
