@@ -19,6 +19,7 @@ from components.data.annotators.interface import Frames, GripperTrack
 from components.data.annotators.open import Annotators, open_annotators
 from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
 from components.data.labelling.views import View
+from components.data.labels import read_labels
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import DatasetError, GateError, SpecError
 from model_core.tokenization.depth.codec import DepthCodec
@@ -268,3 +269,29 @@ def test_annotate_reads_a_recorded_data_set(tmp_path):
     valid.write_text("{}")
     with pytest.raises(DatasetError, match="nothing to annotate"):
         annotate(QUICK, folder, valid, tmp_path / "none", Silent())
+
+
+def test_cameras_of_several_embodiments_are_labelled_by_one_codebook(episodes, tmp_path):
+    """The last two episodes are of a robot whose only camera has another name and size."""
+    wide = SIZE + 20
+    for index in (2, 3):
+        one = episodes[index]
+        pixels = np.pad(one.images["front"], ((0, 0), (0, 0), (0, 20), (0, 0)))
+        depth = np.pad(one.depth_m["front"], ((0, 0), (0, 0), (0, 20)), constant_values=2.0)
+        seen = {"images": {"top": pixels}, "depth_m": {"top": depth}, "geometry": {"top": replace(geometry(), width=wide)}}
+        episodes[index] = replace(one, **seen)
+    views = [View(camera="front", size=(SIZE, SIZE), body=None), View(camera="top", size=(SIZE, wide), body=None)]
+    made = replace(job(episodes, tmp_path / "cache"), view_of=lambda index: views[index >= 2])
+    record = made.run(chosen(episodes), tmp_path / "out", Silent())
+    assert (record["episodes"], record["rejected"]) == (4, 0)
+    labels = read_labels(tmp_path / "out/labels")
+    codec = DepthCodec.load(tmp_path / "out/vqvae")
+    for index, camera in ((0, "front"), (3, "top")):
+        one = episodes[index]
+        assert np.array_equal(labels[one.episode_id].codes_TG, codec.encode(one.depth_m[camera]))
+    provenance = json.loads((tmp_path / "out/provenance.json").read_text())
+    whose = {
+        episode_id: {provenance["records"][number]["parameters"]["camera"] for ranges in kinds.values() for *_, number in ranges}
+        for episode_id, kinds in provenance["episodes"].items()
+    }
+    assert whose == {"e-0": {"front"}, "e-1": {"front"}, "e-2": {"top"}, "e-3": {"top"}}
