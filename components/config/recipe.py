@@ -132,7 +132,8 @@ class Recipe:
     description: str = field(default="", metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
-        for name, config in (("evaluate", self.evaluate), ("workcells", self.workcells)):
+        # cells of a recipe with sources are robots, which no run starts
+        for name, config in (("evaluate", self.evaluate), *(() if self.data else (("workcells", self.workcells),))):
             require(
                 config.execute_horizon <= self.freeze.chunk_length,
                 f"{name}.execute_horizon {config.execute_horizon} is longer than the chunk; use at most {self.freeze.chunk_length}",

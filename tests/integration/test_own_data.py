@@ -1,4 +1,4 @@
-"""The road of a team with recordings and no simulator: a folder and a signed file in, a served policy and a cell of that robot out.
+"""The road of a team with recordings and no simulator: sets that the public writers wrote in, a served policy and a cell of that robot out.
 
 Run: .venv/bin/python -m pytest tests/integration/test_own_data.py -m "soak or not soak"
 """
@@ -6,63 +6,79 @@ Run: .venv/bin/python -m pytest tests/integration/test_own_data.py -m "soak or n
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from components.config.data_config import NO_LABELS, AnnotateConfig, FreezeConfig, ValidateConfig
-from components.config.recipe import EvalConfig, GateConfig, PackageConfig, Recipe
-from components.config.source_config import SourceConfig
-from components.config.train_config import TrainConfig
+from components.config.data_config import NO_LABELS, AnnotateConfig, VqvaeConfig
+from components.config.recipe import Recipe
+from components.data.frozen_dataset import load_split, read_frozen
 from tests.integration.loop_runs import Home
-from tests.own_data import CAMERAS, write_embodiment, write_own_set
+from tests.label_models import write_depth_model, write_pointing_model
+from tests.road import SETS, command, described, recipe_of, write_kinematics, write_recipe
 
 
-def recipe_of(root: Path, *, steps: int, episodes: int) -> Path:
-    """A recipe file beside a set of so many episodes and its embodiment file."""
-    write_own_set(root / "set", episodes)
-    source = SourceConfig(name="bench", path=str(root / "set"), embodiment=str(write_embodiment(root / "bench-arm.yaml")), cameras=CAMERAS)
-    network = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2, "feed_forward": 128, "projector": 64, "stem": [16, 32]}
-    made = Recipe(
-        name="own",
-        data=(source,),
-        validate=ValidateConfig(min_frames=4, data_docs=False),
-        annotate=AnnotateConfig(depth_annotator=NO_LABELS, point_annotator=NO_LABELS),
-        freeze=FreezeConfig(name="own", validation_fraction=0.2, chunk_length=4, execute_horizon=2),
-        train=TrainConfig(
-            network=network, steps=steps, global_batch=32, micro_batch=32, warmup_steps=steps // 10, learning_rate=3e-3, threads=1
-        ),
-        evaluate=EvalConfig(reasoning="action", image_swap_frames=16, min_image_swap_change=0.0, execute_horizon=2),
-        gate=GateConfig(max_open_loop_error=0.5, min_image_swap_change=0.5),
-        package=PackageConfig(model_name="bench-arm", reasoning="action", golden_probes=2),
+def by_models(root: Path) -> AnnotateConfig:
+    """Depth Anything and a pointing model, the classes with random weights: what they answer is no truth, and the road is the same."""
+    return AnnotateConfig(
+        depth_annotator="depth_anything",
+        depth_model=str(write_depth_model(root / "depth")),
+        point_annotator="pointing",
+        point_model=str(write_pointing_model(root / "pointing", points=True)),
+        vqvae=VqvaeConfig(steps=60, frames=200),
     )
-    path = root / "own.json"
-    path.write_text(json.dumps(made.to_json()))
-    return path
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
-def test_a_folder_becomes_a_served_policy_that_a_cell_acts_on(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    path = recipe_of(tmp_path, steps=900, episodes=60)
-    done = home.actwright("run", str(path), timeout_s=1500)
+def by_kinematics(root: Path) -> AnnotateConfig:
+    """No model at all: where the calibrated camera sees the tool centre that the state holds. Traces, and no depth."""
+    return AnnotateConfig(
+        depth_annotator=NO_LABELS, point_annotator="kinematics", point_model=str(write_kinematics(root / "kinematics")), max_abstained=0.1
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home for commands in processes of their own, and for those in this one."""
+    made = Home(tmp_path)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def inspected(name: str, embodiment: Path) -> None:
+    report = command("data", "inspect", SETS / name, "--embodiment", embodiment)
+    assert report["set_aside"] == {}, report
+    assert report["episodes"] == 48
+
+
+def travelled(home: Home, recipe: Recipe) -> None:
+    """`actwright run` of this recipe, and what its report says."""
+    done = home.actwright("run", str(write_recipe(recipe, home.root)), timeout_s=1500)
     assert done.returncode == 0, done.stderr[-4000:]
     assert json.loads(done.stdout)["verdict"] == "promote", done.stderr[-3000:]
+    assert "evaluate on held-out episodes" in done.stderr
+    assert "closed loop" not in done.stderr
     summary = home.summary()
     assert summary["evaluation"]["open_loop"]["error_ratio"] <= 0.5
+    assert summary["evaluation"]["blindness"]["image_swap_change"] >= 0.5
     assert set(summary["stages"]) == {"collect", "validate", "annotate", "freeze", "train", "evaluate", "gate", "package", "report"}
-    assert "of the mean action&#39;s error" in (tmp_path / "runs/latest/report.html").read_text()
-    bento = next((tmp_path / "home/store/package").glob("*/bento"))
+    assert summary["dataset"]["episodes"] == 48
+    assert "of the mean action&#39;s error" in (home.root / "runs/latest/report.html").read_text()
+
+
+def acted(home: Home, levels: list[str]) -> None:
+    """A cell of that robot acts on the served policy: the driver refuses whatever breaks a limit or the protocol."""
+    bento = next((home.root / "home/store/package").glob("*/bento"))
     contract = next(bento.rglob("bundle/contract.json"))
-    assert json.loads(contract.read_text())["reasoning"]["levels"] == ["action"]
+    assert json.loads(contract.read_text())["reasoning"].get("levels", ["full", "reuse-depth", "trace+action", "action"]) == levels
     service = home.start("serve", str(bento), "--port", "0")
     try:
         assert service.stdout is not None
         told = json.loads(service.stdout.readline())
         cell = home.actwright(
             *("workcell", "run", "--robot", "strict", "--option", f"contract={contract}", "--option", "steps=6"),
-            *("--task", "follow the red square", "--url", told["policy"], "--deadline-ms", "30000", "--result", "cell.json"),
+            *("--task", "grasp the red block", "--url", told["policy"], "--deadline-ms", "30000", "--result", "cell.json"),
         )
         assert cell.returncode == 0, cell.stderr[-3000:]
         assert json.loads(cell.stdout)["episodes"] == 1
@@ -71,11 +87,60 @@ def test_a_folder_becomes_a_served_policy_that_a_cell_acts_on(tmp_path: Path) ->
         service.wait(60)
 
 
-def test_what_a_person_has_not_confirmed_is_not_trained_on(tmp_path: Path) -> None:
-    path = recipe_of(tmp_path, steps=10, episodes=3)
-    described = tmp_path / "bench-arm.yaml"
-    described.write_text(described.read_text().replace("open: 1.0}", 'open: {confirm: "which value opens it?"}}'))
-    done = Home(tmp_path).actwright("train", str(path))
+@pytest.mark.timeout(900)
+def test_a_set_of_lerobot_0_4_4_with_traces_of_kinematics_becomes_a_policy_that_a_cell_acts_on(home: Home) -> None:
+    """Version 3.0, metres and radians a step, no depth: traces alone."""
+    embodiment = described("v30", home.root)
+    inspected("v30", embodiment)
+    travelled(home, recipe_of("v30", embodiment, by_kinematics(home.root)))
+    acted(home, ["trace+action", "action"])
+
+
+@pytest.mark.timeout(900)
+def test_a_set_of_lerobot_0_3_3_is_described_inspected_labelled_by_models_and_frozen(home: Home) -> None:
+    """Version 2.1, steps as parts of their limits: of six episodes, as far as the data set version."""
+    embodiment = described("v21", home.root)
+    inspected("v21", embodiment)
+    path = write_recipe(recipe_of("v21", embodiment, by_models(home.root), include=("0:6",)), home.root)
+    made = {stage: Path(command("data", stage, path)["path"]) for stage in ("collect", "validate", "annotate", "freeze")}
+    _, contract = read_frozen(made["freeze"])
+    assert contract.embodiment.gripper_open == -1.0
+    assert contract.reasoning.levels[0] == "full"
+    assert contract.reasoning.codebook_digest
+    split = load_split(made["freeze"], "train")
+    assert split.images_NVHW3.shape[1:] == (2, 48, 64, 3)
+    assert split.depth_codes_NG is not None
+    assert split.trace_N52 is not None
+    assert len(set(split.depth_codes_NG.ravel().tolist())) > 1
+    labelled = json.loads((made["annotate"] / "provenance.json").read_text())["records"]
+    assert {record["annotator"].split(":")[0] for record in labelled} == {"depth-anything/1", "pointing/1"}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_set_of_lerobot_0_3_3_with_labels_of_models_becomes_a_policy_that_a_cell_acts_on(home: Home) -> None:
+    """The whole road of version 2.1, at full reasoning: depth tokens and traces of random models, then actions."""
+    embodiment = described("v21", home.root)
+    inspected("v21", embodiment)
+    travelled(home, recipe_of("v21", embodiment, by_models(home.root), train={"steps": 900, "warmup_steps": 90}))
+    acted(home, ["full", "reuse-depth", "trace+action", "action"])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_set_of_lerobot_0_4_4_with_depth_and_traces_of_kinematics_becomes_a_policy_that_a_cell_acts_on(home: Home) -> None:
+    """The whole road of version 3.0, at full reasoning: depth tokens of a random model, traces of kinematics, then actions."""
+    embodiment = described("v30", home.root)
+    labels = replace(by_models(home.root), point_annotator="kinematics", point_model=str(write_kinematics(home.root / "kinematics")))
+    travelled(home, recipe_of("v30", embodiment, labels, train={"steps": 900, "warmup_steps": 90}))
+    acted(home, ["full", "reuse-depth", "trace+action", "action"])
+
+
+def test_what_a_person_has_not_confirmed_is_not_trained_on(home: Home) -> None:
+    draft = home.root / "draft.yaml"
+    command("embodiment", "draft", SETS / "v30", "--out", draft)
+    nothing = AnnotateConfig(depth_annotator=NO_LABELS, point_annotator=NO_LABELS)
+    done = home.actwright("train", str(write_recipe(recipe_of("v30", draft, nothing), home.root)))
     assert done.returncode != 0
-    assert "which value opens it?" in done.stderr
-    assert not (tmp_path / "home/store/train").exists()
+    assert "which of the two values opens the gripper?" in done.stderr
+    assert not (home.root / "home/store/train").exists()

@@ -29,7 +29,7 @@ def test_steps_in_metres_are_found_and_the_gripper_is_a_position(tmp_path: Path)
     assert [dim.unit for dim in document.action.dims[:3]] == ["m"] * 3
     assert document.action.dims[-1].mode in ("absolute", None)
     assert (document.gripper.dim, document.gripper.values, document.gripper.threshold) == ("gripper", (0, 1), 0.5)
-    assert [(camera.name, camera.width, camera.height) for camera in document.cameras] == [("front", 64, 48), ("side", 48, 64)]
+    assert [(camera.name, camera.width, camera.height) for camera in document.cameras] == [("front", 64, 48), ("side", 64, 48)]
     assert document.control_hz == 20
 
 

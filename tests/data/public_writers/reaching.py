@@ -8,7 +8,7 @@ leans to where it goes; the gripper closes where the block is reached.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,10 +53,10 @@ class Camera:
         return self.intrinsics_33[:2, :2] @ [x / z, y / z] + self.intrinsics_33[:2, 2]
 
 
-CAMERAS = (
-    Camera("front", 64, 48, (0.62, 0.0, 0.42), (0.0, 0.0, 0.09), 105.0),
-    Camera("side", 48, 64, (0.05, -0.6, 0.38), (0.0, 0.0, 0.1), 105.0),
-)
+FRONT = Camera("front", 64, 48, (0.62, 0.0, 0.42), (0.0, 0.0, 0.09), 105.0)
+SIDE = Camera("side", 64, 48, (0.05, -0.6, 0.38), (0.0, 0.0, 0.1), 105.0)
+CAMERAS = (FRONT, SIDE)  # of one size, as a policy needs them
+UPRIGHT = (FRONT, replace(SIDE, width=48, height=64))  # the side camera is turned by a quarter
 
 
 def _rotation(roll: float, pitch: float, yaw: float) -> np.ndarray:
@@ -107,16 +107,16 @@ class Demonstration:
         return len(self.state_T7)
 
 
-def demonstration(number: int, *, seed: int, normalised: bool, limit: int = 60) -> Demonstration:
+def demonstration(number: int, *, seed: int, normalised: bool, cameras: tuple = CAMERAS, limit: int = 60) -> Demonstration:
     """Episode `number`. normalised: steps as fractions -1..1 of the limits, and gripper -1 open, +1 closed; else metres and radians a
     step, and gripper 1 open, 0 closed."""
     rng = np.random.default_rng([seed, number])
     named = sorted(INSTRUCTIONS)[number % 2]
-    blocks = {"red": rng.uniform([-0.08, -0.13], [-0.03, -0.07]), "blue": rng.uniform([0.03, 0.07], [0.08, 0.13])}
+    blocks = {"red": rng.uniform([-0.09, -0.14], [0.05, -0.04]), "blue": rng.uniform([-0.05, 0.04], [0.09, 0.14])}
     goal = np.array([*blocks[named], GRASP_Z])
     start = rng.uniform([-0.1, -0.14, 0.12], [0.1, 0.14, 0.2])
     state = np.concatenate([start, _leaning(goal - start) + rng.normal(0, 0.04, 3), [1.0]])
-    states, actions, images, held = [], [], {camera.name: [] for camera in CAMERAS}, 0
+    states, actions, images, held = [], [], {camera.name: [] for camera in cameras}, 0
     while held < 4 and len(states) < limit:
         error = goal - state[:3]
         near = np.linalg.norm(error) < 0.012
@@ -125,7 +125,7 @@ def demonstration(number: int, *, seed: int, normalised: bool, limit: int = 60) 
         action = np.append(turn, 1.0 if near else -1.0) if normalised else np.append(step, 0.0 if near else 1.0)
         states.append(state)
         actions.append(action)
-        for camera in CAMERAS:
+        for camera in cameras:
             images[camera.name].append(draw(camera, blocks, state))
         opening = np.clip(state[6] + (-0.35 if near else 0.35), 0.0, 1.0)
         state = np.append(state[:6] + step, opening)
@@ -138,8 +138,8 @@ def demonstration(number: int, *, seed: int, normalised: bool, limit: int = 60) 
     )
 
 
-def demonstrations(count: int, *, seed: int, normalised: bool) -> Iterator[Demonstration]:
-    return (demonstration(number, seed=seed, normalised=normalised) for number in range(count))
+def demonstrations(count: int, *, seed: int, normalised: bool, cameras: tuple = CAMERAS) -> Iterator[Demonstration]:
+    return (demonstration(number, seed=seed, normalised=normalised, cameras=cameras) for number in range(count))
 
 
 def calibration() -> dict:

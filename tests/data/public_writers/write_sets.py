@@ -1,6 +1,6 @@
 """Write the small sets beside this file with the installed `lerobot`, unmodified, and what its own reader gives of them.
 
-python write_sets.py FOLDER        0.3.3 writes v21/ and v21_images/, 0.4.4 v30/ and v30_images/, each with its NAME.json (README.md)
+python write_sets.py FOLDER [NAME ...]      0.3.3 writes v21/ and v21_images/, 0.4.4 v30/ and v30_images/, each with its NAME.json
 
 Nothing of this project is imported but the scene, `reaching.py`.
 """
@@ -18,9 +18,10 @@ import reaching
 import torch
 
 VERSION = version("lerobot")
+FILMS, IMAGES = {"count": 48, "videos": True, "cameras": reaching.CAMERAS}, {"count": 4, "videos": False, "cameras": reaching.UPRIGHT}
 SETS = {
-    "0.3.3": {"v21": {"count": 24, "seed": 21, "videos": True}, "v21_images": {"count": 4, "seed": 22, "videos": False}},
-    "0.4.4": {"v30": {"count": 24, "seed": 30, "videos": True}, "v30_images": {"count": 4, "seed": 31, "videos": False}},
+    "0.3.3": {"v21": {**FILMS, "seed": 21}, "v21_images": {**IMAGES, "seed": 22}},
+    "0.4.4": {"v30": {**FILMS, "seed": 30}, "v30_images": {**IMAGES, "seed": 31}},
 }
 NORMALISED = VERSION == "0.3.3"  # actions as fractions of the limits, as LIBERO's; the other sets' are metres and radians
 
@@ -47,16 +48,16 @@ def import_lerobot():
     return LeRobotDataset
 
 
-def write(dataset_type, name: str, root: Path, *, count: int, seed: int, videos: bool) -> None:
+def write(dataset_type, name: str, root: Path, *, count: int, seed: int, videos: bool, cameras: tuple) -> None:
     """Record the episodes with the writer's own settings."""
     names = {"motors": list(reaching.NAMES)} if NORMALISED else list(reaching.NAMES)
     numbers = {"dtype": "float32", "shape": (len(reaching.NAMES),), "names": names}
     features = {"observation.state": numbers, "action": numbers}
-    for camera in reaching.CAMERAS:
+    for camera in cameras:
         shape = {"shape": (camera.height, camera.width, 3), "names": ["height", "width", "channels"]}
         features[f"observation.images.{camera.name}"] = {"dtype": "video" if videos else "image", **shape}
     dataset = dataset_type.create(f"drawn/{name}", reaching.FPS, features, root=root, robot_type="drawn_arm", use_videos=videos)
-    for one in reaching.demonstrations(count, seed=seed, normalised=NORMALISED):
+    for one in reaching.demonstrations(count, seed=seed, normalised=NORMALISED, cameras=cameras):
         for step in range(len(one)):
             frame = {"observation.state": one.state_T7[step], "action": one.action_T7[step]}
             frame |= {f"observation.images.{camera}": frames[step] for camera, frames in one.images.items()}
@@ -98,6 +99,8 @@ def read(dataset_type, name: str, root: Path) -> dict:
 def main() -> None:
     dataset_type, folder = import_lerobot(), Path(sys.argv[1])
     for name, settings in SETS[VERSION].items():
+        if name not in (sys.argv[2:] or SETS[VERSION]):
+            continue
         write(dataset_type, name, folder / name, **settings)
         (folder / f"{name}.json").write_text(json.dumps(read(dataset_type, name, folder / name), indent=1) + "\n")
     if VERSION == "0.4.4":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.numbers.vectors import FEW_EPISODES, VECTORS, each_vector, over_episodes
@@ -103,6 +104,10 @@ def saturated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     return each_vector(m, judge, least=cfg.inspection.min_frames)
 
 
+def _size(v: VectorMeasurements) -> NDArray[np.float64]:
+    return np.maximum(np.abs(v.min_D), np.abs(v.max_D))
+
+
 @check(
     "unit_changes",
     severity=DEFECT,
@@ -111,20 +116,30 @@ def saturated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     source="huggingface/lerobot#2968",
 )
 def unit_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
-    """A vector has about the size that it has in most episodes."""
-    usual = {name: over_episodes(m, name, lambda v: np.maximum(np.abs(v.min_D), np.abs(v.max_D))) for name in VECTORS}
+    """A vector has about the size that it has in most episodes.
+
+    One dimension alone may hardly move in an episode: it counts where it is also far below the smallest of the other episodes.
+    """
+    limit = cfg.inspection.unit_ratio
+
+    def smallest(sizes_ED: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        most_D = np.median(sizes_ED, axis=axis)
+        return np.where(sizes_ED * 4 * limit >= most_D, sizes_ED, most_D).min(axis=axis)
+
+    usual = {name: over_episodes(m, name, _size) for name in VECTORS}
+    least = {name: over_episodes(m, name, _size, smallest) for name in VECTORS}
 
     def judge(name: str, v: VectorMeasurements) -> list[tuple[int, str]]:
-        most = usual[name]
-        if most is None or len(v) != len(most):
+        most, low = usual[name], least[name]
+        if most is None or low is None or len(v) != len(most):
             return []
-        size = np.maximum(np.abs(v.min_D), np.abs(v.max_D))
+        size = _size(v)
         known = (most > 1e-6) & (size > 1e-6)
         ratio = np.divide(size, most, out=np.ones_like(size), where=known)
-        limit = cfg.inspection.unit_ratio
         far = known & ((ratio > limit) | (ratio < 1 / limit))
         is_whole = far.sum() >= max(2, 0.5 * known.sum())
-        single = known & ((ratio > 4 * limit) | (ratio < 1 / (4 * limit))) & (v.distinct_D > 1)
+        small = (ratio < 1 / (4 * limit)) & (size * limit < low)
+        single = known & ((ratio > 4 * limit) | small) & (v.distinct_D > 1)
         return [(int(d), f"is {ratio[d]:.3g} times as large as in most episodes") for d in np.flatnonzero(far if is_whole else single)]
 
     return each_vector(m, judge, FEW_EPISODES) if len(m.episodes) >= 3 else Verdict(of=len(m.episodes), missing=FEW_EPISODES)
