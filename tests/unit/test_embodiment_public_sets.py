@@ -12,6 +12,7 @@ from components.data.embodiments.draft import draft_of
 from components.data.embodiments.evidence.recorded import read_recorded
 from components.data.embodiments.file import EmbodimentFile, read_file
 from components.data.embodiments.writing import text_of
+from model_core.spec.errors import SpecError
 
 SETS = Path(__file__).parents[1] / "data/public_writers"
 
@@ -54,3 +55,15 @@ def test_a_right_answer_agrees_and_another_mode_does_not(name: str, opens: int, 
     assert {result.verdict for result in results if result.check == "motion" and "gripper" not in result.where} == {"agrees"}
     wrong = replace(right, action=replace(right.action, mode="absolute"))
     assert [result for result in check_embodiment(wrong, recorded) if result.check == "motion" and result.verdict == "contradicts"]
+
+
+def test_a_step_that_only_ever_went_down_may_be_held(tmp_path: Path) -> None:
+    """v30: the arm only descends, so every recorded step of z is below 0; a cell that holds sends 0."""
+    file = drafted("v30", tmp_path)
+    z = file.document.action.dims[2]
+    assert (z.name, z.high) == ("z", 0)
+    assert "widened to 0, which holds the robot" in " ".join(file.evidence["action.dims[2].range"].split())
+    narrow = replace(z, high=-0.0001)
+    dims = (*file.document.action.dims[:2], narrow, *file.document.action.dims[3:])
+    with pytest.raises(SpecError, match=r"dimension 'z': 0 holds the robot, and is outside of its range .* Fix: widen the range"):
+        replace(file.document, action=replace(file.document.action, dims=dims), gripper=replace(file.document.gripper, open=1)).spec()

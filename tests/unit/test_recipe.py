@@ -60,7 +60,7 @@ def test_a_wrong_document_names_the_field(change, message):
         (lambda: AnnotateConfig(depth_annotator="truht"), "annotate.depth_annotator: expected one of truth, .*did you mean 'truth'"),
         (
             lambda: AnnotateConfig(point_annotator="x"),
-            "annotate.point_annotator: expected one of truth, pointing, kinematics, got 'x'; set",
+            "annotate.point_annotator: expected one of truth, pointing, kinematics, traces, got 'x'; set",
         ),
         (lambda: Recipe(name="x", collect=CollectConfig(image_size=84)), "image_size 84 .* multiples of 16; use 80 or 96"),
         (lambda: Recipe(name="x", collect=CollectConfig(image_size=8)), "multiples of 16; use 16$"),

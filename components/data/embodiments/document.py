@@ -178,9 +178,16 @@ def _gripper(document: EmbodimentDocument) -> tuple[Number, Number]:
 
 
 def _hold(entry: DimEntry, document: EmbodimentDocument) -> Number | None:
-    if entry.hold is not None or entry.name == document.gripper.dim:
-        return entry.hold
-    return 0.0 if mode_of(entry, document.action) in RATES else None
+    """The value that holds the robot; None where that is the measured pose. Raises `SpecError` for one that is not allowed."""
+    hold = entry.hold
+    if hold is None and entry.name != document.gripper.dim and mode_of(entry, document.action) in RATES:
+        hold = 0.0
+    if hold is not None and entry.low is not None and entry.high is not None and not entry.low <= hold <= entry.high:
+        raise SpecError(
+            f"action: dimension {entry.name!r}: {hold:g} holds the robot, and is outside of its range {entry.low:g} .. {entry.high:g}. "
+            "Fix: widen the range, since a cell must always be able to hold"
+        )
+    return hold
 
 
 def _known(value: T | None, name: str) -> T:

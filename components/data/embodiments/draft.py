@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.embodiments.document import FORMAT
+from components.data.embodiments.document import FORMAT, RATES
 from components.data.embodiments.evidence.gripper import GripperGuess, gripper_guess
 from components.data.embodiments.evidence.guess import Guess, Measured, Open, fields_of, number, question_of
 from components.data.embodiments.evidence.kinds import GRIPPER, JOINT, LENGTH, QUATERNION, ROTATION, kind_of
@@ -101,7 +102,7 @@ def _action(recorded: RecordedSet, units: Sequence[Guess], modes: Sequence[ModeG
         given = guess.guess
         if place != gripper.index and (isinstance(given, Open) or not own):
             given = Measured(value=None, evidence=given.evidence)
-        dims.append(_dim(recorded, ACTION, place, {"unit": units[place], "mode": given}))
+        dims.append(_dim(recorded, ACTION, place, {"unit": units[place], "mode": given}, holds_at_0=_is_change(guess.guess)))
     return {"mode": _single(mode), **_framed(names), "dims": dims}
 
 
@@ -132,10 +133,20 @@ def _framed(names: Sequence[str]) -> dict[str, Any]:
     return {"frame": question_of(Open(question=question, evidence="no column says it"))}
 
 
-def _dim(recorded: RecordedSet, vector: str, place: int, given: Mapping[str, Guess | None]) -> dict[str, Any]:
+def _is_change(mode: Guess) -> bool:
+    """Whether an action of 0 holds the robot, as far as it is known."""
+    return (mode.value if isinstance(mode, Measured) else mode.likely) in RATES
+
+
+def _dim(recorded: RecordedSet, vector: str, place: int, given: Mapping[str, Guess | None], *, holds_at_0: bool = False) -> dict[str, Any]:
     name = recorded.names(vector)[place]
     frame = _FRAMES.get(kind_of(name))
     low, high, told = _limits(recorded.values(vector)[:, place])
+    if holds_at_0:
+        ends = ((low, min), (high, max))
+        widened = [replace(limit, value=widen(limit.value, 0)) if isinstance(limit, Measured) else limit for limit, widen in ends]
+        told += "" if widened == [low, high] else "; widened to 0, which holds the robot"
+        low, high = widened
     fields: dict[str, Guess | None] = {"name": Measured(value=name), **given, "low": low, "high": high}
     if frame:
         fields["frame"] = Measured(value=frame)
