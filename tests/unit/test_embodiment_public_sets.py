@@ -13,6 +13,7 @@ from components.data.embodiments.evidence.recorded import read_recorded
 from components.data.embodiments.file import EmbodimentFile, read_file
 from components.data.embodiments.writing import text_of
 from model_core.spec.errors import SpecError
+from tests.road import ANSWERS, OF_BOTH, answer
 
 SETS = Path(__file__).parents[1] / "data/public_writers"
 
@@ -63,7 +64,9 @@ def test_a_step_that_only_ever_went_down_may_be_held(tmp_path: Path) -> None:
     z = file.document.action.dims[2]
     assert (z.name, z.high) == ("z", 0)
     assert "widened to 0, which holds the robot" in " ".join(file.evidence["action.dims[2].range"].split())
-    narrow = replace(z, high=-0.0001)
-    dims = (*file.document.action.dims[:2], narrow, *file.document.action.dims[3:])
+    answer(file.path, {**OF_BOTH, **ANSWERS["v30"]})
+    document = read_file(file.path).document
+    assert document.spec().hold[2] == 0
+    dims = (*document.action.dims[:2], replace(z, high=-0.0001), *document.action.dims[3:])
     with pytest.raises(SpecError, match=r"dimension 'z': 0 holds the robot, and is outside of its range .* Fix: widen the range"):
-        replace(file.document, action=replace(file.document.action, dims=dims), gripper=replace(file.document.gripper, open=1)).spec()
+        replace(document, action=replace(document.action, dims=dims)).spec()
