@@ -18,7 +18,7 @@ help: ## say what each target does
 run: $(STAMP) ## the whole loop: demonstrations -> data set -> model -> service -> workcells -> runs/latest/report.html (RECIPE=loop)
 	@$(BIN)/actwright run $(RECIPE)
 
-test: $(STAMP) ## format, lint, types, import contracts and every test (12 min on two idle cores)
+test: $(STAMP) ## format, lint, types, import contracts and every test (25 min on two cores)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@mkdir -p reports
