@@ -16,11 +16,14 @@ from components.data.inspection.checks.verdict import DEFECT, RISK, UNKNOWN
 from components.data.inspection.folder import films
 from components.data.inspection.folder.view import open_folder
 from components.data.inspection.measurements.dataset import measure_folder
+from components.data.inspection.measurements.raw_episode import RawEpisode
 from components.data.inspection.measurements.store import MeasurementStore
+from components.data.inspection.measurements.time import measure_time
 from components.data.inspection.reporting.inspect import inspect_folder, measure
 from components.data.inspection.reporting.page import report_page
 from components.data.inspection.reporting.passport import make_passport, passport_markdown
 from components.data.inspection.reporting.report import all_checks, inspect_measurements, lines, report_document
+from components.data.lerobot import layout
 from model_core.spec.errors import DatasetError
 from tests.data_faults.clean_sets import clean_set
 from tests.data_faults.made_set import write_made_set
@@ -34,6 +37,17 @@ def sound(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(sound):
     return measure(sound, None, Silent())
+
+
+def test_the_state_is_compared_with_what_was_executed_not_with_what_a_pushed_demonstrator_labelled():
+    rng = np.random.default_rng(0)
+    executed_TA = rng.normal(size=(60, 3))
+    state_TP = np.concatenate([np.zeros((1, 3)), np.cumsum(executed_TA, axis=0)[:-1]])
+    times_T = np.arange(60) / 10
+    vectors = {layout.STATE: state_TP, layout.EXECUTED: executed_TA, layout.ACTION: rng.normal(size=(60, 3))}
+    found = measure_time(RawEpisode(episode_id="pushed", number=0, fps=10.0, times_T=times_T, stamps_T=times_T, vectors=vectors))
+    assert found.change.peak > 0.99
+    assert found.change.lag == 0
 
 
 def test_every_rule_says_why_what_to_do_and_who_reported_it():

@@ -36,8 +36,8 @@ class TimeMeasurements:
     """The clock of one episode. periods_s: from each row to the next. stamp_error: the largest distance of a stamp from frame / fps.
 
     is_made_up: every time is frame / fps to the last digit of float32, so no jitter can be seen. position, change: how the change of
-    the state follows the change of the action, and the action itself. state_repeats: share of steps in which no number of the state changes
-    though the action does. row_repeats: share of steps in which neither changes.
+    the state follows the change of the action that was executed, and that action itself. state_repeats: share of steps in which no
+    number of the state changes though that action does. row_repeats: share of steps in which neither changes.
     """
 
     periods_s: NDArray[np.float64]
@@ -52,13 +52,13 @@ class TimeMeasurements:
 
 
 def measure_time(episode: RawEpisode) -> TimeMeasurements:
-    """Measure the clock and how the state follows the action."""
+    """Measure the clock and how the state follows what was sent: a demonstrator who is pushed labels another action."""
     times_T, stamps_T, fps = episode.times_T, episode.stamps_T, episode.fps or 1.0
     expected_T = np.arange(len(stamps_T)) / fps
     beside_T = np.abs(stamps_T - (stamps_T[0] if len(stamps_T) else 0.0) - expected_T)
     is_ours = not np.array_equal(times_T, stamps_T)
     made_up = not is_ours and bool((beside_T <= 1e-6 + 4 * np.finfo(np.float32).eps * np.maximum(expected_T, 1.0)).all())
-    state_TP, action_TA = finite(episode.state_TP), finite(episode.action_TA)
+    state_TP, action_TA = finite(episode.state_TP), finite(episode.vectors.get(layout.EXECUTED, episode.action_TA))
     ahead_TP, ahead_TA = state_TP[1:] - state_TP[:-1], action_TA[1:] - action_TA[:-1]
     moves_T, acts_T = np.any(ahead_TP != 0, axis=1), np.any(ahead_TA != 0, axis=1)
     return TimeMeasurements(
