@@ -50,9 +50,9 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountRow:
-    """What one stage handed on of the data of one source ("" where it cannot tell), and what fell away: a row of the account of the data.
+    """What one stage handed on of the data of one source, and what fell away there: a row of the account of the data.
 
-    source: who recorded the episodes. episodes, frames: handed on. intervened: frames of these in which a person acted."""
+    source: who recorded the episodes ("" where it cannot tell). frames: handed on; intervened: those in which a person acted."""
 
     stage: str
     source: str

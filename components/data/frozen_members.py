@@ -61,9 +61,8 @@ class FrozenMembers:
         """What training draws from, (N, 2): member and place in its split, each as often as the weight of its source says relative to the
         least weight of all (`drawing_order` says how a part of a time is meant).
         """
-        weights = [sample_weights(member.folder, split) for member in self.members]
-        least = min(float(weight_N.min()) for weight_N in weights if len(weight_N))
-        drawn = [repeated(weight_N / least) for weight_N in weights]
+        least = min(min(member.manifest.get("weights", (1.0,))) for member in self.members)
+        drawn = [repeated(sample_weights(member.folder, split) / least) for member in self.members]
         return np.concatenate([np.stack([np.full(len(one_N), place), one_N], axis=1) for place, one_N in enumerate(drawn)])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import drawing_order, load_split, read_frozen
 from components.data.frozen_members import open_frozen
-from components.training.plan import curriculum_of, whole_chain
-from components.training.tiny.batches import BatchMaker, tokens_of, trained_contract
+from components.training.plan import curriculum_of
+from components.training.tiny.batches import BatchMaker, tokens_of, trained_contract, validation_values
 from components.training.tiny.joint_model import JointArm
 
 if TYPE_CHECKING:
@@ -48,14 +49,7 @@ class TinyArm:
         self._model = new_tiny_model(self.layout, size, config.seed, self._head)
         if config.init_from:
             self._take_weights(config)
-        self._train = BatchMaker(
-            train,
-            self.layout,
-            self.contract,
-            augment_shift_px=config.augment_shift_px,
-            head=self._head,
-            committed_rows=config.committed_rows,
-        )
+        self._train = BatchMaker.for_training(train, self.layout, self.contract, config)
         self._validation: BatchMaker | None = None
         self._curriculum = curriculum_of(config.curriculum, self.contract.reasoning.levels)
         self._loss = LossConfig(weights=config.loss_weights, smoothing_bins=config.smoothing_bins)
@@ -85,16 +79,8 @@ class TinyArm:
         """Loss and accuracy of every field on held-out episodes, the whole chain that is taught, teacher-forced."""
         if self._validation is None:
             self._validation = BatchMaker(load_split(self.frozen, "validation"), self.layout, self.contract, head=self._head)
-        maker = self._validation
-        chain = whole_chain(self.contract.reasoning.levels)
-        chosen = np.linspace(0, len(maker) - 1, min(samples, len(maker))).astype(np.int64)
-        sums: dict[str, float] = {}
-        for start in range(0, len(chosen), 64):
-            part = chosen[start : start + 64]
-            loss, parts = self.loss(module, maker.batch(part, chain))
-            for name, value in {"loss": loss, **parts}.items():
-                sums[f"validation_{name}"] = sums.get(f"validation_{name}", 0.0) + float(value) * len(part) / len(chosen)
-        return sums
+        found = validation_values(self._validation, self.contract.reasoning.levels, partial(self.loss, module), samples)
+        return {f"validation_{name}": value for name, value in found.items()}
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         """Write the trained model as a checkpoint folder that a policy can be loaded from."""

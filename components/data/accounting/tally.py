@@ -55,8 +55,11 @@ class Tally:
             kept = self._kept.get(source, _Amount())
             lost = sorted(self._dropped.get(source, {}).items(), key=lambda item: (-item[1].episodes, -item[1].frames, item[0]))
             dropped = tuple(Dropped(reason=reason, episodes=a.episodes, frames=a.frames) for reason, a in lost)
-            row = to_document(AccountRow(stage=self.stage, source=source, episodes=kept.episodes, frames=kept.frames, dropped=dropped))
-            found.append(row | {"intervened": kept.intervened} if kept.intervened else _without_zero(row))
+            counts = {"episodes": kept.episodes, "frames": kept.frames, "intervened": kept.intervened}
+            row = to_document(AccountRow(stage=self.stage, source=source, dropped=dropped, **counts))
+            if not kept.intervened:  # accounts are as they always were where no person acted
+                del row["intervened"]
+            found.append(row)
         return found
 
     def check(self, most: float, *, setting: str, advice: str, came: Mapping[str, int] | None = None) -> None:
@@ -74,8 +77,3 @@ class Tally:
                     f"{self.stage}: at least {lost} of {total} episodes of {source} fall away, at most {most:.0%} may ({setting}). "
                     f"Reason: {why}. Fix: {advice}"
                 )
-
-
-def _without_zero(row: dict[str, Any]) -> dict[str, Any]:
-    """The row without a count of interventions, as accounts always were where no person acted."""
-    return {name: value for name, value in row.items() if name != "intervened"}

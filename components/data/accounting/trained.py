@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.accounting.tally import Tally
-from components.data.frozen_dataset import column_of, drawing_order, sources_of
+from components.data.frozen_dataset import sources_of
 from components.data.frozen_members import open_frozen
 
 
@@ -21,11 +21,6 @@ def trained_on(frozen: Path, drawn: Callable[[int], NDArray[np.int64]]) -> list[
     """
     tally = Tally("train")
     found = open_frozen(frozen)
-    if len(found.members) == 1:
-        count = len(column_of(frozen, "train", "episode_idx_N"))
-        order = drawing_order(frozen, "train")
-        _count(tally, frozen, drawn(count) if order is None else order[drawn(len(order))])
-        return tally.rows()
     order_N2 = found.order("train")
     drawn_N2 = order_N2[drawn(len(order_N2))]
     for place, member in enumerate(found.members):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.data_config import AnnotateConfig
+from components.config.data_config import NO_LABELS, AnnotateConfig
 from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, PointAnnotator
 from model_core.spec.errors import DatasetError
 from model_core.tokenization.depth.config import DepthScaling
+
+_DEPTH, _POINTS = "recorded-depth/1", "tcp-projection/1"
+
+
+def are_truth(versions: Mapping[str, str]) -> bool:
+    """Whether labels are the simulator's own truth. versions: kind -> version of what labelled it, as a finished annotation names them."""
+    depth, points = (versions.get(kind, "").partition("?")[0] for kind in ("depth", "points"))
+    return depth in (_DEPTH, NO_LABELS) and points == _POINTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +32,7 @@ class TruthDepth:
     @property
     def version(self) -> str:
         """Changes when the meaning of the numbers does."""
-        return f"recorded-depth/1?near={self.near_m:g}&far={self.far_m:g}"
+        return f"{_DEPTH}?near={self.near_m:g}&far={self.far_m:g}"
 
     @property
     def scaling(self) -> DepthScaling:
@@ -55,7 +64,7 @@ class TruthPoint:
     @property
     def version(self) -> str:
         """Changes when the meaning of the numbers does."""
-        return f"tcp-projection/1?occlusion={self.occlusion_m:g}"
+        return f"{_POINTS}?occlusion={self.occlusion_m:g}"
 
     @property
     def needs_images(self) -> bool:

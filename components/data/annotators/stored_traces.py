@@ -6,13 +6,12 @@ A frame without a trace has no point. The column's frames are found by episode a
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from components.artifacts.files import sha256_file
+from components.artifacts.files import dataset_digest
 from components.config.data_config import AnnotateConfig
 from components.data.annotators.interface import Frames, GripperTrack, PointAnnotator
 from components.data.lerobot import layout
@@ -35,10 +34,7 @@ class StoredTraces:
 
     @cached_property
     def _digest(self) -> str:
-        total = hashlib.sha256()
-        for path in sorted((self._reader.root / "data").rglob("*.parquet")):
-            total.update(f"{path.relative_to(self._reader.root).as_posix()}\0{sha256_file(path)}\n".encode())
-        return total.hexdigest()
+        return dataset_digest(self._reader.root / "data")
 
     @property
     def needs_images(self) -> bool:

@@ -55,7 +55,7 @@ class FrozenEmbodiment:
 class Freezing:
     """One freezing of one embodiment's `rows` of `source`. weights: {"weights": one an episode}, or {} where all are drawn alike.
 
-    tally: counts what is handed on. told: called with each finished episode.
+    tally: counts what is handed on. done_before, total: episodes of the embodiments before it, and of all, for the progress.
     """
 
     cfg: FreezeConfig

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from components.data.annotators.interface import Frames, GripperTrack
 from components.data.annotators.open import Annotators
-from components.data.annotators.simulator_truth import TruthDepth, TruthPoint
+from components.data.annotators.simulator_truth import TruthDepth, TruthPoint, are_truth
 from model_core.spec.errors import DatasetError
 from model_core.spec.files import atomic_write
 
@@ -41,7 +41,7 @@ class LabelError:
     @property
     def is_truth(self) -> bool:
         """Whether every label is the simulator's truth."""
-        return isinstance(self.annotators.depth, TruthDepth | None) and isinstance(self.annotators.points, TruthPoint)
+        return are_truth(self.annotators.versions())
 
     def add(self, frames: Frames, found: GripperTrack, kept: GripperTrack, depth_THW: NDArray[np.number] | None) -> None:
         """Compare one episode. found: points of the annotator. kept: what the traces are made of, with a person's corrections.

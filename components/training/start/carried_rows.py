@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_EMBEDDING, _MARKS, _HEAD = "model.transformer.wte.embedding", "model.transformer.wte.new_embedding", "lm_head.weight"
-_SLOTS = "model.transformer.slot_embedding"
-
 
 def weights_of_start(
     init_from: str, contract: PolicyContract, layout: CompactLayout, fresh: Mapping[str, Tensor], *, only_adapters: bool
@@ -35,6 +32,7 @@ def weights_of_start(
     `CheckpointError` for a checkpoint of something else, and for new words where only adapters are trained: their rows never would be.
     """
     from model_core.checkpoint import load_checkpoint
+    from model_core.embodiments import SLOTS
 
     folder = start_folder(init_from)
     # of a checkpoint of several embodiments the part of this one; of any other the whole, whose contract is compared below
@@ -52,7 +50,7 @@ def weights_of_start(
     ids, slots = id_sources(start.layout.vocabulary, layout.vocabulary), slot_sources(start.layout, layout)
     state = dict(before)
     state |= _rows(fresh, before, ids)
-    state[_SLOTS] = _taken(fresh[_SLOTS], before[_SLOTS], slots)
+    state[SLOTS] = taken(fresh[SLOTS], before[SLOTS], slots)
     wrong = [
         name
         for name in sorted(fresh.keys() | state.keys())
@@ -76,17 +74,19 @@ def slot_sources(before: CompactLayout, after: CompactLayout) -> NDArray[np.int6
 def _rows(fresh: Mapping[str, Tensor], before: Mapping[str, Tensor], ids_V: NDArray[np.int64]) -> dict[str, Tensor]:
     import torch
 
-    base = len(fresh[_EMBEDDING])
-    table = torch.cat([before[_EMBEDDING], before[_MARKS]])
-    rows = _taken(torch.cat([fresh[_EMBEDDING], fresh[_MARKS]]), table, ids_V)
-    head = _taken(fresh[_HEAD], before[_HEAD], ids_V[: len(fresh[_HEAD])])
-    return {_EMBEDDING: rows[:base], _MARKS: rows[base:], _HEAD: head}
+    from model_core.embodiments import EMBEDDING, HEAD, MARKS
+
+    base = len(fresh[EMBEDDING])
+    table = torch.cat([before[EMBEDDING], before[MARKS]])
+    rows = taken(torch.cat([fresh[EMBEDDING], fresh[MARKS]]), table, ids_V)
+    head = taken(fresh[HEAD], before[HEAD], ids_V[: len(fresh[HEAD])])
+    return {EMBEDDING: rows[:base], MARKS: rows[base:], HEAD: head}
 
 
-def _taken(fresh: Tensor, before: Tensor, sources: NDArray[np.int64]) -> Tensor:
-    """Rows of `before` by their sources, and fresh ones where there is none."""
+def taken(fresh: Tensor, before: Tensor, sources: NDArray[np.int64]) -> Tensor:
+    """Rows of `before` by their sources, and fresh ones where there is none (-1)."""
     import torch
 
-    taken, known = fresh.detach().clone(), sources >= 0
-    taken[torch.from_numpy(known)] = before[torch.from_numpy(sources[known])]
-    return taken
+    rows, known = fresh.detach().clone(), sources >= 0
+    rows[torch.from_numpy(known)] = before[torch.from_numpy(sources[known])]
+    return rows

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from components.config.train_config import start_folder
-from components.training.start.carried_rows import slot_sources
+from components.training.start.carried_rows import slot_sources, taken
 from components.training.start.comparison import check_contract
 from model_core.contracts import read_contracts
 from model_core.spec.contract import PolicyContract
@@ -58,12 +58,10 @@ def weights_of_joint_start(
                 )
             state[part] = before[part]
         ids_V, rows = id_sources(start.layout.vocabulary, joint.vocabulary), slot_sources(start.layout, layout)
-        _carry(table, torch.cat([before[EMBEDDING], before[MARKS]]), ids_V)
-        _carry(state[HEAD], before[HEAD], ids_V[: len(state[HEAD])])
+        table = taken(table, torch.cat([before[EMBEDDING], before[MARKS]]), ids_V)
+        state[HEAD] = taken(state[HEAD], before[HEAD], ids_V[: len(state[HEAD])])
         mine = torch.from_numpy(joint.slot_rows[name])
-        slots = state[SLOTS][mine]
-        _carry(slots, before[SLOTS], rows)
-        state[SLOTS][mine] = slots
+        state[SLOTS][mine] = taken(state[SLOTS][mine], before[SLOTS], rows)
         state[POSITIONS][config.vit.position_rows(*start.model.config.vit.image_default_input_size)] = before[POSITIONS]
     if only_adapters and (new := sorted(set(joint.vocabulary.words) - found_words)):
         raise CheckpointError(
@@ -85,11 +83,3 @@ def _check(folder: object, known: Sequence[PolicyContract], contracts: Sequence[
             f"train.init_from {folder} does not know the embodiment {missing[0]!r}, and train.lora_rank trains none of its rows: they "
             "would stay random. Fix: set lora_rank 0"
         )
-
-
-def _carry(after: Tensor, before: Tensor, sources: object) -> None:
-    """Rows of `before` into `after` where there is a source (not -1)."""
-    import torch
-
-    rows = torch.as_tensor(sources)
-    after[rows >= 0] = before[rows[rows >= 0]]

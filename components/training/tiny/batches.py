@@ -5,6 +5,7 @@ Shape letters: N samples, V views, P proprio, K chunk, A action dims, G depth ce
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import FrozenSplit
+from components.training.plan import whole_chain
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
 from model_core.spec.types import TRACE_MAX_POINTS
@@ -20,6 +22,8 @@ from model_core.tokenization.compact.layout import CompactBatch, CompactLayout, 
 from model_core.tokenization.observation import PolicyInputs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from model_core.training import FieldTargets, TrainingBatch
 
 
@@ -77,6 +81,18 @@ class BatchMaker:
         self._proprio_NP = inputs.proprio_bins(split.proprio_NP)
         self._words_IW = inputs.word_table(split.instructions)
 
+    @staticmethod
+    def for_training(split: FrozenSplit, layout: CompactLayout, contract: PolicyContract, config: TrainConfig) -> BatchMaker:
+        """Batches that are trained on: augmented, and with committed rows as the recipe says."""
+        return BatchMaker(
+            split,
+            layout,
+            contract,
+            augment_shift_px=config.augment_shift_px,
+            head=config.action_head,
+            committed_rows=config.committed_rows,
+        )
+
     def __len__(self) -> int:
         return len(self.split)
 
@@ -116,6 +132,24 @@ class BatchMaker:
         if self._recorded_rows_N is None:
             return made
         return without_padding(made, tokens, self.layout, self._recorded_rows_N[indices_B])
+
+
+def validation_values(
+    maker: BatchMaker,
+    levels: Sequence[str],
+    loss_of: Callable[[TrainingBatch], tuple[Tensor, Mapping[str, Tensor]]],
+    samples: int,
+) -> dict[str, float]:
+    """Mean loss and its parts over evenly spaced samples, the whole chain that is taught, teacher-forced. levels: of the contract."""
+    chain = whole_chain(levels)
+    chosen = np.linspace(0, len(maker) - 1, min(samples, len(maker))).astype(np.int64)
+    sums: dict[str, float] = {}
+    for start in range(0, len(chosen), 64):
+        part = chosen[start : start + 64]
+        loss, parts = loss_of(maker.batch(part, chain))
+        for name, value in {"loss": loss, **parts}.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(part) / len(chosen)
+    return sums
 
 
 def _labels_of(labels_N: NDArray[Any] | None, indices_B: NDArray[np.int64], *, needed: bool) -> NDArray[Any]:

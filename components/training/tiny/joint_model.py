@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import load_split
 from components.data.frozen_members import FrozenMembers
-from components.training.plan import curriculum_of, whole_chain
-from components.training.tiny.batches import BatchMaker, tokens_of, trained_contract
+from components.training.plan import curriculum_of
+from components.training.tiny.batches import BatchMaker, tokens_of, trained_contract, validation_values
 from components.training.tiny.joint_batches import JointBatch, TrainedMember, joint_batch, joint_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_core.network.model import MolmoAct
+    from model_core.training import TrainingBatch
 
 
 class JointArm:
@@ -62,14 +63,7 @@ class JointArm:
     def _member(self, place: int) -> TrainedMember:
         frozen, contract = self.frozen.members[place], self.contracts[place]
         layout = self.joint.layouts[frozen.name]
-        train = BatchMaker(
-            load_split(frozen.folder, "train"),
-            layout,
-            contract,
-            augment_shift_px=self.config.augment_shift_px,
-            head=self._head,
-            committed_rows=self.config.committed_rows,
-        )
+        train = BatchMaker.for_training(load_split(frozen.folder, "train"), layout, contract, self.config)
         return TrainedMember(
             frozen=frozen, contract=contract, layout=layout, slot_rows_S=self.joint.slot_rows[frozen.name], train=train, head=self._head
         )
@@ -107,15 +101,10 @@ class JointArm:
     def _validate_one(self, module: MolmoAct, member: TrainedMember, maker: BatchMaker, samples: int) -> dict[str, float]:
         from model_core.training import answer_loss
 
-        chain = whole_chain(member.contract.reasoning.levels)
-        chosen = np.linspace(0, len(maker) - 1, min(samples, len(maker))).astype(np.int64)
-        sums: dict[str, float] = {}
-        for start in range(0, len(chosen), 64):
-            part = chosen[start : start + 64]
-            loss, parts = answer_loss(module, member.in_network(maker.batch(part, chain)), member.layout, self._loss)
-            for name, value in {"loss": loss, **parts}.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(part) / len(chosen)
-        return sums
+        def loss_of(batch: TrainingBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+            return answer_loss(module, member.in_network(batch), member.layout, self._loss)
+
+        return validation_values(maker, member.contract.reasoning.levels, loss_of, samples)
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         """Write the trained model as a checkpoint folder with the contract of every embodiment."""

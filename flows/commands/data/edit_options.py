@@ -19,9 +19,11 @@ Who = Annotated[str, typer.Option("--who", help="who decided it; empty: the user
 
 def lerobot_folder(folder: Path) -> Path:
     """The LeRobot folder that was named: `folder`, or the data set of a finished stage in it; wrong usage for an index of sources."""
+    from components.data.sources.raw_index import INDEX
+
     inner = folder / "dataset"
     found = inner if inner.is_dir() and not (folder / "meta").is_dir() else folder
-    index = found / "sources.json"
+    index = found / INDEX
     if index.is_file() and not (found / "meta").is_dir():
         names = [str(source["name"]) for source in json.loads(index.read_text(encoding="utf-8"))["sources"]]
         raise typer.BadParameter(

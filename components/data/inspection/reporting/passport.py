@@ -10,6 +10,7 @@ from typing import Any
 from components.artifacts.files import dataset_digest
 from components.config.data_config import ValidateConfig
 from components.config.records import Progress
+from components.data.annotators.simulator_truth import are_truth
 from components.data.inspection.checks.verdict import DEFECT, RISK, UNKNOWN
 from components.data.inspection.measurements.record import SetMeasurements
 from components.data.inspection.measurements.store import measuring_code
@@ -112,7 +113,7 @@ def _label_error(folder: Path, labels: Path | None) -> dict[str, Any]:
     if labels is None:
         return {"estimate": NOT_MEASURED, "why": "no labels were named; --labels names a finished annotation of this set"}
     who = json.loads((labels / "annotators.json").read_text(encoding="utf-8"))
-    if who.get("depth", "").startswith("recorded-depth/") and who.get("points", "").startswith("tcp-projection/"):
+    if are_truth(who):
         return {
             "estimate": NOT_MEASURED,
             "why": "the labels are the simulator's own truth, so there is nothing to compare them with",
