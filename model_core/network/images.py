@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from model_core.network.config import MolmoActConfig
 from model_core.network.image_inputs import ImageInputs
-from model_core.network.resizing import letterbox, stretch
+from model_core.network.resizing import choose_tiling, letterbox, pooled_grid, shrunk_size, stretch
 from model_core.network.settings_file import read_settings
 from model_core.spec.documents import Number, from_document
 from model_core.spec.errors import SpecError, require
@@ -115,10 +115,14 @@ class ImageProcessor:
         """The same settings with the published behaviour, defects included."""
         return replace(self, published=True, share_equal_crops=False)
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> ImageInputs:
-        """Prepare the views of one sample, each (H, W, 3) uint8 RGB. Raises SpecError for anything else."""
+    def __call__(self, images: Sequence[NDArray[np.uint8]], *, several: bool | None = None) -> ImageInputs:
+        """Prepare the views of one sample, each (H, W, 3) uint8 RGB. Raises SpecError for anything else.
+
+        several: whether the limit of crops is that of a sample of several images; by default where there are several. The published
+        quick start takes it for one image too.
+        """
         require(len(images) > 0, "a sample needs at least one image")
-        crops_allowed = self.max_multi_image_crops if len(images) > 1 else self.max_crops
+        crops_allowed = self._crops_allowed(len(images), several)
         parts = [self._one(_checked(image), crops_allowed) for image in images]
         indices, before = [], 0
         for part in parts:
@@ -132,6 +136,25 @@ class ImageProcessor:
             image_masks_CP=np.concatenate([part.image_masks_CP for part in parts]),
             image_grids=tuple(grid for part in parts for grid in part.image_grids),
         )
+
+    def grids_of(self, sizes_hw: Sequence[tuple[int, int]], *, several: bool | None = None) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """What `image_grids` of images of these (height, width) will be, without the images. several: see `__call__`."""
+        require(len(sizes_hw) > 0, "a sample needs at least one image")
+        require(all(min(size) > 0 for size in sizes_hw), "an image must have pixels", got=list(sizes_hw))
+        pool, crops_allowed = (self.image_pooling_h, self.image_pooling_w), self._crops_allowed(len(sizes_hw), several)
+        low = pooled_grid(*self.grid, pool)
+        if self.crop_mode == "resize":
+            return tuple((low,) for _ in sizes_hw)
+        tilings = [self._tiling(*(size if self.published else self._trained_size(*size)), crops_allowed) for size in sizes_hw]
+        patches = [[(tiles * self.window + self._margin) // self.image_patch_size for tiles in tiling] for tiling in tilings]
+        return tuple((low, pooled_grid(rows, columns, pool)) for rows, columns in patches)
+
+    def _crops_allowed(self, images: int, several: bool | None) -> int:
+        return self.max_multi_image_crops if (images > 1 if several is None else several) else self.max_crops
+
+    @property
+    def _margin(self) -> int:
+        return sum(self.overlap_margins) * self.image_patch_size
 
     def _one(self, image: NDArray[np.uint8], crops_allowed: int) -> ImageInputs:
         low, low_mask = self._resized(image, self.base_image_input_size)
@@ -165,33 +188,23 @@ class ImageProcessor:
 
     def _within_training(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Shrink a frame that would leave the one-crop layout, as the published fine-tuning script does."""
-        height, width = image.shape[:2]
-        limit = min(self.base_image_input_size)
-        if max(height, width) <= limit:
+        height, width = self._trained_size(*image.shape[:2])
+        if (height, width) == image.shape[:2]:
             return image
         from PIL import Image
 
-        scale = min(self.robot_max_side, limit) / max(height, width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+    def _trained_size(self, height: int, width: int) -> tuple[int, int]:
+        return shrunk_size(height, width, limit=min(self.base_image_input_size), longest=self.robot_max_side)
 
     def _tiling(self, height: int, width: int, crops_allowed: int) -> tuple[int, int]:
-        """Rows and columns of tiles: the least enlargement, or the least shrinking where all would shrink."""
-        margin = sum(self.overlap_margins) * self.image_patch_size
-        numbers = range(1, crops_allowed + 1)
-        tilings = sorted(((i, j) for i in numbers for j in numbers if i * j <= crops_allowed), key=lambda t: (t[0] * t[1], t[0]))
-        candidates = np.array(tilings, np.int32)
-        original = np.array([height - margin, width - margin], np.float32)
-        with np.errstate(divide="ignore"):  # a frame can be exactly as large as the margins
-            scales = ((candidates * self.window).astype(np.float32) / original).min(-1)
-        best = np.argmax(scales) if bool(np.all(scales < 1)) else np.argmin(np.where(scales < 1.0, 10e9, scales))
-        return int(candidates[best][0]), int(candidates[best][1])
+        return choose_tiling(height, width, crops_allowed=crops_allowed, window=self.window, margin=self._margin)
 
     def _tiles(self, image: NDArray[np.uint8], tiling: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
         """Crops at stride `window`; the indices keep one owner per source patch, in raster order over the frame."""
         left, right = self.overlap_margins
-        margin = (left + right) * self.image_patch_size
-        source, mask = self._resized(image, (tiling[0] * self.window + margin, tiling[1] * self.window + margin))
+        source, mask = self._resized(image, (tiling[0] * self.window + self._margin, tiling[1] * self.window + self._margin))
         (rows, cols), size = self.grid, self.base_image_input_size[0]
         crops, masks = [], []
         owners = np.zeros((tiling[0], tiling[1], rows, cols), np.int64)

@@ -1,4 +1,4 @@
-"""Resize one frame to an exact size in pixels, with the published code's rounding on every machine."""
+"""One frame at an exact size in pixels, with the published code's rounding on every machine, and how many crops a size makes."""
 
 from __future__ import annotations
 
@@ -62,3 +62,31 @@ def letterbox(image: NDArray[np.uint8], size: tuple[int, int], pad_value: float)
     padding = [(top, size[0] - scaled[0] - top), (left, size[1] - scaled[1] - left)]
     mask = np.pad(np.ones(scaled, np.bool_), padding)
     return np.pad(pixels, [*padding, (0, 0)], constant_values=pad_value).astype(np.float32), mask
+
+
+def choose_tiling(height: int, width: int, *, crops_allowed: int, window: int, margin: int) -> tuple[int, int]:
+    """Rows and columns of tiles: the least enlargement, or the least shrinking where all would shrink.
+
+    window: pixels of a crop that are its own. margin: pixels that all crops of one direction have beside their windows.
+    """
+    numbers = range(1, crops_allowed + 1)
+    tilings = sorted(((i, j) for i in numbers for j in numbers if i * j <= crops_allowed), key=lambda t: (t[0] * t[1], t[0]))
+    candidates = np.array(tilings, np.int32)
+    original = np.array([height - margin, width - margin], np.float32)
+    with np.errstate(divide="ignore"):  # a frame can be exactly as large as the margins
+        scales = ((candidates * window).astype(np.float32) / original).min(-1)
+    best = np.argmax(scales) if bool(np.all(scales < 1)) else np.argmin(np.where(scales < 1.0, 10e9, scales))
+    return int(candidates[best][0]), int(candidates[best][1])
+
+
+def shrunk_size(height: int, width: int, *, limit: int, longest: int) -> tuple[int, int]:
+    """(height, width) of a frame within the trained layout: unchanged up to `limit`, else with its longer side of `longest` pixels."""
+    if max(height, width) <= limit:
+        return height, width
+    scale = min(longest, limit) / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def pooled_grid(rows: int, columns: int, pool: tuple[int, int]) -> tuple[int, int]:
+    """Tokens of a grid of patches: windows of `pool` (rows, columns) patches, a window that is not full included."""
+    return -(-rows // pool[0]), -(-columns // pool[1])

@@ -8,6 +8,7 @@ a pixel p of a side of W is round(p * 255 / (W - 1)).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,20 @@ def future_traces(
 ) -> list[Trace | None]:
     """`future_trace` of every step of an episode."""
     return [future_trace(track_T2, valid_T, t, width=width, height=height, points=points) for t in range(len(valid_T))]
+
+
+def published_future(
+    points_T: Sequence[tuple[int, int] | None], start: int, *, length: int = TRACE_MAX_POINTS, fallback: tuple[int, int] | None = None
+) -> list[tuple[int, int]]:
+    """The trace at `start` as the published preparation writes it into answers: pixels as they are, None where nothing was seen.
+
+    Where nothing is seen from `start` on it is `fallback` alone, or empty: `future_trace` keeps the last point that was seen, and gives
+    coordinates that mean the same in an image of any size.
+    """
+    coming = [point for point in points_T[start:] if point is not None]
+    if not coming:
+        return [fallback] if fallback is not None else []
+    return [coming[index] for index in future_indices(len(coming), length)]
 
 
 def draw_overlay(

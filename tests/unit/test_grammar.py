@@ -30,7 +30,7 @@ def read(text: str, form: Form = Form.FULL, dims: int = 7, length: int = 1) -> A
 def test_questions_of_the_release():
     assert render_question(Form.FULL, "close the drawer.") == (
         "The task is close the drawer. What is the action that the robot should take. To figure out the action that the robot should "
-        "take to close the drawer, let's think through it step by step. First, what is the depth map for the image? Second, what is the "
+        "take to close the drawer, let's think through it step by step. First, what is the depth map for this image? Second, what is the "
         "trajectory of the end effector? Based on the depth map of the image and the trajectory of the end effector, what is the action "
         "that the robot should take?"
     )

@@ -20,7 +20,8 @@ from model_core.engine.published.grammar import PublishedGrammar, Spelling
 from model_core.network.images import ImageProcessor
 from model_core.spec.errors import GrammarError
 from model_core.spec.types import DEPTH_CELLS, ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.published.grammar import Form, Style, given_prefix, render_question
+from model_core.tokenization.published.grammar import Form, Style, given_prefix
+from model_core.tokenization.published.prompts import Wording, prompt_of
 from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 
@@ -71,7 +72,8 @@ class PublishedLanguage:
         if len(question.images) != views:
             raise GrammarError(f"expected {views} view(s), got {len(question.images)}", 0, 0)
         inputs = self.processor(question.images)
-        ids_L = self.tokenizer.prompt_ids(render_question(self.grammar.form, question.instruction, views=views), inputs.image_grids)
+        wording = Wording(form=self.grammar.form, style=self.grammar.style, views=views)
+        ids_L = prompt_of(self.tokenizer, question.instruction, inputs.image_grids, wording).ids_L
         if len(ids_L) > self.max_prompt:
             raise GrammarError(f"the prompt has {len(ids_L)} tokens, at most {self.max_prompt} fit; shorten the instruction", 0, len(ids_L))
         tensors = inputs.tensors()

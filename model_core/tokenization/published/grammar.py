@@ -39,26 +39,45 @@ class Form(enum.StrEnum):
 
 
 class Style(enum.StrEnum):
-    """How a full answer is written: by the released checkpoints, or by models tuned with the shipped script."""
+    """Whose wording is written.
+
+    RELEASED: what the released checkpoints were trained on; one image and several have each their own sentences.
+    QUICK_START: the same, but one image is also asked about and answered as one of several, and carries its number.
+    FINETUNED: the shipped fine-tuning script. It always asks about a "first image", and states one trajectory twice, left and right.
+    """
 
     RELEASED = "released"
+    QUICK_START = "quick-start"
     FINETUNED = "finetuned"
+
+    def asks_of_several(self, views: int) -> bool:
+        """Whether the question speaks of a first image among others."""
+        return views > 1 or self is not Style.RELEASED
+
+    def answers_of_several(self, views: int) -> bool:
+        """Whether the answer speaks of a first image among others; the fine-tuning script never does."""
+        return self is not Style.FINETUNED and (views > 1 or self is Style.QUICK_START)
+
+    def numbers_images(self, views: int) -> bool:
+        """Whether "Image 1", "Image 2", ... stand before the images."""
+        return views > 1 or self is Style.QUICK_START
 
 
 # ---- questions
 
 
-def render_question(form: Form, instruction: str, *, views: int = 1) -> str:
-    """The question about `views` images. The instruction loses a final period: the template has one.
+def render_question(form: Form, instruction: str, *, views: int = 1, style: Style = Style.RELEASED, published: bool = False) -> str:
+    """The question about `views` images. The instruction loses blanks around it and a final period: the template has one.
 
-    Raises `GrammarError` for an empty instruction or one that holds a token of the language.
+    published: the instruction stands as it is, empty, with its blanks and a second period, as every published program writes it.
+    Raises `GrammarError` for an empty instruction (not where `published`) or one that holds a token of the language.
     """
-    task = instruction.strip().removesuffix(".")
+    task = instruction if published else instruction.strip().removesuffix(".")
     found = _RESERVED.search(task)
-    if not task or found:
+    if found or not (task or published):
         span = found.span() if found else (0, 0)
         raise GrammarError(f"instruction: expected plain words, got {found.group() if found else 'nothing'!r}", *span)
-    return _question(form, task, many=views > 1)
+    return _question(form, task, many=style.asks_of_several(views))
 
 
 def _question(form: Form, task: str, *, many: bool) -> str:
@@ -67,9 +86,9 @@ def _question(form: Form, task: str, *, many: bool) -> str:
         where = " in the first image" if many else ""
         return (
             f"The task is {task}. What is the action that the robot should take. To figure out the action that the robot should take to "
-            f"{task}, let's think through it step by step. First, what is the depth map for the {image}? Second, what is the trajectory of "
-            f"the end effector{where}? Based on the depth map of the {image} and the trajectory of the end effector{where}"
-            f"{OTHER_VIEWS if many else ''}, what is the action that the robot should take?"
+            f"{task}, let's think through it step by step. First, what is the depth map for {'the first' if many else 'this'} image? Second, "
+            f"what is the trajectory of the end effector{where}? Based on the depth map of the {image} and the trajectory of the end "
+            f"effector{where}{OTHER_VIEWS if many else ''}, what is the action that the robot should take?"
         )
     if form is Form.STEERED:
         return (
@@ -93,14 +112,20 @@ def render_trace(trace: Trace) -> str:
     return str(trace.points_N2.tolist())
 
 
-def render_actions(bins_KA: NDArray[np.integer]) -> str:
-    """One action as [a, b, ...], several as [[a, ...], [b, ...]]; no quotes."""
+def render_actions(bins_KA: NDArray[np.integer], *, nested: bool | None = None) -> str:
+    """One action as [a, b, ...], several as [[a, ...], [b, ...]]; no quotes.
+
+    nested: whether the list of actions has brackets of its own; by default where there are several. The shipped fine-tuning script
+    nests a chunk of one action too.
+    """
     rows = [f"[{', '.join(row)}]" for row in symbols_of(bins_KA)]
-    return rows[0] if len(rows) == 1 else f"[{', '.join(rows)}]"
+    return f"[{', '.join(rows)}]" if (len(rows) > 1 if nested is None else nested) else ", ".join(rows)
 
 
-def render_answer(form: Form, reasoning: ActionReasoning, *, views: int = 1, style: Style = Style.RELEASED) -> str:
-    """The target text after ``Assistant:``: one leading space, no end-of-text.
+def render_answer(
+    form: Form, reasoning: ActionReasoning, *, views: int = 1, style: Style = Style.RELEASED, nested: bool | None = None
+) -> str:
+    """The target text after ``Assistant:``: one leading space, no end-of-text. nested: see `render_actions`.
 
     Raises `GrammarError` where the form needs a part that the reasoning has not.
     """
@@ -116,11 +141,11 @@ def render_answer(form: Form, reasoning: ActionReasoning, *, views: int = 1, sty
     )
     if form in (Form.DEPTH, Form.TRACE):
         return prefix
-    actions = render_actions(reasoning.bins_KA)
+    actions = render_actions(reasoning.bins_KA, nested=nested)
     if form is Form.STEERED:
         return f" Based on the image and the annotated trajectory of the end effector, {ACTION_SENTENCE}{actions}."
-    information = "these information" if style is Style.RELEASED else "this information"
-    return f"{prefix} Based on {information}{OTHER_VIEWS if views > 1 else ''}, {ACTION_SENTENCE}{actions}."
+    information = "this information" if style is Style.FINETUNED else "these information"
+    return f"{prefix} Based on {information}{OTHER_VIEWS if style.answers_of_several(views) else ''}, {ACTION_SENTENCE}{actions}."
 
 
 def given_prefix(
@@ -137,12 +162,12 @@ def given_prefix(
         raise GrammarError(f"an answer of form {form.value} has no trajectory to give; a steering trace is drawn on the image", 0, 0)
     if form is Form.FULL and trace is not None and depth is None:
         raise GrammarError("a full answer has its depth map before the trajectory: give both", 0, 0)
-    many, tuned = views > 1, style is Style.FINETUNED
+    many, twice = style.answers_of_several(views), style is Style.FINETUNED and form is Form.FULL
     prefix = ""
     if depth is not None:
-        prefix += f" The depth map of the {'first image' if many and not tuned else 'image'} is {render_depth(depth)}."
+        prefix += f" The depth map of the {'first image' if many else 'image'} is {render_depth(depth)}."
     if trace is not None:
         where = " in the first image" if many else ""
-        for side in ("left ", "right ") if tuned and form is Form.FULL else ("",):
+        for side in ("left ", "right ") if twice else ("",):
             prefix += f" The trajectory of the {side}end effector{where} is {render_trace(trace)}."
     return prefix

@@ -97,17 +97,28 @@ class PromptTokenizer:
             ids += [self.special.im_start, *row * rows, self.special.im_end]
         return ids
 
-    def prompt_ids(self, question: str, image_grids: Sequence[Sequence[tuple[int, int]]] = ()) -> NDArray[np.int64]:
+    def prompt_ids(
+        self, question: str, image_grids: Sequence[Sequence[tuple[int, int]]] = (), *, numbered: bool | None = None
+    ) -> NDArray[np.int64]:
         """The whole prompt of one sample, int64 (L,).
 
-        image_grids: per image its grids, low resolution first, as `ImageProcessor` returns them.
+        image_grids: per image its grids, low resolution first, as `ImageProcessor` returns them. numbered: whether "Image 1" and so on
+        stand before the images; by default where there are several.
         """
+        return np.array(self.prefix_ids(image_grids, numbered=numbered) + self.question_ids(question), np.int64)
+
+    def prefix_ids(self, image_grids: Sequence[Sequence[tuple[int, int]]], *, numbered: bool | None = None) -> list[int]:
+        """BOS and the images, as in `prompt_ids`."""
         ids = [self.special.bos]
         for number, grids in enumerate(image_grids, start=1):
-            if len(image_grids) > 1:
+            if len(image_grids) > 1 if numbered is None else numbered:
                 ids += self.encode(f"Image {number}")
             ids += self.image_ids(grids)
-        return np.array(ids + self.encode(f"User: {question} Assistant:"), np.int64)
+        return ids
+
+    def question_ids(self, question: str) -> list[int]:
+        """The question as the chat template frames it, up to where the answer begins."""
+        return self.encode(f"User: {question} Assistant:")
 
     def answer_ids(self, answer: str) -> NDArray[np.int64]:
         """The training target of one answer, int64: a leading space, the text, EOS."""

@@ -1,0 +1,1 @@
+"""Traces drawn into images, pixel for pixel as the published programs draw them."""
