@@ -32,7 +32,7 @@ def to_range(pixels_N2: NDArray[np.floating], *, width: int, height: int) -> NDA
     return np.clip(np.rint(pixels * TRACE_RANGE / last), 0, TRACE_RANGE).astype(np.int64)
 
 
-def to_pixels(points_N2: NDArray[np.integer], *, width: int, height: int) -> NDArray[np.float64]:
+def to_pixels(points_N2: NDArray[np.integer] | NDArray[np.floating], *, width: int, height: int) -> NDArray[np.float64]:
     """Trace coordinates 0..255 (..., 2) -> pixel coordinates, not rounded."""
     _check_size(width, height)
     return np.asarray(points_N2, np.float64) * (np.array([width - 1, height - 1], np.float64) / TRACE_RANGE)

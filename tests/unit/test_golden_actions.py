@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from model_core.spec.errors import SpecError
-from model_core.tokenization.action_codec import CENTRES, EDGES, PUBLISHED_FIRST_ID, ActionCodec, bins_of, published_symbols, symbols_of, values_of
+from model_core.tokenization.action_codec import (
+    CENTRES,
+    EDGES,
+    PUBLISHED_FIRST_ID,
+    ActionCodec,
+    bins_of,
+    published_symbols,
+    symbols_of,
+    values_of,
+)
 from model_core.tokenization.published.actions import (
     PublishedStats,
     published_bins,
@@ -49,10 +58,10 @@ def test_binning_at_every_edge(name):
 
 
 def test_the_table_of_bins():
-    bins = NUMBERS["table__bin"]
+    bins = NUMBERS["table__bin"].astype(np.int64)
     assert [published_symbols()[d - 1] for d in bins.tolist()] == NUMBERS["table__token"].tolist()
     assert np.array_equal(PUBLISHED_FIRST_ID + 1 - bins, NUMBERS["table__token_id"])
-    assert np.array_equal(values_of(bins.astype(np.int64)), NUMBERS["table__decoded_normalized"])
+    assert np.array_equal(values_of(bins), NUMBERS["table__decoded_normalized"])
     assert np.array_equal(published_values(NUMBERS["table__token"].tolist()), NUMBERS["table__decoded_normalized"])
     assert np.array_equal(EDGES, NUMBERS["bin_edges"])
     assert np.array_equal(CENTRES, NUMBERS["bin_centers"])

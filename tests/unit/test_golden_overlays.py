@@ -7,8 +7,8 @@ import pytest
 
 from model_core.spec.errors import SpecError
 from model_core.spec.types import Trace
-from model_core.tokenization.overlays.area import area_resized
-from model_core.tokenization.overlays.styles import steering_overlay, training_overlay
+from model_core.tokenization.overlays.resizing import area_resized, linear_resized
+from model_core.tokenization.overlays.styles import steering_overlay, training_overlay, viewer_overlay
 from model_core.tokenization.trace import future_traces, published_future
 from tests.golden_road import ROAD, arrays, document
 
@@ -102,3 +102,22 @@ def test_a_typed_trace_is_drawn_like_its_points():
 def test_the_frame_that_steering_draws_on(file):
     found = arrays(f"overlay/{file}")
     assert np.array_equal(area_resized(found["image"], width=256, height=256), found["resized"])
+
+
+@pytest.mark.parametrize("file", VIEWER)
+def test_viewer_style(file):
+    found = arrays(f"overlay/{file}")
+    assert np.array_equal(viewer_overlay(found["image"], found["trace"]), found["out"])
+
+
+def test_images_of_one_colour_stay_so_at_any_size():
+    image = np.full((30, 50, 3), 77, np.uint8)
+    for resized in (area_resized, linear_resized):
+        for width, height in ((50, 30), (25, 15), (17, 60), (100, 91), (1, 1)):
+            made = resized(image, width=width, height=height)
+            assert made.shape == (height, width, 3)
+            assert (made == 77).all()
+        with pytest.raises(SpecError, match="uint8"):
+            resized(image.astype(np.float32), width=2, height=2)
+        with pytest.raises(SpecError, match="pixels"):
+            resized(image, width=0, height=2)

@@ -50,14 +50,14 @@ def test_every_published_case(case):
 READ = {
     "parse_depth": ["000", "088", "091", "094", "097"],
     "parse_trace": ["013", "014", "015", "089", "092"],
-    "parse_action": ["042", "047", "048", "049", "050", "085", "090", "093", "096"],
+    "parse_action": ["042", "043", "046", "047", "048", "049", "050", "085", "090", "093", "096"],
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=lambda case: f"{case['id']}-{case['note']}")
 def test_ours_reads_the_whole_ones_alike_and_refuses_the_others(case):
     if case["id"] in READ[case["function"]]:
-        assert sound(case) == published(case) or np.abs(np.array(sound(case)) - np.array(published(case))).max() <= 1e-12
+        assert sound(case) == published(case) or np.abs(np.array(sound(case)) - np.array(published(case))).max() <= 1e-7
         return
     with pytest.raises((GrammarError, ContractError)) as caught:
         sound(case)
@@ -88,7 +88,7 @@ def test_quirk_1_a_piece_that_is_no_action_symbol_is_refused_and_never_an_extrem
     extreme = parse_action(text, STATS["multi"], "toy7", published=True)[0][2]
     q01, q99 = (STATS["multi"]["toy7"]["action"][name][2] for name in ("q01", "q99"))
     assert min(abs(extreme - q01), abs(extreme - q99)) < 0.01 * (q99 - q01)
-    with pytest.raises(GrammarError, match="an action symbol|one of the 256 action symbols") as caught:
+    with pytest.raises(GrammarError, match=r"an action symbol|one of the 256 action symbols") as caught:
         parse_action(text, STATS["multi"], "toy7")
     assert text[slice(*caught.value.span)].startswith(piece[:1])
 
@@ -137,7 +137,13 @@ def test_quirk_5_a_pair_of_numbers_elsewhere_is_refused():
 
 @pytest.mark.parametrize(
     ("case", "expected"),
-    [("004", "only 99 came"), ("005", "after 100 depth tokens"), ("006", "a depth code 0..127"), ("008", "START.*once, it occurs 2"), ("001", "occurs 0")],
+    [
+        ("004", "only 99 came"),
+        ("005", "after 100 depth tokens"),
+        ("006", "a depth code 0..127"),
+        ("008", "START.*once, it occurs 2"),
+        ("001", "occurs 0"),
+    ],
 )
 def test_quirk_6_a_depth_map_is_marked_once_and_has_a_hundred_codes(case, expected):
     assert re.search(expected, told(case))
@@ -145,10 +151,20 @@ def test_quirk_6_a_depth_map_is_marked_once_and_has_a_hundred_codes(case, expect
 
 @pytest.mark.parametrize(
     ("case", "expected"),
-    [("077", "7 values an action, there are 6"), ("064", "an action symbol"), ("071", "an action symbol"), ("076", "an action symbol|','"), ("078", "another")],
+    [
+        ("077", "7 values an action, there are 6"),
+        ("076", "an action symbol|','"),
+        ("078", "another"),
+    ],
 )
 def test_quirk_7_a_row_is_never_left_out(case, expected):
     assert re.search(expected, told(case))
+
+
+@pytest.mark.parametrize("case", ["064", "071"])
+def test_quirk_7_a_trailing_comma_and_doubled_quotes_are_refused(case):
+    with pytest.raises(GrammarError, match="an action symbol"):
+        parse_action(f"{STATES}{CASES[case]['text']}.", STATS["multi"], "toy7")
 
 
 def test_quirk_7_a_chunk_has_as_many_steps_as_were_asked_for():

@@ -57,7 +57,12 @@ def ids_of(case) -> dict[str, str]:
 def test_special_ids_are_the_published_ones():
     special, tokens = tokenizer().special, PROMPTS["tokens"]
     ours = {name: special.depth_id(name) for name in tokens if name.startswith("<DEPTH")}
-    ours |= {"<|endoftext|>": special.eos, "|<EXTRA_TOKENS_0>|": special.fillers[0], "<im_start>": special.im_start, "<im_end>": special.im_end}
+    ours |= {
+        "<|endoftext|>": special.eos,
+        "|<EXTRA_TOKENS_0>|": special.fillers[0],
+        "<im_start>": special.im_start,
+        "<im_end>": special.im_end,
+    }
     ours |= {"<im_patch>": special.im_patch, "<im_col>": special.im_col, "<|image|>": special.image, "<im_low>": special.im_low}
     assert ours == {name: token for name, token in tokens.items() if name != "len"}
     assert special.im_low + 1 == tokens["len"]
@@ -96,7 +101,7 @@ def test_a_published_prompt_keeps_what_ours_takes_away():
     with pytest.raises(GrammarError, match="expected plain words"):
         Wording().question(" . ")
     for wording in (Wording(), published):
-        with pytest.raises(GrammarError, match="endoftext"):
+        with pytest.raises(GrammarError, match=r"got .<\|."):
             wording.question("stop <|endoftext|> now")
     with pytest.raises(SpecError, match="for 2 image"):
         prompt_of(tokenizer(), "stop", [[(1, 1)]], Wording(views=2))

@@ -52,9 +52,7 @@ def weighted_sums(logits_NX: Tensor, targets_N: Tensor, weights_N: Tensor, *, z_
     return LossSums(cross_entropy=(cross_entropy_N * weights_N).sum(), z=(z_N * weights_N).sum(), divisor=weights_N.sum())
 
 
-def answer_loss(
-    logits_BLX: Tensor, labels_BL: Tensor, *, weights_B: Tensor | None = None, z_loss: float = Z_LOSS
-) -> tuple[Tensor, Tensor]:
+def answer_loss(logits_BLX: Tensor, labels_BL: Tensor, *, weights_B: Tensor | None = None, z_loss: float = Z_LOSS) -> tuple[Tensor, Tensor]:
     """(sum of the losses of all answer tokens, how many tokens by weight); divide by the *global* weight for the mean.
 
     labels_BL: the answer's ids at their own places (EOS included), `IGNORED` on prompt and padding; the shift by one is done
@@ -72,7 +70,7 @@ def answer_loss(
 def seen_tokens(subsegments_BL: Tensor, documents_BL: Tensor | None = None) -> Tensor:
     """Bool (B, 1, L, L) for `MolmoAct.trunk`: row sees column. A token sees those before it of its own subsegment or a higher one.
 
-    subsegments_BL: `published.examples.TrainingSequence.subsegments_L`, -1 at padding, which nobody but padding sees.
+    subsegments_BL: `published.examples.TrainingSequence.subsegments_L`, -1 at padding, which only padding sees.
     documents_BL: numbers of the samples where several stand in one row; tokens of another sample are not seen.
     """
     length = subsegments_BL.shape[1]

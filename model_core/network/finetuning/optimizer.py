@@ -47,7 +47,9 @@ def parameter_groups(parameters: Iterable[tuple[str, nn.Parameter]], rates: Mapp
     missing = [group for group in found if group not in rates]
     require(not missing, f"rates must name a learning rate for the groups {sorted(found)}", got=dict(rates))
     return [
-        {"name": group, "params": found[group], "lr": float(rates[group]), "base_lr": float(rates[group])} for group in GROUPS if group in found
+        {"name": group, "params": found[group], "lr": float(rates[group]), "base_lr": float(rates[group])}
+        for group in GROUPS
+        if group in found
     ]
 
 

@@ -1,8 +1,8 @@
 """Anti-aliased thick lines, pixel for pixel as OpenCV 4 draws them on 8-bit images (`cv2.line` with `LINE_AA`).
 
 A thick segment is a filled rectangle and a filled polygon for each round end. A polygon's border is blended along its longer axis, three
-pixels a step, with a Gaussian of the distance to the border (sigma 12/32 pixel); the inside is filled row by row. Coordinates are integers in
-1/65536 pixel, and every rounding is part of the result: a line drawn otherwise differs by some grey levels along its border.
+pixels a step, with a Gaussian of the distance to the border (sigma 12/32 pixel); the inside is filled row by row. Coordinates are integers
+in 1/65536 pixel, and every rounding is part of the result: a line drawn otherwise differs by some grey levels along its border.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def _fill_polygon(image_HW3: NDArray[np.uint8], corners: list[Point], color: Col
         _blend_border(image_HW3, start, stop, color)
     height, width = image_HW3.shape[:2]
     half = _ONE >> 1
-    (left, right), (top, bottom) = (((min(values) + half) >> _SHIFT, (max(values) + half) >> _SHIFT) for values in zip(*corners, strict=True))
+    (left, right), (top, bottom) = (
+        ((min(values) + half) >> _SHIFT, (max(values) + half) >> _SHIFT) for values in zip(*corners, strict=True)
+    )
     if len(corners) < 3 or right < 0 or bottom < 0 or left >= width or top >= height:
         return
     _fill_rows(image_HW3, corners, color, top, min(bottom, height - 1))

@@ -23,7 +23,6 @@ from model_core.tokenization.action_codec import CENTRES, EDGES, PUBLISHED_FIRST
 from model_core.tokenization.published.text_encoding import byte_to_surface, qwen2_ranks
 
 NORMALIZED_DIMS = 6
-FLIPPED_DIM = 6  # the gripper of seven values; also of fourteen, where the second gripper is left as it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +61,16 @@ class PublishedStats:
 
 
 def published_normalized(actions_TA: NDArray[np.floating], stats: PublishedStats, *, dims: int = NORMALIZED_DIMS) -> NDArray[np.float32]:
-    """Raw actions (..., A) -> what is binned, float32. dims: how many dimensions, from the first, are normalised."""
+    """Raw actions (..., A) -> what is binned, float32.
+
+    dims: how many dimensions, from the first, are normalised. The one behind them (the gripper) becomes one minus itself, the rest stays.
+    """
     actions_TA = np.asarray(actions_TA, np.float32)
     q01, q99 = np.array(stats.q01, np.float32), np.array(stats.q99, np.float32)
     scaled = np.clip(2.0 * (actions_TA - q01) / (q99 - q01 + np.float32(1e-8)) - 1.0, -1.0, 1.0)
     made = np.where(np.isclose(q99, q01), np.float32(0.0), scaled).astype(np.float32)
     made[..., dims:] = actions_TA[..., dims:]
-    if actions_TA.shape[-1] > FLIPPED_DIM:
-        made[..., FLIPPED_DIM] = 1.0 - made[..., FLIPPED_DIM]
+    made[..., dims : dims + 1] = 1.0 - actions_TA[..., dims : dims + 1]
     return made
 
 
@@ -135,7 +136,7 @@ def published_values(pieces: Sequence[str]) -> NDArray[np.float64]:
 
 def published_physical(values_KA: NDArray[np.float64], stats: PublishedStats) -> NDArray[np.float64]:
     """Values in [-1, 1] (..., A) -> physical units, but for the last dimension."""
-    q01, q99 = np.array(stats.q01), np.array(stats.q99)
+    q01, q99 = np.array(stats.q01, np.float32), np.array(stats.q99, np.float32)
     mask = np.ones(len(q01), bool) if stats.mask is None else np.array(stats.mask)
     mask[-1] = False
-    return np.where(mask, 0.5 * (values_KA + 1.0) * (q99 - q01) + q01, values_KA)
+    return np.where(mask, 0.5 * (values_KA + 1.0) * (q99 - q01) + q01, values_KA)  # the span in float32, the rest in float64

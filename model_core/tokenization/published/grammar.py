@@ -86,9 +86,9 @@ def _question(form: Form, task: str, *, many: bool) -> str:
         where = " in the first image" if many else ""
         return (
             f"The task is {task}. What is the action that the robot should take. To figure out the action that the robot should take to "
-            f"{task}, let's think through it step by step. First, what is the depth map for {'the first' if many else 'this'} image? Second, "
-            f"what is the trajectory of the end effector{where}? Based on the depth map of the {image} and the trajectory of the end "
-            f"effector{where}{OTHER_VIEWS if many else ''}, what is the action that the robot should take?"
+            f"{task}, let's think through it step by step. First, what is the depth map for {'the first' if many else 'this'} image? "
+            f"Second, what is the trajectory of the end effector{where}? Based on the depth map of the {image} and the trajectory of the "
+            f"end effector{where}{OTHER_VIEWS if many else ''}, what is the action that the robot should take?"
         )
     if form is Form.STEERED:
         return (

@@ -1,9 +1,9 @@
 """One part of an answer, searched for in a text: under the names of the published parser, sound unless `published`.
 
 The published parser takes whatever looks like a part, anywhere: any pair of numbers in brackets is a trajectory (also one of the
-instruction), a trajectory without its outer bracket is several of one point, depth codes are neither counted nor checked, a row of the wrong
-length is left out, an unknown piece becomes an extreme action. Here a part must stand once, where the published sentences place it, and be
-whole; everything else is refused with its place. A whole answer is read by `published.parse`.
+instruction), a trajectory without its outer bracket is several of one point, depth codes are neither counted nor checked, a row of the
+wrong length is left out, an unknown piece becomes an extreme action. Here a part must stand once, where the published sentences place it,
+and be whole; everything else is refused with its place. A whole answer is read by `published.parse`.
 """
 
 from __future__ import annotations
