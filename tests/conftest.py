@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import hypothesis
+import pytest
 
 # A property holds or not; how long one example takes is a matter of the machine (200 ms by default).
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -13,3 +15,14 @@ hypothesis.settings.load_profile("no deadline")
 # A shell starts what it puts into the background with SIGINT ignored, and every process that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_process():
+    """A test that leaves its process a real-time one (as an AV1 encoder does) would make every other process wait."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        policy = os.sched_getscheduler(0)
+        if policy != os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        assert policy == os.SCHED_OTHER, f"this test left its process with scheduling policy {policy}"

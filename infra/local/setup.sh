@@ -11,10 +11,11 @@ TOTAL=5
 step() { echo "[setup $1/$TOTAL, $(( $(date +%s) - BEGIN )) s] $2"; }
 fail() { echo "setup: $1" >&2; exit 1; }
 
-# pip lists every mirror it does not find a package on; only real trouble is worth a reader's time
+# pip lists every mirror it does not find a package on; only real trouble is worth a reader's time. Bytecode is made at the end, on
+# every core at once.
 quiet_pip() {
   local log; log=$(mktemp)
-  if ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >"$log" 2>&1; then
+  if ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@" >"$log" 2>&1; then
     grep -v 'is ignored: it is neither' "$log" | tail -n 25 >&2
     rm -f "$log"
     fail "pip install failed (above). Check the network to your package index, then run 'make setup' again; what was installed stays."
@@ -44,15 +45,25 @@ fi
 step 2 "virtual environment and PyTorch"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 # deepspeed is built from source and asks the installed torch for its version, so torch and build tools come first
-quiet_pip $(grep -E '^(torch|numpy|ninja|packaging|psutil|py-cpuinfo|setuptools|wheel)==' requirements.lock)
+quiet_pip -c requirements.lock $(grep -E '^(torch|numpy|ninja|packaging|psutil|py-cpuinfo|setuptools|wheel)==' requirements.lock)
 
 step 3 "DeepSpeed"
-DS_BUILD_OPS=0 quiet_pip --no-build-isolation $(grep -E '^deepspeed==' requirements.lock)
+DS_BUILD_OPS=0 quiet_pip --no-deps --no-build-isolation $(grep -E '^deepspeed==' requirements.lock)
 
-step 4 "everything else in requirements.lock (about two minutes)"
-quiet_pip -r requirements.lock
+locked=$(grep -cE '^[A-Za-z0-9]' requirements.lock)
+step 4 "the other packages of requirements.lock, $locked in all"
+quiet_pip --no-deps -r requirements.lock &  # the lock names every package: nothing is left to be resolved
+pip=$!
+while sleep 15; kill -0 "$pip" 2>/dev/null; do
+  step 4 "$(find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l) of $locked are installed"
+done
+wait "$pip"
 
-step 5 "actwright itself"
+step 5 "actwright itself, and bytecode"
 quiet_pip --no-deps --no-build-isolation --editable .
+"$VENV/bin/python" -m pip check --quiet --disable-pip-version-check \
+  || fail "the packages above do not fit together. Fix: rm -r $VENV, then run this again; if it stays so, requirements.lock is at fault"
+# a package may carry files for other versions of Python, which do not compile here and are never imported
+"$VENV/bin/python" -m compileall -q -j 0 "$VENV"/lib/python*/site-packages >/dev/null 2>&1 || true
 touch "$VENV/.ready"
 step 5 "done"

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from components.adapters.scheduling import scheduling_kept
 from components.data.lerobot import layout
 from components.data.lerobot.film_spans import first_frame
 from components.data.lerobot.meta.info import is_film, names_of
@@ -313,7 +314,8 @@ def encode_again(path: Path, fps: float, new: Mapping[int, Pictures]) -> None:
     options = {"qp": "0", "preset": "veryfast", "bf": "0"} if is_rgb else {"crf": "10", "bf": "0"}
     options |= {"sc_threshold": "0"} if codec == "h264" else {}
     options = {"crf": "18", "preset": "10", "g": "2"} if codec == "av1" else options
-    with av.open(str(partial), "w", format="mp4", options={"movflags": "faststart", "fflags": "bitexact"}) as target:
+    film = {"movflags": "faststart", "fflags": "bitexact"}
+    with scheduling_kept(), av.open(str(partial), "w", format="mp4", options=film) as target:
         encoder = "libx264rgb" if is_rgb else _ENCODERS[codec]
         stream: Any = target.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, "rgb24" if is_rgb else pixels

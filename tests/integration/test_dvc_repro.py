@@ -19,6 +19,7 @@ from tests.integration.loop_runs import Home
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("loop")]
 
 
+@pytest.mark.soak  # short: test_kill_resume makes the data by commands, test_dvc_files holds versions against DVC's program
 def test_dvc_repro_gives_the_digests_of_the_flow(undisturbed: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     flow_root = undisturbed.root / "work"
     recorded = DvcStore(flow_root).version()

@@ -162,6 +162,7 @@ def test_two_nodes_train_as_one_machine_does(cluster, tmp_path):
     assert (JobFiles(tmp_path / "cluster").checkpoint / "model.safetensors").exists()
 
 
+@pytest.mark.soak  # short: test_train tells a failure of a rank by its own words
 def test_a_worker_that_fails_is_told_in_its_own_words(cluster, tmp_path):
     needs_namespaces()
     kube, adapter = cluster

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.adapters.scheduling import scheduling_kept
 from components.data.inspection.folder import films
 from components.data.inspection.folder.film_tables import read_film_tables
 from components.data.inspection.folder.films import FilmScan, scan_film
@@ -21,7 +22,7 @@ def film(path: Path, codec: str = "libx264", *, first: int = 0, jump: int = 0, *
     import av
 
     rng = np.random.default_rng(0)
-    with av.open(str(path), "w", options=options) as container:
+    with scheduling_kept(), av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=20)
         stream.width = stream.height = SIZE
         stream.pix_fmt = "yuv420p"

@@ -3,15 +3,18 @@
 Run: .venv/bin/python -m pytest tests/unit/test_films.py
 """
 
+import os
 import shutil
 import struct
 
 import numpy as np
 import pytest
 
+from components.adapters.scheduling import scheduling_kept
+from components.data.export.codecs import CODECS
 from components.data.lerobot.film_spans import FilmError, FilmSpan, number_pictures
 from components.data.lerobot.reader import DatasetReader
-from components.data.lerobot.video import turned
+from components.data.lerobot.video import VideoWriter, turned
 from model_core.spec.errors import DatasetError
 from tests.plain_set import PlainLayout, change_info, change_rows, mark_of, plain_episode, write_film, write_plain_set
 
@@ -230,3 +233,26 @@ def test_a_turn_that_contradicts_the_stated_shape_is_refused(tmp_path):
 
 def test_a_picture_without_a_matrix_is_untouched():
     assert np.array_equal(turned(FRAMES[0], None), FRAMES[0])
+
+
+@pytest.mark.parametrize("name", sorted(CODECS))
+def test_writing_a_film_leaves_the_scheduling_of_every_thread_as_it_was(tmp_path, name):
+    """The encoder of AV1 makes the process of root a real-time one, and all that it starts."""
+    writer = VideoWriter(tmp_path / "film.mp4", fps=20, width=SIZE, height=SIZE, codec=CODECS[name])
+    writer.append(FRAMES[:4])
+    while_encoding = {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+    writer.close()
+    assert while_encoding == {os.SCHED_OTHER}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_a_thread_that_was_real_time_before_stays_so():
+    if os.geteuid():
+        pytest.skip("only root may become real-time")
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(3))
+    try:
+        with scheduling_kept():
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(9))
+        assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == (os.SCHED_RR, 3)
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -1,9 +1,9 @@
 """Frames of one camera <-> mp4, by frame number and exactly.
 
-Default codec: H.264 in RGB with quantiser 0, which is lossless. Measured on our 80x80 images: any 4:2:0 codec
-(H.264, AV1) stops at 31 dB with single pixels off by 255 whatever its quality setting, because a finger is one
-chroma sample wide; lossless costs 2.8 kB a frame against 0.7 kB. A policy trained on lossy images and run on
-raw ones would see two distributions. `COMPACT` is for large images. One encoder thread: equal frames give equal bytes.
+Default codec: H.264 in RGB with quantiser 0, which is lossless. Measured on our 80x80 images: any 4:2:0 codec (H.264, AV1) stops at 31 dB
+with single pixels off by 255 whatever its quality setting, because a finger is one chroma sample wide; lossless costs 2.8 kB a frame
+against 0.7 kB. A policy trained on lossy images and run on raw ones would see two distributions. `COMPACT` is for large images. One
+encoder thread: equal frames give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.adapters.scheduling import scheduling_kept
 from components.data.lerobot.film_spans import FilmError, FilmSpan, number_pictures
 from model_core.spec.errors import DatasetError
 
@@ -81,7 +82,8 @@ class VideoWriter:
 
     def _write(self, frame: Any) -> None:
         self._has_failed = True
-        self._container.mux(self._stream.encode(frame))
+        with scheduling_kept() if self.frames <= 1 else contextlib.nullcontext():  # the encoder begins with the first frame
+            self._container.mux(self._stream.encode(frame))
         self._has_failed = False
 
 
