@@ -109,13 +109,7 @@ class VideoReader:
         """
         from av.error import FFmpegError
 
-        try:
-            self._open()
-        except FilmError as error:
-            raise DatasetError(f"video {self.path.name}: {error}") from error
-        except (FFmpegError, OSError, IndexError) as error:
-            self.close()
-            raise DatasetError(f"video {self.path.name}: cannot be opened ({error}); the file is truncated or damaged") from error
+        self._open_or_refuse()
         place = self._place(start, count)
         try:
             return np.stack(self._collect(place, count))
@@ -130,6 +124,10 @@ class VideoReader:
 
     def count(self) -> int:
         """How many pictures can be read. Raises `DatasetError` for a film that cannot be opened."""
+        self._open_or_refuse()
+        return len(self._numbers_N)
+
+    def _open_or_refuse(self) -> None:
         from av.error import FFmpegError
 
         try:
@@ -137,7 +135,6 @@ class VideoReader:
         except (FFmpegError, FilmError, OSError, IndexError) as error:
             self.close()
             raise DatasetError(f"video {self.path.name}: cannot be opened ({error}); the file is truncated or damaged") from error
-        return len(self._numbers_N)
 
     def _open(self) -> None:
         import av
