@@ -94,10 +94,10 @@ def draw_overlay(
     thickness: int = TRAINING_THICKNESS,
     color: tuple[int, int, int] = STEERING_RGB,
 ) -> NDArray[np.uint8]:
-    """The image with the trace drawn on it in the published style: connected, anti-aliased segments, no dots, no arrow.
+    """The image with the trace drawn on it for people: connected, anti-aliased segments, no dots, no arrow.
 
-    Draw on the first image at its native size, before any resizing. A trace of one point changes nothing, as published
-    (at least two points make a line). Coverage is computed from the exact distance to the line, so no drawing library is needed.
+    A trace of one point changes nothing, as published (at least two points make a line). Coverage is computed from the exact distance to
+    the line. What a network reads is drawn by `overlays.styles`, whose lines are the published ones pixel for pixel.
     """
     require(image_HW3.ndim == 3 and image_HW3.shape[2] == 3 and image_HW3.dtype == np.uint8, "an image must be (H, W, 3) uint8")
     require(thickness >= 1, "thickness must be at least one pixel", got=thickness)

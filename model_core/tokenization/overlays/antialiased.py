@@ -139,15 +139,17 @@ def _blend_border(image_HW3: NDArray[np.uint8], start: Point, stop: Point, color
     v_S = v1 + ((step * -(u1 & (_ONE - 1))) >> _SHIFT) + (_ONE >> 1) + numbers_S * step
     strength_S = _ends(step, u1, u2)[np.minimum(numbers_S, 2) * 3 + np.minimum(count - numbers_S, 2)]
     distance_S = (v_S >> (_SHIFT - 5)) & 31
+    # each step touches the pixels before, at and behind the border: no pixel twice, so all are blended at once
+    profile_3S = _PROFILE[np.stack([distance_S + 32, distance_S, 63 - distance_S])]
+    row_3S = (v_S >> _SHIFT) + np.array([[-1], [0], [1]])
     plane = image_HW3 if lying else image_HW3.transpose(1, 0, 2)  # plane[v, u]
-    for beside, profile_S in ((-1, _PROFILE[distance_S + 32]), (0, _PROFILE[distance_S]), (1, _PROFILE[63 - distance_S])):
-        row_S = (v_S >> _SHIFT) + beside
-        seen_S = (u_S >= 0) & (u_S < plane.shape[1]) & (row_S >= 0) & (row_S < plane.shape[0])
-        alpha_S1 = ((strength_S * profile_S >> 8) & 0xFF)[seen_S, None]
-        pixels_S3 = plane[row_S[seen_S], u_S[seen_S]].astype(np.int64)
-        for _ in range(2):
-            pixels_S3 += ((np.array(color) - pixels_S3) * alpha_S1 + 127) >> 8
-        plane[row_S[seen_S], u_S[seen_S]] = pixels_S3.astype(np.uint8)
+    seen_3S = (u_S >= 0) & (u_S < plane.shape[1]) & (row_3S >= 0) & (row_3S < plane.shape[0])
+    rows_P, columns_P = row_3S[seen_3S], np.broadcast_to(u_S, row_3S.shape)[seen_3S]
+    alpha_P1 = ((strength_S * profile_3S >> 8) & 0xFF)[seen_3S, None]
+    pixels_P3 = plane[rows_P, columns_P].astype(np.int64)
+    for _ in range(2):
+        pixels_P3 += ((np.array(color) - pixels_P3) * alpha_P1 + 127) >> 8
+    plane[rows_P, columns_P] = pixels_P3.astype(np.uint8)
 
 
 def _ends(step: int, u1: int, u2: int) -> NDArray[np.int64]:

@@ -37,6 +37,12 @@ def linear_resized(image_HW3: NDArray[np.uint8], *, width: int, height: int) -> 
 
 
 def _averaged(image_HW3: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    rows, columns = image_HW3.shape[0] // height, image_HW3.shape[1] // width
+    if (rows * height, columns * width) == image_HW3.shape[:2]:
+        sums_HW3 = image_HW3.reshape(height, rows, width, columns, 3).sum((1, 3), dtype=np.int64)
+        if (rows, columns) == (2, 2):
+            return ((sums_HW3 + 2) >> 2).astype(np.uint8)
+        return np.rint(sums_HW3.astype(np.float32) * np.float32(1.0 / (rows * columns))).astype(np.uint8)
     rows_HW3 = image_HW3.astype(np.float32)
     across_HW3 = _weighted(rows_HW3.transpose(1, 0, 2), width).transpose(1, 0, 2)
     return np.rint(np.clip(_weighted(across_HW3, height), 0, 255)).astype(np.uint8)
@@ -44,7 +50,7 @@ def _averaged(image_HW3: NDArray[np.uint8], width: int, height: int) -> NDArray[
 
 def _weighted(lines_LX3: NDArray[np.float32], out: int) -> NDArray[np.float32]:
     """`out` means of lines: the covered part of the first, whole ones, the covered part of the last."""
-    scale = len(lines_LX3) / out
+    scale = _scale(len(lines_LX3), out)
     begin = np.arange(out) * scale
     covered = np.minimum(scale, len(lines_LX3) - begin)
     last = np.minimum(np.floor(begin + scale).astype(np.int64), len(lines_LX3) - 1)
@@ -64,34 +70,40 @@ def _weighted(lines_LX3: NDArray[np.float32], out: int) -> NDArray[np.float32]:
 
 
 def _between(image_HW3: NDArray[np.uint8], width: int, height: int, places: _Places) -> NDArray[np.uint8]:
-    columns, left, right = _weights(image_HW3.shape[1], *places(image_HW3.shape[1], width))
-    rows, upper, lower = _weights(image_HW3.shape[0], *places(image_HW3.shape[0], height))
-    whole = image_HW3.astype(np.int64)
-    beside, below = np.minimum(columns + 1, image_HW3.shape[1] - 1), np.minimum(rows + 1, image_HW3.shape[0] - 1)
-    across = (whole[:, columns] * left[:, None] + whole[:, beside] * right[:, None]) >> 4
-    mixed = ((upper[:, None, None] * across[rows]) >> 16) + ((lower[:, None, None] * across[below]) >> 16)
+    whole, (rows, columns) = image_HW3.astype(np.int64), image_HW3.shape[:2]
+    left, share = places(columns, width)
+    # along a row the border pixel alone counts outside; down the rows it stands for both, each rounded
+    share = np.where((left < 0) | (left >= columns - 1), np.float32(0), share)
+    left = np.clip(left, 0, columns - 1)
+    of_left, of_right = _weights(share)
+    across = (whole[:, left] * of_left[:, None] + whole[:, np.minimum(left + 1, columns - 1)] * of_right[:, None]) >> 4
+    upper, share = places(rows, height)
+    of_upper, of_lower = _weights(share)
+    upper, lower = np.clip(upper, 0, rows - 1), np.clip(upper + 1, 0, rows - 1)
+    mixed = ((of_upper[:, None, None] * across[upper]) >> 16) + ((of_lower[:, None, None] * across[lower]) >> 16)
     return np.clip((mixed + 2) >> 2, 0, 255).astype(np.uint8)
+
+
+def _scale(length: int, out: int) -> float:
+    """Source pixels a pixel, as one over its inverse: the last bit decides where a place is exactly whole."""
+    return 1.0 / (out / length)
 
 
 def _by_area(length: int, out: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The first of two neighbours of each output place, and the share of the second."""
     places = np.arange(out)
-    first = np.floor(places * (length / out)).astype(np.int64)
+    first = np.floor(places * _scale(length, out)).astype(np.int64)
     share = ((places + 1) - (first + 1) * (out / length)).astype(np.float32)
     return first, np.where(share <= 0, np.float32(0), share - np.floor(share))
 
 
 def _by_centres(length: int, out: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    centre = ((np.arange(out) + 0.5) * (length / out) - 0.5).astype(np.float32)
+    centre = ((np.arange(out) + 0.5) * _scale(length, out) - 0.5).astype(np.float32)
     first = np.floor(centre).astype(np.int64)
     return first, centre - first.astype(np.float32)
 
 
-def _weights(
-    length: int, first: NDArray[np.int64], share: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Neighbours inside 0..length-1, and the weights of both in 1/2048: outside the border counts the border alone."""
-    share = np.where((first < 0) | (first >= length - 1), np.float32(0), share)
-    first = np.clip(first, 0, length - 1)
+def _weights(share: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The weights of the first and the second of two neighbours, in 1/2048."""
     one = np.float32(_WEIGHT_ONE)
-    return first, np.rint((np.float32(1) - share) * one).astype(np.int64), np.rint(share * one).astype(np.int64)
+    return np.rint((np.float32(1) - share) * one).astype(np.int64), np.rint(share * one).astype(np.int64)
