@@ -1,9 +1,8 @@
 """Frames of one camera <-> mp4, by frame number and exactly.
 
-Default codec: H.264 in RGB with quantiser 0, which is lossless. Measured on our 80x80 images: any 4:2:0 codec (H.264, AV1) stops at 31 dB
-with single pixels off by 255 whatever its quality setting, because a finger is one chroma sample wide; lossless costs 2.8 kB a frame
-against 0.7 kB. A policy trained on lossy images and run on raw ones would see two distributions. `COMPACT` is for large images. One
-encoder thread: equal frames give equal bytes.
+Default codec: H.264 in RGB with quantiser 0, which is lossless. On our 80x80 images any 4:2:0 codec (H.264, AV1) stops at 31 dB with
+single pixels off by 255 whatever its quality setting, because a finger is one chroma sample wide; lossless costs 2.8 kB a frame against
+0.7 kB. A policy trained on lossy images and run on raw ones would see two distributions. One encoder thread: equal frames, equal bytes.
 """
 
 from __future__ import annotations
@@ -132,7 +131,9 @@ class VideoReader:
 
         try:
             self._open()
-        except (FFmpegError, FilmError, OSError, IndexError) as error:
+        except FilmError as error:
+            raise DatasetError(f"video {self.path.name}: {error}") from error
+        except (FFmpegError, OSError, IndexError) as error:
             self.close()
             raise DatasetError(f"video {self.path.name}: cannot be opened ({error}); the file is truncated or damaged") from error
 
