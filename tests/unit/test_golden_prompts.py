@@ -94,6 +94,15 @@ def test_the_sizes_of_images_tell_what_the_processor_returns():
     assert ImageProcessor(crop_mode="resize").grids_of([(480, 640)]) == (((14, 14),),)
 
 
+@pytest.mark.parametrize("form", list(Form))
+def test_the_quick_start_differs_from_the_simulation_policy_only_with_one_image(form):
+    def asked(style: Style, views: int) -> list[int]:
+        return prompt_of(tokenizer(), "stop", [[(1, 2)]] * views, Wording(form=form, style=style, views=views)).ids_L.tolist()
+
+    assert asked(Style.QUICK_START, 2) == asked(Style.RELEASED, 2)
+    assert asked(Style.QUICK_START, 1) != asked(Style.RELEASED, 1)
+
+
 def test_a_published_prompt_keeps_what_ours_takes_away():
     published = Wording(published=True)
     assert ". What is the action" in published.question("block.")

@@ -1,4 +1,4 @@
-"""Anti-aliased thick lines, pixel for pixel as OpenCV 4 draws them on 8-bit images (`cv2.line` with `LINE_AA`).
+"""Anti-aliased thick lines, pixel for pixel as OpenCV 4.11 draws them on 8-bit images (`cv2.line` with `LINE_AA`).
 
 A thick segment is a filled rectangle and a filled polygon for each round end. A polygon's border is blended along its longer axis, three
 pixels a step, with a Gaussian of the distance to the border (sigma 12/32 pixel); the inside is filled row by row. Coordinates are integers

@@ -1,4 +1,4 @@
-"""Resizing 8-bit images like `cv2.resize`: with `INTER_AREA` (the frame that is drawn on) and `INTER_LINEAR` (back to its size).
+"""Resizing 8-bit images like `cv2.resize` of OpenCV 4.11: `INTER_AREA` (the frame that is drawn on) and `INTER_LINEAR` (back again).
 
 Area, where both directions shrink: each pixel is the mean of what it covers, summed in float32. Where a direction is enlarged OpenCV goes
 over to two neighbours a direction, with weights of that area. Linear: two neighbours a direction too, by the distance of pixel centres.
