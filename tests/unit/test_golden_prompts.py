@@ -82,6 +82,22 @@ def test_prompts_of_the_published_programs(case):
         assert case["pooled_patches_idx_shape"][1] == len(made.image_places_N)
 
 
+def shaped(cases):
+    """One case of each kind of images: their content does not change a shape."""
+    return list({(str(case["image_sizes_hw"]), case["form"]): case for case in cases if "images_shape" in case}.values())
+
+
+@pytest.mark.parametrize("case", shaped(PROMPTS["prompts"] + PROMPTS["training"]), ids=ids_of)
+def test_crops_and_pooled_tokens_of_the_images(case):
+    """The quick start with one image has the crops of several; training with one image has its own."""
+    style = FORMS[case["form"]][1] if case["form"] in FORMS and "rendered" in case else Style.RELEASED
+    frames = [np.zeros((*size, 3), np.uint8) for size in case["image_sizes_hw"]]
+    made = processor(case["image_config"])(frames, several=style.numbers_images(len(frames)))
+    batch = [1] if "rendered" in case else []
+    assert [*batch, *made.images_CPD.shape] == case["images_shape"]
+    assert [*batch, *made.pooled_patches_idx_N4.shape] == case["pooled_patches_idx_shape"]
+
+
 def test_the_sizes_of_images_tell_what_the_processor_returns():
     small = processor("small")
     for sizes in ([(90, 130)], [(40, 40), (90, 130)], [(256, 256)], [(300, 40), (14, 14)]):
@@ -143,6 +159,7 @@ def test_training_examples_from_codes_points_and_raw_actions(case):
     )
     reasoning = reasoning_of(case)
     assert render_actions(reasoning.bins_KA, nested=wording.nested) == case["action_text"]
+    assert case["annotation"] == (case["trace_points"] if wording.form is Form.STEERED else None)
     annotation = annotation_of(case["instruction"], reasoning, wording)
     assert (annotation.question, annotation.answer) == (case["question"], case["answer"])
     check_sequence(case, annotation)
