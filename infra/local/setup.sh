@@ -11,8 +11,8 @@ TOTAL=5
 step() { echo "[setup $1/$TOTAL, $(( $(date +%s) - BEGIN )) s] $2"; }
 fail() { echo "setup: $1" >&2; exit 1; }
 
-# pip lists every mirror it does not find a package on; only real trouble is worth a reader's time. Bytecode is made at the end, on
-# every core at once.
+# pip lists every mirror it does not find a package on; only real trouble is worth a reader's time. Bytecode is made
+# apart from it, on every core at once and beside the downloads.
 quiet_pip() {
   local log; log=$(mktemp)
   if ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@" >"$log" 2>&1; then
@@ -22,6 +22,9 @@ quiet_pip() {
   fi
   rm -f "$log"
 }
+
+# a package may carry files for other versions of Python, which do not compile here and are never imported
+compile() { "$VENV/bin/python" -m compileall -q -j 0 "$VENV"/lib/python*/site-packages >/dev/null 2>&1 || true; }
 
 [ -n "$PYTHON" ] || PYTHON=$(bash infra/local/find_python.sh --first) || exit 1
 "$PYTHON" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -52,10 +55,11 @@ DS_BUILD_OPS=0 quiet_pip --no-deps --no-build-isolation $(grep -E '^deepspeed=='
 
 locked=$(grep -cE '^[A-Za-z0-9]' requirements.lock)
 step 4 "the other packages of requirements.lock, $locked in all"
+compile & compiling=$!
 quiet_pip --no-deps -r requirements.lock &  # the lock names every package: nothing is left to be resolved
 pip=$!
 while sleep 15; kill -0 "$pip" 2>/dev/null; do
-  step 4 "$(find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l) of $locked are installed"
+  step 4 "$(find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l) of $locked are installed (all are fetched first)"
 done
 wait "$pip"
 
@@ -63,7 +67,7 @@ step 5 "actwright itself, and bytecode"
 quiet_pip --no-deps --no-build-isolation --editable .
 "$VENV/bin/python" -m pip check --quiet --disable-pip-version-check \
   || fail "the packages above do not fit together. Fix: rm -r $VENV, then run this again; if it stays so, requirements.lock is at fault"
-# a package may carry files for other versions of Python, which do not compile here and are never imported
-"$VENV/bin/python" -m compileall -q -j 0 "$VENV"/lib/python*/site-packages >/dev/null 2>&1 || true
+wait "$compiling"
+compile
 touch "$VENV/.ready"
 step 5 "done"
