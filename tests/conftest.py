@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -15,6 +16,18 @@ hypothesis.settings.load_profile("no deadline")
 # A shell starts what it puts into the background with SIGINT ignored, and every process that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """What a module leaves for good (libraries, parsed sources) is looked through by no later collection of garbage: that took most of the
+    time of some tests, one collection of a worker's millions of objects a second and more."""
+    try:
+        return (yield)
+    finally:
+        if (nextitem is None or nextitem.path != item.path) and len(gc.get_objects()) > 200_000:
+            gc.collect()
+            gc.freeze()
 
 
 @pytest.fixture(autouse=True)
