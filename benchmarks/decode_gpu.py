@@ -207,7 +207,7 @@ def measure(options) -> dict:
 
     said["generate"] = {}
     for cache in ("dynamic", "static"):
-        peer = HfPeer(model, layout, Generation(cache=cache, masked=False), language=language)
+        peer = HfPeer(model, language, Generation(cache=cache, masked=False))
         said["generate"][cache], _ = timed(lambda peer=peer: peer.answer(questions[0], len(reference.ids_L)), max(1, runs // 2), device)
         print(f"generate, {cache} cache: {said['generate'][cache]:.0f} ms", flush=True)
     said["speedup_over_generate"] = min(said["generate"].values()) / said["chain"]["0.9, actions 0.5"]["ms"]

@@ -32,6 +32,7 @@ from components.evaluation.observation_recording import Sighting, load_recording
 from model_core.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from model_core.engine.cache import RowCache  # noqa: E402
 from model_core.engine.decode import DecodingEngine  # noqa: E402
+from model_core.engine.decode_request import CompactLanguage  # noqa: E402
 from model_core.engine.resources import EngineOptions  # noqa: E402
 from model_core.engine.rounds.blocks import Choices  # noqa: E402
 from model_core.engine.rounds.parallel import BlockUse  # noqa: E402
@@ -88,7 +89,9 @@ class Side:
         assert decision.reasoning is not None
         bins_KA = decision.reasoning.bins_KA
         if self.chosen:
-            ids = np.array(self.chosen) - (self.policy.layout.vocabulary.action.start - 1)
+            language = self.policy.engine.language
+            assert isinstance(language, CompactLanguage)
+            ids = np.array(self.chosen) - (language.layout.vocabulary.action.start - 1)
             self.agreed.setdefault("block", []).append(float((ids == bins_KA.reshape(-1)).mean()))
             self.chosen = []
         if previous is not None and previous.reasoning is not None:

@@ -6,7 +6,8 @@ contract.json       what the policy promises (`PolicyContract`)
 contracts/          what it promises to each embodiment, where its network acts for several; contract.json is the first of them
 vqvae/              the depth codebook that decodes its depth tokens (where the labels had one)
 
-A checkpoint of several embodiments is read as the ordinary network of one of them (`model_core.embodiments`).
+A checkpoint of several embodiments is read as the ordinary network of one of them (`model_core.embodiments`). A folder in the published
+layout is read as it is, once it was adopted (`model_core.adoption`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model_core.adoption.document import is_adopted, not_adopted
+from model_core.adoption.loading import PublishedParts, load_adopted
 from model_core.contracts import CONTRACT, CONTRACTS, check_names, chosen_contract, read_contracts
 from model_core.embodiments import is_joint, joint_of, part_of
 from model_core.network.config import MolmoActConfig
@@ -41,12 +44,23 @@ _SEAL = "actwright_seal"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
-    """What was read: everything a policy needs. depth_codec is None where no codebook lies in the folder."""
+    """What was read: everything a policy needs, as `model_core.port` asks for it.
+
+    language: of a compact checkpoint its layout, of a published one its tokenizer, image processor and choices. depth_codec: None where no
+    codebook lies in the folder.
+    """
 
     model: MolmoAct
     contract: PolicyContract
-    layout: CompactLayout
+    language: CompactLayout | PublishedParts
     depth_codec: DepthCodec | None
+
+    @property
+    def layout(self) -> CompactLayout:
+        """The layout of the compact language. Raises `CheckpointError` for a checkpoint of the published one."""
+        if isinstance(self.language, CompactLayout):
+            return self.language
+        raise CheckpointError("this checkpoint answers in the published language; expected one of the compact language, with a layout")
 
 
 def write_checkpoint(
@@ -90,6 +104,11 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", embodim
     """Read a checkpoint whole. embodiment: which of several is read. Raises `CheckpointError` naming the part that is missing, torn or of
     another checkpoint, and where one of several embodiments must be named.
     """
+    if is_adopted(folder):
+        found = load_adopted(folder, device=device, embodiment=embodiment)
+        return Checkpoint(model=found.model, contract=found.contract, language=found.parts, depth_codec=found.depth_codec)
+    if advice := not_adopted(folder):
+        raise CheckpointError(f"{folder}: {advice}")
     missing = [name for name in (WEIGHTS, CONFIG, CONTRACT) if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder} is not a checkpoint: {', '.join(missing)} missing; expected {WEIGHTS}, {CONFIG} and {CONTRACT}")
@@ -109,7 +128,7 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", embodim
         model.load_state_dict(state)
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}") from error
-    return Checkpoint(model=model.to(device).eval(), contract=contract, layout=layout_of(config, contract), depth_codec=codec)
+    return Checkpoint(model=model.to(device).eval(), contract=contract, language=layout_of(config, contract), depth_codec=codec)
 
 
 def write_part(checkpoint: Path, embodiment: str, folder: Path) -> Path:

@@ -150,7 +150,7 @@ def _contract(folder: Path) -> tuple[dict[str, Any], list[str]]:
 def _missing(folder: Path, config: MolmoActConfig) -> list[str]:
     lines = []
     if not (folder / "contract.json").is_file():
-        lines.append("contract.json: units, cameras and limits are not stated; serving needs them from elsewhere")
+        lines.append("contract.json: units, cameras and limits are not stated; for serving, state them with `actwright model adopt`")
     if not config.llm.num_slots:  # a compact model brings its words in its contract
         if not any((folder / name).is_file() for name in _TOKENIZERS):
             lines.append("tokenizer (tokenizer.json, vocab.json or qwen.tiktoken): the packaged Qwen2 table is right for 7B-D only")

@@ -10,19 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model_core.checkpoint import Checkpoint, load_checkpoint
 from model_core.engine.answer import CancelledError, DecodeFailure, DecodeResult, NotFiniteError
 from model_core.engine.callbacks import cancellation_of, part_listener
 from model_core.engine.decode import DecodingEngine
-from model_core.engine.decode_request import DecodeRequest, Drafts
+from model_core.engine.decode_request import Drafts, Question
 from model_core.engine.draft_cache import DraftMemory
 from model_core.engine.resources import EngineOptions
 from model_core.network.model import MolmoAct
+from model_core.port.compact import CompactPort
+from model_core.port.interface import ModelPort
+from model_core.port.of_checkpoint import port_of
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, GrammarError, SpecError
 from model_core.spec.types import (
+    LEVELS,
     ActionChunk,
     ActionReasoning,
     Decision,
@@ -31,69 +34,66 @@ from model_core.spec.types import (
     Refusal,
     RefusalCode,
 )
-from model_core.tokenization.compact.layout import CompactLayout, ReasoningMode
-from model_core.tokenization.observation import PolicyInputs, check_observation
+from model_core.tokenization.compact.layout import CompactLayout
+from model_core.tokenization.observation import check_observation
 
 logger = logging.getLogger(__name__)
 
-# How much is predicted before the actions, as recipes and requests name it.
-REASONING_LEVELS: dict[str, ReasoningMode] = {
-    "full": ReasoningMode.FULL,
-    "reuse-depth": ReasoningMode.FULL,
-    "trace+action": ReasoningMode.TRACE_ACTION,
-    "action": ReasoningMode.ACTION,
-}
+# What is left to be predicted where a person has drawn the trace.
+STEERED_LEVEL = "trace+action"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyOptions:
     """How a policy answers.
 
-    reasoning: the level of requests that name none, one of `spec.types.LEVELS`. dtype: of the decoding, see `EngineOptions`.
-    reuse_threshold: share of the last decision's depth cells that the model must still agree with for level "reuse-depth" to keep
-    them. remember: frames of an instruction whose answers are kept as drafts for similar ones (0: none, drafts come from the
-    session alone); never changes an answer.
+    reasoning: the level of requests that name none, one of `spec.types.LEVELS`. dtype: of the decoding, see `EngineOptions`; None for
+    the checkpoint's own. reuse_threshold: share of the last decision's depth cells that the model must still agree with for level
+    "reuse-depth" to keep them. remember: frames of an instruction whose answers are kept as drafts for similar ones (0: none, drafts
+    come from the session alone); never changes an answer.
     """
 
     reasoning: str = "full"
     model_version: str = ""
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype | None = None
     reuse_threshold: float = 0.8
     remember: int = 2048
 
     def __post_init__(self) -> None:
-        if self.reasoning not in REASONING_LEVELS:
-            raise SpecError(f"no reasoning level {self.reasoning!r}; there are {', '.join(REASONING_LEVELS)}")
+        if self.reasoning not in LEVELS:
+            raise SpecError(f"no reasoning level {self.reasoning!r}; there are {', '.join(LEVELS)}")
 
 
 class ReasoningPolicy:
-    """A model of the compact language, as a `RequestPolicy`.
+    """A model behind its port, as a `RequestPolicy`.
 
-    An observation with a steering trace is answered from that trace. engine: used in place of a new one.
+    An observation with a steering trace is answered from that trace. language: the model's port, or a layout of the compact language.
+    engine: used in place of a new one.
     """
 
     def __init__(
         self,
         model: MolmoAct,
-        layout: CompactLayout,
+        language: CompactLayout | ModelPort,
         contract: PolicyContract,
         options: PolicyOptions = PolicyOptions(),
         *,
         engine: DecodingEngine | None = None,
     ) -> None:
-        self.contract, self.layout, self.options = contract, layout, options
+        self.port: ModelPort = CompactPort(language, contract) if isinstance(language, CompactLayout) else language
+        self.contract, self.options = contract, options
         self.model_version, self.reasoning = options.model_version, options.reasoning
-        self.inputs = PolicyInputs(layout=layout, contract=contract)
-        self.engine = engine or DecodingEngine(model, layout, EngineOptions(dtype=options.dtype))
+        chosen = EngineOptions(dtype=options.dtype or self.port.dtype, constrained=self.port.constrained)
+        self.engine = engine or DecodingEngine(model, self.port.language, chosen)
         self.memory = DraftMemory(self.engine.language, capacity=options.remember) if options.remember else None
 
     @staticmethod
     def of(
-        checkpoint: Checkpoint, *, reasoning: str = "full", model_version: str = "", dtype: torch.dtype = torch.float32
+        checkpoint: Checkpoint, *, reasoning: str = "full", model_version: str = "", dtype: torch.dtype | None = None
     ) -> ReasoningPolicy:
-        """The policy of a checkpoint that was read."""
+        """The policy of a checkpoint that was read. Raises `CheckpointError` where its parts cannot work together."""
         options = PolicyOptions(reasoning=reasoning, model_version=model_version, dtype=dtype)
-        return ReasoningPolicy(checkpoint.model, checkpoint.layout, checkpoint.contract, options)
+        return ReasoningPolicy(checkpoint.model, port_of(checkpoint), checkpoint.contract, options)
 
     def decide(self, observation: Observation) -> Decision:
         """Answer one observation."""
@@ -125,64 +125,49 @@ class ReasoningPolicy:
 
     # ---- requests to questions, answers to decisions
 
-    def question(self, request: DecisionRequest) -> tuple[DecodeRequest, Drafts]:
+    def question(self, request: DecisionRequest) -> tuple[Question, Drafts]:
         """What a request asks the engine. Raises an `ActwrightError` for what breaks the contract or the language."""
         observation, level = request.observation, request.level or self.reasoning
         check_observation(observation, self.contract)
-        if level not in self.contract.reasoning.levels:
+        steered = observation.steering is not None and request.trace is None  # its level is what the drawing leaves to be predicted
+        if level not in self.contract.reasoning.levels and not (steered and level == STEERED_LEVEL):
             raise ContractError(f"level {level!r}: this policy answers at {', '.join(self.contract.reasoning.levels)}")
-        mode, trace = REASONING_LEVELS[level], request.trace
-        if observation.steering is not None and trace is None:
-            mode, trace = ReasoningMode.STEERED, observation.steering
-        question = DecodeRequest(
-            images_VHW3=self.inputs.images(observation),
-            words_W=self.inputs.words(observation.instruction),
-            proprio_bins_P=self.inputs.proprio_bins(observation.proprio_P),
-            mode=mode,
-            depth=request.depth,
-            trace=trace,
-            committed_DA=self._prefix(request),
-        )
+        question = self.port.question(request, level)
         return question, self._drafts(request, question, level)
 
-    def _prefix(self, request: DecisionRequest) -> NDArray[np.int64] | None:
-        if request.committed_DA is None:
-            return None
-        last = None if request.previous is None else request.previous.reasoning
-        return self.inputs.prefix_bins(request.committed_DA, None if last is None else last.bins_KA[max(0, request.consumed) :])
-
-    def _drafts(self, request: DecisionRequest, question: DecodeRequest, level: str) -> Drafts:
+    def _drafts(self, request: DecisionRequest, question: Question, level: str) -> Drafts:
         last = None if request.previous is None else request.previous.reasoning
         likely = self._likely(question, last, max(0, request.consumed))
-        reusable = level == "reuse-depth" and question.mode is ReasoningMode.FULL and question.depth is None
+        reusable = level == "reuse-depth" and not question.is_steered and question.depth is None
         if not reusable or last is None or last.depth is None:
             return likely
         kept = self._encoded(ActionReasoning(depth=last.depth, trace=None, bins_KA=np.empty((0, 0), np.int64)), question)
         return Drafts(ids={**likely.ids, **kept}, reuse_depth=self.options.reuse_threshold) if kept else likely
 
-    def _likely(self, question: DecodeRequest, last: ActionReasoning | None, consumed: int) -> Drafts:
+    def _likely(self, question: Question, last: ActionReasoning | None, consumed: int) -> Drafts:
         if self.memory is not None:
             return self.memory.suggest(question, last=last, consumed=consumed) or Drafts()
         return Drafts() if last is None else Drafts(ids=self._encoded(last, question, consumed))
 
-    def _encoded(self, reasoning: ActionReasoning, question: DecodeRequest, shift: int = 0) -> dict[int, int]:
+    def _encoded(self, reasoning: ActionReasoning, question: Question, shift: int = 0) -> dict[int, int]:
         try:
             return self.engine.language.encode(reasoning, question, shift=shift)
         except ActwrightError:  # a decision of another policy is no draft, and no reason to refuse
             return {}
 
-    def decision(self, answer: DecodeResult, question: DecodeRequest, level: str) -> Decision:
+    def decision(self, answer: DecodeResult, question: Question, level: str) -> Decision:
         """The decision that the robot gets."""
-        served = "trace+action" if question.mode is ReasoningMode.STEERED else level
+        served = STEERED_LEVEL if question.is_steered else level
         if served == "reuse-depth" and not answer.counts.get("reused.depth"):
             served = "full"
         if self.memory is not None and served == level:
             self.memory.note(question, answer.reasoning)
+        reasoning = self.port.told(answer.reasoning, question)
         return Decision(
             contract_id=self.contract.contract_id,
             model_version=self.model_version,
-            reasoning=answer.reasoning,
-            chunk=ActionChunk(actions_KA=self.inputs.actions_of(answer.reasoning.bins_KA), control_hz=self.contract.embodiment.control_hz),
+            reasoning=reasoning,
+            chunk=ActionChunk(actions_KA=self.port.actions_of(reasoning.bins_KA), control_hz=self.contract.embodiment.control_hz),
             timing_ms=answer.timing_ms,
             level=served,
             counts=answer.counts,
@@ -205,7 +190,7 @@ class PolicyRound:
     def __init__(self, policy: ReasoningPolicy, capacity: int) -> None:
         self._policy, self._capacity = policy, capacity
         self._round = policy.engine.open_round(capacity)
-        self._asked: dict[int, tuple[int, DecodeRequest, str]] = {}  # the engine's key -> our key, question, level
+        self._asked: dict[int, tuple[int, Question, str]] = {}  # the engine's key -> our key, question, level
         self._refused: list[tuple[int, Decision]] = []
         self._next_key = 0
 
@@ -253,7 +238,7 @@ class PolicyRound:
         self._refused.clear()
         self._round.close()
 
-    def _decision(self, outcome: DecodeResult | DecodeFailure, question: DecodeRequest, level: str) -> Decision:
+    def _decision(self, outcome: DecodeResult | DecodeFailure, question: Question, level: str) -> Decision:
         if isinstance(outcome, DecodeResult):
             return self._policy.decision(outcome, question, level)
         codes = {CancelledError: RefusalCode.CANCELLED, NotFiniteError: RefusalCode.NONFINITE}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.files import sha256_file
+from model_core.adoption.document import is_adopted, read_adoption
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import from_document, identity_document, to_document
 from model_core.spec.errors import DatasetError, require
@@ -115,4 +116,11 @@ def size_and_time(path: Path) -> tuple[int, int]:
 
 def checkpoint_digest(checkpoint: Path) -> str:
     """Names a checkpoint folder by its files' bytes."""
-    return digest_of(folder_digests(checkpoint))
+    return digest_of(checkpoint_files(checkpoint))
+
+
+def checkpoint_files(checkpoint: Path) -> dict[str, str]:
+    """Path inside the folder -> SHA-256 of what belongs to a checkpoint: all of our own, what serving reads of an adopted one."""
+    if not is_adopted(checkpoint):
+        return folder_digests(checkpoint)
+    return {name: sha256_file(checkpoint / name) for name in read_adoption(checkpoint).names}

@@ -33,7 +33,7 @@ _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
 _CLOCK = ("validate.max_period_error", "validate.max_rate_error", "validate.max_timestamp_jitter_s")
 _INSPECTION = ("validate.black_mean", *_CLOCK, "validate.range_slack")
 _ACCOUNT = "components.data.accounting.stages"  # what fell away, where a stage leaves it to its folder
-_NETWORK = ("numpy", "torch", "safetensors", "pillow")
+_NETWORK = ("numpy", "torch", "safetensors", "pillow", "tiktoken", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ STAGES: tuple[Stage, ...] = (
         work="A policy is trained on the data set version; the best checkpoint is kept.",
         config=("train",),
         modules=("components.training.worker", "components.training.tiny_model"),
-        packages=("numpy", "torch", "safetensors", "pyarrow", "deepspeed", "peft"),
+        packages=(*_NETWORK, "pyarrow", "deepspeed", "peft"),
         files=("infra/deepspeed",),
     ),
     Stage(
@@ -188,7 +188,7 @@ OPEN_LOOP = Stage(
     work="The policy predicts the actions of held-out episodes, after the image-swap test.",
     config=("evaluate",),
     modules=("components.evaluation.suites.held_out",),
-    packages=("numpy", "torch", "safetensors", "pyarrow", "scipy"),
+    packages=(*_NETWORK, "pyarrow", "scipy"),
 )
 
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from model_core.adoption.document import not_adopted
 from model_core.bundle import CHECKPOINT, CONTRACT, MANIFEST, read_manifest
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import CheckpointError
@@ -55,5 +56,7 @@ def find_packed(folder: Path) -> PackedPolicy:
     for checkpoint in (folder, folder / CHECKPOINT):
         if (checkpoint / CONTRACT).is_file():
             return PackedPolicy(checkpoint=checkpoint)
+    if advice := not_adopted(folder):
+        raise CheckpointError(f"{folder}: {advice}")
     what = "no such folder" if not folder.is_dir() else "it is neither a bento, a bundle (bundle.json) nor a checkpoint (contract.json)"
     raise CheckpointError(f"{folder}: {what}; give the folder of a packed policy, or a name such as actwright-metaworld or champion")

@@ -22,8 +22,8 @@ import numpy as np
 
 from components.config.recipe import PackageConfig
 from components.config.records import Progress, Silent
+from components.release.checkpoint_copy import copy_checkpoint
 from model_core.bundle import CONTRACT, MANIFEST, file_digests
-from model_core.contracts import chosen_contract, read_contracts
 from model_core.spec.contract import GoldenProbe, PolicyContract, digest_of
 from model_core.spec.errors import CheckpointError, JobError
 from model_core.spec.execution.probing import golden_probe
@@ -41,6 +41,7 @@ LIBRARIES = (
     "prometheus_client",
     "safetensors",
     "starlette",
+    "tiktoken",
     "tokenizers",
     "torch",
     "uvicorn",
@@ -114,7 +115,7 @@ def probe_observations(contract: PolicyContract, count: int, frozen: Path | None
 def _write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bundle: Path, frozen: Path | None) -> tuple[str, int]:
     from model_core.policy import load_policy
 
-    frozen = _copy_checkpoint(checkpoint, cfg.embodiment, bundle / "checkpoint", frozen)
+    frozen = copy_checkpoint(checkpoint, cfg.embodiment, bundle / "checkpoint", frozen)
     policy = load_policy(bundle / "checkpoint", model_version=model_version, reasoning=cfg.reasoning)
     observations = probe_observations(policy.contract, cfg.golden_probes, frozen)
     golden = record_probes(policy, policy.contract, model_version, observations, bundle / "probes")
@@ -130,21 +131,6 @@ def _write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bund
     }
     (bundle / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return contract.contract_id, len(golden)
-
-
-def _copy_checkpoint(checkpoint: Path, embodiment: str, target: Path, frozen: Path | None) -> Path | None:
-    """Copy what is packed of a checkpoint: all, or of several embodiments the named one; returns the frozen data set of that one."""
-    contracts = read_contracts(checkpoint)
-    chosen = chosen_contract(contracts, embodiment, checkpoint)
-    if len(contracts) == 1:
-        shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns("*.part", "*.tmp"))
-        return frozen
-    from components.data.frozen_members import open_frozen
-    from model_core.checkpoint import write_part
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_part(checkpoint, chosen.embodiment.name, target)
-    return None if frozen is None else open_frozen(frozen).folder_of(chosen.embodiment.name)
 
 
 def record_probes(

@@ -38,7 +38,7 @@ OVERVIEW: Mapping[str, str] = {
     ),
     "data": "Data sets: look at them, edit them, export them; and the data stages one by one (what dvc.yaml runs).",
     "embodiment": "The file that says what a robot's numbers and images mean.",
-    "model": "Checkpoints: inspect, compare with the published code, convert.",
+    "model": "Checkpoints: inspect, adopt for serving, compare with the published code, convert.",
     "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",
     "workcell": "Workcells: robots that act on a served policy.",
     "cluster": "Training on a Kubernetes cluster: show the manifest, submit the job, read its logs, delete it.",

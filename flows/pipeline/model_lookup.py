@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.terminal.output import print_line
+from model_core.adoption.document import is_adopted
 from model_core.contracts import chosen_contract, read_contracts
 from model_core.spec.errors import NotReady, SpecError, TrackingError
 
@@ -128,7 +129,9 @@ def _of_today(platform: Platform, found: PackedPolicy, embodiment: str = "") -> 
     from model_core.spec.contract import PROTOCOL_VERSION
 
     if found.bundle is None:
-        return _packed_here(platform, found.checkpoint, found.checkpoint.resolve().parent.name or "checkpoint", embodiment)
+        folder = found.checkpoint.resolve()
+        name = folder.name if is_adopted(folder) else folder.parent.name  # ours are named "checkpoint", others by what they are
+        return _packed_here(platform, found.checkpoint, name or "checkpoint", embodiment)
     probes = sorted((found.bundle / "probes").glob("*.observe"))
     if all(probe.read_bytes()[:1] == bytes([PROTOCOL_VERSION]) for probe in probes):
         return found
@@ -138,14 +141,14 @@ def _of_today(platform: Platform, found: PackedPolicy, embodiment: str = "") -> 
 
 def _packed_here(platform: Platform, checkpoint: Path, model_version: str, embodiment: str = "") -> PackedPolicy:
     from components.artifacts.code_version import code_version
-    from components.artifacts.step_manifest import folder_digests
+    from components.artifacts.step_manifest import checkpoint_files
     from components.config.recipe import PackageConfig
     from components.release.bundle import find_packed
     from components.release.package import package
     from model_core.spec.contract import digest_of
 
     named = [embodiment] if embodiment else []
-    key = digest_of([folder_digests(checkpoint), model_version, code_version(("components.release.package",)), *named])[:16]
+    key = digest_of([checkpoint_files(checkpoint), model_version, code_version(("components.release.package",)), *named])[:16]
     place = platform.settings.home.resolve() / "serve" / "packed" / key
     if not (place / "done").is_file():
         print_line(f"packing {checkpoint} (once; it is kept in {place})")

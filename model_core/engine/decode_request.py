@@ -1,12 +1,13 @@
 """What is asked of the engine, and how a language turns a question into tokens and tokens into an answer.
 
-`Language` joins a grammar with its prompts; `CompactLanguage` is the compact one, `engine.published` holds the published one.
+`Question` is what is asked in any language. `Language` joins a grammar with its prompts; `CompactLanguage` is the compact one,
+`engine.published` holds the published one.
 Shape letters: V views, L tokens, W words, P proprio dims, D committed rows, A action dims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +21,35 @@ from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.tiny import pooled_patches
 from model_core.tokenization.compact.layout import CompactLayout, ReasoningMode
+
+
+class Question(Protocol):
+    """What policies and draft caches ask of a question, whatever its language."""
+
+    @property
+    def views(self) -> Sequence[NDArray[np.uint8]]:
+        """The frames that are looked at, (H, W, 3) uint8 each."""
+        ...
+
+    @property
+    def asked(self) -> Hashable:
+        """Equal for two questions that differ in what is seen and given alone."""
+        ...
+
+    @property
+    def depth(self) -> DepthTokens | None:
+        """The depth grid that is given, of an edit."""
+        ...
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether a person has drawn the trace."""
+        ...
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a part of the answer is given, so that it is not what the model would predict."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,6 +68,26 @@ class DecodeRequest:
     depth: DepthTokens | None = None
     trace: Trace | None = None
     committed_DA: NDArray[np.int64] | None = None
+
+    @property
+    def views(self) -> Sequence[NDArray[np.uint8]]:
+        """See `Question.views`."""
+        return list(self.images_VHW3)
+
+    @property
+    def asked(self) -> Hashable:
+        """See `Question.asked`."""
+        return self.words_W.tobytes(), self.mode.value
+
+    @property
+    def is_steered(self) -> bool:
+        """See `Question.is_steered`."""
+        return self.mode is ReasoningMode.STEERED
+
+    @property
+    def is_given(self) -> bool:
+        """See `Question.is_given`."""
+        return any(part is not None for part in (self.depth, self.trace, self.committed_DA))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

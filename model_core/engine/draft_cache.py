@@ -12,12 +12,13 @@ Shape letters: N remembered frames, D numbers of a small image, V views.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.engine.decode_request import DecodeRequest, Drafts, Language
+from model_core.engine.decode_request import Drafts, Language, Question
 from model_core.spec.errors import ActwrightError, require
 from model_core.spec.types import ActionReasoning
 
@@ -63,19 +64,19 @@ class DraftMemory:
     def __init__(self, language: Language, *, capacity: int = 2048, shelves: int = 32) -> None:
         require(capacity > 0 and shelves > 0, "a memory holds at least one frame", got=(capacity, shelves))
         self._language, self._capacity, self._most = language, capacity, shelves
-        self._shelves: OrderedDict[tuple[bytes, str, int], _Shelf] = OrderedDict()
+        self._shelves: OrderedDict[tuple[Hashable, int], _Shelf] = OrderedDict()
 
     def __len__(self) -> int:
         """Frames remembered."""
         return sum(map(len, self._shelves.values()))
 
-    def suggest(self, question: DecodeRequest, *, last: ActionReasoning | None = None, consumed: int = 0) -> Drafts | None:
+    def suggest(self, question: Question, *, last: ActionReasoning | None = None, consumed: int = 0) -> Drafts | None:
         """The answer to the most similar frame as drafts; None where there is neither one nor `last`.
 
         last: the last answer of this session, `consumed` rows of which were executed since: the draft where nothing like the question was
         ever asked; where it is itself the nearest, its chunk moves up by those rows.
         """
-        key_D = small_image(question.images_VHW3)
+        key_D = small_views(question.views)
         name = self._name(question, key_D)
         shelf = self._shelves.get(name)
         answer = last
@@ -93,11 +94,11 @@ class DraftMemory:
         """Forget everything."""
         self._shelves.clear()
 
-    def note(self, question: DecodeRequest, answer: ActionReasoning) -> None:
+    def note(self, question: Question, answer: ActionReasoning) -> None:
         """Remember an answer. Questions with given parts are left out: a person's depth or trace is not what the model would predict."""
-        if question.depth is not None or question.trace is not None or question.committed_DA is not None:
+        if question.is_given:
             return
-        key_D = small_image(question.images_VHW3)
+        key_D = small_views(question.views)
         name = self._name(question, key_D)
         if name not in self._shelves:
             self._shelves[name] = _Shelf(len(key_D), self._capacity)
@@ -105,8 +106,13 @@ class DraftMemory:
                 self._shelves.popitem(last=False)
         self._shelves[name].put(key_D, answer)
 
-    def _name(self, question: DecodeRequest, key_D: NDArray[np.float32]) -> tuple[bytes, str, int]:
-        return question.words_W.tobytes(), question.mode.value, len(key_D)
+    def _name(self, question: Question, key_D: NDArray[np.float32]) -> tuple[Hashable, int]:
+        return question.asked, len(key_D)
+
+
+def small_views(views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """`small_image` of every view one after the other; views may differ in size."""
+    return np.concatenate([small_image(view_HW3[None]) for view_HW3 in views])
 
 
 def small_image(images_VHW3: NDArray[np.uint8]) -> NDArray[np.float32]:

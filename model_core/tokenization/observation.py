@@ -1,4 +1,7 @@
-"""One observation as tokens: the one transform from observations and actions to the compact language, for training, serving and replay."""
+"""Observations and actions of a contract as what a model reads and writes: the one transform, for training, serving and replay.
+
+`ContractActions` holds for every language; `PolicyInputs` adds what the compact one reads.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ContractError
-from model_core.spec.types import Observation
+from model_core.spec.types import DecisionRequest, Observation
 from model_core.tokenization.action_codec import NUM_BINS, ActionCodec
 from model_core.tokenization.compact.layout import CompactLayout
 from model_core.tokenization.compact.vocabulary import proprio_bins
@@ -20,6 +23,56 @@ from model_core.tokenization.compact.vocabulary import proprio_bins
 _PROPRIO_SLACK = 0.1
 # Width of an action bin in the normalised range [-1, 1].
 _BIN = 2.0 / (NUM_BINS - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContractActions:
+    """Actions of a contract as bins and back. Shape letters: K steps, D prefix actions, A action dims."""
+
+    contract: PolicyContract
+
+    @cached_property
+    def _codec(self) -> ActionCodec:
+        return ActionCodec(stats=self.contract.stats)
+
+    def bins(self, actions: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Actions (..., A) in the contract's units -> bins 1..256."""
+        return self._codec.encode(actions)
+
+    def actions_of(self, bins: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Bins 1..256 (..., A) -> actions in the contract's units: the inverse of `bins`, within half a bin."""
+        return self._codec.decode(bins)
+
+    def committed_bins(self, request: DecisionRequest) -> NDArray[np.int64] | None:
+        """Bins (D, A) of the rows that a request commits; None where there are none. Raises as `prefix_bins`."""
+        if request.committed_DA is None:
+            return None
+        last = None if request.previous is None else request.previous.reasoning
+        return self.prefix_bins(request.committed_DA, None if last is None else last.bins_KA[max(0, request.consumed) :])
+
+    def prefix_bins(self, prefix_DA: NDArray[np.float32], predicted_KA: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
+        """Prefix actions in the contract's units -> bins. predicted_KA: bins of the policy's own answer that they were taken from.
+
+        Raises `ContractError` for actions that the policy could not have predicted.
+        """
+        prefix_DA = np.asarray(prefix_DA)
+        most, dims = self.contract.max_prefix_rows, len(self.contract.embodiment.action)
+        if prefix_DA.ndim != 2 or prefix_DA.shape[1] != dims or len(prefix_DA) > most:
+            raise ContractError(f"prefix actions: expected at most {most} actions of {dims} numbers, got shape {prefix_DA.shape}")
+        if not np.isfinite(prefix_DA).all():
+            raise ContractError("prefix actions hold NaN or inf")
+        fits = predicted_KA is not None and predicted_KA.shape[1:] == (dims,)
+        bins_DA = self._codec.recall(prefix_DA, predicted_KA if fits else None)
+        stats = self.contract.stats
+        two_bins_A = stats.unnormalize(np.full(dims, 2.0 * _BIN)) - stats.unnormalize(np.zeros(dims))
+        off_DA = np.abs(self._codec.decode(bins_DA) - prefix_DA) - np.abs(two_bins_A)
+        if off_DA.size and float(off_DA.max()) > 1e-6:
+            step, dim = np.unravel_index(int(off_DA.argmax()), off_DA.shape)
+            raise ContractError(
+                f"prefix action {step}: {self.contract.embodiment.action.dims[int(dim)].name} = {prefix_DA[step, dim]:.4g} is outside what "
+                "this policy predicts; send actions of its own answers"
+            )
+        return bins_DA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +86,8 @@ class PolicyInputs:
     contract: PolicyContract
 
     @cached_property
-    def _codec(self) -> ActionCodec:
-        return ActionCodec(stats=self.contract.stats)
+    def _actions(self) -> ContractActions:
+        return ContractActions(contract=self.contract)
 
     def images(self, observation: Observation) -> NDArray[np.uint8]:
         """The views (V, H, W, 3), in the contract's camera order."""
@@ -54,36 +107,16 @@ class PolicyInputs:
         return proprio_bins(proprio, proprio_spec.low, proprio_spec.high)
 
     def action_bins(self, actions: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Actions (..., A) in the contract's units -> bins 1..256."""
-        return self._codec.encode(actions)
+        """See `ContractActions.bins`."""
+        return self._actions.bins(actions)
 
     def actions_of(self, bins: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Bins 1..256 (..., A) -> actions in the contract's units: the inverse of `action_bins`, within half a bin."""
-        return self._codec.decode(bins)
+        """See `ContractActions.actions_of`."""
+        return self._actions.actions_of(bins)
 
     def prefix_bins(self, prefix_DA: NDArray[np.float32], predicted_KA: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
-        """Prefix actions in the contract's units -> bins. predicted_KA: bins of the policy's own answer that they were taken from.
-
-        Raises `ContractError` for actions that the policy could not have predicted.
-        """
-        prefix_DA = np.asarray(prefix_DA)
-        most, dims = self.contract.max_prefix_rows, self.layout.action_dims
-        if prefix_DA.ndim != 2 or prefix_DA.shape[1] != dims or len(prefix_DA) > most:
-            raise ContractError(f"prefix actions: expected at most {most} actions of {dims} numbers, got shape {prefix_DA.shape}")
-        if not np.isfinite(prefix_DA).all():
-            raise ContractError("prefix actions hold NaN or inf")
-        fits = predicted_KA is not None and predicted_KA.shape[1:] == (dims,)
-        bins_DA = self._codec.recall(prefix_DA, predicted_KA if fits else None)
-        stats = self.contract.stats
-        two_bins_A = stats.unnormalize(np.full(dims, 2.0 * _BIN)) - stats.unnormalize(np.zeros(dims))
-        off_DA = np.abs(self._codec.decode(bins_DA) - prefix_DA) - np.abs(two_bins_A)
-        if off_DA.size and float(off_DA.max()) > 1e-6:
-            step, dim = np.unravel_index(int(off_DA.argmax()), off_DA.shape)
-            raise ContractError(
-                f"prefix action {step}: {self.contract.embodiment.action.dims[int(dim)].name} = {prefix_DA[step, dim]:.4g} is outside what "
-                "this policy predicts; send actions of its own answers"
-            )
-        return bins_DA
+        """See `ContractActions.prefix_bins`."""
+        return self._actions.prefix_bins(prefix_DA, predicted_KA)
 
 
 def check_observation(observation: Observation, contract: PolicyContract) -> None:

@@ -20,6 +20,7 @@ from components.evaluation.observation_recording import Recording
 from flows.commands.bench.commands import bench
 from flows.commands.bench.commands import certify as certify_command
 from model_core.checkpoint import Checkpoint, load_checkpoint
+from model_core.engine.decode_request import CompactLanguage
 from model_core.spec.errors import SpecError
 from model_core.tokenization.compact.layout import NO_SLOT, ReasoningMode
 from tests.fakes import make_embodiment
@@ -98,7 +99,7 @@ def test_a_parallel_policy_has_no_peer(checkpoint, recording):
 
 def test_places_of_peers_are_the_slots_of_the_language(checkpoint):
     layout = checkpoint.layout
-    places = Places(layout=layout)
+    places = Places(CompactLanguage(layout), layout.vocabulary.base_size)
     for points in (1, 3, 5):
         slot, slots, ids = layout.first_slot(ReasoningMode.FULL), [], [0] * layout.prompt_length
         while slot != NO_SLOT:
@@ -106,6 +107,7 @@ def test_places_of_peers_are_the_slots_of_the_language(checkpoint):
             slots.append(slot)
             ids.append(layout.vocabulary.trace_end if ends else layout.allowed(slot).start)
             slot = int(layout.next_slots(np.array([slot]), np.array([ids[-1]]))[0])
+        places.start(np.arange(layout.prompt_length), layout.first_slot(ReasoningMode.FULL))
         told = torch.tensor([ids])
         found = places.of_last(told, LOOKUP_TOKENS)[0].tolist()
         assert found == slots[-LOOKUP_TOKENS:]

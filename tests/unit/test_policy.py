@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from model_core.policy import REASONING_LEVELS, PolicyOptions, ReasoningPolicy
+from model_core.policy import PolicyOptions, ReasoningPolicy
 from model_core.spec.errors import SpecError
-from model_core.spec.types import DecisionRequest, Observation, RefusalCode, Trace
+from model_core.spec.types import LEVELS, DecisionRequest, Observation, RefusalCode, Trace
 from tests.tiny_arm_data import make_samples, make_small_contract, make_small_model
 
 CONTRACT = make_small_contract()
@@ -43,7 +43,7 @@ def test_a_full_decision():
     assert set(decision.timing_ms) == {"vision", "prefill", "depth", "trace", "action"}
 
 
-@pytest.mark.parametrize("level", sorted(REASONING_LEVELS))
+@pytest.mark.parametrize("level", sorted(LEVELS))
 def test_levels_say_what_they_promise(level):
     reasoning = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(reasoning=level)).decide(see()).reasoning
     assert (reasoning.depth is not None) == (level in ("full", "reuse-depth"))

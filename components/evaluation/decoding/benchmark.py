@@ -108,7 +108,7 @@ def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, memory: Dr
     if any(readable(engines[FAITHFUL], item.question) is None for item in replay.items[:3]):
         del engines[FAITHFUL], engines[FAITHFUL_DRAFTS]
     network = replay.checkpoint.model if dtype == torch.float32 else deepcopy(replay.checkpoint.model).to(dtype)
-    peers = all_peers(network, replay.checkpoint.layout)
+    peers = all_peers(network, replay.language)
     for name in peers:  # the first call of each side is not measured
         peers[name](replay.items[0].question, 4)
     for engine in engines.values():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.decoding.peer_prompt import STAGES
+from components.evaluation.decoding.peer_prompt import PROSE, STAGES
 from components.evaluation.decoding.peers import GENERATE, QWEN2_GENERATE
 from components.evaluation.decoding.replay import FIELDS, Replay, acceptance
 from model_core.spec.files import atomic_write
@@ -102,7 +102,8 @@ def _median_ms(side: Measured, paired: Sequence[int]) -> float:
 
 def _split(side: Measured, paired: Sequence[int]) -> dict[str, float]:
     """The side's median decision by stage. Medians of stages do not add up to the median of decisions: they are scaled to it."""
-    medians = {stage: float(np.median([stages.get(stage, 0.0) for stages in side.stages])) for stage in STAGES}
+    names = STAGES if not any(PROSE in stages for stages in side.stages) else (*STAGES, PROSE)
+    medians = {stage: float(np.median([stages.get(stage, 0.0) for stages in side.stages])) for stage in names}
     scale = _median_ms(side, paired) / (sum(medians.values()) or 1.0)
     return {stage: scale * milliseconds for stage, milliseconds in medians.items()}
 
@@ -122,6 +123,8 @@ def _agreement(replay: Replay, answers: Mapping[int, NDArray[np.int64]]) -> dict
         draft = language.encode(encoded[item.follows], item.question, shift=item.consumed)
         for state, token in language.encode(encoded[item.index], item.question).items():
             stage = grammar.stage(state).value
+            if stage not in seen:  # prose has one way to go on
+                continue
             seen[stage] += 1
             right[stage] += draft.get(state) == token
     return {name: right[name] / seen[name] if seen[name] else 0.0 for name in FIELDS}

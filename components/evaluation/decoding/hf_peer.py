@@ -11,9 +11,8 @@ from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList, 
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from components.evaluation.decoding.peer_prompt import Laps, PeerAnswer, Places, encode
-from model_core.engine.decode_request import CompactLanguage, DecodeRequest, Prompt
+from model_core.engine.decode_request import Language, Prompt, Question
 from model_core.network.model import MolmoAct
-from model_core.tokenization.compact.layout import CompactLayout
 
 
 class _HfConfig(PretrainedConfig):
@@ -84,6 +83,7 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
             "position_ids": self.places.of_last(input_ids, new).to(input_ids.device),
             "past_key_values": past_key_values,
             "start": input_ids.shape[1] - new,
+            "stage": self.places.stage_of_last(input_ids, new),
         }
         return inputs | ({"images": kwargs["images"]} if is_first_iteration else {})
 
@@ -93,6 +93,7 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
         position_ids: Tensor,
         past_key_values: Any,
         start: int,
+        stage: str,
         images: Prompt | None = None,
         **_: Any,
     ) -> CausalLMOutputWithPast:
@@ -102,7 +103,7 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
             features = encode(self.network, images)
             self.laps.mark("vision")
         else:  # the forward before computed the first of these tokens
-            self.laps.mark("prefill" if self.forwards == 1 else self.laps.stage_at(int(position_ids[0, 0])))
+            self.laps.mark("prefill" if self.forwards == 1 else stage)
         self.forwards += 1
         x_BLD = self.network.embed(input_ids, features)
         view = _HfCacheView(past_key_values, start, input_ids.shape[1])
@@ -115,12 +116,12 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
 class GrammarMask(LogitsProcessor):
     """Only what the grammar allows at the next place; one row of a table."""
 
-    def __init__(self, places: Places, device: torch.device) -> None:
-        self.places, self.blocked_SX = places, places.blocked_SX.to(device)
+    def __init__(self, places: Places) -> None:
+        self.places = places
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Scores (1, X) of the token after `input_ids`."""
-        return scores.masked_fill(self.blocked_SX[self.places.next(input_ids)], -torch.inf)
+        return scores.masked_fill(self.places.blocked(self.places.next(input_ids), scores.device), -torch.inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,37 +136,35 @@ class Generation:
 class HfPeer:
     """`generate(do_sample=False)` with a dynamic or static cache, or with prompt lookup.
 
-    language: in place of the layout's own, for other images. of_transformers: the class of `transformers` that matches our decoder
+    of_transformers: the class of `transformers` that matches our decoder
     computes, not our own modules.
     """
 
     def __init__(
         self,
         network: MolmoAct,
-        layout: CompactLayout,
+        language: Language,
         generation: Generation = Generation(),
         *,
-        language: CompactLanguage | None = None,
         of_transformers: bool = False,
     ) -> None:
         from components.evaluation.decoding.qwen2_peer import MatchingQwen2
 
-        self.language = language or CompactLanguage(layout)
-        self.laps = Laps(layout)
-        places = Places(layout=layout)
-        self.model = (MatchingQwen2 if of_transformers else GeneratingMolmoAct)(network, places, self.laps).eval()
+        self.language, self.laps, self.places = language, Laps(), Places(language, network.config.llm.vocab_size)
+        self.model = (MatchingQwen2 if of_transformers else GeneratingMolmoAct)(network, self.places, self.laps).eval()
         self.options: dict[str, Any] = {"do_sample": False, "use_cache": True}
         if generation.masked:
-            self.options["logits_processor"] = LogitsProcessorList([GrammarMask(places, self.model.device)])
+            self.options["logits_processor"] = LogitsProcessorList([GrammarMask(self.places)])
         self.options |= {"cache_implementation": "static"} if generation.cache == "static" else {}
         self.options |= {"prompt_lookup_num_tokens": generation.lookup} if generation.lookup else {}
 
     @torch.inference_mode()
-    def answer(self, question: DecodeRequest, length: int) -> PeerAnswer:
+    def answer(self, question: Question, length: int) -> PeerAnswer:
         """Greedy ids of `question`, `length` of them."""
         self.laps.start()
         self.model.forwards = 0
         prompt = self.language.prompt(question)
+        self.places.start(prompt.places_L, self.language.begin(question))
         ids_1L = torch.from_numpy(prompt.ids_L)[None].to(self.model.device)
         mask = torch.ones_like(ids_1L)
         answer = self.model.generate(ids_1L, attention_mask=mask, max_new_tokens=length, images=prompt, **self.options)  # pyright: ignore[reportAttributeAccessIssue]

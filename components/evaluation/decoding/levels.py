@@ -18,17 +18,17 @@ from model_core.checkpoint import Checkpoint
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.resources import EngineOptions
 from model_core.policy import PolicyOptions, ReasoningPolicy
+from model_core.port.of_checkpoint import port_of
 from model_core.spec.types import LEVELS, Decision, DecisionRequest
 
 
 def measure_levels(checkpoint: Checkpoint, recording: Recording, dtype: torch.dtype, progress: Progress) -> dict[str, dict[str, Any]]:
     """{level: {"p50_ms", "p95_ms", "forwards", "served"}} of the levels that the checkpoint's contract has."""
-    engine = DecodingEngine(checkpoint.model, checkpoint.layout, EngineOptions(dtype=dtype))
+    port = port_of(checkpoint)
+    engine = DecodingEngine(checkpoint.model, port.language, EngineOptions(dtype=dtype, constrained=port.constrained))
     engine.warm_up()
     policies = {
-        level: ReasoningPolicy(
-            checkpoint.model, checkpoint.layout, checkpoint.contract, PolicyOptions(remember=0), engine=_alike(checkpoint, engine)
-        )
+        level: ReasoningPolicy(checkpoint.model, port, checkpoint.contract, PolicyOptions(remember=0), engine=_alike(checkpoint, engine))
         for level in LEVELS
         if level in checkpoint.contract.reasoning.levels
     }
@@ -48,9 +48,8 @@ def measure_levels(checkpoint: Checkpoint, recording: Recording, dtype: torch.dt
 
 def _alike(checkpoint: Checkpoint, engine: DecodingEngine) -> DecodingEngine:
     """An engine of its own, which has seen no other level's answers."""
-    return DecodingEngine(
-        checkpoint.model, checkpoint.layout, EngineOptions(dtype=engine.dtype, numerics=engine.numerics, costs=engine.costs)
-    )
+    options = EngineOptions(dtype=engine.dtype, constrained=engine.options.constrained, numerics=engine.numerics, costs=engine.costs)
+    return DecodingEngine(checkpoint.model, engine.language, options)
 
 
 def _row(level: str, found: list[tuple[float, Decision]]) -> dict[str, Any]:

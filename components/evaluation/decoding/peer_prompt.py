@@ -1,66 +1,90 @@
-"""What a peer gets and how it is timed: places of tokens, image features, and the stages of one answer."""
+"""What a peer gets and how it is timed: places of tokens, what may follow them, image features, and the stages of one answer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_core.engine.decode_request import Prompt
+from model_core.engine.automaton import REFUSED
+from model_core.engine.decode_request import Language, Prompt
 from model_core.network.model import MolmoAct
-from model_core.tokenization.compact.layout import CompactLayout, Field
 
 STAGES = ("vision", "prefill", "depth", "trace", "action")
+PROSE = "prose"  # of languages that have any
 
 
-@dataclass(frozen=True, kw_only=True)
 class Places:
-    """Positions of tokens in mode full, from the ids alone: slots, with the jump after a trace."""
+    """Where the tokens of one answer stand, and which ids may follow, from the ids alone: the grammar of `language` walked along.
 
-    layout: CompactLayout
+    rows: ids that the head scores.
+    """
 
-    @cached_property
-    def blocked_SX(self) -> Tensor:
-        """(slots, output ids) bool: True where an id is not allowed."""
-        layout, ids_X = self.layout, torch.arange(self.layout.vocabulary.base_size)
-        start_S, stop_S = torch.from_numpy(layout.allowed_start_S), torch.from_numpy(layout.allowed_stop_S)
-        return (ids_X < start_S[:, None]) | (ids_X >= stop_S[:, None])
+    def __init__(self, language: Language, rows: int) -> None:
+        self.language, self._rows = language, rows
+        self._prompt_places_L = torch.zeros(0, dtype=torch.int64)
+        self._ids: list[int] = []
+        self._states: list[int] = [0]
+        self._blocked: dict[int, Tensor] = {}
 
-    @cached_property
-    def _trace(self) -> tuple[int, int, int]:
-        """First slot of the trace, first of the actions, id of the trace's end."""
-        slots = self.layout.slots
-        return slots[Field.TRACE].start, slots[Field.ACTION].start, self.layout.vocabulary.trace_end
+    def start(self, prompt_places_L: NDArray[np.int64], begin: int) -> None:
+        """A new answer begins behind a prompt with these places, in state `begin`."""
+        self._prompt_places_L = torch.from_numpy(np.ascontiguousarray(prompt_places_L))
+        self._ids, self._states = [], [begin]
 
     def next(self, ids_1L: Tensor) -> int:
-        """Slot of the token that follows (1, L) ids; the last slot where the answer is complete."""
-        begin, after, end = self._trace
-        length = ids_1L.shape[1]
-        if length > begin:
-            answer = ids_1L[0, begin:].tolist()
-            if end in answer:
-                length = after + len(answer) - 1 - answer.index(end)
-        return min(length, self.layout.num_slots - 1)
+        """The state of the token that follows (1, L) ids; that of the last one that may stand where a guess may not."""
+        return self._walked(ids_1L)[-1]
+
+    def blocked(self, state: int, device: torch.device) -> Tensor:
+        """(rows,) bool: True where an id is not allowed in `state`. Made once for each distinct set of ids."""
+        grammar = self.language.grammar
+        group = grammar.group(state)
+        if group not in self._blocked:
+            row_X = torch.ones(self._rows, dtype=torch.bool)
+            row_X[torch.from_numpy(grammar.groups[group])] = False
+            self._blocked[group] = row_X.to(device)
+        return self._blocked[group]
 
     def of_last(self, ids_1L: Tensor, count: int) -> Tensor:
-        """(1, count) slots of the last ids."""
-        length = ids_1L.shape[1]
-        if length <= self._trace[0]:
-            return torch.arange(length - count, length)[None]
-        return torch.tensor([[self.next(ids_1L[:, :stop]) for stop in range(length - count, length)]])
+        """(1, count) places of the last ids."""
+        prompt, length = len(self._prompt_places_L), ids_1L.shape[1]
+        first = length - count
+        if length <= prompt:
+            return self._prompt_places_L[first:length][None]
+        states, place = self._walked(ids_1L), self.language.grammar.place
+        found = [place(states[index - prompt], index) for index in range(max(first, prompt), length)]
+        return torch.cat([self._prompt_places_L[min(first, prompt) :], torch.tensor(found, dtype=torch.int64)])[None]
+
+    def stage_of_last(self, ids_1L: Tensor, count: int) -> str:
+        """The part of the answer that the first of the last `count` ids belongs to."""
+        states = self._walked(ids_1L)
+        return self.language.grammar.stage(states[max(0, ids_1L.shape[1] - count - len(self._prompt_places_L))]).value
+
+    def _walked(self, ids_1L: Tensor) -> Sequence[int]:
+        """The state before each id of the answer and after the last; what was walked before is not walked again."""
+        answer = ids_1L[0, len(self._prompt_places_L) :].tolist()
+        known, grammar = self._ids, self.language.grammar
+        if answer[: len(known)] != known:
+            same = next((place for place, (one, other) in enumerate(zip(known, answer, strict=False)) if one != other), len(answer))
+            self._ids, self._states = known[:same], self._states[: same + 1]
+        for token in answer[len(self._ids) :]:
+            state = self._states[-1]
+            following = REFUSED if state == grammar.done else grammar.after(state, token)
+            self._ids.append(token)
+            self._states.append(state if following == REFUSED else following)
+        return self._states
 
 
 @dataclass(slots=True)
 class Laps:
-    """When each forward began, and at which place: enough to split the time of one answer into stages."""
+    """When each forward began, and in which stage: enough to split the time of one answer."""
 
-    layout: CompactLayout
     began: float = 0.0
     marks: list[tuple[str, float]] = field(default_factory=list)
 
@@ -73,17 +97,13 @@ class Laps:
         """The stage named ends here."""
         self.marks.append((stage, time.perf_counter()))
 
-    def stage_at(self, place: int) -> str:
-        """The part of the answer that a place belongs to."""
-        return Field(int(self.layout.fields_S[min(place, self.layout.num_slots - 1)])).name.lower()
-
     def split(self) -> dict[str, float]:
         """Milliseconds by stage, up to now."""
         self.mark("action")
         found: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         last = self.began
         for stage, at in self.marks:
-            found[stage] += (at - last) * 1e3
+            found[stage] = found.get(stage, 0.0) + (at - last) * 1e3
             last = at
         return found
 

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from components.evaluation.decoding.hf_peer import Generation, HfPeer
 from components.evaluation.decoding.peer_prompt import STAGES, Laps, PeerAnswer, Places, encode
-from model_core.engine.decode_request import CompactLanguage, DecodeRequest
+from model_core.engine.decode_request import Language, Question
 from model_core.network.model import MolmoAct
-from model_core.tokenization.compact.layout import CompactLayout, Field
 
 LOOKUP_TOKENS = 10
 # On our own modules, and on the class of `transformers` that computes the same.
@@ -29,12 +28,12 @@ QWEN2_GENERATE = ("Qwen2 generate, dynamic cache", "Qwen2 generate, static cache
 class PlainLoop:
     """A hand-written greedy loop over one preallocated cache: the obvious first version. It shares only the network with the engine."""
 
-    def __init__(self, network: MolmoAct, layout: CompactLayout) -> None:
-        self.network, self.layout, self.language, self.laps = network, layout, CompactLanguage(layout), Laps(layout)
+    def __init__(self, network: MolmoAct, language: Language) -> None:
+        self.network, self.language, self.laps = network, language, Laps()
         llm = network.config.llm
         weight = network.lm_head.weight
-        shape = (llm.num_hidden_layers, 2, 1, llm.num_key_value_heads, layout.max_length, llm.head_dim)
-        self._blocked_SX = Places(layout=layout).blocked_SX.to(weight.device)
+        shape = (llm.num_hidden_layers, 2, 1, llm.num_key_value_heads, language.max_length, llm.head_dim)
+        self._places = Places(language, llm.vocab_size)
         self._memory = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self.start = 0
 
@@ -51,7 +50,7 @@ class PlainLoop:
         self.start += length
 
     @torch.inference_mode()
-    def answer(self, question: DecodeRequest, length: int) -> PeerAnswer:
+    def answer(self, question: Question, length: int) -> PeerAnswer:
         """Greedy ids of `question`, `length` of them."""
         self.laps.start()
         self.start = 0
@@ -62,38 +61,39 @@ class PlainLoop:
         hidden = network.trunk(network.embed(ids, features), places, cache=self)
         self.laps.mark("prefill")
         answer: list[int] = []
-        place, after_trace = self.layout.prompt_length, self.layout.slots[Field.ACTION].start
+        grammar, state, index = self.language.grammar, self.language.begin(question), len(prompt.ids_L)
         while True:
-            token = int(network.logits(hidden[:, -1]).masked_fill(self._blocked_SX[place], -torch.inf).argmax(-1))
+            blocked_X = self._places.blocked(state, device)
+            token = int(network.logits(hidden[:, -1]).masked_fill(blocked_X, -torch.inf).argmax(-1))
             answer.append(token)
             if len(answer) == length:
                 break
             ids = torch.tensor([[token]], device=device)
-            places = torch.tensor([[place]], device=device)
+            places = torch.tensor([[grammar.place(state, index)]], device=device)
             hidden = network.trunk(network.embed(ids), places, cache=self)
-            self.laps.mark(self.laps.stage_at(place))
-            place = after_trace if token == self.layout.vocabulary.trace_end else place + 1
+            self.laps.mark(grammar.stage(state).value)
+            state, index = grammar.after(state, token), index + 1
         return PeerAnswer(ids_N=np.array(answer, np.int64), forwards=length, stages_ms=self.laps.split())
 
 
-Answering = Callable[[DecodeRequest, int], PeerAnswer]
+Answering = Callable[[Question, int], PeerAnswer]
 
 
-def all_peers(network: MolmoAct, layout: CompactLayout) -> dict[str, Answering]:
+def all_peers(network: MolmoAct, language: Language) -> dict[str, Answering]:
     """Every peer by the name that the table shows."""
     from components.evaluation.decoding.qwen2_peer import matches_qwen2
 
     matching: dict[str, Answering] = {}
     if matches_qwen2(network.config.llm):
         matching = {
-            QWEN2_GENERATE[0]: HfPeer(network, layout, of_transformers=True).answer,
-            QWEN2_GENERATE[1]: HfPeer(network, layout, Generation(cache="static"), of_transformers=True).answer,
+            QWEN2_GENERATE[0]: HfPeer(network, language, of_transformers=True).answer,
+            QWEN2_GENERATE[1]: HfPeer(network, language, Generation(cache="static"), of_transformers=True).answer,
         }
     return matching | {
-        GENERATE[0]: HfPeer(network, layout).answer,
-        GENERATE[1]: HfPeer(network, layout, Generation(cache="static")).answer,
-        "generate, prompt lookup": HfPeer(network, layout, Generation(lookup=LOOKUP_TOKENS)).answer,
-        "plain loop, static cache": PlainLoop(network, layout).answer,
+        GENERATE[0]: HfPeer(network, language).answer,
+        GENERATE[1]: HfPeer(network, language, Generation(cache="static")).answer,
+        "generate, prompt lookup": HfPeer(network, language, Generation(lookup=LOOKUP_TOKENS)).answer,
+        "plain loop, static cache": PlainLoop(network, language).answer,
     }
 
 

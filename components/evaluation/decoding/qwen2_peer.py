@@ -61,7 +61,7 @@ class MatchingQwen2(Qwen2ForCausalLM):
             features = encode(network, images)
             self.laps.mark("vision")
         else:  # the forward before computed the first of these ids
-            self.laps.mark("prefill" if self.forwards == 1 else self.laps.stage_at(int(slots_1L[0, 0])))
+            self.laps.mark("prefill" if self.forwards == 1 else self.places.stage_of_last(input_ids, new))
         self.forwards += 1
         x_1LD = network.embed(input_ids[:, -new:], features)
         table = network.model.transformer.slot_embedding

@@ -16,12 +16,12 @@ from components.evaluation.observation_recording import Recording
 from model_core.checkpoint import Checkpoint
 from model_core.engine.answer import DecodeResult
 from model_core.engine.decode import DecodingEngine
-from model_core.engine.decode_request import CompactLanguage, DecodeRequest, Drafts
+from model_core.engine.decode_request import Drafts, Question
 from model_core.engine.draft_cache import DraftMemory
 from model_core.engine.resources import EngineOptions
+from model_core.port.of_checkpoint import port_of
 from model_core.spec.errors import GrammarError
-from model_core.spec.types import Observation
-from model_core.tokenization.observation import PolicyInputs
+from model_core.spec.types import DecisionRequest
 
 FIELDS = ("depth", "trace", "action")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -32,7 +32,7 @@ class ReplayItem:
     """One decision to decode. follows: index of the same session's decision before, or None at its first."""
 
     index: int
-    question: DecodeRequest
+    question: Question
     follows: int | None
     consumed: int
 
@@ -41,29 +41,21 @@ class Replay:
     """The decisions of a recording as requests to a checkpoint, in order."""
 
     def __init__(self, checkpoint: Checkpoint, recording: Recording) -> None:
-        self.checkpoint, self.language = checkpoint, CompactLanguage(checkpoint.layout)
-        self._inputs = PolicyInputs(layout=checkpoint.layout, contract=checkpoint.contract)
+        self.checkpoint, self.port = checkpoint, port_of(checkpoint)
+        self.language = self.port.language
         self.items: list[ReplayItem] = []
         last: dict[int, int] = {}
         for index, sighting in enumerate(recording):
-            question = self._question(sighting.observation)
+            question = self.port.question(DecisionRequest(observation=sighting.observation), "full")
             self.items.append(ReplayItem(index=index, question=question, follows=last.get(sighting.session), consumed=sighting.consumed))
             last[sighting.session] = index
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def _question(self, seen: Observation) -> DecodeRequest:
-        inputs = self._inputs
-        return DecodeRequest(
-            images_VHW3=inputs.images(seen),
-            words_W=inputs.words(seen.instruction),
-            proprio_bins_P=inputs.proprio_bins(seen.proprio_P),
-        )
-
     def engine(self, *, dtype: torch.dtype = torch.float32, **options: Any) -> DecodingEngine:
         """A fresh engine over the checkpoint's weights."""
-        return DecodingEngine(self.checkpoint.model, self.checkpoint.layout, EngineOptions(dtype=dtype, **options))
+        return DecodingEngine(self.checkpoint.model, self.language, EngineOptions(dtype=dtype, **options))
 
     def drafts(self, item: ReplayItem, before: DecodeResult | None, memory: DraftMemory | None = None) -> Drafts | None:
         """What a memory suggests, else the session's last answer, its chunk without the actions that were executed."""
@@ -112,12 +104,12 @@ class Replay:
         return known
 
 
-def answer_one(engine: DecodingEngine, question: DecodeRequest, drafts: Drafts | None = None) -> DecodeResult:
+def answer_one(engine: DecodingEngine, question: Question, drafts: Drafts | None = None) -> DecodeResult:
     """One answer of one row. Raises `GrammarError` for an answer outside the language (faithful decoding only)."""
     return engine.decode([question], [drafts]).answers[0]
 
 
-def readable(engine: DecodingEngine, question: DecodeRequest, drafts: Drafts | None = None) -> DecodeResult | None:
+def readable(engine: DecodingEngine, question: Question, drafts: Drafts | None = None) -> DecodeResult | None:
     """As `answer_one`, None in place of the error."""
     try:
         return answer_one(engine, question, drafts)

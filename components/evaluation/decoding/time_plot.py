@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.decoding.peer_prompt import STAGES
+from components.evaluation.decoding.peer_prompt import PROSE, STAGES
 
 
 def draw_split(document: Mapping[str, Any], path: Path) -> Path:
@@ -16,14 +16,16 @@ def draw_split(document: Mapping[str, Any], path: Path) -> Path:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    colors = dict(zip(STAGES, ("#64748b", "#7c3aed", "#0d9488", "#db2777", "#d97706"), strict=True))
     split = {"generate": document["split_ms"]["before"], "Actwright": document["split_ms"]["after"]}
+    shown = [stage for stage in (*STAGES, PROSE) if any(stage in stages for stages in split.values())]
+    colors: dict[str, str] = dict(zip((*STAGES, PROSE), ("#64748b", "#7c3aed", "#0d9488", "#db2777", "#d97706", "#94a3b8"), strict=True))
     figure, axes = plt.subplots(figsize=(9, 2.9), dpi=110)
     for row, stages in enumerate(split.values()):
         left = 0.0
-        for stage in STAGES:
-            axes.barh(row, stages[stage], left=left, color=colors[stage], label=stage if row == 0 else None, height=0.6)
-            left += stages[stage]
+        for stage in shown:
+            width = stages.get(stage, 0.0)
+            axes.barh(row, width, left=left, color=colors[stage], label=stage if row == 0 else None, height=0.6)
+            left += width
         axes.text(left * 1.0 + max(map(_total, split.values())) * 0.01, row, f"{left:.0f} ms", va="center", fontsize=10)
     axes.set_yticks(range(len(split)), list(split))
     axes.invert_yaxis()
@@ -37,7 +39,7 @@ def draw_split(document: Mapping[str, Any], path: Path) -> Path:
         loc="left",
     )
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(ncols=len(STAGES), loc="lower right", frameon=False, fontsize=9)
+    axes.legend(ncols=len(shown), loc="lower right", frameon=False, fontsize=9)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
@@ -46,4 +48,4 @@ def draw_split(document: Mapping[str, Any], path: Path) -> Path:
 
 
 def _total(stages: Mapping[str, float]) -> float:
-    return sum(stages[stage] for stage in STAGES)
+    return sum(stages.values())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from flows.commands.models.adopt import UNREADABLE, adopt_command
 from model_core.spec.errors import ActwrightError
 
 if TYPE_CHECKING:
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from model_core.network.config import MolmoActConfig
     from model_core.parity import ImageParity, ModelParity, VqvaeParity
 
-model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Checkpoints: inspect, compare with the published code, convert.")
+model_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Checkpoints: inspect, adopt for serving, compare with the published code, convert."
+)
+model_app.command("adopt")(adopt_command)
 
 NOT_EQUAL = 1
-UNREADABLE = 2
 _NETWORKS = ("7b-d", "7b-o")
 _T = TypeVar("_T")
 

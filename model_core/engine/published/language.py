@@ -8,7 +8,7 @@ Shape letters: D committed rows, A action dims.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ class PublishedRequest:
     """One row to answer in the published language. images: the views, (H, W, 3) uint8 each.
 
     depth, trace: parts of the answer that are given (`grammar.given_prefix`). committed_DA: int64 (D, A), action bins 1..256 of the
-    first rows of the chunk.
+    first rows of the chunk. steering: the trace that images[0] shows as a drawn line; the question is then of form STEERED.
     """
 
     images: tuple[NDArray[np.uint8], ...]
@@ -38,6 +38,32 @@ class PublishedRequest:
     depth: DepthTokens | None = None
     trace: Trace | None = None
     committed_DA: NDArray[np.int64] | None = None
+    steering: Trace | None = None
+
+    @property
+    def form(self) -> Form:
+        """What is asked for, of a language that answers in several forms (`published.forms`)."""
+        return Form.FULL if self.steering is None else Form.STEERED
+
+    @property
+    def views(self) -> Sequence[NDArray[np.uint8]]:
+        """See `Question.views`."""
+        return self.images
+
+    @property
+    def asked(self) -> Hashable:
+        """See `Question.asked`."""
+        return self.instruction, self.form.value
+
+    @property
+    def is_steered(self) -> bool:
+        """See `Question.is_steered`."""
+        return self.steering is not None
+
+    @property
+    def is_given(self) -> bool:
+        """See `Question.is_given`."""
+        return any(part is not None for part in (self.depth, self.trace, self.committed_DA, self.steering))
 
 
 class PublishedLanguage:

@@ -164,6 +164,11 @@ class DepthCodec:
             raise CheckpointError(f"{folder}: depth codebook has digest {codec.digest[:16]}, the contract names {expected_digest[:16]}")
         return codec
 
+    @staticmethod
+    def load_published(file: Path) -> DepthCodec:
+        """The codebook of a release, its file `vae-final.pt`, at the published sizes. Raises `CheckpointError` for another size."""
+        return DepthCodec(_with_weights(DepthConfig(), _published_weights(file), file))
+
 
 def _distance(a_MD: Tensor, b_MD: Tensor) -> Tensor:
     return ((a_MD.double() - b_MD.double()) ** 2).sum(1)

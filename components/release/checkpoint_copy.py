@@ -1,0 +1,45 @@
+"""What is packed of a checkpoint: all of an ordinary one, one part of one for several embodiments, what is read of an adopted one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from model_core.adoption.document import is_adopted, read_adoption
+from model_core.contracts import chosen_contract, read_contracts
+
+
+def copy_checkpoint(checkpoint: Path, embodiment: str, target: Path, frozen: Path | None) -> Path | None:
+    """Copy what is packed of `checkpoint` to `target`; returns the frozen data set of the embodiment that is packed.
+
+    Raises `CheckpointError` where one of several embodiments must be named, or is not there.
+    """
+    contracts = read_contracts(checkpoint)
+    chosen = chosen_contract(contracts, embodiment, checkpoint)
+    if is_adopted(checkpoint):
+        _copy_adopted(checkpoint, target)
+        return frozen
+    if len(contracts) == 1:
+        shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns("*.part", "*.tmp"))
+        return frozen
+    from components.data.frozen_members import open_frozen
+    from model_core.checkpoint import write_part
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_part(checkpoint, chosen.embodiment.name, target)
+    return None if frozen is None else open_frozen(frozen).folder_of(chosen.embodiment.name)
+
+
+def _copy_adopted(folder: Path, target: Path) -> None:
+    """What serving reads; code and pickles of a release stay behind. Weights, being large, are linked where the disk allows it."""
+    adoption = read_adoption(folder)
+    for name in adoption.names:
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if name in adoption.weights:
+            try:
+                place.hardlink_to((folder / name).resolve())  # a hub folder holds links
+                continue
+            except OSError:  # another disk, or one without links
+                pass
+        shutil.copyfile(folder / name, place)

@@ -1,0 +1,154 @@
+"""Adopt a folder in the published layout: write beside its files the contract and the choices that serving it needs.
+
+What the published files say is read (statistics, network, processor, tokenizer); what they don't say is taken from the embodiment and the
+choices of a person, never guessed. Everything is checked, down to the headers of the weights, before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from model_core.adoption.document import ADOPTION, CONFIG, VQVAE, Adoption, LanguageChoices, digest_of_file
+from model_core.adoption.loading import PublishedParts, open_parts
+from model_core.adoption.published_files import chosen_stats, read_config, read_processor, read_weights, small_files, special_ids
+from model_core.contracts import CONTRACT
+from model_core.network.checkpoints.hub import CheckpointFiles
+from model_core.port.published import LEVELS, PublishedPort
+from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec
+from model_core.spec.errors import CheckpointError, require
+from model_core.spec.files import atomic_write
+from model_core.spec.stats import UnnormStats
+from model_core.tokenization.depth.codec import DepthCodec
+
+_VAE_FILE = "vae-final.pt"
+_OPENS = 1.0  # the gripper value that opens in the released data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptionRequest:
+    """What a person states about a folder.
+
+    norm_key: which statistics of `norm_stats`. chunk_length: rows of a chunk that the checkpoint was trained to answer. execute_horizon:
+    rows that a robot executes before it asks again; 0: all of them.
+    """
+
+    embodiment: EmbodimentSpec
+    norm_key: str
+    chunk_length: int
+    execute_horizon: int = 0
+    language: LanguageChoices = field(default_factory=LanguageChoices)
+
+    def __post_init__(self) -> None:
+        require(1 <= self.chunk_length <= 64, "chunk_length must be 1..64", got=self.chunk_length)
+        require(0 <= self.execute_horizon <= self.chunk_length, "execute_horizon must be 1..chunk_length", got=self.execute_horizon)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """What was written. notes: what a person should read, a sentence each."""
+
+    contract: PolicyContract
+    adoption: Adoption
+    notes: tuple[str, ...]
+
+
+def adopt(folder: Path, request: AdoptionRequest, *, replace: bool = False) -> Adopted:
+    """Check `folder` and write contract.json and adoption.json into it (and the depth codebook in our format, where it has one).
+
+    Raises `CheckpointError` for files that are missing or do not fit each other, `ContractError` for an embodiment of other dimensions,
+    and `CheckpointError` where the folder has a contract already, unless `replace`.
+    """
+    config = read_config(folder)
+    if (folder / CONTRACT).exists() and not replace:
+        raise CheckpointError(f"{folder} has a {CONTRACT} already. Fix: serve it, or write another one with --replace")
+    body = request.embodiment
+    chosen = chosen_stats(folder, config, request.norm_key, [dim.name for dim in body.action.dims])
+    read_processor(folder, config)
+    special_ids(folder, config)  # of another vocabulary: told before the table is read
+    weights = read_weights(folder, config)
+    parts = open_parts(folder, config, request.language)
+    codec = _codebook(folder)
+    contract = _contract(request, chosen.stats, parts, codec)
+    port = PublishedPort(parts, contract)
+    if codec is not None:
+        codec.save(folder / VQVAE)
+    adoption = Adoption(
+        norm_key=request.norm_key,
+        policy_id=contract.policy_id,
+        files={name: digest_of_file(folder / name) for name in (*small_files(folder), *_codebook_files(folder))},
+        weights=_sizes(weights),
+        language=request.language,
+    )
+    atomic_write(folder / CONTRACT, _text(contract))
+    atomic_write(folder / ADOPTION, adoption.to_text())
+    return Adopted(contract=contract, adoption=adoption, notes=(*chosen.notes, *_notes(port, weights)))
+
+
+def _contract(request: AdoptionRequest, stats: UnnormStats, parts: PublishedParts, codec: DepthCodec | None) -> PolicyContract:
+    body, codes = request.embodiment, parts.tokenizer.special.num_depth
+    if codec is not None and codec.config.num_tokens != codes:
+        raise CheckpointError(
+            f"the depth codebook has {codec.config.num_tokens} codes, the tokenizer {codes}. Fix: use those of one release"
+        )
+    reasoning = ReasoningSpec(
+        depth_codes=codes,
+        codebook_digest="" if codec is None else codec.digest,
+        trace_camera=body.cameras[0].name,
+        spelling="published",
+        levels=LEVELS,
+    )
+    return PolicyContract(
+        embodiment=body,
+        stats=stats,
+        reasoning=reasoning,
+        chunk_length=request.chunk_length,
+        execute_horizon=request.execute_horizon or request.chunk_length,
+    )
+
+
+def _codebook(folder: Path) -> DepthCodec | None:
+    """The depth codebook of a folder: ours, or the published file."""
+    if (folder / VQVAE / CONFIG).is_file():
+        return DepthCodec.load(folder / VQVAE)
+    return DepthCodec.load_published(folder / _VAE_FILE) if (folder / _VAE_FILE).is_file() else None
+
+
+def _codebook_files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in (folder / VQVAE).glob("*") if path.is_file())
+
+
+def _sizes(weights: CheckpointFiles) -> dict[str, int]:
+    files = {stored.file for stored in weights.tensors.values()}
+    return {path.name: path.stat().st_size for path in sorted(files)}
+
+
+def _text(contract: PolicyContract) -> str:
+    return json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n"
+
+
+def _notes(port: PublishedPort, weights: CheckpointFiles) -> list[str]:
+    contract, choices = port.contract, port.parts.choices
+    body, stats = contract.embodiment, contract.stats
+    order = ", ".join(camera.name for camera in body.cameras)
+    notes = [f"cameras are shown in this order: {order}; traces are drawn on {body.cameras[0].name}"]
+    if body.gripper_dim and body.gripper_open != _OPENS:
+        notes.append(f"gripper: {body.gripper_open:g} opens, as the embodiment says; in the released data 1 opens")
+    low_A, high_A = stats.unnormalize(np.full(len(stats), -1.0)), stats.unnormalize(np.full(len(stats), 1.0))
+    for dim, low, high in zip(body.action.dims, low_A.tolist(), high_A.tolist(), strict=True):
+        if low < dim.low - 1e-9 or high > dim.high + 1e-9:
+            notes.append(
+                f"action {dim.name}: answers reach {low:.4g}..{high:.4g} {dim.unit}, the embodiment allows {dim.low:g}..{dim.high:g}; "
+                "an answer beyond is refused"
+            )
+    if contract.reasoning.codebook_digest == "":
+        notes.append(f"no depth codebook ({_VAE_FILE} or {VQVAE}/): depth tokens are answered, and cannot be drawn as distances")
+    stored = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values()})
+    notes.append(
+        f"wording {choices.wording}, decoding {choices.decoding}, images {choices.images}, "
+        f"weights {choices.dtype} (stored as {', '.join(stored)})"
+    )
+    return notes

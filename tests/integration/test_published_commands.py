@@ -1,0 +1,168 @@
+"""A small published checkpoint by command line: adopt, serve, probe and steer, drive a robot, ask its audit again, measure, certify."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.data.embodiments.of_spec import document_of_spec
+from components.deployment.probe import probe
+from components.deployment.service_address import ServiceCredentials
+from components.evaluation.observation_recording import Recording
+from components.release.package import probe_observations
+from model_core.checkpoint import load_checkpoint
+from model_core.port.of_checkpoint import port_of
+from model_core.spec.protocol.wire import Chunk
+from model_core.spec.types import DecisionRequest
+from tests.plain_loop import plain_answer
+from tests.published_checkpoint import KEY, published_body, write_published_checkpoint
+
+pytestmark = pytest.mark.xdist_group("published-commands")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    root: Path
+    told: dict[str, str]
+
+    def actwright(self, *words: object, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+        return command(self.root, *words, timeout_s=timeout_s)
+
+
+def command(root: Path, *words: object, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    typed = [sys.executable, "-c", "from flows.commands.main import main; main()", *(str(word) for word in words)]
+    return subprocess.run(typed, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=root, env=environment(root))
+
+
+def environment(root: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ACTWRIGHT_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "ACTWRIGHT_HOME": str(root / "home")}
+
+
+@pytest.fixture(scope="module")
+def adopted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("published")
+    write_published_checkpoint(root / "MolmoAct-small")
+    document = {**document_of_spec(published_body()), "confirmed": {"by": "a test", "on": "2026-11-29"}}
+    (root / "arm.yaml").write_text(json.dumps(document))  # JSON is YAML
+    unchosen = command(root, "model", "adopt", "MolmoAct-small", "--embodiment", "arm.yaml", "--chunk-length", 2)
+    assert unchosen.returncode == 2, unchosen.stderr
+    assert f"norm_stats has 1 keys ({KEY}); none was chosen. Fix: name one with --norm-key" in unchosen.stderr
+    served = command(root, "serve", "MolmoAct-small", "--port", 0)
+    assert served.returncode == 1, served.stderr
+    assert "actwright model adopt MolmoAct-small" in served.stderr
+    done = command(root, "model", "adopt", "MolmoAct-small", "--embodiment", "arm.yaml", "--norm-key", KEY, "--chunk-length", 2)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["embodiment"], told["chunk"], told["decoding"]) == ("arm-1-7", [2, 2], "constrained")
+    assert "note      cameras are shown in this order: front" in done.stderr
+    return root
+
+
+@pytest.fixture(scope="module")
+def served(adopted: Path) -> Iterator[Served]:
+    with (adopted / "serve.err").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from flows.commands.main import main; main()", "serve", "MolmoAct-small", "--port", "0"],
+            cwd=adopted,
+            env=environment(adopted),
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, (adopted / "serve.err").read_text()
+        yield Served(root=adopted, told=json.loads(line))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_the_service_answers_token_for_token_what_the_plain_loop_gives(served: Served) -> None:
+    torch.set_num_threads(1)
+    probed = probe(served.told["policy"], ServiceCredentials(timeout_s=60))
+    assert served.told["model_version"] == "MolmoAct-small"
+    assert probed.parts == ("depth", "trace")
+    assert isinstance(probed.answer, Chunk)
+    checkpoint = load_checkpoint(served.root / "MolmoAct-small")
+    port = port_of(checkpoint)
+    (asked,) = probe_observations(checkpoint.contract, 1, None)
+    question = port.question(DecisionRequest(observation=asked), "full")
+    expected = port.language.parse(plain_answer(checkpoint.model, port.language, question), question)
+    assert expected.depth is not None
+    assert expected.trace is not None
+    assert probed.answer.depth_codes_G is not None
+    assert probed.answer.depth_codes_G.tolist() == expected.depth.codes_G.tolist()
+    assert probed.answer.trace_N2 is not None
+    assert probed.answer.trace_N2.tolist() == expected.trace.points_N2.tolist()
+    assert np.array_equal(probed.answer.actions_KA, port.actions_of(expected.bins_KA))
+
+
+def test_a_line_is_drawn_for_the_model(served: Served) -> None:
+    done = served.actwright("probe", served.told["policy"], "--steer", "2,3 20,20 28,9", "--timeout-s", 60, "--out", "steered.png")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["flags"] == ["steering:rev1"]
+    assert told["depth_tokens"] is False
+    assert np.abs(np.array(told["trace"]) - np.array([[2, 3], [20, 20], [28, 9]]) * 255 / 31).max() <= 8
+    assert (served.root / "steered.png").stat().st_size > 5000
+
+
+def test_a_cell_works_and_its_audit_gives_the_same_answers_again(served: Served) -> None:
+    (served.root / "line.json").write_text(json.dumps({"points": [[2, 3], [25, 20]]}))
+    done = served.actwright(
+        *("workcell", "run", "--robot", "strict", "--option", "contract=MolmoAct-small/contract.json", "--option", "steps=6"),
+        *("--task", "close the drawer", "--url", served.told["policy"], "--audit", "audit", "--deadline-ms", 60_000, "--episodes", 2),
+        *("--steer", "line.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["episodes"], told["model_version"]) == (2, "MolmoAct-small")
+    first = sorted((served.root / "audit" / "cell-1").glob("*.mcap"))[0]
+    again = served.actwright("audit", "replay", first, "--all", "--out", "look.png")
+    assert again.returncode == 0, again.stderr
+    asked = json.loads(again.stdout)
+    assert (asked["equal"], asked["same_bundle"]) == (True, True)
+    assert asked["all"]["equal"] == asked["all"]["asked"] >= 3
+
+
+def recording(root: Path) -> Path:
+    body, rng = published_body(), np.random.default_rng(0)
+    made = Recording(
+        images={camera.name: rng.integers(0, 256, (4, camera.height, camera.width, 3), dtype=np.uint8) for camera in body.cameras},
+        proprio_TP=np.zeros((4, 2), np.float32),
+        instructions=("close the drawer", "open the drawer"),
+        instruction_T=np.array([0, 0, 1, 1]),
+        session_T=np.array([0, 0, 1, 1]),
+        consumed_T=np.array([0, 1, 0, 2]),
+    )
+    return made.save(root / "seen.npz")
+
+
+def test_its_decoding_is_measured_and_certified(adopted: Path) -> None:
+    file = recording(adopted)
+    words = ("MolmoAct-small", "--recording", file, "--decisions", 3, "--sessions", 2, "--json")
+    certified = command(adopted, "certify", *words, "--out", "certificate.json")
+    assert certified.returncode == 0, certified.stderr
+    assert json.loads(certified.stdout)["flips"] == 0
+    measured = command(adopted, "bench", "decode", *words, "--peer-decisions", 2, "--out", "decode.json", "--picture", "split.png")
+    assert measured.returncode == 0, measured.stderr
+    told = json.loads(measured.stdout)
+    assert (told["tokens_equal"], told["flips"]) == (True, 0)
+    rows = {row["side"]: row for row in json.loads((adopted / "decode.json").read_text())["rows"]}
+    assert {"generate, dynamic cache", "Qwen2 generate, static cache", "plain loop, static cache"} <= set(rows)
