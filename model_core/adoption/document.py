@@ -27,13 +27,12 @@ _ADOPT_AGAIN = "Fix: look at what changed, then adopt the folder again: actwrigh
 class LanguageChoices:
     """How a published checkpoint is asked and answers.
 
-    wording: "released" as the released checkpoints write, "finetuned" as models tuned with the published fine-tuning script do. decoding:
-    "constrained" scores only ids that the language allows at each place, "faithful" gives token for token what greedy decoding over the
-    whole vocabulary gives, and refuses an answer outside the language. images: "sound", or "published" with the published processor's
-    defects (`ImageProcessor`). dtype: of the weights.
+    wording: whose sentences it was trained on (`published.grammar.Style`). decoding: "constrained" scores only ids that the language allows
+    at each place, "faithful" gives token for token what greedy decoding over the whole vocabulary gives, and refuses an answer outside the
+    language. images: "sound", or "published" with the published processor's defects (`ImageProcessor`). dtype: of the weights.
     """
 
-    wording: Literal["released", "finetuned"] = "released"
+    wording: Literal["released", "quick-start", "finetuned"] = "released"
     decoding: Literal["constrained", "faithful"] = "constrained"
     images: Literal["sound", "published"] = "sound"
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from model_core.spec.errors import CheckpointError, ContractError, SpecError
 from model_core.spec.stats import UnnormStats
 from model_core.tiny import LAYOUT_KEY
 from model_core.tokenization.action_codec import NUM_BINS
+from model_core.tokenization.published.actions import PublishedStats
 from model_core.tokenization.published.special_ids import SpecialIds, special_ids_7b_d, special_ids_of_file
 from model_core.tokenization.published.tokenizer import PromptTokenizer
 
@@ -30,14 +31,6 @@ _FURTHER += ("processor_config.json",)
 # Tables take a second to read, are opened more than once (adopted, opened, packed), and never change: by name, digest and special ids.
 _READ: dict[tuple[str, str, SpecialIds], PromptTokenizer] = {}
 _MOST_READ = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChosenStats:
-    """Statistics of one key. notes: what the published code does otherwise than the file says, for people."""
-
-    stats: UnnormStats
-    notes: tuple[str, ...] = ()
 
 
 def read_config(folder: Path) -> MolmoActConfig:
@@ -54,11 +47,11 @@ def read_config(folder: Path) -> MolmoActConfig:
     return config
 
 
-def chosen_stats(folder: Path, config: MolmoActConfig, key: str, dims: Sequence[str]) -> ChosenStats:
+def chosen_stats(folder: Path, config: MolmoActConfig, key: str, dims: Sequence[str]) -> UnnormStats:
     """The action statistics of `norm_stats[key]` for dimensions with these names.
 
-    As published, the last dimension is never unnormalised, and where there is no mask all others are. Raises `CheckpointError` where the
-    key is not there or was not chosen, and `ContractError` for another number of dimensions.
+    Raises `CheckpointError` where the key is not there or was not chosen, and `ContractError` for another number of dimensions and for a
+    mask by which the published decoding does not go (`PublishedStats.sound`).
     """
     where = f"{folder / CONFIG}: norm_stats"
     known = ", ".join(config.norm_stats)
@@ -78,13 +71,17 @@ def chosen_stats(folder: Path, config: MolmoActConfig, key: str, dims: Sequence[
             f"{where}[{key!r}]: q01 has {len(q01)} and q99 {len(q99)} dimensions, the embodiment has {len(dims)} ({', '.join(dims)}). "
             "Fix: give the embodiment file of the robot that this key is of, or choose another key"
         )
-    mask, notes = _mask(action, dims, f"{where}[{key!r}].action")
-    count = _mapping(config.norm_stats, key, where).get("num_transitions", 0)
+    mask = action.get("mask")
+    if mask is not None and (not isinstance(mask, list) or len(mask) != len(dims) or not all(isinstance(value, bool) for value in mask)):
+        raise CheckpointError(f"{where}[{key!r}].action: expected mask as {len(dims)} truth values, got {mask!r:.80}")
+    count = config.norm_stats[key].get("num_transitions", 0)
     try:
-        stats = UnnormStats(q01=tuple(q01), q99=tuple(q99), mask=mask, count=count if isinstance(count, int) else 0)
+        stats = PublishedStats(q01=tuple(q01), q99=tuple(q99), mask=None if mask is None else tuple(mask)).sound()
     except SpecError as error:
         raise CheckpointError(f"{where}[{key!r}]: {error}") from error
-    return ChosenStats(stats=stats, notes=notes)
+    except ContractError as error:
+        raise ContractError(f"{where}[{key!r}]: {error}") from error
+    return replace(stats, count=count if isinstance(count, int) else 0)
 
 
 def read_processor(folder: Path, config: MolmoActConfig, *, published: bool = False) -> ImageProcessor:
@@ -170,17 +167,3 @@ def _numbers(action: Mapping[str, Any], name: str, where: str) -> list[float]:
     if not is_list or not all(math.isfinite(value) for value in cast(list[float], found)):
         raise CheckpointError(f"{where}: expected {name} as a list of finite numbers, got {found!r:.80}")
     return cast(list[float], found)
-
-
-def _mask(action: Mapping[str, Any], dims: Sequence[str], where: str) -> tuple[tuple[bool, ...], tuple[str, ...]]:
-    """As the published code decodes: the last dimension never, all others where there is no mask."""
-    found = action.get("mask")
-    if found is None:
-        note = f"{where} has no mask: as published, all dimensions but the last ({dims[-1]}) are unnormalised"
-        return (*[True] * (len(dims) - 1), False), (note,)
-    if not isinstance(found, list) or len(found) != len(dims) or not all(isinstance(value, bool) for value in found):
-        raise CheckpointError(f"{where}: expected mask as {len(dims)} truth values, got {found!r:.80}")
-    if not found[-1]:
-        return tuple(found), ()
-    note = f"{where} masks the last dimension ({dims[-1]}) in: as published, it is not unnormalised all the same"
-    return (*found[:-1], False), (note,)

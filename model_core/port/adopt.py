@@ -66,13 +66,13 @@ def adopt(folder: Path, request: AdoptionRequest, *, replace: bool = False) -> A
     if (folder / CONTRACT).exists() and not replace:
         raise CheckpointError(f"{folder} has a {CONTRACT} already. Fix: serve it, or write another one with --replace")
     body = request.embodiment
-    chosen = chosen_stats(folder, config, request.norm_key, [dim.name for dim in body.action.dims])
+    stats = chosen_stats(folder, config, request.norm_key, [dim.name for dim in body.action.dims])
     read_processor(folder, config)
     special_ids(folder, config)  # of another vocabulary: told before the table is read
     weights = read_weights(folder, config)
     parts = open_parts(folder, config, request.language)
     codec = _codebook(folder)
-    contract = _contract(request, chosen.stats, parts, codec)
+    contract = _contract(request, stats, parts, codec)
     port = PublishedPort(parts, contract)
     if codec is not None:
         codec.save(folder / VQVAE)
@@ -85,7 +85,7 @@ def adopt(folder: Path, request: AdoptionRequest, *, replace: bool = False) -> A
     )
     atomic_write(folder / CONTRACT, _text(contract))
     atomic_write(folder / ADOPTION, adoption.to_text())
-    return Adopted(contract=contract, adoption=adoption, notes=(*chosen.notes, *_notes(port, weights)))
+    return Adopted(contract=contract, adoption=adoption, notes=tuple(_notes(port, weights)))
 
 
 def _contract(request: AdoptionRequest, stats: UnnormStats, parts: PublishedParts, codec: DepthCodec | None) -> PolicyContract:

@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from model_core.adoption.loading import PublishedParts
 from model_core.engine.published.forms import PublishedForms
 from model_core.engine.published.language import PublishedLanguage, PublishedRequest
-from model_core.spec.contract import CameraSpec, PolicyContract
+from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, GrammarError
 from model_core.spec.types import ActionReasoning, DecisionRequest, Trace
 from model_core.tokenization.observation import ContractActions
-from model_core.tokenization.published.grammar import Form, Style, render_question
-from model_core.tokenization.trace import draw_overlay
+from model_core.tokenization.overlays.styles import training_overlay
+from model_core.tokenization.published.grammar import Form, Style
+from model_core.tokenization.published.prompts import Wording, prompt_of
 
 # What may be asked for: a published answer is whole, or acts along a drawn trace.
 LEVELS = ("full", "reuse-depth")
 _FORMS = (Form.FULL, Form.STEERED)
+_MARK = "xyz"
 
 
 class PublishedPort:
@@ -83,18 +85,15 @@ def longest_prompt(parts: PublishedParts, contract: PolicyContract) -> int:
 
     An instruction of rarer characters than that is refused when it is asked (`PublishedLanguage.prompt`).
     """
-    body = contract.embodiment
-    grids = parts.processor([_blank(camera) for camera in body.cameras]).image_grids
-    asked = [parts.tokenizer.prompt_ids(render_question(form, "x", views=len(body.cameras)), grids) for form in _FORMS]
-    twice = max(render_question(form, "x y z x y z", views=1).count("x y z x y z") for form in _FORMS)
-    return max(len(ids_L) for ids_L in asked) + twice * contract.max_instruction_chars
-
-
-def _blank(camera: CameraSpec) -> NDArray[np.uint8]:
-    return np.zeros((camera.height, camera.width, 3), np.uint8)
+    cameras, style = contract.embodiment.cameras, Style(parts.choices.wording)
+    grids = parts.processor.grids_of([(camera.height, camera.width) for camera in cameras], several=style.numbers_images(len(cameras)))
+    wordings = [Wording(form=form, style=style, views=len(cameras)) for form in _FORMS]
+    twice = max(wording.question(_MARK).count(_MARK) for wording in wordings)  # how often a question repeats its instruction
+    longest = max(len(prompt_of(parts.tokenizer, _MARK, grids, wording).ids_L) for wording in wordings)
+    return longest + twice * contract.max_instruction_chars
 
 
 def _drawn(image_HW3: NDArray[np.uint8], trace: Trace) -> NDArray[np.uint8]:
     if len(trace.points_N2) < 2:
         raise GrammarError("steering: a trace of one point draws no line on the image. Fix: draw at least two points", 0, 1)
-    return draw_overlay(image_HW3, trace)
+    return training_overlay(image_HW3, trace)

@@ -156,6 +156,8 @@ def pickled(folder: Path) -> None:
         (stats(q99=[1.0] * 6), {}, ContractError, "q01 has 7 and q99 6 dimensions"),
         (stats(q99=[1.0, "a"]), {}, CheckpointError, "q99 as a list of finite numbers"),
         (stats(mask=[True] * 6), {}, CheckpointError, "mask as 7 truth values"),
+        (stats(mask=None), {}, ContractError, "the statistics have no mask. Fix: state which"),
+        (stats(mask=[True] * 7), {}, ContractError, "the mask says that the last dimension is normalised"),
         (stats(q01=[9.0] * 7), {}, CheckpointError, "q01 must not exceed q99"),
         (without("preprocessor_config.json"), {}, CheckpointError, "how images are cut and scaled is not known"),
         (processor(base_image_input_size=[378, 378]), {}, CheckpointError, r"base_image_input_size is \(378, 378\), the network"),
@@ -193,16 +195,11 @@ def test_a_chunk_that_is_none(changes):
 
 
 def test_what_is_odd_is_told(folder: Path):
-    change_json(folder / "config.json", lambda document: document["norm_stats"][KEY]["action"].update(mask=[True] * 7, q99=[3.0] * 7))
+    change_json(folder / "config.json", lambda document: document["norm_stats"][KEY]["action"].update(q99=[3.0] * 7))
     made = adopt(folder, asked(embodiment=replace(published_body(), gripper_open=-1.0)))
-    assert made.contract.stats.mask[-1] is False
     told = " ".join(made.notes)
-    for part in ("masks the last dimension (gripper) in", "-1 opens", "action x: answers reach -0.1..3", "allows -1..1"):
+    for part in ("-1 opens", "action x: answers reach -0.1..3", "allows -1..1"):
         assert part in told
-    change_json(folder / "config.json", lambda document: document["norm_stats"][KEY]["action"].pop("mask") and None)
-    made = adopt(folder, asked(), replace=True)
-    assert made.contract.stats.mask == (True,) * 6 + (False,)
-    assert "has no mask" in made.notes[0]
 
 
 def test_a_contract_is_not_overwritten_unasked(folder: Path):

@@ -20,7 +20,7 @@ from model_core.port.adopt import AdoptionRequest, adopt
 from model_core.port.of_checkpoint import port_of
 from model_core.spec.execution.guard import Guarded
 from model_core.spec.types import ActionReasoning, DecisionRequest, DepthTokens, Observation, RefusalCode, Trace
-from model_core.tokenization.trace import draw_overlay
+from model_core.tokenization.overlays.styles import training_overlay
 from tests.engine_data import flat_costs
 from tests.plain_loop import plain_answer
 from tests.published_checkpoint import KEY, published_body, published_config, published_network, teach, write_published_checkpoint
@@ -129,7 +129,7 @@ def test_a_drawn_trace_is_shown_to_the_model_on_the_first_image(policy, checkpoi
     seen = see(40)
     steered = replace(seen, steering=LINE)
     question = policy.port.question(DecisionRequest(observation=steered), "full")
-    assert np.array_equal(question.images[0], draw_overlay(seen.images["front"], LINE))
+    assert np.array_equal(question.images[0], training_overlay(seen.images["front"], LINE))
     assert np.array_equal(question.images[1], seen.images["wrist"])
     asked = policy.port.parts.tokenizer.decode(policy.port.language.prompt(question).ids_L)
     assert "Notice that the trajectory of the end effector is annotated on the first image." in asked

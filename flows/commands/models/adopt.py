@@ -32,9 +32,12 @@ class AdoptOptions:
     chunk_length: Annotated[int, typer.Option(help="rows of a chunk that it was trained to answer (1 or 8, as released)", min=1, max=64)]
     norm_key: Annotated[str, typer.Option(help="key of norm_stats in config.json: the statistics of this robot's actions")] = ""
     execute_horizon: Annotated[int, typer.Option(help="rows executed before it is asked again; 0: all", min=0)] = 0
-    wording: Annotated[str, typer.Option(help="released, or finetuned: as models tuned with the published fine-tuning script write")] = (
-        "released"
-    )
+    wording: Annotated[
+        str,
+        typer.Option(
+            help="whose sentences: released, quick-start (one image is asked about as one of several), or finetuned (the published script)"
+        ),
+    ] = "released"
     decoding: Annotated[
         str, typer.Option(help="constrained: only what the language allows; faithful: token for token what greedy decoding gives")
     ] = "constrained"

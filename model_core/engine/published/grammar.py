@@ -53,7 +53,7 @@ class PublishedGrammar:
         require(spelling in ("published", "single"), "spelling must be 'published' or 'single'", got=spelling)
         require(min(chunk_length, action_dims, views) >= 1, "a chunk has rows and values", got=(chunk_length, action_dims, views))
         self.tokenizer, self.form, self.views, self.style, self.spelling = tokenizer, form, views, style, spelling
-        self.chunk_length, self.action_dims = chunk_length, action_dims
+        self.chunk_length, self.action_dims, self.nested = chunk_length, action_dims, chunk_length > 1 or style is Style.FINETUNED
         self.start, self.first_action = 0, REFUSED
         self._steps: list[WordStep] = []
         self._build()
@@ -146,10 +146,10 @@ class PublishedGrammar:
 
     def answer_ids(self, reasoning: ActionReasoning) -> NDArray[np.int64]:
         """The ids of one answer with its end of text: the inverse of `parse`."""
-        text = render_answer(self.form, reasoning, views=self.views, style=self.style)
+        text = render_answer(self.form, reasoning, views=self.views, style=self.style, nested=self.nested)
         if self.spelling == "published" or not self.acts:
             return self.tokenizer.answer_ids(text)
-        before = text.removesuffix(render_actions(reasoning.bins_KA) + ".")
+        before = text.removesuffix(render_actions(reasoning.bins_KA, nested=self.nested) + ".")
         ids: list[int] = self.tokenizer.encode(before + self._opening)
         for row, bins_A in enumerate(reasoning.bins_KA.tolist()):
             ids += self.tokenizer.encode("], [") if row else []
@@ -201,11 +201,11 @@ class PublishedGrammar:
 
     @property
     def _opening(self) -> str:
-        return "[[" if self.chunk_length > 1 else "["
+        return "[[" if self.nested else "["
 
     @property
     def _closing(self) -> str:
-        return "]]" if self.chunk_length > 1 else "]"
+        return "]]" if self.nested else "]"
 
     def _build(self) -> None:
         depth, traces, action = self._prose()
@@ -231,14 +231,14 @@ class PublishedGrammar:
         """What stands before the depth tags, each trajectory and the actions: cut out of an answer that the renderer wrote."""
         grid, trace = DepthTokens(codes_G=np.zeros(DEPTH_CELLS, np.int64)), Trace(points_N2=np.zeros((1, 2), np.int64))
         sample = ActionReasoning(depth=grid, trace=trace, bins_KA=np.ones((self.chunk_length, self.action_dims), np.int64))
-        rest = render_answer(self.form, sample, views=self.views, style=self.style)
+        rest = render_answer(self.form, sample, views=self.views, style=self.style, nested=self.nested)
         depth = ""
         if self.form in (Form.FULL, Form.DEPTH):
             depth, _, rest = rest.partition(render_depth(grid))
             rest = rest.removeprefix(".")
         *traces, rest = rest.split(render_trace(trace))
-        traces = [text.removeprefix(".") for text in traces]
-        return depth, tuple(traces), rest.removeprefix(".").partition(render_actions(sample.bins_KA))[0] if self.acts else ""
+        action = rest.removeprefix(".").partition(render_actions(sample.bins_KA, nested=self.nested))[0]
+        return depth, tuple(text.removeprefix(".") for text in traces), action if self.acts else ""
 
     def _tabulate(self) -> None:
         """Number all places, and find the distinct sets of ids."""

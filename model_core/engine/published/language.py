@@ -97,8 +97,8 @@ class PublishedLanguage:
         views = self.grammar.views
         if len(question.images) != views:
             raise GrammarError(f"expected {views} view(s), got {len(question.images)}", 0, 0)
-        inputs = self.processor(question.images)
         wording = Wording(form=self.grammar.form, style=self.grammar.style, views=views)
+        inputs = self.processor(question.images, several=wording.style.numbers_images(views))
         ids_L = prompt_of(self.tokenizer, question.instruction, inputs.image_grids, wording).ids_L
         if len(ids_L) > self.max_prompt:
             raise GrammarError(f"the prompt has {len(ids_L)} tokens, at most {self.max_prompt} fit; shorten the instruction", 0, len(ids_L))
