@@ -38,6 +38,8 @@ PLUMBING = frozenset(
                 "ports",
                 "recipe",
                 "records",
+                "published.networks",
+                "published.training",
                 "simulators",
                 "stages",
                 "train_config",

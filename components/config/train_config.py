@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from components.config.checks import one_of, positive
+from components.config.checks import positive
 from components.config.paths import REPOSITORY
-from model_core.spec.documents import NEUTRAL
+from components.config.published.networks import check_network, is_published
+from components.config.published.training import PublishedTraining
+from model_core.spec.documents import LATER, NEUTRAL
 from model_core.spec.errors import SpecError, require
 
 # What is known of parts that bring torch, which a recipe must not: tests/unit/test_recipe.py holds both sides together.
@@ -55,8 +57,10 @@ class CurriculumConfig:
 class TrainConfig:
     """One training run.
 
-    network: name of a network ("tiny") or its fields. action_head: how it predicts actions: "causal" (value after value), "parallel" (all
-    at once, a policy kind of its own) or "both" (causal, with a parallel block that can draft for it).
+    network: "tiny" or the fields of it; or one of the published layout: a preset ("tiny-published", "molmoact-7b-d", "molmoact-7b-o"),
+    {"preset": "tiny-published"} with fields of it, the folder of a checkpoint, or a hub id (then with `published.revision`).
+    action_head: how the tiny one predicts actions: "causal" (value after value), "parallel" (all at once, a policy kind of its own)
+    or "both" (causal, with a parallel block that can draft for it).
     global_batch: samples an optimiser step, over all processes and accumulation; micro_batch: samples a forward pass of one process.
     decay: "cosine" (flat until `flat_until` of the steps, then to min_learning_rate) or "none".
     smoothing_bins: standard deviation, in bins, of the Gaussian that softens trace and action targets.
@@ -64,6 +68,8 @@ class TrainConfig:
     cell that runs the "prefix" strategy (0: none, its answers are joined by bending). Needs action_head "causal".
     stage: "pre", "mid" or "post" training, as the tracker shows it; init_from: folder of the checkpoint to start from.
     lora_rank: 0 trains all weights. checkpoint_every, log_every: in steps. threads: of one process (0: its share of the cores).
+    published: what networks of the published layout have besides; nothing of it concerns the tiny one, and of curriculum, loss_weights,
+    smoothing_bins, augment_shift_px, committed_rows and action_head nothing concerns them.
     """
 
     seed: int = 0
@@ -94,6 +100,7 @@ class TrainConfig:
     init_from: str = ""
     lora_rank: int = 0
     threads: int = field(default=0, metadata=NEUTRAL)
+    published: PublishedTraining = field(default=PublishedTraining(), metadata=LATER)
 
     def __post_init__(self) -> None:
         positive(self, "steps", "global_batch", "micro_batch", "world_size", "learning_rate", "checkpoint_every", "log_every")
@@ -114,12 +121,31 @@ class TrainConfig:
             'train.committed_rows needs train.action_head "causal": placeholders cannot be held to rows',
             got=self.action_head,
         )
-        require(self.lora_rank == 0 or bool(self.init_from), "train.lora_rank needs init_from: adapters sit on a trained checkpoint")
+        self._check_start()
         self._check_network()
 
+    def _check_start(self) -> None:
+        if not is_published(self.network):
+            require(self.lora_rank == 0 or bool(self.init_from), "train.lora_rank needs init_from: adapters sit on a trained checkpoint")
+            require(
+                self.published == PublishedTraining(), "train.published concerns networks of the published layout", got=repr(self.network)
+            )
+            return
+        require(
+            not self.init_from,
+            "train.init_from is for the tiny network. Fix: name the folder to start from as train.network",
+            got=repr(self.init_from),
+        )
+        require(
+            self.zero_stage == 0 or not self.published.clip_by_part,
+            "train.published.clip_by_part needs train.zero_stage 0, DeepSpeed clips over all parts together. Fix: "
+            "--set train.published.clip_by_part=false",
+            got=self.zero_stage,
+        )
+
     def _check_network(self) -> None:
-        if isinstance(self.network, str):
-            one_of("train.network", self.network, ("tiny",))
+        if isinstance(self.network, str) or is_published(self.network):
+            check_network(self.network)
             return
         if strangers := sorted(set(self.network) - set(NETWORK_FIELDS)):
             near = difflib.get_close_matches(strangers[0], NETWORK_FIELDS, n=1, cutoff=0.5)
@@ -142,7 +168,15 @@ class TrainConfig:
         )
 
     @property
+    def start(self) -> str:
+        """The folder or hub id that weights are read from; "" where they begin at random, and for a preset."""
+        network = self.network if isinstance(self.network, str) and is_published(self.network) else ""
+        return self.init_from or (network if "/" in network else "")
+
+    @property
     def picture_step(self) -> int:
-        """The sides of an image are multiples of this: the network halves it once a convolution of its stem, and once more."""
+        """The sides of an image are multiples of this: the tiny network halves it once a convolution of its stem, and once more."""
+        if is_published(self.network):
+            return 1  # its processor resizes
         stem = NETWORK_DEFAULTS["stem"] if isinstance(self.network, str) else self.network.get("stem", NETWORK_DEFAULTS["stem"])
         return 2 ** (len(stem) + 1)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.config.train_config import TrainConfig
 from components.training.plan import deepspeed_config, micro_batches
-from components.training.trainable_model import TrainableModel
+from components.training.published.parts import TrainedPart
+from components.training.trainable_model import TrainableModel, parts_of
 from model_core.spec.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ class Engine:
         self._bf16 = bf16
         self._micros = micro_batches(config, rank, world_size)
         self._wrapped = _WithLoss(trainable, self.autocast)
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self._wrapped.inner, config.weight_decay), lr=config.learning_rate, betas=config.betas, fused=True
-        )
+        self._parts = parts_of(trainable)
+        groups, self._rates = groups_of(self._wrapped.inner, self._parts, config.weight_decay)
+        eps = config.published.adam_eps if self._parts else 1e-8
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=eps, fused=True)
         self._engine, *_ = _deepspeed().initialize(
             model=self._wrapped, optimizer=optimizer, config=deepspeed_config(config, world_size), dist_init_required=False
         )
@@ -83,8 +85,8 @@ class Engine:
         """
         import torch
 
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = rate
+        for group, relative in zip(self._engine.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * relative
         sums: dict[str, Tensor] = {}
         for batch in batches:
             loss, parts = self._engine(_moved(batch, self.device))
@@ -107,6 +109,9 @@ class Engine:
         import torch
 
         most = self.config.gradient_clip if self.config.gradient_clip > 0 else float("inf")
+        if self._parts and self.config.published.clip_by_part:
+            norms = [torch.nn.utils.clip_grad_norm_(part.parameters, most) for part in self._parts]
+            return torch.stack(norms).norm()
         return torch.nn.utils.clip_grad_norm_([p for p in self._wrapped.parameters() if p.requires_grad], most)
 
     def save(self, root: Path, name: str) -> Path:
@@ -167,9 +172,22 @@ class Engine:
         return values
 
 
+def groups_of(module: nn.Module, parts: Sequence[TrainedPart], weight_decay: float) -> tuple[list[dict[str, Any]], list[float]]:
+    """The optimiser's groups and the rate of each relative to `train.learning_rate`; without parts all parameters share one."""
+    found: list[tuple[dict[str, Any], float]] = []
+    for part in parts:
+        found += [(group, part.rate) for group in decayed(part.parameters, weight_decay)]
+    found = found or [(group, 1.0) for group in parameter_groups(module, weight_decay)]
+    return [group for group, _ in found], [rate for _, rate in found]
+
+
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay for matrices, none for biases, norms and scalars; frozen parameters are left out."""
-    trained = [p for p in module.parameters() if p.requires_grad]
+    return decayed([p for p in module.parameters() if p.requires_grad], weight_decay)
+
+
+def decayed(trained: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """One group with decay for the matrices among these, one without for the rest."""
     matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

@@ -14,7 +14,7 @@ from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import SpecError
 from model_core.spec.files import atomic_write
 
-DEFAULT_MODEL = "components.training.tiny_model:make_tiny_arm"
+DEFAULT_MODEL = "components.training.trainable_model:make_trainable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from components.config.ports import Metric, Tracker
 from components.config.records import Progress
 from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask, save_job
-from components.training.monitoring import progress_line
+from components.training.monitoring import parameter_line, progress_line
 from model_core.spec import errors
 from model_core.spec.errors import ActwrightError, JobError
 
@@ -72,6 +72,7 @@ def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str
         "metrics": {name: value for name, value in validation.items() if name != "step"},
         "precision": relay.precision,
         "action_head": config.action_head,
+        **({"parameters": relay.parameters} if relay.parameters else {}),
         "undigested": {"speed": relay.speed, "began_at_step": relay.began_at, "spikes": relay.spikes},
     }
 
@@ -157,6 +158,7 @@ class Relay:
         self._sent_at = time.monotonic()
         self.step, self.began_at, self.ending, self.precision, self.spikes = 0, 0, "", "", 0
         self.speed: dict[str, float] = {}
+        self.parameters: dict[str, int] = {}
 
     def pump(self, *, final: bool = False) -> None:
         """Take in what is new; send to the tracker when it is time."""
@@ -170,6 +172,9 @@ class Relay:
         numbers = {k: float(v) for k, v in event.items() if isinstance(v, int | float) and k != "step"}
         if name == "start":
             self.began_at, self.precision = self.step, str(event["precision"])
+            self.parameters = dict(event.get("parameters", {}))
+            if self.parameters:
+                self._progress.update(self.step, self._steps, parameter_line(self.parameters))
             if event["warning"]:
                 logger.warning("train.slow %s", event["warning"])
                 self._progress.update(self.step, self._steps, str(event["warning"]))

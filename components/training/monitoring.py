@@ -74,6 +74,13 @@ def progress_line(loss: float, speed: Mapping[str, float]) -> str:
     return f"loss {loss:.3f} · {speed.get('samples_per_s', 0.0):.0f} samples/s · MFU {speed.get('mfu', 0.0):.0%} · {clock}"
 
 
+def parameter_line(parameters: Mapping[str, int]) -> str:
+    """How many parameters are trained, by part, of how many there are ("all")."""
+    trained = {name: count for name, count in parameters.items() if name != "all"}
+    named = ", ".join(f"{name} {count:,}" for name, count in trained.items())
+    return f"{sum(trained.values()):,} of {parameters['all']:,} parameters are trained ({named})"
+
+
 class StepClock:
     """Time, steps and waiting for data since the last report."""
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from components.config.paths import INFRA
 from components.config.train_config import CurriculumConfig, TrainConfig
 from model_core.spec.contract import digest_of
-from model_core.spec.documents import to_document
+from model_core.spec.documents import identity_document
 from model_core.spec.errors import DatasetError, SpecError, require
 from model_core.spec.types import LEVELS
 from model_core.tokenization.compact.vocabulary import ReasoningMode
@@ -155,5 +155,5 @@ def curve_digest(cfg: TrainConfig, *, precision: str = "", start: str = "") -> s
 
     precision: the number format that was chosen here, which "auto" does not tell. start: digest of what `init_from` holds.
     """
-    document = {k: v for k, v in to_document(cfg).items() if k not in _NOT_IN_CURVE}
+    document = {k: v for k, v in identity_document(cfg).items() if k not in _NOT_IN_CURVE}
     return digest_of(document | {"precision": precision or cfg.precision, "init_from": start or cfg.init_from})

@@ -6,18 +6,21 @@ A trainable model is single-device computation: it knows nothing of ranks, engin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.config.published.networks import is_published
 from components.config.train_config import TrainConfig
 from model_core.spec.errors import SpecError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from components.training.published.parts import TrainedPart
 
 
 class TrainableModel(Protocol):
@@ -55,12 +58,37 @@ class TrainableModel(Protocol):
         ...
 
 
+@runtime_checkable
+class TrainedByParts(Protocol):
+    """A trainable model whose parts have learning rates of their own, and are clipped one by one."""
+
+    def parts(self) -> Sequence[TrainedPart]:
+        """Every trained parameter in one part; none where all are trained alike."""
+        ...
+
+
 class MakeTrainableModel(Protocol):
     """What "module:function" names."""
 
     def __call__(self, config: TrainConfig, frozen: Path) -> TrainableModel:
         """Open the data and make the model."""
         ...
+
+
+def make_trainable(config: TrainConfig, frozen: Path) -> Any:
+    """The trainable model that `train.network` names, on a frozen data set: the tiny one, or one of the published layout."""
+    if is_published(config.network):
+        from components.training.published.model import PublishedArm
+
+        return PublishedArm(config, frozen)
+    from components.training.tiny_model import make_tiny_arm
+
+    return make_tiny_arm(config, frozen)
+
+
+def parts_of(trainable: TrainableModel) -> Sequence[TrainedPart]:
+    """The parts of a model that is trained by parts; none of another."""
+    return trainable.parts() if isinstance(trainable, TrainedByParts) else ()
 
 
 def load_trainable_model(source: str, config: TrainConfig, frozen: Path) -> TrainableModel:
@@ -75,10 +103,7 @@ def load_trainable_model(source: str, config: TrainConfig, frozen: Path) -> Trai
 
 
 class LoraModel:
-    """A trainable model of which only low-rank adapters are trained; they are merged at export, so that later steps see a plain checkpoint.
-
-    The output head stays as it is: the loss reads its rows directly.
-    """
+    """A trainable model of which only low-rank adapters are trained, merged at export, so that later steps see a plain checkpoint."""
 
     def __init__(self, trainable: TrainableModel, config: TrainConfig) -> None:
         from model_core.network.finetuning.lora import LoraSettings, add_lora
@@ -90,8 +115,10 @@ class LoraModel:
         if config.zero_stage == 3:
             raise SpecError("train.lora_rank does not go with zero_stage 3 (adapters are merged from whole weights); use 0, 1 or 2")
         self._inner = trainable
-        # the published proportion: rank 32, alpha 16
-        settings = LoraSettings(rank=config.lora_rank, alpha=config.lora_rank / 2, adapt_head=False)
+        published = is_published(config.network)
+        # of the tiny network the published proportion (rank 32, alpha 16), and no head: its loss reads rows of the head directly
+        alpha = config.published.lora_alpha if published else config.lora_rank / 2
+        settings = LoraSettings(rank=config.lora_rank, alpha=alpha, adapt_head=published)
         self._model = add_lora(model, settings, seed=config.seed)
         self.num_samples, self.data_digest = trainable.num_samples, trainable.data_digest
 
@@ -107,6 +134,10 @@ class LoraModel:
     def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         """As without adapters."""
         return self._inner.loss(module, batch)
+
+    def parts(self) -> Sequence[TrainedPart]:
+        """The adapters by part, where the model has parts."""
+        return parts_of(self._inner)
 
     def flops_at(self, step: int) -> float:
         """As without adapters: only the optimiser does less."""

@@ -26,10 +26,11 @@ from components.training.deepspeed_engine import Engine, end_processes, start_pr
 from components.training.job import JobFiles, TrainJob, load_job
 from components.training.monitoring import LossSpikeDetector, RemainingTime, StepClock, pace, peak_flops
 from components.training.plan import batch_indices, choose_precision, cpu_flags, curve_digest, learning_rate
+from components.training.published.parts import trained_counts
 from components.training.rank_process import StopRequest, configure_libraries, has_gpu, rank_from_environment
 from components.training.start.comparison import start_digest
 from components.training.tiny.joint_batches import per_embodiment
-from components.training.trainable_model import TrainableModel, load_trainable_model
+from components.training.trainable_model import TrainableModel, load_trainable_model, parts_of
 from components.training.training_log import TrainingLog
 from model_core.spec.documents import to_document
 from model_core.spec.errors import ActwrightError, JobError, SpecError
@@ -47,7 +48,7 @@ class Training:
         self.stop = StopRequest(watch_stdin=job.supervised, grace_s=job.grace_s)
         self.precision = choose_precision(self.config.precision, cpu_flags(), has_gpu=has_gpu())
         self.trainable: TrainableModel = load_trainable_model(job.model, self.config, Path(job.frozen))
-        self.digest = curve_digest(self.config, precision=self.precision.name, start=start_digest(self.config.init_from))
+        self.digest = curve_digest(self.config, precision=self.precision.name, start=start_digest(self.config.start))
         self.engine = Engine(self.config, self.trainable, bf16=self.precision.name == "bf16", rank=rank, world_size=world_size)
         self.done = self._resume()
         self.log = TrainingLog(self.files, writes=rank == 0, first_step=self.done)
@@ -64,6 +65,7 @@ class Training:
             precision=self.precision.name,
             warning=self.precision.warning,
             world_size=self.world_size,
+            parameters=trained_counts(parts_of(self.trainable), self.trainable.module),
             pids=self.engine.gather_all(os.getpid()),
         )
         clock = StepClock()

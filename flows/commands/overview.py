@@ -41,7 +41,7 @@ OVERVIEW: Mapping[str, str] = {
     "model": "Checkpoints: inspect, adopt for serving, compare with the published code, convert.",
     "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",
     "workcell": "Workcells: robots that act on a served policy.",
-    "cluster": "Training on a Kubernetes cluster: show the manifest, submit the job, read its logs, delete it.",
+    "cluster": "Training on a Kubernetes cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
     "audit": "Audits of workcells: list, verify, replay a decision.",
 }
 

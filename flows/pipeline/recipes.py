@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from components.config.data_config import AnnotateConfig, CollectConfig, FreezeConfig, VqvaeConfig
+from components.config.published.training import ExampleGroup, PublishedTraining
 from components.config.recipe import EvalConfig, GateConfig, PackageConfig, Recipe, WorkcellsConfig
 from components.config.source_config import SourceConfig
 from components.config.train_config import CurriculumConfig, TrainConfig
+from flows.pipeline.molmoact_recipes import MOLMOACT_RECIPES
 from model_core.spec.errors import SpecError
 
 FIVE_TASKS = ("coffee-button-v3", "drawer-close-v3", "button-press-topdown-v3", "handle-press-v3", "plate-slide-v3")
@@ -36,6 +38,22 @@ def loop_parallel() -> Recipe:
     """`loop` with parallel action decoding (one forward for the chunk): a policy kind of its own, with its own numbers."""
     recipe = loop()
     return replace(recipe, name="loop_parallel", package=_model(recipe, "parallel"), train=replace(recipe.train, action_head="parallel"))
+
+
+def loop_published() -> Recipe:
+    """`loop` with a small network of the published layout, which reads and writes published sentences."""
+    recipe = loop()
+    kinds = {"action_reasoning": 0.7, "trajectory_conditioned": 0.1, "depth": 0.1, "trace": 0.1}
+    published = PublishedTraining(groups=(ExampleGroup(name="all", kinds=kinds),), loss_ids="language", recompute=False)
+    train = replace(
+        recipe.train,
+        network="tiny-published",
+        steps=1_500,
+        global_batch=16,
+        micro_batch=8,
+        published=published,
+    )
+    return replace(recipe, name="loop_published", package=_model(recipe, "published"), train=train)
 
 
 def metaworld_5() -> Recipe:
@@ -124,7 +142,20 @@ def libero() -> Recipe:
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
-    make.__name__: make for make in (loop, loop_parallel, metaworld_5, metaworld_mt10, pretrain, midtrain, posttrain, libero, miniature)
+    make.__name__: make
+    for make in (
+        loop,
+        loop_parallel,
+        loop_published,
+        metaworld_5,
+        metaworld_mt10,
+        pretrain,
+        midtrain,
+        posttrain,
+        libero,
+        miniature,
+        *MOLMOACT_RECIPES,
+    )
 }
 
 

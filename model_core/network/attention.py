@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def attend(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, *, mask: Tensor | None, causal: bool, implementation: str) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Lengths of the documents that lie one after the other in each row: a token sees those of its own document up to itself."""
+
+    lengths: tuple[int, ...]
+
+    def mask(self) -> Tensor:
+        """The same as a bool mask [1, 1, L, L], True where a key is seen."""
+        number_L = torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
+        return (number_L[:, None] == number_L[None]).tril()[None, None]
+
+
+def attend(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, *, mask: Tensor | Documents | None, causal: bool, implementation: str) -> Tensor:
     """Attention of H query heads over G key heads (H a multiple of G), as [B, H, L, D].
 
-    mask: bool, broadcastable to [B, 1, L, T], True where a key may be seen; None for no restriction.
+    mask: bool, broadcastable to [B, 1, L, T], True where a key may be seen; None for no restriction; documents for each to see itself,
+    which are attended one by one, so that nothing is computed between two of them.
     causal: lower-triangular restriction, only with `mask` None and L == T.
     """
+    if isinstance(mask, Documents):
+        parts = pairwise(accumulate(mask.lengths, initial=0))
+        return torch.cat([_attend_document(q_BHLD, k_BHTD, v_BHTD, slice(*part), implementation) for part in parts], dim=2)
     if implementation == "sdpa":
         grouped = q_BHLD.shape[1] != k_BHTD.shape[1]
         return F.scaled_dot_product_attention(q_BHLD, k_BHTD, v_BHTD, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
     return _attend_eager(q_BHLD, k_BHTD, v_BHTD, mask, causal)
+
+
+def _attend_document(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, part: slice, implementation: str) -> Tensor:
+    q, k, v = q_BHLD[:, :, part], k_BHLD[:, :, part], v_BHLD[:, :, part]
+    return attend(q, k, v, mask=None, causal=q.shape[2] > 1, implementation=implementation)
 
 
 def _attend_eager(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from model_core.network.attention import ACTIVATIONS, attend
+from model_core.network.attention import ACTIVATIONS, Documents, attend
 from model_core.network.config import LlmConfig
 from model_core.spec.errors import SpecError
 
@@ -102,7 +102,12 @@ class SelfAttention(nn.Module):
             self.q_norm = self.k_norm = None
 
     def forward(
-        self, x_BLD: Tensor, cos_sin: tuple[Tensor, Tensor] | None, mask: Tensor | None, causal: bool, cache: KeyValueCache | None
+        self,
+        x_BLD: Tensor,
+        cos_sin: tuple[Tensor, Tensor] | None,
+        mask: Tensor | Documents | None,
+        causal: bool,
+        cache: KeyValueCache | None,
     ) -> Tensor:
         """Attend; keys and values go through the cache where there is one."""
         q, k, v = self.att_proj(x_BLD).split(self.sizes, dim=-1)
@@ -149,7 +154,12 @@ class DecoderBlock(nn.Module):
         self.ff_norm = RMSNorm(llm.hidden_size, llm.layer_norm_eps)
 
     def forward(
-        self, x_BLD: Tensor, cos_sin: tuple[Tensor, Tensor] | None, mask: Tensor | None, causal: bool, cache: KeyValueCache | None
+        self,
+        x_BLD: Tensor,
+        cos_sin: tuple[Tensor, Tensor] | None,
+        mask: Tensor | Documents | None,
+        causal: bool,
+        cache: KeyValueCache | None,
     ) -> Tensor:
         """One residual step through attention, one through the MLP."""
         if self.norm_after:
@@ -172,7 +182,7 @@ class Decoder(nn.Module):
         self.checkpoint_activations = False
 
     def forward(
-        self, x_BLD: Tensor, position_ids_BL: Tensor, attention_mask: Tensor | None = None, cache: KeyValueCache | None = None
+        self, x_BLD: Tensor, position_ids_BL: Tensor, attention_mask: Tensor | Documents | None = None, cache: KeyValueCache | None = None
     ) -> Tensor:
         """Final hidden states h_BLD, after `ln_f`. See `MolmoAct.trunk`."""
         if self.slot_embedding is not None:
@@ -190,13 +200,20 @@ class Decoder(nn.Module):
         return self.ln_f(x_BLD)
 
 
-def visibility(attention_mask: Tensor | None, *, length: int, start: int, device: torch.device) -> tuple[Tensor | None, bool]:
+def visibility(
+    attention_mask: Tensor | Documents | None, *, length: int, start: int, device: torch.device
+) -> tuple[Tensor | Documents | None, bool]:
     """(mask, causal) for `attend`: new tokens at slots start..start+length-1 see slots up to their own.
 
-    attention_mask: None; [B, start + length] with 0 at padding; or bool [B, 1, length, start + length], taken as it is.
+    attention_mask: None; [B, start + length] with 0 at padding; bool [B, 1, length, start + length], taken as it is; or documents, whose
+    lengths are `length` together and which nothing comes before.
     A padding token may see itself, so that no softmax row is empty; its output means nothing.
     """
     total = start + length
+    if isinstance(attention_mask, Documents):
+        if start or sum(attention_mask.lengths) != length:
+            raise SpecError(f"documents of {sum(attention_mask.lengths)} tokens cannot cover {start} cached and {length} new tokens")
+        return attention_mask, False
     if attention_mask is None:
         if start == 0:
             return None, length > 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model_core.network.attention import Documents
 from model_core.network.config import MolmoActConfig
 from model_core.network.language import Decoder, KeyValueCache
 from model_core.network.vision import VisionBackbone
@@ -55,12 +56,13 @@ class MolmoAct(nn.Module):
         return flat.view_as(x_BLD)
 
     def trunk(
-        self, x_BLD: Tensor, position_ids_BL: Tensor, attention_mask: Tensor | None = None, cache: KeyValueCache | None = None
+        self, x_BLD: Tensor, position_ids_BL: Tensor, attention_mask: Tensor | Documents | None = None, cache: KeyValueCache | None = None
     ) -> Tensor:
         """Final hidden states h_BLD, after `ln_f`; causal.
 
         attention_mask: None, [B, T] with 0 at padding (T = cached + new tokens), or bool [B, 1, L, T] with True where a
-        key may be seen (then nothing else is masked). With a cache, the new tokens start at slot `cache.start`.
+        key may be seen (then nothing else is masked), or `Documents` that lie one after
+        the other in each row (positions begin at 0 in each). With a cache, the new tokens start at slot `cache.start`.
         """
         return self.model.transformer(x_BLD, position_ids_BL, attention_mask, cache)
 

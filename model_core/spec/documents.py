@@ -28,6 +28,8 @@ Number: TypeAlias = int | float
 
 # metadata of a field that says how work is done, not what it makes: it does not enter `identity_document`
 NEUTRAL: Mapping[str, bool] = types.MappingProxyType({"neutral": True})
+# metadata of a field that came later: it enters `identity_document` only where it does not hold its default, so that older keys stand
+LATER: Mapping[str, bool] = types.MappingProxyType({"later": True})
 _EXPECTED = re.compile(r"Expected `(?P<kind>.+?)`(?: of length (?P<length>\d+))?, got .*", re.DOTALL)
 _JSON_NAMES = {"array": "a list", "object": "a mapping", "str": "text"}
 
@@ -54,15 +56,20 @@ def to_document(value: object) -> Any:
 
 
 def identity_document(value: object) -> Any:
-    """`to_document` without the fields marked `NEUTRAL`: equal for two configs that make the same thing."""
+    """`to_document` without the fields marked `NEUTRAL`, and those marked `LATER` that hold their default: equal for two configs that make
+    the same thing."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = [f for f in dataclasses.fields(value) if not f.metadata.get("neutral")]
+        kept = [f for f in dataclasses.fields(value) if not f.metadata.get("neutral") and not _is_later_default(f, value)]
         return {f.name: identity_document(getattr(value, f.name)) for f in kept}
     if isinstance(value, Mapping):
         return {str(k): identity_document(v) for k, v in typing.cast(Mapping[Any, Any], value).items()}
     if isinstance(value, tuple | list):
         return [identity_document(v) for v in typing.cast(Sequence[Any], value)]
     return to_document(value)
+
+
+def _is_later_default(one: dataclasses.Field[Any], value: object) -> bool:
+    return bool(one.metadata.get("later")) and getattr(value, one.name) == one.default
 
 
 def from_document(kind: type[T], document: object, *, where: str = "") -> T:

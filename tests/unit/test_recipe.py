@@ -51,7 +51,10 @@ def test_a_wrong_document_names_the_field(change, message):
         (lambda: Recipe(name="x", evaluate=EvalConfig(execute_horizon=16)), "use at most 8"),
         (lambda: Recipe(name="x", workcells=WorkcellsConfig(tasks=("reach-v3",))), "never seen"),
         (lambda: CollectConfig(tasks=()), "name at least one task"),
-        (lambda: TrainConfig(network="tyni"), "train.network: expected one of tiny, got 'tyni'; did you mean 'tiny'"),
+        (
+            lambda: TrainConfig(network="tyni"),
+            "train.network: expected one of tiny, tiny-published, molmoact-7b-d, molmoact-7b-o, got 'tyni'; did you mean 'tiny'",
+        ),
         (lambda: TrainConfig(network={"widht": 64}), "no field 'widht'; .*did you mean 'width'"),
         (lambda: TrainConfig(network={"width": 64}), "train.network.width: .*twice the 3 heads; use 66, got 64"),
         (lambda: TrainConfig(network={"layers": "two"}), "train.network.layers: expected a whole number above 0, got 'two'"),

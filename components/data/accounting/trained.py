@@ -14,14 +14,17 @@ from components.data.frozen_dataset import sources_of
 from components.data.frozen_members import open_frozen
 
 
-def trained_on(frozen: Path, drawn: Callable[[int], NDArray[np.int64]]) -> list[dict[str, Any]]:
+def trained_on(
+    frozen: Path, drawn: Callable[[int], NDArray[np.int64]], order: Callable[[Path], NDArray[np.int64]] | None = None
+) -> list[dict[str, Any]]:
     """The account of a training on `frozen`, by source: frames that were drawn, held out, or never drawn.
 
-    drawn: for the number of samples in the order of drawing, which of them the steps draw.
+    drawn: for the number of samples in the order of drawing, which of them the steps draw. order: that order as (N, 2), member and place;
+    None: as the weights of the sources say.
     """
     tally = Tally("train")
     found = open_frozen(frozen)
-    order_N2 = found.order("train")
+    order_N2 = found.order("train") if order is None else order(frozen)
     drawn_N2 = order_N2[drawn(len(order_N2))]
     for place, member in enumerate(found.members):
         _count(tally, member.folder, drawn_N2[drawn_N2[:, 0] == place, 1])

@@ -21,11 +21,12 @@ _REASONING = ("depth_grid", "depth_codes", "codebook_digest", "trace_points", "t
 _STATISTICS = ("q01", "q99", "mask")
 
 
-def start_digest(init_from: str) -> str:
-    """Names what the folder of `train.init_from` holds; "" where a training begins with fresh weights."""
+def start_digest(start: str) -> str:
+    """Names what the folder that a training starts from holds; "" for fresh weights and for a hub id, which has a revision."""
     from components.artifacts.files import dataset_digest
 
-    return dataset_digest(start_folder(init_from)) if init_from else ""
+    folder = start_folder(start)
+    return dataset_digest(folder) if start and folder.is_dir() else ""
 
 
 def read_start_contract(folder: Path, embodiment: str = "") -> PolicyContract:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.commands.cluster.job import JobOptions, Kubeconfig, Namespace, TrainOptions, job_of, spread_recipe
+from flows.commands.cluster.plan import plan
 from flows.commands.options import from_options
 from flows.commands.recipe_arguments import RecipeName
 from flows.terminal.output import print_line, print_result
@@ -14,8 +15,9 @@ from flows.terminal.output import print_line, print_result
 cluster_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Training on a Kubernetes cluster: show the manifest, submit the job, read its logs, delete it.",
+    help="Training on a Kubernetes cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
 )
+cluster_app.command()(plan)
 
 
 @cluster_app.command()

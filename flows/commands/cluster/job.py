@@ -46,14 +46,18 @@ class TrainOptions(JobOptions):
 
 
 def spread_recipe(options: JobOptions) -> Recipe:
-    """The recipe with its training spread over the processes: the same global batch, in smaller micro batches if necessary."""
+    """The recipe with its training spread over the processes of all machines."""
+    return on_gpus(recipe_of(options.recipe), options.nodes * options.procs)
+
+
+def on_gpus(recipe: Recipe, world: int) -> Recipe:
+    """The recipe with its training spread over `world` processes: the same global batch, in smaller micro batches if necessary."""
     from model_core.spec.errors import SpecError
 
-    found = recipe_of(options.recipe)
-    world, batch = options.nodes * options.procs, found.train
+    batch = recipe.train
     micro = max(1, min(batch.micro_batch, batch.global_batch // world))
     try:
-        return replace(found, train=replace(batch, world_size=world, micro_batch=micro))
+        return replace(recipe, train=replace(batch, world_size=world, micro_batch=micro))
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
 

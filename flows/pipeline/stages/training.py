@@ -46,7 +46,9 @@ def train_step(
         from components.training.job import TrainingTask
         from components.training.launcher import train
         from components.training.plan import drawn_samples
+        from components.training.published.drawing import drawing_order_of
 
+        order = drawing_order_of(recipe.train)
         tracker = platform.tracker()
         run_id = out.name.removesuffix(".partial")
         data = DatasetInput(name=str(frozen.record["name"]), version=str(frozen.record["version"]))
@@ -54,7 +56,7 @@ def train_step(
         tracker.log_text("recipe.json", json.dumps(recipe.to_json(), indent=1, sort_keys=True))
         try:
             record = (launch or train)(TrainingTask(config=recipe.train, frozen=frozen.path, out=out), tracker, progress)
-            trained = trained_on(frozen.path, partial(drawn_samples, recipe.train))
+            trained = trained_on(frozen.path, partial(drawn_samples, recipe.train), order)
             log_account(tracker, [*(to_document(row) for row in account), *trained])
         except BaseException:
             tracker.finish("killed")
@@ -69,7 +71,7 @@ def train_step(
             "undigested": {**record.get("undigested", {}), "recipe_digest": recipe.digest},
         }
 
-    start = recipe.train.init_from
+    start = recipe.train.start
     inputs: dict[str, Step | str] = {"frozen": frozen, **(folder_input("start", str(start_folder(start))) if start else {})}
     key = StepKey(stage=stage_named("train"), recipe=recipe, inputs=inputs)
     return stage_step(platform, key, work)

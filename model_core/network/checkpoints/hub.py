@@ -200,8 +200,8 @@ def _rounding_of(files: CheckpointFiles, dtype: torch.dtype | None) -> Rounding:
     return rounding
 
 
-def resolve(source: str | Path, *, revision: str | None = None) -> Path:
-    """A local folder as it is; a hub id (`owner/name`) as its downloaded snapshot.
+def resolve(source: str | Path, *, revision: str | None = None, fetch: bool = True) -> Path:
+    """A local folder as it is; a hub id (`owner/name`) as its downloaded snapshot. fetch: off takes only what was downloaded before.
 
     Raises CheckpointError that says which of the two it took `source` for and why it did not work.
     """
@@ -213,7 +213,8 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES))
+        found = {} if fetch else {"local_files_only": True}
+        return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES, **found))
     except Exception as error:  # the client raises its own, httpx's and OS errors; each means the same to a caller
         raise CheckpointError(
             f"{source} is no local folder, so it was taken for a hub id, but the hub could not give it "

@@ -1,0 +1,101 @@
+"""The part of a recipe's training section that only networks of the published layout have: examples, rates, packing, loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from components.config.checks import one_of
+from model_core.spec.errors import require
+
+# the four kinds of example (arXiv 2508.07917, section 3.1)
+KINDS = ("action_reasoning", "trajectory_conditioned", "depth", "trace")
+PARTS = ("llm", "connector", "vit")  # parameter groups: each has a learning rate and is clipped by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleGroup:
+    """Sources that are drawn together at a rate of their own, and what is asked of their samples.
+
+    rate: how often an example is of this group, relative to the other groups. sources: names of sources; empty: all. Inside a group a
+    source is drawn in proportion to the square root of its samples, as published. kinds: how often each kind of example is made of a
+    sample, relative to the others.
+    """
+
+    name: str
+    rate: float = 1.0
+    sources: tuple[str, ...] = ()
+    kinds: Mapping[str, float] = field(default_factory=lambda: {"action_reasoning": 0.5, "trajectory_conditioned": 0.5})
+
+    def __post_init__(self) -> None:
+        where = f"group of examples {self.name!r}"
+        require(math.isfinite(self.rate) and self.rate > 0, f"{where}: rate must be above 0; leave the group out", got=self.rate)
+        for kind, weight in self.kinds.items():
+            one_of(f"{where}: kinds", kind, KINDS)
+            require(math.isfinite(weight) and weight >= 0, f"{where}: the weight of {kind} must not be negative", got=weight)
+        require(sum(self.kinds.values()) > 0, f"{where}: at least one kind needs a weight above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRates:
+    """Learning rate of each part of the network (llm: the decoder with its tables; vit: the vision tower); 0: `train.learning_rate`.
+
+    All of them warm up and decay together.
+    """
+
+    llm: float = 0.0
+    connector: float = 0.0
+    vit: float = 0.0
+
+    def __post_init__(self) -> None:
+        for part in PARTS:
+            rate = getattr(self, part)
+            require(math.isfinite(rate) and rate >= 0, f"train.published.learning_rates.{part} must not be negative", got=rate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedTraining:
+    """How a network of the published layout is trained. Nothing of it concerns the tiny network.
+
+    revision: commit of a hub id in `train.network`. views: images an example has; 0: as many cameras as the data have. groups: which
+    samples are drawn how often, and made into which kinds. style: the wording of answers. augment: random crop and colours of the
+    published post-training, each view by itself.
+    packing: examples of a micro batch lie one after the other in one row, and each sees itself only; without it each is padded to
+    `max_tokens`. max_tokens: of one example; a longer one is refused. loss_rows: answer tokens whose logits are in memory at once.
+    loss_ids: "all" rows of the head compete, or only those that an answer of the language can hold ("language": less work, other
+    probabilities, the same choice of a grammar-bound decoder).
+    learning_rates: of each part. clip_by_part: the gradient is clipped part by part (as published) and not over all parameters; ZeRO
+    stage 0 alone can do it. adam_eps: of AdamW. z_loss: weight of the squared log of the normaliser. lora_alpha: of the adapters,
+    beside `train.lora_rank`.
+    recompute: blocks of the decoder are computed a second time in the backward pass, so that little of them is kept.
+    validation_samples: held-out samples of each kind whose loss is measured at each validation.
+    open_loop_samples: held-out samples that are answered at each validation, for the error of their actions; 0: none.
+    """
+
+    revision: str = ""
+    views: int = 0
+    groups: tuple[ExampleGroup, ...] = (ExampleGroup(name="all"),)
+    style: Literal["released", "finetuned"] = "released"
+    augment: bool = False
+    packing: bool = True
+    max_tokens: int = 2304
+    loss_rows: int = 256
+    loss_ids: Literal["all", "language"] = "all"
+    learning_rates: PartRates = PartRates()
+    clip_by_part: bool = True
+    z_loss: float = 1e-4
+    adam_eps: float = 1e-6
+    lora_alpha: float = 16.0
+    recompute: bool = True
+    validation_samples: int = 16
+    open_loop_samples: int = 4
+
+    def __post_init__(self) -> None:
+        names = [group.name for group in self.groups]
+        require(len(names) > 0 and len(set(names)) == len(names), "train.published.groups: each needs a name of its own", got=names)
+        for name in ("max_tokens", "loss_rows", "lora_alpha"):
+            require(getattr(self, name) > 0, f"train.published.{name} must be above 0", got=getattr(self, name))
+        for name in ("views", "z_loss", "validation_samples", "open_loop_samples"):
+            require(getattr(self, name) >= 0, f"train.published.{name} must not be negative", got=getattr(self, name))

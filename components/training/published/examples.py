@@ -1,0 +1,128 @@
+"""The four kinds of example (arXiv 2508.07917, section 3.1), made from samples of a frozen data set when they are drawn.
+
+    action_reasoning         depth map, trajectory and actions
+    trajectory_conditioned   actions, where the trajectory is drawn on the first image
+    depth                    the depth map alone
+    trace                    the trajectory alone
+
+A frozen set holds physical actions, codes and points; bins and sentences are made here, so that one set serves any statistics and wording.
+Actions past the end of an episode repeat its last one, as in the published sets, and are learned.
+Shape letters: N samples, K chunk, A action dims, V views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.config.published.training import KINDS
+from components.data.frozen_dataset import FrozenSplit
+from components.training.published.kinds import FORMS
+from components.training.published.shapes import NetworkShape
+from model_core.network.finetuning.packing import TrainingExample
+from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import DatasetError, require
+from model_core.spec.types import ActionReasoning, DepthTokens, Trace
+from model_core.tokenization.action_codec import ActionCodec
+from model_core.tokenization.published.grammar import Style, render_answer, render_question
+from model_core.tokenization.trace import draw_overlay
+
+Augment = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+
+
+class ExampleMaker:
+    """Examples of one split. max_tokens: a longer one is refused. augment: what is done to each view, None for nothing.
+
+    Raises `DatasetError` for a split with other views than the training asks for.
+    """
+
+    def __init__(
+        self,
+        split: FrozenSplit,
+        contract: PolicyContract,
+        network: NetworkShape,
+        *,
+        style: str = "released",
+        max_tokens: int = 2304,
+        augment: Augment | None = None,
+    ) -> None:
+        self.split, self.contract, self.network = split, contract, network
+        self._style, self._max_tokens, self._augment = Style(style), max_tokens, augment
+        self.bins_NKA = ActionCodec(stats=contract.stats).encode(split.actions_NKA)
+        self.views = split.images_NVHW3.shape[1]
+        self.answer_ids = lru_cache(maxsize=200_000)(self._answer_ids)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def possible(self) -> dict[str, NDArray[np.bool_]]:
+        """Kind -> of which samples it can be made: depth needs codes, a trajectory a point, a drawn one two points."""
+        size = len(self.split)
+        points_N = np.zeros(size, np.int64) if self.split.trace_N52 is None else (self.split.trace_N52[..., 0] >= 0).sum(axis=1)
+        depth_N = np.full(size, self.split.depth_codes_NG is not None)
+        found = {"action_reasoning": depth_N & (points_N >= 1), "trajectory_conditioned": points_N >= 2, "depth": depth_N}
+        return {kind: {**found, "trace": points_N >= 1}[kind] for kind in KINDS}
+
+    def answer_tokens(self, place: int, kind: str) -> int:
+        """How many tokens of this example are learned."""
+        return len(self.answer_ids(place, kind))
+
+    def example(self, place: int, kind: str, generator: np.random.Generator | None = None) -> TrainingExample:
+        """The example of this kind from sample `place`. generator: of the augmentation; None for none. Raises `DatasetError` for one that
+        is longer than `max_tokens`."""
+        views = [np.ascontiguousarray(view) for view in self.split.images_NVHW3[place]]
+        if kind == "trajectory_conditioned":
+            trace = self._trace(place)
+            assert trace is not None
+            views[0] = draw_overlay(views[0], trace)
+        if self._augment is not None and generator is not None:
+            views = [self._augment(view, generator) for view in views]
+        inputs = self.network.processor(views)
+        question = render_question(FORMS[kind], self._instruction(place), views=self.views)
+        prompt_ids, answer_ids = self.network.tokenizer.prompt_ids(question, inputs.image_grids), self.answer_ids(place, kind)
+        tokens = len(prompt_ids) + len(answer_ids)
+        if tokens > self._max_tokens:
+            raise DatasetError(
+                f"an example of kind {kind} has {tokens} tokens, expected at most {self._max_tokens}: {self._instruction(place)!r}, "
+                f"{self.views} views. Fix: shorter instructions, or raise train.published.max_tokens"
+            )
+        return TrainingExample(ids_L=np.concatenate([prompt_ids, answer_ids]), answer_start=len(prompt_ids), images=inputs, kind=kind)
+
+    def reasoning(self, place: int) -> ActionReasoning:
+        """What a sample teaches, as values."""
+        codes_NG = self.split.depth_codes_NG
+        depth = None if codes_NG is None else DepthTokens(codes_G=codes_NG[place].astype(np.int64))
+        return ActionReasoning(depth=depth, trace=self._trace(place), bins_KA=self.bins_NKA[place])
+
+    def _answer_ids(self, place: int, kind: str) -> NDArray[np.int64]:
+        text = render_answer(FORMS[kind], self.reasoning(place), views=self.views, style=self._style)
+        return self.network.tokenizer.answer_ids(text)
+
+    def _instruction(self, place: int) -> str:
+        return self.split.instructions[int(self.split.instruction_idx_N[place])]
+
+    def _trace(self, place: int) -> Trace | None:
+        if self.split.trace_N52 is None:
+            return None
+        points_N2 = self.split.trace_N52[place].astype(np.int64)
+        points_N2 = points_N2[points_N2[:, 0] >= 0]
+        return Trace(points_N2=points_N2) if len(points_N2) else None
+
+
+def check_views(asked: int, maker: ExampleMaker) -> None:
+    """Raise `DatasetError` unless the data have as many cameras as `train.published.views` asks for (0: any)."""
+    require(
+        asked in (0, maker.views),
+        f"train.published.views asks for {asked} images, the data set has {maker.views} cameras. Fix: set it to {maker.views}, or name "
+        "cameras in the sources",
+        error=DatasetError,
+    )
+
+
+def lacking(possible: Mapping[str, NDArray[np.bool_]], kinds: Mapping[str, float]) -> dict[str, int]:
+    """Of how many samples each wanted kind cannot be made; only kinds that lack some."""
+    found = {kind: int((~possible[kind]).sum()) for kind, weight in kinds.items() if weight > 0}
+    return {kind: count for kind, count in found.items() if count}

@@ -1,0 +1,154 @@
+"""A network of the published layout on one embodiment's frozen data, as a `components.training.trainable_model.TrainableModel`.
+
+Shape letters: N samples, B examples of a micro batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.config.train_config import TrainConfig
+from components.data.frozen_dataset import load_split, read_frozen
+from components.data.frozen_members import open_frozen
+from components.training.plan import batch_indices
+from components.training.published.augmentation import augmented
+from components.training.published.batches import make_batch
+from components.training.published.checkpoint import VQVAE, write_published
+from components.training.published.drawing import check_possible, drawing_pairs, drawn_kinds
+from components.training.published.examples import ExampleMaker, check_views
+from components.training.published.networks import open_network, published_contract
+from components.training.published.parts import TrainedPart, trained_parts
+from components.training.published.validation import language_ids, validation_values
+from components.training.sizing.flop import ExampleShape, example_flop
+from model_core.spec.errors import DatasetError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model_core.network.finetuning.packing import PublishedBatch, TrainingExample
+    from model_core.network.model import MolmoAct
+
+_AUGMENT = 0xA06
+
+
+class PublishedArm:
+    """A network that learns published sentences. Raises `DatasetError` for data it cannot be trained on, `CheckpointError` for weights
+    that are not here."""
+
+    def __init__(self, config: TrainConfig, frozen: Path) -> None:
+        import torch
+
+        members = open_frozen(frozen).members
+        if len(members) > 1:
+            names = ", ".join(member.name for member in members)
+            raise DatasetError(
+                f"{frozen} holds {names}: a network of the published layout is trained on one embodiment. Fix: name one of these"
+            )
+        manifest, contract = read_frozen(frozen)
+        self.config, self.frozen, self._published = config, frozen, config.published
+        self.network, self._model = open_network(config)
+        self._model.model.transformer.checkpoint_activations = config.published.recompute
+        self.contract = published_contract(contract, self.network)
+        self._train = self._maker("train")
+        check_views(config.published.views, self._train)
+        self._possible = self._train.possible()
+        self._pairs_M2 = drawing_pairs(frozen, config.published.groups, len(self._train))
+        check_possible(self._pairs_M2, config.published.groups, self._possible)
+        self.num_samples = len(self._pairs_M2)
+        self.data_digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        self._ids_X = None
+        if config.published.loss_ids == "language":
+            self._ids_X = torch.from_numpy(language_ids(self._train, config.published))
+        self._divisor = lru_cache(maxsize=2)(self._step_divisor)
+        self._validation: ExampleMaker | None = None
+        self._flop: float | None = None
+
+    @property
+    def module(self) -> MolmoAct:
+        """The network."""
+        return self._model
+
+    def parts(self) -> Sequence[TrainedPart]:
+        """Decoder, connector and vision tower, each with its rate; of an adapted network what is trained of them."""
+        return trained_parts(self._model, self.config)
+
+    def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> PublishedBatch:
+        """Examples of these draws, packed or padded; each of its answer tokens counts so that a step's micro batches average to the mean
+        over all answer tokens of the step."""
+        draw = (seed, step, micro)
+        kinds = drawn_kinds(self._pairs_M2[indices_B], self._published.groups, self._possible, draw)
+        examples: list[TrainingExample] = []
+        for number, (place, kind) in enumerate(zip(self._pairs_M2[indices_B, 0], kinds, strict=True)):
+            generator = np.random.Generator(np.random.PCG64([_AUGMENT, *draw, number])) if self._published.augment else None
+            examples.append(self._train.example(int(place), kind, generator))
+        return make_batch(examples, self._published, self.network.tokenizer.special.pad, self._divisor(seed, step))
+
+    def loss(self, module: MolmoAct, batch: PublishedBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Cross-entropy and z-loss of the answer tokens, and its parts."""
+        from model_core.network.finetuning.answer_rows import answer_row_loss
+        from model_core.network.finetuning.packing import answer_states
+
+        states_ND = answer_states(module, batch)
+        ids_X = None if self._ids_X is None else self._ids_X.to(states_ND.device)
+        sums = answer_row_loss(
+            module.lm_head, states_ND, batch.targets, z_loss=self._published.z_loss, rows_at_once=self._published.loss_rows, ids_X=ids_X
+        )
+        return sums.loss, {"loss_ce": sums.cross_entropy, "loss_z": sums.z_loss, "accuracy": sums.right}
+
+    def validate(self, module: MolmoAct) -> dict[str, float]:
+        """Loss and accuracy of held-out examples of every kind, answers given, and the error of the actions of whole own answers."""
+        if self._validation is None:
+            self._validation = self._maker("validation")
+        return validation_values(module, self._validation, self.config, self.loss)
+
+    def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
+        """Write the trained network in the published layout, with the contract."""
+        self._model.load_state_dict(dict(state))
+        vqvae = self.frozen / VQVAE
+        write_published(folder, self._model, self.network, self.contract, vqvae if vqvae.is_dir() else None)
+
+    def flops_at(self, step: int) -> float:
+        """FLOP of one example: the mean of the first draws of the epoch, at their real lengths."""
+        if self._flop is None:
+            self._flop = self._measured_flop()
+        return self._flop
+
+    def _measured_flop(self) -> float:
+        kinds = drawn_kinds(self._pairs_M2[:16], self._published.groups, self._possible, (self.config.seed, 0, 0))
+        found = [self._train.example(int(place), kind) for place, kind in zip(self._pairs_M2[:16, 0], kinds, strict=True)]
+        prompt, answer = (round(float(np.mean(sizes))) for sizes in zip(*((e.answer_start, e.answer_tokens) for e in found), strict=True))
+        images = found[0].images
+        assert images is not None
+        tokens = int((images.pooled_patches_idx_N4 >= 0).any(-1).sum())
+        shape = ExampleShape(prompt=prompt, answer=answer, image_tokens=tokens, crops=len(images.images_CPD), head_rows=answer)
+        return example_flop(self.network.config, shape, lora_rank=self.config.lora_rank).training
+
+    def _maker(self, split: str) -> ExampleMaker:
+        published = self._published
+        return ExampleMaker(
+            load_split(self.frozen, split),
+            self.contract,
+            self.network,
+            style=published.style,
+            max_tokens=published.max_tokens,
+            augment=augmented if published.augment and split == "train" else None,
+        )
+
+    def _step_divisor(self, seed: int, step: int) -> float:
+        """Answer tokens of the whole step, a micro batch's share of them."""
+        cfg = self.config
+        indices = batch_indices(seed, step, cfg.global_batch, self.num_samples)
+        tokens, micros = 0, cfg.global_batch // cfg.micro_batch
+        for micro in range(micros):
+            pairs_B2 = self._pairs_M2[indices[micro * cfg.micro_batch : (micro + 1) * cfg.micro_batch]]
+            kinds = drawn_kinds(pairs_B2, self._published.groups, self._possible, (seed, step, micro))
+            tokens += sum(self._train.answer_tokens(int(place), kind) for place, kind in zip(pairs_B2[:, 0], kinds, strict=True))
+        return tokens / micros

@@ -1,0 +1,85 @@
+"""Which network, processor and tokenizer `train.network` means, before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from components.config.published.networks import PRESETS, TINY_PUBLISHED, is_published, may_be_hub_id
+from components.config.train_config import TrainConfig, start_folder
+from model_core.network.config import MolmoActConfig
+from model_core.network.images import ImageProcessor
+from model_core.network.presets import SmallSize, molmoact_7b_d, molmoact_7b_o, small_processor, tiny_published
+from model_core.spec.errors import CheckpointError, SpecError
+from model_core.tokenization.published.special_ids import special_ids_7b_o
+from model_core.tokenization.published.tokenizer import PromptTokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NetworkShape:
+    """A network of the published layout without weights. folder: where its weights lie; None: nowhere, or they begin at random."""
+
+    config: MolmoActConfig
+    processor: ImageProcessor
+    tokenizer: PromptTokenizer
+    folder: Path | None = None
+    preset: str = ""
+
+
+def network_shape(train: TrainConfig, *, fetch: bool = False) -> NetworkShape:
+    """The shape that `train.network` names. fetch: a hub id that is not on this machine is downloaded.
+
+    Raises `SpecError` for the tiny network, and `CheckpointError` for a folder or hub id that is not there.
+    """
+    network = train.network
+    if not is_published(network):
+        raise SpecError(
+            f"expected a network of the published layout, got {network!r}. Fix: name a preset ({', '.join(PRESETS)}) or a folder"
+        )
+    if isinstance(network, Mapping) or network in PRESETS:
+        return _preset(network)
+    folder = _folder(network, train.published.revision, fetch=fetch)
+    config = MolmoActConfig.from_json(folder)
+    described = (folder / "preprocessor_config.json").is_file()
+    processor = ImageProcessor.from_json(folder) if described else ImageProcessor.for_network(config)
+    return NetworkShape(config=config, processor=processor, tokenizer=PromptTokenizer.load(folder), folder=folder)
+
+
+def _preset(network: str | Mapping[str, Any]) -> NetworkShape:
+    name = network if isinstance(network, str) else str(network["preset"])
+    if name == TINY_PUBLISHED:
+        chosen = {} if isinstance(network, str) else {key: value for key, value in network.items() if key != "preset"}
+        config = tiny_published(SmallSize(**chosen))
+        return NetworkShape(config=config, processor=small_processor(config), tokenizer=_tokenizer(False), preset=name)
+    config = molmoact_7b_d() if name == "molmoact-7b-d" else molmoact_7b_o()
+    return NetworkShape(
+        config=config, processor=ImageProcessor.for_network(config), tokenizer=_tokenizer(name == "molmoact-7b-o"), preset=name
+    )
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(olmo: bool) -> PromptTokenizer:
+    """The packaged Qwen2 table. 7B-O's own is in no package: its sentences are counted with this one, its special ids are its own."""
+    return PromptTokenizer.load(special=special_ids_7b_o() if olmo else None)
+
+
+def _folder(network: str, revision: str, *, fetch: bool) -> Path:
+    """The folder of a checkpoint that is named by its place or its hub id."""
+    from model_core.network.checkpoints.hub import resolve
+
+    folder = start_folder(network)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"train.network {folder}: expected a checkpoint of the published layout, config.json is missing")
+        return folder
+    if not may_be_hub_id(network):
+        raise CheckpointError(f"train.network: no folder at {folder}. Fix: name the folder of a checkpoint in the published layout")
+    if not revision:
+        raise CheckpointError(
+            f"train.network {network} is no folder here, so it is a hub id, and those need a commit: weights must not change under their "
+            "name. Fix: --set train.published.revision=COMMIT (its page lists them)"
+        )
+    return resolve(network, revision=revision, fetch=fetch)

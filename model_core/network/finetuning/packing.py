@@ -1,0 +1,151 @@
+"""Training examples as tensors: several in one row, each of which sees itself only, or one a row with padding behind it.
+
+    packed    ids      <doc 0><doc 1><doc 2>       places  0 1 2 ..  0 1 ..  0 1 2 ..      crops of all, one after the other
+    padded    ids      <doc 0>. . . . . .          places  0 1 2 ..                        as many crops as the most that one has
+                       <doc 1>. . .
+
+Both give equal losses and gradients: attention and positions of an example are the same. Packed, no token and no crop is computed that
+belongs to no example.
+Shape letters: B rows, L tokens of a row, C crops, P patches, N image tokens or answer tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_core.network.attention import Documents
+from model_core.network.finetuning.answer_rows import RowTargets
+from model_core.network.image_inputs import ImageInputs, collate_images
+from model_core.network.model import MolmoAct
+from model_core.spec.errors import SpecError, require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingExample:
+    """One example. ids_L: int64, prompt and answer with its end. answer_start: place of the first answer token. weight: what each of its
+    answer tokens counts. kind: what was asked, for accounts."""
+
+    ids_L: NDArray[np.int64]
+    answer_start: int
+    images: ImageInputs | None
+    weight: float = 1.0
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        inside = 0 < self.answer_start < len(self.ids_L)
+        require(inside, "an example has a prompt and an answer: answer_start must lie inside its tokens", got=self.answer_start)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens that are learned."""
+        return len(self.ids_L) - self.answer_start
+
+    @property
+    def answer_weight(self) -> float:
+        """What all of its answer tokens count together."""
+        return self.weight * self.answer_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PublishedBatch:
+    """Examples as one forward pass takes them.
+
+    ids_BL, places_BL: int64. documents: how long each example is, where they lie in one row; None: one a row. images: keyword arguments of
+    `MolmoAct.encode_images`, empty without images. rows_N: where in the flattened (B x L) hidden states an answer token is predicted.
+    example_N: which example each of those rows is of.
+    """
+
+    ids_BL: Tensor
+    places_BL: Tensor
+    documents: Documents | None
+    images: dict[str, Tensor]
+    rows_N: Tensor
+    targets: RowTargets
+    example_N: Tensor
+    kinds: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+
+def packed_batch(examples: Sequence[TrainingExample]) -> PublishedBatch:
+    """All examples in one row without a token between them."""
+    require(len(examples) > 0, "a batch needs at least one example")
+    lengths = [len(example.ids_L) for example in examples]
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    return PublishedBatch(
+        ids_BL=torch.from_numpy(np.concatenate([example.ids_L for example in examples]))[None],
+        places_BL=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
+        documents=Documents(lengths=tuple(lengths)),
+        images=_joined_images(examples),
+        **_targets(examples, starts),
+    )
+
+
+def padded_batch(examples: Sequence[TrainingExample], *, length: int, pad_id: int, crops: int = 0) -> PublishedBatch:
+    """One example a row, padded behind to `length` tokens, and to as many crops as the most that one has (or `crops`, if more).
+
+    Raises `SpecError` for an example that is longer.
+    """
+    require(len(examples) > 0, "a batch needs at least one example")
+    longest = max(len(example.ids_L) for example in examples)
+    require(longest <= length, f"an example has {longest} tokens, a row has {length}. Fix: raise train.published.max_tokens")
+    ids_BL = np.full((len(examples), length), pad_id, np.int64)
+    for row, example in enumerate(examples):
+        ids_BL[row, : len(example.ids_L)] = example.ids_L
+    images = collate_images([example.images for example in examples if example.images is not None]) if examples[0].images else {}
+    if images and (more := crops - images["images_BCPD"].shape[1]) > 0:
+        images["images_BCPD"] = torch.nn.functional.pad(images["images_BCPD"], (0, 0, 0, 0, 0, more), value=-1.0)
+        images["image_masks_BCP"] = torch.nn.functional.pad(images["image_masks_BCP"], (0, 0, 0, more))
+    return PublishedBatch(
+        ids_BL=torch.from_numpy(ids_BL),
+        places_BL=torch.arange(length).expand(len(examples), -1).contiguous(),
+        documents=None,
+        images=images,
+        **_targets(examples, np.arange(len(examples), dtype=np.int64) * length),
+    )
+
+
+def answer_states(model: MolmoAct, batch: PublishedBatch) -> Tensor:
+    """Hidden states of the rows that predict an answer token, [N, D]. Vision, embedding and trunk of the whole batch."""
+    features = model.encode_images(**batch.images) if batch.images else None
+    hidden_BLD = model.trunk(model.embed(batch.ids_BL, features), batch.places_BL, batch.documents)
+    return hidden_BLD.flatten(0, 1).index_select(0, batch.rows_N)
+
+
+def _targets(examples: Sequence[TrainingExample], starts: NDArray[np.int64]) -> dict[str, Any]:
+    """starts: where each example begins in the flattened rows. A row predicts the token behind it."""
+    rows = [start + np.arange(one.answer_start - 1, len(one.ids_L) - 1) for start, one in zip(starts, examples, strict=True)]
+    counts = [one.answer_tokens for one in examples]
+    return {
+        "rows_N": torch.from_numpy(np.concatenate(rows)),
+        "targets": RowTargets(
+            labels_N=torch.from_numpy(np.concatenate([one.ids_L[one.answer_start :] for one in examples])),
+            weights_N=torch.from_numpy(np.repeat([one.weight for one in examples], counts).astype(np.float32)),
+        ),
+        "example_N": torch.from_numpy(np.repeat(np.arange(len(examples)), counts)),
+        "kinds": tuple(one.kind for one in examples),
+    }
+
+
+def _joined_images(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
+    """The crops of all examples as those of one sample; patch indices move up by the patches before them, empty slots stay empty."""
+    inputs = [example.images for example in examples if example.images is not None]
+    if not inputs:
+        return {}
+    if len(inputs) != len(examples):
+        raise SpecError("examples with images and without lie in one batch; give all of them images, or none")
+    before = np.concatenate([[0], np.cumsum([one.images_CPD.shape[0] * one.images_CPD.shape[1] for one in inputs])[:-1]])
+    windows = [np.where(one.pooled_patches_idx_N4 >= 0, one.pooled_patches_idx_N4 + at, -1) for one, at in zip(inputs, before, strict=True)]
+    return {
+        "images_BCPD": torch.from_numpy(np.concatenate([one.images_CPD for one in inputs]))[None],
+        "pooled_patches_idx_BN4": torch.from_numpy(np.concatenate(windows))[None],
+        "image_masks_BCP": torch.from_numpy(np.concatenate([one.image_masks_CP for one in inputs]))[None],
+    }
