@@ -13,9 +13,12 @@ from model_core.network.attention import Documents
 from model_core.network.finetuning.answer_rows import RowTargets, answer_row_loss
 from model_core.network.finetuning.lora import LoraSettings, add_lora
 from model_core.network.finetuning.packing import TrainingExample, answer_states, packed_batch, padded_batch
+from model_core.network.image_inputs import ImageInputs
 from model_core.network.model import MolmoAct
 from model_core.network.presets import SmallSize, molmoact_7b_o, small_processor, tiny_published
 from model_core.spec.errors import SpecError
+from tests.golden_road import document
+from tests.unit.test_golden_loss import GRADIENT_TOLERANCE, LOSS_TOLERANCE, batch_of, close, model_of, recorded
 
 SIZE = SmallSize(width=32, layers=2, heads=4, kv_heads=2, feed_forward=48, projector=24, vision_width=16, vision_layers=3, image_side=56)
 ROWS = 320
@@ -199,3 +202,36 @@ def test_half_precision_keeps_the_loss_in_float32():
     assert half.loss.dtype == torch.float32
     assert model.lm_head.weight.grad.dtype == torch.float32
     assert float(half.loss) == pytest.approx(float(whole.loss), rel=2e-2)
+
+
+@pytest.mark.parametrize("family", ["tiny_d", "tiny_o"])
+def test_packed_rows_give_the_published_loss_and_gradients(family):
+    """The recorded batch of the published trainer, which pads, packed into one row."""
+    model, numbers, batch = model_of(family), document(f"loss/{family}.json")["weighted"], batch_of(family, "weighted")
+    examples, rows, begin = [], [], 0
+    for row, ids in enumerate(batch["input_ids"]):
+        crops, windows = recorded(family)["batch.images"][row], recorded(family)["batch.pooled_patches_idx"][row]
+        real = int((crops.flatten(1) != -1).any(1).sum())
+        inputs = ImageInputs(
+            images_CPD=crops[:real].numpy(),
+            pooled_patches_idx_N4=windows[(windows >= 0).any(-1)].numpy(),
+            image_masks_CP=np.ones(crops[:real].shape[:2], np.float32),
+            image_grids=(),
+        )
+        examples.append(TrainingExample(ids_L=ids[ids >= 0].numpy(), answer_start=1, images=inputs))
+        rows.append(begin + (batch["loss_masks"][row] > 0).nonzero().squeeze(1))  # answers with other text between them
+        begin += len(examples[-1].ids_L)
+    counted = batch["loss_masks"] > 0
+    targets = RowTargets(labels_N=batch["labels"][counted], weights_N=batch["loss_masks"][counted])
+    packed = replace(packed_batch(examples), rows_N=torch.cat(rows), targets=targets)
+    del packed.images["image_masks_BCP"]  # the recording gave none
+    model.zero_grad()
+    sums = answer_row_loss(model.lm_head, answer_states(model, packed), packed.targets, rows_at_once=5)
+    divisor = numbers["divisor_sum_of_loss_masks"]
+    assert sums.cross_entropy.item() == pytest.approx(numbers["ce_sum"], rel=LOSS_TOLERANCE)
+    assert sums.z_loss.item() == pytest.approx(numbers["z_sum"], rel=LOSS_TOLERANCE)
+    (sums.loss / divisor).backward()
+    compared = [key for key in recorded(family) if key.startswith("weighted.grad.")]
+    assert len(compared) == 10
+    for key in compared:
+        assert close(model.get_parameter(key.removeprefix("weighted.grad.")).grad, recorded(family)[key], GRADIENT_TOLERANCE), key

@@ -27,8 +27,9 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.tokenization.action_codec import ActionCodec
-from model_core.tokenization.published.grammar import Style, render_answer, render_question
-from model_core.tokenization.trace import draw_overlay
+from model_core.tokenization.overlays.styles import training_overlay
+from model_core.tokenization.published.grammar import Style
+from model_core.tokenization.published.prompts import Wording, prompt_of
 
 Augment = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 
@@ -77,12 +78,12 @@ class ExampleMaker:
         if kind == "trajectory_conditioned":
             trace = self._trace(place)
             assert trace is not None
-            views[0] = draw_overlay(views[0], trace)
+            views[0] = training_overlay(views[0], trace)
         if self._augment is not None and generator is not None:
             views = [self._augment(view, generator) for view in views]
         inputs = self.network.processor(views)
-        question = render_question(FORMS[kind], self._instruction(place), views=self.views)
-        prompt_ids, answer_ids = self.network.tokenizer.prompt_ids(question, inputs.image_grids), self.answer_ids(place, kind)
+        prompt = prompt_of(self.network.tokenizer, self._instruction(place), inputs.image_grids, self._wording(kind))
+        prompt_ids, answer_ids = prompt.ids_L, self.answer_ids(place, kind)
         tokens = len(prompt_ids) + len(answer_ids)
         if tokens > self._max_tokens:
             raise DatasetError(
@@ -98,8 +99,10 @@ class ExampleMaker:
         return ActionReasoning(depth=depth, trace=self._trace(place), bins_KA=self.bins_NKA[place])
 
     def _answer_ids(self, place: int, kind: str) -> NDArray[np.int64]:
-        text = render_answer(FORMS[kind], self.reasoning(place), views=self.views, style=self._style)
-        return self.network.tokenizer.answer_ids(text)
+        return self.network.tokenizer.answer_ids(self._wording(kind).answer(self.reasoning(place)))
+
+    def _wording(self, kind: str) -> Wording:
+        return Wording(form=FORMS[kind], style=self._style, views=self.views)
 
     def _instruction(self, place: int) -> str:
         return self.split.instructions[int(self.split.instruction_idx_N[place])]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from components.config.train_config import TrainConfig
-from model_core.network.finetuning.parts import GROUPS, group_of
+from model_core.network.finetuning.optimizer import GROUPS, group_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from model_core.network.checkpoints.layout import Shapes, expected_shapes
 from model_core.network.config import MolmoActConfig
-from model_core.network.finetuning.parts import group_of
+from model_core.network.finetuning.optimizer import group_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

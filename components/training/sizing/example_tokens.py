@@ -13,7 +13,7 @@ from components.training.sizing.flop import ExampleShape
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
-from model_core.tokenization.published.grammar import Form, render_answer, render_question
+from model_core.tokenization.published.prompts import Wording, prompt_of
 from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 _FRAME_HW = (240, 320)  # what robot frames are brought to before training, as published
@@ -39,20 +39,19 @@ def example_shape(
     weights = kind_weights(groups)
     prompt = answer = 0.0
     for kind, weight in weights.items():
-        form = FORMS[kind]
-        ids = tokenizer.prompt_ids(render_question(form, _INSTRUCTION, views=action.views), inputs.image_grids)
-        prompt += weight * len(ids)
-        answer += weight * float(np.mean([_answer_tokens(tokenizer, form, action, seed) for seed in range(_DRAWS)]))
+        wording = Wording(form=FORMS[kind], views=action.views)
+        prompt += weight * len(prompt_of(tokenizer, _INSTRUCTION, inputs.image_grids, wording).ids_L)
+        answer += weight * float(np.mean([_answer_tokens(tokenizer, wording, action, seed) for seed in range(_DRAWS)]))
     image_tokens = sum(rows * columns for grids in inputs.image_grids for rows, columns in grids)
     return ExampleShape(
         prompt=round(prompt), answer=round(answer), image_tokens=image_tokens, crops=len(inputs.images_CPD), head_rows=round(answer)
     )
 
 
-def _answer_tokens(tokenizer: PromptTokenizer, form: Form, action: ActionShape, seed: int) -> int:
+def _answer_tokens(tokenizer: PromptTokenizer, wording: Wording, action: ActionShape, seed: int) -> int:
     rng = np.random.default_rng(seed)
     bins_KA = np.clip(np.rint(rng.normal(128, 30, (action.chunk_length, action.dims))), 1, 256).astype(np.int64)
     reasoning = ActionReasoning(
         depth=DepthTokens(codes_G=rng.integers(0, 128, 100)), trace=Trace(points_N2=rng.integers(0, 256, (5, 2))), bins_KA=bins_KA
     )
-    return len(tokenizer.answer_ids(render_answer(form, reasoning, views=action.views)))
+    return len(tokenizer.answer_ids(wording.answer(reasoning)))
