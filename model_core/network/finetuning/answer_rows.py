@@ -62,8 +62,8 @@ def answer_row_loss(
         chosen = factors if ids_X is None else factors.of_ids(ids_X)
         low_NR = None if chosen.down_RD is None else F.linear(hidden_ND, chosen.down_RD) * chosen.scale
         rows = RowTargets(labels_N=labels_N, weights_N=targets.weights_N)
-        how = _Pieces(z_loss=z_loss, rows=rows_at_once, learns=torch.is_grad_enabled())
-        sums = _FusedHead.apply(hidden_ND, chosen.weight_XD, low_NR, chosen.up_XR, rows, how)
+        work = _Pieces(targets=rows, z_loss=z_loss, rows=rows_at_once, learns=torch.is_grad_enabled())
+        sums = _FusedHead.apply(hidden_ND, chosen.weight_XD, low_NR, chosen.up_XR, work)
         return RowSums(loss=sums[0], cross_entropy=sums[1], z_loss=sums[2], right=sums[3])
     found = [hidden_ND.new_zeros((), dtype=torch.float32) for _ in range(4)]
 
@@ -120,10 +120,11 @@ def _factors_of(head: Any) -> _Factors | None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Pieces:
-    """How a loss is made in pieces. learns: gradients will be asked for."""
+    """What is made in pieces of so many rows. learns: gradients will be asked for."""
 
+    targets: RowTargets
     z_loss: float
     rows: int
     learns: bool
@@ -134,14 +135,14 @@ class _FusedHead(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_XD: Tensor, low_NR: Tensor | None, up_XR: Tensor | None, targets: RowTargets, how: _Pieces
+        ctx: Any, hidden_ND: Tensor, weight_XD: Tensor, low_NR: Tensor | None, up_XR: Tensor | None, work: _Pieces
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `answer_row_loss`. low_NR, up_XR: hidden states and rows of the adapter."""
-        kind = hidden_ND.device.type
+        targets, kind = work.targets, hidden_ND.device.type
         compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
         inputs = (hidden_ND, weight_XD, low_NR, up_XR)
         grads = [
-            torch.zeros_like(one) if one is not None and how.learns and wanted else None
+            torch.zeros_like(one) if one is not None and work.learns and wanted else None
             for one, wanted in zip(inputs, ctx.needs_input_grad[:4], strict=True)
         ]
         found = torch.zeros(4, dtype=torch.float32, device=hidden_ND.device)
@@ -149,13 +150,13 @@ class _FusedHead(torch.autograd.Function):
             sides = [(hidden_ND, weight_XD.to(compute), grads[0], grads[1])]
             if low_NR is not None and up_XR is not None:
                 sides.append((low_NR, up_XR.to(compute), grads[2], grads[3]))
-            for begin in range(0, len(targets), how.rows):
-                part = slice(begin, begin + how.rows)
+            for begin in range(0, len(targets), work.rows):
+                part = slice(begin, begin + work.rows)
                 rows = [left[part].to(compute) for left, *_ in sides]
                 logits_NX = rows[0] @ sides[0][1].T
                 for left, side in zip(rows[1:], sides[1:], strict=True):
                     logits_NX.addmm_(left, side[1].T)
-                sums, pull_NX = _sums_and_pull(logits_NX.float(), targets.labels_N[part], targets.weights_N[part], how.z_loss)
+                sums, pull_NX = _sums_and_pull(logits_NX.float(), targets.labels_N[part], targets.weights_N[part], work.z_loss)
                 found += sums
                 if all(one is None for one in grads):
                     continue
@@ -174,7 +175,7 @@ class _FusedHead(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients that the forward pass made, times that of the sum."""
         scaled = [None if one is None else one * grads[0].to(one.dtype) for one in ctx.saved_tensors]
-        return *scaled, None, None
+        return *scaled, None
 
 
 def _sums_and_pull(logits_NX: Tensor, labels_N: Tensor, weights_N: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
