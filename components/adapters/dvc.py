@@ -25,6 +25,7 @@ from model_core.spec.errors import DatasetError, StorageError
 
 logger = logging.getLogger(__name__)
 REMOTE = "actwright"
+LOCK_FILE = "dvc.lock"
 LOCK_TRIES = 8
 _NEARLY_NOTHING = 2**20  # bytes free
 _LOCK_SIGNS = ("Unable to acquire lock", "rwlock", "is busy")
@@ -121,13 +122,10 @@ class DvcStore:
         """The hashes in dvc.lock. Raises `DatasetError` when a stage was never recorded."""
         import hashlib
 
-        import yaml
-
-        lock = self.root / "dvc.lock"
-        known = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+        known = self._recorded()
         absent = [s for s in stages if s not in known]
         if absent:
-            raise DatasetError(f"DVC has no record of {', '.join(absent)} in {lock.name}. Fix: run the data stages, or `dvc repro`")
+            raise DatasetError(f"DVC has no record of {', '.join(absent)} in {LOCK_FILE}. Fix: run the data stages, or `dvc repro`")
         outputs = {stage: str(known[stage]["outs"][0]["md5"]) for stage in stages}
         text = "\n".join(f"{stage} {outputs[stage]}" for stage in sorted(outputs))
         return DvcVersion(outputs=outputs, version=hashlib.sha256(text.encode()).hexdigest())
@@ -146,11 +144,28 @@ class DvcStore:
         for path in sorted((self.root / "data").glob("**/*.dvc")):
             for out in yaml.safe_load(path.read_text(encoding="utf-8")).get("outs", ()):
                 found[(path.parent / out["path"]).relative_to(self.root).as_posix()] = str(out.get("md5", ""))
-        lock = self.root / "dvc.lock"
-        known = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
-        for stage in (known or {}).get("stages", {}).values():
+        for stage in self._recorded().values():
             found |= {str(out["path"]): str(out.get("md5", "")) for out in stage.get("outs", ())}
         return found
+
+    def _recorded(self) -> Mapping[str, Any]:
+        """Stage -> what dvc.lock holds of it. DVC writes the file in place: for a moment another command's is empty, or cut in a line."""
+        import yaml
+
+        lock, text = self.root / LOCK_FILE, ""
+        if not lock.exists():
+            return {}
+        for _ in range(100):
+            text = lock.read_text(encoding="utf-8")
+            if text.endswith("\n"):
+                break
+            time.sleep(0.02)
+        try:
+            return dict(yaml.safe_load(text).get("stages", {}))
+        except (yaml.YAMLError, AttributeError) as error:
+            raise DatasetError(
+                f"{lock}: expected a map, as DVC writes it, got {text[:40]!r}. Fix: take it from git, or run `dvc repro`"
+            ) from error
 
     def _set_remote(self, remote: Remote) -> None:
         settings = {"url": remote.url, "verify": "true"}  # without it a damaged object is fetched and called up to date

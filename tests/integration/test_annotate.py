@@ -79,7 +79,7 @@ class Counting:
 
     @property
     def version(self) -> str:
-        return f"{self.truth.version}/{self.tag}"
+        return f"{self.tag}/{self.truth.version}"
 
     @property
     def scaling(self):

@@ -54,11 +54,12 @@ def leftovers_gone(home: Home) -> None:
 def test_data_stages_that_were_killed_give_the_same_data(undisturbed: Home, tmp_path: Path):
     home, recipe = Home(tmp_path), str(tmp_path / "small.json")
     assert home.actwright("recipe", *RUN[1:], "--out", recipe).returncode == 0
-    for stage in DATA_STAGES[:1] + DATA_STAGES[-1:]:  # make soak: in each stage of the loop; test_annotate kills that stage at work
-        killed = home.actwright("data", stage, recipe, ACTWRIGHT_FAULT=f"{stage}:{PHASES[stage]}")
-        assert killed.returncode == -signal.SIGKILL, f"{stage}: {killed.stderr[-3000:]}"
-        assert (stage in home.digests()) == (PHASES[stage] == "committed"), stage
-        leftovers_gone(home)
+    for stage in DATA_STAGES:
+        if stage in (DATA_STAGES[0], DATA_STAGES[-1]):  # make soak kills every stage; test_annotate kills that one at work
+            killed = home.actwright("data", stage, recipe, ACTWRIGHT_FAULT=f"{stage}:{PHASES[stage]}")
+            assert killed.returncode == -signal.SIGKILL, f"{stage}: {killed.stderr[-3000:]}"
+            assert (stage in home.digests()) == (PHASES[stage] == "committed"), stage
+            leftovers_gone(home)
         again = home.actwright("data", stage, recipe)
         assert again.returncode == 0, again.stderr[-3000:]
     expected = undisturbed.digests()

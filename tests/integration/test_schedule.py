@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,17 @@ def asked(address: str, document: dict) -> Any:
     request = urllib.request.Request(address, data=json.dumps(document).encode(), headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as reply:
         return json.load(reply)
+
+
+def accepted(address: str, document: dict) -> bool:
+    """Whether Prefect takes a POST; 503 while its database is busy, which its own client tries again too."""
+    try:
+        asked(address, document)
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return False
+    return True
 
 
 def flow_runs(api: str) -> list[dict]:
@@ -115,7 +127,8 @@ def test_the_deployment_runs_and_it_proposes(tmp_path: Path, cron: str):
         (deployment,) = eventually(lambda: asked(f"{api}/deployments/filter", {}), timeout_s=60)  # type: ignore[misc]
         assert [(one["active"], one["schedule"]["cron"]) for one in deployment["schedules"]] == [(True, cron)]
         if not is_timed:
-            asked(f"{api}/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+            run = f"{api}/deployments/{deployment['id']}/create_flow_run"
+            eventually(lambda: accepted(run, {"state": {"type": "SCHEDULED"}}), timeout_s=60)
         eventually(lambda: list(proposals.glob("*.json")), timeout_s=180)
         done = eventually(lambda: [r for r in flow_runs(api) if r["state_type"] == "COMPLETED"], timeout_s=60)
         assert done[0]["auto_scheduled"] == is_timed
