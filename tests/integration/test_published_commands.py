@@ -1,4 +1,4 @@
-"""A small published checkpoint by command line: adopt, serve, probe and steer, drive a robot, ask its audit again, measure, certify."""
+"""A small published checkpoint by command line: adopt, serve, probe and steer, drive a robot, ask its audit again, certify."""
 
 from __future__ import annotations
 
@@ -154,15 +154,9 @@ def recording(root: Path) -> Path:
     return made.save(root / "seen.npz")
 
 
-def test_its_decoding_is_measured_and_certified(adopted: Path) -> None:
+def test_its_decoding_is_certified(adopted: Path) -> None:
     file = recording(adopted)
     words = ("MolmoAct-small", "--recording", file, "--decisions", 3, "--sessions", 2, "--json")
     certified = command(adopted, "certify", *words, "--out", "certificate.json")
     assert certified.returncode == 0, certified.stderr
     assert json.loads(certified.stdout)["flips"] == 0
-    measured = command(adopted, "bench", "decode", *words, "--peer-decisions", 2, "--out", "decode.json", "--picture", "split.png")
-    assert measured.returncode == 0, measured.stderr
-    told = json.loads(measured.stdout)
-    assert (told["tokens_equal"], told["flips"]) == (True, 0)
-    rows = {row["side"]: row for row in json.loads((adopted / "decode.json").read_text())["rows"]}
-    assert {"generate, dynamic cache", "Qwen2 generate, static cache", "plain loop, static cache"} <= set(rows)

@@ -109,7 +109,7 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
         view = _HfCacheView(past_key_values, start, input_ids.shape[1])
         hidden_BLD = self.network.trunk(x_BLD, position_ids, cache=view)
         if images is not None:
-            hidden_BLD = hidden_BLD[:, -1:]  # only the last place of a prompt is decoded
+            hidden_BLD = hidden_BLD[:, self.places.prompt_length - 1 :]  # of a prompt the last place is decoded, of a look-up all
         return CausalLMOutputWithPast(logits=self.network.logits(hidden_BLD), past_key_values=past_key_values)  # pyright: ignore[reportArgumentType]
 
 

@@ -37,6 +37,11 @@ class Places:
         self._prompt_places_L = torch.from_numpy(np.ascontiguousarray(prompt_places_L))
         self._ids, self._states = [], [begin]
 
+    @property
+    def prompt_length(self) -> int:
+        """Tokens before the answer."""
+        return len(self._prompt_places_L)
+
     def next(self, ids_1L: Tensor) -> int:
         """The state of the token that follows (1, L) ids; that of the last one that may stand where a guess may not."""
         return self._walked(ids_1L)[-1]
