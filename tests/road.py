@@ -89,7 +89,7 @@ def recipe_of(name: str, embodiment: Path, annotate: AnnotateConfig, **changes: 
         validate=ValidateConfig(data_docs=False),
         annotate=annotate,
         freeze=FreezeConfig(name=f"road-{name}", validation_fraction=0.2, chunk_length=2, execute_horizon=2),
-        train=TrainConfig(network=NETWORK, steps=200, global_batch=16, micro_batch=16, warmup_steps=20, learning_rate=3e-3, threads=1),
+        train=TrainConfig(network=NETWORK, steps=500, global_batch=32, micro_batch=32, warmup_steps=50, learning_rate=3e-3, threads=1),
         evaluate=EvalConfig(reasoning=level, image_swap_frames=16, min_image_swap_change=0.0, execute_horizon=2),  # pyright: ignore[reportArgumentType]
         gate=GateConfig(max_open_loop_error=0.5, min_image_swap_change=0.5),
         package=PackageConfig(model_name=f"road-{name}", reasoning=level, golden_probes=2),  # pyright: ignore[reportArgumentType]

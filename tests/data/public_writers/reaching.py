@@ -1,8 +1,9 @@
 """A drawn arm that reaches for the block that an instruction names: numbers and images of small sets. numpy only.
 
 The tool is a point with an orientation, the scene has a red and a blue block. Every action is a function of what the two images show
-and of the instruction: a smooth step of at most `STEP_M` towards the named block, and one of at most `STEP_RAD` towards a tool that
-leans to where it goes; the gripper closes where the block is reached.
+and of the instruction: a smooth step of at most `STEP_M` towards the named block, and one of at most `STEP_RAD` towards the slant
+of a tool that holds well; the gripper closes where the block is reached. The state says nothing of where the blocks are: a policy has
+to look.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ INSTRUCTIONS = {"red": "grasp the red block", "blue": "grasp the blue block"}
 COLOURS = {"red": (220, 40, 40), "blue": (40, 70, 230)}
 NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 GRASP_Z = 0.03
+SLANT = np.array([0.4, -0.3, 0.5])  # roll, pitch and yaw of a tool that holds well: radians
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,6 @@ def _rotation(roll: float, pitch: float, yaw: float) -> np.ndarray:
     return about_z @ about_y @ about_x
 
 
-def _leaning(error_3) -> np.ndarray:
-    """Roll, pitch and yaw of a tool that leans to where it goes: radians."""
-    x, y, _ = error_3
-    return np.clip([-3.0 * y, 3.0 * x, 4.0 * y], -0.8, 0.8)
-
-
 def draw(camera: Camera, blocks: dict, state) -> np.ndarray:
     """The camera's image, uint8 (H, W, 3): table, blocks, shaft and fingers of the tool."""
     image = np.full((camera.height, camera.width, 3), 150, np.uint8)
@@ -115,12 +111,12 @@ def demonstration(number: int, *, seed: int, normalised: bool, cameras: tuple = 
     blocks = {"red": rng.uniform([-0.09, -0.14], [0.05, -0.04]), "blue": rng.uniform([-0.05, 0.04], [0.09, 0.14])}
     goal = np.array([*blocks[named], GRASP_Z])
     start = rng.uniform([-0.1, -0.14, 0.12], [0.1, 0.14, 0.2])
-    state = np.concatenate([start, _leaning(goal - start) + rng.normal(0, 0.04, 3), [1.0]])
+    state = np.concatenate([start, SLANT + rng.normal(0, 0.3, 3), [1.0]])
     states, actions, images, held = [], [], {camera.name: [] for camera in cameras}, 0
     while held < 4 and len(states) < limit:
         error = goal - state[:3]
         near = np.linalg.norm(error) < 0.012
-        turn = np.concatenate([np.tanh(error / 0.05), np.tanh((_leaning(error) - state[3:6]) / 0.15)])
+        turn = np.concatenate([np.tanh(error / 0.05), np.tanh((SLANT - state[3:6]) / 0.3)])
         step = turn * ([STEP_M] * 3 + [STEP_RAD] * 3)
         action = np.append(turn, 1.0 if near else -1.0) if normalised else np.append(step, 0.0 if near else 1.0)
         states.append(state)
