@@ -154,6 +154,7 @@ def recording(root: Path) -> Path:
     return made.save(root / "seen.npz")
 
 
+@pytest.mark.soak  # short: test_published_policy compares drafted answers with the plain loop
 def test_its_decoding_is_certified(adopted: Path) -> None:
     file = recording(adopted)
     words = ("MolmoAct-small", "--recording", file, "--decisions", 3, "--sessions", 2, "--json")

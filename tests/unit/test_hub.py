@@ -208,11 +208,11 @@ def test_a_hub_id_says_clearly_that_the_hub_was_not_reached(monkeypatch):
 def test_a_snapshot_from_the_hub_is_loaded(monkeypatch):
     asked = {}
 
-    def snapshot_download(repo, revision=None, allow_patterns=None):
-        asked.update(repo=repo, revision=revision, patterns=allow_patterns)
+    def snapshot_download(repo, revision=None, allow_patterns=None, local_files_only=False):
+        asked.update(repo=repo, revision=revision, patterns=allow_patterns, kept_only=local_files_only)
         return str(GOLDEN / "tiny_d")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert same(load_pretrained("owner/name", revision="abc"), weights_of("tiny_d"))
-    assert (asked["repo"], asked["revision"]) == ("owner/name", "abc")
+    assert (asked["repo"], asked["revision"], asked["kept_only"]) == ("owner/name", "abc", False)
     assert not any(pattern.endswith((".py", ".bin", "model.pt")) for pattern in asked["patterns"])

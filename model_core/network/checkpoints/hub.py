@@ -213,8 +213,7 @@ def resolve(source: str | Path, *, revision: str | None = None, fetch: bool = Tr
     from huggingface_hub import snapshot_download
 
     try:
-        found = {} if fetch else {"local_files_only": True}
-        return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES, **found))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=_HUB_FILES, local_files_only=not fetch))
     except Exception as error:  # the client raises its own, httpx's and OS errors; each means the same to a caller
         raise CheckpointError(
             f"{source} is no local folder, so it was taken for a hub id, but the hub could not give it "
