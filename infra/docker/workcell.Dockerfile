@@ -8,7 +8,7 @@ COPY requirements.lock ./
 RUN pip install --no-cache-dir -c requirements.lock numpy msgpack msgspec websockets pyarrow av pillow
 COPY model_core/__init__.py model_core/__init__.py
 COPY model_core/spec model_core/spec
-COPY serving/__init__.py serving/lifeline.py serving/
+COPY serving/__init__.py serving/contract_file.py serving/lifeline.py serving/
 COPY serving/workcell serving/workcell
 RUN useradd --uid 10001 --create-home actwright
 
