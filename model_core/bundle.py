@@ -10,13 +10,13 @@ Reading a manifest imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_core.adoption.document import digest_of_file
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import CheckpointError
 
@@ -70,7 +70,7 @@ def checked_manifest(bundle: Path) -> BundleManifest:
     manifest = read_manifest(bundle)
     for name, expected in manifest.files.items():
         path = bundle / name
-        got = _sha256(path) if path.is_file() else "no such file"
+        got = digest_of_file(path) if path.is_file() else "no such file"
         if got != expected:
             raise CheckpointError(f"{path} is not what was packed: expected sha256 {expected[:12]}, got {got[:12]}; {PACK_AGAIN}")
     return manifest
@@ -79,9 +79,4 @@ def checked_manifest(bundle: Path) -> BundleManifest:
 def file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below `folder`, by relative path: the `files` of a manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}

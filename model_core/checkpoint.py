@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model_core.adoption.document import is_adopted, not_adopted
+from model_core.adoption.document import CONFIG, VQVAE, is_adopted, not_adopted
 from model_core.adoption.loading import PublishedParts, load_adopted
 from model_core.contracts import CONTRACT, CONTRACTS, check_names, chosen_contract, read_contracts
 from model_core.embodiments import is_joint, joint_of, part_of
@@ -38,7 +38,7 @@ from model_core.tokenization.depth.codec import DepthCodec
 
 __all__ = ["CONFIG", "CONTRACT", "VQVAE", "WEIGHTS", "Checkpoint", "load_checkpoint", "write_checkpoint", "write_part"]
 
-WEIGHTS, CONFIG, VQVAE = "model.safetensors", "config.json", "vqvae"
+WEIGHTS = "model.safetensors"
 _SEAL = "actwright_seal"
 
 

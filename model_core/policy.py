@@ -129,8 +129,8 @@ class ReasoningPolicy:
         """What a request asks the engine. Raises an `ActwrightError` for what breaks the contract or the language."""
         observation, level = request.observation, request.level or self.reasoning
         check_observation(observation, self.contract)
-        steered = observation.steering is not None and request.trace is None  # its level is what the drawing leaves to be predicted
-        if level not in self.contract.reasoning.levels and not (steered and level == STEERED_LEVEL):
+        is_steered = request.drawn is not None  # its level is what the drawing leaves to be predicted
+        if level not in self.contract.reasoning.levels and not (is_steered and level == STEERED_LEVEL):
             raise ContractError(f"level {level!r}: this policy answers at {', '.join(self.contract.reasoning.levels)}")
         question = self.port.question(request, level)
         return question, self._drafts(request, question, level)

@@ -22,12 +22,14 @@ def scheduling_kept() -> Iterator[None]:
         yield
         return
     before = _policies()
-    yield
-    kept = before[threading.get_native_id()]
-    if (os.sched_getscheduler(0), os.sched_getparam(0)) != kept:
-        for thread in _policies():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setscheduler(thread, *before.get(thread, kept))
+    try:
+        yield
+    finally:
+        kept = before[threading.get_native_id()]
+        if (os.sched_getscheduler(0), os.sched_getparam(0)) != kept:
+            for thread in _policies():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setscheduler(thread, *before.get(thread, kept))
 
 
 def _policies() -> dict[int, tuple[int, os.sched_param]]:

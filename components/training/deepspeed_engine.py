@@ -110,8 +110,10 @@ class Engine:
 
         most = self.config.gradient_clip if self.config.gradient_clip > 0 else float("inf")
         if self._parts and self.config.published.clip_by_part:
-            norms = [torch.nn.utils.clip_grad_norm_(part.parameters, most) for part in self._parts]
-            return torch.stack(norms).norm()
+            from model_core.network.finetuning.optimizer import clip_gradients
+
+            norms = clip_gradients([{"name": part.name, "params": part.parameters} for part in self._parts], most)
+            return torch.stack(list(norms.values())).norm()
         return torch.nn.utils.clip_grad_norm_([p for p in self._wrapped.parameters() if p.requires_grad], most)
 
     def save(self, root: Path, name: str) -> Path:

@@ -31,9 +31,7 @@ class CompactPort:
     def question(self, request: DecisionRequest, level: str) -> DecodeRequest:
         """See `ModelPort.question`. Raises `GrammarError` for a word that the policy does not know."""
         observation, inputs = request.observation, self._inputs
-        mode, trace = MODES[level], request.trace
-        if observation.steering is not None and trace is None:
-            mode, trace = ReasoningMode.STEERED, observation.steering
+        mode, trace = (MODES[level], request.trace) if request.drawn is None else (ReasoningMode.STEERED, request.drawn)
         return DecodeRequest(
             images_VHW3=inputs.images(observation),
             words_W=inputs.words(observation.instruction),

@@ -61,7 +61,7 @@ class PublishedPort:
         """See `ModelPort.question`. Raises `GrammarError` for a drawn trace of one point, which draws nothing."""
         observation = request.observation
         images = tuple(observation.images[camera.name] for camera in self.contract.embodiment.cameras)
-        steering = observation.steering if request.trace is None else None
+        steering = request.drawn
         return PublishedRequest(
             images=images if steering is None else (_drawn(images[0], steering), *images[1:]),
             instruction=observation.instruction,

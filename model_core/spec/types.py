@@ -180,6 +180,11 @@ class DecisionRequest:
     on_part: Callable[[str, DepthTokens | Trace], None] | None = None
     is_cancelled: Callable[[], bool] | None = None
 
+    @property
+    def drawn(self) -> Trace | None:
+        """The steering trace that is answered from; None where there is none, or where an edited trace stands in its place."""
+        return self.observation.steering if self.trace is None else None
+
 
 class Policy(Protocol):
     """Anything that answers observations. Wrappers are policies too.

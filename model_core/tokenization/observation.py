@@ -77,17 +77,13 @@ class ContractActions:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyInputs:
-    """How a policy of this layout and contract reads observations, and writes and reads actions. Actions are invertible (`actions_of`).
+    """How a policy of this layout and contract reads observations.
 
-    Shape letters: V views, H W pixels, W words, I instructions, P proprio dims, D prefix actions, A action dims.
+    Shape letters: V views, H W pixels, W words, I instructions, P proprio dims.
     """
 
     layout: CompactLayout
     contract: PolicyContract
-
-    @cached_property
-    def _actions(self) -> ContractActions:
-        return ContractActions(contract=self.contract)
 
     def images(self, observation: Observation) -> NDArray[np.uint8]:
         """The views (V, H, W, 3), in the contract's camera order."""
@@ -105,18 +101,6 @@ class PolicyInputs:
         """Proprioception (..., P) in the contract's units -> bins 0..255."""
         proprio_spec = self.contract.embodiment.proprio
         return proprio_bins(proprio, proprio_spec.low, proprio_spec.high)
-
-    def action_bins(self, actions: NDArray[np.floating]) -> NDArray[np.int64]:
-        """See `ContractActions.bins`."""
-        return self._actions.bins(actions)
-
-    def actions_of(self, bins: NDArray[np.integer]) -> NDArray[np.float32]:
-        """See `ContractActions.actions_of`."""
-        return self._actions.actions_of(bins)
-
-    def prefix_bins(self, prefix_DA: NDArray[np.float32], predicted_KA: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
-        """See `ContractActions.prefix_bins`."""
-        return self._actions.prefix_bins(prefix_DA, predicted_KA)
 
 
 def check_observation(observation: Observation, contract: PolicyContract) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +95,24 @@ class Home:
             except psutil.Error:
                 continue
         return found
+
+
+@contextlib.contextmanager
+def serving(root: Path, environment: Mapping[str, str], *words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """`actwright serve WORDS` in `root`: the process, and what it told when it was ready. Its stderr is serve.err; Ctrl-C ends it well."""
+    with (root / "serve.err").open("w") as said:
+        process = subprocess.Popen([*COMMAND, "serve", *words], cwd=root, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, (root / "serve.err").read_text()
+        yield process, json.loads(line)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def kill_tree(pid: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from model_core.checkpoint import load_checkpoint
 from model_core.port.of_checkpoint import port_of
 from model_core.spec.protocol.wire import Chunk
 from model_core.spec.types import DecisionRequest
+from tests.integration.loop_runs import serving
 from tests.plain_loop import plain_answer
 from tests.published_checkpoint import KEY, published_body, write_published_checkpoint
 
@@ -71,26 +71,8 @@ def adopted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(adopted: Path) -> Iterator[Served]:
-    with (adopted / "serve.err").open("w") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from flows.commands.main import main; main()", "serve", "MolmoAct-small", "--port", "0"],
-            cwd=adopted,
-            env=environment(adopted),
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, (adopted / "serve.err").read_text()
-        yield Served(root=adopted, told=json.loads(line))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    with serving(adopted, environment(adopted), "MolmoAct-small", "--port", "0") as (_, told):
+        yield Served(root=adopted, told=told)
 
 
 def test_the_service_answers_token_for_token_what_the_plain_loop_gives(served: Served) -> None:

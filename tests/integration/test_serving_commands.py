@@ -29,6 +29,7 @@ from model_core.spec.errors import NotReady, SpecError
 from model_core.spec.execution.cell_options import CellOptions
 from model_core.spec.protocol.wire import Chunk
 from tests.fakes import make_embodiment
+from tests.integration.loop_runs import serving
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
 
 x509 = pytest.importorskip("cryptography.x509")
@@ -90,30 +91,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     entry = {"subject": "test", "role": "operate", "expires_at": None}
     (root / "tokens.json").write_text(json.dumps({digest(TOKEN.encode()): entry}))
     (root / "token").write_text(TOKEN + "\n")
-    words = ["serve", "bundle", "--port", "0", "--cert", "cert.pem", "--key", "key.pem", "--tokens", "tokens.json"]
-    with (root / "serve.err").open("w") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from flows.commands.main import main; main()", *words],
-            cwd=root,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, (root / "serve.err").read_text()
-        yield Served(root=root, process=process, told=json.loads(line))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-        said_at_the_end = (root / "serve.err").read_text()
-        assert said_at_the_end.rstrip().endswith("stopped")
-        assert "actwright probe https://" in said_at_the_end
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    words = ["bundle", "--port", "0", "--cert", "cert.pem", "--key", "key.pem", "--tokens", "tokens.json"]
+    with serving(root, environment(), *words) as (process, told):
+        yield Served(root=root, process=process, told=told)
+    said_at_the_end = (root / "serve.err").read_text()
+    assert said_at_the_end.rstrip().endswith("stopped")
+    assert "actwright probe https://" in said_at_the_end
 
 
 def test_probe_shakes_hands_asks_and_draws(served: Served) -> None:

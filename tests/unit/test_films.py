@@ -3,6 +3,7 @@
 Run: .venv/bin/python -m pytest tests/unit/test_films.py
 """
 
+import contextlib
 import os
 import shutil
 import struct
@@ -246,13 +247,16 @@ def test_writing_a_film_leaves_the_scheduling_of_every_thread_as_it_was(tmp_path
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
-def test_a_thread_that_was_real_time_before_stays_so():
+@pytest.mark.parametrize("error", [None, OSError("the disk is full")], ids=["written", "failed"])
+def test_a_thread_that_was_real_time_before_stays_so(error):
     if os.geteuid():
         pytest.skip("only root may become real-time")
     os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(3))
     try:
-        with scheduling_kept():
+        with contextlib.suppress(OSError), scheduling_kept():
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(9))
+            if error is not None:
+                raise error
         assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == (os.SCHED_RR, 3)
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -7,13 +7,15 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
+from model_core.network.finetuning.loss import seen_tokens
 from model_core.network.images import ImageProcessor
 from model_core.spec.errors import GrammarError, SpecError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.tokenization.action_codec import bin_of_symbol
 from model_core.tokenization.published.actions import PublishedStats, published_bins, published_normalized, published_window
-from model_core.tokenization.published.examples import Annotation, annotation_of, segments_seen, training_sequence
+from model_core.tokenization.published.examples import Annotation, annotation_of, training_sequence
 from model_core.tokenization.published.grammar import Form, Style, render_actions
 from model_core.tokenization.published.prompts import Wording, prompt_of
 from model_core.tokenization.published.tokenizer import PromptTokenizer, pad_left
@@ -229,11 +231,11 @@ def test_several_questions_about_one_image():
 def test_each_of_several_questions_sees_the_image_and_itself():
     annotations = [Annotation(question=f"{number}?", answer="yes") for number in range(3)]
     made = training_sequence(tokenizer(), [[(1, 2)]], annotations)
-    seen_LL = segments_seen(made.subsegments_L)
+    seen_LL = seen_tokens(torch.from_numpy(made.subsegments_L)[None])[0, 0].numpy()
     image_L = made.subsegments_L == made.subsegments_L.max()
     for row in range(len(made)):
         own_L = image_L | (made.subsegments_L == made.subsegments_L[row])
         expected_L = (image_L if image_L[row] else own_L) & (np.arange(len(made)) <= row)
         assert (seen_LL[row] == expected_L).all()
     alone = training_sequence(tokenizer(), [[(1, 2)]], annotations[:1])
-    assert (segments_seen(alone.subsegments_L) == np.tri(len(alone), dtype=bool)).all()
+    assert (seen_tokens(torch.from_numpy(alone.subsegments_L)[None])[0, 0].numpy() == np.tri(len(alone), dtype=bool)).all()

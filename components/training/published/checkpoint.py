@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.training.published.shapes import NetworkShape
+from model_core.adoption.document import PREPROCESSOR, VQVAE
 from model_core.contracts import CONTRACT
 from model_core.network.checkpoints.hub import BESIDE, save_pretrained
 from model_core.network.checkpoints.weights import write_json
@@ -16,8 +17,6 @@ from model_core.spec.contract import PolicyContract
 if TYPE_CHECKING:
     from model_core.network.model import MolmoAct
 
-VQVAE = "vqvae"
-
 
 def write_published(folder: Path, model: MolmoAct, network: NetworkShape, contract: PolicyContract, vqvae: Path | None) -> Path:
     """Write the published layout with what the published code reads beside it, and our contract. vqvae: folder of the codebook to copy."""
@@ -25,7 +24,7 @@ def write_published(folder: Path, model: MolmoAct, network: NetworkShape, contra
     save_pretrained(model, folder, processor=network.processor)
     if network.folder is not None:
         for name in BESIDE:
-            if name != CONTRACT and name != "preprocessor_config.json" and (network.folder / name).is_file():
+            if name != CONTRACT and name != PREPROCESSOR and (network.folder / name).is_file():
                 shutil.copyfile(network.folder / name, folder / name)
     if vqvae is not None:
         shutil.copytree(vqvae, folder / VQVAE)

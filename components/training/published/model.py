@@ -21,13 +21,14 @@ from components.data.frozen_members import open_frozen
 from components.training.plan import batch_indices
 from components.training.published.augmentation import augmented
 from components.training.published.batches import make_batch
-from components.training.published.checkpoint import VQVAE, write_published
+from components.training.published.checkpoint import write_published
 from components.training.published.drawing import check_possible, drawing_pairs, drawn_kinds
 from components.training.published.examples import ExampleMaker, check_views
 from components.training.published.networks import open_network, published_contract
 from components.training.published.parts import TrainedPart, trained_parts
 from components.training.published.validation import language_ids, validation_values
 from components.training.sizing.flop import ExampleShape, example_flop
+from model_core.adoption.document import VQVAE
 from model_core.spec.errors import DatasetError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 
 from components.config.published.networks import PRESETS, TINY_PUBLISHED, is_published, may_be_hub_id
 from components.config.train_config import TrainConfig, start_folder
+from model_core.adoption.document import PREPROCESSOR
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
 from model_core.network.presets import SmallSize, molmoact_7b_d, molmoact_7b_o, small_processor, tiny_published
@@ -43,7 +44,7 @@ def network_shape(train: TrainConfig, *, fetch: bool = False) -> NetworkShape:
         return _preset(network)
     folder = _folder(network, train.published.revision, fetch=fetch)
     config = MolmoActConfig.from_json(folder)
-    described = (folder / "preprocessor_config.json").is_file()
+    described = (folder / PREPROCESSOR).is_file()
     processor = ImageProcessor.from_json(folder) if described else ImageProcessor.for_network(config)
     return NetworkShape(config=config, processor=processor, tokenizer=PromptTokenizer.load(folder), folder=folder)
 

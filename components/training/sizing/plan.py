@@ -15,6 +15,7 @@ from components.training.sizing.flop import ExampleFlop, ExampleShape, example_f
 from components.training.sizing.machines import ACCELERATORS, GIB, Accelerator
 from components.training.sizing.memory import MemoryParts, Sharing, memory_parts
 from components.training.sizing.reported import PADDED_CROPS, PADDED_TOKENS, REPORTED
+from model_core.network.config import MolmoActConfig
 from model_core.spec.errors import SpecError
 
 DEFAULT_MFU = 0.4
@@ -144,7 +145,6 @@ def _plan(name: str, train: TrainConfig, chunk_length: int, on: tuple[Accelerato
     example = example_shape(config, network.processor, network.tokenizer, action, published.groups)
     full = replace(example, answer=PADDED_TOKENS - example.prompt, crops=PADDED_CROPS.get(views, 9 * views), head_rows=PADDED_TOKENS)
     counts = parameter_counts(config, train.lora_rank)
-    sharing = Sharing(world=train.world_size, zero_stage=train.zero_stage, examples=train.micro_batch, loss_rows=published.loss_rows)
     return TrainingPlan(
         recipe=name,
         train=train,
@@ -156,8 +156,13 @@ def _plan(name: str, train: TrainConfig, chunk_length: int, on: tuple[Accelerato
         padded=full,
         flop=example_flop(config, example, lora_rank=train.lora_rank),
         padded_flop=example_flop(config, full, lora_rank=train.lora_rank),
-        memory=memory_parts(config, counts, example if published.packing else full, sharing),
+        memory=_memory(train, config, counts, example if published.packing else full),
     )
+
+
+def _memory(train: TrainConfig, config: MolmoActConfig, counts: ParameterCounts, shape: ExampleShape) -> MemoryParts:
+    sharing = Sharing(world=train.world_size, zero_stage=train.zero_stage, examples=train.micro_batch, loss_rows=train.published.loss_rows)
+    return memory_parts(config, counts, shape, sharing)
 
 
 def require_fit(plan: TrainingPlan) -> None:
@@ -190,20 +195,19 @@ def fitting_changes(plan: TrainingPlan) -> list[str]:
         candidates[f"--set train.lora_rank=32 --set train.zero_stage={stage}"] = {"lora_rank": 32, "zero_stage": stage}
     found: dict[str, str] = {}
     for words, changes in candidates.items():
-        kind = words.split("=")[0].split(" ")[0] + words.split("=")[0]
-        if kind not in found and _resized(plan, plan.gpu, **changes).fits:
+        kind = words.partition("=")[0]
+        if kind not in found and _resized(plan, **changes).fits:
             found[kind] = words
     larger = [one for one in ACCELERATORS.values() if one.memory_bytes > plan.gpu.memory_bytes and plan.memory.total <= one.memory_bytes]
     return [*found.values(), *(f"--gpu {one.name}" for one in larger)]
 
 
-def _resized(plan: TrainingPlan, gpu: Accelerator, **changes: Any) -> TrainingPlan:
+def _resized(plan: TrainingPlan, **changes: Any) -> TrainingPlan:
     train = replace(plan.train, **changes)
     config = plan.network.config
     counts = parameter_counts(config, train.lora_rank)
-    sharing = Sharing(world=train.world_size, zero_stage=train.zero_stage, examples=train.micro_batch, loss_rows=train.published.loss_rows)
     shape = plan.example if train.published.packing else plan.padded
-    return replace(plan, train=train, gpu=gpu, counts=counts, memory=memory_parts(config, counts, shape, sharing))
+    return replace(plan, train=train, counts=counts, memory=_memory(train, config, counts, shape))
 
 
 def _divisors_below(number: int) -> list[int]:

@@ -19,7 +19,7 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
 from model_core.spec.types import TRACE_MAX_POINTS
 from model_core.tokenization.compact.layout import CompactBatch, CompactLayout, Field, ReasoningMode
-from model_core.tokenization.observation import PolicyInputs
+from model_core.tokenization.observation import ContractActions, PolicyInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,12 +70,12 @@ class BatchMaker:
         self._head = ActionHead(head)
         self.split, self.layout = split, layout
         self._shift = augment_shift_px
-        inputs = PolicyInputs(layout=layout, contract=contract)
-        self._bins_NKA = inputs.action_bins(split.actions_NKA)
+        inputs, actions = PolicyInputs(layout=layout, contract=contract), ContractActions(contract=contract)
+        self._bins_NKA = actions.bins(split.actions_NKA)
         self._committed_rows = committed_rows
         if committed_rows and split.executed_NKA is None:
             raise DatasetError("train.committed_rows needs what was executed, and this frozen data set has none. Fix: freeze again")
-        self._executed_NKA = inputs.action_bins(split.executed_NKA) if committed_rows and split.executed_NKA is not None else None
+        self._executed_NKA = actions.bins(split.executed_NKA) if committed_rows and split.executed_NKA is not None else None
         # every sample begins with a recorded action; older data sets do not say where an episode ended
         self._recorded_rows_N = None if split.is_padded_NK is None else (~split.is_padded_NK).sum(axis=1)
         self._proprio_NP = inputs.proprio_bins(split.proprio_NP)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from model_core.network.finetuning.loss import token_losses
 from model_core.spec.errors import require
 
 
@@ -80,10 +81,8 @@ def answer_row_loss(
 
 
 def _sums(logits_NX: Tensor, labels_N: Tensor, weights_N: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    logits_NX = logits_NX.float()
-    log_z_N = logits_NX.logsumexp(-1)
-    cross_entropy = ((log_z_N - logits_NX.gather(-1, labels_N[:, None]).squeeze(-1)) * weights_N).sum()
-    penalty = (z_loss * log_z_N.square() * weights_N).sum()
+    cross_entropy_N, penalty_N = token_losses(logits_NX, labels_N, z_loss=z_loss)
+    cross_entropy, penalty = (cross_entropy_N * weights_N).sum(), (penalty_N * weights_N).sum()
     right = ((logits_NX.argmax(-1) == labels_N) * weights_N).sum()
     return cross_entropy + penalty, cross_entropy, penalty, right
 

@@ -47,11 +47,6 @@ class TrainingExample:
         """Tokens that are learned."""
         return len(self.ids_L) - self.answer_start
 
-    @property
-    def answer_weight(self) -> float:
-        """What all of its answer tokens count together."""
-        return self.weight * self.answer_tokens
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PublishedBatch:

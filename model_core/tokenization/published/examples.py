@@ -108,9 +108,3 @@ class _Part:
         weights_L = np.zeros(len(self.ids) - 1, np.float32)
         weights_L[max(self._given - 1, 0) :] = self._weight
         return weights_L
-
-
-def segments_seen(subsegments_L: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Bool (L, L), row sees column: places before and at its own, of its own subsegment or a higher one."""
-    places_L = np.arange(len(subsegments_L))
-    return (places_L[None, :] <= places_L[:, None]) & (subsegments_L[None, :] >= subsegments_L[:, None])
