@@ -76,16 +76,29 @@ def adopt(folder: Path, request: AdoptionRequest, *, replace: bool = False) -> A
     port = PublishedPort(parts, contract)
     if codec is not None:
         codec.save(folder / VQVAE)
+    return _write(folder, port, weights, request.norm_key)
+
+
+def adopt_trained(folder: Path, contract: PolicyContract, norm_key: str, language: LanguageChoices) -> Adopted:
+    """Adopt a folder that a training has just written, whose contract is known: no question is left. Raises `CheckpointError` where its files
+    do not fit each other.
+    """
+    config = read_config(folder)
+    weights = read_weights(folder, config)
+    return _write(folder, PublishedPort(open_parts(folder, config, language), contract), weights, norm_key)
+
+
+def _write(folder: Path, port: PublishedPort, weights: CheckpointFiles, norm_key: str) -> Adopted:
     adoption = Adoption(
-        norm_key=request.norm_key,
-        policy_id=contract.policy_id,
+        norm_key=norm_key,
+        policy_id=port.contract.policy_id,
         files={name: digest_of_file(folder / name) for name in (*small_files(folder), *_codebook_files(folder))},
         weights=_sizes(weights),
-        language=request.language,
+        language=port.parts.choices,
     )
-    atomic_write(folder / CONTRACT, _text(contract))
+    atomic_write(folder / CONTRACT, _text(port.contract))
     atomic_write(folder / ADOPTION, adoption.to_text())
-    return Adopted(contract=contract, adoption=adoption, notes=tuple(_notes(port, weights)))
+    return Adopted(contract=port.contract, adoption=adoption, notes=tuple(_notes(port, weights)))
 
 
 def _contract(request: AdoptionRequest, stats: UnnormStats, parts: PublishedParts, codec: DepthCodec | None) -> PolicyContract:

@@ -16,6 +16,7 @@ from components.config.published import networks
 from components.config.published.training import ExampleGroup, PartRates, PublishedTraining
 from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import load_split
+from components.release.package import probe_observations
 from components.training.deepspeed_engine import groups_of
 from components.training.plan import batch_indices
 from components.training.published import augmentation
@@ -30,8 +31,9 @@ from components.training.published.validation import language_ids
 from components.training.trainable_model import LoraModel, load_trainable_model, parts_of
 from model_core.network.checkpoints.hub import load_pretrained, save_pretrained
 from model_core.network.presets import SmallSize
+from model_core.policy import load_policy
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
-from model_core.spec.types import ActionReasoning
+from model_core.spec.types import ActionReasoning, Trace
 from model_core.tokenization.published.grammar import Form
 from model_core.tokenization.published.parse import parse_answer
 from tests.tiny_arm_data import make_small_contract, write_small_frozen
@@ -301,6 +303,17 @@ def test_a_trained_folder_is_a_network_to_start_from(arm, frozen, tmp_path):
     following = PublishedArm(replace(CONFIG, network=str(tmp_path / "first"), seed=9), frozen)
     assert all(torch.equal(a, b) for a, b in zip(arm.module.parameters(), following.module.parameters(), strict=True))
     assert following.network.processor == arm.network.processor
+
+
+def test_a_trained_folder_answers_at_once(arm, tmp_path):
+    arm.export(arm.module.state_dict(), tmp_path / "first")
+    policy = load_policy(tmp_path / "first", model_version="first")
+    assert policy.contract == arm.contract
+    (asked,) = probe_observations(policy.contract, 1, None)
+    for observation in (asked, replace(asked, steering=Trace(points_N2=np.array([[10, 10], [200, 90]])))):
+        decision = policy.decide(observation)
+        assert decision.chunk is not None, decision.refusal
+        assert decision.chunk.actions_KA.shape == (arm.contract.chunk_length, len(arm.contract.embodiment.action))
 
 
 @pytest.mark.parametrize(

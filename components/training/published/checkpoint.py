@@ -5,30 +5,44 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from components.training.published.shapes import NetworkShape
-from model_core.adoption.document import PREPROCESSOR, VQVAE
+from model_core.adoption.document import PREPROCESSOR, TOKENIZERS, VQVAE, LanguageChoices
 from model_core.contracts import CONTRACT
 from model_core.network.checkpoints.hub import BESIDE, save_pretrained
-from model_core.network.checkpoints.weights import write_json
+from model_core.port.adopt import adopt_trained
 from model_core.spec.contract import PolicyContract
+from model_core.tokenization.published.text_encoding import TABLE, packaged_table
 
 if TYPE_CHECKING:
     from model_core.network.model import MolmoAct
 
 
-def write_published(folder: Path, model: MolmoAct, network: NetworkShape, contract: PolicyContract, vqvae: Path | None) -> Path:
-    """Write the published layout with what the published code reads beside it, and our contract. vqvae: folder of the codebook to copy."""
+def write_published(
+    folder: Path,
+    model: MolmoAct,
+    network: NetworkShape,
+    contract: PolicyContract,
+    *,
+    vqvae: Path | None,
+    wording: Literal["released", "finetuned"],
+) -> Path:
+    """Write the published layout with what the published code reads beside it, and adopt it, so that it is served like any other.
+
+    vqvae: folder of the codebook to copy. wording: whose sentences were learned.
+    """
     model.config = replace(model.config, norm_stats=norm_stats(contract))
     save_pretrained(model, folder, processor=network.processor)
     if network.folder is not None:
         for name in BESIDE:
-            if name != CONTRACT and name != PREPROCESSOR and (network.folder / name).is_file():
+            if name not in (CONTRACT, PREPROCESSOR) and (network.folder / name).is_file():
                 shutil.copyfile(network.folder / name, folder / name)
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        (folder / TABLE).write_bytes(packaged_table().read_bytes())
     if vqvae is not None:
         shutil.copytree(vqvae, folder / VQVAE)
-    write_json(folder / CONTRACT, contract.to_json())
+    adopt_trained(folder, contract, contract.embodiment.name, LanguageChoices(wording=wording))
     return folder
 
 

@@ -111,10 +111,17 @@ class PublishedArm:
         return validation_values(module, self._validation, self.config, self.loss)
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
-        """Write the trained network in the published layout, with the contract."""
+        """Write the trained network in the published layout, with its contract, ready to be served."""
         self._model.load_state_dict(dict(state))
         vqvae = self.frozen / VQVAE
-        write_published(folder, self._model, self.network, self.contract, vqvae if vqvae.is_dir() else None)
+        write_published(
+            folder,
+            self._model,
+            self.network,
+            self.contract,
+            vqvae=vqvae if vqvae.is_dir() else None,
+            wording=self._published.style,
+        )
 
     def flops_at(self, step: int) -> float:
         """FLOP of one example: the mean of the first draws of the epoch, at their real lengths."""

@@ -10,6 +10,7 @@ from components.config.published.networks import PRESETS
 from components.config.train_config import TrainConfig
 from components.training.published.shapes import NetworkShape, network_shape
 from model_core.network.checkpoints.hub import load_pretrained, resolve
+from model_core.port.published import LEVELS
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, require
 
@@ -43,7 +44,7 @@ def fresh_network(shape: NetworkShape, seed: int) -> MolmoAct:
 
 
 def published_contract(contract: PolicyContract, shape: NetworkShape) -> PolicyContract:
-    """The contract of the data for a policy that reads and writes published sentences: its instructions are free text.
+    """The contract of the data for a policy that reads and writes published sentences: its instructions are free text, its answers whole.
 
     Raises `SpecError` where the depth codes of the data are more than the network has ids for.
     """
@@ -52,7 +53,7 @@ def published_contract(contract: PolicyContract, shape: NetworkShape) -> PolicyC
     require(
         codes <= special.num_depth, f"the network has ids for {special.num_depth} depth codes, the data set was made with more", got=codes
     )
-    return replace(contract, words=(), reasoning=replace(contract.reasoning, spelling="published"))
+    return replace(contract, words=(), reasoning=replace(contract.reasoning, spelling="published", levels=LEVELS))
 
 
 def _folder_of_preset(shape: NetworkShape, train: TrainConfig) -> Path | None:

