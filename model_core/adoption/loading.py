@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from model_core.adoption.document import CONFIG, VQVAE, LanguageChoices, read_adoption
-from model_core.adoption.published_files import read_config, read_processor, read_tokenizer
+from model_core.adoption.published_files import read_config, read_processor, read_tokenizer, refuse_pickle
 from model_core.contracts import CONTRACT, chosen_contract, read_contracts
 from model_core.network.checkpoints.hub import load_pretrained
 from model_core.network.config import MolmoActConfig
@@ -68,6 +68,7 @@ def load_adopted(folder: Path, *, device: torch.device | str = "cpu", embodiment
             "Fix: adopt the folder again with --replace"
         )
     adoption.check(folder)
+    refuse_pickle(folder)
     config = read_config(folder)
     parts = open_parts(folder, config, adoption.language)
     codec = DepthCodec.load(folder / VQVAE) if (folder / VQVAE / CONFIG).is_file() else None

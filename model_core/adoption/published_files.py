@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from model_core.adoption.document import CONFIG, PREPROCESSOR, TOKENIZERS, digest_of_file
+from model_core.adoption.document import CONFIG, PREPROCESSOR, TOKENIZERS, VQVAE, digest_of_file
 from model_core.network.checkpoints.hub import CheckpointFiles, open_checkpoint
 from model_core.network.checkpoints.shards import only_set
 from model_core.network.checkpoints.weights import INDEX_FILE, PICKLE_FILE
@@ -27,7 +27,7 @@ from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 # Beside the tokenizer's table: they change no id that is used here, and belong to a folder that the published code opens.
 _FURTHER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "generation_config.json")
-_FURTHER += ("processor_config.json",)
+_FURTHER += ("processor_config.json", "chat_template.json", "chat_template.jinja")
 # Tables take a second to read, are opened more than once (adopted, opened, packed), and never change: by name, digest and special ids.
 _READ: dict[tuple[str, str, SpecialIds], PromptTokenizer] = {}
 _MOST_READ = 2
@@ -139,13 +139,30 @@ def special_ids(folder: Path, config: MolmoActConfig) -> SpecialIds:
 
 def read_weights(folder: Path, config: MolmoActConfig) -> CheckpointFiles:
     """The headers of the weights. Raises `CheckpointError` for a missing shard, a pickle, and keys or shapes that do not fit the config."""
+    refuse_pickle(folder)
+    files = open_checkpoint(folder, config)
+    files.check()
+    return files
+
+
+def refuse_pickle(folder: Path) -> None:
+    """Raise `CheckpointError` for weights as a pickle."""
     if only_set(folder) == PICKLE_FILE:
         raise CheckpointError(
             f"{folder} holds {PICKLE_FILE}, which is a pickle and is not served. Fix: actwright model convert {folder} OUT --to published"
         )
-    files = open_checkpoint(folder, config)
-    files.check()
-    return files
+
+
+def small_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each small file that an adoption holds for, the depth codebook's among them, by path."""
+    codebook = sorted(path.relative_to(folder).as_posix() for path in (folder / VQVAE).glob("*") if path.is_file())
+    return {name: digest_of_file(folder / name) for name in (*small_files(folder), *codebook)}
+
+
+def weight_sizes(weights: CheckpointFiles) -> dict[str, int]:
+    """Bytes of each file that holds weights."""
+    files = {stored.file for stored in weights.tensors.values()}
+    return {path.name: path.stat().st_size for path in sorted(files)}
 
 
 def small_files(folder: Path) -> list[str]:

@@ -12,9 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from model_core.adoption.document import ADOPTION, CONFIG, VQVAE, Adoption, LanguageChoices, digest_of_file
+from model_core.adoption.document import ADOPTION, CONFIG, VQVAE, Adoption, LanguageChoices
 from model_core.adoption.loading import PublishedParts, open_parts
-from model_core.adoption.published_files import chosen_stats, read_config, read_processor, read_weights, small_files, special_ids
+from model_core.adoption.published_files import (
+    chosen_stats,
+    read_config,
+    read_processor,
+    read_weights,
+    small_digests,
+    special_ids,
+    weight_sizes,
+)
 from model_core.contracts import CONTRACT
 from model_core.network.checkpoints.hub import CheckpointFiles
 from model_core.port.published import LEVELS, PublishedPort
@@ -80,8 +88,9 @@ def adopt(folder: Path, request: AdoptionRequest, *, replace: bool = False) -> A
 
 
 def adopt_trained(folder: Path, contract: PolicyContract, norm_key: str, language: LanguageChoices) -> Adopted:
-    """Adopt a folder that a training has just written, whose contract is known: no question is left. Raises `CheckpointError` where its files
-    do not fit each other.
+    """Adopt a folder that a training has just written, whose contract is known: no question is left.
+
+    Raises `CheckpointError` where its files do not fit each other.
     """
     config = read_config(folder)
     weights = read_weights(folder, config)
@@ -92,8 +101,8 @@ def _write(folder: Path, port: PublishedPort, weights: CheckpointFiles, norm_key
     adoption = Adoption(
         norm_key=norm_key,
         policy_id=port.contract.policy_id,
-        files={name: digest_of_file(folder / name) for name in (*small_files(folder), *_codebook_files(folder))},
-        weights=_sizes(weights),
+        files=small_digests(folder),
+        weights=weight_sizes(weights),
         language=port.parts.choices,
     )
     atomic_write(folder / CONTRACT, _text(port.contract))
@@ -128,15 +137,6 @@ def _codebook(folder: Path) -> DepthCodec | None:
     if (folder / VQVAE / CONFIG).is_file():
         return DepthCodec.load(folder / VQVAE)
     return DepthCodec.load_published(folder / _VAE_FILE) if (folder / _VAE_FILE).is_file() else None
-
-
-def _codebook_files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in (folder / VQVAE).glob("*") if path.is_file())
-
-
-def _sizes(weights: CheckpointFiles) -> dict[str, int]:
-    files = {stored.file for stored in weights.tensors.values()}
-    return {path.name: path.stat().st_size for path in sorted(files)}
 
 
 def _text(contract: PolicyContract) -> str:

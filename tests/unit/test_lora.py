@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from model_core.adoption.document import ADOPTION
+from model_core.contracts import CONTRACT
+from model_core.layout_conversion import ConversionRequest, convert_checkpoint
 from model_core.network.checkpoints.hub import load_pretrained, save_pretrained
 from model_core.network.checkpoints.layout import to_olmo
 from model_core.network.finetuning import lora
@@ -191,3 +195,29 @@ def test_splitting_a_batch_does_not_change_the_gradient():
         return model.lm_head.weight.grad.clone()
 
     torch.testing.assert_close(gradient(4), gradient(1), atol=1e-6, rtol=1e-4)
+
+
+def test_adapters_are_merged_and_the_old_contract_does_not_come_along(tmp_path: Path):
+    base = tmp_path / "base"
+    shutil.copytree(GOLDEN / "tiny_d", base)
+    (base / CONTRACT).write_text("{}")
+    model = lora.add_lora(load_pretrained(base), lora.LoraSettings(rank=4, alpha=2))
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(3)
+        for value in lora.trainable_parameters(model).values():
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.02)
+    lora.save_adapters(model, tmp_path / "adapters")
+    request = ConversionRequest(adapters=tmp_path / "adapters")
+    made = convert_checkpoint(base, tmp_path / "merged", request)
+    expected = lora.merge_lora(lora.load_adapters(load_pretrained(base), tmp_path / "adapters"))
+    found = load_pretrained(tmp_path / "merged")
+    assert all(torch.equal(found.get_parameter(name), value) for name, value in expected.named_parameters())
+    assert not torch.equal(found.lm_head.weight, load_pretrained(base).lm_head.weight)
+    assert "actwright model adopt" in made.notes[-1]
+    assert made.carried == ("config.json",)
+    assert not (tmp_path / "merged" / ADOPTION).exists()
+    with pytest.raises(CheckpointError, match="merged into the published layout"):
+        convert_checkpoint(base, tmp_path / "no", ConversionRequest(adapters=tmp_path / "adapters", target="olmo"))
+    with pytest.raises(CheckpointError, match="is no adapter folder"):
+        convert_checkpoint(base, tmp_path / "no", ConversionRequest(adapters=tmp_path))
+    assert not (tmp_path / "no").exists()

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.training.published.shapes import NetworkShape
 from model_core.adoption.document import PREPROCESSOR, TOKENIZERS, VQVAE, LanguageChoices
-from model_core.contracts import CONTRACT
-from model_core.network.checkpoints.hub import BESIDE, save_pretrained
+from model_core.network.checkpoints.hub import beside, save_pretrained
 from model_core.port.adopt import adopt_trained
 from model_core.spec.contract import PolicyContract
 from model_core.tokenization.published.text_encoding import TABLE, packaged_table
@@ -35,8 +34,8 @@ def write_published(
     model.config = replace(model.config, norm_stats=norm_stats(contract))
     save_pretrained(model, folder, processor=network.processor)
     if network.folder is not None:
-        for name in BESIDE:
-            if name not in (CONTRACT, PREPROCESSOR) and (network.folder / name).is_file():
+        for name in beside(network.folder):
+            if name != PREPROCESSOR:
                 shutil.copyfile(network.folder / name, folder / name)
     if not any((folder / name).is_file() for name in TOKENIZERS):
         (folder / TABLE).write_bytes(packaged_table().read_bytes())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -129,11 +129,13 @@ def convert_command(
     to: Annotated[str | None, typer.Option(help="Layout to write: published or olmo. Default: the other one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default: as stored.")] = None,
     network: Annotated[str | None, typer.Option(help=f"Which network, where config.json is missing: {' or '.join(_NETWORKS)}.")] = None,
+    adapters: Annotated[Path | None, typer.Option(help="LoRA adapters (a published stepN-lora folder) to merge into SRC.")] = None,
 ) -> None:
-    """Rewrite a checkpoint between the published (safetensors) and the training-side "olmo" (model.pt) layout.
+    """Rewrite a checkpoint between the published (safetensors) and the training-side "olmo" (model.pt) layout, or merge adapters into it.
 
     The keys are checked against the config first. To the published layout one shard is in memory at a time; a
-    model.pt is one file, so that direction needs memory for the whole model. Tokenizer and processor files come along.
+    model.pt is one file, so that direction needs memory for the whole model, as does merging. norm_stats, tokenizer and processor
+    files, depth codebook, contract and adoption come along, so that a folder that was adopted is served after it came back.
 
     Example: actwright model convert runs/step40000-unsharded models/mine --network 7b-d --dtype bfloat16
     """
@@ -142,12 +144,16 @@ def convert_command(
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise typer.BadParameter(f"--dtype must be float32, bfloat16 or float16, got {dtype}")
 
-    def rewrite() -> str:
-        from model_core.network.checkpoints.hub import convert_named
+    def rewrite() -> dict[str, Any]:
+        from model_core.layout_conversion import convert_named, converted_line
 
-        return json.dumps(convert_named(source, destination, target=to, dtype=dtype, config=_named(network)))
+        choices = {"to": to, "dtype": dtype, "adapters": None if adapters is None else str(adapters)}
+        return converted_line(source, destination, convert_named(source, destination, choices, _named(network)))
 
-    typer.echo(_readable(rewrite))
+    told = _readable(rewrite)
+    for note in told["notes"]:
+        typer.echo(f"note      {note}", err=True)
+    typer.echo(json.dumps(told))
 
 
 def _readable(work: Callable[[], _T]) -> _T:

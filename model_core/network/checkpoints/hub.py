@@ -31,7 +31,9 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "vae-final.pt"]
 DEFAULT_SHARD_BYTES = 5_000_000_000
 BESIDE = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "qwen.tiktoken", "special_tokens_map.json")
-BESIDE += ("generation_config.json", "preprocessor_config.json", "processor_config.json", "contract.json")
+BESIDE += ("added_tokens.json", "chat_template.json", "chat_template.jinja", "generation_config.json", "preprocessor_config.json")
+BESIDE += ("processor_config.json",)
+_CODE = "*.py"  # of a release: carried as bytes for programs that open the folder by it, never imported here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,8 @@ def save_pretrained(
         for name, value in model.named_parameters()
     }
     write_shards(folder, tensors, max_shard_bytes=max_shard_bytes)
-    write_json(folder / "config.json", model.config.to_json())
+    stored = {dtype or value.dtype for value in model.parameters() if value.is_floating_point()}
+    write_json(folder / "config.json", layout.stored_as(model.config, stored.pop() if len(stored) == 1 else None).to_json())
     if processor is not None:
         write_json(folder / "preprocessor_config.json", processor.to_json())
     return folder
@@ -161,17 +164,13 @@ def convert(
 ) -> CheckpointFiles:
     """Rewrite a checkpoint in the other (or the named) layout and dtype, one shard in memory at a time.
 
-    The training-side layout is one `model.pt`, as its trainer reads it. Tokenizer and processor files are copied.
-    Raises CheckpointError, before anything is written, when the source's keys do not fit its config or its numbers do not fit `dtype`: a
-    wrong checkpoint is not copied on.
+    The training-side layout is one `model.pt`, as its trainer reads it. Tokenizer and processor files are copied; contract, adoption and
+    codebook are the business of `model_core.layout_conversion`. Raises CheckpointError, before anything is written, when the source's keys
+    do not fit its config or its numbers do not fit `dtype`: a wrong checkpoint is not copied on.
     """
     files = open_checkpoint(resolve(source), config)
     files.check()
-    if destination.resolve() == files.folder.resolve():
-        raise CheckpointError(f"source and destination are the same folder: {destination}")
-    present = [name for name in (INDEX_FILE, SINGLE_FILE, PICKLE_FILE) if (destination / name).exists()]
-    if present:
-        raise CheckpointError(f"{destination} already holds weights ({', '.join(present)}); convert into an empty folder")
+    check_destination(files.folder, destination)
     rounding = _rounding_of(files, dtype)
     rounding.check(files.folder)
     goal: Layout = target or ("olmo" if files.layout == "published" else "published")
@@ -182,13 +181,26 @@ def convert(
         write_shards(destination, tensors, max_shard_bytes=max_shard_bytes)
     else:
         state = {layout.to_olmo(name): stored.load(dtype) for name, stored in files.tensors.items()}
-        with atomic_target(destination / PICKLE_FILE) as beside:
-            torch.save(state, beside)
-    write_json(destination / "config.json", files.config.to_json())
-    for name in BESIDE:
-        if (files.folder / name).is_file():
-            atomic_write(destination / name, (files.folder / name).read_bytes())
+        with atomic_target(destination / PICKLE_FILE) as waiting:
+            torch.save(state, waiting)
+    write_json(destination / "config.json", layout.stored_as(files.config, dtype).to_json())
+    for name in beside(files.folder):
+        atomic_write(destination / name, (files.folder / name).read_bytes())
     return replace(open_checkpoint(destination), rounded_to_zero=rounding.zeros)
+
+
+def check_destination(source: Path, destination: Path) -> None:
+    """Raise CheckpointError where a rewritten checkpoint would lie in its source's folder, or among other weights."""
+    if destination.resolve() == source.resolve():
+        raise CheckpointError(f"source and destination are the same folder: {destination}")
+    present = [name for name in (INDEX_FILE, SINGLE_FILE, PICKLE_FILE) if (destination / name).exists()]
+    if present:
+        raise CheckpointError(f"{destination} already holds weights ({', '.join(present)}); convert into an empty folder")
+
+
+def beside(folder: Path) -> list[str]:
+    """Names of the files of `folder` that the published code reads beside weights and config.json: tokenizer, processor, its own code."""
+    return [*(name for name in BESIDE if (folder / name).is_file()), *sorted(path.name for path in folder.glob(_CODE))]
 
 
 def _rounding_of(files: CheckpointFiles, dtype: torch.dtype | None) -> Rounding:
@@ -226,20 +238,3 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
     setattr(owner, leaf, nn.Parameter(value, requires_grad=value.is_floating_point()))
-
-
-def convert_named(
-    source: str | Path, destination: Path, *, target: str | None = None, dtype: str | None = None, config: MolmoActConfig | None = None
-) -> dict[str, str | int]:
-    """`convert` with its choices as words; what was written, for a log line."""
-    goal: Layout | None = None if target is None else "olmo" if target == "olmo" else "published"
-    files = convert(source, destination, target=goal, dtype=None if dtype is None else getattr(torch, dtype), config=config)
-    return {
-        "source": str(source),
-        "destination": str(destination),
-        "layout": files.layout,
-        "dtype": ",".join(sorted({str(stored.dtype).removeprefix("torch.") for stored in files.tensors.values()})),
-        "rounded_to_zero": files.rounded_to_zero,
-        "tensors": len(files.tensors),
-        "bytes": sum(stored.bytes for stored in files.tensors.values()),
-    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ Layout = Literal["published", "olmo"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 PAD_EMBED = "model.vision_backbone.pad_embed"
+_DTYPE_KEYS = ("torch_dtype", "dtype")  # the older and the newer name, as released
 _HEAD = "lm_head.weight"
 _OLMO_HEAD = "transformer.ff_out.weight"
 _BLOCK = re.compile(r"^transformer\.blocks\.(\d+)\.(att_proj|attn_out|q_norm|k_norm|ff_proj|ff_out)\.(weight|bias)$")
@@ -52,6 +54,14 @@ def detect_layout(keys: Iterable[str]) -> Layout:
     if any(key.startswith("transformer.") for key in names):
         return "olmo"
     raise CheckpointError(f"neither the published nor the training-side key layout: first keys {sorted(names)[:5]}")
+
+
+def stored_as(config: MolmoActConfig, dtype: torch.dtype | None) -> MolmoActConfig:
+    """A config that names `dtype` where it names the weights' number format at all: the published loader goes by it. None: as it is."""
+    named = [key for key in _DTYPE_KEYS if key in config.extras]
+    if dtype is None or not named:
+        return config
+    return replace(config, extras={**config.extras, **dict.fromkeys(named, str(dtype).removeprefix("torch."))})
 
 
 def expected_shapes(config: MolmoActConfig) -> dict[str, tuple[int, ...]]:
