@@ -1,0 +1,123 @@
+"""Two-sided confidence intervals of a success rate and of the difference of two, independent or paired.
+
+Clopper and Pearson (1934), Biometrika 26:404-413 (exact). Wilson (1927), JASA 22:209-212. Newcombe (1998), Statistics in Medicine
+17:873-890, method 10 (independent samples). Tango (1998), Statistics in Medicine 17:891-908 (pairs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from model_core.spec.errors import require
+from model_core.statistics.binomial import lower_bound, upper_bound, upper_tail
+
+_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairCounts:
+    """Pairs of one trial each of candidate and champion from one initial state, by who succeeded.
+
+    wins: only the candidate; losses: only the champion.
+    """
+
+    both: int
+    wins: int
+    losses: int
+    neither: int
+
+    @property
+    def pairs(self) -> int:
+        """How many there are."""
+        return self.both + self.wins + self.losses + self.neither
+
+    @property
+    def difference(self) -> float:
+        """Success rate of the candidate minus that of the champion; 0 without pairs."""
+        return (self.wins - self.losses) / self.pairs if self.pairs else 0.0
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a rate, of which the coverage is never below `confidence`; (0, 1) without trials.
+
+    Raises `SpecError` for impossible counts.
+    """
+    if trials == 0 == successes:
+        return 0.0, 1.0
+    one_sided = (1.0 + confidence) / 2.0
+    return lower_bound(successes, trials, one_sided), upper_bound(successes, trials, one_sided)
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a rate; (0, 1) without trials. Raises `SpecError` for impossible counts."""
+    require(0 <= successes <= trials, "successes must be 0..trials", got=(successes, trials))
+    if trials == 0:
+        return 0.0, 1.0
+    z2 = _quantile(confidence) ** 2
+    rate = successes / trials
+    centre = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = math.sqrt(z2 * (rate * (1 - rate) + z2 / (4 * trials)) / trials) / (1 + z2 / trials)
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
+
+
+def newcombe(successes_a: int, trials_a: int, successes_b: int, trials_b: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of rate a minus rate b of independent samples; (-1, 1) when either has no trials.
+
+    Raises `SpecError` for impossible counts.
+    """
+    low_a, high_a = wilson(successes_a, trials_a, confidence)
+    low_b, high_b = wilson(successes_b, trials_b, confidence)
+    if trials_a == 0 or trials_b == 0:
+        return -1.0, 1.0
+    rate_a, rate_b = successes_a / trials_a, successes_b / trials_b
+    gap = rate_a - rate_b
+    return gap - math.hypot(rate_a - low_a, high_b - rate_b), gap + math.hypot(high_a - rate_a, rate_b - low_b)
+
+
+def tango(counts: PairCounts, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of the candidate's rate minus the champion's, from pairs; (-1, 1) without pairs.
+
+    The differences d with |z(d)| <= the normal quantile, z(d) = (b - c - n d) / sqrt(n (2 q + d (1 - d))), b wins, c losses, q the
+    maximum-likelihood probability of a loss at difference d (Tango 1998, equations 7 to 10).
+    """
+    if counts.pairs == 0:
+        return -1.0, 1.0
+    z = _quantile(confidence)
+    estimate = counts.difference
+    low = -1.0 if estimate <= -1.0 else _root(lambda d: tango_score(counts, d) - z, -1.0, estimate)
+    high = 1.0 if estimate >= 1.0 else _root(lambda d: -z - tango_score(counts, d), 1.0, estimate)
+    return low, high
+
+
+def tango_score(counts: PairCounts, difference: float) -> float:
+    """Tango's score statistic z(d): standard normal when the true difference of rates is d; falls as d grows."""
+    n, b, c, d = counts.pairs, counts.wins, counts.losses, difference
+    linear = -b - c + (2 * n - b + c) * d
+    constant = -c * d * (1 - d)
+    q = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
+    variance = n * (2 * q + d * (1 - d))
+    distance = b - c - n * d
+    if variance <= 1e-12:
+        return math.copysign(math.inf, distance) if abs(distance) > 1e-12 else 0.0
+    return distance / math.sqrt(variance)
+
+
+def mcnemar(counts: PairCounts) -> float:
+    """Exact one-sided p value of "not better": P(X >= wins), X ~ Binomial(wins + losses, 1/2) (McNemar 1947, exact form)."""
+    return upper_tail(counts.wins, counts.wins + counts.losses, 0.5)
+
+
+def _quantile(confidence: float) -> float:
+    require(0.0 < confidence < 1.0, "confidence must be between 0 and 1", got=confidence)
+    return NormalDist().inv_cdf((1.0 + confidence) / 2.0)
+
+
+def _root(function: Callable[[float], float], outside: float, inside: float) -> float:
+    """Where `function` changes its sign between `outside` (where it is above 0) and `inside`, by halving."""
+    for _ in range(_STEPS):
+        middle = (outside + inside) / 2.0
+        outside, inside = (middle, inside) if function(middle) > 0 else (outside, middle)
+    return (outside + inside) / 2.0
