@@ -23,7 +23,7 @@ from model_core.port.compact import CompactPort
 from model_core.port.interface import ModelPort
 from model_core.port.of_checkpoint import port_of
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import ActwrightError, ContractError, GrammarError, SpecError
+from model_core.spec.errors import ActwrightError, CheckpointError, ContractError, GrammarError, SpecError
 from model_core.spec.types import (
     LEVELS,
     ActionChunk,
@@ -88,11 +88,15 @@ class ReasoningPolicy:
         self.memory = DraftMemory(self.engine.language, capacity=options.remember) if options.remember else None
 
     @staticmethod
-    def of(
-        checkpoint: Checkpoint, *, reasoning: str = "full", model_version: str = "", dtype: torch.dtype | None = None
-    ) -> ReasoningPolicy:
-        """The policy of a checkpoint that was read. Raises `CheckpointError` where its parts cannot work together."""
-        options = PolicyOptions(reasoning=reasoning, model_version=model_version, dtype=dtype)
+    def of(checkpoint: Checkpoint, *, reasoning: str = "", model_version: str = "", dtype: torch.dtype | None = None) -> ReasoningPolicy:
+        """The policy of a checkpoint that was read. reasoning: "" for the first level that it was trained at.
+
+        Raises `CheckpointError` where its parts cannot work together, or where it was not trained at that level.
+        """
+        trained = checkpoint.contract.reasoning.levels
+        if reasoning and reasoning in LEVELS and reasoning not in trained:
+            raise CheckpointError(f"the checkpoint was not trained at level {reasoning!r}. Fix: ask for one of {', '.join(trained)}")
+        options = PolicyOptions(reasoning=reasoning or trained[0], model_version=model_version, dtype=dtype)
         return ReasoningPolicy(checkpoint.model, port_of(checkpoint), checkpoint.contract, options)
 
     def decide(self, observation: Observation) -> Decision:
@@ -255,6 +259,9 @@ class PolicyRound:
             raise
 
 
-def load_policy(folder: Path, *, model_version: str = "", reasoning: str = "full", device: torch.device | str = "cpu") -> ReasoningPolicy:
-    """Open a checkpoint folder as a policy. Raises `CheckpointError` when it is not whole, `SpecError` for an unknown level."""
+def load_policy(folder: Path, *, model_version: str = "", reasoning: str = "", device: torch.device | str = "cpu") -> ReasoningPolicy:
+    """Open a checkpoint folder as a policy. reasoning: "" for the first level that it was trained at.
+
+    Raises `CheckpointError` when it is not whole or was not trained at that level, `SpecError` for an unknown level.
+    """
     return ReasoningPolicy.of(load_checkpoint(folder, device=device), reasoning=reasoning, model_version=model_version)

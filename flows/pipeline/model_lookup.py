@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,9 @@ def _packed_here(platform: Platform, checkpoint: Path, model_version: str, embod
     if not (place / "done").is_file():
         print_line(f"packing {checkpoint} (once; it is kept in {place})")
         shutil.rmtree(place, ignore_errors=True)
-        package(PackageConfig(embodiment=embodiment), checkpoint, model_version, place)
+        trained = chosen_contract(read_contracts(checkpoint), embodiment, checkpoint).reasoning.levels
+        config = replace(PackageConfig(embodiment=embodiment), reasoning=trained[0])
+        package(config, checkpoint, model_version, place)
         shutil.rmtree(place / "scratch", ignore_errors=True)
         (place / "done").touch()
     return find_packed(place / "bento")

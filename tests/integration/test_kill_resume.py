@@ -1,8 +1,9 @@
 """SIGKILL in a stage, then run again: finished work is not redone and the end is that of an undisturbed run.
 
 One home is carried through several runs; each is killed some stages further on, at another moment of that stage, together with its
-process group, as by a power cut. A second home runs undisturbed. Prefect, MLflow and DVC are the real ones. Every test run kills the
-data stages, which need no server; `make soak` kills all ten stages of the loop.
+process group, as by a power cut. A second home runs undisturbed. Prefect, MLflow and DVC are the real ones. `make soak` kills the data
+stages as single commands, and all ten stages of the loop; every test run kills collection, labelling and training alone (test_collect,
+test_annotate, test_train), and runs the loop twice.
 
 Run: .venv/bin/python -m pytest tests/integration/test_kill_resume.py
 """
@@ -51,11 +52,12 @@ def leftovers_gone(home: Home) -> None:
     eventually(lambda: not home.processes(), timeout_s=60)
 
 
+@pytest.mark.soak  # short: a killed collection in test_collect, killed labelling in test_annotate
 def test_data_stages_that_were_killed_give_the_same_data(undisturbed: Home, tmp_path: Path):
     home, recipe = Home(tmp_path), str(tmp_path / "small.json")
     assert home.actwright("recipe", *RUN[1:], "--out", recipe).returncode == 0
     for stage in DATA_STAGES:
-        if stage in (DATA_STAGES[0], DATA_STAGES[-1]):  # make soak kills every stage; test_annotate kills that one at work
+        if stage in (DATA_STAGES[0], DATA_STAGES[-1]):  # the loop below is killed in every stage
             killed = home.actwright("data", stage, recipe, ACTWRIGHT_FAULT=f"{stage}:{PHASES[stage]}")
             assert killed.returncode == -signal.SIGKILL, f"{stage}: {killed.stderr[-3000:]}"
             assert (stage in home.digests()) == (PHASES[stage] == "committed"), stage

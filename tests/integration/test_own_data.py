@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from components.artifacts.step_store import StepStore
 from components.config.data_config import NO_LABELS, AnnotateConfig, VqvaeConfig
 from components.config.recipe import Recipe
 from components.data.frozen_dataset import load_split, read_frozen
+from flows.pipeline.run_context import RunContext, make_until
+from flows.platform.settings import load_settings
+from flows.platform.wiring import Platform
+from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import SpecError
 from tests.integration.loop_runs import Home
 from tests.label_models import write_depth_model, write_pointing_model
@@ -67,12 +72,16 @@ def travelled(home: Home, recipe: Recipe) -> None:
     assert "of the mean action&#39;s error" in (home.root / "runs/latest/report.html").read_text()
 
 
-def acted(home: Home, levels: list[str]) -> None:
-    """A cell of that robot acts on the served policy: the driver refuses whatever breaks a limit or the protocol."""
+def packed(home: Home) -> tuple[Path, Path]:
+    """The bento, and its contract."""
     bento = next((home.root / "home/store/package").glob("*/bento"))
-    contract = next(bento.rglob("bundle/contract.json"))
+    return bento, next(bento.rglob("bundle/contract.json"))
+
+
+def acted(home: Home, policy: Path, contract: Path, levels: list[str]) -> None:
+    """A cell of that robot acts on the served policy: the driver refuses whatever breaks a limit or the protocol."""
     assert json.loads(contract.read_text())["reasoning"].get("levels", ["full", "reuse-depth", "trace+action", "action"]) == levels
-    service = home.start("serve", str(bento), "--port", "0")
+    service = home.start("serve", str(policy), "--port", "0")
     try:
         assert service.stdout is not None
         told = json.loads(service.stdout.readline())
@@ -88,12 +97,29 @@ def acted(home: Home, levels: list[str]) -> None:
 
 
 @pytest.mark.timeout(900)
+def test_a_set_of_lerobot_0_4_4_with_traces_of_kinematics_goes_all_the_way_to_a_cell(home: Home) -> None:
+    """Version 3.0, metres and radians a step, no depth: 12 of its episodes, and so few steps that only the road is shown."""
+    embodiment = described("v30", home.root)
+    inspected("v30", embodiment)
+    few = {"steps": 10, "warmup_steps": 1}
+    recipe = recipe_of("v30", embodiment, by_kinematics(home.root), include=("0:12",), train=few)
+    settings = load_settings()
+    platform = Platform(settings=settings, store=StepStore(settings.store_root))
+    context = RunContext(platform=platform, recipe=recipe, panel=StagePanel(live=False))
+    measured = make_until(context, "evaluate").record
+    assert measured["open_loop"]["error_ratio"] > 0
+    checkpoint = context.step("train").path / "checkpoint"
+    acted(home, checkpoint, checkpoint / "contract.json", ["trace+action", "action"])
+
+
+@pytest.mark.soak  # short: the road above, stage by stage
+@pytest.mark.timeout(900)
 def test_a_set_of_lerobot_0_4_4_with_traces_of_kinematics_becomes_a_policy_that_a_cell_acts_on(home: Home) -> None:
-    """Version 3.0, metres and radians a step, no depth: traces alone."""
+    """The same road as one command, with all episodes and steps enough to learn from its images."""
     embodiment = described("v30", home.root)
     inspected("v30", embodiment)
     travelled(home, recipe_of("v30", embodiment, by_kinematics(home.root)))
-    acted(home, ["trace+action", "action"])
+    acted(home, *packed(home), ["trace+action", "action"])
 
 
 @pytest.mark.timeout(900)
@@ -124,7 +150,7 @@ def test_a_set_of_lerobot_0_3_3_with_labels_of_models_becomes_a_policy_that_a_ce
     embodiment = described("v21", home.root)
     inspected("v21", embodiment)
     travelled(home, recipe_of("v21", embodiment, by_models(home.root)))
-    acted(home, ["full", "reuse-depth", "trace+action", "action"])
+    acted(home, *packed(home), ["full", "reuse-depth", "trace+action", "action"])
 
 
 @pytest.mark.soak
@@ -134,7 +160,7 @@ def test_a_set_of_lerobot_0_4_4_with_depth_and_traces_of_kinematics_becomes_a_po
     embodiment = described("v30", home.root)
     labels = replace(by_models(home.root), point_annotator="kinematics", point_model=str(write_kinematics(home.root / "kinematics")))
     travelled(home, recipe_of("v30", embodiment, labels))
-    acted(home, ["full", "reuse-depth", "trace+action", "action"])
+    acted(home, *packed(home), ["full", "reuse-depth", "trace+action", "action"])
 
 
 def test_what_a_person_has_not_confirmed_is_not_trained_on(home: Home) -> None:

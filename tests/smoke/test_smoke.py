@@ -46,6 +46,7 @@ def test_the_command_line_answers(environment, folder):
     assert "miniature" in ask(environment, folder, "recipes")["recipes"]
 
 
+@pytest.mark.soak  # short: the smallest loop and `up` (test_kill_resume, test_up), a served checkpoint (test_serving_commands)
 @pytest.mark.xdist_group("smoke")
 def test_from_demonstrations_to_a_served_decision(environment, folder):
     trained = ask(environment, folder, "train", "miniature", *SMALLEST)

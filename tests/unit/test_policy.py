@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from model_core.checkpoint import Checkpoint
 from model_core.policy import PolicyOptions, ReasoningPolicy
-from model_core.spec.errors import SpecError
+from model_core.spec.errors import CheckpointError, SpecError
 from model_core.spec.types import LEVELS, DecisionRequest, Observation, RefusalCode, Trace
 from tests.tiny_arm_data import make_samples, make_small_contract, make_small_model
 
@@ -124,3 +125,13 @@ def test_a_failing_model_is_a_refusal():
     decisions = ReasoningPolicy(model, layout, CONTRACT).decide_many([see(), see(1), see(images={})])
     assert [d.refusal.code for d in decisions] == [RefusalCode.INTERNAL] * 2 + [RefusalCode.CONTRACT]
     assert "vision" not in decisions[0].refusal.reason  # details are in our log, never on the wire
+
+
+def test_a_checkpoint_answers_at_a_level_that_it_was_trained_at() -> None:
+    taught = replace(CONTRACT, reasoning=replace(CONTRACT.reasoning, levels=("trace+action", "action")))
+    checkpoint = Checkpoint(model=MODEL, contract=taught, language=LAYOUT, depth_codec=None)
+    policy = ReasoningPolicy.of(checkpoint)
+    assert policy.reasoning == "trace+action"
+    assert policy.decide(see()).chunk is not None
+    with pytest.raises(CheckpointError, match=r"not trained at level 'full'. Fix: ask for one of trace\+action, action"):
+        ReasoningPolicy.of(checkpoint, reasoning="full")
