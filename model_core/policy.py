@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,13 @@ from model_core.engine.decode_request import Drafts, Question
 from model_core.engine.draft_cache import DraftMemory
 from model_core.engine.resources import EngineOptions
 from model_core.network.model import MolmoAct
+from model_core.policy_options import DEFAULT_OPTIONS, PolicyOptions, trained_level
 from model_core.port.compact import CompactPort
 from model_core.port.interface import ModelPort
 from model_core.port.of_checkpoint import port_of
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import ActwrightError, CheckpointError, ContractError, GrammarError, SpecError
+from model_core.spec.errors import ActwrightError, ContractError, GrammarError, SpecError
 from model_core.spec.types import (
-    LEVELS,
     ActionChunk,
     ActionReasoning,
     Decision,
@@ -43,27 +42,6 @@ logger = logging.getLogger(__name__)
 STEERED_LEVEL = "trace+action"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyOptions:
-    """How a policy answers.
-
-    reasoning: the level of requests that name none, one of `spec.types.LEVELS`. dtype: of the decoding, see `EngineOptions`; None for
-    the checkpoint's own. reuse_threshold: share of the last decision's depth cells that the model must still agree with for level
-    "reuse-depth" to keep them. remember: frames of an instruction whose answers are kept as drafts for similar ones (0: none, drafts
-    come from the session alone); never changes an answer.
-    """
-
-    reasoning: str = "full"
-    model_version: str = ""
-    dtype: torch.dtype | None = None
-    reuse_threshold: float = 0.8
-    remember: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.reasoning not in LEVELS:
-            raise SpecError(f"no reasoning level {self.reasoning!r}; there are {', '.join(LEVELS)}")
-
-
 class ReasoningPolicy:
     """A model behind its port, as a `RequestPolicy`.
 
@@ -76,7 +54,7 @@ class ReasoningPolicy:
         model: MolmoAct,
         language: CompactLayout | ModelPort,
         contract: PolicyContract,
-        options: PolicyOptions = PolicyOptions(),
+        options: PolicyOptions = DEFAULT_OPTIONS,
         *,
         engine: DecodingEngine | None = None,
     ) -> None:
@@ -93,10 +71,8 @@ class ReasoningPolicy:
 
         Raises `CheckpointError` where its parts cannot work together, or where it was not trained at that level.
         """
-        trained = checkpoint.contract.reasoning.levels
-        if reasoning and reasoning in LEVELS and reasoning not in trained:
-            raise CheckpointError(f"the checkpoint was not trained at level {reasoning!r}. Fix: ask for one of {', '.join(trained)}")
-        options = PolicyOptions(reasoning=reasoning or trained[0], model_version=model_version, dtype=dtype)
+        level = trained_level(checkpoint.contract, reasoning)
+        options = PolicyOptions(reasoning=level, model_version=model_version, dtype=dtype)
         return ReasoningPolicy(checkpoint.model, port_of(checkpoint), checkpoint.contract, options)
 
     def decide(self, observation: Observation) -> Decision:
