@@ -27,6 +27,7 @@ Family = Literal["d", "o"]
 WIDTH, PIXELS, KEY = 64, 56, "robot"
 SPECIAL: Mapping[str, SpecialIds] = {"d": special_ids_7b_d(), "o": special_ids_7b_o()}
 PROCESSOR = ImageProcessor(base_image_input_size=(PIXELS, PIXELS), overlap_margins=(1, 1), max_crops=4, max_multi_image_crops=2)
+OPEN_TOKEN, OPEN_NUMBER = "|||PHONE_NUMBER|||", 100261
 DIMS_7 = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
@@ -131,7 +132,7 @@ def write_published_checkpoint(
 ) -> MolmoAct:
     """Write the folder; returns the network, whose weights are stored in bfloat16 (and are what bfloat16 holds).
 
-    whole_tokenizer: a tokenizer.json with merges, as released, in place of the table alone. 7B-O has its own numbers, so always one.
+    whole_tokenizer: a tokenizer.json with merges, as released, in place of the table alone. 7B-O has its own table, so always one.
     """
     network = published_network(published_config(family=family, dims=dims, keys=keys)) if model is None else model
     network = network.bfloat16().float() if model is None else network
@@ -149,34 +150,54 @@ def write_published_checkpoint(
 def tokenizer_file(family: Family) -> bytes:
     """A `tokenizer.json` of byte-level BPE with the added tokens in the published order.
 
-    The 7B-O one has 7B-O's numbers over the beginning of Qwen2's table, and entries that mean nothing behind it.
+    7B-D: Qwen2's table. 7B-O: the part of OLMo2's table that the published language is spelled with (`golden/dolma2_part.json`), under
+    OLMo2's numbers; entries that mean nothing stand for the rest.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
     from tokenizers.models import BPE
 
-    special, table = SPECIAL[family], byte_to_surface()
-    ranks = {piece: rank for piece, rank in qwen2_ranks(None).items() if rank < (special.eos if family == "d" else 20_000)}
-    surface = {piece: "".join(table[byte] for byte in piece) for piece in ranks}
-    merges = []
-    for piece in ranks:  # every way to make an entry of two earlier ones; the lowest rank is merged first, whichever way it came about
-        ways = [(piece[:at], piece[at:]) for at in range(1, len(piece)) if piece[:at] in ranks and piece[at:] in ranks]
-        merges += [(surface[left], surface[right]) for left, right in sorted(ways, key=lambda way: (ranks[way[0]], ranks[way[1]]))]
-    vocabulary = {surface[piece]: rank for piece, rank in ranks.items()} | {f"|<none_{n}>|": n for n in range(len(ranks), special.eos)}
-    made = Tokenizer(BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
-    made.normalizer = normalizers.NFC()
+    special = SPECIAL[family]
+    vocabulary, merges = _qwen2_entries() if family == "d" else (dolma2_part()["entries"], dolma2_part()["merges"])
+    known = set(vocabulary.values())
+    vocabulary = vocabulary | {f"|<none_{n}>|": n for n in range(special.eos) if n not in known}
+    made = Tokenizer(BPE(vocab=vocabulary, merges=[tuple(merge) for merge in merges], ignore_merges=family == "d"))
+    if family == "d":
+        made.normalizer = normalizers.NFC()
+    pattern = QWEN2_PATTERN if family == "d" else dolma2_part()["pattern"]
     made.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     made.decoder = decoders.ByteLevel()
     between = [f"<|added_{number}|>" for number in range(special.eos + 1, special.depth_start)]
     if family == "o":
-        between[-1] = "<|pad|>"
-    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in ("<|endoftext|>", *between)])
+        between[OPEN_NUMBER - special.eos - 1], between[-1] = OPEN_TOKEN, "<|pad|>"
+    made.add_special_tokens(["<|endoftext|>"])
+    for name in between:  # OLMo2 has added tokens that are not marked as special
+        made.add_tokens([AddedToken(name, special=name != OPEN_TOKEN, normalized=False)])
     depth = ["<DEPTH_START>", "<DEPTH_END>", *(f"<DEPTH_{code}>" for code in range(special.num_depth))]
     made.add_tokens([AddedToken(name, normalized=False) for name in depth])
     fillers = [f"|<EXTRA_TOKENS_{number}>|" for number in range(len(special.fillers))]
     made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in (*fillers, *IMAGE_TOKENS)])
     return made.to_str().encode()
+
+
+@cache
+def dolma2_part() -> Mapping[str, Any]:
+    """`entries`, `merges`, `pattern` of OLMo2's tokenizer as far as the language needs them, and `texts`: ids that the whole one gives."""
+    return json.loads((Path(__file__).parent / "golden" / "dolma2_part.json").read_text(encoding="utf-8"))
+
+
+def _qwen2_entries() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Entries and merges of Qwen2's table, whose file holds ranks alone: every way to make an entry of two earlier ones; the lowest rank
+    is merged first, whichever way it came about."""
+    table = byte_to_surface()
+    ranks = {piece: rank for piece, rank in qwen2_ranks(None).items() if rank < SPECIAL["d"].eos}
+    surface = {piece: "".join(table[byte] for byte in piece) for piece in ranks}
+    merges = []
+    for piece in ranks:
+        ways = [(piece[:at], piece[at:]) for at in range(1, len(piece)) if piece[:at] in ranks and piece[at:] in ranks]
+        merges += [(surface[left], surface[right]) for left, right in sorted(ways, key=lambda way: (ranks[way[0]], ranks[way[1]]))]
+    return {surface[piece]: rank for piece, rank in ranks.items()}, merges
 
 
 @torch.no_grad()

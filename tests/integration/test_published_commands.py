@@ -143,3 +143,16 @@ def test_its_decoding_is_certified(adopted: Path) -> None:
     certified = command(adopted, "certify", *words, "--out", "certificate.json")
     assert certified.returncode == 0, certified.stderr
     assert json.loads(certified.stdout)["flips"] == 0
+
+
+@pytest.mark.soak  # a peer scores all 152,064 ids for each of 231 tokens; short: test_decode_bench runs every side on a compact checkpoint
+def test_its_decoding_is_timed_against_its_peers_with_equal_tokens(adopted: Path) -> None:
+    file, few = recording(adopted), ("--decisions", 2, "--peer-decisions", 2, "--sessions", 2)
+    places = ("--out", "decode.json", "--picture", "split.png")
+    timed = command(adopted, "bench", "decode", "MolmoAct-small", "--recording", file, *few, *places, "--json", timeout_s=900)
+    assert timed.returncode == 0, timed.stderr
+    told = json.loads(timed.stdout)
+    assert (told["tokens_equal"], told["flips"], told["decisions"]) == (True, 0, 2)
+    rows = {row["side"]: row for row in json.loads((adopted / "decode.json").read_text())["rows"]}
+    assert rows["Qwen2 generate, dynamic cache"]["decisions_equal"] == 2
+    assert rows["ours, temporal drafts"]["forwards"] < rows["ours, plain"]["forwards"] < rows["plain loop, static cache"]["forwards"]

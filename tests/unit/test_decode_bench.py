@@ -10,8 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from components.evaluation.decoding.benchmark import DecodeBenchmark, bench_decode
-from components.evaluation.decoding.benchmark_document import DRAFTS, MEMORY, PLAIN
+from components.evaluation.decoding.benchmark import DecodeBenchmark, _engines, bench_decode
+from components.evaluation.decoding.benchmark_document import DRAFTS, FAITHFUL, MEMORY, OURS, PLAIN
 from components.evaluation.decoding.equivalence import EquivalenceOptions, certify
 from components.evaluation.decoding.peer_prompt import Places
 from components.evaluation.decoding.peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE
@@ -89,6 +89,16 @@ def test_bench_decode_runs_all_sides_with_the_same_tokens_and_prints_one_json_li
     assert document["machine"]["threads"] == 1
     assert document["machine"]["date"].endswith("UTC")
     assert document["model_digest"]
+
+
+def test_engines_over_the_same_ids_share_what_is_measured_at_their_start(checkpoint, recording):
+    engines = _engines(Replay(checkpoint, recording), torch.float32)
+    assert set(engines) <= set(OURS)
+    for name, engine in engines.items():
+        like = engines[PLAIN] if OURS[name]["constrained"] else engines[FAITHFUL]
+        assert engine.options.constrained == OURS[name]["constrained"]
+        assert (engine.numerics, engine.costs) == (like.numerics, like.costs)
+        assert engine.costs is like.costs
 
 
 def test_a_parallel_policy_has_no_peer(checkpoint, recording):

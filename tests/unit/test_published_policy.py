@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -209,9 +210,8 @@ def _written(root: Path, family: str, dims: int) -> Path:
     return root / f"{family}-{dims}"
 
 
-@pytest.mark.parametrize(("family", "views", "dims", "chunk"), [("d", 1, 14, 8), ("o", 2, 7, 1)])
-def test_both_families_views_dims_and_chunks(tmp_path_factory, family, views, dims, chunk):
-    root = tmp_path_factory.getbasetemp() / "families"
+def check_one_style(root: Path, family: str, views: int, dims: int, chunk: int) -> None:
+    """A folder is adopted, opened and asked; its answer is the plain loop's."""
     path, seen = _written(root, family, dims), see(90, views=views)
     adopt(path, AdoptionRequest(embodiment=published_body(views=views, dims=dims), norm_key=KEY, chunk_length=chunk), replace=True)
     policy = fast_policy(load_checkpoint(path))
@@ -221,6 +221,22 @@ def test_both_families_views_dims_and_chunks(tmp_path_factory, family, views, di
     question = policy.port.question(DecisionRequest(observation=seen), "full")
     ids = plain_answer(policy.engine.model, policy.port.language, question)
     assert np.array_equal(policy.port.language.parse(ids, question).bins_KA, decision.reasoning.bins_KA)
+
+
+# each value of each choice once; the other combinations: in soak
+SHORT = [("d", 1, 14, 8), ("o", 2, 7, 1)]
+GRID = [style for style in product("do", (1, 2), (7, 14), (1, 8)) if style not in SHORT]
+
+
+@pytest.mark.parametrize(("family", "views", "dims", "chunk"), SHORT)
+def test_both_families_views_dims_and_chunks(tmp_path_factory, family, views, dims, chunk):
+    check_one_style(tmp_path_factory.getbasetemp() / "families", family, views, dims, chunk)
+
+
+@pytest.mark.soak  # short: test_both_families_views_dims_and_chunks
+@pytest.mark.parametrize(("family", "views", "dims", "chunk"), GRID)
+def test_every_combination_of_family_views_dims_and_chunks(tmp_path_factory, family, views, dims, chunk):
+    check_one_style(tmp_path_factory.getbasetemp() / "families", family, views, dims, chunk)
 
 
 def test_the_engine_of_the_service_counts_forwards(checkpoint, policy):

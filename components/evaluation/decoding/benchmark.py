@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from components.config.records import Progress
-from components.evaluation.decoding.benchmark_document import FAITHFUL, FAITHFUL_DRAFTS, MEMORY, OURS, PLAIN, Measured, benchmark_document
+from components.evaluation.decoding.benchmark_document import MEMORY, OURS, PLAIN, Measured, benchmark_document
 from components.evaluation.decoding.levels import measure_levels
 from components.evaluation.decoding.peer_prompt import PeerAnswer
 from components.evaluation.decoding.peers import all_peers
@@ -33,6 +33,7 @@ from model_core.checkpoint import Checkpoint
 from model_core.engine.answer import DecodeResult
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.draft_cache import DraftMemory
+from model_core.engine.rounds.window import WIDTHS, CostCurve
 from model_core.spec.errors import SpecError, require
 
 SESSIONS, REPEATS, _LEVEL_DECISIONS = 16, 3, 100
@@ -104,9 +105,8 @@ def _warm_memory(whole: Replay, measured: int, remembered: int, dtype: torch.dty
 
 
 def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, memory: DraftMemory, progress: Progress) -> dict[str, Measured]:
-    engines = {name: replay.engine(dtype=dtype, **options) for name, options in OURS.items()}
-    if any(readable(engines[FAITHFUL], item.question) is None for item in replay.items[:3]):
-        del engines[FAITHFUL], engines[FAITHFUL_DRAFTS]
+    progress.update(0, len(replay), "measuring what blocks cost here")
+    engines = _engines(replay, dtype)
     network = replay.checkpoint.model if dtype == torch.float32 else deepcopy(replay.checkpoint.model).to(dtype)
     peers = all_peers(network, replay.language)
     for name in peers:  # the first call of each side is not measured
@@ -130,8 +130,37 @@ def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, memory: Dr
                 ours[name].answer(item)
             else:
                 _peer(peers[name], item, length, sides[name])
-        progress.update(item.index + 1, len(replay), "one decision after the other, all sides in turn")
+        left = _seconds_left(sides, item.index, set(ours), len(replay), with_peers)
+        progress.update(item.index + 1, len(replay), f"one decision after the other, all sides in turn; {left / 60:.0f} min left")
     return sides
+
+
+def _seconds_left(sides: Mapping[str, Measured], done: int, ours: Collection[str], decisions: int, with_peers: Collection[int]) -> float:
+    """What the decisions behind `done` will take: a peer that computes every row of a large head needs seconds for each."""
+    later = sum(index > done for index in with_peers)
+    means = {name: float(np.mean(list(side.seconds.values()))) for name, side in sides.items() if side.seconds}
+    return sum(mean * (decisions - done - 1 if name in ours else later) for name, mean in means.items())
+
+
+def _engines(replay: Replay, dtype: torch.dtype) -> dict[str, DecodingEngine]:
+    """An engine for each of our ways. Those over the same ids share what is measured at their start.
+
+    The faithful ones are there only where the checkpoint keeps to its language by itself. An engine that measures nothing is asked
+    that first: over a head of all 152,064 ids, measuring takes longer than many answers.
+    """
+    flat = CostCurve(lambda rows, width: 1.0, widths=WIDTHS)
+    asked = replay.engine(dtype=dtype, constrained=False, speculate=False, exact=False, costs=flat)
+    keeps = all(readable(asked, item.question) is not None for item in replay.items[:3])
+    found: dict[str, DecodingEngine] = {}
+    first: dict[bool, DecodingEngine] = {}
+    for name, options in OURS.items():
+        if not (options["constrained"] or keeps):
+            continue
+        like = first.get(options["constrained"])
+        shared = {} if like is None else {"numerics": like.numerics, "costs": like.costs}
+        found[name] = replay.engine(dtype=dtype, **options, **shared)
+        first.setdefault(options["constrained"], found[name])
+    return found
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

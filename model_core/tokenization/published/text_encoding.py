@@ -50,16 +50,20 @@ class TiktokenEncoding:
 
 
 class TokenizerFileEncoding:
-    """A Hugging Face `tokenizer.json` through the `tokenizers` library; its special tokens in the text stay text."""
+    """A Hugging Face `tokenizer.json` through the `tokenizers` library, without its added tokens: text never becomes one of them.
+
+    The library's own switch for that leaves out the added tokens that are not marked as special, such as OLMo2's `|||PHONE_NUMBER|||`.
+    """
 
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
 
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            document = json.loads(path.read_text(encoding="utf-8"))
+            self._added = {int(entry["id"]) for entry in document.get("added_tokens", [])}
+            self._tokenizer = Tokenizer.from_str(json.dumps({**document, "added_tokens": []}))
         except Exception as error:  # the library raises nothing more precise
             raise CheckpointError(f"{path} is not a tokenizer that we can read: {error}") from error
-        self._tokenizer.encode_special_tokens = True
         self._byte_of = {char: byte for byte, char in enumerate(byte_to_surface())}
 
     def encode(self, text: str) -> list[int]:
@@ -67,8 +71,8 @@ class TokenizerFileEncoding:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def bytes_of(self, token: int) -> bytes | None:
-        """The bytes that an id stands for."""
-        surface = self._tokenizer.id_to_token(token)
+        """The bytes that an id stands for; None for an added token, and for an id that is not text."""
+        surface = None if token in self._added else self._tokenizer.id_to_token(token)
         if surface is None or any(char not in self._byte_of for char in surface):
             return None
         return bytes(self._byte_of[char] for char in surface)

