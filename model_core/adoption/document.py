@@ -30,12 +30,15 @@ class LanguageChoices:
     wording: whose sentences it was trained on (`published.grammar.Style`). decoding: "constrained" scores only ids that the language allows
     at each place, "faithful" gives token for token what greedy decoding over the whole vocabulary gives, and refuses an answer outside the
     language. images: "sound", or "published" with the published processor's defects (`ImageProcessor`). dtype: of the weights.
+    steering: how a drawn trace is shown to the network: "training" draws it as in training on the image as it is, "published" as the
+    published steering programs do, on the image resized to 256 x 256 (`overlays.styles`).
     """
 
     wording: Literal["released", "quick-start", "finetuned"] = "released"
     decoding: Literal["constrained", "faithful"] = "constrained"
     images: Literal["sound", "published"] = "sound"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    steering: Literal["training", "published"] = "training"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

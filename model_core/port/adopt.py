@@ -161,7 +161,7 @@ def _notes(port: PublishedPort, weights: CheckpointFiles) -> list[str]:
         notes.append(f"no depth codebook ({_VAE_FILE} or {VQVAE}/): depth tokens are answered, and cannot be drawn as distances")
     stored = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values()})
     notes.append(
-        f"wording {choices.wording}, decoding {choices.decoding}, images {choices.images}, "
+        f"wording {choices.wording}, decoding {choices.decoding}, images {choices.images}, steering {choices.steering}, "
         f"weights {choices.dtype} (stored as {', '.join(stored)})"
     )
     return notes

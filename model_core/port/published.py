@@ -14,9 +14,11 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, GrammarError
 from model_core.spec.types import ActionReasoning, DecisionRequest, Trace
 from model_core.tokenization.observation import ContractActions
-from model_core.tokenization.overlays.styles import training_overlay
+from model_core.tokenization.overlays.resizing import area_resized
+from model_core.tokenization.overlays.styles import STEERING_SIDE, steering_overlay, training_overlay
 from model_core.tokenization.published.grammar import Form, Style
 from model_core.tokenization.published.prompts import Wording, prompt_of
+from model_core.tokenization.trace import to_pixels
 
 # What may be asked for: a published answer is whole, or acts along a drawn trace.
 LEVELS = ("full", "reuse-depth")
@@ -63,7 +65,7 @@ class PublishedPort:
         images = tuple(observation.images[camera.name] for camera in self.contract.embodiment.cameras)
         steering = request.drawn
         return PublishedRequest(
-            images=images if steering is None else (_drawn(images[0], steering), *images[1:]),
+            images=images if steering is None else (drawn_image(images[0], steering, self.parts.choices.steering), *images[1:]),
             instruction=observation.instruction,
             depth=request.depth,
             trace=request.trace,
@@ -86,14 +88,28 @@ def longest_prompt(parts: PublishedParts, contract: PolicyContract) -> int:
     An instruction of rarer characters than that is refused when it is asked (`PublishedLanguage.prompt`).
     """
     cameras, style = contract.embodiment.cameras, Style(parts.choices.wording)
-    grids = parts.processor.grids_of([(camera.height, camera.width) for camera in cameras], several=style.numbers_images(len(cameras)))
-    wordings = [Wording(form=form, style=style, views=len(cameras)) for form in _FORMS]
-    twice = max(wording.question(_MARK).count(_MARK) for wording in wordings)  # how often a question repeats its instruction
-    longest = max(len(prompt_of(parts.tokenizer, _MARK, grids, wording).ids_L) for wording in wordings)
+    sizes, several = [(camera.height, camera.width) for camera in cameras], style.numbers_images(len(cameras))
+    shown = {Form.FULL: sizes, Form.STEERED: sizes}
+    if parts.choices.steering == "published":
+        shown[Form.STEERED] = [(STEERING_SIDE, STEERING_SIDE), *sizes[1:]]
+    longest = twice = 0
+    for form, sizes_V in shown.items():
+        wording = Wording(form=form, style=style, views=len(cameras))
+        grids = parts.processor.grids_of(sizes_V, several=several)
+        longest = max(longest, len(prompt_of(parts.tokenizer, _MARK, grids, wording).ids_L))
+        twice = max(twice, wording.question(_MARK).count(_MARK))  # how often a question repeats its instruction
     return longest + twice * contract.max_instruction_chars
 
 
-def _drawn(image_HW3: NDArray[np.uint8], trace: Trace) -> NDArray[np.uint8]:
+def drawn_image(image_HW3: NDArray[np.uint8], trace: Trace, style: str) -> NDArray[np.uint8]:
+    """The image that a steered question shows. style: see `LanguageChoices.steering`. Raises `GrammarError` for a trace of one point."""
     if len(trace.points_N2) < 2:
         raise GrammarError("steering: a trace of one point draws no line on the image. Fix: draw at least two points", 0, 1)
-    return training_overlay(image_HW3, trace)
+    if style == "training":
+        return training_overlay(image_HW3, trace)
+    height, width = image_HW3.shape[:2]
+    square_HW3 = area_resized(image_HW3, width=STEERING_SIDE, height=STEERING_SIDE)
+    pixels_N2 = np.rint(
+        to_pixels(trace.points_N2, width=width, height=height)
+    )  # whole ones, as a person draws; the style cuts the rest off
+    return steering_overlay(square_HW3, pixels_N2, width=width, height=height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_core.adoption.document import LanguageChoices
+from model_core.adoption.document import LanguageChoices, read_adoption
 from model_core.checkpoint import Checkpoint, load_checkpoint
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.numerics import Numerics
@@ -19,10 +20,12 @@ from model_core.engine.resources import EngineOptions
 from model_core.policy import PolicyOptions, ReasoningPolicy
 from model_core.port.adopt import AdoptionRequest, adopt
 from model_core.port.of_checkpoint import port_of
+from model_core.port.published import drawn_image
 from model_core.spec.execution.guard import Guarded
 from model_core.spec.types import ActionReasoning, DecisionRequest, DepthTokens, Observation, RefusalCode, Trace
 from model_core.tokenization.overlays.styles import training_overlay
 from tests.engine_data import flat_costs
+from tests.golden_road import arrays
 from tests.plain_loop import plain_answer
 from tests.published_checkpoint import KEY, published_body, published_config, published_network, teach, write_published_checkpoint
 
@@ -144,6 +147,33 @@ def test_a_drawn_trace_is_shown_to_the_model_on_the_first_image(policy, checkpoi
     point = policy.decide(replace(seen, steering=Trace(points_N2=np.array([[5, 6]]))))
     assert point.refusal.code is RefusalCode.CONTRACT
     assert "draw at least two points" in point.refusal.reason
+
+
+@pytest.mark.parametrize("file", ["steer_256x256_2pts", "steer_64x64_3pts", "steer_120x160_5pts"])
+def test_the_published_steering_style_is_pixel_for_pixel(file):
+    found = arrays(f"overlay/{file}.npz")
+    height, width = found["image"].shape[:2]
+    line = Trace(points_N2=np.rint(found["trace"] * 255 / np.array([width - 1, height - 1])).astype(np.int64))
+    assert np.array_equal(drawn_image(found["image"], line, "published"), found["out"])
+
+
+def test_a_folder_adopted_for_the_published_steering_style_shows_it(folder, checkpoint, tmp_path):
+    choices = LanguageChoices(steering="published")
+    chosen = replace(checkpoint, language=replace(checkpoint.language, choices=choices))
+    policy, steered = fast_policy(chosen), see(40, steering=LINE)
+    question = policy.port.question(DecisionRequest(observation=steered), "full")
+    assert np.array_equal(question.images[0], drawn_image(steered.images["front"], LINE, "published"))
+    assert question.images[0].shape == (256, 256, 3)
+    assert policy.port.language.max_length >= fast_policy(checkpoint).port.language.max_length, "a larger image has more tokens"
+    assert same(policy.decide(steered), plain(chosen, steered))
+    asked = policy.port.question(DecisionRequest(observation=see(40)), "full")
+    assert np.array_equal(asked.images[0], see(40).images["front"]), "nothing else is shown otherwise"
+    path = tmp_path / "published"
+    shutil.copytree(folder, path, copy_function=lambda source, target: Path(target).hardlink_to(source))
+    made = adopt(path, AdoptionRequest(embodiment=published_body(views=2), norm_key=KEY, chunk_length=2, language=choices), replace=True)
+    assert "steering published" in made.notes[-1]
+    assert read_adoption(path).language.steering == "published"
+    assert read_adoption(folder).language.steering == "training"
 
 
 def test_an_answer_goes_on_from_an_edit(policy, checkpoint):

@@ -43,6 +43,10 @@ class AdoptOptions:
     ] = "constrained"
     images: Annotated[str, typer.Option(help="sound, or published: with the defects of the published image processor")] = "sound"
     dtype: Annotated[str, typer.Option(help="of the weights when it is served: float32 or bfloat16")] = "float32"
+    steering: Annotated[
+        str,
+        typer.Option(help="a drawn trace is shown as in training, or published: on the image resized to 256 x 256, three pixels wide"),
+    ] = "training"
     replace: Annotated[bool, typer.Option("--replace", help="write the contract again where there is one")] = False
 
 
@@ -86,7 +90,7 @@ def _adopted(options: AdoptOptions) -> Adopted:
     from model_core.port.adopt import AdoptionRequest, adopt
     from model_core.spec.documents import from_document
 
-    choices = {name: getattr(options, name) for name in ("wording", "decoding", "images", "dtype")}
+    choices = {name: getattr(options, name) for name in ("wording", "decoding", "images", "dtype", "steering")}
     request = AdoptionRequest(
         embodiment=read_embodiment(find_file(options.embodiment)),
         norm_key=options.norm_key,
