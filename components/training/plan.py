@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.paths import INFRA
+from components.config.published.networks import is_published
 from components.config.train_config import CurriculumConfig, TrainConfig
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import identity_document
@@ -92,7 +93,21 @@ def micro_batches(cfg: TrainConfig, rank: int, world_size: int) -> list[int]:
 
 
 def learning_rate(cfg: TrainConfig, step: int) -> float:
-    """Linear warm-up over `warmup_steps`, flat until `flat_until` of all steps, then a cosine to `min_learning_rate`."""
+    """Linear warm-up over `warmup_steps`, flat until `flat_until` of all steps, then a cosine to `min_learning_rate`. step: from 0.
+
+    A network of the published layout goes by the published rule, which counts steps from 1: its cosine begins a step earlier.
+    """
+    if is_published(cfg.network) and cfg.decay == "cosine":
+        from model_core.network.finetuning.optimizer import rate_at
+
+        return rate_at(
+            step + 1,
+            cfg.learning_rate,
+            steps=cfg.steps,
+            warmup_steps=cfg.warmup_steps,
+            final_share=cfg.min_learning_rate / cfg.learning_rate,
+            flat_until=round(cfg.flat_until * cfg.steps),
+        )
     if step < cfg.warmup_steps:
         return cfg.learning_rate * (step + 1) / cfg.warmup_steps
     if cfg.decay == "none":

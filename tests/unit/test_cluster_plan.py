@@ -257,6 +257,9 @@ def test_what_cannot_fit_is_refused_with_what_would():
     assert not crowded.fits
     changes = fitting_changes(crowded)
     assert any(change.startswith("--set train.micro_batch=") for change in changes)
+    spread = replace(recipe.train, world_size=2, zero_stage=3)
+    worlds = [change for change in fitting_changes(plan_training(replace(recipe, train=spread), accelerator("h100"))) if "--gpus" in change]
+    assert len(worlds) == 1, "the smallest number of GPUs that is enough, not every larger one"
     for change in changes:
         if change.startswith("--set train.micro_batch="):
             smaller = replace(crowded.train, micro_batch=int(change.partition("=")[2]))

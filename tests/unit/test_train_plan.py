@@ -33,7 +33,9 @@ from components.training.plan import (
     learning_rate,
     micro_batches,
 )
+from flows.pipeline.recipes import get_recipe
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
+from tests.golden_road import document
 
 CONFIG = TrainConfig(steps=100, global_batch=12, micro_batch=2, warmup_steps=10, learning_rate=1e-3, flat_until=0.4)
 
@@ -75,6 +77,20 @@ def test_learning_rate_warms_up_stays_and_falls() -> None:
     assert rates[70] == pytest.approx(0.5e-3, rel=0.01)
     assert rates[99] < 1e-5
     assert learning_rate(replace(CONFIG, decay="none"), 99) == 1e-3
+
+
+@pytest.mark.parametrize("recipe", ["molmoact_pretrain", "molmoact_midtrain", "molmoact_libero_long"])
+def test_a_published_network_goes_by_the_published_schedule(recipe: str) -> None:
+    table = document("loss/tiny_d.json")["lr_table"]
+    cfg = replace(get_recipe(recipe).train, steps=table["max_steps"])
+    assert (cfg.warmup_steps, cfg.min_learning_rate / cfg.learning_rate) == (table["warmup_steps"], pytest.approx(table["alpha_f"]))
+    for step, share in table["steps"].items():
+        if 0 < int(step) <= cfg.steps:  # the published trainer counts its first step as 1
+            assert learning_rate(cfg, int(step) - 1) == pytest.approx(share * cfg.learning_rate, rel=1e-9)
+    flat = replace(cfg, flat_until=0.5)
+    assert learning_rate(flat, 499) == pytest.approx(cfg.learning_rate)
+    assert learning_rate(flat, 500) < cfg.learning_rate
+    assert learning_rate(flat, 999) == pytest.approx(cfg.min_learning_rate)
 
 
 def test_precision_follows_the_machine_and_says_when_it_is_slow() -> None:

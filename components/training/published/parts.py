@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from components.config.train_config import TrainConfig
-from model_core.network.finetuning.optimizer import GROUPS, group_of
+from model_core.network.finetuning.optimizer import GROUPS, parameter_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,13 +24,11 @@ class TrainedPart:
 
 def trained_parts(model: nn.Module, config: TrainConfig) -> Sequence[TrainedPart]:
     """The parameters that require gradients, by part; a part without any is left out."""
-    rates, found = config.published.learning_rates, []
-    for part in GROUPS:
-        parameters = [value for name, value in model.named_parameters() if value.requires_grad and group_of(name) == part]
-        rate = getattr(rates, part) or config.learning_rate
-        if parameters:
-            found.append(TrainedPart(name=part, parameters=tuple(parameters), rate=rate / config.learning_rate))
-    return found
+    rates = {part: getattr(config.published.learning_rates, part) or config.learning_rate for part in GROUPS}
+    return [
+        TrainedPart(name=group["name"], parameters=tuple(group["params"]), rate=group["base_lr"] / config.learning_rate)
+        for group in parameter_groups(model.named_parameters(), rates)
+    ]
 
 
 def trained_counts(parts: Sequence[TrainedPart], module: nn.Module) -> dict[str, int]:

@@ -63,7 +63,7 @@ def _preset(network: str | Mapping[str, Any]) -> NetworkShape:
 
 @lru_cache(maxsize=2)
 def _tokenizer(olmo: bool) -> PromptTokenizer:
-    """The packaged Qwen2 table. 7B-O's own is in no package: its sentences are counted with this one, its special ids are its own."""
+    """The packaged Qwen2 table. 7B-O's own lies in its folder: without one, its sentences are counted with this table."""
     return PromptTokenizer.load(special=special_ids_7b_o() if olmo else None)
 
 

@@ -195,7 +195,7 @@ def fitting_changes(plan: TrainingPlan) -> list[str]:
         candidates[f"--set train.lora_rank=32 --set train.zero_stage={stage}"] = {"lora_rank": 32, "zero_stage": stage}
     found: dict[str, str] = {}
     for words, changes in candidates.items():
-        kind = words.partition("=")[0]
+        kind = words.replace(" ", "=", 1).partition("=")[0] if words.startswith("--gpus") else words.partition("=")[0]
         if kind not in found and _resized(plan, **changes).fits:
             found[kind] = words
     larger = [one for one in ACCELERATORS.values() if one.memory_bytes > plan.gpu.memory_bytes and plan.memory.total <= one.memory_bytes]

@@ -58,12 +58,16 @@ def make_adamw(model: nn.Module, rates: Mapping[str, float]) -> torch.optim.Adam
     return torch.optim.AdamW(parameter_groups(model.named_parameters(), rates), betas=BETAS, eps=EPS, weight_decay=0.0)
 
 
-def rate_at(step: int, base: float, *, steps: int, warmup_steps: int = WARMUP_STEPS, final_share: float = FINAL_SHARE) -> float:
-    """The learning rate of optimiser step `step`: base * step / warmup_steps, then a cosine to base * final_share at `steps`."""
+def rate_at(
+    step: int, base: float, *, steps: int, warmup_steps: int = WARMUP_STEPS, final_share: float = FINAL_SHARE, flat_until: int = 0
+) -> float:
+    """The learning rate of optimiser step `step`, the first of which is 1: base * step / warmup_steps, then a cosine to base * final_share
+    at `steps`. flat_until: the step up to which the rate stays at base after the warm-up (published: not at all)."""
     require(step >= 0 and 0 <= warmup_steps < steps, "a schedule needs 0 <= warm-up < steps and a step", got=(step, warmup_steps, steps))
     if step < warmup_steps:
         return base * step / warmup_steps
-    done = min((step - warmup_steps) / (steps - warmup_steps), 1.0)
+    begin = max(warmup_steps, flat_until)
+    done = min(max(0, step - begin) / max(1, steps - begin), 1.0)
     return base * (final_share + (1.0 - final_share) * (1.0 + math.cos(math.pi * done)) / 2.0)
 
 
