@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from components.config.train_config import TrainConfig
 from components.training.job import TrainingTask
 
-# Steps at which something happens are put into the frozen folder's toy.json: {"digest", "samples", "nan_at", "sleep_s"}
+# Steps at which something happens are put into the frozen folder's toy.json: {"digest", "samples", "nan_at", "sleep_s", "stop_at"}
 
 
 class ToyModel:
@@ -35,6 +38,8 @@ class ToyModel:
             import time
 
             time.sleep(self._plan["sleep_s"])
+        if step == self._plan.get("stop_at", -1):
+            os.kill(os.getpid(), signal.SIGTERM)  # as torchrun does when it is stopped
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 101 + micro)
         x = self._x[indices_B]
         x = x + 0.01 * torch.randn(x.shape, generator=generator)
@@ -52,6 +57,7 @@ class ToyModel:
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors")
+        (folder / "libraries.json").write_text(json.dumps(sorted({"deepspeed", "mlflow", "prefect", "torch"} & sys.modules.keys())))
 
 
 def make(config: TrainConfig, frozen: Path) -> ToyModel:

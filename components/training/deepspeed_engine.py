@@ -2,13 +2,15 @@
 
 Facts that decide this file, each seen with 0.19.8: its shared-memory collective compiles for 80 s at the first start
 unless it is marked as incompatible; CPU Adam compiles likewise, while torch's fused AdamW needs nothing; at ZeRO stage 0
-it does not report the gradient norm, so we clip there; a ZeRO checkpoint loads only into as many processes as wrote it.
+it does not report the gradient norm, so we clip there; a ZeRO checkpoint loads only into as many processes as wrote it; its autotuner,
+which nothing here uses, imports MLflow where that is installed, which is half of the time until a process is ready.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -226,8 +228,22 @@ def _moved(batch: Any, device: torch.device) -> Any:
 def _deepspeed() -> Any:
     """DeepSpeed, silent: it logs a page at every start."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    import deepspeed
-    from deepspeed.utils import logger
+    with _hidden("mlflow"):
+        import deepspeed
+        from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
     return deepspeed
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Inside, a library that another one imports only where it is installed counts as not installed; one that is loaded stays."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # what makes an import of it fail
+    try:
+        yield
+    finally:
+        del sys.modules[module]

@@ -46,15 +46,16 @@ class Done:
 
 @dataclass(slots=True)
 class ForkServer:
-    """Starts the process when it is entered. Not thread-safe: one case after the other."""
+    """Starts the process when it is entered. Not thread-safe: one case after the other. imported: the modules that children find loaded."""
 
+    imported: tuple[str, ...] = IMPORTED
     _process: Any = field(default=None, init=False)
 
     def __enter__(self) -> ForkServer:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("ACTWRIGHT_", "PREFECT_", "MLFLOW_"))}
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.fork_server"],
+            [sys.executable, "-m", "tests.faults.fork_server", *self.imported],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -163,8 +164,9 @@ def _call(words: list[str]) -> int:
 
 def serve() -> None:
     """Answer a line of JSON for each one that comes."""
-    for name in IMPORTED:
-        importlib.import_module(name)
+    with contextlib.redirect_stdout(sys.stderr):  # what a library says when it is loaded is no answer
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
     for line in sys.stdin:
         with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as counted:
             process = os.fork()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.fork_server import ForkServer
 from tests.integration.loop_runs import RUN, Home, kill_tree
+from tests.training_rank import rank_server
 
 
 @pytest.fixture(scope="session")
@@ -25,4 +26,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 def server() -> Iterator[ForkServer]:
     """Runs commands in forked children; started once for all tests of the group "forked"."""
     with ForkServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[ForkServer]:
+    """Runs ranks of trainings in forked children; started once for all tests of the group "ranks"."""
+    with rank_server() as running:
         yield running

@@ -23,8 +23,12 @@ from components.training.job import JobFiles
 from components.training.launcher import train
 from model_core.spec.documents import to_document
 from model_core.spec.errors import CheckpointError, JobError
+from tests.faults.fork_server import ForkServer
 from tests.toy_model import toy_task
 from tests.tracking_twins import NullTracker
+from tests.training_rank import train_as_a_rank
+
+pytestmark = pytest.mark.xdist_group("ranks")
 
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(steps=40, global_batch=8, micro_batch=4, warmup_steps=4, checkpoint_every=10, log_every=5, precision="fp32", threads=1)
@@ -88,10 +92,10 @@ def result(out: Path) -> tuple[bytes, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process, ZeRO 0, with a tracker that never answers."""
+def undisturbed(ranks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, ZeRO 0, from the first step to the last."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    record = train(toy_task(CONFIG, frozen(folder / "frozen"), folder / "out"), Recorder(broken=True), Silent())
+    record = train_as_a_rank(ranks, toy_task(CONFIG, frozen(folder / "frozen"), folder / "out"))
     assert record["steps"] == 40
     assert record["metrics"]["validation_loss"] < 1.3
     return folder / "out"
@@ -106,22 +110,24 @@ def test_curve_holds_every_step_and_no_times(undisturbed: Path) -> None:
 
 
 def test_killed_worker_is_told_and_the_next_run_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    data, out = frozen(tmp_path / "frozen", sleep_s=0.01), tmp_path / "out"
+    data, out, broken = frozen(tmp_path / "frozen", sleep_s=0.01), tmp_path / "out", Recorder(broken=True)  # a tracker that never answers
     with pytest.raises(JobError, match="run again to resume from the last checkpoint"):
-        train(toy_task(CONFIG, data, out), None, Watcher(25, lambda: os.kill(pids(out)[0], signal.SIGKILL)))
+        train(toy_task(CONFIG, data, out), broken, Watcher(25, lambda: os.kill(pids(out)[0], signal.SIGKILL)))
     # What a kill in the middle of a save leaves, newer than everything whole.
     torn = JobFiles(out).checkpoints / "step_00000039"
     torn.mkdir()
     (torn / "mp_rank_00_model_states.pt").write_bytes(b"half a checkpoint")
     tracker = Recorder(broken=False)
     record = train(toy_task(CONFIG, data, out), tracker, Silent())
+    assert record["steps"] == 40
     assert 10 <= record["undigested"]["began_at_step"] < 40
     assert not torn.exists()
     assert result(out) == result(undisturbed)
     assert {"train/loss", "validation/loss", "speed/samples_per_s"} <= {m.key for m in tracker.metrics}
+    assert json.loads((JobFiles(out).checkpoint / "libraries.json").read_text()) == ["deepspeed", "torch"]  # a rank loads no tracker
 
 
-@pytest.mark.soak  # short: test_two_nodes trains with two processes, an interrupt leaves nobody behind below
+@pytest.mark.soak  # short: test_two_nodes trains with two ranks, a stop request saves below
 def test_two_processes_zero_2_survive_the_death_of_their_launcher(tmp_path: Path) -> None:
     data, out, calm = frozen(tmp_path / "frozen"), tmp_path / "out", tmp_path / "calm"
     slow = frozen(tmp_path / "slow", sleep_s=0.01)
@@ -153,22 +159,38 @@ train(TrainingTask(config=config, frozen=Path({str(slow)!r}), out=Path({str(out)
     assert result(out) == result(calm)
 
 
-def test_other_data_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+def test_other_data_is_refused(ranks: ForkServer, undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"began on data set dddd.*now it is given eeee"):
-        train(
-            toy_task(CONFIG, frozen(tmp_path / "frozen", digest="e" * 64), tmp_path / "out"),
-            None,
-            Silent(),
-        )
+        train_as_a_rank(ranks, toy_task(CONFIG, frozen(tmp_path / "frozen", digest="e" * 64), tmp_path / "out"))
 
 
-def test_nan_loss_ends_the_run_with_its_step(tmp_path: Path) -> None:
+def test_nan_loss_ends_the_run_with_its_step(ranks: ForkServer, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"loss became nan at step 13 .*the last checkpoint is kept"):
-        train(toy_task(CONFIG, frozen(tmp_path / "frozen", nan_at=12), tmp_path / "out"), None, Silent())
+        train_as_a_rank(ranks, toy_task(CONFIG, frozen(tmp_path / "frozen", nan_at=12), tmp_path / "out"))
     assert [p.name for p in JobFiles(tmp_path / "out").checkpoints.iterdir()] == ["step_00000010"]
 
 
+def test_a_stop_request_saves_and_the_next_run_gives_the_same_bits(ranks: ForkServer, undisturbed: Path, tmp_path: Path) -> None:
+    data, out = frozen(tmp_path / "frozen", stop_at=3), tmp_path / "out"
+    with pytest.raises(JobError, match="asked to stop and saved a checkpoint; run again to resume"):
+        train_as_a_rank(ranks, toy_task(CONFIG, data, out))
+    assert [p.name for p in JobFiles(out).checkpoints.iterdir()] == ["step_00000004"]
+    record = train_as_a_rank(ranks, toy_task(CONFIG, frozen(tmp_path / "later"), out))
+    assert record["undigested"]["began_at_step"] == 4
+    assert result(out) == result(undisturbed)
+
+
+@pytest.mark.soak  # short: the two tests above, without torchrun
+def test_errors_of_a_rank_reach_the_launcher(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"began on data set dddd.*now it is given eeee"):
+        train(toy_task(CONFIG, frozen(tmp_path / "other", digest="e" * 64), tmp_path / "out"), None, Silent())
+    with pytest.raises(JobError, match=r"loss became nan at step 13 .*the last checkpoint is kept"):
+        train(toy_task(CONFIG, frozen(tmp_path / "frozen", nan_at=12), tmp_path / "nan"), None, Silent())
+
+
+@pytest.mark.soak  # short: a stop request above; test_killed_worker ends a torchrun whose worker is gone
 def test_interrupt_saves_and_leaves_nobody_behind(tmp_path: Path) -> None:
     out = tmp_path / "out"
     others = set(threading.enumerate())  # what earlier tests of this process left is not this one's

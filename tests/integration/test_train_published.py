@@ -1,4 +1,4 @@
-"""Training of a published-layout network by the real launcher: torchrun, DeepSpeed, validation with whole answers, a folder to serve."""
+"""Training of a published-layout network: DeepSpeed, validation with whole answers, a folder to serve; in soak under torchrun."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ from components.training.job import JobFiles, TrainingTask
 from components.training.launcher import train
 from model_core.network.checkpoints.hub import open_checkpoint
 from model_core.spec.errors import JobError
+from tests.faults.fork_server import ForkServer
 from tests.integration.test_train import Watcher, pids
 from tests.tiny_arm_data import make_small_contract, write_small_frozen
+from tests.training_rank import train_as_a_rank
 from tests.unit.test_published_training import NETWORK, PUBLISHED
+
+pytestmark = pytest.mark.xdist_group("ranks")
 
 CONFIG = TrainConfig(
     network=NETWORK,
-    steps=6,
+    steps=4,
     warmup_steps=1,
     global_batch=4,
     micro_batch=2,
-    checkpoint_every=3,
+    checkpoint_every=2,
     log_every=1,
     learning_rate=2e-3,
     precision="fp32",
     threads=1,
-    published=replace(PUBLISHED, open_loop_samples=1, learning_rates=PartRates(vit=1e-3)),
+    published=replace(PUBLISHED, open_loop_samples=1, validation_samples=1, learning_rates=PartRates(vit=1e-3)),
 )
 
 
@@ -55,10 +59,10 @@ def curve(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in JobFiles(out).metrics.read_text().splitlines()]
 
 
-def test_a_training_reports_what_it_trains_validates_and_writes_a_folder(frozen: Path, tmp_path: Path) -> None:
+def test_a_training_reports_what_it_trains_validates_and_writes_a_folder(ranks: ForkServer, frozen: Path, tmp_path: Path) -> None:
     progress = Lines()
-    record = train(TrainingTask(config=CONFIG, frozen=frozen, out=tmp_path), None, progress)
-    assert record["steps"] == 6
+    record = train_as_a_rank(ranks, TrainingTask(config=CONFIG, frozen=frozen, out=tmp_path), progress)
+    assert record["steps"] == 4
     trained = record["parameters"]
     assert trained["llm"] + trained["connector"] + trained["vit"] == trained["all"]
     assert any("parameters are trained (llm " in line for line in progress.lines)
@@ -66,7 +70,7 @@ def test_a_training_reports_what_it_trains_validates_and_writes_a_folder(frozen:
         record["metrics"]
     )
     points = curve(tmp_path)
-    assert [point["step"] for point in points if "validation_loss" in point] == [3, 6]
+    assert [point["step"] for point in points if "validation_loss" in point] == [2, 4]
     losses = [point["loss"] for point in points if "loss" in point]
     assert losses[-1] < losses[0]
     assert set(points[0]) == {"step", "loss", "loss_ce", "loss_z", "accuracy", "grad_norm", "lr"}
@@ -76,7 +80,7 @@ def test_a_training_reports_what_it_trains_validates_and_writes_a_folder(frozen:
     assert (folder / "preprocessor_config.json").is_file()
 
 
-@pytest.mark.soak
+@pytest.mark.soak  # short: above without adapters; the launcher and a kill with a small network in test_train
 def test_adapters_give_one_curve_on_one_and_two_processes_and_after_a_kill(frozen: Path, tmp_path: Path) -> None:
     published = replace(CONFIG.published, clip_by_part=False, open_loop_samples=0, augment=True)
     one = replace(CONFIG, lora_rank=4, published=published, steps=12, checkpoint_every=4)

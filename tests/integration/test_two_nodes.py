@@ -1,4 +1,4 @@
-"""The training stage submits itself and the very command of its manifest runs as two nodes: two namespaces joined by a cable.
+"""The training stage submits itself and the very command of its manifest runs as two nodes: two namespaces joined by a cable (in soak).
 
 Names, addresses and interfaces exist only inside the namespaces that the test makes. Skips where they cannot be made.
 """
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from components.config.launch.cluster_job import JobSpec
 from components.config.records import Silent
 from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask
-from components.training.launcher import train
 from components.training.on_cluster import train_on_cluster
 from model_core.spec.errors import ActwrightError, SpecError
 from tests.fake_kube import FakeKube
 from tests.toy_model import toy_task
+from tests.training_rank import train_as_a_rank
+
+pytestmark = pytest.mark.xdist_group("ranks")
 
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(
@@ -127,6 +130,26 @@ class Kubelets(threading.Thread):
                 process.wait(10)
 
 
+class ForkedPods(threading.Thread):
+    """Two machines of a cluster whose pods do what their commands would, in forks of a process that has loaded everything."""
+
+    def __init__(self, kube, ranks, job):
+        super().__init__(daemon=True)
+        self._kube, self._ranks, self._job = kube, ranks, job
+
+    def run(self):
+        while len(pods := self._kube.pods()) < 2:
+            time.sleep(0.05)
+        for name in pods:
+            [container] = self._kube.get("v1", "pods", "actwright", name)["spec"]["containers"]
+            assert container["command"][-1] == str(self._job)
+            self._kube.run_pod(name)
+        done = self._ranks.run("call", "tests.training_rank:be_ranks", str(self._job), "2", under=self._job.parent)
+        for name in pods:
+            self._kube.logs[name] = done.told
+            self._kube.end_pod(name, done.code)
+
+
 def curve(out):
     return [point["loss"] for line in JobFiles(out).metrics.read_text().splitlines() if "loss" in (point := json.loads(line))]
 
@@ -139,7 +162,30 @@ def cluster():
         yield kube, KubernetesCluster(client.ApiClient(client.Configuration(host=kube.url)), patience=Patience(look=0.5))
 
 
-def test_two_nodes_train_as_one_machine_does(cluster, tmp_path):
+def check_as_one_machine(ranks, record, frozen, out):
+    """Two processes gave the curve of one."""
+    assert record["steps"] == CONFIG.steps
+    alone = out.parent / "alone"
+    train_as_a_rank(ranks, toy_task(replace(CONFIG, world_size=1, zero_stage=0), frozen, alone))
+    assert len(curve(alone)) == CONFIG.steps
+    assert curve(out) == pytest.approx(curve(alone), rel=1e-4)
+    assert (JobFiles(out).checkpoint / "model.safetensors").exists()
+
+
+def test_two_ranks_of_a_job_train_as_one_machine_does(cluster, ranks, tmp_path):
+    kube, adapter = cluster
+    frozen, out = tmp_path / "frozen", tmp_path / "cluster"
+    frozen.mkdir()
+    (frozen / "toy.json").write_text("{}")
+    spec = JobSpec(name="train-two", image="none", job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
+    ForkedPods(kube, ranks, JobFiles(out).job).start()
+    record = train_on_cluster(toy_task(CONFIG, frozen, out), None, Silent(), cluster=adapter, spec=spec)
+    assert kube.pods() == []
+    check_as_one_machine(ranks, record, frozen, out)
+
+
+@pytest.mark.soak  # short: the same ranks above, without torchrun and without a network between the nodes
+def test_two_nodes_train_as_one_machine_does(cluster, ranks, tmp_path):
     needs_namespaces()
     kube, adapter = cluster
     frozen = tmp_path / "frozen"
@@ -153,13 +199,8 @@ def test_two_nodes_train_as_one_machine_does(cluster, tmp_path):
             record = train_on_cluster(toy_task(CONFIG, frozen, tmp_path / "cluster"), None, Silent(), cluster=adapter, spec=spec)
         finally:
             kubelets.stop()
-    assert record["steps"] == CONFIG.steps
     assert kube.pods() == []
-    alone = tmp_path / "alone"
-    train(toy_task(replace(CONFIG, world_size=1, zero_stage=0), frozen, alone), None, Silent())
-    assert len(curve(alone)) == CONFIG.steps
-    assert curve(tmp_path / "cluster") == pytest.approx(curve(alone), rel=1e-4)
-    assert (JobFiles(tmp_path / "cluster").checkpoint / "model.safetensors").exists()
+    check_as_one_machine(ranks, record, frozen, tmp_path / "cluster")
 
 
 @pytest.mark.soak  # short: test_train tells a failure of a rank by its own words

@@ -132,8 +132,8 @@ class PublishedGrammar:
     @property
     def max_length(self) -> int:
         """Ids of the longest answer."""
-        left = sum(step.words.deepest() for step in self._steps if step.role == "left")
-        return left + sum(step.words.deepest() for step in self._steps)
+        left = sum(step.words.longest for step in self._steps if step.role == "left")
+        return left + sum(step.words.longest for step in self._steps)
 
     def _remembered(self, left: int) -> list[int]:
         letters = []
@@ -245,7 +245,7 @@ class PublishedGrammar:
         steps = self._steps
         self._alphabet = sorted({token for step in steps if step.role == "left" for node in step.words.children for token in node})
         self._letters, self._radix = {token: number + 1 for number, token in enumerate(self._alphabet)}, len(self._alphabet) + 1
-        longest = sum(step.words.deepest() for step in steps if step.role == "left")
+        longest = sum(step.words.longest for step in steps if step.role == "left")
         sizes = [longest if step.role == "right" else len(step.words.children) for step in steps]
         self._first = [0, *np.cumsum(sizes).tolist()]
         self.done = self._first[-1]

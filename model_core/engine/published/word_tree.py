@@ -10,10 +10,14 @@ from model_core.spec.errors import require
 
 
 class WordTree:
-    """A prefix tree of alternative words. Node 0 is the root; a leaf is kept as ~branch, so that it is below zero."""
+    """A prefix tree of alternative words. Node 0 is the root; a leaf is kept as ~branch, so that it is below zero.
+
+    longest: ids of the longest word.
+    """
 
     def __init__(self, words: Iterable[tuple[Sequence[int], int]]) -> None:
         self.children: list[dict[int, int]] = [{}]
+        self.longest = 0
         for ids, branch in words:
             node = 0
             for token in ids[:-1]:
@@ -23,16 +27,7 @@ class WordTree:
                 require(node > 0, "one word of the grammar is the beginning of another", got=list(ids))
             require(ids[-1] not in self.children[node], "two words of the grammar have the same ids", got=list(ids))
             self.children[node][ids[-1]] = ~branch
-
-    def deepest(self) -> int:
-        """Ids of the longest word."""
-        depth, deepest = [0] * len(self.children), 0
-        for node, children in enumerate(self.children):  # a child is made after its parent
-            for child in children.values():
-                deepest = max(deepest, depth[node] + 1)
-                if child > 0:
-                    depth[child] = depth[node] + 1
-        return deepest
+            self.longest = max(self.longest, len(ids))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -98,8 +98,16 @@ def qwen2_ranks(folder: Path | None) -> Mapping[bytes, int]:
         vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         return {bytes(byte_of[char] for char in surface): rank for surface, rank in vocab.items()}
     if folder is not None and (folder / TABLE).is_file():
-        return _read_tiktoken(folder / TABLE)
+        return _ranks_of(_checked_table(folder / TABLE))
     return _packaged_ranks()
+
+
+def qwen2_encoding(folder: Path | None) -> TiktokenEncoding:
+    """The encoding over `qwen2_ranks`. A table is prepared once in a process, wherever it lies."""
+    if folder is not None and (folder / "vocab.json").is_file():
+        return TiktokenEncoding(qwen2_ranks(folder))
+    own = None if folder is None else folder / TABLE
+    return _encoding_of(_checked_table(own if own is not None and own.is_file() else packaged_table()))
 
 
 def packaged_table() -> Traversable:
@@ -116,18 +124,23 @@ def packaged_table() -> Traversable:
 
 @lru_cache(maxsize=1)
 def _packaged_ranks() -> Mapping[bytes, int]:
-    from importlib import resources
-
-    with resources.as_file(packaged_table()) as file:
-        return _read_tiktoken(file)
+    return _ranks_of(_checked_table(packaged_table()))
 
 
-def _read_tiktoken(path: Path) -> dict[bytes, int]:
-    ranks: dict[bytes, int] = {}
-    for line in path.read_bytes().splitlines():
-        if line:
-            token, rank = line.split()
-            ranks[base64.b64decode(token)] = int(rank)
-    if len(ranks) != QWEN2_BPE_SIZE:
-        raise CheckpointError(f"{path} is not the Qwen2 table: expected {QWEN2_BPE_SIZE} entries, got {len(ranks)}")
-    return ranks
+def _checked_table(file: Traversable) -> bytes:
+    table = file.read_bytes()
+    if (entries := len(_ranks_of(table))) != QWEN2_BPE_SIZE:
+        raise CheckpointError(f"{file} is not the Qwen2 table: expected {QWEN2_BPE_SIZE} entries, got {entries}")
+    return table
+
+
+@lru_cache(maxsize=2)
+def _ranks_of(table: bytes) -> Mapping[bytes, int]:
+    """Of lines "base64 rank"."""
+    words = table.split()
+    return dict(zip(map(binascii.a2b_base64, words[::2]), map(int, words[1::2]), strict=True))
+
+
+@lru_cache(maxsize=2)
+def _encoding_of(table: bytes) -> TiktokenEncoding:
+    return TiktokenEncoding(_ranks_of(table))

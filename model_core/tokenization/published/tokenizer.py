@@ -19,10 +19,9 @@ from model_core.spec.errors import GrammarError, SpecError
 from model_core.tokenization.published.special_ids import DEPTH_TAG, SpecialIds, special_ids_7b_d, special_ids_of_file
 from model_core.tokenization.published.text_encoding import (
     TextEncoding,
-    TiktokenEncoding,
     TokenizerFileEncoding,
     byte_to_surface,
-    qwen2_ranks,
+    qwen2_encoding,
 )
 
 
@@ -47,7 +46,7 @@ class PromptTokenizer:
         if folder is not None and (folder / "tokenizer.json").is_file():
             path = folder / "tokenizer.json"
             return cls(TokenizerFileEncoding(path), special or special_ids_of_file(path))
-        return cls(TiktokenEncoding(qwen2_ranks(folder)), special or special_ids_7b_d())
+        return cls(qwen2_encoding(folder), special or special_ids_7b_d())
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; depth tags become depth ids."""
