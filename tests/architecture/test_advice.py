@@ -17,6 +17,7 @@ import pytest
 from tests.architecture.surfaces import commands
 from tests.architecture.test_rooms import FILES, ROOT, tree_of
 
+pytestmark = pytest.mark.xdist_group("sources")
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").rglob("*.md")),

@@ -6,6 +6,7 @@ import ast
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.architecture.loaded import heavy_imports
 
+pytestmark = pytest.mark.xdist_group("sources")
 ROOT = Path(__file__).parents[2]
 ROOMS = ("model_core", "components", "flows", "serving")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
@@ -68,20 +70,27 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node of a tree, without the bodies of ``if TYPE_CHECKING``."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from at_run_time(child)
+
+
 @cache
 def imports(path: Path) -> frozenset[str]:
     """Top-level names of every module that the file imports, also inside functions and by name; not under TYPE_CHECKING."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = [ast.Pass()]
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in at_run_time(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             found.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "import_module"):
+        elif isinstance(node, ast.Call) and "import_module" in (getattr(node.func, "attr", ""), getattr(node.func, "id", "")):
             found |= {given.value.split(".")[0] for given in node.args if isinstance(given, ast.Constant) and isinstance(given.value, str)}
     return frozenset(found)
 

@@ -150,22 +150,28 @@ def test_half_open(tmp_path: Path, direction: str) -> None:
     assert world.moving(20.0) > 50
 
 
+LATENCIES = [
+    {"kind": "ramp", "ms": 50, "to_ms": 800, "over": 30},
+    {"kind": "bimodal", "ms": 40, "to_ms": 300, "share": 0.3, "jitter_ms": 40},
+    {"kind": "spike", "ms": 40, "to_ms": 3000, "at": 12},
+]
+
+
 @covers(
     "F5", I1="no answer is mistaken for another", I2="nothing late is executed", I3="no jump where latency changes", I4="starved is held"
 )
 @pytest.mark.parametrize(
-    "latency",
+    ("strategy", "latency"),
     [
-        {"kind": "ramp", "ms": 50, "to_ms": 800, "over": 30},
-        {"kind": "bimodal", "ms": 40, "to_ms": 300, "share": 0.3, "jitter_ms": 40},
-        {"kind": "spike", "ms": 40, "to_ms": 3000, "at": 12},
+        *(pytest.param("async", latency, id=f"async-{latency['kind']}") for latency in LATENCIES),
+        pytest.param("blend", LATENCIES[0], id="blend-ramp"),
+        # short: the same latencies with the other strategy
+        *(pytest.param("blend", latency, id=f"blend-{latency['kind']}", marks=pytest.mark.soak) for latency in LATENCIES[1:]),
     ],
-    ids=lambda latency: latency["kind"],
 )
-@pytest.mark.parametrize("strategy", ["async", "blend"])
 def test_latency_that_changes(tmp_path: Path, latency: dict[str, object], strategy: str) -> None:
     world = World(tmp_path, scripted(seed=3, **latency), strategy=strategy)
-    result = world.run(40)
+    result = world.run(40 if latency["kind"] == "ramp" else 30)
     assert world.breaches() == []
     if latency["kind"] == "ramp":  # in the end every answer is later than its deadline: nothing is left but to hold
         assert result.holds > 100
@@ -201,24 +207,24 @@ def test_a_slow_first_inference_skips_nothing(tmp_path: Path, strategy: str) -> 
     assert world.cell.scheduler.predicted <= 2
 
 
+OUT_OF_ORDER = [
+    *("delay~0.3:ms=700", "next-seq~0.3", "duplicate~0.5:count=3", "reorder~0.3", "replay~0.5"),
+    *("wrong-seq~0.3", "wrong-epoch~0.3", "wrong-session~0.3"),
+]
+
+
 @covers("F7", I1="late, repeated, reordered and replayed answers are never paired with another question", I2="and never executed")
 @pytest.mark.parametrize(
-    "rule",
+    ("strategy", "rule"),
     [
-        "delay~0.3:ms=700",
-        "duplicate~0.5:count=3",
-        "reorder~0.3",
-        "replay~0.5",
-        "wrong-seq~0.3",
-        "next-seq~0.3",
-        "wrong-epoch~0.3",
-        "wrong-session~0.3",
+        *(("async", rule) for rule in OUT_OF_ORDER),
+        *(("sync", rule) for rule in OUT_OF_ORDER[:2]),
+        *(pytest.param("sync", rule, marks=pytest.mark.soak) for rule in OUT_OF_ORDER[2:]),  # short: asynchronous
     ],
 )
-@pytest.mark.parametrize("strategy", ["async", "sync"])
 def test_answers_out_of_order(tmp_path: Path, rule: str, strategy: str) -> None:
     world = World(tmp_path, scripted(rule, seed=5, ms=20), strategy=strategy)
-    world.run(30)
+    world.run(20)
     assert world.breaches() == []
     assert world.moving() > 100
     assert sum(world.link.tally.dropped.values()) + world.link.tally.late > 0
@@ -273,9 +279,9 @@ NONSENSE = ["nan", "inf", "1e9", "outside", "empty", "short", "long", "narrow", 
 @pytest.mark.parametrize("fault", NONSENSE)
 def test_one_nonsensical_answer_is_refused_and_the_cell_goes_on(tmp_path: Path, fault: str) -> None:
     world = World(tmp_path, scripted(f"{fault}@8"))
-    world.run(15)
+    world.run(8)
     assert world.breaches() == []
-    assert world.moving(8.0) > 80
+    assert world.moving(3.0) > 80  # of 100
     if fault not in {"denormal", "jump"}:  # in range: a jump to the limit is what this body's limits allow
         bad = [note for note in world.audit.notes if note["kind"] == "decision" and note["outcome"] in {"refused", "dropped", "late"}]
         refused = [note["reason"] for note in world.audit.notes if note["kind"] == "event" for note in [note["detail"]] if "reason" in note]

@@ -97,7 +97,11 @@ def giant(address: str, stop: threading.Event) -> None:
     "F25", I8="a flood, a slow loris and giant frames: the others keep their answers and their pace", I7="the service's memory is bounded"
 )
 @pytest.mark.slow
-@pytest.mark.parametrize("abuse", [flood, slow_loris, giant], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "abuse",
+    [flood, slow_loris, pytest.param(giant, marks=pytest.mark.soak)],  # short: giant frames beside a real cell in test_real_runs
+    ids=lambda f: f.__name__,
+)
 def test_one_abusive_peer_does_not_take_from_the_others(abuse, record_property: pytest.RecordProperty) -> None:
     with stub_process(service_ms=5) as service:
         with contextlib.ExitStack() as stack:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.mlflow_database import copy_empty_database
+
 ROOT = Path(__file__).parents[2]
 # the miniature loop with less of everything that takes time
 SMALL = (
@@ -62,6 +64,8 @@ class Home:
     def start(self, *words: str, **extra: str) -> subprocess.Popen[str]:
         """Start a command."""
         (self.root / "work").mkdir(parents=True, exist_ok=True)
+        if words[0] in ("run", "ingest"):  # that MLflow makes its tables itself is seen where a home is not of this class
+            copy_empty_database(self.root / "home")
         return subprocess.Popen(
             [*COMMAND, *words],
             cwd=self.root / "work",

@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from components.data.labels import read_labels
 from model_core.spec.episode import CameraGeometry, Episode, Provenance
 from model_core.spec.errors import DatasetError, GateError, SpecError
 from model_core.tokenization.depth.codec import DepthCodec
+from tests.faults.fork_server import ForkServer
 
 SIZE = 80
 QUICK = AnnotateConfig(vqvae=VqvaeConfig(steps=12, batch=4, frames=60), max_rejected_fraction=0.5)
@@ -218,37 +217,25 @@ def test_tip_behind_something_is_known_but_less_sure():
     assert track.confidence_T.tolist() == [0.5] * 4 + [1.0] * 5
 
 
-WORKER = """
-import sys
-from pathlib import Path
-from components.config.records import Silent
-from tests.integration.test_annotate import QUICK, chosen, episode, job
-episodes = [episode(i, 10) for i in range(12)]
-work = job(episodes, Path(sys.argv[1]) / "cache")
-label = work._label
-def slow(*args):
-    print("labelling", flush=True)
-    import time; time.sleep(float(sys.argv[2]))
-    return label(*args)
-work._label = slow
-work.run(chosen(episodes), Path(sys.argv[1]) / "out", Silent())
-"""
+def label_twelve_episodes(folder: str, ending: str = "") -> None:
+    """In a process of its own. ending: "killed" when the first episode is to be labelled."""
+    episodes = [episode(i, 10) for i in range(12)]
+    work = job(episodes, Path(folder) / "cache")
+    if ending:
+        work._label = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+    work.run(chosen(episodes), Path(folder) / "out", Silent())
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", WORKER]
-    killed = subprocess.Popen([*command, str(tmp_path / "x"), "60"], stdout=subprocess.PIPE, env=environment)
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == b"labelling\n"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+@pytest.mark.xdist_group("ranks")
+def test_a_killed_run_goes_on_and_ends_the_same(ranks: ForkServer, tmp_path: Path) -> None:
+    work = ("call", "tests.integration.test_annotate:label_twelve_episodes")
+    assert ranks.run(*work, str(tmp_path / "x"), "killed", under=tmp_path).code == -signal.SIGKILL
     assert not (tmp_path / "x" / "out" / "labels").exists()
     codebook = tmp_path / "x" / "out" / "vqvae" / "model.safetensors"
     written = codebook.stat().st_mtime_ns
     time.sleep(0.01)
     for name in ("x", "y"):
-        subprocess.run([*command, str(tmp_path / name), "0"], check=True, env=environment, stdout=subprocess.DEVNULL)
+        assert ranks.run(*work, str(tmp_path / name), under=tmp_path).code == 0
     assert codebook.stat().st_mtime_ns == written
     assert content(tmp_path / "x" / "out") == content(tmp_path / "y" / "out")
 

@@ -28,6 +28,7 @@ from model_core.spec.errors import ContractError, GateError, JobError, SpecError
 from model_core.tokenization.compact.vocabulary import words_of
 from tests.toy_policy import CONTRACT
 
+pytestmark = pytest.mark.xdist_group("evaluate")
 TOY = "tests.toy_policy:open_toy"
 COLLECT = CollectConfig(tasks=("drawer-close-v3", "coffee-button-v3"))
 CFG = EvalConfig(seeds_per_task=3, horizon_sim_steps=64, execute_horizon=8, batch=2, workers=2)

@@ -45,6 +45,7 @@ from serving.workcell.robot.interface import Robot, load_robot
 from tests.loopback import wait_until
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
+pytestmark = pytest.mark.xdist_group("service")
 TASKS = ("coffee-button-v3", "drawer-close-v3")
 
 
@@ -118,10 +119,33 @@ def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, d
 
 
 @pytest.fixture(scope="module")
-def running(packed: tuple[Path, dict[str, object]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceAddress]:
-    work = tmp_path_factory.mktemp("serve")
-    with running_service(packed[0] / "out" / "bento", home=work / "home", log=work / "service.log") as address:
-        yield address
+def served(
+    packed: tuple[Path, dict[str, object]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[ServiceAddress, subprocess.Popen[bytes]]]:
+    """A ready service, and the process that started it and waits."""
+    work, port = tmp_path_factory.mktemp("serve"), free_port()
+    bento, log = packed[0] / "out" / "bento", work / "service.log"
+    code = f"""
+import sys
+from pathlib import Path
+from components.deployment.bento_service import running_service
+with running_service(Path({str(bento)!r}), home=Path({str(work / "home")!r}), log=Path({str(log)!r}), port={port}):
+    sys.stdin.read()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    address = ServiceAddress(host="127.0.0.1", port=port)
+    try:
+        wait_until(lambda: (fetch_status(address) or {}).get("state") == "ready", timeout_s=120)
+        yield address, parent
+    finally:
+        assert parent.stdin is not None
+        parent.stdin.close()
+        parent.wait(30)
+
+
+@pytest.fixture(scope="module")
+def running(served: tuple[ServiceAddress, subprocess.Popen[bytes]]) -> ServiceAddress:
+    return served[0]
 
 
 def test_probe_tells_who_answers(running: ServiceAddress, packed: tuple[Path, dict[str, object]]) -> None:
@@ -227,6 +251,7 @@ def test_a_restarted_service_is_held_through_and_met_again(packed: tuple[Path, d
         robot.close()
 
 
+@pytest.mark.soak  # short: test_bundle refuses the file, test_gateway tells what failed to load
 def test_a_damaged_bundle_never_becomes_ready(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     import shutil
 
@@ -242,19 +267,9 @@ def test_a_damaged_bundle_never_becomes_ready(packed: tuple[Path, dict[str, obje
     assert "model.safetensors is not what was packed" in log.read_text()
 
 
-def test_the_service_dies_with_the_process_that_started_it(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
-    port = free_port()
-    bento, log = packed[0] / "out" / "bento", tmp_path / "log"
-    code = f"""
-import time
-from pathlib import Path
-from components.deployment.bento_service import running_service
-with running_service(Path({str(bento)!r}), home=Path({str(tmp_path)!r}), log=Path({str(log)!r}), port={port}):
-    time.sleep(60)
-"""
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    address = ServiceAddress(host="127.0.0.1", port=port)
-    wait_until(lambda: fetch_status(address) is not None, timeout_s=60)
+def test_the_service_dies_with_the_process_that_started_it(served: tuple[ServiceAddress, subprocess.Popen[bytes]]) -> None:
+    address, parent = served  # the last test that needs it
+    assert fetch_status(address) is not None
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait(10)
     wait_until(lambda: fetch_status(address, timeout_s=0.5) is None, timeout_s=20)

@@ -20,6 +20,7 @@ from components.simulation.robot import make_robot, robot_options
 from flows.pipeline.stages.training import simulation_of
 from model_core.spec.errors import SimulatorError
 
+pytestmark = pytest.mark.xdist_group("simulator")
 TASKS = ("coffee-button-v3", "drawer-close-v3")
 
 

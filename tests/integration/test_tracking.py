@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,22 +20,13 @@ from components.adapters.mlflow.server import TrackingAddress, server_command
 from components.adapters.mlflow.spool import RecordSpool
 from components.config.ports import DatasetInput, Metric
 from model_core.spec.errors import TrackingError
+from tests.mlflow_database import copy_empty_database
 from tests.tracking_twins import MemoryRegistry
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """MLflow's tables take seconds to make; make them once and copy the file."""
-    from mlflow import MlflowClient
-
-    home = tmp_path_factory.mktemp("mlflow")
-    MlflowClient(tracking_uri=f"sqlite:///{home}/mlflow.db").search_experiments()
-    return home / "mlflow.db"
-
-
 @pytest.fixture
-def home(tmp_path, empty_database):
-    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+def home(tmp_path):
+    copy_empty_database(tmp_path)
     return tmp_path
 
 

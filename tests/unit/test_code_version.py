@@ -19,8 +19,31 @@ from model_core.spec.errors import SpecError
 SOURCE = '"""Doc."""\n\nimport components.alpha\n\n\ndef f(x: int) -> int:\n    """Twice."""\n    return 2 * x  # why\n'
 
 
+pytestmark = pytest.mark.xdist_group("sources")  # what is parsed is kept for all tests that parse it
+OURS = cv.REPOSITORY
+read_source = cv._read
+
+
 @pytest.fixture
-def rooms(tmp_path, monkeypatch):
+def fresh(monkeypatch):
+    """Forgets what was read of files outside of the repository; our own sources, seconds to parse, do not change meanwhile."""
+    read_again = cache(read_source.__wrapped__)
+
+    def read(path, package, inside):
+        return (read_source if path.is_relative_to(OURS) else read_again)(path, package, inside)
+
+    monkeypatch.setattr(cv, "_read", read)
+
+    def forget() -> None:
+        for cached in (cv.code_version, cv._path, read_again):
+            cached.cache_clear()
+
+    yield forget
+    forget()
+
+
+@pytest.fixture
+def rooms(tmp_path, monkeypatch, fresh):
     monkeypatch.setattr(cv, "REPOSITORY", tmp_path)
     for name in ("alpha", "beta", "hidden"):
         (tmp_path / "components").mkdir(exist_ok=True)
@@ -28,13 +51,10 @@ def rooms(tmp_path, monkeypatch):
     (tmp_path / "components" / "main.py").write_text(SOURCE)
 
     def version() -> str:
-        for cached in (cv.code_version, cv._read, cv._path):
-            cached.cache_clear()
+        fresh()
         return cv.code_version(("components.main",))
 
-    yield tmp_path / "components", version
-    for cached in (cv.code_version, cv._read, cv._path):
-        cached.cache_clear()
+    return tmp_path / "components", version
 
 
 def test_comments_docstrings_and_layout_do_not_count(rooms):
@@ -70,7 +90,7 @@ def test_a_module_that_is_gone_is_told():
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
+def plugin(tmp_path, monkeypatch, fresh):
     """A package outside the rooms, and the code version of the evaluation whose recipe names a suite of it."""
     package = tmp_path / "lab_plugin"
     package.mkdir()
@@ -81,14 +101,11 @@ def plugin(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def version() -> str:
-        for cached in (cv.code_version, cv._read, cv._path):
-            cached.cache_clear()
+        fresh()
         recipe = Recipe(name="x", evaluate=EvalConfig(suite="lab_plugin.suite:open_suite"))
         return StepKey(stage=stage_named("evaluate"), recipe=recipe, inputs={}).code_version
 
-    yield package, version
-    for cached in (cv.code_version, cv._read, cv._path):
-        cached.cache_clear()
+    return package, version
 
 
 @pytest.mark.parametrize("name", ["suite", "numbers"])

@@ -94,14 +94,28 @@ def test_numerics_are_measured_and_a_difference_becomes_a_bound(monkeypatch):
 # ---- guesses never change an answer
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    refine=st.booleans(),
-    width=st.sampled_from([1, 3, 8, 64, 256]),
-    mode=st.sampled_from(list(ReasoningMode)),
-)
+RANDOM_DRAFTS = {
+    "seed": st.integers(0, 2**32 - 1),
+    "refine": st.booleans(),
+    "width": st.sampled_from([1, 3, 8, 64, 256]),
+    "mode": st.sampled_from(list(ReasoningMode)),
+}
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**RANDOM_DRAFTS)
 def test_random_drafts_never_change_an_answer(seed, refine, width, mode):
+    check_random_drafts(seed, refine, width, mode)
+
+
+@pytest.mark.soak  # short: fewer of them above
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**RANDOM_DRAFTS)
+def test_many_random_drafts_never_change_an_answer(seed, refine, width, mode):
+    check_random_drafts(seed, refine, width, mode)
+
+
+def check_random_drafts(seed, refine, width, mode):
     rng = np.random.default_rng(seed)
     engine = make_engine(refine=refine, costs=flat_costs(1, width))
     questions = [ask(int(row), mode) for row in rng.integers(0, 16, 2)]
@@ -129,8 +143,18 @@ def tied_model() -> MolmoAct:
     return model
 
 
-@pytest.mark.parametrize("numerics", [Numerics(tile=4, bound=0.0), Numerics(tile=1, bound=1e-3)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+TILED, BOUNDED = Numerics(tile=4, bound=0.0), Numerics(tile=1, bound=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numerics"),
+    [
+        (torch.float32, TILED),
+        (torch.bfloat16, BOUNDED),
+        pytest.param(torch.float32, BOUNDED, marks=pytest.mark.soak),  # short: each format and each kind of numerics above
+        pytest.param(torch.bfloat16, TILED, marks=pytest.mark.soak),
+    ],
+)
 def test_ties_are_broken_alike_in_blocks_batches_and_alone(dtype, numerics):
     model, rng = tied_model(), np.random.default_rng(6)
     plain, exact = (make_engine(model, dtype=dtype, numerics=numerics, speculate=speculate) for speculate in (False, True))

@@ -19,6 +19,7 @@ from model_core.spec.errors import GrammarError
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.tokenization.published.tokenizer import PromptTokenizer
 
+pytestmark = pytest.mark.xdist_group("published-language")
 WIDTH, MAX_PROMPT = 24, 160
 LONGEST = MAX_PROMPT + 400
 TOKENIZER = PromptTokenizer.load()
@@ -148,7 +149,8 @@ def states(spoken: PublishedLanguage, ids) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("spelling", ["published", "single"])
+# short of "single": constrained answers and given parts in both spellings
+@pytest.mark.parametrize("spelling", ["published", pytest.param("single", marks=pytest.mark.soak)])
 def test_faithful_decoding_says_what_the_network_says_by_itself(spelling):
     spoken, said = language(spelling), reasoning(3)
     model = taught(spoken, said)

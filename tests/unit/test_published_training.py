@@ -38,6 +38,7 @@ from model_core.tokenization.published.grammar import Form
 from model_core.tokenization.published.parse import parse_answer
 from tests.tiny_arm_data import make_small_contract, write_small_frozen
 
+pytestmark = pytest.mark.xdist_group("published-training")
 NETWORK = {
     "preset": "tiny-published",
     "width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "feed_forward": 48, "projector": 32,
