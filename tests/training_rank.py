@@ -15,11 +15,16 @@ from components.training.job import JobFiles, TrainingTask, save_job
 from components.training.launcher import Relay, ending_error, train_record
 from tests.faults.fork_server import ForkServer
 
-IMPORTED = ("flows.commands.main", "flows.terminal.output", "tests.deepspeed_loaded", "components.training.worker", "tests.training_rank")
+IMPORTED = (
+    *("flows.commands.main", "flows.terminal.output", "flows.pipeline.data_sets", "flows.platform.wiring"),
+    *("tests.deepspeed_loaded", "components.training.worker", "tests.training_rank"),
+    *("mlflow", "mlflow.store.tracking.sqlalchemy_store", "pyarrow.parquet", "pandas", "av", "PIL.Image"),
+    *("components.adapters.mlflow.runs", "components.data.ingest", "model_core.policy", "model_core.port.adopt"),
+)
 
 
 def rank_server() -> ForkServer:
-    """The process whose children are ranks; enter it once for many of them."""
+    """The process whose children are ranks, or commands that use the same libraries; enter it once for many of them."""
     return ForkServer(imported=IMPORTED)
 
 

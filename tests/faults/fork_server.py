@@ -23,7 +23,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = (
@@ -37,11 +37,12 @@ IMPORTED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """How a child ended. code: negative for a signal. changes: of the file system that it had begun. told: its stderr."""
+    """How a child ended. code: negative for a signal. changes: of the file system that it had begun. told: its stderr. said: its stdout."""
 
     code: int
     changes: int
     told: str
+    said: str = ""
 
 
 @dataclass(slots=True)
@@ -119,11 +120,11 @@ class _Changes:
         return isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(self.under)
 
 
-def _child(case: dict[str, Any], told: int, counted: int) -> None:
+def _child(case: dict[str, Any], said: int, told: int, counted: int) -> None:
     """The command, in the forked process; never returns."""
     os.setsid()
     os.dup2(told, 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(said, 1)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     os.environ.update(case["environment"])
     work = Path(case["under"])
@@ -137,8 +138,9 @@ def _child(case: dict[str, Any], told: int, counted: int) -> None:
     with contextlib.suppress(BaseException):
         sys.addaudithook(_Changes(str(work), case["fault"], case["at"], counted))
         code = _call(case["words"])
-    with contextlib.suppress(BaseException):
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
     os._exit(code)
 
 
@@ -162,19 +164,24 @@ def _call(words: list[str]) -> int:
     return 0
 
 
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
 def serve() -> None:
     """Answer a line of JSON for each one that comes."""
     with contextlib.redirect_stdout(sys.stderr):  # what a library says when it is loaded is no answer
         for name in sys.argv[1:]:
             importlib.import_module(name)
     for line in sys.stdin:
-        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as counted:
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as counted:
             process = os.fork()
             if process == 0:
-                _child(json.loads(line), told.fileno(), counted.fileno())
+                _child(json.loads(line), said.fileno(), told.fileno(), counted.fileno())
             code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            told.seek(0)
-            answer = {"code": code, "changes": os.fstat(counted.fileno()).st_size, "told": told.read().decode(errors="replace")}
+            texts = {name: _text(file) for name, file in (("told", told), ("said", said))}
+            answer = {"code": code, "changes": os.fstat(counted.fileno()).st_size, **texts}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

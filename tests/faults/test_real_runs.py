@@ -242,7 +242,8 @@ def test_another_version(tmp_path: Path, how: str) -> None:
 
 
 @covers("F25", I8="an abusive peer beside it: the cell keeps moving", I4="and what it misses, it holds")
-@pytest.mark.parametrize("abuse", [flood, giant], ids=lambda f: f.__name__)
+# short of a flood: test_load, where other peers keep their pace beside it
+@pytest.mark.parametrize("abuse", [pytest.param(flood, marks=pytest.mark.soak), giant], ids=lambda f: f.__name__)
 def test_a_cell_beside_an_abusive_peer(tmp_path: Path, abuse) -> None:
     with stub_process(service_ms=10) as service, real_cell(tmp_path, service.url, steps=50) as cell:
         stop = threading.Event()

@@ -31,6 +31,6 @@ def server() -> Iterator[ForkServer]:
 
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[ForkServer]:
-    """Runs ranks of trainings in forked children; started once for all tests of the group "ranks"."""
+    """Runs ranks of trainings, and commands, in forks of a process that has loaded torch, DeepSpeed and MLflow; for the group "ranks"."""
     with rank_server() as running:
         yield running

@@ -68,6 +68,7 @@ def looking_depth(cfg):
     return Counting(TruthDepth())
 
 
+@pytest.mark.soak  # short: the same with such a set among the sources, below
 def test_a_run_decodes_each_frame_once_and_makes_the_same(dataset, decoded, tmp_path):
     cfg = ValidateConfig(data_docs=False, max_bad_fraction=1.0)
     looks(cfg, dataset, tmp_path / "each", None)

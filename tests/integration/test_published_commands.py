@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,25 +21,26 @@ from model_core.checkpoint import load_checkpoint
 from model_core.port.of_checkpoint import port_of
 from model_core.spec.protocol.wire import Chunk
 from model_core.spec.types import DecisionRequest
+from tests.faults.fork_server import Done, ForkServer
 from tests.integration.loop_runs import serving
 from tests.plain_loop import plain_answer
 from tests.published_checkpoint import KEY, published_body, write_published_checkpoint
 
-pytestmark = pytest.mark.xdist_group("published-commands")
+pytestmark = pytest.mark.xdist_group("ranks")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
     root: Path
     told: dict[str, str]
+    ranks: ForkServer
 
-    def actwright(self, *words: object, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-        return command(self.root, *words, timeout_s=timeout_s)
+    def actwright(self, *words: object) -> Done:
+        return command(self.ranks, self.root, *words)
 
 
-def command(root: Path, *words: object, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-    typed = [sys.executable, "-c", "from flows.commands.main import main; main()", *(str(word) for word in words)]
-    return subprocess.run(typed, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=root, env=environment(root))
+def command(ranks: ForkServer, root: Path, *words: object) -> Done:
+    return ranks.run(*(str(word) for word in words), under=root)
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -50,29 +49,29 @@ def environment(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def adopted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adopted(ranks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published")
     write_published_checkpoint(root / "MolmoAct-small")
     document = {**document_of_spec(published_body()), "confirmed": {"by": "a test", "on": "2026-11-29"}}
     (root / "arm.yaml").write_text(json.dumps(document))  # JSON is YAML
-    unchosen = command(root, "model", "adopt", "MolmoAct-small", "--embodiment", "arm.yaml", "--chunk-length", 2)
-    assert unchosen.returncode == 2, unchosen.stderr
-    assert f"norm_stats has 1 keys ({KEY}); none was chosen. Fix: name one with --norm-key" in unchosen.stderr
-    served = command(root, "serve", "MolmoAct-small", "--port", 0)
-    assert served.returncode == 1, served.stderr
-    assert "actwright model adopt MolmoAct-small" in served.stderr
-    done = command(root, "model", "adopt", "MolmoAct-small", "--embodiment", "arm.yaml", "--norm-key", KEY, "--chunk-length", 2)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    unchosen = command(ranks, root, "model", "adopt", "MolmoAct-small", "--embodiment", "arm.yaml", "--chunk-length", 2)
+    assert unchosen.code == 2, unchosen.told
+    assert f"norm_stats has 1 keys ({KEY}); none was chosen. Fix: name one with --norm-key" in unchosen.told
+    served = command(ranks, root, "serve", "MolmoAct-small", "--port", 0)
+    assert served.code == 1, served.told
+    assert "actwright model adopt MolmoAct-small" in served.told
+    done = command(ranks, root, "model", "adopt", "MolmoAct-small", "--embodiment", "arm.yaml", "--norm-key", KEY, "--chunk-length", 2)
+    assert done.code == 0, done.told
+    told = json.loads(done.said)
     assert (told["embodiment"], told["chunk"], told["decoding"]) == ("arm-1-7", [2, 2], "constrained")
-    assert "note      cameras are shown in this order: front" in done.stderr
+    assert "note      cameras are shown in this order: front" in done.told
     return root
 
 
 @pytest.fixture(scope="module")
-def served(adopted: Path) -> Iterator[Served]:
+def served(ranks: ForkServer, adopted: Path) -> Iterator[Served]:
     with serving(adopted, environment(adopted), "MolmoAct-small", "--port", "0") as (_, told):
-        yield Served(root=adopted, told=told)
+        yield Served(root=adopted, told=told, ranks=ranks)
 
 
 def test_the_service_answers_token_for_token_what_the_plain_loop_gives(served: Served) -> None:
@@ -97,8 +96,8 @@ def test_the_service_answers_token_for_token_what_the_plain_loop_gives(served: S
 
 def test_a_line_is_drawn_for_the_model(served: Served) -> None:
     done = served.actwright("probe", served.told["policy"], "--steer", "2,3 20,20 28,9", "--timeout-s", 60, "--out", "steered.png")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert done.code == 0, done.told
+    told = json.loads(done.said)
     assert told["flags"] == ["steering:rev1"]
     assert told["depth_tokens"] is False
     assert np.abs(np.array(told["trace"]) - np.array([[2, 3], [20, 20], [28, 9]]) * 255 / 31).max() <= 8
@@ -112,13 +111,13 @@ def test_a_cell_works_and_its_audit_gives_the_same_answers_again(served: Served)
         *("--task", "close the drawer", "--url", served.told["policy"], "--audit", "audit", "--deadline-ms", 60_000, "--episodes", 2),
         *("--steer", "line.json"),
     )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert done.code == 0, done.told
+    told = json.loads(done.said)
     assert (told["episodes"], told["model_version"]) == (2, "MolmoAct-small")
     first = sorted((served.root / "audit" / "cell-1").glob("*.mcap"))[0]
     again = served.actwright("audit", "replay", first, "--all", "--out", "look.png")
-    assert again.returncode == 0, again.stderr
-    asked = json.loads(again.stdout)
+    assert again.code == 0, again.told
+    asked = json.loads(again.said)
     assert (asked["equal"], asked["same_bundle"]) == (True, True)
     assert asked["all"]["equal"] == asked["all"]["asked"] >= 3
 
@@ -137,21 +136,21 @@ def recording(root: Path) -> Path:
 
 
 @pytest.mark.soak  # short: test_published_policy compares drafted answers with the plain loop
-def test_its_decoding_is_certified(adopted: Path) -> None:
+def test_its_decoding_is_certified(ranks: ForkServer, adopted: Path) -> None:
     file = recording(adopted)
     words = ("MolmoAct-small", "--recording", file, "--decisions", 3, "--sessions", 2, "--json")
-    certified = command(adopted, "certify", *words, "--out", "certificate.json")
-    assert certified.returncode == 0, certified.stderr
-    assert json.loads(certified.stdout)["flips"] == 0
+    certified = command(ranks, adopted, "certify", *words, "--out", "certificate.json")
+    assert certified.code == 0, certified.told
+    assert json.loads(certified.said)["flips"] == 0
 
 
 @pytest.mark.soak  # a peer scores all 152,064 ids for each of 231 tokens; short: test_decode_bench runs every side on a compact checkpoint
-def test_its_decoding_is_timed_against_its_peers_with_equal_tokens(adopted: Path) -> None:
+def test_its_decoding_is_timed_against_its_peers_with_equal_tokens(ranks: ForkServer, adopted: Path) -> None:
     file, few = recording(adopted), ("--decisions", 2, "--peer-decisions", 2, "--sessions", 2)
     places = ("--out", "decode.json", "--picture", "split.png")
-    timed = command(adopted, "bench", "decode", "MolmoAct-small", "--recording", file, *few, *places, "--json", timeout_s=900)
-    assert timed.returncode == 0, timed.stderr
-    told = json.loads(timed.stdout)
+    timed = command(ranks, adopted, "bench", "decode", "MolmoAct-small", "--recording", file, *few, *places, "--json")
+    assert timed.code == 0, timed.told
+    told = json.loads(timed.said)
     assert (told["tokens_equal"], told["flips"], told["decisions"]) == (True, 0, 2)
     rows = {row["side"]: row for row in json.loads((adopted / "decode.json").read_text())["rows"]}
     assert rows["Qwen2 generate, dynamic cache"]["decisions_equal"] == 2

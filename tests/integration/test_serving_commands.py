@@ -29,11 +29,12 @@ from model_core.spec.errors import NotReady, SpecError
 from model_core.spec.execution.cell_options import CellOptions
 from model_core.spec.protocol.wire import Chunk
 from tests.fakes import make_embodiment
+from tests.faults.fork_server import Done, ForkServer
 from tests.integration.loop_runs import serving
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
 
 x509 = pytest.importorskip("cryptography.x509")
-pytestmark = pytest.mark.xdist_group("serving-commands")
+pytestmark = pytest.mark.xdist_group("ranks")
 TOKEN = "a-token-for-this-test"
 
 
@@ -42,14 +43,14 @@ class Served:
     root: Path
     process: subprocess.Popen[str]
     told: dict[str, str]
+    ranks: ForkServer
 
     @property
     def credentials(self) -> ServiceCredentials:
         return ServiceCredentials(token=TOKEN, ca_file=self.root / "cert.pem", timeout_s=60)
 
-    def actwright(self, *words: object, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from flows.commands.main import main; main()", *(str(word) for word in words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=self.root, env=environment())
+    def actwright(self, *words: object) -> Done:
+        return self.ranks.run(*(str(word) for word in words), under=self.root)
 
 
 def environment() -> dict[str, str]:
@@ -83,7 +84,7 @@ def write_certificate(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(ranks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("served")
     write_tiny_checkpoint(root / "checkpoint", embodiment=make_embodiment(size=32))
     _write_bundle(PackageConfig(golden_probes=2), root / "checkpoint", "tiny/1", root / "bundle", None)
@@ -93,7 +94,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (root / "token").write_text(TOKEN + "\n")
     words = ["bundle", "--port", "0", "--cert", "cert.pem", "--key", "key.pem", "--tokens", "tokens.json"]
     with serving(root, environment(), *words) as (process, told):
-        yield Served(root=root, process=process, told=told)
+        yield Served(root=root, process=process, told=told, ranks=ranks)
     said_at_the_end = (root / "serve.err").read_text()
     assert said_at_the_end.rstrip().endswith("stopped")
     assert "actwright probe https://" in said_at_the_end
@@ -119,8 +120,8 @@ def test_probe_asks_for_a_level(served: Served) -> None:
     refused = served.actwright(
         *("probe", served.told["policy"], "--token-file", "token", "--ca-file", "cert.pem", "--timeout-s", 60), *("--level", "nosuch")
     )
-    assert refused.returncode == 3, refused.stderr
-    assert "level 'nosuch' is not in the contract" in refused.stderr
+    assert refused.code == 3, refused.told
+    assert "level 'nosuch' is not in the contract" in refused.told
 
 
 def test_probe_steers_along_a_drawn_line(served: Served) -> None:
@@ -150,13 +151,13 @@ def test_a_cell_works_and_its_audit_can_be_proven_and_asked_again(served: Served
         *("--task", "button", "--url", served.told["policy"], "--token-file", "token", "--ca-file", "cert.pem"),
         *("--audit", "audit", "--deadline-ms", 30_000, "--episodes", 2, "--result", "cell.json"),
     )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert done.code == 0, done.told
+    told = json.loads(done.said)
     assert told["episodes"] == 2
     assert told["model_version"] == "tiny/1"
-    assert "then try  actwright audit list audit" in done.stderr
+    assert "then try  actwright audit list audit" in done.told
     assert told["flags"]["blank:front"] >= 2  # the strict driver's images are of one grey
-    assert f"noticed in answers: blank:front ({told['flags']['blank:front']})" in done.stderr
+    assert f"noticed in answers: blank:front ({told['flags']['blank:front']})" in done.told
     first, second = sorted((served.root / "audit" / "cell-1").glob("*.mcap"))
     found = [read_audit(first), read_audit(second)]
     assert all(one.is_proven and one.of(Kind.SEAL)[0].body["complete"] for one in found), [one.problem for one in found]
@@ -164,8 +165,8 @@ def test_a_cell_works_and_its_audit_can_be_proven_and_asked_again(served: Served
     assert len(found[0].of(Kind.EXECUTED)) == 12
     assert found[0].records[0].body["bundle_digest"]
     again = served.actwright("audit", "replay", first, "--decision", 1, "--bundle", "bundle", "--out", "look.png")
-    assert again.returncode == 0, again.stderr
-    asked = json.loads(again.stdout)
+    assert again.code == 0, again.told
+    asked = json.loads(again.said)
     assert asked["equal"] is True
     assert asked["same_bundle"] is True
     assert (served.root / "look.png").stat().st_size > 5000
@@ -176,8 +177,8 @@ def test_a_cell_of_another_body_does_not_move_and_says_so(served: Served, tmp_pa
         *("workcell", "run", "--robot", "strict", "--task", "button", "--url", served.told["policy"], "--result", tmp_path / "cell.json"),
         *("--token-file", "token", "--ca-file", "cert.pem"),
     )
-    assert done.returncode == 3, done.stderr
-    assert json.loads(done.stdout)["refused_to_move"]
+    assert done.code == 3, done.told
+    assert json.loads(done.said)["refused_to_move"]
 
 
 @pytest.mark.parametrize(
