@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from model_core.network.checkpoints.hub import load_pretrained
@@ -15,6 +14,8 @@ from model_core.network.checkpoints.layout import to_olmo
 from model_core.network.finetuning import lora
 from model_core.network.finetuning.adapter_config import read_adapter_config
 from model_core.spec.errors import CheckpointError
+
+pytestmark = pytest.mark.xdist_group("peft")  # one worker imports it
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model" / "tiny_d"
 LAYERS = ["self_attn.att_proj", "mlp.ff_proj", "mlp.ff_out"]
@@ -32,6 +33,8 @@ def bare() -> nn.Module:
 
 def trained_by_peft(folder: Path, **switches) -> dict[str, torch.Tensor]:
     """Write an adapter folder with the installed peft itself; returns the weights after peft's own merge, under our names."""
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(**{"r": 6, "lora_alpha": 9, "target_modules": LAYERS, "init_lora_weights": False, **switches})
     torch.manual_seed(7)
     adapted = get_peft_model(bare(), config)  # type: ignore[arg-type]
@@ -135,6 +138,8 @@ def test_a_damaged_adapter_config_is_refused_with_what_was_expected(tmp_path, ch
 
 
 def test_every_field_of_the_installed_peft_is_judged_at_its_default(tmp_path):
+    from peft import LoraConfig
+
     document = LoraConfig(r=4, lora_alpha=8).to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in document.items()}
     (tmp_path / lora.CONFIG_FILE).write_text(json.dumps(plain, default=str))
