@@ -34,6 +34,8 @@ PLUMBING = frozenset(
                 "checks",
                 "data_config",
                 "inspection_config",
+                "judging.gate_config",
+                "judging.verdict",
                 "paths",
                 "ports",
                 "recipe",

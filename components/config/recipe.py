@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from components.config.checks import fraction, positive
 from components.config.data_config import NO_LABELS, AnnotateConfig, CollectConfig, FreezeConfig, ValidateConfig
+from components.config.judging.gate_config import GateConfig
 from components.config.source_config import SIMULATOR, SourceConfig
 from components.config.train_config import CHECKPOINT_FILES, TrainConfig, rounded_up, start_folder
 from model_core.spec.contract import digest_of
@@ -46,28 +47,6 @@ class EvalConfig:
     def __post_init__(self) -> None:
         positive(self, "seeds_per_task", "horizon_sim_steps", "execute_horizon", "batch", "workers")
         fraction(self, "min_image_swap_change")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateConfig:
-    """What a candidate must show to become champion.
-
-    floor: the lower end of the interval of every task must be at least this (0.55 asks for 16 of 20, 80 %). margin: against the
-    champion, the candidate's success rate may be lower by at most this (non-inferiority, on the interval of the difference).
-    min_trials: per task, else "not enough". max_open_loop_error: where no suite exists, the error of the predicted actions on held-out
-    episodes, as a share of that of always predicting the mean action, may be at most this; floor and min_trials do not apply then.
-    """
-
-    floor: float = 0.55
-    confidence: float = 0.95
-    margin: float = 0.3
-    min_trials: int = 20
-    max_refusal_rate: float = 0.05
-    min_image_swap_change: float = 0.5
-    max_open_loop_error: float = 0.5
-
-    def __post_init__(self) -> None:
-        fraction(self, "floor", "confidence", "margin", "max_refusal_rate", "min_image_swap_change")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

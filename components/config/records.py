@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from components.config.judging.verdict import GateVerdict
+
 
 class Progress(Protocol):
     """Where a stage reports how far it is. Called often; implementations are cheap and never raise."""
@@ -160,28 +162,6 @@ class EvalReport:
     blindness: Mapping[str, float] = field(default_factory=dict)
     open_loop: Mapping[str, float] = field(default_factory=dict)
     held_out: tuple[HeldOutRow, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One criterion of the gate: whether it holds, and a sentence with what was needed and what was got."""
-
-    name: str
-    passed: bool
-    reason: str
-    needed: float | None = None
-    got: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateVerdict:
-    """Promote or hold, with every reason (also of the criteria that hold)."""
-
-    promote: bool
-    reasons: tuple[str, ...]
-    checks: tuple[Check, ...] = ()
-    candidate: str = ""
-    champion: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,8 @@ _CLOCK = ("validate.max_period_error", "validate.max_rate_error", "validate.max_
 _INSPECTION = ("validate.black_mean", *_CLOCK, "validate.range_slack")
 _ACCOUNT = "components.data.accounting.stages"  # what fell away, where a stage leaves it to its folder
 _NETWORK = ("numpy", "torch", "safetensors", "pillow", "tiktoken", "tokenizers")
+_BY_ROLLOUTS = ("components.evaluation.evaluate", "components.evaluation.suites.simulated_tasks", *_SIMULATOR_MODULES)
+_ROLLOUTS = (*_NETWORK, "pyarrow", "scipy", *_SIMULATOR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +113,8 @@ STAGES: tuple[Stage, ...] = (
         title="evaluate in closed loop",
         work="The policy acts in closed loop on fresh seeds, after the image-swap test.",
         config=("evaluate", *_SIMULATION),
-        modules=("components.evaluation.evaluate", "components.evaluation.suites.simulated_tasks", *_SIMULATOR_MODULES),
-        packages=(*_NETWORK, "pyarrow", "scipy", *_SIMULATOR),
+        modules=_BY_ROLLOUTS,
+        packages=_ROLLOUTS,
     ),
     Stage(
         name="gate",
@@ -120,7 +122,7 @@ STAGES: tuple[Stage, ...] = (
         work="The candidate is compared with the champion, and registered either way.",
         config=("gate", "package.model_name"),
         modules=("components.evaluation.gate", "components.release.registration"),
-        packages=("numpy", "scipy"),
+        packages=("numpy",),
         is_registered=True,
     ),
     Stage(
@@ -147,7 +149,7 @@ STAGES: tuple[Stage, ...] = (
         work="What the run did, as a page for people and a document for programs.",
         config=("name",),
         modules=("components.report.page",),
-        packages=("Jinja2", "MarkupSafe", "scipy"),
+        packages=("Jinja2", "MarkupSafe"),
         files=("components/report/templates",),
         is_registered=True,
     ),
@@ -189,6 +191,15 @@ OPEN_LOOP = Stage(
     config=("evaluate",),
     modules=("components.evaluation.suites.held_out",),
     packages=(*_NETWORK, "pyarrow", "scipy"),
+)
+# blocks of trials of champion and candidate on the same scenes, until the gate's comparison is decided
+PAIRS = Stage(
+    name="pairs",
+    title="run paired trials",
+    work="A policy acts in closed loop on the scenes of one block of pairs.",
+    config=("evaluate", *_SIMULATION),
+    modules=_BY_ROLLOUTS,
+    packages=_ROLLOUTS,
 )
 
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from components.config.judging.verdict import IMAGE_SWAP_CHANGE
 from components.data.frozen_dataset import observation_of
-from components.evaluation.gate import IMAGE_SWAP_CHANGE
 from model_core.spec.contract import PolicyContract, VectorSpec
 from model_core.spec.errors import DatasetError, GateError
 from model_core.spec.types import Observation, Policy

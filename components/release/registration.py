@@ -9,9 +9,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.config.judging.verdict import GateVerdict
 from components.config.paths import REPOSITORY
 from components.config.ports import ModelRegistry
-from components.config.records import DatasetVersion, EvalReport, GateVerdict, ModelVersion, TrainRun
+from components.config.records import DatasetVersion, EvalReport, ModelVersion, TrainRun
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, require
 

@@ -80,7 +80,11 @@ def summary(run: RunSummary) -> dict[str, Any]:
             "per_task": {task: _score(found) for task, found in sorted(run.evaluation.per_task.items())},
             **({"open_loop": dict(run.evaluation.open_loop)} if run.evaluation.open_loop else {}),
         },
-        "verdict": {"decision": "promote" if run.verdict.promote else "hold", **to_document(run.verdict)},
+        "verdict": {
+            **to_document(run.verdict),
+            "decision": "promote" if run.verdict.promote else "hold",
+            "outcome": run.verdict.decided,
+        },
         "model_version": to_document(run.model_version),
         "workcells": [to_document(row) for row in run.workcells],
     }

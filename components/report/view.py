@@ -12,9 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.config.records import Check, Dropped, EvalReport, RunSummary
+from components.config.judging.verdict import ERROR_RATIO, IMAGE_SWAP_CHANGE, Check
+from components.config.records import Dropped, EvalReport, RunSummary
 from components.drawing.charts import Node, Point, curve_chart, interval_bar, lineage_graph
-from components.evaluation.gate import ERROR_RATIO, IMAGE_SWAP_CHANGE, NOT_ENOUGH
 
 _MIME = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
 
@@ -124,7 +124,7 @@ def _evaluation(run: RunSummary) -> dict[str, Any]:
 def _checks(run: RunSummary) -> list[dict[str, object]]:
     verdict = run.verdict
     checks = verdict.checks or tuple(Check(name="reason", passed=verdict.promote, reason=reason) for reason in verdict.reasons)
-    return [{"name": c.name, "passed": c.passed, "reason": c.reason, "undecided": c.reason.startswith(NOT_ENOUGH)} for c in checks]
+    return [{"name": c.name, "passed": c.passed, "reason": c.reason, "undecided": c.stands in ("open", "not enough")} for c in checks]
 
 
 def _training(run: RunSummary, found: Gathered) -> dict[str, Any]:

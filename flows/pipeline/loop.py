@@ -20,11 +20,13 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from components.artifacts.step_manifest import Step
-from components.config.records import GateVerdict, RunSummary
+from components.config.judging.verdict import GateVerdict
+from components.config.records import RunSummary
 from components.config.stages import stage_named
+from components.evaluation.judging.documents import verdict_markdown
 from flows.pipeline import storage
 from flows.pipeline.run_context import RunContext
-from flows.pipeline.run_summary import stage_rows, verdict_page, with_report
+from flows.pipeline.run_summary import stage_rows, with_report
 from flows.pipeline.stage_records import read_verdict
 from flows.pipeline.stages.deployment import report_step
 from flows.pipeline.stages.release import check_release
@@ -112,7 +114,7 @@ def release_policy(context: RunContext, frozen: Step, trained: Step, evaluated: 
     """The gate decides; a promoted policy is packed. None: held."""
     gated = gate(context, evaluated, trained, frozen)
     verdict: GateVerdict = read_verdict(gated)
-    create_markdown_artifact(key="verdict", markdown=verdict_page(verdict), description="gate")
+    create_markdown_artifact(key="verdict", markdown=verdict_markdown(verdict), description="gate")
     if not verdict.promote:
         return None
     return package(context, trained, frozen, gated)

@@ -103,7 +103,7 @@ def miniature() -> Recipe:
             network=SMALLEST, threads=1, steps=6, global_batch=8, micro_batch=8, warmup_steps=2, checkpoint_every=2, log_every=1
         ),
         evaluate=EvalConfig(seeds_per_task=2, horizon_sim_steps=64, image_swap_frames=4, min_image_swap_change=0.0, workers=1, batch=2),
-        gate=GateConfig(floor=0.0, margin=1.0, min_trials=1, max_refusal_rate=1.0, min_image_swap_change=0.0),
+        gate=GateConfig(floor=0.0, margin=1.0, min_trials=1, max_refusal_rate=1.0, max_refused_trials=1.0, min_image_swap_change=0.0),
         package=PackageConfig(model_name="actwright-miniature", golden_probes=2),
         workcells=WorkcellsConfig(episodes_per_cell=1, horizon_sim_steps=64, deadline_ms=10_000),
         description=_first_line(miniature),

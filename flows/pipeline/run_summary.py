@@ -16,11 +16,13 @@ from components.artifacts.step_manifest import UNDIGESTED
 from components.artifacts.step_store import StepResult
 from components.config.ports import Tracker
 from components.config.recipe import Recipe
-from components.config.records import AccountRow, GateVerdict, RunSummary, StageTiming
+from components.config.records import AccountRow, RunSummary, StageTiming
 from components.config.stages import STAGE_NAMES
+from components.evaluation.judging.documents import title_of, verdict_junit, verdict_markdown
 from components.report.page import write_report, write_summary
 from components.report.view import fallen_away
 from flows.pipeline import stage_records as records
+from model_core.spec.files import atomic_write
 
 REPORT = "report"
 
@@ -72,6 +74,8 @@ def write_run(summary: RunSummary, runs: Path) -> Path:
         else:
             shutil.copytree(Path(summary.paths[REPORT]) / UNDIGESTED, folder, dirs_exist_ok=True)
     write_summary(summary, folder)
+    atomic_write(folder / "gate.md", verdict_markdown(summary.verdict))
+    atomic_write(folder / "gate.xml", verdict_junit(summary.verdict))
     beside = runs / f".latest.{os.getpid()}"
     beside.unlink(missing_ok=True)
     beside.symlink_to(summary.name)
@@ -81,12 +85,6 @@ def write_run(summary: RunSummary, runs: Path) -> Path:
 
 def _timing(result: StepResult) -> StageTiming:
     return StageTiming(seconds=result.seconds, cached=result.cached, digest=result.step.digest)
-
-
-def verdict_page(verdict: GateVerdict) -> str:
-    """The gate's decision as Markdown."""
-    lines = [f"- {'✓' if check.passed else '✗'} **{check.name}**: {check.reason}" for check in verdict.checks]
-    return "\n".join([f"# {'Promoted' if verdict.promote else 'Held'}", "", *(lines or [f"- {reason}" for reason in verdict.reasons])])
 
 
 def account_table(rows: Sequence[AccountRow]) -> Table:
@@ -104,7 +102,7 @@ def account_table(rows: Sequence[AccountRow]) -> Table:
 
 def result_table(summary: RunSummary) -> Table:
     """The table at the end of a run."""
-    table = Table(title=f"{summary.recipe_name}: {'promoted' if summary.verdict.promote else 'held by the gate'}", title_justify="left")
+    table = Table(title=f"{summary.recipe_name}: {title_of(summary.verdict).lower()}", title_justify="left")
     for name in ("who", "task", "solved", "95 % interval", "p50 / p99 ms"):
         table.add_column(name, justify="left" if name in ("who", "task") else "right")
     for task, score in summary.evaluation.per_task.items():

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 
 from components.artifacts.step_manifest import Step
+from components.config.judging.verdict import GateVerdict
 from components.config.recipe import Recipe
-from components.config.records import AccountRow, DatasetVersion, EvalReport, GateVerdict, ModelVersion, TrainRun, WorkcellRow
+from components.config.records import AccountRow, DatasetVersion, EvalReport, ModelVersion, TrainRun, WorkcellRow
 from components.config.stages import STAGE_NAMES
 from model_core.contracts import chosen_contract, read_contracts
 from model_core.spec.contract import PolicyContract

@@ -16,6 +16,7 @@ from flows.platform.error_messages import of_the_disk
 from model_core.spec.errors import ActwrightError, GateError
 
 DONE, OUR_ERROR, WRONG_USAGE, HELD = 0, 1, 2, 3
+OF_OUTCOME = {"promote": DONE, "reject": HELD, "not enough": 4, "invalid": 5}  # of the gate
 _INTERRUPTED = 130
 _ASKED = 128 + signal.SIGTERM
 _STOPPED = "stopped; run the same command again to continue"

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -34,6 +34,7 @@ from numpy.typing import ArrayLike
 from model_core.spec.errors import require
 from model_core.statistics.binomial import FloatArray
 from model_core.statistics.decision import Decision, Outcome
+from model_core.statistics.intervals import PairCounts
 
 _NODES = 24
 
@@ -82,11 +83,17 @@ def log_evidence_of_counts(wins: ArrayLike, losses: ArrayLike, ties: ArrayLike, 
     The counts have one shape, which the result has too.
     """
     require(-1.0 < threshold < 1.0, "threshold must be between -1 and 1", got=threshold)
-    bets, wealth = _bets()
-    for count, difference in ((wins, 1.0), (losses, -1.0), (ties, 0.0)):
-        gain = np.log1p(bets / (1.0 + threshold) * (difference - threshold))
+    wealth = _bets()[1]
+    for count, gain in zip((wins, losses, ties), _binary_gains(threshold), strict=True):
         wealth = wealth + np.asarray(count, dtype=np.float64)[..., None] * gain
     return _log_mean(wealth)
+
+
+@lru_cache(maxsize=64)
+def _binary_gains(threshold: float) -> tuple[FloatArray, ...]:
+    """What a win, a loss and a tie add to the logarithm of each bet's wealth."""
+    bets = _bets()[0] / (1.0 + threshold)
+    return tuple(np.log1p(bets * (difference - threshold)) for difference in (1.0, -1.0, 0.0))
 
 
 def _log_mean(wealth: FloatArray) -> FloatArray:
@@ -110,26 +117,58 @@ def betting_test(differences: ArrayLike, design: BettingDesign) -> Decision:
     """
     found = checked_differences(differences)[: design.maximum]
     if not len(found):
-        return Decision(outcome=Outcome.OPEN, pairs=0, detail="no pair yet")
-    claim, opposite = log_evidence(found, -design.margin), log_evidence(-found, design.margin)
-    return _decided(claim, opposite, found, design)
-
-
-def _decided(claim: FloatArray, opposite: FloatArray, found: FloatArray, design: BettingDesign) -> Decision:
-    needed = math.log(1.0 / design.alpha)
+        return _open(0)
     looks = looks_of(len(found), design)
-    pairs, outcome = len(found), Outcome.OPEN
-    for look in looks:
-        shown, refuted = claim[look - 1] >= needed, opposite[look - 1] >= needed
-        if shown or refuted:
-            pairs, outcome = look, Outcome.SHOWN if shown else Outcome.REFUTED
-            break
-    if outcome is Outcome.OPEN and (len(found) >= design.maximum or not _reachable(found, design, needed)):
-        outcome = Outcome.NOT_ENOUGH
-    best, worst = (float(evidence[: max(pairs, 1)].max()) for evidence in (claim, opposite))
+    sides = ((found, -design.margin), (-found, design.margin))
+    claim, opposite = (log_evidence(side, threshold) for side, threshold in sides)
+    at = np.array(looks, dtype=np.int64) - 1
+    decision = _decided(claim[at], opposite[at], looks, design) if looks else _open(len(found))
+    if decision.is_final:
+        return decision
+    bets, log_weights = _bets()
+    rest = design.maximum - len(found)
+    for side, threshold in sides:
+        gains = bets / (1.0 + threshold)
+        wealth = np.log1p(gains * (side[:, None] - threshold)).sum(axis=0) + rest * np.log1p(gains * (1.0 - threshold))
+        if rest and _log_mean(wealth + log_weights) >= math.log(1.0 / design.alpha):
+            return decision
+    return replace(decision, outcome=Outcome.NOT_ENOUGH)
+
+
+def betting_test_of_counts(looks: Sequence[PairCounts], design: BettingDesign) -> Decision:
+    """`betting_test` of binary pairs, looked at when there were so many of each kind; `design.block` does not matter.
+
+    looks: every count is of all pairs so far, so they rise.
+    """
+    if not looks:
+        return _open(0)
+    wins, losses, ties = (
+        np.array(one, dtype=np.float64) for one in zip(*((c.wins, c.losses, c.both + c.neither) for c in looks), strict=True)
+    )
+    sides = ((wins, losses, -design.margin), (losses, wins, design.margin))
+    claim, opposite = (log_evidence_of_counts(up, down, ties, threshold) for up, down, threshold in sides)
+    decision = _decided(claim, opposite, [one.pairs for one in looks], design)
+    if decision.is_final:
+        return decision
+    rest = design.maximum - looks[-1].pairs
+    best = max(float(log_evidence_of_counts(up[-1] + rest, down[-1], ties[-1], threshold)) for up, down, threshold in sides)
+    return decision if rest > 0 and best >= math.log(1.0 / design.alpha) else replace(decision, outcome=Outcome.NOT_ENOUGH)
+
+
+def _open(pairs: int) -> Decision:
+    return Decision(outcome=Outcome.OPEN, pairs=pairs, detail="no look yet")
+
+
+def _decided(claim: FloatArray, opposite: FloatArray, looks: Sequence[int], design: BettingDesign) -> Decision:
+    """The first look at which one of both is enough; OPEN where none is. claim, opposite: log E at the looks."""
+    needed = math.log(1.0 / design.alpha)
+    over = (claim >= needed) | (opposite >= needed)
+    last = int(over.argmax()) if over.any() else len(looks) - 1
+    outcome = Outcome.OPEN if not over.any() else Outcome.SHOWN if claim[last] >= needed else Outcome.REFUTED
+    best, worst = (float(evidence[: last + 1].max()) for evidence in (claim, opposite))
     return Decision(
         outcome=outcome,
-        pairs=pairs,
+        pairs=looks[last],
         p_value=min(1.0, math.exp(-best)),
         refuting=min(1.0, math.exp(-worst)),
         detail=evidence_in_words(best, worst, design.alpha),
@@ -146,15 +185,3 @@ def looks_of(pairs: int, design: BettingDesign) -> Sequence[int]:
     """The numbers of pairs after which the test was looked at: every whole block, and the maximum."""
     looks = list(range(design.block, pairs + 1, design.block))
     return [*looks, design.maximum] if pairs >= design.maximum and design.maximum % design.block else looks
-
-
-def _reachable(found: FloatArray, design: BettingDesign, needed: float) -> bool:
-    """Whether the best, or the worst, possible rest of the pairs would still decide."""
-    bets, log_weights = _bets()
-    for side, threshold in ((found, -design.margin), (-found, design.margin)):
-        gains = bets / (1.0 + threshold)
-        wealth = np.log1p(gains * (side[:, None] - threshold)).sum(axis=0)
-        rest = (design.maximum - len(found)) * np.log1p(gains * (1.0 - threshold))
-        if _log_mean(wealth + rest + log_weights) >= needed:
-            return True
-    return False

@@ -116,8 +116,20 @@ def _quantile(confidence: float) -> float:
 
 
 def _root(function: Callable[[float], float], outside: float, inside: float) -> float:
-    """Where `function` changes its sign between `outside` (where it is above 0) and `inside`, by halving."""
+    """Where `function` changes its sign between `outside` (where it is above 0) and `inside`: false position, halved where it stalls."""
+    above, below = function(outside), function(inside)
+    if above <= 0:
+        return outside
+    before, side = math.nan, 0
     for _ in range(_STEPS):
-        middle = (outside + inside) / 2.0
-        outside, inside = (middle, inside) if function(middle) > 0 else (outside, middle)
+        share = above / (above - below) if math.isfinite(above) and math.isfinite(below) else 0.5
+        middle = outside + (inside - outside) * share
+        value = function(middle)
+        if abs(middle - before) < 1e-13 or value == 0:
+            return middle
+        if value > 0:
+            outside, above, below = middle, value, below / 2.0 if side > 0 else below
+        else:
+            inside, below, above = middle, value, above / 2.0 if side < 0 else above
+        before, side = middle, 1 if value > 0 else -1
     return (outside + inside) / 2.0

@@ -72,6 +72,10 @@ def holds(found: Any, expected: Any, where: str = "") -> None:
         for name, value in expected.items():
             assert name in found, f"{where}.{name} is gone"
             holds(found[name], value, f"{where}.{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for place, (one, value) in enumerate(zip(found, expected, strict=True)):
+            holds(one, value, f"{where}[{place}]")
     elif isinstance(expected, float):
         assert found == pytest.approx(expected, rel=1e-6), where
     else:

@@ -14,7 +14,7 @@ from components.artifacts.step_store import StepStore, run_step
 from components.config.data_config import CollectConfig
 from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, Interval, ModelVersion, RolloutRow
-from components.evaluation.gate import unlike_rules
+from components.evaluation.judging.comparison import unlike_rules
 from components.evaluation.suites.simulated_tasks import SimulatedTasks
 from flows.pipeline.stages.release import evaluation_of
 from model_core.spec.documents import to_document

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from components.config.judging.verdict import IMAGE_SWAP_CHANGE, NOT_ENOUGH, GateVerdict
 from components.config.recipe import GateConfig
-from components.config.records import EvalReport, GateVerdict, Interval, RolloutRow, TaskScore
-from components.evaluation.gate import IMAGE_SWAP_CHANGE, NOT_ENOUGH, gate
+from components.config.records import EvalReport, Interval, RolloutRow, TaskScore
+from components.evaluation.gate import gate
 from components.evaluation.intervals import wilson
 from model_core.spec.documents import from_document, to_document
 
@@ -18,11 +19,25 @@ def score(successes, trials):
     return TaskScore(successes=successes, trials=trials, interval=Interval(low=low, high=high))
 
 
-def report(refusals=0, swap=0.8, protocol=None, seeds=(1,), **tasks):
+def report(refusals=0, swap=0.8, protocol=None, seeds=(), **tasks):
     per_task = {task: score(*counts) for task, counts in tasks.items()}
     s, n = sum(t.successes for t in per_task.values()), sum(t.trials for t in per_task.values())
-    counted = {"success": True, "stop_reason": "success", "steps": 40, "decisions": 100, "refusals": refusals}
-    rows = tuple(RolloutRow(task="press", seed=seed, **counted) for seed in seeds)
+    rows = tuple(
+        RolloutRow(
+            task=task,
+            seed=seed,
+            success=(i * 7) % count < won,
+            stop_reason="success" if (i * 7) % count < won else "horizon",
+            steps=40,
+            decisions=100,
+            refusals=0,
+        )
+        for task, (won, count) in tasks.items()
+        for i, seed in enumerate(seeds or range(count))
+    )
+    broken = RolloutRow(task="press", seed=1, success=False, stop_reason="env_error", steps=0, decisions=100, refusals=0)
+    rows = rows or (broken,)
+    rows = tuple(replace(row, refusals=refusals if i == 0 else 0, decisions=100 if i == 0 else 0) for i, row in enumerate(rows))
     return EvalReport(
         checkpoint_digest="c" * 64,
         contract_id="0" * 16,
@@ -98,7 +113,7 @@ def test_undecided_comparison_says_how_many_trials_would_decide():
 
 
 def test_clearly_worse_is_said_so():
-    check = next(c for c in gate(BAR, report(press=(60, 100)), report(press=(95, 100))).checks if c.name.startswith("non-inferior"))
+    check = next(c for c in gate(BAR, report(press=(40, 100)), report(press=(95, 100))).checks if c.name.startswith("non-inferior"))
     assert "worse than the champion" in check.reason
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from components.config.judging.verdict import IMAGE_SWAP_CHANGE
 from components.data.frozen_dataset import FrozenSplit
-from components.evaluation.gate import IMAGE_SWAP_CHANGE
 from components.evaluation.image_swap import (
     check_image_dependence,
     foreign_partners,

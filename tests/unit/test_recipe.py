@@ -12,7 +12,7 @@ from components.config import train_config
 from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS
 from components.config.data_config import AnnotateConfig, CollectConfig, FreezeConfig
 from components.config.paths import REPOSITORY
-from components.config.recipe import EvalConfig, Recipe, WorkcellsConfig
+from components.config.recipe import EvalConfig, GateConfig, Recipe, WorkcellsConfig
 from components.config.train_config import CurriculumConfig, TrainConfig
 from model_core.spec.errors import SpecError
 
@@ -116,4 +116,6 @@ def test_a_recipe_of_an_older_version_still_opens():
     recipe = Recipe.from_json(document)
     assert recipe.freeze.mask == (True, True, True, False), "an explicit mask is kept"
     assert recipe.collect == CollectConfig(settle_steps=4), "what was written keeps its value where a default has changed"
-    assert replace(recipe, freeze=replace(recipe.freeze, mask=()), description="") == Recipe(name="loop", collect=recipe.collect)
+    assert recipe.gate == GateConfig(margin=0.3)
+    changed = Recipe(name="loop", collect=recipe.collect, gate=recipe.gate)
+    assert replace(recipe, freeze=replace(recipe.freeze, mask=()), description="") == changed

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from components.config.records import DatasetVersion, EvalReport, GateVerdict, Interval, TaskScore, TrainRun
+from components.config.judging.verdict import GateVerdict
+from components.config.records import DatasetVersion, EvalReport, Interval, TaskScore, TrainRun
 from components.release.registration import Candidate, code_commit, register
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, ReasoningSpec, VectorSpec
 from model_core.spec.errors import CheckpointError, TrackingError

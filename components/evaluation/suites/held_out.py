@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.artifacts.step_manifest import checkpoint_digest
+from components.config.judging.verdict import ERROR_RATIO
 from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, HeldOutRow, Interval, Progress
 from components.data.frozen_dataset import FrozenSplit, column_of, load_split, observation_of
 from components.data.frozen_members import FrozenMember, open_frozen
-from components.evaluation.gate import ERROR_RATIO
 from components.evaluation.image_swap import (
     ImageDependence,
     check_image_dependence,

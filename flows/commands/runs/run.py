@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.recipe_arguments import Overrides, RecipeName, recipe_of
-from flows.terminal.output import HELD, print_result, stoppable
+from flows.terminal.output import OF_OUTCOME, print_result, stoppable
 
 
 def run(recipe: RecipeName = "loop", change: Overrides = None) -> None:
@@ -24,9 +24,10 @@ def run(recipe: RecipeName = "loop", change: Overrides = None) -> None:
     verdict = "promote" if summary.verdict.promote else "hold"
     version = f"{summary.model_version.name}/{summary.model_version.version}"
     files = {"report": str(folder / "report.html"), "summary": str(folder / "summary.json")}
-    print_result(run=summary.name, verdict=verdict, model_version=version, **files)
-    if not summary.verdict.promote:
-        raise typer.Exit(HELD)
+    files |= {"gate": str(folder / "gate.md"), "junit": str(folder / "gate.xml")}
+    print_result(run=summary.name, verdict=verdict, outcome=summary.verdict.decided, model_version=version, **files)
+    if code := OF_OUTCOME[summary.verdict.decided]:
+        raise typer.Exit(code)
 
 
 def train(recipe: RecipeName = "loop", change: Overrides = None) -> None:

@@ -15,6 +15,7 @@ from components.config.recipe import Recipe
 from components.config.records import EvalReport, ModelVersion, Progress
 from components.config.stages import stage_named
 from flows.pipeline.stage_records import read_contract, read_dataset, read_model_version, read_report, read_reports, read_train_run
+from flows.pipeline.stages.comparison import Comparison, further_pairs
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.documents import to_document
@@ -40,13 +41,19 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
     others = {name: other for name, other in read_reports(evaluated).items() if name not in ("", released)}
     champion = champion_to_beat(platform.registry(), recipe.package.model_name, report.checkpoint_digest)
     examined = evaluation_of(platform, champion, report) if champion else None
+    compared = _comparison(platform, champion, examined, report, trained) if champion and examined else None
+    blocks = further_pairs(platform, recipe, compared, progress) if compared else []
 
     def work(out: Path) -> Mapping[str, Any]:
         from components.evaluation.gate import gate
+        from components.evaluation.judging.documents import verdict_junit, verdict_markdown
+        from components.evaluation.judging.plan import plan_of
         from components.release.registration import Candidate, register
 
         progress.update(0, 2, "judging")
-        verdict = gate(recipe.gate, report, _report_of(platform, champion, examined) if champion else None, others=others)
+        before = _report_of(platform, champion, examined) if champion else None
+        verdict = gate(recipe.gate, report, before, others=others, further=[block.reports for block in blocks])
+        verdict = replace(verdict, plan=plan_of(recipe.gate, before.per_task) if before else ())
         progress.update(1, 2, "registering")
         version = register(
             platform.registry(),
@@ -62,6 +69,8 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
             champion=champion,
         )
         atomic_write(out / "verdict.json", json.dumps(to_document(verdict), indent=1, sort_keys=True))
+        atomic_write(out / "verdict.md", verdict_markdown(verdict))
+        atomic_write(out / "verdict.xml", verdict_junit(verdict))
         progress.update(2, 2, f"{version.name} {version.version}: {version.alias}")
         # the lineage names the code's commit, which two equal runs need not share
         return {
@@ -71,7 +80,10 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
         }
 
     # The champion's evaluation, and not its name: it may be evaluated again, under other rules.
-    inputs = {"evaluation": evaluated, "checkpoint": trained, "champion": examined or (champion.checkpoint_digest if champion else "")}
+    inputs: dict[str, Step | str] = {"evaluation": evaluated, "checkpoint": trained}
+    inputs["champion"] = examined or (champion.checkpoint_digest if champion else "")
+    for number, block in enumerate(blocks, start=1):
+        inputs |= {f"pairs {number}": block.candidate, f"champion's pairs {number}": block.champion}
     key = StepKey(stage=stage_named("gate"), recipe=recipe, inputs=inputs, extra={"embodiment": released} if released else {})
     return stage_step(platform, key, work)
 
@@ -86,11 +98,20 @@ def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> Mode
 
 def evaluation_of(platform: Platform, version: ModelVersion, candidate: EvalReport) -> Step | None:
     """The newest evaluation of a registered version under the candidate's rules, else the newest one; None where this store has none."""
-    from components.evaluation.gate import unlike_rules
+    from components.evaluation.judging.comparison import unlike_rules
 
     reports = [(step, _report_in(step, version)) for step in reversed(platform.store.steps("evaluate"))]
     found = [(step, report) for step, report in reports if report.checkpoint_digest == version.checkpoint_digest]
     return next((step for step, report in found if not unlike_rules(candidate, report)), found[0][0] if found else None)
+
+
+def _comparison(platform: Platform, champion: ModelVersion, examined: Step, report: EvalReport, trained: Step) -> Comparison | None:
+    """What further pairs need; None where the champion's checkpoint is not in this store, so that it can be asked nothing."""
+    digest = champion.checkpoint_digest
+    before = next((step for step in reversed(platform.store.steps("train")) if step.record.get("checkpoint_digest") == digest), None)
+    if before is None:
+        return None
+    return Comparison(candidate=report, champion=_report_in(examined, champion), trained=trained, trained_before=before)
 
 
 def _report_in(evaluated: Step, version: ModelVersion) -> EvalReport:

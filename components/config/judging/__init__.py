@@ -1,0 +1,1 @@
+"""What the gate answers, as frozen values that stages, commands and the report share."""

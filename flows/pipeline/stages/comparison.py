@@ -1,0 +1,91 @@
+"""Blocks of paired trials: champion and candidate act on the same further scenes until the gate's comparison is decided.
+
+Every block of either side is a step of its own, so that a run that was stopped continues where it was, and a champion is asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.step_manifest import Step
+from components.config.recipe import Recipe
+from components.config.records import EvalReport, Progress
+from components.config.stages import PAIRS
+from components.evaluation.gate import gate, needs_pairs
+from flows.pipeline.stage_records import read_report
+from flows.pipeline.stages.step import StepKey, stage_step
+from flows.pipeline.stages.training import simulation_of
+from flows.platform.wiring import Platform
+
+RunTrials = Callable[[Platform, Recipe, Step, Progress], Step]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The two evaluations, and the trainings whose checkpoints can be asked further."""
+
+    candidate: EvalReport
+    champion: EvalReport
+    trained: Step
+    trained_before: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One block of pairs: the step of each side."""
+
+    candidate: Step
+    champion: Step
+
+    @property
+    def reports(self) -> tuple[EvalReport, EvalReport]:
+        """Of candidate and champion."""
+        return read_report(self.candidate), read_report(self.champion)
+
+
+def block_recipe(recipe: Recipe, number: int) -> Recipe | None:
+    """The recipe whose evaluation is block `number` (from 0), on the scenes after those before it; None beyond the gate's `max_pairs`.
+
+    Only the recipe's own simulator goes on: the cases of a suite that the recipe names are what they are.
+    """
+    cfg, asked = recipe.gate, recipe.evaluate
+    done = asked.seeds_per_task + number * cfg.pairs_per_block
+    count = min(cfg.pairs_per_block, cfg.max_pairs - done)
+    if recipe.data or asked.suite or count <= 0:
+        return None
+    further = replace(asked, first_seed=asked.first_seed + done, seeds_per_task=count, image_swap_frames=0, films_per_task=0)
+    return replace(recipe, evaluate=further)
+
+
+def further_pairs(
+    platform: Platform, recipe: Recipe, compared: Comparison, progress: Progress, run_trials: RunTrials | None = None
+) -> list[Block]:
+    """Run block after block (finished ones are found) until the comparison is decided or has its planned maximum of pairs.
+
+    run_trials: how the trials of one side are run (default: in closed loop, in the recipe's simulator).
+    """
+    run = run_trials or _trials
+    blocks: list[Block] = []
+    while needs_pairs(gate(recipe.gate, compared.candidate, compared.champion, further=[block.reports for block in blocks])):
+        block = block_recipe(recipe, len(blocks))
+        if block is None:
+            break
+        progress.update(0, 1, f"not decided yet: block {len(blocks) + 1} of {block.evaluate.seeds_per_task} further pairs a task")
+        candidate, champion = (run(platform, block, step, progress) for step in (compared.trained, compared.trained_before))
+        blocks.append(Block(candidate=candidate, champion=champion))
+    return blocks
+
+
+def _trials(platform: Platform, block: Recipe, trained: Step, progress: Progress) -> Step:
+    simulation = simulation_of(block.collect)
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from components.evaluation.evaluate import evaluate
+        from components.evaluation.suite import open_suite
+
+        return evaluate(block.evaluate, trained.path / "checkpoint", out, progress, suite=open_suite(block.evaluate, simulation))
+
+    return stage_step(platform, StepKey(stage=PAIRS, recipe=block, inputs={"checkpoint": trained}), work).step
