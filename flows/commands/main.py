@@ -1,6 +1,7 @@
 """The command line: one command per stage, `run` for all of them. Results are one JSON line on stdout.
 
-Exit codes: 0 done, 1 our error, 2 wrong usage, 3 held by the gate, 130 after Ctrl-C, 143 after SIGTERM. Nothing heavy is imported before a
+Exit codes: 0 done, 1 our error, 2 wrong usage, 3 held by the gate (of `run`: rejected; 4 not enough evidence,
+5 nothing can be compared), 130 after Ctrl-C, 143 after SIGTERM. Nothing heavy is imported before a
 command needs it, and where the first word names a command only the part that holds it is.
 """
 
@@ -32,6 +33,7 @@ PARTS = (
     Part("flows.commands.operations.commands", "add_operations", ("up", "schedule", "approve")),
     Part("flows.commands.data.commands", "add_data", ("ingest", "data")),
     Part("flows.commands.data.embodiment", "add_embodiment", ("embodiment",)),
+    Part("flows.commands.studies.commands", "add_studies", ("study",)),
     Part("flows.commands.models.commands", "add_models", ("export", "model")),
     Part("flows.commands.bench.commands", "add_bench", ("certify", "bench")),
     Part("flows.commands.serving.commands", "add_serving", ("serve", "probe", "fault-server", "fault-proxy", "workcell")),

@@ -23,6 +23,7 @@ OVERVIEW: Mapping[str, str] = {
     "schedule": "Register the retraining deployment and serve it until Ctrl-C: by the clock and when new recordings arrive.",
     "approve": "Approve a proposed retraining and run it here.",
     "ingest": "Take recordings in: check each, quarantine bad ones with the reason, and make a raw data set of those that did not fail.",
+    "study": "Comparisons of two policies: what to expect of one, which there are, and a proof that no trial was changed.",
     "export": "Write the bundle of a recipe's champion (weights, contract, probes) into a folder, atomically.",
     "certify": (
         "Prove that speculative decoding changes nothing: every recorded decision plain and speculative, alone and "

@@ -22,6 +22,8 @@ from components.evaluation.gate import gate, needs_pairs
 from components.evaluation.judging.documents import verdict_junit, verdict_markdown
 from components.evaluation.judging.pairs import pairs_of
 from components.evaluation.judging.plan import plan_of
+from components.evaluation.studies.design import read_design
+from components.evaluation.studies.ledger import problem_of, read_ledger
 from flows.commands.overrides import with_changes
 from flows.pipeline.stages.comparison import Comparison, block_recipe, further_pairs
 from model_core.spec.documents import to_document
@@ -170,19 +172,30 @@ def test_further_blocks_are_run_until_the_comparison_is_decided(store, rates, bl
     recipe = with_changes(Recipe(name="x"), ["gate.floor=0"])
     first = recipe.evaluate.first_seed
     candidate, champion = both(*rates, range(first, first + 20), (5, 6) if rates[0] == 0.7 else (5, 5))
-    compared = Comparison(candidate=candidate, champion=champion, trained="candidate", trained_before="champion")  # type: ignore[arg-type]
-    found = further_pairs(SimpleNamespace(store=store), recipe, compared, Silent(), run_trials)  # type: ignore[arg-type]
-    assert len(found) == blocks
+    compared = Comparison(
+        candidate=candidate,
+        champion=champion,
+        evidence=("e1", "e2"),
+        trained="candidate",  # type: ignore[arg-type]
+        trained_before="champion",  # type: ignore[arg-type]
+    )
+    platform = SimpleNamespace(store=store, settings=SimpleNamespace(home=store.root))
+    found = further_pairs(platform, recipe, compared, Silent(), run_trials)  # type: ignore[arg-type]
+    assert len(found.blocks) == blocks
+    assert problem_of(store.root / "studies" / found.study, found.head) == ""
+    ledger = read_ledger(store.root / "studies" / found.study, read_design(store.root / "studies" / found.study))
+    assert len(ledger.trials) == 2 * 2 * (20 + 10 * blocks)
+    assert {trial.block for trial in ledger.trials} == set(range(blocks + 1))
     assert asked == [(side, first + 20 + 10 * number) for number in range(blocks) for side in ("candidate", "champion")]
-    assert gate(recipe.gate, candidate, champion, further=[block.reports for block in found]).outcome == outcome
+    assert gate(recipe.gate, candidate, champion, further=[block.reports for block in found.blocks]).outcome == outcome
 
 
 def test_the_plan_says_what_an_equal_candidate_can_expect():
-    [sentence] = plan_of(BAR, {"press": TaskScore(successes=19, trials=20, interval=Interval(low=0, high=1))})
-    assert "the champion solved 19 of 20" in sentence
+    [sentence] = plan_of(BAR, {"press": 0.93})
+    assert "the champion solves 93%" in sentence
     assert "60 at most" in sentence
     assert "without enough evidence" in sentence
-    assert plan_of(replace(BAR, margin=1.0), {"press": TaskScore(successes=1, trials=2, interval=Interval(low=0, high=1))}) == ()
+    assert plan_of(replace(BAR, margin=1.0), {"press": 0.5}) == ()
 
 
 def test_documents_for_continuous_integration_name_every_criterion_by_its_state():

@@ -42,7 +42,7 @@ class GateVerdict:
     """Promote or not, with every reason (also of the criteria that hold).
 
     outcome: "" in records of older versions; `decided` reads it from the criteria. plan: what could be expected of the comparison before
-    its trials, a sentence a line.
+    its trials, a sentence a line. study, head: where its trials are on record, and the last hash of their chain ("" without a comparison).
     """
 
     promote: bool
@@ -52,6 +52,8 @@ class GateVerdict:
     champion: str = ""
     outcome: Literal["promote", "reject", "not enough", "invalid", ""] = ""
     plan: tuple[str, ...] = ()
+    study: str = ""
+    head: str = ""
 
     @property
     def decided(self) -> Outcome:

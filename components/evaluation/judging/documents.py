@@ -24,7 +24,10 @@ def verdict_markdown(verdict: GateVerdict) -> str:
     """The outcome, every criterion, and what could be expected before."""
     lines = [f"- {_MARKS.get(check.stands, '?')} **{check.name}**: {check.reason}" for check in verdict.checks]
     plan = ["", "## Expected before the comparison", "", *(f"- {line}" for line in verdict.plan)] if verdict.plan else []
-    return "\n".join([f"# {title_of(verdict)}", "", *(lines or [f"- {reason}" for reason in verdict.reasons]), *plan])
+    proof = (
+        ["", f"Evidence: study {verdict.study}; `actwright study verify --head {verdict.head[:16]}` proves it."] if verdict.study else []
+    )
+    return "\n".join([f"# {title_of(verdict)}", "", *(lines or [f"- {reason}" for reason in verdict.reasons]), *plan, *proof])
 
 
 def verdict_junit(verdict: GateVerdict) -> str:

@@ -5,7 +5,7 @@ Every block of either side is a step of its own, so that a run that was stopped 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from components.config.recipe import Recipe
 from components.config.records import EvalReport, Progress
 from components.config.stages import PAIRS
 from components.evaluation.gate import gate, needs_pairs
+from components.evaluation.judging.comparison import unlike_rules
+from components.evaluation.studies.evidence import Evidence, design_of, record_study
 from flows.pipeline.stage_records import read_report
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.pipeline.stages.training import simulation_of
@@ -25,12 +27,16 @@ RunTrials = Callable[[Platform, Recipe, Step, Progress], Step]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The two evaluations, and the trainings whose checkpoints can be asked further."""
+    """The two evaluations with the digests of their steps, and the trainings whose checkpoints can be asked further.
+
+    trained_before: None where the champion's checkpoint is not in this store, so that it can be asked nothing.
+    """
 
     candidate: EvalReport
     champion: EvalReport
+    evidence: tuple[str, str]
     trained: Step
-    trained_before: Step
+    trained_before: Step | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,15 @@ class Block:
     def reports(self) -> tuple[EvalReport, EvalReport]:
         """Of candidate and champion."""
         return read_report(self.candidate), read_report(self.champion)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What was run for a comparison: its blocks, and the study in which every trial is on record ("" where nothing is comparable)."""
+
+    blocks: tuple[Block, ...] = ()
+    study: str = ""
+    head: str = ""
 
 
 def block_recipe(recipe: Recipe, number: int) -> Recipe | None:
@@ -62,21 +77,33 @@ def block_recipe(recipe: Recipe, number: int) -> Recipe | None:
 
 def further_pairs(
     platform: Platform, recipe: Recipe, compared: Comparison, progress: Progress, run_trials: RunTrials | None = None
-) -> list[Block]:
-    """Run block after block (finished ones are found) until the comparison is decided or has its planned maximum of pairs.
+) -> Compared:
+    """Lock the study, and run block after block (finished ones are found) until it is decided or has its planned maximum of pairs.
 
     run_trials: how the trials of one side are run (default: in closed loop, in the recipe's simulator).
     """
-    run = run_trials or _trials
-    blocks: list[Block] = []
-    while needs_pairs(gate(recipe.gate, compared.candidate, compared.champion, further=[block.reports for block in blocks])):
-        block = block_recipe(recipe, len(blocks))
-        if block is None:
-            break
+    if not compared.champion.per_task or unlike_rules(compared.candidate, compared.champion):
+        return Compared()
+    run, blocks = run_trials or _trials, list[Block]()
+    design = design_of(recipe.gate, compared.candidate, compared.champion)
+    while True:
+        rounds = [block.reports for block in blocks]
+        folder, ledger = record_study(platform.settings.home / "studies", design, _evidence(compared, blocks, rounds))
+        verdict = gate(recipe.gate, compared.candidate, compared.champion, further=rounds)
+        block, before = block_recipe(recipe, len(blocks)), compared.trained_before
+        if block is None or before is None or not needs_pairs(verdict):
+            return Compared(blocks=tuple(blocks), study=folder.name, head=ledger.head)
         progress.update(0, 1, f"not decided yet: block {len(blocks) + 1} of {block.evaluate.seeds_per_task} further pairs a task")
-        candidate, champion = (run(platform, block, step, progress) for step in (compared.trained, compared.trained_before))
+        candidate, champion = (run(platform, block, step, progress) for step in (compared.trained, before))
         blocks.append(Block(candidate=candidate, champion=champion))
-    return blocks
+
+
+def _evidence(
+    compared: Comparison, blocks: Sequence[Block], rounds: Sequence[tuple[EvalReport, EvalReport]]
+) -> list[tuple[Evidence, Evidence]]:
+    reports = [(compared.candidate, compared.champion), *rounds]
+    digests = [compared.evidence, *((block.candidate.digest, block.champion.digest) for block in blocks)]
+    return [((mine, ours), (before, theirs)) for (mine, before), (ours, theirs) in zip(reports, digests, strict=True)]
 
 
 def _trials(platform: Platform, block: Recipe, trained: Step, progress: Progress) -> Step:

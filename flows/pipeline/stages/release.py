@@ -10,12 +10,13 @@ from typing import Any
 
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
+from components.config.judging.verdict import GateVerdict
 from components.config.ports import ModelRegistry
 from components.config.recipe import Recipe
 from components.config.records import EvalReport, ModelVersion, Progress
 from components.config.stages import stage_named
 from flows.pipeline.stage_records import read_contract, read_dataset, read_model_version, read_report, read_reports, read_train_run
-from flows.pipeline.stages.comparison import Comparison, further_pairs
+from flows.pipeline.stages.comparison import Compared, Comparison, further_pairs
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.platform.wiring import Platform
 from model_core.spec.documents import to_document
@@ -41,19 +42,16 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
     others = {name: other for name, other in read_reports(evaluated).items() if name not in ("", released)}
     champion = champion_to_beat(platform.registry(), recipe.package.model_name, report.checkpoint_digest)
     examined = evaluation_of(platform, champion, report) if champion else None
-    compared = _comparison(platform, champion, examined, report, trained) if champion and examined else None
-    blocks = further_pairs(platform, recipe, compared, progress) if compared else []
+    compared = Compared()
+    if champion and examined:
+        compared = further_pairs(platform, recipe, _comparison(platform, champion, (evaluated, examined), report, trained), progress)
 
     def work(out: Path) -> Mapping[str, Any]:
-        from components.evaluation.gate import gate
-        from components.evaluation.judging.documents import verdict_junit, verdict_markdown
-        from components.evaluation.judging.plan import plan_of
         from components.release.registration import Candidate, register
 
         progress.update(0, 2, "judging")
         before = _report_of(platform, champion, examined) if champion else None
-        verdict = gate(recipe.gate, report, before, others=others, further=[block.reports for block in blocks])
-        verdict = replace(verdict, plan=plan_of(recipe.gate, before.per_task) if before else ())
+        verdict = _judged(recipe, (report, before), compared, others)
         progress.update(1, 2, "registering")
         version = register(
             platform.registry(),
@@ -69,8 +67,6 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
             champion=champion,
         )
         atomic_write(out / "verdict.json", json.dumps(to_document(verdict), indent=1, sort_keys=True))
-        atomic_write(out / "verdict.md", verdict_markdown(verdict))
-        atomic_write(out / "verdict.xml", verdict_junit(verdict))
         progress.update(2, 2, f"{version.name} {version.version}: {version.alias}")
         # the lineage names the code's commit, which two equal runs need not share
         return {
@@ -82,10 +78,23 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
     # The champion's evaluation, and not its name: it may be evaluated again, under other rules.
     inputs: dict[str, Step | str] = {"evaluation": evaluated, "checkpoint": trained}
     inputs["champion"] = examined or (champion.checkpoint_digest if champion else "")
-    for number, block in enumerate(blocks, start=1):
+    for number, block in enumerate(compared.blocks, start=1):
         inputs |= {f"pairs {number}": block.candidate, f"champion's pairs {number}": block.champion}
     key = StepKey(stage=stage_named("gate"), recipe=recipe, inputs=inputs, extra={"embodiment": released} if released else {})
     return stage_step(platform, key, work)
+
+
+def _judged(
+    recipe: Recipe, both: tuple[EvalReport, EvalReport | None], compared: Compared, others: Mapping[str, EvalReport]
+) -> GateVerdict:
+    """The verdict on the evaluations of candidate and champion, with what could be expected of their comparison and where its trials are."""
+    from components.evaluation.gate import gate
+    from components.evaluation.judging.plan import plan_of
+
+    candidate, before = both
+    verdict = gate(recipe.gate, candidate, before, others=others, further=[block.reports for block in compared.blocks])
+    rates = {task: (score.successes + 0.5) / (score.trials + 1) for task, score in before.per_task.items()} if before else {}
+    return replace(verdict, plan=plan_of(recipe.gate, rates), study=compared.study, head=compared.head)
 
 
 def champion_to_beat(registry: ModelRegistry, name: str, candidate: str) -> ModelVersion | None:
@@ -105,13 +114,17 @@ def evaluation_of(platform: Platform, version: ModelVersion, candidate: EvalRepo
     return next((step for step, report in found if not unlike_rules(candidate, report)), found[0][0] if found else None)
 
 
-def _comparison(platform: Platform, champion: ModelVersion, examined: Step, report: EvalReport, trained: Step) -> Comparison | None:
-    """What further pairs need; None where the champion's checkpoint is not in this store, so that it can be asked nothing."""
+def _comparison(platform: Platform, champion: ModelVersion, examined: tuple[Step, Step], report: EvalReport, trained: Step) -> Comparison:
+    """What further pairs need. examined: the evaluations of candidate and champion."""
     digest = champion.checkpoint_digest
     before = next((step for step in reversed(platform.store.steps("train")) if step.record.get("checkpoint_digest") == digest), None)
-    if before is None:
-        return None
-    return Comparison(candidate=report, champion=_report_in(examined, champion), trained=trained, trained_before=before)
+    return Comparison(
+        candidate=report,
+        champion=_report_in(examined[1], champion),
+        evidence=(examined[0].digest, examined[1].digest),
+        trained=trained,
+        trained_before=before,
+    )
 
 
 def _report_in(evaluated: Step, version: ModelVersion) -> EvalReport:

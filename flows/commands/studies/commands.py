@@ -1,0 +1,94 @@
+"""`actwright study plan|status|verify`: comparisons of two policies and their evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.recipe_arguments import Overrides, RecipeName, recipe_of
+from flows.terminal.output import HELD, print_line, print_result
+
+_HELP = "Comparisons of two policies: what to expect of one, which there are, and a proof that no trial was changed."
+study_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
+
+
+@study_app.command("plan")
+def plan_command(
+    recipe: RecipeName = "loop",
+    rate: Annotated[float, typer.Option(help="the champion's success rate on each task", min=0.0, max=1.0)] = 0.9,
+    change: Overrides = None,
+) -> None:
+    """Say what can be expected of a comparison under a recipe's gate: nothing is run.
+
+    Example: actwright study plan loop --rate 0.9
+    Example: actwright study plan loop --rate 0.7 --set gate.max_pairs=200
+    """
+    from components.evaluation.judging.plan import plan_of
+
+    chosen = recipe_of(recipe, change)
+    sentences = plan_of(chosen.gate, dict.fromkeys(chosen.collect.tasks, rate))
+    for sentence in sentences or ("a margin of 1 permits every difference, so there is nothing to plan",):
+        print_line(sentence)
+    print_result(plan=list(sentences))
+
+
+@study_app.command("status")
+def status_command() -> None:
+    """List the studies of this home: who was compared, and how many trials are on record.
+
+    Example: actwright study status
+    """
+    from components.evaluation.studies.design import read_design
+    from components.evaluation.studies.ledger import read_ledger
+
+    rows = []
+    for folder in _studies():
+        design = read_design(folder)
+        found = read_ledger(folder, design)
+        row = {"study": folder.name, "candidate": design.candidate[:12], "champion": design.champion[:12], "trials": len(found.trials)}
+        row |= {"void": sum(trial.void for trial in found.trials), "blocks": len({trial.block for trial in found.trials})}
+        rows.append(row | {"head": found.head, "problem": found.problem})
+        words = found.problem or f"{row['trials']} trials in {row['blocks']} blocks, {row['void']} void, last hash {found.head[:16]}"
+        print_line(f"{folder}: candidate {row['candidate']}, champion {row['champion']}: {words}")
+    print_result(studies=rows)
+
+
+@study_app.command("verify")
+def verify_command(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="folders of studies (default: all of this home)", metavar="FOLDER...")
+    ] = None,
+    head: Annotated[str, typer.Option(help="the last hash (or its first digits), as the verdict carries it")] = "",
+) -> None:
+    """Prove that no trial of a study was changed, left out or moved, and that its design is the one that was locked.
+
+    Exits 0 when everything is proven, 3 when not, naming the first trial that is wrong. Trials that are missing at the end are found only
+    with --head.
+
+    Example: actwright study verify
+    """
+    from components.evaluation.studies.ledger import problem_of
+
+    found = folders or _studies()
+    if not found:
+        raise typer.BadParameter("no study in this home yet; `actwright run` makes one where there is a champion to compare with")
+    problems = {str(folder): problem_of(folder, head) for folder in found}
+    for folder, problem in problems.items():
+        print_line(f"{folder}: {'NOT PROVEN: ' + problem if problem else 'proven'}")
+    print_result(proven=not any(problems.values()), problems={name: problem for name, problem in problems.items() if problem})
+    if any(problems.values()):
+        raise typer.Exit(HELD)
+
+
+def _studies() -> list[Path]:
+    from components.evaluation.studies.design import DESIGN
+    from flows.platform.settings import load_settings
+
+    return sorted(path.parent for path in (load_settings().home / "studies").glob(f"*/{DESIGN}"))
+
+
+def add_studies(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    app.add_typer(study_app, name="study")
