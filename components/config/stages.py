@@ -121,7 +121,7 @@ STAGES: tuple[Stage, ...] = (
         title="gate and register",
         work="The candidate is compared with the champion, and registered either way.",
         config=("gate", "package.model_name"),
-        modules=("components.evaluation.gate", "components.release.registration"),
+        modules=("components.evaluation.gate", "components.evaluation.judging.plan", "components.release.registration"),
         packages=("numpy",),
         is_registered=True,
     ),

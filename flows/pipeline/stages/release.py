@@ -87,7 +87,7 @@ def gate_step(platform: Platform, recipe: Recipe, evaluated: Step, trained: Step
 def _judged(
     recipe: Recipe, both: tuple[EvalReport, EvalReport | None], compared: Compared, others: Mapping[str, EvalReport]
 ) -> GateVerdict:
-    """The verdict on the evaluations of candidate and champion, with what could be expected of their comparison and where its trials are."""
+    """The verdict on both evaluations, with what could be expected of their comparison and where its trials are on record."""
     from components.evaluation.gate import gate
     from components.evaluation.judging.plan import plan_of
 
