@@ -23,7 +23,6 @@ OVERVIEW: Mapping[str, str] = {
     "schedule": "Register the retraining deployment and serve it until Ctrl-C: by the clock and when new recordings arrive.",
     "approve": "Approve a proposed retraining and run it here.",
     "ingest": "Take recordings in: check each, quarantine bad ones with the reason, and make a raw data set of those that did not fail.",
-    "study": "Comparisons of two policies: what to expect of one, which there are, and a proof that no trial was changed.",
     "export": "Write the bundle of a recipe's champion (weights, contract, probes) into a folder, atomically.",
     "certify": (
         "Prove that speculative decoding changes nothing: every recorded decision plain and speculative, alone and "
@@ -39,6 +38,7 @@ OVERVIEW: Mapping[str, str] = {
     ),
     "data": "Data sets: look at them, edit them, export them; and the data stages one by one (what dvc.yaml runs).",
     "embodiment": "The file that says what a robot's numbers and images mean.",
+    "study": "Comparisons of two policies: what to expect of one, which there are, and a proof that no trial was changed.",
     "model": "Checkpoints: inspect, adopt for serving, compare with the published code, convert.",
     "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",
     "workcell": "Workcells: robots that act on a served policy.",
