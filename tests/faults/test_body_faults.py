@@ -75,7 +75,7 @@ def test_a_stop_that_nobody_takes_back(tmp_path: Path) -> None:
 
 
 @covers("F32", I2="after a pause of the agent nothing that expired meanwhile is sent", I4="it holds and asks anew")
-@pytest.mark.parametrize("pause_s", [0.1, 0.5, 5.0])
+@pytest.mark.parametrize("pause_s", [0.1, pytest.param(0.5, marks=pytest.mark.soak), 5.0])  # short of 0.5: a shorter and a longer one
 def test_the_agent_pauses(tmp_path: Path, pause_s: float) -> None:
     world = World(tmp_path)
     for second in (3.0, 4.03, 5.06):

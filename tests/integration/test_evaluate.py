@@ -134,7 +134,14 @@ def test_a_simulator_of_another_embodiment_is_refused(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="a rollout process was killed after 0 of 6 episodes"):
-        evaluate(CFG, checkpoint(tmp_path / "c", dies=True), tmp_path / "out", Silent(), suite=open_suite(CFG, COLLECT), policy=TOY)
+        evaluate(
+            replace(CFG, workers=1),
+            checkpoint(tmp_path / "c", dies=True),
+            tmp_path / "out",
+            Silent(),
+            suite=open_suite(CFG, COLLECT),
+            policy=TOY,
+        )
 
 
 def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
