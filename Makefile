@@ -24,7 +24,7 @@ test: $(STAMP) ## format, lint, types, import contracts and every test (25 min o
 	@mkdir -p reports
 	@# types are checked beside the tests, which wait for servers now and then; the contracts are one of the tests
 	@# (with room for young objects, which takes a fifth off the time of the checker)
-	@NODE_OPTIONS=--max-semi-space-size=128 $(BIN)/pyright > reports/types.txt 2>&1 & types=$$!; trap 'kill $$types 2>/dev/null' EXIT; \
+	@NODE_OPTIONS=--max-semi-space-size=256 $(BIN)/pyright > reports/types.txt 2>&1 & types=$$!; trap 'kill $$types 2>/dev/null' EXIT; \
 	  $(PYTEST) -m "not soak" --durations=25; tests=$$?; \
 	  wait $$types; typed=$$?; tail -n 40 reports/types.txt; exit $$(( tests ? tests : typed ))
 

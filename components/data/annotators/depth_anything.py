@@ -38,7 +38,9 @@ class DepthAnything:
     @staticmethod
     def load(source: str, *, size: int = 518, batch_size: int = 8, device: str = "") -> DepthAnything:
         """Read a folder or hub id. Raises `CheckpointError` naming what is missing."""
-        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+        # by their own modules: the type checker needs 20 s for the package's own file
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor
+        from transformers.models.auto.modeling_auto import AutoModelForDepthEstimation
 
         model, processor = load_pretrained(source, AutoModelForDepthEstimation, AutoImageProcessor, device=device)
         return DepthAnything(

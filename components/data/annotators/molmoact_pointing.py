@@ -44,7 +44,7 @@ def is_own_checkpoint(source: str) -> bool:
 
     False where there is no config to read: the code that loads the source then states what is missing.
     """
-    from transformers import PretrainedConfig
+    from transformers.configuration_utils import PretrainedConfig
 
     try:
         config, _ = PretrainedConfig.get_config_dict(source)

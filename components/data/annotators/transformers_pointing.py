@@ -57,7 +57,8 @@ class GripperPointer:
     @staticmethod
     def load(source: str, *, batch_size: int = 8, device: str = "") -> GripperPointer:
         """Read a folder or hub id. Raises `CheckpointError` naming what is missing."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.models.auto.modeling_auto import AutoModelForImageTextToText
+        from transformers.models.auto.processing_auto import AutoProcessor
 
         model, processor = load_pretrained(source, AutoModelForImageTextToText, AutoProcessor, device=device)
         asker = _Asker(model, processor)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
 from components.evaluation.decoding.peer_prompt import Laps, Places, encode
 from model_core.engine.decode_request import Prompt

@@ -59,26 +59,26 @@ class Envelope:
         self.limits, self.tally = limits, EnvelopeTally()
         self._names, self._hz = names, body.control_hz
         modes = body.action.modes
-        self._is_pose_A = np.array([mode in POSES for mode in modes])
-        self._is_rate_A = np.array([mode == "velocity" for mode in modes])
+        self._is_pose_A: NDArray[np.bool_] = np.array([mode in POSES for mode in modes])
+        self._is_rate_A: NDArray[np.bool_] = np.array([mode == "velocity" for mode in modes])
         places = {dim.name: place for place, dim in enumerate(body.proprio.dims)}
         self._sensor = [places.get(d.measured_by) if d.measured_by else None for d in limits.dims]
         for dim, place in zip(limits.dims, self._sensor, strict=True):
             require(not dim.measured_by or place is not None, f"limits of {dim.name!r}: no proprio dimension {dim.measured_by!r}")
         self._low_A, self._high_A = _column(limits, "low"), _column(limits, "high")
         # How far one control step of 1 leads, in the unit of what measures it.
-        self._step_A = np.where(self._is_rate_A, _column(limits, "gain") / body.control_hz, _column(limits, "gain"))
+        self._step_A: NDArray[np.float64] = np.where(self._is_rate_A, _column(limits, "gain") / body.control_hz, _column(limits, "gain"))
         self._place_low_A, self._place_high_A = _column(limits, "place_low", -np.inf), _column(limits, "place_high", np.inf)
         room_A = np.where(self._is_pose_A, self._place_high_A - self._place_low_A, np.inf)  # a place is a number of its own range
-        self._place_scale_A = np.minimum(self._high_A - self._low_A, room_A)
+        self._place_scale_A: NDArray[np.float64] = np.minimum(self._high_A - self._low_A, room_A)
         is_relative_A = np.array([mode == "relative" for mode in modes])
-        self._offset_low_A = np.where(is_relative_A, _column(limits, "offset_low", -np.inf), -np.inf)
-        self._offset_high_A = np.where(is_relative_A, _column(limits, "offset_high", np.inf), np.inf)
+        self._offset_low_A: NDArray[np.float64] = np.where(is_relative_A, _column(limits, "offset_low", -np.inf), -np.inf)
+        self._offset_high_A: NDArray[np.float64] = np.where(is_relative_A, _column(limits, "offset_high", np.inf), np.inf)
         self._jump_A = _column(limits, "max_jump", np.inf)
         self._top = {name: _column(limits, f"max_{name}", np.inf) for name in ("velocity", "acceleration", "jerk")}
-        self._place_A = np.full(len(names), np.nan)
-        self._rate_A = np.zeros(len(names))
-        self._push_A = np.zeros(len(names))
+        self._place_A: NDArray[np.float64] = np.full(len(names), np.nan)
+        self._rate_A: NDArray[np.float64] = np.zeros(len(names))
+        self._push_A: NDArray[np.float64] = np.zeros(len(names))
 
     def restart(self) -> None:
         """The robot stands: the next command is judged from the measured pose and from rest."""
