@@ -24,6 +24,7 @@ from components.simulation.open import open_simulator
 from model_core.spec.errors import DatasetError, SimulatorError, SpecError
 from tests.episodes import Tally
 
+pytestmark = pytest.mark.xdist_group("collect")  # one worker makes what all of them look at
 CFG = CollectConfig(episodes_per_task=4, image_size=48, horizon_sim_steps=120, first_seed=20_000, workers=2)
 
 

@@ -125,6 +125,7 @@ def test_a_full_disk_is_explained_and_the_next_run_goes_on(small_disk):
     assert len(DatasetReader(done.step.path / "dataset")) == 10
 
 
+@pytest.mark.soak  # short: what a full disk means for a step, above
 def test_a_store_on_a_full_disk_names_the_disk(small_disk, tmp_path):
     subprocess.run(["mount", "-o", "remount,size=24m", str(small_disk)], check=True)
     (tmp_path / "thing").write_bytes(b"1" * 1000)

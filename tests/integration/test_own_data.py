@@ -100,7 +100,6 @@ def acted(home: Home, policy: Path, contract: Path, levels: list[str]) -> None:
 def test_a_set_of_lerobot_0_4_4_with_traces_of_kinematics_goes_all_the_way_to_a_cell(home: Home) -> None:
     """Version 3.0, metres and radians a step, no depth: 12 of its episodes, and so few steps that only the road is shown."""
     embodiment = described("v30", home.root)
-    inspected("v30", embodiment)
     few = {"steps": 10, "warmup_steps": 1}
     recipe = recipe_of("v30", embodiment, by_kinematics(home.root), include=("0:12",), train=few)
     settings = load_settings()
@@ -122,6 +121,7 @@ def test_a_set_of_lerobot_0_4_4_with_traces_of_kinematics_becomes_a_policy_that_
     acted(home, *packed(home), ["trace+action", "action"])
 
 
+@pytest.mark.soak  # short: each number of both sets in test_public_writers, labels of models in test_annotate
 @pytest.mark.timeout(900)
 def test_a_set_of_lerobot_0_3_3_is_described_inspected_labelled_by_models_and_frozen(home: Home) -> None:
     """Version 2.1, steps as parts of their limits: of three episodes, as far as the data set version."""

@@ -67,7 +67,7 @@ def test_no_event_is_dropped_by_a_window_and_no_lock_is_lost_with_a_server(monke
     assert not [value for value in deployment.parameters.values() if "{{" in str(value)], "nothing is rendered from an event"
 
 
-@pytest.mark.soak  # short: the window and the lock of the event above, the deployment below
+@pytest.mark.soak  # short: the window and the lock of the event above
 @pytest.mark.timeout(500)
 def test_new_recordings_start_a_retraining(tmp_path: Path):
     """The event that `actwright ingest` sends wakes the deployment; the clock (once a year) has no part in it."""
@@ -110,10 +110,11 @@ def test_new_recordings_start_a_retraining(tmp_path: Path):
         process.wait()
 
 
+@pytest.mark.soak  # short: what is deployed, with which trigger and limit, above; what it proposes in test_proposals
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("cron", [pytest.param("0 3 1 1 *", id="by hand"), pytest.param("* * * * *", id="by cron", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("cron", [pytest.param("0 3 1 1 *", id="by hand"), pytest.param("* * * * *", id="by cron")])
 def test_the_deployment_runs_and_it_proposes(tmp_path: Path, cron: str):
-    """The clock starts it within a minute; the short form starts the same deployment at once, and looks at its schedule."""
+    """The clock starts it within a minute; by hand, the same deployment starts at once, and its schedule is looked at."""
     home, is_timed = Home(tmp_path), cron.startswith("*")
     process = home.start("schedule", "miniature", "--cron", cron)
     try:

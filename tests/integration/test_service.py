@@ -78,6 +78,7 @@ def test_a_bento_holds_weights_contract_probes_code_lock_and_dockerfile(packed: 
     assert str(root) not in "".join(p.read_text(errors="ignore") for p in bento.rglob("*") if p.suffix in {".yaml", ".json", ".txt", ".md"})
 
 
+@pytest.mark.soak  # short: the cells of the smallest loop (test_kill_resume)
 def test_two_cells_drive_the_simulator_through_the_service(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     root, _ = packed
     heard: list[str] = []

@@ -18,6 +18,7 @@ from tests.integration.loop_runs import Home, eventually, kill_tree
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("loop")]
 
 
+@pytest.mark.soak  # short: each server by itself (test_prefect_server, test_tracking, test_service)
 def test_up_opens_everything_on_loopback_and_stops_it_all(undisturbed: Home):
     process = undisturbed.start("up", "miniature")
     try:
