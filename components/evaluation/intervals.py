@@ -44,16 +44,3 @@ def difference(successes_a: int, trials_a: int, successes_b: int, trials_b: int,
     rate_a, rate_b = successes_a / trials_a, successes_b / trials_b
     gap = rate_a - rate_b
     return gap - math.hypot(rate_a - low_a, high_b - rate_b), gap + math.hypot(high_a - rate_a, rate_b - low_b)
-
-
-def trials_to_decide(rate_a: float, rate_b: float, margin: float, confidence: float = CONFIDENCE, most: int = 100_000) -> int | None:
-    """Trials per side at which equal rates as these would show a not below b by `margin`; None if no number would."""
-    if rate_a - rate_b <= -margin:
-        return None
-    trials = 5
-    while trials <= most:
-        low, _ = difference(round(rate_a * trials), trials, round(rate_b * trials), trials, confidence)
-        if low > -margin:
-            return trials
-        trials = math.ceil(trials * 1.1)
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,12 +217,3 @@ def test_a_verdict_of_an_older_version_has_the_outcome_of_its_criteria():
     assert GateVerdict(promote=False, reasons=(), checks=(held, Check(name="x", passed=False, reason="bad"))).decided == "reject"
     assert GateVerdict(promote=True, reasons=()).decided == "promote"
     assert outcome_of([], promote=False) == "reject"
-
-
-def test_five_hundred_decisions_take_little_processor_time():
-    pair = both(0.9, 0.9, range(60), (3, 4))
-    gate(BAR, *pair)
-    began = time.process_time()
-    for _ in range(50):
-        gate(BAR, *pair)
-    assert (time.process_time() - began) * 10 < 5.0  # of 500; measured: below 1 on an idle machine

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from components.evaluation.intervals import clopper_pearson, difference, trials_to_decide, wilson
+from components.evaluation.intervals import clopper_pearson, difference, wilson
 from model_core.spec.errors import SpecError
 
 
@@ -77,15 +77,6 @@ def test_clopper_pearson_is_never_narrower_than_its_promise():
             math.comb(25, k) * p**k * (1 - p) ** (25 - k) for k in range(26) if clopper_pearson(k, 25)[0] <= p <= clopper_pearson(k, 25)[1]
         )
         assert covered >= 0.95
-
-
-def test_trials_to_decide_is_enough_and_not_far_too_much():
-    needed = trials_to_decide(0.9, 0.9, 0.1)
-    assert needed is not None
-    assert difference(round(0.9 * needed), needed, round(0.9 * needed), needed)[0] > -0.1
-    half = needed // 2
-    assert difference(round(0.9 * half), half, round(0.9 * half), half)[0] <= -0.1
-    assert trials_to_decide(0.6, 0.9, 0.1) is None
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(-1, 5), (6, 5), (1, 0)])
