@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 REMOTE = "actwright"
 LOCK_FILE = "dvc.lock"
 LOCK_TRIES = 8
+INIT_TRIES = 4
 _NEARLY_NOTHING = 2**20  # bytes free
 _LOCK_SIGNS = ("Unable to acquire lock", "rwlock", "is busy")
 _UNREACHABLE_SIGNS = (
@@ -69,13 +70,25 @@ class DvcStore:
     def prepare(self, remote: Remote | None = None) -> None:
         """Make `root` a DVC repository if it is none, give it the stages, and set the remote for this machine."""
         if not self._is_repository():
-            again = ("--force",) if (self.root / ".dvc").is_dir() else ()
-            self._run("init", "--quiet", *again, *self._scm_option())
+            self._initialise()
             self._run("config", "core.analytics", "false")
         if not (self.root / "dvc.yaml").exists():
             shutil.copyfile(REPOSITORY / "dvc.yaml", self.root / "dvc.yaml")
         if remote is not None:
             self._set_remote(remote)
+
+    def _initialise(self) -> None:
+        """`dvc init`, again where one was stopped, or is at work still for a command that was killed: they take each other's files away."""
+        for attempt in range(1, INIT_TRIES + 1):
+            again = ("--force",) if (self.root / ".dvc").is_dir() else ()
+            try:
+                self._run("init", *again, *self._scm_option())
+            except DatasetError:
+                if attempt == INIT_TRIES:
+                    raise
+                time.sleep(attempt)
+            else:
+                return
 
     def _is_repository(self) -> bool:
         """Whether `root` is a whole DVC repository; one whose making was stopped has an empty config and nothing else."""
