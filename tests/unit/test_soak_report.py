@@ -18,3 +18,15 @@ def test_every_test_is_named_the_longest_first() -> None:
         ("tests.integration.test_a::test_short", "passed", 1.0),
         ("tests.integration.test_b::test_left_out", "skipped", 0.0),
     ]
+
+
+def test_what_was_run_again_stands_as_it_ended_then() -> None:
+    later = XML.replace('<failure message="no">no</failure>', "").replace("test_short", "test_new")
+    document = report(XML, later)
+    assert document["ends"] == {"passed": 3, "failed": 0, "skipped": 1}
+    assert {row["test"].split("::")[1]: row.get("again", False) for row in document["tests"]} == {  # type: ignore[attr-defined]
+        "test_long": True,
+        "test_new": True,
+        "test_left_out": True,
+        "test_short": False,
+    }
