@@ -20,7 +20,7 @@ help: ## say what each target does
 run: $(STAMP) ## the whole loop: demonstrations -> data set -> model -> service -> workcells -> runs/latest/report.html (RECIPE=loop)
 	@$(BIN)/actwright run $(RECIPE)
 
-test: $(STAMP) ## format, lint, types, import contracts and every test (25 min on two cores)
+test: $(STAMP) ## format, lint, types, import contracts and every test (15 min on two cores)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@mkdir -p reports
@@ -37,14 +37,14 @@ coverage: $(STAMP) ## every test, counting the lines that run (a third slower); 
 smoke: $(STAMP) ## does it answer? commands, and the smallest path from demonstrations to a served decision (60 s)
 	@$(BIN)/python -m pytest -q tests/smoke
 
-unit: $(STAMP) ## pure logic, budgets, contracts and frozen surfaces (4 min)
+unit: $(STAMP) ## pure logic, budgets, contracts and frozen surfaces (6 min)
 	@$(PYTEST) -q -m "not soak" tests/unit tests/architecture
 
 soak: $(STAMP) ## the long forms of tests, with the time of each; benchmarks/results/soak.json
 	@mkdir -p reports; $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m soak --durations=20 --junitxml=reports/soak.xml tests; tests=$$?; \
 	  $(BIN)/python -m tests.soak_report; exit $$tests
 
-integration: $(STAMP) ## the real parts on this machine: simulator, servers, training, faults (20 min)
+integration: $(STAMP) ## the real parts on this machine: simulator, servers, training, faults (8 min)
 	@$(PYTEST) -q -m "not soak" tests/integration tests/faults
 
 setup: $(STAMP) ## virtual environment in .venv and the system packages for off-screen rendering
