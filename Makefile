@@ -9,7 +9,7 @@ MESSAGES ?= 200000
 WORKERS ?= 2
 # tests wait for servers now and then, so one more than there are cores; each takes up to 2.5 GiB
 TEST_WORKERS ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage smoke unit integration setup check up clean lock seeds bench soak faults fuzz conformance test-pythons changelog freeze-surfaces
@@ -40,8 +40,9 @@ smoke: $(STAMP) ## does it answer? commands, and the smallest path from demonstr
 unit: $(STAMP) ## pure logic, budgets, contracts and frozen surfaces (6 min)
 	@$(PYTEST) -q -m "not soak" tests/unit tests/architecture
 
+soak: TEST_WORKERS = 2
 soak: $(STAMP) ## the long forms of tests, with the time of each; benchmarks/results/soak.json
-	@mkdir -p reports; $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m soak --durations=20 --junitxml=reports/soak.xml tests; tests=$$?; \
+	@mkdir -p reports; $(PYTEST) -q -m soak --durations=20 --junitxml=reports/soak.xml tests; tests=$$?; \
 	  $(BIN)/python -m tests.soak_report; exit $$tests
 
 integration: $(STAMP) ## the real parts on this machine: simulator, servers, training, faults (8 min)

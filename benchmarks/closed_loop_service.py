@@ -43,9 +43,10 @@ def main() -> None:
     from components.config.records import Silent
     from components.deployment.simulated_cells import run_workcells
     from components.evaluation.evaluate import evaluate
-    from components.evaluation.intervals import difference, wilson
+    from components.evaluation.intervals import wilson
     from components.evaluation.suite import open_suite
     from components.release.package import package
+    from model_core.statistics.intervals import newcombe
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -76,7 +77,7 @@ def main() -> None:
         outcome["served"] |= {(task, row["seed"]): row["success"] for row in reports[index]["rows"]}
         outcome["alone"] |= {(row["task"], row["seed"]): row["success"] for row in alone[index]["episodes"]}
     counts = {way: (sum(rows.values()), len(rows)) for way, rows in outcome.items()}
-    low, high = difference(*counts["served"], *counts["alone"])
+    low, high = newcombe(*counts["served"], *counts["alone"])
     both = outcome["served"].keys() & outcome["alone"].keys()
     result = {
         "tasks": args.tasks,

@@ -23,6 +23,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.measuring import peak_bytes  # noqa: E402
+
 RESULT = ROOT / "benchmarks" / "results" / "load_checkpoint.json"
 LIMIT = 1.25
 REPEATS = 2
@@ -60,11 +63,6 @@ def write(folder: Path) -> None:
         write_shards(folder / name, tensors, max_shard_bytes=500_000_000)
         write_json(folder / name / "config.json", network().to_json())
     torch.save({key: numbers(key, torch.bfloat16) for key in shapes}, folder / "model.pt")
-
-
-def peak_bytes() -> int:
-    text = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(next(line for line in text.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 def measure(side: str, folder: Path) -> None:

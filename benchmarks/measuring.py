@@ -40,6 +40,12 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def peak_bytes() -> int:
+    """The most memory that this process held (VmHWM); the resource module may tell that of the process that forked it."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def timed(command: Sequence[str], *, folder: Path | None = None, sound: Sequence[int] = (0,), **environment: str) -> dict[str, Any]:
     """One process: wall_s, cpu_s (with its children), and what it printed. Raises `SystemExit` for an exit code that is not `sound`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -27,6 +27,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.measuring import conditions, peak_bytes, ratio, written  # noqa: E402
+
 RESULT = ROOT / "benchmarks" / "results" / "published_training.json"
 LENGTH, CROPS = 2304, 18
 SIDES = ("packed", "reference", "trainer")
@@ -102,12 +105,6 @@ def full_logits_loss(model: Any, batch: Any) -> Any:
     return F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum") + 1e-4 * z
 
 
-def peak_kib() -> int:
-    """The most memory that this program held, in KiB; the resource module would tell the largest of the process that forked it, too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
 class Clock:
     """Wall and processor time of each step: one thread does all the work, so that the second hardly feels a busy machine."""
 
@@ -163,7 +160,7 @@ def side_steps(side: str, config: Any, micro: int, steps: int) -> dict[str, Any]
         return total
 
     times, losses = timed_steps(step, steps)
-    return {"times": times, "losses": losses, "peak_gib": peak_kib() / 2**20}
+    return {"times": times, "losses": losses, "peak_gib": peak_bytes() / 2**30}
 
 
 def trainer_steps(model: Any, examples: Sequence[Any], divisor: float, steps: int) -> dict[str, Any]:
@@ -223,7 +220,7 @@ def trainer_steps(model: Any, examples: Sequence[Any], divisor: float, steps: in
         ).train()
     size = len(examples)
     summed = [sum(losses[at : at + size]) for at in range(0, len(losses), size)]
-    return {"times": clock.times, "losses": summed, "peak_gib": peak_kib() / 2**20}
+    return {"times": clock.times, "losses": summed, "peak_gib": peak_bytes() / 2**30}
 
 
 def head_alone(kind: str, rows: int, tokens: int, width: int) -> dict[str, Any]:
@@ -239,7 +236,7 @@ def head_alone(kind: str, rows: int, tokens: int, width: int) -> dict[str, Any]:
         torch.nn.init.normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     hidden = torch.randn(tokens, width, generator=torch.Generator().manual_seed(1)).requires_grad_()
     labels = torch.randint(0, 152064, (rows,), generator=torch.Generator().manual_seed(2))
-    before, clock = peak_kib(), Clock()
+    before, clock = peak_bytes(), Clock()
     clock.start()
     if kind == "answer rows":
         loss = answer_row_loss(head, hidden[-rows:], RowTargets(labels_N=labels, weights_N=torch.ones(rows)), rows_at_once=64).loss
@@ -251,8 +248,8 @@ def head_alone(kind: str, rows: int, tokens: int, width: int) -> dict[str, Any]:
     loss.backward()
     clock.stop()
     norms = [float(head.weight.grad.norm()), float(hidden.grad.norm())]  # type: ignore[union-attr]
-    more = peak_kib() - before
-    return {**clock.times[0], "more_peak_gib": more / 2**20, "loss": float(loss.detach()), "gradient_norms": norms}
+    more = peak_bytes() - before
+    return {**clock.times[0], "more_peak_gib": more / 2**30, "loss": float(loss.detach()), "gradient_norms": norms}
 
 
 def in_process(*words: str) -> dict[str, Any]:
@@ -290,7 +287,6 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    from benchmarks.measuring import conditions, ratio, written
     from components.training.sizing.machines import accelerator
     from components.training.sizing.plan import plan_training
     from flows.pipeline.recipes import get_recipe

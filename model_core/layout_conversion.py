@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,6 +55,14 @@ class ConversionRequest:
     dtype: torch.dtype | None = None
     config: MolmoActConfig | None = None
     adapters: Path | None = None
+
+    @staticmethod
+    def named(*, to: str | None, dtype: str | None, config: MolmoActConfig | None, adapters: Path | None) -> ConversionRequest:
+        """The request with layout ("olmo" or "published") and number format ("bfloat16" ...) as words, None for what was not chosen."""
+        layouts: dict[str | None, Layout | None] = {None: None, "olmo": "olmo", "published": "published"}
+        return ConversionRequest(
+            target=layouts[to], dtype=None if dtype is None else getattr(torch, dtype), config=config, adapters=adapters
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,19 +117,6 @@ def converted_line(source: str | Path, destination: Path, made: Converted) -> di
         "carried": list(made.carried),
         "notes": list(made.notes),
     }
-
-
-def convert_named(source: str | Path, destination: Path, choices: Mapping[str, str | None], config: MolmoActConfig | None) -> Converted:
-    """`convert_checkpoint` with its choices as words: `to`, `dtype` and `adapters`, None for what was not chosen."""
-    layouts: Mapping[str | None, Layout | None] = {None: None, "olmo": "olmo", "published": "published"}
-    dtype, adapters = choices["dtype"], choices["adapters"]
-    request = ConversionRequest(
-        target=layouts[choices["to"]],
-        dtype=None if dtype is None else getattr(torch, dtype),
-        config=config,
-        adapters=None if adapters is None else Path(adapters),
-    )
-    return convert_checkpoint(source, destination, request)
 
 
 def _merged(folder: Path, destination: Path, request: ConversionRequest, adapters: Path) -> Converted:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     import torch
 
 
+def _check_level(level: str) -> None:
+    if level not in LEVELS:
+        raise SpecError(f"no reasoning level {level!r}; there are {', '.join(LEVELS)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyOptions:
     """How a policy answers.
@@ -30,8 +35,7 @@ class PolicyOptions:
     remember: int = 2048
 
     def __post_init__(self) -> None:
-        if self.reasoning not in LEVELS:
-            raise SpecError(f"no reasoning level {self.reasoning!r}; there are {', '.join(LEVELS)}")
+        _check_level(self.reasoning)
 
 
 DEFAULT_OPTIONS = PolicyOptions()
@@ -43,8 +47,9 @@ def trained_level(contract: PolicyContract, asked: str) -> str:
     Raises `SpecError` for a level that there is not, and `CheckpointError` for one that this policy was not trained at.
     """
     trained = contract.reasoning.levels
-    if asked and asked not in LEVELS:
-        raise SpecError(f"no reasoning level {asked!r}; there are {', '.join(LEVELS)}")
-    if asked and asked not in trained:
+    if not asked:
+        return trained[0]
+    _check_level(asked)
+    if asked not in trained:
         raise CheckpointError(f"the checkpoint was not trained at level {asked!r}. Fix: ask for one of {', '.join(trained)}")
-    return asked or trained[0]
+    return asked

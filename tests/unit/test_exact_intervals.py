@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from components.evaluation.intervals import difference
+from components.evaluation.intervals import wilson as reported
 from model_core.spec.errors import SpecError
 from model_core.statistics.binomial import lower_bound, upper_bound, upper_tail
 from model_core.statistics.intervals import PairCounts, clopper_pearson, mcnemar, newcombe, tango, tango_score, wilson
@@ -43,9 +43,11 @@ def test_a_bound_is_where_the_tail_has_its_probability_and_mirrors():
             assert upper_tail(k, n, lower_bound(k, n, 0.95)) == pytest.approx(0.05, abs=1e-10)
 
 
-def test_newcombe_is_the_interval_of_reports():
+def test_newcombe_is_of_the_intervals_of_reports():
     for (a, m), (b, n) in zip(tables(30, 80, seed=3), tables(30, 80, seed=4), strict=True):
-        assert newcombe(a, m, b, n) == pytest.approx(difference(a, m, b, n), abs=1e-9)
+        (low_a, high_a), (low_b, high_b) = reported(a, m), reported(b, n)
+        below, above = math.hypot(a / m - low_a, high_b - b / n), math.hypot(high_a - a / m, b / n - low_b)
+        assert newcombe(a, m, b, n) == pytest.approx((a / m - b / n - below, a / m - b / n + above), abs=1e-9)
 
 
 def test_tango_bounds_are_where_its_score_is_the_quantile():

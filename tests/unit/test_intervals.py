@@ -5,8 +5,10 @@ import random
 
 import pytest
 
-from components.evaluation.intervals import clopper_pearson, difference, wilson
+from components.evaluation.intervals import wilson
 from model_core.spec.errors import SpecError
+from model_core.statistics.intervals import clopper_pearson
+from model_core.statistics.intervals import newcombe as difference
 
 
 @pytest.mark.parametrize(

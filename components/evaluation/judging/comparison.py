@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from components.config.judging.verdict import ERROR_RATIO, Check
 from components.config.recipe import GateConfig
-from components.config.records import EvalReport, HeldOutRow
+from components.config.records import EvalReport, HeldOutRow, RolloutRow
 
 RECORDED_LATER = {"suite", "suite_version", "action"}  # older reports do not have them, or have an empty version
 BY_EPISODE = {"first_seed"}  # what was really laid out stands in the episodes
@@ -59,6 +59,11 @@ def unlike_rules(candidate: EvalReport, champion: EvalReport) -> tuple[str, ...]
         if not (seeds <= before or before <= seeds):
             unlike.append(f"scenes of {task}: seeds {min(before)} to {max(before)} -> {min(seeds)} to {max(seeds)}")
     return tuple(unlike)
+
+
+def by_scene(report: EvalReport) -> dict[tuple[int, str], RolloutRow]:
+    """The trials by initial state: seed and task."""
+    return {(row.seed, row.task): row for row in report.episodes}
 
 
 def _scenes(report: EvalReport) -> dict[str, set[int]]:

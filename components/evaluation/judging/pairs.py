@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from components.config.judging.verdict import NOT_ENOUGH, Check, State
 from components.config.recipe import GateConfig
-from components.config.records import EvalReport, RolloutRow
+from components.config.records import EvalReport
+from components.evaluation.judging.comparison import by_scene
 from model_core.spec.types import StopReason
 from model_core.statistics.betting import BettingDesign, betting_test_of_counts, log_evidence_of_counts
 from model_core.statistics.decision import Decision, Outcome
@@ -49,20 +50,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """Every pair, by round, and how many were void, by task. tasks: of the champion, how many there are."""
+    """Every pair, by round, and how many were void, by task. tasks: of the champion, how many there are. counts: see `looks`."""
 
     rounds: tuple[tuple[Pair, ...], ...]
     void: Mapping[str, int]
     tasks: int
+    counts: Mapping[str, list[PairCounts]]
 
     def looks(self, task: str = "") -> list[PairCounts]:
         """The counts of all pairs so far, of one task or of all, after each round that brought some: when the test is looked at."""
-        looks: list[PairCounts] = []
-        for found in self.rounds:
-            mine = [pair for pair in found if not task or pair.task == task]
-            if mine:
-                looks.append(added(looks[-1] if looks else NO_PAIRS, counts_of(mine)))
-        return looks
+        return self.counts.get(task, [])
 
     @property
     def differences(self) -> list[int]:
@@ -83,20 +80,30 @@ def pairs_of(rounds: Rounds, tasks: Sequence[str]) -> Pairs:
     found: list[tuple[Pair, ...]] = []
     void: dict[str, int] = {}
     for candidate, champion in rounds:
-        mine, theirs = _by_scene(candidate), _by_scene(champion)
+        mine, theirs = by_scene(candidate), by_scene(champion)
         block: list[Pair] = []
-        for seed, task in sorted((seed, task) for task, seed in mine.keys() & theirs.keys() if task in tasks):
-            ours, other = mine[task, seed], theirs[task, seed]
+        for seed, task in sorted(scene for scene in mine.keys() & theirs.keys() if scene[1] in tasks):
+            ours, other = mine[seed, task], theirs[seed, task]
             if StopReason.ENV_ERROR in (ours.stop_reason, other.stop_reason):
                 void[task] = void.get(task, 0) + 1
             else:
                 block.append(Pair(task, seed, ours.success, other.success))
         found.append(tuple(block))
-    return Pairs(rounds=tuple(found), void=void, tasks=len(tasks))
+    return Pairs(rounds=tuple(found), void=void, tasks=len(tasks), counts=_counts_by_task(found))
 
 
-def _by_scene(report: EvalReport) -> dict[tuple[str, int], RolloutRow]:
-    return {(row.task, row.seed): row for row in report.episodes}
+def _counts_by_task(rounds: Sequence[Sequence[Pair]]) -> dict[str, list[PairCounts]]:
+    """Of each task, and under "" of all together."""
+    counts: dict[str, list[PairCounts]] = {}
+    for found in rounds:
+        by_task: dict[str, list[Pair]] = {}
+        for pair in found:
+            for name in ("", pair.task):
+                by_task.setdefault(name, []).append(pair)
+        for name, mine in by_task.items():
+            looks = counts.setdefault(name, [])
+            looks.append(added(looks[-1] if looks else NO_PAIRS, counts_of(mine)))
+    return counts
 
 
 def paired_checks(cfg: GateConfig, rounds: Rounds) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.config.recipe import GateConfig
 from components.config.records import EvalReport
+from components.evaluation.judging.comparison import BY_EPISODE, by_scene
 from components.evaluation.studies.design import StudyDesign, lock
 from components.evaluation.studies.ledger import Ledger, Trial, extend
 from model_core.spec.documents import to_document
@@ -17,7 +18,7 @@ Evidence = tuple[EvalReport, str]  # a report, and the digest of the step that i
 
 def design_of(cfg: GateConfig, candidate: EvalReport, champion: EvalReport) -> StudyDesign:
     """The design of the comparison of two evaluations under the recipe's gate."""
-    rules = {name: value for name, value in candidate.protocol.items() if name != "first_seed"}
+    rules = {name: value for name, value in candidate.protocol.items() if name not in BY_EPISODE}
     return StudyDesign(
         candidate=candidate.checkpoint_digest,
         champion=champion.checkpoint_digest,
@@ -39,7 +40,7 @@ def record_study(studies: Path, design: StudyDesign, rounds: Sequence[tuple[Evid
 
 def _trials(block: int, both: tuple[Evidence, Evidence]) -> Iterator[Trial]:
     """The trials of one round: scene after scene, candidate and champion."""
-    scenes = [{(row.seed, row.task): row for row in report.episodes} for report, _ in both]
+    scenes = [by_scene(report) for report, _ in both]
     for scene in sorted(scenes[0].keys() & scenes[1].keys()):
         for side, (report, evidence), found in zip(("candidate", "champion"), both, scenes, strict=True):
             row = found[scene]

@@ -193,9 +193,9 @@ def fitting_changes(plan: TrainingPlan) -> list[str]:
     if not train.lora_rank:
         stage = min(train.zero_stage, 2)
         candidates[f"--set train.lora_rank=32 --set train.zero_stage={stage}"] = {"lora_rank": 32, "zero_stage": stage}
-    found: dict[str, str] = {}
+    found: dict[tuple[str, ...], str] = {}  # what is changed -> the least change of it that fits
     for words, changes in candidates.items():
-        kind = words.replace(" ", "=", 1).partition("=")[0] if words.startswith("--gpus") else words.partition("=")[0]
+        kind = tuple(changes)
         if kind not in found and _resized(plan, **changes).fits:
             found[kind] = words
     larger = [one for one in ACCELERATORS.values() if one.memory_bytes > plan.gpu.memory_bytes and plan.memory.total <= one.memory_bytes]

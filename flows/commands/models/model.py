@@ -145,10 +145,10 @@ def convert_command(
         raise typer.BadParameter(f"--dtype must be float32, bfloat16 or float16, got {dtype}")
 
     def rewrite() -> dict[str, Any]:
-        from model_core.layout_conversion import convert_named, converted_line
+        from model_core.layout_conversion import ConversionRequest, convert_checkpoint, converted_line
 
-        choices = {"to": to, "dtype": dtype, "adapters": None if adapters is None else str(adapters)}
-        return converted_line(source, destination, convert_named(source, destination, choices, _named(network)))
+        request = ConversionRequest.named(to=to, dtype=dtype, config=_named(network), adapters=adapters)
+        return converted_line(source, destination, convert_checkpoint(source, destination, request))
 
     told = _readable(rewrite)
     for note in told["notes"]:

@@ -84,10 +84,9 @@ def further_pairs(
     """
     if not compared.champion.per_task or unlike_rules(compared.candidate, compared.champion):
         return Compared()
-    run, blocks = run_trials or _trials, list[Block]()
+    run, blocks, rounds = run_trials or _trials, list[Block](), list[tuple[EvalReport, EvalReport]]()
     design = design_of(recipe.gate, compared.candidate, compared.champion)
     while True:
-        rounds = [block.reports for block in blocks]
         folder, ledger = record_study(platform.settings.home / "studies", design, _evidence(compared, blocks, rounds))
         verdict = gate(recipe.gate, compared.candidate, compared.champion, further=rounds)
         block, before = block_recipe(recipe, len(blocks)), compared.trained_before
@@ -96,6 +95,7 @@ def further_pairs(
         progress.update(0, 1, f"not decided yet: block {len(blocks) + 1} of {block.evaluate.seeds_per_task} further pairs a task")
         candidate, champion = (run(platform, block, step, progress) for step in (compared.trained, before))
         blocks.append(Block(candidate=candidate, champion=champion))
+        rounds.append(blocks[-1].reports)
 
 
 def _evidence(
