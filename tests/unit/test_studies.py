@@ -7,11 +7,13 @@ import random
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from components.config.judging.gate_config import GateConfig
 from components.evaluation.studies.design import DESIGN, LEDGER, lock, read_design
 from components.evaluation.studies.evidence import design_of, record_study
 from components.evaluation.studies.ledger import problem_of, read_ledger
+from flows.commands.main import command_line
 from model_core.spec.errors import DatasetError
 from tests.unit.test_gate_pairs import both
 
@@ -97,3 +99,11 @@ def test_a_trial_is_run_once(study, tmp_path):
     again = [tuple(zip(both(0.1, 0.9, range(5), (0, 50)), ("mine", "theirs"), strict=True))]
     with pytest.raises(DatasetError, match="A trial is run once"):
         record_study(tmp_path, design(), again)
+
+
+def test_a_home_without_studies_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path))
+    done = CliRunner().invoke(command_line("study"), ["study", "status"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert json.loads(done.stdout.splitlines()[-1]) == {"studies": []}
+    assert "no study in this home yet; `actwright run` makes one" in done.output

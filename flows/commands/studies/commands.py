@@ -11,6 +11,7 @@ from flows.commands.recipe_arguments import Overrides, RecipeName, recipe_of
 from flows.terminal.output import HELD, print_line, print_result
 
 _HELP = "Comparisons of two policies: what to expect of one, which there are, and a proof that no trial was changed."
+_NONE = "no study in this home yet; `actwright run` makes one where there is a champion to compare with"
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 
 
@@ -43,8 +44,10 @@ def status_command() -> None:
     from components.evaluation.studies.design import read_design
     from components.evaluation.studies.ledger import read_ledger
 
-    rows = []
-    for folder in _studies():
+    rows, folders = [], _studies()
+    if not folders:
+        print_line(_NONE)
+    for folder in folders:
         design = read_design(folder)
         found = read_ledger(folder, design)
         row = {"study": folder.name, "candidate": design.candidate[:12], "champion": design.champion[:12], "trials": len(found.trials)}
@@ -73,7 +76,7 @@ def verify_command(
 
     found = folders or _studies()
     if not found:
-        raise typer.BadParameter("no study in this home yet; `actwright run` makes one where there is a champion to compare with")
+        raise typer.BadParameter(_NONE)
     problems = {str(folder): problem_of(folder, head) for folder in found}
     for folder, problem in problems.items():
         print_line(f"{folder}: {'NOT PROVEN: ' + problem if problem else 'proven'}")
