@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from components.config.judging.champion_entry import ChampionEntry, How
 from components.config.ports import DatasetInput, Metric
 from components.config.records import ModelVersion
 from model_core.spec.errors import TrackingError
@@ -48,6 +49,7 @@ class MemoryRegistry:
 
     def __init__(self) -> None:
         self._versions: dict[str, list[ModelVersion]] = {}
+        self._entries: dict[str, list[ChampionEntry]] = {}
 
     def create_version(
         self,
@@ -79,23 +81,55 @@ class MemoryRegistry:
 
     def champion(self, name: str) -> ModelVersion | None:
         """The promoted version, or None."""
-        return next((version for version in self._versions.get(name, []) if version.alias == "champion"), None)
+        entry = self.champion_entry(name)
+        return self._labelled(name, entry.version) if entry is not None and entry.version is not None else None
 
-    def promote(self, candidate: ModelVersion, *, expected: int | None) -> ModelVersion:
-        """Move the alias if it is where it is expected."""
-        current = self.champion(candidate.name)
+    def champion_entry(self, name: str) -> ChampionEntry | None:
+        """The newest entry."""
+        return self._entries[name][-1] if self._entries.get(name) else None
+
+    def champion_history(self, name: str) -> list[ChampionEntry]:
+        """Every entry."""
+        return list(self._entries.get(name, []))
+
+    def promote(self, candidate: ModelVersion, *, expected: int | None, how: How = "gate", reason: str = "") -> ModelVersion:
+        """Compare and set."""
+        name, current = candidate.name, self.champion(candidate.name)
         if current is not None and current.version == candidate.version:
             return current
         found = current.version if current else None
         if found != expected:
-            raise TrackingError(f"champion of {candidate.name} is version {found}, expected {expected}: someone promoted in between")
-        versions = self._versions[candidate.name]
-        if current is not None:
-            versions[current.version - 1] = replace(current, alias="candidate")
-        promoted = replace(versions[candidate.version - 1], alias="champion", replaced="" if found is None else str(found))
-        versions[candidate.version - 1] = promoted
-        return promoted
+            raise TrackingError(f"champion of {name} is version {found}, expected {expected}: someone promoted in between")
+        if found is not None and how != "rollback":
+            versions = self._versions[name]
+            versions[candidate.version - 1] = replace(versions[candidate.version - 1], replaced=str(found))
+        self._add(name, candidate.version, how, reason)
+        return self._labelled(name, candidate.version)
+
+    def withdraw(self, name: str, *, expected: int, reason: str) -> ChampionEntry:
+        """Compare and set."""
+        current = self.champion(name)
+        found = current.version if current else None
+        if found != expected:
+            raise TrackingError(f"champion of {name} is version {found}, expected {expected}: someone was faster")
+        return self._add(name, None, "withdrawn", reason)
+
+    def adopt_table(self, name: str, reason: str) -> ChampionEntry | None:
+        """There is no other table."""
+        return self.champion_entry(name)
+
+    def _add(self, name: str, version: int | None, how: How, reason: str) -> ChampionEntry:
+        entries, before = self._entries.setdefault(name, []), self.champion_entry(name)
+        replaced, number = before.version if before else None, len(entries) + 1
+        entries.append(ChampionEntry(model=name, number=number, version=version, replaced=replaced, how=how, reason=reason))
+        return entries[-1]
+
+    def _labelled(self, name: str, version: int) -> ModelVersion:
+        return next(one for one in self.versions(name) if one.version == version)
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions, oldest first."""
-        return list(self._versions.get(name, []))
+        entry = self.champion_entry(name)
+        champion = entry.version if entry else None
+        found = self._versions.get(name, [])
+        return [replace(one, alias="champion" if one.version == champion else "candidate") for one in found]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from components.config.judging.champion_entry import ChampionEntry, How
 from components.config.records import ModelVersion
 
 if TYPE_CHECKING:
@@ -97,13 +98,32 @@ class ModelRegistry(Protocol):
         ...
 
     def champion(self, name: str) -> ModelVersion | None:
-        """The version behind the alias `champion`, or None. Raises `TrackingError` when the registry does not answer."""
+        """The champion, or None. Raises `TrackingError` when the registry does not answer. An alias that says otherwise is put back."""
         ...
 
-    def promote(self, candidate: ModelVersion, *, expected: int | None) -> ModelVersion:
+    def champion_entry(self, name: str) -> ChampionEntry | None:
+        """The newest entry, with the fencing number of the champion; None where the model never had one. Raises as `champion` does."""
+        ...
+
+    def champion_history(self, name: str) -> list[ChampionEntry]:
+        """Every entry, oldest first: numbered from 1 without a gap."""
+        ...
+
+    def promote(self, candidate: ModelVersion, *, expected: int | None, how: How = "gate", reason: str = "") -> ModelVersion:
         """Make `candidate` champion if the champion is still number `expected` (None: there is none), or is `candidate` already.
 
-        Raises `TrackingError` when someone else promoted in between.
+        how, reason: by whose decision, as the entry records it. Raises `TrackingError` when someone else promoted in between.
+        """
+        ...
+
+    def withdraw(self, name: str, *, expected: int, reason: str) -> ChampionEntry:
+        """From here on no version is champion, if it is still number `expected`. Raises `TrackingError` when it is another one."""
+        ...
+
+    def adopt_table(self, name: str, reason: str) -> ChampionEntry | None:
+        """Let the table of this registry decide from now on, where another one did that is lost: the champion stays whom the alias names.
+
+        Returns the new entry, or None for a model that has no champion.
         """
         ...
 

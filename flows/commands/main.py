@@ -34,7 +34,7 @@ PARTS = (
     Part("flows.commands.data.commands", "add_data", ("ingest", "data")),
     Part("flows.commands.data.embodiment", "add_embodiment", ("embodiment",)),
     Part("flows.commands.studies.commands", "add_studies", ("study",)),
-    Part("flows.commands.models.commands", "add_models", ("export", "model")),
+    Part("flows.commands.models.commands", "add_models", ("export", "champion", "model")),
     Part("flows.commands.bench.commands", "add_bench", ("certify", "bench")),
     Part("flows.commands.serving.commands", "add_serving", ("serve", "probe", "fault-server", "fault-proxy", "workcell")),
     Part("flows.commands.cluster.commands", "add_cluster", ("cluster",)),

@@ -52,6 +52,10 @@ class Settings(BaseSettings):
     )
     bucket: str = Field("actwright", description="bucket of raw recordings and of the DVC remote")
     mlflow_uri: str = Field("", description="tracking server; empty: a SQLite file under home")
+    champions_url: SecretStr = Field(
+        SecretStr(""),
+        description="database of the table of champions, postgresql://... where several machines promote; empty: beside MLflow's own file",
+    )
     prefect_api_url: str = Field("", description="Prefect server; empty: one is started for the time of a run")
     prefect_port: int = Field(4200, description="of the Prefect page that `actwright up` opens; 0: any free one")
     mlflow_port: int = Field(5000, description="of the MLflow page that `actwright up` opens; 0: any free one")

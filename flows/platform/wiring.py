@@ -39,7 +39,8 @@ class Platform:
         """Where MLflow is."""
         from components.adapters.mlflow.server import TrackingAddress
 
-        return TrackingAddress(home=self.settings.home.resolve(), uri=self.settings.mlflow_uri)
+        champions = self.settings.champions_url.get_secret_value()
+        return TrackingAddress(home=self.settings.home.resolve(), uri=self.settings.mlflow_uri, champions_url=champions)
 
     def tracker(self) -> Tracker:
         """A new tracker; it keeps one run at a time."""

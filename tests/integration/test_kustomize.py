@@ -94,7 +94,7 @@ def test_the_policy_service_reads_what_its_init_container_writes(documents, tmp_
 
     packed = make_bento(tmp_path / "package" / "bento")
     monkeypatch.setattr(
-        up, "champion_bento", lambda platform, recipe: SimpleNamespace(path=packed.parent) if recipe.name == "loop" else None
+        up, "champion_package", lambda platform, recipe: (SimpleNamespace(path=packed.parent) if recipe.name == "loop" else None, None)
     )
     monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / "home"))
     words[words.index("--to") + 1] = str(tmp_path / "champion")

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from components.adapters.mlflow.promotions import Promotions, versions_of
+from components.adapters.mlflow.champions import Champions
+from components.adapters.mlflow.promotions import versions_of
 from components.adapters.mlflow.registry import MlflowRegistry
 from components.adapters.mlflow.runs import MlflowTracker
 from components.adapters.mlflow.server import TrackingAddress, server_command
 from components.adapters.mlflow.spool import RecordSpool
+from components.config.judging.champion_entry import version_to_roll_back_to
 from components.config.ports import DatasetInput, Metric
 from model_core.spec.errors import TrackingError
 from tests.mlflow_database import copy_empty_database
@@ -289,57 +291,140 @@ def machines(home, tmp_path, count=2):
 def test_of_two_machines_that_saw_the_same_champion_one_wins(home, tmp_path, monkeypatch):
     here, there = machines(home, tmp_path)
     first, second = create(here, "a"), create(here, "b")
-    look = MlflowRegistry._champion
+    look = Champions.current
     seen = []
 
-    def look_then_be_overtaken(self, client, name):
-        champion = look(self, client, name)
-        if self is here and not seen:
+    def look_then_be_overtaken(self):
+        champion = look(self)
+        if not seen:
             seen.append(champion)
             there.promote(second, expected=None)
         return champion
 
-    monkeypatch.setattr(MlflowRegistry, "_champion", look_then_be_overtaken)
+    monkeypatch.setattr(Champions, "current", look_then_be_overtaken)
     with pytest.raises(TrackingError, match="champion of arm is version 2, expected None: someone promoted in between"):
         here.promote(first, expected=None)
     assert seen == [None]
     assert there.champion("arm").version == 2
     assert here.promote(first, expected=2).alias == "champion"
+    assert [(one.number, one.version, one.replaced) for one in there.champion_history("arm")] == [(1, 2, None), (2, 1, 2)]
 
 
-def test_a_promotion_whose_process_ended_before_the_alias_moved_is_carried_out_by_the_next(home, tmp_path, monkeypatch):
+def killed_before_the_alias_moves(registry, version, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(Champions, "follow", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            registry.promote(version, expected=None)
+
+
+def alias_of(home):
+    named = client_of(TrackingAddress(home=home)).get_registered_model("arm").aliases.get("champion")
+    return None if named is None else str(named)
+
+
+def test_a_promotion_whose_process_ended_before_the_alias_moved_is_carried_out_by_the_next(home, tmp_path, monkeypatch, caplog):
     here, there = machines(home, tmp_path)
     first, second = create(here, "a"), create(here, "b")
-    with monkeypatch.context() as killed:
-        killed.setattr(Promotions, "move_alias", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            here.promote(first, expected=None)
-    assert there.champion("arm") is None
+    killed_before_the_alias_moves(here, first, monkeypatch)
+    assert alias_of(home) is None
     with pytest.raises(TrackingError, match="is version 1, expected None"):
         there.promote(second, expected=None)
     assert there.champion("arm").version == 1
+    assert alias_of(home) == "1"
+    assert "follows number 1, which made version 1 champion" in caplog.text
 
 
 def test_a_promoted_version_that_a_person_deleted_blocks_nothing(home, tmp_path, monkeypatch):
     here, there = machines(home, tmp_path)
     _, second, third = (create(here, letter) for letter in "abc")
-    with monkeypatch.context() as killed:
-        killed.setattr(Promotions, "move_alias", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            here.promote(second, expected=None)
+    killed_before_the_alias_moves(here, second, monkeypatch)
     client_of(TrackingAddress(home=home)).delete_model_version("arm", "2")
     assert there.promote(third, expected=None).version == 3
+    assert [(one.version, one.how) for one in there.champion_history("arm")] == [(2, "gate"), (None, "withdrawn"), (3, "gate")]
 
 
-def test_an_alias_that_a_person_moved_counts(home):
+def test_an_alias_that_a_person_moved_is_put_back_and_the_command_for_it_is_told(home, caplog):
     registry = MlflowRegistry(TrackingAddress(home=home))
     first, second, third = (create(registry, letter) for letter in "abc")
     registry.promote(first, expected=None)
     registry.promote(second, expected=1)
     client_of(TrackingAddress(home=home)).set_registered_model_alias("arm", "champion", "1")
-    with pytest.raises(TrackingError, match="is version 1, expected 2"):
-        registry.promote(third, expected=2)
-    assert registry.promote(third, expected=1).version == 3
+    assert registry.champion("arm").version == 2
+    assert alias_of(home) == "2"
+    assert "was moved by hand to version 1; it is version 2 again" in caplog.text
+    assert "actwright champion promote arm/VERSION" in caplog.text
+    client_of(TrackingAddress(home=home)).delete_registered_model_alias("arm", "champion")
+    with pytest.raises(TrackingError, match="is version 2, expected 1"):
+        registry.promote(third, expected=1)
+    assert alias_of(home) == "2"
+    assert registry.promote(third, expected=2).version == 3
+
+
+@pytest.mark.parametrize(
+    "is_cut", [pytest.param(False, marks=pytest.mark.soak, id="with its alias"), pytest.param(True, id="cut before the alias moved")]
+)
+def test_the_champion_of_an_older_home_becomes_the_first_entry(home, caplog, is_cut):
+    registry, client = MlflowRegistry(TrackingAddress(home=home)), client_of(TrackingAddress(home=home))
+    create(registry, "a"), create(registry, "b")
+    run = client.get_model_version("arm", "1").run_id
+    client.log_param(run, "arm.champion.1", "1")
+    client.log_param(run, "arm.champion.1.done", "yes")
+    client.log_param(run, "arm.champion.2", "2")
+    if not is_cut:
+        client.log_param(run, "arm.champion.2.done", "yes")
+    client.set_registered_model_alias("arm", "champion", "1" if is_cut else "2")
+    assert registry.champion("arm").version == 2
+    assert alias_of(home) == "2"
+    [entry] = registry.champion_history("arm")
+    assert (entry.number, entry.version, entry.how) == (1, 2, "taken over")
+    assert "taken over from MLflow's alias" in caplog.text
+
+
+def test_a_champion_is_rolled_back_and_withdrawn_under_new_numbers(registry):
+    versions = [create(registry, letter) for letter in "abc"]
+    for number, version in enumerate(versions):
+        registry.promote(version, expected=number or None)
+    assert version_to_roll_back_to(registry.champion_history("arm")) == 2
+    assert registry.promote(versions[1], expected=3, how="rollback", reason="drops the cup").alias == "champion"
+    assert version_to_roll_back_to(registry.champion_history("arm")) == 1
+    with pytest.raises(TrackingError, match="is version 2, expected 3"):
+        registry.withdraw("arm", expected=3, reason="late")
+    registry.withdraw("arm", expected=2, reason="mislabelled")
+    assert registry.champion("arm") is None
+    assert [v.alias for v in registry.versions("arm")] == ["candidate"] * 3
+    told = [(one.number, one.version, one.replaced, one.how) for one in registry.champion_history("arm")[2:]]
+    assert told == [(3, 3, 2, "gate"), (4, 2, 3, "rollback"), (5, None, 2, "withdrawn")]
+    assert registry.promote(versions[2], expected=None).version == 3
+
+
+def test_two_tables_for_one_model_are_refused_until_a_person_takes_over(home, tmp_path, caplog):
+    here = MlflowRegistry(TrackingAddress(home=home))
+    other = MlflowRegistry(TrackingAddress(home=home, champions_url=f"sqlite:///{tmp_path}/another/table.db"))
+    first, second = create(here, "a"), create(here, "b")
+    here.promote(first, expected=None)
+    here.promote(second, expected=1)
+    for ask in (lambda: other.champion("arm"), lambda: other.promote(first, expected=2), lambda: other.versions("arm")):
+        with pytest.raises(TrackingError, match="the champions of arm are in another table"):
+            ask()
+    entry = other.adopt_table("arm", "the old one is lost")
+    assert (entry.number, entry.version) == (3, 2)  # above every earlier number, though this table has none of them
+    assert other.champion("arm").version == 2
+    with pytest.raises(TrackingError, match="in another table"):
+        here.champion("arm")
+
+
+def test_a_registry_that_was_begun_anew_is_no_registry_of_these_champions(home, tmp_path):
+    registry = MlflowRegistry(TrackingAddress(home=home))
+    registry.promote(create(registry, "a"), expected=None)
+    copy_empty_database(tmp_path / "anew")
+    again = MlflowRegistry(TrackingAddress(home=tmp_path / "anew", champions_url=TrackingAddress(home=home).champions))
+    with pytest.raises(TrackingError, match="MLflow has nothing under that number"):
+        again.champion("arm")
+    again.withdraw("arm", expected=1, reason="begun anew")
+    assert again.champion("arm") is None
+    version = create(again, "b")
+    assert again.promote(version, expected=None).version == 1
+    assert again.champion_entry("arm").number == 3
 
 
 def test_an_alias_that_two_set_for_the_first_time_at_once_is_asked_for_again(home, monkeypatch):

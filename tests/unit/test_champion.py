@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from components.config.judging.champion_entry import ChampionEntry
 from components.release.export import export_bundle
 from model_core.bundle import checked_manifest
 from model_core.spec.errors import CheckpointError, JobError
@@ -67,3 +68,16 @@ def test_what_is_not_whole_or_not_ours_is_refused(tmp_path):
     (folder / "bundle").mkdir(parents=True)
     with pytest.raises(JobError, match="no link of ours"):
         export_bundle(make_bento(tmp_path / "two"), folder)
+
+
+def test_an_older_champion_never_replaces_a_newer_one(tmp_path):
+    folder, bentos = tmp_path / "champion", [make_bento(tmp_path / name, weights=name.encode()) for name in ("one", "two")]
+    first, second = (ChampionEntry(model="arm", number=n, version=n, replaced=n - 1 or None, how="gate") for n in (1, 2))
+    assert export_bundle(bentos[1], folder, second)["number"] == 2
+    with pytest.raises(JobError, match=r"holds champion number 2 of arm, expected 1 or less.*run the same command again"):
+        export_bundle(bentos[0], folder, first)
+    assert (folder / "bundle" / WEIGHTS).read_bytes() == b"two"
+    rolled_back = ChampionEntry(model="arm", number=3, version=1, replaced=2, how="rollback")
+    assert export_bundle(bentos[0], folder, rolled_back)["changed"]
+    assert (folder / "bundle" / WEIGHTS).read_bytes() == b"one"
+    assert export_bundle(bentos[1], folder, ChampionEntry(model="leg", number=1, version=1, replaced=None, how="gate"))["changed"]

@@ -1,4 +1,4 @@
-"""Which model is champion: MLflow as `ModelRegistry`. Unlike a record of a run, its answer is needed, so it raises."""
+"""The model registry: MLflow keeps the versions, a table says which one is champion. Their answers are needed, so both raise."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from components.adapters.mlflow.promotions import Promotions, versions_of
+from components.adapters.champions.table import ChampionTable
+from components.adapters.mlflow.champions import CHAMPION, Champions
+from components.adapters.mlflow.promotions import versions_of
 from components.adapters.mlflow.server import Connection, TrackingAddress
 from components.artifacts.locks import locked
+from components.config.judging.champion_entry import ChampionEntry, How
 from components.config.records import ModelVersion
-from model_core.spec.errors import TrackingError, require
+from model_core.spec.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-CHAMPION = "champion"
 
 
 class MlflowRegistry:
     """Model versions in MLflow. See `components.config.ports.ModelRegistry`.
 
-    Of any number of machines that promote at once one wins (`components.adapters.mlflow.promotions`); a file lock beside the records
+    Of any number of machines that promote at once one wins (`components.adapters.champions.table`); a file lock beside the records
     spares the processes of one `home` that contest.
     """
 
     def __init__(self, address: TrackingAddress) -> None:
         self._address = address
         self._connection = Connection(address)
+        self._table = ChampionTable(address.champions)
 
     def create_version(
         self,
@@ -53,37 +55,62 @@ class MlflowRegistry:
             tags |= {"contract_id": contract_id, "run_id": run_id}
             # "runs:/" because a server refuses sources that are local paths outside a run's artifacts
             created = client.create_model_version(name, source=f"runs:/{run}/checkpoint", run_id=run, tags=tags)
-            return _model_version(created, "")
+            return _model_version(created, None)
 
     def champion(self, name: str) -> ModelVersion | None:
-        """The version that carries the alias, or None."""
+        """The version that the newest entry names, or None."""
         with self._asking(f"asking for the champion of {name}") as client:
-            return self._champion(client, name)
+            entry = Champions(client, self._table, name).current()
+            if entry is None or entry.version is None:
+                return None
+            return _model_version(client.get_model_version(name, str(entry.version)), entry.version)
 
-    def promote(self, candidate: ModelVersion, *, expected: int | None) -> ModelVersion:
-        """Move the alias if it is where the gate saw it."""
-        with self._locked(candidate.name), self._asking(f"promoting {candidate.name} {candidate.version}") as client:
-            promotions = Promotions(client, candidate.name, CHAMPION)
-            last = promotions.last()
-            if not last.is_done:  # decided, and its process ended or is still about to move the alias
-                promotions.move_alias(last.number, last.version)
-            current = self._champion(client, candidate.name)
+    def champion_entry(self, name: str) -> ChampionEntry | None:
+        """The newest entry."""
+        with self._asking(f"asking for the champion of {name}") as client:
+            return Champions(client, self._table, name).current()
+
+    def champion_history(self, name: str) -> list[ChampionEntry]:
+        """Every entry, oldest first."""
+        self.champion_entry(name)
+        return self._table.history(name)
+
+    def promote(self, candidate: ModelVersion, *, expected: int | None, how: How = "gate", reason: str = "") -> ModelVersion:
+        """Compare and set: the table first, then the alias."""
+        name, version = candidate.name, candidate.version
+        with self._locked(name), self._asking(f"promoting {name} {version}") as client:
+            champions = Champions(client, self._table, name)
+            current = champions.current()
             found = current.version if current else None
-            if current is not None and current.version == candidate.version:
-                return current
-            if found != expected or not promotions.claim(last.number + 1, str(candidate.version)):
-                newer = found if found != expected else promotions.last().version
-                raise TrackingError(
-                    f"champion of {candidate.name} is version {newer}, expected {expected}: someone promoted in between; "
-                    f"judge version {candidate.version} against version {newer} and promote again"
-                )
-            if found is not None:
-                client.set_model_version_tag(candidate.name, str(candidate.version), "replaced", str(found))
-            promotions.move_alias(last.number + 1, str(candidate.version))
-            promoted = self._champion(client, candidate.name)
-            require(promoted is not None and promoted.version == candidate.version, "MLflow did not move the alias", error=TrackingError)
-            assert promoted is not None
-            return promoted
+            if found != version:
+                added = champions.add(current, version, how=how, reason=reason) if found == expected else None
+                if added is None:
+                    newer = champions.current() if found == expected else current
+                    newer_version = newer.version if newer else None
+                    raise TrackingError(
+                        f"champion of {name} is version {newer_version}, expected {expected}: someone promoted in between; "
+                        f"judge version {version} against version {newer_version} and promote again"
+                    )
+                if found is not None and how != "rollback":
+                    client.set_model_version_tag(name, str(version), "replaced", str(found))
+                champions.follow(added)
+            return _model_version(client.get_model_version(name, str(version)), version)
+
+    def withdraw(self, name: str, *, expected: int, reason: str) -> ChampionEntry:
+        """Compare and set: from here on no version is champion. Also where MLflow no longer has the version."""
+        with self._locked(name), self._asking(f"withdrawing the champion of {name}") as client:
+            champions, current = Champions(client, self._table, name), self._table.newest(name)
+            is_registered = champions.is_registered()
+            found = current.version if current else None
+            added = champions.add(current, None, how="withdrawn", reason=reason) if current and found == expected else None
+            if added is None:
+                raise TrackingError(f"champion of {name} is version {found}, expected {expected}: someone was faster. Fix: look again")
+            return champions.follow(added) if is_registered else added
+
+    def adopt_table(self, name: str, reason: str) -> ChampionEntry | None:
+        """Let this registry's table decide from now on."""
+        with self._locked(name), self._asking(f"taking over the champions of {name}") as client:
+            return Champions(client, self._table, name).adopt_table(reason)
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions, oldest first."""
@@ -102,26 +129,12 @@ class MlflowRegistry:
     def _versions(self, client: MlflowClient, name: str) -> list[ModelVersion]:
         with contextlib.suppress(Exception):  # exists already; a real failure shows in the search below
             client.create_registered_model(name)
-        champion = self._champion_number(client, name)
+        entry = Champions(client, self._table, name).current()
+        champion = entry.version if entry else None
         return sorted((_model_version(v, champion) for v in versions_of(client, name)), key=lambda v: v.version)
 
-    def _champion(self, client: MlflowClient, name: str) -> ModelVersion | None:
-        number = self._champion_number(client, name)
-        return _model_version(client.get_model_version(name, number), number) if number else None
 
-    def _champion_number(self, client: MlflowClient, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            aliases = client.get_registered_model(name).aliases
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return ""
-            raise
-        return str(aliases.get(CHAMPION, ""))
-
-
-def _model_version(found: Any, champion: str) -> ModelVersion:
+def _model_version(found: Any, champion: int | None) -> ModelVersion:
     tags = dict(found.tags)
     own = ("checkpoint_digest", "contract_id", "dataset_version", "replaced")
     return ModelVersion(
@@ -130,7 +143,7 @@ def _model_version(found: Any, champion: str) -> ModelVersion:
         checkpoint_digest=tags.get("checkpoint_digest", ""),
         contract_id=tags.get("contract_id", ""),
         dataset_version=tags.get("dataset_version", ""),
-        alias=CHAMPION if str(found.version) == champion else "candidate",
+        alias=CHAMPION if int(found.version) == champion else "candidate",
         replaced=tags.get("replaced", ""),
         lineage={key: value for key, value in sorted(tags.items()) if key not in own},
     )

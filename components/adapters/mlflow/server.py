@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from components.adapters.champions.table import default_url
 from model_core.spec.errors import TrackingError, require
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class TrackingAddress:
     """Where MLflow is and where records wait for it.
 
     uri: "" for the embedded SQLite file under `home`, else any MLflow tracking URI. experiment: its name there.
-    timeout_s, retry_after_s: how long a call may take, and how long a server that failed is left alone.
+    timeout_s, retry_after_s: how long a call may take, and how long a server that failed is left alone. champions_url: of the table of
+    champions, "" for the place that follows from the others.
     """
 
     home: Path
     uri: str = ""
+    champions_url: str = ""
     experiment: str = "actwright"
     timeout_s: float = 10.0
     retry_after_s: float = 10.0
@@ -47,6 +50,11 @@ class TrackingAddress:
     def tracking_uri(self) -> str:
         """The URI that MLflow understands."""
         return self.uri or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+
+    @property
+    def champions(self) -> str:
+        """The URL of the table that decides who is champion."""
+        return self.champions_url or default_url(self.tracking_uri, self.home)
 
     @property
     def is_server(self) -> bool:

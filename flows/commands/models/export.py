@@ -19,20 +19,21 @@ def export(
 ) -> None:
     """Write the bundle of a recipe's champion (weights, contract, probes) into a folder, atomically.
 
-    The policy service of infra/k8s runs this before it starts; run it again and restart the service to serve a newer champion.
+    The policy service of infra/k8s runs this before it starts; run it again and restart the service to serve a newer champion. An older
+    champion never replaces a newer one there: FOLDER/champion.json holds the number of the last.
 
     Example: actwright export loop --to /workspace/serve/champion
     """
-    from flows.commands.operations.up import champion_bento
+    from flows.commands.operations.up import champion_package
     from flows.platform.wiring import open_platform
     from model_core.spec.errors import NotReady
 
     chosen = recipe_of(recipe)
-    packaged = champion_bento(open_platform(), chosen)
+    packaged, champion = champion_package(open_platform(), chosen)
     if packaged is None:
         raise NotReady(f"no packaged champion of {chosen.package.model_name}; make one with `actwright run {chosen.name}`")
     from components.release.export import export_bundle
 
-    written = export_bundle(packaged.path / "bento", to)
+    written = export_bundle(packaged.path / "bento", to, champion)
     print_line(f"{written['bundle']}: {written['model_version']} ({'written' if written['changed'] else 'there already'})")
     print_result(**written)

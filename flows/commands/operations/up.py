@@ -14,6 +14,7 @@ from types import FrameType
 
 from components.adapters.processes import free_port
 from components.artifacts.step_manifest import Step
+from components.config.judging.champion_entry import ChampionEntry
 from components.config.recipe import Recipe
 from flows.platform.child_process import Child
 from flows.platform.prefect_server import running_server, start_prefect_server, starting_alone
@@ -26,7 +27,7 @@ def stand_up(recipe: Recipe) -> None:
     platform, stop = open_platform(), asked_to_stop()
     with contextlib.ExitStack() as running:
         addresses = {"prefect": running.enter_context(prefect_page(platform)), "mlflow": running.enter_context(mlflow_page(platform))}
-        bento = champion_bento(platform, recipe)
+        bento, _ = champion_package(platform, recipe)
         if bento is None:
             print_line(
                 f"no champion of {recipe.package.model_name} is packaged, so no policy is served; `actwright run {recipe.name}` makes one"
@@ -85,11 +86,11 @@ def policy_service(platform: Platform, packaged: Step) -> Iterator[str]:
         yield address.http
 
 
-def champion_bento(platform: Platform, recipe: Recipe) -> Step | None:
-    """The package of the champion of the recipe's model; None where there is none yet."""
-    champion = platform.registry().champion(recipe.package.model_name)
-    label = f"{champion.name}/{champion.version}" if champion else ""
-    return next((s for s in reversed(platform.store.steps("package")) if s.record.get("model_version") == label), None)
+def champion_package(platform: Platform, recipe: Recipe) -> tuple[Step | None, ChampionEntry | None]:
+    """The package of the champion of the recipe's model (None where there is none yet), and the entry that made it champion."""
+    entry = platform.registry().champion_entry(recipe.package.model_name)
+    label = f"{entry.model}/{entry.version}" if entry else ""
+    return next((s for s in reversed(platform.store.steps("package")) if s.record.get("model_version") == label), None), entry
 
 
 def asked_to_stop() -> threading.Event:

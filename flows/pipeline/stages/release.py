@@ -137,7 +137,7 @@ def _report_of(platform: Platform, version: ModelVersion, examined: Step | None)
     if examined is None:
         raise NotReady(
             f"champion {version.name} {version.version} was never evaluated in {platform.store.root}; run its recipe here once, "
-            "or take its alias away on the model's page in MLflow (`actwright up` opens it)"
+            f"or `actwright champion withdraw {version.name} --reason TEXT`, so that the candidate is judged alone"
         )
     return _report_in(examined, version)
 
