@@ -13,6 +13,7 @@ from typing import Any, Literal
 from components.config.checks import fraction, positive
 from components.config.data_config import NO_LABELS, AnnotateConfig, CollectConfig, FreezeConfig, ValidateConfig
 from components.config.judging.gate_config import GateConfig
+from components.config.judging.suites import suite_entry
 from components.config.source_config import SIMULATOR, SourceConfig
 from components.config.train_config import CHECKPOINT_FILES, TrainConfig, rounded_up, start_folder
 from model_core.spec.contract import digest_of
@@ -25,7 +26,9 @@ from model_core.spec.execution.cell_options import FIRST_SEED
 class EvalConfig:
     """Closed loop on seeds that were never trained on.
 
-    suite: "package.module:function" of a benchmark suite (empty: the tasks of the recipe's own simulator).
+    suite: the name of a built-in benchmark suite (`components.config.judging.suites`), or "package.module:function" of one (empty: the
+    tasks of the recipe's own simulator). Of a built-in one, tasks (none: all) on seeds_per_task initial states from number first_state are
+    run; horizon, seeds and cameras are the suite's own, and nothing of `collect` counts.
     reasoning: "full" (depth, trace, action), "trace+action" or "action". batch: episodes that are decided for together.
     image_swap_frames, min_image_swap_change: the image-swap check: of so many frames, at least this share of decisions must change when
     the image is exchanged (a model that uses it: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many rollout strips.
@@ -43,8 +46,16 @@ class EvalConfig:
     max_refusals_in_a_row: int = 3
     films_per_task: int = 1
     suite: str = ""
+    tasks: tuple[str, ...] = ()
+    first_state: int = 0
 
     def __post_init__(self) -> None:
+        is_built_in = bool(self.suite) and suite_entry(self.suite) is not None
+        require(
+            is_built_in or not (self.tasks or self.first_state),
+            "evaluate.tasks and evaluate.first_state choose cases of a built-in suite. Fix: set evaluate.suite to one "
+            "(`actwright suite list`); the tasks of a recipe's own simulator are those of collect.tasks",
+        )
         positive(self, "seeds_per_task", "horizon_sim_steps", "execute_horizon", "batch", "workers")
         fraction(self, "min_image_swap_change")
 

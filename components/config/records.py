@@ -121,7 +121,10 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRow:
-    """One evaluation episode. stop_reason: a `StopReason` value; steps: control steps; refusals: refused decisions."""
+    """One evaluation episode. stop_reason: a `StopReason` value; steps: control steps; refusals: refused decisions.
+
+    progress: the best stage of the task that was reached, 0..1 (1 is the success); where a suite measures no stages, the success alone.
+    """
 
     task: str
     seed: int
@@ -131,6 +134,7 @@ class RolloutRow:
     decisions: int
     refusals: int
     detail: str = ""
+    progress: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

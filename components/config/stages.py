@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from components.config.annotators import ANNOTATOR_MODULES
+from components.config.judging.suites import SuiteEntry, suite_entry
 from components.config.simulators import SIMULATORS, SimulatorEntry
 from components.config.source_config import SOURCE_KINDS
 
@@ -202,6 +203,16 @@ PAIRS = Stage(
     packages=_ROLLOUTS,
 )
 
+# a policy of any origin on a built-in suite; it belongs to no recipe, and the suite's own module and packages enter its key
+SUITE = Stage(
+    name="suite",
+    title="run a benchmark suite",
+    work="A policy acts in closed loop on the cases of a built-in suite.",
+    config=("evaluate",),
+    modules=("components.evaluation.evaluate",),
+    packages=(*_NETWORK, "pyarrow", "scipy"),
+)
+
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 DATA_STAGES = tuple(stage.name for stage in STAGES if stage.is_data)
 LOCAL_STAGES = tuple(stage.name for stage in STAGES if not stage.is_registered)
@@ -224,6 +235,11 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 def recipe_sections(recipe: Recipe, stage: Stage) -> dict[str, object]:
     """The part of a recipe that decides the result of `stage`, by the names in the table: what its cache key holds of the recipe."""
     return {path: attrgetter(path)(recipe) for path in stage.config}
+
+
+def named_suite(recipe: Recipe, stage: Stage) -> SuiteEntry | None:
+    """The built-in suite that `stage` runs for this recipe: its module and packages enter the cache key. None where it runs none."""
+    return suite_entry(recipe.evaluate.suite) if recipe.evaluate.suite and "evaluate" in stage.config else None
 
 
 def extra_simulator(recipe: Recipe, stage: Stage) -> SimulatorEntry | None:

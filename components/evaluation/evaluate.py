@@ -25,7 +25,7 @@ from components.evaluation.intervals import CONFIDENCE, wilson
 from components.evaluation.policy_loader import DEFAULT_POLICY, check_embodiment, embodiment_name, open_policy, own_checkpoint
 from components.evaluation.rollout import roll_out
 from components.evaluation.rollout_files import Group, collected, file_name, read_frames, rows_file, write_frames, write_rows
-from components.evaluation.suite import Case, Suite
+from components.evaluation.suite import Case, FitsPolicies, Suite
 from components.simulation.interface import Simulator
 from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import to_document
@@ -67,6 +67,8 @@ def evaluate(
     cases, digest = cases_of(suite), checkpoint_digest(checkpoint)
     checkpoint = own_checkpoint(checkpoint, lambda: embodiment_name(suite.open(cases[0])), out / "scratch" / "parts")
     opened, contract = open_policy(policy, checkpoint, cfg.reasoning)
+    if isinstance(suite, FitsPolicies):
+        suite = suite.fitted(contract)
     check_embodiment(suite.open(cases[0]), contract)
     frozen = None if frozen is None else open_frozen(frozen).folder_of(contract.embodiment.name)
     blindness = _image_swap_check(cfg, opened, contract, frozen, progress)

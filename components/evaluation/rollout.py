@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from components.config.recipe import EvalConfig
 from components.config.records import RolloutRow
+from components.simulation.benchmarks.progress import MeasuresProgress
 from components.simulation.interface import Simulator
 from model_core.spec.execution.chunking import ChunkPlayer, targets_KA
 from model_core.spec.execution.holding import hold_action
@@ -139,6 +140,12 @@ class _Cell:
             self.stop, self.detail = StopReason.ENV_ERROR, f"{type(error).__name__}: {error}"
             logger.warning("episode.voided task=%s seed=%d reason=%s", self.task, self.seed, self.detail)
 
+    def _progress(self) -> float:
+        """Of a void trial none: what was reached before the simulator failed is no evidence."""
+        if self.stop is StopReason.ENV_ERROR:
+            return 0.0
+        return self.sim.progress if isinstance(self.sim, MeasuresProgress) else float(self.stop is StopReason.SUCCESS)
+
     def rollout(self) -> Rollout:
         stop = self.stop or StopReason.MAX_STEPS
         row = RolloutRow(
@@ -150,6 +157,7 @@ class _Cell:
             decisions=self.decisions,
             refusals=self.refusals,
             detail=self.detail,
+            progress=self._progress(),
         )
         return Rollout(row=row, frames=tuple(self.frames), decide_ms=tuple(self.decide_ms))
 

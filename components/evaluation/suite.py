@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from components.config.data_config import CollectConfig
+from components.config.judging.suites import suite_entry
 from components.config.recipe import EvalConfig
 from components.simulation.interface import Simulator
+from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import SpecError
 
 DEFAULT_SUITE = "components.evaluation.suites.simulated_tasks:SimulatedTasks"
@@ -50,6 +52,31 @@ class Suite(Protocol):
         ...
 
 
+@runtime_checkable
+class FitsPolicies(Protocol):
+    """A suite that adapts what is the policy's to choose (image size, control rate), and refuses a policy that it is not for."""
+
+    def fitted(self, contract: PolicyContract) -> Suite:
+        """The suite as this policy sees it; raises `ContractError`."""
+        ...
+
+
+class NamedSuite(Suite, FitsPolicies, Protocol):
+    """A built-in suite: its states are numbered, and some of them are chosen."""
+
+    def chosen(self, *, tasks: Sequence[str] = (), first: int = 0, count: int = 1) -> NamedSuite:
+        """The same suite on `count` states of each of `tasks` (none: of all), from state `first`."""
+        ...
+
+
+class OpenBenchmark(Protocol):
+    """What the entry of a built-in suite names (`components.config.judging.suites`)."""
+
+    def __call__(self) -> NamedSuite:
+        """The whole suite; raises `SpecError` where what it needs is not installed."""
+        ...
+
+
 class OpenSuite(Protocol):
     """What `evaluate.suite` names, as "package.module:function"."""
 
@@ -58,8 +85,23 @@ class OpenSuite(Protocol):
         ...
 
 
+def open_benchmark(name: str) -> NamedSuite:
+    """The whole built-in suite `name`. Raises `SpecError` for an unknown one, and where it is not installed."""
+    entry = suite_entry(name)
+    if entry is None:
+        raise SpecError(f"{name!r} is a function, not the name of a built-in suite. Fix: name one that `actwright suite list` shows")
+    module_name, _, function_name = entry.source.partition(":")
+    made: OpenBenchmark = getattr(importlib.import_module(module_name), function_name)
+    return made()
+
+
 def open_suite(cfg: EvalConfig, collect: CollectConfig) -> Suite:
-    """The suite that `cfg` names; by default the tasks of the recipe's own simulator. Raises `SpecError` for a name that does not exist."""
+    """The suite that `cfg` names: a built-in one on the states that `cfg` chooses, or what a function makes of `cfg` and `collect`.
+
+    By default the tasks of the recipe's own simulator. Raises `SpecError` for a name that does not exist.
+    """
+    if cfg.suite and suite_entry(cfg.suite) is not None:
+        return open_benchmark(cfg.suite).chosen(tasks=cfg.tasks, first=cfg.first_state, count=cfg.seeds_per_task)
     source = cfg.suite or DEFAULT_SUITE
     module_name, _, function_name = source.partition(":")
     try:

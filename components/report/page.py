@@ -36,13 +36,18 @@ def write_report(run: RunSummary, out: Path, *, addresses: Mapping[str, str] | N
 
 def render(run: RunSummary, gathered: Gathered) -> str:
     """The page as HTML text; every value from outside is escaped."""
+    return render_template("page.html", page_values(run, gathered))
+
+
+def render_template(name: str, values: Mapping[str, Any]) -> str:
+    """One of our templates as HTML text; every value but charts of ours is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "duration": duration, "words": words, "brief": brief}
-    return environment.get_template("page.html").render(page_values(run, gathered))
+    return environment.get_template(name).render(values)
 
 
 def write_summary(run: RunSummary, out: Path) -> Path:

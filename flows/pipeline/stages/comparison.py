@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.step_manifest import Step
+from components.config.judging.suites import suite_entry
 from components.config.recipe import Recipe
 from components.config.records import EvalReport, Progress
 from components.config.stages import PAIRS
@@ -64,14 +65,17 @@ class Compared:
 def block_recipe(recipe: Recipe, number: int) -> Recipe | None:
     """The recipe whose evaluation is block `number` (from 0), on the scenes after those before it; None beyond the gate's `max_pairs`.
 
-    Only the recipe's own simulator goes on: the cases of a suite that the recipe names are what they are.
+    The seeds of the recipe's own simulator go on without end, a built-in suite has so many initial states; the cases of a suite that a
+    function makes are what they are.
     """
     cfg, asked = recipe.gate, recipe.evaluate
+    entry = suite_entry(asked.suite) if asked.suite else None
     done = asked.seeds_per_task + number * cfg.pairs_per_block
-    count = min(cfg.pairs_per_block, cfg.max_pairs - done)
-    if recipe.data or asked.suite or count <= 0:
+    count = min(cfg.pairs_per_block, cfg.max_pairs - done, entry.states - asked.first_state - done if entry else cfg.max_pairs)
+    if count <= 0 or (entry is None and (recipe.data or asked.suite)):
         return None
-    further = replace(asked, first_seed=asked.first_seed + done, seeds_per_task=count, image_swap_frames=0, films_per_task=0)
+    moved = {"first_state": asked.first_state + done} if entry else {"first_seed": asked.first_seed + done}
+    further = replace(asked, **moved, seeds_per_task=count, image_swap_frames=0, films_per_task=0)
     return replace(recipe, evaluate=further)
 
 
@@ -80,7 +84,7 @@ def further_pairs(
 ) -> Compared:
     """Lock the study, and run block after block (finished ones are found) until it is decided or has its planned maximum of pairs.
 
-    run_trials: how the trials of one side are run (default: in closed loop, in the recipe's simulator).
+    run_trials: how the trials of one side are run (default: in closed loop, on the recipe's suite).
     """
     if not compared.champion.per_task or unlike_rules(compared.candidate, compared.champion):
         return Compared()

@@ -13,7 +13,7 @@ from components.artifacts.stage_log import StageRun, log_stage
 from components.artifacts.step_manifest import Step, input_digests, step_key
 from components.artifacts.step_store import StepResult, run_step
 from components.config.recipe import Recipe
-from components.config.stages import Stage, extra_simulator, recipe_sections
+from components.config.stages import Stage, extra_simulator, named_suite, recipe_sections
 from flows.platform.wiring import Platform
 
 Work = Callable[[Path], Mapping[str, Any]]
@@ -40,9 +40,11 @@ class StepKey:
     @property
     def code_version(self) -> str:
         """A digest of the code, packages and files that the result depends on, with the plug-ins that the config names."""
-        stage, extra = self.stage, extra_simulator(self.recipe, self.stage)
-        modules = (*stage.modules, *named_modules(self.config), *((extra.module,) if extra else ()))
-        return code_version(modules, (*stage.packages, *(extra.packages if extra else ())), stage.files)
+        stage, found = self.stage, (extra_simulator(self.recipe, self.stage), named_suite(self.recipe, self.stage))
+        named = [entry for entry in found if entry is not None]
+        modules = (*stage.modules, *named_modules(self.config), *(entry.module for entry in named))
+        packages = dict.fromkeys((*stage.packages, *(package for entry in named for package in entry.packages)))
+        return code_version(modules, tuple(packages), stage.files)
 
 
 def folder_input(name: str, place: str) -> dict[str, str]:

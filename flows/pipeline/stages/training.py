@@ -12,6 +12,7 @@ from components.artifacts.stage_log import log_account
 from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
 from components.config.data_config import CollectConfig
+from components.config.judging.suites import suite_entry
 from components.config.recipe import Recipe
 from components.config.records import AccountRow, Progress
 from components.config.source_config import SIMULATOR, SourceConfig
@@ -78,13 +79,18 @@ def train_step(
 
 
 def check_start(recipe: Recipe) -> None:
-    """Refuse, before any work, a start that is not there or that the recipe shows not to fit, and other folders that are not there.
+    """Refuse, before any work, a start that is not there or that the recipe shows not to fit, other folders that are not there, and a
+    built-in suite that is not installed or has no such tasks.
 
     Raises `SpecError` or `CheckpointError`.
     """
     recipe.check_start()
     for field, folder in (("annotate.codebook", recipe.annotate.codebook), ("freeze.statistics", recipe.freeze.statistics)):
         require(not folder or Path(folder).is_dir(), f"{field}: expected a folder, such as one inside a checkpoint", got=folder)
+    if recipe.evaluate.suite and suite_entry(recipe.evaluate.suite) is not None:
+        from components.evaluation.suite import open_suite
+
+        open_suite(recipe.evaluate, recipe.collect)
     if recipe.train.init_from:
         from components.training.start.comparison import check_recipe
 

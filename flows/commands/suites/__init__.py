@@ -1,0 +1,1 @@
+"""Commands of benchmark suites: which there are, what one holds, a policy on one."""

@@ -1,0 +1,188 @@
+"""`actwright suite list|show|run|page`: benchmark suites, a policy on one, and the page that lets others repeat it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from flows.commands.options import from_options
+from flows.terminal.output import print_line, print_result, stoppable
+
+if TYPE_CHECKING:
+    from components.evaluation.suite import NamedSuite
+    from flows.platform.wiring import Platform
+
+T = TypeVar("T")
+_HELP = "Benchmark suites: which there are, what one holds, a policy on one, and a page that lets others repeat it."
+suite_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
+SuiteName = Annotated[str, typer.Argument(help="name of a built-in suite", metavar="NAME")]
+
+
+@suite_app.command("list")
+def list_command() -> None:
+    """List the built-in suites, one per line, and which of them are installed.
+
+    Example: actwright suite list
+    """
+    from components.config.judging.suites import SUITES
+    from components.evaluation.suites.benchmark import missing_packages
+
+    rows = []
+    for name, entry in SUITES.items():
+        missing = missing_packages(name)
+        note = f" (not installed: {', '.join(missing)})" if missing else ""
+        print_line(f"{name:16} {entry.summary}{note}")
+        rows.append({"suite": name, "states": entry.states, "trials": entry.trials, "missing": missing})
+    print_result(suites=rows)
+
+
+@suite_app.command("show")
+def show_command(name: SuiteName) -> None:
+    """Show a suite: its tasks with their sentences, the rules of success and progress, and what was published for it.
+
+    Example: actwright suite show metaworld_mt50
+    """
+    from components.evaluation.suites.benchmark import Benchmark
+
+    suite = _opened(name)
+    assert isinstance(suite, Benchmark)
+    for task in suite.tasks:
+        print_line(f"{task.name:32} {task.instruction}" + (f"  [{task.tier}]" if task.tier else ""))
+    print_line(f"success   {suite.success_rule}")
+    print_line(f"progress  {suite.progress_rule}")
+    print_line(f"states    {suite.states} of each task; a published evaluation runs {suite.official_trials}")
+    print_line(f"rules     {suite.version}; " + ", ".join(f"{rule} {value}" for rule, value in suite.rules.items()))
+    for one in suite.published:
+        numbers = ", ".join(f"{tier or 'all'} {value:g} %" for tier, value in one.scores.items())
+        print_line(f"published {one.model}: {numbers} ({one.source})")
+    print_result(
+        suite=name,
+        version=suite.version,
+        tasks=[task.name for task in suite.tasks],
+        states=suite.states,
+        trials=suite.official_trials,
+        rules=dict(suite.rules),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Which policy is run on which cases of which suite."""
+
+    name: SuiteName
+    policy: Annotated[
+        str,
+        typer.Argument(
+            help="champion, NAME@champion, NAME/VERSION, a recipe, or the folder of a bento, bundle or checkpoint", metavar="POLICY"
+        ),
+    ]
+    cases: Annotated[
+        int, typer.Option(help="initial states of each task; 0: as many as a published evaluation has", min=0, metavar="N")
+    ] = 0
+    first: Annotated[int, typer.Option(help="number of the first initial state", min=0, metavar="N")] = 0
+    tasks: Annotated[str, typer.Option(help="names of tasks, separated by commas (default: all)", metavar="NAMES")] = ""
+    reasoning: Annotated[str, typer.Option(help="full, trace+action or action (default: the policy's own)", metavar="LEVEL")] = ""
+    batch: Annotated[int, typer.Option(help="episodes that are decided for together; the order of work, not the scenes", min=1)] = 10
+    workers: Annotated[int, typer.Option(help="processes", min=1)] = 2
+
+
+@suite_app.command("run")
+@from_options(RunOptions)
+def run_command(options: RunOptions) -> None:
+    """Run a policy on a suite and write the result with exact intervals: JSON, a Markdown table and a page.
+
+    A run that was stopped goes on where it was. A suite that is not installed, a policy of another embodiment and instructions that the
+    policy was never taught are refused before the first trial.
+
+    Example: actwright suite run metaworld_loop champion
+    Example: actwright suite run metaworld_mt50 models/mine --cases 10
+    Example: actwright suite run libero_object models/mine --tasks pick_up_the_milk_and_place_it_in_the_basket
+    """
+    from components.evaluation.suites.results import markdown
+    from flows.commands.bench.runs import PlainProgress
+    from flows.pipeline.stages.suite import PAGE, RESULT, TABLE, SuiteRequest, run_suite
+    from flows.platform.wiring import open_platform
+
+    _opened(options.name)
+    platform = open_platform()
+    asked = SuiteRequest(
+        suite=options.name,
+        checkpoint=_checkpoint(platform, options.policy),
+        command=shlex.join(["actwright", *sys.argv[1:]]),
+        tasks=tuple(task for task in options.tasks.split(",") if task),
+        states=options.cases,
+        first=options.first,
+        reasoning=options.reasoning,
+        workers=options.workers,
+        batch=options.batch,
+    )
+    with stoppable():
+        result, folder = _refusing(lambda: run_suite(platform, asked, PlainProgress(options.name, quiet=False)))
+    print_line(markdown(result))
+    whole = result.whole
+    print_result(
+        suite=result.suite,
+        version=result.version,
+        successes=whole.successes,
+        trials=whole.trials,
+        interval=[round(whole.low, 6), round(whole.high, 6)],
+        result=str(folder / RESULT),
+        table=str(folder / TABLE),
+        page=str(folder / PAGE),
+    )
+
+
+@suite_app.command("page")
+def page_command(
+    results: Annotated[list[Path], typer.Argument(help="folders (or result.json files) of `actwright suite run`", metavar="RESULT...")],
+    out: Annotated[Path, typer.Option(help="the page to write", metavar="FILE")] = Path("suite.html"),
+) -> None:
+    """Put several policies on one page beside what was published; results of other trials or of another suite version are refused.
+
+    Example: actwright suite page runs/suite-metaworld_loop-3f9a... runs/suite-metaworld_loop-77b0... --out both.html
+    """
+    from components.report.reproduction import reproduction_page
+    from flows.pipeline.stages.suite import read_result
+    from model_core.spec.files import atomic_write
+
+    found = _refusing(lambda: [read_result(path) for path in results])
+    page = _refusing(lambda: reproduction_page(found, shlex.join(["actwright", *sys.argv[1:]])))
+    atomic_write(out, page)
+    print_result(page=str(out), policies=[one.policy for one in found], suite=found[0].suite)
+
+
+def add_suites(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    app.add_typer(suite_app, name="suite")
+
+
+def _refusing(work: Callable[[], T]) -> T:
+    """What was asked for and cannot be is wrong usage."""
+    from model_core.spec.errors import SpecError
+
+    try:
+        return work()
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _opened(name: str) -> NamedSuite:
+    from components.evaluation.suite import open_benchmark
+
+    return _refusing(lambda: open_benchmark(name))
+
+
+def _checkpoint(platform: Platform, policy: str) -> Path:
+    """The folder of the weights; a plain checkpoint is used as it is and not packed."""
+    from components.release.bundle import find_packed
+    from flows.pipeline.model_lookup import packed_model
+
+    if Path(policy).exists() or policy.startswith((".", "/", "~")):
+        return find_packed(Path(policy).expanduser()).checkpoint
+    return _refusing(lambda: packed_model(platform, policy)).checkpoint

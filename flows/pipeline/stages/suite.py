@@ -1,0 +1,134 @@
+"""A policy on a built-in suite, as one resumable step of the store; nothing of it belongs to a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.artifacts.code_version import code_version
+from components.artifacts.step_manifest import checkpoint_digest
+from components.artifacts.step_store import run_step
+from components.config.data_config import CollectConfig
+from components.config.judging.suites import suite_entry
+from components.config.recipe import EvalConfig
+from components.config.records import EvalReport, Progress
+from components.config.stages import SUITE
+from flows.platform.wiring import Platform
+from model_core.contracts import read_contracts
+from model_core.spec.contract import PolicyContract
+from model_core.spec.documents import from_document, to_document
+from model_core.spec.errors import SpecError
+from model_core.spec.files import atomic_write
+
+if TYPE_CHECKING:
+    from components.evaluation.suites.benchmark import Benchmark
+    from components.evaluation.suites.results import SuiteResult
+
+RESULT, TABLE, PAGE = "result.json", "result.md", "page.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteRequest:
+    """What is run. suite: its name. checkpoint: the policy. tasks: () for all. states: of each task, from number `first`; 0: as many as a
+    published evaluation has. reasoning: "" for the level that the policy answers at by default. command: how a person would run it again.
+    """
+
+    suite: str
+    checkpoint: Path
+    command: str
+    tasks: tuple[str, ...] = ()
+    states: int = 0
+    first: int = 0
+    reasoning: str = ""
+    workers: int = 2
+    batch: int = 10
+
+
+def run_suite(platform: Platform, asked: SuiteRequest, progress: Progress) -> tuple[SuiteResult, Path]:
+    """Run it, or go on where it was stopped; writes result.json, result.md and page.html into a folder of the runs, and returns both.
+
+    Raises `SpecError` for a suite that is unknown or not installed and for cases that it does not have, `ContractError` for a policy that
+    it is not for.
+    """
+    from components.evaluation.evaluate import evaluate
+    from components.evaluation.suite import open_suite
+    from components.evaluation.suites.benchmark import Benchmark
+    from components.evaluation.suites.results import result_of
+
+    entry = suite_entry(asked.suite)
+    if entry is None:
+        raise SpecError(
+            f"{asked.suite!r} is no built-in suite. Fix: name one that `actwright suite list` shows, or evaluate a recipe that names it"
+        )
+    cfg = _config(asked, entry.trials)
+    suite = open_suite(cfg, CollectConfig())
+    assert isinstance(suite, Benchmark)
+
+    def work(out: Path) -> Mapping[str, Any]:
+        return evaluate(cfg, asked.checkpoint, out, progress, suite=suite)
+
+    step = run_step(
+        platform.store,
+        stage=SUITE.name,
+        config={"evaluate": cfg},
+        inputs={"checkpoint": checkpoint_digest(asked.checkpoint)},
+        work=work,
+        code_version=code_version((*SUITE.modules, entry.module), (*SUITE.packages, *entry.packages)),
+    ).step
+    report = from_document(EvalReport, json.loads((step.path / "report.json").read_text(encoding="utf-8")))
+    result = result_of(suite, report)
+    return result, _written(platform, result, suite, asked.command)
+
+
+def read_result(path: Path) -> SuiteResult:
+    """A result that `run_suite` wrote: its result.json, or the folder that holds it. Raises `SpecError` where it is none."""
+    from components.evaluation.suites.results import SuiteResult
+
+    file = path / RESULT if path.is_dir() else path
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"{file}: expected the result of `actwright suite run`, got {error}. Fix: name the folder that the command printed"
+        ) from error
+    return from_document(SuiteResult, document, where=str(file))
+
+
+def _config(asked: SuiteRequest, official: int) -> EvalConfig:
+    contract = _first_contract(asked.checkpoint)
+    level = asked.reasoning or contract.reasoning.levels[0]
+    if level not in contract.reasoning.levels:
+        raise SpecError(
+            f"--reasoning {level}: the policy answers at {', '.join(contract.reasoning.levels)}. Fix: name one of these, or none"
+        )
+    return EvalConfig(
+        suite=asked.suite,
+        tasks=asked.tasks,
+        first_state=asked.first,
+        seeds_per_task=asked.states or official,
+        execute_horizon=contract.execute_horizon,
+        reasoning=level,  # pyright: ignore[reportArgumentType]
+        batch=asked.batch,
+        workers=asked.workers,
+        image_swap_frames=0,
+        min_image_swap_change=0.0,
+    )
+
+
+def _first_contract(checkpoint: Path) -> PolicyContract:
+    """Of the one embodiment, or of the first of several: chunks and levels are the network's."""
+    return next(iter(read_contracts(checkpoint).values()))
+
+
+def _written(platform: Platform, result: SuiteResult, suite: Benchmark, command: str) -> Path:
+    from components.evaluation.suites.results import markdown
+    from components.report.reproduction import reproduction_page
+
+    folder = platform.settings.runs / f"suite-{result.suite}-{result.policy[:12]}-{result.key[:8]}"
+    atomic_write(folder / RESULT, json.dumps(to_document(result), indent=1, sort_keys=True) + "\n")
+    atomic_write(folder / TABLE, markdown(result))
+    atomic_write(folder / PAGE, reproduction_page([result], command))
+    return folder
