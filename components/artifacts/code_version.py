@@ -9,7 +9,6 @@ A plug-in that a config names as "module:name" is followed like a module of ours
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
@@ -19,6 +18,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from components.artifacts.source_meaning import Meaning, meaning_of
 from components.config.paths import REPOSITORY
 from model_core.spec.documents import identity_document
 from model_core.spec.errors import SpecError
@@ -48,7 +48,7 @@ PLUMBING = frozenset(
                 "train_config",
             )
         ),
-        *(f"components.artifacts.{name}" for name in ("code_version", "files", "locks", "step_manifest", "step_store")),
+        *(f"components.artifacts.{name}" for name in ("code_version", "files", "locks", "source_meaning", "step_manifest", "step_store")),
         *(f"components.adapters.mlflow{name}" for name in ("", ".registry", ".runs", ".server", ".spool")),
     )
 )
@@ -60,7 +60,7 @@ _NAMED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # "package
 @cache
 def code_version(modules: tuple[str, ...], packages: tuple[str, ...] = (), files: tuple[str, ...] = ()) -> str:
     """16 hex digits over all source that `modules` reach, the installed versions of `packages`, and the data files below `files`."""
-    lines = [f"{name} {_module(name)[0]}" for name in sorted(reached(modules))]
+    lines = [f"{name} {meaning(name).digest}" for name in sorted(reached(modules))]
     lines += [f"{path.relative_to(REPOSITORY).as_posix()} {_data_digest(path)}" for path in sorted(_data_files(files))]
     lines += [f"{name}=={_installed(name)}" for name in packages]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -74,7 +74,7 @@ def reached(modules: Iterable[str]) -> frozenset[str]:
         name = waiting.pop()
         if name not in found and name not in PLUMBING:
             found.add(name)
-            waiting += _module(name)[1]
+            waiting += _ours(name)
     return frozenset(found)
 
 
@@ -93,10 +93,16 @@ def named_modules(config: object) -> tuple[str, ...]:
     return tuple(sorted(modules))
 
 
-def _module(name: str) -> tuple[str, tuple[str, ...]]:
+def meaning(name: str) -> Meaning:
+    """What a module does. Raises `SpecError` for one that does not exist."""
     path = _known(name)
-    inside = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return _read(path, name.split(".")[0], inside)
+    return meaning_of(path, name if path.name == "__init__.py" else name.rpartition(".")[0])
+
+
+def _ours(name: str) -> Iterator[str]:
+    """The modules that a module imports: of ours, and of its own top-level package."""
+    rooms = (*ROOMS, name.split(".")[0])
+    return (found for found in meaning(name).imports if found.split(".")[0] in rooms and _path(found) is not None)
 
 
 def _texts(document: object) -> Iterator[str]:
@@ -110,45 +116,6 @@ def _texts(document: object) -> Iterator[str]:
     elif isinstance(document, list | tuple):
         for value in document:
             yield from _texts(value)
-
-
-@cache
-def _read(path: Path, package: str, inside: str) -> tuple[str, tuple[str, ...]]:
-    """Of a source file: the digest of its syntax tree without docstrings, and which modules of ours and of `package` it imports.
-
-    inside: the package that the file is in, from which `from . import x` counts.
-    """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    named: list[str] = []
-    for node in _at_run_time(tree):
-        if isinstance(node, ast.Import):
-            named += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            source = _source(node, inside)
-            named += [source, *(f"{source}.{alias.name}" for alias in node.names)]
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            del body[0]
-    meaning = hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest()
-    return meaning, tuple(n for n in named if n.split(".")[0] in (*ROOMS, package) and _path(n) is not None)
-
-
-def _source(node: ast.ImportFrom, inside: str) -> str:
-    """The module that names are imported from; each dot beyond the first is one package further up."""
-    if node.level == 0:
-        return node.module or ""
-    above = inside.split(".")[: len(inside.split(".")) - (node.level - 1)]
-    return ".".join((*above, *([node.module] if node.module else [])))
-
-
-def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node below, without the bodies of ``if TYPE_CHECKING``."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
-        yield child
-        yield from _at_run_time(child)
 
 
 @cache

@@ -56,4 +56,4 @@ class PolicyService:
         return text if "actwright_ready" in text else text + gateway.metrics.text()
 
 
-PolicyService.add_asgi_middleware(cast(Any, AuthMiddleware), tokens=tokens)
+PolicyService.add_asgi_middleware(cast(Any, AuthMiddleware), tokens=tokens)  # pyright: ignore[reportAttributeAccessIssue]

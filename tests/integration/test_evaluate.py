@@ -31,7 +31,7 @@ from tests.toy_policy import CONTRACT
 pytestmark = pytest.mark.xdist_group("evaluate")
 TOY = "tests.toy_policy:open_toy"
 COLLECT = CollectConfig(tasks=("drawer-close-v3", "coffee-button-v3"))
-CFG = EvalConfig(seeds_per_task=3, horizon_sim_steps=64, execute_horizon=8, batch=2, workers=2)
+CFG = EvalConfig(seeds_per_task=2, horizon_sim_steps=48, execute_horizon=8, batch=2, workers=2)
 
 
 def checkpoint(folder: Path, **plan: object) -> Path:
@@ -77,8 +77,8 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_report_names_every_episode_and_the_films_are_there(examined: tuple[Path, Path]) -> None:
     report = from_document(EvalReport, json.loads((examined[1] / "report.json").read_text()))
-    assert [(row.task, row.seed) for row in report.episodes] == [(t, 930_000 + i) for t in sorted(COLLECT.tasks) for i in range(3)]
-    assert report.trials == 6
+    assert [(row.task, row.seed) for row in report.episodes] == [(t, 930_000 + i) for t in sorted(COLLECT.tasks) for i in range(2)]
+    assert report.trials == 4
     assert all(row.success or row.stop_reason == "max_steps" for row in report.episodes)
     assert all(row.decisions == -(-row.steps // 8) for row in report.episodes)
     assert report.blindness["image_swap_change"] == 1.0
@@ -133,7 +133,7 @@ def test_a_simulator_of_another_embodiment_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="a rollout process was killed after 0 of 6 episodes"):
+    with pytest.raises(JobError, match="a rollout process was killed after 0 of 4 episodes"):
         evaluate(
             replace(CFG, workers=1),
             checkpoint(tmp_path / "c", dies=True),

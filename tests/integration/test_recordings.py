@@ -1,6 +1,6 @@
 """What workcells recorded becomes part of the next data set: stored, checked, taken in, joined, validated, frozen.
 
-Run: .venv/bin/python -m pytest tests/integration/test_recordings.py
+Run: .venv/bin/python -m pytest tests/integration/test_recordings.py -m soak
 """
 
 from dataclasses import replace
@@ -27,7 +27,8 @@ from model_core.spec.errors import NotReady
 from serving.workcell.robot.episode_recorder import Recorder
 from tests.episodes import Tally
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gx")]
+# short: recordings through storage in test_data_faults, by commands in test_included_recordings, producers in test_accounting
+pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("gx")]
 POLICY = "policy:actwright-miniature/1"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -11,6 +10,7 @@ import pytest
 import yaml
 
 from components.artifacts import code_version as cv
+from components.artifacts.source_meaning import meaning_of
 from components.config.recipe import EvalConfig, Recipe
 from components.config.stages import INGEST, JOIN, OPEN_LOOP, PAIRS, SOURCES, STAGES, SUITE, stage_named
 from flows.pipeline.stages.step import StepKey
@@ -20,22 +20,14 @@ SOURCE = '"""Doc."""\n\nimport components.alpha\n\n\ndef f(x: int) -> int:\n    
 
 
 pytestmark = pytest.mark.xdist_group("sources")  # what is parsed is kept for all tests that parse it
-OURS = cv.REPOSITORY
-read_source = cv._read
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    """Forgets what was read of files outside of the repository; our own sources, seconds to parse, do not change meanwhile."""
-    read_again = cache(read_source.__wrapped__)
-
-    def read(path, package, inside):
-        return (read_source if path.is_relative_to(OURS) else read_again)(path, package, inside)
-
-    monkeypatch.setattr(cv, "_read", read)
+def fresh():
+    """Forgets what this process read; what it kept beside the compiled files is found again."""
 
     def forget() -> None:
-        for cached in (cv.code_version, cv._path, read_again):
+        for cached in (cv.code_version, cv._path, meaning_of):
             cached.cache_clear()
 
     yield forget
@@ -186,12 +178,7 @@ def test_dvc_runs_the_data_stages_with_the_sections_that_decide_them():
 @cache
 def distributions_of(module: str) -> frozenset[str]:
     """The installed distributions that a module of ours imports, also inside functions; not the standard library, not for types."""
-    found: set[str] = set()
-    for node in cv._at_run_time(ast.parse(cv._known(module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module.partition(".")[0])
+    found = {name.partition(".")[0] for name in cv.meaning(module).imports}
     outside = found - set(sys.stdlib_module_names) - set(cv.ROOMS)
     return frozenset(_distribution_of(name) for name in outside)
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.evaluation.decoding.hf_peer import Generation, HfPeer
 from components.evaluation.decoding.peer_prompt import STAGES, Laps, PeerAnswer, Places, encode
 from model_core.engine.decode_request import Language, Question
 from model_core.network.model import MolmoAct
@@ -81,6 +80,8 @@ Answering = Callable[[Question, int], PeerAnswer]
 
 def all_peers(network: MolmoAct, language: Language) -> dict[str, Answering]:
     """Every peer by the name that the table shows."""
+    # `transformers` generate takes nine seconds of processor time to load, which the plain loop does without
+    from components.evaluation.decoding.hf_peer import Generation, HfPeer
     from components.evaluation.decoding.qwen2_peer import matches_qwen2
 
     matching: dict[str, Answering] = {}
