@@ -124,6 +124,8 @@ class RolloutRow:
     """One evaluation episode. stop_reason: a `StopReason` value; steps: control steps; refusals: refused decisions.
 
     progress: the best stage of the task that was reached, 0..1 (1 is the success); where a suite measures no stages, the success alone.
+    holds: control steps that were held for want of an action; clips, drops: commands that a safety envelope clipped, answers that were
+    dropped, where there is such a thing.
     """
 
     task: str
@@ -135,6 +137,9 @@ class RolloutRow:
     refusals: int
     detail: str = ""
     progress: float = 0.0
+    holds: int = 0
+    clips: int = 0
+    drops: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

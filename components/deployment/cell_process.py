@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,13 +37,28 @@ def cell_command(options: CellOptions) -> list[str]:
     return ["env", "OMP_NUM_THREADS=1", sys.executable, "-m", "serving.workcell", *tied.arguments()]
 
 
-def run_cell(options: CellOptions, *, log: Path, hear: Callable[[Mapping[str, Any]], object], complain: Callable[[str], object]) -> int:
-    """Run the cell to its end; its exit code. hear: called with every JSON line that it writes; complain: with the end of its log."""
+def run_cell(
+    options: CellOptions,
+    *,
+    log: Path,
+    hear: Callable[[Mapping[str, Any]], object],
+    complain: Callable[[str], object],
+    timeout_s: float = 0.0,
+) -> int:
+    """Run the cell to its end; its exit code. hear: called with every JSON line that it writes; complain: with the end of its log.
+
+    timeout_s: after which it is stopped (0: never); then it raises `TimeoutError`.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     options.result.unlink(missing_ok=True)
     command = cell_command(replace(options, live=True))
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, start_new_session=True)
+        is_late = threading.Event()
+        alarm = threading.Timer(timeout_s, lambda: (is_late.set(), stop_group(process, grace_s=10.0)))
+        alarm.daemon = True
+        if timeout_s:
+            alarm.start()
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -51,7 +67,10 @@ def run_cell(options: CellOptions, *, log: Path, hear: Callable[[Mapping[str, An
                     hear(report)
             code = process.wait()
         finally:
+            alarm.cancel()
             stop_group(process, grace_s=10.0)
+    if is_late.is_set():
+        raise TimeoutError(f"{options.cell} was stopped after {timeout_s:g} s")
     if code:
         refused = _refusal(options.result) if code == CellExit.REFUSED else ""
         count = 1 if code in (CellExit.USAGE, CellExit.REFUSED) else 5

@@ -129,17 +129,22 @@ def make_report(
         interval=total.interval,
         per_task=per_task,
         episodes=tuple(rows),
-        protocol={
-            **suite.rules,
-            "suite": suite.name,
-            "suite_version": suite.version,
-            "control_hz": contract.embodiment.control_hz,
-            "reasoning": cfg.reasoning,
-            "execute_horizon": cfg.execute_horizon,
-            "first_seed": cfg.first_seed,
-        },
+        protocol=protocol_of(cfg, suite, contract.embodiment.control_hz),
         blindness=blindness,
     )
+
+
+def protocol_of(cfg: EvalConfig, suite: Suite, control_hz: float) -> dict[str, Any]:
+    """The rules of an evaluation, known before its first trial: two are compared only where they are equal."""
+    return {
+        **suite.rules,
+        "suite": suite.name,
+        "suite_version": suite.version,
+        "control_hz": control_hz,
+        "reasoning": cfg.reasoning,
+        "execute_horizon": cfg.execute_horizon,
+        "first_seed": cfg.first_seed,
+    }
 
 
 def _score(rows: Iterable[RolloutRow]) -> TaskScore:

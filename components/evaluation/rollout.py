@@ -76,6 +76,7 @@ class _Cell:
     refusals: int = 0
     refusals_in_a_row: int = 0
     success: bool = False
+    holds: int = 0
     stop: StopReason | None = None
     detail: str = ""
     frames: list[RolloutFrame] = field(default_factory=list)
@@ -124,6 +125,7 @@ class _Cell:
         action_A = self.player.next_action()
         self.consumed += action_A is not None
         if action_A is None:
+            self.holds += 1
             action_A = hold_action(self.sim.embodiment, self.last_action_A, self.proprio_P)
         self.last_action_A = action_A
         outcome = self.sim.step(action_A)
@@ -158,6 +160,7 @@ class _Cell:
             refusals=self.refusals,
             detail=self.detail,
             progress=self._progress(),
+            holds=self.holds,
         )
         return Rollout(row=row, frames=tuple(self.frames), decide_ms=tuple(self.decide_ms))
 

@@ -13,21 +13,40 @@ from pathlib import Path
 from typing import Any
 
 from model_core.spec.contract import digest_of
-from model_core.spec.documents import from_document, to_document
+from model_core.spec.documents import LATER, from_document, identity_document, to_document
 from model_core.spec.errors import DatasetError
 from model_core.spec.files import atomic_write
 
 DESIGN, LEDGER = "design.json", "trials.jsonl"
 VOID_RULE = "a trial whose simulator failed (env_error) is void and voids its pair; nothing else is"
+BLOCKS = "randomized complete blocks"  # of `assignment`
+ROBOT_RULE = (
+    "a trial is void, and voids its pair, when the robot or its cell failed (env_error), the cell's process broke (crash), it took longer "
+    "than the design's timeout (timeout), or this program ended while it ran (interrupted); nothing else is, and no person chooses. A "
+    "refusal and a safe stop are failures"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One initial condition: both policies meet it. seed: of the simulated scene; with a real robot the number of the layout."""
+
+    task: str
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyDesign:
     """The comparison of a candidate with a champion.
 
-    candidate, champion: checkpoint digests. tasks: of the champion. rules: of both evaluations (suite, version, horizon ...). gate: the
-    recipe's section (claim, test, margin, confidence, maximum of pairs, block). first_seed: of the evaluations, which are the first block;
-    blocks go on from there. metric, void_rule: what a trial counts for, and when it counts for nothing.
+    candidate, champion: checkpoint digests (of served policies: of their bundles). tasks: of the champion. rules: of both evaluations
+    (suite, version, horizon ...). gate: the recipe's section (claim, test, margin, confidence, maximum of pairs, block). first_seed: of the
+    evaluations, which are the first block; blocks go on from there. metric, void_rule: what a trial counts for ("success", or "score":
+    stage progress in 0..1), and when it counts for nothing.
+
+    assignment: `BLOCKS` where scenes are shuffled in each block, and the order of both sides on each scene is drawn, from `seed`; else each
+    side's trials were run together. scenes: all that are planned, in blocks. setting: "simulation" or "robot". rubric: what a person who
+    labels is asked. timeout_s: of one trial, 0 for none.
     """
 
     candidate: str
@@ -39,11 +58,17 @@ class StudyDesign:
     metric: str = "success"
     void_rule: str = VOID_RULE
     version: int = field(default=1)
+    assignment: str = field(default="", metadata=LATER)
+    seed: int = field(default=0, metadata=LATER)
+    scenes: tuple[Scene, ...] = field(default=(), metadata=LATER)
+    setting: str = field(default="simulation", metadata=LATER)
+    rubric: str = field(default="", metadata=LATER)
+    timeout_s: float = field(default=0.0, metadata=LATER)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the design: what the chain of its trials begins with."""
-        return digest_of(to_document(self))
+        return digest_of(identity_document(self))
 
 
 def lock(studies: Path, design: StudyDesign) -> Path:

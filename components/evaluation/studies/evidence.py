@@ -26,6 +26,7 @@ def design_of(cfg: GateConfig, candidate: EvalReport, champion: EvalReport) -> S
         gate=to_document(cfg),
         rules=rules,
         first_seed=int(candidate.protocol.get("first_seed", 0)),
+        version=2,
     )
 
 
@@ -62,4 +63,8 @@ def _trials(block: int, both: tuple[Evidence, Evidence]) -> Iterator[Trial]:
                 refusals=row.refusals,
                 detail=row.detail,
                 evidence=evidence,
+                progress=row.progress,
+                holds=row.holds,
+                clips=row.clips,
+                drops=row.drops,
             )

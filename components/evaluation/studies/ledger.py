@@ -15,17 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.studies.design import LEDGER, StudyDesign, read_design
+from components.evaluation.studies.design import LEDGER, Scene, StudyDesign, read_design
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import DatasetError
+
+TRIAL, AMENDMENT = "trial", "amendment"  # what a line holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One trial. side: "candidate" or "champion"; policy: its checkpoint's digest; contract: what it promises. block: 0 the evaluations.
 
-    suite, suite_version: with the versions of simulator and renderer. score: in 0..1. void: counts for nothing, by the design's rule.
-    evidence: digest of the step that holds the rollout, with its films.
+    suite, suite_version: with the versions of simulator and renderer. score: what it counts for, in 0..1. progress: how far it came, in
+    0..1, where the suite or a person tells. void: counts for nothing, by the design's rule. evidence: digest of the step that holds the
+    rollout. video: a file in the study's folder, or in that step. audit: the id of the episode in the cell's audit. turn: 1 or 2 on its
+    scene, 0 where each side's trials were run together. blind: under which name a person labelled it. operator: who did. holds, clips,
+    drops: control steps that were held, commands that the safety envelope clipped, answers that were dropped.
     """
 
     block: int
@@ -45,44 +50,77 @@ class Trial:
     refusals: int
     detail: str = ""
     evidence: str = ""
+    progress: float = 0.0
+    video: str = ""
+    audit: str = ""
+    turn: int = 0
+    blind: str = ""
+    operator: str = ""
+    holds: int = 0
+    clips: int = 0
+    drops: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amendment:
+    """What was changed after the design was locked: shown wherever the study is. reason: one sentence. scenes: further ones, in blocks."""
+
+    reason: str
+    by: str = ""
+    scenes: tuple[Scene, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """What a ledger holds up to its first broken line. problem: "" where nothing is wrong. size: bytes of the lines that hold."""
+    """What a ledger holds up to its first broken line. problem: "" where nothing is wrong. size: bytes of the lines that hold.
+
+    amendments: each with the number of trials before it.
+    """
 
     trials: tuple[Trial, ...]
     head: str
     problem: str
     size: int
     torn: bool = False
+    amendments: tuple[tuple[int, Amendment], ...] = ()
+
+    @property
+    def further_scenes(self) -> tuple[tuple[Scene, ...], ...]:
+        """The scenes that each amendment added."""
+        return tuple(amendment.scenes for _, amendment in self.amendments)
 
 
 def read_ledger(folder: Path, design: StudyDesign) -> Ledger:
     """Read and check the chain. A last line without its end was being written when the process ended: it is no trial, and no problem."""
     path = folder / LEDGER
     raw = path.read_bytes() if path.exists() else b""
-    head, trials, size = design.digest, [], 0
+    head, size, torn, problem = design.digest, 0, False, ""
+    trials: list[Trial] = []
+    amendments: list[tuple[int, Amendment]] = []
     for number, line in enumerate(raw.splitlines(keepends=True), start=1):
-        if not line.endswith(b"\n"):
-            return Ledger(trials=tuple(trials), head=head, problem="", size=size, torn=True)
-        problem, entry = _checked(line, head)
-        if problem:
-            return Ledger(trials=tuple(trials), head=head, problem=f"trial {number} of {path}: {problem}", size=size)
-        trials.append(from_document(Trial, entry["trial"], where=f"{path}, trial {number}"))
+        torn = not line.endswith(b"\n")
+        wrong, entry = ("", {}) if torn else _checked(line, head)
+        if torn or wrong:
+            problem = f"trial {number} of {path}: {wrong}" if wrong else ""
+            break
+        where = f"{path}, line {number}"
+        if TRIAL in entry:
+            trials.append(from_document(Trial, entry[TRIAL], where=where))
+        else:
+            amendments.append((len(trials), from_document(Amendment, entry[AMENDMENT], where=where)))
         head, size = str(entry["hash"]), size + len(line)
-    return Ledger(trials=tuple(trials), head=head, problem="", size=size)
+    return Ledger(trials=tuple(trials), head=head, problem=problem, size=size, torn=torn, amendments=tuple(amendments))
 
 
 def _checked(line: bytes, head: str) -> tuple[str, dict[str, Any]]:
     try:
         entry = json.loads(line)
-        before, own, trial = entry["before"], entry["hash"], entry["trial"]
+        before, own, content = entry["before"], entry["hash"], entry[TRIAL if TRIAL in entry else AMENDMENT]
     except (ValueError, KeyError, TypeError) as error:
         return f"expected a JSON line with before, hash and trial, got {error}", {}
     if before != head:
         return f"it follows {str(before)[:16]}, and what stands before it is {head[:16]}: a line or the design was changed or taken out", {}
-    if own != _hash(head, trial):
+    if own != _hash(head, content):
         return "it was changed after it was written", {}
     return "", entry
 
@@ -97,10 +135,7 @@ def extend(folder: Path, trials: Sequence[Trial]) -> Ledger:
     So a study that was stopped continues, and the same trials again change nothing. Raises `DatasetError` for a ledger that was changed, or
     whose trials are others than these.
     """
-    design = read_design(folder)
-    found = read_ledger(folder, design)
-    if found.problem:
-        raise DatasetError(f"{found.problem}. Fix: restore the ledger from a copy; a study whose evidence was changed decides nothing")
+    found = whole_ledger(folder)
     for number, (old, new) in enumerate(zip(found.trials, trials, strict=False), start=1):
         if old != new:
             raise DatasetError(
@@ -108,18 +143,44 @@ def extend(folder: Path, trials: Sequence[Trial]) -> Ledger:
                 f"{new.side}'s {new.task}, seed {new.seed}, {new.stop_reason}. A trial is run once. Fix: find out what changed between the "
                 "two runs; to begin again, choose other scenes (evaluate.first_seed), which is another study"
             )
+    return append(folder, found, trials[len(found.trials) :])
+
+
+def whole_ledger(folder: Path) -> Ledger:
+    """The ledger of a study; raises `DatasetError` for one that was changed."""
+    found = read_ledger(folder, read_design(folder))
+    if found.problem:
+        raise DatasetError(f"{found.problem}. Fix: restore the ledger from a copy; a study whose evidence was changed decides nothing")
+    return found
+
+
+def append(folder: Path, found: Ledger, entries: Sequence[Trial | Amendment]) -> Ledger:
+    """Add trials and amendments after those of `found`, which `whole_ledger` read; they survive this process. Returns the longer ledger.
+
+    Raises `DatasetError` where another process wrote in between.
+    """
+    path, head, lines = folder / LEDGER, found.head, list[bytes]()
+    there = path.stat().st_size if path.exists() else 0
+    if there != found.size and not found.torn:
+        raise DatasetError(f"{path} has {there} bytes, expected {found.size}: another process wrote to it. Fix: run the study again")
+    trials, amendments = list(found.trials), list(found.amendments)
+    for entry in entries:
+        kind, content = (TRIAL if isinstance(entry, Trial) else AMENDMENT), to_document(entry)
+        own = _hash(head, content)
+        lines.append(json.dumps({"before": head, "hash": own, kind: content}, sort_keys=True).encode() + b"\n")
+        head = own
+        if isinstance(entry, Trial):
+            trials.append(entry)
+        else:
+            amendments.append((len(trials), entry))
     if found.torn:
-        os.truncate(folder / LEDGER, found.size)
-    head = found.head
-    with (folder / LEDGER).open("ab") as file:
-        for trial in trials[len(found.trials) :]:
-            document = to_document(trial)
-            own = _hash(head, document)
-            file.write(json.dumps({"before": head, "hash": own, "trial": document}, sort_keys=True).encode() + b"\n")
-            head = own
+        os.truncate(path, found.size)
+    with path.open("ab") as file:
+        file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
-    return read_ledger(folder, design)
+    size = found.size + sum(map(len, lines))
+    return Ledger(trials=tuple(trials), head=head, problem="", size=size, amendments=tuple(amendments))
 
 
 def problem_of(folder: Path, head: str = "") -> str:
