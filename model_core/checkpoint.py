@@ -28,6 +28,7 @@ from model_core.adoption.document import CONFIG, VQVAE, is_adopted, not_adopted
 from model_core.adoption.loading import PublishedParts, load_adopted
 from model_core.contracts import CONTRACT, CONTRACTS, check_names, chosen_contract, read_contracts
 from model_core.embodiments import is_joint, joint_of, part_of
+from model_core.network.checkpoints.layout import type_problems
 from model_core.network.config import MolmoActConfig
 from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract, digest_of
@@ -125,6 +126,8 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", embodim
             MolmoAct(config).load_state_dict(state)  # whole before anything is taken out of it
             config, state = part_of(config, state, joint_of(config, contracts), contract)
         model = MolmoAct(config)
+        if wrong := type_problems({name: value.dtype for name, value in state.items()}, config):
+            raise CheckpointError(f"{folder / WEIGHTS} does not fit {CONFIG}: " + "; ".join(wrong))
         model.load_state_dict(state)
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}") from error

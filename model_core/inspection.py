@@ -12,6 +12,7 @@ from model_core.contracts import CONTRACTS
 from model_core.network.checkpoints import hub, layout
 from model_core.network.checkpoints.shards import strangers
 from model_core.network.config import MolmoActConfig
+from model_core.network.int8.stored import SCALE
 from model_core.network.presets import molmoact_7b_d, molmoact_7b_o
 from model_core.network.queries import ActionHead, action_head_of
 from model_core.spec.contract import PolicyContract
@@ -106,6 +107,8 @@ def _family(config: MolmoActConfig) -> str:
 def _parameters(config: MolmoActConfig) -> dict[str, int]:
     parts = {"language": 0, "vision": 0, "connector": 0}
     for key, shape in layout.expected_shapes(config).items():
+        if key.endswith(SCALE):  # of int8 weights: how they are stored, not what was learned
+            continue
         part = "vision" if ".image_vit." in key else "connector" if ".vision_backbone." in key else "language"
         parts[part] += math.prod(shape)
     return {"total": sum(parts.values()), **parts}

@@ -36,6 +36,7 @@ from model_core.network.checkpoints.layout import Layout
 from model_core.network.checkpoints.weights import SINGLE_FILE
 from model_core.network.config import MolmoActConfig
 from model_core.network.finetuning.lora import load_adapters, merge_lora
+from model_core.network.int8.stored import refuse_int8
 from model_core.spec.errors import CheckpointError
 from model_core.spec.files import atomic_write
 from model_core.tiny import LAYOUT_KEY
@@ -124,6 +125,7 @@ def _merged(folder: Path, destination: Path, request: ConversionRequest, adapter
     if request.target == "olmo":
         raise CheckpointError("adapters are merged into the published layout. Fix: leave out --to, then convert the result")
     files = open_checkpoint(folder, request.config)
+    refuse_int8(files.config.extras, folder, "merged with adapters")
     check_destination(folder, destination)
     if LAYOUT_KEY in files.config.extras:
         raise CheckpointError(f"{folder} is a checkpoint of the compact language; its trainings write merged checkpoints already")

@@ -41,7 +41,7 @@ OVERVIEW: Mapping[str, str] = {
     "suite": "Benchmark suites: which there are, what one holds, a policy on one, and a page that lets others repeat it.",
     "study": "Comparisons of two policies: what to expect of one, run it, which there are, and a proof that no trial was changed.",
     "champion": "Who is champion, who was, and a person's decisions about it: promote, roll back, withdraw.",
-    "model": "Checkpoints: inspect, adopt for serving, compare with the published code, convert.",
+    "model": "Checkpoints: inspect, adopt for serving, compare with the published code, convert, round to int8.",
     "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",
     "workcell": "Workcells: robots that act on a served policy.",
     "cluster": "Training on a Kubernetes cluster: plan it, show the manifest, submit the job, read its logs, delete it.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from flows.terminal.output import print_line
 from model_core.adoption.document import is_adopted
 from model_core.contracts import chosen_contract, read_contracts
+from model_core.network.int8.stored import is_int8_folder
 from model_core.spec.errors import NotReady, SpecError, TrackingError
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def _of_today(platform: Platform, found: PackedPolicy, embodiment: str = "") -> 
 
     if found.bundle is None:
         folder = found.checkpoint.resolve()
-        name = folder.name if is_adopted(folder) else folder.parent.name  # ours are named "checkpoint", others by what they are
+        # ours are named "checkpoint", others by what they are
+        name = folder.name if is_adopted(folder) or is_int8_folder(folder) else folder.parent.name
         return _packed_here(platform, found.checkpoint, name or "checkpoint", embodiment)
     probes = sorted((found.bundle / "probes").glob("*.observe"))
     if all(probe.read_bytes()[:1] == bytes([PROTOCOL_VERSION]) for probe in probes):

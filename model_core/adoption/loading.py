@@ -13,6 +13,7 @@ from model_core.contracts import CONTRACT, chosen_contract, read_contracts
 from model_core.network.checkpoints.hub import load_pretrained
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
+from model_core.network.int8.stored import is_int8
 from model_core.network.model import MolmoAct
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError
@@ -48,7 +49,12 @@ class AdoptedModel:
 
 
 def open_parts(folder: Path, config: MolmoActConfig, choices: LanguageChoices) -> PublishedParts:
-    """Tokenizer and processor of a folder. Raises `CheckpointError` where they do not fit the network."""
+    """Tokenizer and processor of a folder. Raises `CheckpointError` where they, or the number format that was chosen, do not fit the
+    network."""
+    if choices.dtype != "float32" and is_int8(config.extras):
+        raise CheckpointError(
+            f"{folder} has int8 weights, whose activations are float32; {choices.dtype} was chosen. Fix: adopt it with --dtype float32"
+        )
     return PublishedParts(
         processor=read_processor(folder, config, published=choices.images == "published"),
         tokenizer=read_tokenizer(folder, config),

@@ -17,6 +17,7 @@ from model_core.network.checkpoints.shards import only_set
 from model_core.network.checkpoints.weights import INDEX_FILE, PICKLE_FILE
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
+from model_core.network.int8.stored import REPORT
 from model_core.spec.errors import CheckpointError, ContractError, SpecError
 from model_core.spec.stats import UnnormStats
 from model_core.tiny import LAYOUT_KEY
@@ -27,7 +28,7 @@ from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 # Beside the tokenizer's table: they change no id that is used here, and belong to a folder that the published code opens.
 _FURTHER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "generation_config.json")
-_FURTHER += ("processor_config.json", "chat_template.json", "chat_template.jinja")
+_FURTHER += ("processor_config.json", "chat_template.json", "chat_template.jinja", REPORT)
 # Tables take a second to read, are opened more than once (adopted, opened, packed), and never change: by name, digest and special ids.
 _READ: dict[tuple[str, str, SpecialIds], PromptTokenizer] = {}
 _MOST_READ = 2

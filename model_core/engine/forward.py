@@ -24,10 +24,11 @@ from torch import Tensor
 
 from model_core.engine.automaton import Grammar
 from model_core.engine.cache import RowCache, aligned
-from model_core.engine.kernels.projection import Projection, can_pack
+from model_core.engine.kernels.projection import LinearWeight, Projection, can_pack, projection_of
 from model_core.network.attention import ACTIVATIONS
 from model_core.network.config import LlmConfig
-from model_core.network.language import DecoderBlock, RMSNorm, rotary
+from model_core.network.int8.stored import is_int8
+from model_core.network.language import DecoderBlock, rotary
 from model_core.network.model import MolmoAct
 
 # A head of at most so many numbers is kept a second time, in parts.
@@ -49,10 +50,10 @@ class _Layer:
         attn, mlp = block.self_attn, block.mlp
         self.attn_norm, self.ff_norm = block.attn_norm.weight.detach().to(dtype), block.ff_norm.weight.detach().to(dtype)
         into_qkv, into_up = (block.attn_norm, block.ff_norm) if folded else (None, None)
-        self.qkv = Projection(_scaled(attn.att_proj.weight, into_qkv), attn.att_proj.bias, dtype, packed=packed)
-        self.out = Projection(attn.attn_out.weight, None, dtype, packed=packed)
-        self.up = Projection(_scaled(mlp.ff_proj.weight, into_up), None, dtype, packed=packed)
-        self.down = Projection(mlp.ff_out.weight, None, dtype, packed=packed)
+        self.qkv = projection_of(attn.att_proj, dtype, packed=packed, norm=into_qkv)
+        self.out = projection_of(attn.attn_out, dtype, packed=packed)
+        self.up = projection_of(mlp.ff_proj, dtype, packed=packed, norm=into_up)
+        self.down = projection_of(mlp.ff_out, dtype, packed=packed)
         self.q_norm = None if attn.q_norm is None else attn.q_norm.weight.detach().to(dtype)
         self.k_norm = None if attn.k_norm is None else attn.k_norm.weight.detach().to(dtype)
 
@@ -77,8 +78,8 @@ class BlockForward:
         self.dtype, self.device, self.constrained = dtype, model.lm_head.weight.device, constrained
         self.sdpa = model.config.attention == "sdpa"
         packed = can_pack(decoder, dtype) if packed is None else packed
-        # a norm is one kernel on CUDA; on a CPU it is half a dozen, three where its weight is part of the projection behind it
-        self.folded = self.device.type == "cpu" and not self.config.norm_after
+        # a norm is one kernel on CUDA; on a CPU it is half a dozen, three where its weight is part of the (float) projection behind it
+        self.folded = self.device.type == "cpu" and not self.config.norm_after and not is_int8(model.config.extras)
         self.layers = [_Layer(block, dtype, packed=packed, folded=self.folded) for block in decoder.blocks]  # type: ignore[arg-type]
         self.act = ACTIVATIONS[self.config.hidden_act]
         self.heads, self.groups, self.depth = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
@@ -93,13 +94,13 @@ class BlockForward:
         self._cos_PD, self._sin_PD = _rotary_tables(self.config, max(length, self.config.num_slots), self.device)
 
     def _set_head(self, model: MolmoAct, grammar: Grammar, packed: bool) -> None:
-        weight_XD = _scaled(model.lm_head.weight, model.model.transformer.ln_f if self.folded else None)
-        ids_X = np.unique(np.concatenate(grammar.groups)) if self.constrained else np.arange(len(weight_XD))
+        head = LinearWeight.of(model.lm_head, model.model.transformer.ln_f if self.folded else None)
+        ids_X = np.unique(np.concatenate(grammar.groups)) if self.constrained else np.arange(len(head.weight_OI))
         self.head_ids: list[int] = ids_X.tolist()
-        if len(ids_X) < len(weight_XD):
+        if len(ids_X) < len(head.weight_OI):
             contiguous = int(ids_X[-1]) - int(ids_X[0]) + 1 == len(ids_X)
-            weight_XD = weight_XD[int(ids_X[0]) : int(ids_X[-1]) + 1] if contiguous else weight_XD[torch.from_numpy(ids_X).to(self.device)]
-        self.head = Projection(weight_XD, None, self.dtype, packed=packed)
+            head = head.rows(slice(int(ids_X[0]), int(ids_X[-1]) + 1) if contiguous else torch.from_numpy(ids_X).to(self.device))
+        self.head = head.projection(None, self.dtype, packed=packed)
         self.mask_SX: Tensor | None = None
         self._part_of_group: list[int] = []
         self._parts: list[_HeadPart] = []
@@ -109,10 +110,10 @@ class BlockForward:
                 forbidden_SX[group, np.searchsorted(ids_X, allowed)] = False
             zero_SX = torch.zeros(forbidden_SX.shape, dtype=self.dtype, device=self.device)
             self.mask_SX = zero_SX.masked_fill_(torch.from_numpy(forbidden_SX).to(self.device), -torch.inf)
-            if self.device.type == "cpu" and weight_XD.numel() <= _SMALL_HEAD:
-                self._set_parts(weight_XD, forbidden_SX, packed)
+            if self.device.type == "cpu" and head.weight_OI.numel() <= _SMALL_HEAD:
+                self._set_parts(head, forbidden_SX, packed)
 
-    def _set_parts(self, weight_XD: Tensor, forbidden_SX: NDArray[np.bool_], packed: bool) -> None:
+    def _set_parts(self, weight: LinearWeight, forbidden_SX: NDArray[np.bool_], packed: bool) -> None:
         """Cut the head where no group chooses from both sides: most blocks stand in one field, and need its rows alone."""
         assert self.mask_SX is not None
         width = forbidden_SX.shape[1]
@@ -123,11 +124,11 @@ class BlockForward:
         for first, stop in pairwise(cuts):
             part_SX = forbidden_SX[[first <= start < stop for start, _ in spans], first:stop]
             mask_SX = self.mask_SX[:, first:stop].contiguous() if part_SX.any() else None
-            head = Projection(weight_XD[first:stop], None, self.dtype, packed=packed)
+            head = weight.rows(slice(first, stop)).projection(None, self.dtype, packed=packed)
             self._parts.append(_HeadPart(head=head, mask_SX=mask_SX, first=first))
         self._part_of_group = [next(place for place, part in enumerate(self._parts) if start < cuts[place + 1]) for start, _ in spans]
         for rows in (1, 2, 4, 7, 16, 33):  # blocks over several fields use the whole head: a logit must not depend on that
-            probe_nD = torch.randn(rows, weight_XD.shape[1], generator=torch.Generator().manual_seed(rows)).to(self.dtype)
+            probe_nD = torch.randn(rows, weight.weight_OI.shape[1], generator=torch.Generator().manual_seed(rows)).to(self.dtype)
             if not torch.equal(torch.cat([part.head(probe_nD) for part in self._parts], dim=-1), self.head(probe_nD)):
                 self._parts = []
                 return
@@ -291,12 +292,6 @@ class BlockForward:
         if mask_SX is not None and groups_n is not None:
             logits_nX += F.embedding(groups_n, mask_SX)
         return logits_nX, first
-
-
-def _scaled(weight_OD: Tensor, norm: RMSNorm | None) -> Tensor:
-    """A projection's weight with a norm's weight and sqrt(D) in it."""
-    weight_OD = weight_OD.detach()
-    return weight_OD if norm is None else weight_OD.float() * (norm.weight.detach().float() * math.sqrt(weight_OD.shape[1]))
 
 
 def _rotary_tables(llm: LlmConfig, places: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from model_core.engine.rounds.blocks import BlockRunner, Feed
 from model_core.engine.rounds.parallel import ActionBlock, BlockUse, placeholders_of
 from model_core.engine.rounds.row_state import RowOptions, Window
 from model_core.engine.rounds.window import WIDTHS, Acceptance, CostCurve
+from model_core.network.int8.stored import is_int8
 from model_core.network.model import MolmoAct
 from model_core.network.queries import action_head_of
 from model_core.spec.errors import require
@@ -60,6 +61,8 @@ class EngineResources:
     def __init__(self, model: MolmoAct, language: Language | CompactLayout, options: EngineOptions = EngineOptions()) -> None:
         self.model, self.options, self.dtype, self.capacity = model.eval(), options, options.dtype, options.capacity
         self.language: Language = CompactLanguage(language) if isinstance(language, CompactLayout) else language
+        is_float32 = options.dtype is torch.float32
+        require(is_float32 or not is_int8(model.config.extras), "int8 weights are decoded with float32 activations", got=options.dtype)
         self.device = next(model.parameters()).device
         self.block_use = BlockUse.of(action_head_of(model.config)) if options.block is None else options.block
         self.rows = RowOptions(

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from model_core.network.attention import Documents
 from model_core.network.config import MolmoActConfig
+from model_core.network.int8.linear import exchange_linears
+from model_core.network.int8.stored import is_int8
 from model_core.network.language import Decoder, KeyValueCache
 from model_core.network.vision import VisionBackbone
 from model_core.spec.errors import SpecError
@@ -28,6 +30,8 @@ class _Inner(nn.Module):
 class MolmoAct(nn.Module):
     """The action reasoning model: image features are *added* to the image-patch embeddings of a causal decoder.
 
+    Where the config says that its weights are int8, its linear layers are `network.int8.linear.Int8Linear`.
+
     Shapes: B samples, L tokens, C crops, P patches a crop, N pooled image tokens a sample, D width, X base vocabulary.
     """
 
@@ -36,6 +40,8 @@ class MolmoAct(nn.Module):
         self.config = config
         self.model = _Inner(config)
         self.lm_head = nn.Linear(config.llm.hidden_size, config.llm.vocab_size, bias=False)
+        if is_int8(config.extras):
+            exchange_linears(self)
 
     def encode_images(self, images_BCPD: Tensor, pooled_patches_idx_BN4: Tensor, image_masks_BCP: Tensor | None = None) -> Tensor:
         """Features of the valid pooled tokens, [tokens, D], samples in order. See `VisionBackbone.forward`."""

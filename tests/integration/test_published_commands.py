@@ -122,6 +122,23 @@ def test_a_cell_works_and_its_audit_gives_the_same_answers_again(served: Served)
     assert asked["all"]["equal"] == asked["all"]["asked"] >= 3
 
 
+@pytest.mark.soak  # short: test_int8 asks the copy through its policy
+def test_its_int8_copy_is_served_under_its_own_name(ranks: ForkServer, adopted: Path) -> None:
+    made = command(
+        ranks, adopted, "model", "quantize", "MolmoAct-small", "MolmoAct-int8", "--recording", recording(adopted), "--decisions", 3
+    )
+    assert made.code == 0, made.told
+    told = json.loads(made.said)
+    assert (told["decisions"], told["answered"], told["int8_weights"]) == (3, 3, 29)
+    assert told["bytes"]["int8"] < told["bytes"]["original"]
+    with serving(adopted, environment(adopted), "MolmoAct-int8", "--port", "0") as (_, told):
+        probed = probe(told["policy"], ServiceCredentials(timeout_s=60))
+    assert told["model_version"] == "MolmoAct-int8"
+    assert isinstance(probed.answer, Chunk)
+    bundled = Path(told["bundle"]) / "checkpoint" / "int8_report.json"
+    assert bundled.read_bytes() == (adopted / "MolmoAct-int8" / "int8_report.json").read_bytes()
+
+
 def recording(root: Path) -> Path:
     body, rng = published_body(), np.random.default_rng(0)
     made = Recording(

@@ -34,6 +34,7 @@ from model_core.engine.answer import DecodeResult
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.draft_cache import DraftMemory
 from model_core.engine.rounds.window import WIDTHS, CostCurve
+from model_core.network.int8.conversion import float_network
 from model_core.spec.errors import SpecError, require
 
 SESSIONS, REPEATS, _LEVEL_DECISIONS = 16, 3, 100
@@ -107,7 +108,7 @@ def _warm_memory(whole: Replay, measured: int, remembered: int, dtype: torch.dty
 def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, memory: DraftMemory, progress: Progress) -> dict[str, Measured]:
     progress.update(0, len(replay), "measuring what blocks cost here")
     engines = _engines(replay, dtype)
-    network = replay.checkpoint.model if dtype == torch.float32 else deepcopy(replay.checkpoint.model).to(dtype)
+    network = float_network(replay.checkpoint.model) if dtype == torch.float32 else deepcopy(replay.checkpoint.model).to(dtype)
     peers = all_peers(network, replay.language)
     for name in peers:  # the first call of each side is not measured
         peers[name](replay.items[0].question, 4)

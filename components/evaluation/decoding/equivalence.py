@@ -148,7 +148,7 @@ def _equivalence(
     replay: Replay, compared: _Compared, options: EquivalenceOptions, *, source: Mapping[str, Any], digest: str
 ) -> DecodingEquivalence:
     expected, ways, decisions = compared.expected, compared.ways, options.decisions
-    pairs = [_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
+    pairs = [first_flip(index, way, ids, found[index].ids_L) for way, found in ways.items() for index, ids in expected.items()]
     flipped = [flip for flip in pairs if flip is not None]
     return DecodingEquivalence(
         model_digest=digest,
@@ -172,7 +172,8 @@ def _mean_forwards(found: Mapping[int, DecodeResult]) -> float:
     return float(np.mean([answer.counts["forwards"] for answer in found.values()]))
 
 
-def _flip(decision: int, way: str, plain_N: NDArray[np.int64], got_N: NDArray[np.int64]) -> Flip | None:
+def first_flip(decision: int, way: str, plain_N: NDArray[np.int64], got_N: NDArray[np.int64]) -> Flip | None:
+    """Where two answers to one question part; None where they are equal. A token that an answer no longer has is -1."""
     if np.array_equal(plain_N, got_N):
         return None
     shared = min(len(plain_N), len(got_N))

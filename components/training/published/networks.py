@@ -10,6 +10,7 @@ from components.config.published.networks import PRESETS
 from components.config.train_config import TrainConfig
 from components.training.published.shapes import NetworkShape, network_shape
 from model_core.network.checkpoints.hub import load_pretrained, resolve
+from model_core.network.int8.stored import refuse_int8
 from model_core.port.published import LEVELS
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError, require
@@ -23,6 +24,7 @@ def open_network(train: TrainConfig) -> tuple[NetworkShape, MolmoAct]:
     import torch
 
     shape = network_shape(train, fetch=True)
+    refuse_int8(shape.config.extras, f"train.network {shape.folder}", "trained")
     folder = shape.folder if shape.folder is not None else _folder_of_preset(shape, train)
     if folder is not None:
         model = load_pretrained(folder, dtype=torch.float32)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from components.config.train_config import start_folder
 from components.training.start.comparison import check_contract
 from model_core.contracts import read_contracts
+from model_core.network.int8.stored import refuse_int8
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError
 from model_core.tokenization.compact.layout import CompactLayout
@@ -37,6 +38,7 @@ def weights_of_start(
     folder = start_folder(init_from)
     # of a checkpoint of several embodiments the part of this one; of any other the whole, whose contract is compared below
     start = load_checkpoint(folder, embodiment=contract.embodiment.name if len(read_contracts(folder)) > 1 else "")
+    refuse_int8(start.model.config.extras, f"train.init_from {folder}", "trained")
     check_contract(folder, start.contract, contract)
     new_words = sorted(set(layout.vocabulary.words) - set(start.layout.vocabulary.words))
     if new_words and only_adapters:

@@ -9,6 +9,7 @@ from components.config.train_config import start_folder
 from components.training.start.carried_rows import slot_sources, taken
 from components.training.start.comparison import check_contract
 from model_core.contracts import read_contracts
+from model_core.network.int8.stored import refuse_int8
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import CheckpointError
 from model_core.tokenization.compact.vocabulary import id_sources
@@ -48,6 +49,7 @@ def weights_of_joint_start(
     for contract in known:
         name = contract.embodiment.name
         start = load_checkpoint(folder, embodiment=name)
+        refuse_int8(start.model.config.extras, f"train.init_from {folder}", "trained")
         check_contract(folder, start.contract, contract)
         before, layout = start.model.state_dict(), joint.layouts[name]
         found_words |= set(start.layout.vocabulary.words)

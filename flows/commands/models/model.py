@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from flows.commands.models.adopt import UNREADABLE, adopt_command
+from flows.commands.models.quantize import quantize_command
 from model_core.spec.errors import ActwrightError
 
 if TYPE_CHECKING:
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from model_core.parity import ImageParity, ModelParity, VqvaeParity
 
 model_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Checkpoints: inspect, adopt for serving, compare with the published code, convert."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Checkpoints: inspect, adopt for serving, compare with the published code, convert, round to int8.",
 )
 model_app.command("adopt")(adopt_command)
+model_app.command("quantize")(quantize_command)
 
 NOT_EQUAL = 1
 _NETWORKS = ("7b-d", "7b-o")

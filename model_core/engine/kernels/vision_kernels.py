@@ -11,7 +11,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from model_core.engine.kernels.projection import Projection, can_pack
+from model_core.engine.kernels.projection import can_pack, projection_of
+from model_core.network.int8.linear import Int8Linear
 from model_core.network.vision import VisionBackbone
 
 
@@ -23,7 +24,7 @@ def packed_vision_backbone(backbone: VisionBackbone, dtype: torch.dtype) -> Visi
     packed = deepcopy(backbone, shared)
     for parent in list(packed.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
+            if isinstance(child, nn.Linear | Int8Linear):
                 parent.add_module(name, _Linear(child, dtype))
             elif isinstance(child, nn.Conv2d):
                 parent.add_module(name, _Convolution(child, dtype))
@@ -31,9 +32,9 @@ def packed_vision_backbone(backbone: VisionBackbone, dtype: torch.dtype) -> Visi
 
 
 class _Linear(nn.Module):
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+    def __init__(self, linear: nn.Linear | Int8Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype, self.project = dtype, Projection(linear.weight, linear.bias, dtype, packed=True)
+        self.dtype, self.project = dtype, projection_of(linear, dtype, packed=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(x.to(self.dtype).flatten(0, -2)).view(*x.shape[:-1], -1)

@@ -21,6 +21,7 @@ from model_core.network.checkpoints.shards import stored_tensors, strangers
 from model_core.network.checkpoints.weights import INDEX_FILE, PICKLE_FILE, SINGLE_FILE, StoredTensor, write_json, write_shards
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
+from model_core.network.int8.stored import is_int8, refuse_int8
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError
 from model_core.spec.files import atomic_target, atomic_write
@@ -52,7 +53,8 @@ class CheckpointFiles:
     def problems(self) -> list[str]:
         """Missing, unexpected and wrongly shaped keys, one line each."""
         found = {key: tensor.shape for key, tensor in self.tensors.items()}
-        return layout.key_problems(found, layout.expected_shapes(self.config))
+        types = {key: tensor.dtype for key, tensor in self.tensors.items()}
+        return layout.key_problems(found, layout.expected_shapes(self.config)) + layout.type_problems(types, self.config)
 
     def check(self) -> None:
         """Raise one CheckpointError that lists every problem."""
@@ -96,20 +98,25 @@ def load_pretrained(
     """Load a checkpoint folder (published or training-side layout) or a hub id, in evaluation mode.
 
     The network is built on the meta device and filled tensor by tensor in `dtype` (default: as stored) on `device`;
-    at no time are there two copies of it. attention: "sdpa" or "eager" in place of the config's.
+    at no time are there two copies of it. attention: "sdpa" or "eager" in place of the config's. int8 weights stay int8, and what is
+    beside them is float32.
     Raises CheckpointError: nothing there, hub not reachable, keys and shapes that do not fit (all listed at once), or numbers that
     `dtype` cannot hold.
     """
     files = open_checkpoint(resolve(source, revision=revision), config)
     files.check()
     settings = files.config if attention is None else replace(files.config, attention=attention)
+    quantized = is_int8(settings.extras)
+    if quantized and dtype not in (None, torch.float32):
+        raise CheckpointError(f"{files.folder} has int8 weights, whose activations are float32, not {dtype}. Fix: choose float32")
     for line in strangers(files.folder):
         log.warning("weights.stranger folder=%s %s", files.folder, line)
     with torch.device("meta"):
         model = MolmoAct(settings)
-    rounding = Rounding(dtype)
+    rounding = Rounding(torch.float32 if quantized else dtype)
     for name, tensor in sorted(files.tensors.items(), key=lambda item: (item[1].file, item[0])):
-        _assign(model, name, tensor.load(dtype, device, lost=rounding.of(name)))
+        kept = tensor.dtype if tensor.dtype is torch.int8 else rounding.dtype
+        _assign(model, name, tensor.load(kept, device, lost=rounding.of(name)))
     rounding.check(files.folder)
     log.info("loaded %d tensors from %s (%s layout)", len(files.tensors), files.folder, files.layout)
     return model.eval()
@@ -169,6 +176,7 @@ def convert(
     do not fit its config or its numbers do not fit `dtype`: a wrong checkpoint is not copied on.
     """
     files = open_checkpoint(resolve(source), config)
+    refuse_int8(files.config.extras, files.folder, "converted")
     files.check()
     check_destination(files.folder, destination)
     rounding = _rounding_of(files, dtype)

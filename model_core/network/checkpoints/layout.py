@@ -71,6 +71,18 @@ def expected_shapes(config: MolmoActConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
+def type_problems(found: Mapping[str, torch.dtype], config: MolmoActConfig) -> list[str]:
+    """Every key that is stored as whole numbers where the network has fractions, or the other way round, as one line each."""
+    with torch.device("meta"):
+        expected = {name: parameter.dtype.is_floating_point for name, parameter in MolmoAct(config).named_parameters()}
+    kinds = {True: "fractions", False: "int8"}
+    return [
+        f"wrong type  {key} expected {kinds[expected[key]]}, got {str(dtype).removeprefix('torch.')}"
+        for key, dtype in sorted(found.items())
+        if key in expected and (not dtype.is_floating_point if expected[key] else dtype is not torch.int8)
+    ]
+
+
 def key_problems(found: Shapes, expected: Shapes) -> list[str]:
     """Every missing key, extra key and wrong shape, as one line each; empty when they belong together."""
     missing = [f"missing     {key} {list(expected[key])}" for key in sorted(expected.keys() - found.keys())]
