@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from components.config.published import networks
 from components.config.published.training import ExampleGroup, PartRates, PublishedTraining
@@ -20,22 +22,32 @@ from components.release.package import probe_observations
 from components.training.deepspeed_engine import groups_of
 from components.training.plan import batch_indices
 from components.training.published import augmentation
-from components.training.published.checkpoint import norm_stats
+from components.training.published.checkpoint import norm_stats, write_published
 from components.training.published.drawing import check_possible, drawing_pairs, drawn_kinds
 from components.training.published.examples import ExampleMaker
 from components.training.published.model import PublishedArm
 from components.training.published.open_loop import merged
 from components.training.published.parts import trained_counts
-from components.training.published.shapes import network_shape
+from components.training.published.shapes import check_network_folder, network_shape
 from components.training.published.validation import language_ids
 from components.training.trainable_model import LoraModel, load_trainable_model, parts_of
+from flows.commands.overrides import with_changes
+from flows.pipeline.recipes import get_recipe
+from flows.pipeline.stages.training import check_start
 from model_core.network.checkpoints.hub import load_pretrained, save_pretrained
 from model_core.network.presets import SmallSize
 from model_core.policy import load_policy
+from model_core.spec.contract import EmbodimentSpec, PolicyContract
 from model_core.spec.errors import CheckpointError, DatasetError, SpecError
-from model_core.spec.types import ActionReasoning, Trace
+from model_core.spec.execution.guard import Guarded
+from model_core.spec.protocol.wire import Hello, Ready, Reject
+from model_core.spec.stats import UnnormStats
+from model_core.spec.types import ActionReasoning, RefusalCode, Trace
 from model_core.tokenization.published.grammar import Form
 from model_core.tokenization.published.parse import parse_answer
+from model_core.tokenization.published.text_encoding import packaged_table
+from serving.gateway.sessions.handshake import Accepted, greet
+from tests.published_checkpoint import DIMS_7, published_body
 from tests.tiny_arm_data import make_small_contract, write_small_frozen
 
 pytestmark = pytest.mark.xdist_group("published-training")
@@ -44,6 +56,7 @@ NETWORK = {
     "width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "feed_forward": 48, "projector": 32,
     "vision_width": 16, "vision_layers": 2, "image_side": 56,
 }  # fmt: skip
+SETTINGS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json")
 EVERY = {"action_reasoning": 0.4, "trajectory_conditioned": 0.2, "depth": 0.2, "trace": 0.2}
 PUBLISHED = PublishedTraining(
     groups=(ExampleGroup(name="all", kinds=EVERY),), open_loop_samples=2, validation_samples=2, loss_rows=64, recompute=False
@@ -306,6 +319,34 @@ def test_a_trained_folder_is_a_network_to_start_from(arm, frozen, tmp_path):
     assert following.network.processor == arm.network.processor
 
 
+def test_a_trained_folder_holds_what_the_published_code_opens(arm, tmp_path):
+    arm.export(arm.module.state_dict(), tmp_path / "first")
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    opened = AutoTokenizer.from_pretrained(tmp_path / "first", local_files_only=True)
+    assert (opened.padding_side, opened.bos_token_id, opened.eos_token_id, opened.pad_token_id) == ("left", 151643, 151643, 151643)
+    for words in ("close the drawer", "1234 naïve 日本語", "  two\n\nlines", "<DEPTH_START><DEPTH_5><DEPTH_END>", "don't WE'LL", "A\u030a"):
+        assert opened.encode(words, add_special_tokens=False) == tokenizer().encode(words), words
+    special = tokenizer().special
+    assert opened.encode("<im_start><im_patch><im_col>", add_special_tokens=False) == [special.im_start, special.im_patch, special.im_col]
+    example = arm._train.example(3, "action_reasoning")
+    assert opened.decode(example.ids_L[example.answer_start : -1]) == text(example.ids_L[example.answer_start : -1])
+    read = {name: json.loads((tmp_path / "first" / name).read_text()) for name in (*SETTINGS, "config.json")}
+    assert read["processor_config.json"]["auto_map"] == {"AutoProcessor": "processing_molmoact.MolmoActProcessor"}
+    assert read["preprocessor_config.json"]["auto_map"]["AutoImageProcessor"] == "image_processing_molmoact.MolmoActImageProcessor"
+    assert read["config.json"]["auto_map"]["AutoConfig"] == "configuration_molmoact.MolmoActConfig"
+    own = {"image_processor_type": "Mine", "auto_map": {"AutoImageProcessor": "mine.Mine"}}
+    (tmp_path / "first" / "preprocessor_config.json").write_text(json.dumps({**read["preprocessor_config.json"], **own}))
+    (tmp_path / "first" / "tokenizer_config.json").write_text("{}")
+    following = replace(arm.network, folder=tmp_path / "first")
+    write_published(tmp_path / "second", arm.module, following, arm.contract, vqvae=None, wording="released")
+    kept = json.loads((tmp_path / "second" / "preprocessor_config.json").read_text())
+    assert {name: kept[name] for name in own} == own, "the classes that a release names stay"
+    assert kept["image_patch_size"] == 14
+    assert (tmp_path / "second" / "tokenizer_config.json").read_text() == "{}"
+    assert (tmp_path / "second" / "tokenizer.json").read_bytes() == (tmp_path / "first" / "tokenizer.json").read_bytes()
+
+
 def test_a_trained_folder_answers_at_once(arm, tmp_path):
     arm.export(arm.module.state_dict(), tmp_path / "first")
     policy = load_policy(tmp_path / "first", model_version="first")
@@ -315,6 +356,106 @@ def test_a_trained_folder_answers_at_once(arm, tmp_path):
         decision = policy.decide(observation)
         assert decision.chunk is not None, decision.refusal
         assert decision.chunk.actions_KA.shape == (arm.contract.chunk_length, len(arm.contract.embodiment.action))
+
+
+def second_frozen(folder: Path) -> Path:
+    """The same lesson for another robot: two cameras, seven action dimensions, other states, statistics of its own."""
+    body = published_body(views=2)
+    q = (0.5, 0.5, 1.0, 1.0, 1.0, 1.0)
+    contract = replace(
+        CONTRACT,
+        embodiment=body,
+        stats=UnnormStats(q01=(*(-one for one in q), 0.0), q99=(*q, 1.0), mask=(True,) * 6 + (False,), count=24),
+        reasoning=replace(CONTRACT.reasoning, trace_camera="front"),
+    )
+    write_small_frozen(folder, contract, train=24, validation=6)
+    for path in sorted((folder / "shards").glob("*.safetensors")):
+        samples = load_file(path)
+        actions_NKA = np.zeros((len(samples["actions_NKA"]), 2, 7), np.float32)
+        actions_NKA[..., :2], actions_NKA[..., 6] = samples["actions_NKA"][..., :2] / 2, 1.0
+        samples |= {"actions_NKA": actions_NKA, "executed_NKA": actions_NKA.copy(), "proprio_NP": samples["proprio_NP"][:, :2].copy()}
+        samples["images_NVHW3"] = np.repeat(samples["images_NVHW3"], 2, axis=1)
+        save_file(samples, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for shard in manifest["shards"]:
+        shard["sha256"] = hashlib.sha256((folder / shard["file"]).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def greeted(cell: EmbodimentSpec, contract: PolicyContract) -> Accepted | Reject:
+    ready = Ready(session_id="s", epoch=1, model_version="m", contract=contract)
+    return greet(Hello(cell="a", epoch=1, embodiment=cell), ready)
+
+
+@pytest.mark.soak  # short: above a trained folder is a network to start from, and one answers at once
+def test_a_network_is_tuned_to_a_second_embodiment_and_each_cell_takes_its_own_contract_only(arm, tmp_path):
+    arm.export(arm.module.state_dict(), tmp_path / "first")
+    config = replace(
+        CONFIG, network=str(tmp_path / "first"), learning_rate=3e-3, published=replace(PUBLISHED, views=2, loss_ids="language")
+    )
+    tuned = PublishedArm(config, second_frozen(tmp_path / "second-data"))
+    before = tuned.validate(tuned.module)["validation_loss"]
+    optimizer = torch.optim.AdamW(tuned.module.parameters(), lr=3e-3)
+    tuned.module.train()
+    for step in range(12):
+        step_gradients(tuned, config, step)
+        optimizer.step()
+    after = tuned.validate(tuned.module)
+    assert after["validation_loss"] < 0.9 * before
+    assert {name for name in after if "action_error" in name} == {f"validation_action_error/{name}" for name in DIMS_7}
+    tuned.export(tuned.module.state_dict(), tmp_path / "second")
+    policies = {name: load_policy(tmp_path / name) for name in ("first", "second")}
+    assert json.loads((tmp_path / "second" / "config.json").read_text())["norm_stats"].keys() == {"arm-2-7"}
+    for name, policy in policies.items():
+        other = policies["second" if name == "first" else "first"].contract
+        (asked,) = probe_observations(policy.contract, 1, None)
+        decision = Guarded(policy=policy, contract=policy.contract).decide(asked)
+        assert decision.chunk is not None, decision.refusal
+        assert decision.chunk.actions_KA.shape == (2, len(policy.contract.embodiment.action))
+        assert isinstance(greeted(policy.contract.embodiment, policy.contract), Accepted)
+        refused = greeted(policy.contract.embodiment, other)
+        assert isinstance(refused, Reject)
+        assert refused.code is RefusalCode.CONTRACT
+        assert any("cameras" in detail or "camera" in detail for detail in refused.details)
+        assert any("action" in detail for detail in refused.details)
+        (strange,) = probe_observations(other, 1, None)
+        assert policy.decide(strange).refusal is not None
+
+
+def other_vocabulary(folder: Path) -> None:
+    document = json.loads((folder / "config.json").read_text())
+    document["llm_config"]["vocab_size"] = 100_864
+    document["image_patch_id"] = 100_866
+    (folder / "config.json").write_text(json.dumps(document))
+
+
+def other_processor(folder: Path) -> None:
+    document = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**document, "base_image_input_size": [378, 378]}))
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (no_weights, "no weights in"),
+        (other_vocabulary, "another vocabulary than the network"),
+        (other_processor, r"base_image_input_size is \(378, 378\), the network"),
+        (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
+    ],
+)
+def test_a_folder_that_cannot_be_trained_on_is_refused_before_any_work(arm, tmp_path, damage, said):
+    recipe = with_changes(get_recipe("molmoact_finetune"), [f"train.network={tmp_path / 'first'}"])
+    save_pretrained(arm.module, tmp_path / "first", processor=arm.network.processor)
+    (tmp_path / "first" / "qwen.tiktoken").write_bytes(packaged_table().read_bytes())
+    check_network_folder(recipe.train)
+    damage(tmp_path / "first")
+    with pytest.raises(CheckpointError, match=said):
+        check_start(recipe)
 
 
 @pytest.mark.parametrize(

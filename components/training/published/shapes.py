@@ -10,12 +10,15 @@ from typing import Any
 
 from components.config.published.networks import PRESETS, TINY_PUBLISHED, is_published, may_be_hub_id
 from components.config.train_config import TrainConfig, start_folder
-from model_core.adoption.document import PREPROCESSOR
+from model_core.adoption.document import PREPROCESSOR, TOKENIZERS
+from model_core.adoption.published_files import read_config, read_processor, read_tokenizer
+from model_core.network.checkpoints.hub import open_checkpoint
 from model_core.network.config import MolmoActConfig
 from model_core.network.images import ImageProcessor
+from model_core.network.int8.stored import refuse_int8
 from model_core.network.presets import SmallSize, molmoact_7b_d, molmoact_7b_o, small_processor, tiny_published
 from model_core.spec.errors import CheckpointError, SpecError
-from model_core.tokenization.published.special_ids import special_ids_7b_o
+from model_core.tokenization.published.special_ids import special_ids_7b_d, special_ids_7b_o
 from model_core.tokenization.published.tokenizer import PromptTokenizer
 
 
@@ -43,10 +46,30 @@ def network_shape(train: TrainConfig, *, fetch: bool = False) -> NetworkShape:
     if isinstance(network, Mapping) or network in PRESETS:
         return _preset(network)
     folder = _folder(network, train.published.revision, fetch=fetch)
-    config = MolmoActConfig.from_json(folder)
+    config = read_config(folder)
     described = (folder / PREPROCESSOR).is_file()
-    processor = ImageProcessor.from_json(folder) if described else ImageProcessor.for_network(config)
-    return NetworkShape(config=config, processor=processor, tokenizer=PromptTokenizer.load(folder), folder=folder)
+    processor = read_processor(folder, config) if described else ImageProcessor.for_network(config)
+    # without a tokenizer file: the packaged table, where it has the rows of the network
+    is_bare = not any((folder / name).is_file() for name in TOKENIZERS) and config.llm.vocab_size == special_ids_7b_d().base_rows
+    tokenizer = PromptTokenizer.load(folder) if is_bare else read_tokenizer(folder, config)
+    return NetworkShape(config=config, processor=processor, tokenizer=tokenizer, folder=folder)
+
+
+def check_network_folder(train: TrainConfig) -> None:
+    """Look at the folder that `train.network` names, before any work: config, tokenizer, processor, and the headers of the weights.
+
+    Nothing for another network, a preset, or a hub id that is no folder here. Raises `CheckpointError` for what is missing or of another
+    network, and for int8 weights.
+    """
+    network = train.network
+    if not isinstance(network, str) or network in PRESETS or not is_published(network):
+        return
+    if not start_folder(network).is_dir() and may_be_hub_id(network):
+        return
+    shape = network_shape(train)
+    assert shape.folder is not None
+    refuse_int8(shape.config.extras, f"train.network {shape.folder}", "trained")
+    open_checkpoint(shape.folder, shape.config).check()
 
 
 def _preset(network: str | Mapping[str, Any]) -> NetworkShape:

@@ -13,6 +13,7 @@ from components.artifacts.step_manifest import Step
 from components.artifacts.step_store import StepResult
 from components.config.data_config import CollectConfig
 from components.config.judging.suites import suite_entry
+from components.config.published.networks import is_published
 from components.config.recipe import Recipe
 from components.config.records import AccountRow, Progress
 from components.config.source_config import SIMULATOR, SourceConfig
@@ -95,6 +96,10 @@ def check_start(recipe: Recipe) -> None:
         from components.training.start.comparison import check_recipe
 
         check_recipe(recipe, *_embodiments_of(recipe))
+    if is_published(recipe.train.network):
+        from components.training.published.shapes import check_network_folder
+
+        check_network_folder(recipe.train)
 
 
 def _embodiments_of(recipe: Recipe) -> list[EmbodimentSpec]:
