@@ -73,7 +73,7 @@ def package(
     shutil.rmtree(out / "scratch", ignore_errors=True)
     context.mkdir(parents=True)
     tell.update(0, 3, "recording golden probes")
-    contract_id, probes = _write_bundle(cfg, checkpoint, model_version, context / "bundle", frozen)
+    contract_id, probes = write_bundle(cfg, checkpoint, model_version, context / "bundle", frozen)
     tell.update(1, 3, "building the Bento")
     _write_code(context)
     digest = digest_of(file_digests(context))
@@ -112,7 +112,11 @@ def probe_observations(contract: PolicyContract, count: int, frozen: Path | None
     ]
 
 
-def _write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bundle: Path, frozen: Path | None) -> tuple[str, int]:
+def write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bundle: Path, frozen: Path | None) -> tuple[str, int]:
+    """Write what is served: the checkpoint, its contract with golden probes, and the manifest with the digest of every file.
+
+    Returns (contract id, golden probes). frozen: see `package`. Raises `CheckpointError`.
+    """
     from model_core.policy import load_policy
 
     frozen = copy_checkpoint(checkpoint, cfg.embodiment, bundle / "checkpoint", frozen)

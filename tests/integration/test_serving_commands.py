@@ -23,7 +23,7 @@ from components.deployment.gateway_service import Listening
 from components.deployment.probe import probe
 from components.deployment.probe_view import contract_lines, view_of_probe
 from components.deployment.service_address import ServiceCredentials, ServiceUrl
-from components.release.package import _write_bundle
+from components.release.package import write_bundle
 from model_core.spec.audit.format import Kind, digest
 from model_core.spec.errors import NotReady, SpecError
 from model_core.spec.execution.cell_options import CellOptions
@@ -87,7 +87,7 @@ def write_certificate(folder: Path) -> None:
 def served(ranks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("served")
     write_tiny_checkpoint(root / "checkpoint", embodiment=make_embodiment(size=32))
-    _write_bundle(PackageConfig(golden_probes=2), root / "checkpoint", "tiny/1", root / "bundle", None)
+    write_bundle(PackageConfig(golden_probes=2), root / "checkpoint", "tiny/1", root / "bundle", None)
     write_certificate(root)
     entry = {"subject": "test", "role": "operate", "expires_at": None}
     (root / "tokens.json").write_text(json.dumps({digest(TOKEN.encode()): entry}))

@@ -21,7 +21,7 @@ from components.data.annotate import annotate
 from components.data.freeze import freeze
 from components.data.sources.open import open_raw
 from components.evaluation.suites.held_out import evaluate_open_loop
-from components.release.package import _write_bundle
+from components.release.package import write_bundle
 from components.training.tiny_model import make_tiny_arm
 from model_core.spec.protocol.wire import Hello, Ready, Reject
 from model_core.spec.types import RefusalCode
@@ -71,7 +71,7 @@ def test_one_network_acts_for_two_robots_and_each_release_for_one(tmp_path: Path
     models = {}
     for name in ("bench-arm", "gantry"):
         package = PackageConfig(reasoning="action", golden_probes=2, embodiment=name)
-        _write_bundle(package, checkpoint, f"{name}/1", tmp_path / name, frozen)
+        write_bundle(package, checkpoint, f"{name}/1", tmp_path / name, frozen)
         models[name] = open_bundle(tmp_path / name)
     for name, other in (("bench-arm", "gantry"), ("gantry", "bench-arm")):
         model = models[name]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from components.config.recipe import PackageConfig
+from components.release.checkpoint_copy import copy_checkpoint
+from components.release.package import write_bundle
 from model_core.adoption.document import LanguageChoices, read_adoption
+from model_core.bundle import MANIFEST, checked_manifest, file_digests
 from model_core.checkpoint import load_checkpoint
 from model_core.contracts import CONTRACT
 from model_core.layout_conversion import ConversionRequest, convert_checkpoint
@@ -17,6 +22,8 @@ from model_core.network.checkpoints.hub import load_pretrained
 from model_core.port.adopt import AdoptionRequest, adopt
 from model_core.spec.errors import CheckpointError
 from model_core.tokenization.depth.codec import DepthCodec
+from serving.gateway.inference.bundle import open_bundle
+from serving.gateway.inference.golden_probes import failed_golden_probes
 from tests.fakes import make_embodiment
 from tests.published_checkpoint import KEY, published_body, write_published_checkpoint
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -113,3 +120,34 @@ def test_a_compact_checkpoint_comes_back_byte_for_byte(tmp_path: Path):
     for name in files:
         assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "tiny" / name).read_bytes(), name
     assert load_checkpoint(tmp_path / "back").contract == load_checkpoint(tmp_path / "tiny").contract
+
+
+# short: the files alone are listed and compared
+@pytest.mark.parametrize("served", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["listed", "served"])
+def test_what_came_back_is_packed_under_its_digests_and_a_changed_byte_is_refused(adopted: Path, tmp_path: Path, served: bool):
+    convert_checkpoint(adopted, tmp_path / "olmo", PLAIN)
+    convert_checkpoint(tmp_path / "olmo", tmp_path / "back", PLAIN)
+    bundle = tmp_path / "bundle"
+    if served:
+        write_bundle(PackageConfig(golden_probes=1), tmp_path / "back", "back/1", bundle, None)
+        opened = open_bundle(bundle)
+        assert (opened.model_version, len(opened.probes)) == ("back/1", 1)
+        assert failed_golden_probes(opened.policy, opened.contract, opened.probes) == []
+    else:
+        copy_checkpoint(tmp_path / "back", "", bundle / "checkpoint", None)
+        document = {"model_version": "back/1", "contract_id": "c0ffee", "files": file_digests(bundle)}
+        (bundle / MANIFEST).write_text(json.dumps(document))
+    listed = checked_manifest(bundle).files
+    assert {
+        f"checkpoint/{name}" for name in ("model.safetensors", "config.json", "contract.json", "qwen.tiktoken", "adoption.json")
+    } <= set(listed)
+    assert not [name for name in listed if name.endswith(".py")]
+    for name in sorted(listed):
+        whole = (bundle / name).read_bytes()
+        place = len(whole) // 2
+        (bundle / name).unlink()  # the weights are links
+        (bundle / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=rf"{re.escape(name)} is not what was packed: expected sha256"):
+            (open_bundle if served else checked_manifest)(bundle)
+        (bundle / name).write_bytes(whole)
+    checked_manifest(bundle)

@@ -24,7 +24,7 @@ from components.data.sources.open import open_raw
 from components.data.sources.unlabelled import hand_on
 from components.data.validate import validate
 from components.evaluation.gate import gate
-from components.release.package import _write_bundle
+from components.release.package import write_bundle
 from components.training.tiny.batches import BatchMaker
 from components.training.tiny.joint_batches import per_embodiment
 from components.training.tiny_model import make_tiny_arm
@@ -283,10 +283,10 @@ def test_contracts_that_are_not_those_of_the_weights_are_refused(checkpoint, tmp
 def test_a_package_carries_one_embodiment_and_refuses_to_guess(checkpoint, made, tmp_path):
     cfg = PackageConfig(reasoning="action", golden_probes=2)
     with pytest.raises(CheckpointError, match=r"acts for 2 embodiments \(bench-arm, gantry\)"):
-        _write_bundle(cfg, checkpoint, "two/1", tmp_path / "none", made[0])
+        write_bundle(cfg, checkpoint, "two/1", tmp_path / "none", made[0])
     for name in ("bench-arm", "gantry"):
         bundle = tmp_path / name
-        _, probes = _write_bundle(replace(cfg, embodiment=name), checkpoint, "two/1", bundle, made[0])
+        _, probes = write_bundle(replace(cfg, embodiment=name), checkpoint, "two/1", bundle, made[0])
         assert probes == 2
         assert list(read_contracts(bundle / "checkpoint")) == [name]
         assert load_checkpoint(bundle / "checkpoint").contract.embodiment.name == name
