@@ -1,12 +1,18 @@
 """`actwright cluster`: the manifest is printed whole, wrong usage says what to do."""
 
+import math
+
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from flows.commands.cluster.commands import cluster_app
 from flows.platform.wiring import open_cluster
+from model_core.network.checkpoints.layout import expected_shapes
+from model_core.network.presets import molmoact_7b_d
 from model_core.spec.errors import JobError
+
+WEIGHTS = sum(math.prod(shape) for shape in expected_shapes(molmoact_7b_d()).values())
 
 
 @pytest.fixture
@@ -36,6 +42,33 @@ def test_gpus_and_processes_must_fit(call):
     done = call("manifest", "loop", "--gpus", "8")
     assert done.exit_code == 2
     assert "set procs to 8" in done.output
+
+
+def test_a_published_network_is_rendered_from_its_plan(call):
+    done = call("manifest", "molmoact_finetune", "--procs", "8", "--gpus", "8", "--gpu", "a100")
+    assert done.exit_code == 0, done.output
+    job, _ = yaml.safe_load_all(done.stdout)
+    assert job["spec"]["completions"] == 1, "eight processes of the recipe on one machine"
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    # by hand: 4 bytes for each parameter of 7B-D, read by 8 processes and gathered once more; 8 GiB a process beside
+    assert container["resources"]["requests"]["memory"] == f"{-(-(9 * 4 * WEIGHTS + 8 * 8 * 2**30) // 2**30)}Gi"
+    assert "8 x a100, ZeRO stage 2" in done.stderr
+    spread = call("manifest", "molmoact_finetune", "--set", "train.network=tiny-published", "--set", "train.world_size=2")
+    job, _ = yaml.safe_load_all(spread.stdout)
+    assert job["spec"]["completions"] == 2, "one process a machine, as many machines as the recipe has processes"
+    assert job["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["memory"] == "16Gi"
+
+
+def test_what_does_not_fit_on_the_gpus_is_not_rendered(call):
+    asked = ("manifest", "molmoact_finetune", "--procs", "8", "--gpus", "8")
+    whole = ("--set", "train.lora_rank=0", "--set", "train.zero_stage=1", "--set", "train.published.clip_by_part=false")
+    done = call(*asked, *whole)
+    assert done.exit_code == 2
+    assert "expected at most" in done.output
+    assert "train.zero_stage" in done.output
+    assert done.stdout == ""
+    uneven = call("manifest", "molmoact_finetune", "--procs", "3")
+    assert "world_size is 8, which --procs 3 does not divide" in uneven.output
 
 
 @pytest.mark.parametrize("command", ["manifest", "train", "logs", "delete"])

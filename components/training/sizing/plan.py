@@ -19,6 +19,7 @@ from model_core.network.config import MolmoActConfig
 from model_core.spec.errors import SpecError
 
 DEFAULT_MFU = 0.4
+_PROCESS_BYTES = 8 * GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,6 +164,13 @@ def _plan(name: str, train: TrainConfig, chunk_length: int, on: tuple[Accelerato
 def _memory(train: TrainConfig, config: MolmoActConfig, counts: ParameterCounts, shape: ExampleShape) -> MemoryParts:
     sharing = Sharing(world=train.world_size, zero_stage=train.zero_stage, examples=train.micro_batch, loss_rows=train.published.loss_rows)
     return memory_parts(config, counts, shape, sharing)
+
+
+def machine_memory_bytes(plan: TrainingPlan, processes: int) -> int:
+    """Memory that a machine with so many processes needs beside its GPUs: each reads all weights in float32, one of them gathers all once
+    more to write the checkpoint, and each holds `_PROCESS_BYTES` of libraries and data."""
+    weights = 4 * plan.counts.total
+    return (processes + 1) * weights + processes * _PROCESS_BYTES
 
 
 def require_fit(plan: TrainingPlan) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.cluster.job import JobOptions, Kubeconfig, Namespace, TrainOptions, job_of, spread_recipe
+from flows.commands.cluster.job import JobOptions, Kubeconfig, Namespace, TrainOptions, job_of, planned_job, spread_recipe
 from flows.commands.cluster.plan import plan
 from flows.commands.options import from_options
 from flows.commands.recipe_arguments import RecipeName
 from flows.terminal.output import print_line, print_result
+
+if TYPE_CHECKING:
+    from components.config.launch.cluster_job import JobSpec
 
 cluster_app = typer.Typer(
     no_args_is_help=True,
@@ -25,11 +28,15 @@ cluster_app.command()(plan)
 def manifest(options: JobOptions) -> None:
     """Print the Job and its Service as YAML; nothing is submitted and no cluster is asked.
 
+    Of a network of the published layout the plan (`actwright cluster plan`) decides the machines' memory, and what does not fit on the
+    GPUs is refused.
+
     Example: actwright cluster manifest loop --nodes 4 --procs 8 --gpus 8 | kubectl apply --dry-run=server -f -
+    Example: actwright cluster manifest molmoact_finetune --procs 8 --gpus 8 --gpu a100
     """
     from components.adapters.kubernetes_manifest import render_yaml
 
-    typer.echo(render_yaml(job_of(options)), nl=False)
+    typer.echo(render_yaml(_planned(options)), nl=False)
 
 
 @cluster_app.command()
@@ -39,14 +46,17 @@ def train(options: TrainOptions) -> None:
 
     Run it where the workspace claim is mounted. If it was interrupted or failed, run it again: training resumes from the last checkpoint.
 
+    A network of the published layout is planned first, as for `manifest`.
+
     Example: actwright cluster train loop --nodes 2 --image registry.example/actwright-worker:0.1.0
+    Example: actwright cluster train mine.json --procs 8 --gpus 8 --gpu h100
     """
     from flows.pipeline.run_context import RunContext, make_until
     from flows.pipeline.stage_records import read_account
     from flows.pipeline.stages.training import train_step
     from flows.platform.wiring import open_cluster, open_platform
 
-    chosen, spec = spread_recipe(options), job_of(options)
+    chosen, spec = spread_recipe(options, is_run=True), _planned(options)
     cluster = open_cluster(options.kubeconfig)
     context = RunContext(platform=open_platform(), recipe=chosen)
 
@@ -60,9 +70,20 @@ def train(options: TrainOptions) -> None:
         account = read_account(context.steps())
         context.do("train", lambda progress: train_step(context.platform, chosen, context.step("freeze"), progress, launch, account))
     trained = context.step("train")
-    changes = f"--set train.world_size={chosen.train.world_size} --set train.micro_batch={chosen.train.micro_batch}"
+    asked = [f"train.world_size={chosen.train.world_size}", f"train.micro_batch={chosen.train.micro_batch}", *(options.change or ())]
+    changes = " ".join(f"--set {change}" for change in asked)
     print_line(f"trained as job {spec.name} in {spec.namespace}; continue with: actwright run {options.recipe} {changes}")
+    print_line(f"or serve it: actwright serve {trained.path / 'checkpoint'}")
     print_result(stage="train", digest=trained.digest, path=str(trained.path), job=spec.name)
+
+
+def _planned(options: JobOptions) -> JobSpec:
+    from model_core.spec.errors import SpecError
+
+    try:
+        return planned_job(options)
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @cluster_app.command()

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.recipe_arguments import RecipeName, recipe_of
+from flows.commands.recipe_arguments import Overrides, RecipeName, recipe_of
+from flows.terminal.output import print_line
 
 if TYPE_CHECKING:
     from components.config.launch.cluster_job import JobSpec
     from components.config.recipe import Recipe
 
 Image = Annotated[str, typer.Option(help="the image of infra/docker/worker.Dockerfile in your registry")]
-Nodes = Annotated[int, typer.Option(help="machines", min=1)]
+Nodes = Annotated[int, typer.Option(help="machines; 0: as many as the recipe's train.world_size needs", min=0)]
 Procs = Annotated[int, typer.Option(help="processes a machine (one a GPU)", min=1)]
 Gpus = Annotated[int, typer.Option(help="GPUs a machine; 0 trains on processors", min=0)]
+GpuKind = Annotated[str, typer.Option(help="what GPUs there are (a100, h100 or h200): what a published network needs must fit")]
 Claim = Annotated[str, typer.Option(help="the claim that holds the workspace, mountable by several machines")]
 Mount = Annotated[Path | None, typer.Option(help="where pods mount the claim (default: the folder that holds ACTWRIGHT_HOME)")]
 Namespace = Annotated[str, typer.Option(help="namespace of the job")]
@@ -30,12 +32,14 @@ class JobOptions:
 
     recipe: RecipeName = "loop"
     image: Image = "actwright-worker:0.1.0"
-    nodes: Nodes = 1
+    nodes: Nodes = 0
     procs: Procs = 1
     gpus: Gpus = 0
+    gpu: GpuKind = "h100"
     claim: Claim = "actwright-store"
     mount: Mount = None
     namespace: Namespace = "actwright"
+    change: Overrides = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +49,20 @@ class TrainOptions(JobOptions):
     kubeconfig: Kubeconfig = None
 
 
-def spread_recipe(options: JobOptions) -> Recipe:
-    """The recipe with its training spread over the processes of all machines."""
-    return on_gpus(recipe_of(options.recipe), options.nodes * options.procs)
+def spread_recipe(options: JobOptions, *, is_run: bool = False) -> Recipe:
+    """The recipe with its training spread over the processes of all machines. is_run: see `recipe_of`."""
+    recipe = recipe_of(options.recipe, options.change, is_run=is_run)
+    return on_gpus(recipe, machines(options, recipe) * options.procs)
+
+
+def machines(options: JobOptions, recipe: Recipe) -> int:
+    """How many machines were asked for, or hold the recipe's processes."""
+    if options.nodes:
+        return options.nodes
+    world = recipe.train.world_size
+    if world % options.procs:
+        raise typer.BadParameter(f"train.world_size is {world}, which --procs {options.procs} does not divide; name --nodes as well")
+    return world // options.procs
 
 
 def on_gpus(recipe: Recipe, world: int) -> Recipe:
@@ -69,14 +84,15 @@ def job_of(options: JobOptions) -> JobSpec:
     from model_core.spec.errors import SpecError
 
     place = (options.mount or load_settings().home.resolve().parent).as_posix()
-    plain = "".join(c if c.isalnum() else "-" for c in spread_recipe(options).name.lower())
+    recipe = recipe_of(options.recipe, options.change)
+    plain = "".join(c if c.isalnum() else "-" for c in recipe.name.lower())
     try:
         return JobSpec(
             name=f"train-{plain}".rstrip("-"),
             image=options.image,
             # replaced by the step's own folder when the job is submitted
             job=f"{place.rstrip('/')}/.actwright/store/train/job.json",
-            nodes=options.nodes,
+            nodes=machines(options, recipe),
             procs=options.procs,
             gpus=options.gpus,
             claim=options.claim,
@@ -85,3 +101,25 @@ def job_of(options: JobOptions) -> JobSpec:
         )
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def planned_job(options: JobOptions) -> JobSpec:
+    """The job of a recipe, as its plan says: with memory for a network of the published layout, and only where its part fits on a GPU.
+
+    Lines of the plan go to stderr. Raises `SpecError`, with the changes that would fit, where GPUs are asked for and do not hold it.
+    """
+    from components.config.published.networks import is_published
+
+    recipe, spec = spread_recipe(options), job_of(options)
+    if not is_published(recipe.train.network):
+        return spec
+    from components.training.sizing.machines import accelerator
+    from components.training.sizing.plan import machine_memory_bytes, plan_training, require_fit
+
+    plan = plan_training(recipe, accelerator(options.gpu))
+    if spec.gpus:
+        for line in plan.lines():
+            print_line(line)
+        require_fit(plan)
+    needed = -(-machine_memory_bytes(plan, spec.procs) // 2**30)
+    return replace(spec, memory=f"{max(needed, int(spec.memory.removesuffix('Gi')))}Gi")
