@@ -18,6 +18,7 @@ from components.config.source_config import SourceConfig
 from components.config.train_config import TrainConfig
 
 SEVEN_B = "molmoact-7b-d"
+_DROPOUT = 0.1  # of the residual stream, of all tokens
 _REASONING = {"action_reasoning": 1.0}
 _BOTH = {"action_reasoning": 0.5, "trajectory_conditioned": 0.5}
 
@@ -37,7 +38,13 @@ def molmoact_pretrain() -> Recipe:
         global_batch=512,
         micro_batch=2,
         world_size=256,
-        published=PublishedTraining(views=1, groups=tuple(groups), learning_rates=PartRates(connector=1e-5, vit=1e-5), clip_by_part=False),
+        published=PublishedTraining(
+            views=1,
+            groups=tuple(groups),
+            learning_rates=PartRates(connector=1e-5, vit=1e-5),
+            clip_by_part=False,
+            residual_dropout=_DROPOUT,
+        ),
         **_full(rate=2e-5),
     )
     return _recipe("molmoact_pretrain", tuple(robots), train, chunk_length=1)
@@ -57,6 +64,7 @@ def molmoact_midtrain() -> Recipe:
             groups=tuple(ExampleGroup(name=name, sources=(name,), kinds=_BOTH) for name in names),
             learning_rates=PartRates(connector=5e-6, vit=5e-6),
             clip_by_part=False,
+            residual_dropout=_DROPOUT,
         ),
         **_full(rate=1e-5),
     )
@@ -126,7 +134,8 @@ def _full(*, rate: float) -> dict[str, Any]:
 
 def _adapters() -> dict[str, Any]:
     """Adapters of rank 32 and alpha 16 on every linear layer, at one rate, with augmented images."""
-    published = PublishedTraining(views=2, groups=(ExampleGroup(name="all", kinds=_BOTH),), augment=True, clip_by_part=False)
+    groups = (ExampleGroup(name="all", kinds=_BOTH),)
+    published = PublishedTraining(views=2, groups=groups, augment=True, clip_by_part=False, residual_dropout=_DROPOUT)
     return {**_schedule(5e-4), "zero_stage": 2, "lora_rank": 32, "published": published}
 
 

@@ -6,6 +6,7 @@ Module and parameter names are the published checkpoint's keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -147,7 +148,8 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, llm: LlmConfig, layer: int, implementation: str) -> None:
         super().__init__()
-        self.norm_after = llm.norm_after
+        self.layer, self.norm_after = layer, llm.norm_after
+        self.drop: Callable[[Tensor, int], Tensor] | None = None
         self.self_attn = SelfAttention(llm, layer, implementation)
         self.mlp = Mlp(llm)
         self.attn_norm = RMSNorm(llm.hidden_size, llm.layer_norm_eps)
@@ -163,10 +165,13 @@ class DecoderBlock(nn.Module):
     ) -> Tensor:
         """One residual step through attention, one through the MLP."""
         if self.norm_after:
-            x_BLD = x_BLD + self.attn_norm(self.self_attn(x_BLD, cos_sin, mask, causal, cache))
-            return x_BLD + self.ff_norm(self.mlp(x_BLD))
-        x_BLD = x_BLD + self.self_attn(self.attn_norm(x_BLD), cos_sin, mask, causal, cache)
-        return x_BLD + self.mlp(self.ff_norm(x_BLD))
+            x_BLD = x_BLD + self._dropped(self.attn_norm(self.self_attn(x_BLD, cos_sin, mask, causal, cache)), 0)
+            return x_BLD + self._dropped(self.ff_norm(self.mlp(x_BLD)), 1)
+        x_BLD = x_BLD + self._dropped(self.self_attn(self.attn_norm(x_BLD), cos_sin, mask, causal, cache), 0)
+        return x_BLD + self._dropped(self.mlp(self.ff_norm(x_BLD)), 1)
+
+    def _dropped(self, x_BLD: Tensor, half: int) -> Tensor:
+        return x_BLD if self.drop is None else self.drop(x_BLD, 2 * self.layer + half)
 
 
 class Decoder(nn.Module):
@@ -180,6 +185,11 @@ class Decoder(nn.Module):
         self.ln_f = RMSNorm(llm.hidden_size, llm.layer_norm_eps)
         self.slot_embedding = nn.Parameter(torch.zeros(llm.num_slots, llm.hidden_size)) if llm.num_slots else None
         self.checkpoint_activations = False
+
+    def set_dropout(self, drop: Callable[[Tensor, int], Tensor] | None) -> None:
+        """What is done to each addition to the residual stream, from now on, with the number of the addition; None: nothing."""
+        for block in self.blocks:
+            block.drop = drop  # type: ignore[assignment]
 
     def forward(
         self, x_BLD: Tensor, position_ids_BL: Tensor, attention_mask: Tensor | Documents | None = None, cache: KeyValueCache | None = None

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from model_core.network.attention import Documents
 from model_core.network.finetuning.answer_rows import RowTargets, answer_row_loss
+from model_core.network.finetuning.dropout import ResidualDropout
 from model_core.network.finetuning.lora import LoraSettings, add_lora
 from model_core.network.finetuning.packing import TrainingExample, answer_states, packed_batch, padded_batch
 from model_core.network.image_inputs import ImageInputs
@@ -235,3 +236,38 @@ def test_packed_rows_give_the_published_loss_and_gradients(family):
     assert len(compared) == 10
     for key in compared:
         assert close(model.get_parameter(key.removeprefix("weighted.grad.")).grad, recorded(family)[key], GRADIENT_TOLERANCE), key
+
+
+def dropped_step(model: MolmoAct, batch, *, share: float = 0.1, recompute: bool = False):
+    """Hidden states of a step, and the gradient of their sum of squares."""
+    model.zero_grad()
+    model.model.transformer.checkpoint_activations = recompute
+    states = answer_states(model, batch, dropout=share)
+    states.square().sum().backward()
+    return states.detach(), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+
+
+@pytest.mark.parametrize("olmo", [False, True])
+def test_what_is_dropped_follows_from_the_draw_alone(olmo: bool):
+    config = small_config(olmo=olmo)
+    model, plain = make_network(config).train(), packed_batch(make_examples(config, 2))
+    batch = replace(plain, draw=(0, 3, 1))
+    states, gradient = dropped_step(model, batch)
+    again, recomputed = dropped_step(model, batch, recompute=True)
+    assert torch.equal(states, again)
+    assert all(torch.equal(one, recomputed[name]) for name, one in gradient.items()), "a block that is computed again drops the same"
+    for other in ((1, 3, 1), (0, 4, 1), (0, 3, 2)):
+        assert not torch.equal(states, dropped_step(model, replace(plain, draw=other))[0])
+    whole = dropped_step(model, batch, share=0.0)[0]
+    assert not torch.equal(states, whole)
+    assert torch.equal(whole, dropped_step(model, plain)[0]), "outside a training there is no draw"
+    assert torch.equal(whole, dropped_step(model.eval(), batch)[0]), "held-out loss is measured without"
+
+
+def test_a_share_is_dropped_and_the_rest_keeps_the_mean():
+    drop, ones = ResidualDropout(share=0.1, draw=(0, 0, 0)), torch.ones(1, 200, 100)
+    first, second = drop(ones, 0), drop(ones, 1)
+    assert float((first == 0).float().mean()) == pytest.approx(0.1, abs=0.01)
+    assert float(first.mean()) == pytest.approx(1.0, abs=0.01)
+    assert first.unique().tolist() == pytest.approx([0.0, 1 / 0.9])
+    assert not torch.equal(first, second), "each addition drops numbers of its own"

@@ -69,6 +69,7 @@ class PublishedTraining:
     learning_rates: of each part. clip_by_part: the gradient is clipped part by part (as published) and not over all parameters; ZeRO
     stage 0 alone can do it. adam_eps: of AdamW. z_loss: weight of the squared log of the normaliser. lora_alpha: of the adapters,
     beside `train.lora_rank`.
+    residual_dropout: share of the numbers that decoder blocks add to the residual stream which is dropped in training (published: 0.1).
     recompute: blocks of the decoder are computed a second time in the backward pass, so that little of them is kept.
     validation_samples: held-out samples of each kind whose loss is measured at each validation.
     open_loop_samples: held-out samples that are answered at each validation, for the error of their actions; 0: none.
@@ -88,6 +89,7 @@ class PublishedTraining:
     z_loss: float = 1e-4
     adam_eps: float = 1e-6
     lora_alpha: float = 16.0
+    residual_dropout: float = 0.0
     recompute: bool = True
     validation_samples: int = 16
     open_loop_samples: int = 4
@@ -95,6 +97,7 @@ class PublishedTraining:
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
         require(len(names) > 0 and len(set(names)) == len(names), "train.published.groups: each needs a name of its own", got=names)
+        require(0 <= self.residual_dropout < 1, "train.published.residual_dropout must be 0 or more, below 1", got=self.residual_dropout)
         for name in ("max_tokens", "loss_rows", "lora_alpha"):
             require(getattr(self, name) > 0, f"train.published.{name} must be above 0", got=getattr(self, name))
         for name in ("views", "z_loss", "validation_samples", "open_loop_samples"):

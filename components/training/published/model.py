@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,14 +91,15 @@ class PublishedArm:
         for number, (place, kind) in enumerate(zip(self._pairs_M2[indices_B, 0], kinds, strict=True)):
             generator = np.random.Generator(np.random.PCG64([_AUGMENT, *draw, number])) if self._published.augment else None
             examples.append(self._train.example(int(place), kind, generator))
-        return make_batch(examples, self._published, self.network.tokenizer.special.pad, self._divisor(seed, step))
+        batch = make_batch(examples, self._published, self.network.tokenizer.special.pad, self._divisor(seed, step))
+        return replace(batch, draw=draw)
 
     def loss(self, module: MolmoAct, batch: PublishedBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Cross-entropy and z-loss of the answer tokens, and its parts."""
         from model_core.network.finetuning.answer_rows import answer_row_loss
         from model_core.network.finetuning.packing import answer_states
 
-        states_ND = answer_states(module, batch)
+        states_ND = answer_states(module, batch, dropout=self._published.residual_dropout)
         ids_X = None if self._ids_X is None else self._ids_X.to(states_ND.device)
         sums = answer_row_loss(
             module.lm_head, states_ND, batch.targets, z_loss=self._published.z_loss, rows_at_once=self._published.loss_rows, ids_X=ids_X

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from model_core.network.attention import Documents
 from model_core.network.finetuning.answer_rows import RowTargets
+from model_core.network.finetuning.dropout import ResidualDropout
 from model_core.network.image_inputs import ImageInputs, collate_images
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import SpecError, require
@@ -54,7 +55,7 @@ class PublishedBatch:
 
     ids_BL, places_BL: int64. documents: how long each example is, where they lie in one row; None: one a row. images: keyword arguments of
     `MolmoAct.encode_images`, empty without images. rows_N: where in the flattened (B x L) hidden states an answer token is predicted.
-    example_N: which example each of those rows is of.
+    example_N: which example each of those rows is of. draw: (seed, step, micro batch) that it is of, None outside a training.
     """
 
     ids_BL: Tensor
@@ -65,6 +66,7 @@ class PublishedBatch:
     targets: RowTargets
     example_N: Tensor
     kinds: tuple[str, ...]
+    draw: tuple[int, int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -108,8 +110,13 @@ def padded_batch(examples: Sequence[TrainingExample], *, length: int, pad_id: in
     )
 
 
-def answer_states(model: MolmoAct, batch: PublishedBatch) -> Tensor:
-    """Hidden states of the rows that predict an answer token, [N, D]. Vision, embedding and trunk of the whole batch."""
+def answer_states(model: MolmoAct, batch: PublishedBatch, *, dropout: float = 0.0) -> Tensor:
+    """Hidden states of the rows that predict an answer token, [N, D]. Vision, embedding and trunk of the whole batch.
+
+    dropout: of the residual stream, where the model is trained and the batch has a draw (`finetuning.dropout`).
+    """
+    drops = dropout > 0 and model.training and batch.draw is not None
+    model.model.transformer.set_dropout(ResidualDropout(share=dropout, draw=batch.draw) if drops else None)  # type: ignore[arg-type]
     features = model.encode_images(**batch.images) if batch.images else None
     hidden_BLD = model.trunk(model.embed(batch.ids_BL, features), batch.places_BL, batch.documents)
     return hidden_BLD.flatten(0, 1).index_select(0, batch.rows_N)
