@@ -149,6 +149,18 @@ class StepStore:
             yield
 
 
+class StepNotFinishedError(Exception):
+    """A step that would have to be made, in a store that only finds. The argument is its stage."""
+
+
+class FinishedSteps(StepStore):
+    """A store that finds finished steps and makes none: `run_step` raises `StepNotFinishedError` before any work."""
+
+    def open(self, stage: str, key: str) -> Path:
+        """Raises `StepNotFinishedError`."""
+        raise StepNotFinishedError(stage)
+
+
 def run_step(
     store: StepStore,
     *,

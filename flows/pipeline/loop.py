@@ -24,11 +24,9 @@ from components.config.judging.verdict import GateVerdict
 from components.config.records import RunSummary
 from components.config.stages import stage_named
 from components.evaluation.judging.documents import verdict_markdown
-from flows.pipeline import storage
 from flows.pipeline.run_context import RunContext
-from flows.pipeline.run_summary import stage_rows, with_report
+from flows.pipeline.run_summary import stage_rows
 from flows.pipeline.stage_records import read_verdict
-from flows.pipeline.stages.deployment import report_step
 from flows.pipeline.stages.release import check_release
 from flows.platform.error_messages import explained
 
@@ -39,58 +37,35 @@ def _stage(name: str) -> Callable[[Callable[..., Any]], Any]:
     return task(name=stage.name, task_run_name=stage.name, description=stage.work, cache_policy=NO_CACHE, persist_result=False)
 
 
-def _plain(name: str) -> Any:
-    """The task of a stage that only makes its step; the steps before it are arguments so that Prefect knows the order."""
+def _task_of(name: str) -> Any:
+    """The task of a stage; the steps before it are arguments so that Prefect knows the order."""
 
-    def make(context: RunContext, *_before: Step) -> Step:
-        return context.make(name)
+    def carry_out(context: RunContext, *_before: Step) -> Step:
+        return context.carry_out(name)
 
-    make.__doc__ = stage_named(name).work
-    return _stage(name)(make)
+    carry_out.__doc__ = stage_named(name).work
+    return _stage(name)(carry_out)
 
 
 def _flow(name: str) -> Callable[[Callable[..., Any]], Any]:
     return flow(name=name, validate_parameters=False, persist_result=False)
 
 
-validate = _plain("validate")
-annotate = _plain("annotate")
-train = _plain("train")
-evaluate = _plain("evaluate")
-gate = _plain("gate")
-package = _plain("package")
-
-
-@_stage("collect")
-def collect(context: RunContext) -> Step:
-    """Record demonstrations, and send them to object storage."""
-    raw = context.make("collect")
-    context.keep("upload", "collect", lambda progress: storage.keep_raw(context.platform, raw, progress))
-    return raw
-
-
-@_stage("freeze")
-def freeze(context: RunContext, _raw: Step, _labels: Step) -> Step:
-    """Make the data set version, and record and push it with DVC."""
-    frozen = context.make("freeze")
-    context.keep("vault", "freeze", lambda progress: storage.keep_version(context.platform, context.recipe, context.steps(), progress))
-    return frozen
-
-
-@_stage("workcells")
-def workcells(context: RunContext, _packaged: Step) -> Step:
-    """Run cells on the served policy, and send their recordings to object storage."""
-    cells = context.make("workcells")
-    context.keep("recordings", "workcells", lambda progress: storage.keep_recordings(context.platform, cells, progress))
-    return cells
+collect = _task_of("collect")
+validate = _task_of("validate")
+annotate = _task_of("annotate")
+freeze = _task_of("freeze")
+train = _task_of("train")
+evaluate = _task_of("evaluate")
+gate = _task_of("gate")
+package = _task_of("package")
+workcells = _task_of("workcells")
 
 
 @_stage("report")
 def report(context: RunContext) -> RunSummary:
     """Summarize the run and write its report."""
-    summary = context.summary()
-    context.do("report", lambda progress: report_step(context.platform, context.recipe, context.steps(), summary, progress))
-    return with_report(summary, context.results["report"])
+    return context.report()
 
 
 @_flow("prepare-data")

@@ -12,6 +12,7 @@ from components.artifacts.step_manifest import Step
 from components.config.recipe import Recipe
 from components.config.records import RunSummary
 from components.config.stages import STAGE_NAMES
+from flows.pipeline.finished import finish_found
 from flows.pipeline.recipes import RECIPES
 from flows.pipeline.run_context import RunContext, make_until
 from flows.pipeline.run_summary import account_table, result_table, write_run
@@ -30,12 +31,14 @@ def begin(recipe: Recipe) -> RunContext:
 
 
 def run_recipe(recipe: Recipe) -> tuple[RunSummary, Path]:
-    """The whole loop as Prefect flows; returns its summary and its folder."""
+    """The whole loop as Prefect flows, or, where every step is finished, what was found; returns its summary and its folder."""
     context = begin(recipe)
-    with prefect_api(context.platform.settings):
-        from flows.pipeline.loop import run_loop
+    summary = finish_found(context)
+    if summary is None:
+        with prefect_api(context.platform.settings):
+            from flows.pipeline.loop import run_loop
 
-        summary = run_loop(context)
+            summary = run_loop(context)
     folder = write_run(summary, context.platform.settings.runs)
     console = context.panel.console
     console.print()

@@ -10,7 +10,8 @@ from components.artifacts.step_store import StepResult
 from components.config.recipe import Recipe
 from components.config.records import Progress, RunSummary
 from components.config.stages import LOCAL_STAGES, stages_of
-from flows.pipeline.run_summary import summarize
+from flows.pipeline import storage
+from flows.pipeline.run_summary import summarize, with_report
 from flows.pipeline.stage_records import read_account
 from flows.pipeline.stages import data, deployment, release, training
 from flows.platform.wiring import Platform
@@ -20,9 +21,9 @@ Make = Callable[[Progress], StepResult]
 
 
 class RunContext:
-    """One run of the loop, or of the first part of it."""
+    """One run of the loop, or of the first part of it. found: steps that a look before the run found finished."""
 
-    __slots__ = ("name", "panel", "platform", "recipe", "results")
+    __slots__ = ("found", "name", "panel", "platform", "recipe", "results")
 
     def __init__(self, *, platform: Platform, recipe: Recipe, panel: StagePanel | None = None, name: str = "") -> None:
         self.platform, self.recipe = platform, recipe
@@ -30,6 +31,7 @@ class RunContext:
         self.panel = panel or StagePanel(fault=platform.store.fault if platform.settings.fault else None, titles=titles)
         self.name = name or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe.name}"
         self.results: dict[str, StepResult] = {}
+        self.found: Mapping[str, StepResult] = {}
 
     def make(self, stage: str) -> Step:
         """Make a stage's step (or find it) from the steps finished so far."""
@@ -41,12 +43,27 @@ class RunContext:
 
     def keep(self, name: str, stage: str, make: Make) -> Step:
         """A step that belongs to `stage` under a name of its own, such as sending the stage's result somewhere."""
-        self.results[name] = make(self.panel.stage(stage))
+        progress = self.panel.stage(stage)
+        self.results[name] = self.found.get(name) or make(progress)
         self.panel.finish(stage, self.results[stage])
         if name == stage:
             for note in self.results[stage].step.record.get("notes", ()):
                 self.panel.print_line(f"note: {note}")
         return self.results[name].step
+
+    def carry_out(self, stage: str) -> Step:
+        """What the task of a stage does: make its step, and send it where it is kept."""
+        step = self.make(stage)
+        if stage in KEEPERS:
+            name, send = KEEPERS[stage]
+            self.keep(name, stage, lambda progress: send(self, progress))
+        return step
+
+    def report(self) -> RunSummary:
+        """Summarize the run and write its report."""
+        summary = self.summary()
+        self.do("report", lambda progress: deployment.report_step(self.platform, self.recipe, self.steps(), summary, progress))
+        return with_report(summary, self.results["report"])
 
     def steps(self) -> dict[str, Step]:
         """Every step finished so far."""
@@ -72,6 +89,13 @@ MAKERS: Mapping[str, Callable[[RunContext, Progress], StepResult]] = {
     "gate": lambda c, progress: release.gate_step(c.platform, c.recipe, c.step("evaluate"), c.step("train"), c.step("freeze"), progress),
     "package": lambda c, progress: release.package_step(c.platform, c.recipe, c.step("train"), c.step("freeze"), c.step("gate"), progress),
     "workcells": lambda c, progress: deployment.workcells_step(c.platform, c.recipe, c.step("package"), progress),
+}
+
+# where the result of a stage is sent: the name of that step, and how
+KEEPERS: Mapping[str, tuple[str, Callable[[RunContext, Progress], StepResult]]] = {
+    "collect": ("upload", lambda c, progress: storage.keep_raw(c.platform, c.step("collect"), progress)),
+    "freeze": ("vault", lambda c, progress: storage.keep_version(c.platform, c.recipe, c.steps(), progress)),
+    "workcells": ("recordings", lambda c, progress: storage.keep_recordings(c.platform, c.step("workcells"), progress)),
 }
 
 

@@ -21,11 +21,13 @@ _PLAIN_EVERY_S = 5.0
 class StagePanel:
     """The list of stages on stderr. One per run; `stage` gives what a component reports to.
 
-    titles: stage -> what a person reads, in order of work (default: all stages, as the table names them).
+    quiet: show nothing. titles: stage -> what a person reads, in order of work (default: all stages, as the table names them).
     """
 
-    def __init__(self, *, live: bool | None = None, fault: FaultHook | None = None, titles: Mapping[str, str] = TITLES) -> None:
-        self.console = Console(stderr=True, highlight=False)
+    def __init__(
+        self, *, live: bool | None = None, quiet: bool = False, fault: FaultHook | None = None, titles: Mapping[str, str] = TITLES
+    ) -> None:
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self._live = self.console.is_terminal if live is None else live
         self._fault = fault
         self._titles = {**titles}
