@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.step_manifest import Step
+from components.artifacts.step_store import FinishedSteps, StepNotFinishedError
 from components.config.recipe import Recipe
 from components.config.records import RunSummary
 from components.config.stages import STAGE_NAMES
-from flows.pipeline.finished import finish_found
 from flows.pipeline.recipes import RECIPES
 from flows.pipeline.run_context import RunContext, make_until
 from flows.pipeline.run_summary import account_table, result_table, write_run
-from flows.pipeline.stage_records import read_account, read_report
+from flows.pipeline.stage_records import read_account, read_report, read_verdict
 from flows.platform.prefect_server import prefect_api
 from flows.platform.settings import load_settings
 from flows.platform.wiring import open_platform
 from flows.terminal.stage_progress import StagePanel
-from model_core.spec.errors import NotReady
+from model_core.spec.errors import ActwrightError, NotReady
 from model_core.spec.files import atomic_write
 
 
@@ -52,6 +52,35 @@ def run_recipe(recipe: Recipe) -> tuple[RunSummary, Path]:
     up = "actwright up" if recipe.name == "loop" or recipe.name not in RECIPES else f"actwright up {recipe.name}"
     console.print(f"then try  {up}   (Prefect, MLflow and the policy service)")
     return summary, folder
+
+
+def finish_found(context: RunContext) -> RunSummary | None:
+    """The summary of a run of which every step is finished; None where one is missing, and the run then goes on from those found.
+
+    No server has to be started for it: Prefect's takes longer than to find all steps.
+    """
+    finds = replace(context.platform, store=FinishedSteps(context.platform.store.root))
+    looking = RunContext(platform=finds, recipe=context.recipe, panel=StagePanel(live=False, quiet=True), name=context.name)
+    try:
+        _carry_out(looking)
+        looking.report()
+    except (StepNotFinishedError, ActwrightError):  # what is wrong is told where the run meets it
+        context.found = looking.results
+        return None
+    context.found = looking.results
+    with context.panel.shown():
+        _carry_out(context)
+        return context.report()
+
+
+def _carry_out(context: RunContext) -> None:
+    """The stages of the recipe up to its report, in their order; none after a gate that holds."""
+    for stage in STAGE_NAMES:
+        is_last = stage == "package" and not read_verdict(context.step("gate")).promote
+        if is_last or stage == "report":
+            return
+        if stage != "workcells" or not context.recipe.data:
+            context.carry_out(stage)
 
 
 def make_shown(context: RunContext, last: str) -> Step:
