@@ -16,14 +16,15 @@ from components.data.inspection.checks.verdict import DEFECT, RISK, UNKNOWN
 from components.data.inspection.folder import films
 from components.data.inspection.folder.view import open_folder
 from components.data.inspection.measurements.dataset import measure_folder
+from components.data.inspection.measurements.episode import measure_rows
 from components.data.inspection.measurements.raw_episode import RawEpisode
 from components.data.inspection.measurements.store import MeasurementStore
-from components.data.inspection.measurements.time import measure_time
 from components.data.inspection.reporting.inspect import inspect_folder, measure
 from components.data.inspection.reporting.page import report_page
 from components.data.inspection.reporting.passport import make_passport, passport_markdown
 from components.data.inspection.reporting.report import all_checks, inspect_measurements, lines, report_document
 from components.data.lerobot import layout
+from flows.pipeline.recipes import get_recipe
 from model_core.spec.errors import DatasetError
 from tests.data_faults.clean_sets import clean_set
 from tests.data_faults.made_set import write_made_set
@@ -45,7 +46,9 @@ def test_the_state_is_compared_with_what_was_executed_not_with_what_a_pushed_dem
     state_TP = np.concatenate([np.zeros((1, 3)), np.cumsum(executed_TA, axis=0)[:-1]])
     times_T = np.arange(60) / 10
     vectors = {layout.STATE: state_TP, layout.EXECUTED: executed_TA, layout.ACTION: rng.normal(size=(60, 3))}
-    found = measure_time(RawEpisode(episode_id="pushed", number=0, fps=10.0, times_T=times_T, stamps_T=times_T, vectors=vectors))
+    found = next(
+        measure_rows([RawEpisode(episode_id="pushed", number=0, fps=10.0, times_T=times_T, stamps_T=times_T, vectors=vectors)])
+    ).time
     assert found.change.peak > 0.99
     assert found.change.lag == 0
 
@@ -179,3 +182,7 @@ def test_the_inspected_folder_is_not_changed(sound, tmp_path):
     before = {path: path.read_bytes() for path in sorted(sound.rglob("*")) if path.is_file()}
     inspect_folder(sound, tmp_path, Silent())
     assert {path: path.read_bytes() for path in sorted(sound.rglob("*")) if path.is_file()} == before
+
+
+def test_thresholds_without_a_recipe_are_those_of_the_loop():
+    assert get_recipe("loop").validate == ValidateConfig()

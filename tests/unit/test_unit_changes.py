@@ -9,8 +9,8 @@ import numpy as np
 
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.numbers.ranges import unit_changes
-from components.data.inspection.measurements.numbers import measure_vector
 from components.data.inspection.measurements.record import SetMeasurements
+from components.data.inspection.measurements.rows.numbers import measure_vector
 from components.data.lerobot import layout
 
 

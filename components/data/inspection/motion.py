@@ -19,6 +19,7 @@ MOVING_TARGET = 0.005  # a position that changes by more than this share of its 
 MOVED = 0.001  # a state that changes by more than this share of its range within a step has moved
 PLAINLY_MOVED = 0.005  # and by more than this, a camera has to show it
 SIZES = ("delta", "velocity")
+_ONE = np.zeros(1, np.int64)  # where one episode begins
 
 
 def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -31,9 +32,11 @@ def commanded_T(episode: Episode, body: EmbodimentSpec | None) -> NDArray[np.boo
     return commanded_rows_T(episode.executed_TA, body)
 
 
-def commanded_rows_T(executed_TA: NDArray[np.floating], body: EmbodimentSpec | None) -> NDArray[np.bool_]:
+def commanded_rows_T(
+    executed_TA: NDArray[np.floating], body: EmbodimentSpec | None, starts_E: NDArray[np.int64] = _ONE
+) -> NDArray[np.bool_]:
     """Per step, whether what was executed commands the arm or its gripper to move. Without a body the meaning of numbers is unknown:
-    then each of them counts by its size.
+    then each of them counts by its size. starts_E: the rows at which an episode begins, of several one after the other.
     """
     actions_TA = finite(np.asarray(executed_TA, np.float64))
     if body is None or actions_TA.shape[1] != len(body.action):
@@ -45,7 +48,7 @@ def commanded_rows_T(executed_TA: NDArray[np.floating], body: EmbodimentSpec | N
     low_A, high_A = body.action.low.astype(np.float64), body.action.high.astype(np.float64)
     limit_A = np.where(is_gripper_A, MOVING, MOVING_TARGET) * (high_A - low_A)
     limit_A = np.where(is_size_A, MOVING * np.maximum(np.abs(low_A), np.abs(high_A)), limit_A)
-    value_TA = np.where(is_size_A, np.abs(actions_TA), _changes(actions_TA))
+    value_TA = np.where(is_size_A, np.abs(actions_TA), _changes(actions_TA, starts_E))
     return np.any(value_TA > limit_A, axis=1)
 
 
@@ -54,18 +57,29 @@ def moved_T(episode: Episode, body: EmbodimentSpec | None, share: float) -> NDAr
     return moved_rows_T(episode.proprio_TP, body, share)
 
 
-def moved_rows_T(proprio_TP: NDArray[np.floating], body: EmbodimentSpec | None, share: float) -> NDArray[np.bool_]:
-    """Per step, whether the state changes until the next one by more than `share` of a dimension's range; the last is as the one before."""
+def moved_rows_T(
+    proprio_TP: NDArray[np.floating], body: EmbodimentSpec | None, share: float, starts_E: NDArray[np.int64] = _ONE
+) -> NDArray[np.bool_]:
+    """Per step, whether the state changes until the next one by more than `share` of a dimension's range; the last of an episode is as the
+    one before. starts_E: the rows at which an episode begins, of several one after the other.
+    """
     state_TP = finite(np.asarray(proprio_TP, np.float64))
     is_known = body is not None and state_TP.shape[1] == len(body.proprio)
     limit_P = share * (body.proprio.high - body.proprio.low) if body is not None and is_known else np.zeros(state_TP.shape[1])
     ahead_TP = np.abs(np.diff(state_TP, axis=0))
-    moved: NDArray[np.bool_] = np.any(ahead_TP > limit_P, axis=1)
-    return np.append(moved, moved[-1:]) if len(moved) else np.zeros(len(state_TP), np.bool_)
+    if not len(state_TP):
+        return np.zeros(0, np.bool_)
+    moved_T = np.append(np.any(ahead_TP > limit_P, axis=1), False)
+    ends_E = np.append(starts_E[1:], len(state_TP)) - 1
+    moved_T[ends_E] = np.where(ends_E > starts_E, moved_T[ends_E - 1], False)
+    return moved_T
 
 
-def _changes(values_TD: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.abs(np.diff(values_TD, axis=0, prepend=values_TD[:1]))
+def _changes(values_TD: NDArray[np.float64], starts_E: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The change of each row from the one before; 0 where an episode begins."""
+    changes = np.abs(np.diff(values_TD, axis=0, prepend=values_TD[:1]))
+    changes[starts_E[: len(values_TD)]] = 0.0
+    return changes
 
 
 def not_frozen(cfg: ValidateConfig, camera: str, body: EmbodimentSpec | None = None) -> InspectionRule:

@@ -19,12 +19,14 @@ Who = Annotated[str, typer.Option("--who", help="who decided it; empty: the user
 
 def lerobot_folder(folder: Path) -> Path:
     """The LeRobot folder that was named: `folder`, or the data set of a finished stage in it; wrong usage for an index of sources."""
-    from components.data.sources.raw_index import INDEX
-
     inner = folder / "dataset"
     found = inner if inner.is_dir() and not (folder / "meta").is_dir() else folder
+    if (found / "meta").is_dir():
+        return found
+    from components.data.sources.raw_index import INDEX
+
     index = found / INDEX
-    if index.is_file() and not (found / "meta").is_dir():
+    if index.is_file():
         names = [str(source["name"]) for source in json.loads(index.read_text(encoding="utf-8"))["sources"]]
         raise typer.BadParameter(
             f"{folder} is an index of sources ({', '.join(names)}), which holds no data; name the folder of one of them"

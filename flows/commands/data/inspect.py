@@ -11,7 +11,9 @@ from flows.commands.data.edit_options import lerobot_folder
 from flows.terminal.output import print_line, print_result
 
 if TYPE_CHECKING:
+    from components.config.data_config import ValidateConfig
     from components.config.records import Progress
+    from components.data.inspection.reporting.report import InspectionReport
     from model_core.spec.contract import EmbodimentSpec
 
 Folder = Annotated[Path, typer.Argument(help="a LeRobot data set of any version and writer", exists=True, file_okay=False)]
@@ -21,7 +23,10 @@ Embodiment = Annotated[Path | None, typer.Option(help="the file that describes i
 def inspect(
     folder: Folder,
     embodiment: Embodiment = None,
-    recipe: Annotated[str, typer.Option(help="the recipe whose thresholds count (its section validate)", metavar="RECIPE")] = "loop",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="the recipe whose thresholds count (its section validate); without it, the standard ones", metavar="RECIPE"),
+    ] = None,
     page: Annotated[Path | None, typer.Option(help="also write a page for people, readable without a network", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the whole report as one JSON line, every fault in it")] = False,
     images: Annotated[bool, typer.Option(help="look at every image; without, only at files, rows and the times of images")] = True,
@@ -35,16 +40,15 @@ def inspect(
     Example: actwright data inspect recordings/so101-cups --no-images
     """
     from components.data.inspection.reporting.inspect import inspect_folder
-    from components.data.inspection.reporting.page import report_page
     from components.data.inspection.reporting.report import lines, report_document
-    from flows.commands.recipe_arguments import recipe_of
-    from model_core.spec.files import atomic_write
 
-    cfg = recipe_of(recipe, option="--recipe").validate
-    store, progress = _with_images() if images else _without_images()
-    report = inspect_folder(lerobot_folder(folder), store, progress, cfg=cfg, embodiment=_embodiment(embodiment), pixels=images)
+    # without images it takes less than a second, of which settings and a panel would be a third
+    store, progress = _with_images() if images else (None, None)
+    report = inspect_folder(
+        lerobot_folder(folder), store, progress, cfg=_thresholds(recipe), embodiment=_embodiment(embodiment), pixels=images
+    )
     if page is not None:
-        atomic_write(page, report_page(report))
+        _write_page(page, report)
     document = report_document(report)
     if as_json:
         print_result(**document)
@@ -89,19 +93,30 @@ def passport(
     print_result(**made)
 
 
+def _thresholds(recipe: str | None) -> ValidateConfig:
+    """Those of the recipe; without one, the defaults of every recipe, for which no recipe has to be read."""
+    if recipe is None:
+        from components.config.data_config import ValidateConfig
+
+        return ValidateConfig()
+    from flows.commands.recipe_arguments import recipe_of
+
+    return recipe_of(recipe, option="--recipe").validate
+
+
+def _write_page(page: Path, report: InspectionReport) -> None:
+    from components.data.inspection.reporting.page import report_page
+    from model_core.spec.files import atomic_write
+
+    atomic_write(page, report_page(report))
+
+
 def _with_images() -> tuple[Path, Progress]:
     """Where measurements are kept, and a panel: decoding takes minutes."""
     from flows.platform.settings import load_settings
     from flows.terminal.stage_progress import StagePanel
 
     return load_settings().home / "measurements", StagePanel(live=False).stage("validate")
-
-
-def _without_images() -> tuple[None, Progress]:
-    """Rows take less than a second, of which settings and a panel would be a third."""
-    from components.config.records import Silent
-
-    return None, Silent()
 
 
 def _embodiment(file: Path | None) -> EmbodimentSpec | None:

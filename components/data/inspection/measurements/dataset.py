@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.config.records import Progress
 from components.data.inspection.folder.content import FolderView
 from components.data.inspection.folder.entries import EpisodeEntry
 from components.data.inspection.folder.films import FilmDecoder, FilmScan
+from components.data.inspection.measurements.episode import measure_rows
 from components.data.inspection.measurements.origin import measure_origin
 from components.data.inspection.measurements.pixels import as_frames
 from components.data.inspection.measurements.raw_episode import of_folder
@@ -26,24 +27,21 @@ from components.data.lerobot import layout
 from components.data.lerobot.film_spans import FilmError, number_pictures
 from components.data.lerobot.meta.info import names_of
 
+if TYPE_CHECKING:
+    from components.config.records import Progress
+
 _CLOCK = ("frame_index", "episode_index", "index", "task_index", "timestamp", layout.RECORDED)
 
 
-def measure_folder(view: FolderView, store: MeasurementStore, progress: Progress, *, pixels: bool = True) -> SetMeasurements:
-    """Measure every episode of a folder, and the folder itself. Without `pixels` no picture is decoded."""
-    episodes: list[EpisodeMeasurements] = []
-    pictures = Pictures(view) if pixels else None
-    for place, entry in enumerate(view.entries):
-        progress.update(place, len(view.entries), "measuring episodes")
-        if len(view.rows_of.get(entry.number, ())):
-            episodes.append(_measured(view, entry, pictures, store))
-    if pictures is not None:
-        pictures.close()
-    progress.update(len(view.entries), len(view.entries), "measuring the set")
+def measure_folder(view: FolderView, store: MeasurementStore, progress: Progress | None, *, pixels: bool = True) -> SetMeasurements:
+    """Measure every episode of a folder, and the folder itself. Without `pixels` no picture is decoded. progress: None shows nothing."""
+    episodes = _rows_alone(view) if not pixels else _with_pictures(view, store, progress)
+    if progress is not None:
+        progress.update(len(view.entries), len(view.entries), "measuring the set")
     return SetMeasurements(
         name=view.root.name,
         fps=view.fps,
-        episodes=tuple(episodes),
+        episodes=episodes,
         facts=tuple(view.facts.facts),
         looked_at=dict(view.facts.looked_at),
         names={name: tuple(names_of(feature)) for name, feature in view.features.items()},
@@ -57,11 +55,23 @@ def measure_folder(view: FolderView, store: MeasurementStore, progress: Progress
     )
 
 
-def _measured(view: FolderView, entry: EpisodeEntry, pictures: Pictures | None, store: MeasurementStore) -> EpisodeMeasurements:
-    raw = of_folder(view, entry)
-    if pictures is None:
-        return store.measured(raw, dict, dict)
-    return store.measured(raw, lambda: pictures.digests(entry), lambda: pictures.of(entry))
+def _rows_alone(view: FolderView) -> tuple[EpisodeMeasurements, ...]:
+    return tuple(measure_rows([of_folder(view, entry) for entry in _with_rows(view)]))
+
+
+def _with_pictures(view: FolderView, store: MeasurementStore, progress: Progress | None) -> tuple[EpisodeMeasurements, ...]:
+    episodes: list[EpisodeMeasurements] = []
+    pictures = Pictures(view)
+    for place, entry in enumerate(entries := _with_rows(view)):
+        if progress is not None:
+            progress.update(place, len(entries), "measuring episodes")
+        episodes.append(store.measured(of_folder(view, entry), partial(pictures.digests, entry), partial(pictures.of, entry)))
+    pictures.close()
+    return tuple(episodes)
+
+
+def _with_rows(view: FolderView) -> list[EpisodeEntry]:
+    return [entry for entry in view.entries if len(view.rows_of.get(entry.number, ()))]
 
 
 class Pictures:

@@ -1,35 +1,51 @@
-"""Measure one episode in one pass: its rows, and every picture of every camera once."""
+"""Measure episodes: the rows of many at once, and every picture of every camera of one once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.inspection.measurements.meaning import measure_meaning
-from components.data.inspection.measurements.numbers import measure_numbers
 from components.data.inspection.measurements.pixels import CameraMeasurements, measure_pictures
 from components.data.inspection.measurements.raw_episode import RawEpisode
 from components.data.inspection.measurements.record import EpisodeMeasurements
-from components.data.inspection.measurements.time import Coupling, follow_pictures, longest_run, measure_time, speed_TD
+from components.data.inspection.measurements.rows.block import blocks
+from components.data.inspection.measurements.rows.coupling import Coupling
+from components.data.inspection.measurements.rows.meaning import measure_meaning
+from components.data.inspection.measurements.rows.numbers import measure_numbers
+from components.data.inspection.measurements.rows.time import measure_time
+from components.data.inspection.measurements.views import follow_pictures, longest_run, speed_TD
 from components.data.inspection.motion import PLAINLY_MOVED, commanded_rows_T, moved_rows_T
 from components.data.lerobot import layout
 
 
+def measure_rows(episodes: Sequence[RawEpisode]) -> Iterator[EpisodeMeasurements]:
+    """Measure the rows of every episode, in their order; of no camera anything is said. Raises `ValueError` for one without a row."""
+    for block in blocks(episodes):
+        with np.errstate(over="ignore", invalid="ignore"):  # a rule names every number that is not finite
+            measured = measure_time(block), measure_numbers(block), measure_meaning(block)
+        for raw, time, vectors, meaning in zip(block.episodes, *measured, strict=True):
+            yield EpisodeMeasurements(
+                key="",
+                episode_id=raw.episode_id,
+                number=raw.number,
+                frames=len(raw),
+                time=time,
+                vectors=vectors,
+                meaning=meaning,
+            )
+
+
 def measure_episode(episode: RawEpisode, pictures: Mapping[str, Iterable[Any]], key: str = "") -> EpisodeMeasurements:
-    """Measure everything of one episode. pictures: camera -> its `av.VideoFrame`s, which are taken once."""
+    """Measure everything of one episode of at least one row. pictures: camera -> its `av.VideoFrame`s, which are taken once."""
     cameras = {name: measure_pictures(frames, len(episode)) for name, frames in pictures.items()}
     speed = speed_TD(episode)
-    return EpisodeMeasurements(
+    return replace(
+        next(measure_rows([episode])),
         key=key,
-        episode_id=episode.episode_id,
-        number=episode.number,
-        frames=len(episode),
-        time=measure_time(episode),
-        vectors=measure_numbers(episode),
-        meaning=measure_meaning(episode),
         cameras=cameras,
         views={name: _view(camera, speed) for name, camera in cameras.items()},
         frozen={name: _frozen(camera, episode) for name, camera in cameras.items()},

@@ -57,7 +57,8 @@ class RawEpisode:
 def of_folder(view: FolderView, entry: EpisodeEntry) -> RawEpisode:
     """Episode `entry` of a folder, from the rows that say they are its."""
     rows = view.rows_of.get(entry.number, np.zeros(0, np.int64))
-    columns = {name: values[rows] for name, values in view.table.columns.items()}
+    whose = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) and rows[-1] - rows[0] == len(rows) - 1 else rows  # nothing is copied
+    columns = {name: values[whose] for name, values in view.table.columns.items()}
     stamps_T = columns.get("timestamp", np.arange(len(rows)) / (view.fps or 1.0)).astype(np.float64).reshape(len(rows), -1)[:, 0]
     times_T = columns[layout.RECORDED].astype(np.float64).ravel() if layout.RECORDED in columns else stamps_T
     found = columns.get("task_index", np.zeros(0)).ravel()

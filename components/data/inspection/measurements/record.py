@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from components.data.inspection.folder.facts import Fact
-from components.data.inspection.measurements.meaning import MeaningMeasurements
-from components.data.inspection.measurements.numbers import VectorMeasurements
 from components.data.inspection.measurements.origin import OriginMeasurements
 from components.data.inspection.measurements.pixels import CameraMeasurements
+from components.data.inspection.measurements.rows.coupling import Coupling
+from components.data.inspection.measurements.rows.meaning import MeaningMeasurements
+from components.data.inspection.measurements.rows.numbers import VectorMeasurements
+from components.data.inspection.measurements.rows.time import TimeMeasurements
 from components.data.inspection.measurements.statistics import StatisticMeasurements
-from components.data.inspection.measurements.time import Coupling, TimeMeasurements
 from model_core.spec.contract import EmbodimentSpec
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.config.data_config import ValidateConfig
-from components.config.records import Progress
 from components.data.inspection.folder.view import open_folder
 from components.data.inspection.measurements.dataset import measure_folder
 from components.data.inspection.measurements.record import SetMeasurements
@@ -13,13 +13,17 @@ from components.data.inspection.measurements.store import MeasurementStore
 from components.data.inspection.reporting.report import InspectionReport, inspect_measurements
 from model_core.spec.contract import EmbodimentSpec
 
+if TYPE_CHECKING:
+    from components.config.records import Progress
+
 
 def measure(
-    folder: Path, store: Path | None, progress: Progress, *, embodiment: EmbodimentSpec | None = None, pixels: bool = True
+    folder: Path, store: Path | None, progress: Progress | None, *, embodiment: EmbodimentSpec | None = None, pixels: bool = True
 ) -> SetMeasurements:
     """What is measured of a folder; what `store` holds is not measured again. Raises `DatasetError` where there is no data set.
 
-    Without `pixels` no image is decoded, and nothing is kept: rows are measured sooner than what was kept of them is found.
+    progress: None shows nothing. Without `pixels` no image is decoded, and nothing is kept: rows are measured sooner than what was kept of
+    them is found.
     """
     kept = store if pixels else None
     view = open_folder(folder, embodiment=embodiment, digests=kept is not None)
@@ -29,7 +33,7 @@ def measure(
 def inspect_folder(
     folder: Path,
     store: Path | None,
-    progress: Progress,
+    progress: Progress | None,
     *,
     cfg: ValidateConfig | None = None,
     embodiment: EmbodimentSpec | None = None,

@@ -11,7 +11,7 @@ from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.numbers.vectors import VECTORS, over_episodes
 from components.data.inspection.checks.verdict import DEFECT, Fault, Verdict, check
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
-from components.data.inspection.measurements.time import Coupling
+from components.data.inspection.measurements.rows.coupling import Coupling
 from components.data.lerobot import layout
 
 _CONVERT = "convert these episodes, or leave them out"

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.numbers.vectors import FEW_EPISODES, VECTORS, each_vector, over_episodes
 from components.data.inspection.checks.verdict import DEFECT, RISK, SET, Fault, Verdict, check, of_episodes
-from components.data.inspection.measurements.numbers import VectorMeasurements
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
+from components.data.inspection.measurements.rows.numbers import VectorMeasurements
 from components.data.lerobot import layout
 
 _CONVERT = "convert these episodes, or leave them out"

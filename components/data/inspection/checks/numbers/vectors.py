@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.inspection.checks.verdict import Verdict, of_episodes
-from components.data.inspection.measurements.numbers import VectorMeasurements
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
+from components.data.inspection.measurements.rows.numbers import VectorMeasurements
 from components.data.lerobot import layout
 
 VECTORS = (layout.STATE, layout.ACTION)

@@ -13,7 +13,7 @@ from components.data.inspection.checks.verdict import (
     check,
 )
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
-from components.data.inspection.measurements.time import Coupling
+from components.data.inspection.measurements.rows.coupling import Coupling
 
 _NO_LAG = "state, action or pictures do not follow each other closely enough to tell a lag"
 
