@@ -35,6 +35,7 @@ PLUMBING = frozenset(
                 "data_config",
                 "inspection_config",
                 "judging.gate_config",
+                "judging.suite_stages",
                 "judging.suites",
                 "judging.verdict",
                 "paths",

@@ -203,16 +203,6 @@ PAIRS = Stage(
     packages=_ROLLOUTS,
 )
 
-# a policy of any origin on a built-in suite; it belongs to no recipe, and the suite's own module and packages enter its key
-SUITE = Stage(
-    name="suite",
-    title="run a benchmark suite",
-    work="A policy acts in closed loop on the cases of a built-in suite.",
-    config=("evaluate",),
-    modules=("components.evaluation.evaluate",),
-    packages=(*_NETWORK, "pyarrow", "scipy"),
-)
-
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 DATA_STAGES = tuple(stage.name for stage in STAGES if stage.is_data)
 LOCAL_STAGES = tuple(stage.name for stage in STAGES if not stage.is_registered)

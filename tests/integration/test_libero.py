@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from components.config.stages import extra_simulator, stage_named
 from components.data.collect import collect
 from components.data.lerobot.reader import DatasetReader
 from components.data.sources.raw_index import open_source
+from components.evaluation.suite import open_benchmark
+from components.evaluation.suites.benchmark import Benchmark
+from components.simulation.benchmarks.libero_published import PublishedLibero
+from components.simulation.benchmarks.libero_states import HORIZONS, LiberoStates, initial_states
 from components.simulation.libero import Libero, embodiment
 from components.simulation.open import open_simulator
 from components.simulation.robot import robot_options
@@ -31,6 +36,7 @@ from flows.pipeline.stages.step import StepKey
 from model_core.spec.contract import embodiment_from_json
 from model_core.spec.documents import to_document
 from model_core.spec.errors import SimulatorError
+from tests.conformance.libero_policy import body
 from tests.integration.loop_runs import Home
 
 pytestmark = pytest.mark.xdist_group("gx")
@@ -138,6 +144,61 @@ def test_the_expert_records_a_set(tmp_path: Path) -> None:
     assert 0 <= u < 32
     assert 0 <= v < 32
     assert "wrist" not in episode.geometry
+
+
+@needs_libero
+@pytest.mark.parametrize("name", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
+def test_a_suite_has_ten_tasks_of_fifty_official_states(name: str) -> None:
+    suite = open_benchmark(name)
+    assert isinstance(suite, Benchmark)
+    assert (len(suite.tasks), suite.horizon) == (10, HORIZONS[name])
+    assert all(len(initial_states(name, number)) == suite.states == 50 for number in range(10))
+    fitted = suite.seen_by(embodiment(size=64))
+    assert fitted.rules["images"] == "upright, not mirrored"
+    assert suite.seen_by(body()).rules["images"] == "turned by 180 degrees"
+
+
+@needs_libero
+def test_an_official_state_is_laid_out_again_and_the_expert_passes_its_stages() -> None:
+    suite = open_benchmark("libero_object").chosen(tasks=(TASK,), first=3, count=1)
+    (case,) = suite.cases()
+    official = suite.open(case)
+    assert isinstance(official, LiberoStates)
+    official.reset(TASK, case.seed, render=False)
+    first_D = official.env.get_sim_state().copy()
+    number = official.tasks.index(TASK)
+    # joints of the objects settle by millimetres: time, 9 joints of the robot and their speeds stand around them
+    assert np.abs(first_D[10:52] - initial_states("libero_object", number)[3][10:52]).max() < 0.1
+    stages = [official.progress]
+    while not (outcome := official.step(official.expert_action_A())).done:
+        stages.append(official.progress)
+    assert outcome.success
+    assert sorted(set(stages)) == [0.0, 0.5]
+    assert official.progress == 1.0
+    official.reset(TASK, case.seed, render=False)
+    assert np.array_equal(official.env.get_sim_state(), first_D)
+    with pytest.raises(SimulatorError, match="number of an official initial state, 0 to 49, got 50"):
+        official.reset(TASK, 50, render=False)
+    official.close()
+
+
+@needs_libero
+def test_published_policies_see_the_environments_own_images_turned() -> None:
+    small = replace(body(), cameras=tuple(replace(camera, width=64, height=64) for camera in body().cameras))
+    suite = open_benchmark("libero_object")
+    assert isinstance(suite, Benchmark)
+    suite = suite.chosen(tasks=(TASK,), count=1).seen_by(small)
+    (case,) = suite.cases()
+    seen = suite.open(case)
+    observation = seen.reset(TASK, case.seed)
+    assert isinstance(seen, PublishedLibero)
+    raw = seen._seen["agentview_image"]
+    assert np.array_equal(observation.images["agentview"], raw[::-1, ::-1])
+    assert observation.images["wrist"].shape == (64, 64, 3)
+    assert np.allclose(observation.proprio_P[:3], seen._seen["robot0_eef_pos"])
+    assert 0.0 <= np.linalg.norm(observation.proprio_P[3:6]) <= np.pi + 1e-6
+    assert list(seen._command(np.array([0.0] * 6 + [-0.2]))) == [0.0] * 6 + [-1.0]
+    seen.close()
 
 
 @needs_libero

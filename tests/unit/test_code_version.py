@@ -11,8 +11,9 @@ import yaml
 
 from components.artifacts import code_version as cv
 from components.artifacts.source_meaning import meaning_of
+from components.config.judging.suite_stages import RECORDED, SUITE
 from components.config.recipe import EvalConfig, Recipe
-from components.config.stages import INGEST, JOIN, OPEN_LOOP, PAIRS, SOURCES, STAGES, SUITE, stage_named
+from components.config.stages import INGEST, JOIN, OPEN_LOOP, PAIRS, SOURCES, STAGES, stage_named
 from flows.pipeline.stages.step import StepKey
 from model_core.spec.errors import SpecError
 
@@ -154,7 +155,7 @@ NEVER_CHANGES_A_RESULT = {
 }
 
 
-@pytest.mark.parametrize("stage", [*STAGES, INGEST, JOIN, SOURCES, OPEN_LOOP, PAIRS, SUITE], ids=lambda stage: stage.title)
+@pytest.mark.parametrize("stage", [*STAGES, INGEST, JOIN, SOURCES, OPEN_LOOP, PAIRS, SUITE, RECORDED], ids=lambda stage: stage.title)
 def test_the_packages_of_a_stage_are_what_its_modules_import(stage):
     imported = {name for module in cv.reached(stage.modules) for name in distributions_of(module)} - set(NEVER_CHANGES_A_RESULT)
     assert len(stage.packages) == len(set(stage.packages))

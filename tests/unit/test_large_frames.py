@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 from websockets.speedups import apply_mask
 
-from serving.gateway.http.large_frames import LargeFrames, unmask
+from serving.gateway.http.large_frames import PATIENT_S, LargeFrames, unmask
 
 CAP = 400_000
 HANDSHAKE = (
@@ -62,23 +62,30 @@ class Told:
     closes: bool
 
 
-def opened(kind: type[WebSocketsSansIOProtocol]) -> tuple[WebSocketsSansIOProtocol, FakeTransport]:
+def opened(
+    kind: type[WebSocketsSansIOProtocol], path: str = "/v1/session", ping_interval: float | None = None
+) -> tuple[WebSocketsSansIOProtocol, FakeTransport]:
     """A protocol after the handshake."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
         await asyncio.Event().wait()
 
-    config = Config(app, ws=kind, ws_max_size=CAP, ws_per_message_deflate=False, ws_ping_interval=None, log_config=None)
+    config = Config(
+        app, ws=kind, ws_max_size=CAP, ws_per_message_deflate=False, ws_ping_interval=ping_interval, ws_ping_timeout=10.0, log_config=None
+    )
     config.load()
     protocol, transport = kind(config, ServerState(), {}), FakeTransport()
     protocol.connection_made(transport)
-    protocol.data_received(HANDSHAKE)
+    protocol.data_received(HANDSHAKE.replace(b"/v1/session", path.encode()))
     return protocol, transport
 
 
 PRIVATE_ATTRIBUTES = {
-    "uvicorn's WebSocketsSansIOProtocol": ("handshake_initiated", "transport", "conn", "config", "close_sent", "queue", "read_paused"),
+    "uvicorn's WebSocketsSansIOProtocol": (
+        *("handshake_initiated", "transport", "conn", "config", "close_sent", "queue", "read_paused"),
+        *("start_keepalive", "scope", "ping_timeout"),
+    ),
     "websockets' ServerProtocol": ("state", "current_size"),
     "uvicorn's Config": ("ws_max_size",),
 }
@@ -295,3 +302,20 @@ def test_unmask_is_the_library_s(size: int, mask: bytes) -> None:
     payload = np.frombuffer(masked, np.uint8).copy()
     unmask(payload, mask)
     assert payload.tobytes() == apply_mask(masked, mask)
+
+
+@pytest.mark.parametrize(
+    ("path", "patience_s"), [("/v1/session", 10.0), ("/vla-eval", PATIENT_S), ("/mounted/vla-eval?token=x", PATIENT_S)]
+)
+def test_a_harness_that_blocks_its_event_loop_is_given_minutes_to_answer_a_ping(path: str, patience_s: float) -> None:
+    async def run() -> float | None:
+        protocol, _ = opened(LargeFrames, path, ping_interval=60.0)
+        await asyncio.sleep(0)
+        assert protocol.handshake_complete
+        assert protocol.ping_timer is not None  # it is still asked: a connection that is gone does not stay for ever
+        protocol.stop_keepalive()
+        for task in protocol.tasks:
+            task.cancel()
+        return protocol.ping_timeout
+
+    assert asyncio.run(run()) == patience_s

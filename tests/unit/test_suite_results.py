@@ -13,11 +13,14 @@ from components.config.recipe import Recipe
 from components.config.records import EvalReport, Interval, RolloutRow
 from components.evaluation.gate import gate
 from components.evaluation.suites.metaworld import EASY, HARD, metaworld_loop, metaworld_mt50
-from components.evaluation.suites.results import markdown, result_of
+from components.evaluation.suites.results import check_same_suite, markdown, result_of
 from components.report.reproduction import reproduction_page
+from components.simulation.metaworld import embodiment
 from flows.commands.main import command_line
 from flows.pipeline.stages.suite import RESULT
 from model_core.spec.documents import from_document, to_document
+from model_core.spec.errors import SpecError
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
 def called(*words: object):
@@ -120,3 +123,60 @@ def test_a_champion_that_was_judged_under_another_suite_version_is_not_compared(
     (told,) = [check.reason for check in verdict.checks if check.name == "protocol"]
     assert "suite_version 'edition 0' -> 'edition 1, metaworld 3.1.1" in told
     assert "Fix: evaluate the champion under the candidate's rules" in told
+
+
+# --- results of vla-eval ----------------------------------------------------------------------------------------------
+
+FOREIGN = {
+    "benchmark": "LIBEROBenchmark_libero_object",
+    "mode": "sync",
+    "harness_version": "0.8.0",
+    "created_at": "2026-11-29T10:00:00+00:00",
+    "config": {"params": {"suite": "libero_object", "seed": 7}},
+    "tasks": [
+        {
+            "task": "pick up the milk and place it in the basket",
+            "num_episodes": 4,
+            "mean_success": 0.25,  # it counts as a failure what the simulator broke
+            "episodes": [
+                {"episode_id": 0, "metrics": {"success": True}, "steps": 120},
+                {"episode_id": 1, "metrics": {"success": False}, "steps": 280},
+                {"episode_id": 2, "metrics": {"success": False}, "failure_reason": "model_act", "failure_detail": "UNSAFE"},
+                {"episode_id": 3, "metrics": {}, "failure_reason": "env_reset", "failure_detail": "no renderer"},
+            ],
+        }
+    ],
+}
+
+
+def test_episodes_of_vla_eval_are_trials_and_what_it_leaves_out_is_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ACTWRIGHT_RUNS", str(tmp_path / "runs"))
+    checkpoint = tmp_path / "checkpoint"
+    contract = write_tiny_checkpoint(checkpoint, embodiment=embodiment())
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps(FOREIGN))
+    done = called("take-in", file, checkpoint)
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    # the refusal is a trial of the policy; what the simulator broke is none
+    assert (told["suite"], told["version"]) == ("vla-eval/libero_object", "vla-eval 0.8.0")
+    assert (told["successes"], told["trials"], told["void"]) == (1, 3, 1)
+    result = json.loads(Path(told["result"]).read_text())
+    assert result["contract"] == contract.contract_id
+    assert result["rules"]["seed"] == 7
+    assert "vla-eval 0.8.0" in Path(told["page"]).read_text()
+    ours = result_of(metaworld_loop().chosen(count=4), report(metaworld_loop().chosen(count=4), {}))
+    with pytest.raises(SpecError, match=r"not judged on the same trials: suite 'metaworld_loop' and 'vla-eval/libero_object'"):
+        check_same_suite([ours, from_document(type(ours), result)])
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", json.dumps(FOREIGN | {"tasks": []}), "no json"])
+def test_another_document_is_refused_with_what_to_do(content: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / "home"))
+    write_tiny_checkpoint(tmp_path / "checkpoint", embodiment=embodiment())
+    (tmp_path / "result.json").write_text(content)
+    refused = called("take-in", tmp_path / "result.json", tmp_path / "checkpoint")
+    assert refused.exit_code == 2, refused.output
+    assert "vla-eval" in told_in(refused)
+    assert "Fix:" in told_in(refused)

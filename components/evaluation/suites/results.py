@@ -7,7 +7,7 @@ the tasks' rates: unequal rates only make a sum of successes vary less than a bi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.config.records import EvalReport, RolloutRow
@@ -79,25 +79,32 @@ class SuiteResult:
 def result_of(suite: Benchmark, report: EvalReport) -> SuiteResult:
     """Count the trials of `report`, an evaluation on `suite`."""
     tier_of = {task.name: task.tier for task in suite.chosen_tasks}
-    by_task = [_row(task, [row for row in report.episodes if row.task == task]) for task in tier_of]
     tiers = [_row(tier, [row for row in report.episodes if tier_of.get(row.task) == tier]) for tier in suite.tiers]
     tiers = [tier for tier in tiers if tier.trials]
+    return replace(
+        result_of_tasks(report, list(tier_of), (suite.first, suite.first + suite.count - 1)),
+        tiers=tuple(tiers),
+        tier_mean=_mean(row.rate for row in tiers) if tiers else None,
+        success_rule=suite.success_rule,
+        progress_rule=suite.progress_rule,
+        published=suite.published,
+        lack=_lacks(suite),
+    )
+
+
+def result_of_tasks(report: EvalReport, tasks: Sequence[str], states: tuple[int, int]) -> SuiteResult:
+    """Count the trials of `report`, task by task. states: the first and the last that was run."""
+    by_task = [_row(task, [row for row in report.episodes if row.task == task]) for task in tasks]
     return SuiteResult(
-        suite=suite.name,
-        version=suite.version,
+        suite=str(report.protocol["suite"]),
+        version=str(report.protocol["suite_version"]),
         policy=report.checkpoint_digest,
         contract=report.contract_id,
         rules=dict(report.protocol),
         tasks=tuple(by_task),
         whole=_row("all", report.episodes),
         task_mean=_mean(row.rate for row in by_task if row.trials),
-        tiers=tuple(tiers),
-        tier_mean=_mean(row.rate for row in tiers) if tiers else None,
-        success_rule=suite.success_rule,
-        progress_rule=suite.progress_rule,
-        states=(suite.first, suite.first + suite.count - 1),
-        published=suite.published,
-        lack=_lacks(suite),
+        states=states,
     )
 
 

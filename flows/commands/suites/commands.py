@@ -1,4 +1,4 @@
-"""`actwright suite list|show|run|page`: benchmark suites, a policy on one, and the page that lets others repeat it."""
+"""`actwright suite list|show|run|recorded|take-in|page`: benchmark suites, a policy on one, and the page that lets others repeat it."""
 
 from __future__ import annotations
 
@@ -155,6 +155,53 @@ def page_command(
     page = _refusing(lambda: reproduction_page(found, shlex.join(["actwright", *sys.argv[1:]])))
     atomic_write(out, page)
     print_result(page=str(out), policies=[one.policy for one in found], suite=found[0].suite)
+
+
+@suite_app.command("recorded")
+def recorded_command(
+    policy: Annotated[str, typer.Argument(help="the policy, as for `suite run`", metavar="POLICY")],
+    frozen: Annotated[Path, typer.Argument(help="folder of a frozen data set with held-out episodes", metavar="FROZEN")],
+    reasoning: Annotated[str, typer.Option(help="full, trace+action or action (default: the policy's own)", metavar="LEVEL")] = "",
+) -> None:
+    """Measure a policy on recorded episodes before a robot moves: error in each dimension, and the likelihood of what was recorded.
+
+    Example: actwright suite recorded champion .actwright/store/freeze/3f9a
+    """
+    from components.evaluation.suites.recorded import recorded_markdown
+    from flows.commands.bench.runs import PlainProgress
+    from flows.pipeline.stages.suite import RESULT, TABLE, run_recorded
+    from flows.platform.wiring import open_platform
+
+    platform = open_platform()
+    checkpoint = _checkpoint(platform, policy)
+    progress = PlainProgress("recorded", quiet=False)
+    result, folder = _refusing(lambda: run_recorded(platform, checkpoint, frozen, reasoning, progress))
+    print_line(recorded_markdown(result))
+    ratios = {one.name: round(one.ratio, 6) for one in result.dimensions}
+    files = {"result": str(folder / RESULT), "table": str(folder / TABLE)}
+    print_result(frames=result.frames, refused=result.refused, ratio=ratios, likelihood=dict(result.likelihood), **files)
+
+
+@suite_app.command("take-in")
+def take_in_command(
+    file: Annotated[Path, typer.Argument(help="the aggregate JSON that `vla-eval run` or `vla-eval export` wrote", metavar="FILE")],
+    policy: Annotated[str, typer.Argument(help="the policy that our service answered with, as for `suite run`", metavar="POLICY")],
+) -> None:
+    """Take a result of vla-eval in: its episodes as trials with exact intervals, and what it could not finish counted and told.
+
+    Example: actwright suite take-in results/LIBEROBenchmark_libero_object_aggregate.json champion
+    """
+    from components.evaluation.suites.results import markdown
+    from flows.pipeline.stages.suite import PAGE, RESULT, TABLE, take_in
+    from flows.platform.wiring import open_platform
+
+    platform = open_platform()
+    checkpoint = _checkpoint(platform, policy)
+    result, folder = _refusing(lambda: take_in(platform, file, checkpoint, shlex.join(["actwright", *sys.argv[1:]])))
+    print_line(markdown(result))
+    whole = result.whole
+    files = {"result": str(folder / RESULT), "table": str(folder / TABLE), "page": str(folder / PAGE)}
+    print_result(suite=result.suite, version=result.version, successes=whole.successes, trials=whole.trials, void=whole.void, **files)
 
 
 def add_suites(app: typer.Typer) -> None:

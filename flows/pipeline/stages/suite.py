@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.code_version import code_version
+from components.artifacts.files import dataset_digest
 from components.artifacts.step_manifest import checkpoint_digest
 from components.artifacts.step_store import run_step
 from components.config.data_config import CollectConfig
+from components.config.judging.suite_stages import RECORDED, SUITE
 from components.config.judging.suites import suite_entry
 from components.config.recipe import EvalConfig
 from components.config.records import EvalReport, Progress
-from components.config.stages import SUITE
 from flows.platform.wiring import Platform
 from model_core.contracts import read_contracts
 from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import from_document, to_document
-from model_core.spec.errors import SpecError
+from model_core.spec.errors import CheckpointError, ContractError, SpecError
 from model_core.spec.files import atomic_write
 
 if TYPE_CHECKING:
-    from components.evaluation.suites.benchmark import Benchmark
+    from components.evaluation.suites.recorded import RecordedResult
     from components.evaluation.suites.results import SuiteResult
 
 RESULT, TABLE, PAGE = "result.json", "result.md", "page.html"
@@ -80,7 +81,75 @@ def run_suite(platform: Platform, asked: SuiteRequest, progress: Progress) -> tu
     ).step
     report = from_document(EvalReport, json.loads((step.path / "report.json").read_text(encoding="utf-8")))
     result = result_of(suite, report)
-    return result, _written(platform, result, suite, asked.command)
+    return result, _written(platform, result, asked.command)
+
+
+def take_in(platform: Platform, file: Path, checkpoint: Path, command: str) -> tuple[SuiteResult, Path]:
+    """A result of vla-eval as one of ours, for the policy that its episodes were run with; where it was written.
+
+    Raises `SpecError` for a file that is none.
+    """
+    from components.evaluation.suites.foreign import result_of_vla_eval
+
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{file}: expected a result of vla-eval, got {error}. Fix: name the aggregate JSON that it wrote") from error
+    result = result_of_vla_eval(document, checkpoint_digest(checkpoint), _first_contract(checkpoint).contract_id)
+    return result, _written(platform, result, command)
+
+
+def run_recorded(platform: Platform, checkpoint: Path, frozen: Path, reasoning: str, progress: Progress) -> tuple[RecordedResult, Path]:
+    """A policy on the held-out episodes of a frozen data set: its error in each dimension and the likelihood of what was recorded.
+
+    Writes result.json and result.md into a folder of the runs, and returns both. Raises `SpecError` for a set of several embodiments,
+    `DatasetError` for a folder that is none, `ContractError` for a set of another embodiment than the policy's.
+    """
+    from components.data.frozen_members import open_frozen
+    from components.evaluation.suites.held_out import evaluate_open_loop
+    from components.evaluation.suites.recorded import likelihood_of, recorded_markdown, recorded_result
+    from model_core.spec.contract import mismatches
+
+    contract, members = _first_contract(checkpoint), open_frozen(frozen).members
+    if len(members) != 1:
+        named = ", ".join(str(one.folder) for one in members)
+        raise SpecError(f"{frozen} holds {len(members)} embodiments. Fix: name the folder of one: {named}")
+    if found := mismatches(contract.embodiment, members[0].contract.embodiment):
+        told = "; ".join(one.explain() for one in found)
+        raise ContractError(f"{frozen} was recorded with another embodiment than the policy's: {told}. Fix: name a set of its embodiment")
+    cfg = EvalConfig(
+        reasoning=_level(contract, reasoning), execute_horizon=contract.execute_horizon, image_swap_frames=0, min_image_swap_change=0.0
+    )
+
+    def work(out: Path) -> Mapping[str, Any]:
+        record = evaluate_open_loop(cfg, checkpoint, frozen, out, progress)
+        try:
+            likelihood, lack = likelihood_of(checkpoint, members[0].folder), ""
+        except CheckpointError as error:
+            likelihood, lack = {}, f"No likelihood was measured: {error}."
+        units = {dim.name: dim.unit for dim in contract.embodiment.action.dims}
+        result = recorded_result(from_document(EvalReport, record), units, likelihood, lack)
+        return {"result": to_document(result)}
+
+    step = run_step(
+        platform.store,
+        stage=RECORDED.name,
+        config={"evaluate": cfg},
+        inputs={"checkpoint": checkpoint_digest(checkpoint), "frozen": dataset_digest(frozen)},
+        work=work,
+        code_version=code_version(RECORDED.modules, RECORDED.packages),
+    ).step
+    result = from_document(_recorded_kind(), step.record["result"])
+    folder = platform.settings.runs / f"suite-recorded-{result.policy[:12]}-{step.digest[:8]}"
+    atomic_write(folder / RESULT, json.dumps(to_document(result), indent=1, sort_keys=True) + "\n")
+    atomic_write(folder / TABLE, recorded_markdown(result))
+    return result, folder
+
+
+def _recorded_kind() -> type[RecordedResult]:
+    from components.evaluation.suites.recorded import RecordedResult
+
+    return RecordedResult
 
 
 def read_result(path: Path) -> SuiteResult:
@@ -99,18 +168,13 @@ def read_result(path: Path) -> SuiteResult:
 
 def _config(asked: SuiteRequest, official: int) -> EvalConfig:
     contract = _first_contract(asked.checkpoint)
-    level = asked.reasoning or contract.reasoning.levels[0]
-    if level not in contract.reasoning.levels:
-        raise SpecError(
-            f"--reasoning {level}: the policy answers at {', '.join(contract.reasoning.levels)}. Fix: name one of these, or none"
-        )
     return EvalConfig(
         suite=asked.suite,
         tasks=asked.tasks,
         first_state=asked.first,
         seeds_per_task=asked.states or official,
         execute_horizon=contract.execute_horizon,
-        reasoning=level,  # pyright: ignore[reportArgumentType]
+        reasoning=_level(contract, asked.reasoning),
         batch=asked.batch,
         workers=asked.workers,
         image_swap_frames=0,
@@ -118,16 +182,26 @@ def _config(asked: SuiteRequest, official: int) -> EvalConfig:
     )
 
 
+def _level(contract: PolicyContract, named: str) -> Any:
+    """The level that is asked for: the named one, else the policy's own."""
+    level = named or contract.reasoning.levels[0]
+    if level not in contract.reasoning.levels:
+        known = ", ".join(contract.reasoning.levels)
+        raise SpecError(f"--reasoning {level}: the policy answers at {known}. Fix: name one of these, or none")
+    return level
+
+
 def _first_contract(checkpoint: Path) -> PolicyContract:
     """Of the one embodiment, or of the first of several: chunks and levels are the network's."""
     return next(iter(read_contracts(checkpoint).values()))
 
 
-def _written(platform: Platform, result: SuiteResult, suite: Benchmark, command: str) -> Path:
+def _written(platform: Platform, result: SuiteResult, command: str) -> Path:
     from components.evaluation.suites.results import markdown
     from components.report.reproduction import reproduction_page
 
-    folder = platform.settings.runs / f"suite-{result.suite}-{result.policy[:12]}-{result.key[:8]}"
+    name = result.suite.replace("/", "-")
+    folder = platform.settings.runs / f"suite-{name}-{result.policy[:12]}-{result.key[:8]}"
     atomic_write(folder / RESULT, json.dumps(to_document(result), indent=1, sort_keys=True) + "\n")
     atomic_write(folder / TABLE, markdown(result))
     atomic_write(folder / PAGE, reproduction_page([result], command))

@@ -22,6 +22,9 @@ _READ_BYTES = 65_536
 _LARGE_BYTES = 65_536
 _LARGE_HEAD = b"\x82\xff"  # FIN, no extension, binary; masked, a length of eight bytes
 _LENGTH_BYTES = {126: 2, 127: 8}
+# vla-eval lays out its scenes inside of its event loop and answers no ping meanwhile: on a slow machine longer than a robot may be silent
+PATIENT_PATHS = ("/vla-eval",)
+PATIENT_S = 600.0
 
 
 class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
@@ -34,6 +37,12 @@ class LargeFrames(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
         self._left = 0  # bytes of the current frame that are still to come for the parser
         self._payload: NDArray[np.uint8] | None = None  # of the large frame that is on its way
         self._filled, self._mask = 0, b""
+
+    def start_keepalive(self) -> None:
+        """Ping from now on; a harness is given minutes to answer, a robot the seconds of the configuration."""
+        if self.scope["path"].endswith(PATIENT_PATHS):
+            self.ping_timeout = PATIENT_S
+        super().start_keepalive()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the socket writes next: never beyond the end of a large frame."""
