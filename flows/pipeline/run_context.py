@@ -13,7 +13,7 @@ from components.config.stages import LOCAL_STAGES, stages_of
 from flows.pipeline import storage
 from flows.pipeline.run_summary import summarize, with_report
 from flows.pipeline.stage_records import read_account
-from flows.pipeline.stages import data, deployment, release, training
+from flows.pipeline.stages import data, deployment, release, study_lock, training
 from flows.platform.wiring import Platform
 from flows.terminal.stage_progress import StagePanel
 
@@ -85,7 +85,7 @@ MAKERS: Mapping[str, Callable[[RunContext, Progress], StepResult]] = {
     "annotate": lambda c, progress: data.annotate_step(c.platform, c.recipe, c.step("collect"), c.step("validate"), progress),
     "freeze": lambda c, progress: data.freeze_step(c.platform, c.recipe, c.step("collect"), c.step("annotate"), progress),
     "train": lambda c, progress: training.train_step(c.platform, c.recipe, c.step("freeze"), progress, account=read_account(c.steps())),
-    "evaluate": lambda c, progress: training.evaluate_step(c.platform, c.recipe, c.step("train"), c.step("freeze"), progress),
+    "evaluate": lambda c, progress: study_lock.locked_evaluation(c.platform, c.recipe, c.step("train"), c.step("freeze"), progress),
     "gate": lambda c, progress: release.gate_step(c.platform, c.recipe, c.step("evaluate"), c.step("train"), c.step("freeze"), progress),
     "package": lambda c, progress: release.package_step(c.platform, c.recipe, c.step("train"), c.step("freeze"), c.step("gate"), progress),
     "workcells": lambda c, progress: deployment.workcells_step(c.platform, c.recipe, c.step("package"), progress),

@@ -46,7 +46,7 @@ class StudyDesign:
 
     assignment: `BLOCKS` where scenes are shuffled in each block, and the order of both sides on each scene is drawn, from `seed`; else each
     side's trials were run together. scenes: all that are planned, in blocks. setting: "simulation" or "robot". rubric: what a person who
-    labels is asked. timeout_s: of one trial, 0 for none.
+    labels is asked. timeout_s: of one trial, 0 for none. evaluated_before: the candidate's evaluation was finished before this was locked.
     """
 
     candidate: str
@@ -64,6 +64,7 @@ class StudyDesign:
     setting: str = field(default="simulation", metadata=LATER)
     rubric: str = field(default="", metadata=LATER)
     timeout_s: float = field(default=0.0, metadata=LATER)
+    evaluated_before: bool = field(default=False, metadata=LATER)
 
     @property
     def digest(self) -> str:
@@ -81,6 +82,11 @@ def lock(studies: Path, design: StudyDesign) -> Path:
     if found.digest != design.digest:
         raise DatasetError(f"{path} was changed since it was locked: expected digest {design.digest[:16]}, got {found.digest[:16]}")
     return folder
+
+
+def is_locked(studies: Path, design: StudyDesign) -> bool:
+    """Whether this design was written down before."""
+    return (studies / design.digest[:16] / DESIGN).exists()
 
 
 def read_design(folder: Path) -> StudyDesign:

@@ -64,10 +64,13 @@ def status_command() -> None:
         }
         row |= {"void": sum(trial.void for trial in found.trials), "blocks": len({trial.block for trial in found.trials})}
         row |= {"assignment": design.assignment, "metric": design.metric, "setting": design.setting, "planned": 2 * len(design.scenes)}
+        row |= {"evaluated_before": design.evaluated_before}
         row |= {"amendments": [{"after_trials": place, **to_document(one)} for place, one in found.amendments]}
         rows.append(row | {"head": found.head, "problem": found.problem})
         words = found.problem or f"{row['trials']} trials in {row['blocks']} blocks, {row['void']} void, last hash {found.head[:16]}"
         print_line(f"{folder}: candidate {row['candidate']}, champion {row['champion']}: {words}")
+        if design.evaluated_before:
+            print_line("  the candidate's evaluation was finished before this design was locked")
         for place, one in found.amendments:
             more = f", {len(one.scenes)} further scenes" if one.scenes else ""
             print_line(f"  AMENDED after trial {place}{f' by {one.by}' if one.by else ''}: {one.reason}{more}")

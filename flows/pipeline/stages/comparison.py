@@ -17,6 +17,7 @@ from components.config.records import EvalReport, Progress
 from components.config.stages import PAIRS
 from components.evaluation.gate import gate, needs_pairs
 from components.evaluation.judging.comparison import unlike_rules
+from components.evaluation.studies.design import is_locked
 from components.evaluation.studies.evidence import Evidence, design_of, record_study
 from flows.pipeline.stage_records import read_report
 from flows.pipeline.stages.step import StepKey, stage_step
@@ -89,9 +90,12 @@ def further_pairs(
     if not compared.champion.per_task or unlike_rules(compared.candidate, compared.champion):
         return Compared()
     run, blocks, rounds = run_trials or _trials, list[Block](), list[tuple[EvalReport, EvalReport]]()
+    studies = platform.settings.home / "studies"
     design = design_of(recipe.gate, compared.candidate, compared.champion)
+    if not is_locked(studies, design):  # by `study_lock`, before the candidate's evaluation; else the record says so
+        design = replace(design, evaluated_before=True)
     while True:
-        folder, ledger = record_study(platform.settings.home / "studies", design, _evidence(compared, blocks, rounds))
+        folder, ledger = record_study(studies, design, _evidence(compared, blocks, rounds))
         verdict = gate(recipe.gate, compared.candidate, compared.champion, further=rounds)
         block, before = block_recipe(recipe, len(blocks)), compared.trained_before
         if block is None or before is None or not needs_pairs(verdict):

@@ -109,7 +109,7 @@ def evaluation_of(platform: Platform, version: ModelVersion, candidate: EvalRepo
     """The newest evaluation of a registered version under the candidate's rules, else the newest one; None where this store has none."""
     from components.evaluation.judging.comparison import unlike_rules
 
-    reports = [(step, _report_in(step, version)) for step in reversed(platform.store.steps("evaluate"))]
+    reports = [(step, report_in(step, version)) for step in reversed(platform.store.steps("evaluate"))]
     found = [(step, report) for step, report in reports if report.checkpoint_digest == version.checkpoint_digest]
     return next((step for step, report in found if not unlike_rules(candidate, report)), found[0][0] if found else None)
 
@@ -120,14 +120,14 @@ def _comparison(platform: Platform, champion: ModelVersion, examined: tuple[Step
     before = next((step for step in reversed(platform.store.steps("train")) if step.record.get("checkpoint_digest") == digest), None)
     return Comparison(
         candidate=report,
-        champion=_report_in(examined[1], champion),
+        champion=report_in(examined[1], champion),
         evidence=(examined[0].digest, examined[1].digest),
         trained=trained,
         trained_before=before,
     )
 
 
-def _report_in(evaluated: Step, version: ModelVersion) -> EvalReport:
+def report_in(evaluated: Step, version: ModelVersion) -> EvalReport:
     """The report of a registered version in an evaluation: of several embodiments that whose contract was registered."""
     reports = list(read_reports(evaluated).values())
     return next((report for report in reports if report.contract_id == version.contract_id), reports[0])
@@ -139,7 +139,7 @@ def _report_of(platform: Platform, version: ModelVersion, examined: Step | None)
             f"champion {version.name} {version.version} was never evaluated in {platform.store.root}; run its recipe here once, "
             f"or `actwright champion withdraw {version.name} --reason TEXT`, so that the candidate is judged alone"
         )
-    return _report_in(examined, version)
+    return report_in(examined, version)
 
 
 def package_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, gated: Step, progress: Progress) -> StepResult:

@@ -140,9 +140,12 @@ def evaluate_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Ste
             recipe.evaluate, trained.path / "checkpoint", out, progress, suite=open_suite(recipe.evaluate, simulation), frozen=frozen.path
         )
 
-    inputs = {"checkpoint": trained, "frozen": frozen}
-    key = StepKey(stage=stage_named("evaluate"), recipe=recipe, inputs=inputs)
-    return stage_step(platform, key, work)
+    return stage_step(platform, evaluate_key(recipe, trained, frozen), work)
+
+
+def evaluate_key(recipe: Recipe, trained: Step, frozen: Step) -> StepKey:
+    """What a closed-loop evaluation is found by."""
+    return StepKey(stage=stage_named("evaluate"), recipe=recipe, inputs={"checkpoint": trained, "frozen": frozen})
 
 
 def open_loop_step(platform: Platform, recipe: Recipe, trained: Step, frozen: Step, progress: Progress) -> StepResult:
