@@ -39,7 +39,7 @@ OVERVIEW: Mapping[str, str] = {
     "data": "Data sets: look at them, edit them, export them; and the data stages one by one (what dvc.yaml runs).",
     "embodiment": "The file that says what a robot's numbers and images mean.",
     "suite": "Benchmark suites: which there are, what one holds, a policy on one, and a page that lets others repeat it.",
-    "study": "Comparisons of two policies: what to expect of one, run it, which there are, and a proof that no trial was changed.",
+    "study": "Comparisons of policies: what to expect of one, run it, ratings of many, and a proof that no trial was changed.",
     "champion": "Who is champion, who was, and a person's decisions about it: promote, roll back, withdraw.",
     "model": "Checkpoints: inspect, adopt for serving, compare with the published code, convert, round to int8.",
     "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",

@@ -1,4 +1,4 @@
-"""`actwright study plan|run|amend|status|verify`: comparisons of two policies and their evidence."""
+"""`actwright study plan|run|arena|amend|status|verify`: comparisons of policies and their evidence."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 
 from flows.commands.recipe_arguments import Overrides, RecipeName, recipe_of
+from flows.commands.studies.arena import arena_command
 from flows.commands.studies.run import run_command, suite_of
 from flows.terminal.output import HELD, print_line, print_result
 
-_HELP = "Comparisons of two policies: what to expect of one, run it, which there are, and a proof that no trial was changed."
+_HELP = "Comparisons of policies: what to expect of one, run it, ratings of many, and a proof that no trial was changed."
 _NONE = (
     "no study in this home yet; `actwright run` makes one where there is a champion to compare with, `actwright study run` one of any "
     "two policies"
 )
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 study_app.command("run")(run_command)
+study_app.command("arena")(arena_command)
 
 
 @study_app.command("plan")
