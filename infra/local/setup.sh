@@ -24,7 +24,7 @@ quiet_pip() {
 }
 
 # a package may carry files for other versions of Python, which do not compile here and are never imported
-compile() { "$VENV/bin/python" -m compileall -q -j 0 "$VENV"/lib/python*/site-packages >/dev/null 2>&1 || true; }
+compile() { "$VENV/bin/python" -m compileall -q -j 0 "$VENV"/lib/python*/site-packages model_core components flows serving >/dev/null 2>&1 || true; }
 
 [ -n "$PYTHON" ] || PYTHON=$(bash infra/local/find_python.sh --first) || exit 1
 "$PYTHON" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \

@@ -22,6 +22,7 @@ from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import SpecError
 from tests.integration.loop_runs import Home
 from tests.label_models import write_depth_model, write_pointing_model
+from tests.mlflow_database import copy_empty_database
 from tests.road import SETS, command, described, recipe_of, write_kinematics, write_recipe
 
 
@@ -47,6 +48,7 @@ def by_kinematics(root: Path) -> AnnotateConfig:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home for commands in processes of their own, and for those in this one."""
     made = Home(tmp_path)
+    copy_empty_database(tmp_path / "home")
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
     return made

@@ -26,6 +26,7 @@ from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import NotReady
 from serving.workcell.robot.episode_recorder import Recorder
 from tests.episodes import Tally
+from tests.mlflow_database import copy_empty_database
 
 # short: recordings through storage in test_data_faults, by commands in test_included_recordings, producers in test_accounting
 pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("gx")]
@@ -52,6 +53,7 @@ def record(spool, recipe, task, seed, *, idle=False):
 def test_recordings_join_the_next_data_set(tmp_path):
     recipe = get_recipe("miniature")
     recipe = replace(recipe, collect=replace(recipe.collect, episodes_per_task=3, image_size=48))
+    copy_empty_database(tmp_path / "home")
     settings = Settings(home=tmp_path / "home", runs=tmp_path / "runs", data=tmp_path / "data", storage=f"folder:{tmp_path / 'storage'}")
     platform = Platform(settings=settings, store=StepStore(settings.store_root))
     before = RunContext(platform=platform, recipe=recipe, panel=StagePanel(live=False))

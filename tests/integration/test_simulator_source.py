@@ -26,6 +26,7 @@ from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 from model_core.spec.errors import DatasetError, SpecError
 from tests.episodes import BODY, Tally, episode, write_dataset
+from tests.mlflow_database import copy_empty_database
 
 pytestmark = pytest.mark.xdist_group("gx")
 SMALLEST = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 32, "projector": 32, "stem": [4, 8, 16]}
@@ -41,6 +42,7 @@ DEMOS = SourceConfig(name="demos", kind="simulator", options=OPTIONS)
 
 
 def platform_in(folder):
+    copy_empty_database(folder / "home")
     settings = Settings(home=folder / "home", runs=folder / "runs", data=folder / "data", storage=f"folder:{folder / 'storage'}")
     return Platform(settings=settings, store=StepStore(settings.store_root))
 
