@@ -1,4 +1,4 @@
-"""Training as a stage: start torchrun, watch it, relay its events, and leave no process behind.
+"""Training as a stage: start its process (or torchrun for several), watch it, relay its events, and leave no process behind.
 
 The worker processes do the work (`worker`); the launch, the tracker and the ending are here. A run that ended early is
 started again by calling `train` with the same folder: it resumes from the last complete checkpoint.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.adapters.processes import last_lines
-from components.config.launch.torchrun import torchrun_command
+from components.config.launch.torchrun import ONLY_RANK, only_rank_command, torchrun_command
 from components.config.paths import REPOSITORY
 from components.config.ports import Metric, Tracker
 from components.config.records import Progress
@@ -50,9 +50,12 @@ def train(
     files.scratch.mkdir(parents=True, exist_ok=True)
     files.error.unlink(missing_ok=True)
     job = task.job(supervised=True, grace_s=grace_s)
-    command = torchrun_command(str(save_job(job, files.job)), procs=job.config.world_size, python=sys.executable)
+    saved, is_alone = str(save_job(job, files.job)), job.config.world_size == 1
+    several = torchrun_command(saved, procs=job.config.world_size, python=sys.executable)
+    command = only_rank_command(saved, python=sys.executable) if is_alone else several
+    environment = {**os.environ, **ONLY_RANK} if is_alone else dict(os.environ)
     relay = Relay(files, job.config.steps, tracker, progress)
-    with _launched(command, files.log, grace_s=grace_s) as process:
+    with _launched(command, environment, files.log, grace_s=grace_s) as process:
         _watch(process, relay, files, hang_s)
     relay.pump(final=True)
     if process.returncode != 0 or relay.ending != "done":
@@ -78,8 +81,8 @@ def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str
 
 
 @contextmanager
-def _launched(command: list[str], log: Path, *, grace_s: float) -> Iterator[subprocess.Popen[bytes]]:
-    """The torchrun process, in a group of its own; ended when the block is left, however it is left.
+def _launched(command: list[str], environment: dict[str, str], log: Path, *, grace_s: float) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of the training, or torchrun, in a group of its own; ended when the block is left, however it is left.
 
     We hold the other end of its stdin: when this process dies in any way, the workers read end-of-file, save and end.
     """
@@ -89,6 +92,7 @@ def _launched(command: list[str], log: Path, *, grace_s: float) -> Iterator[subp
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
+            env=environment,
             cwd=REPOSITORY,
             start_new_session=True,
         )
@@ -102,7 +106,7 @@ def _launched(command: list[str], log: Path, *, grace_s: float) -> Iterator[subp
 
 
 def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Send torchrun a stop signal (it signals its workers), then kill it; the workers end by their own deadline."""
+    """Send a stop signal (torchrun signals its workers), then kill it; the workers end by their own deadline."""
     process.send_signal(signal.SIGTERM)
     if process.stdin is not None:
         process.stdin.close()

@@ -1,4 +1,4 @@
-"""One rank of a training, started by torchrun: `python -m torch.distributed.run ... -m components.training.worker JOB`.
+"""One rank of a training, started by the launcher or by torchrun: `python -m torch.distributed.run ... -m components.training.worker JOB`.
 
 The loop is: take the step's samples, one engine step, a line in the curve; at intervals validate and save a checkpoint. Everything
 random is drawn from (seed, step), so a run that was killed resumes from its last complete checkpoint with the same curve.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.config.launch.torchrun import Rendezvous, torchrun_command
+from components.config.launch.torchrun import ONLY_RANK, Rendezvous, only_rank_command, torchrun_command
 from components.config.train_config import TrainConfig
 from components.training.checkpoints import (
     MANIFEST,
@@ -148,6 +148,12 @@ def test_the_time_left_follows_a_speed_that_stays_and_the_work_that_is_left() ->
     assert told == pytest.approx([10.0, 10.0, 30.0])
     assert left.after(flops=10.0, seconds=3.0, flops_left=0.0) == 0.0
     assert RemainingTime().after(flops=0.0, seconds=0.0, flops_left=1.0) == math.inf
+
+
+def test_a_training_of_one_process_starts_as_torchrun_would_start_it() -> None:
+    assert only_rank_command("/j", python="p") == ["p", "-u", "-m", "components.training.worker", "/j"]
+    handed = "RANK LOCAL_RANK GROUP_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_WORLD_SIZE MASTER_ADDR MASTER_PORT"
+    assert set(ONLY_RANK) == set(handed.split())
 
 
 def test_torchrun_command_of_one_machine_of_an_indexed_job_and_of_two_namespaces() -> None:

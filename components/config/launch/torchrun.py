@@ -43,6 +43,18 @@ class Rendezvous:
 
 
 ONE_MACHINE = Rendezvous()
+# what torchrun would put into the environment of the only process of a training; port 0: any free one, since nobody else has to find it
+ONLY_RANK = {
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK"), "0"),
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"), "1"),
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
+
+
+def only_rank_command(job: str, *, python: str = "python") -> list[str]:
+    """The command line of a training of one process, for an environment with `ONLY_RANK`: without torchrun, which takes seconds to load."""
+    return [python, "-u", "-m", WORKER_MODULE, job]
 
 
 def torchrun_command(
