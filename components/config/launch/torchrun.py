@@ -43,7 +43,7 @@ class Rendezvous:
 
 
 ONE_MACHINE = Rendezvous()
-# what torchrun would put into the environment of the only process of a training; port 0: any free one, since nobody else has to find it
+# what torchrun would put into the environment of the only process of a training; port 0: any free one, which no other process has to find
 ONLY_RANK = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK"), "0"),
     **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"), "1"),
