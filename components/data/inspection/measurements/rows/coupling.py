@@ -23,6 +23,7 @@ class Coupling:
     lag: frames by which the second comes later where they agree best. peak: mean agreement there of the dimensions that move, at_zero:
     without a lag, second: the best more than 2 frames away from the lag. peak_D, partner_D: per dimension of the first, the best agreement
     (with its sign) over all dimensions of the second at a lag that robots have, and which dimension that is (-1: it does not move).
+    best_DP: that agreement with each dimension of the second.
     """
 
     lag: int = 0
@@ -31,6 +32,7 @@ class Coupling:
     second: float = 0.0
     peak_D: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     partner_D: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    best_DP: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 def couple(block: RowBlock, firsts: Sequence[NDArray[np.float64]], second_PN: NDArray[np.float64]) -> list[list[Coupling]]:
@@ -119,11 +121,11 @@ def _couplings(agree_EALP: NDArray[np.float64], moving_EA: NDArray[np.bool_], re
     profile_EL = np.einsum("eal,ea->el", best_EAL, weight_EA) / np.maximum(weight_EA.sum(axis=1), 1e-12)[:, None]
     best_E = profile_EL.argmax(axis=1)
     near = agree_EALP[:, :, max(reach - 3, 0) : reach + 9]  # at lags that no robot has, dimensions agree by chance
-    partner_EA = np.abs(near).max(axis=2).argmax(axis=2)
-    mine_EAR = np.take_along_axis(near, partner_EA[:, :, None, None], axis=3)[..., 0]
-    at_best_EA = np.take_along_axis(mine_EAR, np.abs(mine_EAR).argmax(axis=2)[:, :, None], axis=2)[..., 0]
+    best_EAP = np.take_along_axis(near, np.abs(near).argmax(axis=2)[:, :, None], axis=2)[:, :, 0] * moving_EA[..., None]
+    partner_EA = np.abs(best_EAP).argmax(axis=2)
+    peak_EA = np.take_along_axis(best_EAP, partner_EA[..., None], axis=2)[..., 0]
     away_EL = np.where(np.abs(lags - lags[best_E][:, None]) > 2, profile_EL, 0.0)
-    peak_EA, partner_EA = np.where(moving_EA, at_best_EA, 0.0), np.where(moving_EA, partner_EA, -1)
+    partner_EA = np.where(moving_EA, partner_EA, -1)
     moves_E: NDArray[np.bool_] = np.any(moving_EA, axis=1)
     return [
         Coupling(
@@ -133,8 +135,9 @@ def _couplings(agree_EALP: NDArray[np.float64], moving_EA: NDArray[np.bool_], re
             second=float(away_EL[e].max()),
             peak_D=peak_EA[e],
             partner_D=partner_EA[e],
+            best_DP=best_EAP[e],
         )
         if moves_E[e]
-        else Coupling(peak_D=peak_EA[e], partner_D=partner_EA[e])
+        else Coupling(peak_D=peak_EA[e], partner_D=partner_EA[e], best_DP=best_EAP[e])
         for e, best in enumerate(best_E.tolist())
     ]
