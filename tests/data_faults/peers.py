@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,47 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One tool. command: its program; `arguments` stand after the folder. form: "doctor" or "audit", how its report is read."""
+    """One tool. command: its program; before, after: arguments around the folder. form: how its report is read.
+
+    report: the option that names the file of its report; "" where it prints it. version: of its package.
+    """
 
     name: str
     command: Path
     before: tuple[str, ...]
     after: tuple[str, ...]
     form: str
+    report: str = ""
+    version: str = ""
 
 
 def peers(environment: Path) -> tuple[Peer, ...]:
     """The tools of a virtual environment that are there."""
     known = (
-        Peer(name="lerobot-doctor", command=environment / "bin/lerobot-doctor", before=("check",), after=("--json",), form="doctor"),
-        Peer(name="robot-data-audit", command=environment / "bin/rda", before=("audit",), after=("--full",), form="audit"),
+        ("lerobot-doctor", "lerobot-doctor", "doctor", ("check",), ("--json",), ""),
+        ("robot-data-audit", "rda", "audit", ("audit",), ("--full", "--format", "json"), "--output"),
+        ("rdq", "rdq", "rdq", ("check",), ("--video-full",), "--json"),
+        ("deepen-grade", "deepen", "deepen", ("grade",), ("--json", "--quiet"), ""),
     )
-    return tuple(peer for peer in known if peer.command.is_file())
+    return tuple(
+        Peer(
+            name=name,
+            command=environment / "bin" / program,
+            before=before,
+            after=after,
+            form=form,
+            report=report,
+            version=_version(environment, name),
+        )
+        for name, program, form, before, after, report in known
+        if (environment / "bin" / program).is_file()
+    )
+
+
+def _version(environment: Path, package: str) -> str:
+    asked = [str(environment / "bin/python"), "-c", f"import importlib.metadata as m; print(m.version({package!r}))"]
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(asked, capture_output=True, text=True, env=settings, check=True).stdout.strip()
 
 
 def findings_of(peer: Peer, folder: Path) -> set[str]:
@@ -38,19 +63,18 @@ def findings_of(peer: Peer, folder: Path) -> set[str]:
 
     A tool that fails on a folder has reported it ("ended with an error").
     """
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "400"}
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ACTWRIGHT"))}
+    settings |= {"OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "400"}
     with tempfile.TemporaryDirectory() as out:
-        command = [str(peer.command), *peer.before, str(folder), *peer.after]
-        if peer.form == "audit":
-            command += ["--format", "json", "--output", f"{out}/report.json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=out, check=False)
         path = Path(out) / "report.json"
+        command = [str(peer.command), *peer.before, str(folder), *peer.after, *((peer.report, str(path)) if peer.report else ())]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=settings, cwd=out, check=False)
         text = path.read_text() if path.is_file() else done.stdout
     try:
         document = json.loads(text[text.index("{") :])
     except ValueError:
         return {"ended with an error"}
-    return {_plain(line) for line in (_doctor(document) if peer.form == "doctor" else _audit(document))}
+    return {_plain(line) for line in _READ[peer.form](document)}
 
 
 def _doctor(document: Any) -> Iterator[str]:
@@ -74,6 +98,23 @@ def _audit(document: Any, place: str = "") -> Iterator[str]:
     elif isinstance(document, list):
         for item in document:
             yield from _audit(item, place)
+
+
+def _rdq(document: Any) -> Iterator[str]:
+    for finding in document.get("findings", ()):
+        if finding["severity"] in ("warning", "critical"):
+            yield f"{finding['severity']}: {finding['message']}"
+
+
+def _deepen(document: Any) -> Iterator[str]:
+    yield from (f"{name}: defective" for name, found in document["defect_classes"].items() if found["defective"])
+    if document["overall"]["grade"] != "A":
+        yield f"grade {document['overall']['grade']}"
+    for name, found in document["training_value"].items():
+        yield from (f"{name}: {level}" for level in ("warn", "fail") if found["counts"].get(level))
+
+
+_READ: dict[str, Callable[[Any], Iterator[str]]] = {"doctor": _doctor, "audit": _audit, "rdq": _rdq, "deepen": _deepen}
 
 
 def _plain(line: str) -> str:

@@ -1,9 +1,10 @@
 """The table of injected faults: every fault on the kinds of sets that can have it, the rules that named it, and what sound sets got.
 
-Run: .venv/bin/python -m tests.data_faults.table [--seeds 4] [--most-kinds 9] [--peers FOLDER]     writes benchmarks/results/inspection.json
+Run: .venv/bin/python -m tests.data_faults.table [--seeds 4] [--most-kinds 9]     writes benchmarks/results/inspection.json
 
 A fault is found where a rule that is expected to name it reports a defect or a risk that it does not report of the sound set. A blind fault
-(its author has not seen the rules) is found where any rule does. A false alarm is a rule that reports a sound set.
+(its author has not seen the rules) is found where any rule does. A false alarm is a rule that reports a sound set. What other tools find
+stands in benchmarks/results/inspection_peers.json (`tests.data_faults.peers_table`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,15 @@ from tests.data_faults.clean_sets import KINDS, clean_set
 from tests.data_faults.faults import InjectedFault, all_faults
 from tests.data_faults.interface import BlindFault, NotApplicable, blind_faults
 from tests.data_faults.made_set import write_made_set
-from tests.data_faults.peers import Peer, findings_of, peers
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "inspection.json"
+PEERS = RESULT.with_name("inspection_peers.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One fault on one kind of set. named: the rules that reported it and not the sound set. peers: name -> whether it reported more."""
+    """One fault on one kind of set. named: the rules that reported it and not the sound set."""
 
     fault: str
     family: str
@@ -43,7 +44,6 @@ class Row:
     report: str = ""
     expected: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
-    peers: dict[str, bool] = field(default_factory=dict)
 
     @property
     def is_found(self) -> bool:
@@ -74,21 +74,21 @@ def inject(fault: InjectedFault, kind: str, root: Path, seed: int = 0) -> Path:
     return root
 
 
-def rows_of(faults: Iterable[InjectedFault], kinds: Sequence[str], *, most_kinds: int = 9, use: Sequence[Peer] = ()) -> list[Row]:
+def rows_of(faults: Iterable[InjectedFault], kinds: Sequence[str], *, most_kinds: int = 9) -> list[Row]:
     """Inject every fault into up to `most_kinds` kinds, and inspect."""
-    sound = {kind: told_of_sound(kind, use) for kind in kinds}
+    sound = {kind: told_of_sound(kind) for kind in kinds}
     rows: list[Row] = []
     for fault in faults:
         for kind in [kind for kind in fault.kinds if kind in sound][:most_kinds]:
             with tempfile.TemporaryDirectory() as folder:
                 root = inject(fault, kind, Path(folder) / "set")
-                rows.append(_row(fault.name, fault.family, kind, root, sound[kind], use, fault))
+                rows.append(_row(fault.name, fault.family, kind, root, sound[kind], fault))
     return rows
 
 
-def blind_rows(faults: Iterable[BlindFault], kinds: Sequence[str], *, most_kinds: int = 9, use: Sequence[Peer] = ()) -> list[Row]:
+def blind_rows(faults: Iterable[BlindFault], kinds: Sequence[str], *, most_kinds: int = 9) -> list[Row]:
     """The same for the faults of blind authors, on every kind that can have them."""
-    sound = {kind: told_of_sound(kind, use) for kind in kinds}
+    sound = {kind: told_of_sound(kind) for kind in kinds}
     rows: list[Row] = []
     for fault in faults:
         done = 0
@@ -101,26 +101,21 @@ def blind_rows(faults: Iterable[BlindFault], kinds: Sequence[str], *, most_kinds
                     fault.inject(root, 0)
                 except NotApplicable:
                     continue
-                rows.append(_row(fault.name, "blind", kind, root, sound[kind], use, None))
+                rows.append(_row(fault.name, "blind", kind, root, sound[kind], None))
                 done += 1
     return rows
 
 
-Sound = tuple[set[tuple[str, str]], dict[str, set[str]]]
-
-
-def told_of_sound(kind: str, use: Sequence[Peer], seed: int = 0) -> Sound:
-    """What is reported of the sound set: by us, and by each peer."""
+def told_of_sound(kind: str, seed: int = 0) -> set[tuple[str, str]]:
+    """What is reported of the sound set."""
     with tempfile.TemporaryDirectory() as folder:
-        root = write_made_set(Path(folder) / "set", clean_set(kind, seed))
-        return told(inspect(root)), {peer.name: findings_of(peer, root) for peer in use}
+        return told(inspect(write_made_set(Path(folder) / "set", clean_set(kind, seed))))
 
 
-def _row(name: str, family: str, kind: str, root: Path, sound: Sound, use: Sequence[Peer], fault: InjectedFault | None) -> Row:
-    named = sorted({rule for rule, _ in told(inspect(root)) - sound[0]})
-    found = {peer.name: bool(findings_of(peer, root) - sound[1][peer.name]) for peer in use}
+def _row(name: str, family: str, kind: str, root: Path, sound: set[tuple[str, str]], fault: InjectedFault | None) -> Row:
+    named = sorted({rule for rule, _ in told(inspect(root)) - sound})
     report, expected = (fault.report, fault.expected) if fault else ("", ())
-    return Row(fault=name, family=family, kind=kind, report=report, expected=expected, named=tuple(named), peers=found)
+    return Row(fault=name, family=family, kind=kind, report=report, expected=expected, named=tuple(named))
 
 
 def false_alarms(kinds: Sequence[str], seeds: int) -> dict[str, Any]:
@@ -142,7 +137,6 @@ def false_alarms(kinds: Sequence[str], seeds: int) -> dict[str, Any]:
 
 def document(rows: Sequence[Row], blind: Sequence[Row], alarms: dict[str, Any]) -> dict[str, Any]:
     """The committed form."""
-    lost = sorted({row.fault for row in rows if row.peers and any(row.peers.values()) and not row.is_found})
     return {
         "what": "injected faults found by the rules of `actwright data inspect` and by other tools, and false alarms on sound sets",
         "run": ".venv/bin/python -m tests.data_faults.table",
@@ -154,8 +148,7 @@ def document(rows: Sequence[Row], blind: Sequence[Row], alarms: dict[str, Any]) 
         "recall_of_public_reports": _share([row.is_found for row in rows if row.report]),
         "recall_of_blind": _share([row.is_found for row in blind]),
         "blind_injections": len(blind),
-        "recall_of_peers": {name: _share([row.peers[name] for row in rows]) for name in (rows[0].peers if rows else {})},
-        "found_by_a_peer_and_not_by_us": lost,
+        "peers": beside_peers([*rows, *blind]),
         "false_alarm_rate": round(alarms["false"] / max(alarms["verdicts"], 1), 4),
         "false_alarms": alarms,
         "rows": [_line(row) for row in (*rows, *blind)],
@@ -164,8 +157,26 @@ def document(rows: Sequence[Row], blind: Sequence[Row], alarms: dict[str, Any]) 
 
 def _line(row: Row) -> dict[str, Any]:
     known: dict[str, Any] = {"fault": row.fault, "family": row.family, "set": row.kind, "found": row.is_found, "named": list(row.named)}
-    known |= {"report": row.report} if row.report else {}
-    return known | ({"peers": row.peers} if row.peers else {})
+    return known | ({"report": row.report} if row.report else {})
+
+
+def beside_peers(rows: Sequence[Row], path: Path = PEERS) -> dict[str, Any]:
+    """Of the faults that other tools were asked about: how many they find and we do, on the same set, and which only one side finds."""
+    if not path.is_file():
+        return {}
+    answers = json.loads(path.read_text())
+    reported = {(row["fault"], row["set"]): set(row["reported"]) for row in answers["rows"]}
+    asked = [row for row in rows if (row.fault, row.kind) in reported]
+    return {
+        "versions": answers["versions"],
+        "faults_asked": len(asked),
+        "recall_of_ours": _share([row.is_found for row in asked]),
+        "recall": {name: _share([name in reported[row.fault, row.kind] for row in asked]) for name in answers["versions"]},
+        "found_by_a_peer_and_not_by_us": {
+            row.fault: sorted(reported[row.fault, row.kind]) for row in asked if reported[row.fault, row.kind] and not row.is_found
+        },
+        "found_by_us_alone": sorted(row.fault for row in asked if row.is_found and not reported[row.fault, row.kind]),
+    }
 
 
 def _share(flags: Sequence[bool]) -> float | None:
@@ -177,12 +188,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4, help="sound sets of each kind for the false alarms")
     parser.add_argument("--most-kinds", type=int, default=9, help="kinds of sets that each fault is injected into, at most")
-    parser.add_argument("--peers", type=Path, default=None, help="a virtual environment with lerobot-doctor and robot-data-audit")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    use = peers(args.peers) if args.peers else ()
-    rows = rows_of(all_faults(), list(KINDS), most_kinds=args.most_kinds, use=use)
-    blind = blind_rows(blind_faults(), list(KINDS), most_kinds=args.most_kinds, use=use)
+    rows = rows_of(all_faults(), list(KINDS), most_kinds=args.most_kinds)
+    blind = blind_rows(blind_faults(), list(KINDS), most_kinds=args.most_kinds)
     made = document(rows, blind, false_alarms(list(KINDS), args.seeds))
     args.out.write_text(json.dumps(made, indent=1) + "\n")
     lines = [json.dumps({name: value for name, value in made.items() if name not in ("rows", "false_alarms")})]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.data_faults.clean_sets import KINDS
 from tests.data_faults.faults import all_faults
 from tests.data_faults.interface import blind_faults
-from tests.data_faults.table import blind_rows, false_alarms, rows_of, told_of_sound
+from tests.data_faults.table import Row, beside_peers, blind_rows, false_alarms, rows_of, told_of_sound
 
 # one of each family, of which three follow public reports
 SHORT = (
@@ -27,10 +29,25 @@ def test_there_are_sixty_faults_and_twenty_follow_public_reports():
 
 
 def test_faults_of_each_family_are_found_and_a_sound_set_is_left_alone():
-    assert told_of_sound("delta_arm", ())[0] == set()
+    assert told_of_sound("delta_arm") == set()
     rows = rows_of([fault for fault in all_faults() if fault.name in SHORT], ["delta_arm"])
     assert [row.fault for row in rows if not row.is_found] == []
     assert len(rows) == len(SHORT)
+
+
+def test_what_only_another_tool_finds_is_listed(tmp_path):
+    reported = {"a": {"doctor": ["WARN"]}, "b": {}, "c": {"audit": ["review"], "doctor": ["FAIL"]}}
+    answers = {
+        "versions": {"doctor": "1", "audit": "2"},
+        "rows": [{"fault": name, "set": "arm", "reported": found} for name, found in reported.items()],
+    }
+    (tmp_path / "peers.json").write_text(json.dumps(answers))
+    rows = [Row(fault=name, family="time", kind="arm", named=("rule",) if name == "b" else ()) for name in "abc"]
+    made = beside_peers([*rows, Row(fault="a", family="time", kind="another")], tmp_path / "peers.json")
+    assert made["recall"] == {"doctor": 0.6667, "audit": 0.3333}
+    assert (made["faults_asked"], made["recall_of_ours"]) == (3, 0.3333)
+    assert made["found_by_a_peer_and_not_by_us"] == {"a": ["doctor"], "c": ["audit", "doctor"]}
+    assert made["found_by_us_alone"] == ["b"]
 
 
 @pytest.mark.soak
