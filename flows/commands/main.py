@@ -39,6 +39,7 @@ PARTS = (
     Part("flows.commands.bench.commands", "add_bench", ("certify", "bench")),
     Part("flows.commands.serving.commands", "add_serving", ("serve", "probe", "fault-server", "fault-proxy", "workcell")),
     Part("flows.commands.cluster.commands", "add_cluster", ("cluster",)),
+    Part("flows.commands.fleet.commands", "add_fleet", ("fleet",)),
     Part("flows.commands.audit.commands", "add_audit", ("audit",)),
 )
 

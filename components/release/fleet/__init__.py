@@ -1,0 +1,1 @@
+"""Releases for robots: what one holds, how it is made, checked and published."""

@@ -1,0 +1,1 @@
+"""Commands of the fleet: keys, releases, and the repository that robots read."""

@@ -1,0 +1,81 @@
+"""Puts `actwright fleet ...` on the command line: keys, releases, and the repository that robots read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.fleet.release import release_app
+from flows.terminal.output import print_line, print_result
+
+_HELP = "Releases for robots: make, sign, check and publish them, and the keys and the repository for that."
+fleet_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
+keys_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys that sign releases and update metadata.")
+repository_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The repository of update metadata that robots read.")
+
+
+@keys_app.command("new")
+def keys_new_command(
+    folder: Annotated[Path, typer.Argument(help="where the key files are written", metavar="FOLDER")],
+    site: Annotated[list[str], typer.Option(help="a site, once for each: it gets a key of its own")],
+) -> None:
+    """Make the keys of a fleet: one that signs releases, one for each role of the update metadata, one for each site.
+
+    NAME.pem is private and readable by its owner alone, NAME.pub.pem is public. root.pem and targets.pem are needed only to make the
+    repository: keep them on a machine without a network. A key is never replaced.
+
+    Example: actwright fleet keys new keys --site lab --site plant
+    """
+    from components.adapters.signing.key_files import OFFLINE, make_keys
+
+    names = make_keys(folder, list(dict.fromkeys(site)))
+    print_line(f"{len(names)} keys in {folder}; move {' and '.join(f'{name}.pem' for name in OFFLINE)} offline once the repository is made")
+    print_result(folder=str(folder), keys=names, offline=list(OFFLINE))
+
+
+@repository_app.command("new")
+def repository_new_command(
+    repository: Annotated[Path, typer.Argument(help="folder to be served to robots", metavar="REPOSITORY")],
+    keys: Annotated[Path, typer.Option(help="folder of `actwright fleet keys new`, offline keys included", metavar="FOLDER")],
+) -> None:
+    """Make a repository without a release, with one delegation for each site whose key is in the folder.
+
+    REPOSITORY/metadata/1.root.json is what each robot is given once, by hand: everything else follows from it.
+
+    Example: actwright fleet repository new repository --keys keys
+    """
+    from components.adapters.signing.update_repository import Keys, make_repository
+
+    sites = make_repository(repository, Keys(folder=keys))
+    print_line(f"{repository}: sites {', '.join(sites)}; give each robot {repository / 'metadata' / '1.root.json'}")
+    print_result(repository=str(repository), sites=sites)
+
+
+@repository_app.command("refresh")
+def repository_refresh_command(
+    repository: Annotated[Path, typer.Argument(help="a repository", metavar="REPOSITORY")],
+    keys: Annotated[Path, typer.Option(help="folder with snapshot.pem and timestamp.pem", metavar="FOLDER")],
+) -> None:
+    """Sign snapshot and timestamp again, so that robots go on to accept the repository; what is offered does not change.
+
+    The timestamp lasts a day: run this more often than that, for example every hour.
+
+    Example: actwright fleet repository refresh repository --keys keys
+    """
+    from components.adapters.signing.update_repository import Keys, refresh
+
+    ends = refresh(repository, Keys(folder=keys))
+    print_line(f"{repository}: accepted by robots until {ends.isoformat()}")
+    print_result(repository=str(repository), expires=ends.isoformat())
+
+
+fleet_app.add_typer(keys_app, name="keys")
+fleet_app.add_typer(release_app, name="release")
+fleet_app.add_typer(repository_app, name="repository")
+
+
+def add_fleet(app: typer.Typer) -> None:
+    """Put these commands on the command line."""
+    app.add_typer(fleet_app, name="fleet")
