@@ -42,7 +42,7 @@ def arena_command(options: ArenaOptions) -> None:
     """
     from components.evaluation.arena.documents import arena_markdown
     from components.evaluation.arena.standings import ArenaRules
-    from flows.pipeline.stages.arena import ARENA, PAGE, PICTURE, TABLE, ArenaRequest, run_arena
+    from flows.pipeline.studies.arena import ARENA, PAGE, PICTURE, TABLE, ArenaRequest, run_arena
     from flows.platform.wiring import open_platform
     from model_core.spec.errors import SpecError
 

@@ -1,4 +1,4 @@
-"""`actwright study plan|run|arena|amend|status|verify`: comparisons of policies and their evidence."""
+"""`actwright study plan|run|arena|ablate|amend|status|verify`: comparisons of policies and their evidence."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.recipe_arguments import Overrides, RecipeName, recipe_of
+from flows.commands.studies.ablate import ablate_command
 from flows.commands.studies.arena import arena_command
 from flows.commands.studies.run import run_command, suite_of
 from flows.terminal.output import HELD, print_line, print_result
@@ -20,6 +21,7 @@ _NONE = (
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 study_app.command("run")(run_command)
 study_app.command("arena")(arena_command)
+study_app.command("ablate")(ablate_command)
 
 
 @study_app.command("plan")

@@ -39,19 +39,25 @@ def run_arena(platform: Platform, asked: ArenaRequest) -> tuple[ArenaResult, Pat
 
     Returns the standings and the folder. Raises `SpecError` for an evaluation that is not found, and as `arena_of` does.
     """
-    from components.evaluation.arena.documents import arena_markdown
     from components.evaluation.arena.standings import arena_of
-    from components.report.arena import arena_page, arena_picture
 
     result = arena_of(_named([evaluated(platform, words) for words in asked.evaluations]), asked.rules)
+    return result, write_arena(platform, result, asked.command)
+
+
+def write_arena(platform: Platform, result: ArenaResult, command: str) -> Path:
+    """Write the files of an arena and record its runs; returns the folder. command: what makes it again."""
+    from components.evaluation.arena.documents import arena_markdown
+    from components.report.arena import arena_page, arena_picture
+
     folder = platform.settings.runs / f"arena-{result.suite.rpartition(':')[2] or 'cases'}-{result.key[:12]}"
     atomic_write(folder / ARENA, json.dumps(to_document(result), indent=1, sort_keys=True) + "\n")
     atomic_write(folder / TABLE, arena_markdown(result))
     atomic_write(folder / PICTURE, arena_picture(result))
-    atomic_write(folder / PAGE, arena_page(result, asked.command))
+    atomic_write(folder / PAGE, arena_page(result, command))
     for one in result.standings:
         _log(platform, result, one, (folder / PAGE).read_text(encoding="utf-8"))
-    return result, folder
+    return folder
 
 
 def evaluated(platform: Platform, words: str) -> Evaluated:

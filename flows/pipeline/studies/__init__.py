@@ -1,0 +1,1 @@
+"""Comparisons of many policies over finished evaluations, and of the variants of a recipe."""
