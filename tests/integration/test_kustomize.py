@@ -20,6 +20,7 @@ from components.release.package import LIBRARIES, SERVICE
 from flows.platform.settings import Settings
 from tests.fake_bento import make_bento
 from tests.fake_kube import FakeKube, selects
+from tests.integration.loop_runs import eventually
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "infra" / "k8s"
@@ -179,7 +180,12 @@ def test_the_worker_has_the_rights_that_submitting_takes_and_no_more(documents):
             kube.run_pod(name)
         cluster.logs(spec)
         ended = kube.pods()[0]
-        threading.Timer(0.3, lambda: kube.end_pod(ended)).start()
+
+        def end_once_it_is_watched() -> None:
+            eventually(lambda: ("jobs", "list") in {used_right(request) for request in list(kube.requests)}, 30)
+            kube.end_pod(ended)
+
+        threading.Thread(target=end_once_it_is_watched, daemon=True).start()
         cluster.wait(spec)
         cluster.delete(spec)
         used = {used_right(request) for request in kube.requests}
