@@ -48,10 +48,28 @@ def run_recipe(recipe: Recipe) -> tuple[RunSummary, Path]:
         for check in summary.verdict.checks:
             if not check.passed:
                 console.print(f"  [red]✗[/red] {check.reason}")
+    if note := champion_since(context, summary):
+        console.print(f"note: {note}")
     console.print(f"report    {folder / 'report.html'}")
     up = "actwright up" if recipe.name == "loop" or recipe.name not in RECIPES else f"actwright up {recipe.name}"
     console.print(f"then try  {up}   (Prefect, MLflow and the policy service)")
     return summary, folder
+
+
+def champion_since(context: RunContext, summary: RunSummary) -> str:
+    """Who is champion now where a found verdict promoted another version; "" where there is nothing to tell."""
+    version = summary.model_version
+    if not (summary.verdict.promote and summary.stages["gate"].cached):
+        return ""
+    entry = context.platform.registry().champion_entry(version.name)
+    if entry is None or entry.version == version.version:
+        return ""
+    now = f"version {entry.version}" if entry.version is not None else "no version"
+    why = f"{entry.how}: {entry.reason}" if entry.reason else entry.how
+    return (
+        f"{version.name}/{version.version} was promoted by this verdict; since number {entry.number} {now} is champion ({why}). "
+        f"To make it champion again: `actwright champion promote {version.name}/{version.version} --reason TEXT`"
+    )
 
 
 def finish_found(context: RunContext) -> RunSummary | None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from typer.testing import CliRunner
 
 from components.adapters.mlflow.registry import MlflowRegistry
 from components.adapters.mlflow.server import TrackingAddress
 from flows.commands.main import command_line
+from flows.pipeline.recipes import get_recipe
+from flows.pipeline.run import champion_since
+from flows.pipeline.run_context import RunContext
+from flows.platform.settings import load_settings
+from flows.platform.wiring import open_platform
+from flows.terminal.stage_progress import StagePanel
 from tests.mlflow_database import copy_empty_database
+from tests.report_data import run_summary
 
 
 def test_promote_roll_back_and_withdraw_by_hand(tmp_path, monkeypatch):
@@ -41,6 +49,13 @@ def test_promote_roll_back_and_withdraw_by_hand(tmp_path, monkeypatch):
     assert call("rollback", "arm", "--reason", "drops the cup")[1]["version"] == 2
     assert call("rollback", "arm", "--reason", "again")[1]["version"] == 1
     assert "its champion replaced no other version" in str(call("rollback", "arm", "--reason", "again")[0].exception)
+    context = RunContext(platform=open_platform(load_settings()), recipe=get_recipe("loop"), panel=StagePanel(live=False))
+    summary = run_summary(tmp_path / "run")
+    found = replace(summary, model_version=replace(summary.model_version, name="arm", version=3))
+    found = replace(found, stages={**found.stages, "gate": replace(found.stages["gate"], cached=True)})
+    told = "arm/3 was promoted by this verdict; since number 5 version 1 is champion (rollback: again). To make it champion again: "
+    assert champion_since(context, found) == f"{told}`actwright champion promote arm/3 --reason TEXT`"
+    assert champion_since(context, replace(found, model_version=replace(found.model_version, version=1))) == ""
     assert call("withdraw", "arm", "--reason", "mislabelled")[1]["number"] == 6
     done, told = call("status", "arm")
     assert (told["champion"], [one["how"] for one in told["history"]]) == (None, ["person"] * 3 + ["rollback"] * 2 + ["withdrawn"])
