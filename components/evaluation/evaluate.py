@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from typing import Any
 from components.adapters.worker_pool import worker_pool
 from components.artifacts.step_manifest import checkpoint_digest
 from components.config.recipe import EvalConfig
-from components.config.records import EvalReport, Interval, Progress, RolloutRow, TaskScore
+from components.config.records import EvalReport, Progress, RolloutRow
 from components.data.frozen_members import open_frozen
 from components.evaluation.image_swap import check_image_dependence, image_dependence_numbers, measure_image_dependence
-from components.evaluation.intervals import CONFIDENCE, wilson
+from components.evaluation.intervals import task_score
 from components.evaluation.policy_loader import DEFAULT_POLICY, check_embodiment, embodiment_name, open_policy, own_checkpoint
 from components.evaluation.rollout import roll_out
 from components.evaluation.rollout_files import Group, collected, file_name, read_frames, rows_file, write_frames, write_rows
@@ -31,7 +31,7 @@ from model_core.spec.contract import PolicyContract
 from model_core.spec.documents import to_document
 from model_core.spec.errors import require
 from model_core.spec.files import atomic_write
-from model_core.spec.types import Policy, StopReason
+from model_core.spec.types import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +119,8 @@ def make_report(
     blindness: Mapping[str, float],
 ) -> EvalReport:
     """Count successes over trials; an episode that the simulator failed is listed and is no trial."""
-    per_task = {task: _score([row for row in rows if row.task == task]) for task in sorted({row.task for row in rows})}
-    total = _score(rows)
+    per_task = {task: task_score([row for row in rows if row.task == task]) for task in sorted({row.task for row in rows})}
+    total = task_score(rows)
     return EvalReport(
         checkpoint_digest=digest,
         contract_id=contract.contract_id,
@@ -145,13 +145,6 @@ def protocol_of(cfg: EvalConfig, suite: Suite, control_hz: float) -> dict[str, A
         "execute_horizon": cfg.execute_horizon,
         "first_seed": cfg.first_seed,
     }
-
-
-def _score(rows: Iterable[RolloutRow]) -> TaskScore:
-    trials = [row for row in rows if row.stop_reason != StopReason.ENV_ERROR]
-    successes = sum(row.success for row in trials)
-    low, high = wilson(successes, len(trials), CONFIDENCE)
-    return TaskScore(successes=successes, trials=len(trials), interval=Interval(low=low, high=high, confidence=CONFIDENCE))
 
 
 def _image_swap_check(

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from components.config.judging.verdict import Check, GateVerdict, outcome_of
+from components.config.judging.verdict import Check, GateVerdict, verdict_of
 from components.config.recipe import GateConfig
 from components.config.records import EvalReport
 from components.evaluation.judging.comparison import open_loop_comparison, protocol_check, unlike_rules
@@ -47,15 +47,7 @@ def gate(
     if champion is not None:
         checks += _against_champion(cfg, ((candidate, champion), *further))
     checks += [shown_check(name, report) for name, report in others.items()]
-    outcome = outcome_of(checks, promote=all(check.passed for check in checks))
-    return GateVerdict(
-        promote=outcome == "promote",
-        reasons=tuple(check.reason for check in sorted(checks, key=lambda check: check.passed)),
-        checks=tuple(checks),
-        candidate=candidate.checkpoint_digest,
-        champion=champion.checkpoint_digest if champion else "",
-        outcome=outcome,
-    )
+    return verdict_of(checks, candidate.checkpoint_digest, champion.checkpoint_digest if champion else "")
 
 
 def needs_pairs(verdict: GateVerdict) -> bool:

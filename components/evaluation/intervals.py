@@ -5,7 +5,11 @@ Exact bounds, and intervals of differences, are the judge's: `model_core.statist
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from components.config.records import Interval, RolloutRow, TaskScore
 from model_core.spec.errors import require
+from model_core.spec.types import StopReason
 
 CONFIDENCE = 0.95
 
@@ -20,3 +24,16 @@ def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple
         return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(confidence, "wilson")
     return float(interval.low), float(interval.high)
+
+
+def task_score(rows: Iterable[RolloutRow]) -> TaskScore:
+    """Successes with their interval; an episode that the simulator broke is no trial."""
+    trials = [row for row in rows if row.stop_reason != StopReason.ENV_ERROR]
+    successes = sum(row.success for row in trials)
+    low, high = wilson(successes, len(trials), CONFIDENCE)
+    return TaskScore(successes=successes, trials=len(trials), interval=Interval(low=low, high=high, confidence=CONFIDENCE))
+
+
+def percent(share: float) -> str:
+    """A share in percent, one decimal."""
+    return f"{100 * share:.1f} %"

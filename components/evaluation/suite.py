@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, runtime_checkable
 
 from components.config.data_config import CollectConfig
@@ -75,6 +76,14 @@ class OpenBenchmark(Protocol):
     def __call__(self) -> NamedSuite:
         """The whole suite; raises `SpecError` where what it needs is not installed."""
         ...
+
+
+def installed_version(package: str) -> str:
+    """Of a package that decides a suite's numbers; "absent" where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
 
 
 class OpenSuite(Protocol):

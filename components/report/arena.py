@@ -8,8 +8,9 @@ from markupsafe import Markup
 
 from components.drawing.charts import interval_bar
 from components.drawing.rating_chart import RatingRow, rating_chart
-from components.evaluation.arena.documents import facts, method, percent, shown, title_of
+from components.evaluation.arena.documents import facts, method, shown, title_of
 from components.evaluation.arena.standings import ArenaResult, Standing
+from components.evaluation.intervals import percent
 from components.report.page import render_template
 from model_core.statistics.bradley_terry import MEAN_RATING
 

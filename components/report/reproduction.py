@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.drawing.charts import interval_bar
+from components.evaluation.intervals import percent
 from components.evaluation.suites.results import TIER_MEAN, UNSEEN, ScoreRow, SuiteResult, check_same_suite
 from components.report.page import render_template
 
@@ -54,15 +55,15 @@ def _columns(result: SuiteResult) -> list[str]:
 
 def _tiles(result: SuiteResult) -> list[dict[str, str]]:
     whole = result.whole
-    interval = f"solved, exact 95 % interval {_percent(whole.low)} to {_percent(whole.high)}"
+    interval = f"solved, exact 95 % interval {percent(whole.low)} to {percent(whole.high)}"
     tiles = [
-        {"value": _percent(whole.rate), "meaning": interval},
+        {"value": percent(whole.rate), "meaning": interval},
         {"value": f"{whole.successes}/{whole.trials}", "meaning": f"trials, {whole.void} void"},
-        {"value": _percent(result.task_mean), "meaning": "mean of the tasks"},
+        {"value": percent(result.task_mean), "meaning": "mean of the tasks"},
         {"value": f"{whole.progress:.2f}", "meaning": "mean progress (1 is a success)"},
     ]
     if result.tier_mean is not None:
-        tiles.insert(3, {"value": _percent(result.tier_mean), "meaning": f"mean of {len(result.tiers)} tiers, as published tables have it"})
+        tiles.insert(3, {"value": percent(result.tier_mean), "meaning": f"mean of {len(result.tiers)} tiers, as published tables have it"})
     return tiles
 
 
@@ -94,8 +95,8 @@ def _row(row: ScoreRow) -> dict[str, Any]:
         "successes": row.successes,
         "trials": row.trials,
         "bar": Markup(interval_bar(row.successes, row.trials, row.low, row.high)),
-        "low": _percent(row.low),
-        "high": _percent(row.high),
+        "low": percent(row.low),
+        "high": percent(row.high),
         "progress": f"{row.progress:.2f}",
         "void": row.void,
     }
@@ -106,7 +107,3 @@ def _facts(results: Sequence[SuiteResult]) -> list[tuple[str, str]]:
     rules = {name: value for name, value in sorted(first.rules.items()) if name not in UNSEEN}
     policies = [("policy", f"checkpoint {one.policy}, contract {one.contract}") for one in results]
     return [*policies, ("suite", f"{first.suite}, {first.version}"), *((name, str(value)) for name, value in rules.items())]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -81,14 +81,15 @@ def finish_found(context: RunContext) -> RunSummary | None:
     looking = RunContext(platform=finds, recipe=context.recipe, panel=StagePanel(live=False, quiet=True), name=context.name)
     try:
         _carry_out(looking)
-        looking.report()
+        summary = looking.report()
     except (StepNotFinishedError, ActwrightError):  # what is wrong is told where the run meets it
-        context.found = looking.results
         return None
-    context.found = looking.results
+    finally:
+        context.found = looking.results
     with context.panel.shown():
         _carry_out(context)
-        return context.report()
+        context.do("report", lambda _: looking.results["report"])
+    return summary
 
 
 def _carry_out(context: RunContext) -> None:

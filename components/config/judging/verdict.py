@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,3 +71,16 @@ def outcome_of(checks: Iterable[Check], *, promote: bool) -> Outcome:
     if states & {"open", "not enough"}:
         return "not enough"
     return "promote" if promote else "reject"
+
+
+def verdict_of(checks: Sequence[Check], candidate: str, champion: str) -> GateVerdict:
+    """The verdict that follows from the criteria: what does not hold is told first. candidate, champion: digests of checkpoints."""
+    outcome = outcome_of(checks, promote=all(check.passed for check in checks))
+    return GateVerdict(
+        promote=outcome == "promote",
+        reasons=tuple(check.reason for check in sorted(checks, key=lambda check: check.passed)),
+        checks=tuple(checks),
+        candidate=candidate,
+        champion=champion,
+        outcome=outcome,
+    )

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from components.config.records import EvalReport
-from components.evaluation.arena.documents import method, percent, shown
+from components.evaluation.arena.documents import method, shown
 from components.evaluation.arena.pairs import PairResult
 from components.evaluation.arena.standings import ArenaResult
 from components.evaluation.arena.variants import BASE, Variant
+from components.evaluation.intervals import percent
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import require
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from components.evaluation.arena.pairs import PairResult
 from components.evaluation.arena.standings import ArenaResult, Standing
+from components.evaluation.intervals import percent
 
 
 def arena_markdown(result: ArenaResult) -> str:
@@ -78,11 +79,6 @@ def facts(result: ArenaResult) -> Iterator[tuple[str, str]]:
         rules = ", ".join(f"{rule} {value}" for rule, value in one.rules.items())
         yield one.name, f"checkpoint {one.policy}, contract {one.contract}; {rules}"
     yield "suite", f"{result.suite}, {result.version}"
-
-
-def percent(share: float) -> str:
-    """A share in percent, one decimal."""
-    return f"{100 * share:.1f} %"
 
 
 def _line(one: Standing) -> str:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from components.config.judging.verdict import NOT_ENOUGH, Check, GateVerdict, State, outcome_of
+from components.config.judging.verdict import NOT_ENOUGH, Check, GateVerdict, State, verdict_of
 from components.config.recipe import GateConfig
-from components.config.records import EvalReport, Interval, RolloutRow, TaskScore
-from components.evaluation.intervals import CONFIDENCE, wilson
+from components.config.records import EvalReport, RolloutRow
+from components.evaluation.intervals import task_score
 from components.evaluation.judging.criteria import safety_checks
 from components.evaluation.judging.pairs import ALL_TASKS, paired_checks
 from components.evaluation.studies.design import StudyDesign
@@ -31,20 +31,12 @@ def judged(design: StudyDesign, trials: Sequence[Trial], *, planned: int, is_las
         checks = list(_score_checks(cfg, design, trials, planned))
     else:
         cfg = replace(cfg, max_pairs=max(cfg.max_pairs, math.ceil(planned / len(design.tasks))))  # amendments may add pairs
-        first = [replace(report, per_task=dict.fromkeys(design.tasks, _score(()))) for report in rounds[0]]
+        first = [replace(report, per_task=dict.fromkeys(design.tasks, task_score(()))) for report in rounds[0]]
         checks = list(paired_checks(cfg, [(first[0], first[1]), *((mine, theirs) for mine, theirs in rounds[1:])]))
     checks += safety_checks(cfg, [_row(trial) for trial in trials if trial.side == "candidate"])
     if is_last:  # what is open stays undecided
         checks = [_ended(check) for check in checks]
-    outcome = outcome_of(checks, promote=all(check.passed for check in checks))
-    return GateVerdict(
-        promote=outcome == "promote",
-        reasons=tuple(check.reason for check in sorted(checks, key=lambda check: check.passed)),
-        checks=tuple(checks),
-        candidate=design.candidate,
-        champion=design.champion,
-        outcome=outcome,
-    )
+    return verdict_of(checks, design.candidate, design.champion)
 
 
 def _ended(check: Check) -> Check:
@@ -104,8 +96,8 @@ def _score_check(name: str, differences: Sequence[float], margin: float, alpha: 
 def _report(design: StudyDesign, trials: Sequence[Trial], block: int, side: str) -> EvalReport:
     """The trials of one side in one block as an evaluation's report."""
     rows = tuple(_row(trial) for trial in trials if trial.side == side and trial.block == block)
-    per_task = {task: _score([row for row in rows if row.task == task]) for task in sorted({row.task for row in rows})}
-    total = _score(rows)
+    per_task = {task: task_score([row for row in rows if row.task == task]) for task in sorted({row.task for row in rows})}
+    total = task_score(rows)
     return EvalReport(
         checkpoint_digest=design.candidate if side == "candidate" else design.champion,
         contract_id="",
@@ -133,10 +125,3 @@ def _row(trial: Trial) -> RolloutRow:
         clips=trial.clips,
         drops=trial.drops,
     )
-
-
-def _score(rows: Sequence[RolloutRow]) -> TaskScore:
-    tried = [row for row in rows if row.stop_reason != StopReason.ENV_ERROR]
-    successes = sum(row.success for row in tried)
-    low, high = wilson(successes, len(tried), CONFIDENCE)
-    return TaskScore(successes=successes, trials=len(tried), interval=Interval(low=low, high=high, confidence=CONFIDENCE))

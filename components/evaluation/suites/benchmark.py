@@ -5,11 +5,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from components.config.judging.suites import SUITES
-from components.evaluation.suite import Case
+from components.evaluation.suite import Case, installed_version
 from components.simulation.interface import Simulator
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, mismatches
 from model_core.spec.errors import ContractError, SpecError, require
@@ -64,7 +63,7 @@ class Benchmark(abc.ABC):
     @property
     def version(self) -> str:
         """The edition, and the versions of the packages that decide its numbers."""
-        packages = [f"{package} {_installed(package)}" for package in SUITES[self.name].packages]
+        packages = [f"{package} {installed_version(package)}" for package in SUITES[self.name].packages]
         return ", ".join([f"edition {self.edition}", *packages])
 
     @property
@@ -157,7 +156,7 @@ def _check_instructions(suite: Benchmark, contract: PolicyContract) -> None:
 
 def missing_packages(name: str) -> list[str]:
     """The packages of a suite that are not installed here."""
-    return [package for package in SUITES[name].packages if _installed(package) == "absent"]
+    return [package for package in SUITES[name].packages if installed_version(package) == "absent"]
 
 
 def require_installed(name: str) -> None:
@@ -166,10 +165,3 @@ def require_installed(name: str) -> None:
     if missing := missing_packages(name):
         how = f"pip install 'actwright[{entry.extra}]'" if entry.extra else "make setup"
         raise SpecError(f"suite {name!r} is not installed here: {', '.join(missing)} missing. Fix: {how}")
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.config.records import EvalReport, RolloutRow
+from components.evaluation.intervals import percent
 from components.evaluation.suites.benchmark import Benchmark, PublishedResult
 from model_core.spec.contract import digest_of
 from model_core.spec.errors import SpecError, require
@@ -133,7 +134,7 @@ def check_same_suite(results: Sequence[SuiteResult]) -> None:
 def markdown(result: SuiteResult) -> str:
     """The result as a table, with what was published for the suite beside it."""
     lines = [
-        f"# {result.suite}: {result.whole.successes} of {result.whole.trials} solved ({_percent(result.whole.rate)})",
+        f"# {result.suite}: {result.whole.successes} of {result.whole.trials} solved ({percent(result.whole.rate)})",
         "",
         f"Policy {result.policy[:16]}, contract {result.contract}, suite version: {result.version}; initial states {result.states[0]} to "
         f"{result.states[1]} of each task.",
@@ -142,8 +143,8 @@ def markdown(result: SuiteResult) -> str:
         "|---|---|---|---|---|---|",
         *(_line(row) for row in (*result.tasks, *result.tiers, result.whole)),
         "",
-        f"Mean of the tasks {_percent(result.task_mean)}"
-        + (f", mean of the tiers {_percent(result.tier_mean)}" if result.tier_mean is not None else "")
+        f"Mean of the tasks {percent(result.task_mean)}"
+        + (f", mean of the tiers {percent(result.tier_mean)}" if result.tier_mean is not None else "")
         + ".",
         "",
         *(f"- {sentence}" for sentence in result.lack),
@@ -184,14 +185,10 @@ def _mean(values: Iterable[float]) -> float:
 
 def _line(row: ScoreRow) -> str:
     return (
-        f"| {row.name} | {row.successes}/{row.trials} | {_percent(row.rate)} | {_percent(row.low)} to {_percent(row.high)} | "
+        f"| {row.name} | {row.successes}/{row.trials} | {percent(row.rate)} | {percent(row.low)} to {percent(row.high)} | "
         f"{row.progress:.2f} | {row.void} |"
     )
 
 
 def _numbers(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{tier} {score:g}" if tier else f"{score:g}" for tier, score in scores.items())
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

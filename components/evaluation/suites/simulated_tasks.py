@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from components.artifacts.files import sha256_file
 from components.config.data_config import CollectConfig
 from components.config.recipe import EvalConfig
 from components.config.simulators import SIMULATORS
-from components.evaluation.suite import Case
+from components.evaluation.suite import Case, installed_version
 from components.simulation.interface import Simulator
 from components.simulation.open import open_simulator
 
@@ -36,7 +35,7 @@ class SimulatedTasks:
         entry = SIMULATORS.get(self.collect.simulator)
         if entry is None:
             return _module_digest(self.collect.simulator.partition(":")[0])
-        return ", ".join(f"{package} {_installed(package)}" for package in entry.packages)
+        return ", ".join(f"{package} {installed_version(package)}" for package in entry.packages)
 
     @property
     def rules(self) -> Mapping[str, Any]:
@@ -51,13 +50,6 @@ class SimulatedTasks:
     def open(self, case: Case) -> Simulator:
         """A simulator with the camera of the demonstrations and this evaluation's horizon."""
         return open_simulator(replace(self.collect, horizon_sim_steps=self.cfg.horizon_sim_steps, settle_steps=0))
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
 
 
 def _module_digest(module: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.adapters.signing.folder_signature import Signer, sign_folder
+from components.artifacts.files import sha256_file
 from components.artifacts.new_folder import new_folder
 from components.artifacts.step_manifest import checkpoint_digest
 from components.config.judging.verdict import GateVerdict
@@ -146,8 +147,7 @@ def _base(folder: Path, files: Mapping[str, ReleaseFile]) -> Base:
 
 
 def _file(path: Path) -> ReleaseFile:
-    with path.open("rb") as file:
-        return ReleaseFile(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
+    return ReleaseFile(sha256=sha256_file(path), size=path.stat().st_size)
 
 
 def _text_file(text: str) -> ReleaseFile:
