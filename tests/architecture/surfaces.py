@@ -136,6 +136,15 @@ def _dataclasses(module: ModuleType) -> Iterator[tuple[str, list[str]]]:
             yield name, [f"{field.name}: {field.type}" for field in dataclasses.fields(found)]
 
 
+def fleet_documents() -> dict[str, Any]:
+    """The fields of every document of the fleet with their types, as they are written, and how each is called on its way."""
+    from model_core.spec.fleet import documents
+
+    structs = {name: found for name, found in vars(documents).items() if isinstance(found, type) and issubclass(found, documents.Document)}
+    fields = {name: [f"{field}: {kind}" for field, kind in found.__annotations__.items()] for name, found in sorted(structs.items())}
+    return {**fields, "kinds": sorted(documents.KINDS.values())}
+
+
 def public_names() -> dict[str, Any]:
     """What each module of the spec defines for others."""
     import model_core.spec as spec
@@ -173,6 +182,7 @@ SURFACES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "cli": command_line_options,
     "wire": wire_messages,
     "contract": contract_fields,
+    "fleet": fleet_documents,
     "public_names": public_names,
     "metrics": gateway_metrics,
 }

@@ -35,6 +35,23 @@ def keys_new_command(
     print_result(folder=str(folder), keys=names, offline=list(OFFLINE))
 
 
+@keys_app.command("identity")
+def keys_identity_command(
+    file: Annotated[Path, typer.Argument(help="where the private key is written; the public one beside it", metavar="FILE")],
+) -> None:
+    """Make the key by which one cell, or one controller, signs what it says (Ed25519).
+
+    FILE is private and never leaves that computer; FILE's .pub.pem is given to the other side, by hand. A key is never replaced.
+
+    Example: actwright fleet keys identity keys/cell-1.pem
+    """
+    from model_core.spec.fleet.signatures import key_id, make_key, public_path
+
+    identity = key_id(make_key(file).public_key())
+    print_line(f"{file} is private; give {public_path(file)} to the other side; key id {identity}")
+    print_result(private=str(file), public=str(public_path(file)), key=identity)
+
+
 @repository_app.command("new")
 def repository_new_command(
     repository: Annotated[Path, typer.Argument(help="folder to be served to robots", metavar="REPOSITORY")],
