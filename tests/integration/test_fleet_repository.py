@@ -121,12 +121,12 @@ def test_the_person_who_overrides_is_in_the_list_that_robots_read(home, place, t
     refused = release(packed, tmp_path / "r", folder / "keys", verdict=held)
     with pytest.raises(SpecError, match="may not reach robots"):
         offer(home, place, refused)
-    from components.release.fleet.release_document import Override
+    from model_core.spec.fleet.release import Override
 
     allowed = release(packed, tmp_path / "r", folder / "keys", verdict=held, override=Override(name="A. Person", reason="demo"))
     offer(home, place, allowed)
     rows = offered_releases(place, Keys(folder=folder / "keys"), "lab")
-    assert [(row["number"], row["override"]) for row in rows] == [(1, {"name": "A. Person", "reason": "demo"})]
+    assert [(row.number, row.override) for row in rows] == [(1, Override(name="A. Person", reason="demo"))]
 
 
 def test_old_metadata_is_refused(home, place, robot, tmp_path):

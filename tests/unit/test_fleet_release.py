@@ -19,16 +19,18 @@ from components.adapters.signing.key_files import load_private, make_keys, site_
 from components.release.bundle import find_packed
 from components.release.fleet.bill_of_materials import bill_of_materials
 from components.release.fleet.create import Facts, create_release
-from components.release.fleet.release_document import (
+from components.release.fleet.verify import check_content, verify_release
+from model_core.spec.errors import CheckpointError, SpecError
+from model_core.spec.fleet.release import (
+    OfflineRule,
     Override,
     check_may_reach_robots,
+    offline_rule,
     part_of,
     read_release,
     who_allows,
     written_release,
 )
-from components.release.fleet.verify import check_content, verify_release
-from model_core.spec.errors import CheckpointError, SpecError
 from tests.fleet import LOCK, bundle, release, verdict_on
 
 
@@ -220,3 +222,19 @@ def test_a_certificate_signs_and_only_its_own_authority_is_trusted(tmp_path):
         verify_release(made.folder, Trust(authorities=(tmp_path / "stranger.crt",)))
     with pytest.raises(SpecError, match="could not be signed"):
         create_release(find_packed(packed), tmp_path / "q", Signer(private_key=tmp_path / "signer.crt"), facts)
+
+
+def test_a_rule_for_a_lost_controller_is_signed_and_the_first_rule_leaves_older_digests_as_they_were(keys, tmp_path):
+    packed = bundle(tmp_path / "b")
+    before = release(packed, tmp_path / "r", keys)
+    assert "offline" not in json.loads((before.folder / "release.json").read_text())
+    after = release(packed, tmp_path / "r", keys, offline=offline_rule("episodes:50", 60.0))
+    assert after.release.digest != before.release.digest
+    assert read_release(after.folder).offline == OfflineRule(then="episodes", after_s=60.0, episodes=50)
+    assert read_release(before.folder).offline == OfflineRule()
+
+
+@pytest.mark.parametrize("text", ["", "episodes", "episodes:", "episodes:0", "episodes:-1", "episodes:1.5", "stop:3", "go"])
+def test_an_offline_rule_that_is_none_is_refused(text):
+    with pytest.raises(SpecError):
+        offline_rule(text, 60.0)

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from components.release.fleet.release_document import ReleaseFile
 from model_core.spec.errors import SpecError
+from model_core.spec.fleet.release import ReleaseFile
 
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)$")
 

@@ -17,7 +17,13 @@ from components.config.judging.verdict import GateVerdict
 from components.release.bundle import PackedPolicy
 from components.release.fleet.bill_of_materials import bill_of_materials
 from components.release.fleet.model_card import model_card
-from components.release.fleet.release_document import (
+from components.release.fleet.verify import check_content, judgement_of
+from model_core.bundle import CONTRACT, MANIFEST, PACK_AGAIN, checked_manifest
+from model_core.spec.contract import PolicyContract
+from model_core.spec.documents import to_document
+from model_core.spec.errors import CheckpointError, SpecError, require
+from model_core.spec.files import atomic_write
+from model_core.spec.fleet.release import (
     BUNDLE,
     CARD,
     DOCUMENT,
@@ -26,27 +32,21 @@ from components.release.fleet.release_document import (
     VERDICT,
     Base,
     Judgement,
+    OfflineRule,
     Override,
     Release,
     ReleaseFile,
-    judgement_of,
     part_of,
     read_release,
     written_release,
 )
-from components.release.fleet.verify import check_content
-from model_core.bundle import CONTRACT, MANIFEST, PACK_AGAIN, checked_manifest
-from model_core.spec.contract import PolicyContract
-from model_core.spec.documents import to_document
-from model_core.spec.errors import CheckpointError, SpecError, require
-from model_core.spec.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a release says beside the bundle. verdict: the gate's, None where none is known. evaluated: digests of checkpoints that these
     weights were taken out of (one of several embodiments is a part). lock: pinned libraries, lines NAME==VERSION. base: folder of a release
-    whose files are referred to by digest instead of carried again."""
+    whose files are referred to by digest instead of carried again. offline: what a cell does that lost its controller."""
 
     verdict: GateVerdict | None
     lock: str
@@ -54,6 +54,7 @@ class Facts:
     evaluated: frozenset[str] = frozenset()
     override: Override | None = None
     base: Path | None = None
+    offline: OfflineRule = OfflineRule()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ def create_release(packed: PackedPolicy, to: Path, signer: Signer, facts: Facts)
         judgement=_judgement(packed, facts),
         override=facts.override,
         base=base,
+        offline=facts.offline,
     )
     if facts.override and release.is_promoted:
         raise SpecError(f"the gate promotes {release.model_version}, so no override is needed. Fix: leave --override and --reason out")

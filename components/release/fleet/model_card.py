@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from components.config.judging.verdict import GateVerdict
-from components.release.fleet.release_document import Override, ReleaseFile, part_of
 from model_core.spec.contract import PolicyContract
+from model_core.spec.fleet.release import Override, ReleaseFile, part_of
 
 
 def model_card(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from components.adapters.signing.folder_signature import Trust, verify_folder
 from components.config.judging.verdict import GateVerdict
-from components.release.fleet.release_document import BUNDLE, DOCUMENT, SIGNATURE, VERDICT, Release, ReleaseFile, judgement_of, read_release
 from model_core.adoption.document import ADOPTION, digest_of_file
 from model_core.bundle import MANIFEST, read_manifest
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import from_document
 from model_core.spec.errors import CheckpointError, require
+from model_core.spec.fleet.release import BUNDLE, DOCUMENT, SIGNATURE, VERDICT, Judgement, Release, ReleaseFile, read_release
 
 _AGAIN = "Fix: fetch or make the release again; do not run this one"
 
@@ -50,6 +50,13 @@ def check_content(folder: Path, release: Release) -> None:
         _claim(same == told, f"{folder}: {MANIFEST} is of {same}, release.json of {told}")
     _check_weights(folder, release)
     _check_judgement(folder, release)
+
+
+def judgement_of(verdict: GateVerdict) -> Judgement:
+    """What release.json says of a verdict."""
+    return Judgement(
+        outcome=verdict.decided, promote=verdict.promote, evaluated=verdict.candidate, study=verdict.study, ledger=verdict.head
+    )
 
 
 def check_base(release: Release, base: Path) -> None:

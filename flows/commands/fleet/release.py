@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ from flows.commands.options import from_options
 from flows.terminal.output import print_line, print_result
 
 if TYPE_CHECKING:
-    from components.release.fleet.release_document import Release
+    from model_core.spec.fleet.release import Release
 
 release_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Releases: an immutable, signed policy with its evidence.")
 Folder = Annotated[Path, typer.Argument(help="the folder of a release", metavar="RELEASE")]
@@ -38,6 +38,10 @@ class CreateOptions:
     ] = None
     override: Annotated[str, typer.Option(help="name of the person who lets it reach robots though the gate does not promote it")] = ""
     reason: Annotated[str, typer.Option(help="why; it stays in the signed document")] = ""
+    offline: Annotated[
+        str, typer.Option(help="what a cell does that lost its controller: stop, finish (the episode), or episodes:N (then stop)")
+    ] = "finish"
+    offline_after_s: Annotated[float, typer.Option(help="after how many seconds without the controller that holds")] = 86_400.0
     minimum_agent: Annotated[str, typer.Option(help="oldest version that may run it on a robot (default: the one that makes it)")] = ""
     certificate: Annotated[Path | None, typer.Option(help="certificate (PEM) of the key", metavar="FILE", exists=True)] = None
     chain: Annotated[list[Path] | None, typer.Option(help="certificates above it, once for each", metavar="FILE", exists=True)] = None
@@ -57,9 +61,11 @@ def create_command(options: CreateOptions) -> None:
     from flows.commands.fleet.release_facts import facts_of
     from flows.pipeline.model_lookup import packed_model
     from flows.platform.wiring import open_platform
+    from model_core.spec.fleet.release import offline_rule
 
     if bool(options.override) != bool(options.reason):
         raise typer.BadParameter("--override and --reason belong together")
+    offline = offline_rule(options.offline, options.offline_after_s)
     platform = open_platform()
     packed = packed_model(platform, options.model)
     facts = facts_of(
@@ -71,7 +77,7 @@ def create_command(options: CreateOptions) -> None:
         minimum_agent=options.minimum_agent,
     )
     signer = Signer(private_key=options.key, certificate=options.certificate, chain=tuple(options.chain or ()))
-    made = create_release(packed, options.to, signer, facts)
+    made = create_release(packed, options.to, signer, replace(facts, offline=offline))
     print_line(f"{made.folder} ({'written' if made.is_new else 'there already'})")
     _tell(made.release)
     print_result(**_result(made.release), folder=str(made.folder), is_new=made.is_new)
@@ -83,7 +89,7 @@ def show_command(folder: Folder) -> None:
 
     Example: actwright fleet release show releases/0123456789abcdef
     """
-    from components.release.fleet.release_document import read_release
+    from model_core.spec.fleet.release import read_release
 
     release = read_release(folder)
     _tell(release)
@@ -143,13 +149,14 @@ def publish_command(
 
 
 def _tell(release: Release) -> None:
-    from components.release.fleet.release_document import part_of, who_allows
+    from model_core.spec.fleet.release import described_rule, part_of, who_allows
 
     print_line(f"release {release.digest}")
     print_line(
         f"{release.model_version}, contract {release.contract_id}, checkpoint {release.checkpoint[:16]}, agent {release.minimum_agent}+"
     )
     print_line(who_allows(release))
+    print_line(f"a cell that did not hear of its controller for {release.offline.after_s:g} s: {described_rule(release.offline)}")
     if release.judgement and release.judgement.ledger:
         print_line(f"trials: study {release.judgement.study}, last hash {release.judgement.ledger}")
     files = release.all_files

@@ -27,7 +27,7 @@ def facts_of(
     """
     from components.artifacts.step_manifest import checkpoint_digest
     from components.release.fleet.create import Facts
-    from components.release.fleet.release_document import Override
+    from model_core.spec.fleet.release import Override
 
     evaluated = {checkpoint_digest(packed.checkpoint)} | _trained_as(platform, packed)
     found = _read(verdict) if verdict else _verdict_here(platform, evaluated)

@@ -35,6 +35,7 @@ SlotState = Literal["empty", "partial", "verified", "probed", "refused"]
 Outcome = Literal["success", "failure", "uncounted"]
 ErrorCode = Literal[
     "UNREACHABLE",  # the controller or the repository did not answer
+    "CONTROLLER",  # an answer that is not this controller's, or not to this report
     "METADATA",  # update metadata that does not verify: signature, version, mixture
     "EXPIRED",  # update metadata whose time is over, by this computer's clock
     "NOT_OFFERED",  # the site's metadata do not list the release
@@ -84,8 +85,7 @@ class EpisodeRecord(Document, frozen=True, kw_only=True):
 
     outcome: "uncounted" where the robot failed or a person ended it. stage_score: 0..1, share of the task's stages that were reached.
     interventions, clips, holds, deadline_misses, refusals: how often. novelty: 0..1, None where it is not measured. cut_by: what ended
-    the episode before its time ("", or such as "kill", "operator", "update"). releases: every release that answered within it, which
-    is one where all is well.
+    the episode before its time ("", or such as "kill", "operator", "offline").
     """
 
     id: Name
@@ -104,7 +104,6 @@ class EpisodeRecord(Document, frozen=True, kw_only=True):
     refusals: Count = 0
     novelty: Share | None = None
     cut_by: Word = ""
-    releases: Annotated[tuple[Digest, ...], Meta(max_length=16)] = ()
 
 
 class ShadowComparison(Document, frozen=True, kw_only=True):

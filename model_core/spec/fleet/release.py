@@ -14,13 +14,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from components.config.judging.verdict import GateVerdict, Outcome
 from model_core.spec.contract import digest_of
-from model_core.spec.documents import from_document, to_document
+from model_core.spec.documents import LATER, from_document, identity_document
 from model_core.spec.errors import CheckpointError, SpecError, require
 
 FORM = 1
+GateOutcome = Literal["promote", "reject", "not enough", "invalid"]
+OfflineEnd = Literal["stop", "finish", "episodes"]
 DOCUMENT, SIGNATURE, BUNDLE, VERDICT, SBOM, CARD = (
     "release.json",
     "release.sig",
@@ -44,7 +46,7 @@ class Judgement:
     """What the gate found. evaluated: digest of the checkpoint that it judged. study, ledger: where its paired trials are on record and the
     last hash of that chain; "" where it was compared with no champion."""
 
-    outcome: Outcome
+    outcome: GateOutcome
     promote: bool
     evaluated: str
     study: str = ""
@@ -71,11 +73,29 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineRule:
+    """What a cell does that has not heard of its controller for `after_s`.
+
+    then: "stop" ends the running episode in a hold, "finish" lets it end, "episodes" lets so many more begin; none begins after that.
+    """
+
+    then: OfflineEnd = "finish"
+    after_s: float = 86_400.0
+    episodes: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 < self.after_s <= 366 * 86_400, "offline.after_s must be above 0 and at most a year, in seconds", got=self.after_s)
+        require((self.episodes > 0) == (self.then == "episodes"), "offline.episodes is a number above 0 for the rule 'episodes' alone")
+        require(self.episodes <= 10**6, "offline.episodes must be at most a million", got=self.episodes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """The whole of release.json.
 
     checkpoint: digest of the weights' folder. minimum_agent: the oldest agent version that may run it. files: those that the release
-    carries itself. judgement: None where no verdict was found. override: None where the verdict decides.
+    carries itself. judgement: None where no verdict was found. override: None where the verdict decides. offline: for cells that lose
+    their controller; left out of the document where it is the rule of releases that were made before there was one.
     """
 
     model_version: str
@@ -87,6 +107,7 @@ class Release:
     judgement: Judgement | None = None
     override: Override | None = None
     base: Base | None = None
+    offline: OfflineRule = field(default=OfflineRule(), metadata=LATER)
     form: int = field(default=FORM)
 
     def __post_init__(self) -> None:
@@ -102,7 +123,7 @@ class Release:
     @property
     def digest(self) -> str:
         """SHA-256 (hex, 64) of the document, and so of every file of the release."""
-        return digest_of(to_document(self))
+        return digest_of(identity_document(self))
 
     @property
     def is_promoted(self) -> bool:
@@ -125,29 +146,51 @@ class Release:
         return sum(file.size for file in self.files.values())
 
 
-def judgement_of(verdict: GateVerdict) -> Judgement:
-    """What release.json says of a verdict."""
-    return Judgement(
-        outcome=verdict.decided, promote=verdict.promote, evaluated=verdict.candidate, study=verdict.study, ledger=verdict.head
-    )
+def offline_rule(text: str, after_s: float) -> OfflineRule:
+    """ "stop", "finish", or "episodes:N". Raises `SpecError` for another text."""
+    then, _, number = text.partition(":")
+    if then == "episodes" and number.isascii() and number.isdigit():
+        return OfflineRule(then="episodes", after_s=after_s, episodes=int(number))
+    if text == "stop" or text == "finish":
+        return OfflineRule(then=text, after_s=after_s)
+    raise SpecError(f"the offline rule must be stop, finish or episodes:N, got {text!r}. Fix: such as episodes:50")
+
+
+def described_rule(rule: OfflineRule) -> str:
+    """What a cell then does, for a person."""
+    told = {
+        "stop": "stops at once",
+        "finish": "ends its episode and begins none",
+        "episodes": f"begins {rule.episodes} more episodes, then none",
+    }
+    return told[rule.then]
 
 
 def written_release(release: Release) -> str:
     """The text of release.json."""
-    return json.dumps(to_document(release), indent=1, sort_keys=True) + "\n"
+    return json.dumps(identity_document(release), indent=1, sort_keys=True) + "\n"
 
 
 def read_release(folder: Path) -> Release:
     """The document of a release folder; its files are not looked at. Raises `CheckpointError` saying what is wrong."""
     path = folder / DOCUMENT
     try:
-        return from_document(Release, json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} is no release: it has no {DOCUMENT}. Fix: make one with `actwright fleet release create`"
         ) from error
-    except (OSError, ValueError) as error:  # SpecError is a ValueError
+    except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Fix: fetch or make the release again") from error
+    return parsed_release(content, str(path))
+
+
+def parsed_release(content: bytes, where: str) -> Release:
+    """A release from the bytes of its document. Raises `CheckpointError` saying what is wrong."""
+    try:
+        return from_document(Release, json.loads(content), where=where)
+    except ValueError as error:  # SpecError is a ValueError
+        raise CheckpointError(f"{where} cannot be read: {error}. Fix: fetch or make the release again") from error
 
 
 def who_allows(release: Release) -> str:
