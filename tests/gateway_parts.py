@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from model_core.access import ANYBODY, Caller, Tokens
 from model_core.spec.protocol.wire import Hello, Observe, Ready
 from serving.gateway.inference.model_host import ModelHost
 from serving.gateway.inference.served_model import LoadedModel
 from serving.gateway.inference.stub_policy import StubPolicy
 from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.service_state import ServiceState
-from serving.gateway.operations.tokens import ANYBODY, Caller, Tokens
 from serving.gateway.sessions.access_policy import AccessPolicy, GatewayParts
 from serving.gateway.sessions.handshake import Accepted
 from serving.gateway.sessions.session import Session

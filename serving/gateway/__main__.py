@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from model_core.access import Tokens, check_binding
 from model_core.bundle import MANIFEST, PACK_AGAIN
 from model_core.spec.errors import ActwrightError, SpecError
 from model_core.spec.settings import real, text, whole
@@ -25,7 +26,6 @@ from serving.gateway.inference.bundle import open_bundle
 from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
 from serving.gateway.operations.environment import DIALECTS_VARIABLE, LIMITS_VARIABLE, read_environment
 from serving.gateway.operations.limits import GatewayLimits
-from serving.gateway.operations.tokens import Tokens, check_binding
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
 

@@ -15,13 +15,14 @@ from typing import Any, cast
 
 import bentoml
 
+from model_core.access import Tokens, check_binding
 from serving.gateway.app import create_app
 from serving.gateway.http.auth_middleware import AuthMiddleware
 from serving.gateway.http.malloc import keep_freed
 from serving.gateway.http.uvicorn_options import use_everywhere
 from serving.gateway.inference.bundle import open_bundle
+from serving.gateway.operations.binding import bound_host
 from serving.gateway.operations.environment import read_environment
-from serving.gateway.operations.tokens import Tokens, bound_host, check_binding
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 
 logger = logging.getLogger(__name__)

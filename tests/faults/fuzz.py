@@ -32,6 +32,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from model_core.access import Tokens, read_table
 from model_core.spec.protocol.wire import (
     Chunk,
     Control,
@@ -49,7 +50,6 @@ from model_core.spec.types import RefusalCode
 from serving.gateway.app import create_app
 from serving.gateway.inference.stub_policy import StubPolicy
 from serving.gateway.operations.limits import GatewayLimits
-from serving.gateway.operations.tokens import Tokens, read_table
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.faults.asgi import Socket, call
 from tests.faults.mutate import Mutator, mutants

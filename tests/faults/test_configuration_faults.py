@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from model_core.access import read_table, token_digest
 from model_core.spec.documents import from_document
 from model_core.spec.errors import ActwrightError, ContractError, SpecError
 from serving.fault_injection.script import script_of
 from serving.gateway.operations.limits import GatewayLimits
-from serving.gateway.operations.tokens import read_table, token_digest
 from serving.workcell.__main__ import main as workcell
 from serving.workcell.link.credentials import Credentials
 from serving.workcell.link.link_types import LinkSettings

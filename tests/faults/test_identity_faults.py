@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from model_core.access import Tokens, read_table, token_digest
 from model_core.spec.protocol.wire import Chunk, Ready, Reject
 from model_core.spec.types import RefusalCode
 from serving.gateway.inference.stub_policy import StubPolicy
 from serving.gateway.operations.limits import GatewayLimits
-from serving.gateway.operations.tokens import Tokens, read_table, token_digest
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from tests.faults.peer import CONTRACT, Peer, is_own_answer
 from tests.faults.verdicts import covers

@@ -24,12 +24,12 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from model_core.access import Caller, Role, Tokens, read_table, token_digest
 from model_core.spec.errors import ContractError, NotReady
 from model_core.spec.protocol.wire import Chunk, End, Ready
 from model_core.spec.types import RefusalCode
 from serving.gateway.inference.stub_policy import StubPolicy, expected_actions, stub_contract
 from serving.gateway.operations.limits import GatewayLimits
-from serving.gateway.operations.tokens import Caller, Role, Tokens, read_table, token_digest
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from serving.workcell.link.handshake import wait_until_up
 from serving.workcell.link.link_types import LinkSettings

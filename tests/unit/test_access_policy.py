@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from model_core.access import Caller, Role, Tokens, token_digest
 from model_core.spec.protocol.wire import Reject
 from model_core.spec.types import RefusalCode
 from serving.gateway.operations.limits import GatewayLimits
-from serving.gateway.operations.tokens import Caller, Role, Tokens, token_digest
 from serving.gateway.sessions.handshake import Accepted
 from tests.gateway_parts import Rooms, observe
 

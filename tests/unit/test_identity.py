@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from model_core.access import Caller, Denial, Role, Tokens, check_binding, is_loopback, read_table, token_digest
 from model_core.spec.errors import SpecError
-from serving.gateway.operations.tokens import Caller, Denial, Role, Tokens, bound_host, check_binding, is_loopback, read_table, token_digest
+from serving.gateway.operations.binding import bound_host
 
 TOKEN = "a-long-random-secret"
 

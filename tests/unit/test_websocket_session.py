@@ -8,12 +8,12 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 
+from model_core.access import Caller, Role
 from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, Ready, Reject, decode_message, encode_message
 from model_core.spec.types import RefusalCode
 from serving.gateway.http.auth_middleware import CALLER
 from serving.gateway.http.websocket_session import serve_session
 from serving.gateway.operations.limits import GatewayLimits
-from serving.gateway.operations.tokens import Caller, Role
 from serving.gateway.sessions.gateway import Gateway
 from tests.fakes import EchoPolicy, make_embodiment
 from tests.gateway_parts import observe

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from starlette.websockets import WebSocket
 
+from model_core.access import ANYBODY, Caller
 from model_core.spec.errors import NotReady
 from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Chunk, Observe, Reject
 from model_core.spec.types import Observation, RefusalCode
 from serving.gateway.http.auth_middleware import caller_of
 from serving.gateway.inference.served_model import ServedModel
-from serving.gateway.operations.tokens import ANYBODY, Caller
 from serving.gateway.sessions.gateway import Gateway
 from serving.gateway.sessions.observation_adapter import ObservationAdapter
 

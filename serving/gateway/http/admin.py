@@ -15,12 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from model_core.access import Role
 from model_core.spec.documents import from_document
 from model_core.spec.errors import SpecError
 from model_core.spec.types import RefusalCode
 from serving.gateway.http.auth_middleware import caller_of
 from serving.gateway.http.client_request import BodyTooLarge, read_body
-from serving.gateway.operations.tokens import Role
 from serving.gateway.sessions.gateway import Gateway
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from model_core.access import ANYBODY, Caller, Denial, Role, Tokens, is_loopback
 from model_core.spec.types import RefusalCode
-from serving.gateway.operations.tokens import ANYBODY, Caller, Denial, Role, Tokens, is_loopback
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from model_core.access import Role
 from model_core.spec.contract import PROTOCOL_VERSION
 from model_core.spec.errors import WireError
 from model_core.spec.protocol.strict_msgpack import NotQuick
@@ -22,7 +23,6 @@ from model_core.spec.protocol.wire import Chunk, Control, End, Hello, Message, O
 from model_core.spec.types import RefusalCode
 from serving.gateway.http.auth_middleware import caller_of
 from serving.gateway.http.send_queue import SendQueue
-from serving.gateway.operations.tokens import Role
 from serving.gateway.sessions.gateway import Gateway
 from serving.gateway.sessions.observation_adapter import PreparedObservation
 from serving.gateway.sessions.replies import rejection

@@ -1,4 +1,4 @@
-"""The environment variables of a gateway process, beside those of its tokens (`serving.gateway.operations.tokens`)."""
+"""The environment variables of a gateway process, beside those of its tokens (`model_core.access`)."""
 
 from __future__ import annotations
 

@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from model_core.access import ANYBODY, Caller, Tokens
 from model_core.spec.errors import NotReady
 from model_core.spec.protocol.wire import Hello, Observe, Ready, Reject
 from model_core.spec.types import RefusalCode
 from serving.gateway.inference.model_host import ModelHost
 from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.service_state import ServiceState, State
-from serving.gateway.operations.tokens import ANYBODY, Caller, Tokens
 from serving.gateway.sessions.handshake import Accepted, greet
 from serving.gateway.sessions.replies import rejection
 from serving.gateway.sessions.session import Session

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from model_core.access import ANYBODY, Caller, Tokens
 from model_core.spec.errors import NotReady
 from model_core.spec.protocol.wire import Chunk, End, Hello, Observe, Ready, Reject
 from model_core.spec.types import DecisionRequest, RefusalCode
@@ -24,7 +25,6 @@ from serving.gateway.inference.served_model import LoadedModel, ServedModel
 from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.metrics import Metrics
 from serving.gateway.operations.service_state import ServiceState, State
-from serving.gateway.operations.tokens import ANYBODY, Caller, Tokens
 from serving.gateway.sessions.access_policy import AccessPolicy, GatewayParts
 from serving.gateway.sessions.access_policy import refused as refusal_of
 from serving.gateway.sessions.observation_adapter import ObservationAdapter, PreparedObservation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model_core.access import ANYBODY, Caller
 from model_core.spec.types import Decision
-from serving.gateway.operations.tokens import ANYBODY, Caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from model_core.access import Caller
 from model_core.spec.types import RefusalCode
 from serving.gateway.operations.metrics import Metrics
-from serving.gateway.operations.tokens import Caller
 from serving.gateway.sessions.access_policy import AccessPolicy, GatewayParts
 from serving.gateway.sessions.session import Session
 

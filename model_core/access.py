@@ -16,12 +16,9 @@ import hmac
 import ipaddress
 import json
 import logging
-import os
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from model_core.spec.documents import from_document
@@ -198,25 +195,6 @@ def check_binding(host: str, tokens: Tokens | None) -> None:
             f"host: {host!r} is reachable from other machines, and no tokens are configured; set {TOKENS_FILE_VARIABLE} "
             f"or {TOKENS_VARIABLE}, or bind to 127.0.0.1"
         )
-
-
-def bound_host(argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    """Where a `bentoml serve` process binds, from its command line, or None for a process that binds nothing itself.
-
-    Such a process first reads --host (by default it is reachable from everywhere), then starts workers that are handed the
-    bound socket as --fd.
-    """
-    options = dict(pairwise(argv))
-    if (fd := options.get("--fd", "")).isdigit():
-        try:
-            with socket.socket(fileno=os.dup(int(fd))) as bound:
-                return str(bound.getsockname()[0]) if bound.family in {socket.AF_INET, socket.AF_INET6} else None
-        except OSError:
-            return None
-    if "serve" not in argv:
-        return None
-    joined = next((arg.partition("=")[2] for arg in argv if arg.startswith("--host=")), None)
-    return joined or options.get("--host") or options.get("-h") or environment.get("BENTOML_HOST") or "0.0.0.0"
 
 
 def _token_in(header: str | None) -> str | None:
