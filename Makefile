@@ -12,7 +12,7 @@ TEST_WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage smoke unit integration setup check up clean lock seeds bench soak faults fuzz conformance test-pythons changelog freeze-surfaces
+.PHONY: help run test coverage smoke unit integration setup check up console clean lock seeds bench soak faults fuzz conformance test-pythons changelog freeze-surfaces
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ check: $(STAMP) ## format, lint, types and import contracts (2 min)
 
 up: $(STAMP) ## Prefect UI, MLflow UI and the champion's policy service on loopback, until Ctrl-C
 	@$(BIN)/actwright up
+
+console: $(STAMP) ## build the console's pages again (needs node 20 and npm): flows/web/console -> flows/web/static
+	@$(BIN)/python infra/local/build_console.py
 
 seeds: $(STAMP) ## train and evaluate the default recipe with three training seeds; prints the table of the README
 	@$(BIN)/actwright seeds $(RECIPE)

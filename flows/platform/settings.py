@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     prefect_port: int = Field(4200, description="of the Prefect page that `actwright up` opens; 0: any free one")
     mlflow_port: int = Field(5000, description="of the MLflow page that `actwright up` opens; 0: any free one")
     policy_port: int = Field(3000, description="of the policy service that `actwright up` opens; 0: any free one")
+    console_port: int = Field(3100, description="of the console that `actwright up` opens; 0: any free one")
     token: SecretStr = Field(SecretStr(""), description="bearer token that commands show to a policy service")
     tokens: SecretStr = Field(
         SecretStr(""), description="who may ask a policy service that we start: JSON, {sha256 of a token: {subject, role}}"

@@ -37,7 +37,7 @@ ONE_PLACE = {
     "httpx": ("components/adapters/http.py",),
     "jinja2": ("components/report/page.py",),
     "filelock": ("components/artifacts/locks.py",),
-    "msgspec": ("model_core/spec/documents.py", "model_core/spec/fleet/"),
+    "msgspec": ("model_core/spec/documents.py", "model_core/spec/fleet/", "flows/web/http/"),
     "av": ("components/data/lerobot/video.py", "components/data/lerobot/pictures.py"),
     "pydantic": ("flows/platform/settings.py",),
     "pydantic_settings": ("flows/platform/settings.py",),

@@ -1,4 +1,4 @@
-"""`actwright up`, `schedule` and `approve`: open the pages, serve the retraining schedule, run a proposed retraining."""
+"""`actwright up`, `console`, `schedule` and `approve`: open the pages, serve the retraining schedule, run a proposed retraining."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.operations.console import console
 from flows.commands.recipe_arguments import RecipeName, recipe_of
 from flows.terminal.output import print_result
 
 
 def up(recipe: RecipeName = "loop") -> None:
-    """Open Prefect's page, MLflow's page and the policy service of a recipe's champion on loopback, until Ctrl-C.
+    """Open the console, Prefect's page, MLflow's page and the policy service of a recipe's champion on loopback, until Ctrl-C.
 
     Example: actwright up
     """
@@ -57,5 +58,5 @@ def approve(proposal: Annotated[str, typer.Argument(help="id of a proposal, or i
 
 def add_operations(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    for command in (up, schedule, approve):
+    for command in (up, console, schedule, approve):
         app.command()(command)

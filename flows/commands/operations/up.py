@@ -1,6 +1,6 @@
 """The pages and the policy service for a person to look around, on loopback, and their clean end.
 
-Started servers first, ended services first: policy service, MLflow, then Prefect. Each is a process group of its own, and
+Started servers first, ended services first: policy service, MLflow, Prefect, then the console. Each is a process group of its own, and
 the end is checked.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -26,7 +27,11 @@ def stand_up(recipe: Recipe) -> None:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM, stop everything."""
     platform, stop = open_platform(), asked_to_stop()
     with contextlib.ExitStack() as running:
-        addresses = {"prefect": running.enter_context(prefect_page(platform)), "mlflow": running.enter_context(mlflow_page(platform))}
+        addresses = {
+            "console": running.enter_context(console_page(platform)),
+            "prefect": running.enter_context(prefect_page(platform)),
+            "mlflow": running.enter_context(mlflow_page(platform)),
+        }
         bento, _ = champion_package(platform, recipe)
         if bento is None:
             print_line(
@@ -56,6 +61,17 @@ def prefect_page(platform: Platform) -> Iterator[str]:
                 _running(start_prefect_server(platform.settings, pages=True, port=platform.settings.prefect_port))
             )
         yield child.ready_url.removesuffix("/api/health")
+
+
+@contextlib.contextmanager
+def console_page(platform: Platform) -> Iterator[str]:
+    """The console over this home."""
+    port = free_port(platform.settings.console_port)
+    command = [sys.executable, "-m", "flows.commands.main", "console", "--port", str(port)]
+    log = platform.settings.home.resolve() / "console.log"
+    child = Child("the console", command, log=log, ready_url=f"http://127.0.0.1:{port}/livez", env=platform.environment)
+    with _running(child):
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,23 @@
+// Every page: its address, its name, and the component that shows it. A page that others link to has its own pattern.
+import type { ComponentType } from "preact";
+import { ModelPage } from "../pages/models/model_page";
+import { ModelsPage } from "../pages/models/models_page";
+
+export interface PageProps {
+  parts: Record<string, string>;
+}
+
+export interface Page {
+  pattern: string;
+  title: string;
+  show: ComponentType<PageProps>;
+  /** The letter after "g" that opens it; only pages in the menu have one. */
+  letter?: string;
+}
+
+export const PAGES: readonly Page[] = [
+  { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
+  { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
+];
+
+export const FIRST = "/models";

@@ -1,0 +1,19 @@
+"""Every endpoint of the console, in the order of its pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flows.platform.wiring import Platform
+from flows.web.http.endpoint import Endpoint
+from flows.web.http.people import People
+from flows.web.views.models import model_endpoints
+from flows.web.views.session import session_endpoints
+
+
+def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
+    """What the application answers: `flows.web.app` makes routes of it, `flows.web.http.openapi` the API's document."""
+    return (
+        *session_endpoints(people),
+        *model_endpoints(platform.store),
+    )

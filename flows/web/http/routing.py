@@ -1,0 +1,107 @@
+"""From endpoints to routes: who is asking, what was sent, the answer or a refusal. A client gets codes and sentences, never a traceback."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from flows.web.http.endpoint import Call, Content, Endpoint, Events, Refused
+from flows.web.http.people import COOKIE, People
+from model_core.access import Denial
+from model_core.spec.documents import from_document, to_document
+from model_core.spec.errors import ActwrightError, NotReady, SpecError, TrackingError
+
+logger = logging.getLogger(__name__)
+
+_STATUS_OF: Mapping[type[ActwrightError], tuple[int, str]] = {
+    SpecError: (400, "SPEC"),
+    NotReady: (404, "NOT_READY"),
+    TrackingError: (502, "TRACKING"),
+    ActwrightError: (409, "REFUSED"),
+}
+
+
+def route(endpoint: Endpoint, people: People) -> Route:
+    """The route that answers this endpoint."""
+
+    async def answer(request: Request) -> Response:
+        person = people.who(request.cookies.get(COOKIE), request.headers.get("authorization"), endpoint.role)
+        if isinstance(person, Denial):
+            return refused(person.status, "AUTH", person.reason)
+        try:
+            body = None if endpoint.body is None else await _body(request, endpoint)
+            query = None if endpoint.query is None else _query(request, endpoint.query)
+            call = Call(person=person, path=dict(request.path_params), query=query, body=body)
+            return _response(await run_in_threadpool(endpoint.handle, call))
+        except Refused as error:
+            return refused(error.status, "REFUSED", str(error))
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except ActwrightError as error:
+            status, code = next(found for kind, found in _STATUS_OF.items() if isinstance(error, kind))
+            return refused(status, code, str(error))
+        except Exception:
+            logger.exception("console.failed method=%s path=%s", endpoint.method, endpoint.path)
+            return refused(500, "INTERNAL", "our fault; the console's log has the details")
+
+    return Route(endpoint.path, answer, methods=[endpoint.method])
+
+
+def refused(status: int, code: str, reason: str) -> Response:
+    """A refusal as every endpoint gives it."""
+    return _json({"code": code, "reason": reason[:1000]}, status)
+
+
+async def _body(request: Request, endpoint: Endpoint) -> Any:
+    assert endpoint.body is not None
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if kind != "application/json":  # a form of another site cannot send this type without being asked first
+        raise Refused(f"Content-Type: expected application/json, got {kind[:60]!r}", 415)
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > endpoint.most_body_bytes:
+            raise Refused(f"body: at most {endpoint.most_body_bytes} bytes are read. Fix: send less at a time", 413)
+    try:
+        document = msgspec.json.decode(bytes(data)) if data else {}
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SpecError(f"body: expected JSON, {error}") from error
+    return from_document(endpoint.body, document, where="body")
+
+
+def _query(request: Request, kind: type) -> Any:
+    """A flat dataclass from the query; numbers and true/false are written as text there."""
+    given = dict(request.query_params)
+    unknown = sorted(set(given) - {one.name for one in dataclasses.fields(kind)})
+    if unknown:
+        raise SpecError(f"query: {', '.join(unknown)[:100]} is not known here")
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise SpecError(f"query: {error}") from error
+
+
+def _response(answer: object) -> Response:
+    if isinstance(answer, Content):
+        headers = {"etag": f'"{answer.etag}"', "cache-control": "private, max-age=31536000, immutable"} if answer.etag else {}
+        return Response(answer.data, media_type=answer.media_type, headers=headers)
+    if isinstance(answer, Events):
+        return StreamingResponse(_lines(answer.stream()), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    return _json(to_document(answer), 200)
+
+
+async def _lines(stream: AsyncIterator[object]) -> AsyncIterator[bytes]:
+    async for document in stream:
+        yield b": \n\n" if document is None else b"data: " + msgspec.json.encode(to_document(document)) + b"\n\n"
+
+
+def _json(document: Any, status: int) -> Response:
+    return Response(msgspec.json.encode(document), status_code=status, media_type="application/json")

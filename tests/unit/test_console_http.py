@@ -1,0 +1,148 @@
+"""The console's HTTP: who is asking, what other sites may not do, what is read and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from flows.web.http.endpoint import Call, Endpoint
+from flows.web.http.guards import refusal
+from flows.web.http.people import People
+from model_core.access import Role
+from tests.console_parts import SAME_SITE, TOKENS, client_of, console_over, tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An order of the tests. count: 1 unless told."""
+
+    word: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What came of it."""
+
+    word: str
+    by: str
+
+
+def _endpoint(role: Role = Role.OPERATE) -> Endpoint:
+    def handle(call: Call) -> Told:
+        return Told(word=call.body.word * call.body.count, by=call.person.name)
+
+    return Endpoint(method="POST", path="/api/orders", does="Order", role=role, answer=Told, handle=handle, body=Order, most_body_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "is_refused"),
+    [
+        ("GET", "/models", {"sec-fetch-site": "cross-site"}, False),  # a link in a mail opens the page
+        ("GET", "/api/models", {"sec-fetch-site": "cross-site"}, True),
+        ("GET", "/api/models", {"sec-fetch-site": "same-site"}, True),  # another port of this machine
+        ("GET", "/api/models", {"sec-fetch-site": "same-origin"}, False),
+        ("POST", "/api/orders", {}, False),  # curl
+        ("POST", "/api/orders", {"origin": "http://evil.example"}, True),
+        ("POST", "/api/orders", {"origin": "null"}, True),
+        ("POST", "/models", {"sec-fetch-site": "cross-site"}, True),
+        ("POST", "/api/orders", SAME_SITE, False),
+        ("POST", "/api/orders", SAME_SITE | {"sec-fetch-site": "cross-site"}, True),
+    ],
+)
+def test_another_site_neither_asks_nor_orders(method, path, headers, is_refused):
+    told = refusal(method, path, "http", {"host": "127.0.0.1:3100", **headers}, only_loopback=True)
+    assert bool(told) == is_refused, told
+
+
+@pytest.mark.parametrize(
+    ("host", "is_refused"), [("localhost:3100", False), ("[::1]:3100", False), ("evil.example:3100", True), ("", True)]
+)
+def test_a_foreign_name_that_points_here_reaches_nothing_on_loopback(host, is_refused):
+    assert bool(refusal("GET", "/", "http", {"host": host}, only_loopback=True)) == is_refused
+    assert not refusal("GET", "/", "http", {"host": host}, only_loopback=False)  # there tokens decide
+
+
+def test_every_answer_carries_the_policy_for_browsers():
+    client = console_over()
+    for path in ("/", "/api/me", "/api/nothing", "/assets/nothing.js"):
+        headers = client.get(path).headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_body_is_read_strictly_and_only_so_far():
+    client = client_of([_endpoint()], People(None))
+    assert client.post("/api/orders", json={"word": "ab", "count": 2}).json() == {"word": "abab", "by": "loopback"}
+    for document, sentence in (({"word": 1}, "word"), ({"words": "a"}, "words"), ({"word": "a", "count": "2"}, "count")):
+        answer = client.post("/api/orders", json=document)
+        assert answer.status_code == 400, answer.text
+        assert sentence in answer.json()["reason"]
+    assert client.post("/api/orders", json={"word": "a" * 200}).status_code == 413
+    assert client.post("/api/orders", content=b'{"word": "a"}', headers={"content-type": "text/plain"}).status_code == 415
+    assert client.post("/api/orders", content=b"[" * 90, headers={"content-type": "application/json"}).status_code == 400
+
+
+def test_a_fault_of_ours_gives_a_sentence_and_no_traceback():
+    broken = Endpoint(method="GET", path="/api/broken", does="Break", role=Role.OBSERVE, answer=Told, handle=lambda _: 1 / 0)
+    answer = client_of([broken], People(None)).get("/api/broken")
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "INTERNAL"
+    assert "division" not in answer.text
+
+
+def test_a_token_opens_what_its_role_allows():
+    people = People(tokens())
+    client = client_of([_endpoint()], people)
+    assert client.get("/api/me").status_code == 404  # not among these endpoints
+    assert client.post("/api/orders", json={"word": "a"}).status_code == 401
+    for role, status in (("observe", 403), ("operate", 200), ("admin", 200)):
+        answer = client.post("/api/orders", json={"word": "a"}, headers={"authorization": f"Bearer {TOKENS[role]}"})
+        assert answer.status_code == status
+        assert status != 200 or answer.json()["by"] == role
+
+
+def test_a_browser_signs_in_with_a_token_and_out_again():
+    client = console_over(people=People(tokens()))
+    assert client.post("/api/session", json={"token": "guessed"}).status_code == 401
+    entered = client.post("/api/session", json={"token": TOKENS["observe"], "name": "admin"})
+    assert entered.json() == {"name": "observe", "role": "observe", "has_session": True, "needs_token": True}
+    cookie = entered.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert TOKENS["observe"] not in cookie
+    assert client.get("/api/me").json()["name"] == "observe"
+    client.delete("/api/session")
+    assert client.get("/api/me").status_code == 401
+
+
+def test_a_session_ends_with_its_time_and_with_its_token():
+    now = [0.0]
+    held = tokens()
+    people = People(held, clock=lambda: now[0])
+    first = people.enter(TOKENS["operate"], "")
+    assert people.who(first.session, None, Role.OPERATE).name == "operate"
+    held._table.clear()
+    assert people.who(first.session, None, Role.OBSERVE).status == 401
+    second = People(None, clock=lambda: now[0])
+    named = second.enter("", "Anna")
+    assert second.who(named.session, None, Role.ADMIN).name == "Anna"
+    now[0] = 13 * 3600.0
+    assert second.who(named.session, None, Role.ADMIN).name == "loopback"
+
+
+@pytest.mark.parametrize("name", ["assets/../../server.py", "..%2fserver.py", "assets/%2e%2e/%2e%2e/server.py", "built_from.json%00.html"])
+def test_a_path_reaches_no_file_but_the_built_ones(name):
+    answer = console_over().get(f"/{name}", headers={"accept": "*/*"})
+    assert answer.status_code == 404 or b'<div id="root">' in answer.content
+
+
+def test_every_address_of_a_view_opens_the_application():
+    client = console_over()
+    page = client.get("/models/a/1", headers={"accept": "text/html"})
+    assert page.status_code == 200
+    assert '<div id="root">' in page.text
+    assert "<script>" not in page.text
+    assert client.get("/", headers={"if-none-match": page.headers["etag"]}).status_code == 304

@@ -1,0 +1,62 @@
+"""The console's pages: built of the sources that are here, over the API that is here; what models and lineage they are given."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+from flows.web.__main__ import described
+from flows.web.http.pages import STATIC
+from tests.console_parts import console_over
+
+BUILDER = Path("infra/local/build_console.py")
+
+
+def _builder():
+    spec = importlib.util.spec_from_file_location("build_console", BUILDER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_built_pages_are_those_of_the_sources():
+    built = json.loads((STATIC / "built_from.json").read_text())
+    assert built["sources_sha256"] == _builder().source_digest(), "sources changed after the pages were built. Fix: `make console`"
+
+
+def test_the_api_is_as_its_committed_document_says():
+    committed = json.loads(Path("flows/web/openapi.json").read_text())
+    assert committed == json.loads(json.dumps(described())), "the API changed. Fix: `make console`"
+    roles = {(path, method): one["x-role"] for path, methods in committed["paths"].items() for method, one in methods.items()}
+    assert all(role != "observe" for (_, method), role in roles.items() if method != "get")
+
+
+def test_the_pages_load_nothing_from_elsewhere():
+    import re
+
+    for path in STATIC.rglob("*"):
+        if path.suffix in {".html", ".css"}:
+            assert not re.search(r"https?://", path.read_text()), path
+
+
+def test_models_of_a_home_are_listed_and_told():
+    client = console_over()
+    listed = client.get("/api/models").json()["models"]
+    assert [(one["name"], one["version"], one["outcome"]) for one in listed] == [("actwright-miniature", 1, "promote")]
+    page = client.get("/api/models/actwright-miniature/1").json()
+    assert page["tasks"][0] | {"low": 0, "high": 0} == {
+        "task": "drawer-close-v3", "successes": 0, "trials": 1, "low": 0, "high": 0, "confidence": 0.95,
+    }  # fmt: skip
+    assert {one["stands"] for one in page["checks"]} == {"holds"}
+    assert page["lineage"]["annotator.depth"].startswith("recorded-depth")
+    curves = {one["name"]: one for one in client.get("/api/models/actwright-miniature/1/curves").json()["curves"]}
+    assert curves["loss"]["steps"] == [1, 2, 3, 4, 5, 6]
+    assert len(curves["validation_loss"]["values"]) == 3
+    missing = client.get("/api/models/actwright-miniature/2")
+    assert missing.status_code == 404
+    assert "Fix:" in missing.json()["reason"]
+
+
+def test_a_home_without_models_has_none(tmp_path):
+    assert console_over(tmp_path).get("/api/models").json() == {"models": []}
