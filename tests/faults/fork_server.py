@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import importlib
 import json
 import os
@@ -174,6 +175,8 @@ def serve() -> None:
     with contextlib.redirect_stdout(sys.stderr):  # what a library says when it is loaded is no answer
         for name in sys.argv[1:]:
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # no child looks through what is loaded, nor copies its pages for that
     for line in sys.stdin:
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as counted:
             process = os.fork()
