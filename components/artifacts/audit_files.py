@@ -32,6 +32,13 @@ def list_audits(folder: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["wall_ns"] or 0, row["path"]))
 
 
+def audit_row(path: Path) -> dict[str, Any]:
+    """What is known of the episode in one audit file: from its index, or from the file where it has none. Raises `SpecError`."""
+    index = path.parent / "index" / f"{path.stem}.parquet"
+    found = _episodes_of(index) if index.is_file() else []
+    return found[0] if found else _row_of(read_audit(path))
+
+
 def _episodes_of(index: Path) -> list[dict[str, Any]]:
     """The episodes of one index file; none where it is damaged or another program's: the audit file itself is read then."""
     import pyarrow as pa

@@ -34,6 +34,7 @@ PARTS = (
     Part("flows.commands.operations.commands", "add_operations", ("up", "console", "schedule", "approve")),
     Part("flows.commands.data.commands", "add_data", ("ingest", "data")),
     Part("flows.commands.data.embodiment", "add_embodiment", ("embodiment",)),
+    Part("flows.commands.episodes.commands", "add_episodes", ("episodes",)),
     Part("flows.commands.suites.commands", "add_suites", ("suite",)),
     Part("flows.commands.studies.commands", "add_studies", ("study",)),
     Part("flows.commands.models.commands", "add_models", ("export", "champion", "model")),

@@ -39,6 +39,7 @@ OVERVIEW: Mapping[str, str] = {
     ),
     "data": "Data sets: look at them, edit them, export them; and the data stages one by one (what dvc.yaml runs).",
     "embodiment": "The file that says what a robot's numbers and images mean.",
+    "episodes": "Episodes of all sets, recordings and audits: find them, correct what is stated of them, sort out failures.",
     "suite": "Benchmark suites: which there are, what one holds, a policy on one, and a page that lets others repeat it.",
     "study": "Comparisons of policies: what to expect of one, run it, ratings of many, and a proof that no trial was changed.",
     "champion": "Who is champion, who was, and a person's decisions about it: promote, roll back, withdraw.",

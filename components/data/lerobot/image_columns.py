@@ -22,21 +22,21 @@ COLOUR_MODES = ("RGB", "RGBA", "L", "P", "1", "CMYK", "YCbCr")  # of 8 bits a ch
 
 @dataclass(frozen=True, slots=True)
 class ImageEpisode:
-    """Which episode the images are of, and how many it has: in some sets their files are named by that."""
+    """Which episode the images are of, and which of its steps are read: in some sets their files are named by that."""
 
     number: int
-    length: int
+    steps: range
 
 
 def read_images(root: Path, key: str, path: Path, first: int, episode: ImageEpisode) -> NDArray[np.uint8]:
-    """The images of one episode of one camera as (T, H, W, 3) uint8 RGB. Only the row groups that hold them are read.
+    """The images of steps of one episode of one camera as (T, H, W, 3) uint8 RGB. Only the row groups that hold them are read.
 
     path: the data file; first: the row of it at which the episode begins. A cell is {bytes, path}: the encoded image itself, or the
     name of its file inside the data set. Without such a column they are files named by episode and frame.
     Raises `DatasetError` naming file and row for an image that is missing, damaged, of another size or not of 8 bits.
     """
     where = f"{path.relative_to(root).as_posix()}: column {key!r}"
-    cells = _cells(path, key, where, first, episode)
+    cells = _cells(path, key, where, first := first + episode.steps.start, episode)
     images: list[NDArray[np.uint8]] = []
     for step, cell in enumerate(cells):
         place = f"{where}, row {first + step}"
@@ -47,12 +47,12 @@ def read_images(root: Path, key: str, path: Path, first: int, episode: ImageEpis
 
 
 def _cells(path: Path, key: str, where: str, first: int, episode: ImageEpisode) -> list[Any]:
-    count = episode.length
+    count = len(episode.steps)
     try:
         with pq.ParquetFile(path) as file:
             if key not in file.schema_arrow.names:
                 names = {"image_key": key, "episode_index": episode.number}
-                return [layout.IMAGE_PATH.format(frame_index=step, **names) for step in range(count)]
+                return [layout.IMAGE_PATH.format(frame_index=step, **names) for step in episode.steps]
             wanted, before, skipped = [], 0, 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows

@@ -181,15 +181,16 @@ class DatasetReader:
         for index in range(len(self)) if indices is None else indices:
             yield self.episode(index, images=images, depth=depth)
 
-    def images(self, index: int, camera: str) -> NDArray[np.uint8]:
-        """All frames (T, H, W, 3) of one camera of one episode. Raises `DatasetError` for a missing or truncated video."""
+    def images(self, index: int, camera: str, steps: range | None = None) -> NDArray[np.uint8]:
+        """Frames (T, H, W, 3) of one camera of one episode: all, or `steps`. Raises `DatasetError` for a missing or truncated video."""
         key, entry, row = self.camera_key(camera), self._entries[index], self.rows[index]
+        steps = range(row.length) if steps is None else steps
         film = film_key(entry, key) if key in self._film_keys else None
         if film is not None:
-            frames_THW3 = self._video(film, camera).read(first_frame(entry, key, self.fps), row.length)
+            frames_THW3 = self._video(film, camera).read(first_frame(entry, key, self.fps) + steps.start, len(steps))
         elif key in self._camera_keys and key not in self._film_keys:
             path = self.root / layout.file_path(self.info, "data_path", *self.table.file_of(row.start))
-            frames_THW3 = read_images(self.root, key, path, self.table.place_in_file(row.start), ImageEpisode(row.number, row.length))
+            frames_THW3 = read_images(self.root, key, path, self.table.place_in_file(row.start), ImageEpisode(row.number, steps))
         else:
             raise DatasetError(
                 f"episode {row.episode_id} has no video of camera {camera!r}; the set has {', '.join(self.cameras) or 'none'}"

@@ -77,6 +77,11 @@ class JoinedSource:
         found = self._kept.fetch(f"{self._digest_of(place)}-{row.index}", decode)
         return read[0] if read else replace(source.episode(row.index, images=False, depth=depth), images=found)
 
+    def part(self, index: int) -> tuple[EpisodeSource, int]:
+        """The source that gives episode `index`, and the episode's number there."""
+        place, row = self._where[index]
+        return self.sources[place], row.index
+
     def _digest_of(self, place: int) -> str:
         return self._digests[place] if self._digests else self.sources[place].digest
 

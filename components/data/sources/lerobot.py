@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from components.config.source_config import SourceConfig
 from components.data.lerobot import layout
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow
@@ -111,6 +114,11 @@ class LeRobotSource:
             tcp_T3=None if read.tcp_T3 is None else read.tcp_T3[steps],
             intervention_T=None if read.intervention_T is None else any_of_n(read.intervention_T, self.stride),
         )
+
+    def images(self, index: int, camera: str, steps: range) -> NDArray[np.uint8]:
+        """These steps (T, H, W, 3) of one of our cameras of episode `index`; nothing else of the episode is read."""
+        theirs, step = self._chosen[index][1], self.stride
+        return self.reader.images(theirs.index, self.cameras[camera], range(steps.start * step, (steps.stop - 1) * step + 1))[::step]
 
     @property
     def resolved(self) -> dict[str, object]:
