@@ -31,6 +31,7 @@ class Part:
 # in the order of the help text
 PARTS = (
     Part("flows.commands.runs.commands", "add_runs", ("run", "recipe", "recipes", "train", "evaluate", "seeds", "report", "show")),
+    Part("flows.commands.tracking.commands", "add_tracking", ("runs", "lineage")),
     Part("flows.commands.operations.commands", "add_operations", ("up", "console", "schedule", "approve")),
     Part("flows.commands.data.commands", "add_data", ("ingest", "data")),
     Part("flows.commands.data.embodiment", "add_embodiment", ("embodiment",)),

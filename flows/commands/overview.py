@@ -19,6 +19,9 @@ OVERVIEW: Mapping[str, str] = {
     "seeds": "Train and evaluate with several training seeds on the same data; prints a table with confidence intervals.",
     "report": "Print where the newest run's report is and what the gate decided.",
     "show": "Show the record of a finished step.",
+    "lineage": (
+        'Show what a model version was made of, or which versions were made with something ("this annotator was wrong: which models?").'
+    ),
     "up": "Open the console, Prefect's page, MLflow's page and the policy service of a recipe's champion on loopback, until Ctrl-C.",
     "console": "Serve the web console until Ctrl-C; on loopback unless --host says otherwise.",
     "schedule": "Register the retraining deployment and serve it until Ctrl-C: by the clock and when new recordings arrive.",
@@ -37,6 +40,7 @@ OVERVIEW: Mapping[str, str] = {
     "fault-proxy": (
         "Relay between a client and a service over a link with seeded faults: latency, jitter, loss, half-open, cuts, corruption."
     ),
+    "runs": "Runs as MLflow recorded them: list the newest, compare some.",
     "data": "Data sets: look at them, edit them, export them; and the data stages one by one (what dvc.yaml runs).",
     "embodiment": "The file that says what a robot's numbers and images mean.",
     "episodes": "Episodes of all sets, recordings and audits: find them, correct what is stated of them, sort out failures.",

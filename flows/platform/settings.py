@@ -7,6 +7,7 @@ What a recipe makes never depends on them.
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,6 +53,21 @@ class Settings(BaseSettings):
     )
     bucket: str = Field("actwright", description="bucket of raw recordings and of the DVC remote")
     mlflow_uri: str = Field("", description="tracking server; empty: a SQLite file under home")
+    mlflow_token: SecretStr = Field(
+        SecretStr(""),
+        description="bearer token for that server",
+        validation_alias=AliasChoices("ACTWRIGHT_MLFLOW_TOKEN", "MLFLOW_TRACKING_TOKEN"),
+    )
+    mlflow_username: str = Field(
+        "",
+        description="for that server, with a password",
+        validation_alias=AliasChoices("ACTWRIGHT_MLFLOW_USERNAME", "MLFLOW_TRACKING_USERNAME"),
+    )
+    mlflow_password: SecretStr = Field(
+        SecretStr(""),
+        description="for that server",
+        validation_alias=AliasChoices("ACTWRIGHT_MLFLOW_PASSWORD", "MLFLOW_TRACKING_PASSWORD"),
+    )
     champions_url: SecretStr = Field(
         SecretStr(""),
         description="database of the table of champions, postgresql://... where several machines promote; empty: beside MLflow's own file",
@@ -74,6 +90,15 @@ class Settings(BaseSettings):
         if value == "embedded" or value.startswith(("folder:", "s3://", "http://", "https://")):
             return value
         raise ValueError(f"{value!r} is not a storage; use 'embedded', 'folder:/path' or 's3://host:port'")
+
+    @property
+    def mlflow_authorization(self) -> str:
+        """The header that MLflow's server is shown, as its own client would: the token, else name and password; "" without either."""
+        if token := self.mlflow_token.get_secret_value():
+            return f"Bearer {token}"
+        if not self.mlflow_username:
+            return ""
+        return "Basic " + b64encode(f"{self.mlflow_username}:{self.mlflow_password.get_secret_value()}".encode()).decode()
 
     @property
     def store_root(self) -> Path:

@@ -16,6 +16,7 @@ from components.artifacts.step_store import FaultHook, StepStore
 from flows.platform.settings import Settings, environment_of, load_settings, prepare_process
 
 if TYPE_CHECKING:
+    from components.adapters.mlflow.reading.records import TrackingReader
     from components.adapters.mlflow.server import TrackingAddress
     from components.config.ports import Cluster, ModelRegistry, Tracker
 
@@ -39,14 +40,24 @@ class Platform:
         """Where MLflow is."""
         from components.adapters.mlflow.server import TrackingAddress
 
-        champions = self.settings.champions_url.get_secret_value()
-        return TrackingAddress(home=self.settings.home.resolve(), uri=self.settings.mlflow_uri, champions_url=champions)
+        return TrackingAddress(
+            home=self.settings.home.resolve(),
+            uri=self.settings.mlflow_uri,
+            champions_url=self.settings.champions_url.get_secret_value(),
+            authorization=self.settings.mlflow_authorization,
+        )
 
     def tracker(self) -> Tracker:
         """A new tracker; it keeps one run at a time."""
         from components.adapters.mlflow.runs import MlflowTracker
 
         return MlflowTracker(self.tracking_address)
+
+    def tracking_reader(self) -> TrackingReader:
+        """Reads what was recorded. Raises `NotReady` before the first run."""
+        from components.adapters.mlflow.reading.open import open_reader
+
+        return open_reader(self.tracking_address)
 
     def registry(self) -> ModelRegistry:
         """The model registry."""

@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -15,6 +17,8 @@ import pytest
 
 from components.adapters.mlflow.champions import Champions
 from components.adapters.mlflow.promotions import versions_of
+from components.adapters.mlflow.reading.database import DatabaseReader
+from components.adapters.mlflow.reading.open import open_reader
 from components.adapters.mlflow.registry import MlflowRegistry
 from components.adapters.mlflow.runs import MlflowTracker
 from components.adapters.mlflow.server import TrackingAddress, server_command
@@ -215,6 +219,19 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
         "m", checkpoint_uri="file:///x", checkpoint_digest="c" * 64, contract_id="0" * 16, run_id="train-abc", lineage={}
     )
     assert registry.promote(version, expected=None).alias == "champion"
+    by_rest, by_sql = open_reader(address), open_reader(TrackingAddress(home=home))
+    for told in (by_rest, by_sql):
+        found = told.runs(tags={}, limit=9)
+        assert {run.run_id: run.server_id for run in found} == {name: run.info.run_id for name, run in runs.items()}
+        assert {run.run_id: run.metrics for run in found} == {name: run.data.metrics for name, run in runs.items()}
+        assert [run.status for run in told.run("train-un")] == ["failed"]
+        assert told.run(earlier.run_id[:9])[0].ended_ms == earlier.end_time
+    assert by_rest.runs(tags={}, limit=9) == by_sql.runs(tags={}, limit=9)
+    assert by_rest.runs(tags={"actwright.run_id": "train-def"}, limit=1) == by_sql.run("train-def")
+    assert list(by_rest.versions()) == list(by_sql.versions("m")) != []
+    assert by_rest.model("m") == by_sql.model("m")
+    assert by_sql.model("m").aliases == {"champion": 1}
+    assert by_rest.model("unknown") is by_sql.model("unknown") is None
 
 
 @pytest.fixture(params=["mlflow", "memory"])
@@ -445,6 +462,26 @@ def test_an_alias_that_two_set_for_the_first_time_at_once_is_asked_for_again(hom
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", races)
     assert registry.promote(first, expected=None).alias == "champion"
     assert len(asked) == 2
+
+
+def test_a_champion_that_is_settled_is_known_without_loading_mlflow(home):
+    registry = MlflowRegistry(TrackingAddress(home=home))
+    registry.promote(create(registry, "a"), expected=None)
+    asked = (
+        "import sys; from pathlib import Path; from components.adapters.mlflow.registry import MlflowRegistry as R;"
+        f"from components.adapters.mlflow.server import TrackingAddress as A; registry = R(A(home=Path({str(home)!r})));"
+        "print(registry.champion('arm').version, registry.champion_entry('arm').number, 'mlflow' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["1", "1", "False"]
+    assert registry.champion("arm") == registry.versions("arm")[0]
+
+
+def test_a_schema_that_was_never_seen_is_not_read(home):
+    with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
+    with pytest.raises(TrackingError, match=r"schema 0123456789ab; read are those of .*3\.17\.2.*ACTWRIGHT_MLFLOW_URI"):
+        DatabaseReader(f"sqlite:///{home}/mlflow.db", "actwright").runs(tags={}, limit=1)
 
 
 def test_server_command_is_for_loopback_and_starts_no_job_runner(tmp_path):

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from components.adapters.champions.table import ChampionTable
 from components.adapters.mlflow.champions import CHAMPION, Champions
 from components.adapters.mlflow.promotions import versions_of
+from components.adapters.mlflow.reading.open import open_reader
 from components.adapters.mlflow.server import Connection, TrackingAddress
+from components.adapters.mlflow.settled import SettledChampion, settled_champion
 from components.artifacts.locks import locked
 from components.config.judging.champion_entry import ChampionEntry, How
 from components.config.records import ModelVersion
-from model_core.spec.errors import TrackingError
+from model_core.spec.errors import ActwrightError, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,6 +61,8 @@ class MlflowRegistry:
 
     def champion(self, name: str) -> ModelVersion | None:
         """The version that the newest entry names, or None."""
+        if (settled := self._settled(name)) is not None:
+            return _model_version(settled.version, settled.version.version)
         with self._asking(f"asking for the champion of {name}") as client:
             entry = Champions(client, self._table, name).current()
             if entry is None or entry.version is None:
@@ -67,6 +71,8 @@ class MlflowRegistry:
 
     def champion_entry(self, name: str) -> ChampionEntry | None:
         """The newest entry."""
+        if (settled := self._settled(name)) is not None:
+            return settled.entry
         with self._asking(f"asking for the champion of {name}") as client:
             return Champions(client, self._table, name).current()
 
@@ -116,6 +122,12 @@ class MlflowRegistry:
         """All versions, oldest first."""
         with self._asking(f"listing versions of {name}") as client:
             return self._versions(client, name)
+
+    def _settled(self, name: str) -> SettledChampion | None:
+        """The champion where nothing has to be repaired, which is known without loading MLflow."""
+        with contextlib.suppress(ActwrightError):  # MLflow's client then says what is wrong, or can do what the reader cannot
+            return settled_champion(open_reader(self._address), self._table, name)
+        return None
 
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[MlflowClient]:

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from components.adapters.champions.table import default_url
+from components.adapters.mlflow.reading.records import RUN_TAG
 from model_core.spec.errors import TrackingError, require
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
-
-RUN_TAG = "actwright.run_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +34,13 @@ class TrackingAddress:
 
     uri: "" for the embedded SQLite file under `home`, else any MLflow tracking URI. experiment: its name there.
     timeout_s, retry_after_s: how long a call may take, and how long a server that failed is left alone. champions_url: of the table of
-    champions, "" for the place that follows from the others.
+    champions, "" for the place that follows from the others. authorization: the header's value for a server that asks for one.
     """
 
     home: Path
     uri: str = ""
     champions_url: str = ""
+    authorization: str = field(default="", repr=False)
     experiment: str = "actwright"
     timeout_s: float = 10.0
     retry_after_s: float = 10.0

@@ -1,0 +1,1 @@
+"""What was recorded of runs and model versions: listed, compared, traced back; MLflow is not loaded for it."""
