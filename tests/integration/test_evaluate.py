@@ -88,6 +88,7 @@ def test_report_names_every_episode_and_the_films_are_there(examined: tuple[Path
     assert json.loads((examined[1] / "undigested" / "timing.json").read_text())["decide_ms"]["p50"] > 0
 
 
+@pytest.mark.soak  # short: undisturbed above; work in the same processes that is interrupted and goes on, in test_collect
 def test_an_interrupted_evaluation_ends_with_the_same_bytes(examined: tuple[Path, Path], tmp_path: Path) -> None:
     class Impatient:
         def update(self, done: int, total: int, message: str = "") -> None:

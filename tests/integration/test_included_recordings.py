@@ -8,7 +8,7 @@ from tests.episodes import write_dataset
 from tests.integration.loop_runs import Home
 from tests.unit.test_accounting import of_another
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak  # short: what falls away, and the sentences about it, in tests/unit/test_accounting.py
 
 
 def test_recordings_without_depth_are_told_at_ingest_and_refused_by_the_run_before_any_work(tmp_path):
