@@ -1,1 +1,1 @@
-"""The policy service (`gateway`), the robot's side (`workcell`) and fault injection, which know model_core and nothing else of ours."""
+"""The policy service (`gateway`), the robot's side (`workcell`), its agent (`fleet`) and fault injection; they know model_core alone."""

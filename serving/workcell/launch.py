@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, ContractError, NotReady
@@ -21,9 +20,8 @@ from serving.workcell.audit.interface import Audit, NullAudit, refusal_of
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.control.results import EpisodeResult
 from serving.workcell.control.steering_file import SteeringFile
-from serving.workcell.link.credentials import Credentials
+from serving.workcell.link.credentials import checked_credentials
 from serving.workcell.link.handshake import wait_until_up
-from serving.workcell.link.interface import Link
 from serving.workcell.link.link_types import LinkSettings
 from serving.workcell.link.waiting_link import SimulatedClock, WaitingLink
 from serving.workcell.link.websocket_link import AsyncLink
@@ -33,6 +31,7 @@ from serving.workcell.motion.motion_state import MotionState
 from serving.workcell.report import cell_report, write_report
 from serving.workcell.robot.episode_recorder import Recorder, recording_into
 from serving.workcell.robot.interface import Robot
+from serving.workcell.updates import EpisodeWindow, window_of
 from serving.workcell.watchdog.watchdog import WatchLimits, WatchPost
 
 logger = logging.getLogger(__name__)
@@ -43,8 +42,14 @@ SIMULATED_HEARTBEAT_S = 10.0  # at least: a simulator may keep its process busy 
 
 def work(options: CellOptions, robot: Robot) -> int:
     """Run the episodes that the arguments ask for; returns the exit code."""
+    window = window_of(options)
+    try:
+        url = window.first_url()
+    except NotReady as error:
+        sys.stderr.write(f"{options.cell}: does not move: {error}\n")
+        return CellExit.LOST
     audit = _audit(options)
-    link = AsyncLink(options.url, _link_settings(options, robot), credentials=_credentials(options))
+    link = AsyncLink(url, _link_settings(options, robot), credentials=checked_credentials(url, options.token_file, options.ca_file))
     diary = _Diary(options, link)
     link.start()
     try:
@@ -54,7 +59,7 @@ def work(options: CellOptions, robot: Robot) -> int:
             return diary.stops(error)
         diary.cell = cell
         with contextlib.closing(cell):
-            return _episodes(options, robot, audit, link, cell, diary)
+            return _episodes(window, robot, audit, cell, diary)
     finally:
         link.close()
         audit.close()
@@ -106,7 +111,8 @@ def _made(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink) -> 
     )
 
 
-def _episodes(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink, cell: RealtimeCell, diary: _Diary) -> int:
+def _episodes(window: EpisodeWindow, robot: Robot, audit: Audit, cell: RealtimeCell, diary: _Diary) -> int:
+    options, link = diary.options, diary.link
     with contextlib.ExitStack() as stack:
         if options.spool is not None:
             stack.enter_context(recording_into(options.spool, options.cell))
@@ -115,11 +121,12 @@ def _episodes(options: CellOptions, robot: Robot, audit: Audit, link: AsyncLink,
             drawn = stack.enter_context(contextlib.closing(SteeringFile(options.steering_file, robot.embodiment, camera, cell.steer)))
             drawn.start()
         try:
+            window.takes_over(cell.envelope.limits.digest)
             for seed in range(options.first_seed, options.first_seed + options.episodes):
-                if not link.is_up:
-                    wait_until_up(link, options.patience_s)
-                _await_room(audit, options.patience_s)
-                diary.note(cell.run_episode(seed))
+                with window.episode(cell, link) as note:
+                    _await_room(audit, options.patience_s)
+                    note(result := cell.run_episode(seed))
+                diary.note(result)
                 if cell.machine.mode is MotionState.SAFE_STOP:
                     if options.realtime or cell.is_killed or cell.robot_stop:
                         return diary.is_stopped(cell.machine.reason)
@@ -134,7 +141,7 @@ class _Diary:
     """What is written and said after every episode."""
 
     options: CellOptions
-    link: Link
+    link: AsyncLink
     cell: RealtimeCell | None = None
     code: int = 0
     results: list[EpisodeResult] = field(default_factory=list)
@@ -213,21 +220,6 @@ def _ready_contract(ready: object) -> PolicyContract:
     if not isinstance(contract, PolicyContract):
         raise NotReady("the service was lost again before anything began")
     return contract
-
-
-def _credentials(options: CellOptions) -> Credentials:
-    credentials = Credentials(token_file=options.token_file, ca_file=options.ca_file)
-    # A file that is not there is a wrong command line, not a service that does not answer.
-    if (
-        credentials.headers()
-        and options.url.startswith("ws://")
-        and urlsplit(options.url).hostname not in ("127.0.0.1", "localhost", "::1")
-    ):
-        logger.warning(
-            "token.unprotected: %s is not encrypted, anybody on the way can read the token; use wss://", urlsplit(options.url).netloc
-        )
-    credentials.tls(options.url)
-    return credentials
 
 
 def _audit(options: CellOptions) -> Audit:

@@ -21,6 +21,7 @@ from typing import Any
 FROZEN = Path(__file__).with_name("frozen")
 PROGRAMS = (
     "serving.fault_injection",
+    "serving.fleet.agent",
     "serving.gateway",
     "serving.gateway.http.drain",
     "serving.workcell",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pkgutil
 
+import serving.cell_files
+import serving.fleet
 import serving.workcell
 from tests.architecture.loaded import heavy_imports
 
 HEAVY = ("torch", "transformers", "bentoml", "mlflow", "prefect", "starlette", "pandas", "safetensors")
-MODULES = sorted(m.name for m in pkgutil.walk_packages(serving.workcell.__path__, "serving.workcell."))
+ROOMS = (serving.cell_files, serving.fleet, serving.workcell)
+MODULES = sorted(m.name for room in ROOMS for m in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 
 
 def test_the_list_of_modules_is_not_empty() -> None:

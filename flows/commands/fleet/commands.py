@@ -1,4 +1,4 @@
-"""Puts `actwright fleet ...` on the command line: keys, releases, and the repository that robots read."""
+"""Puts `actwright fleet ...` on the command line: keys, releases, the repository that robots read, and a robot's agent."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.fleet.agent import agent_command
 from flows.commands.fleet.release import release_app
 from flows.terminal.output import print_line, print_result
 
-_HELP = "Releases for robots: make, sign, check and publish them, and the keys and the repository for that."
+_HELP = "Releases for robots: make, sign, check and publish them, and the agent that takes them in on a robot's computer."
 fleet_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 keys_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys that sign releases and update metadata.")
 repository_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The repository of update metadata that robots read.")
@@ -88,6 +89,7 @@ def repository_refresh_command(
     print_result(repository=str(repository), expires=ends.isoformat())
 
 
+fleet_app.command("agent")(agent_command)
 fleet_app.add_typer(keys_app, name="keys")
 fleet_app.add_typer(release_app, name="release")
 fleet_app.add_typer(repository_app, name="repository")

@@ -38,7 +38,6 @@ class WorkcellOptions:
     """What a person gives of `CellOptions`; fields of the same name are handed on as they are."""
 
     task: Annotated[str, typer.Option(help="the robot's task, such as drawer-close-v3")]
-    url: Annotated[str, typer.Option(help="the policy service, such as http://127.0.0.1:3000")]
     robot: Annotated[
         str,
         typer.Option(
@@ -46,6 +45,8 @@ class WorkcellOptions:
             "it takes that contract's embodiment), or MODULE:FACTORY"
         ),
     ] = "metaworld"
+    url: Annotated[str, typer.Option(help="the policy service, such as http://127.0.0.1:3000")] = ""
+    agent: Annotated[Path | None, _of_cell("agent", metavar="FOLDER", file_okay=False)] = None
     episodes: Annotated[int, _of_cell("episodes", min=1)] = _default("episodes")
     strategy: Annotated[
         str, typer.Option(help=f"how chunks are joined: {', '.join(STRATEGIES)}; all but sync need --realtime (default there: async)")
@@ -73,7 +74,7 @@ class WorkcellOptions:
         same = {one.name: getattr(self, one.name) for one in fields(self) if one.name in _CELL}
         other = {
             "robot": factory,
-            "url": ServiceUrl.of(self.url, before="--url ").session,
+            "url": ServiceUrl.of(self.url, before="--url ").session if self.url else "",
             "audit": None if self.audit is None else self.audit / self.cell,
             "spool": self.record,
             "steering_file": self.steer,
@@ -95,6 +96,7 @@ def workcell_run(options: WorkcellOptions) -> None:
     Example: actwright workcell run --robot metaworld --task drawer-close-v3 --url http://127.0.0.1:3000 --episodes 10
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --strategy prefix --realtime --audit audit
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --steer line.json
+    Example: actwright workcell run --task drawer-close-v3 --agent /var/lib/actwright/cell
     Example: actwright workcell run --robot strict --option contract=contract.json --task any --url http://127.0.0.1:3000
     """
     from components.deployment.cell_process import run_cell

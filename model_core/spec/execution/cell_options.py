@@ -40,9 +40,12 @@ class CellOptions:
 
     robot: str = field(metadata=_help("called with (task, seed, **options)", metavar="MODULE:FACTORY"))
     task: str = field(metadata=_help("the robot's task"))
-    url: str = field(metadata=_help("the policy service, such as ws://127.0.0.1:3000/v1/session"))
     cell: str = field(metadata=_help("name of this workcell"))
     result: Path = field(metadata=_help("write what happened to this JSON file"))
+    url: str = field(default="", metadata=_help("the policy service, such as ws://127.0.0.1:3000/v1/session"))
+    agent: Path | None = field(
+        default=None, metadata=_help("instead of --url: the cell's files of an agent, which names the service", metavar="FOLDER")
+    )
     robot_options: tuple[str, ...] = field(
         default=(), metadata=_help("passed to the factory; may be repeated", name="robot-option", metavar="NAME=VALUE")
     )
@@ -78,6 +81,8 @@ class CellOptions:
     parent: int = field(default=0, metadata=_help("end when this process, which must be the parent, dies (Linux)", metavar="PID"))
 
     def __post_init__(self) -> None:
+        if bool(self.url) == (self.agent is not None):
+            raise SpecError("a cell needs --url, or --agent with the files of the agent that names the service; give one of them")
         if self.strategy and self.strategy not in STRATEGIES:
             raise SpecError(f"--strategy {self.strategy}: there are {', '.join(STRATEGIES)}")
         if self.strategy not in ("", "sync") and not self.realtime:

@@ -121,7 +121,7 @@ class ShadowComparison(Document, frozen=True, kw_only=True):
 class CellReport(Document, frozen=True, kw_only=True):
     """What a cell is and did, told by its agent.
 
-    sequence: grows by one with each report, over restarts too. boot: id of this start of the computer. clock_offset_s: the controller's
+    sequence: grows with each report, over restarts too. boot: id of this start of the computer. clock_offset_s: the controller's
     clock less this one, as the last answer showed it; None before the first. running: the release that answers episodes now, as the
     policy service itself says. contract: id of its contract. limits: digest of the commissioning file in force. version: of the newest
     release that ever ran here, by its number in the site's list. offline: the rule for a lost controller is in force, with so many

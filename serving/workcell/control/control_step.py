@@ -201,8 +201,11 @@ class ControlStep:
         for kind, text in self._wishes.take(now):
             if kind == "resume":
                 self._resume(text)
+            elif kind == "stop":
+                self._stops.stop(now, text)
             elif kind == "intervention":
                 self._tell.event(kind, text=text)  # it changes no request
+                self._journal.intervened(text)
             else:
                 self._tell.event(kind, text=text, revision=self._dialogue.scheduler.bump())
 

@@ -1,4 +1,4 @@
-"""What people want of a running cell: a drawn path, an edited thought, another sentence, a resume. Safe from any thread."""
+"""What is wanted of a running cell: a drawn path, an edited thought, another sentence, a stop, a resume. Safe from any thread."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class OperatorInput:
     def tell(self, kind: str, value: object) -> None:
         """What a person wants.
 
-        kind: "steering" (SteeringInput or None), "edit" (Edit), "instruction" (text), "intervention" (a name, "" for its end) or "resume"
-        (a name).
+        kind: "steering" (SteeringInput or None), "edit" (Edit), "instruction" (text), "intervention" (a name, "" for its end), "stop" (why)
+        or "resume" (a name).
         """
         self._told.append((kind, value))
 

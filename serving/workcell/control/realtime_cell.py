@@ -193,10 +193,10 @@ class RealtimeCell:
         """The episode is over, however it came: tell the service and the audit, and drop its rows."""
         episode = self._journal.running
         success = reason is StopReason.SUCCESS
-        is_at_rest = self._control.rest()
+        episode.is_at_rest = self._control.rest()
         self._dialogue.forget("the episode is over")
         self._wishes.forget()
-        if self._watch is not None and is_at_rest:  # a robot that takes no hold is left to the watchdog
+        if self._watch is not None and episode.is_at_rest:  # a robot that takes no hold is left to the watchdog
             self._watch.disarm()
         self._link.end_episode(episode.episode_id, reason.value, success=success)
         if self._recorder is not None and reason is not StopReason.ENV_ERROR:
@@ -224,8 +224,6 @@ class RealtimeCell:
         self.machine.settings = replace(self.machine.settings, max_rejects=limits.max_rejects)
         self._tell.limited_by(digest)
 
-    # --- people -------------------------------------------------------------------------------------------------------
-
     def steer(self, steering: SteeringInput | None) -> None:
         """From the next step on, ask with this drawn path; answers to older requests are void. Safe from any thread."""
         self._wishes.tell("steering", steering)
@@ -241,6 +239,10 @@ class RealtimeCell:
     def intervene(self, operator: str) -> None:
         """A person acts in the policy's place from the next step on, which the recording marks; "" ends it. Safe from any thread."""
         self._wishes.tell("intervention", operator)
+
+    def stop(self, reason: str) -> None:
+        """SAFE_STOP at the next step, until a person resumes. Safe from any thread."""
+        self._wishes.tell("stop", reason)
 
     def resume(self, operator: str) -> None:
         """A person ends a SAFE_STOP: new epoch, no old rows, first command from the measured pose. Safe from any thread."""

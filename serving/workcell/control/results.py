@@ -26,7 +26,7 @@ class EpisodeResult:
     """How one episode went. holds: control steps in which the robot was held for want of a chunk.
 
     stretches: control steps at reduced pace. mode: the state in which it ended. hold_begun: every time that motion ended in a
-    hold before the episode did.
+    hold before the episode did. interventions: how often a person took over. is_at_rest: the robot took its last hold.
     """
 
     episode_id: str
@@ -41,6 +41,8 @@ class EpisodeResult:
     stretches: int = 0
     mode: str = ""
     hold_begun: tuple[HoldBegun, ...] = ()
+    interventions: int = 0
+    is_at_rest: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class EpisodeNotes:
     detail: str = ""
     stopped_at_s: float | None = None
     hold_begun: list[HoldBegun] = field(default_factory=list)
+    interventions: int = 0
+    is_at_rest: bool = True
 
     def result(self, reason: StopReason, mode: str) -> EpisodeResult:
         """How it went."""
@@ -75,6 +79,8 @@ class EpisodeNotes:
             stretches=self.stretches,
             mode=mode,
             hold_begun=tuple(self.hold_begun),
+            interventions=self.interventions,
+            is_at_rest=self.is_at_rest,
         )
 
 
@@ -102,6 +108,11 @@ class EpisodeJournal:
             self.notes.refusals += 1
             self.notes.in_a_row += counts
             self.notes.code, self.notes.detail = code, f"{code}: {reason}"
+
+    def intervened(self, operator: str) -> None:
+        """A person took over; "": gave back."""
+        if self.notes is not None:
+            self.notes.interventions += bool(operator)
 
     def answered(self) -> None:
         """A chunk may be executed: what went wrong before it counts no more."""

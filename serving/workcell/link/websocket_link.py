@@ -13,15 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from model_core.spec.errors import ActwrightError, WireError
 from model_core.spec.protocol.trust import distrust
-from model_core.spec.protocol.wire import MAX_MESSAGE_BYTES, Observe, encode_message
+from model_core.spec.protocol.wire import Observe, encode_message
 from model_core.spec.types import RefusalCode
 from serving.workcell.link.connection_state import LinkCore
-from serving.workcell.link.credentials import Credentials, reason_of
+from serving.workcell.link.credentials import Credentials, Destination, reason_of
 from serving.workcell.link.interface import Link
 from serving.workcell.link.link_types import LinkEvent, LinkSettings, ObserveRequest, ending_of, read_frame
 
@@ -45,16 +45,13 @@ class AsyncLink(Link):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(LinkCore(settings))
-        self._url, self._clock = url, clock
-        self._credentials = credentials or Credentials()
-        self._tls = self._credentials.tls(url)
+        self._clock = clock
+        self._to = Destination.of(url, credentials or Credentials())
         self._lock = threading.Condition()  # notified when the link's own thread may have heard something
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._main, name="link", daemon=True)
-
-    # --- called by the control loop -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to dial."""
@@ -113,6 +110,16 @@ class AsyncLink(Link):
             self.core.renew(self._clock(), reason)
         self._nudge()
 
+    @property
+    def url(self) -> str:
+        """Where it goes."""
+        return self._to.url
+
+    def move(self, url: str) -> None:
+        """Go to another service from now on; between episodes only."""
+        self._to = Destination.of(url, self._to.credentials)
+        self.renew(f"the service is now at {url}")
+
     def _nudge(self) -> None:
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None:
@@ -140,7 +147,7 @@ class AsyncLink(Link):
                 reason = await self._converse()
                 with self._told():
                     self.core.closed(self._clock(), reason)
-                logger.info("link.down url=%s reason=%s", self._url, reason)
+                logger.info("link.down url=%s reason=%s", self._to.url, reason)
             else:
                 await self._pause()
 
@@ -152,21 +159,9 @@ class AsyncLink(Link):
 
     async def _converse(self) -> str:
         """One connection from the dial to its end; returns why it ended."""
+        to = self._to
         try:
-            dial = asyncio.ensure_future(
-                connect(
-                    self._url,
-                    additional_headers=self._credentials.headers(),
-                    ssl=self._tls,
-                    open_timeout=None,  # the core's own deadline covers connecting and greeting together
-                    close_timeout=0.2,
-                    ping_interval=None,  # heartbeats are messages of ours: they prove that the service lives, not only its socket
-                    compression=None,
-                    max_size=MAX_MESSAGE_BYTES,
-                    proxy=None,
-                ).__aenter__()
-            )
-            socket = await self._dialled(dial)
+            socket = await self._dialled(asyncio.ensure_future(to.dial().__aenter__()))
         except InvalidStatus as error:
             return self._turned_away(error)
         except ssl.SSLCertVerificationError as error:
@@ -175,7 +170,7 @@ class AsyncLink(Link):
                 self.core.refused_at_door(self._clock(), RefusalCode.AUTH, reason)
             return reason
         except (OSError, TimeoutError, WebSocketException, ActwrightError) as error:
-            return f"no policy service at {self._url}: {reason_of(error, self._url)}"
+            return f"no policy service at {to.url}: {reason_of(error, to.url)}"
         if socket is None:
             return "given up while dialling"
         with self._told():
@@ -204,7 +199,7 @@ class AsyncLink(Link):
 
     def _turned_away(self, error: InvalidStatus) -> str:
         status = error.response.status_code
-        reason = f"the service answered HTTP {status} at {self._url}"
+        reason = f"the service answered HTTP {status} at {self._to.url}"
         if status in (401, 403):
             with self._told():
                 self.core.refused_at_door(self._clock(), RefusalCode.AUTH, f"{reason}: no token, a wrong one, or one that expired")

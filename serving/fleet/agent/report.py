@@ -1,0 +1,68 @@
+"""What an agent tells its controller: read from the disk and from the service itself, not from what was wished."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_core.spec.fleet.documents import MOST_EPISODES, CellReport, OverrideInForce, Slot
+from serving.cell_files.boot_clock import Moment
+from serving.cell_files.cell_facts import read_facts
+from serving.cell_files.finished_episodes import FinishedEpisodes
+from serving.cell_files.permit import Permit, episodes_left, is_lost, read_contact
+from serving.cell_files.update_lock import UpdateLock
+from serving.fleet.agent.agent_state import SLOTS
+from serving.fleet.agent.rules import agent_version, target_of
+from serving.fleet.intake.problems import UpdateRefused
+
+if TYPE_CHECKING:
+    from serving.fleet.agent.agent import Agent
+
+
+def report_of(agent: Agent, permit: Permit | None, now: Moment) -> CellReport:
+    """The report that goes out now, with the next number. Raises OSError or `NotReady` where the cell's files cannot be read."""
+    settings, state = agent.settings, agent.state.now
+    files = settings.cell_files
+    episodes, lock, facts, contact = FinishedEpisodes(files), UpdateLock(files), read_facts(files), read_contact(files)
+    told = episodes.oldest(MOST_EPISODES)
+    running, contract = _answering(agent, permit)
+    tasks = settings.tasks or ((facts.task,) if facts else ())
+    return CellReport(
+        cell=settings.cell,
+        site=settings.site,
+        agent_version=agent_version(),
+        sequence=agent.state.next_sequence(),
+        boot=now.boot,
+        sent_at_s=now.wall_s,
+        tasks=tasks,
+        labels=dict(settings.labels),
+        clock_offset_s=state.clock_offset_s,
+        revision=state.revision,
+        slots=tuple(Slot(name=name, state=state.slot(name).state, release=state.slot(name).release) for name in SLOTS),
+        running=running,
+        contract=contract,
+        limits=facts.limits if facts else "",
+        version=state.highest,
+        phase=agent.phase,
+        target=target_of(state, permit.slot if permit else ""),
+        error=state.error,
+        in_episode=lock.is_held,
+        offline=permit is not None and is_lost(permit, contact, now),
+        episodes_left=episodes_left(permit, contact, now, lock.begun) if permit else None,
+        override=OverrideInForce(name=permit.override.name, reason=permit.override.reason) if permit and permit.override else None,
+        episodes=told,
+        waiting=max(len(episodes) - len(told), 0),
+    )
+
+
+def _answering(agent: Agent, permit: Permit | None) -> tuple[str, str]:
+    """(release, contract id) that the permitted service itself says that it serves; "" where it does not answer."""
+    if permit is None:
+        return "", ""
+    service = agent.update.service(permit.slot)
+    try:
+        if service.started_for() == permit.release and service.status().state == "ready":
+            bundle, contract = service.served()
+            return (permit.release if bundle == permit.bundle_digest else ""), contract
+    except (UpdateRefused, ValueError, KeyError):
+        pass
+    return "", ""

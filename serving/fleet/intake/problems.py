@@ -1,0 +1,32 @@
+"""Why an update does not go on, typed; nothing here ever stops the release that runs."""
+
+from __future__ import annotations
+
+import errno
+
+from model_core.spec.errors import ActwrightError
+from model_core.spec.fleet.documents import ErrorCode
+
+# what another try cannot change: the release stays refused until the controller proposes again
+FINAL: frozenset[ErrorCode] = frozenset({"SIGNATURE", "AGENT_TOO_OLD", "MAY_NOT_RUN", "START", "PROBES"})
+
+
+class UpdateRefused(ActwrightError, RuntimeError):  # noqa: N818
+    """The update stops here. ``args`` is (code, message)."""
+
+    @property
+    def code(self) -> ErrorCode:
+        """Which kind."""
+        return self.args[0]
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+def problem_of(error: Exception) -> UpdateRefused:
+    """Any failure of a step as an `UpdateRefused`; a full disk by its name."""
+    if isinstance(error, UpdateRefused):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UpdateRefused("NO_SPACE", f"the disk is full: {error}. Fix: make room; the download goes on where it was")
+    return UpdateRefused("INTERNAL", f"{type(error).__name__}: {error}")

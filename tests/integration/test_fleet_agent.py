@@ -1,0 +1,285 @@
+"""The agent of a cell with a real repository, a real HTTP server with ranges, signed reports, and a policy service of its own process."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components.adapters.signing.folder_signature import Trust
+from components.adapters.signing.key_files import make_keys
+from components.adapters.signing.update_repository import Keys, make_repository, refresh
+from components.release.fleet.publish import publish
+from model_core.bundle import MANIFEST, file_digests
+from serving.cell_files.update_lock import UpdateLock
+from tests.fleet import bundle, release
+from tests.fleet_agent import Robot, controller_server, end_services, repository_server
+
+
+@pytest.fixture(scope="module")
+def offered(tmp_path_factory):
+    """A site that is offered version 1, and 2 with an adapter on the weights of 1; and 3, whose probe it answers otherwise, not yet."""
+    folder = tmp_path_factory.mktemp("fleet")
+    make_keys(folder / "keys", ["lab"])
+    make_repository(folder / "repository", Keys(folder=folder / "keys"))
+    one = release(bundle(folder / "one"), folder / "releases", folder / "keys")
+    two = release(bundle(folder / "two", "arm/2", adapter=64), folder / "releases", folder / "keys", base=one.folder)
+    packed = bundle(folder / "three", "arm/3")
+    (packed / "probes" / "00.chunk").write_bytes(b"another answer")
+    manifest = json.loads((packed / MANIFEST).read_text())
+    (packed / MANIFEST).unlink()
+    (packed / MANIFEST).write_text(json.dumps({**manifest, "files": file_digests(packed)}))
+    three = release(packed, folder / "releases", folder / "keys")
+    return folder, one, two, three
+
+
+def offer(offered, repository: Path, made, now=None) -> str:
+    keys = offered[0] / "keys"
+    publish(made.folder, repository, ["lab"], Keys(folder=keys, now=now), Trust(public_key=keys / "release.pub.pem"))
+    return made.release.digest
+
+
+@pytest.fixture
+def robot(offered, tmp_path):
+    repository = shutil.copytree(offered[0] / "repository", tmp_path / "repository")
+    offer(offered, repository, offered[1])
+    with repository_server(repository) as server, controller_server() as controller:
+        made = Robot(folder=tmp_path / "robot", keys=offered[0] / "keys", repository=server, controller=controller)
+        made.prepare(repository / "metadata" / "1.root.json")
+        try:
+            yield made
+        finally:
+            end_services(made.home)
+
+
+def at(robot: Robot) -> Path:
+    return robot.folder.parent / "repository"
+
+
+def test_the_first_release_is_fetched_verified_probed_and_permitted(offered, robot):
+    one = offered[1].release
+    robot.controller.propose(one.digest, stage="fleet")
+    robot.turn_until(lambda: robot.runs(one.digest))
+    report = robot.controller.reports[-1]
+    assert (report.contract, report.version, report.error) == (one.contract_id, 1, None)
+    assert [(slot.name, slot.state, slot.release) for slot in report.slots] == [("a", "probed", one.digest), ("b", "empty", "")]
+    sequences = [one.sequence for one in robot.controller.reports]
+    assert sequences == sorted(set(sequences))
+    assert robot.permit.release == one.digest
+
+
+def test_an_adapter_is_fetched_alone_while_the_old_release_answers_and_the_swap_waits_for_the_episode(offered, robot):
+    one, two = offered[1].release, offered[2].release
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.runs(one.digest))
+    offer(offered, at(robot), offered[2])
+    sent = robot.repository.sent
+    robot.controller.propose(two.digest)
+    with UpdateLock(robot.cell).taken() as is_mine:
+        assert is_mine
+        robot.turn_until(lambda: robot.controller.reports[-1].phase == "ready")
+        for _ in range(10):
+            robot.agent.turn()
+        assert robot.controller.reports[-1].in_episode
+        assert robot.permit.release == one.digest
+        assert robot.runs(one.digest)
+    robot.turn_until(lambda: robot.runs(two.digest))
+    adapter = two.files["bundle/checkpoint/adapter_model.safetensors"].size
+    assert adapter < robot.repository.sent - sent < adapter + 40_000
+    robot.controller.propose(one.digest, rollback_to=(one.digest,))
+    robot.turn_until(lambda: robot.runs(one.digest))  # from the other slot: nothing is fetched
+    assert robot.repository.sent - sent < adapter + 40_000
+
+
+def test_a_release_whose_probes_differ_on_this_computer_never_runs(offered, robot):
+    one = offered[1].release
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.runs(one.digest))
+    three = offer(offered, at(robot), offered[3])
+    robot.controller.propose(three)
+    robot.turn_until(lambda: robot.controller.reports[-1].error)
+    assert robot.error == "PROBES"
+    for _ in range(5):
+        robot.agent.turn()
+    assert robot.runs(one.digest)
+    assert robot.permit.release == one.digest
+
+
+def test_an_older_release_is_taken_only_where_it_is_listed_and_a_blocked_one_never(offered, robot):
+    one, two = offered[1].release, offered[2].release
+    offer(offered, at(robot), offered[2])
+    robot.controller.propose(two.digest)
+    robot.turn_until(lambda: robot.runs(two.digest))
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.controller.reports[-1].error)
+    assert robot.error == "ROLLBACK"
+    robot.controller.propose(one.digest, rollback_to=(one.digest,), blocked=(one.digest,))
+    robot.turn_until(lambda: robot.error == "BLOCKED")
+    robot.controller.propose(one.digest, rollback_to=(one.digest,))
+    robot.turn_until(lambda: robot.runs(one.digest))
+    assert robot.controller.reports[-1].version == 2
+
+
+def test_a_broken_download_goes_on_where_it_was(offered, robot):
+    one = offered[1].release
+    robot.repository.cut_after = 100_000
+    robot.controller.propose(one.digest)
+    robot.clock.is_simulated = True
+    robot.turn_until(lambda: robot.runs(one.digest))
+    assert robot.repository.sent < 1.1 * one.carried_bytes + 40_000
+
+
+@pytest.mark.parametrize("name", ["files", "releases"])
+def test_changed_bytes_never_run_and_the_right_ones_are_fetched_later(offered, robot, name):
+    one = offered[1].release
+    path = max((at(robot) / "targets" / "sites" / "lab" / name).iterdir(), key=lambda path: path.stat().st_size)
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    robot.controller.propose(one.digest)
+    robot.clock.is_simulated = True
+    robot.turn_until(lambda: robot.controller.reports and robot.error == "DIGEST")
+    assert robot.permit is None
+    path.write_bytes(content)
+    robot.turn_until(lambda: robot.runs(one.digest))
+
+
+def test_a_release_signed_by_another_key_never_runs(offered, robot, tmp_path):
+    make_keys(tmp_path / "others", ["lab"])
+    robot.options["release_key"] = str(tmp_path / "others" / "release.pub.pem")
+    robot.prepare(at(robot) / "metadata" / "1.root.json")
+    robot.controller.propose(offered[1].release.digest)
+    robot.turn_until(lambda: robot.controller.reports and robot.error == "SIGNATURE")
+    assert robot.permit is None
+
+
+def test_expired_metadata_bring_nothing_new_and_what_runs_goes_on(offered, robot):
+    one = offered[1].release
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.runs(one.digest))
+    two = offer(offered, at(robot), offered[2], now=datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1, hours=2))
+    robot.controller.propose(two)
+    robot.turn_until(lambda: robot.error == "EXPIRED")
+    assert robot.runs(one.digest)
+    hours = datetime.timedelta(hours=2)
+    refresh(at(robot), Keys(folder=offered[0] / "keys", now=datetime.datetime.now(datetime.UTC) - hours))  # a clock two hours off is borne
+    robot.controller.offset_s = -hours.total_seconds()
+    robot.clock.is_simulated = True
+    robot.turn_until(lambda: robot.runs(two))
+    assert robot.controller.reports[-1].clock_offset_s == pytest.approx(-7200, abs=60 + robot.clock.ahead_s)
+
+
+def test_old_and_new_metadata_together_bring_nothing(offered, robot):
+    one = offered[1].release
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.runs(one.digest))
+    metadata = at(robot) / "metadata"
+    old = (metadata / "2.site-lab.json").read_bytes()
+    two = offer(offered, at(robot), offered[2])
+    new = (metadata / "3.site-lab.json").read_bytes()
+    (metadata / "3.site-lab.json").write_bytes(old)
+    robot.controller.propose(two)
+    robot.turn_until(lambda: robot.error == "METADATA")
+    assert robot.runs(one.digest)
+    (metadata / "3.site-lab.json").write_bytes(new)
+    robot.clock.is_simulated = True
+    robot.turn_until(lambda: robot.runs(two))
+
+
+def test_a_release_that_the_site_is_not_offered_is_not_taken(offered, robot):
+    robot.controller.propose(offered[2].release.digest)
+    robot.turn_until(lambda: robot.controller.reports and robot.error == "NOT_OFFERED")
+
+
+def test_a_full_disk_stops_the_download_and_nothing_else(offered, robot):
+    one = offered[1].release
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.runs(one.digest))
+    two = offer(offered, at(robot), offered[2])
+    robot.options["spare_bytes"] = 2**60
+    robot.prepare(at(robot) / "metadata" / "1.root.json")
+    robot.start()
+    robot.controller.propose(two)
+    robot.turn_until(lambda: robot.error == "NO_SPACE")
+    assert robot.runs(one.digest)
+    robot.options["spare_bytes"] = 0
+    robot.prepare(at(robot) / "metadata" / "1.root.json")
+    robot.start()
+    robot.turn_until(lambda: robot.runs(two))
+
+
+def test_a_site_that_is_cut_off_for_thirty_days_works_on_and_takes_what_it_missed(offered, robot):
+    one = offered[1].release
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.runs(one.digest))
+    reports = len(robot.controller.reports)
+    robot.controller.is_down = robot.repository.is_down = True
+    robot.clock.is_simulated = True
+    permit, until_s = robot.permit, robot.clock.ahead_s + 30 * 86_400
+    turns = 0
+    while robot.clock.ahead_s < until_s:
+        wait_s = robot.agent.turn()
+        robot.clock.ahead_s += max(wait_s, 3600.0)  # an hour in which nothing changes costs one turn
+        turns += 1
+    assert turns <= 30 * 24
+    assert robot.permit == permit
+    assert robot.agent.update.service(permit.slot).status().state == "ready"
+    two = offer(offered, at(robot), offered[2])
+    robot.controller.propose(two)
+    robot.controller.is_down = robot.repository.is_down = False
+    robot.turn_until(lambda: robot.runs(two))
+    assert robot.controller.reports[reports].offline
+    assert not robot.controller.reports[-1].offline
+
+
+def test_an_agent_that_is_started_again_finds_its_service_and_a_computer_that_is_starts_it(offered, robot):
+    one = offered[1].release
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.runs(one.digest))
+    service = robot.agent.update.service("a")
+    pid = service._note()["pid"]
+    robot.start()
+    for _ in range(3):
+        robot.agent.turn()
+    assert robot.agent.update.service("a")._note()["pid"] == pid
+    end_services(robot.home)  # as a power cut does
+    robot.turn_until(lambda: service._note()["pid"] != pid and robot.runs(one.digest))
+
+
+def test_bytes_that_changed_on_the_disk_are_not_started_and_the_other_slot_takes_over(offered, robot):
+    one, two = offered[1].release, offer(offered, at(robot), offered[2])
+    robot.controller.propose(one.digest)
+    robot.turn_until(lambda: robot.runs(one.digest))
+    robot.controller.propose(two)
+    robot.turn_until(lambda: robot.runs(two))
+    adapter = robot.home / "slots" / robot.permit.slot / "bundle" / "checkpoint" / "adapter_model.safetensors"
+    adapter.chmod(0o644)
+    adapter.write_bytes(adapter.read_bytes()[:-1] + b"!")
+    end_services(robot.home)
+    robot.repository.is_down = True
+    robot.start()
+    robot.turn_until(lambda: robot.runs(one.digest))
+    robot.repository.is_down = False
+    robot.controller.propose(two)
+    robot.clock.is_simulated = True
+    robot.turn_until(lambda: robot.runs(two))
+
+
+def test_an_answer_to_another_report_changes_nothing(offered, robot):
+    answer = robot.controller.answer
+
+    robot.controller.propose(offered[1].release.digest)
+    type(robot.controller).answer = lambda self, report: replace_sequence(answer(report))
+    try:
+        robot.start().turn()
+        assert robot.agent.state.now.desired is None
+    finally:
+        type(robot.controller).answer = answer.__func__
+
+
+def replace_sequence(desired):
+    from msgspec.structs import replace as changed
+
+    return changed(desired, acknowledged_sequence=desired.acknowledged_sequence - 1)
