@@ -26,9 +26,12 @@ GOLDEN = Path(__file__).parent / "golden" / "home_aa4ee54" / "home" / "store"
 LOCK = "numpy==2.4.1\nmsgpack==1.2.0\n"
 
 
-def bundle(folder: Path, version: str = "arm/1", *, weights: int = 1, adapter: int = 0) -> Path:
-    """A bundle around a real contract. weights: seed of the base weights. adapter: its size in KiB, 0 for none."""
-    contract = next(GOLDEN.glob("package/*/bento/src/bundle/contract.json")).read_text(encoding="utf-8")
+def bundle(folder: Path, version: str = "arm/1", *, weights: int = 1, adapter: int = 0, contract: str = "", probe: bytes = b"") -> Path:
+    """A bundle around a real contract (JSON), a recorded one by default.
+
+    weights: seed of the base weights. adapter: its size in KiB, 0 for none. probe: the recorded answer, that of the version by default.
+    """
+    contract = contract or next(GOLDEN.glob("package/*/bento/src/bundle/contract.json")).read_text(encoding="utf-8")
     contract_id = PolicyContract.from_json(json.loads(contract)).contract_id
     checkpoint = folder / "checkpoint"
     (checkpoint / "vqvae").mkdir(parents=True)
@@ -39,7 +42,7 @@ def bundle(folder: Path, version: str = "arm/1", *, weights: int = 1, adapter: i
     save_file({"codes": np.zeros((4, 2), np.float32)}, checkpoint / "vqvae" / "model.safetensors")
     (checkpoint / "config.json").write_text("{}")
     (folder / "probes" / "00.observe").write_bytes(bytes([PROTOCOL_VERSION]) + b"observation")
-    (folder / "probes" / "00.chunk").write_bytes(b"chunk of " + version.encode())
+    (folder / "probes" / "00.chunk").write_bytes(probe or b"chunk of " + version.encode())
     if adapter:
         rng = np.random.default_rng(7)
         save_file({"lora": rng.integers(0, 256, adapter * 1024, dtype=np.uint8)}, checkpoint / "adapter_model.safetensors")

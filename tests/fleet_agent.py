@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import http.server
 import json
@@ -20,13 +21,20 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from components.adapters.processes import free_port
+from components.adapters.signing.folder_signature import Trust
+from components.adapters.signing.key_files import make_keys
+from components.adapters.signing.update_repository import Keys, make_repository
+from components.release.fleet.create import Made
+from components.release.fleet.publish import publish
 from model_core.spec.fleet.documents import CellReport, DesiredState
 from model_core.spec.fleet.signatures import make_key, opened, sealed, trusted, written_public
-from serving.cell_files.boot_clock import Moment
+from serving.cell_files.boot_clock import Moment, moment
 from serving.cell_files.permit import Permit, read_permit
 from serving.fleet.agent.agent import Agent, Clock
 from serving.fleet.agent.make import make_agent
+from serving.fleet.agent.report import answering
 from serving.fleet.agent.settings import read_settings
+from tests.fleet import bundle, release
 
 SERVICE = Path(__file__).with_name("light_service.py")
 
@@ -204,14 +212,19 @@ class Robot:
             "ports": ports,
         }
 
-    def prepare(self, root: Path) -> Path:
+    @property
+    def place(self) -> Path:
+        """The repository's folder."""
+        return self.folder.parent / "repository"
+
+    def prepare(self) -> Path:
         """Write what a person brings to the computer; returns the settings file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         key = self.folder / "cell.pem"
         if not key.exists():
             self.controller.cell_key = make_key(key)
             (self.folder / "controller.pub.pem").write_text(written_public(self.controller.key.public_key()))
-            shutil.copyfile(root, self.folder / "1.root.json")
+            shutil.copyfile(self.place / "metadata" / "1.root.json", self.folder / "1.root.json")
         config = self.folder / "agent.json"
         config.write_text(json.dumps(self.settings()))
         return config
@@ -251,3 +264,57 @@ class Robot:
         """As it was reported last."""
         last = self.controller.reports[-1].error
         return last.code if last else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """A site's keys, its repository before anything is published, and releases for it."""
+
+    keys: Path
+    repository: Path
+    made: tuple[Made, ...]
+
+
+def make_site(folder: Path, contract: str = "") -> Offered:
+    """Releases 1, 2 (an adapter on the weights of 1) and 3 (whose probe the light service answers otherwise)."""
+    keys = folder / "keys"
+    make_keys(keys, ["lab"])
+    make_repository(folder / "repository", Keys(folder=keys))
+    one = release(bundle(folder / "one", contract=contract), folder / "releases", keys)
+    two = release(bundle(folder / "two", "arm/2", adapter=64, contract=contract), folder / "releases", keys, base=one.folder)
+    three = release(bundle(folder / "three", "arm/3", probe=b"another answer", contract=contract), folder / "releases", keys)
+    return Offered(keys=keys, repository=folder / "repository", made=(one, two, three))
+
+
+def offer(offered: Offered, repository: Path, made: Made, now: datetime.datetime | None = None) -> str:
+    """Publish a release to the site; its digest."""
+    publish(made.folder, repository, ["lab"], Keys(folder=offered.keys, now=now), Trust(public_key=offered.keys / "release.pub.pem"))
+    return made.release.digest
+
+
+@contextlib.contextmanager
+def robot_of(offered: Offered, folder: Path, **options: Any) -> Iterator[Robot]:
+    """A robot of the site, which is offered release 1, with its servers; its services are ended at the end."""
+    repository = shutil.copytree(offered.repository, folder / "repository")
+    offer(offered, repository, offered.made[0])
+    with repository_server(repository) as server, controller_server() as controller:
+        made = Robot(folder=folder / "robot", keys=offered.keys, repository=server, controller=controller, options=dict(options))
+        made.prepare()
+        try:
+            yield made
+        finally:
+            end_services(made.home)
+
+
+def turn_to(config: str, release: str, most_s: str = "60") -> int:
+    """For a process of its own: an agent's turns until the service of `release` answers by permit; 9 where that takes longer."""
+    agent = make_agent(read_settings(Path(config)), Clock(moment=moment, sleep=time.sleep))
+    give_up_at = time.monotonic() + float(most_s)
+    while time.monotonic() < give_up_at:
+        wait_s = 0.05
+        with contextlib.suppress(OSError):
+            wait_s = agent.turn()
+        if answering(agent.update, read_permit(agent.settings.cell_files))[0] == release:
+            return 0
+        time.sleep(min(wait_s, 0.05))
+    return 9

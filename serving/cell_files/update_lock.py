@@ -46,8 +46,7 @@ class UpdateLock:
     @contextlib.contextmanager
     def taken(self, patience_s: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[bool]:
         """Have the lock alone; yields False, having nothing, while another process has it for longer than `patience_s`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self._opened()
         try:
             yield _locked(descriptor, time.monotonic() + patience_s, sleep)
         finally:
@@ -58,6 +57,15 @@ class UpdateLock:
         """Another process has it now."""
         with self.taken() as is_mine:
             return not is_mine
+
+    def _opened(self) -> int:
+        """The lock's file, made where it is not there; one that is there costs no write."""
+        path = self._folder / _LOCK
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def left_behind(self) -> RunningEpisode | None:
         """The episode that is running, or that a dead process left. Raises `NotReady` for a mark that cannot be read."""

@@ -27,6 +27,7 @@ INVARIANTS = {
     "I6": "every executed action can be rebuilt from the audit log, or the episode was refused",
     "I7": "memory, files and sessions are bounded",
     "I8": "server faults need no client restart; client faults touch nobody else",
+    "I9": "no robot runs an unverified or half-written release, and none is left without a working one",
 }
 FAULTS = {
     "F1": "kill -9 in mid-request",
@@ -46,6 +47,10 @@ FAULTS = {
     "F15": "malformed reasoning",
     "F16": "contract drift",
     "F17": "version changes between chunks",
+    "F18": "update in an episode",
+    "F19": "lock held for hours, its holder dies",
+    "F20": "wrong, old, mixed, half release",
+    "F21": "registry and controller down 30 days",
     "F22": "wall clock steps, suspend",
     "F23": "token expires, revoked, missing",
     "F25": "32 robots, one abusive",
@@ -56,6 +61,7 @@ FAULTS = {
     "F31": "driver rejects, e-stop",
     "F32": "agent killed, paused; watchdog",
     "F33": "bad steering",
+    "F34": "probes differ on this hardware",
     "F36": "protocol versions differ",
     "F37": "configuration abuse",
 }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from model_core.spec.errors import NotReady
+from model_core.spec.errors import ActwrightError, NotReady
 from model_core.spec.fleet.documents import Phase, UpdateError
 from serving.cell_files.boot_clock import Moment
 from serving.cell_files.finished_episodes import FinishedEpisodes
@@ -22,7 +22,7 @@ from serving.cell_files.permit import Contact, Permit, read_permit, write_contac
 from serving.cell_files.update_lock import UpdateLock
 from serving.fleet.agent.agent_state import StateFile
 from serving.fleet.agent.controller_link import ControllerLink
-from serving.fleet.agent.report import report_of
+from serving.fleet.agent.report import Reporter, report_of
 from serving.fleet.agent.rules import fallback_of, slot_for, target_of
 from serving.fleet.agent.settings import AgentSettings
 from serving.fleet.agent.update import Update
@@ -54,11 +54,12 @@ class Agent:
 
     def __init__(self, settings: AgentSettings, state: StateFile, link: ControllerLink, update: Update, clock: Clock) -> None:
         self.settings, self.state, self.update = settings, state, update
-        self._link, self._clock = link, clock
+        self._link, self._clock, self._reporter = link, clock, Reporter(settings=settings, state=state, update=update)
         self._lock, self._episodes = UpdateLock(settings.cell_files), FinishedEpisodes(settings.cell_files)
         self._report_at_s = self._try_at_s = self._restart_at_s = 0.0
         self._every_s, self._wait_s, self._failures = settings.report_every_s, 1.0, 0
         self.phase: Phase = "idle"
+        self.clock_offset_s: float | None = None
 
     def turn(self) -> float:
         """One turn; returns how long to wait before the next, in seconds."""
@@ -120,18 +121,18 @@ class Agent:
         self._report_at_s = self._clock.up_s() + self._every_s
         asked = self._clock.moment()
         try:
-            report = report_of(self, permit, asked)
+            report = report_of(self._reporter, permit, asked, self.phase, self.clock_offset_s)
             desired = self._link.ask(report, self.state.now.revision)
             heard = self._clock.moment()
-            offset_s = desired.sent_at_s - (asked.wall_s + heard.wall_s) / 2
+            self.clock_offset_s = desired.sent_at_s - (asked.wall_s + heard.wall_s) / 2
             if desired.revision != self.state.now.revision:
                 logger.info("proposal revision=%d release=%s stage=%s", desired.revision, desired.release[:16], desired.stage)
                 self._try_at_s = 0.0
             write_contact(self.settings.cell_files, Contact(at=heard, begun=self._lock.begun, blocked=desired.blocked))
-            self.state.change(desired=desired, clock_offset_s=offset_s)
+            self.state.change(desired=replace(desired, sent_at_s=0.0, acknowledged_sequence=0, acknowledged=()))  # written where it differs
             self._episodes.drop(frozenset(desired.acknowledged))
             self._every_s = min(desired.report_every_s, 3600.0)
-            if len(report.episodes) and report.waiting and desired.acknowledged:
+            if report.episodes and report.waiting and desired.acknowledged:
                 self._report_at_s = self._clock.up_s()  # there is more to tell
         except (UpdateRefused, OSError, NotReady) as error:
             logger.warning("report.failed reason=%s", error)
@@ -143,11 +144,13 @@ class Agent:
         running = permit.slot if permit else ""
         slot = slot_for(self.state.now, target, running)
         try:
-            self.phase = self.update.step(target, slot, permit)
+            before, self.phase = self.phase, self.update.step(target, slot, permit)
             self._wait_s = 1.0
+            if self.phase != before and self.state.now.error is not None:
+                self._try("error", lambda: self.state.change(error=None))  # it goes on
             if self.phase == "idle":
                 self._idle(read_permit(self.settings.cell_files))
-        except (UpdateRefused, OSError, NotReady) as error:
+        except (ActwrightError, OSError) as error:
             refused = problem_of(error)
             self._note(refused, target)
             if refused.code in FINAL:
@@ -160,8 +163,7 @@ class Agent:
 
     def _idle(self, permit: Permit | None) -> None:
         """Nothing is to be changed: the service of the other slot is not needed, and an error of an earlier target is history."""
-        if self.phase != "idle":
-            self.phase = "idle"
+        self.phase = "idle"
         desired = self.state.now.desired
         is_reached = permit is not None and desired is not None and desired.release in ("", permit.release)
         if is_reached and self.state.now.error is not None:

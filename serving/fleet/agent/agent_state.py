@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from model_core.spec.files import atomic_write
-from model_core.spec.fleet.documents import Count, DesiredState, Digest, Document, Seconds, SlotState, UpdateError, canonical
+from model_core.spec.fleet.documents import Count, DesiredState, Digest, Document, SlotState, UpdateError, canonical
 
 SLOTS = ("a", "b")
 _BLOCK = 1000  # numbers of reports are set aside in blocks, so that a report costs no write
@@ -30,7 +30,6 @@ class AgentState(Document, frozen=True, kw_only=True):
 
     sequence: Count = 0
     highest: Count = 0
-    clock_offset_s: Seconds | None = None
     slots: Annotated[dict[str, SlotRecord], Meta(max_length=2)] = msgspec.field(default_factory=dict[str, SlotRecord])
     desired: DesiredState | None = None
     refused: Annotated[dict[Digest, Count], Meta(max_length=8)] = msgspec.field(default_factory=dict[str, int])

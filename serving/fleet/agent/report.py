@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from model_core.spec.fleet.documents import MOST_EPISODES, CellReport, OverrideInForce, Slot
+from model_core.spec.fleet.documents import MOST_EPISODES, CellReport, OverrideInForce, Phase, Slot
 from serving.cell_files.boot_clock import Moment
 from serving.cell_files.cell_facts import read_facts
 from serving.cell_files.finished_episodes import FinishedEpisodes
 from serving.cell_files.permit import Permit, episodes_left, is_lost, read_contact
 from serving.cell_files.update_lock import UpdateLock
-from serving.fleet.agent.agent_state import SLOTS
+from serving.fleet.agent.agent_state import SLOTS, StateFile
 from serving.fleet.agent.rules import agent_version, target_of
+from serving.fleet.agent.settings import AgentSettings
+from serving.fleet.agent.update import Update
 from serving.fleet.intake.problems import UpdateRefused
 
-if TYPE_CHECKING:
-    from serving.fleet.agent.agent import Agent
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reporter:
+    """Where the facts are."""
+
+    settings: AgentSettings
+    state: StateFile
+    update: Update
 
 
-def report_of(agent: Agent, permit: Permit | None, now: Moment) -> CellReport:
+def report_of(reporter: Reporter, permit: Permit | None, now: Moment, phase: Phase, clock_offset_s: float | None) -> CellReport:
     """The report that goes out now, with the next number. Raises OSError or `NotReady` where the cell's files cannot be read."""
-    settings, state = agent.settings, agent.state.now
+    settings, state = reporter.settings, reporter.state.now
     files = settings.cell_files
     episodes, lock, facts, contact = FinishedEpisodes(files), UpdateLock(files), read_facts(files), read_contact(files)
     told = episodes.oldest(MOST_EPISODES)
-    running, contract = _answering(agent, permit)
+    running, contract = answering(reporter.update, permit)
     tasks = settings.tasks or ((facts.task,) if facts else ())
     return CellReport(
         cell=settings.cell,
         site=settings.site,
         agent_version=agent_version(),
-        sequence=agent.state.next_sequence(),
+        sequence=reporter.state.next_sequence(),
         boot=now.boot,
         sent_at_s=now.wall_s,
         tasks=tasks,
         labels=dict(settings.labels),
-        clock_offset_s=state.clock_offset_s,
+        clock_offset_s=clock_offset_s,
         revision=state.revision,
         slots=tuple(Slot(name=name, state=state.slot(name).state, release=state.slot(name).release) for name in SLOTS),
         running=running,
         contract=contract,
         limits=facts.limits if facts else "",
         version=state.highest,
-        phase=agent.phase,
+        phase=phase,
         target=target_of(state, permit.slot if permit else ""),
         error=state.error,
         in_episode=lock.is_held,
@@ -54,11 +62,11 @@ def report_of(agent: Agent, permit: Permit | None, now: Moment) -> CellReport:
     )
 
 
-def _answering(agent: Agent, permit: Permit | None) -> tuple[str, str]:
+def answering(update: Update, permit: Permit | None) -> tuple[str, str]:
     """(release, contract id) that the permitted service itself says that it serves; "" where it does not answer."""
     if permit is None:
         return "", ""
-    service = agent.update.service(permit.slot)
+    service = update.service(permit.slot)
     try:
         if service.started_for() == permit.release and service.status().state == "ready":
             bundle, contract = service.served()

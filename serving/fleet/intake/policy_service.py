@@ -52,10 +52,13 @@ class PolicyService:
         return f"ws://127.0.0.1:{self.port}/v1/session"
 
     def is_alive(self) -> bool:
-        """Its process lives, whoever started it."""
+        """Its process lives, started by this agent or by one before it."""
         if self._child is not None:
             self._child.poll()  # takes the zombie of our own child away
-        descriptor = self._open()
+        try:
+            descriptor = os.open(self.folder / "service.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -74,7 +77,8 @@ class PolicyService:
         note = json.dumps({"pid": "PID", "release": release})
         words = {"python": sys.executable, "bundle": str(self.bundle), "port": str(self.port)}
         command = [word.format(**words) for word in self.command]
-        descriptor = self._open()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.truncate(descriptor, 0)
@@ -132,10 +136,6 @@ class PolicyService:
             return json.loads((self.folder / "service.lock").read_bytes())
         except (OSError, ValueError):
             return {}
-
-    def _open(self) -> int:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return os.open(self.folder / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"

@@ -3,64 +3,30 @@
 from __future__ import annotations
 
 import datetime
-import json
-import shutil
-from pathlib import Path
 
 import pytest
 
-from components.adapters.signing.folder_signature import Trust
 from components.adapters.signing.key_files import make_keys
-from components.adapters.signing.update_repository import Keys, make_repository, refresh
-from components.release.fleet.publish import publish
-from model_core.bundle import MANIFEST, file_digests
+from components.adapters.signing.update_repository import Keys, refresh
 from serving.cell_files.update_lock import UpdateLock
-from tests.fleet import bundle, release
-from tests.fleet_agent import Robot, controller_server, end_services, repository_server
+from tests.faults.verdicts import covers
+from tests.fleet_agent import end_services, make_site, offer, robot_of
 
 
 @pytest.fixture(scope="module")
 def offered(tmp_path_factory):
-    """A site that is offered version 1, and 2 with an adapter on the weights of 1; and 3, whose probe it answers otherwise, not yet."""
-    folder = tmp_path_factory.mktemp("fleet")
-    make_keys(folder / "keys", ["lab"])
-    make_repository(folder / "repository", Keys(folder=folder / "keys"))
-    one = release(bundle(folder / "one"), folder / "releases", folder / "keys")
-    two = release(bundle(folder / "two", "arm/2", adapter=64), folder / "releases", folder / "keys", base=one.folder)
-    packed = bundle(folder / "three", "arm/3")
-    (packed / "probes" / "00.chunk").write_bytes(b"another answer")
-    manifest = json.loads((packed / MANIFEST).read_text())
-    (packed / MANIFEST).unlink()
-    (packed / MANIFEST).write_text(json.dumps({**manifest, "files": file_digests(packed)}))
-    three = release(packed, folder / "releases", folder / "keys")
-    return folder, one, two, three
-
-
-def offer(offered, repository: Path, made, now=None) -> str:
-    keys = offered[0] / "keys"
-    publish(made.folder, repository, ["lab"], Keys(folder=keys, now=now), Trust(public_key=keys / "release.pub.pem"))
-    return made.release.digest
+    """Version 1, version 2 with an adapter on the weights of 1, and a version 3 whose probe is answered otherwise."""
+    return make_site(tmp_path_factory.mktemp("fleet"))
 
 
 @pytest.fixture
 def robot(offered, tmp_path):
-    repository = shutil.copytree(offered[0] / "repository", tmp_path / "repository")
-    offer(offered, repository, offered[1])
-    with repository_server(repository) as server, controller_server() as controller:
-        made = Robot(folder=tmp_path / "robot", keys=offered[0] / "keys", repository=server, controller=controller)
-        made.prepare(repository / "metadata" / "1.root.json")
-        try:
-            yield made
-        finally:
-            end_services(made.home)
-
-
-def at(robot: Robot) -> Path:
-    return robot.folder.parent / "repository"
+    with robot_of(offered, tmp_path) as made:
+        yield made
 
 
 def test_the_first_release_is_fetched_verified_probed_and_permitted(offered, robot):
-    one = offered[1].release
+    one = offered.made[0].release
     robot.controller.propose(one.digest, stage="fleet")
     robot.turn_until(lambda: robot.runs(one.digest))
     report = robot.controller.reports[-1]
@@ -71,11 +37,12 @@ def test_the_first_release_is_fetched_verified_probed_and_permitted(offered, rob
     assert robot.permit.release == one.digest
 
 
+@covers("F18", I5="the permit does not change while an episode holds the update lock", I9="the old release answers until the swap")
 def test_an_adapter_is_fetched_alone_while_the_old_release_answers_and_the_swap_waits_for_the_episode(offered, robot):
-    one, two = offered[1].release, offered[2].release
+    one, two = offered.made[0].release, offered.made[1].release
     robot.controller.propose(one.digest)
     robot.turn_until(lambda: robot.runs(one.digest))
-    offer(offered, at(robot), offered[2])
+    offer(offered, robot.place, offered.made[1])
     sent = robot.repository.sent
     robot.controller.propose(two.digest)
     with UpdateLock(robot.cell).taken() as is_mine:
@@ -94,11 +61,12 @@ def test_an_adapter_is_fetched_alone_while_the_old_release_answers_and_the_swap_
     assert robot.repository.sent - sent < adapter + 40_000
 
 
+@covers("F34", I9="it is refused and reported; the old release answers on")
 def test_a_release_whose_probes_differ_on_this_computer_never_runs(offered, robot):
-    one = offered[1].release
+    one = offered.made[0].release
     robot.controller.propose(one.digest)
     robot.turn_until(lambda: robot.runs(one.digest))
-    three = offer(offered, at(robot), offered[3])
+    three = offer(offered, robot.place, offered.made[2])
     robot.controller.propose(three)
     robot.turn_until(lambda: robot.controller.reports[-1].error)
     assert robot.error == "PROBES"
@@ -108,9 +76,10 @@ def test_a_release_whose_probes_differ_on_this_computer_never_runs(offered, robo
     assert robot.permit.release == one.digest
 
 
+@covers("F20", I9="an older release runs only where it is listed, a blocked one never")
 def test_an_older_release_is_taken_only_where_it_is_listed_and_a_blocked_one_never(offered, robot):
-    one, two = offered[1].release, offered[2].release
-    offer(offered, at(robot), offered[2])
+    one, two = offered.made[0].release, offered.made[1].release
+    offer(offered, robot.place, offered.made[1])
     robot.controller.propose(two.digest)
     robot.turn_until(lambda: robot.runs(two.digest))
     robot.controller.propose(one.digest)
@@ -123,8 +92,9 @@ def test_an_older_release_is_taken_only_where_it_is_listed_and_a_blocked_one_nev
     assert robot.controller.reports[-1].version == 2
 
 
+@covers("F20", I9="a half download is gone on with, and runs only whole")
 def test_a_broken_download_goes_on_where_it_was(offered, robot):
-    one = offered[1].release
+    one = offered.made[0].release
     robot.repository.cut_after = 100_000
     robot.controller.propose(one.digest)
     robot.clock.is_simulated = True
@@ -132,10 +102,11 @@ def test_a_broken_download_goes_on_where_it_was(offered, robot):
     assert robot.repository.sent < 1.1 * one.carried_bytes + 40_000
 
 
+@covers("F20", I9="a flipped byte never runs; the right bytes are fetched later")
 @pytest.mark.parametrize("name", ["files", "releases"])
 def test_changed_bytes_never_run_and_the_right_ones_are_fetched_later(offered, robot, name):
-    one = offered[1].release
-    path = max((at(robot) / "targets" / "sites" / "lab" / name).iterdir(), key=lambda path: path.stat().st_size)
+    one = offered.made[0].release
+    path = max((robot.place / "targets" / "sites" / "lab" / name).iterdir(), key=lambda path: path.stat().st_size)
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     robot.controller.propose(one.digest)
@@ -146,38 +117,41 @@ def test_changed_bytes_never_run_and_the_right_ones_are_fetched_later(offered, r
     robot.turn_until(lambda: robot.runs(one.digest))
 
 
+@covers("F20", I9="a signature of another key never runs")
 def test_a_release_signed_by_another_key_never_runs(offered, robot, tmp_path):
     make_keys(tmp_path / "others", ["lab"])
     robot.options["release_key"] = str(tmp_path / "others" / "release.pub.pem")
-    robot.prepare(at(robot) / "metadata" / "1.root.json")
-    robot.controller.propose(offered[1].release.digest)
+    robot.prepare()
+    robot.controller.propose(offered.made[0].release.digest)
     robot.turn_until(lambda: robot.controller.reports and robot.error == "SIGNATURE")
     assert robot.permit is None
 
 
+@covers("F20", I9="expired and frozen metadata bring nothing new, what runs goes on; two hours of clock error are borne")
 def test_expired_metadata_bring_nothing_new_and_what_runs_goes_on(offered, robot):
-    one = offered[1].release
+    one = offered.made[0].release
     robot.controller.propose(one.digest)
     robot.turn_until(lambda: robot.runs(one.digest))
-    two = offer(offered, at(robot), offered[2], now=datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1, hours=2))
+    two = offer(offered, robot.place, offered.made[1], now=datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1, hours=2))
     robot.controller.propose(two)
     robot.turn_until(lambda: robot.error == "EXPIRED")
     assert robot.runs(one.digest)
     hours = datetime.timedelta(hours=2)
-    refresh(at(robot), Keys(folder=offered[0] / "keys", now=datetime.datetime.now(datetime.UTC) - hours))  # a clock two hours off is borne
+    refresh(robot.place, Keys(folder=offered.keys, now=datetime.datetime.now(datetime.UTC) - hours))  # a clock two hours off is borne
     robot.controller.offset_s = -hours.total_seconds()
     robot.clock.is_simulated = True
     robot.turn_until(lambda: robot.runs(two))
     assert robot.controller.reports[-1].clock_offset_s == pytest.approx(-7200, abs=60 + robot.clock.ahead_s)
 
 
+@covers("F20", I9="a mixture of old and new metadata brings nothing")
 def test_old_and_new_metadata_together_bring_nothing(offered, robot):
-    one = offered[1].release
+    one = offered.made[0].release
     robot.controller.propose(one.digest)
     robot.turn_until(lambda: robot.runs(one.digest))
-    metadata = at(robot) / "metadata"
+    metadata = robot.place / "metadata"
     old = (metadata / "2.site-lab.json").read_bytes()
-    two = offer(offered, at(robot), offered[2])
+    two = offer(offered, robot.place, offered.made[1])
     new = (metadata / "3.site-lab.json").read_bytes()
     (metadata / "3.site-lab.json").write_bytes(old)
     robot.controller.propose(two)
@@ -189,29 +163,31 @@ def test_old_and_new_metadata_together_bring_nothing(offered, robot):
 
 
 def test_a_release_that_the_site_is_not_offered_is_not_taken(offered, robot):
-    robot.controller.propose(offered[2].release.digest)
+    robot.controller.propose(offered.made[1].release.digest)
     robot.turn_until(lambda: robot.controller.reports and robot.error == "NOT_OFFERED")
 
 
+@covers("F20", I9="a full disk stops the download alone")
 def test_a_full_disk_stops_the_download_and_nothing_else(offered, robot):
-    one = offered[1].release
+    one = offered.made[0].release
     robot.controller.propose(one.digest)
     robot.turn_until(lambda: robot.runs(one.digest))
-    two = offer(offered, at(robot), offered[2])
+    two = offer(offered, robot.place, offered.made[1])
     robot.options["spare_bytes"] = 2**60
-    robot.prepare(at(robot) / "metadata" / "1.root.json")
+    robot.prepare()
     robot.start()
     robot.controller.propose(two)
     robot.turn_until(lambda: robot.error == "NO_SPACE")
     assert robot.runs(one.digest)
     robot.options["spare_bytes"] = 0
-    robot.prepare(at(robot) / "metadata" / "1.root.json")
+    robot.prepare()
     robot.start()
     robot.turn_until(lambda: robot.runs(two))
 
 
+@covers("F21", I7="an hour without anything to do costs one turn", I9="30 days on the last good release, then the new one")
 def test_a_site_that_is_cut_off_for_thirty_days_works_on_and_takes_what_it_missed(offered, robot):
-    one = offered[1].release
+    one = offered.made[0].release
     robot.controller.propose(one.digest)
     robot.turn_until(lambda: robot.runs(one.digest))
     reports = len(robot.controller.reports)
@@ -226,7 +202,7 @@ def test_a_site_that_is_cut_off_for_thirty_days_works_on_and_takes_what_it_misse
     assert turns <= 30 * 24
     assert robot.permit == permit
     assert robot.agent.update.service(permit.slot).status().state == "ready"
-    two = offer(offered, at(robot), offered[2])
+    two = offer(offered, robot.place, offered.made[1])
     robot.controller.propose(two)
     robot.controller.is_down = robot.repository.is_down = False
     robot.turn_until(lambda: robot.runs(two))
@@ -235,7 +211,7 @@ def test_a_site_that_is_cut_off_for_thirty_days_works_on_and_takes_what_it_misse
 
 
 def test_an_agent_that_is_started_again_finds_its_service_and_a_computer_that_is_starts_it(offered, robot):
-    one = offered[1].release
+    one = offered.made[0].release
     robot.controller.propose(one.digest)
     robot.turn_until(lambda: robot.runs(one.digest))
     service = robot.agent.update.service("a")
@@ -248,8 +224,9 @@ def test_an_agent_that_is_started_again_finds_its_service_and_a_computer_that_is
     robot.turn_until(lambda: service._note()["pid"] != pid and robot.runs(one.digest))
 
 
+@covers("F20", I9="damaged bytes are not started, the other slot takes over")
 def test_bytes_that_changed_on_the_disk_are_not_started_and_the_other_slot_takes_over(offered, robot):
-    one, two = offered[1].release, offer(offered, at(robot), offered[2])
+    one, two = offered.made[0].release, offer(offered, robot.place, offered.made[1])
     robot.controller.propose(one.digest)
     robot.turn_until(lambda: robot.runs(one.digest))
     robot.controller.propose(two)
@@ -270,7 +247,7 @@ def test_bytes_that_changed_on_the_disk_are_not_started_and_the_other_slot_takes
 def test_an_answer_to_another_report_changes_nothing(offered, robot):
     answer = robot.controller.answer
 
-    robot.controller.propose(offered[1].release.digest)
+    robot.controller.propose(offered.made[0].release.digest)
     type(robot.controller).answer = lambda self, report: replace_sequence(answer(report))
     try:
         robot.start().turn()
