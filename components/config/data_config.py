@@ -34,6 +34,9 @@ class CameraConfig:
     lookat: tuple[float, float, float] = (0.0, 0.74, 0.13)
 
 
+TWO_BUTTONS_CAMERA = CameraConfig(azimuth=125.0, distance=1.2, lookat=(0.0, 0.68, 0.2))  # the gripper's whole way is in view
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectConfig:
     """Recording of demonstrations by scripted experts.

@@ -17,7 +17,7 @@ from components.config.judging.suites import suite_entry
 from components.config.source_config import SIMULATOR, SourceConfig
 from components.config.train_config import CHECKPOINT_FILES, TrainConfig, rounded_up, start_folder
 from model_core.spec.contract import digest_of
-from model_core.spec.documents import NEUTRAL, from_document, to_document
+from model_core.spec.documents import LATER, NEUTRAL, from_document, to_document
 from model_core.spec.errors import SpecError, require
 from model_core.spec.execution.cell_options import FIRST_SEED
 
@@ -29,7 +29,9 @@ class EvalConfig:
     suite: the name of a built-in benchmark suite (`components.config.judging.suites`), or "package.module:function" of one (empty: the
     tasks of the recipe's own simulator). Of a built-in one, tasks (none: all) on seeds_per_task initial states from number first_state are
     run; horizon, seeds and cameras are the suite's own, and nothing of `collect` counts.
-    reasoning: "full" (depth, trace, action), "trace+action" or "action". batch: episodes that are decided for together.
+    reasoning: "full" (depth, trace, action), "reuse-depth" (the same, keeping the last depth tokens while the model agrees), "trace+action"
+    or "action". batch: episodes that are decided for together. steering: with every observation a trace is given as a person would draw it
+    on the scene's first image (the way of the simulator's expert): the "whole" line, or what of it lies "ahead" of the gripper.
     image_swap_frames, min_image_swap_change: the image-swap check: of so many frames, at least this share of decisions must change when
     the image is exchanged (a model that uses it: 0.88 and more; after 20 steps of training: 0.16). films_per_task: how many rollout strips.
     """
@@ -38,7 +40,7 @@ class EvalConfig:
     first_seed: int = 930_000
     horizon_sim_steps: int = 500
     execute_horizon: int = 4
-    reasoning: Literal["full", "trace+action", "action"] = "full"
+    reasoning: Literal["full", "reuse-depth", "trace+action", "action"] = "full"
     batch: int = 10
     workers: int = field(default=2, metadata=NEUTRAL)
     image_swap_frames: int = 64
@@ -48,6 +50,7 @@ class EvalConfig:
     suite: str = ""
     tasks: tuple[str, ...] = ()
     first_state: int = 0
+    steering: Literal["none", "whole", "ahead"] = field(default="none", metadata=LATER)
 
     def __post_init__(self) -> None:
         is_built_in = bool(self.suite) and suite_entry(self.suite) is not None
@@ -152,6 +155,12 @@ class Recipe:
         require(len(set(names)) == len(names), "data: two sources have one name; give each its own", got=names)
         require(not (self.data and self.include), "data and include: ingested recordings join demonstrations only; leave one of them empty")
         taught = self.annotate.levels
+        require(
+            self.evaluate.steering == "none" or self.annotate.is_labelled or bool(self.data),
+            "evaluate.steering gives traces, and a policy that is trained without labels takes none. Fix: set evaluate.steering=none, or "
+            "name annotate.point_annotator",
+            got=self.evaluate.steering,
+        )
         for where, level in (("evaluate", self.evaluate.reasoning), ("package", self.package.reasoning)):
             lack = "depth labels" if self.annotate.is_labelled else "labels"
             require(

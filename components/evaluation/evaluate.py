@@ -144,6 +144,7 @@ def protocol_of(cfg: EvalConfig, suite: Suite, control_hz: float) -> dict[str, A
         "reasoning": cfg.reasoning,
         "execute_horizon": cfg.execute_horizon,
         "first_seed": cfg.first_seed,
+        **({} if cfg.steering == "none" else {"steering": cfg.steering}),
     }
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from components.config.recipe import EvalConfig
 from components.config.records import RolloutRow
+from components.evaluation.drawn_line import DrawnLine, Steering, draw_line, steered
 from components.simulation.benchmarks.progress import MeasuresProgress
 from components.simulation.interface import Simulator
 from model_core.spec.execution.chunking import ChunkPlayer, targets_KA
@@ -69,6 +70,8 @@ class _Cell:
     player: ChunkPlayer
     keeps_frames: bool
     max_refusals: int
+    steering: Steering = "none"
+    line: DrawnLine | None = None
     last_action_A: NDArray[np.float32] | None = None
     proprio_P: NDArray[np.float32] | None = None
     steps: int = 0
@@ -89,15 +92,25 @@ class _Cell:
         return DecisionRequest(observation=observation, previous=self.previous, consumed=self.consumed)
 
     def begin(self) -> None:
-        self._guarded(lambda: self.sim.reset(self.task, self.seed, render=False))
+        if self.steering != "none":
+            self._guarded(self._draw)
+        if self.stop is None:
+            self._guarded(lambda: self.sim.reset(self.task, self.seed, render=False))
+
+    def _draw(self) -> None:
+        self.line = draw_line(self.sim, self.task, self.seed)
 
     def look(self) -> Observation | None:
         """A fresh observation, or None when the simulator failed (the cell has then stopped)."""
         seen: list[Observation] = []
-        self._guarded(lambda: seen.append(self.sim.observe()))
+        self._guarded(lambda: seen.append(self._observation()))
         if seen:
             self.proprio_P = seen[0].proprio_P
         return seen[0] if seen else None
+
+    def _observation(self) -> Observation:
+        observation = self.sim.observe()
+        return observation if self.line is None else replace(observation, steering=steered(self.sim, self.line, self.steering))
 
     def take(self, observation: Observation, decision: Decision, milliseconds: float) -> None:
         """Install a chunk, or count the refusal."""
@@ -183,6 +196,7 @@ def roll_out(
             player=ChunkPlayer(cfg.execute_horizon),
             keeps_frames=seed in strip_seeds,
             max_refusals=cfg.max_refusals_in_a_row,
+            steering=cfg.steering,
         )
         for sim, seed in zip(simulators, seeds, strict=False)
     ]

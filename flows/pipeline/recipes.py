@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.config.data_config import AnnotateConfig, CollectConfig, FreezeConfig, VqvaeConfig
+from components.config.data_config import NO_LABELS, TWO_BUTTONS_CAMERA, AnnotateConfig, CollectConfig, FreezeConfig, VqvaeConfig
 from components.config.published.training import ExampleGroup, PublishedTraining
 from components.config.recipe import EvalConfig, GateConfig, PackageConfig, Recipe, WorkcellsConfig
 from components.config.source_config import SourceConfig
@@ -27,6 +27,7 @@ TEN_TASKS = (
 )
 
 SMALLEST: Mapping[str, Any] = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 32, "projector": 32, "stem": [4, 8, 16]}
+SMALL: Mapping[str, Any] = {"width": 96, "layers": 3, "heads": 3, "kv_heads": 3, "feed_forward": 384, "projector": 96, "stem": [16, 32, 64]}
 
 
 def loop() -> Recipe:
@@ -141,6 +142,28 @@ def libero() -> Recipe:
     )
 
 
+def steering() -> Recipe:
+    """Two button boxes in view, demonstrations to either: what chooses the goal, a sentence or a drawn trace (docs/judging.md)."""
+    demonstrations = CollectConfig(
+        simulator="components.simulation.two_buttons:TwoButtons",
+        tasks=("yellow", "blue", "either-yellow", "either-blue"),
+        episodes_per_task=75,
+        camera=TWO_BUTTONS_CAMERA,
+    )
+    curriculum = CurriculumConfig(no_depth_until=0.25, full=0.0, no_depth=0.5, trace_given=0.4, action_only=0.1)
+    return Recipe(
+        name="steering",
+        collect=demonstrations,
+        annotate=AnnotateConfig(depth_annotator=NO_LABELS),
+        freeze=FreezeConfig(name="steering"),
+        train=TrainConfig(network=SMALL, steps=600, learning_rate=2e-3, curriculum=curriculum),
+        evaluate=EvalConfig(reasoning="trace+action", suite="two_buttons", tasks=demonstrations.tasks),
+        gate=GateConfig(floor=0.0),
+        package=PackageConfig(model_name="actwright-steering", reasoning="trace+action"),
+        workcells=WorkcellsConfig(tasks=("yellow", "blue")),
+    )
+
+
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     make.__name__: make
     for make in (
@@ -153,6 +176,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
         midtrain,
         posttrain,
         libero,
+        steering,
         miniature,
         *MOLMOACT_RECIPES,
     )

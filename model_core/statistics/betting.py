@@ -150,9 +150,11 @@ def betting_test_of_counts(looks: Sequence[PairCounts], design: BettingDesign) -
     decision = _decided(claim, opposite, [one.pairs for one in looks], design)
     if decision.is_final:
         return decision
-    rest = design.maximum - looks[-1].pairs
-    best = max(float(log_evidence_of_counts(up[-1] + rest, down[-1], ties[-1], threshold)) for up, down, threshold in sides)
-    return decision if rest > 0 and best >= math.log(1.0 / design.alpha) else replace(decision, outcome=Outcome.NOT_ENOUGH)
+    rest, needed = design.maximum - looks[-1].pairs, math.log(1.0 / design.alpha)
+    can_decide = rest > 0 and any(
+        float(log_evidence_of_counts(up[-1] + rest, down[-1], ties[-1], threshold)) >= needed for up, down, threshold in sides
+    )
+    return decision if can_decide else replace(decision, outcome=Outcome.NOT_ENOUGH)
 
 
 def _open(pairs: int) -> Decision:

@@ -38,6 +38,13 @@ def to_pixels(points_N2: NDArray[np.integer] | NDArray[np.floating], *, width: i
     return np.asarray(points_N2, np.float64) * (np.array([width - 1, height - 1], np.float64) / TRACE_RANGE)
 
 
+def resampled(points_N2: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """`count` points at equal distances along a drawn line, its two ends among them."""
+    along_N = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_N2, axis=0), axis=1))])
+    at = np.linspace(0.0, along_N[-1], count)
+    return np.stack([np.interp(at, along_N, points_N2[:, axis]) for axis in range(2)], axis=1)
+
+
 def future_indices(count: int, points: int = TRACE_MAX_POINTS) -> NDArray[np.int64]:
     """Which of `count` coming points make a trace: all of up to `points`, else evenly spaced, truncated (as published)."""
     require(count >= 1 and 1 <= points <= TRACE_MAX_POINTS, "a trace needs at least one point", got=(count, points))

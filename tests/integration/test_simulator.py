@@ -17,6 +17,7 @@ from components.simulation.metaworld import MetaWorld, embodiment
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from components.simulation.open import open_simulator
 from components.simulation.robot import make_robot, robot_options
+from components.simulation.two_buttons import TwoButtons
 from flows.pipeline.stages.training import simulation_of
 from model_core.spec.errors import SimulatorError
 
@@ -189,3 +190,34 @@ def test_a_workcell_robot_stands_where_the_recipe_says():
         assert np.array_equal(got.world_to_camera_44, expected.world_to_camera_44)
     robot.close()
     sim.close()
+
+
+def test_of_two_buttons_only_the_tasks_own_counts_and_the_other_ends_the_episode():
+    two = TwoButtons()
+    images = [two.reset(task, 5).images["front"] for task in ("yellow", "either-blue", "contrary-yellow")]
+    assert all(np.array_equal(images[0], image) for image in images), "the goal would be seen"
+    assert [two.instruction(task).split()[-2] for task in ("yellow", "blue", "contrary-yellow", "either-blue")] == [
+        *("yellow", "blue", "blue", "a")
+    ]
+    blue = pressed(two, "blue", two)
+    assert (blue.success, blue.done) == (True, True)
+    yellow, other = TwoButtons(), TwoButtons()
+    wrong = pressed(yellow, "yellow", other)
+    assert (wrong.success, wrong.done) == (False, True)
+    assert wrong.sim_steps < 500
+    with pytest.raises(SimulatorError, match=r"no task 'green'\. Fix: name one of yellow, blue"):
+        two.reset("green", 0)
+
+
+def pressed(sim, task, shown):
+    """The last outcome of `sim` where the expert of `shown` presses; another one does the other task on the same scene."""
+    sim.reset(task, 5, render=False)
+    if shown is not sim:
+        shown.reset("blue", 5, render=False)
+    outcome = sim.step(np.zeros(4))
+    while not outcome.done:
+        action_A = shown.expert_action_A()
+        outcome = sim.step(action_A)
+        if shown is not sim:
+            shown.step(action_A)
+    return outcome

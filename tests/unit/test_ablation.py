@@ -56,11 +56,14 @@ def answered(context: RunContext) -> EvalReport:
 
 def test_a_variant_changes_one_thing_and_no_budget() -> None:
     base, *others = variants_of(miniature())
-    assert [base.name, *(one.name for one in others)] == [BASE, "answers-trace+action", "answers-action", "without-depth", "without-labels"]
+    answers = ["answers-reuse-depth", "answers-trace+action", "answers-action"]
+    assert [base.name, *(one.name for one in others)] == [BASE, *answers, "steered", "without-depth", "without-labels"]
     assert all(one.recipe.train == base.recipe.train and one.recipe.collect == base.recipe.collect for one in others)
-    assert [one.recipe.evaluate.reasoning for one in others] == ["trace+action", "action", "trace+action", "action"]
-    assert [one.recipe.annotate.has_depth for one in others] == [True, True, False, False]
-    assert [one.recipe.annotate.is_labelled for one in others] == [True, True, True, False]
+    levels = ["reuse-depth", "trace+action", "action", "full", "trace+action", "action"]
+    assert [one.recipe.evaluate.reasoning for one in others] == levels
+    assert [one.recipe.evaluate.steering for one in others] == ["none", "none", "none", "whole", "none", "none"]
+    assert [one.recipe.annotate.has_depth for one in others] == [True, True, True, True, False, False]
+    assert [one.recipe.annotate.is_labelled for one in others] == [True, True, True, True, True, False]
     started = variants_of(miniature(), ["mid-training"], "checkpoints/mid")[1].recipe
     assert started == replace(base.recipe, train=replace(base.recipe.train, init_from="checkpoints/mid"))
     assert variants_of(started, ["mid-training"])[1].recipe == base.recipe
@@ -69,7 +72,7 @@ def test_a_variant_changes_one_thing_and_no_budget() -> None:
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["no-depth"], "no such variants: no-depth. Fix: choose among answers-trace"),
+        (["no-depth"], "no such variants: no-depth. Fix: choose among answers-reuse-depth, answers-trace"),
         (["mid-training"], "is the recipe as it is. Fix: name the folder of a checkpoint: --start FOLDER"),
         (["without-depth", "without-depth"], "named twice"),
     ],

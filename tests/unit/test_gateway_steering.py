@@ -9,7 +9,8 @@ import pytest
 
 from model_core.spec.protocol.wire import Edit, SteeringInput
 from model_core.spec.types import RefusalCode
-from serving.gateway.sessions.steering import MAX_DRAWN_POINTS, SessionSteering, SteeringRefused, resampled
+from model_core.tokenization.trace import resampled
+from serving.gateway.sessions.steering import MAX_DRAWN_POINTS, SessionSteering, SteeringRefused
 from tests.fakes import make_contract
 
 SIZES = {"front": (16, 16)}

@@ -15,10 +15,12 @@ from components.config.stages import PAIRS, stage_named
 from components.evaluation.evaluate import evaluate
 from components.evaluation.suite import open_suite
 from components.evaluation.suites.metaworld import EASY, HARD, MT10, TIER_OF, metaworld_loop, metaworld_mt50
+from components.evaluation.suites.two_buttons import two_buttons
 from components.simulation.metaworld import embodiment
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from flows.commands.main import command_line
 from flows.commands.overrides import with_changes
+from flows.pipeline.recipes import get_recipe
 from flows.pipeline.stages.comparison import block_recipe
 from flows.pipeline.stages.step import StepKey
 from model_core.spec.errors import ContractError, SpecError
@@ -56,6 +58,10 @@ def test_the_suites_hold_what_they_say() -> None:
     assert {tier: tiers.count(tier) for tier in dict.fromkeys(tiers)} == {EASY: 28, "medium": 11, HARD: 6, "very hard": 5}
     assert set(TIER_OF) <= {task.name for task in whole.tasks} == set(INSTRUCTIONS)
     assert [case.seed for case in metaworld_loop().chosen(count=2).cases()] == [930_000, 930_000, 930_001, 930_001]
+    told = {task.name: task.instruction for task in two_buttons().tasks}
+    assert told["either-yellow"] == told["either-blue"]
+    assert (told["contrary-yellow"], told["contrary-blue"]) == (told["blue"], told["yellow"])
+    assert set(get_recipe("steering").evaluate.tasks) < set(told)
 
 
 @pytest.mark.parametrize(

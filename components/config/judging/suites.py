@@ -62,6 +62,12 @@ SUITES: dict[str, SuiteEntry] = {
         states=50,
         trials=50,
     ),
+    "two_buttons": SuiteEntry(
+        source="components.evaluation.suites.two_buttons:two_buttons",
+        summary="Two button boxes in view: a sentence that names one, leaves it open or names the other; for drawn traces.",
+        states=1_000,
+        trials=20,
+    ),
     "libero_spatial": _libero("libero_spatial", "LIBERO-Spatial: the same bowl from ten places; official initial states."),
     "libero_object": _libero("libero_object", "LIBERO-Object: ten objects into a basket; official initial states."),
     "libero_goal": _libero("libero_goal", "LIBERO-Goal: ten goals in one scene; official initial states."),

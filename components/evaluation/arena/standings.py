@@ -25,7 +25,7 @@ from model_core.statistics.binomial import FloatArray
 from model_core.statistics.bradley_terry import elo_ratings, outcomes_of_scores, strengths_with_intervals
 from model_core.statistics.intervals import clopper_pearson
 
-OF_THE_POLICY = ("control_hz", "execute_horizon", "reasoning")  # rules that a policy brings; they may differ and are shown
+OF_THE_POLICY = ("control_hz", "execute_horizon", "reasoning", "steering")  # rules that a policy brings; they may differ and are shown
 _UNCOMPARED = frozenset((*OF_THE_POLICY, "first_seed"))  # the cases themselves say where they begin
 Score = Literal["success", "progress"]
 

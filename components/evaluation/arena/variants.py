@@ -63,12 +63,17 @@ def is_trained_as(variant: Recipe, other: Recipe) -> bool:
     return all(ours[section] == theirs[section] for section in ours.keys() - {"evaluate", "package"})
 
 
-def _answering(level: Literal["trace+action", "action"]) -> Callable[[Recipe, str], Recipe | None]:
+def _answering(level: Literal["reuse-depth", "trace+action", "action"]) -> Callable[[Recipe, str], Recipe | None]:
     def make(recipe: Recipe, _: str) -> Recipe | None:
-        is_less = recipe.annotate.levels.index(level) > recipe.annotate.levels.index(recipe.evaluate.reasoning)
+        taught = recipe.annotate.levels
+        is_less = level in taught and taught.index(level) > taught.index(recipe.evaluate.reasoning)
         return replace(recipe, evaluate=replace(recipe.evaluate, reasoning=level)) if is_less else None
 
     return make
+
+
+def _steered(recipe: Recipe, _: str) -> Recipe | None:
+    return replace(recipe, evaluate=replace(recipe.evaluate, steering="whole")) if recipe.annotate.is_labelled else None
 
 
 def _without_depth(recipe: Recipe, _: str) -> Recipe | None:
@@ -94,8 +99,10 @@ def _other_start(recipe: Recipe, start: str) -> Recipe:
 
 # name -> question, and the changed recipe (None where the recipe has nothing of the kind)
 MAKERS: Mapping[str, tuple[str, Callable[[Recipe, str], Recipe | None]]] = {
+    "answers-reuse-depth": ("what does it cost to keep the last depth tokens while the model agrees?", _answering("reuse-depth")),
     "answers-trace+action": ("what do depth tokens contribute when the same policy decides without them?", _answering("trace+action")),
     "answers-action": ("what do depth tokens and trace contribute when the same policy decides without them?", _answering("action")),
+    "steered": ("what does a drawn trace add to the sentence, for the same policy?", _steered),
     "without-depth": ("what does it cost to train without depth tokens?", _without_depth),
     "without-labels": ("what does it cost to train without depth tokens and trace?", _without_labels),
     "mid-training": ("what does the start checkpoint contribute?", _other_start),

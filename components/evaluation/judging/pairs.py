@@ -16,6 +16,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
 
 from components.config.judging.verdict import NOT_ENOUGH, Check, State
 from components.config.recipe import GateConfig
@@ -33,8 +37,7 @@ ALL_TASKS = "all tasks"
 _MOST_ADVISED = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """Both trials of one initial state."""
 
     task: str
@@ -72,7 +75,12 @@ NO_PAIRS = PairCounts(both=0, wins=0, losses=0, neither=0)
 
 def added(first: PairCounts, second: PairCounts) -> PairCounts:
     """The pairs of both."""
-    return PairCounts(**{name: getattr(first, name) + getattr(second, name) for name in ("both", "wins", "losses", "neither")})
+    return PairCounts(
+        both=first.both + second.both,
+        wins=first.wins + second.wins,
+        losses=first.losses + second.losses,
+        neither=first.neither + second.neither,
+    )
 
 
 def pairs_of(rounds: Rounds, tasks: Sequence[str]) -> Pairs:
@@ -98,11 +106,13 @@ def _counts_by_task(rounds: Sequence[Sequence[Pair]]) -> dict[str, list[PairCoun
     for found in rounds:
         by_task: dict[str, list[Pair]] = {}
         for pair in found:
-            for name in ("", pair.task):
-                by_task.setdefault(name, []).append(pair)
-        for name, mine in by_task.items():
+            by_task.setdefault(pair.task, []).append(pair)
+        fresh = {task: counts_of(mine) for task, mine in by_task.items()}
+        if fresh:
+            fresh[""] = reduce(added, fresh.values())
+        for name, count in fresh.items():
             looks = counts.setdefault(name, [])
-            looks.append(added(looks[-1] if looks else NO_PAIRS, counts_of(mine)))
+            looks.append(added(looks[-1], count) if looks else count)
     return counts
 
 
@@ -193,7 +203,7 @@ def group_sequential_design(cfg: GateConfig, tasks: int) -> GroupSequentialDesig
 
 def counts_of(found: Sequence[Pair]) -> PairCounts:
     """The pairs by who succeeded."""
-    count = Counter((pair.candidate, pair.champion) for pair in found)
+    count = Counter(pair[2:] for pair in found)
     return PairCounts(both=count[True, True], wins=count[True, False], losses=count[False, True], neither=count[False, False])
 
 
@@ -210,14 +220,12 @@ def told(counts: PairCounts, void: int) -> str:
 
 def pairs_to_decide(counts: PairCounts, margin: float, alpha: float) -> int | None:
     """About how many pairs with outcomes in these proportions would show a difference above -`margin`; None if no number would."""
-    if not counts.pairs or counts.difference <= -margin:
+    if not 0 < counts.pairs <= _MOST_ADVISED or counts.difference <= -margin:
         return None
-    pairs = counts.pairs
-    while pairs <= _MOST_ADVISED:
-        scale = pairs / counts.pairs
-        ties = counts.both + counts.neither
-        log_e = log_evidence_of_counts(counts.wins * scale, counts.losses * scale, ties * scale, -margin)
-        if float(log_e) >= math.log(1.0 / alpha):
-            return pairs
-        pairs = math.ceil(pairs * 1.1)
-    return None
+    pairs = [counts.pairs]
+    while (further := math.ceil(pairs[-1] * 1.1)) <= _MOST_ADVISED:
+        pairs.append(further)
+    scale = np.array(pairs) / counts.pairs
+    ties = counts.both + counts.neither
+    is_enough = log_evidence_of_counts(counts.wins * scale, counts.losses * scale, ties * scale, -margin) >= math.log(1.0 / alpha)
+    return pairs[int(is_enough.argmax())] if is_enough.any() else None

@@ -30,9 +30,9 @@ class AblateOptions:
 def ablate_command(options: AblateOptions) -> None:
     """Take depth, trace or the start checkpoint away from a recipe, train and evaluate each variant alike, and compare them.
 
-    Variants: answers-trace+action and answers-action (the same policy decides with less reasoning), without-depth and without-labels
-    (trained without), mid-training (another start). Every training has the same steps and seeds; the trials are paired by seed and scene.
-    The plan is printed first; finished steps are found and not made again.
+    Variants: answers-reuse-depth, answers-trace+action and answers-action (the same policy decides with less reasoning), steered (it is
+    given a drawn trace), without-depth and without-labels (trained without), mid-training (another start). Every training has the same
+    steps and seeds; the trials are paired by seed and scene. The plan is printed first; finished steps are found and not made again.
 
     Example: actwright study ablate loop --plan
     Example: actwright study ablate loop --variants answers-action,without-depth --trainings 3

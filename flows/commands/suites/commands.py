@@ -88,6 +88,9 @@ class RunOptions:
     first: Annotated[int, typer.Option(help="number of the first initial state", min=0, metavar="N")] = 0
     tasks: Annotated[str, typer.Option(help="names of tasks, separated by commas (default: all)", metavar="NAMES")] = ""
     reasoning: Annotated[str, typer.Option(help="full, trace+action or action (default: the policy's own)", metavar="LEVEL")] = ""
+    steering: Annotated[
+        str, typer.Option(help="whole or ahead: a drawn trace with every observation, all of it or what lies ahead", metavar="LINE")
+    ] = "none"
     batch: Annotated[int, typer.Option(help="episodes that are decided for together; the order of work, not the scenes", min=1)] = 10
     workers: Annotated[int, typer.Option(help="processes", min=1)] = 2
 
@@ -102,6 +105,7 @@ def run_command(options: RunOptions) -> None:
 
     Example: actwright suite run metaworld_loop champion
     Example: actwright suite run metaworld_mt50 models/mine --cases 10
+    Example: actwright suite run two_buttons models/mine --steering whole
     Example: actwright suite run libero_object models/mine --tasks pick_up_the_milk_and_place_it_in_the_basket
     """
     from components.evaluation.suites.results import markdown
@@ -119,6 +123,7 @@ def run_command(options: RunOptions) -> None:
         states=options.cases,
         first=options.first,
         reasoning=options.reasoning,
+        steering=options.steering,
         workers=options.workers,
         batch=options.batch,
     )

@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from components.evaluation.suites.recorded import RecordedResult
     from components.evaluation.suites.results import SuiteResult
 
+STEERING = ("none", "whole", "ahead")  # of `EvalConfig.steering`
 RESULT, TABLE, PAGE = "result.json", "result.md", "page.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRequest:
     """What is run. suite: its name. checkpoint: the policy. tasks: () for all. states: of each task, from number `first`; 0: as many as a
-    published evaluation has. reasoning: "" for the level that the policy answers at by default. command: how a person would run it again.
+    published evaluation has. reasoning: "" for the level that the policy answers at by default. steering: see `EvalConfig`. command: how a
+    person would run it again.
     """
 
     suite: str
@@ -44,6 +46,7 @@ class SuiteRequest:
     states: int = 0
     first: int = 0
     reasoning: str = ""
+    steering: str = "none"
     workers: int = 2
     batch: int = 10
 
@@ -169,6 +172,7 @@ def read_result(path: Path) -> SuiteResult:
 def _config(asked: SuiteRequest, official: int) -> EvalConfig:
     contract = _first_contract(asked.checkpoint)
     return EvalConfig(
+        steering=_steering(contract, asked.steering),
         suite=asked.suite,
         tasks=asked.tasks,
         first_state=asked.first,
@@ -189,6 +193,14 @@ def _level(contract: PolicyContract, named: str) -> Any:
         known = ", ".join(contract.reasoning.levels)
         raise SpecError(f"--reasoning {level}: the policy answers at {known}. Fix: name one of these, or none")
     return level
+
+
+def _steering(contract: PolicyContract, named: str) -> Any:
+    if named not in STEERING:
+        raise SpecError(f"--steering {named}: expected {', '.join(STEERING)}. Fix: name one of these")
+    if named != "none" and not contract.reasoning.steering:
+        raise SpecError(f"--steering {named}: this policy takes no traces (reasoning.steering of its contract is false). Fix: leave it out")
+    return named
 
 
 def _first_contract(checkpoint: Path) -> PolicyContract:

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import SpecError
 from model_core.spec.protocol.wire import Edit, SteeringInput
 from model_core.spec.types import TRACE_MAX_POINTS, DepthTokens, Refusal, RefusalCode, Trace
-from model_core.tokenization.trace import to_range
+from model_core.tokenization.trace import resampled, to_range
 from serving.gateway.inference.pending_request import Guidance
 
 MAX_DRAWN_POINTS = 1024
@@ -144,10 +143,3 @@ def steering_trace(drawn: SteeringInput, camera: str, sizes: dict[str, tuple[int
     if len(inside_N2) > TRACE_MAX_POINTS:
         inside_N2 = to_range(resampled(points_N2, TRACE_MAX_POINTS), width=drawn.width, height=drawn.height)
     return Trace(points_N2=inside_N2)
-
-
-def resampled(points_N2: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """`count` points at equal distances along a drawn line, its two ends among them."""
-    along_N = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_N2, axis=0), axis=1))])
-    at = np.linspace(0.0, along_N[-1], count)
-    return np.stack([np.interp(at, along_N, points_N2[:, axis]) for axis in range(2)], axis=1)
