@@ -7,12 +7,14 @@ STAMP := .venv/.ready
 RECIPE ?= loop
 MESSAGES ?= 200000
 WORKERS ?= 2
+# names of programs of tests/scale; empty: all
+SCALE ?=
 # tests wait for servers now and then, so one more than there are cores; each takes up to 2.5 GiB
 TEST_WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage smoke unit integration setup check up console clean lock seeds bench soak faults fuzz conformance test-pythons changelog freeze-surfaces
+.PHONY: help run test coverage smoke unit integration setup check up console clean lock seeds bench soak faults fuzz conformance scale-test test-pythons changelog freeze-surfaces
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -81,6 +83,10 @@ fuzz: $(STAMP) ## at least 200,000 malformed messages to every endpoint (MESSAGE
 
 conformance: $(STAMP) ## public clients drive the service, LeRobot reads and writes our data sets, unmodified; benchmarks/results/conformance.json
 	@$(BIN)/python -m tests.conformance.run
+
+scale-test: $(STAMP) ## checks at the size of real work, each a program of tests/scale (SCALE=gate_outcomes for one); benchmarks/results/
+	@set -e; for name in $(or $(SCALE),$(patsubst tests/scale/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/scale/*.py)))); do \
+	  echo "== tests.scale.$$name"; $(BIN)/python -m tests.scale.$$name; done
 
 test-pythons: ## unit and architecture tests on every supported Python of this machine, each in an environment of its own; benchmarks/results/pythons.json
 	@python=$$(bash infra/local/find_python.sh --first) && "$$python" infra/local/test_pythons.py --workers $(WORKERS)

@@ -50,13 +50,10 @@ class TwoButtons(MetaWorld):
         return StepOutcome(success=outcome.success, done=is_over, sim_steps=outcome.sim_steps, observation=outcome.observation)
 
     def _env(self, task: str) -> Any:
-        goal = GOALS.index(task.rpartition("-")[2])
+        import_mujoco()
+        from components.simulation.two_buttons_scene import OTHER, make_environment, make_expert
+
         if task not in self._envs:
-            import_mujoco()
-            from components.simulation.two_buttons_scene import OTHER, make_environment
-
-            self._envs[task] = make_environment(OTHER if goal else "")
-        from metaworld.policies import ENV_POLICY_MAP
-
-        self._expert = ENV_POLICY_MAP["button-press-topdown-v3"]()
+            self._envs[task] = make_environment("" if task.endswith(GOALS[0]) else OTHER)
+        self._expert = make_expert()
         return self._envs[task]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 from metaworld.envs.sawyer_button_press_topdown_v3 import SawyerButtonPressTopdownEnvV3
+from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
+
+from components.simulation.mujoco_renderer import import_mujoco
 
 OTHER = "other_"  # before the names of the second box and its parts
 BLUE = (0.0, 0.2, 0.7, 1.0)
@@ -34,6 +36,7 @@ class TwoButtonsEnv(SawyerButtonPressTopdownEnvV3):
         self._random_reset_space = Box(low, high, dtype=np.float64)  # x and y of the left and of the right box, and the side of the yellow
 
     def _initialize_simulation(self) -> tuple[Any, Any]:
+        mujoco = import_mujoco()
         scene, copied = (mujoco.MjSpec.from_file(self.fullpath) for _ in range(2))
         copied.material("btn_yellow").rgba = BLUE
         scene.worldbody.add_frame().attach_body(copied.body("box"), OTHER, "")
@@ -47,7 +50,7 @@ class TwoButtonsEnv(SawyerButtonPressTopdownEnvV3):
         left_3, right_3 = (np.array([*places_4[at : at + 2], HEIGHT_M]) for at in (0, 2))
         yellow_3, blue_3 = (left_3, right_3) if side < 0.5 else (right_3, left_3)
         self.model.body("box").pos, self.model.body(f"{OTHER}box").pos = yellow_3, blue_3
-        mujoco.mj_forward(self.model, self.data)
+        import_mujoco().mj_forward(self.model, self.data)
         self.obj_init_pos = blue_3 if self._goal else yellow_3
         self._target_pos = self._get_site_pos(f"{self._goal}hole")
         self._obj_to_target_init = abs(self._target_pos[2] - self._get_site_pos(f"{self._goal}buttonStart")[2])
@@ -69,6 +72,11 @@ class TwoButtonsEnv(SawyerButtonPressTopdownEnvV3):
 
     def _get_quat_objects(self) -> NDArray[Any]:
         return self.data.body(f"{self._goal}button").xquat
+
+
+def make_expert() -> Any:
+    """The package's scripted expert: it goes to the button whose position the environment tells, which is that of the goal."""
+    return ENV_POLICY_MAP["button-press-topdown-v3"]()
 
 
 def make_environment(goal: str) -> Any:

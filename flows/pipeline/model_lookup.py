@@ -46,6 +46,15 @@ def packed_model(platform: Platform, what: str, embodiment: str = "") -> PackedP
     return packed
 
 
+def checkpoint_of(platform: Platform, what: str) -> Path:
+    """The folder of the weights of what `packed_model` names; a plain checkpoint is used as it is and not packed."""
+    from components.release.bundle import find_packed
+
+    if Path(what).exists() or what.startswith((".", "/", "~")):
+        return find_packed(Path(what).expanduser()).checkpoint
+    return packed_model(platform, what).checkpoint
+
+
 def policies_here(settings: Settings) -> list[PackedPolicy]:
     """Everything that was packed in this home, newest first. Nothing is made where there is no home yet."""
     from components.release.bundle import BUNDLE_IN_BENTO, find_packed

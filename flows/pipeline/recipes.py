@@ -156,7 +156,7 @@ def steering() -> Recipe:
         collect=demonstrations,
         annotate=AnnotateConfig(depth_annotator=NO_LABELS),
         freeze=FreezeConfig(name="steering"),
-        train=TrainConfig(network=SMALL, steps=600, learning_rate=2e-3, curriculum=curriculum),
+        train=TrainConfig(network=SMALL, steps=400, learning_rate=2e-3, curriculum=curriculum),
         evaluate=EvalConfig(reasoning="trace+action", suite="two_buttons", tasks=demonstrations.tasks),
         gate=GateConfig(floor=0.0),
         package=PackageConfig(model_name="actwright-steering", reasoning="trace+action"),

@@ -47,7 +47,11 @@ ONE_PLACE = {
     "av": ("components/data/lerobot/video.py", "components/data/lerobot/pictures.py"),
     "pydantic": ("flows/platform/settings.py",),
     "pydantic_settings": ("flows/platform/settings.py",),
-    "metaworld": ("components/simulation/metaworld.py", "components/simulation/benchmarks/metaworld_states.py"),
+    "metaworld": (
+        "components/simulation/metaworld.py",
+        "components/simulation/benchmarks/metaworld_states.py",
+        "components/simulation/two_buttons_scene.py",
+    ),
     "mujoco": ("components/simulation/mujoco_renderer.py",),
     "bentoml": ("serving/gateway/service.py",),
     "matplotlib": ("components/evaluation/decoding/time_plot.py",),

@@ -23,6 +23,7 @@ from components.evaluation.judging.pairs import pairs_of
 from components.evaluation.judging.plan import plan_of
 from components.evaluation.studies.design import read_design
 from components.evaluation.studies.ledger import problem_of, read_ledger
+from components.evaluation.studies.plan import sides_of_block
 from flows.commands.overrides import with_changes
 from flows.pipeline.stages.comparison import Comparison, block_recipe, further_pairs
 from model_core.spec.documents import to_document
@@ -182,10 +183,14 @@ def test_further_blocks_are_run_until_the_comparison_is_decided(store, rates, bl
     found = further_pairs(platform, recipe, compared, Silent(), run_trials)  # type: ignore[arg-type]
     assert len(found.blocks) == blocks
     assert problem_of(store.root / "studies" / found.study, found.head) == ""
-    ledger = read_ledger(store.root / "studies" / found.study, read_design(store.root / "studies" / found.study))
+    design = read_design(store.root / "studies" / found.study)
+    ledger = read_ledger(store.root / "studies" / found.study, design)
     assert len(ledger.trials) == 2 * 2 * (20 + 10 * blocks)
     assert {trial.block for trial in ledger.trials} == set(range(blocks + 1))
-    assert asked == [(side, first + 20 + 10 * number) for number in range(blocks) for side in ("candidate", "champion")]
+    assert asked == [(side, first + 20 + 10 * number) for number in range(blocks) for side in sides_of_block(design, number)]
+    orders = [sides_of_block(design, number) for number in range(40)]
+    assert 8 <= orders.count(("champion", "candidate")) <= 32
+    assert orders == [sides_of_block(design, number) for number in range(40)]
     assert gate(recipe.gate, candidate, champion, further=[block.reports for block in found.blocks]).outcome == outcome
 
 

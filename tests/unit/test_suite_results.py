@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from components.artifacts.files import sha256_file
 from components.config.recipe import Recipe
 from components.config.records import EvalReport, Interval, RolloutRow
 from components.evaluation.gate import gate
+from components.evaluation.studies.design import read_design
+from components.evaluation.studies.ledger import problem_of, read_ledger
 from components.evaluation.suites.metaworld import EASY, HARD, metaworld_loop, metaworld_mt50
 from components.evaluation.suites.results import check_same_suite, markdown, result_of
 from components.report.reproduction import reproduction_page
@@ -169,6 +172,44 @@ def test_episodes_of_vla_eval_are_trials_and_what_it_leaves_out_is_told(tmp_path
     ours = result_of(metaworld_loop().chosen(count=4), report(metaworld_loop().chosen(count=4), {}))
     with pytest.raises(SpecError, match=r"not judged on the same trials: suite 'metaworld_loop' and 'vla-eval/libero_object'"):
         check_same_suite([ours, from_document(type(ours), result)])
+
+
+def episodes(wins: str, **params: object) -> str:
+    """A result in which episode n succeeded where letter n is "s", failed at "f", and was not finished at "-"."""
+    found = [
+        {"episode_id": n, "metrics": {"success": letter == "s"}, **({"failure_reason": "env_reset"} if letter == "-" else {})}
+        for n, letter in enumerate(wins)
+    ]
+    task = {"task": "pick up the milk", "episodes": found}
+    return json.dumps(FOREIGN | {"tasks": [task], "config": {"params": {"suite": "libero_object", **params}}})
+
+
+def test_two_results_of_vla_eval_are_a_study_with_every_episode_on_record(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / "home"))
+    new, old = tmp_path / "new", tmp_path / "old"
+    write_tiny_checkpoint(new, embodiment=embodiment())
+    write_tiny_checkpoint(old, embodiment=embodiment(), seed=1)
+    files = [tmp_path / name for name in ("new.json", "old.json", "other.json")]
+    for file, content in zip(files, (episodes("s" * 39 + "-"), episodes("fs" * 20), episodes("s", seed=8)), strict=True):
+        file.write_text(content)
+
+    def judged(candidate: Path, its: Path, champion: Path, theirs: Path):
+        words = ("--candidate", candidate, "--candidate-file", its, "--champion", champion, "--champion-file", theirs)
+        return CliRunner().invoke(command_line("study"), ["study", "take-in", *map(str, words)])
+
+    done = judged(new, files[0], old, files[1])
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    folder = Path(told["study"])
+    assert (told["outcome"], told["trials"], problem_of(folder, told["head"])) == ("promote", 80, "")
+    design = read_design(folder)
+    trials = read_ledger(folder, design).trials
+    assert (design.evaluated_before, sum(trial.void for trial in trials)) == (True, 1)
+    assert {trial.evidence for trial in trials} == {sha256_file(file) for file in files[:2]}
+    assert judged(old, files[1], new, files[0]).exit_code == 3
+    for refused, why in ((judged(new, files[0], new, files[1]), "one checkpoint"), (judged(new, files[2], old, files[1]), "other trials")):
+        assert refused.exit_code == 2
+        assert why in told_in(refused)
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", json.dumps(FOREIGN | {"tasks": []}), "no json"])

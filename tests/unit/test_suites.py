@@ -128,6 +128,9 @@ def test_the_command_refuses_what_is_not_installed_and_what_does_not_fit(checkpo
     refused = called("run", "metaworld_loop", other, "--cases", 1)
     assert isinstance(refused.exception, ContractError)
     assert "the policy is for 'another-arm'" in str(refused.exception)
+    line = called("run", "metaworld_loop", checkpoint, "--steering", "sideways")
+    assert line.exit_code == 2
+    assert "expected none, whole, ahead. Fix: name one of these" in " ".join(line.stderr.replace("│", " ").split())
     level = called("run", "metaworld_loop", checkpoint, "--reasoning", "deep")
     assert level.exit_code == 2
     assert "the policy answers at full" in told_in(level)

@@ -48,6 +48,14 @@ def planned_blocks(design: StudyDesign, further: Sequence[Sequence[Scene]] = ())
     return blocks
 
 
+def sides_of_block(design: StudyDesign, block: int) -> tuple[Side, Side]:
+    """In which order both sides run a block of which each side's trials are run together, as the gate's further pairs are.
+
+    Drawn from the design, which was locked before: nothing that changes with time (a machine that warms up) then favours one side.
+    """
+    return ("champion", "candidate") if int(_draw(design.digest, "first", block)[0], 16) % 2 else ("candidate", "champion")
+
+
 def _parted(scenes: Sequence[Scene], size: int) -> Iterator[list[Scene]]:
     """The scenes of each task in parts of `size`, the parts of all tasks together."""
     by_task: dict[str, list[Scene]] = {}

@@ -10,17 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.config.records import EvalReport, Interval, RolloutRow
+from components.config.records import EvalReport, RolloutRow
+from components.evaluation.intervals import task_score
 from components.evaluation.suites.results import SuiteResult, result_of_tasks
 from model_core.spec.errors import SpecError
 from model_core.spec.types import StopReason
 
 BY_POLICY = "model_act"
 HARNESS = "vla-eval"
+VOID_RULE = (
+    "an episode that vla-eval could not finish is void and voids its pair; one in which the policy's service refused or failed "
+    f"({BY_POLICY}) is a trial without success"
+)
 
 
 def result_of_vla_eval(document: Mapping[str, Any], policy: str, contract: str) -> SuiteResult:
-    """One result file of `vla-eval run`. policy, contract: digest of the checkpoint and id of its contract that the service had.
+    """One result file of `vla-eval run`, counted. Arguments and errors: see `report_of_vla_eval`."""
+    report = report_of_vla_eval(document, policy, contract)
+    numbers = [row.seed for row in report.episodes]
+    return result_of_tasks(report, list(report.per_task), (min(numbers), max(numbers)))
+
+
+def report_of_vla_eval(document: Mapping[str, Any], policy: str, contract: str) -> EvalReport:
+    """The episodes of a result file of `vla-eval run` as trials. policy, contract: digest of the checkpoint and id of its contract that the
+    service had.
 
     Raises `SpecError` for a document that is none, and for one without an episode.
     """
@@ -38,18 +51,17 @@ def result_of_vla_eval(document: Mapping[str, Any], policy: str, contract: str) 
         raise SpecError(f"the result of {benchmark} holds no episode. Fix: let the evaluation end, then `vla-eval export`")
     name = f"{HARNESS}/{params.get('suite', benchmark)}"
     rules = {"benchmark": benchmark, **{key: params[key] for key in sorted(params) if key != "suite"}}
-    report = EvalReport(
+    total = task_score(rows)
+    return EvalReport(
         checkpoint_digest=policy,
         contract_id=contract,
-        successes=sum(row.success for row in rows),
-        trials=sum(row.stop_reason != StopReason.ENV_ERROR for row in rows),
-        interval=Interval(low=0.0, high=1.0),
-        per_task={},
+        successes=total.successes,
+        trials=total.trials,
+        interval=total.interval,
+        per_task={task: task_score([row for row in rows if row.task == task]) for task in tasks},
         episodes=tuple(rows),
         protocol={"suite": name, "suite_version": f"{HARNESS} {version}", **rules},
     )
-    numbers = [row.seed for row in rows]
-    return result_of_tasks(report, tasks, (min(numbers), max(numbers)))
 
 
 def _rows(task: str, episodes: Sequence[Mapping[str, Any]]) -> Iterator[RolloutRow]:

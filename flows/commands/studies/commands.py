@@ -1,4 +1,4 @@
-"""`actwright study plan|run|arena|ablate|amend|status|verify`: comparisons of policies and their evidence."""
+"""`actwright study plan|run|take-in|arena|ablate|amend|status|verify`: comparisons of policies and their evidence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flows.commands.recipe_arguments import Overrides, RecipeName, recipe_of
 from flows.commands.studies.ablate import ablate_command
 from flows.commands.studies.arena import arena_command
 from flows.commands.studies.run import run_command, suite_of
+from flows.commands.studies.take_in import take_in_command
 from flows.terminal.output import HELD, print_line, print_result
 
 _HELP = "Comparisons of policies: what to expect of one, run it, ratings of many, and a proof that no trial was changed."
@@ -20,6 +21,7 @@ _NONE = (
 )
 study_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 study_app.command("run")(run_command)
+study_app.command("take-in")(take_in_command)
 study_app.command("arena")(arena_command)
 study_app.command("ablate")(ablate_command)
 

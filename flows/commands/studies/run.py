@@ -78,12 +78,11 @@ def run_command(options: StudyOptions) -> None:
     panel = StagePanel(titles={"study": "study"}, live=False if options.operator else None)
     with stoppable(), panel.shown():
         verdict, ledger = run_study(folder, trials_in(folder), panel.stage("study"))
-    _tell(folder, verdict, ledger.head, len(ledger.trials))
-    if code := OF_OUTCOME[verdict.decided]:
-        raise typer.Exit(code)
+    tell_verdict(folder, verdict, ledger.head, len(ledger.trials))
 
 
-def _tell(folder: Path, verdict: GateVerdict, head: str, trials: int) -> None:
+def tell_verdict(folder: Path, verdict: GateVerdict, head: str, trials: int) -> None:
+    """Write the verdict into the study's folder, print it, and end with its exit code."""
     from dataclasses import replace
 
     from components.evaluation.judging.documents import title_of, verdict_junit, verdict_markdown
@@ -96,6 +95,8 @@ def _tell(folder: Path, verdict: GateVerdict, head: str, trials: int) -> None:
     for reason in told.reasons:
         print_line(f"  {reason}")
     print_result(study=str(folder), outcome=told.decided, trials=trials, head=head, verdict=str(folder / "verdict.md"))
+    if code := OF_OUTCOME[told.decided]:
+        raise typer.Exit(code)
 
 
 def suite_of(recipe: Recipe) -> Suite:

@@ -231,10 +231,6 @@ def _opened(name: str) -> NamedSuite:
 
 
 def _checkpoint(platform: Platform, policy: str) -> Path:
-    """The folder of the weights; a plain checkpoint is used as it is and not packed."""
-    from components.release.bundle import find_packed
-    from flows.pipeline.model_lookup import packed_model
+    from flows.pipeline.model_lookup import checkpoint_of
 
-    if Path(policy).exists() or policy.startswith((".", "/", "~")):
-        return find_packed(Path(policy).expanduser()).checkpoint
-    return _refusing(lambda: packed_model(platform, policy)).checkpoint
+    return _refusing(lambda: checkpoint_of(platform, policy))

@@ -19,6 +19,7 @@ from components.evaluation.gate import gate, needs_pairs
 from components.evaluation.judging.comparison import unlike_rules
 from components.evaluation.studies.design import is_locked
 from components.evaluation.studies.evidence import Evidence, design_of, record_study
+from components.evaluation.studies.plan import sides_of_block
 from flows.pipeline.stage_records import read_report
 from flows.pipeline.stages.step import StepKey, stage_step
 from flows.pipeline.stages.training import simulation_of
@@ -101,8 +102,8 @@ def further_pairs(
         if block is None or before is None or not needs_pairs(verdict):
             return Compared(blocks=tuple(blocks), study=folder.name, head=ledger.head)
         progress.update(0, 1, f"not decided yet: block {len(blocks) + 1} of {block.evaluate.seeds_per_task} further pairs a task")
-        candidate, champion = (run(platform, block, step, progress) for step in (compared.trained, before))
-        blocks.append(Block(candidate=candidate, champion=champion))
+        trainings = {"candidate": compared.trained, "champion": before}
+        blocks.append(Block(**{side: run(platform, block, trainings[side], progress) for side in sides_of_block(design, len(blocks))}))
         rounds.append(blocks[-1].reports)
 
 

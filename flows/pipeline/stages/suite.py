@@ -94,12 +94,22 @@ def take_in(platform: Platform, file: Path, checkpoint: Path, command: str) -> t
     """
     from components.evaluation.suites.foreign import result_of_vla_eval
 
+    result = result_of_vla_eval(_foreign(file), checkpoint_digest(checkpoint), _first_contract(checkpoint).contract_id)
+    return result, _written(platform, result, command)
+
+
+def taken_in(file: Path, checkpoint: Path) -> EvalReport:
+    """The episodes of a result of vla-eval as trials of the policy in `checkpoint`. Raises `SpecError` for a file that is none."""
+    from components.evaluation.suites.foreign import report_of_vla_eval
+
+    return report_of_vla_eval(_foreign(file), checkpoint_digest(checkpoint), _first_contract(checkpoint).contract_id)
+
+
+def _foreign(file: Path) -> Mapping[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SpecError(f"{file}: expected a result of vla-eval, got {error}. Fix: name the aggregate JSON that it wrote") from error
-    result = result_of_vla_eval(document, checkpoint_digest(checkpoint), _first_contract(checkpoint).contract_id)
-    return result, _written(platform, result, command)
 
 
 def run_recorded(platform: Platform, checkpoint: Path, frozen: Path, reasoning: str, progress: Progress) -> tuple[RecordedResult, Path]:
