@@ -24,7 +24,8 @@ from model_core.spec.errors import SpecError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """Where and to whom. certificate, key: PEM files, both or neither. limits: JSON of bounds.
+    """Where and to whom. certificate, key: PEM files, both or neither. limits: JSON of bounds. fleet: JSON that ties it to one.
+    shadow: the bundle of a candidate whose answers are compared and sent to no robot.
 
     tokens: table of token digests; inherits_tokens: the environment names one, which the gateway reads for itself.
     """
@@ -35,6 +36,8 @@ class Listening:
     key: Path | None = None
     tokens: Path | None = None
     limits: Path | None = None
+    fleet: Path | None = None
+    shadow: Path | None = None
     inherits_tokens: bool = False
 
     def __post_init__(self) -> None:
@@ -98,7 +101,7 @@ def gateway_command(bundle: Path, listening: Listening, *, instance: str = "") -
         str(listening.port),
     ]
     options = {"--cert": listening.certificate, "--key": listening.key, "--tokens-file": listening.tokens, "--limits": listening.limits}
-    for name, value in options.items():
+    for name, value in {**options, "--fleet": listening.fleet, "--shadow": listening.shadow}.items():
         serve += [] if value is None else [name, str(value.resolve())]
     return ["env", f"ACTWRIGHT_INSTANCE={instance}", "OMP_NUM_THREADS=1", *tied_to_us(serve)]
 

@@ -110,6 +110,50 @@ def mcnemar(counts: PairCounts) -> float:
     return upper_tail(counts.wins, counts.wins + counts.losses, 0.5)
 
 
+def mean_interval(count: int, mean: float, squares: float, confidence: float = 0.95) -> tuple[float | None, float | None]:
+    """Student's interval of a mean; (None, None) below two values, which have no spread.
+
+    squares: the sum of squared deviations from `mean`. Raises `SpecError` for a confidence outside 0..1.
+    """
+    if count < 2:
+        return None, None
+    half = student_quantile((1.0 + confidence) / 2.0, count - 1) * math.sqrt(max(squares, 0.0) / (count - 1) / count)
+    return mean - half, mean + half
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """The quantile of Student's t: exact for 1 and 2 degrees of freedom, else by Hill's expansion (Hill 1970, CACM Algorithm 396).
+
+    Its relative error is below 0.1 % between 0.9 and 0.999. Raises `SpecError` outside 0..1, and for less than one degree of freedom.
+    """
+    require(0.0 < probability < 1.0 and freedom >= 1, "expected a probability in 0..1 and freedom >= 1", got=(probability, freedom))
+    if probability < 0.5:
+        return -student_quantile(1.0 - probability, freedom)
+    tails, n = 2.0 * (1.0 - probability), float(freedom)
+    if freedom == 1:
+        return 1.0 / math.tan(tails * math.pi / 2.0)
+    if freedom == 2:
+        return math.sqrt(max(2.0 / (tails * (2.0 - tails)) - 2.0, 0.0))
+    a = 1.0 / (n - 0.5)
+    b = 48.0 / (a * a)
+    c = ((20700.0 * a / b - 98.0) * a - 16.0) * a + 96.36
+    d = ((94.5 / (b + c) - 3.0) / b + 1.0) * math.sqrt(a * math.pi / 2.0) * n
+    y = (d * tails) ** (2.0 / n)
+    if y > 0.05 + a:
+        x = NormalDist().inv_cdf(tails / 2.0)
+        y = x * x
+        if freedom < 5:
+            c += 0.3 * (n - 4.5) * (x + 0.6)
+        c += (((0.05 * d * x - 5.0) * x - 7.0) * x - 2.0) * x + b
+        y = (((((0.4 * y + 6.3) * y + 36.0) * y + 94.5) / c - y - 3.0) / b + 1.0) * x
+        y = math.expm1(a * y * y)
+    else:
+        y = ((1.0 / (((n + 6.0) / (n * y) - 0.089 * d - 0.822) * (n + 2.0) * 3.0) + 0.5 / (n + 4.0)) * y - 1.0) * (n + 1.0) / (
+            n + 2.0
+        ) + 1.0 / y
+    return math.sqrt(n * y)
+
+
 def _quantile(confidence: float) -> float:
     require(0.0 < confidence < 1.0, "confidence must be between 0 and 1", got=confidence)
     return NormalDist().inv_cdf((1.0 + confidence) / 2.0)

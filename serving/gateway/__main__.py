@@ -25,8 +25,11 @@ from serving.gateway.http.uvicorn_options import SOCKET_OPTIONS
 from serving.gateway.inference.bundle import open_bundle
 from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
 from serving.gateway.operations.environment import DIALECTS_VARIABLE, LIMITS_VARIABLE, read_environment
+from serving.gateway.operations.fleet_file import FLEET_VARIABLE, read_fleet_file
 from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
+from serving.gateway.shadow.candidate_process import CandidateProcess, ShadowSettings, candidate_command
+from serving.gateway.shadow.shadow import Shadow
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,10 +53,16 @@ def make_server(args: argparse.Namespace) -> uvicorn.Server:
     whole("port", args.port, low=0, high=65_535)
     environment = read_environment(os.environ)
     limits = GatewayLimits.from_text(_limits_file(Path(args.limits))) if args.limits else environment.limits
-    gateway = Gateway(_loader(args), limits, instance=environment.instance, tokens=tokens)
+    fleet = read_fleet_file(Path(args.fleet)) if args.fleet else environment.fleet
+    gateway = Gateway(_loader(args), limits, instance=environment.instance, tokens=tokens, ties=fleet.ties)
     _check_tls(args.cert, args.key)
     config = uvicorn.Config(
-        create_app(gateway, field_maps=Path(args.field_maps) if args.field_maps else environment.field_maps),
+        create_app(
+            gateway,
+            field_maps=Path(args.field_maps) if args.field_maps else environment.field_maps,
+            kill_list=fleet.kill_list,
+            shadow=_shadow(args, gateway),
+        ),
         host=args.host,
         port=args.port,
         log_level="warning",
@@ -77,6 +86,19 @@ def _loader(args: argparse.Namespace) -> Callable[[], LoadedModel]:
     if not (bundle / MANIFEST).is_file():
         raise SpecError(f"bundle: {bundle} has no {MANIFEST}; {PACK_AGAIN}")
     return lambda: open_bundle(bundle)
+
+
+def _shadow(args: argparse.Namespace, gateway: Gateway) -> Shadow | None:
+    if not args.shadow:
+        return None
+    bundle, settings = (
+        Path(args.shadow),
+        ShadowSettings(deadline_s=real("shadow-deadline-s", args.shadow_deadline_s, above=0.0, high=600.0)),
+    )
+    if not (bundle / MANIFEST).is_file():
+        raise SpecError(f"shadow: {bundle} has no {MANIFEST}; {PACK_AGAIN}")
+    candidate = CandidateProcess(candidate_command(str(bundle)), settings)
+    return Shadow(candidate, lambda: gateway.model if gateway.is_ready else None, gateway.metrics, settings)
 
 
 def _limits_file(path: Path) -> str:
@@ -115,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         "--field-maps", help=f"JSON of field names that other projects' clients use, see docs/protocol.md (default: {DIALECTS_VARIABLE})"
     )
     parser.add_argument("--limits", help=f"JSON file of bounds, see serving/gateway/operations/limits.py (default: {LIMITS_VARIABLE})")
+    parser.add_argument("--fleet", help=f"JSON file that ties this service to a fleet, see docs/fleet.md (default: {FLEET_VARIABLE})")
+    parser.add_argument("--shadow", metavar="BUNDLE", help="folder of a candidate whose answers are compared and sent to no robot")
+    parser.add_argument("--shadow-deadline-s", type=float, default=2.0, help="a later answer of the candidate counts as late (2.0)")
     return parser
 
 

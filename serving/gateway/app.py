@@ -5,7 +5,9 @@
     GET  /v1/contract    the contract and the served model
     GET  /v1/models      the served models
     GET  /v1/status      loading, ready, recovering, failed, hung or draining, and why
-    POST /v1/admin/...   drain, kill, resume
+    GET  /v1/kills       what is stopped, and after how long each cell held
+    GET  /v1/shadow      how a candidate's answers differ from the live ones
+    POST /v1/admin/...   drain, kill, kills (the fleet's signed list), resume
     GET  /livez /readyz /metrics
     and other projects' protocols: / /openpi /act /vla-eval (`serving.gateway.dialects`)
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -28,34 +30,55 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from model_core.spec.errors import NotReady
+from model_core.spec.errors import NotReady, WireError
 from model_core.spec.types import RefusalCode
 from serving.gateway.dialects import dialect_routes
+from serving.gateway.fleet.kill_source import KillSource
 from serving.gateway.http.act_endpoint import ActEndpoint
 from serving.gateway.http.admin import admin_routes
 from serving.gateway.http.auth_middleware import AuthMiddleware
 from serving.gateway.http.status_codes import STATUS_OF
 from serving.gateway.http.websocket_session import serve_session
 from serving.gateway.sessions.gateway import Gateway
+from serving.gateway.shadow.shadow import Shadow
 
 logger = logging.getLogger(__name__)
 
 _TEND_INTERVAL_S = 0.2
 
 
-def create_app(gateway: Gateway, *, field_maps: Path | None = None) -> Starlette:
-    """An application over `gateway`, which it starts and stops with itself. field_maps: names that the dialects use, as JSON."""
+def create_app(gateway: Gateway, *, field_maps: Path | None = None, kill_list: str = "", shadow: Shadow | None = None) -> Starlette:
+    """An application over `gateway`, which it starts and stops with itself.
+
+    field_maps: names that the dialects use, as JSON. kill_list: a path or an address where the fleet's kill list is polled.
+    shadow: a candidate that answers beside the live policy.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         gateway.start()
         tending = asyncio.ensure_future(_tend(gateway))
+        source = _poll_kills(gateway, kill_list)
+        if shadow is not None:
+            gateway.registry.mirror = shadow.see
+            shadow.start()
         yield
+        if shadow is not None:
+            shadow.stop()
+        if source is not None:
+            source.stop()
         tending.cancel()
         gateway.stop()
 
-    routes = [*native_routes(gateway), *dialect_routes(gateway, maps=field_maps)]
+    routes = [*native_routes(gateway), Route("/v1/shadow", _shadow_route(shadow)), *dialect_routes(gateway, maps=field_maps)]
     return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(AuthMiddleware, tokens=gateway.tokens)])
+
+
+def _shadow_route(shadow: Shadow | None) -> Callable[[Request], Awaitable[Response]]:
+    async def compared(_: Request) -> Response:
+        return JSONResponse({"state": "none"} if shadow is None else shadow.document())
+
+    return compared
 
 
 def native_routes(gateway: Gateway) -> list[BaseRoute]:
@@ -119,6 +142,29 @@ class _Endpoints:
 
     async def metrics(self, _: Request) -> Response:
         return Response(self._gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _poll_kills(gateway: Gateway, where: str) -> KillSource | None:
+    """Begin to poll the fleet's kill list; None where there is nothing to poll. Lists are judged on this event loop."""
+    if not where:
+        return None
+    loop = asyncio.get_running_loop()
+
+    def obey(message: bytes) -> None:
+        try:
+            gateway.supervisor.obey(message, where)
+        except WireError as error:
+            logger.error("fleet.kill_list_refused source=%s error=%s", where, str(error)[:400])  # noqa: TRY400
+
+    switch = gateway.service_state.kills
+    source = KillSource(where, lambda message: _hand_over(loop, obey, message), lambda: min(switch.lease_s / 4, 1.0))
+    source.start()
+    return source
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, obey: Callable[[bytes], None], message: bytes) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(obey, message)
 
 
 async def _tend(gateway: Gateway) -> None:

@@ -41,8 +41,8 @@ tokens = Tokens.from_environment(os.environ)
 _host = bound_host(sys.argv, os.environ)
 if _host is not None:
     check_binding(_host, tokens)
-gateway = Gateway(_load, _environment.limits, instance=_environment.instance, tokens=tokens)
-app = create_app(gateway, field_maps=_environment.field_maps)
+gateway = Gateway(_load, _environment.limits, instance=_environment.instance, tokens=tokens, ties=_environment.fleet.ties)
+app = create_app(gateway, field_maps=_environment.field_maps, kill_list=_environment.fleet.kill_list)
 
 
 @bentoml.service(name="actwright-policy", workers=1, traffic={"timeout": 60, "max_concurrency": 1024})

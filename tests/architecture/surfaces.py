@@ -24,6 +24,7 @@ PROGRAMS = (
     "serving.fleet.agent",
     "serving.gateway",
     "serving.gateway.http.drain",
+    "serving.gateway.shadow.candidate",
     "serving.workcell",
     "serving.workcell.motion.commissioning",
     "serving.workcell.robot.driver_process",
@@ -139,9 +140,10 @@ def _dataclasses(module: ModuleType) -> Iterator[tuple[str, list[str]]]:
 
 def fleet_documents() -> dict[str, Any]:
     """The fields of every document of the fleet with their types, as they are written, and how each is called on its way."""
-    from model_core.spec.fleet import documents
+    from model_core.spec.fleet import documents, kill_list
 
-    structs = {name: found for name, found in vars(documents).items() if isinstance(found, type) and issubclass(found, documents.Document)}
+    named = {**vars(documents), **vars(kill_list)}
+    structs = {name: found for name, found in named.items() if isinstance(found, type) and issubclass(found, documents.Document)}
     fields = {name: [f"{field}: {kind}" for field, kind in found.__annotations__.items()] for name, found in sorted(structs.items())}
     return {**fields, "kinds": sorted(documents.KINDS.values())}
 

@@ -31,8 +31,11 @@ from typing import Any
 
 import msgpack
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from model_core.access import Tokens, read_table
+from model_core.spec.fleet.kill_list import Kill, KillList
+from model_core.spec.fleet.signatures import sealed
 from model_core.spec.protocol.wire import (
     Chunk,
     Control,
@@ -153,7 +156,10 @@ def vla_eval_seeds() -> list[bytes]:
 
 
 def admin_seeds() -> list[bytes]:
-    return [json.dumps(body).encode() for body in ({"reason": "test"}, {"reason": "test", "cell": "cell-a"}, {})]
+    scoped = [{"scope": scope, "value": "x", "reason": "test"} for scope in ("digest", "model", "cell", "site", "fleet")]
+    orders = ({"reason": "test"}, {"reason": "test", "cell": "cell-a"}, {}, *scoped)
+    listed = sealed(KillList(number=1, sent_at_s=1.0, kills=(Kill(id="k", scope="fleet"),)), Ed25519PrivateKey.generate())
+    return [*(json.dumps(body).encode() for body in orders), listed]
 
 
 # --- volume: the application in this process ---------------------------------------------------------------------------
@@ -308,7 +314,7 @@ def fuzz_http(path: str, headers: Callable[[int], list[tuple[bytes, bytes]]]) ->
     async def fuzz(app: Any, mutator: Mutator, count: int, found: Found) -> None:
         for number in range(count):
             message = mutator.next()
-            where = path if "{" not in path else path.format(("drain", "kill", "resume")[number % 3])
+            where = path if "{" not in path else path.format(("drain", "kill", "resume", "kills")[number % 4])
             try:
                 status, body = await asyncio.wait_for(call(app, "POST", where, message, headers(number)), 20)
             except Exception as error:
@@ -322,13 +328,13 @@ def fuzz_http(path: str, headers: Callable[[int], list[tuple[bytes, bytes]]]) ->
     return fuzz
 
 
-ADMIN, WATCHER = "admin-token", "watch-token"
+ADMIN, SECOND, WATCHER = "admin-token", "second-admin-token", "watch-token"
 
 
 def _tokens() -> Tokens:
     table = {
         hashlib.sha256(token.encode()).hexdigest(): {"subject": token, "role": role, "expires_at": None}
-        for token, role in ((ADMIN, "admin"), (WATCHER, "observe"))
+        for token, role in ((ADMIN, "admin"), (SECOND, "admin"), (WATCHER, "observe"))
     }
     return Tokens(read_table(table))
 
@@ -374,7 +380,8 @@ async def volume(name: str, count: int, seed: int) -> Found:
             found.rss_mib.append(round(rss_mib(os.getpid()), 1))
         found.seconds = time.monotonic() - began
         if "admin" in name:
-            status, _ = await call(app, "POST", "/v1/admin/resume", b"{}", [(b"authorization", f"Bearer {ADMIN}".encode())])
+            for token in (ADMIN, SECOND):  # a kill is released by two
+                status, _ = await call(app, "POST", "/v1/admin/resume", b"{}", [(b"authorization", f"Bearer {token}".encode())])
             assert status == 200, status
         if not gateway.is_ready or gateway.sessions:
             await asyncio.sleep(0.5)

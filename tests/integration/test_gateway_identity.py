@@ -38,6 +38,7 @@ from tests.loopback import serve, wait_until
 from tests.peers import Peer, rejected
 
 SECRETS = {"observe": "look-only-secret", "operate": "robot-secret", "admin": "boss-secret"}
+OTHERS = {"second boss": "other-boss-secret", "admin": "second-token-of-the-boss"}  # subject -> token, both admin
 
 
 class Clock:
@@ -48,7 +49,9 @@ class Clock:
 
 
 def table(expires_at: float | None = None) -> dict[str, object]:
-    return {token_digest(secret): {"subject": role, "role": role, "expires_at": expires_at} for role, secret in SECRETS.items()}
+    ours = {token_digest(secret): {"subject": role, "role": role, "expires_at": expires_at} for role, secret in SECRETS.items()}
+    more = {token_digest(secret): {"subject": who, "role": "admin", "expires_at": expires_at} for who, secret in OTHERS.items()}
+    return {**ours, **more}
 
 
 @pytest.fixture
@@ -101,8 +104,8 @@ def status_of(address: str, method: str, path: str, token: str = "", tls: ssl.SS
         return error.code, error.read()
 
 
-GETS = ("/v1/contract", "/v1/models", "/v1/status", "/metrics", "/no-such-place")
-POSTS = ("/v1/act", "/v1/admin/drain", "/v1/admin/resume", "/v1/admin/kill")
+GETS = ("/v1/contract", "/v1/models", "/v1/status", "/v1/kills", "/metrics", "/no-such-place")
+POSTS = ("/v1/act", "/v1/admin/drain", "/v1/admin/resume", "/v1/admin/kill", "/v1/admin/kills")
 
 
 @pytest.mark.parametrize(("method", "path"), [*(("GET", path) for path in GETS), *(("POST", path) for path in POSTS)])
@@ -138,12 +141,27 @@ def test_a_role_decides_what_may_be_done(address: str, role: str, method: str, p
         assert json.loads(body)["code"] == "AUTH"
 
 
-def test_after_a_kill_an_operator_cannot_resume(address: str, gateway: Gateway) -> None:
+def test_a_kill_is_released_by_two_principals_and_by_no_operator(address: str, gateway: Gateway) -> None:
+    def resume(secret: str) -> int:
+        return status_of(address, "POST", "/v1/admin/resume", secret)[0]
+
     assert status_of(address, "POST", "/v1/admin/kill", SECRETS["admin"])[0] == 200
-    assert status_of(address, "POST", "/v1/admin/resume", SECRETS["operate"])[0] == 403
-    assert gateway.service_state.killed
-    assert status_of(address, "POST", "/v1/admin/resume", SECRETS["admin"])[0] == 200
-    assert not gateway.service_state.killed
+    assert resume(SECRETS["operate"]) == 403
+    assert resume(SECRETS["admin"]) == 202
+    assert resume(SECRETS["admin"]) == 409  # one token twice
+    assert resume(OTHERS["admin"]) == 409  # the same principal under two tokens
+    assert gateway.service_state.kills.in_force
+    assert resume(OTHERS["second boss"]) == 200
+    assert not gateway.service_state.kills.in_force
+
+
+def test_a_kill_between_two_releases_needs_both_again(address: str, gateway: Gateway) -> None:
+    for _ in range(2):
+        assert status_of(address, "POST", "/v1/admin/kill", SECRETS["admin"])[0] == 200
+        assert status_of(address, "POST", "/v1/admin/resume", SECRETS["admin"])[0] == 202
+    assert status_of(address, "POST", "/v1/admin/kill", SECRETS["admin"])[0] == 200
+    assert status_of(address, "POST", "/v1/admin/resume", OTHERS["second boss"])[0] == 202
+    assert gateway.service_state.kills.in_force
 
 
 @pytest.mark.parametrize("path", ["/v1/session", "/", "/openpi", "/vla-eval", "/anything"])
@@ -188,7 +206,7 @@ def test_controls_over_a_session_need_the_role_too(address: str, policy: StubPol
         peer.greet()
         peer.control("KILL")
         rejected(peer.receive(), RefusalCode.AUTH)
-        assert not gateway.service_state.killed
+        assert not gateway.service_state.kills.in_force
         peer.control("DRAIN", text="maintenance")
         wait_until(lambda: gateway.service_state.draining)
 

@@ -85,7 +85,7 @@ def test_a_killed_cell_is_refused_and_another_is_not() -> None:
     async def scene() -> None:
         rooms = Rooms()
         first, second = rooms.opened("a"), rooms.opened("b")
-        rooms.state.killed["a"] = "smoke"
+        rooms.state.kills.order("cell", "a", "smoke", "ann")
         assert code(rooms.access.refusal(first, observe(first.ready))) is RefusalCode.KILLED
         assert rooms.access.refusal(second, observe(second.ready)) is None
         assert code(rooms.access.greet(rooms.hello("a"), first.caller, 5.0)) is RefusalCode.KILLED

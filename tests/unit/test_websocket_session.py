@@ -149,7 +149,7 @@ def test_a_kill_needs_the_role_admin() -> None:
         operator, ready = await greeted(gateway, Caller(subject="ann", role=Role.OPERATE))
         operator.send(Control(kind="KILL", session_id=ready.session_id, epoch=ready.epoch))
         assert rejected(await operator.receive()).code is RefusalCode.AUTH
-        assert not gateway.service_state.killed
+        assert not gateway.service_state.kills.in_force
         operator.disconnect()
         await operator.ended()
         admin, ready = await greeted(gateway, Caller(subject="eve", role=Role.ADMIN))
@@ -157,7 +157,7 @@ def test_a_kill_needs_the_role_admin() -> None:
         kill = await admin.receive()
         assert isinstance(kill, Control)
         assert (kill.kind, "smoke" in kill.text) == ("KILL", True)
-        assert gateway.service_state.killed
+        assert gateway.service_state.kills.in_force
         admin.disconnect()
         await admin.ended()
 

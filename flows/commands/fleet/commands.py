@@ -9,6 +9,8 @@ import typer
 
 from flows.commands.fleet.agent import agent_command
 from flows.commands.fleet.release import release_app
+from flows.commands.fleet.shadow import shadow_command
+from flows.commands.fleet.stops import drill_command, resume_command
 from flows.terminal.output import print_line, print_result
 
 _HELP = "Releases for robots: make, sign, check and publish them, and the agent that takes them in on a robot's computer."
@@ -90,6 +92,9 @@ def repository_refresh_command(
 
 
 fleet_app.command("agent")(agent_command)
+fleet_app.command("drill")(drill_command)
+fleet_app.command("resume")(resume_command)
+fleet_app.command("shadow")(shadow_command)
 fleet_app.add_typer(keys_app, name="keys")
 fleet_app.add_typer(release_app, name="release")
 fleet_app.add_typer(repository_app, name="repository")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +38,13 @@ class ServeOptions:
         Path | None, typer.Option(help="who may ask what: JSON {sha256 of a token: {subject, role: observe|operate|admin}}", exists=True)
     ] = None
     limits: Annotated[Path | None, typer.Option(help="bounds of the gateway, JSON", exists=True, dir_okay=False)] = None
+    fleet: Annotated[
+        Path | None,
+        typer.Option(help="what ties the service to a fleet: kill list, lease, offline rule; JSON", exists=True, dir_okay=False),
+    ] = None
+    shadow: Annotated[
+        str, typer.Option(help="a candidate, named as MODEL is: it answers the same observations beside it, and no robot", metavar="MODEL")
+    ] = ""
 
 
 @from_options(ServeOptions)
@@ -51,6 +58,7 @@ def serve(options: ServeOptions) -> None:
     Example: actwright serve actwright-metaworld/3 --port 3001
     Example: actwright serve .actwright/store/train/9866/checkpoint
     Example: actwright serve .actwright/store/train/4c20/checkpoint --embodiment so101
+    Example: actwright serve champion --shadow actwright-metaworld/4
     Example: actwright serve champion --host 0.0.0.0 --tokens tokens.json --cert cell.pem --key cell.key
     """
     from components.deployment.gateway_service import running_gateway
@@ -63,6 +71,8 @@ def serve(options: ServeOptions) -> None:
     try:
         listening = _listening(platform, options)
         packed = packed_model(platform, options.model, options.embodiment)
+        if options.shadow:
+            listening = replace(listening, shadow=packed_model(platform, options.shadow, options.embodiment).bundle)
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
     assert packed.bundle is not None  # packed_model packs what is not
@@ -73,6 +83,8 @@ def serve(options: ServeOptions) -> None:
         print_line(f"ready     {address.http}   workcells: {address.session}   log: {log}   (Ctrl-C stops it)")
         for line in _next_commands(packed, listening, address.http):
             print_line(line)
+        if listening.shadow is not None:
+            print_line(f"shadow    {options.shadow} answers beside it; compare with  actwright fleet shadow {address.http}")
         print_result(policy=address.http, session=address.session, model_version=packed.model_version, bundle=str(packed.bundle))
         stop.wait()
         print_line("stopping: running requests are answered, sessions are closed ...")
@@ -90,6 +102,7 @@ def _listening(platform: Platform, options: ServeOptions) -> Listening:
         key=options.key,
         tokens=options.tokens,
         limits=options.limits,
+        fleet=options.fleet,
         inherits_tokens=has_tokens,
     )
 

@@ -20,7 +20,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CALLER = "actwright.caller"
 # An orchestrator's probes carry no token; these endpoints return no more than a state and its reason.
 _OPEN = frozenset({"/livez", "/readyz"})
-_EXACT = {"/v1/admin/drain": Role.OPERATE, "/v1/admin/kill": Role.ADMIN, "/v1/admin/resume": Role.OPERATE}
+_EXACT = {"/v1/admin/drain": Role.OPERATE, "/v1/admin/kill": Role.ADMIN, "/v1/admin/resume": Role.OPERATE, "/v1/admin/kills": Role.OPERATE}
 
 
 class AuthMiddleware:

@@ -173,6 +173,7 @@ class WebSocketSession:
                 session.reset()
             case "HOLD":
                 session.drop("the cell holds")
+                gateway.supervisor.held(session)
             case "LEASE":
                 self._send_queue.put(session.control("LEASE", seq=message.seq, value=left_s))
             case "PING":

@@ -40,6 +40,16 @@ class Metrics:
         self.accepted = Counter("actwright_accepted_tokens", "Drafted tokens that the model agreed with.", ["field"], registry=registry)
         self.restarts = Counter("actwright_engine_restarts", "Engines that were replaced.", registry=registry)
         self.throttled = Counter("actwright_throttled", "Requests refused because a cell asks too often.", registry=registry)
+        self.kills = Gauge("actwright_kills", "Kills in force: of operators here and of the fleet's list.", registry=registry)
+        help_text = "Until the fleet's offline rule is in force; -1 without a fleet."
+        self.fleet_lease = Gauge("actwright_fleet_lease_remaining_seconds", help_text, registry=registry)
+        help_text = "From a kill to the cell's word that it holds."
+        self.kill_to_hold = Histogram("actwright_kill_to_hold_seconds", help_text, buckets=_SECONDS, registry=registry)
+        self.shadow_compared = Counter("actwright_shadow_compared", "Decisions compared with the candidate's.", registry=registry)
+        self.shadow_lost = Counter("actwright_shadow_lost", "Observations dropped, late or garbage.", ["why"], registry=registry)
+        help_text = "Distance of the candidate's answer: action (share of the range), depth (its unit), trace (px)."
+        buckets = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+        self.shadow_distance = Histogram("actwright_shadow_distance", help_text, ["measure"], buckets=buckets, registry=registry)
         # The library looks labels up by text and under a lock; these are looked up for every chunk.
         self._chunks_of, self._levels_of = functools.cache(self.chunks.labels), functools.cache(self.levels.labels)
         self._stage_of = functools.cache(self.stage.labels)

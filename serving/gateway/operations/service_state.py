@@ -6,6 +6,8 @@ import enum
 import threading
 from dataclasses import dataclass, field
 
+from serving.gateway.operations.kill_switch import KillSwitch
+
 _RESTART_WINDOW_S = 600.0
 
 
@@ -21,7 +23,7 @@ class State(enum.StrEnum):
 
 @dataclass(slots=True)
 class ServiceState:
-    """State with its reason. draining: why no new episode may begin, "" while one may. killed: cell, or "" for all -> why.
+    """State with its reason. draining: why no new episode may begin, "" while one may. kills: what is stopped.
 
     Set by the loading thread and by the event loop; a stopped gateway stays stopped.
     """
@@ -32,7 +34,7 @@ class ServiceState:
     restarts: int = 0
     recent_losses: list[float] = field(default_factory=list)
     draining: str = ""
-    killed: dict[str, str] = field(default_factory=dict)
+    kills: KillSwitch = field(default_factory=KillSwitch)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def to(self, state: State, reason: str) -> bool:

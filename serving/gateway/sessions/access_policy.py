@@ -87,6 +87,13 @@ class AccessPolicy:
             stop = RefusalCode.AUTH, f"the token of {caller.subject!r} is no longer valid"
         return None if stop is None else refused(observe, *stop)
 
+    def killed(self, cell: str) -> str:
+        """Why this cell is stopped; "" while it is not. cell: "" for a caller without a session."""
+        model = self._host.model
+        if model is None:
+            return self._state.kills.stopped("", "", cell)
+        return self._state.kills.stopped(model.model_version, model.bundle_digest, cell)
+
     def may_stay(self, caller: Caller) -> bool:
         """Whether this caller would be admitted again now."""
         return self._tokens is None or caller is ANYBODY or self._tokens.still_valid(caller)
@@ -120,9 +127,10 @@ class AccessPolicy:
 
     def _stopped(self, cell: str) -> tuple[RefusalCode, str] | None:
         """Why no cell, or not this cell, is answered now."""
-        killed = self._state.killed.get("") or (cell and self._state.killed.get(cell))
-        if killed:
+        if killed := self.killed(cell):
             return RefusalCode.KILLED, killed
+        if offline := self._state.kills.offline_stop():
+            return RefusalCode.LEASE, offline
         return None if self._host.answers else (RefusalCode.NOT_READY, self.state_and_reason()[1])
 
     def _too_often(self, session: Session, observe: Observe, now: float) -> Reject | None:
@@ -140,6 +148,8 @@ class AccessPolicy:
             return None
         if self._state.draining:
             return refused(observe, RefusalCode.DRAINING, f"no new episode may begin: {self._state.draining}")
+        if offline := self._state.kills.offline_episode(f"{session.cell}/{observe.episode_id}"):
+            return refused(observe, RefusalCode.DRAINING, offline)
         if not self.may_stay(session.caller):
             text = f"the token of {session.caller.subject!r} is no longer valid; a new episode needs a new one"
             return refused(observe, RefusalCode.AUTH, text)

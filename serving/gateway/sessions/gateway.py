@@ -22,6 +22,7 @@ from model_core.spec.types import DecisionRequest, RefusalCode
 from serving.gateway.inference.model_host import ModelHost
 from serving.gateway.inference.pending_request import Guidance, PendingRequest
 from serving.gateway.inference.served_model import LoadedModel, ServedModel
+from serving.gateway.operations.kill_switch import FleetTies, KillSwitch
 from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.operations.metrics import Metrics
 from serving.gateway.operations.service_state import ServiceState, State
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Gateway:
-    """One model, many sessions. `load` is called off the event loop. instance: what `status` repeats. clock: monotonic seconds.
+    """One model, many sessions. `load` is called off the event loop. instance: `status` repeats it. ties: to a fleet. clock: monotonic s.
 
     Everything but `start`, `stop` and the loading itself happens on one event loop.
     """
@@ -50,12 +51,13 @@ class Gateway:
         *,
         instance: str = "",
         tokens: Tokens | None = None,
+        ties: FleetTies | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits or GatewayLimits()
         self.metrics = Metrics()
         self.tokens = tokens
-        self.service_state = ServiceState(self.limits.max_restarts)
+        self.service_state = ServiceState(self.limits.max_restarts, kills=KillSwitch(ties or FleetTies(), clock))
         self.registry = SessionRegistry(self.limits.reserve_share)
         self.decoding = ThreadPoolExecutor(max_workers=4, thread_name_prefix="decode")
         self._host = ModelHost(load, self.limits, self.service_state, clock)

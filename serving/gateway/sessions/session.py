@@ -27,6 +27,8 @@ from serving.gateway.sessions.replies import chunk_id_of, chunk_of, part_of, rej
 from serving.gateway.sessions.session_state import LastAnswer, Lease, SessionPeer
 from serving.gateway.sessions.steering import SessionSteering, SteeringRefused
 
+Mirror = Callable[[Observe, Chunk | Reject], None]
+
 
 class InferenceQueue(Protocol):
     """Where a session submits its requests."""
@@ -40,6 +42,7 @@ class Session:
     """One cell's session after READY. Lives on the event loop; holds one answer and one request at most.
 
     send: gives a message of the service's own (PART, CONTROL) to the cell, from the event loop; None while no socket is connected.
+    mirror: is given every request with its answer, both in the contract's terms; None where nobody looks on.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Session:
         self.episode_id: str | None = None
         self.lease = Lease(lease_s, clock() + lease_s)
         self.send: Callable[[Message], None] | None = None
+        self.mirror: Mirror | None = None
         self.replaced: list[float] = []
         self.asked_at = float("-inf")
         self.ended = asyncio.Event()
@@ -226,6 +230,7 @@ class Session:
         refusal = result.decision.refusal
         if refusal is not None:
             reply = rejection(observe, refusal.code, refusal.reason, retryable=refusal.retryable)
+            self._mirrored(observe, reply)
             return replace(reply, retry_after_ms=result.retry_after_ms)
         late_ms = 1e3 * (self._clock() - pending.deadline)
         if late_ms > 0:  # the engine was in time, this loop was not: a chunk that the cell has given up is not sent as a valid one
@@ -234,6 +239,11 @@ class Session:
             self._last = LastAnswer(chunk_id_of(observe), result.decision, self._clock())
         extra_ms = {"decode": prepared.decode_ms, "service": 1e3 * (self._clock() - prepared.arrived_at)}
         chunk = chunk_of(observe, result, self._model, guidance, prepared.flags, extra_ms)
+        self._mirrored(observe, chunk)
         if prepared.conversions:
             chunk = replace(chunk, actions_KA=convert_actions(prepared.conversions, chunk.actions_KA))
         return chunk
+
+    def _mirrored(self, observe: Observe, reply: Chunk | Reject) -> None:
+        if self.mirror is not None:
+            self.mirror(observe, reply)

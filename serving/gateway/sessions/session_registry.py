@@ -8,22 +8,24 @@ from model_core.spec.protocol.wire import Reject
 from model_core.spec.types import RefusalCode
 from serving.gateway.inference.admission import Reservations
 from serving.gateway.sessions.observation_adapter import ObservationAdapter
-from serving.gateway.sessions.session import Session
+from serving.gateway.sessions.session import Mirror, Session
 
 _REMEMBERED = 1024
 
 
 class SessionRegistry:
-    """Open sessions by id. share: of the measured capacity that may be reserved."""
+    """Open sessions by id. share: of the measured capacity that may be reserved. mirror: looks on at all of them (`Session`)."""
 
     def __init__(self, share: float) -> None:
         self.sessions: dict[str, Session] = {}
         self.reservations = Reservations(share)
+        self.mirror: Mirror | None = None
         self._adapters: dict[str, ObservationAdapter] = {}
         self._ended: OrderedDict[str, tuple[RefusalCode, str]] = OrderedDict()
 
     def add(self, session: Session, adapter: ObservationAdapter, rate_per_s: float) -> None:
         """Add an open session. adapter: how its observations are read. rate_per_s: what is reserved for its cell."""
+        session.mirror = self.mirror
         self.sessions[session.ready.session_id] = session
         self._adapters[session.ready.session_id] = adapter
         self.reservations.hold(session.cell, rate_per_s)

@@ -33,6 +33,16 @@ class Lease:
         return max(self.until - now, 0.0)
 
 
+@dataclass(slots=True, kw_only=True)
+class StopTold:
+    """A cell that was told KILL, when (monotonic), whether no episode ran then, and after how long it said that it holds."""
+
+    cell: str
+    told_at: float
+    is_idle: bool = False
+    held_after_s: float | None = None
+
+
 @dataclass(slots=True)
 class LastAnswer:
     """The last answer of a session, kept for drafts and for requests that are sent again."""

@@ -76,6 +76,8 @@ class ControlStep:
         if self._recorder is not None and not is_stopped:
             self._recorder.did(action_A, is_intervention=bool(self._wishes.intervening))
         outcome = None if is_stopped else self._act(command, action_A, clipped, now)
+        if command is None:
+            self.tell_held()
         episode.steps += 1
         episode.holds += command is None
         episode.stretches += machine.mode is MotionState.STRETCH
@@ -152,6 +154,11 @@ class ControlStep:
         except Exception:  # the robot may be broken in any way; the watchdog is for that
             logger.exception("cell.not_at_rest cell=%s", self._tell.cell)
         return not self._body.is_moving
+
+    def tell_held(self) -> None:
+        """The robot has its hold, or gets no command any more: who ordered a KILL is told, once."""
+        if self._stops.owes_word():
+            self._link.tell_held()
 
     def _hold_A(self) -> NDArray[np.float32]:
         """The same hold for as long as it lasts; seams join on to it."""

@@ -37,6 +37,7 @@ class StopControl:
         self._own_stop, self._journal, self._tell = own_stop, journal, tell
         self._operator, self._operator_wait_s = operator, operator_wait_s
         self._mode_said, self._is_killed = "", False
+        self._owes_word = False
 
     @property
     def is_stopped(self) -> bool:
@@ -61,7 +62,13 @@ class StopControl:
     def kill(self, now: float, reason: str) -> None:
         """SAFE_STOP by a person at the service; known to be one also where something else had stopped the cell before."""
         self.stop(now, f"KILLED: {reason}")
+        self._owes_word = not self._is_killed
         self._is_killed = True
+
+    def owes_word(self) -> bool:
+        """True once after each KILL: who ordered it waits for the word that the robot holds."""
+        owes, self._owes_word = self._owes_word, False
+        return owes
 
     def resume(self, now: float, operator: str) -> None:
         """A person, by name, ends the SAFE_STOP. Raises `SpecError` without a name."""

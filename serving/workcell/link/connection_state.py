@@ -44,8 +44,7 @@ class LinkCore:
         self._pinned: ModelIdentity | None = None
         self._pinged_at_s: float = float("-inf")
         self._ping_seq = 0
-        self._lease_until_s = float("inf")
-        self._lease_asked_s = float("-inf")
+        self._lease_until_s, self._lease_asked_s = float("inf"), float("-inf")
 
     # --- the cell's side ------------------------------------------------------------------------------------------
 
@@ -217,7 +216,7 @@ class LinkCore:
         if now_s - self._pinged_at_s >= settings.heartbeat_s / 2:
             self._ping_seq += 1
             self._pinged_at_s = now_s
-            self._control("PING", seq=self._ping_seq)
+            self.say("PING", seq=self._ping_seq)
         self._tend_lease(now_s)
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -340,7 +339,7 @@ class LinkCore:
 
     def _take_control(self, control: Control, now_s: float) -> None:
         if control.kind == "PING":
-            self._control("PONG", seq=control.seq, value=control.value)
+            self.say("PONG", seq=control.seq, value=control.value)
         elif not self._is_ours(control) and control.session_id:
             self._drop("foreign")
         elif control.kind == "PONG":
@@ -360,7 +359,7 @@ class LinkCore:
             self._cut(now_s, "lease")
         elif now_s - self._lease_asked_s >= self.ready.lease_s / 3:
             self._lease_asked_s = now_s
-            self._control("LEASE", value=self.ready.lease_s)
+            self.say("LEASE", value=self.ready.lease_s)
 
     def _late(self, now_s: float) -> None:
         assert self._open is not None
@@ -379,9 +378,10 @@ class LinkCore:
             return
         self._dead_seqs.append(waiting.seq)
         if cancel and waiting.is_written:
-            self._control("CANCEL", seq=waiting.seq)
+            self.say("CANCEL", seq=waiting.seq)
 
-    def _control(self, kind: str, *, seq: int = 0, value: float = 0.0) -> None:
+    def say(self, kind: str, *, seq: int = 0, value: float = 0.0) -> None:
+        """Send a CONTROL of this session."""
         session_id = "" if self.ready is None else self.ready.session_id
         self._controls.append(Control(kind=kind, session_id=session_id, epoch=self.epoch, seq=seq, value=value))
 

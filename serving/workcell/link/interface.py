@@ -91,6 +91,10 @@ class Link(abc.ABC):
     def renew(self, reason: str) -> None:
         """A new session and epoch."""
 
+    def tell_held(self) -> None:
+        """The robot was commanded to hold because of KILL; the service measures how long that took. Goes out within a turn of the link."""
+        self.core.say("HOLD")
+
     @abc.abstractmethod
     def close(self) -> None:
         """End."""
