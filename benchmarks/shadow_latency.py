@@ -55,10 +55,10 @@ def misbehave(kind: str, bundle: Path, fd: int) -> None:
     """A candidate that loads, at the candidate's own priority, and then hangs, spins or answers garbage."""
     import socket
 
-    from serving.gateway.shadow.candidate import yield_to_everybody
+    from serving.gateway.shadow.candidate import yield_to_others
     from serving.gateway.shadow.frames import receive_frame, send_frame
 
-    yield_to_everybody()
+    yield_to_others()
     sock = socket.socket(fileno=fd)
     contract = json.loads((bundle / "contract.json").read_text())
     send_frame(sock, json.dumps({"contract": contract, "model_version": kind, "bundle_digest": ""}).encode())

@@ -23,6 +23,9 @@ KINDS = {
     ("v1", "services"): "Service",
     ("v1", "configmaps"): "ConfigMap",
     ("batch/v1", "jobs"): "Job",
+    ("apps/v1", "deployments"): "Deployment",
+    ("autoscaling/v2", "horizontalpodautoscalers"): "HorizontalPodAutoscaler",
+    ("policy/v1", "poddisruptionbudgets"): "PodDisruptionBudget",
 }
 _PATH = re.compile(
     r"^/(?:api/(?P<core>v1)|apis/(?P<group>[\w.]+/v\w+))/namespaces/(?P<ns>[\w-]+)/(?P<plural>[a-z]+)(?:/(?P<name>[\w.-]+))?(?:/(?P<sub>status|log))?$"

@@ -20,14 +20,11 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
 def render_manifests(spec: JobSpec, template: str | None = None) -> list[dict[str, Any]]:
     """The Job and its Service as documents, from infra/k8s/train-job.yaml. Raises `SpecError` for an unknown placeholder."""
-    import yaml
-
     document = to_document(spec)
     values = {**document, "command": spec.command, "digest": digest_of(document)[:16], "gpus": str(spec.gpus) if spec.gpus else None}
     values["env"] = [{"name": name, "value": value} for name, value in spec.environment.items()]
     values["suspend"] = True if spec.suspend else None
-    documents = yaml.safe_load_all(TEMPLATE.read_text(encoding="utf-8") if template is None else template)
-    return [_filled(document, values) for document in documents if document]
+    return fill_template(TEMPLATE.read_text(encoding="utf-8") if template is None else template, values)
 
 
 def render_yaml(spec: JobSpec) -> str:
@@ -35,6 +32,13 @@ def render_yaml(spec: JobSpec) -> str:
     import yaml
 
     return "---\n".join(yaml.safe_dump(document, sort_keys=False, width=140) for document in render_manifests(spec))
+
+
+def fill_template(text: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The documents of a template with its placeholders ${name} replaced. Raises `SpecError` for one that has no value."""
+    import yaml
+
+    return [_filled(document, values) for document in yaml.safe_load_all(text) if document]
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:
@@ -54,5 +58,5 @@ def _filled(node: Any, values: Mapping[str, Any]) -> Any:
 
 def _value(name: str, values: Mapping[str, Any]) -> Any:
     if name not in values:
-        raise SpecError(f"train-job.yaml: no value for ${{{name}}}; JobSpec offers {', '.join(sorted(values))}")
+        raise SpecError(f"the template has no value for ${{{name}}}; there are {', '.join(sorted(values))}")
     return values[name]

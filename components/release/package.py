@@ -34,6 +34,7 @@ PACKED_ROOMS = ("model_core", "serving")
 SERVICE = "serving.gateway.service:PolicyService"
 LIBRARIES = (
     "bentoml",
+    "cryptography",
     "msgpack",
     "msgspec",
     "numpy",

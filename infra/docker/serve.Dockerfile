@@ -7,7 +7,7 @@ WORKDIR /opt/actwright
 COPY requirements.lock ./
 # the libraries of a Bento (components/release/package.py), in the versions of the lock
 RUN pip install --no-cache-dir -c requirements.lock \
-    bentoml msgpack msgspec numpy pillow prometheus_client safetensors starlette tiktoken tokenizers torch uvicorn websockets
+    bentoml cryptography msgpack msgspec numpy pillow prometheus_client safetensors starlette tiktoken tokenizers torch uvicorn websockets
 COPY model_core model_core
 COPY serving serving
 RUN useradd --uid 10001 --create-home actwright

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from flows.commands.fleet.agent import agent_command
+from flows.commands.fleet.quality import quality_command
 from flows.commands.fleet.release import release_app
+from flows.commands.fleet.release_store import fetch_command, manifest_command, upload_command
 from flows.commands.fleet.shadow import shadow_command
 from flows.commands.fleet.stops import drill_command, resume_command
 from flows.terminal.output import print_line, print_result
@@ -92,9 +94,13 @@ def repository_refresh_command(
 
 
 fleet_app.command("agent")(agent_command)
+release_app.command("upload")(upload_command)
+release_app.command("fetch")(fetch_command)
+release_app.command("manifest")(manifest_command)
 fleet_app.command("drill")(drill_command)
 fleet_app.command("resume")(resume_command)
 fleet_app.command("shadow")(shadow_command)
+fleet_app.command("quality")(quality_command)
 fleet_app.add_typer(keys_app, name="keys")
 fleet_app.add_typer(release_app, name="release")
 fleet_app.add_typer(repository_app, name="repository")

@@ -56,7 +56,7 @@ def drill_command(
 def resume_command(url: ServiceAddress, token_file: TokenFile = None, ca_file: CaFile = None) -> None:
     """Release the kills that were ordered at a policy service, as one of the two persons that this takes; also ends a drain.
 
-    The second is somebody else: the same token, and another token of the same person, are refused. Where a service has no tokens it
+    The second is another person: the same token, and another token of the same person, are refused. Where a service has no tokens it
     cannot tell two persons apart, and one is enough. Exits 3 while something is missing.
 
     Example: actwright fleet resume https://cell-server:3000 --token-file ann.token

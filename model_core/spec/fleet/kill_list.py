@@ -103,7 +103,7 @@ def check_successor(known: KillList | None, new: KillList) -> None:
     listed = {kill.id for kill in new.kills} | {one.id for one in new.released}
     if missing := [kill.id for kill in known.kills if kill.id not in listed]:
         raise WireError(
-            f"kill list {new.number} leaves out kill {missing[0]}, which nobody released. Fix: list it, or name the two who did"
+            f"kill list {new.number} leaves out kill {missing[0]}, which no two persons released. Fix: list it, or name the two who did"
         )
 
 

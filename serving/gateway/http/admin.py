@@ -73,7 +73,7 @@ def admin_routes(gateway: Gateway) -> list[Route]:
             return JSONResponse({"code": RefusalCode.AUTH.value, "reason": reason}, status_code=403)
         missing = gateway.supervisor.release(caller)
         if missing:
-            status = 409 if missing.endswith("somebody else") else 202
+            status = 409 if missing.endswith("another person") else 202
             return JSONResponse({"code": RefusalCode.KILLED.value, "reason": missing, **kills_of(gateway)}, status_code=status)
         if switch.in_force:
             reason = "the fleet's list stops it; release it where it was ordered"

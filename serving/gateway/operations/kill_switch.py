@@ -1,4 +1,4 @@
-"""What is stopped at this service, who may release it, and what holds while nobody tells it: the kill switch and its lease.
+"""What is stopped at this service, who may release it, and what holds while it hears nothing: the kill switch and its lease.
 
     orders   kills that an operator gave to this service itself; two different principals release them, where there are tokens
     list     the fleet's signed kill list, polled or pushed; what it names is released where it was ordered, never here
@@ -122,7 +122,7 @@ class KillSwitch:
             self._asked = _AskedRelease(subject, digest, now, frozenset(self.orders))
             return f"{subject!r} asks to release; a second principal has to within {SECOND_WITHIN_S:g} s"
         if digest and first is not None and (subject == first.subject or digest == first.digest):
-            return f"{subject!r} has asked already; the second has to be somebody else"
+            return f"{subject!r} has asked already; the second has to be another person"
         self.orders.clear()
         self._asked = None
         self._save()

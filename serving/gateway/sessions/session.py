@@ -42,7 +42,7 @@ class Session:
     """One cell's session after READY. Lives on the event loop; holds one answer and one request at most.
 
     send: gives a message of the service's own (PART, CONTROL) to the cell, from the event loop; None while no socket is connected.
-    mirror: is given every request with its answer, both in the contract's terms; None where nobody looks on.
+    mirror: is given every request with its answer, both in the contract's terms; None where nothing looks on.
     """
 
     def __init__(

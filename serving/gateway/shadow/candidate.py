@@ -1,7 +1,7 @@
 """The candidate's process: `python -m serving.gateway.shadow.candidate --bundle FOLDER --fd N`, started by the gateway alone.
 
 It has one socket, which it inherited, and listens on none: no robot can reach it, and what it answers ends in a comparison. It runs at
-the lowest priority that the system has, so that it computes only while nobody else wants to.
+the lowest priority that the system has, so that it computes only while no other process wants to.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stub", type=float, metavar="SECONDS", help="answer as the stub policy does, SECONDS per answer")
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket")
     args = parser.parse_args(argv)
-    yield_to_everybody()
+    yield_to_others()
     with socket.socket(fileno=args.fd) as sock:
         try:
             model, distance = _stub(args.stub) if args.stub is not None else _opened(Path(args.bundle))
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def yield_to_everybody() -> None:
+def yield_to_others() -> None:
     """Take the lowest priority, and end with the gateway whatever hangs here."""
     os.nice(19)
     with contextlib.suppress(AttributeError, OSError):  # Linux alone has it

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,7 @@ class Shadow:
         self._waiting: deque[tuple[Observe, Chunk | Reject]] = deque()
         self._wake = threading.Condition()  # guards the queue
         self._state, self._stopping = "waiting for the live model", False
-        self._counts = dict.fromkeys(("seen", "dropped", "late", "garbage", "restarts"), 0)
+        self._counts: dict[str, int] = dict.fromkeys(("seen", "dropped", "late", "garbage", "restarts"), 0)
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
 
     def start(self) -> None:
@@ -75,10 +76,8 @@ class Shadow:
     # --- the shadow's own thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping and (model := self._model()) is None:
-            threading.Event().wait(_POLL_S)
-        while not self._stopping:
-            assert model is not None
+        model = self._live_model()
+        while model is not None and not self._stopping:
             try:
                 self._state = "loading"
                 self._candidate.start(model.contract)
@@ -92,6 +91,14 @@ class Shadow:
                 if self._stopping or not self._restarts(error):
                     return
         self._candidate.stop()
+
+    def _live_model(self) -> ServedModel | None:
+        """The live model, when it has been loaded; None when the shadow was stopped before."""
+        model = self._model()
+        while model is None and not self._stopping:
+            time.sleep(_POLL_S)
+            model = self._model()
+        return model
 
     def _compare(self, model: ServedModel) -> None:
         while (asked := self._next()) is not None:

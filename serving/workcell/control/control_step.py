@@ -155,6 +155,13 @@ class ControlStep:
             logger.exception("cell.not_at_rest cell=%s", self._tell.cell)
         return not self._body.is_moving
 
+    def come_to_rest(self) -> bool:
+        """`rest`, and the service is told, after a KILL."""
+        is_at_rest = self.rest()
+        if is_at_rest:
+            self.tell_held()
+        return is_at_rest
+
     def tell_held(self) -> None:
         """The robot has its hold, or gets no command any more: who ordered a KILL is told, once."""
         if self._stops.owes_word():

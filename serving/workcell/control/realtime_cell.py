@@ -193,9 +193,7 @@ class RealtimeCell:
         """The episode is over, however it came: tell the service and the audit, and drop its rows."""
         episode = self._journal.running
         success = reason is StopReason.SUCCESS
-        episode.is_at_rest = self._control.rest()
-        if episode.is_at_rest:
-            self._control.tell_held()
+        episode.is_at_rest = self._control.come_to_rest()
         self._dialogue.forget("the episode is over")
         self._wishes.forget()
         if self._watch is not None and episode.is_at_rest:  # a robot that takes no hold is left to the watchdog
