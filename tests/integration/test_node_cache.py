@@ -29,9 +29,7 @@ def test_a_node_has_each_file_once_and_nothing_that_was_changed(tmp_path: Path) 
     assert (found.folder / "bundle" / "checkpoint" / "model.safetensors").is_file()
     assert fetch_release(store, first.digest, cache, trust).fetched_bytes == 0
     but_weights = first.carried_bytes - first.files["bundle/checkpoint/model.safetensors"].size
-    assert (
-        fetch_release(store, second.digest, cache, trust).fetched_bytes < first.carried_bytes - weights + 1
-    )  # the same weights: not again
+    assert fetch_release(store, second.digest, cache, trust).fetched_bytes <= but_weights
 
     other = tmp_path / "other"
     make_keys(other, ["lab"])
@@ -40,8 +38,8 @@ def test_a_node_has_each_file_once_and_nothing_that_was_changed(tmp_path: Path) 
     damaged = store.root / "releases" / second.digest / "bundle" / "checkpoint" / "config.json"
     damaged.write_bytes(b"[]")
     with pytest.raises(CheckpointError, match="config"):
-        fetch_release(store, second.digest, tmp_path / "elsewhere", trust)
+        fetch_release(store, second.digest, tmp_path / "empty", trust)
     damaged.unlink()
     with pytest.raises(StorageError, match="has no object"):
-        fetch_release(store, second.digest, tmp_path / "elsewhere", trust)
-    assert not list((tmp_path / "elsewhere" / "releases").iterdir())  # nothing half is left
+        fetch_release(store, second.digest, tmp_path / "empty", trust)
+    assert not [*(tmp_path / "empty" / "releases").iterdir(), *(tmp_path / "elsewhere" / "releases").iterdir()]  # nothing half is left

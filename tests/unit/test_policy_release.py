@@ -66,7 +66,7 @@ def test_the_api_server_takes_the_objects() -> None:
             "PodDisruptionBudget": client.PolicyV1Api(api).create_namespaced_pod_disruption_budget,
         }
         for document in render_release(ReleasePods(digest=DIGEST)):
-            calls[document["kind"]]("actwright", document)
+            calls[document["kind"]]("actwright", document, _preload_content=False)
         again = render_release(ReleasePods(digest="f" * 64))[0]  # a Deployment for each release, beside each other
         calls["Deployment"]("actwright", again)
         found = client.AppsV1Api(api).list_namespaced_deployment("actwright", label_selector="app=policy-release").items
