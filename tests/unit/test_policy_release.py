@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from components.adapters.kubernetes_release import ReleasePods, render_release
+from components.config.paths import INFRA
 from model_core.spec.errors import SpecError
 from serving.gateway.http.drain import _parser
 from serving.gateway.operations.metrics import Metrics
@@ -71,3 +72,20 @@ def test_the_api_server_takes_the_objects() -> None:
         calls["Deployment"]("actwright", again)
         found = client.AppsV1Api(api).list_namespaced_deployment("actwright", label_selector="app=policy-release").items
         assert [one.metadata.name for one in found] == [f"policy-{DIGEST[:16]}", "policy-ffffffffffffffff"]
+
+
+def test_the_agent_of_an_edge_node_is_valid_and_never_replaced_by_a_rollout() -> None:
+    import kubernetes_validate
+    import yaml
+
+    from serving.fleet.agent.__main__ import _parser as agent_parser
+
+    document = yaml.safe_load((INFRA / "k8s" / "edge" / "agent.yaml").read_text())
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+    assert document["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    spec = document["spec"]["template"]["spec"]
+    [agent] = spec["containers"]
+    python, flag, module, *words = agent["command"]
+    assert (python, flag, module) == ("python", "-m", "serving.fleet.agent")
+    assert str(agent_parser().parse_args(words).config).startswith(agent["volumeMounts"][0]["mountPath"])
+    assert {mount["name"] for mount in agent["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
