@@ -25,6 +25,7 @@ run: $(STAMP) ## the whole loop: demonstrations -> data set -> model -> service 
 test: $(STAMP) ## format, lint, types, import contracts and every test (15 min on two cores)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@bash infra/local/browser.sh
 	@mkdir -p reports
 	@# types are checked beside the tests, which wait for servers now and then; the contracts are one of the tests
 	@# (with room for young objects, which takes a fifth off the time of the checker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from model_core.access import Tokens, read_table, token_digest
 
 GOLDEN_HOME = Path("tests/golden/home_aa4ee54/home")
 TOKENS = {"observe": "watching", "operate": "working", "admin": "deciding"}
+_TABLE = {token_digest(token): {"subject": role, "role": role} for role, token in TOKENS.items()}
 SAME_SITE = {"origin": "http://127.0.0.1:3100", "sec-fetch-site": "same-origin"}
 
 
@@ -29,7 +31,14 @@ def platform_over(home: Path) -> Platform:
 
 def tokens() -> Tokens:
     """One person of each role; the name is the role's."""
-    return Tokens(read_table({token_digest(token): {"subject": role, "role": role} for role, token in TOKENS.items()}))
+    return Tokens(read_table(_TABLE))
+
+
+def token_file(folder: Path) -> Path:
+    """The same table as a file."""
+    path = folder / "tokens.json"
+    path.write_text(json.dumps(_TABLE))
+    return path
 
 
 def client_of(endpoints: Sequence[Endpoint], people: People, *, only_loopback: bool = True) -> TestClient:

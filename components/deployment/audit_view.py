@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +15,27 @@ from components.drawing.decision import DecisionView
 from model_core.spec.audit.format import Kind
 from model_core.spec.audit.reading import AuditFile, AuditRecord
 
+if TYPE_CHECKING:
+    from model_core.tokenization.depth.codec import DepthCodec
+
 
 def decode_depth(codes_G: NDArray[np.integer] | None, codebook_digest: str, folders: Iterable[Path]) -> NDArray[np.floating] | None:
     """Depth codes as distances by the codec of that digest, looked for in `folders`; None where none of them has it."""
     if codes_G is None or not len(codes_G):
         return None
-    from model_core.tokenization.depth.codec import DepthCodec
-
     for folder in folders:
         if (folder / "config.json").is_file():
-            codec = DepthCodec.load(folder)
+            codec = _codec_of(folder)
             if not codebook_digest or codec.digest == codebook_digest:
                 return codec.decode(np.asarray(codes_G)[None])[0]
     return None
+
+
+@lru_cache(maxsize=4)
+def _codec_of(folder: Path) -> DepthCodec:
+    from model_core.tokenization.depth.codec import DepthCodec
+
+    return DepthCodec.load(folder)
 
 
 def view_of(found: AuditFile, record: AuditRecord, codebooks: Iterable[Path], verdict: str = "") -> DecisionView:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flows.platform.wiring import Platform
 from flows.web.http.endpoint import Endpoint
 from flows.web.http.people import People
+from flows.web.views.cells import cell_endpoints
 from flows.web.views.models import model_endpoints
 from flows.web.views.session import session_endpoints
 
@@ -15,5 +16,6 @@ def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
     """What the application answers: `flows.web.app` makes routes of it, `flows.web.http.openapi` the API's document."""
     return (
         *session_endpoints(people),
+        *cell_endpoints(platform.settings),
         *model_endpoints(platform.store),
     )

@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from model_core.spec.errors import ActwrightError, ContractError, NotReady
 from model_core.spec.execution.cell_options import STRATEGIES, CellExit, CellOptions
 from model_core.spec.types import StopReason
 from serving.workcell.audit.interface import Audit, NullAudit, refusal_of
+from serving.workcell.audit.live_view import LiveView
+from serving.workcell.control.order_files import OrderedCell, OrderFiles, operator_file
 from serving.workcell.control.realtime_cell import RealtimeCell, RealtimeSettings
 from serving.workcell.control.results import EpisodeResult
 from serving.workcell.control.steering_file import SteeringFile
@@ -116,10 +117,13 @@ def _episodes(window: EpisodeWindow, robot: Robot, audit: Audit, cell: RealtimeC
     with contextlib.ExitStack() as stack:
         if options.spool is not None:
             stack.enter_context(recording_into(options.spool, options.cell))
+        camera = _ready_contract(link.ready).reasoning.trace_camera
         if options.steering_file is not None:
-            camera = _ready_contract(link.ready).reasoning.trace_camera
             drawn = stack.enter_context(contextlib.closing(SteeringFile(options.steering_file, robot.embodiment, camera, cell.steer)))
             drawn.start()
+        if options.console is not None and isinstance(audit, LiveView):
+            ordered = OrderedCell(cell=cell, body=robot.embodiment, camera=camera, is_realtime=options.realtime)
+            stack.enter_context(OrderFiles(options.console, ordered, audit.answered))
         try:
             window.takes_over(cell.envelope.limits.digest)
             for seed in range(options.first_seed, options.first_seed + options.episodes):
@@ -192,20 +196,6 @@ def limits_in_force(path: Path | None, cell: str, contract: PolicyContract, robo
     return limits, digest
 
 
-def operator_file(path: Path) -> Callable[[], str]:
-    """A person resumes by writing a name into this file; the file is used up by it."""
-
-    def name() -> str:
-        try:
-            text = path.read_text().strip()
-            path.unlink()
-        except OSError:
-            return ""
-        return text[:100]
-
-    return name
-
-
 def _await_room(audit: Audit, patience_s: float) -> None:
     """An audit that makes room, or catches up, gets `patience_s`; raises NotReady when it still takes no episode then."""
     give_up_at = time.monotonic() + patience_s
@@ -235,4 +225,4 @@ def _audit(options: CellOptions) -> Audit:
             os.write(sys.stdout.fileno(), line.encode())  # one call, so that lines of two threads never mix
 
         audit = LiveAudit(audit, write)
-    return audit
+    return audit if options.console is None else LiveView(audit, options.console, options.cell)

@@ -40,6 +40,7 @@ ONE_PLACE = {
     "msgspec": (
         "model_core/spec/documents.py",
         "model_core/spec/fleet/",
+        "model_core/spec/live/",
         "flows/web/http/",
         "serving/cell_files/finished_episodes.py",
         "serving/fleet/agent/",

@@ -1,4 +1,4 @@
-"""`actwright up`: three services on loopback that answer, and nothing of them left when it ends.
+"""`actwright up`: four servers on loopback that answer, and nothing of them left when it ends.
 
 Run: .venv/bin/python -m pytest tests/integration/test_up.py
 """
@@ -24,7 +24,7 @@ def test_up_opens_everything_on_loopback_and_stops_it_all(undisturbed: Home):
     try:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline() or "{}")
-        assert set(told) == {"prefect", "mlflow", "policy"}
+        assert set(told) == {"console", "prefect", "mlflow", "policy"}
         for address in told.values():
             assert urlsplit(address).hostname == "127.0.0.1"
             with urllib.request.urlopen(address, timeout=60) as reply:

@@ -14,6 +14,7 @@ from flows.commands.options import from_options
 from flows.commands.serving.service_options import CaFile, TokenFile
 from flows.terminal.output import OUR_ERROR, print_line, print_result
 from model_core.spec.execution.cell_options import STRATEGIES, CellExit, CellOptions
+from model_core.spec.live.view import CELLS
 
 workcell_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Workcells: robots that act on a served policy.")
 
@@ -63,6 +64,10 @@ class WorkcellOptions:
     result: Annotated[Path | None, _of_cell("result", metavar="FILE")] = None
     token_file: TokenFile = None
     ca_file: CaFile = None
+    console: Annotated[
+        bool, typer.Option("--console/--no-console", help="show the cell in `actwright console`, and take orders of people from there")
+    ] = True
+    operator_wait_s: Annotated[float, _of_cell("operator_wait_s", min=0)] = _default("operator_wait_s")
     option: Annotated[list[str] | None, _of_cell("robot_options", metavar="NAME=VALUE")] = None
 
     def of_cell(self, home: Path) -> CellOptions:
@@ -71,13 +76,14 @@ class WorkcellOptions:
         from components.deployment.service_address import ServiceUrl
 
         factory, named = named_robot(self.robot)
-        same = {one.name: getattr(self, one.name) for one in fields(self) if one.name in _CELL}
+        same = {one.name: getattr(self, one.name) for one in fields(self) if one.name in _CELL and one.name != "console"}
         other = {
             "robot": factory,
             "url": ServiceUrl.of(self.url, before="--url ").session if self.url else "",
             "audit": None if self.audit is None else self.audit / self.cell,
             "spool": self.record,
             "steering_file": self.steer,
+            "console": home.parent / CELLS / self.cell if self.console and self.steer is None else None,
             "robot_options": (*named, *(self.option or ())),
             "result": (self.result or home / f"{self.cell}.json").resolve(),
         }

@@ -19,6 +19,9 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     ordered = sorted(kinds, key=lambda kind: kind.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     by_kind = dict(zip(ordered, schemas, strict=True))
+    given = {kind.__name__ for one in endpoints for kind in (one.query, one.body) if kind is not None}
+    for name in components.keys() - given:  # an answer has every field, also those with a default
+        components[name]["required"] = list(components[name].get("properties", {}))
     paths: dict[str, dict[str, Any]] = {}
     for one in endpoints:
         paths.setdefault(_NAME.sub(r"{\1}", one.path), {})[one.method.lower()] = _operation(one, by_kind, components)

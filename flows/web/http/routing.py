@@ -100,7 +100,7 @@ def _response(answer: object) -> Response:
 
 async def _lines(stream: AsyncIterator[object]) -> AsyncIterator[bytes]:
     async for document in stream:
-        yield b": \n\n" if document is None else b"data: " + msgspec.json.encode(to_document(document)) + b"\n\n"
+        yield b": \n\n" if document is None else b"data: " + msgspec.json.encode(document, enc_hook=to_document) + b"\n\n"
 
 
 def _json(document: Any, status: int) -> Response:

@@ -77,6 +77,9 @@ class CellOptions:
         default=None, metadata=_help('a drawn line for the gripper, with or without --realtime: {"points": [[x, y], ...]}', metavar="FILE")
     )
     operator_wait_s: float = field(default=0.0, metadata=_help("how long a SAFE_STOP waits for that name", may_be_zero=True))
+    console: Path | None = field(
+        default=None, metadata=_help("show in this folder what the cell does, and take orders of people from it", metavar="FOLDER")
+    )
     live: bool = field(default=False, metadata=_help("also report on standard output what is done, as JSON lines"))
     parent: int = field(default=0, metadata=_help("end when this process, which must be the parent, dies (Linux)", metavar="PID"))
 
@@ -95,6 +98,8 @@ class CellOptions:
                     f"{name} needs --realtime: a simulated world waits for no person, its next episode begins anew; "
                     f"leave {name} out, or add --realtime"
                 )
+        if self.console is not None and self.steering_file is not None:
+            raise SpecError("--console and --steering-file both steer: give one of them; a person draws in the console")
         if self.episodes < 1:
             raise SpecError(f"--episodes {self.episodes}: there is nothing to run; give 1 or more")
 

@@ -19,6 +19,7 @@ from serving.workcell.audit.interface import ActionExecuted
 from serving.workcell.control.cell_context import CellContext
 from serving.workcell.control.events import tag_of
 from serving.workcell.control.exchange import Exchange
+from serving.workcell.control.operator_input import GO, HOLD, PERSON
 from serving.workcell.control.stop_control import why_of
 from serving.workcell.motion.motion_state import MotionState
 from serving.workcell.motion.scheduler import Command
@@ -220,8 +221,20 @@ class ControlStep:
             elif kind == "intervention":
                 self._tell.event(kind, text=text)  # it changes no request
                 self._journal.intervened(text)
+            elif kind in (HOLD, GO):
+                self._obey_person(now, kind, text)
             else:
                 self._tell.event(kind, text=text, revision=self._dialogue.scheduler.bump())
+
+    def _obey_person(self, now: float, kind: str, text: str) -> None:
+        machine = self._stops.machine
+        self._tell.event(kind, text=text)
+        if kind == HOLD:
+            machine.hold(now, f"held by {text}", by=PERSON)
+            self._dialogue.forget("a person holds the cell")
+        else:
+            machine.release(by=PERSON)
+            self._dialogue.forget("a person let the cell go on")  # it moves on a new answer, not on what was meant before
 
     def _resume(self, operator: str) -> None:
         state = self._body.stop_state

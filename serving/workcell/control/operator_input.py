@@ -8,6 +8,8 @@ from dataclasses import replace
 from model_core.spec.protocol.wire import Edit, SteeringInput
 
 Wish = tuple[str, object]
+HOLD, GO = "hold", "go"  # kinds; their value is a name, with a reason where one was given
+PERSON = "person"  # who demands a hold, beside the service
 
 
 class OperatorInput:
@@ -24,8 +26,8 @@ class OperatorInput:
     def tell(self, kind: str, value: object) -> None:
         """What a person wants.
 
-        kind: "steering" (SteeringInput or None), "edit" (Edit), "instruction" (text), "intervention" (a name, "" for its end), "stop" (why)
-        or "resume" (a name).
+        kind: "steering" (SteeringInput or None), "edit" (Edit), "instruction" (text), "intervention" (a name; "" ends it), "stop" (why),
+        "resume", HOLD or GO (a name).
         """
         self._told.append((kind, value))
 

@@ -40,9 +40,8 @@ logger = logging.getLogger(__name__)
 class RealtimeCell:
     """One robot, one link, one loop. Construct it when the link has been up once.
 
-    limits: of the commissioning file, already tightened by the release. limits_of: the same for another contract, which the
-    service may have between episodes: (limits, digest of where they come from), or ActwrightError when no person has commissioned
-    it. Without one `limits` stay, tightened by each release that comes.
+    limits: of the commissioning file, already tightened by the release. limits_of: those for another contract between episodes (with the
+    digest of where they come from), or ActwrightError when no person has commissioned it; None: `limits`, tightened by each release.
     """
 
     def __init__(
@@ -124,8 +123,6 @@ class RealtimeCell:
     def open_seqs(self) -> list[int]:
         """Numbers of the requests that are on their way."""
         return self._dialogue.open_seqs
-
-    # --- one episode ----------------------------------------------------------------------------------------------
 
     def run_episode(self, seed: int) -> EpisodeResult:
         """One attempt in real time. Every way of ending has its `StopReason`; a robot's own failure is ENV_ERROR."""
@@ -243,6 +240,10 @@ class RealtimeCell:
     def stop(self, reason: str) -> None:
         """SAFE_STOP at the next step, until a person resumes. Safe from any thread."""
         self._wishes.tell("stop", reason)
+
+    def demand(self, kind: str, person: str) -> None:
+        """HOLD or GO (of `operator_input`) by a person. Safe from any thread."""
+        self._wishes.tell(kind, person)
 
     def resume(self, operator: str) -> None:
         """A person ends a SAFE_STOP: new epoch, no old rows, first command from the measured pose. Safe from any thread."""

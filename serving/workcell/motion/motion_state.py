@@ -53,7 +53,7 @@ class StateMachine:
         self.reason = "nothing to execute yet"
         self.since_s = 0.0
         self.rejects = 0
-        self._is_told_to_hold = False
+        self._holders: set[str] = set()
 
     def begin(self, now_s: float) -> None:
         """A new episode: held until the first chunk. A SAFE_STOP stays, and so does a hold that was demanded."""
@@ -65,8 +65,8 @@ class StateMachine:
         """The mode of this control step. why: the reason that is noted if the robot has to be held now."""
         if self.mode is MotionState.SAFE_STOP:
             return self.mode
-        if rows_left <= 0 or self._is_told_to_hold:
-            if self.mode is MotionState.HOLD and not self._is_told_to_hold and now_s - self.since_s >= self.settings.safe_stop_after_s:
+        if rows_left <= 0 or self._holders:
+            if self.mode is MotionState.HOLD and not self._holders and now_s - self.since_s >= self.settings.safe_stop_after_s:
                 self.stop(now_s, f"held for {now_s - self.since_s:.1f} s: {self.reason}")
             else:
                 self._become(now_s, MotionState.HOLD, why)
@@ -80,15 +80,15 @@ class StateMachine:
             self.scale = min(self.scale + self.settings.speed_up, 1.0)
         return self.mode
 
-    def hold(self, now_s: float, reason: str) -> None:
-        """A hold is demanded. It stays until `release`."""
-        self._is_told_to_hold = True
+    def hold(self, now_s: float, reason: str, *, by: str = "service") -> None:
+        """A hold is demanded. It stays until the same `release`s it: the service does not end a person's hold."""
+        self._holders.add(by)
         if self.mode is not MotionState.SAFE_STOP:
             self._become(now_s, MotionState.HOLD, reason)
 
-    def release(self) -> None:
+    def release(self, *, by: str = "service") -> None:
         """The demanded hold is over; rows are still needed before anything moves."""
-        self._is_told_to_hold = False
+        self._holders.discard(by)
 
     def rejected(self, now_s: float, reason: str) -> None:
         """The envelope refused a chunk."""
@@ -109,7 +109,8 @@ class StateMachine:
         if not operator.strip():
             raise SpecError("a SAFE_STOP is ended by a person: give a name, got ''")
         if self.mode is MotionState.SAFE_STOP:
-            self.rejects, self._is_told_to_hold = 0, False
+            self.rejects = 0
+            self._holders.clear()
             self._become(now_s, MotionState.HOLD, f"resumed by {operator}")
 
     def _become(self, now_s: float, mode: MotionState, reason: str) -> None:

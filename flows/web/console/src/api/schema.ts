@@ -4,6 +4,297 @@
  */
 
 export interface paths {
+    "/api/cells": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The cells */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["CellList"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cells/{cell}/depth/{number}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The depth that the newest decision predicted, decoded */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    cell: string;
+                    number: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/octet-stream": string;
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cells/{cell}/live": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a cell does, as it happens */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    cell: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "text/event-stream": components["schemas"]["LiveUpdate"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cells/{cell}/orders": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Order a cell: a drawn trace, an edit, another sentence, hold, go, stop, resume */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    cell: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["OrderRequest"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["OrderReply"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cells/{cell}/pen": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take or give back the pen of a cell */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    cell: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["PenRequest"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["PenHolder"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cells/{cell}/pictures/{number}/{camera}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a camera saw at a recent decision */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    cell: string;
+                    number: string;
+                    camera: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/octet-stream": string;
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/me": {
         parameters: {
             query?: never;
@@ -195,6 +486,42 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * CellList
+         * @description Every cell that has shown itself in this home, by name.
+         */
+        CellList: {
+            cells: components["schemas"]["CellRow"][];
+        };
+        /**
+         * CellRow
+         * @description One cell. problem: why its view cannot be read, "" where it can. silent_s: since it last showed itself.
+         */
+        CellRow: {
+            /** @default 0 */
+            episode: number;
+            /** @default 0 */
+            finished: number;
+            /** @default false */
+            is_running: boolean;
+            /** @default  */
+            mode: string;
+            /** @default  */
+            model_version: string;
+            name: string;
+            /** @default  */
+            pen: string;
+            /** @default  */
+            problem: string;
+            /** @default  */
+            reason: string;
+            /** @default 0 */
+            silent_s: number;
+            /** @default 0 */
+            successes: number;
+            /** @default  */
+            task: string;
+        };
+        /**
          * CheckRow
          * @description One criterion of the gate. stands: holds, fails, open, not enough or invalid.
          */
@@ -218,6 +545,177 @@ export interface components {
          */
         CurveSet: {
             curves: components["schemas"]["Curve"][];
+        };
+        /**
+         * LiveBody
+         * @description What does not change during an episode. trace_camera: on which traces are drawn and predicted; trace_range: of its coordinates.
+         *
+         *         depth_grid: rows and columns of the depth codes, 0..depth_codes - 1. codebook_digest: of the codec that decodes them.
+         */
+        LiveBody: {
+            /** @default [] */
+            actions: components["schemas"]["LiveDim"][];
+            /** @default [] */
+            cameras: components["schemas"]["LiveCamera"][];
+            /** @default  */
+            codebook_digest: string;
+            /** @default 0 */
+            control_hz: number;
+            /** @default 128 */
+            depth_codes: number;
+            /**
+             * @default [
+             *       10,
+             *       10
+             *     ]
+             */
+            depth_grid: [
+                number,
+                number
+            ];
+            /** @default false */
+            takes_steering: boolean;
+            /** @default  */
+            trace_camera: string;
+            /** @default 5 */
+            trace_points: number;
+            /** @default 255 */
+            trace_range: number;
+        };
+        /**
+         * LiveCamera
+         * @description One camera; width, height in pixels.
+         */
+        LiveCamera: {
+            height: number;
+            name: string;
+            width: number;
+        };
+        /**
+         * LiveDecision
+         * @description One request and its answer. number: counts the decisions of this process, and names its pictures. outcome, code, reason: as the
+         *         audit has them. taken_at: when the pictures were taken. latency_ms: from asking to the answer; stages: of the service, in ms.
+         *
+         *         trace: points (x, y) in 0..trace_range; depth: one code a cell; actions: (K, A) as the cell installed them (as they came where it did
+         *         not), from first_row on. applied_revision: of the steering or edit that the service applied.
+         */
+        LiveDecision: {
+            /** @default 0 */
+            accepted: number;
+            /** @default [] */
+            actions: number[][];
+            /** @default 0 */
+            applied_revision: number;
+            /** @default  */
+            code: string;
+            /** @default [] */
+            depth: number[];
+            /** @default 0 */
+            drafted: number;
+            /** @default 0 */
+            first_row: number;
+            /** @default [] */
+            flags: string[];
+            latency_ms: number;
+            /** @default  */
+            level: string;
+            number: number;
+            outcome: string;
+            /** @default  */
+            reason: string;
+            seq: number;
+            stages: {
+                [key: string]: number;
+            };
+            /** @default null */
+            steering: components["schemas"]["LiveSteering"] | null;
+            step: number;
+            taken_at: number;
+            /** @default [] */
+            trace: [
+                number,
+                number
+            ][];
+        };
+        /**
+         * LiveDim
+         * @description One action dimension with the range that the cell's body allows.
+         */
+        LiveDim: {
+            high: number;
+            low: number;
+            name: string;
+            unit: string;
+        };
+        /**
+         * LiveEvent
+         * @description Anything else that the cell told its audit.
+         */
+        LiveEvent: {
+            at: number;
+            kind: string;
+            number: number;
+            text: string;
+        };
+        /**
+         * LiveRow
+         * @description One command as the driver got it. number: counts the commands of this process. clipped: dimensions that the envelope brought back.
+         */
+        LiveRow: {
+            action: number[];
+            /** @default [] */
+            clipped: string[];
+            mode: string;
+            number: number;
+            step: number;
+        };
+        /**
+         * LiveSteering
+         * @description A drawn path that a request carried. points: pixels of `camera`. until: when it ends by itself.
+         */
+        LiveSteering: {
+            author: string;
+            camera: string;
+            points: [
+                number,
+                number
+            ][];
+            revision: number;
+            until: number;
+        };
+        /**
+         * LiveUpdate
+         * @description One event. body, decision: None where they are those of the event before; rows, events, outcomes: the new ones.
+         *
+         *         silent_s: since the cell last showed itself. picture_age_s: since the newest pictures were taken. is_stale: they are not live.
+         */
+        LiveUpdate: {
+            body: components["schemas"]["LiveBody"] | null;
+            cell: string;
+            contract_id: string;
+            counts: {
+                [key: string]: number;
+            };
+            decision: components["schemas"]["LiveDecision"] | null;
+            episode: number;
+            episode_id: string;
+            events: components["schemas"]["LiveEvent"][];
+            has_ended: boolean;
+            instruction: string;
+            is_running: boolean;
+            is_stale: boolean;
+            mode: string;
+            mode_for_s: number;
+            model_version: string;
+            outcomes: components["schemas"]["OrderOutcome"][];
+            pen: components["schemas"]["PenHolder"];
+            picture_age_s: number;
+            reason: string;
+            rows: components["schemas"]["LiveRow"][];
+            silent_s: number;
+            step: number;
+            strategy: string;
+            task: string;
         };
         /**
          * ModelList
@@ -262,6 +760,76 @@ export interface components {
             outcome: string;
             step: string;
             version: number;
+        };
+        /**
+         * OrderOutcome
+         * @description What became of a person's order: "applied" (in force from the next control step) or "refused".
+         */
+        OrderOutcome: {
+            at: number;
+            author: string;
+            kind: string;
+            order_id: string;
+            outcome: string;
+            reason: string;
+            revision: number;
+        };
+        /**
+         * OrderReply
+         * @description What became of it. outcome: "applied" (in force from the cell's next control step), "refused", or "unanswered" by the cell.
+         */
+        OrderReply: {
+            order_id: string;
+            outcome: string;
+            /** @default  */
+            reason: string;
+            /** @default 0 */
+            revision: number;
+        };
+        /**
+         * OrderRequest
+         * @description What a person orders; fields as in `model_core.spec.live.orders.Order`.
+         */
+        OrderRequest: {
+            /** @default  */
+            camera: string;
+            /** @default [] */
+            depth: number[];
+            /** @enum {unknown} */
+            kind: "clear" | "edit" | "go" | "hold" | "instruct" | "resume" | "stop" | "trace";
+            /** @default [] */
+            points: [
+                number,
+                number
+            ][];
+            /** @default  */
+            sentence: string;
+            /** @default [] */
+            trace: [
+                number,
+                number
+            ][];
+            /** @default 60000 */
+            ttl_ms: number;
+        };
+        /**
+         * PenHolder
+         * @description Who has the pen of a cell; "" for no person. left_s: until it returns, if it is not used.
+         */
+        PenHolder: {
+            /** @default 0 */
+            left_s: number;
+            /** @default  */
+            name: string;
+        };
+        /**
+         * PenRequest
+         * @description Take the pen (or keep it for longer), or give it back. over: take it from the person who has it.
+         */
+        PenRequest: {
+            /** @default false */
+            over: boolean;
+            take: boolean;
         };
         Refusal: {
             code: string;

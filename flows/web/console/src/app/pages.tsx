@@ -1,5 +1,7 @@
 // Every page: its address, its name, and the component that shows it. A page that others link to has its own pattern.
 import type { ComponentType } from "preact";
+import { CellPage } from "../pages/cell/cell_page";
+import { CellsPage } from "../pages/cell/cells_page";
 import { ModelPage } from "../pages/models/model_page";
 import { ModelsPage } from "../pages/models/models_page";
 
@@ -16,8 +18,10 @@ export interface Page {
 }
 
 export const PAGES: readonly Page[] = [
+  { pattern: "/cells", title: "Cells", show: CellsPage, letter: "c" },
+  { pattern: "/cells/:cell", title: "Cell", show: CellPage },
   { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
 ];
 
-export const FIRST = "/models";
+export const FIRST = "/cells";
