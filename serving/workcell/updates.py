@@ -184,11 +184,9 @@ class _Kept:
     def _cut_by(self) -> str:
         if self._cell.is_killed:
             return "kill"
-        if self._cell.robot_stop:
-            return "robot stop"
         if why_it_must_stop(self._permit, read_contact(self._of.folder), moment()):
-            return "offline"
-        return ""
+            return "offline"  # by the robot's own stop, where it has one
+        return "robot stop" if self._cell.robot_stop else ""
 
 
 def _outcome(result: EpisodeResult, cut_by: str) -> Outcome:

@@ -10,17 +10,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from model_core.spec.errors import NotReady
+from model_core.spec.fleet.release import OfflineRule
+from model_core.spec.types import StopReason
+from serving.cell_files.boot_clock import moment
+from serving.cell_files.finished_episodes import FinishedEpisodes
+from serving.cell_files.permit import Contact, Permit, write_contact, write_permit
 from serving.cell_files.update_lock import UpdateLock
-from serving.gateway.inference.stub_policy import stub_contract
+from serving.gateway.inference.stub_policy import StubPolicy, stub_contract
+from serving.gateway.operations.limits import GatewayLimits
+from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from serving.workcell.updates import AgentFiles
 from serving.workcell.watchdog.heartbeat import SharedBeat, StopLevel
 from tests.faults.real_cell import RealCell, real_cell, until
 from tests.faults.verdicts import covers
 from tests.fleet_agent import Offered, Robot, make_site, offer, robot_of
+from tests.loopback import serve
 
 ROOT = Path(__file__).parents[2]
 # slow steps and long chunks: a test machine that stops a process for half a second breaks no promise of the cell
@@ -161,3 +171,39 @@ def shared(path: Path, name: str) -> object:
         return getattr(beat, name)
     finally:
         beat.close()
+
+
+@covers("F21", I4="a release that stops without its controller ends the running episode in a hold", I9="no further episode begins")
+def test_a_lost_controller_stops_a_cell_whose_release_says_so(tmp_path) -> None:
+    """No agent lives here: the cell judges by the time of the last contact alone."""
+    model = LoadedModel(policy=StubPolicy(contract=STUB, service_s=0.01), contract=STUB, model_version="stub/1")
+    with serve(Gateway(lambda: model, GatewayLimits(warm_up_s=1.0))) as address:
+        rule = OfflineRule(then="stop", after_s=3600.0)
+        folder, now = tmp_path / "files", moment()
+        write_permit(
+            folder,
+            Permit(
+                url=f"ws://{address}/v1/session",
+                slot="a",
+                release="a" * 64,
+                number=1,
+                bundle_digest="",
+                contract_id=STUB.contract_id,
+                offline=rule,
+            ),
+        )
+        write_contact(folder, Contact(at=now))
+        files = AgentFiles(folder=folder, cell="cell-r", task="stub", patience_s=0.5)
+        (tmp_path / "cell").mkdir()
+        with real_cell(tmp_path / "cell", files.first_url(), steps=10_000, body=STUB.embodiment, deadline_s=2.0, heartbeat_s=2.0) as cell:
+            made = cell.connect(30.0)
+            with files.episode(made, cell.link) as note:
+                cell.begin()
+                cell.after(4)
+                write_contact(folder, Contact(at=replace(now, up_s=now.up_s - 7200.0)))
+                result = cell.finish()
+                note(result)
+            (record,) = FinishedEpisodes(folder).oldest(9)
+            assert (result.stop_reason, record.cut_by, record.outcome) == (StopReason.GUARD_STOPPED, "offline", "uncounted")
+            with pytest.raises(NotReady, match="allows no further episode"), files.episode(made, cell.link):
+                raise AssertionError("an episode began")

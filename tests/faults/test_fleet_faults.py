@@ -185,7 +185,7 @@ def test_a_full_disk_stops_the_download_and_nothing_else(offered, robot):
     robot.turn_until(lambda: robot.runs(two))
 
 
-@covers("F21", I7="an hour without anything to do costs one turn", I9="30 days on the last good release, then the new one")
+@covers("F21", I9="30 days on the last good release, then the new one")
 def test_a_site_that_is_cut_off_for_thirty_days_works_on_and_takes_what_it_missed(offered, robot):
     one = offered.made[0].release
     robot.controller.propose(one.digest)
@@ -197,9 +197,9 @@ def test_a_site_that_is_cut_off_for_thirty_days_works_on_and_takes_what_it_misse
     turns = 0
     while robot.clock.ahead_s < until_s:
         wait_s = robot.agent.turn()
-        robot.clock.ahead_s += max(wait_s, 3600.0)  # an hour in which nothing changes costs one turn
+        robot.clock.ahead_s += max(wait_s, 6 * 3600.0)  # hours in which nothing changes cost one turn
         turns += 1
-    assert turns <= 30 * 24
+    assert turns <= 30 * 4
     assert robot.permit == permit
     assert robot.agent.update.service(permit.slot).status().state == "ready"
     two = offer(offered, robot.place, offered.made[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,7 @@ class HttpClient:
         if body is not None:
             request.add_header("Content-Type", "application/json")
         try:
-            return urllib.request.urlopen(request, timeout=self.timeout_s, context=tls_context(url, self.ca_file))
+            return _opener(url, self.ca_file).open(request, timeout=self.timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 body = error.read(CHUNK_BYTES)
@@ -67,6 +68,15 @@ class HttpClient:
             raise HttpStatus("UNREACHABLE", f"{_place(url)} answered {error.code}: {told}", error.code, body) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise UpdateRefused("UNREACHABLE", f"{_place(url)} does not answer: {error}") from error
+
+
+def _opener(url: str, ca_file: Path | None) -> urllib.request.OpenerDirector:
+    """Through the environment's proxy, if there is one; never to this computer itself."""
+    context = tls_context(url, ca_file) or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # from http nothing leads to https: it trusts no one
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
+    if urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost"):
+        handlers.append(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(*handlers)
 
 
 def _bounded(answer: http.client.HTTPResponse, url: str, most: int) -> Iterator[bytes]:
