@@ -51,7 +51,7 @@ OVERVIEW: Mapping[str, str] = {
     "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",
     "workcell": "Workcells: robots that act on a served policy.",
     "cluster": "Training on a Kubernetes cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
-    "fleet": "Releases for robots: make, sign, check and publish them, and the agent that takes them in on a robot's computer.",
+    "fleet": "A fleet of robots: releases, their keys and repository, the agent of a cell, the controller, rollouts, and the kill switch.",
     "audit": "Audits of workcells: list, verify, replay a decision.",
 }
 

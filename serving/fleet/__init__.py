@@ -1,1 +1,1 @@
-"""The fleet on our side of the line: the agent that updates a robot's computer, and the controller that proposes versions to cells."""
+"""The fleet of robots: the agent on the computer of each cell, which takes releases in, and the controller, which proposes them."""

@@ -22,6 +22,7 @@ FROZEN = Path(__file__).with_name("frozen")
 PROGRAMS = (
     "serving.fault_injection",
     "serving.fleet.agent",
+    "serving.fleet.controller",
     "serving.gateway",
     "serving.gateway.http.drain",
     "serving.gateway.shadow.candidate",
@@ -172,12 +173,14 @@ def _defined(module: str) -> list[str]:
 
 
 def gateway_metrics() -> dict[str, Any]:
-    """Every metric of the gateway: kind and labels."""
+    """Every metric of the gateway and of the fleet's controller: kind and labels."""
     from prometheus_client.metrics import MetricWrapperBase
 
+    from serving.fleet.controller.metrics import FleetMetrics
     from serving.gateway.operations.metrics import Metrics
 
-    found = [value for value in vars(Metrics()).values() if isinstance(value, MetricWrapperBase)]
+    values = [*vars(Metrics()).values(), *vars(FleetMetrics()).values()]
+    found = [value for value in values if isinstance(value, MetricWrapperBase)]
     return {metric._name: [metric._type, *metric._labelnames] for metric in found}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pkgutil
 
 import serving.cell_files
-import serving.fleet
+import serving.fleet.agent
+import serving.fleet.intake
 import serving.workcell
 from tests.architecture.loaded import heavy_imports
 
 HEAVY = ("torch", "transformers", "bentoml", "mlflow", "prefect", "starlette", "pandas", "safetensors")
-ROOMS = (serving.cell_files, serving.fleet, serving.workcell)
+ROOMS = (serving.cell_files, serving.fleet.agent, serving.fleet.intake, serving.workcell)
 MODULES = sorted(m.name for room in ROOMS for m in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 
 

@@ -1,1 +1,1 @@
-"""What a person asks of running policy services of a fleet: drills of the kill switch, comparisons of a shadow."""
+"""What a person asks of a fleet from this side: orders to its controller, drills of the kill switch, comparisons of a shadow."""

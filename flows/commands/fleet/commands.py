@@ -1,4 +1,4 @@
-"""Puts `actwright fleet ...` on the command line: keys, releases, the repository that robots read, and a robot's agent."""
+"""Puts `actwright fleet ...` on the command line: keys, releases, the repository, a robot's agent, the controller and its rollouts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from flows.commands.fleet.agent import agent_command
+from flows.commands.fleet.controller import add_controller
+from flows.commands.fleet.kill import kill_app
 from flows.commands.fleet.quality import quality_command
 from flows.commands.fleet.release import release_app
 from flows.commands.fleet.release_store import fetch_command, manifest_command, upload_command
+from flows.commands.fleet.rollout import rollout_app
 from flows.commands.fleet.shadow import shadow_command
 from flows.commands.fleet.stops import drill_command, resume_command
 from flows.terminal.output import print_line, print_result
 
-_HELP = "Releases for robots: make, sign, check and publish them, and the agent that takes them in on a robot's computer."
+_HELP = "A fleet of robots: releases, their keys and repository, the agent of a cell, the controller, rollouts, and the kill switch."
 fleet_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 keys_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys that sign releases and update metadata.")
 repository_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The repository of update metadata that robots read.")
@@ -104,6 +107,9 @@ fleet_app.command("quality")(quality_command)
 fleet_app.add_typer(keys_app, name="keys")
 fleet_app.add_typer(release_app, name="release")
 fleet_app.add_typer(repository_app, name="repository")
+fleet_app.add_typer(rollout_app, name="rollout")
+fleet_app.add_typer(kill_app, name="kill")
+add_controller(fleet_app)
 
 
 def add_fleet(app: typer.Typer) -> None:

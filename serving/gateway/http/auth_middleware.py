@@ -24,10 +24,16 @@ _EXACT = {"/v1/admin/drain": Role.OPERATE, "/v1/admin/kill": Role.ADMIN, "/v1/ad
 
 
 class AuthMiddleware:
-    """ASGI middleware. tokens None: callers on this machine may do everything, all others nothing."""
+    """ASGI middleware. tokens None: callers on this machine may do everything, all others nothing. needed: the role of a request, by its
+    scope and path; None for one that every caller may send."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], tokens: Tokens | None = None) -> None:
-        self._app, self._tokens = app, tokens
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        tokens: Tokens | None = None,
+        needed: Callable[[Scope, str], Role | None] | None = None,
+    ) -> None:
+        self._app, self._tokens, self._needed = app, tokens, needed or _needed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with 401 or 403."""
@@ -48,9 +54,10 @@ class AuthMiddleware:
                 return Denial(status=403, reason="this service has no tokens and therefore answers on loopback only")
             return ANYBODY
         path = str(scope.get("path", ""))
-        if scope["type"] == "http" and path in _OPEN:
+        role = self._needed(scope, path)
+        if role is None:
             return Caller(subject="probe", role=Role.OBSERVE)
-        return self._tokens.admit(_header(scope, b"authorization"), _needed(scope, path))
+        return self._tokens.admit(_header(scope, b"authorization"), role)
 
 
 def caller_of(scope: Scope) -> Caller:
@@ -58,7 +65,9 @@ def caller_of(scope: Scope) -> Caller:
     return scope.get(CALLER, ANYBODY)
 
 
-def _needed(scope: Scope, path: str) -> Role:
+def _needed(scope: Scope, path: str) -> Role | None:
+    if scope["type"] == "http" and path in _OPEN:
+        return None
     if path in _EXACT:
         return _EXACT[path]
     if path.startswith("/v1/admin"):

@@ -1,0 +1,150 @@
+"""The controller's HTTP service, as a Starlette application.
+
+POST /v1/cells/{cell}/report   a signed report, answered by a signed desired state; the signature is the right to report
+POST /v1/hooks/mlflow          MLflow's webhook; its HMAC is the right to hint
+GET  /v1/...                   role observe; POST /v1/...: operate or admin (`http.reads`, `http.orders`)
+GET  /openapi.json /metrics    role observe
+GET  /livez /readyz            open
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from model_core.access import Role, Tokens
+from model_core.spec.errors import ActwrightError, TrackingError
+from model_core.spec.fleet.signatures import MOST_BYTES
+from serving.fleet.controller.http.endpoint import Endpoint, answer_to
+from serving.fleet.controller.http.mlflow_hook import PATH, MlflowHook
+from serving.fleet.controller.http.openapi import openapi_document
+from serving.fleet.controller.http.orders import order_endpoints
+from serving.fleet.controller.http.reads import cells_by_state, read_endpoints
+from serving.fleet.controller.metrics import CONTENT_TYPE
+from serving.fleet.controller.service import Controller
+from serving.fleet.controller.store.kills import kills
+from serving.gateway.http.auth_middleware import AuthMiddleware
+from serving.gateway.http.client_request import read_body
+
+logger = logging.getLogger(__name__)
+_OPEN = frozenset({"/livez", "/readyz"})
+
+
+def create_app(controller: Controller, tokens: Tokens | None, *, look_every_s: float = 1.0, hook: MlflowHook | None = None) -> Starlette:
+    """An application over `controller`, which it closes with itself. look_every_s: 0 for a controller that somebody else makes look. hook:
+    None where no webhook is accepted."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        looking = asyncio.ensure_future(_look(controller, look_every_s)) if look_every_s else None
+        yield
+        if looking:
+            looking.cancel()
+        controller.close()
+
+    endpoints = all_endpoints()
+    served = _Served(controller)
+    routes = [
+        Route("/v1/cells/{cell}/report", served.report, methods=["POST"]),
+        *(one.route(controller) for one in endpoints),
+        Route("/openapi.json", served.openapi),
+        Route("/metrics", served.metrics),
+        Route("/livez", served.livez),
+        Route("/readyz", served.readyz),
+        Route(PATH, (hook or MlflowHook(controller=controller)).serve, methods=["POST"]),
+    ]
+    roles = {(one.method, one.path.partition("{")[0], one.path.rpartition("}")[2]): one.role for one in endpoints}
+    needed = _RoleTable(roles)
+    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(AuthMiddleware, tokens=tokens, needed=needed)])
+
+
+def all_endpoints() -> list[Endpoint]:
+    """The whole table, but for the report."""
+    return [*read_endpoints(), *order_endpoints()]
+
+
+class _RoleTable:
+    """The role of a request, from its method and path alone; what no endpoint has needs admin."""
+
+    def __init__(self, roles: dict[tuple[str, str, str], Role | None]) -> None:
+        self._roles = roles
+
+    def __call__(self, scope: MutableMapping[str, Any], path: str) -> Role | None:
+        if path in _OPEN or (path.startswith("/v1/cells/") and path.endswith("/report")) or path == PATH:
+            return None
+        method = str(scope.get("method", ""))
+        found = [role for (verb, begins, ends), role in self._roles.items() if verb == method and _fits(path, begins, ends)]
+        if found:
+            return max((role for role in found if role), key=list(Role).index, default=None)
+        return Role.OBSERVE if method in {"GET", "HEAD", "OPTIONS"} else Role.ADMIN
+
+
+def _fits(path: str, begins: str, ends: str) -> bool:
+    return path == begins if begins == ends else path.startswith(begins) and path.endswith(ends)
+
+
+class _Served:
+    """The endpoints that are not of the table."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller, self._told = controller, {"instance": controller.instance}
+
+    async def report(self, request: Request) -> Response:
+        """One report, one answer."""
+        begun, metrics = time.perf_counter(), self._controller.metrics
+        try:
+            answer = await self._controller.report(request.path_params["cell"], await read_body(request, MOST_BYTES))
+        except ActwrightError as error:
+            refused = answer_to(error)
+            metrics.reports.labels(str(refused.status_code)).inc()
+            return refused
+        except ClientDisconnect:
+            return Response(status_code=499)
+        metrics.reports.labels("200").inc()
+        metrics.report_seconds.observe(time.perf_counter() - begun)
+        return Response(answer, media_type="application/json")
+
+    async def openapi(self, _: Request) -> Response:
+        """The document that docs/fleet_api.json holds too."""
+        return JSONResponse(openapi_document(all_endpoints()))
+
+    async def metrics(self, _: Request) -> Response:
+        """The registry, after the gauges were read from the tables."""
+        metrics = self._controller.metrics
+        counted = await self._controller.do(lambda db: (cells_by_state(db, self._controller), len(kills(db, in_force=True))))
+        for state, count in counted[0].items():
+            metrics.cells.labels(state).set(count)
+        metrics.kills.set(counted[1])
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    async def livez(self, _: Request) -> Response:
+        """Whether the process answers."""
+        return PlainTextResponse("alive\n")
+
+    async def readyz(self, _: Request) -> Response:
+        """Whether the database answers too."""
+        try:
+            await self._controller.do(lambda db: kills(db, in_force=True))
+        except TrackingError:
+            return JSONResponse({**self._told, "state": "waiting", "reason": "the database does not answer"}, status_code=503)
+        return JSONResponse({**self._told, "state": "ready", "reason": ""})
+
+
+async def _look(controller: Controller, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await controller.look()
+        except Exception:  # the next look may find the database again
+            controller.metrics.failures.labels("look").inc()
+            logger.exception("fleet.look_failed")

@@ -1,0 +1,145 @@
+"""One look at a rollout, in one transaction: close blocks, add them to the evidence, go on by the rules, propose to the cells.
+
+Two controllers may look at once: the row of the rollout is locked, its state is replaced only in the version that was read, and a block
+has one number, so of two that close the same block one is refused and looks again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from model_core.spec.errors import SpecError
+from model_core.spec.fleet.rollout_plan import RolloutPlan
+from serving.fleet.controller.rollout.evidence import Evidence, in_words
+from serving.fleet.controller.rollout.machine import Surroundings, advance
+from serving.fleet.controller.rollout.orders import Order, carried_out
+from serving.fleet.controller.rollout.state import RolloutState, assignments
+from serving.fleet.controller.store.evidence import close_blocks, evidence_of, history_of, longest_of
+from serving.fleet.controller.store.fleet import assign, cell_rows, is_frozen, reported, view_of
+from serving.fleet.controller.store.kills import kills, model_of
+from serving.fleet.controller.store.operator_log import RULES, Actor, append
+from serving.fleet.controller.store.rollouts import Baseline, Rollout, add_rollout, locked_rollout, open_rollouts, save_state
+from serving.fleet.controller.store.tables import RELEASES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, RowMapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A rollout after a look. head: of the log, "" where nothing was added."""
+
+    rollout: Rollout
+    evidence: Evidence
+    changed_cells: int = 0
+    head: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    evidence: Evidence
+    rows: Sequence[RowMapping]
+    actor: Actor
+
+
+def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, baseline: str) -> Looked:
+    """Start a rollout. baseline: digest of the old release, "" for the one that all cells run.
+
+    Raises `SpecError` for a release that was not offered, cells in another rollout, or a frozen fleet.
+    """
+    if is_frozen(db):
+        raise SpecError("the fleet is frozen, so no rollout starts. Fix: `actwright fleet unfreeze` when it may go on")
+    if db.execute(select(RELEASES.c.digest).where(RELEASES.c.digest == plan.release)).first() is None:
+        raise SpecError(f"release {plan.release[:16]} was not offered to this controller. Fix: `actwright fleet offer` it first")
+    rows = concerned(db, plan)
+    if not rows:
+        raise SpecError("no cell that has reported is concerned by this plan. Fix: correct sites, tasks and labels, or enrol cells")
+    baseline = baseline or _running(rows)
+    if baseline == plan.release:
+        raise SpecError(f"release {plan.release[:16]} is what the cells run already. Fix: name another release, or another baseline")
+    names = {row["name"] for row in rows}
+    for other in open_rollouts(db):
+        both = names & {row["name"] for row in concerned(db, other.plan)}
+        if both:
+            raise SpecError(f"{len(both)} cells ({min(both)}, ...) are in rollout {other.id} ({other.plan.name}). Fix: end that one first")
+    rollout = add_rollout(
+        db, plan, Baseline(digest=baseline, history=history_of(db, baseline), longest_s=longest_of(db, baseline)), actor.subject, now_s
+    )
+    detail = {"rollout": rollout.id, "plan": plan.name, "release": plan.release, "baseline": baseline, "cells": len(names)}
+    head = append(db, actor, "rollout start", detail, now_s)
+    return replace(look(db, rollout.id, None, now_s), head=head)
+
+
+def _running(rows: Sequence[RowMapping]) -> str:
+    """The release that all of these cells run. Raises `SpecError` where they differ."""
+    running = Counter(report.running for row in rows if (report := reported(row["report"])) and report.running)
+    if len(running) != 1:
+        found = ", ".join(f"{digest[:16]} ({count})" for digest, count in running.most_common(4)) or "none"
+        raise SpecError(f"the cells run {found}, expected one release to come back to. Fix: name it with --baseline DIGEST")
+    return next(iter(running))
+
+
+def look(db: Connection, number: int, known: Evidence | None, now_s: float) -> Looked:
+    """Look at a rollout once. known: the evidence of an earlier look, to which only later blocks are added."""
+    rollout = locked_rollout(db, number)
+    rows = concerned(db, rollout.plan)
+    if rollout.state.status.is_open:
+        close_blocks(db, rollout, now_s)
+    evidence = evidence_of(db, rollout, rows, known)
+    around = _around(db, rollout, rows, now_s)
+    state = advance(rollout.plan, rollout.state, evidence, around)
+    return _settled(db, rollout, state, _Seen(evidence=evidence, rows=rows, actor=RULES), now_s)
+
+
+def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Evidence | None, now_s: float) -> Looked:
+    """Carry out a person's order. Raises `SpecError` for one that does not fit."""
+    rollout = locked_rollout(db, number)
+    rows = concerned(db, rollout.plan)
+    if rollout.state.status.is_open:
+        close_blocks(db, rollout, now_s)
+    evidence = evidence_of(db, rollout, rows, known)
+    state = carried_out(rollout.plan, rollout.state, evidence, order, _around(db, rollout, rows, now_s))
+    return _settled(db, rollout, state, _Seen(evidence=evidence, rows=rows, actor=actor), now_s)
+
+
+def _settled(db: Connection, rollout: Rollout, state: RolloutState, seen: _Seen, now_s: float) -> Looked:
+    """Keep the state, log what changed, and propose."""
+    head = ""
+    if state != rollout.state:
+        save_state(db, rollout, state)
+        if (state.status, state.stage, state.reason) != (rollout.state.status, rollout.state.stage, rollout.state.reason):
+            detail = {"rollout": rollout.id, "status": state.status.value, "stage": state.stage, "reason": state.reason}
+            head = append(db, seen.actor, "rollout", {**detail, "evidence": in_words(seen.evidence)}, now_s)
+        rollout = replace(rollout, state=state, version=rollout.version + 1)
+    views = [view_of(row, rollout.plan.release) for row in seen.rows]
+    wanted = assignments(rollout.plan, rollout.baseline, state, views)
+    changed = assign(db, seen.rows, wanted, rollout=rollout.id, plan=rollout.plan.name, back_to=rollout.baseline)
+    return Looked(rollout=rollout, evidence=seen.evidence, changed_cells=changed, head=head)
+
+
+def concerned(db: Connection, plan: RolloutPlan) -> list[RowMapping]:
+    """The cells of a plan, of those that have reported."""
+    found = []
+    for row in cell_rows(db):
+        report = reported(row["report"])
+        if report is not None and plan.concerns(row["site"], report.tasks, report.labels):
+            found.append(row)
+    return found
+
+
+def _around(db: Connection, rollout: Rollout, rows: Sequence[RowMapping], now_s: float) -> Surroundings:
+    views = [view_of(row, rollout.plan.release) for row in rows]
+    version = db.execute(select(RELEASES.c.model_version).where(RELEASES.c.digest == rollout.plan.release)).scalar() or ""
+    matching = [
+        kill
+        for kill in kills(db, in_force=True)
+        if kill.scope in ("digest", "model") and kill.concerns(digest=rollout.plan.release, model=model_of(version), cell="", site="")
+    ]
+    killed = f"{matching[0].scope} {matching[0].target[:64]} by {matching[0].ordered_by}: {matching[0].reason}" if matching else ""
+    return Surroundings(cells=views, now_s=now_s, salt=rollout.salt, killed=killed, frozen=is_frozen(db))

@@ -1,0 +1,143 @@
+"""The tables. Rows of episodes, blocks, kills and the log are only ever added or marked, never taken out."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+TABLES = MetaData()
+_PREFIX = "actwright_fleet_"
+_NAME, _DIGEST = String(64), String(64)
+
+# what is proposed to a cell: release, shadow, rollout, plan, stage, reason, back_to; revision grows with each change of it.
+# report: the last one, as JSON; sequence, boot and seen_at_s are of it
+CELLS = Table(
+    f"{_PREFIX}cells",
+    TABLES,
+    Column("name", _NAME, primary_key=True),
+    Column("site", _NAME, nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("enrolled_by", String(256), nullable=False),
+    Column("enrolled_at_s", Float, nullable=False),
+    Column("sequence", Integer, nullable=False, default=0),
+    Column("boot", String(200), nullable=False, default=""),
+    Column("seen_at_s", Float, nullable=False, default=0.0),
+    Column("report", Text, nullable=False, default=""),
+    Column("revision", Integer, nullable=False, default=0),
+    Column("release", _DIGEST, nullable=False, default=""),
+    Column("shadow", _DIGEST, nullable=False, default=""),
+    Column("rollout", Integer),
+    Column("plan", _NAME, nullable=False, default=""),
+    Column("stage", _NAME, nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    Column("back_to", Text, nullable=False, default=""),
+)
+
+# success: None where the episode is not counted. side, rollout: of which rollout it is evidence. block: that it is part of, None: not yet
+EPISODES = Table(
+    f"{_PREFIX}episodes",
+    TABLES,
+    Column("cell", _NAME, primary_key=True),
+    Column("id", _NAME, primary_key=True),
+    Column("boot", String(200), nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("release", _DIGEST, nullable=False),
+    Column("task", String(200), nullable=False),
+    Column("site", _NAME, nullable=False),
+    Column("started_at_s", Float, nullable=False),
+    Column("ended_at_s", Float, nullable=False),
+    Column("received_at_s", Float, nullable=False),
+    Column("success", Integer),
+    Column("interventions", Integer, nullable=False),
+    Column("clips", Integer, nullable=False),
+    Column("holds", Integer, nullable=False),
+    Column("deadline_misses", Integer, nullable=False),
+    Column("refusals", Integer, nullable=False),
+    Column("novelty", Float),
+    Column("cut_by", String(200), nullable=False),
+    Column("rollout", Integer),
+    Column("side", String(3)),
+    Column("block", Integer),
+    Index(f"{_PREFIX}open_episodes", "rollout", "block"),
+    Index(f"{_PREFIX}side_episodes", "rollout", "side"),
+)
+
+# state: a `RolloutState` as JSON, replaced as a whole where `version` is the one that was read. history: stratum -> [successes, trials] of
+# the old release before the rollout, as JSON; longest_s: the longest of those episodes
+ROLLOUTS = Table(
+    f"{_PREFIX}rollouts",
+    TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("plan", Text, nullable=False),
+    Column("baseline", _DIGEST, nullable=False),
+    Column("history", Text, nullable=False),
+    Column("longest_s", Float, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("started_by", String(256), nullable=False),
+)
+
+BLOCKS = Table(
+    f"{_PREFIX}blocks",
+    TABLES,
+    Column("rollout", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("stratum", String(280), nullable=False),
+    Column("new_successes", Integer, nullable=False),
+    Column("new_trials", Integer, nullable=False),
+    Column("old_successes", Integer, nullable=False),
+    Column("old_trials", Integer, nullable=False),
+    Column("closed_at_s", Float, nullable=False),
+)
+
+# release_asked_by: the first of the two persons who release it
+KILLS = Table(
+    f"{_PREFIX}kills",
+    TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("scope", String(16), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ordered_by", String(256), nullable=False),
+    Column("ordered_at_s", Float, nullable=False),
+    Column("release_asked_by", String(256), nullable=False, default=""),
+    Column("released_by", String(256), nullable=False, default=""),
+    Column("released_at_s", Float),
+)
+
+RELEASES = Table(
+    f"{_PREFIX}releases",
+    TABLES,
+    Column("digest", _DIGEST, primary_key=True),
+    Column("model_version", String(200), nullable=False),
+    Column("allowed_by", Text, nullable=False),
+    Column("override_name", Text, nullable=False, default=""),
+    Column("override_reason", Text, nullable=False, default=""),
+    Column("offered_by", String(256), nullable=False),
+    Column("offered_at_s", Float, nullable=False),
+)
+
+REQUESTS = Table(
+    f"{_PREFIX}requests",
+    TABLES,
+    Column("model", String(256), primary_key=True),
+    Column("version", String(64), primary_key=True),
+    Column("alias", String(128), nullable=False),
+    Column("asked_at_s", Float, nullable=False),
+    Column("source", String(64), nullable=False),
+)
+
+SETTINGS = Table(f"{_PREFIX}settings", TABLES, Column("name", String(64), primary_key=True), Column("value", Text, nullable=False))
+
+LOG = Table(
+    f"{_PREFIX}log",
+    TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at_s", Float, nullable=False),
+    Column("subject", String(256), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("previous", _DIGEST, nullable=False),
+    Column("hash", _DIGEST, nullable=False),
+)
