@@ -86,7 +86,7 @@ def served_by(folder: Path) -> str:
     I5="the permit changes in one step, under the lock",
     I9="killed before any of its changes, the permitted slot is whole; the next agent finishes",
 )
-@pytest.mark.parametrize("kills", [4, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [4, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(5400)])])
 def test_an_agent_that_is_killed_before_any_of_its_changes(updating, offered, tmp_path, kills, record_property) -> None:
     """kills: so many, spread evenly over the changes of report, download, verify, probe and swap; or before each one."""
     two = offered.made[1].release.digest
@@ -111,7 +111,7 @@ def test_an_agent_that_is_killed_before_any_of_its_changes(updating, offered, tm
                 permit = json.loads((config.parent / "cell" / "permit.json").read_text())
                 assert (permit["release"], served_by(config.parent)) == (two, permit["bundle_digest"])
             shutil.rmtree(config.parent)
-    record_property("kills", len(moments))
+    record_property("kills", f"{len(moments)} in {whole.changes} changes")
 
 
 @covers("F20", I9="a disk that is full from any change on: the running release stays whole; with room again the update goes on")
