@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,12 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="what `loop` was run with")
     base = tuple(parser.parse_args().set)
     good = trained(base, ())
-    early, near = trained(base, EARLY), trained(base, (f"train.init_from={good}", *NEAR))
-    rows = [judged(case, good) for case in cases(base, {"GOOD": good, "EARLY": early, "NEAR": near})]
-    document = {"outcomes": rows, "loop": list(base), "early": list(EARLY), "near": list(NEAR), "environment": environment()}
-    RESULT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    folders = {"GOOD": good, "EARLY": trained(base, EARLY), "NEAR": trained(base, (f"train.init_from={good}", *NEAR))}
+    document = {"loop": list(base), "early": list(EARLY), "near": list(NEAR), "environment": environment()}
+    rows = list[dict[str, Any]]()
+    for case in cases(base, folders):
+        rows.append(judged(case, folders))
+        RESULT.write_text(json.dumps({"outcomes": rows, **document}, indent=1) + "\n", encoding="utf-8")
     wrong = [row for row in rows if row["outcome"] != row["wanted"] or row["exit_code"] != EXIT[row["wanted"]]]
     for row in wrong:
         sys.stderr.write(f"wanted {row['wanted']}, got {row['outcome']} (exit {row['exit_code']}): {row['command']}\n")
@@ -91,7 +94,7 @@ def trained(base: tuple[str, ...], further: tuple[str, ...], recipe: str = "loop
     return str(told["checkpoint"])
 
 
-def judged(case: Case, good: str) -> dict[str, Any]:
+def judged(case: Case, folders: dict[str, str]) -> dict[str, Any]:
     """What the gate said of a case."""
     began = time.monotonic()
     code, told = called(case.words)
@@ -104,8 +107,13 @@ def judged(case: Case, good: str) -> dict[str, Any]:
         "command": case.shown,
         "trials": told.get("trials"),
         "wall_s": round(time.monotonic() - began),
-        "criteria": [line.replace(good, "GOOD") for line in verdict.splitlines() if line.startswith(("| ", "- "))],
+        "criteria": [line for line in named(verdict, folders).splitlines() if line.startswith(("| ", "- "))],
     }
+
+
+def named(text: str, folders: dict[str, str]) -> str:
+    """Names in place of folders."""
+    return reduce(lambda told, name: told.replace(folders[name], name), folders, text)
 
 
 def called(words: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
