@@ -32,13 +32,14 @@ SMALL: Mapping[str, Any] = {"width": 96, "layers": 3, "heads": 3, "kv_heads": 3,
 
 def loop() -> Recipe:
     """Two tasks, full reasoning, minutes on two cores: what `make run` does."""
-    return Recipe(name="loop")
+    return Recipe(name="loop", train=TrainConfig(steps=500))
 
 
 def loop_parallel() -> Recipe:
     """`loop` with parallel action decoding (one forward for the chunk): a policy kind of its own, with its own numbers."""
     recipe = loop()
-    return replace(recipe, name="loop_parallel", package=_model(recipe, "parallel"), train=replace(recipe.train, action_head="parallel"))
+    train = replace(recipe.train, action_head="parallel", steps=1_000)
+    return replace(recipe, name="loop_parallel", package=_model(recipe, "parallel"), train=train)
 
 
 def loop_published() -> Recipe:
