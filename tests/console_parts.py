@@ -14,6 +14,7 @@ from flows.platform.wiring import Platform
 from flows.web.app import create_app
 from flows.web.console_endpoints import console_endpoints
 from flows.web.http.endpoint import Endpoint
+from flows.web.http.operator_log import OperatorLog
 from flows.web.http.pages import Pages
 from flows.web.http.people import People
 from model_core.access import Tokens, read_table, token_digest
@@ -41,13 +42,13 @@ def token_file(folder: Path) -> Path:
     return path
 
 
-def client_of(endpoints: Sequence[Endpoint], people: People, *, only_loopback: bool = True) -> TestClient:
+def client_of(endpoints: Sequence[Endpoint], people: People, *, only_loopback: bool = True, log: OperatorLog | None = None) -> TestClient:
     """A client of the application over these endpoints; it is no browser unless a test sends what browsers send."""
-    app = create_app(endpoints, people, Pages(), only_loopback=only_loopback)
+    app = create_app(endpoints, people, Pages(), only_loopback=only_loopback, log=log)
     return TestClient(app, base_url="http://127.0.0.1:3100", raise_server_exceptions=False)
 
 
 def console_over(home: Path = GOLDEN_HOME, *, people: People | None = None) -> TestClient:
     """The whole console over a home."""
     people = people or People(None)
-    return client_of(console_endpoints(platform_over(home), people), people)
+    return client_of(console_endpoints(platform_over(home), people), people, log=OperatorLog.of_home(home))

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from flows.web.http.endpoint import Endpoint
 from flows.web.http.guards import Guards
 from flows.web.http.openapi import openapi_document
+from flows.web.http.operator_log import OperatorLog
 from flows.web.http.pages import Pages
 from flows.web.http.people import COOKIE, LIFE_S, People
 from flows.web.http.routing import refused, route
@@ -26,7 +27,9 @@ from model_core.spec.errors import SpecError
 _MOST_SIGN_IN_BYTES = 8192
 
 
-def create_app(endpoints: Sequence[Endpoint], people: People, pages: Pages, *, only_loopback: bool) -> Starlette:
+def create_app(
+    endpoints: Sequence[Endpoint], people: People, pages: Pages, *, only_loopback: bool, log: OperatorLog | None = None
+) -> Starlette:
     """An application over these endpoints. only_loopback: it is bound to loopback, and requests for other host names are refused."""
     document = openapi_document(endpoints)
     entrance = _Entrance(people)
@@ -45,7 +48,7 @@ def create_app(endpoints: Sequence[Endpoint], people: People, pages: Pages, *, o
         Route("/api/openapi.json", openapi),
         Route("/api/session", entrance.enter, methods=["POST"]),
         Route("/api/session", entrance.leave, methods=["DELETE"]),
-        *(route(one, people) for one in endpoints),
+        *(route(one, people, log) for one in endpoints),
         Route("/api/{rest:path}", unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         Route("/{name:path}", pages.answer),
     ]

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from flows.platform.wiring import Platform
 from flows.web.http.endpoint import Endpoint
+from flows.web.http.operator_log import OperatorLog
 from flows.web.http.people import People
 from flows.web.views.cells import cell_endpoints
 from flows.web.views.models import model_endpoints
+from flows.web.views.operators import operator_endpoints
 from flows.web.views.session import session_endpoints
 
 
@@ -18,4 +20,5 @@ def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
         *session_endpoints(people),
         *cell_endpoints(platform.settings),
         *model_endpoints(platform.store),
+        *operator_endpoints(OperatorLog.of_home(platform.settings.home)),
     )

@@ -10,6 +10,7 @@ from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 from flows.web.app import create_app
 from flows.web.console_endpoints import console_endpoints
+from flows.web.http.operator_log import OperatorLog
 from flows.web.http.pages import Pages
 from flows.web.http.people import People
 from model_core.access import TOKENS_FILE_VARIABLE, TOKENS_VARIABLE, Tokens, check_binding, is_loopback
@@ -40,8 +41,8 @@ def make_server(platform: Platform, address: ConsoleAddress) -> uvicorn.Server:
 
     tokens = _tokens(platform.settings, address)
     check_binding(address.host, tokens)
-    people = People(tokens)
-    app = create_app(console_endpoints(platform, people), people, Pages(), only_loopback=is_loopback(address.host))
+    people, log = People(tokens), OperatorLog.of_home(platform.settings.home)
+    app = create_app(console_endpoints(platform, people), people, Pages(), only_loopback=is_loopback(address.host), log=log)
     config = uvicorn.Config(
         app,
         host=address.host,

@@ -144,6 +144,13 @@ def test_a_drawn_trace_moves_the_arm_and_a_second_person_sees_who_draws(browser,
         assert barriers(ben) == []
         picture(ben, "live_cell_held")
 
+        ben.keyboard.press("g")
+        ben.keyboard.press("o")
+        ben.get_by_text("lines, the chain holds").wait_for()
+        assert ben.get_by_role("row").filter(has_text="Anna").filter(has_text='"trace"').count() == 1
+        assert barriers(ben) == []
+        picture(ben, "operators")
+
         cell.goes.clear()  # the loop hangs: nothing is shown as live any more
         anna.get_by_text("not live: taken").first.wait_for()
         assert barriers(anna) == []

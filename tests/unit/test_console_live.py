@@ -178,6 +178,14 @@ def test_orders_reach_the_cell_with_who_gave_them_and_their_answer_comes_back(tm
         stop.set()
         thread.join()
     assert [order["kind"] for order in orders] == ["trace", "hold"]
+    log = client.get("/api/operators", headers=sent["observe"]).json()
+    assert log["problem"] == ""
+    assert [(line["person"], json.loads(line["asked"])["kind"], bool(line["refused"])) for line in reversed(log["lines"])] == [
+        ("operate", "trace", False), ("admin", "trace", True), ("admin", "hold", False), ("operate", "resume", True),
+    ]  # fmt: skip
+    path = tmp_path / "console" / "operators.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"person": "admin"', b'"person": "Anna!"', 1))
+    assert "changed" in console_over(tmp_path).get("/api/operators").json()["problem"]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,12 @@ class Endpoint:
     body: type | None = None
     event: type | None = None
     most_body_bytes: int = MOST_BODY_BYTES
+    is_logged: bool = True
+
+    @property
+    def is_order(self) -> bool:
+        """It changes something, which the operators' log tells; is_logged: not so for what is sent again every few seconds."""
+        return self.method != "GET" and self.is_logged
 
 
 class Refused(ActwrightError):  # noqa: N818

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from flows.web.http.endpoint import Call, Content, Endpoint, Events, Refused
+from flows.web.http.operator_log import OperatorLog
 from flows.web.http.people import COOKIE, People
 from model_core.access import Denial
 from model_core.spec.documents import from_document, to_document
@@ -29,8 +30,8 @@ _STATUS_OF: Mapping[type[ActwrightError], tuple[int, str]] = {
 }
 
 
-def route(endpoint: Endpoint, people: People) -> Route:
-    """The route that answers this endpoint."""
+def route(endpoint: Endpoint, people: People, log: OperatorLog | None = None) -> Route:
+    """The route that answers this endpoint. log: is told of every order, also of those that are refused."""
 
     async def answer(request: Request) -> Response:
         person = people.who(request.cookies.get(COOKIE), request.headers.get("authorization"), endpoint.role)
@@ -40,7 +41,7 @@ def route(endpoint: Endpoint, people: People) -> Route:
             body = None if endpoint.body is None else await _body(request, endpoint)
             query = None if endpoint.query is None else _query(request, endpoint.query)
             call = Call(person=person, path=dict(request.path_params), query=query, body=body)
-            return _response(await run_in_threadpool(endpoint.handle, call))
+            return _response(await run_in_threadpool(_answer, endpoint, call, log))
         except Refused as error:
             return refused(error.status, "REFUSED", str(error))
         except ClientDisconnect:
@@ -53,6 +54,18 @@ def route(endpoint: Endpoint, people: People) -> Route:
             return refused(500, "INTERNAL", "our fault; the console's log has the details")
 
     return Route(endpoint.path, answer, methods=[endpoint.method])
+
+
+def _answer(endpoint: Endpoint, call: Call, log: OperatorLog | None) -> object:
+    if log is None or not endpoint.is_order:
+        return endpoint.handle(call)
+    try:
+        answer = endpoint.handle(call)
+    except ActwrightError as error:
+        log.note(endpoint, call, refused=str(error))
+        raise
+    log.note(endpoint, call, answer=answer)
+    return answer
 
 
 def refused(status: int, code: str, reason: str) -> Response:

@@ -19,6 +19,8 @@ from model_core.access import Role
 from model_core.spec.errors import WireError
 from model_core.spec.live.view import CELLS
 
+_CELL = "/api/cells/{cell}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellRow:
@@ -56,12 +58,11 @@ class PenRequest:
 def cell_endpoints(settings: Settings) -> Sequence[Endpoint]:
     """Everything of the cells of one home."""
     pages = _CellPages(settings)
-    one = "/api/cells/{cell}"
     return (
         Endpoint(method="GET", path="/api/cells", does="The cells", role=Role.OBSERVE, answer=CellList, handle=pages.listed),
         Endpoint(
             method="GET",
-            path=f"{one}/live",
+            path=f"{_CELL}/live",
             does="What a cell does, as it happens",
             role=Role.OBSERVE,
             answer=Events,
@@ -70,7 +71,7 @@ def cell_endpoints(settings: Settings) -> Sequence[Endpoint]:
         ),
         Endpoint(
             method="GET",
-            path=f"{one}/pictures/{{number}}/{{camera}}",
+            path=f"{_CELL}/pictures/{{number}}/{{camera}}",
             does="What a camera saw at a recent decision",
             role=Role.OBSERVE,
             answer=Content,
@@ -78,7 +79,7 @@ def cell_endpoints(settings: Settings) -> Sequence[Endpoint]:
         ),
         Endpoint(
             method="GET",
-            path=f"{one}/depth/{{number}}",
+            path=f"{_CELL}/depth/{{number}}",
             does="The depth that the newest decision predicted, decoded",
             role=Role.OBSERVE,
             answer=Content,
@@ -86,16 +87,17 @@ def cell_endpoints(settings: Settings) -> Sequence[Endpoint]:
         ),
         Endpoint(
             method="POST",
-            path=f"{one}/pen",
+            path=f"{_CELL}/pen",
             does="Take or give back the pen of a cell",
             role=Role.OPERATE,
             answer=PenHolder,
             body=PenRequest,
+            is_logged=False,
             handle=pages.pen,
         ),
         Endpoint(
             method="POST",
-            path=f"{one}/orders",
+            path=f"{_CELL}/orders",
             does="Order a cell: a drawn trace, an edit, another sentence, hold, go, stop, resume",
             role=Role.OPERATE,
             answer=OrderReply,

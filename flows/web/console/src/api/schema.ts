@@ -481,6 +481,51 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/operators": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What people ordered, newest first, with a check of the chain */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["OperatorLines"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -760,6 +805,29 @@ export interface components {
             outcome: string;
             step: string;
             version: number;
+        };
+        /**
+         * OperatorLine
+         * @description One order. at: UTC, ISO 8601. asked, answer: as JSON. refused: why nothing was done, "" where it was.
+         */
+        OperatorLine: {
+            answer: string;
+            asked: string;
+            at: string;
+            order: string;
+            person: string;
+            refused: string;
+            role: string;
+        };
+        /**
+         * OperatorLines
+         * @description The newest lines first, of `count`. head: the last hash. problem: where the chain is broken, "" where it holds.
+         */
+        OperatorLines: {
+            count: number;
+            head: string;
+            lines: components["schemas"]["OperatorLine"][];
+            problem: string;
         };
         /**
          * OrderOutcome

@@ -3,6 +3,7 @@ import type { ComponentType } from "preact";
 import { CellPage } from "../pages/cell/cell_page";
 import { CellsPage } from "../pages/cell/cells_page";
 import { ModelPage } from "../pages/models/model_page";
+import { OperatorsPage } from "../pages/operators/operators_page";
 import { ModelsPage } from "../pages/models/models_page";
 
 export interface PageProps {
@@ -22,6 +23,7 @@ export const PAGES: readonly Page[] = [
   { pattern: "/cells/:cell", title: "Cell", show: CellPage },
   { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
+  { pattern: "/operators", title: "Operators", show: OperatorsPage, letter: "o" },
 ];
 
 export const FIRST = "/cells";
