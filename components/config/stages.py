@@ -35,6 +35,7 @@ _CLOCK = ("validate.max_period_error", "validate.max_rate_error", "validate.max_
 _INSPECTION = ("validate.black_mean", *_CLOCK, "validate.range_slack")
 _ACCOUNT = "components.data.accounting.stages"  # what fell away, where a stage leaves it to its folder
 _NETWORK = ("numpy", "torch", "safetensors", "pillow", "tiktoken", "tokenizers")
+_DECODER = ("model_core/engine/kernels/decoder.c",)
 _BY_ROLLOUTS = ("components.evaluation.evaluate", "components.evaluation.suites.simulated_tasks", *_SIMULATOR_MODULES)
 _ROLLOUTS = (*_NETWORK, "pyarrow", "scipy", *_SIMULATOR)
 
@@ -116,6 +117,7 @@ STAGES: tuple[Stage, ...] = (
         config=("evaluate", *_SIMULATION),
         modules=_BY_ROLLOUTS,
         packages=_ROLLOUTS,
+        files=_DECODER,
     ),
     Stage(
         name="gate",
@@ -133,6 +135,7 @@ STAGES: tuple[Stage, ...] = (
         config=("package",),
         modules=("components.release.package", "serving.gateway.service"),
         packages=(*_NETWORK, "pyarrow", "msgpack", "bentoml", "starlette", "uvicorn"),
+        files=_DECODER,
         is_registered=True,
     ),
     Stage(

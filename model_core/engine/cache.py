@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -50,6 +51,22 @@ class StaticCache:
         if not 0 <= start <= self._start:
             raise SpecError(f"can rewind to 0..{self._start}, got {start}")
         self._start = start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowPart:
+    """The part of one cache row that a block computes: `real` tokens from place `start` on, padding behind them.
+
+    queries: the last so many of the tokens are placeholders, which see each other and not the `unseen` tokens before them. cut: of the
+    first so many tokens no hidden state is asked for.
+    """
+
+    row: int
+    start: int
+    real: int
+    queries: int = 0
+    unseen: int = 0
+    cut: int = 0
 
 
 # Attention reads a multiple of so many places: a softmax over bfloat16 sums its last, incomplete vector in another order, so that

@@ -11,10 +11,9 @@ S groups of allowed ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.engine.automaton import Grammar
-from model_core.engine.cache import RowCache, aligned
+from model_core.engine.cache import RowCache, RowPart, aligned
 from model_core.engine.kernels.projection import LinearWeight, Projection, can_pack, projection_of
 from model_core.network.attention import ACTIVATIONS
 from model_core.network.config import LlmConfig
@@ -35,10 +34,8 @@ from model_core.network.model import MolmoAct
 _SMALL_HEAD = 1 << 24
 
 
-class _Store(Protocol):
-    """Puts keys and values [n, 2, G, D] of layer `number` away; returns all that the block may look at (`BlockForward._seen`)."""
-
-    def __call__(self, number: int, kv_n2GD: Tensor, /) -> tuple[Tensor, Tensor]: ...
+# Puts keys and values [n, 2, G, D] of a layer away, by its number; returns all that the block may look at (`BlockForward._seen`).
+_Store = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
 class _Layer:
@@ -70,6 +67,8 @@ class _HeadPart:
 
 class BlockForward:
     """Runs blocks of `model`'s decoder in `dtype`. constrained: score only ids that an answer can hold, and mask by state."""
+
+    computes = "torch"
 
     def __init__(
         self, model: MolmoAct, grammar: Grammar, *, max_length: int, dtype: torch.dtype, constrained: bool, packed: bool | None = None
@@ -135,31 +134,26 @@ class BlockForward:
 
     # ---- a block
 
-    def row_block(
-        self, x_WD: Tensor, places_W: Tensor, cache: RowCache, row: int, start: int, real: int, *, queries: int = 0, unseen: int = 0
-    ) -> Tensor:
-        """Hidden states (W, D) of `real` tokens of one row that begin at position `start`; tokens after them are padding.
-
-        queries: the last so many of the real tokens are placeholders, which see each other, and not the `unseen` tokens before them.
-        """
-        width = len(x_WD)
+    def row_block(self, x_WD: Tensor, places_W: Tensor, cache: RowCache, part: RowPart) -> Tensor:
+        """Hidden states (W - cut, D) of a part of one row."""
+        width, start, real = len(x_WD), part.start, part.real
         # on CUDA always the whole cache: the shapes, and with them the kernels, of the captured blocks
         end = cache.places if self.device.type == "cuda" else min(aligned(start + width), cache.places)
         bias_WT = self._causal_TT[start : start + width, :end]
         if len(bias_WT) < width:  # padding past the end of the cache sees what the last place sees
             bias_WT = torch.cat([bias_WT, bias_WT[-1:].expand(width - len(bias_WT), -1)])
-        if queries:
-            first = real - queries
+        if part.queries:
+            first = real - part.queries
             bias_WT = bias_WT.clone()
-            bias_WT[first:real, start + first - unseen : start + first] = -torch.inf
+            bias_WT[first:real, start + first - part.unseen : start + first] = -torch.inf
             bias_WT[first:real, start + first : start + real] = 0.0
-        targets, (keys, values) = cache.row_slots(row, start, real), self._seen(cache, row, 1, end)
+        targets, (keys, values) = cache.row_slots(part.row, start, real), self._seen(cache, part.row, 1, end)
 
         def store(number: int, kv_n2GD: Tensor) -> tuple[Tensor, Tensor]:
             targets[number].copy_(kv_n2GD[:real])
             return keys[number], values[number]
 
-        return self._decode(x_WD, places_W, 1, bias_WT, store)
+        return self._decode(x_WD, places_W, 1, bias_WT, store)[part.cut :]
 
     def rows_block(self, x_nD: Tensor, places_n: Tensor, positions_BW: Tensor, cache: RowCache, end: int) -> Tensor:
         """Hidden states (n, D) of B x W tokens of rows 0..B-1. positions_BW: where each token stands (padding: `cache.length`)."""

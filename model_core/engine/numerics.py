@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_core.engine.cache import RowCache
+from model_core.engine.cache import RowCache, RowPart
 from model_core.engine.forward import BlockForward
 
 _TILES = (1, 2, 4, 8, 16)
@@ -77,7 +77,7 @@ class _Probe:
         parts = []
         for start in range(self.before, self.before + self.tokens):
             pick = torch.full((tile,), start, device=self.ids_L.device)
-            hidden = self.forward.row_block(self.x_LD[pick], self.places_L[pick], cache, 0, start, 1)
+            hidden = self.forward.row_block(self.x_LD[pick], self.places_L[pick], cache, RowPart(row=0, start=start, real=1))
             parts.append(self._logits(hidden)[:1])
         return torch.cat(parts)
 
@@ -102,7 +102,7 @@ class _Probe:
         cache = self._cache(_ROWS)
         starts = [self.before, self.before + width, 1]
         for row, start in enumerate(starts):
-            self.forward.row_block(self.x_LD[:start], self.places_L[:start], cache, row, 0, start)
+            self.forward.row_block(self.x_LD[:start], self.places_L[:start], cache, RowPart(row=row, start=0, real=start))
         positions_BW = torch.tensor([[start + step for step in range(width)] for start in starts], device=self.ids_L.device)
         flat = positions_BW.flatten()
         hidden = self.forward.rows_block(self.x_LD[flat], self.places_L[flat], positions_BW, cache, cache.places)
@@ -111,7 +111,7 @@ class _Probe:
 
     def _row(self, cache: RowCache, start: int, width: int) -> Tensor:
         part = slice(start, start + width)
-        return self._logits(self.forward.row_block(self.x_LD[part], self.places_L[part], cache, 0, start, width))
+        return self._logits(self.forward.row_block(self.x_LD[part], self.places_L[part], cache, RowPart(row=0, start=start, real=width)))
 
     def _logits(self, hidden_nD: Tensor) -> Tensor:
         return self.forward.head(hidden_nD).float()

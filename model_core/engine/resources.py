@@ -14,6 +14,7 @@ from model_core.engine.cache import RowCache
 from model_core.engine.decode_request import CompactLanguage, Language, Prompt
 from model_core.engine.forward import BlockForward
 from model_core.engine.kernels.vision_kernels import packed_vision_backbone
+from model_core.engine.native_forward import make_forward
 from model_core.engine.numerics import Numerics, measure_numerics
 from model_core.engine.rounds.blocks import BlockRunner, Feed
 from model_core.engine.rounds.parallel import ActionBlock, BlockUse, placeholders_of
@@ -36,8 +37,9 @@ class EngineOptions:
     `GrammarError`.
     exact: drafts never change an answer, see `engine.numerics`; False leaves near ties to rounding.
     speculate: False is plain decoding, one token a forward: the reference. refine, echo: sources of drafts, see `RowOptions`.
-    capacity: rows of a round by default. numerics, costs: what would else be measured at the first request. block: what the
-    model's placeholders are used for, if it has any; None: what it was trained for.
+    compiled: small networks are computed by the compiled decoder where there is one (`engine.native_forward`). capacity: rows of a
+    round by default. numerics, costs: what would else be measured at the first request. block: what the model's placeholders are
+    used for, if it has any; None: what it was trained for.
     """
 
     dtype: torch.dtype = torch.float32
@@ -46,6 +48,7 @@ class EngineOptions:
     speculate: bool = True
     refine: bool = True
     echo: bool = True
+    compiled: bool = True
     capacity: int = 16
     numerics: Numerics | None = None
     costs: CostCurve | None = None
@@ -76,9 +79,8 @@ class EngineResources:
         self._free_caches: list[RowCache] = []
         # actions may be decoded before a block is read (prefix actions; a draft that comes late): placeholders have places of their own
         self.length = self.language.max_length + (0 if self.block_use is BlockUse.NONE else placeholders_of(self.language))
-        self.forward = BlockForward(
-            model, self.language.grammar, max_length=self.length, dtype=options.dtype, constrained=options.constrained
-        )
+        make = make_forward if options.compiled else BlockForward
+        self.forward = make(model, self.language.grammar, max_length=self.length, dtype=options.dtype, constrained=options.constrained)
         self.vision = packed_vision_backbone(model.model.vision_backbone, options.dtype)
         self.block = None if self.block_use is BlockUse.NONE else ActionBlock(self.forward, self.language, self.block_use)
 

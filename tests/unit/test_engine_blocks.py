@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model_core.engine.automaton import Stage
-from model_core.engine.cache import RowCache
+from model_core.engine.cache import RowCache, RowPart
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.decode_request import Drafts
 from model_core.engine.forward import BlockForward
@@ -65,7 +65,9 @@ def test_the_engine_computes_what_the_network_computes(family, attention, packed
     cache = RowCache(model.config.llm, capacity=4, length=40, dtype=torch.float32)
     read = (7, 12)  # rows that stand at different places
     for row, length in enumerate(read):
-        hidden = forward.row_block(forward.embed(ids_2L[row, :length]), places_2L[row, :length], cache, row, 0, length)
+        hidden = forward.row_block(
+            forward.embed(ids_2L[row, :length]), places_2L[row, :length], cache, RowPart(row=row, start=0, real=length)
+        )
         assert (forward.head(hidden) - expected_2LX[row, :length]).abs().max() < 1e-4 * scale
     positions_BW = torch.tensor([[7, 8, 9, 10], [12, 13, 40, 40]])  # the second row has two tokens and padding
     flat = torch.stack([ids_2L[0, 7:11], torch.cat([ids_2L[1, 12:14], ids_2L[1, :2]])]).flatten()

@@ -6,8 +6,8 @@ whose tokens differ from plain greedy decoding makes the table say so: a speed-u
 peers   generate of the `transformers` class that matches our decoder (Qwen2) and of our own modules wrapped, with a dynamic and with
         a static cache; generate with prompt lookup; a plain hand-written loop
 ours    plain (one token a forward); temporal drafts (the session's last decision); drafts from a memory of earlier decisions of other
-        episodes; all exact, over the ids of the grammar, as compact models are trained; and faithful (over all ids) where the
-        checkpoint keeps to its language by itself
+        episodes, by the compiled decoder where it runs, and the same by torch; all exact, over the ids of the grammar, as compact models
+        are trained; and faithful (over all ids) where the checkpoint keeps to its language by itself
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from components.config.records import Progress
-from components.evaluation.decoding.benchmark_document import MEMORY, OURS, PLAIN, Measured, benchmark_document
+from components.evaluation.decoding.benchmark_document import MEMORY_TORCH, OURS, PLAIN, WITH_MEMORY, Measured, benchmark_document
 from components.evaluation.decoding.levels import measure_levels
 from components.evaluation.decoding.peer_prompt import PeerAnswer
 from components.evaluation.decoding.peers import all_peers
@@ -84,7 +84,7 @@ def bench_decode(
         sides = _measure(replay, dtype, min(options.peer_decisions, len(replay)), deepcopy(memory), progress)
         many = _together(replay, dtype, options.sessions, memory, progress)
         levels = measure_levels(checkpoint, recording.first(min(decisions, _LEVEL_DECISIONS)), dtype, progress)
-        document = benchmark_document(replay, sides, many, machine(options.dtype), options.dtype)
+        document = benchmark_document(replay, sides, many, machine(options.dtype) | {"decoder": many.pop("decoder")}, options.dtype)
         return document | {"model_digest": digest, "remembered_before": len(memory), "levels": levels}
     finally:
         torch.set_num_threads(before)
@@ -116,7 +116,9 @@ def _measure(replay: Replay, dtype: torch.dtype, peer_decisions: int, memory: Dr
         engine.warm_up()
         readable(engine, replay.items[0].question)
     ours = {
-        name: _OurSide(engine=engine, replay=replay, speculate=OURS[name]["speculate"], memory=memory if name == MEMORY else None)
+        name: _OurSide(
+            engine=engine, replay=replay, speculate=OURS[name]["speculate"], memory=deepcopy(memory) if name in WITH_MEMORY else None
+        )
         for name, engine in engines.items()
     }
     sides = {name: Measured() for name in peers} | {name: side.measured for name, side in ours.items()}
@@ -153,14 +155,18 @@ def _engines(replay: Replay, dtype: torch.dtype) -> dict[str, DecodingEngine]:
     asked = replay.engine(dtype=dtype, constrained=False, speculate=False, exact=False, costs=flat)
     keeps = all(readable(asked, item.question) is not None for item in replay.items[:3])
     found: dict[str, DecodingEngine] = {}
-    first: dict[bool, DecodingEngine] = {}
+    first: dict[tuple[bool, str], DecodingEngine] = {}
     for name, options in OURS.items():
         if not (options["constrained"] or keeps):
             continue
-        like = first.get(options["constrained"])
-        shared = {} if like is None else {"numerics": like.numerics, "costs": like.costs}
-        found[name] = replay.engine(dtype=dtype, **options, **shared)
-        first.setdefault(options["constrained"], found[name])
+        engine = replay.engine(dtype=dtype, **options)
+        kind = options["constrained"], engine.forward.computes
+        if name == MEMORY_TORCH and kind in first:  # there is no compiled decoder here: this way is the one before
+            continue
+        if (like := first.get(kind)) is not None:
+            engine = replay.engine(dtype=dtype, **options, numerics=like.numerics, costs=like.costs)
+        found[name] = engine
+        first.setdefault(kind, engine)
     return found
 
 
@@ -203,18 +209,22 @@ def _peer(answering: Callable[..., PeerAnswer], item: ReplayItem, length: int, s
 
 
 def _together(replay: Replay, dtype: torch.dtype, sessions: int, memory: DraftMemory, progress: Progress) -> dict[str, Any]:
-    """So many sessions in one round, against the same decisions one at a time, in turns."""
+    """So many sessions in one round, against the same decisions one at a time, with and without the compiled decoder, in turns."""
     starts = [item.index for item in replay.items if item.follows is None]
     stop = starts[2 * sessions] if len(starts) > 2 * sessions else len(replay)
     items = replay.items[:stop]
-    engine = replay.engine(dtype=dtype, capacity=sessions)
+    engine, torchs = (replay.engine(dtype=dtype, capacity=sessions, compiled=compiled) for compiled in (True, False))
     engine.warm_up([1 << power for power in range(sessions.bit_length())])
-    times: dict[str, list[float]] = {"alone": [], "together": []}
+    torchs.warm_up()
+    times: dict[str, list[float]] = {"by torch": [], "alone": [], "together": []}
     equal = True
     for repeat in range(REPEATS):
         progress.update(repeat, REPEATS, f"{sessions} sessions together")
         gc.collect()
-        mine, theirs = deepcopy(memory), deepcopy(memory)
+        before, mine, theirs = deepcopy(memory), deepcopy(memory), deepcopy(memory)
+        began = time.perf_counter()
+        plain = [answer.ids_L for answer in replay.one_by_one(torchs, items, before)]
+        times["by torch"].append(time.perf_counter() - began)
         began = time.perf_counter()
         alone = [answer.ids_L for answer in replay.one_by_one(engine, items, mine)]
         times["alone"].append(time.perf_counter() - began)
@@ -222,12 +232,16 @@ def _together(replay: Replay, dtype: torch.dtype, sessions: int, memory: DraftMe
         together = replay.side_by_side(engine, sessions, items, theirs)
         times["together"].append(time.perf_counter() - began)
         equal &= all(np.array_equal(ids, together[item.index].ids_L) for item, ids in zip(items, alone, strict=True))
+        equal &= all(map(np.array_equal, plain, alone)) or dtype != torch.float32
     rate = {way: len(items) / float(np.median(seconds)) for way, seconds in times.items()}
     return {
+        "decoder": engine.forward.computes,
         "sessions": sessions,
         "decisions": len(items),
         "tokens_equal": equal,
+        "chunks_per_s_by_torch_one_at_a_time": rate["by torch"],
         "chunks_per_s_one_at_a_time": rate["alone"],
         "chunks_per_s_together": rate["together"],
         "ratio": rate["together"] / rate["alone"],
+        "ratio_to_torch_one_at_a_time": rate["together"] / rate["by torch"],
     }

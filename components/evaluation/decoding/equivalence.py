@@ -109,12 +109,13 @@ def certify(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Compared:
-    """The answers of every way by decision. expected: ids of plain decoding."""
+    """The answers of every way by decision. expected: ids of plain decoding. computes: "compiled" or "torch" (`BlockForward.computes`)."""
 
     expected: Mapping[int, NDArray[np.int64]]
     plain_forwards: int
     ways: Mapping[str, Mapping[int, DecodeResult]]
     numerics: Numerics
+    computes: str
 
 
 def _decode_all_ways(replay: Replay, progress: Progress, options: EquivalenceOptions) -> _Compared:
@@ -141,7 +142,7 @@ def _decode_all_ways(replay: Replay, progress: Progress, options: EquivalenceOpt
     progress.update(decisions, decisions, f"{sessions} sessions in one round")
     together = replay.side_by_side(crowd, sessions, memory=DraftMemory(replay.language))
     ways = {"alone": alone, "remembering": remembering, "together": together}
-    return _Compared(expected=expected, plain_forwards=plain_forwards, ways=ways, numerics=fast.numerics)
+    return _Compared(expected=expected, plain_forwards=plain_forwards, ways=ways, numerics=fast.numerics, computes=fast.forward.computes)
 
 
 def _equivalence(
@@ -163,7 +164,7 @@ def _equivalence(
         acceptance={way: acceptance([answer.counts for answer in found.values()]) for way, found in ways.items()},
         tile=compared.numerics.tile,
         bound=compared.numerics.bound,
-        machine=machine(options.dtype),
+        machine=machine(options.dtype) | {"decoder": compared.computes},
         source={key: value for key, value in source.items() if key != "episodes"},
     )
 

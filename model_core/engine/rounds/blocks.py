@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model_core.engine.cache import RowCache, aligned
+from model_core.engine.cache import RowCache, RowPart, aligned
 from model_core.engine.forward import BlockForward
 from model_core.engine.rounds.row_state import Window
 
@@ -62,13 +62,15 @@ class BlockRunner:
         ids, places, groups = self._row_tensors(feed, max(len(feed.window.ids), self.tile))
         real = len(x_LD) + len(feed.window.ids)
         x = torch.cat([x_LD, self.forward.embed(ids)])
-        hidden = self.forward.row_block(x, torch.cat([places_L, places]), cache, row, feed.start - len(x_LD), real)
-        return self._choices([feed], *self._chosen(hidden[len(x_LD) :], groups, self.forward.part_of(feed.groups)), width=len(ids))[0]
+        part = RowPart(row=row, start=feed.start - len(x_LD), real=real, cut=len(x_LD))
+        hidden = self.forward.row_block(x, torch.cat([places_L, places]), cache, part)
+        return self._choices([feed], *self._chosen(hidden, groups, self.forward.part_of(feed.groups)), width=len(ids))[0]
 
     @torch.inference_mode()
     def _run_row(self, feed: Feed, cache: RowCache, row: int) -> Choices:
         ids, places, groups = self._row_tensors(feed, max(len(feed.window.ids), self.tile))
-        hidden = self.forward.row_block(self.forward.embed(ids), places, cache, row, feed.start, len(feed.window.ids))
+        part = RowPart(row=row, start=feed.start, real=len(feed.window.ids))
+        hidden = self.forward.row_block(self.forward.embed(ids), places, cache, part)
         return self._choices([feed], *self._chosen(hidden, groups, self.forward.part_of(feed.groups)), width=len(ids))[0]
 
     @torch.inference_mode()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model_core.engine.automaton import Stage
-from model_core.engine.cache import RowCache
+from model_core.engine.cache import RowCache, RowPart
 from model_core.engine.decode_request import CompactLanguage, Language
 from model_core.engine.forward import BlockForward
 from model_core.engine.rounds.blocks import Choices
@@ -99,7 +99,8 @@ class ActionBlock:
             x_WD, places, start = torch.cat([prompt[0], x_WD]), torch.cat([prompt[1], places]), start - len(prompt[0])
         # actions, decoded or guessed, stand last
         unseen = len(row.ids_by_stage.get(Stage.ACTION, ())) + len(window.ids) - len(row.pending)
-        hidden_WD = forward.row_block(x_WD, places, cache, place, start, len(x_WD), queries=count, unseen=unseen)
+        part = RowPart(row=place, start=start, real=len(x_WD), queries=count, unseen=unseen)
+        hidden_WD = forward.row_block(x_WD, places, cache, part)
         asked = [0 if state is None else row.grammar.group(state) for state in window.states] + self._groups
         groups_n = torch.tensor(asked, device=forward.device)
         logits_n, rows_n, *margin_n = (forward.choose_with_margin if margins else forward.choose)(hidden_WD[-len(asked) :], groups_n)
