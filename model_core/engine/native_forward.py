@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from model_core.engine.automaton import Grammar
 from model_core.engine.cache import RowCache, RowPart
 from model_core.engine.forward import BlockForward
 from model_core.engine.kernels.compiled import decoder_library
-from model_core.engine.kernels.native_decoder import NativeDecoder, Span, fits
+from model_core.engine.kernels.native_decoder import Asked, NativeDecoder, Tokens, fits
 from model_core.engine.kernels.projection import LinearWeight
 from model_core.network.int8.stored import is_int8
 from model_core.network.model import MolmoAct
@@ -85,60 +86,43 @@ class NativeForward(BlockForward):
         turns = (self._cos_PD, self._sin_PD) if self.config.use_rope else None
         self.decoder = NativeDecoder(library, model, head.rows(ids_X).weight_OI, turns)
         self.head = self.decoder.logits  # type: ignore[assignment]
-        self._ranges_S2 = self._ranges(grammar)
-        self._counted = torch.arange(max_length + 1)
+        self.ranges = self._ranges(grammar)
 
     def row_block(self, x_WD: Tensor, places_W: Tensor, cache: RowCache, part: RowPart) -> Tensor:
         """See `BlockForward.row_block`; of padding, zeros. Of what is cut, the last layer computes keys and values alone."""
         real, start, end = part.real, part.start, part.start + part.real
         first = end - part.queries
-        span = Span(
-            n=real,
-            wanted=real - part.cut,
-            width=real,
-            row=part.row,
-            query=real - part.queries,
-            query_end=end,
-            hole=first - part.unseen,
-            hole_end=first,
-        )
-        hidden = self._run(x_WD, places_W, self._counted[start:end], cache, span)
+        asked = Asked(first=real - part.queries, end=end, hole=first - part.unseen, hole_end=first) if part.queries else None
+        tokens = Tokens([-1] * real, places_W[:real].tolist(), list(range(start, end)), [part.row] * real)
+        hidden = self.decoder.hidden(tokens, x_WD[:real], cache, real - part.cut, asked)
         padding = len(x_WD) - real
         return F.pad(hidden, (0, 0, 0, padding)) if padding else hidden
 
     def rows_block(self, x_nD: Tensor, places_n: Tensor, positions_BW: Tensor, cache: RowCache, end: int) -> Tensor:
         """See `BlockForward.rows_block`; of padding, anything."""
-        count = len(x_nD)
-        positions_n = positions_BW.flatten().masked_fill(positions_BW.flatten() >= cache.length, -1)
-        span = Span(n=count, wanted=count, width=positions_BW.shape[1], row=0, query=count)
-        return self._run(x_nD, places_n, positions_n, cache, span)
-
-    def _run(self, x_nD: Tensor, places_n: Tensor, positions_n: Tensor, cache: RowCache, span: Span) -> Tensor:
-        x_nD, places_n = x_nD[: span.n], places_n[: span.n].contiguous()
-        x_nD = x_nD.clone() if self.slots is None else x_nD + F.embedding(places_n, self.slots)
-        return self.decoder.run(x_nD, places_n, positions_n, cache, span)
+        positions = [-1 if place >= cache.length else place for place in positions_BW.flatten().tolist()]
+        rows = [row for row in range(len(positions_BW)) for _ in range(positions_BW.shape[1])]
+        return self.decoder.hidden(Tokens([-1] * len(rows), places_n.tolist(), positions, rows), x_nD, cache, len(rows))
 
     # ---- what is chosen
 
-    def choose(self, hidden_nD: Tensor, groups_n: Tensor | None, part: int | None = None) -> tuple[Tensor, Tensor]:
-        """See `BlockForward.choose`."""
-        return self.choose_with_margin(hidden_nD, groups_n, part)[:2]
+    def decide(
+        self, tokens: Tokens, given_nD: Tensor | None, groups: Sequence[int], cache: RowCache
+    ) -> tuple[list[int], list[float], list[float]]:
+        """A block and its choices in one call: of the last tokens, as many as `groups`, the head rows chosen, their logits, and how far
+        the second best is behind. given_nD: see `NativeDecoder.choices`. Only where `ranges` are known."""
+        assert self.ranges is not None
+        ranges = [bound for group in groups for bound in self.ranges[group]]
+        return self.decoder.choices(tokens, given_nD, ranges, cache)
 
-    def choose_with_margin(self, hidden_nD: Tensor, groups_n: Tensor | None, part: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """See `BlockForward.choose_with_margin`."""
-        if self._ranges_S2 is None:
-            return super().choose_with_margin(hidden_nD, groups_n, part)
-        groups_n = torch.zeros(len(hidden_nD), dtype=torch.int64) if groups_n is None or self.mask_SX is None else groups_n
-        return self.decoder.choose(hidden_nD, F.embedding(groups_n, self._ranges_S2))
-
-    def _ranges(self, grammar: Grammar) -> Tensor | None:
-        """By group, the head rows [first, stop) that it allows, (S, 2); None where one of them is no range."""
+    def _ranges(self, grammar: Grammar) -> list[tuple[int, int]] | None:
+        """By group, the head rows [first, stop) that it allows; None where one of them is no range."""
         if self.mask_SX is None:
-            return torch.tensor([[0, len(self.head_ids)]])
+            return [(0, len(self.head_ids))] * len(grammar.groups)
         ranges = []
         for allowed in grammar.groups:
             first = int(np.searchsorted(self.head_ids, allowed[0]))
             if self.head_ids[first : first + len(allowed)] != allowed.tolist():
                 return None
-            ranges.append([first, first + len(allowed)])
-        return torch.tensor(ranges)
+            ranges.append((first, first + len(allowed)))
+        return ranges

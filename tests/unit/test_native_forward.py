@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from model_core.engine.cache import RowCache, RowPart
 from model_core.engine.decode import DecodingEngine
 from model_core.engine.forward import BlockForward
 from model_core.engine.kernels import compiled
+from model_core.engine.kernels.native_decoder import Tokens
 from model_core.engine.native_forward import NativeForward, make_forward
 from model_core.engine.numerics import measure_numerics
 from model_core.engine.resources import EngineOptions
@@ -96,18 +98,29 @@ def test_a_token_has_the_same_bits_alone_in_blocks_and_among_rows():
 
 
 @torch.inference_mode()
-def test_the_first_of_the_best_allowed_rows_is_chosen_and_nan_comes_out():
+def test_choices_are_those_of_the_whole_head_and_its_mask():
     native, reference = both(network())
-    hidden_nD = torch.randn(40, 64, generator=torch.Generator().manual_seed(3))
-    groups_n = torch.arange(40) * len(GRAMMAR.groups) // 40
-    logits_n, rows_n, margins_n = native.choose_with_margin(hidden_nD, groups_n)
-    expected = reference.choose_with_margin(hidden_nD, groups_n)
-    assert torch.equal(rows_n, expected[1])
-    assert torch.allclose(logits_n, expected[0], atol=1e-3)
-    assert torch.allclose(margins_n, expected[2], atol=1e-3)
-    assert native.choose(torch.zeros(2, 64), groups_n[:2])[1].tolist() == [GRAMMAR.groups[0][0] - native.head_ids[0]] * 2  # all are equal
-    hidden_nD[7, 3] = torch.nan
-    assert torch.isnan(native.choose(hidden_nD, groups_n)[0]).nonzero().flatten().tolist() == [7]
+    groups = [number * len(GRAMMAR.groups) // 40 for number in range(40)]
+    x_LD, (_, cache) = embedded(native, 40), next(caches(native))
+    rows, logits, margins = native.decide(Tokens([-1] * 40, [*range(40)], [*range(40)], [0] * 40), x_LD, groups, cache)
+    hidden_LD = native.row_block(x_LD, torch.arange(40), cache, RowPart(row=1, start=0, real=40))
+    expected = reference.choose_with_margin(hidden_LD, torch.tensor(groups))
+    assert rows == expected[1].tolist()
+    assert np.allclose(logits, expected[0], atol=1e-3)
+    assert np.allclose(margins, expected[2], atol=1e-3)
+
+
+@torch.inference_mode()
+def test_of_equal_logits_the_first_is_chosen_and_nan_comes_out():
+    model = network()
+    model.lm_head.weight.zero_()
+    native, _ = both(model)
+    x_LD, (_, cache) = embedded(native, 3), next(caches(native))
+    x_LD[2] = torch.nan
+    rows, logits, margins = native.decide(Tokens([-1] * 3, [0, 1, 0], [0, 1, 0], [0, 0, 1]), x_LD, [1, 2, 2], cache)
+    assert rows[:2] == [native.head_ids.index(GRAMMAR.groups[group][0]) for group in (1, 2)]
+    assert (logits[:2], margins[:2]) == ([0.0, 0.0], [0.0, 0.0])
+    assert np.isnan(logits[2])
 
 
 @pytest.mark.parametrize("head", [ActionHead.CAUSAL, ActionHead.BOTH, ActionHead.PARALLEL])

@@ -41,15 +41,10 @@ def decoder_library() -> ctypes.CDLL | None:
         detail = error.stderr.strip()[-300:] if isinstance(error, subprocess.CalledProcessError) else error
         logger.warning("decoder.not_compiled reason=%s; computing with torch", detail)
         return None
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    pointer = ctypes.c_void_p
     library.actwright_lanes.restype = ctypes.c_int32
-    for name, arguments in {
-        "actwright_block": [pointer, pointer],
-        "actwright_product": [pointer, number, number],
-        "actwright_choose": [pointer, number, pointer, pointer, pointer, pointer],
-    }.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = arguments, None
+    library.actwright_block.argtypes, library.actwright_block.restype = [pointer, pointer], None
+    library.actwright_logits.argtypes, library.actwright_logits.restype = [pointer, pointer, pointer, ctypes.c_int64], None
     return library
 
 

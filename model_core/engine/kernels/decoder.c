@@ -35,17 +35,20 @@ struct layer { /* weights in panels; bias: (H + 2 G) E numbers or null */
     const float *qkv, *bias, *out, *up, *down;
 };
 
-struct network { /* turns: cosines then sines [P, E], or null without rotary positions */
+struct network { /* slots: or null; turns: cosines then sines [P, E], or null without rotary positions; head: in panels */
     const struct layer *layers;
-    const float *turns;
-    int64_t count, width, heads, groups, depth, feed, turn_places;
+    const float *embedding, *slots, *turns, *head;
+    int64_t count, width, heads, groups, depth, feed, turn_places, head_rows;
     float least, scale; /* D eps; 1 / sqrt(E) */
 };
 
-struct block { /* x: n tokens in, changed; hidden: of the last `wanted` ones; width: tokens of each row of the cache, the first is `row` */
-    float *x, *hidden, *memory, *scratch;
-    const int64_t *places, *positions; /* of a token: its row of `turns`; where it stands in its row of the cache, negative for padding */
-    int64_t n, wanted, width, row, capacity, cache_places;
+struct block {
+    const int64_t *ids, *places, *positions, *rows; /* of a token: its id, or less than 0 where its embedding is the next of `given`; its
+                                                       row of `slots` and `turns`; its place, negative for padding, and row in the cache */
+    const int64_t *ranges;                          /* (n, 2) head rows to choose from, or null where nothing is to be chosen */
+    const float *given;
+    float *memory, *scratch, *hidden, *logits, *margins; /* hidden states and choices: of the last `wanted` tokens */
+    int64_t *chosen, n, wanted, capacity, cache_places;
     int64_t query, query_end, hole, hole_end; /* tokens from `query` on see each other, up to query_end, and no place of the hole */
 };
 
@@ -152,7 +155,6 @@ INLINE void panels(const int mode, struct product p, int64_t rows, int64_t count
 static void stored(struct product p, int64_t rows, int64_t outputs) { panels(STORE, p, rows, outputs / WIDE); }
 static void added(struct product p, int64_t rows, int64_t outputs) { panels(ADD, p, rows, outputs / WIDE); }
 static void gated(struct product p, int64_t rows, int64_t outputs) { panels(GATED, p, rows, outputs / LANES); }
-void actwright_product(const struct product *p, int64_t rows, int64_t outputs) { stored(*p, rows, outputs); }
 static void one_panel(const struct product *p, int64_t rows) { some_rows(STORE, rows, p); }
 
 /* ---- the parts of a layer */
@@ -217,8 +219,8 @@ static void attended(
 
 static float *cached(const struct network *net, const struct block *b, int64_t number, int64_t token, int64_t group)
 {
-    const int64_t row = b->row + token / b->width, size = net->depth * b->cache_places;
-    return b->memory + ((2 * number * b->capacity + row) * net->groups + group) * size;
+    const int64_t size = net->depth * b->cache_places;
+    return b->memory + ((2 * number * b->capacity + b->rows[token]) * net->groups + group) * size;
 }
 
 /* Turn queries and keys, and store keys and values. */
@@ -247,7 +249,8 @@ static void attention(const struct network *net, const struct block *b, int64_t 
     const int64_t depth = net->depth, share = net->heads / net->groups;
     const int64_t wide = (net->heads + 2 * net->groups) * depth, asked = net->heads * depth;
     for (int64_t token = from, rows; token < b->n; token += rows) {
-        for (rows = 1; rows < ROWS && token + rows < b->n && (token + rows) % b->width && b->positions[token + rows] >= 0;) rows++;
+        for (rows = 1; rows < ROWS && token + rows < b->n && b->rows[token + rows] == b->rows[token];) rows++;
+        while (b->positions[token + rows - 1] < 0 && rows > 1) rows--; /* padding stands last */
         if (b->positions[token] < 0) continue;
         for (int64_t head = 0; head < net->heads; head++) {
             const struct product q = {qkv + token * wide + head * depth, NULL, NULL, y + token * asked + head * depth, wide, 0, asked, 0};
@@ -256,54 +259,81 @@ static void attention(const struct network *net, const struct block *b, int64_t 
     }
 }
 
-/* One block of tokens through all layers: hidden states behind the last norm, without its weight. scratch: ROWS P + n (D + 3 H E + ...). */
-void actwright_block(const struct network *net, const struct block *b)
+static void embedded(const struct network *net, const struct block *b, float *x)
 {
-    const int64_t n = b->n, width = net->width, asked = net->heads * net->depth, shared = 2 * net->groups * net->depth;
-    float *h = b->scratch + ROWS * b->cache_places, *qkv = h + n * width, *seen = qkv + n * (asked + shared), *wide = seen + n * asked;
-    for (int64_t number = 0; number < net->count; number++) {
-        const struct layer *layer = net->layers + number;
-        const int64_t from = number + 1 < net->count ? 0 : n - b->wanted, rows = n - from; /* the last layer: what is wanted alone */
-        normed(b->x, h, n, width, net->least);
-        const float *bias = layer->bias ? layer->bias + asked : NULL;
-        struct product p = {h, layer->qkv + asked * width, bias, qkv + asked, width, WIDE, asked + shared, width};
-        stored(p, from, shared);
-        p = (struct product){h + from * width, layer->qkv, layer->bias, qkv + from * (asked + shared), width, WIDE, asked + shared, width};
-        stored(p, rows, asked + shared);
-        kept(net, b, number, qkv);
-        attention(net, b, number, from, qkv, seen);
-        p = (struct product){seen + from * asked, layer->out, NULL, b->x + from * width, asked, WIDE, width, asked};
-        added(p, rows, width);
-        normed(b->x + from * width, h, rows, width, net->least);
-        p = (struct product){h, layer->up, NULL, wide, width, WIDE, net->feed, width};
-        gated(p, rows, net->feed);
-        p = (struct product){wide, layer->down, NULL, b->x + from * width, net->feed, WIDE, width, net->feed};
-        added(p, rows, width);
+    const float *given = b->given;
+    for (int64_t token = 0; token < b->n; token++, x += net->width) {
+        const float *from = given, *slot = net->slots ? net->slots + b->places[token] * net->width : NULL;
+        if (b->ids && b->ids[token] >= 0) from = net->embedding + b->ids[token] * net->width;
+        else given += net->width;
+        for (int64_t at = 0; at < net->width; at += LANES) {
+            vec value = load(from + at);
+            if (slot) value += load(slot + at);
+            store(x + at, value);
+        }
     }
-    normed(b->x + (n - b->wanted) * width, b->hidden, b->wanted, width, net->least);
 }
 
 /* ---- what is chosen */
 
-/* Of each token: the first of the best head rows within [first, stop), its logit (a NaN is the best), how far the next is behind. */
-void actwright_choose(const struct product *head, int64_t n, const int64_t *ranges_n2, int64_t *ids, float *logits, float *margins)
+/* Of each token: the first of the best head rows in its range [first, stop), its logit (a NaN is the best), how far the next is behind. */
+static void choose(const struct network *net, const struct block *b)
 {
+    const int64_t n = b->wanted, width = (net->head_rows + WIDE - 1) / WIDE * WIDE;
     for (int64_t token = 0, rows; token < n; token += rows) {
-        const int64_t first = ranges_n2[2 * token], stop = ranges_n2[2 * token + 1], from = first / WIDE * WIDE;
-        for (rows = 1; rows < ROWS && token + rows < n && !memcmp(ranges_n2 + 2 * token, ranges_n2 + 2 * (token + rows), 16);) rows++;
-        struct product p = *head;
-        p.a += token * p.lda;
-        p.b += from * p.depth;
+        const int64_t *range = b->ranges + 2 * token, first = range[0], stop = range[1], from = first / WIDE * WIDE;
+        for (rows = 1; rows < ROWS && token + rows < n && !memcmp(range, range + 2 * rows, 2 * sizeof(int64_t));) rows++;
+        const struct product p = {
+            b->hidden + token * net->width, net->head + from * net->width, NULL, b->scratch, net->width, WIDE, width, net->width};
         stored(p, rows, (stop - from + WIDE - 1) / WIDE * WIDE);
         for (int64_t r = 0; r < rows; r++) {
-            const float *scores = p.y + r * p.ldy - from;
+            const float *scores = b->scratch + r * width - from;
             int64_t best = first;
             float second = -INFINITY;
             for (int64_t at = first + 1; at < stop && scores[best] == scores[best]; at++) {
                 if (scores[at] > scores[best] || scores[at] != scores[at]) second = scores[best], best = at;
                 else if (scores[at] > second) second = scores[at];
             }
-            ids[token + r] = best, logits[token + r] = scores[best], margins[token + r] = scores[best] - second;
+            b->chosen[token + r] = best, b->logits[token + r] = scores[best], b->margins[token + r] = scores[best] - second;
         }
     }
+}
+
+/* One block of tokens through all layers; hidden states are those behind the last norm, without its weight.
+   scratch: ROWS times the larger of P and X, and n (2 D + (2 H + 2 G) E + F) numbers. */
+void actwright_block(const struct network *net, const struct block *b)
+{
+    const int64_t n = b->n, width = net->width, asked = net->heads * net->depth, shared = 2 * net->groups * net->depth;
+    const int64_t first = b->cache_places > net->head_rows + WIDE ? b->cache_places : net->head_rows + WIDE;
+    float *x = b->scratch + ROWS * first, *h = x + n * width, *qkv = h + n * width, *seen = qkv + n * (asked + shared), *wide = seen + n * asked;
+    embedded(net, b, x);
+    for (int64_t number = 0; number < net->count; number++) {
+        const struct layer *layer = net->layers + number;
+        const int64_t from = number + 1 < net->count ? 0 : n - b->wanted, rows = n - from; /* the last layer: what is wanted alone */
+        const float *bias = layer->bias ? layer->bias + asked : NULL;
+        normed(x, h, n, width, net->least);
+        struct product p = {h, layer->qkv + asked * width, bias, qkv + asked, width, WIDE, asked + shared, width};
+        stored(p, from, shared);
+        p = (struct product){h + from * width, layer->qkv, layer->bias, qkv + from * (asked + shared), width, WIDE, asked + shared, width};
+        stored(p, rows, asked + shared);
+        kept(net, b, number, qkv);
+        attention(net, b, number, from, qkv, seen);
+        p = (struct product){seen + from * asked, layer->out, NULL, x + from * width, asked, WIDE, width, asked};
+        added(p, rows, width);
+        normed(x + from * width, h, rows, width, net->least);
+        p = (struct product){h, layer->up, NULL, wide, width, WIDE, net->feed, width};
+        gated(p, rows, net->feed);
+        p = (struct product){wide, layer->down, NULL, x + from * width, net->feed, WIDE, width, net->feed};
+        added(p, rows, width);
+    }
+    normed(x + (n - b->wanted) * width, b->hidden, b->wanted, width, net->least);
+    if (b->ranges) choose(net, b);
+}
+
+/* Logits (n, X rounded up to panels) of hidden states (n, D). */
+void actwright_logits(const struct network *net, const float *hidden, float *logits, int64_t n)
+{
+    const int64_t width = (net->head_rows + WIDE - 1) / WIDE * WIDE;
+    const struct product p = {hidden, net->head, NULL, logits, net->width, WIDE, width, net->width};
+    stored(p, n, width);
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
+from array import array
+from ctypes import POINTER, Structure, addressof, byref, c_float, c_int64, c_void_p
 from dataclasses import dataclass
 
 import torch
@@ -33,42 +34,40 @@ class _Layer(Structure):
 class _Network(Structure):
     _fields_ = (
         ("layers", POINTER(_Layer)),
-        ("turns", c_void_p),
-        *((name, c_int64) for name in ("count", "width", "heads", "groups", "depth", "feed", "turn_places")),
+        *((name, c_void_p) for name in ("embedding", "slots", "turns", "head")),
+        *((name, c_int64) for name in ("count", "width", "heads", "groups", "depth", "feed", "turn_places", "head_rows")),
         *((name, c_float) for name in ("least", "scale")),
     )
 
 
 class _Block(Structure):
     _fields_ = (
-        *((name, c_void_p) for name in ("x", "hidden", "memory", "scratch", "places", "positions")),
-        *((name, c_int64) for name in ("n", "wanted", "width", "row", "capacity", "cache_places")),
+        *((name, c_void_p) for name in ("ids", "places", "positions", "rows", "ranges", "given")),
+        *((name, c_void_p) for name in ("memory", "scratch", "hidden", "logits", "margins", "chosen")),
+        *((name, c_int64) for name in ("n", "wanted", "capacity", "cache_places")),
         *((name, c_int64) for name in ("query", "query_end", "hole", "hole_end")),
     )
 
 
-class _Product(Structure):
-    _fields_ = (
-        *((name, c_void_p) for name in ("a", "b", "bias", "y")),
-        *((name, c_int64) for name in ("lda", "ldb", "ldy", "depth")),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """The tokens of a block, lists of equal length: ids (less than 0: its embedding is given), places of slots, positions and rows of the
+    cache. A row's tokens stand together, in order; padding, of position -1, behind them."""
+
+    ids: list[int]
+    places: list[int]
+    positions: list[int]
+    rows: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """Which tokens of a block are computed: `n` of them, hidden states of the last `wanted`, `width` tokens for each row from `row` on.
+class Asked:
+    """Placeholders: the tokens from number `first` on see each other, up to place `end`, and no place of [hole, hole_end)."""
 
-    query: the first placeholder, n where there is none; they see each other, up to query_end, and no place of [hole, hole_end).
-    """
-
-    n: int
-    wanted: int
-    width: int
-    row: int
-    query: int
-    query_end: int = 0
-    hole: int = 0
-    hole_end: int = 0
+    first: int
+    end: int
+    hole: int
+    hole_end: int
 
 
 def fits(llm: LlmConfig, library: ctypes.CDLL) -> bool:
@@ -96,18 +95,43 @@ class _Weights:
         return kept.data_ptr()
 
 
+class _Work:
+    """Memory of one call at a time: inputs are pointed to, outputs of up to `tokens` tokens are held."""
+
+    def __init__(self, tokens: int, numbers: int, width: int) -> None:
+        self.tokens, self.numbers = tokens, numbers
+        self.scratch, self.hidden_nD = torch.empty(numbers), torch.empty(tokens, width)
+        self.chosen, self.logits, self.margins = (c_int64 * tokens)(), (c_float * tokens)(), (c_float * tokens)()
+        self.block = _Block(
+            scratch=self.scratch.data_ptr(),
+            hidden=self.hidden_nD.data_ptr(),
+            chosen=addressof(self.chosen),
+            logits=addressof(self.logits),
+            margins=addressof(self.margins),
+        )
+        self.at = byref(self.block)
+
+
 class NativeDecoder:
-    """The decoder of `model` and a head (X, D), float32; the norms' weights are part of the projections. Keeps all that C points to."""
+    """The decoder of `model` and a head (X, D), float32; the norms' weights are part of the projections. Keeps all that C points to.
+
+    turns: cosines and sines by place, (P, E) each, or None without rotary positions.
+    """
 
     def __init__(self, library: ctypes.CDLL, model: MolmoAct, head_XD: Tensor, turns: tuple[Tensor, Tensor] | None) -> None:
         self._library, self._lanes, llm = library, library.actwright_lanes(), model.config.llm
-        blocks = list(model.model.transformer.blocks)
-        whole = [*model.model.transformer.blocks.parameters(), head_XD, *(turns or ())]
+        transformer = model.model.transformer
+        blocks, slots = list(transformer.blocks), transformer.slot_embedding
+        self._embedding = transformer.wte.embedding.detach().contiguous()  # may be large, and few of its rows are read
+        whole = [*transformer.blocks.parameters(), *([] if slots is None else [slots]), head_XD, *(turns or ())]
         self._kept = _Weights(sum(weight.numel() + _LINE for weight in whole) + 2 * self._lanes * llm.hidden_size)
         self._layers = (_Layer * len(blocks))(*(self._layer(block) for block in blocks))  # type: ignore[arg-type]
         self._network = _Network(
             layers=self._layers,
+            embedding=self._embedding.data_ptr(),
+            slots=None if slots is None else self._kept.pointer(slots.detach()),
             turns=None if turns is None else self._kept.pointer(torch.stack(turns)),
+            head=self._kept.pointer(self._panels(head_XD)),
             count=len(blocks),
             width=llm.hidden_size,
             heads=llm.num_attention_heads,
@@ -115,69 +139,68 @@ class NativeDecoder:
             depth=llm.head_dim,
             feed=llm.intermediate_size,
             turn_places=0 if turns is None else len(turns[0]),
+            head_rows=len(head_XD),
             least=llm.layer_norm_eps * llm.hidden_size,
             scale=llm.head_dim**-0.5,
         )
+        self._at = byref(self._network)
         heads = 2 * llm.num_attention_heads + 2 * llm.num_key_value_heads
-        self._numbers = llm.hidden_size + heads * llm.head_dim + llm.intermediate_size  # scratch of a token
-        self._width, self._rows = llm.hidden_size, len(head_XD)
-        self._head = self._kept.pointer(self._panels(head_XD))
+        self._numbers = 2 * llm.hidden_size + heads * llm.head_dim + llm.intermediate_size  # scratch of a token
+        self._width, self._head_width = llm.hidden_size, len(head_XD) + 2 * self._lanes
+        self._free: list[_Work] = []
 
-    def run(self, x_nD: Tensor, places_n: Tensor, positions_n: Tensor, cache: RowCache, span: Span) -> Tensor:
-        """Hidden states (wanted, D). x_nD is changed; positions_n: where a token stands in its row, negative for padding.
+    def hidden(self, tokens: Tokens, given_nD: Tensor, cache: RowCache, wanted: int, asked: Asked | None = None) -> Tensor:
+        """Hidden states (wanted, D) of the last `wanted` tokens. given_nD: embeddings of those without an id."""
+        work = self._run(tokens, given_nD, [], cache, wanted, asked)
+        found = work.hidden_nD[:wanted].clone()
+        self._free.append(work)
+        return found
 
-        Raises `SpecError` for tokens behind the end of the cache.
-        """
-        if not len(x_nD) == len(places_n) == len(positions_n) == span.n:
-            raise SpecError(f"the cache holds {cache.length} tokens of a row; {span.n} more do not fit. Fix: allocate a longer one")
-        hidden = torch.empty(span.wanted, self._width)
-        scratch = torch.empty(_MOST_ROWS * cache.places + span.n * self._numbers)
-        block = _Block(
-            x=x_nD.data_ptr(),
-            hidden=hidden.data_ptr(),
-            memory=cache.memory.data_ptr(),
-            scratch=scratch.data_ptr(),
-            places=places_n.data_ptr(),
-            positions=positions_n.data_ptr(),
-            n=span.n,
-            wanted=span.wanted,
-            width=span.width,
-            row=span.row,
-            capacity=cache.capacity,
-            cache_places=cache.places,
-            query=span.query,
-            query_end=span.query_end,
-            hole=span.hole,
-            hole_end=span.hole_end,
-        )
-        self._library.actwright_block(byref(self._network), byref(block))
-        return hidden
+    def choices(
+        self, tokens: Tokens, given_nD: Tensor | None, ranges: list[int], cache: RowCache
+    ) -> tuple[list[int], list[float], list[float]]:
+        """Of the last tokens, the best head row in [first, stop) of each (`ranges`, one pair after the other), its logit, how far the
+        second best is behind. The first of equals is the best, and NaN before all."""
+        wanted = len(ranges) // 2
+        work = self._run(tokens, given_nD, ranges, cache, wanted, None)
+        found = work.chosen[:wanted], work.logits[:wanted], work.margins[:wanted]
+        self._free.append(work)
+        return found
 
     def logits(self, hidden_nD: Tensor) -> Tensor:
         """Logits (n, X) of the whole head."""
-        hidden_nD = hidden_nD.contiguous()
-        product, scores_nX = self._head_product(hidden_nD, len(hidden_nD))
-        self._library.actwright_product(byref(product), len(hidden_nD), scores_nX.shape[1])
-        return scores_nX[:, : self._rows]
+        hidden_nD, panel = hidden_nD.contiguous(), 2 * self._lanes
+        logits_nX = torch.empty(len(hidden_nD), -(-self._network.head_rows // panel) * panel)
+        self._library.actwright_logits(self._at, hidden_nD.data_ptr(), logits_nX.data_ptr(), len(hidden_nD))
+        return logits_nX[:, : self._network.head_rows]
 
-    def choose(self, hidden_nD: Tensor, ranges_n2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(logits, head rows, how far the second best is behind) of the best of the rows [first, stop) of each token, each (n,)."""
-        hidden_nD, count = hidden_nD.contiguous(), len(hidden_nD)
-        rows_n, logits_n, margins_n = torch.empty(count, dtype=torch.int64), torch.empty(count), torch.empty(count)
-        product, _scores = self._head_product(hidden_nD, _MOST_ROWS)
-        self._library.actwright_choose(
-            byref(product), count, ranges_n2.data_ptr(), rows_n.data_ptr(), logits_n.data_ptr(), margins_n.data_ptr()
-        )
-        return logits_n, rows_n, margins_n
+    def _run(self, tokens: Tokens, given_nD: Tensor | None, ranges: list[int], cache: RowCache, wanted: int, asked: Asked | None) -> _Work:
+        """Raises `SpecError` for tokens behind the end of the cache."""
+        count = len(tokens.ids)
+        if max(tokens.positions) >= cache.length:
+            raise SpecError(f"the cache holds {cache.length} tokens of a row; {count} more do not fit. Fix: allocate a longer one")
+        numbers = array("q", tokens.ids + tokens.places + tokens.positions + tokens.rows + ranges)
+        place, lists = numbers.buffer_info()[0], 8 * count
+        given_nD = None if given_nD is None else given_nD.contiguous()
+        work = self._work(count, cache)
+        block = work.block
+        block.ids, block.places, block.positions, block.rows = place, place + lists, place + 2 * lists, place + 3 * lists
+        block.ranges = place + 4 * lists if ranges else None
+        block.given = None if given_nD is None else given_nD.data_ptr()
+        block.memory, block.capacity, block.cache_places = cache.memory.data_ptr(), cache.capacity, cache.places
+        block.n, block.wanted, block.query = count, wanted, count
+        if asked is not None:
+            block.query, block.query_end, block.hole, block.hole_end = asked.first, asked.end, asked.hole, asked.hole_end
+        self._library.actwright_block(self._at, work.at)
+        return work
 
-    def _head_product(self, hidden_nD: Tensor, rows: int) -> tuple[_Product, Tensor]:
-        """The product of the head and memory for the scores of `rows` tokens."""
-        panel, width = 2 * self._lanes, hidden_nD.shape[1]
-        scores = torch.empty(rows, -(-self._rows // panel) * panel)
-        product = _Product(
-            a=hidden_nD.data_ptr(), b=self._head, bias=None, y=scores.data_ptr(), lda=width, ldb=panel, ldy=scores.shape[1], depth=width
-        )
-        return product, scores
+    def _work(self, tokens: int, cache: RowCache) -> _Work:
+        """Memory that nobody uses: calls of several threads each have their own."""
+        numbers = _MOST_ROWS * max(cache.places, self._head_width) + tokens * self._numbers
+        work = self._free.pop() if self._free else None
+        if work is None or work.tokens < tokens or work.numbers < numbers:
+            work = _Work(2 * tokens, 2 * numbers, self._width)
+        return work
 
     # ---- weights
 

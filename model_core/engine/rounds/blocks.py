@@ -16,6 +16,8 @@ from torch import Tensor
 
 from model_core.engine.cache import RowCache, RowPart, aligned
 from model_core.engine.forward import BlockForward
+from model_core.engine.kernels.native_decoder import Tokens
+from model_core.engine.native_forward import NativeForward
 from model_core.engine.rounds.row_state import Window
 
 _IDS, _PLACES, _POSITIONS, _GROUPS = range(4)
@@ -45,11 +47,14 @@ class BlockRunner:
 
     def __init__(self, forward: BlockForward, *, tile: int = 1, margins: bool = False) -> None:
         self.forward, self.tile, self.margins = forward, tile, margins
+        self._compiled = forward if isinstance(forward, NativeForward) and forward.ranges is not None else None
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self._pool: Any = None  # all graphs share their memory: each one's outputs are read before the next runs
 
     def run(self, feeds: Sequence[Feed], cache: RowCache, *, first_row: int = 0) -> list[Choices]:
         """One forward for all rows. first_row: cache row of the feed when there is one."""
+        if self._compiled is not None:
+            return self._run_compiled(self._compiled, feeds, cache, first_row)
         if self.forward.device.type == "cuda" and first_row == 0:
             return self._run_graph(feeds, cache)
         if len(feeds) == 1:
@@ -59,12 +64,38 @@ class BlockRunner:
     @torch.inference_mode()
     def prefill(self, x_LD: Tensor, places_L: Tensor, feed: Feed, cache: RowCache, row: int) -> Choices:
         """As `run` for one row, with the embedded prompt before it: x_LD (L, D), all but the prompt's last token, which is fed."""
+        if self._compiled is not None:
+            return self._run_compiled(self._compiled, [feed], cache, row, (x_LD, places_L))[0]
         ids, places, groups = self._row_tensors(feed, max(len(feed.window.ids), self.tile))
         real = len(x_LD) + len(feed.window.ids)
         x = torch.cat([x_LD, self.forward.embed(ids)])
         part = RowPart(row=row, start=feed.start - len(x_LD), real=real, cut=len(x_LD))
         hidden = self.forward.row_block(x, torch.cat([places_L, places]), cache, part)
         return self._choices([feed], *self._chosen(hidden, groups, self.forward.part_of(feed.groups)), width=len(ids))[0]
+
+    def _run_compiled(
+        self, forward: NativeForward, feeds: Sequence[Feed], cache: RowCache, row: int, prompt: tuple[Tensor, Tensor] | None = None
+    ) -> list[Choices]:
+        """Rows from `row` on, each of its own width, nothing padded; before the first one the embedded prompt and its places."""
+        x_LD, before = (None, []) if prompt is None else (prompt[0], prompt[1].tolist())
+        start = feeds[0].start
+        tokens = Tokens([-1] * len(before), before, [*range(start - len(before), start)], [row] * len(before))
+        groups: list[int] = []
+        for number, feed in enumerate(feeds, row):
+            count = len(feed.window.ids)
+            tokens.ids.extend(feed.window.ids)
+            tokens.places.extend(feed.window.places)
+            tokens.positions.extend(range(feed.start, feed.start + count))
+            tokens.rows.extend([number] * count)
+            groups += feed.groups
+        rows, logits, margins = forward.decide(tokens, x_LD, groups, cache)
+        ids = [forward.head_ids[head_row] for head_row in rows]
+        found, first = [], 0
+        for feed in feeds:
+            part = slice(first, first + len(feed.window.ids))
+            found.append(Choices(ids=ids[part], logits=logits[part], margins=margins[part] if self.margins else None))
+            first = part.stop
+        return found
 
     @torch.inference_mode()
     def _run_row(self, feed: Feed, cache: RowCache, row: int) -> Choices:
