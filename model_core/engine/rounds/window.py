@@ -18,6 +18,8 @@ WIDTHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _MEMORY, _PRIOR_WEIGHT = 400.0, 10.0
 # The same for one place of an answer, seen once a decision; and how many sightings its stage is worth there.
 _PLACE_MEMORY, _PLACE_WEIGHT = 12.0, 3.0
+# For so many answers at most the sources of a place, once ranked, are taken to stand in that order; for fewer while it was seldom seen.
+_RANKED_FOR = 8
 # Past this chance of getting so far, and where a block can improve no guess by this much, more width is not worth planning.
 UNLIKELY, NO_BETTER = 0.01, 0.02
 
@@ -34,6 +36,7 @@ class Source(enum.IntEnum):
 
 _PRIORS = (0.7, 0.75, 0.3, 0.6, 0.5)  # in the order of Source
 _KEEP, _PLACE_KEEP, _NEVER_SEEN = 1.0 - 1.0 / _MEMORY, 1.0 - 1.0 / _PLACE_MEMORY, [[0.0, 0.0]] * len(_PRIORS)
+_NEVER_RANKED: tuple[int, list[tuple[float, int]]] = (0, [])
 # A grammar whose states hold what was answered (`engine.published`, two views) has more of them than memory: past this many places all
 # are forgotten, and estimated again from their stages.
 _MOST_PLACES = 50_000
@@ -51,6 +54,8 @@ class Acceptance:
         # [right, seen] by source, of a stage and of a place: plain numbers, because this is counted at every id
         self._stages: dict[Stage, list[list[float]]] = {}
         self._places: dict[int, list[list[float]]] = {}
+        self._ranked: dict[int, tuple[int, list[tuple[float, int]]]] = {}  # by place: until which answer it holds, and `rates_at`
+        self._answers = 0
         self.pace = 2.0
         self.recent: dict[int, int] = {}
 
@@ -64,6 +69,7 @@ class Acceptance:
         if place is None:
             if len(self._places) >= _MOST_PLACES:
                 self._places.clear()
+                self._ranked.clear()
             place = self._places[state] = [[0.0, 0.0] for _ in _PRIORS]
         for guess, of_stage, of_place in zip(guesses, self._of(stage), place, strict=True):
             if guess is None:
@@ -76,6 +82,7 @@ class Acceptance:
 
     def note_answer(self, answer: Mapping[int, int]) -> None:
         """Keep a completed answer, {state: id}, as `recent`."""
+        self._answers += 1
         if len(self.recent) >= _MOST_PLACES:
             self.recent.clear()
         self.recent.update(answer)
@@ -99,12 +106,17 @@ class Acceptance:
 
     def rates_at(self, state: int, stage: Stage) -> list[tuple[float, int]]:
         """Probability that a guess for `state` is right, by source, best first."""
+        until, found = self._ranked.get(state, _NEVER_RANKED)
+        if self._answers < until:
+            return found
         place = self._places.get(state, _NEVER_SEEN)
         found = [
             ((right + _PLACE_WEIGHT * all_right / all_seen) / (seen + _PLACE_WEIGHT), source)
             for source, ((right, seen), (all_right, all_seen)) in enumerate(zip(place, self._of(stage), strict=True))
         ]
         found.sort(reverse=True)
+        if place is not _NEVER_SEEN:
+            self._ranked[state] = self._answers + min(_RANKED_FOR, int(max(seen for _, seen in place)) // 2), found
         return found
 
     def note_pace(self, count: int) -> None:
