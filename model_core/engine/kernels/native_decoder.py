@@ -195,12 +195,14 @@ class NativeDecoder:
         return work
 
     def _work(self, tokens: int, cache: RowCache) -> _Work:
-        """Memory that nobody uses: calls of several threads each have their own."""
+        """Memory that no other call uses: calls of several threads each have their own."""
         numbers = _MOST_ROWS * max(cache.places, self._head_width) + tokens * self._numbers
-        work = self._free.pop() if self._free else None
-        if work is None or work.tokens < tokens or work.numbers < numbers:
-            work = _Work(2 * tokens, 2 * numbers, self._width)
-        return work
+        try:
+            work = self._free.pop()
+        except IndexError:
+            return _Work(2 * tokens, 2 * numbers, self._width)
+        fits_in = work.tokens >= tokens and work.numbers >= numbers
+        return work if fits_in else _Work(2 * tokens, 2 * numbers, self._width)
 
     # ---- weights
 
