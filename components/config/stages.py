@@ -134,7 +134,7 @@ STAGES: tuple[Stage, ...] = (
         work="The promoted policy becomes a Bento whose golden probes pass.",
         config=("package",),
         modules=("components.release.package", "serving.gateway.service"),
-        packages=(*_NETWORK, "pyarrow", "msgpack", "bentoml", "starlette", "uvicorn"),
+        packages=(*_NETWORK, "pyarrow", "msgpack", "msgspec", "bentoml", "starlette", "uvicorn"),
         files=_DECODER,
         is_registered=True,
     ),
@@ -144,7 +144,7 @@ STAGES: tuple[Stage, ...] = (
         work="Workcells act on the served policy and record what happened.",
         config=("workcells", *_SIMULATION),
         modules=("components.deployment.simulated_cells", "components.simulation.robot", *_SIMULATOR_MODULES, "serving.workcell.__main__"),
-        packages=("httpx", "numpy", "pillow", "pyarrow", "msgpack", "mcap", "websockets", *_SIMULATOR),
+        packages=("httpx", "numpy", "pillow", "pyarrow", "msgpack", "msgspec", "mcap", "websockets", *_SIMULATOR),
         is_registered=True,
     ),
     Stage(
