@@ -134,7 +134,7 @@ STAGES: tuple[Stage, ...] = (
         work="The promoted policy becomes a Bento whose golden probes pass.",
         config=("package",),
         modules=("components.release.package", "serving.gateway.service"),
-        packages=(*_NETWORK, "pyarrow", "msgpack", "msgspec", "bentoml", "starlette", "uvicorn"),
+        packages=(*_NETWORK, "pyarrow", "msgpack", "msgspec", "cryptography", "bentoml", "starlette", "uvicorn"),
         files=_DECODER,
         is_registered=True,
     ),
