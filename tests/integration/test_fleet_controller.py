@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.testclient import TestClient
 
 from model_core.access import Tokens, read_table, token_digest
-from model_core.spec.fleet.signatures import make_key
+from model_core.spec.fleet.kill_list import KillList, check_successor
+from model_core.spec.fleet.signatures import make_key, opened, trusted
 from serving.fleet.controller.app import all_endpoints, create_app
 from serving.fleet.controller.http.mlflow_hook import MlflowHook
 from serving.fleet.controller.service import Controller
@@ -249,6 +250,11 @@ def test_a_guard_a_refusing_cell_and_a_person_stop_a_rollout(world):
     assert "are in rollout 2" in world.post("/v1/rollouts", {"plan": {**PLAN, "name": "again"}}, expect=409)["reason"]
 
 
+def kill_list(world):
+    """As a policy service polls it."""
+    return opened(world.client.get("/v1/kill-list").content, KillList, trusted(world.controller.key.public_key()))
+
+
 def test_a_kill_is_of_one_person_and_its_release_of_two(world):
     started(world)
     world.round()
@@ -266,7 +272,13 @@ def test_a_kill_is_of_one_person_and_its_release_of_two(world):
         assert "second person" in world.post(f"/v1/kills/{number}/release", by=same, expect=409)["reason"]
     world.round()
     assert world.cells[0].desired.blocked == (NEW,)
+    before = kill_list(world)
+    assert [(kill.scope, kill.value) for kill in before.kills] == [("digest", NEW)]
     assert world.post(f"/v1/kills/{number}/release", by="cy")["kill"]["released_by"] == "cy"
+    time.sleep(0.6)
+    after = kill_list(world)
+    check_successor(before, after)
+    assert (after.kills, [one.by for one in after.released]) == ((), [("bo", "cy")])
     world.round()
     assert world.cells[0].desired.blocked == ()
     assert "already" in world.post(f"/v1/kills/{number}/release", by="cy", expect=409)["reason"]

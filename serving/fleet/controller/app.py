@@ -4,6 +4,7 @@ POST /v1/cells/{cell}/report   a signed report, answered by a signed desired sta
 POST /v1/hooks/mlflow          MLflow's webhook; its HMAC is the right to hint
 GET  /v1/...                   role observe; POST /v1/...: operate or admin (`http.reads`, `http.orders`)
 GET  /openapi.json /metrics    role observe
+GET  /v1/kill-list             the signed list of kills that policy services poll; open, for its signature is what counts
 GET  /livez /readyz            open
 """
 
@@ -24,7 +25,7 @@ from starlette.routing import Route
 
 from model_core.access import Role, Tokens
 from model_core.spec.errors import ActwrightError, TrackingError
-from model_core.spec.fleet.signatures import MOST_BYTES
+from model_core.spec.fleet.signatures import MOST_BYTES, sealed
 from serving.fleet.controller.http.endpoint import Endpoint, answer_to
 from serving.fleet.controller.http.mlflow_hook import PATH, MlflowHook
 from serving.fleet.controller.http.openapi import openapi_document
@@ -32,12 +33,14 @@ from serving.fleet.controller.http.orders import order_endpoints
 from serving.fleet.controller.http.reads import cells_by_state, read_endpoints
 from serving.fleet.controller.metrics import CONTENT_TYPE
 from serving.fleet.controller.service import Controller
+from serving.fleet.controller.store.kill_list import next_kill_list
 from serving.fleet.controller.store.kills import kills
 from serving.gateway.http.auth_middleware import AuthMiddleware
 from serving.gateway.http.client_request import read_body
 
 logger = logging.getLogger(__name__)
-_OPEN = frozenset({"/livez", "/readyz"})
+KILL_LIST, _SAME_LIST_S = "/v1/kill-list", 0.5
+_OPEN = frozenset({"/livez", "/readyz", KILL_LIST})
 
 
 def create_app(controller: Controller, tokens: Tokens | None, *, look_every_s: float = 1.0, hook: MlflowHook | None = None) -> Starlette:
@@ -57,6 +60,7 @@ def create_app(controller: Controller, tokens: Tokens | None, *, look_every_s: f
     routes = [
         Route("/v1/cells/{cell}/report", served.report, methods=["POST"]),
         *(one.route(controller) for one in endpoints),
+        Route(KILL_LIST, served.kill_list),
         Route("/openapi.json", served.openapi),
         Route("/metrics", served.metrics),
         Route("/livez", served.livez),
@@ -98,6 +102,7 @@ class _Served:
 
     def __init__(self, controller: Controller) -> None:
         self._controller, self._told = controller, {"instance": controller.instance}
+        self._list, self._listed_at = b"", float("-inf")
 
     async def report(self, request: Request) -> Response:
         """One report, one answer."""
@@ -113,6 +118,13 @@ class _Served:
         metrics.reports.labels("200").inc()
         metrics.report_seconds.observe(time.perf_counter() - begun)
         return Response(answer, media_type="application/json")
+
+    async def kill_list(self, _: Request) -> Response:
+        """The list of now, signed; the same one for half a second."""
+        if time.monotonic() - self._listed_at > _SAME_LIST_S:
+            listed = await self._controller.do(lambda db: next_kill_list(db, self._controller.clock()))
+            self._list, self._listed_at = sealed(listed, self._controller.key), time.monotonic()
+        return Response(self._list, media_type="application/json")
 
     async def openapi(self, _: Request) -> Response:
         """The document that docs/fleet_api.json holds too."""

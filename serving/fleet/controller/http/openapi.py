@@ -9,6 +9,7 @@ from typing import Any
 
 from model_core.spec.fleet.documents import CellReport, DesiredState
 from model_core.spec.fleet.kept import json_schemas
+from model_core.spec.fleet.kill_list import KillList
 from serving.fleet.controller.http.endpoint import Endpoint
 
 _REFERENCES = "#/components/schemas/{name}"
@@ -26,7 +27,7 @@ class Refusal:
 def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """The document, as JSON."""
     types = [kind for one in endpoints for kind in (one.takes, one.gives) if kind is not None]
-    types += [Refusal, CellReport, DesiredState]
+    types += [Refusal, CellReport, DesiredState, KillList]
     schemas, components = json_schemas(types, _REFERENCES)
     by_type = dict(zip(map(str, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -65,7 +66,11 @@ def _signed_paths(schemas: dict[str, Any]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
         "responses": {"200": {"description": "the alias was read"}, "default": refused},
     }
-    return {"/v1/cells/{cell}/report": {"post": report}, "/v1/hooks/mlflow": {"post": hook}}
+    listed = {
+        "summary": "What is killed, signed, for policy services to poll.",
+        "responses": {"200": {"description": "the list of now", "content": of(KillList)}},
+    }
+    return {"/v1/cells/{cell}/report": {"post": report}, "/v1/hooks/mlflow": {"post": hook}, "/v1/kill-list": {"get": listed}}
 
 
 def _operation(one: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Kill:
     """A row. release_asked_by: the first person who wants it released. released_at_s: None while it is in force."""
 
     id: int
-    scope: str
+    scope: Scope
     target: str
     reason: str
     ordered_by: str
