@@ -110,10 +110,12 @@ def _read_table(path: Path) -> list[EpisodeQuality]:
     names = {one.name for one in fields(EpisodeQuality)}
     if any(set(row) != names for row in found):  # of another version: made again
         return []
-    return [EpisodeQuality(**{key: tuple(value or ()) if key in _VECTORS else value for key, value in row.items()}) for row in found]
+    return [_of_table(row) for row in found]
 
 
-_VECTORS = {"depth", "trace", "action"}
+def _of_table(row: dict[str, Any]) -> EpisodeQuality:
+    vectors: dict[str, Any] = {name: tuple(row[name] or ()) for name in ("depth", "trace", "action")}
+    return EpisodeQuality(**{**row, **vectors})
 
 
 def _share(claims: Any) -> float:

@@ -15,7 +15,7 @@ equally by all streams. What is assumed: that trials of a quiet cell are alike a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,9 +140,8 @@ def _judge(
 ) -> tuple[float, tuple[int, ...]] | None:
     """The bound of the quiet rate, and 0 or 1 for each watched trial; None where the model predicts no such thing."""
     if measure in ("failure", "intervention"):
-        happened: Callable[[EpisodeQuality], bool] = lambda one: not one.success if measure == "failure" else one.interventions > 0  # noqa: E731
-        count = sum(map(happened, quiet))
-        return _bounded(count, len(quiet), alpha), tuple(int(happened(one)) for one in watched)
+        happened = [int(not one.success if measure == "failure" else one.interventions > 0) for one in (*quiet, *watched)]
+        return _bounded(sum(happened[: len(quiet)]), len(quiet), alpha), tuple(happened[len(quiet) :])
     if measure in ("held", "refused"):
         before, after = (np.array([getattr(one, measure) for one in some], np.float64) for some in (quiet, watched))
     else:

@@ -15,7 +15,7 @@ from flows.commands.fleet.release import release_app
 from flows.commands.fleet.release_store import fetch_command, manifest_command, upload_command
 from flows.commands.fleet.rollout import rollout_app
 from flows.commands.fleet.shadow import shadow_command
-from flows.commands.fleet.stops import drill_command, resume_command
+from flows.commands.fleet.stops import drill_command, kill_list_command, resume_command
 from flows.terminal.output import print_line, print_result
 
 _HELP = "A fleet of robots: releases, their keys and repository, the agent of a cell, the controller, rollouts, and the kill switch."
@@ -100,6 +100,7 @@ fleet_app.command("agent")(agent_command)
 release_app.command("upload")(upload_command)
 release_app.command("fetch")(fetch_command)
 release_app.command("manifest")(manifest_command)
+fleet_app.command("kill-list")(kill_list_command)
 fleet_app.command("drill")(drill_command)
 fleet_app.command("resume")(resume_command)
 fleet_app.command("shadow")(shadow_command)

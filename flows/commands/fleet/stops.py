@@ -1,11 +1,15 @@
-"""`actwright fleet drill|resume`: stop cells at a policy service and measure it; release them, as one of two persons."""
+"""`actwright fleet drill|resume|kill-list`: stop cells at a policy service and measure it, release them; sign the fleet's kill list."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.options import from_options
 from flows.commands.serving.service_options import CaFile, ServiceAddress, TokenFile, credentials_of
 from flows.terminal.output import HELD, print_line, print_result
 
@@ -72,6 +76,52 @@ def resume_command(url: ServiceAddress, token_file: TokenFile = None, ca_file: C
     print_result(url=url, released=is_released, missing=missing)
     if not is_released:
         raise typer.Exit(HELD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillListOptions:
+    """Which file, who signs it, and what changes."""
+
+    file: Annotated[Path, typer.Argument(help="the list that services poll", metavar="FILE")]
+    key: Annotated[Path, typer.Option(help="private key that signs it (`actwright fleet keys identity`)", metavar="FILE", exists=True)]
+    kill: Annotated[list[str] | None, typer.Option(help="stop this: fleet, or digest=, model=, cell=, site= and a value")] = None
+    release: Annotated[list[str] | None, typer.Option(help="a kill that is over, with the two persons who say so: ID=NAME,NAME")] = None
+    reason: Annotated[str, typer.Option(help="why; cells and logs show it")] = ""
+    by: Annotated[str, typer.Option(help="who stops it")] = ""
+    lease_s: Annotated[float, typer.Option(help="how long a service may rely on one list, in seconds", min=0.1, max=86_400.0)] = 10.0
+    every_s: Annotated[float, typer.Option(help="sign again so often until Ctrl-C, which renews the lease; 0: once", min=0.0)] = 0.0
+
+
+@from_options(KillListOptions)
+def kill_list_command(options: KillListOptions) -> None:
+    """Sign the next kill list of a fleet into a file that its policy services poll (docs/serving.md), and show what is stopped.
+
+    For a fleet without a controller. The list is one document with a number that grows: every run signs a new one, with --every-s again and
+    again. What was stopped stays in it until two persons are named who released it.
+
+    Example: actwright fleet kill-list kills.json --key fleet.pem --every-s 3
+    Example: actwright fleet kill-list kills.json --key fleet.pem --kill cell=cell-3 --reason smoke --by ann
+    Example: actwright fleet kill-list kills.json --key fleet.pem --release k-0123456789ab=ann,bob
+    """
+    from components.deployment.fleet.kill_list import read_kill, read_released, sign_next
+    from model_core.spec.errors import SpecError
+    from model_core.spec.fleet.signatures import read_private
+
+    now_s = time.time()
+    try:
+        key = read_private(options.key)
+        kills = [read_kill(text, reason=options.reason, by=options.by, now_s=now_s) for text in options.kill or ()]
+        released = [read_released(text) for text in options.release or ()]
+        found = sign_next(options.file, key, kills, released, lease_s=options.lease_s)
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+    for kill in found.kills:
+        print_line(f"{kill.id}  {kill.explained}")
+    print_line(f"list {found.number}: {len(found.kills)} kills in force, valid for {found.lease_s:g} s after it came")
+    while options.every_s > 0:
+        time.sleep(options.every_s)
+        found = sign_next(options.file, key, lease_s=options.lease_s)
+    print_result(number=found.number, kills=[kill.id for kill in found.kills])
 
 
 def _lines(found: Drill) -> list[str]:
