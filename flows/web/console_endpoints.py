@@ -9,6 +9,7 @@ from flows.web.http.endpoint import Endpoint
 from flows.web.http.operator_log import OperatorLog
 from flows.web.http.people import People
 from flows.web.views.cells import cell_endpoints
+from flows.web.views.episodes.endpoints import episode_endpoints
 from flows.web.views.models import model_endpoints
 from flows.web.views.operators import operator_endpoints
 from flows.web.views.session import session_endpoints
@@ -19,6 +20,7 @@ def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
     return (
         *session_endpoints(people),
         *cell_endpoints(platform.settings),
+        *episode_endpoints(platform),
         *model_endpoints(platform.store),
         *operator_endpoints(OperatorLog.of_home(platform.settings.home)),
     )

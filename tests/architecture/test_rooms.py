@@ -56,7 +56,7 @@ ONE_PLACE = {
     "mujoco": ("components/simulation/mujoco_renderer.py",),
     "bentoml": ("serving/gateway/service.py",),
     "matplotlib": ("components/evaluation/decoding/time_plot.py",),
-    "scipy": ("components/evaluation/intervals.py",),
+    "scipy": ("components/evaluation/intervals.py", "components/data/failures/grouping.py"),
     "mcap": (
         "components/data/sources/mcap/log_file.py",
         "model_core/spec/audit/reading.py",

@@ -105,6 +105,12 @@ class FrameStore:
             self._last[(*key, frame.camera)] = frame.number
             return found
 
+    def cameras(self, episode: IndexedEpisode) -> dict[str, int]:
+        """Camera -> how many frames there are of it."""
+        with self._lock(episode.place):
+            opened = self._opened(episode)
+            return {camera: opened.count(camera) for camera in opened.cameras}
+
     def depth(self, episode: IndexedEpisode, frame: FrameName) -> bytes:
         """The depth of one frame as a PNG in colour, near bright. Raises `DatasetError` where there is none."""
         with self._lock(episode.place):

@@ -10,12 +10,12 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from components.data.episodes.place import Place
-from components.data.episodes.query import COLUMNS, EXACT, EpisodeQuery, condition, order
+from components.data.episodes.query import COLUMNS, EXACT, MOST_ROWS, EpisodeQuery, condition, order
 from components.data.episodes.row import EpisodeRow
 from model_core.spec.errors import DatasetError
 
@@ -99,6 +99,15 @@ class EpisodeIndex:
             total = int(table.execute(f"SELECT COUNT(*) {_JOINED} WHERE {where}", values).fetchone()[0])
             rows = table.execute(f"{said} LIMIT ? OFFSET ?", [*values, asked.limit, asked.offset]).fetchall()
         return EpisodePage(total=total, episodes=tuple(_episode(row) for row in rows))
+
+    def every(self, asked: EpisodeQuery) -> list[IndexedEpisode]:
+        """All episodes that are asked for, whatever the page."""
+        made: list[IndexedEpisode] = []
+        while True:
+            page = self.page(replace(asked, offset=len(made), limit=MOST_ROWS))
+            made += page.episodes
+            if len(made) >= page.total or not page.episodes:
+                return made
 
     def find(self, place: str, episode_id: str) -> IndexedEpisode:
         """One episode. Raises `DatasetError` where there is none."""

@@ -1,12 +1,16 @@
-"""Films and pictures for the inspection, which looks at them without the checks of `VideoReader`: opened as they are, whole or not."""
+"""Films and pictures as they are, whole or not, for the inspection, which opens them without the checks of `VideoReader`; their times."""
 
 from __future__ import annotations
 
+import contextlib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from components.data.inspection.folder.film_tables import read_film_tables
 
 
 def open_film(path: Path) -> Any:
@@ -35,3 +39,26 @@ def make_converter() -> Any:
     from av.video.reformatter import VideoReformatter
 
     return VideoReformatter()
+
+
+def picture_times(path: Path, container: Any, stream: Any) -> tuple[list[int], int]:
+    """The times of all pictures of a film in its time base, sorted, and how many its header states. None is decoded.
+
+    They are read from the header's tables where those say them: then a film is opened without reading it. Of other files, and of truncated
+    ones, every packet is read.
+    """
+    tables = read_film_tables(path)
+    if tables is not None and stream.time_base == Fraction(1, tables.rate):
+        return tables.pts.tolist(), len(tables.pts)
+    from av.error import FFmpegError
+
+    times: list[int] = []
+    hidden = 0
+    with contextlib.suppress(FFmpegError):  # a truncated file: what is there is used
+        for packet in container.demux(stream):
+            if packet.pts is not None and packet.is_discard:
+                hidden += 1
+            elif packet.pts is not None and packet.size:
+                times.append(packet.pts)
+    times.sort()
+    return times, max(stream.frames - hidden, len(times))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from components.adapters.scheduling import scheduling_kept
 from components.data.lerobot.film_spans import FilmError, FilmSpan, number_pictures
+from components.data.lerobot.pictures import picture_times
 from model_core.spec.errors import DatasetError
 
 
@@ -155,20 +156,9 @@ class VideoReader:
 
     def _number_pictures(self, container: Any, stream: Any) -> None:
         """Read the times of all pictures without decoding any."""
-        from av.error import FFmpegError
-
-        times: list[int] = []
-        hidden = 0
-        with contextlib.suppress(FFmpegError):  # a truncated file: what is there is used
-            for packet in container.demux(stream):
-                if packet.pts is not None and packet.is_discard:
-                    hidden += 1
-                elif packet.pts is not None and packet.size:
-                    times.append(packet.pts)
-        times.sort()
+        times, self._stated = picture_times(self.path, container, stream)
         if not times:
             raise FilmError("it holds no picture; the file is truncated or damaged")
-        self._stated = max(stream.frames - hidden, len(times))
         seconds_N = np.array(times, np.float64) * (stream.time_base.numerator / stream.time_base.denominator)
         self._numbers_N = number_pictures(seconds_N, self._stated, self._fps, self._span)
         self._times, self._order = times, {time: place for place, time in enumerate(times)}

@@ -13,7 +13,9 @@ from flows.commands.options import from_options
 from flows.terminal.output import print_line, print_result
 
 if TYPE_CHECKING:
+    from components.data.episodes.place import Place
     from components.data.revisions.change import Change, Revision
+    from flows.pipeline.episodes.library import EpisodeLibrary
 
 SetPlace = Annotated[str, typer.Argument(help="a place of episodes: its path, its name or its key", metavar="PLACE")]
 Author = Annotated[str, typer.Option("--who", help="who states it; empty: the user of this machine")]
@@ -48,7 +50,7 @@ def revise(options: ReviseOptions) -> None:
     from components.data.revisions.book import Author as By
     from components.data.revisions.book import Subject
 
-    library, place = _found(options.place)
+    library, place = found_place(options.place)
     subjects = [Subject(episode=one, frames=library.index.find(place.key, one).row.length) for one in options.episode]
     made = library.book(place).add(subjects, _changes(options), By(name=options.who or getpass.getuser(), tool=_TOOL))
     library.tell_revisions(place)
@@ -64,7 +66,7 @@ def undo(place: SetPlace, number: Annotated[int, typer.Argument(help="of the rev
     """
     from components.data.revisions.book import Author as By
 
-    library, found = _found(place)
+    library, found = found_place(place)
     made = library.book(found).undo(number, By(name=who or getpass.getuser(), tool=_TOOL))
     library.tell_revisions(found)
     print_line(_line(made, is_undone=False))
@@ -80,7 +82,7 @@ def revisions(
     """
     from components.data.revisions.state import undone
 
-    library, found = _found(place)
+    library, found = found_place(place)
     book = library.book(found)
     without = undone(book.revisions)
     for one in book.revisions:
@@ -108,7 +110,7 @@ def version(
     from flows.platform.wiring import open_platform
 
     by = signed(name, why, who)
-    _, found = _found(place)
+    _, found = found_place(place)
     made = make_version(open_platform(), found, NewVersion(name=by.name, why=by.why, who=who, only_included=only_included))
     for path in made.edits:
         print_line(f"edit: {path}")
@@ -119,7 +121,7 @@ def version(
     print_result(edits=edits, corrections=str(made.corrections or ""), left_out=made.left_out, **made.told)
 
 
-def _found(name: str) -> Any:
+def found_place(name: str) -> tuple[EpisodeLibrary, Place]:
     """The library, brought up to date, and the place that was named."""
     from pathlib import Path
 

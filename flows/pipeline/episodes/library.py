@@ -20,10 +20,20 @@ if TYPE_CHECKING:
     from components.data.episodes.place import Place
     from components.data.episodes.refresh import Refreshed
     from components.data.revisions.book import RevisionBook
+    from components.data.second_labels.opinion import AskedFrame, OpinionBook
 
 INDEX = "episodes.sqlite"
-REVISIONS = "revisions"  # under data/, which people keep
+REVISIONS, SECOND_LABELS = "revisions", "second_labels"  # under data/, which people keep
 _IN_STEPS = ("dataset", "recordings", "audit")  # folders of finished steps that may hold episodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """Which frames a second person is asked about: `count` of one camera ("": the first one), drawn by `seed`."""
+
+    count: int = 200
+    seed: int = 0
+    camera: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,24 @@ class EpisodeLibrary:
         if place.key not in self._books:
             self._books[place.key] = RevisionBook(self.settings.data.resolve() / REVISIONS, place)
         return self._books[place.key]
+
+    def opinions(self, place: Place) -> OpinionBook:
+        """The second labels of a place."""
+        from components.data.second_labels.opinion import OpinionBook
+
+        return OpinionBook(self.settings.data.resolve() / SECOND_LABELS, place)
+
+    def asked_frames(self, place: Place, draw: Draw) -> list[AskedFrame]:
+        """The frames of a place that a second person is asked about. Raises `DatasetError` where the place has no episodes."""
+        from components.data.episodes.query import EpisodeQuery
+        from components.data.second_labels.opinion import drawn_frames
+
+        lengths = {one.row.episode_id: one.row.length for one in self.index.every(EpisodeQuery(place=place.key))}
+        if not lengths:
+            raise DatasetError(f"{place.name} has no episodes. Fix: name a data set")
+        first = self.index.find(place.key, next(iter(lengths)))
+        camera = draw.camera or next(iter(self.frames.cameras(first)), "")
+        return drawn_frames(lengths, camera, draw.count, draw.seed)
 
     def tell_revisions(self, place: Place) -> None:
         """Let the table show what people stated of a place."""

@@ -36,7 +36,8 @@ def make_passport(
 ) -> dict[str, Any]:
     """The passport of a LeRobot folder as plain JSON. Counts and faults are of the rows and pictures, not of what meta/ states.
 
-    labels: a finished annotation of it. Raises `DatasetError` where that is none, or of other episodes.
+    labels: a finished annotation of it, or what a second person's labels said (`actwright episodes label-agreement`). Raises `DatasetError`
+    where it is neither, or of other episodes.
     """
     measured = measure(folder, store, progress, embodiment=embodiment)
     report = inspect_measurements(measured, cfg or ValidateConfig())
@@ -105,7 +106,10 @@ def _faults(report: InspectionReport) -> dict[str, Any]:
 
 def _label_error(folder: Path, labels: Path | None) -> dict[str, Any]:
     """How far the labels of the set are from the truth, as annotation wrote it down, or why that is not known."""
-    places = [folder / LABEL_ERROR, folder / "meta" / LABEL_ERROR] if labels is None else [_labels_of(folder, labels) / LABEL_ERROR]
+    if labels is not None and labels.is_file():
+        places = [labels]
+    else:
+        places = [folder / LABEL_ERROR, folder / "meta" / LABEL_ERROR] if labels is None else [_labels_of(folder, labels) / LABEL_ERROR]
     for place in places:
         if place.is_file():
             found = json.loads(place.read_text(encoding="utf-8"))

@@ -4,6 +4,51 @@
  */
 
 export interface paths {
+    "/api/causes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The vocabulary of causes */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["CauseList"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/cells": {
         parameters: {
             query?: never;
@@ -295,6 +340,515 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/episode": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One episode with its cameras and what people stated of it */
+        get: {
+            parameters: {
+                query?: {
+                    place?: string;
+                    episode?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["EpisodePage"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/episode/depth": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The depth of one frame, in colour */
+        get: {
+            parameters: {
+                query?: {
+                    place?: string;
+                    episode?: string;
+                    camera?: string;
+                    number?: number;
+                    form?: string;
+                    state?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/octet-stream": string;
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/episode/frame": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One frame of one camera */
+        get: {
+            parameters: {
+                query?: {
+                    place?: string;
+                    episode?: string;
+                    camera?: string;
+                    number?: number;
+                    form?: string;
+                    state?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/octet-stream": string;
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/episode/signals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Numbers, traces and marks of one episode, packed */
+        get: {
+            parameters: {
+                query?: {
+                    place?: string;
+                    episode?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/octet-stream": string;
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/episodes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Episodes of all places, a part of the table */
+        get: {
+            parameters: {
+                query?: {
+                    text?: string;
+                    place?: string;
+                    kind?: string;
+                    task?: string;
+                    robot?: string;
+                    outcome?: string;
+                    ending?: string;
+                    producer?: string;
+                    model?: string;
+                    cell?: string;
+                    min_frames?: number;
+                    max_frames?: number;
+                    findings?: string;
+                    choice?: string;
+                    sort?: string;
+                    descending?: boolean;
+                    offset?: number;
+                    limit?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["EpisodeTable"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/episodes/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which values the columns of the table have */
+        get: {
+            parameters: {
+                query?: {
+                    text?: string;
+                    place?: string;
+                    kind?: string;
+                    task?: string;
+                    robot?: string;
+                    outcome?: string;
+                    ending?: string;
+                    producer?: string;
+                    model?: string;
+                    cell?: string;
+                    min_frames?: number;
+                    max_frames?: number;
+                    findings?: string;
+                    choice?: string;
+                    sort?: string;
+                    descending?: boolean;
+                    offset?: number;
+                    limit?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["EpisodeValues"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/failures": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What went wrong and waits to be sorted */
+        get: {
+            parameters: {
+                query?: {
+                    text?: string;
+                    place?: string;
+                    task?: string;
+                    model?: string;
+                    kind?: string;
+                    sorted?: boolean;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FailureQueue"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/label": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The next frame that the caller labels */
+        get: {
+            parameters: {
+                query?: {
+                    place?: string;
+                    count?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LabelTask"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** What the caller says of a frame */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["LabelAnswer"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LabelsDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/label/agreement": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How often second labels contradict the first */
+        get: {
+            parameters: {
+                query?: {
+                    place?: string;
+                    count?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LabelAgreement"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/me": {
         parameters: {
             query?: never;
@@ -526,10 +1080,270 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/places": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Places of episodes */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["PlaceList"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/places/read": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Read what has changed in the places */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["PlaceList"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/revisions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** State something of episodes */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["StateOrder"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StatedDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/revisions/undo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let a revision count no more */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["UndoOrder"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StatedDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make a data set version of what was stated */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["VersionOrder"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["VersionDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * CameraRow
+         * @description A camera of an episode. frames: how many it has.
+         */
+        CameraRow: {
+            frames: number;
+            name: string;
+        };
+        /**
+         * CauseList
+         * @description Why attempts fail, in the order of the page's keys.
+         */
+        CauseList: {
+            causes: components["schemas"]["CauseRow"][];
+        };
+        /**
+         * CauseRow
+         * @description A word of the vocabulary and what it means.
+         */
+        CauseRow: {
+            means: string;
+            name: string;
+        };
         /**
          * CellList
          * @description Every cell that has shown itself in this home, by name.
@@ -590,6 +1404,259 @@ export interface components {
          */
         CurveSet: {
             curves: components["schemas"]["Curve"][];
+        };
+        /**
+         * Dwell
+         * @description How long moments wait. open, sorted: how many. Others: hours; None where no moment says when it was recorded.
+         */
+        Dwell: {
+            median_open_h: number | null;
+            median_sorted_h: number | null;
+            oldest_open_h: number | null;
+            open: number;
+            sorted: number;
+        };
+        /**
+         * EpisodeAsk
+         * @description What is asked of the table: as `components.data.episodes.query.EpisodeQuery`.
+         */
+        EpisodeAsk: {
+            /** @default  */
+            cell: string;
+            /** @default  */
+            choice: string;
+            /** @default false */
+            descending: boolean;
+            /** @default  */
+            ending: string;
+            /** @default  */
+            findings: string;
+            /** @default  */
+            kind: string;
+            /** @default 200 */
+            limit: number;
+            /** @default 0 */
+            max_frames: number;
+            /** @default 0 */
+            min_frames: number;
+            /** @default  */
+            model: string;
+            /** @default 0 */
+            offset: number;
+            /** @default  */
+            outcome: string;
+            /** @default  */
+            place: string;
+            /** @default  */
+            producer: string;
+            /** @default  */
+            robot: string;
+            /** @default set */
+            sort: string;
+            /** @default  */
+            task: string;
+            /** @default  */
+            text: string;
+        };
+        /**
+         * EpisodeLine
+         * @description One row. place: key of its place; set: its name. outcome, instruction, length: what a person stated, else what was recorded.
+         *
+         *         choice: included, left_out or "". findings: of the inspection; -1 where there was none. revisions: how many count.
+         */
+        EpisodeLine: {
+            at: string;
+            causes: string[];
+            cell: string;
+            choice: string;
+            ending: string;
+            episode: string;
+            findings: number;
+            instruction: string;
+            kind: string;
+            length: number;
+            model: string;
+            outcome: string;
+            place: string;
+            producer: string;
+            revisions: number;
+            robot: string;
+            seconds: number;
+            set: string;
+            task: string;
+        };
+        /**
+         * EpisodeName
+         * @description Which episode.
+         */
+        EpisodeName: {
+            episode: string;
+            place: string;
+        };
+        /**
+         * EpisodePage
+         * @description One episode. recorded_length: frames that are there; first, end: those that are kept. findings: "severity rule" of the inspection.
+         *
+         *         state: for the addresses of its frames. path: of its set or file. revisions: oldest first.
+         */
+        EpisodePage: {
+            cameras: components["schemas"]["CameraRow"][];
+            end: number;
+            findings: string[];
+            first: number;
+            line: components["schemas"]["EpisodeLine"];
+            note: string;
+            path: string;
+            recorded_length: number;
+            revisions: components["schemas"]["StatedRow"][];
+            state: string;
+        };
+        /**
+         * EpisodeTable
+         * @description A part of the table. total: of all rows that were asked for.
+         */
+        EpisodeTable: {
+            offset: number;
+            rows: components["schemas"]["EpisodeLine"][];
+            total: number;
+        };
+        /**
+         * EpisodeValues
+         * @description Column -> its values.
+         */
+        EpisodeValues: {
+            values: {
+                [key: string]: components["schemas"]["ValueCount"][];
+            };
+        };
+        /**
+         * FailureAsk
+         * @description Which moments. kind: of `components.data.failures.incident`. sorted: also those that a person sorted.
+         */
+        FailureAsk: {
+            /** @default  */
+            kind: string;
+            /** @default  */
+            model: string;
+            /** @default  */
+            place: string;
+            /** @default false */
+            sorted: boolean;
+            /** @default  */
+            task: string;
+            /** @default  */
+            text: string;
+        };
+        /**
+         * FailureQueue
+         * @description Moments by group, groups by size. titles: what each has in common. kinds: kind -> how many, sorted or not.
+         */
+        FailureQueue: {
+            dwell: components["schemas"]["Dwell"];
+            kinds: {
+                [key: string]: number;
+            };
+            left_off: number;
+            rows: components["schemas"]["FailureRow"][];
+            titles: string[];
+        };
+        /**
+         * FailureRow
+         * @description One moment. start_s: in seconds of the episode; clip_s: from where its clip is shown. group: 0 is the largest. waits_h: hours.
+         *
+         *         causes: that a person named. recorded: place and id of the recording of the same episode, "" where there is none.
+         */
+        FailureRow: {
+            at: string;
+            causes: string[];
+            cell: string;
+            clip_s: number;
+            count: number;
+            episode: string;
+            group: number;
+            is_sorted: boolean;
+            key: string;
+            kind: string;
+            model: string;
+            place: string;
+            recorded: string;
+            set: string;
+            start_s: number;
+            task: string;
+            text: string;
+            waits_h: number | null;
+        };
+        /**
+         * FrameAsk
+         * @description Which frame. form: jpeg, webp or png. state: changes when the episode did, so that a browser keeps no old frame.
+         */
+        FrameAsk: {
+            camera: string;
+            episode: string;
+            /** @default jpeg */
+            form: string;
+            number: number;
+            place: string;
+            /** @default  */
+            state: string;
+        };
+        /**
+         * LabelAgreement
+         * @description How often the second labels contradict the first. estimate, low, high: shares; None where `why` says that it is not measured.
+         */
+        LabelAgreement: {
+            abstained: number;
+            contradict: number;
+            estimate: number | null;
+            frames: number;
+            high: number | null;
+            low: number | null;
+            pairs: number;
+            people: number;
+            why: string;
+        };
+        /**
+         * LabelAnswer
+         * @description What the caller says of a frame. point: (x, y) as shares of width and height, 0..1; None: not in the image, or abstained.
+         */
+        LabelAnswer: {
+            /** @default false */
+            abstained: boolean;
+            camera: string;
+            episode: string;
+            frame: number;
+            place: string;
+            point: [
+                number,
+                number
+            ] | null;
+        };
+        /**
+         * LabelAsk
+         * @description Which set is labelled, and how many of its frames.
+         */
+        LabelAsk: {
+            /** @default 200 */
+            count: number;
+            place: string;
+        };
+        /**
+         * LabelTask
+         * @description The next frame for the caller. done: how many of `total` the caller answered; then episode is "" where all are.
+         */
+        LabelTask: {
+            camera: string;
+            done: number;
+            episode: string;
+            frame: number;
+            total: number;
+        };
+        /**
+         * LabelsDone
+         * @description added: 0 where the same answer was there.
+         */
+        LabelsDone: {
+            added: number;
         };
         /**
          * LiveBody
@@ -899,6 +1966,26 @@ export interface components {
             over: boolean;
             take: boolean;
         };
+        /**
+         * PlaceList
+         * @description Every place. is_reading: what has changed is being read.
+         */
+        PlaceList: {
+            is_reading: boolean;
+            places: components["schemas"]["PlaceRow"][];
+        };
+        /**
+         * PlaceRow
+         * @description A place of episodes. problem: why it cannot be read ("").
+         */
+        PlaceRow: {
+            episodes: number;
+            key: string;
+            kind: string;
+            name: string;
+            path: string;
+            problem: string;
+        };
         Refusal: {
             code: string;
             reason: string;
@@ -914,6 +2001,37 @@ export interface components {
             role: string;
         };
         /**
+         * StateOrder
+         * @description State the same of episodes of one place. changes: kind of change -> its document (`components.data.revisions.change`).
+         */
+        StateOrder: {
+            changes: {
+                [key: string]: Record<string, never>;
+            };
+            episodes: string[];
+            place: string;
+        };
+        /**
+         * StatedDone
+         * @description The revisions that were made.
+         */
+        StatedDone: {
+            revisions: number[];
+        };
+        /**
+         * StatedRow
+         * @description One revision. kind: of its change, whose document is `change`. is_undone: it does not count.
+         */
+        StatedRow: {
+            at: string;
+            author: string;
+            change: Record<string, never>;
+            is_undone: boolean;
+            kind: string;
+            number: number;
+            tool: string;
+        };
+        /**
          * TaskRow
          * @description How one task went. low, high: bounds of the success rate at `confidence`, exact.
          */
@@ -924,6 +2042,44 @@ export interface components {
             successes: number;
             task: string;
             trials: number;
+        };
+        /**
+         * UndoOrder
+         * @description Let a revision of a place count no more.
+         */
+        UndoOrder: {
+            place: string;
+            revision: number;
+        };
+        /**
+         * ValueCount
+         * @description A value of a column and how many episodes have it.
+         */
+        ValueCount: {
+            count: number;
+            value: string;
+        };
+        /**
+         * VersionDone
+         * @description The version. edits: its files, the last one is the set. corrections: for `annotate.corrections` ("").
+         */
+        VersionDone: {
+            corrections: string;
+            digest: string;
+            edits: string[];
+            episodes: number;
+            left_out: number;
+        };
+        /**
+         * VersionOrder
+         * @description Make a data set version of what was stated of a place. only_included: keep only what a person included.
+         */
+        VersionOrder: {
+            name: string;
+            /** @default false */
+            only_included: boolean;
+            place: string;
+            why: string;
         };
     };
     responses: never;

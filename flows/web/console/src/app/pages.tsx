@@ -2,6 +2,10 @@
 import type { ComponentType } from "preact";
 import { CellPage } from "../pages/cell/cell_page";
 import { CellsPage } from "../pages/cell/cells_page";
+import { EpisodePage } from "../pages/episodes/episode_page";
+import { EpisodesPage } from "../pages/episodes/episodes_page";
+import { FailuresPage } from "../pages/failures/failures_page";
+import { LabellingPage } from "../pages/labelling/labelling_page";
 import { ModelPage } from "../pages/models/model_page";
 import { OperatorsPage } from "../pages/operators/operators_page";
 import { ModelsPage } from "../pages/models/models_page";
@@ -21,6 +25,10 @@ export interface Page {
 export const PAGES: readonly Page[] = [
   { pattern: "/cells", title: "Cells", show: CellsPage, letter: "c" },
   { pattern: "/cells/:cell", title: "Cell", show: CellPage },
+  { pattern: "/episodes", title: "Episodes", show: EpisodesPage, letter: "e" },
+  { pattern: "/episodes/:place/:episode", title: "Episode", show: EpisodePage },
+  { pattern: "/failures", title: "Failures", show: FailuresPage, letter: "f" },
+  { pattern: "/labelling", title: "Labelling", show: LabellingPage, letter: "l" },
   { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
   { pattern: "/operators", title: "Operators", show: OperatorsPage, letter: "o" },

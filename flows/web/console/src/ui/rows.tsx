@@ -19,12 +19,14 @@ interface RowsProps<T> {
   open?: (row: T) => void;
   order?: string;
   onOrder?: (order: string) => void;
+  /** Called with the first row in sight and the one after the last, for rows that are fetched in parts. */
+  seen?: (first: number, end: number) => void;
 }
 
 const HEIGHT = 32;
 const MORE = 10;
 
-export function Rows<T>({ label, rows, columns, keyOf, open, order, onOrder }: RowsProps<T>) {
+export function Rows<T>({ label, rows, columns, keyOf, open, order, onOrder, seen: onSeen }: RowsProps<T>) {
   const box = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
   const [seen, setSeen] = useState(600);
@@ -38,6 +40,7 @@ export function Rows<T>({ label, rows, columns, keyOf, open, order, onOrder }: R
   }, []);
   const first = Math.max(0, Math.floor(top / HEIGHT) - MORE);
   const last = Math.min(rows.length, Math.ceil((top + seen) / HEIGHT) + MORE);
+  useEffect(() => onSeen?.(first, last), [first, last, onSeen]);
   const grid = { gridTemplateColumns: columns.map((one) => one.width ?? "minmax(6rem, 1fr)").join(" ") };
   const move = (to: number) => {
     const next = Math.max(0, Math.min(rows.length - 1, to));

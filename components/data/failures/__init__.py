@@ -1,0 +1,1 @@
+"""What went wrong in episodes: moments that a person should look at, how alike they are, and how long they wait."""

@@ -1,0 +1,135 @@
+"""The queue of failures: moments that a person should look at, those that are alike together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from components.data.episodes.query import EpisodeQuery
+from components.data.failures.queue import Dwell, IncidentFinder, Waiting, dwell, utc_now, waiting
+from flows.pipeline.episodes.library import EpisodeLibrary
+from flows.web.http.endpoint import Call, Endpoint
+from model_core.access import Role
+
+_MOST_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureAsk:
+    """Which moments. kind: of `components.data.failures.incident`. sorted: also those that a person sorted."""
+
+    text: str = ""
+    place: str = ""
+    task: str = ""
+    model: str = ""
+    kind: str = ""
+    sorted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRow:
+    """One moment. start_s: in seconds of the episode; clip_s: from where its clip is shown. group: 0 is the largest. waits_h: hours.
+
+    causes: that a person named. recorded: place and id of the recording of the same episode, "" where there is none.
+    """
+
+    key: str
+    kind: str
+    text: str
+    place: str
+    set: str
+    episode: str
+    task: str
+    model: str
+    cell: str
+    at: str
+    start_s: float
+    clip_s: float
+    count: int
+    group: int
+    waits_h: float | None
+    is_sorted: bool
+    causes: tuple[str, ...]
+    recorded: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureQueue:
+    """Moments by group, groups by size. titles: what each has in common. kinds: kind -> how many, sorted or not."""
+
+    rows: tuple[FailureRow, ...]
+    titles: tuple[str, ...]
+    kinds: Mapping[str, int]
+    dwell: Dwell
+    left_off: int
+
+
+def failure_endpoints(library: EpisodeLibrary) -> Sequence[Endpoint]:
+    """The queue."""
+    finders: list[IncidentFinder] = []
+
+    def queue(call: Call) -> FailureQueue:
+        if not finders:
+            finders.append(IncidentFinder(library.index))
+        asked: FailureAsk = call.query
+        found = finders[0].find(EpisodeQuery(text=asked.text, place=asked.place, task=asked.task, model=asked.model))
+        every = waiting(found, lambda one: library.book(one.place).revised.get(one.row.episode_id), utc_now())
+        kinds: dict[str, int] = {}
+        for one in every:
+            kinds[one.incident.kind] = kinds.get(one.incident.kind, 0) + 1
+        shown = [
+            one for one in every if (not asked.kind or one.incident.kind == asked.kind) and (asked.sorted or not _sorted(library, one))
+        ]
+        recordings = _recordings(library)
+        return FailureQueue(
+            rows=tuple(_row(library, one, recordings) for one in shown[:_MOST_ROWS]),
+            titles=tuple({one.group: one.title for one in every}.values()),
+            kinds=kinds,
+            dwell=dwell(every, lambda one: _sorted(library, one)),
+            left_off=max(0, len(shown) - _MOST_ROWS),
+        )
+
+    return (
+        Endpoint(
+            method="GET", path="/api/failures", does="What went wrong and waits to be sorted", role=Role.OBSERVE, answer=FailureQueue,
+            handle=queue, query=FailureAsk,
+        ),
+    )  # fmt: skip
+
+
+def _sorted(library: EpisodeLibrary, one: Waiting) -> bool:
+    said = library.book(one.episode.place).revised.get(one.episode.row.episode_id)
+    return said is not None and said.is_sorted
+
+
+def _recordings(library: EpisodeLibrary) -> Mapping[str, str]:
+    """Episode id -> "place id" of what a cell recorded: an audit names the same id."""
+    from components.data.episodes.query import MOST_ROWS
+
+    page = library.index.page(EpisodeQuery(kind="recordings", limit=MOST_ROWS, sort="at", descending=True))
+    return {one.row.episode_id: one.place.key for one in page.episodes}
+
+
+def _row(library: EpisodeLibrary, one: Waiting, recordings: Mapping[str, str]) -> FailureRow:
+    row, incident = one.episode.row, one.incident
+    said = library.book(one.episode.place).revised.get(row.episode_id)
+    return FailureRow(
+        key=one.key,
+        kind=incident.kind,
+        text=incident.text,
+        place=one.episode.place.key,
+        set=one.episode.place.name,
+        episode=row.episode_id,
+        task=row.task,
+        model=row.model,
+        cell=row.cell,
+        at=row.at,
+        start_s=incident.start_s,
+        clip_s=incident.clip[0],
+        count=incident.count,
+        group=one.group,
+        waits_h=None if one.waits_s is None else one.waits_s / 3600,
+        is_sorted=_sorted(library, one),
+        causes=() if said is None else said.causes,
+        recorded=recordings.get(row.episode_id, "") if one.episode.place.kind == "audit" else "",
+    )
