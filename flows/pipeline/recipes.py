@@ -32,14 +32,13 @@ SMALL: Mapping[str, Any] = {"width": 96, "layers": 3, "heads": 3, "kv_heads": 3,
 
 def loop() -> Recipe:
     """Two tasks, full reasoning, minutes on two cores: what `make run` does."""
-    return Recipe(name="loop", train=TrainConfig(steps=500))
+    return Recipe(name="loop")
 
 
 def loop_parallel() -> Recipe:
     """`loop` with parallel action decoding (one forward for the chunk): a policy kind of its own, with its own numbers."""
     recipe = loop()
-    train = replace(recipe.train, action_head="parallel", steps=1_000)
-    return replace(recipe, name="loop_parallel", package=_model(recipe, "parallel"), train=train)
+    return replace(recipe, name="loop_parallel", package=_model(recipe, "parallel"), train=replace(recipe.train, action_head="parallel"))
 
 
 def loop_published() -> Recipe:
