@@ -37,6 +37,13 @@ def text(name: str, value: object, *, longest: int = 4096) -> str:
     return value
 
 
+def digest(name: str, value: object) -> str:
+    """`value` as a SHA-256 in lower-case hex."""
+    if not isinstance(value, str) or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+        raise SpecError(f"{name}: expected a whole digest, 64 lower-case hex digits, got {_shown(value)}")
+    return value
+
+
 def known_keys(name: str, document: object, allowed: Iterable[str]) -> Mapping[str, Any]:
     """`document` as a mapping with none but the `allowed` keys."""
     names = sorted(allowed)

@@ -282,7 +282,15 @@ def test_a_kill_is_of_one_person_and_its_release_of_two(world):
     world.round()
     assert world.cells[0].desired.blocked == ()
     assert "already" in world.post(f"/v1/kills/{number}/release", by="cy", expect=409)["reason"]
-    for wrong in ({"scope": "cell", "target": "cell-99"}, {"scope": "site"}, {"scope": "fleet", "target": "x"}, {"scope": "planet"}):
+    world.post("/v1/kills", {"scope": "model", "target": "pick/5", "reason": "drops cups"})
+    world.round()
+    assert world.cells[0].desired.blocked == ()
+    world.post("/v1/kills", {"scope": "model", "target": "pick/4", "reason": "drops cups"})  # one version, as policy services read it
+    world.round()
+    assert world.cells[0].desired.blocked == (NEW,)
+    unreadable = ({"scope": "digest", "target": "A" * 64}, {"scope": "model", "target": "m" * 201})  # every cell would refuse the answer
+    unknown = ({"scope": "cell", "target": "cell-99"}, {"scope": "site"}, {"scope": "fleet", "target": "x"}, {"scope": "planet"})
+    for wrong in (*unreadable, *unknown):
         assert world.client.post("/v1/kills", json={**wrong, "reason": "r"}, headers={"authorization": "Bearer bo"}).status_code in (
             400,
             409,

@@ -124,6 +124,11 @@ def test_a_signed_document_in_another_spelling_is_refused() -> None:
         opened(signed_by_hand(json.dumps(json.loads(canonical(STATE))).encode()), DesiredState, KNOWN)
 
 
+def test_nothing_is_signed_that_nobody_could_read() -> None:
+    with pytest.raises(WireError, match="desired-state"):
+        sealed(msgspec.structs.replace(STATE, blocked=("A" * 64,)), KEY)
+
+
 def test_a_report_holds_a_bounded_number_of_episodes() -> None:
     many = msgspec.structs.replace(REPORT, episodes=REPORT.episodes * (MOST_EPISODES + 1))
     with pytest.raises(WireError, match="length"):

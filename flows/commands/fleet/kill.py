@@ -22,7 +22,7 @@ class KillOptions(ControllerOptions):
 
     scope: Annotated[str, typer.Argument(help="digest, model, cell, site or fleet", metavar="SCOPE")]
     target: Annotated[
-        str, typer.Argument(help="the release's digest, the model's, cell's or site's name; none for fleet", metavar="TARGET")
+        str, typer.Argument(help="the release's digest, the name of the model (or NAME/3), cell or site; none for fleet", metavar="TARGET")
     ] = ""
     reason: Annotated[str, typer.Option(help="why; it stays in the log")]
 

@@ -11,18 +11,20 @@ document is refused where a field is missing, unknown, of another type or out of
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from model_core.spec.errors import WireError, require
+from model_core.spec.errors import SpecError, WireError, require
 
 FORM = 1
 MOST_EPISODES = 256  # of one report; the next one carries the rest
 MOST_DIGESTS = 256
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]  # of a cell, a site, an episode: a part of an address
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+Name = Annotated[str, Meta(pattern=_NAME)]  # of a cell, a site, an episode: a part of an address
 Digest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 Text = Annotated[str, Meta(max_length=2000)]
 Word = Annotated[str, Meta(max_length=200)]
@@ -183,6 +185,13 @@ class DesiredState(Document, frozen=True, kw_only=True):
 
 
 KINDS: dict[type[Document], str] = {CellReport: "cell-report", DesiredState: "desired-state"}
+
+
+def checked_name(what: str, name: str) -> str:
+    """A `Name` that a person gives. Raises `SpecError`."""
+    if not re.match(_NAME, name):
+        raise SpecError(f"{what}: expected letters, digits, '.', '_' and '-', at most 64 and a letter or digit first, got {name[:80]!r}")
+    return name
 
 
 def canonical(document: Document) -> bytes:

@@ -17,6 +17,7 @@ from model_core.spec.fleet.documents import FORM, KINDS, Document, Name, Seconds
 
 MOST_KILLS = 256
 MOST_RELEASED = 1024
+LONGEST_VALUE = 200
 Scope = Literal["digest", "model", "cell", "site", "fleet"]
 
 
@@ -32,6 +33,7 @@ class Kill(Document, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         is_all = self.scope == "fleet"
+        require(len(self.value) <= LONGEST_VALUE, f"a kill's value has at most {LONGEST_VALUE} characters", error=WireError)
         require(
             bool(self.value) != is_all, f"a kill of scope {self.scope} {'names nothing' if is_all else 'needs a value'}", error=WireError
         )
@@ -42,7 +44,7 @@ class Kill(Document, frozen=True, kw_only=True):
             case "digest":
                 return self.value in target.digests
             case "model":
-                return self.value in {target.model, target.model.partition("/")[0]}
+                return names_model(self.value, target.model)
             case "cell":
                 return self.value == cell
             case "site":
@@ -92,6 +94,11 @@ class KillTarget(Document, frozen=True, kw_only=True):
     model: Word = ""
     digests: tuple[str, ...] = ()
     site: Word = ""
+
+
+def names_model(value: str, version: str) -> bool:
+    """Whether a kill of a model stops a version of one ("NAME/3"): it names the model, or this version alone."""
+    return value in {version, version.rpartition("/")[0] or version}
 
 
 def check_successor(known: KillList | None, new: KillList) -> None:

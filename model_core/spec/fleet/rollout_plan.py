@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model_core.spec.errors import require
-from model_core.spec.settings import real, text, whole
+from model_core.spec.settings import digest, real, text, whole
 
 # what a guard may count of an episode: the names of the counters of `EpisodeRecord`, and novelty above `novelty_above`
 GUARDED = ("interventions", "clips", "holds", "deadline_misses", "refusals", "novelty")
@@ -119,8 +119,7 @@ class RolloutPlan:
 
     def __post_init__(self) -> None:
         text("name", self.name, longest=64)
-        hexadecimal = len(self.release) == 64 and set(self.release) <= set("0123456789abcdef")
-        require(hexadecimal, "release: expected the digest of a release, 64 lower-case hex digits", got=self.release[:80])
+        digest("release", self.release)
         require(bool(self.stages), "stages: expected one or more")
         names = [stage.name for stage in self.stages]
         require(len(set(names)) == len(names), "stages: each needs a name of its own", got=names)

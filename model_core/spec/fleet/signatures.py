@@ -45,8 +45,9 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def sealed(document: Document, key: Ed25519PrivateKey) -> bytes:
-    """A document with its signature, as it travels."""
+    """A document with its signature, as it travels. Raises `WireError` for one that nobody could read: it breaks its own rules."""
     body, kind = canonical(document), KINDS[type(document)]
+    _read(body, type(document), kind)
     signature = key.sign(_signed(kind, body)).hex()
     return msgspec.json.encode(Sealed(body=msgspec.Raw(body), key=key_id(key.public_key()), kind=kind, signature=signature), order="sorted")
 
@@ -65,13 +66,17 @@ def opened(message: bytes, kind: type[D], trusted: Mapping[str, Ed25519PublicKey
     if found.kind != KINDS[kind]:
         raise WireError(f"expected a {KINDS[kind]}, got {found.kind!r}")
     _check(found, trusted)
-    try:
-        document = msgspec.json.decode(found.body, type=kind, strict=True)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise WireError(f"{found.kind}: {error}") from error
+    document = _read(bytes(found.body), kind, found.kind)
     if canonical(document) != bytes(found.body):
         raise WireError(f"{found.kind}: expected canonical JSON: keys sorted, no spaces, every field once")
     return document
+
+
+def _read(body: bytes, kind: type[D], name: str) -> D:
+    try:
+        return msgspec.json.decode(body, type=kind, strict=True)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"{name}: {error}") from error
 
 
 def _check(found: Sealed, trusted: Mapping[str, Ed25519PublicKey]) -> None:

@@ -29,10 +29,15 @@ class ControllerLink:
     def ask(self, report: CellReport, revision: int) -> DesiredState:
         """What the controller proposes. revision: of the last proposal, which no answer may be older than.
 
-        Raises `UpdateRefused`: UNREACHABLE, or CONTROLLER for an answer that is not its own, not to this report, or an older one.
+        Raises `UpdateRefused`: UNREACHABLE, or CONTROLLER for an answer that is not its own, not to this report, or an older one, INTERNAL
+        for a report that breaks its own rules.
         """
         url = f"{self.controller.rstrip('/')}/v1/cells/{quote(report.cell, safe='')}/report"
-        answer = self.client.exchange(url, sealed(report, self.key), most=MOST_BYTES)
+        try:
+            message = sealed(report, self.key)
+        except WireError as error:
+            raise UpdateRefused("INTERNAL", f"the report of {report.cell}: {error}") from error
+        answer = self.client.exchange(url, message, most=MOST_BYTES)
         try:
             desired = opened(answer, DesiredState, self.trusted)
         except WireError as error:

@@ -15,10 +15,10 @@ from typing import Any
 
 from model_core.spec.documents import from_document
 from model_core.spec.errors import SpecError, require
+from model_core.spec.fleet.documents import checked_name
 from model_core.spec.protocol.trust import bearer, checked_token
 
 GATEWAY = ("{python}", "-m", "serving.gateway", "--bundle", "{bundle}", "--port", "{port}")
-_NAME = r"letters, digits, '.', '_' and '-', at most 64"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +59,7 @@ class AgentSettings:
 
     def __post_init__(self) -> None:
         for name in ("cell", "site"):
-            value = getattr(self, name)
-            is_name = 0 < len(value) <= 64 and value[0].isalnum() and all(c.isascii() and (c.isalnum() or c in "._-") for c in value)
-            require(is_name, f"{name}: expected {_NAME}", got=repr(value))
+            checked_name(name, getattr(self, name))
         for name in ("controller", "repository"):
             require(getattr(self, name).startswith(("http://", "https://")), f"{name}: expected an address, http(s)://...")
         require((self.release_key is None) == bool(self.authorities), "give release_key, or authorities: who signs releases")

@@ -8,16 +8,15 @@ from typing import Any
 
 from model_core.access import Role
 from model_core.spec.errors import SpecError
+from model_core.spec.fleet.documents import checked_name
 from model_core.spec.fleet.signatures import read_public
-from model_core.spec.settings import text
-from serving.fleet.controller.http.endpoint import Call, Endpoint, Refused
+from model_core.spec.settings import digest
+from serving.fleet.controller.http.endpoint import Call, Endpoint
 from serving.fleet.controller.rollout.orders import Kind, Order
 from serving.fleet.controller.store import fleet, kills, looks, releases
 from serving.fleet.controller.store.kills import Kill, KillOrder
 from serving.fleet.controller.store.releases import Offer
 from serving.fleet.controller.store.rollouts import plan_of
-
-_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ class Enrolment:
     public_key: str
 
     def __post_init__(self) -> None:
-        text("site", self.site, longest=64)
+        checked_name("site", self.site)
         read_public(self.public_key, "public_key")
 
 
@@ -49,6 +48,10 @@ class Start:
 
     plan: Mapping[str, Any] = field(default_factory=dict)
     baseline: str = ""
+
+    def __post_init__(self) -> None:
+        if self.baseline:
+            digest("baseline", self.baseline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +72,7 @@ class KillDone:
 
 
 async def _enrol(call: Call) -> Done:
-    cell, given = call.path["cell"], call.order
-    if not 0 < len(cell) <= 64 or not set(cell) <= set(_NAME) or cell[0] in "._-":
-        raise Refused(400, "DECODE", f"cell: expected letters, digits, '.', '_' and '-', at most 64, got {cell[:80]!r}")
+    cell, given = checked_name("cell", call.path["cell"]), call.order
     now_s = call.controller.clock()
     head = await call.controller.do(lambda db: fleet.enrol(db, cell, given.site, given.public_key, call.actor, now_s))
     await call.controller.forget_keys()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import func, insert, select, update
 
 from model_core.spec.errors import SpecError, require
-from model_core.spec.settings import text
+from model_core.spec.fleet.documents import MOST_DIGESTS
+from model_core.spec.fleet.kill_list import LONGEST_VALUE, MOST_KILLS, names_model
+from model_core.spec.settings import digest, text
 from serving.fleet.controller.store.operator_log import Actor, append
 from serving.fleet.controller.store.tables import CELLS, KILLS, RELEASES
 
@@ -21,7 +23,8 @@ Scope = Literal["digest", "model", "cell", "site", "fleet"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillOrder:
-    """scope "digest": a release; "model": every version of a model; "cell", "site": where; "fleet": everything, without a target."""
+    """scope "digest": a release; "model": every version of a model, or "NAME/3" alone; "cell", "site": where; "fleet": everything, without
+    a target."""
 
     scope: Scope
     target: str = ""
@@ -31,7 +34,9 @@ class KillOrder:
         text("reason", self.reason, longest=400)
         require((self.scope == "fleet") == (not self.target), f"scope {self.scope}: expected " + _targets(self.scope), got=self.target)
         if self.scope == "digest":
-            require(len(self.target) == 64, "target: expected the whole digest of a release, 64 hex digits", got=self.target)
+            digest("target", self.target)
+        elif self.scope != "fleet":
+            text("target", self.target, longest=LONGEST_VALUE)
 
 
 def _targets(scope: str) -> str:
@@ -52,9 +57,12 @@ class Kill:
     released_by: str = ""
     released_at_s: float | None = None
 
-    def concerns(self, *, digest: str, model: str, cell: str, site: str) -> bool:
-        """Whether it is about this release of this model on this cell."""
-        return self.scope == "fleet" or {"digest": digest, "model": model, "cell": cell, "site": site}[self.scope] == self.target
+    def stops(self, release: str, model_version: str) -> bool:
+        """Whether it names this release, or the model or version that the release holds. Kills of a cell, a site or the fleet do not: they
+        stop cells, whatever these run."""
+        if self.scope == "model":
+            return names_model(self.target, model_version)
+        return self.scope == "digest" and self.target == release
 
 
 def kills(db: Connection, *, in_force: bool = False) -> list[Kill]:
@@ -70,23 +78,22 @@ def change_count(db: Connection) -> int:
 
 
 def blocked_digests(db: Connection) -> tuple[str, ...]:
-    """Releases that no cell may run: killed themselves, or of a model that is."""
-    found = kills(db, in_force=True)
-    digests = {kill.target for kill in found if kill.scope == "digest"}
-    models = {kill.target for kill in found if kill.scope == "model"}
-    if models:
-        rows = db.execute(select(RELEASES.c.digest, RELEASES.c.model_version))
-        digests |= {row.digest for row in rows if model_of(row.model_version) in models}
-    return tuple(sorted(digests))
-
-
-def model_of(model_version: str) -> str:
-    """The model of "model/3"."""
-    return model_version.rpartition("/")[0] or model_version
+    """Releases that no cell may run: killed themselves, or of a model that is. At most as many as an answer carries: those that were killed
+    by their digest, then the releases that were offered last."""
+    found = [kill for kill in kills(db, in_force=True) if kill.scope in ("digest", "model")]
+    digests = [kill.target for kill in found if kill.scope == "digest"]
+    if any(kill.scope == "model" for kill in found):
+        rows = db.execute(select(RELEASES.c.digest, RELEASES.c.model_version).order_by(RELEASES.c.offered_at_s.desc()))
+        digests += [row.digest for row in rows if any(kill.stops(row.digest, row.model_version) for kill in found)]
+    return tuple(sorted(list(dict.fromkeys(digests))[:MOST_DIGESTS]))
 
 
 def add_kill(db: Connection, order: KillOrder, actor: Actor, now_s: float) -> tuple[Kill, str]:
-    """Put a kill in force; returns it and the head of the log. Raises `SpecError` for a cell or site that is not known here."""
+    """Put a kill in force; returns it and the head of the log. Raises `SpecError` for a cell or site that is not known here, and for more
+    kills than a signed list carries."""
+    count = len(kills(db, in_force=True))
+    room = MOST_KILLS - (order.scope != "fleet")  # the last place is for the whole fleet
+    require(count < room, f"{count} kills are in force, the most that a list carries. Fix: kill the fleet, or release some")
     if order.scope in ("cell", "site"):
         column = CELLS.c.name if order.scope == "cell" else CELLS.c.site
         known = db.execute(select(column).where(column == order.target).limit(1)).first()

@@ -20,7 +20,7 @@ from serving.fleet.controller.rollout.orders import Order, carried_out
 from serving.fleet.controller.rollout.state import RolloutState, assignments
 from serving.fleet.controller.store.evidence import close_blocks, evidence_of, history_of, longest_of
 from serving.fleet.controller.store.fleet import assign, cell_rows, is_frozen, reported, view_of
-from serving.fleet.controller.store.kills import kills, model_of
+from serving.fleet.controller.store.kills import kills
 from serving.fleet.controller.store.operator_log import RULES, Actor, append
 from serving.fleet.controller.store.rollouts import Baseline, Rollout, add_rollout, locked_rollout, open_rollouts, save_state
 from serving.fleet.controller.store.tables import RELEASES
@@ -136,10 +136,6 @@ def concerned(db: Connection, plan: RolloutPlan) -> list[RowMapping]:
 def _around(db: Connection, rollout: Rollout, rows: Sequence[RowMapping], now_s: float) -> Surroundings:
     views = [view_of(row, rollout.plan.release) for row in rows]
     version = db.execute(select(RELEASES.c.model_version).where(RELEASES.c.digest == rollout.plan.release)).scalar() or ""
-    matching = [
-        kill
-        for kill in kills(db, in_force=True)
-        if kill.scope in ("digest", "model") and kill.concerns(digest=rollout.plan.release, model=model_of(version), cell="", site="")
-    ]
+    matching = [kill for kill in kills(db, in_force=True) if kill.stops(rollout.plan.release, version)]
     killed = f"{matching[0].scope} {matching[0].target[:64]} by {matching[0].ordered_by}: {matching[0].reason}" if matching else ""
     return Surroundings(cells=views, now_s=now_s, salt=rollout.salt, killed=killed, frozen=is_frozen(db))

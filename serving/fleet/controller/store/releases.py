@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
 
-from model_core.spec.errors import require
-from model_core.spec.settings import text
+from model_core.spec.settings import digest, text
 from serving.fleet.controller.store.operator_log import Actor, append
 from serving.fleet.controller.store.tables import RELEASES, REQUESTS
 
@@ -28,8 +27,7 @@ class Offer:
     override_reason: str = ""
 
     def __post_init__(self) -> None:
-        hexadecimal = len(self.digest) == 64 and set(self.digest) <= set("0123456789abcdef")
-        require(hexadecimal, "digest: expected that of a release, 64 lower-case hex digits", got=self.digest[:80])
+        digest("digest", self.digest)
         text("model_version", self.model_version, longest=200)
         text("allowed_by", self.allowed_by, longest=600)
 
