@@ -125,6 +125,15 @@ def test_kills_survive_a_restart(tmp_path: Path) -> None:
         KillSwitch(ties)
 
 
+@covers("F24", I8="a disk that takes nothing delays no stop")
+def test_a_kill_that_cannot_be_written_is_in_force(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    switch = KillSwitch(FleetTies(keys=TIES.keys, site="lab", state=tmp_path / "state" / "kills.json"))
+    switch.order("cell", "cell-a", "smoke", "ann")
+    switch.accept(signed(4, kill("site", "lab")))
+    assert [one.scope for one in switch.in_force] == ["site", "cell"]
+
+
 @covers("F24", I5="a fleet that is lost cuts no episode, unless the rule is to stop", I8="and what may begin follows the signed rule")
 def test_the_offline_rules() -> None:
     async def scene() -> None:

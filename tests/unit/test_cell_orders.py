@@ -150,6 +150,7 @@ def test_a_person_stops_the_cell_and_resumes_it(tmp_path):
         ("trace", {"points": [[1, 400]]}, "outside"),
         ("trace", {"points": [[1, 2]], "camera": "ceiling"}, "ceiling"),
         ("edit", {"depth": [1, 2, 3]}, "depth codes"),
+        ("edit", {"depth": [10**30]}, "OverflowError"),  # the next order is taken all the same
     ],
 )
 def test_an_order_that_cannot_be_carried_out_changes_nothing_and_says_why(tmp_path, kind, what, sentence):

@@ -1,6 +1,6 @@
 """The file that ties a service to its fleet: who may stop it, where it hears of that, and what holds when it hears nothing.
 
-    {"kill_key": "controller.pub.pem", "kill_list": "https://fleet.example/v1/kills", "site": "lab", "release": "<digest>",
+    {"kill_key": "controller.pub.pem", "kill_list": "https://fleet.example/v1/kill-list", "site": "lab", "release": "<digest>",
      "offline": "finish", "offline_after_s": 1.0, "state": "kills.json"}
 
 offline: stop, finish or episodes:N, as in the release; in force when nothing was heard for `offline_after_s` and for the last lease.

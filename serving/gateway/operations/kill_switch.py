@@ -10,6 +10,7 @@ begin no other, "stop" at once, or begin so many further "episodes" first. A ser
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ from model_core.spec.fleet.signatures import opened, read_public, trusted
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+logger = logging.getLogger(__name__)
 
 SECOND_WITHIN_S = 600.0
 
@@ -133,7 +136,7 @@ class KillSwitch:
     def accept(self, message: bytes) -> KillList | None:
         """Take a signed list in; None for the one that is in force, again. Raises `WireError` for any other that may not follow it."""
         if not self.ties.keys:
-            raise WireError("this service belongs to no fleet. Fix: give it the public key that signs kill lists (--kill-key)")
+            raise WireError("this service belongs to no fleet. Fix: start it with --fleet FILE, which names the key that signs kill lists")
         if message == self._message:
             return None
         new = opened(message, KillList, self.ties.keys)
@@ -194,9 +197,14 @@ class KillSwitch:
     # --- over restarts --------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        if self.ties.state is not None:
-            orders = written_kills(self.orders.values())
+        """Keep it on the disk; one that takes nothing delays no stop: it is in force in memory, and the log says that it is there alone."""
+        if self.ties.state is None:
+            return
+        orders = written_kills(self.orders.values())
+        try:
             atomic_write(self.ties.state, json.dumps({"orders": orders, "list": self._message.decode()}, indent=1))
+        except OSError:
+            logger.exception("kills.unwritten file=%s; what is stopped now is lost with this process", self.ties.state)
 
     def _restore(self, path: Path) -> None:
         try:

@@ -105,6 +105,9 @@ class OrderFiles:
             self._carry_out(order)
         except ActwrightError as error:
             self._answer(order, "refused", str(error))
+        except Exception as error:  # one order must not end the thread that takes the next one, which may be a stop
+            logger.exception("order.failed file=%s", path)
+            self._answer(order, "refused", f"the cell could not carry it out: {type(error).__name__}: {error}")
         else:
             self._answer(order, "applied", "")
 
