@@ -153,6 +153,20 @@ def test_every_process_and_thread_gets_its_lines_in_one_whole_chain(tmp_path):
     assert [entry["n"] for entry in found if entry["who"] == "child-1"] == list(range(15))
 
 
+def test_readers_and_writers_of_one_book_never_wait_for_each_other(book):
+    def state() -> None:
+        for _ in range(5):
+            book.add([ONE], [Include(included=True)], ANA)
+
+    writer = threading.Thread(target=state, daemon=True)
+    reader = threading.Thread(target=lambda: [book.revisions for _ in iter(writer.is_alive, False)], daemon=True)
+    writer.start()
+    reader.start()
+    writer.join(30.0)
+    assert not writer.is_alive()
+    assert len(book.revisions) == 5
+
+
 def test_a_changed_line_is_found_and_a_torn_one_is_no_entry(tmp_path):
     path = tmp_path / "lines.jsonl"
     lines = ChainedLines(path, "r")

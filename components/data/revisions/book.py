@@ -96,7 +96,8 @@ class RevisionBook:
                     made.append(one)
             return [entry_of(one) for one in made]
 
-        self._lines.append(entries)
+        with self._guard:  # before the guard of the lines, as readers take them: in the other order two threads wait for each other
+            self._lines.append(entries)
         return made
 
     def undo(self, number: int, author: Author) -> Revision:
