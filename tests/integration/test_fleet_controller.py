@@ -159,6 +159,8 @@ def test_a_bad_release_is_rolled_back_and_the_log_says_why(world):
     entry = world.get("/v1/log")[-1]
     assert (entry["subject"], entry["action"]) == ("controller", "rollout")
     assert "shown to be worse" in entry["detail"]
+    world.post("/v1/rollouts", {"plan": {**PLAN, "name": "again"}, "baseline": OLD}, by="ada")
+    assert "came after" in world.post("/v1/rollouts/1/rollback", by="ada", expect=409)["reason"]
 
 
 def test_nothing_is_counted_twice_whatever_is_sent_again(world):

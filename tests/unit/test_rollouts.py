@@ -50,6 +50,8 @@ def test_a_plan_is_read_back_as_it_was_written_and_refuses_what_shows_nothing():
         {"name": "s", "cells": 1},
         {"name": "s", "cells": 1, "shadow": True, "minimum_episodes": 4},
         {"name": "s", "cells": 1, "minimum_episodes": 1, "approvals": 2, "approvers": ("ada", "ada")},
+        {"name": "s", "cells": 1, "shadow": True, "minimum_decisions": 1, "distances": {"acton": 0.1}},
+        {"name": "s", "cells": 1, "minimum_episodes": 1, "distances": {"action": 0.1}},
     ):
         with pytest.raises(SpecError, match="'s'"):
             Stage(**wrong)
@@ -89,6 +91,8 @@ def test_a_rollout_goes_through_its_stages_to_every_cell():
 
     enough = {"decisions": 100, "distances": {"action": 0.4}}
     assert "2 approvals of stage one" in still_missing(PLAN, state, evidence((4, 4), (9, 9), **enough))
+    unmeasured = {"decisions": 100, "distances": {"trace": 1.0}}  # what nobody measured shows nothing
+    assert "the distance action" in still_missing(PLAN, state, evidence((4, 4), (9, 9), **unmeasured))
     for by in ("ada", "cy"):
         state = carried_out(PLAN, state, evidence(), Order(kind="approve", by=by), AROUND)
     state = advance(PLAN, state, evidence((4, 4), (9, 9), **enough), AROUND)

@@ -14,6 +14,7 @@ from model_core.spec.errors import require
 from model_core.spec.settings import digest, real, text, whole
 
 # what a guard may count of an episode: the names of the counters of `EpisodeRecord`, and novelty above `novelty_above`
+MEASURED = ("action", "depth", "trace")  # what a shadow may be asked for; "action.NAME" of one dimension too
 GUARDED = ("interventions", "clips", "holds", "deadline_misses", "refusals", "novelty")
 
 
@@ -78,6 +79,11 @@ class Stage:
         kind = "minimum_decisions" if self.shadow else "minimum_episodes"
         require(asked >= 1, f"stage {self.name!r}: {kind} must be 1 or more, a stage that asks for nothing shows nothing")
         require(not (self.shadow and self.proof), f"stage {self.name!r}: a shadow ends no episodes, so it can carry no proof")
+        require(self.shadow or not self.distances, f"stage {self.name!r}: distances are of a stage with shadow: true")
+        for name, limit in self.distances.items():
+            known = name in MEASURED or name.startswith("action.")
+            require(known, f"stage {self.name!r}: there is no measure {name!r}; there are {', '.join(MEASURED)}, action.NAME")
+            real(f"distances.{name}", limit)
 
     @property
     def in_words(self) -> str:

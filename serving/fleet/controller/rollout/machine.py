@@ -55,8 +55,8 @@ def reason_to_roll_back(plan: RolloutPlan, state: RolloutState, evidence: Eviden
     stage = stage_of(plan, state)
     if stage is None or not stage.shadow or evidence.decisions - state.decisions_before < stage.minimum_decisions:
         return ""
-    means = {name: evidence.distances.get(name, 0.0) for name in stage.distances}
-    far = [f"{name} {mean:.3g}, allowed {stage.distances[name]:.3g}" for name, mean in means.items() if mean > stage.distances[name]]
+    means = [(name, evidence.distances[name], limit) for name, limit in stage.distances.items() if name in evidence.distances]
+    far = [f"{name} {mean:.3g}, allowed {limit:.3g}" for name, mean, limit in means if mean > limit]
     return f"in shadow: {'; '.join(far)}" if far else ""
 
 
@@ -91,8 +91,9 @@ def still_missing(plan: RolloutPlan, state: RolloutState, evidence: Evidence) ->
 def _missing_of(stage: Stage, state: RolloutState, evidence: Evidence) -> list[str]:
     if stage.shadow:
         decisions = stage.minimum_decisions - (evidence.decisions - state.decisions_before)
-        return [f"{decisions} of {stage.minimum_decisions} decisions in shadow"] if decisions > 0 else []
-    missing: list[str] = []
+        missing = [f"{decisions} of {stage.minimum_decisions} decisions in shadow"] if decisions > 0 else []
+        return [*missing, *(f"the distance {name}" for name in stage.distances if name not in evidence.distances)]
+    missing = []
     episodes = stage.minimum_episodes - (evidence.finished - state.finished_before)
     if episodes > 0:
         missing.append(f"{episodes} of {stage.minimum_episodes} episodes")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, insert, select, update
 
+from model_core.spec.fleet.rollout_plan import GUARDED
 from serving.fleet.controller.rollout.evidence import (
     Block,
     Evidence,
@@ -25,6 +26,8 @@ from serving.fleet.controller.store.tables import BLOCKS, EPISODES
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
+
+_LONGEST_EPISODE_S = 86_400.0
 
 
 def evidence_of(db: Connection, rollout: Rollout, rows: Sequence[RowMapping], known: Evidence | None) -> Evidence:
@@ -83,9 +86,11 @@ def _tallies(db: Connection, which: Any) -> dict[str, dict[Side, Tally]]:
 
 
 def longest_of(db: Connection, release: str) -> float:
-    """Seconds of the longest counted episode of a release so far; 0 before the first."""
-    lasted = func.max(EPISODES.c.ended_at_s - EPISODES.c.started_at_s)
-    return float(db.execute(select(lasted).where((EPISODES.c.release == release) & EPISODES.c.success.is_not(None))).scalar() or 0.0)
+    """Seconds of the longest counted episode of a release so far; 0 before the first. One that seems to have lasted for more than a day had
+    its cell's clock set meanwhile, and would keep every block open."""
+    lasted = EPISODES.c.ended_at_s - EPISODES.c.started_at_s
+    counted = (EPISODES.c.release == release) & EPISODES.c.success.is_not(None) & (lasted <= _LONGEST_EPISODE_S)
+    return float(db.execute(select(func.max(lasted)).where(counted)).scalar() or 0.0)
 
 
 def _blocks(db: Connection, number: int, *, after: int) -> list[Block]:
@@ -102,8 +107,8 @@ def _blocks(db: Connection, number: int, *, after: int) -> list[Block]:
 
 def _guards(db: Connection, rollout: Rollout) -> tuple[int, dict[str, GuardCount]]:
     """Counted episodes of the new release, and for each guard the episodes with its event among all of them."""
-    counters = ("interventions", "clips", "holds", "deadline_misses", "refusals")
-    events = {name: EPISODES.c[name] > 0 for name in counters} | {"novelty": EPISODES.c.novelty > rollout.plan.novelty_above}
+    counted = {name: EPISODES.c[name] for name in GUARDED}
+    events = {name: column > (rollout.plan.novelty_above if name == "novelty" else 0) for name, column in counted.items()}
     sums = [func.sum(case((happened, 1), else_=0)).label(name) for name, happened in events.items()]
     of_new = (EPISODES.c.rollout == rollout.id) & (EPISODES.c.side == "new")
     row = (

@@ -101,6 +101,9 @@ def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Ev
     """Carry out a person's order. Raises `SpecError` for one that does not fit."""
     rollout = locked_rollout(db, number)
     rows = concerned(db, rollout.plan)
+    later = max((row["rollout"] for row in rows if row["rollout"] is not None), default=number)
+    if order.kind == "rollback" and later > number:
+        raise SpecError(f"rollout {later} came after rollout {number} on the same cells. Fix: roll back rollout {later}")
     if rollout.state.status.is_open:
         close_blocks(db, rollout, now_s)
     evidence = evidence_of(db, rollout, rows, known)

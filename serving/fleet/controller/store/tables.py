@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-TABLES = MetaData()
+TABLES = MetaData()  # what a document counts up to 2**53 is a BigInteger: PostgreSQL's Integer ends at 2**31
 _PREFIX = "actwright_fleet_"
 _NAME, _DIGEST = String(64), String(64)
 
@@ -18,11 +18,11 @@ CELLS = Table(
     Column("public_key", Text, nullable=False),
     Column("enrolled_by", String(256), nullable=False),
     Column("enrolled_at_s", Float, nullable=False),
-    Column("sequence", Integer, nullable=False, default=0),
+    Column("sequence", BigInteger, nullable=False, default=0),
     Column("boot", String(200), nullable=False, default=""),
     Column("seen_at_s", Float, nullable=False, default=0.0),
     Column("report", Text, nullable=False, default=""),
-    Column("revision", Integer, nullable=False, default=0),
+    Column("revision", BigInteger, nullable=False, default=0),
     Column("release", _DIGEST, nullable=False, default=""),
     Column("shadow", _DIGEST, nullable=False, default=""),
     Column("rollout", Integer),
@@ -39,7 +39,7 @@ EPISODES = Table(
     Column("cell", _NAME, primary_key=True),
     Column("id", _NAME, primary_key=True),
     Column("boot", String(200), nullable=False),
-    Column("sequence", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
     Column("release", _DIGEST, nullable=False),
     Column("task", String(200), nullable=False),
     Column("site", _NAME, nullable=False),
@@ -47,11 +47,11 @@ EPISODES = Table(
     Column("ended_at_s", Float, nullable=False),
     Column("received_at_s", Float, nullable=False),
     Column("success", Integer),
-    Column("interventions", Integer, nullable=False),
-    Column("clips", Integer, nullable=False),
-    Column("holds", Integer, nullable=False),
-    Column("deadline_misses", Integer, nullable=False),
-    Column("refusals", Integer, nullable=False),
+    Column("interventions", BigInteger, nullable=False),
+    Column("clips", BigInteger, nullable=False),
+    Column("holds", BigInteger, nullable=False),
+    Column("deadline_misses", BigInteger, nullable=False),
+    Column("refusals", BigInteger, nullable=False),
     Column("novelty", Float),
     Column("cut_by", String(200), nullable=False),
     Column("rollout", Integer),
