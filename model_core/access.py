@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from model_core.spec.documents import from_document
 from model_core.spec.errors import SpecError
@@ -186,6 +187,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def names_this_machine(host: str) -> bool:
+    """Whether a `Host` header is a name of loopback, or 0.0.0.0, by which clients reach it too. A foreign name that was pointed at this
+    machine (DNS rebinding) is not."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(name) or name == "0.0.0.0"
 
 
 def check_binding(host: str, tokens: Tokens | None) -> None:

@@ -65,6 +65,32 @@ def test_nothing_is_open_without_credentials(record_property: pytest.RecordPrope
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("127.0.0.1:3000", "", 200),
+        ("localhost:3000", "http://localhost:3000", 200),
+        ("0.0.0.0:3000", "", 200),
+        ("rebound.example:3000", "", 403),
+        ("[", "", 403),
+        ("127.0.0.1:3000", "http://rebound.example", 403),
+        ("127.0.0.1:3000", "http://127.0.0.1:8080", 403),
+        ("127.0.0.1:3000", "null", 403),
+    ],
+)
+@covers("F35", I8="a page of another site in a browser of this machine orders nothing of a service without tokens")
+def test_a_page_of_another_site_orders_nothing(host: str, origin: str, status: int) -> None:
+    async def scene() -> None:
+        app, gateway = application(None)
+        headers = [(b"host", host.encode()), *([(b"origin", origin.encode())] if origin else [])]
+        async with app.router.lifespan_context(app):
+            await ready(gateway)
+            assert (await call(app, "POST", "/v1/admin/drain", b"{}", headers))[0] == status
+            assert bool(gateway.service_state.draining) == (status == 200)
+
+    asyncio.run(scene())
+
+
 @covers("F35", I8="GET, HEAD and OPTIONS change nothing, whoever sends them; an order by GET is 405; a reader's POST is 403")
 def test_reading_changes_nothing() -> None:
     async def scene() -> None:

@@ -7,13 +7,12 @@ header). On loopback the `Host` must name this machine, so that a foreign name t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_core.access import is_loopback
+from model_core.access import names_this_machine
 
 API = "/api/"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -76,7 +75,7 @@ class Guards:
 def refusal(method: str, path: str, scheme: str, headers: Mapping[str, str], *, only_loopback: bool) -> str:
     """Why a request is refused; "" for one that may be answered."""
     host = headers.get("host", "")
-    if only_loopback and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    if only_loopback and not names_this_machine(host):
         return f"Host: expected this machine, got {host[:100]!r}. Fix: open the console as http://127.0.0.1:PORT"
     if method in _READS and not path.startswith(API):
         return ""  # a link from elsewhere may open a page

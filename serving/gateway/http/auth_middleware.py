@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from model_core.access import ANYBODY, Caller, Denial, Role, Tokens, is_loopback
+from model_core.access import ANYBODY, Caller, Denial, Role, Tokens, is_loopback, names_this_machine
 from model_core.spec.types import RefusalCode
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +20,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CALLER = "actwright.caller"
 # An orchestrator's probes carry no token; these endpoints return no more than a state and its reason.
 _OPEN = frozenset({"/livez", "/readyz"})
+_TESTED = "testserver"  # as Starlette's own client calls an application in its process
 _EXACT = {"/v1/admin/drain": Role.OPERATE, "/v1/admin/kill": Role.ADMIN, "/v1/admin/resume": Role.OPERATE, "/v1/admin/kills": Role.OPERATE}
 
 
@@ -50,9 +51,9 @@ class AuthMiddleware:
         if self._tokens is None:
             # The start refuses this binding; if another process bound the socket, remote callers are still refused.
             server = scope.get("server")
-            if server and server[1] is not None and not is_loopback(str(server[0])) and server[0] != "testserver":
+            if server and server[1] is not None and not is_loopback(str(server[0])) and server[0] != _TESTED:
                 return Denial(status=403, reason="this service has no tokens and therefore answers on loopback only")
-            return ANYBODY
+            return Denial(status=403, reason=reason) if (reason := _foreign_page(scope)) else ANYBODY
         path = str(scope.get("path", ""))
         role = self._needed(scope, path)
         if role is None:
@@ -75,6 +76,17 @@ def _needed(scope: Scope, path: str) -> Role | None:
     if scope["type"] == "http" and scope.get("method") in {"GET", "HEAD", "OPTIONS"}:
         return Role.OBSERVE
     return Role.OPERATE
+
+
+def _foreign_page(scope: Scope) -> str:
+    """Why a request is one that a page of another site lets a browser of this machine send; "" for any other. Programs send no Origin."""
+    host, origin = _header(scope, b"host"), _header(scope, b"origin")
+    is_tested = (scope.get("server") or ("",))[0] == _TESTED
+    if host is not None and not is_tested and not names_this_machine(host):
+        return f"Host: expected this machine, got {host[:100]!r}. Fix: call the service as http://127.0.0.1:PORT, or give it tokens"
+    if origin is not None and (host is None or not origin.endswith(f"://{host}")):
+        return f"Origin: {origin[:100]!r} is another site, and its pages may not use a service without tokens"
+    return ""
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
