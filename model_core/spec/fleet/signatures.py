@@ -45,7 +45,7 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def sealed(document: Document, key: Ed25519PrivateKey) -> bytes:
-    """A document with its signature, as it travels. Raises `WireError` for one that nobody could read: it breaks its own rules."""
+    """A document with its signature, as it travels. Raises `WireError` for one that no reader would take: it breaks its own rules."""
     body, kind = canonical(document), KINDS[type(document)]
     _read(body, type(document), kind)
     signature = key.sign(_signed(kind, body)).hex()
