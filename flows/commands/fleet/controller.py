@@ -141,8 +141,16 @@ def enrol_command(options: EnrolOptions) -> None:
 
     Example: actwright fleet enrol cell-4 --site lab --key cell-4.pub.pem
     """
-    body = {"site": options.site, "public_key": options.key.read_text(encoding="utf-8")}
-    done = ordered(options, f"/v1/cells/{options.cell}/enrol", body)
+    from urllib.parse import quote
+
+    from model_core.spec.fleet.signatures import read_public
+
+    public_key = options.key.read_text(encoding="utf-8", errors="replace")
+    read_public(
+        public_key, f"{options.key}, of which the public half is asked (NAME.pub.pem),"
+    )  # a private key does not leave this machine
+    body = {"site": options.site, "public_key": public_key}
+    done = ordered(options, f"/v1/cells/{quote(options.cell, safe='')}/enrol", body)
     print_result(cell=options.cell, site=options.site, head=done["head"])
 
 

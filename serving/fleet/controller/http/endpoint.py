@@ -120,6 +120,7 @@ def answer_to(error: ActwrightError) -> JSONResponse:
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
             return refusal(status, code, str(error))
+    logger.error("fleet.request_failed", exc_info=error)
     return refusal(500, "INTERNAL", "the controller failed; its log has the details")
 
 
