@@ -91,9 +91,9 @@ def still_missing(plan: RolloutPlan, state: RolloutState, evidence: Evidence) ->
 def _missing_of(stage: Stage, state: RolloutState, evidence: Evidence) -> list[str]:
     if stage.shadow:
         decisions = stage.minimum_decisions - (evidence.decisions - state.decisions_before)
-        missing = [f"{decisions} of {stage.minimum_decisions} decisions in shadow"] if decisions > 0 else []
-        return [*missing, *(f"the distance {name}" for name in stage.distances if name not in evidence.distances)]
-    missing = []
+        count = [f"{decisions} of {stage.minimum_decisions} decisions in shadow"] if decisions > 0 else []
+        return [*count, *(f"the distance {name}" for name in stage.distances if name not in evidence.distances)]
+    missing: list[str] = []
     episodes = stage.minimum_episodes - (evidence.finished - state.finished_before)
     if episodes > 0:
         missing.append(f"{episodes} of {stage.minimum_episodes} episodes")
