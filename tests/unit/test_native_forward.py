@@ -173,7 +173,7 @@ def fresh(monkeypatch, tmp_path):
 
 def test_without_a_compiler_there_is_no_library(fresh, monkeypatch, caplog, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger=compiled.logger.name):
         assert fresh() is None
     assert "Fix: install cc" in caplog.text
 

@@ -137,10 +137,11 @@ def _on_robot(options: StudyOptions, recipe: Recipe) -> Prepared:
     from model_core.spec.execution.cell_options import CellOptions
 
     factory, named = named_robot(options.robot)
+    served = ask_services(_urls(options.url or []), credentials_of(options.token_file, options.ca_file, 10.0))
     cell = CellOptions(
         robot=factory,
         task="",
-        url="",
+        url=served["candidate"].url,  # until each trial puts the one of its side
         cell="study",
         result=Path("result.json"),
         robot_options=(*named, *(options.option or ())),
@@ -149,7 +150,6 @@ def _on_robot(options: StudyOptions, recipe: Recipe) -> Prepared:
         token_file=options.token_file,
         ca_file=options.ca_file,
     )
-    served = ask_services(_urls(options.url or []), credentials_of(options.token_file, options.ca_file, 10.0))
     tasks, first = options.task or recipe.collect.tasks, recipe.evaluate.first_seed
     scenes = tuple(Scene(task=task, seed=first + number) for number in range(recipe.gate.max_pairs) for task in tasks)
     design = robot_design(recipe.gate, scenes, served, cell, draw=(options.seed, options.metric), timeout_s=options.timeout_s)
