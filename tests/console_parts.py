@@ -25,9 +25,9 @@ _TABLE = {token_digest(token): {"subject": role, "role": role} for role, token i
 SAME_SITE = {"origin": "http://127.0.0.1:3100", "sec-fetch-site": "same-origin"}
 
 
-def platform_over(home: Path) -> Platform:
+def platform_over(home: Path, **settings: str) -> Platform:
     """A platform that reads `home` and starts nothing."""
-    return Platform(settings=Settings(home=home), store=StepStore(home / "store"))
+    return Platform(settings=Settings(home=home, **settings), store=StepStore(home / "store"))
 
 
 def tokens() -> Tokens:
@@ -48,7 +48,7 @@ def client_of(endpoints: Sequence[Endpoint], people: People, *, only_loopback: b
     return TestClient(app, base_url="http://127.0.0.1:3100", raise_server_exceptions=False)
 
 
-def console_over(home: Path = GOLDEN_HOME, *, people: People | None = None) -> TestClient:
+def console_over(home: Path = GOLDEN_HOME, *, people: People | None = None, **settings: str) -> TestClient:
     """The whole console over a home."""
     people = people or People(None)
-    return client_of(console_endpoints(platform_over(home), people), people, log=OperatorLog.of_home(home))
+    return client_of(console_endpoints(platform_over(home, **settings), people), people, log=OperatorLog.of_home(home))

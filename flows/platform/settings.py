@@ -77,7 +77,11 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(5000, description="of the MLflow page that `actwright up` opens; 0: any free one")
     policy_port: int = Field(3000, description="of the policy service that `actwright up` opens; 0: any free one")
     console_port: int = Field(3100, description="of the console that `actwright up` opens; 0: any free one")
-    token: SecretStr = Field(SecretStr(""), description="bearer token that commands show to a policy service")
+    fleet_url: str = Field(
+        "", description="the fleet's controller that the console asks; empty: http://127.0.0.1:4000 where people need no tokens"
+    )
+    fleet_ca_file: str = Field("", description="who may sign that controller's certificate, PEM; empty: the system's authorities")
+    token: SecretStr = Field(SecretStr(""), description="bearer token that commands show to a policy service or to the fleet's controller")
     tokens: SecretStr = Field(
         SecretStr(""), description="who may ask a policy service that we start: JSON, {sha256 of a token: {subject, role}}"
     )

@@ -10,6 +10,7 @@ from flows.web.http.operator_log import OperatorLog
 from flows.web.http.people import People
 from flows.web.views.cells import cell_endpoints
 from flows.web.views.episodes.endpoints import episode_endpoints
+from flows.web.views.fleet.endpoints import fleet_endpoints
 from flows.web.views.models import model_endpoints
 from flows.web.views.operators import operator_endpoints
 from flows.web.views.session import session_endpoints
@@ -22,5 +23,6 @@ def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
         *cell_endpoints(platform.settings),
         *episode_endpoints(platform),
         *model_endpoints(platform.store),
+        *fleet_endpoints(platform.settings, needs_token=people.needs_token),
         *operator_endpoints(OperatorLog.of_home(platform.settings.home)),
     )

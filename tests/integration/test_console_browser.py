@@ -19,10 +19,15 @@ from components.adapters.processes import free_port
 from flows.web.server import ConsoleAddress, make_server
 from tests.console_parts import GOLDEN_HOME, TOKENS, platform_over, token_file
 from tests.drawn_arm import MARK_M, SIZE, DrawnCell, to_pixel
+from tests.fleet_console import OLD, live_fleet, token_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = Path("tests/data/browser/axe.min.js")
 PICTURES = os.environ.get("ACTWRIGHT_PICTURES", "")
+_POST = (  # the status of an order that a page sends
+    "([path, body]) => fetch(path, {method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(body)})"
+    ".then((response) => response.status)"
+)
 SLOW_MS = 120_000  # a busy machine; nothing here measures time
 
 pytestmark = [
@@ -44,9 +49,9 @@ def serve(home) -> Iterator[Callable[..., str]]:
     """Start a console over the home; returns its address."""
     servers = []
 
-    def start(**address: object) -> str:
+    def start(fleet_url: str = "", **address: object) -> str:
         port = free_port()
-        server = make_server(platform_over(home), ConsoleAddress(port=port, **address))
+        server = make_server(platform_over(home, fleet_url=fleet_url), ConsoleAddress(port=port, **address))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         servers.append((server, thread))
@@ -165,11 +170,7 @@ def test_who_may_only_observe_gets_no_button(browser, serve, home, tmp_path):
         page.locator(".state-bar").wait_for()
         for name in ("Hold", "Go on", "Stop ...", "Take the pen", "Resume"):
             assert page.get_by_role("button", name=name, exact=True).count() == 0
-        answered = page.evaluate(
-            "fetch('/api/cells/cell-2/orders', {method: 'POST', headers: {'content-type': 'application/json'},"
-            " body: JSON.stringify({kind: 'hold'})}).then((response) => response.status)"
-        )
-        assert answered == 403
+        assert page.evaluate(_POST, ["/api/cells/cell-2/orders", {"kind": "hold"}]) == 403
         assert page.errors == []
 
 
@@ -197,3 +198,40 @@ def test_models_are_found_by_keyboard_and_told_without_barriers(browser, console
     page.get_by_role("heading", name="Keys").wait_for()
     assert barriers(page) == []
     assert page.errors == []
+
+
+def test_a_rollout_is_approved_and_rolled_back(browser, serve, tmp_path):
+    with live_fleet(tmp_path) as fleet:
+        fleet.start()
+        address = serve(fleet_url=fleet.url, tokens=fleet.tokens)
+        ada, lou = (opened(browser, address, "/fleet", token=token_of(name)) for name in ("ada", "lou"))
+        while fleet.is_waiting_for("episodes"):
+            fleet.round()
+        for page in (ada, lou):
+            page.get_by_text("Still needed: 1 approvals of stage fleet").wait_for()
+        ada.keyboard.press("a")
+        ada.get_by_role("dialog", name="Approve fleet").wait_for()
+        ada.keyboard.press("Enter")
+        ada.get_by_text("stage fleet approved by ada").first.wait_for()
+        fleet.round(3)
+        fleet.round(3, silent="cell-4")
+        ada.get_by_text("reached 3 of 3").wait_for()
+        ada.get_by_text("1 stale since").first.wait_for()
+        assert barriers(ada) == barriers(lou) == []
+        picture(ada, "fleet")
+
+        assert lou.get_by_role("main").get_by_role("button").count() == 0
+        assert lou.evaluate(_POST, ["/api/fleet/rollouts/1/orders", {"kind": "rollback", "reason": "r"}]) == 403
+        assert ada.get_by_role("button", name="Stop by the kill switch").count() == 0  # that needs an admin
+        ada.keyboard.press("b")
+        ada.keyboard.press("Enter")  # no reason: nothing is sent
+        assert fleet.is_waiting_for("episodes")
+        ada.keyboard.type("drops cups")
+        ada.keyboard.press("Enter")
+        ada.get_by_text("rollback by ada: drops cups").first.wait_for()
+        fleet.round(2)
+        assert {cell.running for cell in fleet.cells} == {OLD}
+        ada.get_by_role("link", name="The log").click()
+        ada.get_by_text("entries, the chain holds").wait_for()
+        assert barriers(ada) == []
+        assert ada.errors == lou.errors == []

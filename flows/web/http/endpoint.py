@@ -14,11 +14,13 @@ MOST_BODY_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Who calls. name: shown to others and written into logs. session: of this browser; "" for a program that has none."""
+    """Who calls. name: shown to others and written into logs. session: of this browser; "" for a program that has none. token: as it was
+    shown here, for the fleet's controller, which knows persons by it; "" on a console without tokens."""
 
     name: str
     role: Role
     session: str = ""
+    token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

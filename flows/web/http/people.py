@@ -1,7 +1,7 @@
 """Who is asking: a bearer token in the header, or a session that a browser opened with a token or, on loopback, with a name.
 
-A session is a random id in a cookie that scripts cannot read and other sites cannot send; the token itself is not kept. A revoked or
-expired token ends its sessions.
+A session is a random id in a cookie that scripts cannot read and other sites cannot send. The token stays in the memory of this process,
+for orders to the fleet's controller, and reaches no file and no browser. A revoked or expired token ends its sessions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from flows.web.http.endpoint import Person
 from model_core.access import ANYBODY, Caller, Denial, Role, Tokens
@@ -27,6 +27,7 @@ class _Session:
     caller: Caller
     name: str
     used_at_s: float
+    token: str = field(repr=False)
 
 
 class People:
@@ -51,11 +52,13 @@ class People:
             if isinstance(admitted, Denial):
                 return admitted
             caller, name = admitted, admitted.subject
+        else:
+            token = ""
         key = secrets.token_urlsafe(32)
         with self._lock:
             while len(self._sessions) >= _MOST_SESSIONS:
                 self._sessions.pop(min(self._sessions, key=lambda one: self._sessions[one].used_at_s))
-            self._sessions[key] = _Session(caller=caller, name=name or caller.subject, used_at_s=self._clock())
+            self._sessions[key] = _Session(caller=caller, name=name or caller.subject, used_at_s=self._clock(), token=token)
         return Person(name=name or caller.subject, role=caller.role, session=key)
 
     def leave(self, session: str) -> None:
@@ -67,7 +70,9 @@ class People:
         """The person behind a request, if the role is enough for `needed`."""
         if self._tokens is not None and header is not None:
             admitted = self._tokens.admit(header, needed)
-            return admitted if isinstance(admitted, Denial) else Person(name=admitted.subject, role=admitted.role)
+            if isinstance(admitted, Denial):
+                return admitted
+            return Person(name=admitted.subject, role=admitted.role, token=header.partition(" ")[2].strip())
         found = self._session(cookie or "")
         if found is None:
             if self._tokens is None:
@@ -75,7 +80,7 @@ class People:
             return Denial(status=401, reason="no session and no token: sign in, or send the header 'Authorization: Bearer <token>'")
         if not found.caller.role.allows(needed):
             return Denial(status=403, reason=f"{found.name!r} has the role {found.caller.role}, this needs {needed}")
-        return Person(name=found.name, role=found.caller.role, session=cookie or "")
+        return Person(name=found.name, role=found.caller.role, session=cookie or "", token=found.token)
 
     def _session(self, key: str) -> _Session | None:
         with self._lock:

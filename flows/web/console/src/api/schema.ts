@@ -720,6 +720,398 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/fleet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The fleet */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetPage"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/freeze": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let no rollout start or go on */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["FleetReason"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/kills": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stop a release, model, cell, site or the fleet */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["FleetKillOrder"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/kills/{id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Agree that a kill is released; two persons have to */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["FleetReason"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What people and rules did to the fleet, with a check of the chain */
+        get: {
+            parameters: {
+                query?: {
+                    until_s?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetLog"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/rollouts/{id}/orders": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Approve, pause, resume, abort, roll back */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["RolloutOrder"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/rollouts/{id}/skip": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Go to the next stage without what this one asks for */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["FleetReason"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/unfreeze": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let rollouts go on */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["FleetReason"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetDone"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/label": {
         parameters: {
             query?: never;
@@ -1587,6 +1979,176 @@ export interface components {
             waits_h: number | null;
         };
         /**
+         * FleetCell
+         * @description A cell. running: digest that it reported, "" before its first report. proposed: digest that it is told, "" for what it runs.
+         */
+        FleetCell: {
+            agent_version: string;
+            error: string;
+            in_episode: boolean;
+            is_stale: boolean;
+            name: string;
+            offline: boolean;
+            override: string;
+            phase: string;
+            proposed: string;
+            reason: string;
+            running: string;
+            seen_at_s: number;
+            site: string;
+            stage: string;
+        };
+        /**
+         * FleetDone
+         * @description What came of an order, in words. head: the last hash of the controller's log.
+         */
+        FleetDone: {
+            head: string;
+            told: string;
+        };
+        /**
+         * FleetKill
+         * @description A kill in force. release_asked_by: the first of the two persons who release it, "" for none yet.
+         */
+        FleetKill: {
+            id: number;
+            ordered_at_s: number;
+            ordered_by: string;
+            reason: string;
+            release_asked_by: string;
+            released_at_s: number | null;
+            released_by: string;
+            scope: string;
+            target: string;
+        };
+        /**
+         * FleetKillOrder
+         * @description Stop everything in this scope, at once. target: which one; "" for the whole fleet.
+         */
+        FleetKillOrder: {
+            reason: string;
+            /** @enum {unknown} */
+            scope: "cell" | "digest" | "fleet" | "model" | "site";
+            /** @default  */
+            target: string;
+        };
+        /**
+         * FleetLog
+         * @description The newest lines first, of `count`. problem: where the chain is broken, "" where it holds. head: the last hash.
+         */
+        FleetLog: {
+            count: number;
+            head: string;
+            lines: components["schemas"]["FleetLogLine"][];
+            problem: string;
+        };
+        /**
+         * FleetLogLine
+         * @description An order of a person, or what a rule did ("controller"). detail: as JSON.
+         */
+        FleetLogLine: {
+            action: string;
+            at_s: number;
+            detail: string;
+            number: number;
+            role: string;
+            subject: string;
+        };
+        /**
+         * FleetLogQuery
+         * @description until_s: leave out what came later; 0 for nothing.
+         */
+        FleetLogQuery: {
+            /** @default 0 */
+            until_s: number;
+        };
+        /**
+         * FleetPage
+         * @description The fleet of one controller. absent: why there is none to ask, and what to do; then state is None.
+         */
+        FleetPage: {
+            absent: string;
+            controller: string;
+            releases: components["schemas"]["FleetRelease"][];
+            state: components["schemas"]["FleetState"] | null;
+        };
+        /**
+         * FleetReason
+         * @description Why; it stays in the controller's log.
+         */
+        FleetReason: {
+            /** @default  */
+            reason: string;
+        };
+        /**
+         * FleetRelease
+         * @description A release that rollouts may name. allowed_by: the verdict or the override that lets it reach robots.
+         */
+        FleetRelease: {
+            allowed_by: string;
+            digest: string;
+            model_version: string;
+        };
+        /**
+         * FleetRollout
+         * @description A rollout. proposed: cells that the new release is proposed to; reached: those of them that report it. worse: evidence that it is
+         *         worse, as a factor; proofs: margin -> factor of "not worse". missing: what the stage waits for. told: all that in one sentence.
+         */
+        FleetRollout: {
+            baseline: string;
+            cells: number;
+            finished: number;
+            guards: {
+                [key: string]: string;
+            };
+            id: number;
+            members: string[];
+            missing: string[];
+            name: string;
+            override: string;
+            proofs: {
+                [key: string]: number;
+            };
+            proposed: number;
+            reached: number;
+            reason: string;
+            release: string;
+            stage: string;
+            stages: string[];
+            stale: number;
+            stale_since_s: number | null;
+            started_at_s: number;
+            started_by: string;
+            status: string;
+            strata: components["schemas"]["FleetStratum"][];
+            told: string;
+            worse: number;
+        };
+        /**
+         * FleetState
+         * @description The whole fleet. now_s: the controller's clock. head: last hash of its log. key_id: of the key that agents trust.
+         */
+        FleetState: {
+            cells: components["schemas"]["FleetCell"][];
+            head: string;
+            is_frozen: boolean;
+            key_id: string;
+            kills: components["schemas"]["FleetKill"][];
+            now_s: number;
+            rollouts: components["schemas"]["FleetRollout"][];
+        };
+        /**
+         * FleetStratum
+         * @description Episodes of one task at one site that count as evidence, of both versions.
+         */
+        FleetStratum: {
+            new_successes: number;
+            new_trials: number;
+            old_successes: number;
+            old_trials: number;
+            stratum: string;
+        };
+        /**
          * FrameAsk
          * @description Which frame. form: jpeg, webp or png. state: changes when the episode did, so that a browser keeps no old frame.
          */
@@ -1988,6 +2550,16 @@ export interface components {
         };
         Refusal: {
             code: string;
+            reason: string;
+        };
+        /**
+         * RolloutOrder
+         * @description What a person orders of a rollout. reason: needed where the rollout ends by it.
+         */
+        RolloutOrder: {
+            /** @enum {unknown} */
+            kind: "abort" | "approve" | "pause" | "resume" | "rollback";
+            /** @default  */
             reason: string;
         };
         /**

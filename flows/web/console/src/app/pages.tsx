@@ -5,6 +5,8 @@ import { CellsPage } from "../pages/cell/cells_page";
 import { EpisodePage } from "../pages/episodes/episode_page";
 import { EpisodesPage } from "../pages/episodes/episodes_page";
 import { FailuresPage } from "../pages/failures/failures_page";
+import { FleetPage } from "../pages/fleet/fleet_page";
+import { FleetLogPage } from "../pages/fleet/log_page";
 import { LabellingPage } from "../pages/labelling/labelling_page";
 import { ModelPage } from "../pages/models/model_page";
 import { OperatorsPage } from "../pages/operators/operators_page";
@@ -31,6 +33,8 @@ export const PAGES: readonly Page[] = [
   { pattern: "/labelling", title: "Labelling", show: LabellingPage, letter: "l" },
   { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
+  { pattern: "/fleet", title: "Fleet", show: FleetPage, letter: "r" },
+  { pattern: "/fleet/log", title: "The fleet's log", show: FleetLogPage },
   { pattern: "/operators", title: "Operators", show: OperatorsPage, letter: "o" },
 ];
 

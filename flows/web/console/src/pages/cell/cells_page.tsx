@@ -1,8 +1,7 @@
-import { useEffect } from "preact/hooks";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
 import { go } from "../../app/address";
-import { Shown, useResource } from "../../ui/resource";
+import { Shown, useRefreshed, useResource } from "../../ui/resource";
 import { type Column, Rows } from "../../ui/rows";
 import { Empty } from "../../ui/states";
 
@@ -21,10 +20,7 @@ const COLUMNS: readonly Column<CellRow>[] = [
 
 export function CellsPage() {
   const cells = useResource(() => answer(api.GET("/api/cells")), []);
-  useEffect(() => {
-    const look = setInterval(cells.again, EVERY_MS);
-    return () => clearInterval(look);
-  }, [cells.again]);
+  useRefreshed(cells, EVERY_MS);
   return (
     <>
       <h1>Cells</h1>
