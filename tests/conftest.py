@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 
@@ -32,6 +33,17 @@ def pytest_runtest_teardown(item, nextitem):
         if (nextitem is None or nextitem.path != item.path) and len(gc.get_objects()) > 200_000:
             gc.collect()
             gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before():
+    """A command that runs in the test's process takes our log lines for its own stderr; the next test reads them with `caplog`."""
+    rooms = [logging.getLogger(room) for room in ("components", "flows", "model_core", "serving")]
+    before = [(room.handlers, room.propagate, room.level) for room in rooms]
+    yield
+    for room, (handlers, propagate, level) in zip(rooms, before, strict=True):
+        room.handlers, room.propagate = handlers, propagate
+        room.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
