@@ -1,4 +1,7 @@
-"""HTTP as the agent needs it: one exchange, or the rest of a file from a byte on. Every call is bounded in time and size."""
+"""HTTP as the agent needs it: one exchange, or the rest of a file from a byte on.
+
+Every call is bounded in time and size; redirects are not followed.
+"""
 
 from __future__ import annotations
 
@@ -70,10 +73,17 @@ class HttpClient:
             raise UpdateRefused("UNREACHABLE", f"{_place(url)} does not answer: {error}") from error
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Another place is never asked instead: it would be shown the headers, the token among them."""
+
+    def redirect_request(self, *_: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """None: the answer that names another place is one that is not 2xx."""
+
+
 def _opener(url: str, ca_file: Path | None) -> urllib.request.OpenerDirector:
     """Through the environment's proxy, if there is one; never to this computer itself."""
     context = tls_context(url, ca_file) or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # from http nothing leads to https: it trusts no one
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context), _NoRedirects()]
     if urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost"):
         handlers.append(urllib.request.ProxyHandler({}))
     return urllib.request.build_opener(*handlers)
