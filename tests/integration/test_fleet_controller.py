@@ -28,6 +28,7 @@ from serving.fleet.controller.app import all_endpoints, create_app
 from serving.fleet.controller.http.mlflow_hook import MlflowHook
 from serving.fleet.controller.service import Controller
 from serving.fleet.controller.store.database import Database
+from tests.scale.fleet_controller import assert_consistent
 from tests.simulated_fleet import SimulatedCell
 
 NEW, OLD = "a" * 64, "b" * 64
@@ -114,11 +115,21 @@ def started(world, plan=PLAN):
     return world.post("/v1/rollouts", {"plan": plan}, by="ada")
 
 
+def gauges_of(world):
+    text = world.client.get("/metrics", headers={"authorization": "Bearer look"}).text
+    lines = (line.removeprefix("actwright_fleet_").rsplit(" ", 1) for line in text.splitlines() if line.startswith("actwright_fleet_"))
+    return {name: float(value) for name, value in lines}
+
+
 def test_a_good_release_reaches_every_cell_stage_by_stage(world):
     done = started(world)
     assert done["id"] == 1
     world.round()
     assert sum(cell.running == NEW for cell in world.cells) == 1
+    world.round()
+    gauges = gauges_of(world)
+    assert (gauges['open_rollouts{status="running"}'], gauges['open_rollouts{status="paused"}']) == (1.0, 0.0)
+    assert (gauges['rollout_proposed_cells{rollout="1"}'], gauges['rollout_reached_cells{rollout="1"}']) == (1.0, 1.0)
     seen = set()
     for _ in range(80):
         world.round()
@@ -132,13 +143,13 @@ def test_a_good_release_reaches_every_cell_stage_by_stage(world):
     status = world.rollout()
     assert (status["reached"], status["proposed"], status["cells"]) == (4, 4, 4)
     assert "reached 4 of 4" in status["told"]
+    gauges = gauges_of(world)
+    assert (gauges['open_rollouts{status="running"}'], gauges['cells{state="settled"}']) == (0.0, 4.0)
+    assert not any(name.startswith("rollout_") for name in gauges)  # of open ones only
     world.now[0] += 600.0
     told = world.rollout()["told"]
     assert "4 stale since 1970-01-1" in told
-    # the evidence stands in blocks: each counted episode of the rollout in exactly one, and they add up
-    blocks = world.rows("select sum(new_trials), sum(old_trials) from actwright_fleet_blocks")[0]
-    sides = dict(world.rows("select side, count(*) from actwright_fleet_episodes where block is not null group by side"))
-    assert blocks == (sides["new"], sides["old"])
+    assert_consistent(world.rows)
 
 
 def test_a_bad_release_is_rolled_back_and_the_log_says_why(world):
@@ -373,8 +384,7 @@ def test_two_controllers_on_one_database_count_everything_once(world, tmp_path):
             client.portal.call(second.look)
     total = sum(cell.number for cell in world.cells)
     assert world.rows("select count(*) from actwright_fleet_episodes") == [(total,)]
-    blocks = world.rows("select sum(new_trials + old_trials) from actwright_fleet_blocks")
-    assert blocks == world.rows("select count(*) from actwright_fleet_episodes where block is not null")
+    assert_consistent(world.rows)
     assert world.rollout()["finished"] >= 5
 
 

@@ -131,6 +131,22 @@ def test_what_is_shown_against_a_release_brings_the_old_one_back_running_or_paus
         assert {one.release for one in assignments(PLAN, OLD, state, CELLS).values()} == {OLD}
 
 
+def test_a_stage_is_left_on_the_evidence_of_now_and_a_rollback_on_what_was_ever_shown():
+    good, bad = evidence((18, 18), (18, 20), blocks=3), evidence((2, 10), (90, 100), blocks=3)
+    spoilt = Block(stratum="pick@lab", new=Tally(successes=6, trials=14), old=Tally(successes=13, trials=14))
+    lost = with_blocks(good, [spoilt])
+    proof = PLAN.stages[3].proof
+    needed = np.log(1.0 / proof.alpha)
+    assert lost.proofs[proof.margin].best >= needed > lost.proofs[proof.margin].log_e
+    assert lost.worse.best < needed
+    assert still_missing(PLAN, running(3), good) == []  # 54 episodes and the proof
+    assert still_missing(PLAN, running(3), lost) == ["the proof that it is not worse by 0.2"]
+    assert advance(PLAN, running(3), lost, AROUND).status is Status.RUNNING
+    forgiven = with_blocks(bad, [Block(stratum="pick@lab", new=Tally(successes=60, trials=60), old=Tally(successes=30, trials=60))])
+    assert forgiven.worse.best >= needed > forgiven.worse.log_e
+    assert advance(PLAN, running(3), forgiven, AROUND).status is Status.ROLLED_BACK
+
+
 def test_a_person_is_asked_where_the_episodes_decide_nothing():
     refusing = replace(CELLS[5], refused="PROBES: depth differs by 3 codes")
     state = advance(PLAN, running(2), evidence(), replace(AROUND, cells=[*CELLS[:5], refusing, *CELLS[6:]]))

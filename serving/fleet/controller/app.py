@@ -30,7 +30,7 @@ from serving.fleet.controller.http.endpoint import Endpoint, answer_to
 from serving.fleet.controller.http.mlflow_hook import PATH, MlflowHook
 from serving.fleet.controller.http.openapi import openapi_document
 from serving.fleet.controller.http.orders import order_endpoints
-from serving.fleet.controller.http.reads import cells_by_state, read_endpoints
+from serving.fleet.controller.http.reads import cells_by_state, open_gauges, read_endpoints
 from serving.fleet.controller.metrics import CONTENT_TYPE
 from serving.fleet.controller.service import Controller
 from serving.fleet.controller.store.kill_list import next_kill_list
@@ -133,10 +133,10 @@ class _Served:
     async def metrics(self, _: Request) -> Response:
         """The registry, after the gauges were read from the tables."""
         metrics = self._controller.metrics
-        counted = await self._controller.do(lambda db: (cells_by_state(db, self._controller), len(kills(db, in_force=True))))
-        for state, count in counted[0].items():
-            metrics.cells.labels(state).set(count)
-        metrics.kills.set(counted[1])
+        found = await self._controller.do(
+            lambda db: (cells_by_state(db, self._controller), len(kills(db, in_force=True)), open_gauges(db, self._controller))
+        )
+        metrics.set_gauges(*found)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     async def livez(self, _: Request) -> Response:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from serving.fleet.controller.rollout.state import Status
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenGauges:
+    """What the gauges tell of an open rollout."""
+
+    id: int
+    status: str
+    reached: int
+    proposed: int
 
 
 class FleetMetrics:
@@ -28,6 +43,20 @@ class FleetMetrics:
         self.ended = Counter("actwright_fleet_rollouts_ended", "Rollouts that ended, by how.", ["status"], registry=registry)
         self.kills = Gauge("actwright_fleet_kills_in_force", "Kills that are not released.", registry=registry)
         self.failures = Counter("actwright_fleet_failures", "Looks and reports that failed here.", ["where"], registry=registry)
+
+    def set_gauges(self, cells: Mapping[str, int], kills: int, rollouts: Sequence[OpenGauges]) -> None:
+        """Set what is read from the tables. cells: state -> how many. rollouts: the open ones; the gauges of others are taken out."""
+        for state, count in cells.items():
+            self.cells.labels(state).set(count)
+        self.kills.set(kills)
+        for status in Status:
+            if status.is_open:
+                self.rollouts.labels(status.value).set(sum(one.status == status.value for one in rollouts))
+        self.reached.clear()
+        self.told.clear()
+        for one in rollouts:
+            self.reached.labels(str(one.id)).set(one.reached)
+            self.told.labels(str(one.id)).set(one.proposed)
 
     def text(self) -> str:
         """The metrics in Prometheus' text format."""

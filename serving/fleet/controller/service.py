@@ -33,6 +33,7 @@ T = TypeVar("T")
 _MOST_IN_BATCH = 64
 _MOST_WAITING = 4_096
 _KEYS_AGAIN_S = 1.0
+_MOST_EVIDENCE = 256  # rollouts
 
 
 class Overloaded(ActwrightError):  # noqa: N818
@@ -60,8 +61,9 @@ class Controller:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fleet-store")
         self._waiting: list[tuple[Received, asyncio.Future[Ingested]]] = []
         self._writing: asyncio.Task[None] | None = None
-        self._keys: Mapping[str, Mapping[str, Ed25519PublicKey]] = {}
+        self._keys: Mapping[str, tuple[str, Mapping[str, Ed25519PublicKey]]] = {}
         self._keys_read_at = float("-inf")
+        self._reading_keys = asyncio.Lock()
 
     async def do(self, work: Callable[[Connection], T]) -> T:
         """`work` in a transaction of its own."""
@@ -94,11 +96,16 @@ class Controller:
         self.metrics.look_seconds.observe(time.perf_counter() - begun)
 
     def remember(self, looked: Looked) -> None:
-        """Keep the evidence of a look, so that the next one adds only what is new."""
-        self.evidence[looked.rollout.id] = looked.evidence
+        """Keep the evidence of a look, so that the next one, and who asks, adds only what is new."""
+        self.keep_evidence(looked.rollout.id, looked.evidence)
         if not looked.rollout.state.status.is_open:
-            self.evidence.pop(looked.rollout.id, None)
             self.metrics.ended.labels(looked.rollout.state.status.value).inc()
+
+    def keep_evidence(self, rollout: int, evidence: Evidence) -> None:
+        """Of the newest rollouts; that of another one is computed again from its blocks."""
+        self.evidence[rollout] = evidence
+        if len(self.evidence) > _MOST_EVIDENCE:
+            self.evidence.pop(min(self.evidence), None)
 
     def close(self) -> None:
         """End the database thread and its connections."""
@@ -106,22 +113,27 @@ class Controller:
         self._database.close()
 
     async def forget_keys(self) -> None:
-        """Read the cells' keys again: one was enrolled."""
-        pems = await self.do(public_keys)
-        self._keys = {cell: trusted(read_public(pem, f"the key of {cell}")) for cell, pem in pems.items()}
+        """Read the cells' keys again: one was enrolled. Only what changed is parsed."""
+        pems, before = await self.do(public_keys), self._keys
+        same = {cell: kept for cell, pem in pems.items() if (kept := before.get(cell)) and kept[0] == pem}
+        read = {cell: (pem, trusted(read_public(pem, f"the key of {cell}"))) for cell, pem in pems.items() if cell not in same}
+        self._keys = {**same, **read}
         self._keys_read_at = time.monotonic()
 
     async def _opened(self, cell: str, message: bytes) -> CellReport:
         try:
-            report = opened(message, CellReport, self._keys.get(cell, {}))
+            report = opened(message, CellReport, self._trusted(cell))
         except WireError:
-            if time.monotonic() - self._keys_read_at < _KEYS_AGAIN_S:
-                raise
-            await self.forget_keys()  # another controller may have enrolled it
-            report = opened(message, CellReport, self._keys.get(cell, {}))
+            async with self._reading_keys:  # after a start every cell comes at once
+                if time.monotonic() - self._keys_read_at >= _KEYS_AGAIN_S:
+                    await self.forget_keys()  # another controller may have enrolled it
+            report = opened(message, CellReport, self._trusted(cell))
         if report.cell != cell:
             raise WireError(f"the report is of cell {report.cell}, it was sent to that of {cell}")
         return report
+
+    def _trusted(self, cell: str) -> Mapping[str, Ed25519PublicKey]:
+        return self._keys[cell][1] if cell in self._keys else {}
 
     async def _write(self) -> None:
         while self._waiting:

@@ -76,8 +76,8 @@ class StratumStatus:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutStatus:
     """A rollout. proposed: cells that the new release is proposed to; reached: those of them that report it; stale: of the rollout's cells,
-    without a recent report. worse: evidence that the new release is worse, as the factor 1/p; proofs: margin -> factor of "not worse".
-    missing: what the stage waits for. told: all that in one sentence."""
+    without a recent report. worse: the most evidence so far that the new release is worse, as the factor 1/p; proofs: margin -> factor of
+    "not worse" as it stands now. missing: what the stage waits for. told: all that in one sentence."""
 
     id: int
     name: str
@@ -154,7 +154,7 @@ def rollout_status(rollout: Rollout, evidence: Evidence, cells: Sequence[CellSta
         stale_since_s=since,
         finished=evidence.finished,
         worse=_factor(evidence.worse.best),
-        proofs={f"{margin:g}": _factor(one.best) for margin, one in evidence.proofs.items()},
+        proofs={f"{margin:g}": _factor(one.log_e) for margin, one in evidence.proofs.items()},
         strata=[
             StratumStatus(
                 stratum=key, new_successes=new.successes, new_trials=new.trials, old_successes=old.successes, old_trials=old.trials
@@ -187,5 +187,5 @@ def _told(rollout: Rollout, stage: str, reached: tuple[int, int], stale: tuple[i
     return ", ".join(parts)
 
 
-def _factor(best: float) -> float:
-    return float(f"{math.exp(min(best, 700.0)):.4g}")
+def _factor(log_e: float) -> float:
+    return float(f"{math.exp(min(log_e, 700.0)):.4g}")

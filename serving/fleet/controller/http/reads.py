@@ -12,11 +12,11 @@ from model_core.spec.errors import SpecError
 from model_core.spec.fleet.order_log import BEFORE_FIRST, LogEntry
 from model_core.spec.fleet.signatures import key_id, written_public
 from serving.fleet.controller.http.endpoint import Call, Endpoint
-from serving.fleet.controller.rollout.evidence import Evidence
+from serving.fleet.controller.metrics import OpenGauges
 from serving.fleet.controller.store import fleet, kills, operator_log, releases, rollouts
 from serving.fleet.controller.store.evidence import evidence_of
 from serving.fleet.controller.store.kills import Kill
-from serving.fleet.controller.store.looks import concerned
+from serving.fleet.controller.store.looks import concerned_of
 from serving.fleet.controller.store.releases import Offer, RolloutRequest
 from serving.fleet.controller.store.rollouts import Rollout
 from serving.fleet.controller.views import STATES, CellStatus, RolloutStatus, cell_status, rollout_status
@@ -49,7 +49,7 @@ async def _status(call: Call) -> FleetStatus:
         return FleetStatus(
             now_s=controller.clock(),
             cells=_cells(db, controller),
-            rollouts=[_told(db, one, controller) for one in rollouts.rollouts(db)[-20:]],
+            rollouts=_told(db, rollouts.rollouts(db)[-20:], controller),
             kills=kills.kills(db, in_force=True),
             is_frozen=fleet.is_frozen(db),
             head=entries.hash if entries else BEFORE_FIRST,
@@ -64,13 +64,25 @@ def _cells(db: Connection, controller: Controller) -> list[CellStatus]:
     return [cell_status(row, controller.clock(), controller.report_every_s) for row in fleet.cell_rows(db)]
 
 
-def _told(db: Connection, rollout: Rollout, controller: Controller) -> RolloutStatus:
-    rows = concerned(db, rollout.plan)
-    evidence: Evidence = evidence_of(db, rollout, rows, controller.evidence.get(rollout.id))
-    cells = [cell_status(row, controller.clock(), controller.report_every_s) for row in rows]
-    offered = {one.digest: one for one in releases.offers(db)}.get(rollout.plan.release)
-    override = f"{offered.override_name}: {offered.override_reason}" if offered and offered.override_name else ""
-    return rollout_status(rollout, evidence, cells, override)
+def _told(db: Connection, found: Sequence[Rollout], controller: Controller) -> list[RolloutStatus]:
+    """The cells are read once for all of these."""
+    rows, offered = fleet.cell_rows(db), {one.digest: one for one in releases.offers(db)}
+    told = []
+    for rollout in found:
+        here = concerned_of(rows, rollout.plan)
+        evidence = evidence_of(db, rollout, here, controller.evidence.get(rollout.id))
+        controller.keep_evidence(rollout.id, evidence)
+        cells = [cell_status(row, controller.clock(), controller.report_every_s) for row in here]
+        offer = offered.get(rollout.plan.release)
+        override = f"{offer.override_name}: {offer.override_reason}" if offer and offer.override_name else ""
+        told.append(rollout_status(rollout, evidence, cells, override))
+    return told
+
+
+def open_gauges(db: Connection, controller: Controller) -> list[OpenGauges]:
+    """What the gauges tell of the rollouts that still decide something."""
+    told = _told(db, [one for one in rollouts.rollouts(db) if one.state.status.is_open], controller)
+    return [OpenGauges(id=one.id, status=one.status, reached=one.reached, proposed=one.proposed) for one in told]
 
 
 def cells_by_state(db: Connection, controller: Controller) -> Mapping[str, int]:
@@ -83,14 +95,14 @@ async def _list_cells(call: Call) -> Sequence[CellStatus]:
 
 
 async def _list_rollouts(call: Call) -> Sequence[RolloutStatus]:
-    return await call.controller.do(lambda db: [_told(db, one, call.controller) for one in rollouts.rollouts(db)[-100:]])
+    return await call.controller.do(lambda db: _told(db, rollouts.rollouts(db)[-100:], call.controller))
 
 
 async def _rollout(call: Call) -> RolloutStatus:
     number = call.number("id")
 
     def read(db: Connection) -> RolloutStatus:
-        return _told(db, rollouts.locked_rollout(db, number), call.controller)
+        return _told(db, [rollouts.locked_rollout(db, number)], call.controller)[0]
 
     return await call.controller.do(read)
 

@@ -121,21 +121,28 @@ def exceeded_guards(plan: RolloutPlan, evidence: Evidence) -> list[str]:
     return said
 
 
-def is_shown(evidence: StreamEvidence, alpha: float) -> bool:
-    """Whether the claim was shown at any look so far."""
+def was_shown(evidence: StreamEvidence, alpha: float) -> bool:
+    """Whether the evidence reached 1/alpha after any block so far, which a true H0 does with a probability of at most alpha. For rollbacks:
+    a look adds many blocks at once, and what later blocks of the same look take back must not hide what was shown."""
     return evidence.best >= math.log(1.0 / alpha)
+
+
+def is_shown(evidence: StreamEvidence, alpha: float) -> bool:
+    """Whether the evidence stands at 1/alpha or more now. For going on: a stage may wait for its episodes or an approval long after its
+    proof was reached, and what came in meanwhile counts. Stricter than `was_shown`, so alpha holds."""
+    return evidence.log_e >= math.log(1.0 / alpha)
 
 
 def in_words(evidence: Evidence) -> str:
     """Rates of both sides and how strong the evidence is."""
     new, old = evidence.sides
     told = [f"new {new.successes} of {new.trials}, old {old.successes} of {old.trials}"]
-    told += [f"not worse by {margin:g}: {_factor(one)}" for margin, one in evidence.proofs.items()]
-    return "; ".join([*told, f"worse: {_factor(evidence.worse)}"])
+    told += [f"not worse by {margin:g}: {_factor(one.log_e)}" for margin, one in evidence.proofs.items()]
+    return "; ".join([*told, f"worse: {_factor(evidence.worse.best)}"])
 
 
-def _factor(evidence: StreamEvidence) -> str:
-    return f"{math.exp(min(evidence.best, 700.0)):.3g} to 1"
+def _factor(log_e: float) -> str:
+    return f"{math.exp(min(log_e, 700.0)):.3g} to 1"
 
 
 def weighted_mean(parts: Sequence[tuple[int, Mapping[str, float]]]) -> tuple[int, dict[str, float]]:

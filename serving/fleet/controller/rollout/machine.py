@@ -2,8 +2,8 @@
 
 Rolled back by itself: a guard that was exceeded, evidence that the new release is worse, distances in shadow above their limits, a kill
 switch on the release. Paused by itself: a stage over its time, a proof that its episodes did not decide, cells that refuse the release.
-A stage is left when it has its minimum of episodes, its proof, and the approvals of the next. Tests look at the evidence of the whole
-rollout, for it adds up over stages; the minimum is of the stage alone.
+A stage is left when it has its minimum of episodes, its proof as the evidence stands then, and the approvals of the next. Tests look at
+the evidence of the whole rollout, for it adds up over stages; the minimum is of the stage alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from model_core.spec.fleet.rollout_plan import RolloutPlan, Stage
 from serving.fleet.controller.rollout.cohorts import CellView, members_of
-from serving.fleet.controller.rollout.evidence import Evidence, exceeded_guards, in_words, is_shown
+from serving.fleet.controller.rollout.evidence import Evidence, exceeded_guards, in_words, is_shown, was_shown
 from serving.fleet.controller.rollout.state import RolloutState, Status, stage_of
 
 
@@ -50,7 +50,7 @@ def reason_to_roll_back(plan: RolloutPlan, state: RolloutState, evidence: Eviden
         return f"kill switch: {around.killed}"
     if guards := exceeded_guards(plan, evidence):
         return "; ".join(guards)
-    if is_shown(evidence.worse, plan.rollback_alpha):
+    if was_shown(evidence.worse, plan.rollback_alpha):
         return f"shown to be worse at alpha {plan.rollback_alpha:g}: {in_words(evidence)}"
     stage = stage_of(plan, state)
     if stage is None or not stage.shadow or evidence.decisions - state.decisions_before < stage.minimum_decisions:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from model_core.spec.fleet.documents import CellReport
 from model_core.spec.fleet.kept import report_kept_as
@@ -66,25 +66,30 @@ _PASSING = ("UNREACHABLE", "EXPIRED", "NO_SPACE", "INTERNAL")  # what time or a 
 
 def assign(db: Connection, rows: Sequence[RowMapping], wanted: Mapping[str, Assignment], *, rollout: int, plan: str, back_to: str) -> int:
     """Propose these; returns how many cells are told something else than before. back_to: the release that may be taken again."""
-    changed = 0
+    told = {one: _told(one, rollout, plan, back_to) for one in set(wanted.values())}  # two or three, of many cells
+    changed = []
     for row in rows:
-        one = wanted.get(row["name"])
-        if one is None:
-            continue
-        allowed = {back_to} | ({one.release} if one.release else set())
-        told = {
-            "release": one.release,
-            "shadow": one.shadow,
-            "rollout": rollout,
-            "plan": plan,
-            "stage": one.stage,
-            "reason": one.reason,
-            "back_to": json.dumps(sorted(allowed - {""})),
-        }
-        if any(row[name] != value for name, value in told.items()):
-            db.execute(update(CELLS).where(CELLS.c.name == row["name"]).values(**told, revision=CELLS.c.revision + 1))
-            changed += 1
-    return changed
+        facts = told[wanted[row["name"]]] if row["name"] in wanted else {}
+        if any(row[name] != value for name, value in facts.items()):
+            changed.append({"b_name": row["name"], **facts})
+    if changed:
+        columns = {name: bindparam(name) for name in changed[0] if name != "b_name"}
+        statement = update(CELLS).where(CELLS.c.name == bindparam("b_name")).values(**columns, revision=CELLS.c.revision + 1)
+        db.execute(statement, changed)
+    return len(changed)
+
+
+def _told(one: Assignment, rollout: int, plan: str, back_to: str) -> dict[str, object]:
+    allowed = {back_to} | ({one.release} if one.release else set())
+    return {
+        "release": one.release,
+        "shadow": one.shadow,
+        "rollout": rollout,
+        "plan": plan,
+        "stage": one.stage,
+        "reason": one.reason,
+        "back_to": json.dumps(sorted(allowed - {""})),
+    }
 
 
 def is_frozen(db: Connection) -> bool:

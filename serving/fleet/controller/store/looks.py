@@ -18,12 +18,13 @@ from serving.fleet.controller.rollout.evidence import Evidence, in_words
 from serving.fleet.controller.rollout.machine import Surroundings, advance
 from serving.fleet.controller.rollout.orders import Order, carried_out
 from serving.fleet.controller.rollout.state import RolloutState, assignments
-from serving.fleet.controller.store.evidence import close_blocks, evidence_of, history_of, longest_of
+from serving.fleet.controller.store.evidence import close_blocks, evidence_of
 from serving.fleet.controller.store.fleet import assign, cell_rows, is_frozen, reported, view_of
 from serving.fleet.controller.store.kills import kills
 from serving.fleet.controller.store.operator_log import RULES, Actor, append
 from serving.fleet.controller.store.rollouts import Baseline, Rollout, add_rollout, locked_rollout, open_rollouts, save_state
 from serving.fleet.controller.store.tables import RELEASES
+from serving.fleet.controller.store.tallies import history_of, longest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,7 @@ class Looked:
 class _Seen:
     evidence: Evidence
     rows: Sequence[RowMapping]
+    around: Surroundings
     actor: Actor
 
 
@@ -94,7 +96,7 @@ def look(db: Connection, number: int, known: Evidence | None, now_s: float) -> L
     evidence = evidence_of(db, rollout, rows, known)
     around = _around(db, rollout, rows, now_s)
     state = advance(rollout.plan, rollout.state, evidence, around)
-    return _settled(db, rollout, state, _Seen(evidence=evidence, rows=rows, actor=RULES), now_s)
+    return _settled(db, rollout, state, _Seen(evidence=evidence, rows=rows, around=around, actor=RULES))
 
 
 def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Evidence | None, now_s: float) -> Looked:
@@ -107,33 +109,34 @@ def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Ev
     if rollout.state.status.is_open:
         close_blocks(db, rollout, now_s)
     evidence = evidence_of(db, rollout, rows, known)
-    state = carried_out(rollout.plan, rollout.state, evidence, order, _around(db, rollout, rows, now_s))
-    return _settled(db, rollout, state, _Seen(evidence=evidence, rows=rows, actor=actor), now_s)
+    around = _around(db, rollout, rows, now_s)
+    state = carried_out(rollout.plan, rollout.state, evidence, order, around)
+    return _settled(db, rollout, state, _Seen(evidence=evidence, rows=rows, around=around, actor=actor))
 
 
-def _settled(db: Connection, rollout: Rollout, state: RolloutState, seen: _Seen, now_s: float) -> Looked:
+def _settled(db: Connection, rollout: Rollout, state: RolloutState, seen: _Seen) -> Looked:
     """Keep the state, log what changed, and propose."""
     head = ""
     if state != rollout.state:
         save_state(db, rollout, state)
         if (state.status, state.stage, state.reason) != (rollout.state.status, rollout.state.stage, rollout.state.reason):
             detail = {"rollout": rollout.id, "status": state.status.value, "stage": state.stage, "reason": state.reason}
-            head = append(db, seen.actor, "rollout", {**detail, "evidence": in_words(seen.evidence)}, now_s)
+            head = append(db, seen.actor, "rollout", {**detail, "evidence": in_words(seen.evidence)}, seen.around.now_s)
         rollout = replace(rollout, state=state, version=rollout.version + 1)
-    views = [view_of(row, rollout.plan.release) for row in seen.rows]
-    wanted = assignments(rollout.plan, rollout.baseline, state, views)
+    wanted = assignments(rollout.plan, rollout.baseline, state, seen.around.cells)
     changed = assign(db, seen.rows, wanted, rollout=rollout.id, plan=rollout.plan.name, back_to=rollout.baseline)
     return Looked(rollout=rollout, evidence=seen.evidence, changed_cells=changed, head=head)
 
 
 def concerned(db: Connection, plan: RolloutPlan) -> list[RowMapping]:
     """The cells of a plan, of those that have reported."""
-    found = []
-    for row in cell_rows(db):
-        report = reported(row["report"])
-        if report is not None and plan.concerns(row["site"], report.tasks, report.labels):
-            found.append(row)
-    return found
+    return concerned_of(cell_rows(db), plan)
+
+
+def concerned_of(rows: Sequence[RowMapping], plan: RolloutPlan) -> list[RowMapping]:
+    """Those of these rows that `concerned` gives."""
+    reports = ((row, reported(row["report"])) for row in rows)
+    return [row for row, report in reports if report is not None and plan.concerns(row["site"], report.tasks, report.labels)]
 
 
 def _around(db: Connection, rollout: Rollout, rows: Sequence[RowMapping], now_s: float) -> Surroundings:

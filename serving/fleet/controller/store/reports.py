@@ -7,11 +7,11 @@ sequence that is not above the last one of the cell is an old one on a long way:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from model_core.spec.errors import SpecError
 from model_core.spec.fleet.documents import CellReport, DesiredState, EpisodeRecord
@@ -19,6 +19,7 @@ from model_core.spec.fleet.kept import kept_report
 from serving.fleet.controller.store.kills import blocked_digests, change_count
 from serving.fleet.controller.store.rollouts import OpenRollout, open_rollouts
 from serving.fleet.controller.store.tables import CELLS, EPISODES
+from serving.fleet.controller.store.tallies import tally_episodes
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
@@ -40,41 +41,62 @@ class Ingested:
 
     answer: DesiredState
     episodes: int
-    is_newest: bool
 
 
 def ingest(db: Connection, received: Sequence[Received], *, report_every_s: float) -> list[Ingested]:
-    """Put reports on record and answer each. Raises `SpecError` for a cell that is not enrolled, or at another site than it was."""
-    rollouts = open_rollouts(db)
-    blocked, changes = blocked_digests(db), change_count(db)
-    done = []
+    """Put reports on record and answer each. Raises `SpecError` for a cell that is not enrolled, or at another site than it was.
+
+    A batch is a handful of statements, however many reports are in it. Cells are locked in the order of their names, so that two
+    controllers with reports of the same cells do not wait for each other.
+    """
+    names = {one.report.cell for one in received}
+    locked = select(CELLS).where(CELLS.c.name.in_(names)).order_by(CELLS.c.name).with_for_update()
+    cells = {row["name"]: row for row in db.execute(locked).mappings()}
     for one in received:
-        report = one.report
-        row = db.execute(select(CELLS).where(CELLS.c.name == report.cell).with_for_update()).mappings().first()
-        check_enrolled(report, row)
-        assert row is not None
-        new = _add_episodes(db, one, rollouts)
-        is_newest = report.sequence > row["sequence"]
-        if is_newest:
-            told = {"sequence": report.sequence, "boot": report.boot, "seen_at_s": one.at_s, "report": kept_report(report)}
-            db.execute(update(CELLS).where(CELLS.c.name == report.cell).values(**told))
-        answer = DesiredState(
-            cell=report.cell,
-            revision=row["revision"] + changes,
-            acknowledged_sequence=report.sequence,
-            sent_at_s=one.at_s,
-            release=row["release"],
-            plan=row["plan"],
-            stage=row["stage"],
-            reason=row["reason"],
-            shadow=row["shadow"],
-            rollback_to=tuple(json.loads(row["back_to"] or "[]")),
-            blocked=blocked,
-            acknowledged=tuple(episode.id for episode in report.episodes),
-            report_every_s=report_every_s,
-        )
-        done.append(Ingested(answer=answer, episodes=new, is_newest=is_newest))
-    return done
+        check_enrolled(one.report, cells.get(one.report.cell))
+    new = _add_episodes(db, received)
+    _keep_newest(db, received, cells)
+    around = {"blocked": blocked_digests(db), "report_every_s": report_every_s}
+    changes = change_count(db)
+    return [
+        Ingested(answer=_answer(one, cells[one.report.cell], changes, around), episodes=count)
+        for one, count in zip(received, new, strict=True)
+    ]
+
+
+def _answer(received: Received, row: RowMapping, changes: int, around: Mapping[str, Any]) -> DesiredState:
+    report = received.report
+    return DesiredState(
+        cell=report.cell,
+        revision=row["revision"] + changes,
+        acknowledged_sequence=report.sequence,
+        sent_at_s=received.at_s,
+        release=row["release"],
+        plan=row["plan"],
+        stage=row["stage"],
+        reason=row["reason"],
+        shadow=row["shadow"],
+        rollback_to=tuple(json.loads(row["back_to"] or "[]")),
+        acknowledged=tuple(episode.id for episode in report.episodes),
+        **around,
+    )
+
+
+def _keep_newest(db: Connection, received: Sequence[Received], cells: Mapping[str, RowMapping]) -> None:
+    """The present state of each cell, by its report with the highest sequence, unless it is older than what is on record."""
+    newest: dict[str, Received] = {}
+    for one in received:
+        name = one.report.cell
+        above = newest[name].report.sequence if name in newest else cells[name]["sequence"]
+        if one.report.sequence > above:
+            newest[name] = one
+    told = [
+        {"b_name": name, "sequence": one.report.sequence, "boot": one.report.boot, "seen_at_s": one.at_s, "report": kept_report(one.report)}
+        for name, one in newest.items()
+    ]
+    if told:
+        columns = {name: bindparam(name) for name in ("sequence", "boot", "seen_at_s", "report")}
+        db.execute(update(CELLS).where(CELLS.c.name == bindparam("b_name")).values(**columns), told)
 
 
 def check_enrolled(report: CellReport, row: RowMapping | None) -> None:
@@ -85,24 +107,32 @@ def check_enrolled(report: CellReport, row: RowMapping | None) -> None:
         raise SpecError(f"cell {report.cell} is enrolled at {row['site']}, its report says {report.site}. Fix: enrol it again, or its file")
 
 
-def _add_episodes(db: Connection, received: Received, rollouts: Sequence[OpenRollout]) -> int:
-    report = received.report
-    ids = [episode.id for episode in report.episodes]
-    if not ids:
-        return 0
-    known = set(db.execute(select(EPISODES.c.id).where(EPISODES.c.cell == report.cell, EPISODES.c.id.in_(ids))).scalars())
-    offset_s = received.at_s - report.sent_at_s  # of the clocks, and the way: what the cell's times are on ours
-    rows = []
-    for episode in report.episodes:
-        if episode.id not in known:
-            known.add(episode.id)
-            rows.append(_row(episode, received, offset_s, rollouts))
+def _add_episodes(db: Connection, received: Sequence[Received]) -> list[int]:
+    """Put the episodes on record that are not there yet; returns how many each report brought."""
+    sent = {(one.report.cell, episode.id) for one in received for episode in one.report.episodes}
+    if not sent:
+        return [0] * len(received)
+    cells, ids = {cell for cell, _ in sent}, {number for _, number in sent}
+    wanted = select(EPISODES.c.cell, EPISODES.c.id).where(EPISODES.c.cell.in_(cells), EPISODES.c.id.in_(ids))
+    known = {(row.cell, row.id) for row in db.execute(wanted)}
+    rollouts = open_rollouts(db)
+    rows: list[dict[str, Any]] = []
+    new = []
+    for one in received:
+        before = len(rows)
+        offset_s = one.at_s - one.report.sent_at_s  # of the clocks, and the way: what the cell's times are on ours
+        for episode in one.report.episodes:
+            if (one.report.cell, episode.id) not in known:
+                known.add((one.report.cell, episode.id))
+                rows.append(_row(episode, one, offset_s, rollouts))
+        new.append(len(rows) - before)
     if rows:
         db.execute(insert(EPISODES), rows)
-    return len(rows)
+        tally_episodes(db, rows, rollouts)
+    return new
 
 
-def _row(episode: EpisodeRecord, received: Received, offset_s: float, rollouts: Sequence[OpenRollout]) -> dict[str, object]:
+def _row(episode: EpisodeRecord, received: Received, offset_s: float, rollouts: Sequence[OpenRollout]) -> dict[str, Any]:
     report = received.report
     started = min(episode.started_at_s + offset_s, received.at_s + _SAME_START_S)
     counted = episode.outcome != "uncounted"

@@ -116,15 +116,20 @@ def _rollout(row: RowMapping) -> Rollout:
         baseline=row["baseline"],
         history={stratum: Tally(successes=won, trials=count) for stratum, (won, count) in json.loads(row["history"]).items()},
         longest_s=row["longest_s"],
-        state=from_document(RolloutState, json.loads(row["state"]), where=f"the state of rollout {row['id']}"),
+        state=_state(row["state"]),
         version=row["version"],
         started_by=row["started_by"],
     )
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _plan(text: str) -> RolloutPlan:
     return from_document(RolloutPlan, json.loads(text), where="the plan")
+
+
+@functools.lru_cache(maxsize=256)
+def _state(text: str) -> RolloutState:
+    return from_document(RolloutState, json.loads(text), where="the state of a rollout")
 
 
 def _text(value: RolloutPlan | RolloutState) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 
 TABLES = MetaData()  # what a document counts up to 2**53 is a BigInteger: PostgreSQL's Integer ends at 2**31
 _PREFIX = "actwright_fleet_"
 _NAME, _DIGEST = String(64), String(64)
+_WAITS = text("block IS NULL AND success IS NOT NULL")  # of an episode: it may still enter a block
 
 # what is proposed to a cell: release, shadow, rollout, plan, stage, reason, back_to; revision grows with each change of it.
 # report: the last one, as JSON; sequence, boot and seen_at_s are of it
@@ -57,8 +58,29 @@ EPISODES = Table(
     Column("rollout", Integer),
     Column("side", String(3)),
     Column("block", Integer),
-    Index(f"{_PREFIX}open_episodes", "rollout", "block"),
-    Index(f"{_PREFIX}side_episodes", "rollout", "side"),
+    Index(f"{_PREFIX}block_episodes", "rollout", "block"),
+    Index(f"{_PREFIX}waiting_episodes", "rollout", "task", "site", "side", "started_at_s", sqlite_where=_WAITS, postgresql_where=_WAITS),
+)
+
+# sums over episodes, kept in the transaction that adds them, so that no look reads all of them. rollout: 0 for those that are no
+# evidence. episodes: all of them; trials: the counted ones, longest_s of these. interventions to novelty: episodes with such an event
+TALLIES = Table(
+    f"{_PREFIX}tallies",
+    TABLES,
+    Column("rollout", Integer, primary_key=True, autoincrement=False),
+    Column("release", _DIGEST, primary_key=True),
+    Column("task", String(200), primary_key=True),
+    Column("site", _NAME, primary_key=True),
+    Column("longest_s", Float, nullable=False),
+    Column("episodes", Integer, nullable=False),
+    Column("trials", Integer, nullable=False),
+    Column("successes", Integer, nullable=False),
+    Column("interventions", Integer, nullable=False),
+    Column("clips", Integer, nullable=False),
+    Column("holds", Integer, nullable=False),
+    Column("deadline_misses", Integer, nullable=False),
+    Column("refusals", Integer, nullable=False),
+    Column("novelty", Integer, nullable=False),
 )
 
 # state: a `RolloutState` as JSON, replaced as a whole where `version` is the one that was read. history: stratum -> [successes, trials] of

@@ -1,0 +1,83 @@
+"""Sums over the episodes of each rollout, release, task and site: added to with the episodes, in their transaction, and read by looks.
+
+What they say can be counted again from the episodes (`tests/scale/fleet_controller.py` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import case, func, insert, select, update
+
+from serving.fleet.controller.rollout.evidence import GuardCount, Tally
+from serving.fleet.controller.store.rollouts import OpenRollout, Rollout
+from serving.fleet.controller.store.tables import TALLIES
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_COUNTERS = ("interventions", "clips", "holds", "deadline_misses", "refusals")
+_KEY = ("rollout", "release", "task", "site")
+_LONGEST_EPISODE_S = 86_400.0  # one that seems longer had its cell's clock set meanwhile, and would keep every block open
+_SUMS = ("episodes", "trials", "successes", *_COUNTERS, "novelty")
+
+
+def tally_episodes(db: Connection, rows: Iterable[Mapping[str, Any]], rollouts: Sequence[OpenRollout]) -> None:
+    """Add new rows of the table of episodes to the sums. In the order of keys, so that two controllers never wait for each other."""
+    above = {one.id: one.plan.novelty_above for one in rollouts}
+    sums: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        number = row["rollout"] or 0
+        here = sums.setdefault((number, row["release"], row["task"], row["site"]), dict.fromkeys(_SUMS, 0) | {"longest_s": 0.0})
+        counted = row["success"] is not None
+        found = {"episodes": 1, "trials": int(counted), "successes": row["success"] or 0}
+        found |= {name: int(row[name] > 0) for name in _COUNTERS}
+        found["novelty"] = int(number in above and row["novelty"] is not None and row["novelty"] > above[number])
+        for name, count in found.items():
+            here[name] += count
+        lasted_s = row["ended_at_s"] - row["started_at_s"]
+        if counted and lasted_s <= _LONGEST_EPISODE_S:
+            here["longest_s"] = max(here["longest_s"], lasted_s)
+    for key, found in sorted(sums.items()):
+        _add(db, dict(zip(_KEY, key, strict=True)), found)
+
+
+def _add(db: Connection, key: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Of two controllers that add the first episodes of a key at once one is refused, and its transaction runs again."""
+    columns = TALLIES.c
+    longest = case((columns.longest_s < found["longest_s"], found["longest_s"]), else_=columns.longest_s)
+    values = {name: columns[name] + found[name] for name in _SUMS} | {"longest_s": longest}
+    here = [columns[name] == value for name, value in key.items()]
+    if db.execute(update(TALLIES).where(*here).values(**values)).rowcount == 0:
+        db.execute(insert(TALLIES).values(**key, **found))
+
+
+def guards_of(db: Connection, rollout: Rollout) -> tuple[int, dict[str, GuardCount]]:
+    """Counted episodes of the new release, and for each guard the episodes with its event among all of them."""
+    wanted = select(*(func.sum(TALLIES.c[name]).label(name) for name in _SUMS))
+    of_new = (TALLIES.c.rollout == rollout.id) & (TALLIES.c.release == rollout.plan.release)
+    row = db.execute(wanted.where(of_new)).mappings().one()
+    episodes = int(row["episodes"] or 0)
+    return int(row["trials"] or 0), {name: GuardCount(events=int(row[name] or 0), episodes=episodes) for name in (*_COUNTERS, "novelty")}
+
+
+def strata_of(db: Connection, rollout: Rollout) -> list[tuple[str, str]]:
+    """(task, site) of each stratum in which both sides have finished episodes, in the order of their names."""
+    columns = (TALLIES.c.task, TALLIES.c.site)
+    here = (TALLIES.c.rollout == rollout.id) & (TALLIES.c.trials > 0)
+    both = select(*columns).where(here).group_by(*columns).having(func.count() == 2)
+    return sorted(((row.task, row.site) for row in db.execute(both)), key="@".join)
+
+
+def history_of(db: Connection, release: str) -> dict[str, Tally]:
+    """The counted episodes of a release so far, by stratum."""
+    columns = (TALLIES.c.task, TALLIES.c.site)
+    counts = (func.sum(TALLIES.c.trials).label("trials"), func.sum(TALLIES.c.successes).label("successes"))
+    rows = db.execute(select(*columns, *counts).where(TALLIES.c.release == release).group_by(*columns))
+    return {f"{row.task}@{row.site}": Tally(successes=int(row.successes), trials=int(row.trials)) for row in rows if row.trials}
+
+
+def longest_of(db: Connection, release: str) -> float:
+    """Seconds of the longest counted episode of a release so far; 0 before the first."""
+    return float(db.execute(select(func.max(TALLIES.c.longest_s)).where(TALLIES.c.release == release)).scalar() or 0.0)
