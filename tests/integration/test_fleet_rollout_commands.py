@@ -141,7 +141,7 @@ def wait_for(fact, timeout_s=60.0):
 
 def test_commands_say_what_is_wrong(fleet, tmp_path):
     (tmp_path / "plan.yaml").write_text("name: x\nrelease: y\nstages: []\n")
-    with pytest.raises(SpecError, match="digest of a release"):
+    with pytest.raises(SpecError, match="whole digest"):
         call_offline("fleet", "rollout", "plan", tmp_path / "plan.yaml")
     (tmp_path / "plan.yaml").write_text("- 1\n")
     with pytest.raises(SpecError, match="expected a mapping"):
