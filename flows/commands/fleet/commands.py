@@ -16,6 +16,7 @@ from flows.commands.fleet.release_store import fetch_command, manifest_command, 
 from flows.commands.fleet.rollout import rollout_app
 from flows.commands.fleet.shadow import shadow_command
 from flows.commands.fleet.stops import drill_command, kill_list_command, resume_command
+from flows.commands.operations.fleet_demo import demo_command
 from flows.terminal.output import print_line, print_result
 
 _HELP = "A fleet of robots: releases, their keys and repository, the agent of a cell, the controller, rollouts, and the kill switch."
@@ -105,6 +106,7 @@ fleet_app.command("drill")(drill_command)
 fleet_app.command("resume")(resume_command)
 fleet_app.command("shadow")(shadow_command)
 fleet_app.command("quality")(quality_command)
+fleet_app.command("demo")(demo_command)
 fleet_app.add_typer(keys_app, name="keys")
 fleet_app.add_typer(release_app, name="release")
 fleet_app.add_typer(repository_app, name="repository")

@@ -34,7 +34,7 @@ _MOST_WAIT_S = 300.0
 _RESTART_S = 5.0
 _MOST_FAILURES = 3  # of the running service in a row, before the other slot takes over
 _POLL_S = 0.1
-_HELD_POLL_S = 0.5
+_HELD_POLL_S = 0.05  # the step itself has looked for the lock meanwhile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

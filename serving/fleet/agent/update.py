@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from serving.fleet.intake.update_metadata import Target, UpdateMetadata
 logger = logging.getLogger(__name__)
 
 _SLICE_S = 5.0
+_HELD_S, _HELD_LOOK_S = 0.45, 0.004
 _MOST_DOCUMENT_BYTES = 16 * 2**20
 
 
@@ -187,9 +189,12 @@ class Update:
             raise UpdateRefused("START", f"{where} serves bundle {told[0][:16]}, expected {manifest.digest[:16]} of release {target[:16]}")
 
     def _swap(self, target: str, slot: str, permit: Permit | None) -> Phase:
-        """Change the permit, while no episode runs; as long as one does, nothing happens here."""
+        """Change the permit, while no episode runs; as long as one does, nothing happens here.
+
+        The time between two episodes may be a few milliseconds, so the lock is looked for often, for as long as a turn may take.
+        """
         lock = UpdateLock(self.cell_files)
-        with lock.taken() as is_mine:
+        with lock.taken(_HELD_S, lambda _: time.sleep(_HELD_LOOK_S)) as is_mine:
             if not is_mine:
                 return "ready"
             left = lock.left_behind()

@@ -1,0 +1,66 @@
+"""A fleet as the controller tells of it: a live table, or a plain line where something changed and there is no terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from components.deployment.fleet_demo.timeline import CellNow, Sample
+
+_COLORS = {1: "dim", 2: "green", 3: "red"}
+
+
+class FleetView:
+    """numbers: digest of a release -> its number for people."""
+
+    def __init__(self, numbers: Mapping[str, int], *, live: bool | None = None) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._is_live = self.console.is_terminal if live is None else live
+        self._numbers, self._said = numbers, ""
+        self._live: Live | None = None
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[FleetView]:
+        """Draw while the block runs."""
+        if not self._is_live:
+            yield self
+            return
+        with Live(Table.grid(), console=self.console, refresh_per_second=4) as self._live:
+            yield self
+        self._live = None
+
+    def update(self, sample: Sample) -> None:
+        """One answer of the controller."""
+        if self._live is not None:
+            self._live.update(self._table(sample))
+        elif (line := self.line(sample)) != self._said:
+            self._said = line
+            self.console.print(line, soft_wrap=True)
+
+    def line(self, sample: Sample) -> str:
+        """The fleet as one plain line: the version of each cell, with an arrow where another one is proposed."""
+        cells = " ".join(self._cell(cell) for cell in sample.cells.values())
+        where = f"rollout {sample.rollout}: {sample.status}, {sample.stage}" if sample.rollout else "no rollout yet"
+        return f"{where}   cells {cells or '-'}"
+
+    def _table(self, sample: Sample) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name, cell in sample.cells.items():
+            color = _COLORS.get(self._numbers.get(cell.running, 0), "")
+            table.add_row(name, Text(self._cell(cell), style=color), cell.phase if cell.moves else "")
+        table.add_row("", "", "")
+        table.add_row("fleet", sample.told or "no rollout yet")
+        return table
+
+    def _cell(self, cell: CellNow) -> str:
+        return f"{self._version(cell.running)}>{self._version(cell.proposed)}" if cell.moves else self._version(cell.running)
+
+    def _version(self, release: str) -> str:
+        return str(self._numbers[release]) if release in self._numbers else "-"
