@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,9 @@ from tests.fleet import bundle, release
 
 CONTRACT = json.dumps(stub_contract(control_hz=8.0, chunk_length=16).to_json())
 AUDITS = Path(__file__).parents[1] / "golden" / "home_aa4ee54" / "audit" / "cell-02"
-SERVICE = (sys.executable, "-m", "tests.faults.poor_service", "{bundle}", "{port}")
+# as the demonstration's own: a service ends with its agent
+_ENDING = 'exec "{python}" -m serving.lifeline $PPID "{python}" -m tests.faults.poor_service "{bundle}" {port}'
+SERVICE = ("sh", "-c", _ENDING)
 
 
 def versions_of(site: Site) -> Versions:
