@@ -59,8 +59,8 @@ class Evidence:
 
 
 def read_driver_log(path: Path) -> list[Line]:
-    """Every command in a strict driver's log, oldest first; its remarks (resets, stops) are left out."""
-    lines = (json.loads(line) for line in path.read_text().splitlines() if line)
+    """Every command in a strict driver's log, oldest first; its remarks (resets, stops) are left out, and a line that is being written."""
+    lines = (json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n") and line.strip())
     return [line for line in lines if "action" in line]
 
 

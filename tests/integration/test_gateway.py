@@ -240,7 +240,7 @@ def test_who_hangs_up_over_http_is_not_worked_for(address: str, peer: Peer, poli
     policy.gate = threading.Event()
     host, _, port = address.partition(":")
     with socket.create_connection((host, int(port))) as asker:
-        asker.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        asker.sendall(f"POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_until(lambda: policy.calls == [1])
     time.sleep(0.2)
     policy.gate.set()
