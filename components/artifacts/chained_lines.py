@@ -61,7 +61,7 @@ class ChainedLines:
             self._read()
             made, lines, hashes, head = list(make(self._entries)), list[bytes](), list[str](), self._head
             for entry in made:
-                own = _hash(head, entry)
+                own = chained_hash(head, entry)
                 lines.append(json.dumps({"before": head, "entry": entry, "hash": own}, sort_keys=True, ensure_ascii=False).encode() + b"\n")
                 head = own
                 hashes.append(own)
@@ -122,7 +122,7 @@ class ChainedLines:
             raise DatasetError(
                 f"{where} follows {str(before)[:12]}, what stands before it is {self._head[:12]}: a line was changed. {_FIX}"
             )
-        if own != _hash(before, entry):
+        if own != chained_hash(before, entry):
             raise DatasetError(f"{where} was changed after it was written. {_FIX}")
         return entry, own
 
@@ -130,7 +130,8 @@ class ChainedLines:
 _FIX = "Fix: restore the file from a copy (git, dvc); lines are only ever added to it"
 
 
-def _hash(before: str, entry: Entry) -> str:
+def chained_hash(before: str, entry: Any) -> str:
+    """The hash of a line: of the hash before it, and of what it says as JSON (hex, 64)."""
     return hashlib.sha256(f"{before}\n{json.dumps(entry, sort_keys=True, separators=(',', ':'))}".encode()).hexdigest()
 
 

@@ -7,7 +7,6 @@ loopback without BentoML's own processes around it.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import ssl
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from components.adapters.processes import free_port
 from components.config.records import Progress, Silent
 from components.deployment.service_process import ServiceProcess, State, fetch_state, running, tied_to_us
+from model_core.access import is_loopback
 from model_core.spec.errors import SpecError
 
 
@@ -54,10 +54,13 @@ class Listening:
     @property
     def is_loopback(self) -> bool:
         """It cannot be reached from outside this machine."""
-        try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
+
+    @property
+    def address(self) -> str:
+        """Its URL on this machine."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "localhost") else "[::1]" if self.host == "::" else self.host
+        return f"{'http' if self.certificate is None else 'https'}://{host}:{self.port}"
 
     @property
     def needs_token(self) -> bool:
@@ -119,7 +122,7 @@ def running_gateway(
     service = ServiceProcess(
         name="the gateway",
         command=gateway_command(bundle, here, instance=instance),
-        state=lambda: _state(here),
+        state=lambda: child_state(here),
         instance=instance,
         port=here.port,
         log=log,
@@ -130,8 +133,7 @@ def running_gateway(
         yield GatewayAddress(listening=here)
 
 
-def _state(here: Listening) -> State | None:
-    """What /readyz answers, ready or not."""
-    host = "127.0.0.1" if here.host in ("0.0.0.0", "localhost") else "[::1]" if here.host == "::" else here.host
-    scheme, tls = ("http", None) if here.certificate is None else ("https", ssl._create_unverified_context())  # it is our own child
-    return fetch_state(f"{scheme}://{host}:{here.port}/readyz", tls=tls)
+def child_state(here: Listening) -> State | None:
+    """What /readyz of a service that we started answers, ready or not: its certificate is not checked, it is our own child."""
+    tls = None if here.certificate is None else ssl._create_unverified_context()
+    return fetch_state(f"{here.address}/readyz", tls=tls)

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import ssl
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from components.adapters.http import NoAnswerError, request
 from components.adapters.processes import free_port
 from components.config.records import Progress, Silent
-from components.deployment.gateway_service import Listening
+from components.deployment.gateway_service import Listening, child_state
 from components.deployment.service_address import ServiceCredentials
-from components.deployment.service_process import ServiceProcess, fetch_state, running, tied_to_us
+from components.deployment.service_process import ServiceProcess, running, tied_to_us
 from model_core.spec.errors import ActwrightError, NotReady
 
 URL = "http://127.0.0.1:4000"
@@ -45,24 +44,22 @@ class ControllerFiles:
 @contextlib.contextmanager
 def running_controller(files: ControllerFiles, listening: Listening, progress: Progress | None = None) -> Iterator[str]:
     """A controller in a process of its own until the block ends; gives its URL. Raises `JobError` with the end of its log."""
-    port, instance = listening.port or free_port(), uuid.uuid4().hex
+    here, instance = replace(listening, port=listening.port or free_port()), uuid.uuid4().hex
     command = [sys.executable, "-m", "serving.fleet.controller", "--database", files.database, "--key", str(files.key)]
-    command += ["--host", listening.host, "--port", str(port), "--report-every", str(files.report_every_s)]
+    command += ["--host", listening.host, "--port", str(here.port), "--report-every", str(files.report_every_s)]
     options = {"--cert": listening.certificate, "--tls-key": listening.key, "--tokens-file": listening.tokens, "--mlflow": files.mlflow}
     for name, value in options.items():
         command += [name, str(value)] if value else []
-    host = "127.0.0.1" if listening.host in ("0.0.0.0", "localhost") else listening.host
-    scheme, tls = ("https", ssl._create_unverified_context()) if listening.certificate else ("http", None)  # it is our own child
     service = ServiceProcess(
         name="the fleet controller",
         command=["env", f"ACTWRIGHT_INSTANCE={instance}", *tied_to_us(command)],
-        state=lambda: fetch_state(f"{scheme}://{host}:{port}/readyz", tls=tls),
+        state=lambda: child_state(here),
         instance=instance,
-        port=port,
+        port=here.port,
         log=files.log,
     )
     with running(service, progress or Silent()):
-        yield f"{scheme}://{host}:{port}"
+        yield here.address
 
 
 def ask(url: str, path: str, credentials: ServiceCredentials) -> Any:

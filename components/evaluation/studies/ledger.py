@@ -7,7 +7,6 @@ verdict carries. A chain holds no key: it proves against a head that is known fr
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.chained_lines import chained_hash
 from components.evaluation.studies.design import LEDGER, Scene, StudyDesign, read_design
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import DatasetError
@@ -120,13 +120,9 @@ def _checked(line: bytes, head: str) -> tuple[str, dict[str, Any]]:
         return f"expected a JSON line with before, hash and trial, got {error}", {}
     if before != head:
         return f"it follows {str(before)[:16]}, and what stands before it is {head[:16]}: a line or the design was changed or taken out", {}
-    if own != _hash(head, content):
+    if own != chained_hash(head, content):
         return "it was changed after it was written", {}
     return "", entry
-
-
-def _hash(before: str, trial: Any) -> str:
-    return hashlib.sha256(f"{before}\n{json.dumps(trial, sort_keys=True, separators=(',', ':'))}".encode()).hexdigest()
 
 
 def extend(folder: Path, trials: Sequence[Trial]) -> Ledger:
@@ -166,7 +162,7 @@ def append(folder: Path, found: Ledger, entries: Sequence[Trial | Amendment]) ->
     trials, amendments = list(found.trials), list(found.amendments)
     for entry in entries:
         kind, content = (TRIAL if isinstance(entry, Trial) else AMENDMENT), to_document(entry)
-        own = _hash(head, content)
+        own = chained_hash(head, content)
         lines.append(json.dumps({"before": head, "hash": own, kind: content}, sort_keys=True).encode() + b"\n")
         head = own
         if isinstance(entry, Trial):
