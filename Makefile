@@ -11,7 +11,8 @@ WORKERS ?= 2
 SCALE ?=
 # tests wait for servers now and then, so one more than there are cores; each takes up to 2.5 GiB
 TEST_WORKERS ?= 3
-PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+# a worker that dies ends the run with its test's name: pytest-xdist 3.8.0 never ends one whose worker it replaced
+PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage smoke unit integration setup check up console clean lock seeds bench soak faults fuzz conformance scale-test test-pythons changelog freeze-surfaces
@@ -77,7 +78,7 @@ bench: $(STAMP) ## every benchmark, each against a named peer; results in benchm
 
 faults: $(STAMP) ## every fault against every invariant; prints the table of reports/faults.json
 	@rm -f reports/faults.json
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/faults; code=$$?; $(BIN)/python -m tests.faults.verdicts && exit $$code
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --max-worker-restart 0 tests/faults; code=$$?; $(BIN)/python -m tests.faults.verdicts && exit $$code
 
 fuzz: $(STAMP) ## at least 200,000 malformed messages to every endpoint (MESSAGES=200000); results in reports/fuzz.json
 	@$(BIN)/python -m tests.faults.fuzz --messages $(MESSAGES)

@@ -19,10 +19,17 @@ RENDER_FLAGS = {"shadow": "off", "reflection": "off", "skybox": "off", "offsampl
 
 def import_mujoco() -> Any:
     """The mujoco module, set up to render without a screen. Raises `SimulatorError` naming the system package that is missing."""
-    # MuJoCo reads this once, at its first import, to choose how images are rendered without a screen.
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     try:
         import mujoco
+        from mujoco import gl_context
+
+        # MuJoCo reads the variable at its first import only. Where somebody imported it before us it has chosen a window of the screen, and
+        # without a screen its second renderer ends the process (mujoco 3.3.0).
+        if os.environ["MUJOCO_GL"] == "osmesa":
+            from mujoco.osmesa import GLContext
+
+            gl_context.GLContext = GLContext
     except (ImportError, AttributeError, OSError) as error:
         raise SimulatorError(
             f"MuJoCo cannot draw off screen ({os.environ['MUJOCO_GL']}): {error}. Fix: apt-get install libosmesa6, or run 'make setup'"
