@@ -9,82 +9,22 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from components.config.recipe import GateConfig
 from components.deployment.cell_process import run_cell
 from components.deployment.probe import probe
 from components.deployment.service_address import ServiceCredentials
 from components.evaluation.studies.design import BLOCKS, ROBOT_RULE, Scene, StudyDesign
+from components.evaluation.studies.labels import RUBRIC, Label, Operator
 from components.evaluation.studies.plan import PlannedTrial
 from components.evaluation.studies.run import RUNNING, RunTrial, Trialled
 from components.evaluation.studies.simulated import check_metric
 from model_core.spec.documents import to_document
-from model_core.spec.errors import ContractError, JobError, NotReady, SpecError, require
+from model_core.spec.errors import ContractError, JobError, SpecError
 from model_core.spec.execution.cell_options import CellExit, CellOptions
 from model_core.spec.files import atomic_write
 from model_core.spec.types import StopReason
-
-RUBRIC = "success: the task is done when the robot has stopped. Stage progress: the share of the task's stages that were reached, 0 to 1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """What a person says of a trial. progress: 0..1."""
-
-    success: bool
-    progress: float
-
-
-class Operator(Protocol):
-    """The person at the robot."""
-
-    @property
-    def name(self) -> str:
-        """As the ledger names them."""
-        ...
-
-    def lay_out(self, trial: PlannedTrial) -> None:
-        """Wait until the scene is laid out. Only the blind name of the policy may be shown."""
-        ...
-
-    def label(self, trial: PlannedTrial) -> Label:
-        """Ask what came of it."""
-        ...
-
-
-class WrittenAnswers:
-    """An operator whose answers stand in a file: line n is of trial n, "yes 1.0" or "no 0.4"."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.name = name
-        self._path = path
-        self._lines = path.read_text(encoding="utf-8").splitlines()
-
-    def lay_out(self, trial: PlannedTrial) -> None:
-        """Waits for no person. Raises `NotReady` where the file has no line of this trial: then it is not begun."""
-        if trial.place >= len(self._lines):
-            raise NotReady(f"{self._path}: no answer for trial {trial.place + 1}, got {len(self._lines)} lines. Fix: add lines, run again")
-        self.label(trial)
-
-    def label(self, trial: PlannedTrial) -> Label:
-        """The line of this trial; raises `SpecError` where it cannot be read."""
-        return read_label(self._lines[trial.place], f"{self._path}, line {trial.place + 1}")
-
-
-def read_label(text: str, where: str) -> Label:
-    """ "yes", "no 0.4" ...: success, and the stage progress (by itself 1 for a success, 0 else). Raises `SpecError`."""
-    words = text.split()
-    answers = {"y": True, "yes": True, "n": False, "no": False}
-    said = answers.get(words[0].lower()) if words else None
-    try:
-        progress = float(words[1]) if len(words) > 1 else float(bool(said))
-    except ValueError:
-        progress = -1.0
-    if said is None or len(words) > 2 or not 0.0 <= progress <= 1.0:
-        raise SpecError(f'{where}: expected "yes" or "no" and a number in 0..1, such as "no 0.4", got {text!r}')
-    require(not (said and progress < 1.0), f"{where}: a success has stage progress 1", got=progress)
-    return Label(success=said, progress=progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +136,8 @@ def _trialled(trial: PlannedTrial, found: Mapping[str, Any], operator: Operator 
     label = Label(success=bool(row["success"]), progress=float(bool(row["success"])))
     if operator is not None and not is_void:
         label = operator.label(trial)
+        if row["stop_reason"] not in (StopReason.SUCCESS, StopReason.MAX_STEPS):
+            label = replace(label, success=False)  # by the design's rule, whatever was seen: a refusal and a safe stop are failures
     trialled = Trialled(
         success=label.success,
         stop_reason=str(row["stop_reason"]),

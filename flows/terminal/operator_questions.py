@@ -9,7 +9,7 @@ from flows.terminal.output import print_line
 from model_core.spec.errors import NotReady, SpecError
 
 if TYPE_CHECKING:
-    from components.deployment.study_cells import Label
+    from components.evaluation.studies.labels import Label
     from components.evaluation.studies.plan import PlannedTrial
 
 
@@ -26,7 +26,7 @@ class AtTheTerminal:
 
     def label(self, trial: PlannedTrial) -> Label:
         """Ask until the answer can be read."""
-        from components.deployment.study_cells import RUBRIC, read_label
+        from components.evaluation.studies.labels import RUBRIC, read_label
 
         while True:
             print_line(

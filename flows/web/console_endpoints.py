@@ -14,6 +14,7 @@ from flows.web.views.fleet.endpoints import fleet_endpoints
 from flows.web.views.models import model_endpoints
 from flows.web.views.operators import operator_endpoints
 from flows.web.views.session import session_endpoints
+from flows.web.views.trials.endpoints import trial_endpoints
 
 
 def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
@@ -22,6 +23,7 @@ def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
         *session_endpoints(people),
         *cell_endpoints(platform.settings),
         *episode_endpoints(platform),
+        *trial_endpoints(platform.settings.home),
         *model_endpoints(platform.store),
         *fleet_endpoints(platform.settings, needs_token=people.needs_token),
         *operator_endpoints(OperatorLog.of_home(platform.settings.home)),

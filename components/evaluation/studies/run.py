@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.artifacts.locks import locked
+from components.artifacts.locks import locked, try_locked
 from components.config.judging.verdict import GateVerdict
 from components.config.records import Progress
 from components.evaluation.gate import needs_pairs
@@ -21,6 +21,7 @@ from components.evaluation.studies.ledger import Ledger, Trial, append, whole_le
 from components.evaluation.studies.plan import PlannedTrial, planned_blocks
 from model_core.spec.errors import DatasetError
 
+_LOCK = ".running.lock"
 RUNNING = "running.txt"  # the place of the robot's trial that runs now; its runner writes it
 
 
@@ -57,7 +58,7 @@ def run_study(folder: Path, run_trial: RunTrial, progress: Progress) -> tuple[Ga
     design = read_design(folder)
     if not design.digest.startswith(folder.name):
         raise DatasetError(f"the design of {folder} was changed since it was locked. Fix: restore it from a copy")
-    with locked(folder / ".running.lock"):
+    with locked(folder / _LOCK):
         ledger = _interrupted(folder, design)
         while True:
             blocks = planned_blocks(design, ledger.further_scenes)
@@ -72,6 +73,12 @@ def run_study(folder: Path, run_trial: RunTrial, progress: Progress) -> tuple[Ga
                 ledger = append(folder, ledger, [_trial(design, planned, run_trial(planned))])
                 (folder / RUNNING).unlink(missing_ok=True)
             progress.update(len(ledger.trials), total, f"block {block[0].block + 1} is done")
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a program runs this study now."""
+    with try_locked(folder / _LOCK) as is_free:
+        return not is_free
 
 
 def verdict_of(design: StudyDesign, ledger: Ledger) -> GateVerdict:

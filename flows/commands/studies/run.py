@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -17,8 +18,8 @@ from flows.terminal.output import OF_OUTCOME, print_line, print_result, stoppabl
 if TYPE_CHECKING:
     from components.config.judging.verdict import GateVerdict
     from components.config.recipe import Recipe
-    from components.deployment.study_cells import Operator
     from components.evaluation.studies.design import StudyDesign
+    from components.evaluation.studies.labels import Operator
     from components.evaluation.studies.run import RunTrial
     from components.evaluation.suite import Suite
 
@@ -42,6 +43,12 @@ class StudyOptions:
         typer.Option(help="a robot instead of the simulator: candidate=http://... and champion=http://...", metavar="SIDE=URL"),
     ] = None
     operator: Annotated[str, typer.Option(help="who says at the terminal what came of each trial (default: the robot tells)")] = ""
+    phone: Annotated[
+        str, typer.Option(help="who says it uses the page of the console that is reached at this address", metavar="http(s)://HOST:PORT")
+    ] = ""
+    stage: Annotated[
+        list[str] | None, typer.Option(help="a stage of the task, in order, for the page to offer; the last one is success", metavar="NAME")
+    ] = None
     answers: Annotated[Path | None, typer.Option(help='their answers: line n is of trial n, such as "no 0.4"', exists=True)] = None
     robot: Annotated[str, typer.Option(help="metaworld, strict, or MODULE:FACTORY")] = "metaworld"
     option: Annotated[list[str] | None, typer.Option(help="passed to the robot's factory", metavar="NAME=VALUE")] = None
@@ -65,6 +72,7 @@ def run_command(options: StudyOptions) -> None:
     Example: actwright study run loop --candidate actwright/4 --champion actwright/3
     Example: actwright study run loop --candidate actwright/4 --seed 7 --metric score --set gate.max_pairs=100
     Example: actwright study run loop --url candidate=http://127.0.0.1:3001 --url champion=http://127.0.0.1:3000 --operator Ada
+    Example: actwright study run loop --url candidate=http://127.0.0.1:3001 --url champion=http://127.0.0.1:3000 --phone https://cell-pc:3100
     """
     from components.evaluation.studies.design import lock
     from components.evaluation.studies.run import run_study
@@ -75,7 +83,7 @@ def run_command(options: StudyOptions) -> None:
     design, trials_in = (_on_robot if options.url else _simulated)(options, chosen)
     folder = lock(home / "studies", design)
     print_line(f"{folder}: {len(design.scenes)} scenes at most, each with both policies; {design.void_rule}")
-    panel = StagePanel(titles={"study": "study"}, live=False if options.operator else None)
+    panel = StagePanel(titles={"study": "study"}, live=False if options.operator or options.phone else None)
     with stoppable(), panel.shown():
         verdict, ledger = run_study(folder, trials_in(folder), panel.stage("study"))
     tell_verdict(folder, verdict, ledger.head, len(ledger.trials))
@@ -130,12 +138,17 @@ def _simulated(options: StudyOptions, recipe: Recipe) -> Prepared:
 
 
 def _on_robot(options: StudyOptions, recipe: Recipe) -> Prepared:
+    from dataclasses import replace
+
     from components.deployment.cell_process import named_robot
     from components.deployment.study_cells import ask_services, robot_design, robot_trials
     from components.evaluation.studies.design import Scene
+    from components.evaluation.studies.desk import ROBOT, AtTheDesk, StudyDesk
+    from components.evaluation.studies.labels import STAGES
     from flows.commands.serving.service_options import credentials_of
     from model_core.spec.execution.cell_options import CellOptions
 
+    _check_operator(options)
     factory, named = named_robot(options.robot)
     served = ask_services(_urls(options.url or []), credentials_of(options.token_file, options.ca_file, 10.0))
     cell = CellOptions(
@@ -153,8 +166,17 @@ def _on_robot(options: StudyOptions, recipe: Recipe) -> Prepared:
     tasks, first = options.task or recipe.collect.tasks, recipe.evaluate.first_seed
     scenes = tuple(Scene(task=task, seed=first + number) for number in range(recipe.gate.max_pairs) for task in tasks)
     design = robot_design(recipe.gate, scenes, served, cell, draw=(options.seed, options.metric), timeout_s=options.timeout_s)
-    operator = _operator(options)
-    return design, lambda folder: robot_trials(folder, design, served, cell, operator, print_line)
+    if options.stage:
+        design = replace(design, rules={**design.rules, STAGES: list(options.stage)})
+
+    def trials_in(folder: Path) -> RunTrial:
+        if not options.phone:
+            return robot_trials(folder, design, served, cell, _operator(options), print_line)
+        desk = StudyDesk(folder)
+        print_line(f"phone  {options.phone.rstrip('/')}/trials/{folder.name}  (of `actwright console` over this home)")
+        return robot_trials(folder, design, served, replace(cell, console=desk.folder / ROBOT), AtTheDesk(desk), print_line)
+
+    return design, trials_in
 
 
 def _urls(given: list[str]) -> Mapping[str, str]:
@@ -164,8 +186,15 @@ def _urls(given: list[str]) -> Mapping[str, str]:
     return found
 
 
+def _check_operator(options: StudyOptions) -> None:
+    if options.phone and (options.operator or options.answers):
+        raise typer.BadParameter("--phone: the person at the page tells what came of each trial. Fix: leave --operator and --answers out")
+    if options.phone and urlsplit(options.phone).scheme not in ("http", "https"):
+        raise typer.BadParameter(f"--phone: expected the address of a console, such as https://cell-pc:3100, got {options.phone!r}")
+
+
 def _operator(options: StudyOptions) -> Operator | None:
-    from components.deployment.study_cells import WrittenAnswers
+    from components.evaluation.studies.labels import WrittenAnswers
     from flows.terminal.operator_questions import AtTheTerminal
 
     if options.answers is not None:

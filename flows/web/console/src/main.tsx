@@ -4,6 +4,7 @@ import "./style/base.css";
 import "./style/parts.css";
 import "./style/pages.css";
 import "./style/cell.css";
+import "./style/trials.css";
 
 const root = document.getElementById("root");
 if (root) render(<Console />, root);

@@ -1660,6 +1660,251 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/trials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Studies on a robot */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StudyRows"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/trials/{study}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is asked now */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    study: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TrialNow"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/trials/{study}/answer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What came of a trial; once for each key */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    study: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["TrialAnswer"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TrialTaken"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/trials/{study}/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The scene is laid out: let the robot move */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    study: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["TrialStart"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TrialTaken"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/trials/{study}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stop the robot of a trial */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    study: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["TrialStop"];
+                };
+            };
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["OrderReply"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/versions": {
         parameters: {
             query?: never;
@@ -2548,6 +2793,18 @@ export interface components {
             path: string;
             problem: string;
         };
+        /**
+         * RecordedTrial
+         * @description A trial as the ledger has it. outcome: "success", "failure" or "void"; stop_reason: why the robot stopped.
+         */
+        RecordedTrial: {
+            blind: string;
+            number: number;
+            outcome: string;
+            progress: number;
+            stop_reason: string;
+            task: string;
+        };
         Refusal: {
             code: string;
             reason: string;
@@ -2604,6 +2861,24 @@ export interface components {
             tool: string;
         };
         /**
+         * StudyRow
+         * @description One study whose trials a person at a page leads. planned: trials at most.
+         */
+        StudyRow: {
+            done: number;
+            is_running: boolean;
+            planned: number;
+            study: string;
+            tasks: string[];
+        };
+        /**
+         * StudyRows
+         * @description Every such study of this home.
+         */
+        StudyRows: {
+            studies: components["schemas"]["StudyRow"][];
+        };
+        /**
          * TaskRow
          * @description How one task went. low, high: bounds of the success rate at `confidence`, exact.
          */
@@ -2614,6 +2889,68 @@ export interface components {
             successes: number;
             task: string;
             trials: number;
+        };
+        /**
+         * TrialAnswer
+         * @description What came of a trial. key: 16 to 64 hex digits that the page drew for this answer; sent again, it is the same answer.
+         */
+        TrialAnswer: {
+            key: string;
+            number: number;
+            progress: number;
+            success: boolean;
+        };
+        /**
+         * TrialNow
+         * @description Where a study stands. phase: "lay out", "running" or "label"; "" where no program runs it. number: of the trial that is asked for,
+         *         from 1. blind: the policy's name for this trial alone. mode: of the robot while it runs. stages: for a failure. last: of the ledger,
+         *         None where it is empty. heard_at: seconds since 1970 by this console's clock.
+         */
+        TrialNow: {
+            blind: string;
+            heard_at: number;
+            last: components["schemas"]["RecordedTrial"] | null;
+            mode: string;
+            number: number;
+            phase: string;
+            planned: number;
+            rubric: string;
+            scene: number;
+            stages: components["schemas"]["TrialStage"][];
+            study: string;
+            task: string;
+            void_rule: string;
+        };
+        /**
+         * TrialStage
+         * @description How far a failed trial can have come. progress: the share of the stages that were reached.
+         */
+        TrialStage: {
+            name: string;
+            progress: number;
+        };
+        /**
+         * TrialStart
+         * @description The scene is laid out, the robot may move. heard_at: as `TrialNow` told it last.
+         */
+        TrialStart: {
+            heard_at: number;
+            number: number;
+        };
+        /**
+         * TrialStop
+         * @description Stop the robot of the trial that runs.
+         */
+        TrialStop: {
+            number: number;
+        };
+        /**
+         * TrialTaken
+         * @description The start or answer is taken. is_repeated: it had been before.
+         */
+        TrialTaken: {
+            is_repeated: boolean;
+            number: number;
         };
         /**
          * UndoOrder

@@ -13,7 +13,7 @@ export function Console() {
   useEffect(() => {
     void api.GET("/api/me").then(({ data, response }) => {
       setMe(data ?? { name: "", role: "", has_session: false, needs_token: response?.status === 401 });
-    });
+    }, () => {}); // without an answer what was known stands
   }, [turn]);
   if (me === null) return <Loading what="the console" />;
   if (!me.role) return <SignIn needsToken={me.needs_token} done={again} />;

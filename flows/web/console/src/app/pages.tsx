@@ -11,6 +11,8 @@ import { LabellingPage } from "../pages/labelling/labelling_page";
 import { ModelPage } from "../pages/models/model_page";
 import { OperatorsPage } from "../pages/operators/operators_page";
 import { ModelsPage } from "../pages/models/models_page";
+import { TrialPage } from "../pages/trials/trial_page";
+import { TrialsPage } from "../pages/trials/trials_page";
 
 export interface PageProps {
   parts: Record<string, string>;
@@ -35,6 +37,8 @@ export const PAGES: readonly Page[] = [
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
   { pattern: "/fleet", title: "Fleet", show: FleetPage, letter: "r" },
   { pattern: "/fleet/log", title: "The fleet's log", show: FleetLogPage },
+  { pattern: "/trials", title: "Trials", show: TrialsPage, letter: "p" },
+  { pattern: "/trials/:study", title: "Trial", show: TrialPage },
   { pattern: "/operators", title: "Operators", show: OperatorsPage, letter: "o" },
 ];
 
