@@ -199,7 +199,7 @@ class Robot:
             "release_key": str(self.keys / "release.pub.pem"),
         }
         addresses = {"controller": self.controller.url, "repository": self.repository.url}
-        service = [sys.executable, "-S", str(SERVICE), "{bundle}", "{port}"]
+        service = [sys.executable, "-S", str(SERVICE), "{bundle}", "{port}", "{candidate}"]
         ports = self.options.setdefault("ports", [free_port(), free_port()])
         return {
             "cell": "cell-1",

@@ -29,6 +29,7 @@ from serving.gateway.operations.fleet_file import FLEET_VARIABLE, read_fleet_fil
 from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from serving.gateway.shadow.candidate_process import CandidateProcess, ShadowSettings, candidate_command
+from serving.gateway.shadow.named_candidate import NamedCandidate
 from serving.gateway.shadow.shadow import Shadow
 
 
@@ -88,17 +89,20 @@ def _loader(args: argparse.Namespace) -> Callable[[], LoadedModel]:
     return lambda: open_bundle(bundle)
 
 
-def _shadow(args: argparse.Namespace, gateway: Gateway) -> Shadow | None:
-    if not args.shadow:
-        return None
-    bundle, settings = (
-        Path(args.shadow),
-        ShadowSettings(deadline_s=real("shadow-deadline-s", args.shadow_deadline_s, above=0.0, high=600.0)),
-    )
-    if not (bundle / MANIFEST).is_file():
-        raise SpecError(f"shadow: {bundle} has no {MANIFEST}; {PACK_AGAIN}")
-    candidate = CandidateProcess(candidate_command(str(bundle)), settings)
-    return Shadow(candidate, lambda: gateway.model if gateway.is_ready else None, gateway.metrics, settings)
+def _shadow(args: argparse.Namespace, gateway: Gateway) -> Shadow | NamedCandidate | None:
+    settings = ShadowSettings(deadline_s=real("shadow-deadline-s", args.shadow_deadline_s, above=0.0, high=600.0))
+
+    def of(bundle: str) -> Shadow:
+        candidate = CandidateProcess(candidate_command(bundle), settings)
+        return Shadow(candidate, lambda: gateway.model if gateway.is_ready else None, gateway.metrics, settings)
+
+    if args.shadow and args.candidate:
+        raise SpecError("shadow, candidate: one names a candidate for good, the other a file that names one; give one of them")
+    if args.candidate:
+        return NamedCandidate(Path(args.candidate), of)
+    if args.shadow and not (Path(args.shadow) / MANIFEST).is_file():
+        raise SpecError(f"shadow: {args.shadow} has no {MANIFEST}; {PACK_AGAIN}")
+    return of(args.shadow) if args.shadow else None
 
 
 def _limits_file(path: Path) -> str:
@@ -139,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limits", help=f"JSON file of bounds, see serving/gateway/operations/limits.py (default: {LIMITS_VARIABLE})")
     parser.add_argument("--fleet", help=f"JSON file that ties this service to a fleet, see docs/fleet.md (default: {FLEET_VARIABLE})")
     parser.add_argument("--shadow", metavar="BUNDLE", help="folder of a candidate whose answers are compared and sent to no robot")
+    parser.add_argument("--candidate", metavar="FILE", help="file in which an agent names such a candidate, now or later")
     parser.add_argument("--shadow-deadline-s", type=float, default=2.0, help="a later answer of the candidate counts as late (2.0)")
     return parser
 

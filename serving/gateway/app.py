@@ -40,6 +40,7 @@ from serving.gateway.http.auth_middleware import AuthMiddleware
 from serving.gateway.http.status_codes import STATUS_OF
 from serving.gateway.http.websocket_session import serve_session
 from serving.gateway.sessions.gateway import Gateway
+from serving.gateway.shadow.named_candidate import NamedCandidate
 from serving.gateway.shadow.shadow import Shadow
 
 logger = logging.getLogger(__name__)
@@ -47,11 +48,13 @@ logger = logging.getLogger(__name__)
 _TEND_INTERVAL_S = 0.2
 
 
-def create_app(gateway: Gateway, *, field_maps: Path | None = None, kill_list: str = "", shadow: Shadow | None = None) -> Starlette:
+def create_app(
+    gateway: Gateway, *, field_maps: Path | None = None, kill_list: str = "", shadow: Shadow | NamedCandidate | None = None
+) -> Starlette:
     """An application over `gateway`, which it starts and stops with itself.
 
     field_maps: names that the dialects use, as JSON. kill_list: a path or an address where the fleet's kill list is polled.
-    shadow: a candidate that answers beside the live policy.
+    shadow: a candidate that answers beside the live policy, or whichever one a file names.
     """
 
     @contextlib.asynccontextmanager
@@ -74,7 +77,7 @@ def create_app(gateway: Gateway, *, field_maps: Path | None = None, kill_list: s
     return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(AuthMiddleware, tokens=gateway.tokens)])
 
 
-def _shadow_route(shadow: Shadow | None) -> Callable[[Request], Awaitable[Response]]:
+def _shadow_route(shadow: Shadow | NamedCandidate | None) -> Callable[[Request], Awaitable[Response]]:
     async def compared(_: Request) -> Response:
         return JSONResponse({"state": "none"} if shadow is None else shadow.document())
 

@@ -23,7 +23,7 @@ from tests.fleet import bundle, release
 CONTRACT = json.dumps(stub_contract(control_hz=8.0, chunk_length=16).to_json())
 AUDITS = Path(__file__).parents[1] / "golden" / "home_aa4ee54" / "audit" / "cell-02"
 # as the demonstration's own: a service ends with its agent
-_ENDING = 'exec "{python}" -m serving.lifeline $PPID "{python}" -m tests.faults.poor_service "{bundle}" {port}'
+_ENDING = 'exec "{python}" -m serving.lifeline $PPID "{python}" -m tests.faults.poor_service "{bundle}" {port} "{candidate}"'
 SERVICE = ("sh", "-c", _ENDING)
 
 
@@ -47,7 +47,7 @@ def shown(tmp_path_factory):
         cells=2,
         tasks=("stub",),
         minutes=3.0,
-        sizes=Sizes(bench=1, canary=10, cohort=2, fleet=2),
+        sizes=Sizes(bench=1, shadow=3, canary=10, cohort=2, fleet=2),
         robot="serving.workcell.robot.strict_driver:make_robot",
         robot_options=robot,
         realtime=True,
@@ -68,7 +68,8 @@ def test_a_version_reaches_every_cell_and_a_worse_one_comes_back_without_cutting
     good, poor = result.document["rollouts"]
     assert [stage["stage"] for stage in good["stages_s"]][-1] == "passed"
     assert (poor["status"], poor["override"]) == ("rolled back", "ada: to see it come back")
-    assert poor["stage"] in ("bench", CANARY)  # on a slow machine the bench cell alone has shown enough
+    assert "shadow" in [stage["stage"] for stage in good["stages_s"]]
+    assert poor["stage"] in ("bench", "shadow", CANARY)  # on a slow machine the bench cell alone has shown enough
     assert "shown to be worse" in poor["reason"]
     reached = result.document["reached"]
     assert reached["cells"] == 2

@@ -7,12 +7,16 @@ import json
 import sys
 import textwrap
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import uvicorn
 
+from model_core.spec.files import atomic_write
+from model_core.spec.fleet.candidate import Candidate, written_candidate
 from model_core.spec.protocol.wire import Chunk
 from model_core.statistics.intervals import mean_interval, student_quantile
 from serving.gateway.app import create_app
@@ -22,6 +26,7 @@ from serving.gateway.operations.limits import GatewayLimits
 from serving.gateway.sessions.gateway import Gateway, LoadedModel
 from serving.gateway.shadow.candidate_process import CandidateProcess, ShadowSettings
 from serving.gateway.shadow.distances import along, distances
+from serving.gateway.shadow.named_candidate import WAITING, NamedCandidate
 from serving.gateway.shadow.shadow import Shadow
 from serving.gateway.shadow.tally import ShadowTally
 from tests.faults.peer import CONTRACT, greeted, is_own_answer, observation
@@ -51,14 +56,30 @@ QUICK = ShadowSettings(deadline_s=0.2, hung_s=0.4, load_s=60.0, max_restarts=0)
 
 @contextlib.contextmanager
 def shadowed(command: list[str], settings: ShadowSettings) -> Iterator[tuple[str, Shadow]]:
+    with served(lambda of: of(command, settings)) as (address, shadow):
+        wait_until(lambda: shadow.document()["state"] == "comparing", 60.0)
+        yield address, shadow
+
+
+def watched(file: Path, command: list[str]) -> contextlib.AbstractContextManager[tuple[str, NamedCandidate]]:
+    """The service, with the candidate that `file` names, whichever that is: `command`."""
+    return served(lambda of: NamedCandidate(file, lambda _: of(command, ShadowSettings())))
+
+
+@contextlib.contextmanager
+def served(make: Callable[[Callable[[list[str], ShadowSettings], Shadow]], Any]) -> Iterator[tuple[str, Any]]:
     policy = StubPolicy(contract=CONTRACT)
     model = LoadedModel(policy=policy, contract=CONTRACT, model_version=policy.model_version)
     gateway = Gateway(lambda: model, GatewayLimits(warm_up_s=0.0))
-    candidate = CandidateProcess(command, settings)
-    shadow = Shadow(candidate, lambda: gateway.model if gateway.is_ready else None, gateway.metrics, settings)
+
+    def of(command: list[str], settings: ShadowSettings) -> Shadow:
+        candidate = CandidateProcess(command, settings)
+        return Shadow(candidate, lambda: gateway.model if gateway.is_ready else None, gateway.metrics, settings)
+
+    shadow = make(of)
     app = create_app(gateway, shadow=shadow)
     with serve_app(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", **SOCKET_OPTIONS)) as address:
-        wait_until(lambda: shadow.document()["state"] == "comparing", 60.0)
+        wait_until(lambda: gateway.is_ready)
         yield address, shadow
 
 
@@ -145,3 +166,28 @@ def test_intervals_are_over_episodes() -> None:
     for n in range(300):
         tally.add(f"task {n}", "s", live, live, {"action": 1.0}, 1.0)
     assert len(tally.document({})) <= 65
+
+
+@covers("F30", I1="whoever a file names is compared, exchanged and ended while the live session goes on", I8="what names nobody is told")
+def test_a_candidate_that_a_file_names_is_exchanged_while_the_service_runs(tmp_path) -> None:
+    file = tmp_path / "candidate.json"
+
+    def named(release: str) -> None:
+        atomic_write(file, written_candidate(Candidate(release=release, bundle="/somewhere")))
+
+    with watched(file, GOOD) as (address, shadow), greeted(address) as peer:
+
+        def compares(release: str) -> bool:
+            return shadow.document()["release"] == release and shadow.document()["state"] == "comparing"
+
+        assert shadow.document() == {"state": WAITING, "release": ""}
+        for seq, release in enumerate(("a" * 64, "b" * 64), start=1):
+            named(release)
+            wait_until(lambda release=release: compares(release), 60.0)
+            assert is_own_answer(peer.ask(seq, value=seq), seq, seq)
+            wait_until(lambda: sum(task["compared"] for task in shadow.document()["tasks"].values()) == 1)
+        file.write_text("{")
+        wait_until(lambda: "names no candidate" in shadow.document()["state"])
+        file.unlink()
+        wait_until(lambda: shadow.document()["state"] == WAITING)
+        assert is_own_answer(peer.ask(9, value=9), 9, 9)

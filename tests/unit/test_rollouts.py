@@ -85,9 +85,9 @@ def test_a_rollout_goes_through_its_stages_to_every_cell():
     state = advance(PLAN, state, evidence((4, 4), (9, 9)), AROUND)
     assert state.stage == 1
     told = assignments(PLAN, OLD, state, CELLS)
-    shadows = {name for name, one in told.items() if one.shadow == NEW}
-    assert shadows == set(state.members)
-    assert {one.release for one in told.values()} == {OLD}  # a shadow moves nothing
+    assert {name for name, one in told.items() if one.shadow == NEW} == set(state.shadows)
+    assert len(state.shadows) == 4
+    assert {name for name, one in told.items() if one.release == NEW} == {"cell-00", "cell-01"}  # a shadow moves nothing
 
     enough = {"decisions": 100, "distances": {"action": 0.4}}
     assert "2 approvals of stage one" in still_missing(PLAN, state, evidence((4, 4), (9, 9), **enough))
@@ -96,7 +96,7 @@ def test_a_rollout_goes_through_its_stages_to_every_cell():
     for by in ("ada", "cy"):
         state = carried_out(PLAN, state, evidence(), Order(kind="approve", by=by), AROUND)
     state = advance(PLAN, state, evidence((4, 4), (9, 9), **enough), AROUND)
-    assert (state.stage, len(state.members), state.approved_by) == (2, 4, ())
+    assert (state.stage, len(state.members), state.shadows, state.approved_by) == (2, 3, (), ())  # shadows are no canaries
     assert {name for name, one in assignments(PLAN, OLD, state, CELLS).items() if one.release == NEW} == set(state.members)
 
     state = advance(PLAN, state, evidence((14, 14), (9, 9), **enough), AROUND)
@@ -108,8 +108,21 @@ def test_a_rollout_goes_through_its_stages_to_every_cell():
     assert {one.release for one in assignments(PLAN, OLD, state, CELLS).values()} == {NEW}  # the hold-out follows
 
 
-def running(stage, members=("cell-00", "cell-05")):
-    return replace(BEGUN, stage=stage, members=members)
+def running(stage, members=("cell-00", "cell-05"), shadows=()):
+    return replace(BEGUN, stage=stage, members=members, shadows=shadows)
+
+
+def test_cells_in_shadow_are_counted_where_they_refuse_and_end_with_the_rollout():
+    state = running(1, shadows=("cell-07", "cell-08"))
+    refusing = [replace(cell, refused="PROBES: depth differs") if cell.name == "cell-08" else cell for cell in CELLS]
+    paused = advance(PLAN, state, evidence(), replace(AROUND, cells=refusing))
+    assert paused.status is Status.PAUSED
+    assert "cell-08: PROBES" in paused.reason
+    aborted = carried_out(PLAN, state, evidence(), Order(kind="abort", by="ada"), AROUND)
+    assert {name: (one.release, one.shadow) for name, one in assignments(PLAN, OLD, aborted, CELLS).items()} == {
+        "cell-07": (OLD, ""),
+        "cell-08": (OLD, ""),
+    }
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,11 @@ def test_orders_fit_the_state_and_the_person():
         carried_out(PLAN, state, evidence(), Order(kind="resume", by="ada"), AROUND)
     paused = carried_out(PLAN, state, evidence(), Order(kind="pause", by="ada", reason="a look at cell 5"), AROUND)
     assert advance(PLAN, paused, evidence((4, 4), (9, 9)), AROUND) == paused
-    assert carried_out(PLAN, paused, evidence(), Order(kind="skip", by="ada", reason="seen on the bench"), AROUND).stage == 2
+    skip = Order(kind="skip", by="ada", reason="seen on the bench")
+    with pytest.raises(SpecError, match="lacks 2 approvals of stage one"):
+        carried_out(PLAN, paused, evidence(), skip, AROUND)
+    agreed = replace(paused, approved_by=("bo", "cy"))
+    assert carried_out(PLAN, agreed, evidence(), skip, AROUND).stage == 2
     aborted = carried_out(PLAN, paused, evidence(), Order(kind="abort", by="ada"), AROUND)
     assert assignments(PLAN, OLD, aborted, CELLS) == {}
     with pytest.raises(SpecError, match="is over"):

@@ -25,19 +25,21 @@ _OVER = ("passed", "rolled back", "aborted", "paused")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Episodes of the new version that each stage asks for."""
+    """Episodes of the new version that each stage asks for. shadow: decisions."""
 
     bench: int = 5
+    shadow: int = 20
     canary: int = 50
     cohort: int = 40
     fleet: int = 40
 
 
 def plan_for(name: str, release: str, cells: int, sizes: Sizes) -> RolloutPlan:
-    """Bench, canary, cohort, fleet: on so many cells. No stage asks for a proof, which takes hundreds of episodes at a margin of 0.1."""
+    """Bench, shadow, canary, cohort, fleet: on so many cells. No stage asks for a proof, which takes hundreds of episodes at margin 0.1."""
     canary = max(1, min(2, cells // 3))
     stages = (
         Stage(name="bench", labels=BENCH, minimum_episodes=sizes.bench),
+        Stage(name="shadow", cells=1, shadow=True, minimum_decisions=sizes.shadow),
         Stage(name=CANARY, cells=canary, minimum_episodes=sizes.canary),
         Stage(name="cohort", share=0.5, minimum_episodes=sizes.cohort),
         Stage(name="fleet", share=1.0, hold_out=0.0, minimum_episodes=sizes.fleet),

@@ -25,7 +25,9 @@ from model_core.spec.fleet.signatures import make_key, public_path
 SITE = "demo"
 BENCH = {"bench": "yes"}
 # a service ends with its agent, so that a demonstration that is killed leaves no process behind
-_SERVICE = 'exec "{python}" -m serving.lifeline $PPID "{python}" -m serving.gateway --bundle "{bundle}" --port {port}'
+_SERVICE = (
+    'exec "{python}" -m serving.lifeline $PPID "{python}" -m serving.gateway --bundle "{bundle}" --port {port} --candidate "{candidate}"'
+)
 SERVICE = ("sh", "-c", _SERVICE)
 
 

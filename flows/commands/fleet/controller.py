@@ -104,6 +104,7 @@ def _cell_line(cell: dict[str, Any]) -> str:
     moves = f" -> {cell['proposed'][:12]}" if cell["proposed"] not in ("", cell["running"]) else ""
     notes = [
         cell["phase"],
+        f"{cell['shadow'][:12]} in shadow, {cell['shadowed']} decisions" if cell["shadow"] else "",
         cell["error"],
         "offline" if cell["offline"] else "",
         f"OVERRIDE by {cell['override']}" if cell["override"] else "",

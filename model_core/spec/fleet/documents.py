@@ -109,7 +109,8 @@ class EpisodeRecord(Document, frozen=True, kw_only=True):
 
 
 class ShadowComparison(Document, frozen=True, kw_only=True):
-    """How a candidate's answers differ from the live ones on a task. distances: name of a measure -> its mean over `count` decisions."""
+    """How a candidate's answers differ from the live ones on a task. count: decisions of both that were compared. distances: name of a
+    measure -> the mean of its means over episodes; "refused" is the share of decisions that the candidate refused."""
 
     release: Digest
     task: Word

@@ -13,8 +13,9 @@ from typing import Literal
 from model_core.spec.errors import require
 from model_core.spec.settings import digest, real, text, whole
 
+REFUSED = "refused"  # share of the decisions that the candidate refused
+MEASURED = ("action", "depth", "trace", REFUSED)  # what a shadow may be asked for; "action.NAME" of one dimension too
 # what a guard may count of an episode: the names of the counters of `EpisodeRecord`, and novelty above `novelty_above`
-MEASURED = ("action", "depth", "trace")  # what a shadow may be asked for; "action.NAME" of one dimension too
 GUARDED = ("interventions", "clips", "holds", "deadline_misses", "refusals", "novelty")
 
 

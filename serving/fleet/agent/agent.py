@@ -1,6 +1,7 @@
 """The agent of one cell, turn by turn. Each turn looks at what is on the disk, does one bounded step, and may be killed anywhere.
 
     keep what runs alive -> report and hear the proposal -> one step of the update: download, verify, probe, ready, swap
+                                                         -> or, where there is none, of the candidate that answers in shadow
 
 The permit of the cell says which slot runs; it alone is the truth, and changes only under the update lock. Every other step writes
 into the slot that does not run.
@@ -20,11 +21,12 @@ from serving.cell_files.boot_clock import Moment
 from serving.cell_files.finished_episodes import FinishedEpisodes
 from serving.cell_files.permit import Contact, Permit, read_permit, write_contact
 from serving.cell_files.update_lock import UpdateLock
-from serving.fleet.agent.agent_state import StateFile
+from serving.fleet.agent.agent_state import StateFile, refused_too
 from serving.fleet.agent.controller_link import ControllerLink
-from serving.fleet.agent.report import Reporter, report_of
+from serving.fleet.agent.report import Now, Reporter, report_of
 from serving.fleet.agent.rules import fallback_of, slot_for, target_of
 from serving.fleet.agent.settings import AgentSettings
+from serving.fleet.agent.shadowing import Shadowing
 from serving.fleet.agent.update import Update
 from serving.fleet.intake.problems import FINAL, UpdateRefused, problem_of
 
@@ -52,8 +54,10 @@ class Clock:
 class Agent:
     """Call `turn` again and again, waiting as long as it says."""
 
-    def __init__(self, settings: AgentSettings, state: StateFile, link: ControllerLink, update: Update, clock: Clock) -> None:
-        self.settings, self.state, self.update = settings, state, update
+    def __init__(
+        self, settings: AgentSettings, state: StateFile, link: ControllerLink, update: Update, clock: Clock, shadowing: Shadowing
+    ) -> None:
+        self.settings, self.state, self.update, self.shadowing = settings, state, update, shadowing
         self._link, self._clock, self._reporter = link, clock, Reporter(settings=settings, state=state, update=update)
         self._lock, self._episodes = UpdateLock(settings.cell_files), FinishedEpisodes(settings.cell_files)
         self._report_at_s = self._try_at_s = self._restart_at_s = 0.0
@@ -73,6 +77,7 @@ class Agent:
             self._idle(permit)
         elif self._clock.up_s() >= self._try_at_s:
             self._advance(target, permit)
+        self.shadowing.turn(permit, is_idle=not target)
         return self._next_in()
 
     def _permit(self) -> Permit | None:
@@ -121,7 +126,8 @@ class Agent:
         self._report_at_s = self._clock.up_s() + self._every_s
         asked = self._clock.moment()
         try:
-            report = report_of(self._reporter, permit, asked, self.phase, self.clock_offset_s)
+            shadow = self.shadowing.comparisons(permit)
+            report = report_of(self._reporter, permit, Now(moment=asked, phase=self.phase, clock_offset_s=self.clock_offset_s), shadow)
             desired = self._link.ask(report, self.state.now.revision)
             heard = self._clock.moment()
             self.clock_offset_s = desired.sent_at_s - (asked.wall_s + heard.wall_s) / 2
@@ -173,8 +179,7 @@ class Agent:
 
     def _refuse(self, release: str, slot: str) -> None:
         """Not again by this proposal; and where a slot holds it, that slot is not to be used."""
-        kept = dict(list(self.state.now.refused.items())[-7:]) | {release: self.state.now.revision}
-        self._try("refused", lambda: self.state.change(refused=kept))
+        self._try("refused", lambda: self.state.change(refused=refused_too(self.state.now, release)))
         record = self.state.now.slot(slot)
         if record.release == release:
             self._try("slot", lambda: self.state.slot(slot, replace(record, state="refused")))
@@ -197,6 +202,8 @@ class Agent:
     def _next_in(self) -> float:
         until_report_s = max(self._report_at_s - self._clock.up_s(), 0.0)
         if self.phase in ("download", "verify", "swap") and self._clock.up_s() >= self._try_at_s:
+            return 0.0
+        if self.shadowing.is_busy:
             return 0.0
         polls = {"probe": _POLL_S, "ready": _HELD_POLL_S}
         return min(until_report_s, polls.get(self.phase, 1.0))

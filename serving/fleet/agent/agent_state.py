@@ -12,6 +12,8 @@ from model_core.spec.files import atomic_write
 from model_core.spec.fleet.documents import Count, DesiredState, Digest, Document, SlotState, UpdateError, canonical
 
 SLOTS = ("a", "b")
+SHADOW = "s"  # a third place, for a release that answers in shadow: neither what runs nor what it may come back to makes room for it
+PLACES = (*SLOTS, SHADOW)
 _BLOCK = 1000  # numbers of reports are set aside in blocks, so that a report costs no write
 
 
@@ -24,16 +26,18 @@ class SlotRecord(Document, frozen=True, kw_only=True):
 
 
 class AgentState(Document, frozen=True, kw_only=True):
-    """sequence: no report has had a higher number. highest: number of the newest release that ever ran here. desired: the last proposal
-    that verified. refused: release -> revision of the proposal at which it was refused for good. error: why the update does not go on.
+    """sequence: no report has had a higher number. highest: number of the newest release that ever ran here. slots: of the two slots, and
+    of the place for a release in shadow. desired: the last proposal that verified. refused: release -> revision of the proposal at which
+    it was refused for good. error: why the update does not go on; shadow_error: why the candidate is not compared.
     """
 
     sequence: Count = 0
     highest: Count = 0
-    slots: Annotated[dict[str, SlotRecord], Meta(max_length=2)] = msgspec.field(default_factory=dict[str, SlotRecord])
+    slots: Annotated[dict[str, SlotRecord], Meta(max_length=3)] = msgspec.field(default_factory=dict[str, SlotRecord])
     desired: DesiredState | None = None
     refused: Annotated[dict[Digest, Count], Meta(max_length=8)] = msgspec.field(default_factory=dict[str, int])
     error: UpdateError | None = None
+    shadow_error: UpdateError | None = None
 
     @property
     def revision(self) -> int:
@@ -47,6 +51,11 @@ class AgentState(Document, frozen=True, kw_only=True):
     def holding(self, release: str) -> str:
         """The slot that holds a release; "" for none."""
         return next((name for name in SLOTS if release and self.slot(name).release == release), "")
+
+
+def refused_too(state: AgentState, release: str) -> dict[str, int]:
+    """What is refused for good, and this release by the present proposal; the oldest refusals are forgotten."""
+    return dict(list(state.refused.items())[-7:]) | {release: state.revision}
 
 
 class StateFile:

@@ -8,6 +8,8 @@ from serving.fleet.agent.agent import Agent, Clock
 from serving.fleet.agent.agent_state import SLOTS, StateFile
 from serving.fleet.agent.controller_link import ControllerLink
 from serving.fleet.agent.settings import AgentSettings, token_header
+from serving.fleet.agent.shadowing import Shadowing
+from serving.fleet.agent.taking import Taking
 from serving.fleet.agent.update import Update
 from serving.fleet.intake.file_store import FileStore
 from serving.fleet.intake.http_client import HttpClient
@@ -34,18 +36,20 @@ def make_agent(settings: AgentSettings, clock: Clock) -> Agent:
     metadata = UpdateMetadata(
         repository=settings.repository, site=settings.site, root=settings.root, folder=home / "metadata", client=client
     )
+    taking, beside = (
+        Taking(metadata=metadata, store=store, slots=slots, state=state, files=client, clock=clock.up_s) for _ in ("update", "shadow")
+    )
     update = Update(
-        metadata=metadata,
-        store=store,
+        taking=taking,
         slots=slots,
         services=services,
         state=state,
         cell_files=settings.cell_files,
-        files=client,
         clock=clock.up_s,
         patience_s=settings.patience_s,
     )
-    return Agent(settings, state, _controller(settings), update, clock)
+    shadowing = Shadowing(taking=beside, slots=slots, services=services, state=state, clock=clock.moment)
+    return Agent(settings, state, _controller(settings), update, clock, shadowing)
 
 
 def _controller(settings: AgentSettings) -> ControllerLink:

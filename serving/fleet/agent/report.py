@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model_core.spec.fleet.documents import MOST_EPISODES, CellReport, OverrideInForce, Phase, Slot
+from model_core.spec.fleet.documents import MOST_EPISODES, CellReport, OverrideInForce, Phase, ShadowComparison, Slot
 from serving.cell_files.boot_clock import Moment
 from serving.cell_files.cell_facts import read_facts
 from serving.cell_files.finished_episodes import FinishedEpisodes
@@ -26,7 +26,16 @@ class Reporter:
     update: Update
 
 
-def report_of(reporter: Reporter, permit: Permit | None, now: Moment, phase: Phase, clock_offset_s: float | None) -> CellReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """The agent at this moment. clock_offset_s: the controller's clock less ours, None where it was never heard."""
+
+    moment: Moment
+    phase: Phase
+    clock_offset_s: float | None
+
+
+def report_of(reporter: Reporter, permit: Permit | None, now: Now, shadow: tuple[ShadowComparison, ...]) -> CellReport:
     """The report that goes out now, with the next number. Raises OSError or `NotReady` where the cell's files cannot be read."""
     settings, state = reporter.settings, reporter.state.now
     files = settings.cell_files
@@ -39,26 +48,27 @@ def report_of(reporter: Reporter, permit: Permit | None, now: Moment, phase: Pha
         site=settings.site,
         agent_version=agent_version(),
         sequence=reporter.state.next_sequence(),
-        boot=now.boot,
-        sent_at_s=now.wall_s,
+        boot=now.moment.boot,
+        sent_at_s=now.moment.wall_s,
         tasks=tasks,
         labels=dict(settings.labels),
-        clock_offset_s=clock_offset_s,
+        clock_offset_s=now.clock_offset_s,
         revision=state.revision,
         slots=tuple(Slot(name=name, state=state.slot(name).state, release=state.slot(name).release) for name in SLOTS),
         running=running,
         contract=contract,
         limits=facts.limits if facts else "",
         version=state.highest,
-        phase=phase,
+        phase=now.phase,
         target=target_of(state, permit.slot if permit else ""),
-        error=state.error,
+        error=state.error or state.shadow_error,
         in_episode=lock.is_held,
-        offline=permit is not None and is_lost(permit, contact, now),
-        episodes_left=episodes_left(permit, contact, now, lock.begun) if permit else None,
+        offline=permit is not None and is_lost(permit, contact, now.moment),
+        episodes_left=episodes_left(permit, contact, now.moment, lock.begun) if permit else None,
         override=OverrideInForce(name=permit.override.name, reason=permit.override.reason) if permit and permit.override else None,
         episodes=told,
         waiting=max(len(episodes) - len(told), 0),
+        shadow=shadow,
     )
 
 

@@ -32,6 +32,14 @@ def target_of(state: AgentState, running: str) -> str:
     return desired.release if is_broken or desired.release != now.release else ""
 
 
+def shadow_of(state: AgentState, running: str) -> str:
+    """The release that is to answer in shadow of the running one; "" for none. running: release of the permit, "" for none."""
+    desired = state.desired
+    if desired is None or not running or desired.shadow in ("", running, *desired.blocked):
+        return ""
+    return "" if state.refused.get(desired.shadow) == desired.revision else desired.shadow
+
+
 def fallback_of(state: AgentState, running: str) -> str:
     """The release of the other slot, if its bytes were found right and nothing forbids it; else ""."""
     other, desired = state.slot(other_slot(running)), state.desired

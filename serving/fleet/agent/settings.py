@@ -18,7 +18,7 @@ from model_core.spec.errors import SpecError, require
 from model_core.spec.fleet.documents import checked_name
 from model_core.spec.protocol.trust import bearer, checked_token
 
-GATEWAY = ("{python}", "-m", "serving.gateway", "--bundle", "{bundle}", "--port", "{port}")
+GATEWAY = ("{python}", "-m", "serving.gateway", "--bundle", "{bundle}", "--port", "{port}", "--candidate", "{candidate}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,8 @@ class AgentSettings:
     controller, repository: addresses of the controller and of the folder that `actwright fleet repository new` made. root: its
     1.root.json, brought here by hand. key: private key of this cell; controller_key: public key of the controller. release_key, or
     authorities: who must have signed a release. home: where slots, metadata and state are kept; cell_files: the folder that the cell is
-    given as --agent. service: the command of a policy service, with {python}, {bundle} and {port}. ports: on loopback, one for each slot.
+    given as --agent. service: the command of a policy service, with {python}, {bundle}, {port} and {candidate} (the file that names who
+    answers in its shadow). ports: on loopback, one for each slot.
     bytes_per_s: of downloads, 0 for no limit. spare_bytes: what a download leaves free on the disk. patience_s: how long a service may
     take to answer its probes. timeout_s: of one exchange. controller_token_file, service_token_file: bearer tokens, where they are asked.
     """

@@ -9,51 +9,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model_core.spec.fleet.documents import Phase
-from model_core.spec.fleet.release import Release, parsed_release
 from serving.cell_files.permit import Permit, write_permit
 from serving.cell_files.update_lock import UpdateLock
-from serving.fleet.agent.agent_state import SLOTS, SlotRecord, StateFile
-from serving.fleet.agent.rules import agent_version, check_agent, check_allowed, other_slot, row_of
+from serving.fleet.agent.agent_state import SlotRecord, StateFile
+from serving.fleet.agent.rules import check_allowed, other_slot
 from serving.fleet.agent.stale_lock import motors_are_off
-from serving.fleet.intake.file_store import FileStore
-from serving.fleet.intake.http_client import HttpClient
+from serving.fleet.agent.taking import Taking
 from serving.fleet.intake.policy_service import PolicyService
 from serving.fleet.intake.problems import UpdateRefused
 from serving.fleet.intake.slots import Slots
-from serving.fleet.intake.update_metadata import Target, UpdateMetadata
 
 logger = logging.getLogger(__name__)
 
-_SLICE_S = 5.0
 _HELD_S, _HELD_LOOK_S = 0.45, 0.004
-_MOST_DOCUMENT_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """What a release is made of, as the metadata list it. document, signature: their bytes."""
-
-    digest: str
-    number: int
-    document: bytes
-    signature: bytes
-    files: tuple[Target, ...]
 
 
 @dataclass(slots=True, kw_only=True)
 class Update:
-    """The parts that take a release in. clock: seconds that only grow. patience_s: for the probes of a service."""
+    """The parts of an update. clock: seconds that only grow. patience_s: for the probes of a service."""
 
-    metadata: UpdateMetadata
-    store: FileStore
+    taking: Taking
     slots: Slots
     services: Mapping[str, PolicyService]
     state: StateFile
     cell_files: Path
-    files: HttpClient
     clock: Callable[[], float]
     patience_s: float
-    _plan: _Plan | None = field(default=None, init=False)
     _began_s: dict[str, float] = field(default_factory=dict[str, float], init=False)
 
     def service(self, slot: str) -> PolicyService:
@@ -69,11 +50,11 @@ class Update:
         self._began_s[slot] = self.clock()
 
     def stop_other(self, running: str) -> None:
-        """End the service of the slot that does not run, and drop files that no slot is made of."""
+        """End the service of the slot that does not run."""
         other = other_slot(running)
         if self.service(other).is_alive():
             self.service(other).stop()
-        self._plan = None
+        self.taking.forget()
 
     def give_up(self, target: str, slot: str) -> None:
         """A release that is refused here needs no service."""
@@ -82,10 +63,9 @@ class Update:
 
     def again(self, target: str, slot: str) -> None:
         """Bytes of a release were found wrong on this disk: fetch and verify it again."""
-        record = self.state.now.slot(slot)
-        if record.release == target:
+        if self.state.now.slot(slot).release == target:
             self.give_up(target, slot)
-            self.state.slot(slot, SlotRecord(state="partial", release=target, number=record.number))
+        self.taking.again(target, slot)
 
     def step(self, target: str, slot: str, permit: Permit | None) -> Phase:
         """One step towards `target` in `slot`; returns the phase that is next, "idle" once the swap is done.
@@ -94,70 +74,19 @@ class Update:
         """
         record = self.state.now.slot(slot)
         if record.release != target:
-            record = self._take(target, slot)
+            self.taking.check(target)
+            if self.service(slot).is_alive():
+                self.service(slot).stop()
+            record = self.taking.begin(target, slot)
         is_fallback = permit is not None and self.state.now.slot(permit.slot).state == "refused"
         check_allowed(target, record.number, self.state.now, is_fallback=is_fallback)
         if record.state in ("partial", "empty", "refused"):
-            return self._download(target, slot)
+            return self.taking.go_on(target, slot)
         if record.state == "verified":
             return self._probe(target, slot)
         if self.service(slot).started_for() != target or self.service(slot).status().state != "ready":
             return self._probe(target, slot)  # it was probed once; after a restart it is probed again
         return self._swap(target, slot, permit)
-
-    # --- download and verify ----------------------------------------------------------------------------------------------
-
-    def _take(self, target: str, slot: str) -> SlotRecord:
-        """Give a slot to a release, once the site is offered it and it may run here."""
-        plan = self._planned(target)
-        check_allowed(target, plan.number, self.state.now)
-        if self.service(slot).is_alive():
-            self.service(slot).stop()
-        self.state.slot(slot, SlotRecord())
-        self.slots.clear(slot)
-        self.store.keep_only({*self.slots.used(SLOTS), *(target.sha256 for target in plan.files)})
-        self.store.check_room(plan.files)
-        record = SlotRecord(state="partial", release=target, number=plan.number)
-        self.state.slot(slot, record)
-        return record
-
-    def _planned(self, target: str) -> _Plan:
-        """What `target` is made of, by metadata that are checked now."""
-        if self._plan is not None and self._plan.digest == target:
-            return self._plan
-        offers = self.metadata.check()
-        row = row_of(offers.releases(), target, self.metadata.site)
-        check_agent(row.minimum_agent, agent_version())
-        document = offers.content(f"releases/{target}.json", _MOST_DOCUMENT_BYTES)
-        release = parsed_release(document, f"releases/{target}.json")
-        if release.digest != target:
-            raise UpdateRefused("DIGEST", f"releases/{target[:16]}.json is release {release.digest[:16]}")
-        files = {file.sha256: offers.target(f"files/{file.sha256}") for file in release.all_files.values()}
-        self._plan = _Plan(
-            digest=target,
-            number=row.number,
-            document=document,
-            signature=offers.content(f"releases/{target}.sig", _MOST_DOCUMENT_BYTES),
-            files=tuple(files.values()),
-        )
-        return self._plan
-
-    def _download(self, target: str, slot: str) -> Phase:
-        plan = self._planned(target)
-        self.store.check_room(plan.files)
-        until_s = self.clock() + _SLICE_S
-        for file in plan.files:
-            if not self.store.fetch(file, self.files, until_s) or (self.clock() >= until_s and file is not plan.files[-1]):
-                return "download"
-        release = self._verified(plan, slot)
-        record = SlotRecord(state="verified", release=target, number=plan.number)
-        self.state.slot(slot, record)
-        logger.info("release.verified slot=%s release=%s version=%s", slot, target[:16], release.model_version)
-        return "verify"
-
-    def _verified(self, plan: _Plan, slot: str) -> Release:
-        self.slots.assemble(slot, plan.document, plan.signature)
-        return self.slots.verify(slot, plan.digest)
 
     # --- probe and swap -----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ STALE_AFTER = 6.0  # times the interval of reports
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellStatus:
     """A cell. running: digest that it reports, "" before its first report. proposed: digest that it is told, "" for what it runs.
+    shadow: digest that it is told to compare with what runs; shadowed: decisions of it that were compared, as the cell reports them.
 
     error: code and message of why an update does not go on. override: who let the running release reach robots, and why. seen_at_s: 0 for
     never.
@@ -35,6 +36,7 @@ class CellStatus:
     running: str = ""
     proposed: str = ""
     shadow: str = ""
+    shadowed: int = 0
     phase: str = ""
     error: str = ""
     in_episode: bool = False
@@ -76,8 +78,9 @@ class StratumStatus:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutStatus:
     """A rollout. proposed: cells that the new release is proposed to; reached: those of them that report it; stale: of the rollout's cells,
-    without a recent report. worse: the most evidence so far that the new release is worse, as the factor 1/p; proofs: margin -> factor of
-    "not worse" as it stands now. missing: what the stage waits for. told: all that in one sentence."""
+    without a recent report. shadows: cells that let the new release answer in shadow; decisions, distances: compared there. worse: the most
+    evidence so far that the new release is worse, as the factor 1/p; proofs: margin -> factor of "not worse" as it stands now. missing:
+    what the stage waits for. told: all that in one sentence."""
 
     id: int
     name: str
@@ -88,6 +91,9 @@ class RolloutStatus:
     stages: Sequence[str]
     reason: str
     members: Sequence[str]
+    shadows: Sequence[str]
+    decisions: int
+    distances: Mapping[str, float]
     cells: int
     proposed: int
     reached: int
@@ -115,6 +121,7 @@ def cell_status(row: RowMapping, now_s: float, report_every_s: float) -> CellSta
     return CellStatus(
         **told,
         running=report.running,
+        shadowed=sum(one.count for one in report.shadow if one.release == row["shadow"]),
         phase=report.phase,
         error=f"{report.error.code}: {report.error.message}" if report.error else "",
         in_episode=report.in_episode,
@@ -147,6 +154,9 @@ def rollout_status(rollout: Rollout, evidence: Evidence, cells: Sequence[CellSta
         stages=[one.name for one in plan.stages],
         reason=state.reason,
         members=state.members,
+        shadows=state.shadows,
+        decisions=evidence.decisions,
+        distances=evidence.distances,
         cells=len(cells),
         proposed=len(wanted),
         reached=reached,
@@ -179,6 +189,8 @@ def _wanted(rollout: Rollout, cells: Sequence[CellStatus]) -> set[str]:
 
 def _told(rollout: Rollout, stage: str, reached: tuple[int, int], stale: tuple[int, float | None], missing: Sequence[str]) -> str:
     parts = [f"{rollout.plan.name}: {rollout.state.status.value}, stage {stage}", f"reached {reached[0]} of {reached[1]}"]
+    if rollout.state.status.is_open and rollout.state.shadows:
+        parts.append(f"in shadow on {len(rollout.state.shadows)}")
     if stale[0] and stale[1] is not None:
         since = f" since {datetime.fromtimestamp(stale[1], UTC):%Y-%m-%d %H:%M} UTC" if stale[1] else ", never seen"
         parts.append(f"{stale[0]} stale{since}")

@@ -37,7 +37,7 @@ class ServiceStatus:
 
 @dataclass(slots=True, kw_only=True)
 class PolicyService:
-    """One slot's. folder: where its lock and its log are. command: with {python}, {bundle} and {port}."""
+    """One slot's. folder: where its lock and its log are. command: with {python}, {bundle}, {port} and {candidate}."""
 
     folder: Path
     command: tuple[str, ...]
@@ -50,6 +50,11 @@ class PolicyService:
     def session_url(self) -> str:
         """Where cells ask it."""
         return f"ws://127.0.0.1:{self.port}/v1/session"
+
+    @property
+    def candidate_file(self) -> Path:
+        """Where the candidate is named that answers in its shadow."""
+        return self.folder / "candidate.json"
 
     def is_alive(self) -> bool:
         """Its process lives, started by this agent or by one before it."""
@@ -75,7 +80,7 @@ class PolicyService:
         """Start one for a release. Raises `UpdateRefused` START where its program cannot be run."""
         require(not self.is_alive(), "stop the service that lives in this slot first")
         note = json.dumps({"pid": "PID", "release": release})
-        words = {"python": sys.executable, "bundle": str(self.bundle), "port": str(self.port)}
+        words = {"python": sys.executable, "bundle": str(self.bundle), "port": str(self.port), "candidate": str(self.candidate_file)}
         command = [word.format(**words) for word in self.command]
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -117,6 +122,10 @@ class PolicyService:
         """(digest of the bundle, contract id) as the service itself says. Raises `UpdateRefused`."""
         told = json.loads(self.client.exchange(self._url("/v1/contract"), most=2**24))
         return str(told["bundle_digest"]), str(told["contract_id"])
+
+    def compared(self) -> dict[str, Any]:
+        """What the service found of the candidate in its shadow; empty where it says nothing of that. Raises `UpdateRefused`."""
+        return _json_of(self.client.exchange(self._url("/v1/shadow"), most=2**22))
 
     def stop(self) -> None:
         """End the process and all that it started; returns when it is gone."""

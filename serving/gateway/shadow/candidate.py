@@ -56,8 +56,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def yield_to_others() -> None:
-    """Take the lowest priority, and end with the gateway whatever hangs here."""
+    """Take the lowest priority, be the first to end where memory does, and end with the gateway whatever hangs here."""
     os.nice(19)
+    with contextlib.suppress(OSError):  # Linux alone has it
+        Path("/proc/self/oom_score_adj").write_text("1000")
     with contextlib.suppress(AttributeError, OSError):  # Linux alone has it
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's; its end is ours

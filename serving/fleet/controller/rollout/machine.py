@@ -62,7 +62,7 @@ def reason_to_roll_back(plan: RolloutPlan, state: RolloutState, evidence: Eviden
 
 def reason_to_pause(plan: RolloutPlan, state: RolloutState, evidence: Evidence, around: Surroundings) -> str:
     """Why a person has to look; "" where nothing speaks for it."""
-    members = set(state.members)
+    members = {*state.members, *state.shadows}
     refusing = [cell for cell in around.cells if cell.name in members and cell.refused]
     if len(refusing) > plan.refusing_cells:
         return f"{len(refusing)} cells refuse the release: {refusing[0].name}: {refusing[0].refused}"[:600]
@@ -82,10 +82,15 @@ def still_missing(plan: RolloutPlan, state: RolloutState, evidence: Evidence) ->
     """What the present stage waits for, in words; empty where it may be left."""
     stage = stage_of(plan, state)
     missing = _missing_of(stage, state, evidence) if stage else []
+    lacking = approvals_missing(plan, state)
+    return [*missing, lacking] if lacking else missing
+
+
+def approvals_missing(plan: RolloutPlan, state: RolloutState) -> str:
+    """Which approvals the next stage still needs, in words; "" for none."""
     following = plan.stages[state.stage + 1] if state.stage + 1 < len(plan.stages) else None
-    if following and len(state.approved_by) < following.approvals:
-        missing.append(f"{following.approvals - len(state.approved_by)} approvals of stage {following.name}")
-    return missing
+    lacking = following.approvals - len(state.approved_by) if following else 0
+    return f"{lacking} approvals of stage {following.name}" if following and lacking > 0 else ""
 
 
 def _missing_of(stage: Stage, state: RolloutState, evidence: Evidence) -> list[str]:
@@ -120,7 +125,13 @@ def next_stage(plan: RolloutPlan, state: RolloutState, evidence: Evidence, aroun
 
 
 def _with_members(plan: RolloutPlan, state: RolloutState, around: Surroundings) -> RolloutState:
-    """The cells that the stage asks for and that are there now."""
+    """The cells that the stage asks for and that are there now. A stage of shadows moves none: those that run the new version go on, and
+    its own are chosen among the others, to run what they ran before when it is over."""
     stage = stage_of(plan, state)
-    members = members_of(stage, around.cells, state.members, around.salt) if stage else state.members
-    return state if members == state.members else replace(state, members=members)
+    members, shadows = state.members, state.shadows
+    if stage and stage.shadow:
+        others = [cell for cell in around.cells if cell.name not in set(members)]
+        shadows = members_of(stage, others, shadows, around.salt)
+    elif stage:
+        members, shadows = members_of(stage, around.cells, members, around.salt), ()
+    return state if (members, shadows) == (state.members, state.shadows) else replace(state, members=members, shadows=shadows)

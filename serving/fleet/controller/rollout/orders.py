@@ -8,7 +8,7 @@ from typing import Literal
 from model_core.spec.errors import SpecError
 from model_core.spec.fleet.rollout_plan import RolloutPlan
 from serving.fleet.controller.rollout.evidence import Evidence
-from serving.fleet.controller.rollout.machine import Surroundings, next_stage
+from serving.fleet.controller.rollout.machine import Surroundings, approvals_missing, next_stage
 from serving.fleet.controller.rollout.state import RolloutState, Status
 
 Kind = Literal["pause", "resume", "abort", "rollback", "approve", "skip"]
@@ -17,7 +17,8 @@ Kind = Literal["pause", "resume", "abort", "rollback", "approve", "skip"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """kind: "abort" ends the rollout and leaves each cell as it is; "rollback" brings the old version back everywhere; "skip" goes to the
-    next stage without what the present one asks for, by a named person and for a reason. by: the person."""
+    next stage without what the present one asks for, by a named person and for a reason; the approvals of the next stage are needed all the
+    same. by: the person."""
 
     kind: Kind
     by: str
@@ -47,6 +48,8 @@ def carried_out(plan: RolloutPlan, state: RolloutState, evidence: Evidence, orde
             return _approved(plan, state, order.by)
         case "skip" if not order.reason:
             raise SpecError(f"{plan.name}: a stage is skipped only for a reason. Fix: give --reason TEXT")
+        case "skip" if lacking := approvals_missing(plan, state):
+            raise SpecError(f"{plan.name}: the next stage lacks {lacking}, which no one may skip. Fix: let other persons approve it first")
         case "skip" if not around.frozen:
             return replace(next_stage(plan, replace(state, status=Status.RUNNING), evidence, around), **told)
     frozen = ", and the fleet is frozen" if around.frozen else ""

@@ -27,7 +27,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutState:
-    """stage: index, -1 before the first. members: cells that run the new version, or answer in shadow in a stage of shadows.
+    """stage: index, -1 before the first. members: cells that run the new version. shadows: cells that let it answer in shadow, while a
+    stage of shadows lasts.
 
     finished_before, decisions_before: episodes and decisions that were counted before the stage began. approved_by: persons who agreed to
     the next stage. reason: of the last change. stage_since_s, started_at_s: seconds since 1970.
@@ -38,6 +39,7 @@ class RolloutState:
     status: Status = Status.RUNNING
     stage: int = -1
     members: tuple[str, ...] = ()
+    shadows: tuple[str, ...] = ()
     finished_before: int = 0
     decisions_before: int = 0
     approved_by: tuple[str, ...] = ()
@@ -60,19 +62,24 @@ def stage_of(plan: RolloutPlan, state: RolloutState) -> Stage | None:
 
 
 def assignments(plan: RolloutPlan, baseline: str, state: RolloutState, cells: Sequence[CellView]) -> dict[str, Assignment]:
-    """What the cells of the rollout are to run, by name. baseline: digest of the old release. Of an aborted one nothing: each cell keeps
-    what it was told last."""
-    if state.status is Status.ABORTED:
-        return {}
+    """What the cells of the rollout are to run, by name. baseline: digest of the old release. Of an aborted one nothing but the end of its
+    shadows: each other cell keeps what it was told last."""
     stage = stage_of(plan, state)
     name = stage.name if stage else ""
+    if state.status is Status.ABORTED:
+        ended = Assignment(release=baseline, reason=f"{plan.name} was aborted: the shadow ends")
+        return {cell.name: ended for cell in cells if cell.name in set(state.shadows)}
     if state.status is Status.PASSED:
-        return {cell.name: Assignment(release=plan.release, reason=f"{plan.name} passed") for cell in cells}
+        return dict.fromkeys(_names(cells), Assignment(release=plan.release, reason=f"{plan.name} passed"))
     if state.status is Status.ROLLED_BACK:
-        return {cell.name: Assignment(release=baseline, reason=f"{plan.name} was rolled back: {state.reason}"[:400]) for cell in cells}
+        return dict.fromkeys(_names(cells), Assignment(release=baseline, reason=f"{plan.name} was rolled back: {state.reason}"[:400]))
     old = Assignment(release=baseline, stage=name, reason=f"{plan.name}: stays on the old version until the verdict")
+    told = dict.fromkeys(_names(cells), old)
     new = Assignment(release=plan.release, stage=name, reason=f"{plan.name}: stage {name}")
-    if stage and stage.shadow:
-        new = Assignment(release=baseline, shadow=plan.release, stage=name, reason=f"{plan.name}: stage {name}, in shadow")
-    members = set(state.members)
-    return {cell.name: new if cell.name in members else old for cell in cells}
+    beside = Assignment(release=baseline, shadow=plan.release, stage=name, reason=f"{plan.name}: stage {name}, in shadow")
+    told |= {cell: beside for cell in state.shadows if cell in told}
+    return told | {cell: new for cell in state.members if cell in told}
+
+
+def _names(cells: Sequence[CellView]) -> list[str]:
+    return [cell.name for cell in cells]
