@@ -20,7 +20,7 @@ OVERVIEW: Mapping[str, str] = {
     "report": "Print where the newest run's report is and what the gate decided.",
     "show": "Show the record of a finished step.",
     "lineage": (
-        'Show what a model version was made of, or which versions were made with something ("this annotator was wrong: which models?").'
+        'Show what something was made of, and what was made with it ("this annotator was wrong: which models, releases and robots?").'
     ),
     "up": "Open the console, Prefect's page, MLflow's page and the policy service of a recipe's champion on loopback, until Ctrl-C.",
     "console": "Serve the web console until Ctrl-C; on loopback unless --host says otherwise.",

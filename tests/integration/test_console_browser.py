@@ -19,7 +19,7 @@ from components.adapters.processes import free_port
 from flows.web.server import ConsoleAddress, make_server
 from tests.console_parts import GOLDEN_HOME, TOKENS, platform_over, token_file
 from tests.drawn_arm import MARK_M, SIZE, DrawnCell, to_pixel
-from tests.fleet_console import OLD, live_fleet, token_of
+from tests.fleet_console import NEW, OLD, live_fleet, token_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = Path("tests/data/browser/axe.min.js")
@@ -41,6 +41,7 @@ pytestmark = [
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("console")
     (folder / "store").symlink_to(GOLDEN_HOME.resolve() / "store")
+    shutil.copyfile(GOLDEN_HOME / "mlflow.db", folder / "mlflow.db")
     return folder
 
 
@@ -235,3 +236,43 @@ def test_a_rollout_is_approved_and_rolled_back(browser, serve, tmp_path):
         ada.get_by_text("entries, the chain holds").wait_for()
         assert barriers(ada) == []
         assert ada.errors == lou.errors == []
+
+
+def test_a_wrong_annotator_is_followed_to_the_robots_and_what_ran_where_is_proven(browser, serve, tmp_path):
+    with live_fleet(tmp_path) as fleet:
+        for number in range(1, 10):  # eight of them alike, which the picture shows as one box
+            fleet.add(f"cell-{number}", "lab" if number < 9 else "plant")
+        fleet.post("/v1/releases", {"digest": OLD, "model_version": "actwright-miniature/1", "allowed_by": "the gate promotes it"})
+        fleet.round(2)
+        fleet.cells[8].running = NEW
+        fleet.round(2)
+        page = opened(browser, serve(fleet_url=fleet.url, tokens=fleet.tokens), "/cells", token=token_of("lou"))
+        page.get_by_role("heading", name="Cells").wait_for()
+        page.keyboard.press("g")
+        page.keyboard.press("n")
+        table = page.get_by_role("grid", name="What there is")
+        table.wait_for()
+        assert barriers(page) == []
+        page.keyboard.press("/")
+        page.keyboard.type("recorded-depth")
+        page.keyboard.press("Enter")
+        page.get_by_text("1 version; 1 release; runs on cell-1, cell-2").wait_for()
+        made = page.get_by_role("region", name="annotator recorded-depth/1").get_by_role("listitem")
+        assert made.filter(has_text="version actwright-miniature/1").count() >= 1
+        assert made.filter(has_text="cell cell-3 (lab)").last.inner_text().endswith("UTC")
+        assert page.locator("svg .thing").filter(has_text="8 cells at lab").count() == 1
+        assert page.locator("svg .thing").filter(has_text="cell-9").count() == 1
+        assert barriers(page) == []
+        picture(page, "lineage")
+        page.get_by_role("link", name="cell cell-9 (plant)").click()  # back from a robot: what it ran before, too
+        page.get_by_role("listitem").filter(has_text="ran it from").first.wait_for()
+        page.goto(page.url.replace("/lineage?of=cell%3Acell-9", "/fleet/ran"))
+        page.get_by_text("9 of 9 cells are proven").wait_for()
+        assert page.get_by_role("row").filter(has_text="cell-9").filter(has_text=NEW[:12]).count() == 1
+        assert barriers(page) == []
+        picture(page, "ran")
+        page.get_by_label("At", exact=True).fill("2020-01-01T00:00:00")
+        page.get_by_text("0 of 9 cells are proven").wait_for()
+        page.goto(f"{page.url.partition('/fleet')[0]}/lineage?of=0000")
+        page.get_by_text("'0000' is not here").wait_for()
+        assert page.errors == []

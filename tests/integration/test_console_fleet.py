@@ -54,6 +54,32 @@ def test_cells_are_shown_by_what_they_report_and_a_silent_one_is_stale(fleet, as
     assert "1 stale since" in rollout["told"]
 
 
+def test_what_ran_where_at_a_time_is_told_with_its_evidence(fleet, asked):
+    fleet.round(2)
+    ran = asked("/api/fleet/ran")
+    assert {one["cell"]: one["release"] for one in ran["cells"]} == {one.name: one.running for one in fleet.cells}
+    assert {one["proof"] for one in ran["cells"]} == {"reports"}
+    assert {one["model_version"] for one in ran["cells"]} == {"pick/3", "pick/4"}
+    before = asked(f"/api/fleet/ran?at_s={ran['now_s'] - 1e6}")["cells"]
+    assert {(one["proof"], one["release"]) for one in before} == {("none", "")}
+    assert "future" in asked(f"/api/fleet/ran?at_s={ran['now_s'] + 60}", expect=409)["reason"]
+
+
+def test_lineage_goes_from_a_release_to_the_robots_that_run_it(fleet, asked):
+    page = asked(f"/api/lineage?of={NEW[:8]}")
+    [start] = page["starts"]
+    assert (start["id"], [line["id"] for line in start["made_of"]]) == (f"release:{NEW}", ["version:pick/4"])
+    running = [one.name for one in fleet.cells if one.running == NEW]
+    assert running
+    assert page["told"] == f"Made with it: runs on {', '.join(running)}."
+    back = asked(f"/api/lineage?of={running[0]}")["starts"][0]["made_of"]
+    assert {f"release:{NEW}", f"release:{OLD}"} <= {line["id"] for line in back}  # the one before, too
+    assert {"kind": "cell", "name": "cell-1"}.items() <= next(
+        one for one in asked("/api/lineage")["things"] if one["id"] == "cell:cell-1"
+    ).items()
+    assert "Fix:" in asked("/api/lineage?of=0000", expect=404)["reason"]
+
+
 def test_each_order_needs_its_role_and_reaches_the_controller_in_the_name_of_the_person(asked, home):
     orders = "/api/fleet/rollouts/1/orders"
     for path, body in ((orders, {"kind": "pause"}), ("/api/fleet/freeze", {}), ("/api/fleet/kills", {"scope": "fleet", "reason": "r"})):

@@ -60,3 +60,11 @@ def test_models_of_a_home_are_listed_and_told():
 
 def test_a_home_without_models_has_none(tmp_path):
     assert console_over(tmp_path).get("/api/models").json() == {"models": []}
+
+
+def test_lineage_of_a_home_without_a_fleet_says_that_robots_are_left_out():
+    page = console_over().get("/api/lineage?of=recorded-depth").json()
+    [start] = page["starts"]
+    assert [line["id"].partition(":")[0] for line in start["made_with"]] == ["data set", "run", "weights", "version"]
+    assert start["made_of"] == []
+    assert any("robots are left out" in note for note in page["notes"])

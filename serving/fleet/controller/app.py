@@ -30,6 +30,7 @@ from serving.fleet.controller.http.endpoint import Endpoint, answer_to
 from serving.fleet.controller.http.mlflow_hook import PATH, MlflowHook
 from serving.fleet.controller.http.openapi import openapi_document
 from serving.fleet.controller.http.orders import order_endpoints
+from serving.fleet.controller.http.ran import ran_endpoints
 from serving.fleet.controller.http.reads import cells_by_state, open_gauges, read_endpoints
 from serving.fleet.controller.metrics import CONTENT_TYPE
 from serving.fleet.controller.service import Controller
@@ -74,7 +75,7 @@ def create_app(controller: Controller, tokens: Tokens | None, *, look_every_s: f
 
 def all_endpoints() -> list[Endpoint]:
     """The whole table, but for the report."""
-    return [*read_endpoints(), *order_endpoints()]
+    return [*read_endpoints(), *ran_endpoints(), *order_endpoints()]
 
 
 class _RoleTable:

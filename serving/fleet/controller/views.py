@@ -13,13 +13,13 @@ from serving.fleet.controller.rollout.evidence import Evidence
 from serving.fleet.controller.rollout.machine import still_missing
 from serving.fleet.controller.rollout.state import Status, stage_of
 from serving.fleet.controller.store.fleet import reported
+from serving.fleet.controller.store.ran.spans import STALE_AFTER
 from serving.fleet.controller.store.rollouts import Rollout
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
 STATES = ("new", "stale", "error", "offline", "moving", "settled")
-STALE_AFTER = 6.0  # times the interval of reports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

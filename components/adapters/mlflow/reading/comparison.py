@@ -1,13 +1,11 @@
-"""Runs beside each other, and what came from what. Pure."""
+"""Runs beside each other. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.adapters.mlflow.reading.records import RunRow, VersionRow
-
-SHORTEST = 4  # digits that name something: fewer would name half of everything
+from components.adapters.mlflow.reading.records import RunRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,22 +23,3 @@ def compare_runs(runs: Sequence[RunRow]) -> ComparedRuns:
     metrics = {name: tuple(run.metrics.get(name) for run in runs) for name in sorted({name for run in runs for name in run.metrics})}
     differing = {name: values for name, values in params.items() if len(set(values)) > 1}
     return ComparedRuns(runs=tuple(run.run_id for run in runs), params=differing, metrics=metrics)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descendant:
-    """A model version that was made with something: the name under which its lineage holds it, and its whole value there."""
-
-    version: VersionRow
-    name: str
-    value: str
-
-
-def made_with(versions: Sequence[VersionRow], what: str) -> list[Descendant]:
-    """The versions whose lineage holds a value that begins with `what`: of a data set, checkpoint, annotator, commit, recipe or run."""
-    return [
-        Descendant(version=version, name=name, value=value)
-        for version in versions
-        for name, value in sorted(version.tags.items())
-        if value.startswith(what)
-    ]

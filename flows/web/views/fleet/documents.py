@@ -185,3 +185,35 @@ class FleetLogQuery:
     """until_s: leave out what came later; 0 for nothing."""
 
     until_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRanQuery:
+    """at_s: which time; 0 for now."""
+
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetCellAt:
+    """What one cell ran at a time. proof: "reports" or "episode" where it is proven; else "both sides", "changed", "before" or "none".
+    from_s, until_s: of the evidence. told: all that in a sentence."""
+
+    cell: str
+    site: str
+    release: str
+    model_version: str
+    proof: str
+    from_s: float
+    until_s: float
+    told: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRan:
+    """What every cell ran at `at_s`, by the controller's clock. head: last hash of its log."""
+
+    at_s: float
+    now_s: float
+    cells: tuple[FleetCellAt, ...]
+    head: str

@@ -14,6 +14,8 @@ from flows.web.views.fleet.documents import (
     FleetLogLine,
     FleetLogQuery,
     FleetPage,
+    FleetRan,
+    FleetRanQuery,
     FleetReason,
     FleetRelease,
     FleetState,
@@ -46,6 +48,15 @@ def fleet_endpoints(settings: Settings, *, needs_token: bool) -> Sequence[Endpoi
             query=FleetLogQuery,
             handle=pages.log,
         ),
+        Endpoint(
+            method="GET",
+            path="/api/fleet/ran",
+            does="What every cell ran at a time, with the evidence",
+            role=Role.OBSERVE,
+            answer=FleetRan,
+            query=FleetRanQuery,
+            handle=pages.ran,
+        ),
         post("/rollouts/{id}/orders", "Approve, pause, resume, abort, roll back", Role.OPERATE, RolloutOrder, pages.rollout),
         post("/rollouts/{id}/skip", "Go to the next stage without what this one asks for", Role.ADMIN, FleetReason, pages.skip),
         post("/freeze", "Let no rollout start or go on", Role.OPERATE, FleetReason, lambda call: pages.told(call, "/v1/freeze")),
@@ -76,6 +87,10 @@ class _FleetPages:
             for one in reversed(wanted)
         )
         return FleetLog(lines=lines, count=len(entries), head=entries[-1].hash if entries else "", problem=first_problem(entries))
+
+    def ran(self, call: Call) -> FleetRan:
+        at = f"?at_s={call.query.at_s!r}" if call.query.at_s else ""
+        return self._link.ask(call.person, f"/v1/ran{at}", FleetRan)
 
     def rollout(self, call: Call) -> FleetDone:
         return self._ordered(call, f"/v1/rollouts/{_number(call)}/{call.body.kind}", {"reason": call.body.reason})

@@ -17,6 +17,7 @@ from model_core.spec.errors import SpecError
 from model_core.spec.fleet.documents import CellReport, DesiredState, EpisodeRecord
 from model_core.spec.fleet.kept import kept_report
 from serving.fleet.controller.store.kills import blocked_digests, change_count
+from serving.fleet.controller.store.ran.spans import STALE_AFTER, Span, keep_ran
 from serving.fleet.controller.store.rollouts import OpenRollout, open_rollouts
 from serving.fleet.controller.store.tables import CELLS, EPISODES
 from serving.fleet.controller.store.tallies import tally_episodes
@@ -55,12 +56,15 @@ def ingest(db: Connection, received: Sequence[Received], *, report_every_s: floa
     for one in received:
         check_enrolled(one.report, cells.get(one.report.cell))
     new = _add_episodes(db, received)
-    _keep_newest(db, received, cells)
+    newest = _keep_newest(db, received, cells)
+    said = {name: Span(cell=name, site=one.report.site, release=one.report.running, from_s=one.at_s) for name, one in newest.items()}
+    seen_at_s = {name: cells[name]["seen_at_s"] for name in said}
+    keep_ran(db, said, seen_at_s, [row for rows in new for row in rows], silence_s=STALE_AFTER * report_every_s)
     around = {"blocked": blocked_digests(db), "report_every_s": report_every_s}
     changes = change_count(db)
     return [
-        Ingested(answer=_answer(one, cells[one.report.cell], changes, around), episodes=count)
-        for one, count in zip(received, new, strict=True)
+        Ingested(answer=_answer(one, cells[one.report.cell], changes, around), episodes=len(rows))
+        for one, rows in zip(received, new, strict=True)
     ]
 
 
@@ -82,8 +86,11 @@ def _answer(received: Received, row: RowMapping, changes: int, around: Mapping[s
     )
 
 
-def _keep_newest(db: Connection, received: Sequence[Received], cells: Mapping[str, RowMapping]) -> None:
-    """The present state of each cell, by its report with the highest sequence, unless it is older than what is on record."""
+def _keep_newest(db: Connection, received: Sequence[Received], cells: Mapping[str, RowMapping]) -> dict[str, Received]:
+    """The present state of each cell, by its report with the highest sequence, unless it is older than what is on record.
+
+    Returns the reports that are kept, by cell.
+    """
     newest: dict[str, Received] = {}
     for one in received:
         name = one.report.cell
@@ -97,6 +104,7 @@ def _keep_newest(db: Connection, received: Sequence[Received], cells: Mapping[st
     if told:
         columns = {name: bindparam(name) for name in ("sequence", "boot", "seen_at_s", "report")}
         db.execute(update(CELLS).where(CELLS.c.name == bindparam("b_name")).values(**columns), told)
+    return newest
 
 
 def check_enrolled(report: CellReport, row: RowMapping | None) -> None:
@@ -107,26 +115,25 @@ def check_enrolled(report: CellReport, row: RowMapping | None) -> None:
         raise SpecError(f"cell {report.cell} is enrolled at {row['site']}, its report says {report.site}. Fix: enrol it again, or its file")
 
 
-def _add_episodes(db: Connection, received: Sequence[Received]) -> list[int]:
-    """Put the episodes on record that are not there yet; returns how many each report brought."""
+def _add_episodes(db: Connection, received: Sequence[Received]) -> list[list[dict[str, Any]]]:
+    """Put the episodes on record that are not there yet; returns the rows that each report brought."""
     sent = {(one.report.cell, episode.id) for one in received for episode in one.report.episodes}
     if not sent:
-        return [0] * len(received)
+        return [[] for _ in received]
     cells, ids = {cell for cell, _ in sent}, {number for _, number in sent}
     wanted = select(EPISODES.c.cell, EPISODES.c.id).where(EPISODES.c.cell.in_(cells), EPISODES.c.id.in_(ids))
     known = {(row.cell, row.id) for row in db.execute(wanted)}
     rollouts = open_rollouts(db)
-    rows: list[dict[str, Any]] = []
-    new = []
+    new: list[list[dict[str, Any]]] = []
     for one in received:
-        before = len(rows)
+        brought: list[dict[str, Any]] = []
         offset_s = one.at_s - one.report.sent_at_s  # of the clocks, and the way: what the cell's times are on ours
         for episode in one.report.episodes:
             if (one.report.cell, episode.id) not in known:
                 known.add((one.report.cell, episode.id))
-                rows.append(_row(episode, one, offset_s, rollouts))
-        new.append(len(rows) - before)
-    if rows:
+                brought.append(_row(episode, one, offset_s, rollouts))
+        new.append(brought)
+    if rows := [row for brought in new for row in brought]:
         db.execute(insert(EPISODES), rows)
         tally_episodes(db, rows, rollouts)
     return new

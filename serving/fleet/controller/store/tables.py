@@ -8,6 +8,7 @@ TABLES = MetaData()  # what a document counts up to 2**53 is a BigInteger: Postg
 _PREFIX = "actwright_fleet_"
 _NAME, _DIGEST = String(64), String(64)
 _WAITS = text("block IS NULL AND success IS NOT NULL")  # of an episode: it may still enter a block
+_GOES_ON = text("until_s IS NULL")  # of a span: the newest report of its cell still tells it
 
 # what is proposed to a cell: release, shadow, rollout, plan, stage, reason, back_to; revision grows with each change of it.
 # report: the last one, as JSON; sequence, boot and seen_at_s are of it
@@ -97,6 +98,23 @@ ROLLOUTS = Table(
     Column("version", Integer, nullable=False),
     Column("is_open", Boolean, nullable=False),
     Column("started_by", String(256), nullable=False),
+)
+
+# spans of time for which a cell is known to have run a release ("" for none), by the controller's clock. until_s: NULL while every report
+# tells the same without a long silence, so that it lasts to the cell's seen_at_s. episode: its id where one tells it, "" where reports do
+RAN = Table(
+    f"{_PREFIX}ran",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("cell", _NAME, nullable=False),
+    Column("site", _NAME, nullable=False),
+    Column("release", _DIGEST, nullable=False),
+    Column("from_s", Float, nullable=False),
+    Column("until_s", Float),
+    Column("episode", _NAME, nullable=False),
+    Index(f"{_PREFIX}ran_by_cell", "cell", "from_s"),
+    Index(f"{_PREFIX}ran_by_release", "release"),
+    Index(f"{_PREFIX}ran_going_on", "cell", sqlite_where=_GOES_ON, postgresql_where=_GOES_ON),
 )
 
 BLOCKS = Table(

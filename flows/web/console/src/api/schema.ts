@@ -961,6 +961,53 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/fleet/ran": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What every cell ran at a time, with the evidence */
+        get: {
+            parameters: {
+                query?: {
+                    at_s?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["FleetRan"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/fleet/rollouts/{id}/orders": {
         parameters: {
             query?: never;
@@ -1220,6 +1267,53 @@ export interface paths {
                     };
                     content: {
                         "application/json": components["schemas"]["LabelAgreement"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/lineage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What something was made of, and what was made with it: data, annotators, weights, versions, releases, robots */
+        get: {
+            parameters: {
+                query?: {
+                    of?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LineagePage"];
                     };
                 };
                 /** @description refused */
@@ -2244,6 +2338,21 @@ export interface components {
             stage: string;
         };
         /**
+         * FleetCellAt
+         * @description What one cell ran at a time. proof: "reports" or "episode" where it is proven; else "both sides", "changed", "before" or "none".
+         *         from_s, until_s: of the evidence. told: all that in a sentence.
+         */
+        FleetCellAt: {
+            cell: string;
+            from_s: number;
+            model_version: string;
+            proof: string;
+            release: string;
+            site: string;
+            told: string;
+            until_s: number;
+        };
+        /**
          * FleetDone
          * @description What came of an order, in words. head: the last hash of the controller's log.
          */
@@ -2316,6 +2425,24 @@ export interface components {
             controller: string;
             releases: components["schemas"]["FleetRelease"][];
             state: components["schemas"]["FleetState"] | null;
+        };
+        /**
+         * FleetRan
+         * @description What every cell ran at `at_s`, by the controller's clock. head: last hash of its log.
+         */
+        FleetRan: {
+            at_s: number;
+            cells: components["schemas"]["FleetCellAt"][];
+            head: string;
+            now_s: number;
+        };
+        /**
+         * FleetRanQuery
+         * @description at_s: which time; 0 for now.
+         */
+        FleetRanQuery: {
+            /** @default 0 */
+            at_s: number;
         };
         /**
          * FleetReason
@@ -2464,6 +2591,58 @@ export interface components {
          */
         LabelsDone: {
             added: number;
+        };
+        /**
+         * LineageLink
+         * @description From what was used to what was made. how: what the one is for the other.
+         */
+        LineageLink: {
+            how: string;
+            made: string;
+            used: string;
+        };
+        /**
+         * LineagePage
+         * @description What was asked for. told: what was made with it, in a sentence. more_starts: things of that name that are not listed one by one.
+         *         notes: places that did not answer. Without a name: no starts, and the things that one may begin with.
+         */
+        LineagePage: {
+            links: components["schemas"]["LineageLink"][];
+            more_starts: number;
+            notes: string[];
+            starts: components["schemas"]["LineageStart"][];
+            things: components["schemas"]["LineageThing"][];
+            told: string;
+        };
+        /**
+         * LineageQuery
+         * @description of: a name, or the first digits of one; "" for a list of what there is.
+         */
+        LineageQuery: {
+            /** @default  */
+            of: string;
+        };
+        /**
+         * LineageStart
+         * @description One of the things that were asked for, with what it was made of and what was made with it as nested lists.
+         */
+        LineageStart: {
+            id: string;
+            made_of: components["schemas"]["OutlineLine"][];
+            made_with: components["schemas"]["OutlineLine"][];
+        };
+        /**
+         * LineageThing
+         * @description One thing of the graph. words: its kind and name, for a person.
+         */
+        LineageThing: {
+            facts: {
+                [key: string]: string;
+            };
+            id: string;
+            kind: string;
+            name: string;
+            words: string;
         };
         /**
          * LiveBody
@@ -2753,6 +2932,17 @@ export interface components {
             ][];
             /** @default 60000 */
             ttl_ms: number;
+        };
+        /**
+         * OutlineLine
+         * @description One line. depth: 1 for what stands directly beside the start. how: what the one is for the other. is_again: what follows from it
+         *         stands at an earlier line.
+         */
+        OutlineLine: {
+            depth: number;
+            how: string;
+            id: string;
+            is_again: boolean;
         };
         /**
          * PenHolder

@@ -7,7 +7,9 @@ import { EpisodesPage } from "../pages/episodes/episodes_page";
 import { FailuresPage } from "../pages/failures/failures_page";
 import { FleetPage } from "../pages/fleet/fleet_page";
 import { FleetLogPage } from "../pages/fleet/log_page";
+import { RanPage } from "../pages/fleet/ran_page";
 import { LabellingPage } from "../pages/labelling/labelling_page";
+import { LineagePage } from "../pages/lineage/lineage_page";
 import { ModelPage } from "../pages/models/model_page";
 import { OperatorsPage } from "../pages/operators/operators_page";
 import { ModelsPage } from "../pages/models/models_page";
@@ -35,8 +37,10 @@ export const PAGES: readonly Page[] = [
   { pattern: "/labelling", title: "Labelling", show: LabellingPage, letter: "l" },
   { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
+  { pattern: "/lineage", title: "Lineage", show: LineagePage, letter: "n" },
   { pattern: "/fleet", title: "Fleet", show: FleetPage, letter: "r" },
   { pattern: "/fleet/log", title: "The fleet's log", show: FleetLogPage },
+  { pattern: "/fleet/ran", title: "What ran where", show: RanPage },
   { pattern: "/trials", title: "Trials", show: TrialsPage, letter: "p" },
   { pattern: "/trials/:study", title: "Trial", show: TrialPage },
   { pattern: "/operators", title: "Operators", show: OperatorsPage, letter: "o" },

@@ -6,8 +6,10 @@ import { go, useAddress, withQuery } from "../../app/address";
 import { useKeys } from "../../app/keys";
 import { useMe } from "../../app/me";
 import type { PageProps } from "../../app/pages";
+import { Link } from "../../ui/link";
 import { Named } from "../../ui/named";
 import { Shown, useResource } from "../../ui/resource";
+import { lineageOf } from "../lineage/lineage_page";
 import { CameraView, type Spot } from "./camera_view";
 import { Outcome } from "./episodes_page";
 import { SignalChart } from "./signal_chart";
@@ -94,7 +96,7 @@ function Facts({ page }: { page: Page }) {
   const kept = page.first > 0 || page.end < page.recorded_length ? `, kept ${page.first} to ${page.end - 1}` : "";
   return (
     <p>
-      <Outcome row={line} />{line.causes.length > 0 && <> ({line.causes.join(", ").replaceAll("_", " ")})</>}; {line.task}: {line.instruction}; {page.recorded_length} frames{kept}; {line.model || line.producer} {line.cell}
+      <Outcome row={line} />{line.causes.length > 0 && <> ({line.causes.join(", ").replaceAll("_", " ")})</>}; {line.task}: {line.instruction}; {page.recorded_length} frames{kept}; {line.model ? <Link to={lineageOf(line.model)}>{line.model}</Link> : line.producer} {line.cell}
       <span class="quiet"> in {line.set} ({line.kind}) {line.choice.replace("_", " ")}</span>
       {page.findings.length > 0 && <span class="warn"> inspection: {page.findings.join(", ")}</span>}
     </p>

@@ -33,7 +33,7 @@ function Fleet({ page, state, desk }: { page: FleetPageDocument; state: State; d
   return (
     <>
       <p class="quiet">
-        Controller {page.controller}, key <code>{state.key_id.slice(0, 16)}</code>, last hash of its log <code>{state.head.slice(0, 16)}</code>. <Link to="/fleet/log">The log</Link>
+        Controller {page.controller}, key <code>{state.key_id.slice(0, 16)}</code>, last hash of its log <code>{state.head.slice(0, 16)}</code>. <Link to="/fleet/log">The log</Link>, <Link to="/fleet/ran">what ran where</Link>
       </p>
       <Named><Freezing state={state} desk={desk} /></Named>
       {state.is_frozen && <p class="warn">Frozen: no rollout starts or goes on; rollbacks still happen.</p>}

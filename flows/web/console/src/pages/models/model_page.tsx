@@ -2,7 +2,9 @@ import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
 import type { PageProps } from "../../app/pages";
 import { Curves } from "../../ui/curves";
+import { Link } from "../../ui/link";
 import { Shown, useResource } from "../../ui/resource";
+import { lineageOf } from "../lineage/lineage_page";
 import { Outcome } from "./outcome";
 
 type Page = components["schemas"]["ModelPage"];
@@ -85,6 +87,7 @@ function Lineage({ model }: { model: Page }) {
   return (
     <>
       <h2>Made of</h2>
+      <p><Link to={lineageOf(`${model.row.name}/${model.row.version}`)}>Its lineage, and the robots that run it</Link></p>
       <dl class="facts">{facts.map(([name, value]) => [<dt key={`${name}-t`}>{name}</dt>, <dd key={`${name}-d`}>{value}</dd>])}</dl>
     </>
   );

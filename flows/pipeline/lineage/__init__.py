@@ -1,0 +1,1 @@
+"""What this home, MLflow and the fleet's controller know of what came from what."""
