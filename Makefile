@@ -15,7 +15,7 @@ TEST_WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage smoke unit integration setup check up console clean lock seeds bench soak faults fuzz conformance scale-test test-pythons changelog freeze-surfaces
+.PHONY: help run test coverage smoke unit integration setup setup-all check up console clean lock seeds bench soak faults fuzz conformance scale-test test-pythons changelog freeze-surfaces
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ integration: $(STAMP) ## the real parts on this machine: simulator, servers, tra
 
 setup: $(STAMP) ## virtual environment in .venv and the system packages for off-screen rendering
 	@echo "ready: $(BIN)/actwright --help"
+
+setup-all: $(STAMP) ## what setup leaves out: Ray (labelling on a cluster), LIBERO (a second simulator), Chromium (tests of the console)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock --editable '.[ray,libero]'
+	@bash infra/local/browser.sh
 
 $(STAMP): requirements.lock pyproject.toml infra/local/setup.sh
 	@PYTHON=$(PYTHON) bash infra/local/setup.sh
@@ -99,8 +103,8 @@ changelog: ## join the fragments of changelog.d/ into CHANGELOG.md
 freeze-surfaces: $(STAMP) ## rewrite the frozen lists of options, wire messages, public names and metrics (a deliberate change of one)
 	@$(BIN)/python -m tests.architecture.surfaces
 
-lock: $(STAMP) ## rewrite requirements.lock from what is installed (after a deliberate change of pins; then make test-pythons)
-	@$(BIN)/pip freeze --all --exclude-editable | grep -vE ' @ |^pip==' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock
+lock: $(STAMP) ## rewrite requirements.lock from what is installed, without what only setup-all installs (after a deliberate change of pins; then make test-pythons)
+	@$(BIN)/pip freeze --all --exclude-editable | grep -vE ' @ |^pip==|^ray==' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 clean: ## remove everything that was made here, the environment too (the data of earlier runs included)
 	@rm -rf .venv .actwright runs reports data build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .coverage .coverage.*

@@ -1,8 +1,9 @@
-"""One process at a time: file locks that are released when their process ends, however it ends."""
+"""One process at a time, or so many: file locks that are released when their process ends, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,3 +45,19 @@ def try_locked(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+@contextlib.contextmanager
+def one_of(folder: Path, places: int) -> Iterator[None]:
+    """Hold one of `places` places, which are lock files in `folder`, among all processes that use it; waits while none is free."""
+    with contextlib.ExitStack() as held:
+        while not any(_taken(folder / f"place-{number:03d}", held) for number in range(places)):
+            time.sleep(_POLL_S)
+        yield
+
+
+def _taken(path: Path, held: contextlib.ExitStack) -> bool:
+    attempt = contextlib.ExitStack()
+    if is_free := attempt.enter_context(try_locked(path)):
+        held.push(attempt)
+    return is_free

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from components.config.annotators import DEPTH_ANNOTATORS, POINT_ANNOTATORS, annotator_source
-from components.config.checks import fraction, positive
+from components.config.checks import fraction, one_of, positive
 from components.config.inspection_config import InspectionConfig
+from components.config.launch.ray_config import ENGINES, LOCAL, RayConfig
 from components.config.simulators import simulator_source
 from model_core.spec.documents import NEUTRAL
 from model_core.spec.errors import require
@@ -143,7 +144,9 @@ class AnnotateConfig:
     points of the frames beside it than this share of the image's diagonal (0: any distance). corrections: a file of JSON lines in which a
     person corrected points (`components.data.annotators.corrections`); they take precedence. smooth_frames: each point becomes the mean
     over this many frames (1: none). max_abstained: share of an episode's frames that may be without a sure point.
-    batch_size: frames a forward pass, of any episodes; workers: processes that each open the annotator (neither changes the labels).
+    batch_size: frames a forward pass, of any episodes; workers: processes that each open the annotator; engine: where they run, "local"
+    (this machine) or "ray" (a cluster, `ray`; extra "ray"). calls_at_once: all jobs that name the same calls_folder have at most so many
+    batches in work together, for a labelling model that is served to several (0: any number). None of these changes the labels.
     max_rejected_fraction: of the good episodes of any one source (who
     recorded them); if more cannot be labelled, the stage stops, so that no source is left out of a training without a word.
     """
@@ -163,11 +166,20 @@ class AnnotateConfig:
     max_abstained: float = 1.0
     batch_size: int = field(default=64, metadata=NEUTRAL)
     workers: int = field(default=1, metadata=NEUTRAL)
+    engine: str = field(default=LOCAL, metadata=NEUTRAL)
+    ray: RayConfig = field(default=RayConfig(), metadata=NEUTRAL)
+    calls_at_once: int = field(default=0, metadata=NEUTRAL)
+    calls_folder: str = field(default="", metadata=NEUTRAL)
     max_rejected_fraction: float = 0.2
 
     def __post_init__(self) -> None:
         fraction(self, "max_rejected_fraction", "min_confidence", "max_jump", "max_abstained")
         positive(self, "batch_size", "workers")
+        one_of("annotate.engine", self.engine, ENGINES)
+        require(self.calls_at_once >= 0, "annotate.calls_at_once must not be below 0", got=self.calls_at_once)
+        require(
+            not self.calls_at_once or bool(self.calls_folder), "annotate.calls_at_once needs annotate.calls_folder, where calls are counted"
+        )
         require(self.smooth_frames % 2 == 1, "annotate.smooth_frames must be odd: as many frames before as after", got=self.smooth_frames)
         if not self.has_depth:
             require(not self.codebook, "annotate.codebook labels depth, and depth_annotator is 'none'; leave it empty", got=self.codebook)

@@ -26,20 +26,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.data_config import AnnotateConfig
+from components.config.launch.ray_config import RAY
 from components.config.records import Progress
 from components.data.accounting.rejections import Rejections
 from components.data.annotators.cache import AnswerCache
 from components.data.annotators.corrections import read_once
 from components.data.annotators.interface import DepthAnnotator, Frames, GripperTrack, LabelledEpisodes, frames_of
 from components.data.annotators.open import Annotators, open_annotators
-from components.data.labelling.answered_frames import AnsweredFrames, label_images
+from components.data.labelling.answered_frames import AnsweredFrames, Kept, label_images
 from components.data.labelling.codebook import CodebookFolder, check_depth, make_codebook, spaced
 from components.data.labelling.label_error import LabelError
+from components.data.labelling.on_ray.frames import ClusterFrames, label_on_ray
 from components.data.labelling.provenance import ProvenanceTable, record_of, write_points
 from components.data.labelling.traces import RefinedTrack, refined, trace_labels
-from components.data.labelling.views import View
+from components.data.labelling.views import View, views_of
 from components.data.labels import EpisodeLabels, write_labels
-from components.data.packing.kept_images import KeptImages
+from components.data.sources.open import open_raw
 from components.data.sources.unlabelled import hand_on
 from model_core.spec.contract import digest_of
 from model_core.spec.episode import Episode
@@ -51,23 +53,12 @@ from model_core.tokenization.depth.codec import DepthCodec
 Chosen = Sequence[tuple[int, str, int]]  # of each episode: index, id, frames
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What outlives one annotation. answers: folder of the answers of networks. images: those that another stage decoded."""
-
-    answers: Path
-    images: KeptImages
-
-
 def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progress: Progress, *, kept: Kept | None = None) -> dict[str, Any]:
     """Label the valid episodes of `dataset` into `out`; returns the record of the stage.
 
     valid: JSON file {episode id: true or false}. kept: what other stages and runs made (default: nothing; answers of networks are kept in
     `out`, for this run only). Raises `DatasetError` when no episode could be labelled, `GateError` when too many of a source cannot be.
     """
-    from components.data.labelling.views import views_of
-    from components.data.sources.open import open_raw
-
     reader = open_raw(dataset, None if kept is None else kept.images)
     verdicts = json.loads(valid.read_text(encoding="utf-8"))
     chosen = [row for row in reader.rows if verdicts.get(row.episode_id)]
@@ -79,12 +70,14 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
     views = views_of(reader)
     if strangers := [name for name in cfg.cameras if name not in views.cameras]:
         raise DatasetError(f"annotate.cameras: {strangers[0]!r} is no camera of {dataset.name}; it has {', '.join(views.cameras)}")
+    cache = AnswerCache(folder=out / "scratch" / "answers" if kept is None else kept.answers)
     job = Labelling(
         cfg=cfg,
         annotators=open_annotators(cfg),
         source=reader,
         view_of=views.first,
-        cache=AnswerCache(folder=out / "scratch" / "answers" if kept is None else kept.answers),
+        cache=cache,
+        on_ray=ClusterFrames(dataset=dataset, views=views, cache=cache) if cfg.engine == RAY else None,
         sources={row.episode_id: row.provenance.producer for row in chosen},
     )
     episodes = [(row.index, row.episode_id, row.length) for row in chosen]
@@ -95,9 +88,13 @@ def annotate(cfg: AnnotateConfig, dataset: Path, valid: Path, out: Path, progres
         for name in cfg.cameras:
             mine = [episode for episode in episodes if views.further(episode[0], name)]
             if mine:
-                replace(job, cfg=again, view_of=partial(views.named, camera=name)).run(mine, out / "cameras" / name, progress)
+                on_ray = job.on_ray and replace(job.on_ray, camera=name)
+                replace(job, cfg=again, view_of=partial(views.named, camera=name), on_ray=on_ray).run(
+                    mine, out / "cameras" / name, progress
+                )
         notes = read_once(cfg.corrections).unused([row.episode_id for row in chosen], list(views.cameras))
-        return record | ({"notes": list(notes)} if notes else {})
+        record |= {"notes": list(notes)} if notes else {}
+        return record | ({"undigested": {"cost": job.on_ray.costs}} if job.on_ray is not None else {})
     finally:
         reader.close()
 
@@ -107,7 +104,7 @@ class Labelling:
     """One annotation of one camera of one data set: all that its steps share.
 
     view_of: index of an episode -> the camera that is labelled, of its embodiment. sources: episode id -> who recorded it, where it is
-    known.
+    known. on_ray: where a Ray cluster answers images.
     """
 
     cfg: AnnotateConfig
@@ -116,6 +113,7 @@ class Labelling:
     view_of: Callable[[int], View]
     cache: AnswerCache
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
+    on_ray: ClusterFrames | None = None
     _answered: dict[int, AnsweredFrames] = field(default_factory=dict[int, AnsweredFrames], init=False)
 
     def run(self, episodes: Chosen, out: Path, progress: Progress) -> dict[str, Any]:
@@ -176,8 +174,10 @@ class Labelling:
 
     def _answer_images(self, episodes: Chosen, progress: Progress) -> None:
         """Ask the annotators that look at single images, in batches over all episodes, one annotator after the other."""
-        self._answered.clear()
-        self._answered |= label_images(self.cfg, self.annotators, self.cache, lambda: self._images(episodes, progress))
+        if self.on_ray is None:
+            self._answered = label_images(self.cfg, self.annotators, self.cache, lambda: self._images(episodes, progress))
+        else:
+            self._answered = label_on_ray(self.cfg, self.annotators, self.on_ray, episodes, progress)
 
     def _images(self, episodes: Chosen, progress: Progress) -> Iterator[tuple[int, AnsweredFrames]]:
         for done, (index, episode_id, _) in enumerate(episodes):

@@ -34,6 +34,7 @@ ONE_PLACE = {
     ),
     "typer": ("flows/commands/",),
     "rich": ("flows/commands/bench/", "flows/pipeline/run_summary.py", "flows/terminal/"),
+    "ray": ("components/data/labelling/on_ray/driver.py",),
     "httpx": ("components/adapters/http.py",),
     "jinja2": ("components/report/page.py",),
     "filelock": ("components/artifacts/locks.py",),
@@ -71,6 +72,7 @@ ENTRY_POINTS = (
     "components/training/rank_process.py",
     "components/simulation/",
     "components/adapters/dvc.py",
+    "components/data/labelling/on_ray/driver.py",
 )
 FORBIDDEN_NAMES = ("utils", "helpers", "manager", "handler", "misc", "common", "base")
 

@@ -10,7 +10,8 @@ import pytest
 from components.config.data_config import FreezeConfig, ValidateConfig
 from components.config.records import Silent
 from components.config.source_config import SourceConfig
-from components.data.annotate import Kept, annotate
+from components.data.annotate import annotate
+from components.data.labelling.answered_frames import Kept
 from components.data.freeze import freeze
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow
 from components.data.lerobot.reader import DatasetReader, DatasetWriter

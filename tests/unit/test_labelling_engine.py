@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.config.data_config import AnnotateConfig
 from components.data.annotators.cache import AnswerCache
 from components.data.labelling.batching import Batching, EpisodeImages
 from components.data.labelling.engine import LabellingEngine, Shard, ShardAnswer, accounted, joined
 from components.data.labelling.in_process import InProcessEngine
+from components.data.labelling.labeller import turns_of
 from components.data.labelling.process_pool import ProcessPoolEngine
 from model_core.spec.errors import CheckpointError, JobError, SpecError
 from tests.labelling_jobs import FAILS, HAS_NO_ANSWER, KILLS, KILLS_ONCE, job
@@ -137,9 +140,45 @@ def test_an_episode_with_a_bad_frame_is_not_kept_and_says_which(tmp_path):
     assert [AnswerCache(folder=tmp_path / "answers").holds("means/1", one.digest) for one in failing] == [True, False]
 
 
+CALLER = """
+import sys, time
+from pathlib import Path
+from components.artifacts.locks import one_of
+with one_of(Path(sys.argv[1]), 2):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_jobs_share_one_limit_of_calls_and_a_killed_one_gives_its_place_back(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}"}
+    command = [sys.executable, "-c", CALLER, str(tmp_path / "calls")]
+    callers = [subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [caller.stdout.readline() for caller in callers] == ["in\n", "in\n"]
+    cfg = AnnotateConfig(calls_at_once=2, calls_folder=str(tmp_path / "calls"))
+    order: list[str] = []
+
+    def third() -> None:
+        with turns_of(cfg)():
+            order.append("third")
+
+    waiting = threading.Thread(target=third)
+    waiting.start()
+    time.sleep(0.2)
+    order.append("killed")
+    callers[0].kill()
+    waiting.join(30)
+    assert order == ["killed", "third"]
+    for caller in callers:
+        caller.communicate()
+    with pytest.raises(SpecError, match=r"annotate\.calls_at_once needs annotate\.calls_folder"):
+        AnnotateConfig(calls_at_once=2)
+
+
 DRIVER = """
 import sys
 from pathlib import Path
+from components.data.labelling.labeller import turns_of
 from components.data.labelling.process_pool import ProcessPoolEngine
 from tests.labelling_jobs import job
 from tests.unit.test_labelling_engine import batching, episodes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,18 @@ from components.data.annotators.open import Annotators
 from components.data.labelling.batching import Batching, EpisodeImages
 from components.data.labelling.engine import LabellingEngine
 from components.data.labelling.in_process import InProcessEngine
-from components.data.labelling.labeller import ImageLabeller, job_of
+from components.data.labelling.labeller import ImageLabeller, job_of, turns_of
 from components.data.labelling.process_pool import ProcessPoolEngine
+from components.data.packing.kept_images import KeptImages
 from model_core.spec.errors import DatasetError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What outlives one annotation. answers: folder of the answers of networks. images: those that another stage decoded."""
+
+    answers: Path
+    images: KeptImages
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +97,7 @@ def label_images(
 
     errors: dict[str, dict[str, dict[int, str]]] = {}
     for kind, annotator in asked.items():
-        engine: LabellingEngine = InProcessEngine(labeller=ImageLabeller(annotator=annotator))
+        engine: LabellingEngine = InProcessEngine(labeller=ImageLabeller(annotator=annotator, turn=turns_of(cfg)))
         if cfg.workers > 1:
             engine = ProcessPoolEngine(job_of(kind, cfg), cfg.workers)
         batching = Batching(engine=engine, cache=cache, version=annotator.version, batch=cfg.batch_size)

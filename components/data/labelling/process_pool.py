@@ -84,10 +84,10 @@ class _Waiting:
 
 
 class ProcessPoolEngine:
-    """At most `workers` processes of this machine for one job."""
+    """At most `workers` processes of this machine for one job. shared_by: engines like this one that share the machine's cores."""
 
-    def __init__(self, job: LabelJob, workers: int) -> None:
-        self._job, self._most = job, max(workers, 1)
+    def __init__(self, job: LabelJob, workers: int, *, shared_by: int = 1) -> None:
+        self._job, self._most, self._shared_by = job, max(workers, 1), max(shared_by, 1)
         self._workers: list[_Worker] = []
         self._described: Mapping[str, Any] | None = None
         self._failed_starts = 0
@@ -131,7 +131,7 @@ class ProcessPoolEngine:
         while len(self._workers) < wanted:
             theirs, ours = context.Pipe()
             watched, lifeline = context.Pipe(duplex=False)
-            threads = max(1, (os.cpu_count() or 1) // self._most)
+            threads = max(1, (os.cpu_count() or 1) // (self._most * self._shared_by))
             process = context.Process(target=_work, args=(self._job, theirs, watched, os.getpid(), threads), daemon=True)
             with ctrl_c_blocked():
                 process.start()

@@ -192,7 +192,8 @@ def annotate_step(platform: Platform, recipe: Recipe, raw: Step, valid: Step, pr
     """Depth tokens and traces of the good episodes: <step>/labels, <step>/vqvae."""
 
     def work(out: Path) -> Mapping[str, Any]:
-        from components.data.annotate import Kept, annotate
+        from components.data.annotate import annotate
+        from components.data.labelling.answered_frames import Kept
 
         answers = platform.settings.home / "cache" / "answers"  # of labelling networks, kept when another annotator is exchanged
         kept = Kept(answers=answers, images=kept_images(platform, raw))
