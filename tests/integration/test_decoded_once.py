@@ -11,8 +11,8 @@ from components.config.data_config import FreezeConfig, ValidateConfig
 from components.config.records import Silent
 from components.config.source_config import SourceConfig
 from components.data.annotate import annotate
-from components.data.labelling.answered_frames import Kept
 from components.data.freeze import freeze
+from components.data.labelling.answered_frames import Kept
 from components.data.lerobot.meta.episode_index import EpisodeIndexRow
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.data.lerobot.video import VideoReader

@@ -1,1 +1,1 @@
-"""Commands that train on a Kubernetes cluster."""
+"""Commands that train, and label, on a cluster."""

@@ -1,4 +1,4 @@
-"""`actwright cluster ...`: the training stage on a Kubernetes cluster, as an Indexed Job that runs torchrun on every machine."""
+"""`actwright cluster ...`: training on Kubernetes, as an Indexed Job that runs torchrun on every machine; labels on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.commands.cluster.job import JobOptions, Kubeconfig, Namespace, TrainOptions, job_of, planned_job, spread_recipe
+from flows.commands.cluster.labelling import LabelManifestOptions, label, label_manifest
 from flows.commands.cluster.plan import plan
 from flows.commands.options import from_options
 from flows.commands.recipe_arguments import RecipeName
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 cluster_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Training on a Kubernetes cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
+    help="Training and labelling on a cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
 )
 cluster_app.command()(plan)
+cluster_app.command()(label)
+cluster_app.command()(from_options(LabelManifestOptions)(label_manifest))
 
 
 @cluster_app.command()
