@@ -116,6 +116,30 @@ def test_a_pod_that_is_to_go_drains_first_and_is_given_the_time(documents):
     assert str(args.token_file.parent) in {mount["mountPath"] for mount in service["volumeMounts"]}
 
 
+def test_the_console_is_started_with_what_is_mounted_and_listens_where_it_is_asked(documents):
+    """The manifest's own command, as the program reads it."""
+    import typer
+
+    from flows.commands.main import command_line
+
+    spec = pod_specs(documents)["console"]["spec"]
+    [container] = spec["containers"]
+    program, name, *words = container["command"]
+    assert program == "actwright"
+    options = {option.opts[0]: option for option in typer.main.get_command(command_line(name)).commands[name].params}
+    given = dict(word.split("=", 1) for word in words)
+    assert set(given) <= set(options)
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+    mounted = {mount["mountPath"]: secrets[mount["name"]] for mount in container["volumeMounts"] if mount["name"] in secrets}
+    assert mounted == {"/etc/actwright/tokens": "console-tokens", "/etc/actwright/tls": "console-tls"}
+    assert {str(Path(given[name]).parent) for name in ("--tokens", "--cert", "--key")} == set(mounted)
+    [port] = container["ports"]
+    [service_port] = of_kind(documents, "Service")["console"]["spec"]["ports"]
+    [rule] = of_kind(documents, "NetworkPolicy")["people-to-console"]["spec"]["ingress"]
+    assert int(given["--port"]) == port["containerPort"] == service_port["port"] == rule["ports"][0]["port"]
+    assert all(container[f"{kind}Probe"]["httpGet"]["scheme"] == "HTTPS" for kind in ("startup", "readiness", "liveness"))
+
+
 def test_claims_config_and_accounts_that_pods_name_exist(documents):
     claims, maps, accounts = (set(of_kind(documents, k)) for k in ("PersistentVolumeClaim", "ConfigMap", "ServiceAccount"))
     for template in pod_specs(documents).values():
