@@ -7,7 +7,8 @@ encoders do by default) is opened by a console that has not seen it, and sought 
   before, decode up to the frame. It has neither HTTP nor an image to encode, which ours includes.
 - "whole": decode from the beginning up to the frame, as viewers that load an episode whole do (for the frame in the middle).
 
-Frames are compared pixel by pixel. The table: 10,000 episodes, asked by a word, sorted by length, a page of 200 from the middle.
+Frames are compared pixel by pixel. The table: 10,000 episodes, asked by a word, sorted by length, a page of 200 from the middle; and in
+Chromium, from the navigation to rows that answer keys, and from there to the last row.
 
 Run: python benchmarks/episode_player.py [--folder KEPT]     writes benchmarks/results/episode_player.json
 """
@@ -43,6 +44,20 @@ RESULT = ROOT / "benchmarks" / "results" / "episode_player.json"
 FRAMES, FPS, HEIGHT, WIDTH, SEEKS = 5000, 30, 480, 640, 40
 KEY_EVERY = (2, 250)
 FIRST_MS, SEEK_MS, TABLE_MS = 300.0, 100.0, 500.0
+BROWSER_TURNS = 7
+_FIRST_ROWS = """() => new Promise((done) => {
+    const look = () => document.querySelector("[role=grid] [role=gridcell]") ? done(performance.now()) : requestAnimationFrame(look);
+    look();
+})"""
+_LAST_ROWS = """(total) => new Promise((done) => {
+    const grid = document.querySelector("[role=grid]"), began = performance.now();
+    grid.dispatchEvent(new KeyboardEvent("keydown", { key: "End", bubbles: true }));
+    const look = () => {
+        const last = grid.querySelector(`[aria-rowindex="${total + 1}"] [role=gridcell]`);
+        last && last.textContent !== "..." ? done(performance.now() - began) : requestAnimationFrame(look);
+    };
+    look();
+})"""
 
 
 def main() -> None:
@@ -61,7 +76,7 @@ def main() -> None:
         **found,
         "table_of_10000": table,
         "goals_ms": {"first": FIRST_MS, "seek": SEEK_MS, "table": TABLE_MS},
-        "is_goal_reached": ours["first_ms"] < FIRST_MS and ours["seek_ms"] < SEEK_MS and table["page_ms"] < TABLE_MS,
+        "is_goal_reached": ours["first_ms"] < FIRST_MS and ours["seek_ms"] < SEEK_MS and table["browser_first_rows_ms"] < TABLE_MS,
         "conditions": conditions(load, started, av=version("av"), starlette=version("starlette")),
     }
     written(result, RESULT)
@@ -212,7 +227,26 @@ def _table(home: Path) -> dict[str, Any]:
         asked = {"text": "pick", "sort": "length", "descending": "true", "offset": 5000, "limit": 200}
         pages = [_ms(lambda: console.client.get("/api/episodes", params=asked).raise_for_status()) for _ in range(20)]
         total = console.client.get("/api/episodes", params=asked).json()["total"]
-    return {"episodes": total, "page_ms": _median(pages)}
+        shown, ended = _in_browser(str(console.client.base_url), total)
+    return {"episodes": total, "page_ms": _median(pages), "browser_first_rows_ms": shown, "browser_last_rows_ms": ended}
+
+
+def _in_browser(address: str, total: int) -> tuple[float, float]:
+    """In Chromium, medians: from the navigation to the first rows (nothing was cached), and from the key End to the last row."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser import CHROMIUM
+
+    shown: list[float] = []
+    ended: list[float] = []
+    with sync_playwright() as driver, driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser:
+        for _ in range(BROWSER_TURNS):
+            with browser.new_context() as context:
+                page = context.new_page()
+                page.goto(f"{address}/episodes", wait_until="commit")
+                shown.append(page.evaluate(_FIRST_ROWS))
+                ended.append(page.evaluate(_LAST_ROWS, total))
+    return _median(shown), _median(ended)
 
 
 def _ms(do: Callable[[], object]) -> float:

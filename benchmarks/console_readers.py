@@ -1,0 +1,186 @@
+"""What people who watch cost the cells that they watch: p99 of decisions, holds and late answers, on the same two cores.
+
+Four cells in real time (20 Hz, strict driver, two cameras) ask one policy service (the stub policy, which answers after a fixed time) ten
+times a second each, and show each decision's pictures in one console. Three sides take turns in one run: no readers (the peer); four
+headless readers, each of which takes one cell's live stream and both pictures of every decision that it names; and, besides these four, a
+flood: clients that ask the console for its lists and pictures as fast as it answers. Every cell has to finish its episode on each side,
+and its driver, which checks every command, has to accept all of them.
+
+Run: python benchmarks/console_readers.py [--blocks 3] [--steps 200]      writes benchmarks/results/console_readers.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+RESULT = ROOT / "benchmarks" / "results" / "console_readers.json"
+CELLS, READERS, FLOODERS, SIZE = 4, 4, 8, 128
+NAMES = [f"cell-{i}" for i in range(CELLS)]
+SIDES = ("no readers", "four readers", "flood")
+GOALS = {"four readers": 1.3, "flood": 1.8}
+
+
+@contextmanager
+def running(argv: list[str], ready: str, **environment: str) -> Iterator[int]:
+    """A server process that answers at `ready`; gives its id."""
+    with subprocess.Popen([sys.executable, "-m", *argv], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL) as process:
+        try:
+            give_up_at = time.monotonic() + 120
+            while True:
+                try:
+                    urllib.request.urlopen(ready, timeout=2).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < give_up_at, f"{argv} does not answer"
+                    time.sleep(0.1)
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+def read_live(console: str, cell: str, counts: dict[str, int]) -> None:
+    """One headless reader: every event, and the pictures of every decision that it names."""
+    while True:
+        try:
+            with urllib.request.urlopen(f"{console}/api/cells/{cell}/live", timeout=10) as stream:
+                for line in stream:
+                    update = json.loads(line[6:]) if line.startswith(b"data: ") else {}
+                    counts["events"] += bool(update)
+                    number = (update.get("decision") or {}).get("number")
+                    for camera in ("front", "wrist") if number else ():
+                        with urllib.request.urlopen(f"{console}/api/cells/{cell}/pictures/{number}/{camera}", timeout=10) as picture:
+                            counts["pictures"] += bool(picture.read())
+        except OSError:
+            time.sleep(0.05)  # the cell has not shown itself yet, or a picture was already replaced
+
+
+def flood(console: str, at: int, counts: dict[str, int]) -> None:
+    """One client that asks without a pause; whatever status comes is an answer."""
+    paths = ("/api/cells", f"/api/cells/{NAMES[at % CELLS]}/pictures/1/front", "/api/models", "/api/trials", "/")
+    while True:
+        for path in paths:
+            with suppress(OSError):
+                urllib.request.urlopen(console + path, timeout=10).read()
+            counts["requests"] += 1
+
+
+def load(console: str, side: str) -> None:
+    """The process of all readers of one side, until its input ends; prints what they got."""
+    counts = dict.fromkeys(("events", "pictures", "requests"), 0)
+    for at in range(READERS):
+        threading.Thread(target=read_live, args=(console, NAMES[at % CELLS], counts), daemon=True).start()
+    for at in range(FLOODERS if side == "flood" else 0):
+        threading.Thread(target=flood, args=(console, at, counts), daemon=True).start()
+    sys.stdin.read()
+    print(json.dumps(counts), flush=True)
+    os._exit(0)
+
+
+def block(folder: Path, service: str, console: tuple[str, int], side: str, steps: int) -> dict[str, float]:
+    """One episode of every cell, on one side. console: its address and process."""
+    cells = [subprocess.Popen(_cell(folder, service, name, steps), cwd=ROOT) for name in NAMES]
+    readers = None
+    if side != SIDES[0]:
+        command = [sys.executable, __file__, "--load", side, "--console", console[0]]
+        readers = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    used_s = _cpu_s(console[1])
+    assert [cell.wait(600) for cell in cells] == [0] * CELLS
+    used_s = _cpu_s(console[1]) - used_s
+    got = json.loads(readers.communicate("")[0]) if readers else {}
+    told = [json.loads((folder / f"{name}.json").read_text()) for name in NAMES]
+    assert all([row["steps"] for row in one["rows"]] == [steps] for one in told), "each cell finishes its episode"
+    return {
+        "p99_ms": round(max(one["p99_ms"] for one in told), 1),
+        "p50_ms": round(median(one["p50_ms"] for one in told), 1),
+        "holds": sum(one["holds"] for one in told),
+        "late": sum(one["late_dropped"] for one in told),
+        "refusals": sum(one["refusals"] for one in told),
+        "decisions": sum(one["decisions"] for one in told),
+        "console_cpu_s": round(used_s, 1),
+        **got,
+    }
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _cell(folder: Path, service: str, name: str, steps: int) -> list[str]:
+    options = {
+        "--robot": "serving.workcell.robot.strict_driver:make_robot",
+        "--task": "watched",
+        "--url": service.replace("http", "ws") + "/v1/session",
+        "--cell": name,
+        "--result": str(folder / f"{name}.json"),
+        "--strategy": "async",
+        "--execute-horizon": "2",
+        "--deadline-ms": "1000",
+        "--console": str(folder / "home" / "cells" / name),
+    }
+    robot = [f"contract={folder / 'contract.json'}", f"steps={steps}"]
+    words = [word for pair in options.items() for word in pair] + [word for one in robot for word in ("--robot-option", one)]
+    return [sys.executable, "-m", "serving.workcell", "--realtime", *words]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--load", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--console", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.load:
+        load(args.console, args.load)
+    from benchmarks.measuring import conditions
+    from components.adapters.processes import free_port
+    from serving.gateway.inference.stub_policy import stub_contract
+
+    began, load_before = perf_counter(), os.getloadavg()
+    service, console = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "contract.json").write_text(json.dumps(stub_contract(cameras=2, size=SIZE).to_json()))
+        stub = ["serving.gateway", "--stub", "0.03", "--stub-cameras", "2", "--stub-size", str(SIZE), "--port", service.rpartition(":")[2]]
+        shown = ["flows.commands.main", "console", "--port", console.rpartition(":")[2]]
+        with running(stub, f"{service}/readyz"), running(shown, f"{console}/livez", ACTWRIGHT_HOME=str(folder / "home")) as pid:
+            for number in range(args.blocks):
+                for side in SIDES if number % 2 == 0 else reversed(SIDES):
+                    found[side].append(block(folder, service, (console, pid), side, args.steps))
+    p99 = {side: median(one["p99_ms"] for one in found[side]) for side in SIDES}
+    result = {
+        "conditions": conditions(load_before, began),
+        "scheduling": Path("/proc/self/autogroup")
+        .read_text()
+        .partition(" ")[2]
+        .strip(),  # of this session beside others: "nice 0" as usual
+        "cells": CELLS,
+        "readers": READERS,
+        "flooding_clients": FLOODERS,
+        "steps": args.steps,
+        "sides": found,
+        "p99_ms": p99,
+        "p99_ratio": {side: {"is": round(p99[side] / p99[SIDES[0]], 3), "goal": goal} for side, goal in GOALS.items()},
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
