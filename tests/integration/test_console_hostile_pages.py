@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import uvicorn
@@ -20,13 +22,12 @@ from tests.hostile_documents import document_of, told
 from tests.loopback import serve_app
 
 MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
-PAGES = (  # and what each shows of the data
-    "/cells", "/cells/c", "/episodes", "/episodes/p/e", "/failures", "/labelling?place=p", "/models", "/models/m/1", "/fleet", "/fleet/log",
-    "/trials", "/trials/s", "/operators",
-)  # fmt: skip
-
+QUERIES = {"/labelling": "?place=p", "/lineage": "?of=m/1", "/fleet/ran": "?at=2026-11-30T06:00"}  # without them these show nothing
+PAGES = [
+    re.sub(r":\w+", "x", pattern) + QUERIES.get(pattern, "")
+    for pattern in re.findall(r'pattern: "([^"]+)"', Path("flows/web/console/src/app/pages.tsx").read_text(encoding="utf-8"))
+]
 pytestmark = IN_BROWSER
-
 
 SHOWN = """([text]) => [...document.querySelectorAll('main *')].some(
     (one) => one.textContent.includes(text) || [...one.attributes].some((named) => named.value.includes(text)))"""
@@ -52,6 +53,7 @@ def test_markup_in_data_is_text_on_every_page(tmp_path):
         page.set_default_timeout(SLOW_MS)
         refused: list[str] = []
         page.on("console", lambda message: refused.append(message.text) if "Content Security Policy" in message.text else None)
+        assert len(PAGES) > 12
         for path in PAGES:
             page.goto(f"http://{address}{path}")
             eventually(lambda: page.evaluate(SHOWN, [MARKUP]), f"{path} shows nothing of the data")

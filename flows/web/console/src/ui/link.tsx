@@ -14,5 +14,10 @@ export function Link({ to, current = false, children }: LinkProps) {
     event.preventDefault();
     go(to);
   };
-  return <a href={to} onClick={follow} aria-current={current ? "page" : undefined}>{children}</a>;
+  return <a href={ours(to)} onClick={follow} aria-current={current ? "page" : undefined}>{children}</a>;
+}
+
+/** An address of this application; one that data made into another leads to the first page. */
+function ours(to: string): string {
+  return /^\/(?![/\\])/.test(to) ? to : "/";
 }
