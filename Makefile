@@ -14,6 +14,9 @@ TEST_WORKERS ?= 3
 # a worker that dies ends the run with its test's name: pytest-xdist 3.8.0 never ends one whose worker it replaced
 PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --max-worker-restart 0
 
+# tests start hundreds of processes: what Python compiles is kept (in __pycache__), whatever the shell says; a third of the time of all tests
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage smoke unit integration setup setup-all check up console clean lock seeds bench soak faults fuzz conformance scale-test test-pythons changelog freeze-surfaces
 
