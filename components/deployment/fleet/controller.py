@@ -21,8 +21,9 @@ from components.deployment.gateway_service import Listening, child_state
 from components.deployment.service_address import ServiceCredentials
 from components.deployment.service_process import ServiceProcess, running, tied_to_us
 from model_core.spec.errors import ActwrightError, NotReady
+from model_core.spec.fleet.documents import CONTROLLER_PORT
 
-URL = "http://127.0.0.1:4000"
+URL = f"http://127.0.0.1:{CONTROLLER_PORT}"
 
 
 class OrderRefused(ActwrightError, RuntimeError):  # noqa: N818

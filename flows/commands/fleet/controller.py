@@ -12,6 +12,7 @@ import typer
 from flows.commands.fleet.controller_options import ControllerOptions, asked, ordered
 from flows.commands.options import from_options
 from flows.terminal.output import print_line, print_result
+from model_core.spec.fleet.documents import CONTROLLER_PORT
 
 Why = Annotated[str, typer.Option(help="why; it stays in the log")]
 
@@ -21,7 +22,7 @@ class UpOptions:
     """Where the controller listens, what it keeps, and who may ask it."""
 
     host: Annotated[str, typer.Option(help="address to bind; beyond loopback --tokens is needed")] = "127.0.0.1"
-    port: Annotated[int, typer.Option(help="port; 0: any free one", min=0, max=65_535)] = 4000
+    port: Annotated[int, typer.Option(help="port; 0: any free one", min=0, max=65_535)] = CONTROLLER_PORT
     database: Annotated[
         str, typer.Option(help="URL of a database", envvar="ACTWRIGHT_FLEET_DATABASE", show_default="a file in the home")
     ] = ""

@@ -10,16 +10,16 @@ import typer
 
 from flows.commands.serving.service_options import CaFile, TokenFile, credentials_of
 from flows.terminal.output import print_line
+from model_core.spec.fleet.documents import CONTROLLER_PORT
 
 ControllerUrl = Annotated[str, typer.Option(help="address of the controller (default: ACTWRIGHT_FLEET_URL)", envvar="ACTWRIGHT_FLEET_URL")]
-DEFAULT_URL = "http://127.0.0.1:4000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerOptions:
     """Which controller, with which token."""
 
-    url: ControllerUrl = DEFAULT_URL
+    url: ControllerUrl = f"http://127.0.0.1:{CONTROLLER_PORT}"
     token_file: TokenFile = None
     ca_file: CaFile = None
 

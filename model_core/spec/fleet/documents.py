@@ -20,6 +20,7 @@ from msgspec import Meta
 from model_core.spec.errors import SpecError, WireError, require
 
 FORM = 1
+CONTROLLER_PORT = 4000  # where it listens unless it is told otherwise
 MOST_EPISODES = 256  # of one report; the next one carries the rest
 MOST_DIGESTS = 256
 

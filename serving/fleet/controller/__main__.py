@@ -14,6 +14,7 @@ import uvicorn
 
 from model_core.access import Tokens, check_binding
 from model_core.spec.errors import ActwrightError
+from model_core.spec.fleet.documents import CONTROLLER_PORT
 from model_core.spec.fleet.signatures import read_private
 from model_core.spec.settings import real, text, whole
 from serving.fleet.controller.app import all_endpoints, create_app
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--key", help="private key (PEM, Ed25519) that signs what is proposed to cells")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; other than loopback needs tokens (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=4000, help="port (4000)")
+    parser.add_argument("--port", type=int, default=CONTROLLER_PORT, help=f"port ({CONTROLLER_PORT})")
     parser.add_argument("--cert", help="TLS certificate chain, PEM")
     parser.add_argument("--tls-key", help="its private key, PEM")
     parser.add_argument("--tokens-file", help="JSON {sha256 of a token: {subject, role, expires_at}}")

@@ -62,7 +62,7 @@ class FleetLink:
         if not self.url:
             raise NotReady(
                 "this console knows no fleet controller. Fix: start one with `actwright fleet up`, set ACTWRIGHT_FLEET_URL for the console "
-                "(https://..., or on loopback http://127.0.0.1:4000) and start the console again"
+                f"(https://..., or on loopback {URL}) and start the console again"
             )
         return self.url
 
