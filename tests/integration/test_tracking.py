@@ -467,14 +467,19 @@ def test_an_alias_that_two_set_for_the_first_time_at_once_is_asked_for_again(hom
 def test_a_champion_that_is_settled_is_known_without_loading_mlflow(home):
     registry = MlflowRegistry(TrackingAddress(home=home))
     registry.promote(create(registry, "a"), expected=None)
+    client = client_of(TrackingAddress(home=home))
+    client.delete_model_version("arm", str(create(registry, "b").version))
+    create(registry, "c")
     asked = (
         "import sys; from pathlib import Path; from components.adapters.mlflow.registry import MlflowRegistry as R;"
         f"from components.adapters.mlflow.server import TrackingAddress as A; registry = R(A(home=Path({str(home)!r})));"
-        "print(registry.champion('arm').version, registry.champion_entry('arm').number, 'mlflow' in sys.modules)"
+        "print(registry.champion('arm').version, registry.champion_entry('arm').number);"
+        "print([one.version for one in registry.versions('arm')], 'mlflow' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
-    assert told.split() == ["1", "1", "False"]
+    assert told.splitlines() == ["1 1", "[1, 3] False"]
     assert registry.champion("arm") == registry.versions("arm")[0]
+    assert registry.versions("arm") == registry._versions(client, "arm")
 
 
 def test_a_schema_that_was_never_seen_is_not_read(home):

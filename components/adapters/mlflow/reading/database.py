@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select, TableClause
 
 SCHEMAS = {"dc11669786a5": "3.17.2"}  # head of the migrations -> the MLflow that writes it
+_DELETED = "Deleted_Internal"  # MLflow's stage of a version that was deleted
 _TOGETHER = 500  # runs in one question: SQLite takes at most 32,766 values in one, older ones 999
 
 
@@ -59,12 +60,14 @@ class DatabaseReader:
             )
 
     def versions(self, name: str = "") -> Sequence[VersionRow]:
-        """Every version."""
+        """Every version that was not deleted: MLflow keeps the row of one that was."""
         from sqlalchemy import select
 
         with self._reading() as connection:
-            versions, tags = _table("model_versions", "name", "version"), _table("model_version_tags", "name", "version", "key", "value")
-            asked = select(versions.c.name, versions.c.version).order_by(versions.c.name, versions.c.version)
+            versions = _table("model_versions", "name", "version", "current_stage")
+            tags = _table("model_version_tags", "name", "version", "key", "value")
+            asked = select(versions.c.name, versions.c.version).where(versions.c.current_stage.is_distinct_from(_DELETED))
+            asked = asked.order_by(versions.c.name, versions.c.version)
             told = select(tags.c.name, tags.c.version, tags.c.key, tags.c.value)
             if name:
                 asked, told = asked.where(versions.c.name == name), told.where(tags.c.name == name)
