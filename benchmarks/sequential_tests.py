@@ -3,9 +3,10 @@
 Every test is one-sided at 5 % and of the claim "the candidate is better". The peer of the targets is a fixed design of 231 pairs, which
 has a power of 0.8 at 70 against 80 %. Columns: share of studies that made the claim, mean pairs until the study ended as a share of 231.
 With --peers, intervals and p values are compared with those of fieldtrial, robostats and physim-gate, and fieldtrial's anytime test
-runs on the same studies.
+runs on the same studies. With --planned-looks only the group-sequential test runs, and what is recorded of the others stays.
 
-Run: python benchmarks/sequential_tests.py [--studies 20000] [--peers PYTHON]     writes benchmarks/results/sequential_tests.json
+Run: python benchmarks/sequential_tests.py [--studies 20000] [--peers PYTHON] [--planned-looks]
+Writes benchmarks/results/sequential_tests.json.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from model_core.statistics import intervals as exact  # noqa: E402
 from model_core.statistics.betting import BettingDesign, betting_test  # noqa: E402
 from model_core.statistics.binomial import probabilities  # noqa: E402
 from model_core.statistics.decision import Outcome  # noqa: E402
-from model_core.statistics.group_sequential import GroupSequentialDesign, group_sequential_test  # noqa: E402
+from model_core.statistics.group_sequential import GroupSequentialDesign  # noqa: E402
 from model_core.statistics.multiplicity import holm  # noqa: E402
-from model_core.statistics.planning import largest_correlation, paired_outcomes, stopping  # noqa: E402
+from model_core.statistics.planning import largest_correlation, outcomes_of_studies, paired_outcomes  # noqa: E402
 from model_core.statistics.two_streams import TrialBlock, stream_test  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "sequential_tests.json"
 PEER = ROOT / "benchmarks" / "peers" / "policy_statistics.py"
 FIXED = 231
 ANYTIME = BettingDesign(maximum=300)
-GROUP = GroupSequentialDesign(looks=tuple(range(5, 331, 5)), shape=0.5)
+GROUP = GroupSequentialDesign(looks=tuple(range(1, 345)), shape=2.5, spending="gamma")
 RATES = (0.05, 0.2, 0.5, 0.7, 0.9, 0.97)
 CORRELATIONS = (0.0, 0.5, 0.8)
 DIFFERENCES = (0.10, 0.15, 0.20)
@@ -64,26 +65,28 @@ def peeking(studies):
     return over.any(axis=1), np.where(over.any(axis=1), looks[over.argmax(axis=1)] + 1, FIXED)
 
 
-def anytime(studies):
-    parts = [stopping(part, ANYTIME) for part in np.array_split(studies[:, : ANYTIME.maximum], max(1, studies.size // 200_000))]
-    return np.concatenate([one[0] for one in parts]) == 1, np.concatenate([one[1] for one in parts])
+def sequential(design):
+    def decided(studies):
+        outcome, pairs = outcomes_of_studies(studies[:, : design.maximum], design)
+        return outcome == 1, pairs
+
+    return decided
 
 
-def grouped(studies):
-    found = [group_sequential_test(study, GROUP) for study in studies]
-    return np.array([one.outcome is Outcome.SHOWN for one in found]), np.array([one.pairs for one in found])
-
-
-TESTS: dict[str, Callable] = {"fixed_231": fixed, "peeking": peeking, "anytime": anytime, "group_sequential": grouped}
+TESTS: dict[str, Callable] = {"fixed_231": fixed, "peeking": peeking, "anytime": sequential(ANYTIME), "group_sequential": sequential(GROUP)}
 
 
 def row(test, studies) -> dict[str, float]:
     shown, pairs = TESTS[test](studies)
-    return {"claimed": round(float(shown.mean()), 4), "pairs": round(float(pairs.mean() / FIXED), 3), "studies": len(studies)}
+    return summed(shown, pairs)
+
+
+def summed(shown, pairs) -> dict[str, float]:
+    return {"claimed": round(float(np.mean(shown)), 4), "pairs": round(float(np.mean(pairs)) / FIXED, 3), "studies": len(shown)}
 
 
 def drawn(candidate, champion, correlation, count, seed):
-    return paired_outcomes(candidate, champion, correlation, (count, 330), np.random.default_rng(seed))
+    return paired_outcomes(candidate, champion, correlation, (count, GROUP.maximum), np.random.default_rng(seed))
 
 
 def staged(early: float, last: float, count: int, rng):
@@ -106,32 +109,40 @@ def partial_credit(count: int) -> dict[str, object]:
     return found
 
 
-def streams(count: int) -> list[dict[str, object]]:
-    """The unpaired test: blocks of one trial each in four strata (two tasks at two sites), rates of the strata around the base rate."""
-    found, around = [], (-0.1, 0.1, -0.05, 0.05)
+def streams(rate: float, difference: float, count: int):
+    """Successes of candidate and champion in blocks of one trial each, in four strata (two tasks at two sites) around the base rate."""
+    strata = rate + np.resize((-0.1, 0.1, -0.05, 0.05), GROUP.maximum)
+    draws = np.random.default_rng(7).random((2, count, GROUP.maximum))
+    return (draws[0] < strata + difference).astype(np.int8), (draws[1] < strata).astype(np.int8)
+
+
+def unpaired(count: int, tests: tuple[str, ...] = ("anytime", "planned_looks")) -> list[dict[str, object]]:
+    """The anytime test of two streams, and planned looks at the differences of blocks, whose signs are fair coins under equal rates."""
+    found = []
     for base, difference in [(0.7, 0.0), (0.3, 0.0), (0.7, 0.1), (0.7, 0.15), (0.7, 0.2)]:
-        rng, decided = np.random.default_rng(7), []
-        for _ in range(count):
-            draws = rng.random((300, 2))
-            blocks = []
-            for i, (mine, theirs) in enumerate(draws):
-                rate = base + around[i % 4]
-                blocks.append(
-                    TrialBlock(stratum=str(i % 4), candidate=(float(mine < rate + difference),), champion=(float(theirs < rate),))
-                )
-            decided.append(stream_test(blocks, maximum=300))
-        shown = np.mean([one.outcome is Outcome.SHOWN for one in decided])
-        pairs = np.mean([one.pairs for one in decided]) / FIXED
-        found.append(
-            {
-                "champion": base,
-                "difference": difference,
-                "claimed": round(float(shown), 4),
-                "pairs": round(float(pairs), 3),
-                "studies": count,
-            }
-        )
+        rows = {}
+        if "planned_looks" in tests:
+            candidate, champion = streams(base, difference, 5 * count)
+            rows["planned_looks"] = summed(*TESTS["group_sequential"](candidate - champion))
+        if "anytime" in tests:
+            rows["anytime"] = summed(*of_streams(*streams(base, difference, count)))
+        found.append({"champion": base, "difference": difference, **rows})
     return found
+
+
+def of_streams(candidate, champion):
+    """The anytime test of two streams on each study."""
+    decided = [
+        stream_test(
+            [
+                TrialBlock(stratum=str(i % 4), candidate=(float(mine),), champion=(float(theirs),))
+                for i, (mine, theirs) in enumerate(zip(ours, others, strict=True))
+            ],
+            maximum=300,
+        )
+        for ours, others in zip(candidate[:, :300], champion[:, :300], strict=True)
+    ]
+    return np.array([one.outcome is Outcome.SHOWN for one in decided]), np.array([one.pairs for one in decided])
 
 
 def oracles(python: str) -> dict[str, object]:
@@ -160,7 +171,7 @@ def oracles(python: str) -> dict[str, object]:
     table = {}
     for name, found in studies.items():
         at = np.array(theirs["rejected_at"][name])
-        shown, used = anytime(found)
+        shown, used = TESTS["anytime"](found)
         table[name] = {
             "fieldtrial": {"claimed": round(float((at > 0).mean()), 3), "pairs": round(float(np.where(at > 0, at, 300).mean() / FIXED), 3)},
             "ours": {"claimed": round(float(shown.mean()), 3), "pairs": round(float(used.mean() / FIXED), 3)},
@@ -168,16 +179,11 @@ def oracles(python: str) -> dict[str, object]:
     return {"largest_distance": distance, "anytime_on_the_same_studies": table, "versions": theirs["versions"]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=20_000)
-    parser.add_argument("--group-studies", type=int, default=2_000, help="of the group-sequential and the unpaired test, which take longer")
-    parser.add_argument("--peers", default="", help="the Python of an environment with the other packages")
-    options = parser.parse_args()
-    started, load = time.perf_counter(), os.getloadavg()
-    counts = {test: options.group_studies if test == "group_sequential" else options.studies for test in TESTS}
+def by_rates(tests, studies: int) -> dict[str, list[dict[str, object]]]:
+    """Wrong claims at equal rates, and power at a champion's rate of 70 %, of these tests; planned looks take longest at equal rates."""
+    counts = {test: studies // 5 if test == "group_sequential" else studies for test in tests}
     alike = [
-        {"rate": rate, "correlation": c, **{test: row(test, drawn(rate, rate, c, counts[test], 1)) for test in TESTS}}
+        {"rate": rate, "correlation": c, **{test: row(test, drawn(rate, rate, c, counts[test], 1)) for test in tests}}
         for rate in RATES
         for c in CORRELATIONS
     ]
@@ -185,21 +191,37 @@ def main() -> None:
         {
             "difference": d,
             "correlation": round(min(c, largest_correlation(0.7, 0.7 + d)), 3),
-            **{test: row(test, drawn(0.7 + d, 0.7, c, min(counts[test], 5_000), 2)) for test in TESTS},
+            **{test: row(test, drawn(0.7 + d, 0.7, c, studies, 2)) for test in tests},
         }
         for c in CORRELATIONS
         for d in DIFFERENCES
     ]
-    result = {
-        "wrong_claims": alike,
-        "power_at_70": power,
-        "partial_credit": partial_credit(options.group_studies // 2),
-        "unpaired": streams(options.group_studies // 2),
-        **({"peers": oracles(options.peers)} if options.peers else {}),
-        "most_wrong_claims": {test: max(one[test]["claimed"] for one in alike) for test in TESTS},
-        **conditions(load, started),
-    }
-    written(result, RESULT)
+    return {"wrong_claims": alike, "power_at_70": power}
+
+
+def renewed(recorded: dict, studies: int) -> dict[str, object]:
+    """The recorded result with the group-sequential test run again."""
+    fresh = {**by_rates(("group_sequential",), studies), "unpaired": unpaired(studies // 20, ("planned_looks",))}
+    return recorded | {name: [old | new for old, new in zip(recorded[name], rows, strict=True)] for name, rows in fresh.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=20_000, help="of each cell; the unpaired anytime test has a twentieth of them")
+    parser.add_argument("--peers", default="", help="the Python of an environment with the other packages")
+    parser.add_argument("--planned-looks", action="store_true", help="run the group-sequential test alone")
+    options = parser.parse_args()
+    started, load = time.perf_counter(), os.getloadavg()
+    if options.planned_looks:
+        result = renewed(json.loads(RESULT.read_text(encoding="utf-8")), options.studies)
+        when = {"planned_looks_run": conditions(load, started)}
+    else:
+        few = options.studies // 20
+        result = {**by_rates(TESTS, options.studies), "partial_credit": partial_credit(few), "unpaired": unpaired(few)}
+        result |= {"peers": oracles(options.peers)} if options.peers else {}
+        when = conditions(load, started)
+    most = {test: max(one[test]["claimed"] for one in result["wrong_claims"]) for test in TESTS}
+    written({**result, "most_wrong_claims": most, **when}, RESULT)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,19 @@ given how far apart the scores of each pair are, their signs are fair coins; of 
 is McNemar's exact test. The distribution of the sum of differences, and of having stopped at an earlier look, follows by convolution.
 At look k, with t_k = pairs so far / maximum, the boundary is the smallest sum at which
 
-    P(stopped at or before look k) <= alpha t_k^shape
+    P(stopped at or before look k) <= alpha t_k^shape    or    alpha (1 - exp(-shape t_k)) / (1 - exp(-shape))
 
-(Lan and DeMets (1983), Biometrika 70:659-663, with the spending functions of Kim and DeMets (1987), Biometrika 74:149-154). What a look
-cannot spend, because sums are discrete, the next one can. Scores in stages are weighed by their difference: then the test is one of
-exchangeability, and of a mean of zero only as the number of pairs grows.
+(Lan and DeMets (1983), Biometrika 70:659-663, with the spending functions of Kim and DeMets (1987), Biometrika 74:149-154, or of Hwang,
+Shih and DeCani (1990), Statistics in Medicine 9:1439-1445). What a look cannot spend, because sums are discrete, the next one can. Scores
+in stages are weighed by their difference: then the test is one of exchangeability, and of a mean of zero only as the number of pairs grows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,14 +34,16 @@ _TOLERANCE = 1e-6
 class GroupSequentialDesign:
     """What is fixed before the first pair.
 
-    looks: numbers of pairs, rising; the last is the maximum. alpha: the probability of a wrong claim. shape: of the spending function
-    alpha t^shape; 1 spends evenly, 3 keeps most for the end. steps: scores are multiples of 1 / steps (1: success or not).
+    looks: numbers of pairs, rising; the last is the maximum. alpha: the probability of a wrong claim. shape: of the spending function; of
+    "power" 1 spends evenly, 0.5 more early and 3 keeps most for the end; of "gamma" (Hwang, Shih and DeCani) a greater one spends more
+    early. steps: scores are multiples of 1 / steps (1: success or not).
     """
 
     looks: tuple[int, ...]
     alpha: float = 0.05
     shape: float = 1.0
     steps: int = 1
+    spending: Literal["power", "gamma"] = "power"
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.looks, self.looks[1:], strict=False))
@@ -51,6 +55,13 @@ class GroupSequentialDesign:
     def maximum(self) -> int:
         """Of pairs."""
         return self.looks[-1]
+
+    def spendable(self, pairs: int) -> float:
+        """Of alpha, up to and with a look after so many pairs."""
+        share = pairs / self.maximum
+        if self.spending == "power":
+            return self.alpha * share**self.shape
+        return self.alpha * (math.expm1(-self.shape * share) / math.expm1(-self.shape))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +89,7 @@ def looks(differences: ArrayLike, design: GroupSequentialDesign) -> Iterator[Loo
             return
         inside = _convolved(inside, np.abs(scaled[before:pairs]))
         before = pairs
-        allowed = design.alpha * (pairs / design.maximum) ** design.shape - spent
+        allowed = design.spendable(pairs) - spent
         tails = np.cumsum(inside[::-1])[::-1]  # P(sum >= value, not stopped yet)
         first = int(np.searchsorted(-tails, -allowed - 1e-15))
         reach = (len(inside) - 1) // 2

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from model_core.spec.errors import require
 from model_core.statistics.betting import BettingDesign, log_evidence_of_counts, looks_of
-from model_core.statistics.decision import Outcome
-from model_core.statistics.group_sequential import GroupSequentialDesign, group_sequential_test
+from model_core.statistics.group_sequential import GroupSequentialDesign
 
 POWER = 0.8
 STUDIES = 1_000
@@ -77,6 +76,44 @@ def stopping(differences: NDArray[np.int8], design: BettingDesign) -> tuple[NDAr
     return outcome, np.append(looks, design.maximum)[first.min(axis=0)]
 
 
+def group_stopping(differences: NDArray[np.int8], design: GroupSequentialDesign) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """The group-sequential test of many studies of binary pairs; as `stopping`.
+
+    Every study has a distribution of its own, since the test is conditional on which of its pairs differ. (studies, sums) are held at once.
+    """
+    studies, most = differences.shape[0], design.maximum
+    outcome, pairs = np.zeros(studies, np.int8), np.full(studies, most, dtype=np.int64)
+    open_S, spent_S, looks = np.arange(studies), np.zeros(studies), frozenset(design.looks)
+    inside = np.zeros((studies, 2 * most + 1))  # P(sum = index - most, not stopped yet)
+    inside[:, most] = 1.0
+    for number in range(1, most + 1):
+        sums = slice(most - number, most + number + 1)
+        differ = np.flatnonzero(differences[open_S, number - 1])
+        moved = inside[differ, sums] / 2.0
+        inside[differ, sums] = np.pad(moved[:, :-1], ((0, 0), (1, 0))) + np.pad(moved[:, 1:], ((0, 0), (0, 1)))
+        if number not in looks:
+            continue
+        tails = np.cumsum(inside[:, sums][:, ::-1], axis=1)  # P(sum >= number - index, not stopped yet)
+        enough = (tails <= (design.spendable(number) - spent_S)[:, None] + 1e-15).sum(axis=1)  # how many sums, from the largest on, decide
+        spent_S += np.where(enough > 0, np.take_along_axis(tails, np.maximum(enough - 1, 0)[:, None], axis=1)[:, 0], 0.0)
+        boundary = np.where(enough > 0, number + 1 - enough, number + 1)
+        inside[:, sums][np.arange(-number, number + 1) >= boundary[:, None]] = 0.0
+        total = differences[open_S, :number].sum(axis=1, dtype=np.int64)
+        ended = np.abs(total) >= boundary
+        outcome[open_S[ended]], pairs[open_S[ended]] = np.sign(total[ended]), number
+        open_S, spent_S, inside = open_S[~ended], spent_S[~ended], inside[~ended]
+    return outcome, pairs
+
+
+def outcomes_of_studies(
+    differences: NDArray[np.int8], design: BettingDesign | GroupSequentialDesign
+) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """`stopping` or `group_stopping`, as the design is, of any number of studies: in parts that fit into memory."""
+    parts = np.array_split(differences, max(1, differences.size // 200_000))
+    done = [stopping(part, design) if isinstance(design, BettingDesign) else group_stopping(part, design) for part in parts]
+    return np.concatenate([outcome for outcome, _ in done]), np.concatenate([pairs for _, pairs in done])
+
+
 def expected(
     design: BettingDesign | GroupSequentialDesign,
     champion: float,
@@ -88,13 +125,7 @@ def expected(
 ) -> Expectation:
     """Simulate studies of this design at these success rates. Raises `SpecError` for rates or a correlation outside 0..1."""
     found = paired_outcomes(candidate, champion, correlation, (studies, design.maximum), np.random.default_rng(seed))
-    if isinstance(design, BettingDesign):
-        parts = [stopping(part, design) for part in np.array_split(found, max(1, found.size // 200_000))]
-        outcome, pairs = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
-    else:
-        decided = [group_sequential_test(study, design) for study in found]
-        outcome = np.array([{Outcome.SHOWN: 1, Outcome.REFUTED: -1}.get(one.outcome, 0) for one in decided])
-        pairs = np.array([one.pairs for one in decided])
+    outcome, pairs = outcomes_of_studies(found, design)
     shares = [float(np.mean(outcome == value)) for value in (1, -1, 0)]
     return Expectation(
         champion=champion,

@@ -13,7 +13,7 @@ from model_core.statistics.betting import BettingDesign, betting_test, log_evide
 from model_core.statistics.binomial import upper_tail
 from model_core.statistics.decision import Outcome
 from model_core.statistics.group_sequential import GroupSequentialDesign, group_sequential_test, looks
-from model_core.statistics.planning import expected, minimum_detectable, paired_outcomes
+from model_core.statistics.planning import expected, group_stopping, minimum_detectable, paired_outcomes
 from model_core.statistics.two_streams import TrialBlock, stream_evidence, stream_test
 
 PAIRS = st.lists(st.sampled_from((-1, 0, 1)), min_size=1, max_size=80)
@@ -97,6 +97,24 @@ def test_looks_spend_no_more_than_planned_and_their_probability_is_exact():
         if look.boundary is not None:
             stopped |= totals[:, look.pairs - 1] >= look.boundary
         assert stopped.mean() == pytest.approx(look.spent, abs=4 * math.sqrt(0.05 / 40_000))
+
+
+@pytest.mark.parametrize("spending", ["power", "gamma"])
+def test_many_studies_at_once_end_as_each_would_alone(spending):
+    design = GroupSequentialDesign(looks=(1, 2, 5, *range(10, 61, 10)), shape=1.5, spending=spending)
+    studies = np.random.default_rng(3).choice((-1, 0, 1), size=(40, 60), p=(0.15, 0.5, 0.35)).astype(np.int8)
+    outcome, pairs = group_stopping(studies, design)
+    alone = [group_sequential_test(study, design) for study in studies]
+    sign = {Outcome.SHOWN: 1, Outcome.REFUTED: -1, Outcome.NOT_ENOUGH: 0}
+    assert outcome.tolist() == [sign[one.outcome] for one in alone]
+    assert pairs.tolist() == [one.pairs for one in alone]
+    assert set(outcome) == {0, 1}
+
+
+def test_spending_reaches_alpha_at_the_end_and_a_greater_gamma_spends_more_early():
+    slow, fast = (GroupSequentialDesign(looks=(50, 100), shape=shape, spending="gamma") for shape in (1.0, 3.0))
+    assert slow.spendable(100) == fast.spendable(100) == 0.05
+    assert fast.spendable(20) > slow.spendable(20) > 0.05 * 0.2
 
 
 def test_scores_that_are_no_stages_are_refused():
