@@ -42,12 +42,14 @@ def serve(folder: Path, port: int) -> None:
     import uvicorn
 
     from model_core.spec.fleet.signatures import read_private
+    from serving.fleet.controller.__main__ import settle_memory
     from serving.fleet.controller.app import create_app
     from serving.fleet.controller.service import Controller
     from serving.fleet.controller.store.database import Database
 
     database, key = Database(f"sqlite:///{folder / 'fleet.db'}"), read_private(folder / "controller.pem")
     controller = Controller(database, key, clock=Clock(folder / "clock"), report_every_s=600.0)
+    settle_memory()
     uvicorn.run(create_app(controller, None, look_every_s=0.5), host="127.0.0.1", port=port, log_level="warning", timeout_keep_alive=600)
 
 

@@ -140,9 +140,11 @@ class RolloutPlan:
 
     def concerns(self, site: str, tasks: tuple[str, ...], labels: Mapping[str, str]) -> bool:
         """Whether a cell of this site, with these tasks and labels, is of the rollout."""
-        at_site = not self.sites or site in self.sites
-        for_task = not self.tasks or bool(set(self.tasks) & set(tasks))
-        return at_site and for_task and carries(labels, self.labels)
+        if self.sites and site not in self.sites:
+            return False
+        if self.tasks and not set(self.tasks) & set(tasks):
+            return False
+        return not self.labels or carries(labels, self.labels)
 
 
 def carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

@@ -19,8 +19,8 @@ from model_core.spec.fleet.signatures import opened, read_public, sealed, truste
 from serving.fleet.controller.metrics import FleetMetrics
 from serving.fleet.controller.rollout.evidence import Evidence
 from serving.fleet.controller.store.database import Database
-from serving.fleet.controller.store.fleet import public_keys
-from serving.fleet.controller.store.looks import Looked, look
+from serving.fleet.controller.store.fleet import KnownCells, public_keys
+from serving.fleet.controller.store.looks import Known, Looked, look
 from serving.fleet.controller.store.reports import Ingested, Received, ingest
 from serving.fleet.controller.store.rollouts import open_rollouts
 
@@ -57,6 +57,7 @@ class Controller:
     ) -> None:
         self.key, self.clock, self.metrics, self.report_every_s, self.instance = key, clock, FleetMetrics(), report_every_s, instance
         self.evidence: dict[int, Evidence] = {}
+        self.cells = KnownCells()  # of the database's thread
         self._database = database
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fleet-store")
         self._waiting: list[tuple[Received, asyncio.Future[Ingested]]] = []
@@ -87,13 +88,16 @@ class Controller:
         """Look at every open rollout once. What fails for one is logged and tried again at the next look."""
         begun = time.perf_counter()
         for one in await self.do(open_rollouts):
-            known = self.evidence.get(one.id)
             try:
-                self.remember(await self.do(lambda db, number=one.id, known=known: look(db, number, known, self.clock())))
+                self.remember(await self.do(lambda db, number=one.id: look(db, number, self.known(number), self.clock())))
             except Exception:
                 self.metrics.failures.labels("look").inc()
                 logger.exception("fleet.look_failed rollout=%d", one.id)
         self.metrics.look_seconds.observe(time.perf_counter() - begun)
+
+    def known(self, rollout: int) -> Known:
+        """What was found of a rollout and of the cells so far."""
+        return Known(cells=self.cells, evidence=self.evidence.get(rollout))
 
     def remember(self, looked: Looked) -> None:
         """Keep the evidence of a look, so that the next one, and who asks, adds only what is new."""

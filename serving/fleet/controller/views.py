@@ -6,18 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-from model_core.spec.fleet.documents import CellReport
 from serving.fleet.controller.rollout.evidence import Evidence
 from serving.fleet.controller.rollout.machine import still_missing
 from serving.fleet.controller.rollout.state import Status, stage_of
-from serving.fleet.controller.store.fleet import reported
+from serving.fleet.controller.store.fleet import KnownCell
 from serving.fleet.controller.store.ran.spans import STALE_AFTER
 from serving.fleet.controller.store.rollouts import Rollout
-
-if TYPE_CHECKING:
-    from sqlalchemy import RowMapping
 
 STATES = ("new", "stale", "error", "offline", "moving", "settled")
 
@@ -111,17 +106,17 @@ class RolloutStatus:
     started_at_s: float
 
 
-def cell_status(row: RowMapping, now_s: float, report_every_s: float) -> CellStatus:
-    """A row of the cells, as people see it."""
-    report: CellReport | None = reported(row["report"])
-    told = {"name": row["name"], "site": row["site"], "proposed": row["release"], "shadow": row["shadow"]}
-    told |= {"stage": row["stage"], "reason": row["reason"], "seen_at_s": row["seen_at_s"]}
+def cell_status(cell: KnownCell, now_s: float, report_every_s: float) -> CellStatus:
+    """A cell on record, as people see it."""
+    report, proposal = cell.report, cell.proposal
+    told = {"name": cell.name, "site": cell.site, "proposed": proposal["release"], "shadow": proposal["shadow"]}
+    told |= {"stage": proposal["stage"], "reason": proposal["reason"], "seen_at_s": cell.seen_at_s}
     if report is None:
         return CellStatus(**told)
     return CellStatus(
         **told,
         running=report.running,
-        shadowed=sum(one.count for one in report.shadow if one.release == row["shadow"]),
+        shadowed=sum(one.count for one in report.shadow if one.release == proposal["shadow"]),
         phase=report.phase,
         error=f"{report.error.code}: {report.error.message}" if report.error else "",
         in_episode=report.in_episode,
@@ -130,7 +125,7 @@ def cell_status(row: RowMapping, now_s: float, report_every_s: float) -> CellSta
         agent_version=report.agent_version,
         tasks=report.tasks,
         labels=report.labels,
-        is_stale=now_s - row["seen_at_s"] > STALE_AFTER * report_every_s,
+        is_stale=now_s - cell.seen_at_s > STALE_AFTER * report_every_s,
     )
 
 

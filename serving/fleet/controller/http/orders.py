@@ -90,7 +90,9 @@ async def _offer(call: Call) -> Done:
 async def _start(call: Call) -> Done:
     given, now_s = call.order, call.controller.clock()
     plan = plan_of(given.plan)
-    looked = await call.controller.do(lambda db: looks.start(db, plan, call.actor, now_s, baseline=given.baseline))
+    looked = await call.controller.do(
+        lambda db: looks.start(db, plan, call.actor, now_s, baseline=given.baseline, known=call.controller.cells)
+    )
     call.controller.remember(looked)
     return Done(told=f"rollout {looked.rollout.id}: {looked.rollout.state.reason}", head=looked.head, id=looked.rollout.id)
 
@@ -98,7 +100,7 @@ async def _start(call: Call) -> Done:
 def _ordered(kind: Kind) -> Any:
     async def order(call: Call) -> Done:
         number, now_s, given = call.number("id"), call.controller.clock(), call.order
-        known = call.controller.evidence.get(number)
+        known = call.controller.known(number)
         told = Order(kind=kind, by=call.actor.subject, reason=given.reason)
         looked = await call.controller.do(lambda db: looks.carry_out(db, number, told, call.actor, known, now_s))
         call.controller.remember(looked)

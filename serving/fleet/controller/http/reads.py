@@ -16,7 +16,7 @@ from serving.fleet.controller.metrics import OpenGauges
 from serving.fleet.controller.store import fleet, kills, operator_log, releases, rollouts
 from serving.fleet.controller.store.evidence import evidence_of
 from serving.fleet.controller.store.kills import Kill
-from serving.fleet.controller.store.looks import concerned_of
+from serving.fleet.controller.store.looks import concerned
 from serving.fleet.controller.store.releases import Offer, RolloutRequest
 from serving.fleet.controller.store.rollouts import Rollout
 from serving.fleet.controller.views import STATES, CellStatus, RolloutStatus, cell_status, rollout_status
@@ -61,18 +61,18 @@ async def _status(call: Call) -> FleetStatus:
 
 
 def _cells(db: Connection, controller: Controller) -> list[CellStatus]:
-    return [cell_status(row, controller.clock(), controller.report_every_s) for row in fleet.cell_rows(db)]
+    return [cell_status(cell, controller.clock(), controller.report_every_s) for cell in controller.cells.read(db)]
 
 
 def _told(db: Connection, found: Sequence[Rollout], controller: Controller) -> list[RolloutStatus]:
     """The cells are read once for all of these."""
-    rows, offered = fleet.cell_rows(db), {one.digest: one for one in releases.offers(db)}
+    known, offered = controller.cells.read(db), {one.digest: one for one in releases.offers(db)}
     told = []
     for rollout in found:
-        here = concerned_of(rows, rollout.plan)
+        here = concerned(known, rollout.plan)
         evidence = evidence_of(db, rollout, here, controller.evidence.get(rollout.id))
         controller.keep_evidence(rollout.id, evidence)
-        cells = [cell_status(row, controller.clock(), controller.report_every_s) for row in here]
+        cells = [cell_status(cell, controller.clock(), controller.report_every_s) for cell in here]
         offer = offered.get(rollout.plan.release)
         override = f"{offer.override_name}: {offer.override_reason}" if offer and offer.override_name else ""
         told.append(rollout_status(rollout, evidence, cells, override))

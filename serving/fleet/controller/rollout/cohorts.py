@@ -36,8 +36,10 @@ def members_of(stage: Stage, cells: Sequence[CellView], former: Sequence[str], s
         return tuple(sorted({*kept, *(cell.name for cell in cells if carries(cell.labels, stage.labels))}))
     wanted = stage.cells if stage.cells is not None else math.ceil((stage.share or 0.0) * len(cells) - 1e-9)
     held = max(1, math.ceil(stage.hold_out * len(cells) - 1e-9)) if len(cells) > 1 else 0
-    further = sorted((name for name in there if name not in set(kept)), key=lambda name: _place(salt, name))
     missing = max(0, min(wanted, len(cells) - held) - len(kept))
+    if not missing:
+        return tuple(sorted(kept))
+    further = sorted(there.keys() - set(kept), key=lambda name: _place(salt, name))
     return tuple(sorted({*kept, *further[:missing]}))
 
 

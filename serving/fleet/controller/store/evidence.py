@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from serving.fleet.controller.rollout.evidence import (
     Block,
@@ -18,21 +18,21 @@ from serving.fleet.controller.rollout.evidence import (
     weighted_mean,
     with_blocks,
 )
-from serving.fleet.controller.store.fleet import reported
+from serving.fleet.controller.store.fleet import KnownCell
 from serving.fleet.controller.store.rollouts import Rollout
 from serving.fleet.controller.store.tables import BLOCKS, EPISODES
 from serving.fleet.controller.store.tallies import guards_of, strata_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import Connection
 
 
-def evidence_of(db: Connection, rollout: Rollout, rows: Sequence[RowMapping], known: Evidence | None) -> Evidence:
-    """All that is known of a rollout. rows: its cells. known: of an earlier look, to which only later blocks are added."""
+def evidence_of(db: Connection, rollout: Rollout, cells: Sequence[KnownCell], known: Evidence | None) -> Evidence:
+    """All that is known of a rollout. cells: its own. known: of an earlier look, to which only later blocks are added."""
     evidence = known or before_evidence(rollout.plan, rollout.history)
     evidence = with_blocks(evidence, _blocks(db, rollout.id, after=evidence.blocks))
     finished, guards = guards_of(db, rollout)
-    shadows = [one for row in rows if (report := reported(row["report"])) for one in report.shadow]
+    shadows = [one for cell in cells if cell.report for one in cell.report.shadow]
     compared = [(one.count, one.distances) for one in shadows if one.release == rollout.plan.release]
     decisions, distances = weighted_mean(compared)
     return replace(evidence, finished=finished, guards=guards, decisions=decisions, distances=distances)
@@ -57,11 +57,20 @@ def _waiting(db: Connection, rollout: Rollout, began_until_s: float) -> dict[str
     old release wait for one of the new: they are looked for by the index, and not read."""
     found = {}
     for task, site in strata_of(db, rollout):
-        stratum = (EPISODES.c.rollout == rollout.id) & (EPISODES.c.task == task) & (EPISODES.c.site == site)
-        here = stratum & EPISODES.c.block.is_(None) & EPISODES.c.success.is_not(None) & (EPISODES.c.started_at_s <= began_until_s)
-        if all(db.execute(select(EPISODES.c.id).where(here, EPISODES.c.side == side).limit(1)).first() for side in ("new", "old")):
-            found[f"{task}@{site}"] = here
+        asked = {"rollout": rollout.id, "task": task, "site": site, "until_s": began_until_s}
+        if all(db.execute(_ONE_WAITS, {**asked, "side": side}).first() for side in ("new", "old")):
+            stratum = (EPISODES.c.rollout == rollout.id) & (EPISODES.c.task == task) & (EPISODES.c.site == site)
+            found[f"{task}@{site}"] = stratum & _WAITS & (EPISODES.c.started_at_s <= began_until_s)
     return found
+
+
+_WAITS = EPISODES.c.block.is_(None) & EPISODES.c.success.is_not(None)
+_ONE_WAITS = (  # made once: a look asks it of each stratum
+    select(EPISODES.c.id)
+    .where(*(EPISODES.c[name] == bindparam(name) for name in ("rollout", "task", "site", "side")))
+    .where(_WAITS, EPISODES.c.started_at_s <= bindparam("until_s"))
+    .limit(1)
+)
 
 
 def _tallies(db: Connection, which: Any) -> dict[Side, Tally]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, insert, select, update
 
@@ -34,62 +35,91 @@ def public_keys(db: Connection) -> dict[str, str]:
     return {row.name: row.public_key for row in db.execute(select(CELLS.c.name, CELLS.c.public_key))}
 
 
-def cell_rows(db: Connection) -> Sequence[RowMapping]:
-    """Every cell, by name."""
-    return db.execute(select(CELLS).order_by(CELLS.c.name)).mappings().all()
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KnownCell:
+    """A row of the cells, read. told: what is proposed, in the order of `TOLD`. report: the last one without its episodes, None before the
+    first. view: as a rollout sees the cell, but for what it refuses."""
+
+    name: str
+    site: str
+    seen_at_s: float
+    told: tuple[object, ...]
+    report: CellReport | None
+    view: CellView
+
+    @property
+    def proposal(self) -> Mapping[str, Any]:
+        """What is proposed, by the names of `TOLD`."""
+        return dict(zip(TOLD, self.told, strict=True))
+
+    def view_of(self, release: str) -> CellView:
+        """The cell as a rollout of `release` sees it."""
+        error = self.report.error if self.report else None
+        if error is None or error.release != release or error.code in _PASSING:
+            return self.view
+        return replace(self.view, refused=f"{error.code}: {error.message}")
 
 
-def reported(text: str) -> CellReport | None:
-    """The last report of a row; None before the first."""
-    return report_kept_as(text) if text else None
-
-
-def view_of(row: RowMapping, release: str) -> CellView:
-    """A cell as a rollout of `release` sees it."""
-    report = reported(row["report"])
-    if report is None:
-        return CellView(name=row["name"], site=row["site"])
-    error = report.error
-    return CellView(
-        name=row["name"],
-        site=row["site"],
-        tasks=report.tasks,
-        labels=report.labels,
-        running=report.running,
-        refused=f"{error.code}: {error.message}" if error and error.release == release and error.code not in _PASSING else "",
-        seen_at_s=row["seen_at_s"],
-    )
-
-
+TOLD = ("release", "shadow", "rollout", "plan", "stage", "reason", "back_to")
 _PASSING = ("UNREACHABLE", "EXPIRED", "NO_SPACE", "INTERNAL")  # what time or a hand at the cell repairs; the release is not at fault
+_VERSION = ("name", "sequence", "revision", "site", "enrolled_at_s")  # one of them grows or differs with every change of a row
 
 
-def assign(db: Connection, rows: Sequence[RowMapping], wanted: Mapping[str, Assignment], *, rollout: int, plan: str, back_to: str) -> int:
+class KnownCells:
+    """The cells as this process read them last; of the rows, only those that another version is of are read again. For one thread."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, KnownCell] = {}
+        self._versions: dict[str, tuple[Any, ...]] = {}
+
+    def read(self, db: Connection) -> list[KnownCell]:
+        """Every cell as it is on record now, by name."""
+        versions = {row[0]: row for row in map(tuple, db.execute(_VERSIONS).all())}
+        changed = [name for name, version in versions.items() if self._versions.get(name) != version]
+        for first in range(0, len(changed), _AT_ONCE):
+            for row in db.execute(_ROWS, {"names": changed[first : first + _AT_ONCE]}).mappings():
+                self._cells[row["name"]] = _known(row)
+                self._versions[row["name"]] = versions[row["name"]]
+        return [self._cells[name] for name in versions]
+
+
+_AT_ONCE = 500
+_VERSIONS = select(*(CELLS.c[name] for name in _VERSION)).order_by(CELLS.c.name)
+_ROWS = select(*(CELLS.c[name] for name in ("name", "site", "seen_at_s", "report", *TOLD))).where(
+    CELLS.c.name.in_(bindparam("names", expanding=True))
+)
+
+
+def _known(row: RowMapping) -> KnownCell:
+    report = report_kept_as(row["report"]) if row["report"] else None
+    view = CellView(name=row["name"], site=row["site"])
+    if report is not None:
+        told = {"tasks": report.tasks, "labels": report.labels, "running": report.running}
+        view = CellView(name=row["name"], site=row["site"], seen_at_s=row["seen_at_s"], **told)
+    proposed = tuple(row[name] for name in TOLD)
+    return KnownCell(name=row["name"], site=row["site"], seen_at_s=row["seen_at_s"], told=proposed, report=report, view=view)
+
+
+def assign(db: Connection, cells: Sequence[KnownCell], wanted: Mapping[str, Assignment], *, rollout: int, plan: str, back_to: str) -> int:
     """Propose these; returns how many cells are told something else than before. back_to: the release that may be taken again."""
-    told = {one: _told(one, rollout, plan, back_to) for one in set(wanted.values())}  # two or three, of many cells
+    last, told = None, ()
     changed = []
-    for row in rows:
-        facts = told[wanted[row["name"]]] if row["name"] in wanted else {}
-        if any(row[name] != value for name, value in facts.items()):
-            changed.append({"b_name": row["name"], **facts})
+    for cell in cells:
+        one = wanted.get(cell.name)
+        if one is not last and one is not None:  # of many cells two or three are told different things
+            last, told = one, _told(one, rollout, plan, back_to)
+        if one is not None and cell.told != told:
+            changed.append({"b_name": cell.name, **dict(zip(TOLD, told, strict=True))})
     if changed:
-        columns = {name: bindparam(name) for name in changed[0] if name != "b_name"}
+        columns = {name: bindparam(name) for name in TOLD}
         statement = update(CELLS).where(CELLS.c.name == bindparam("b_name")).values(**columns, revision=CELLS.c.revision + 1)
         db.execute(statement, changed)
     return len(changed)
 
 
-def _told(one: Assignment, rollout: int, plan: str, back_to: str) -> dict[str, object]:
+def _told(one: Assignment, rollout: int, plan: str, back_to: str) -> tuple[object, ...]:
     allowed = {back_to} | ({one.release} if one.release else set())
-    return {
-        "release": one.release,
-        "shadow": one.shadow,
-        "rollout": rollout,
-        "plan": plan,
-        "stage": one.stage,
-        "reason": one.reason,
-        "back_to": json.dumps(sorted(allowed - {""})),
-    }
+    return (one.release, one.shadow, rollout, plan, one.stage, one.reason, json.dumps(sorted(allowed - {""})))
 
 
 def is_frozen(db: Connection) -> bool:

@@ -65,15 +65,19 @@ class Kill:
         return self.scope == "digest" and self.target == release
 
 
+_KILLS = select(KILLS).order_by(KILLS.c.id)
+_IN_FORCE = _KILLS.where(KILLS.c.released_at_s.is_(None))
+_CHANGES = select(func.count(), func.count(KILLS.c.released_at_s))
+
+
 def kills(db: Connection, *, in_force: bool = False) -> list[Kill]:
     """Every kill, or those that are not released, oldest first."""
-    wanted = select(KILLS).order_by(KILLS.c.id)
-    return [Kill(**row) for row in db.execute(wanted.where(KILLS.c.released_at_s.is_(None)) if in_force else wanted).mappings()]
+    return [Kill(**row) for row in db.execute(_IN_FORCE if in_force else _KILLS).mappings()]
 
 
 def change_count(db: Connection) -> int:
     """Grows with each kill and each release of one, so that every answer after it has a greater revision."""
-    row = db.execute(select(func.count(), func.count(KILLS.c.released_at_s))).one()
+    row = db.execute(_CHANGES).one()
     return int(row[0]) + int(row[1])
 
 

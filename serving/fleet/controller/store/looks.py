@@ -19,7 +19,7 @@ from serving.fleet.controller.rollout.machine import Surroundings, advance
 from serving.fleet.controller.rollout.orders import Order, carried_out
 from serving.fleet.controller.rollout.state import RolloutState, assignments
 from serving.fleet.controller.store.evidence import close_blocks, evidence_of
-from serving.fleet.controller.store.fleet import assign, cell_rows, is_frozen, reported, view_of
+from serving.fleet.controller.store.fleet import KnownCell, KnownCells, assign, is_frozen
 from serving.fleet.controller.store.kills import kills
 from serving.fleet.controller.store.operator_log import RULES, Actor, append
 from serving.fleet.controller.store.rollouts import Baseline, Rollout, add_rollout, locked_rollout, open_rollouts, save_state
@@ -29,7 +29,7 @@ from serving.fleet.controller.store.tallies import history_of, longest_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +43,22 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What this process knows already, so that a look reads what is new. evidence: of an earlier look, to which later blocks are added."""
+
+    cells: KnownCells
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
     evidence: Evidence
-    rows: Sequence[RowMapping]
+    cells: Sequence[KnownCell]
     around: Surroundings
     actor: Actor
 
 
-def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, baseline: str) -> Looked:
+def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, baseline: str, known: KnownCells) -> Looked:
     """Start a rollout. baseline: digest of the old release, "" for the one that all cells run.
 
     Raises `SpecError` for a release that was not offered, cells in another rollout, or a frozen fleet.
@@ -59,15 +67,16 @@ def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, base
         raise SpecError("the fleet is frozen, so no rollout starts. Fix: `actwright fleet unfreeze` when it may go on")
     if db.execute(select(RELEASES.c.digest).where(RELEASES.c.digest == plan.release)).first() is None:
         raise SpecError(f"release {plan.release[:16]} was not offered to this controller. Fix: `actwright fleet offer` it first")
-    rows = concerned(db, plan)
-    if not rows:
+    cells = known.read(db)
+    here = concerned(cells, plan)
+    if not here:
         raise SpecError("no cell that has reported is concerned by this plan. Fix: correct sites, tasks and labels, or enrol cells")
-    baseline = baseline or _running(rows)
+    baseline = baseline or _running(here)
     if baseline == plan.release:
         raise SpecError(f"release {plan.release[:16]} is what the cells run already. Fix: name another release, or another baseline")
-    names = {row["name"] for row in rows}
+    names = {cell.name for cell in here}
     for other in open_rollouts(db):
-        both = names & {row["name"] for row in concerned(db, other.plan)}
+        both = names & {cell.name for cell in concerned(cells, other.plan)}
         if both:
             raise SpecError(f"{len(both)} cells ({min(both)}, ...) are in rollout {other.id} ({other.plan.name}). Fix: end that one first")
     rollout = add_rollout(
@@ -75,43 +84,43 @@ def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, base
     )
     detail = {"rollout": rollout.id, "plan": plan.name, "release": plan.release, "baseline": baseline, "cells": len(names)}
     head = append(db, actor, "rollout start", detail, now_s)
-    return replace(look(db, rollout.id, None, now_s), head=head)
+    return replace(look(db, rollout.id, Known(cells=known), now_s), head=head)
 
 
-def _running(rows: Sequence[RowMapping]) -> str:
+def _running(cells: Sequence[KnownCell]) -> str:
     """The release that all of these cells run. Raises `SpecError` where they differ."""
-    running = Counter(report.running for row in rows if (report := reported(row["report"])) and report.running)
+    running = Counter(cell.report.running for cell in cells if cell.report and cell.report.running)
     if len(running) != 1:
         found = ", ".join(f"{digest[:16]} ({count})" for digest, count in running.most_common(4)) or "none"
         raise SpecError(f"the cells run {found}, expected one release to come back to. Fix: name it with --baseline DIGEST")
     return next(iter(running))
 
 
-def look(db: Connection, number: int, known: Evidence | None, now_s: float) -> Looked:
-    """Look at a rollout once. known: the evidence of an earlier look, to which only later blocks are added."""
+def look(db: Connection, number: int, known: Known, now_s: float) -> Looked:
+    """Look at a rollout once."""
     rollout = locked_rollout(db, number)
-    rows = concerned(db, rollout.plan)
+    cells = concerned(known.cells.read(db), rollout.plan)
     if rollout.state.status.is_open:
         close_blocks(db, rollout, now_s)
-    evidence = evidence_of(db, rollout, rows, known)
-    around = _around(db, rollout, rows, now_s)
+    evidence = evidence_of(db, rollout, cells, known.evidence)
+    around = _around(db, rollout, cells, now_s)
     state = advance(rollout.plan, rollout.state, evidence, around)
-    return _settled(db, rollout, state, _Seen(evidence=evidence, rows=rows, around=around, actor=RULES))
+    return _settled(db, rollout, state, _Seen(evidence=evidence, cells=cells, around=around, actor=RULES))
 
 
-def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Evidence | None, now_s: float) -> Looked:
+def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Known, now_s: float) -> Looked:
     """Carry out a person's order. Raises `SpecError` for one that does not fit."""
     rollout = locked_rollout(db, number)
-    rows = concerned(db, rollout.plan)
-    later = max((row["rollout"] for row in rows if row["rollout"] is not None), default=number)
+    cells = concerned(known.cells.read(db), rollout.plan)
+    later = max((int(of) for cell in cells if (of := cell.proposal["rollout"]) is not None), default=number)
     if order.kind == "rollback" and later > number:
         raise SpecError(f"rollout {later} came after rollout {number} on the same cells. Fix: roll back rollout {later}")
     if rollout.state.status.is_open:
         close_blocks(db, rollout, now_s)
-    evidence = evidence_of(db, rollout, rows, known)
-    around = _around(db, rollout, rows, now_s)
+    evidence = evidence_of(db, rollout, cells, known.evidence)
+    around = _around(db, rollout, cells, now_s)
     state = carried_out(rollout.plan, rollout.state, evidence, order, around)
-    return _settled(db, rollout, state, _Seen(evidence=evidence, rows=rows, around=around, actor=actor))
+    return _settled(db, rollout, state, _Seen(evidence=evidence, cells=cells, around=around, actor=actor))
 
 
 def _settled(db: Connection, rollout: Rollout, state: RolloutState, seen: _Seen) -> Looked:
@@ -124,23 +133,17 @@ def _settled(db: Connection, rollout: Rollout, state: RolloutState, seen: _Seen)
             head = append(db, seen.actor, "rollout", {**detail, "evidence": in_words(seen.evidence)}, seen.around.now_s)
         rollout = replace(rollout, state=state, version=rollout.version + 1)
     wanted = assignments(rollout.plan, rollout.baseline, state, seen.around.cells)
-    changed = assign(db, seen.rows, wanted, rollout=rollout.id, plan=rollout.plan.name, back_to=rollout.baseline)
+    changed = assign(db, seen.cells, wanted, rollout=rollout.id, plan=rollout.plan.name, back_to=rollout.baseline)
     return Looked(rollout=rollout, evidence=seen.evidence, changed_cells=changed, head=head)
 
 
-def concerned(db: Connection, plan: RolloutPlan) -> list[RowMapping]:
+def concerned(cells: Sequence[KnownCell], plan: RolloutPlan) -> list[KnownCell]:
     """The cells of a plan, of those that have reported."""
-    return concerned_of(cell_rows(db), plan)
+    return [cell for cell in cells if cell.report is not None and plan.concerns(cell.site, cell.report.tasks, cell.report.labels)]
 
 
-def concerned_of(rows: Sequence[RowMapping], plan: RolloutPlan) -> list[RowMapping]:
-    """Those of these rows that `concerned` gives."""
-    reports = ((row, reported(row["report"])) for row in rows)
-    return [row for row, report in reports if report is not None and plan.concerns(row["site"], report.tasks, report.labels)]
-
-
-def _around(db: Connection, rollout: Rollout, rows: Sequence[RowMapping], now_s: float) -> Surroundings:
-    views = [view_of(row, rollout.plan.release) for row in rows]
+def _around(db: Connection, rollout: Rollout, cells: Sequence[KnownCell], now_s: float) -> Surroundings:
+    views = [cell.view_of(rollout.plan.release) for cell in cells]
     version = db.execute(select(RELEASES.c.model_version).where(RELEASES.c.digest == rollout.plan.release)).scalar() or ""
     matching = [kill for kill in kills(db, in_force=True) if kill.stops(rollout.plan.release, version)]
     killed = f"{matching[0].scope} {matching[0].target[:64]} by {matching[0].ordered_by}: {matching[0].reason}" if matching else ""

@@ -25,6 +25,27 @@ from serving.fleet.controller.store.tallies import tally_episodes
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
+# a hundred times a second: making a statement takes longer than the database does with it, so each is made once
+_LOCKED_CELLS = (
+    select(
+        *(
+            CELLS.c[name]
+            for name in ("name", "site", "sequence", "seen_at_s", "revision", "release", "plan", "stage", "reason", "shadow", "back_to")
+        )
+    )
+    .where(CELLS.c.name.in_(bindparam("names", expanding=True)))
+    .order_by(CELLS.c.name)
+    .with_for_update()
+)
+_NEW_STATE = (
+    update(CELLS)
+    .where(CELLS.c.name == bindparam("b_name"))
+    .values({name: bindparam(name) for name in ("sequence", "boot", "seen_at_s", "report")})
+)
+_KNOWN_EPISODES = select(EPISODES.c.cell, EPISODES.c.id).where(
+    EPISODES.c.cell.in_(bindparam("cells", expanding=True)), EPISODES.c.id.in_(bindparam("ids", expanding=True))
+)
+_NEW_EPISODES = insert(EPISODES)
 _SAME_START_S = 60.0  # an episode that a cell whose clock jumps puts into the future ended when it was received
 
 
@@ -50,9 +71,8 @@ def ingest(db: Connection, received: Sequence[Received], *, report_every_s: floa
     A batch is a handful of statements, however many reports are in it. Cells are locked in the order of their names, so that two
     controllers with reports of the same cells do not wait for each other.
     """
-    names = {one.report.cell for one in received}
-    locked = select(CELLS).where(CELLS.c.name.in_(names)).order_by(CELLS.c.name).with_for_update()
-    cells = {row["name"]: row for row in db.execute(locked).mappings()}
+    names = list({one.report.cell for one in received})
+    cells = {row["name"]: row for row in db.execute(_LOCKED_CELLS, {"names": names}).mappings()}
     for one in received:
         check_enrolled(one.report, cells.get(one.report.cell))
     new = _add_episodes(db, received)
@@ -102,8 +122,7 @@ def _keep_newest(db: Connection, received: Sequence[Received], cells: Mapping[st
         for name, one in newest.items()
     ]
     if told:
-        columns = {name: bindparam(name) for name in ("sequence", "boot", "seen_at_s", "report")}
-        db.execute(update(CELLS).where(CELLS.c.name == bindparam("b_name")).values(**columns), told)
+        db.execute(_NEW_STATE, told)
     return newest
 
 
@@ -120,9 +139,8 @@ def _add_episodes(db: Connection, received: Sequence[Received]) -> list[list[dic
     sent = {(one.report.cell, episode.id) for one in received for episode in one.report.episodes}
     if not sent:
         return [[] for _ in received]
-    cells, ids = {cell for cell, _ in sent}, {number for _, number in sent}
-    wanted = select(EPISODES.c.cell, EPISODES.c.id).where(EPISODES.c.cell.in_(cells), EPISODES.c.id.in_(ids))
-    known = {(row.cell, row.id) for row in db.execute(wanted)}
+    asked = {"cells": list({cell for cell, _ in sent}), "ids": list({number for _, number in sent})}
+    known = {(row.cell, row.id) for row in db.execute(_KNOWN_EPISODES, asked)}
     rollouts = open_rollouts(db)
     new: list[list[dict[str, Any]]] = []
     for one in received:
@@ -134,7 +152,7 @@ def _add_episodes(db: Connection, received: Sequence[Received]) -> list[list[dic
                 brought.append(_row(episode, one, offset_s, rollouts))
         new.append(brought)
     if rows := [row for brought in new for row in brought]:
-        db.execute(insert(EPISODES), rows)
+        db.execute(_NEW_EPISODES, rows)
         tally_episodes(db, rows, rollouts)
     return new
 

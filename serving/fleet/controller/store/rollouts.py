@@ -61,9 +61,13 @@ class OpenRollout:
 
 def open_rollouts(db: Connection) -> list[OpenRollout]:
     """Those that still decide something."""
-    rows = db.execute(select(ROLLOUTS).where(ROLLOUTS.c.is_open).order_by(ROLLOUTS.c.id)).mappings()
-    found = (_rollout(row) for row in rows)
-    return [OpenRollout(id=one.id, plan=one.plan, baseline=one.baseline, started_at_s=one.state.started_at_s) for one in found]
+    return [
+        OpenRollout(id=number, plan=_plan(plan), baseline=baseline, started_at_s=_state(state).started_at_s)
+        for number, plan, baseline, state in db.execute(_OPEN)
+    ]
+
+
+_OPEN = select(ROLLOUTS.c.id, ROLLOUTS.c.plan, ROLLOUTS.c.baseline, ROLLOUTS.c.state).where(ROLLOUTS.c.is_open).order_by(ROLLOUTS.c.id)
 
 
 def rollouts(db: Connection) -> list[Rollout]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, insert, select, update
+from sqlalchemy import bindparam, case, func, insert, select, update
 
 from serving.fleet.controller.rollout.evidence import GuardCount, Tally
 from serving.fleet.controller.store.rollouts import OpenRollout, Rollout
 from serving.fleet.controller.store.tables import TALLIES
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Update
 
 _COUNTERS = ("interventions", "clips", "holds", "deadline_misses", "refusals")
 _KEY = ("rollout", "release", "task", "site")
@@ -45,29 +45,42 @@ def tally_episodes(db: Connection, rows: Iterable[Mapping[str, Any]], rollouts: 
 
 def _add(db: Connection, key: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Of two controllers that add the first episodes of a key at once one is refused, and its transaction runs again."""
+    if db.execute(_ADDED, {f"b_{name}": value for name, value in {**key, **found}.items()}).rowcount == 0:
+        db.execute(_FIRST, {**key, **found})
+
+
+def _added() -> Update:
     columns = TALLIES.c
-    longest = case((columns.longest_s < found["longest_s"], found["longest_s"]), else_=columns.longest_s)
-    values = {name: columns[name] + found[name] for name in _SUMS} | {"longest_s": longest}
-    here = [columns[name] == value for name, value in key.items()]
-    if db.execute(update(TALLIES).where(*here).values(**values)).rowcount == 0:
-        db.execute(insert(TALLIES).values(**key, **found))
+    longest_s = bindparam("b_longest_s")
+    longest = case((columns.longest_s < longest_s, longest_s), else_=columns.longest_s)
+    sums = {name: columns[name] + bindparam(f"b_{name}") for name in _SUMS}
+    return update(TALLIES).where(*(columns[name] == bindparam(f"b_{name}") for name in _KEY)).values({**sums, "longest_s": longest})
+
+
+_ADDED, _FIRST = _added(), insert(TALLIES)  # made once: they are needed with each report
 
 
 def guards_of(db: Connection, rollout: Rollout) -> tuple[int, dict[str, GuardCount]]:
     """Counted episodes of the new release, and for each guard the episodes with its event among all of them."""
-    wanted = select(*(func.sum(TALLIES.c[name]).label(name) for name in _SUMS))
-    of_new = (TALLIES.c.rollout == rollout.id) & (TALLIES.c.release == rollout.plan.release)
-    row = db.execute(wanted.where(of_new)).mappings().one()
+    row = db.execute(_OF_RELEASE, {"rollout": rollout.id, "release": rollout.plan.release}).mappings().one()
     episodes = int(row["episodes"] or 0)
     return int(row["trials"] or 0), {name: GuardCount(events=int(row[name] or 0), episodes=episodes) for name in (*_COUNTERS, "novelty")}
 
 
 def strata_of(db: Connection, rollout: Rollout) -> list[tuple[str, str]]:
     """(task, site) of each stratum in which both sides have finished episodes, in the order of their names."""
-    columns = (TALLIES.c.task, TALLIES.c.site)
-    here = (TALLIES.c.rollout == rollout.id) & (TALLIES.c.trials > 0)
-    both = select(*columns).where(here).group_by(*columns).having(func.count() == 2)
-    return sorted(((row.task, row.site) for row in db.execute(both)), key="@".join)
+    return sorted(((row.task, row.site) for row in db.execute(_OF_BOTH, {"rollout": rollout.id})), key="@".join)
+
+
+_OF_RELEASE = select(*(func.sum(TALLIES.c[name]).label(name) for name in _SUMS)).where(
+    TALLIES.c.rollout == bindparam("rollout"), TALLIES.c.release == bindparam("release")
+)
+_OF_BOTH = (
+    select(TALLIES.c.task, TALLIES.c.site)
+    .where(TALLIES.c.rollout == bindparam("rollout"), TALLIES.c.trials > 0)
+    .group_by(TALLIES.c.task, TALLIES.c.site)
+    .having(func.count() == 2)
+)
 
 
 def history_of(db: Connection, release: str) -> dict[str, Tally]:

@@ -18,6 +18,7 @@ from serving.fleet.controller.store.tables import RAN
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_GOING_ON = select(RAN).where(RAN.c.cell.in_(bindparam("cells", expanding=True)), RAN.c.until_s.is_(None))  # made once: for each report
 STALE_AFTER = 6.0  # times the interval of reports: who is silent for longer may have done anything meanwhile
 
 
@@ -57,7 +58,7 @@ def keep_ran(
     cells = {*said, *(str(row["cell"]) for row in episodes)}
     if not cells:
         return
-    rows = db.execute(select(RAN).where(RAN.c.cell.in_(cells), RAN.c.until_s.is_(None))).mappings()
+    rows = db.execute(_GOING_ON, {"cells": list(cells)}).mappings()
     going_on = {row["cell"]: Span(**{name: row[name] for name in Span.__dataclass_fields__}) for row in rows}
     ended: list[dict[str, object]] = []
     begun: list[Span] = []
