@@ -89,6 +89,23 @@ def log_evidence_of_counts(wins: ArrayLike, losses: ArrayLike, ties: ArrayLike, 
     return _log_mean(wealth)
 
 
+def log_evidence_of_rate(events: int, trials: int, limit: float) -> float:
+    """log E after so many events in so many trials, for the claim that their rate is above `limit`: H0 is that each trial has one with a
+    probability of at most `limit`, whatever came before.
+
+    The bets are shares b of the largest, 1 / limit: (1 + b (1 - limit) / limit)^events (1 - b)^(trials - events) in the mean over the same
+    mixture, so it may be looked at after any trial. A limit of 0 is refuted by one event, one of 1 by none.
+    """
+    require(
+        0 <= events <= trials and 0.0 <= limit <= 1.0, "a rate: expected events 0..trials and a limit of 0..1", got=(events, trials, limit)
+    )
+    if limit in (0.0, 1.0):
+        return math.inf if limit == 0.0 and events else 0.0
+    bets, log_weights = _bets()
+    wealth = events * np.log1p(bets * (1.0 - limit) / limit) + (trials - events) * np.log1p(-bets)
+    return float(_log_mean(wealth + log_weights))
+
+
 @lru_cache(maxsize=64)
 def _binary_gains(threshold: float) -> tuple[FloatArray, ...]:
     """What a win, a loss and a tie add to the logarithm of each bet's wealth."""

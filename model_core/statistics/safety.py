@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from model_core.spec.errors import require
+from model_core.statistics.betting import log_evidence_of_rate
 from model_core.statistics.binomial import lower_bound, upper_bound
 
 
@@ -41,6 +43,15 @@ def safety_finding(counter: str, events: int, trials: int, limit: float, confide
     require(0.0 <= limit <= 1.0, f"limit of {counter}: expected 0..1", got=limit)
     low, high = (lower_bound(events, trials, confidence), upper_bound(events, trials, confidence)) if trials else (0.0, 1.0)
     return SafetyFinding(counter=counter, events=events, trials=trials, limit=limit, low=low, high=high)
+
+
+def exceeds_at_any_look(events: int, trials: int, limit: float, confidence: float = 0.95) -> bool:
+    """Whether a rate is shown to be above the limit, where one looks again and again as trials come in: over all looks together, a rate at
+    or below the limit is said to be above it with a probability of at most 1 - confidence. `safety_finding` is for one look.
+
+    Raises `SpecError` for impossible counts or a limit outside 0..1.
+    """
+    return log_evidence_of_rate(events, trials, limit) >= -math.log1p(-confidence)
 
 
 def trials_without_event(limit: float, confidence: float = 0.95) -> int:

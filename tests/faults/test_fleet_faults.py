@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import os
 
 import pytest
 
 from components.adapters.signing.key_files import make_keys
 from components.adapters.signing.update_repository import Keys, refresh
 from serving.cell_files.update_lock import UpdateLock
+from serving.fleet.intake.http_client import HttpClient
+from serving.fleet.intake.policy_service import PolicyService
 from tests.faults.verdicts import covers
 from tests.fleet_agent import end_services, make_site, offer, robot_of
 
@@ -260,3 +263,14 @@ def replace_sequence(desired):
     from msgspec.structs import replace as changed
 
     return changed(desired, acknowledged_sequence=desired.acknowledged_sequence - 1)
+
+
+@covers("F20", I9="a service whose lock lost its note on a full disk is found by the file that it holds, and ended")
+def test_a_service_whose_lock_names_no_process_is_ended(tmp_path):
+    command = ("{python}", "-S", "-c", "import time; time.sleep(600)")
+    service = PolicyService(folder=tmp_path, command=command, bundle=tmp_path, port=1, client=HttpClient(timeout_s=1.0))
+    service.start("a" * 64)
+    os.truncate(tmp_path / "service.lock", 0)
+    assert service.is_alive()
+    service.stop()
+    assert not service.is_alive()

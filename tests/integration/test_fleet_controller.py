@@ -28,6 +28,8 @@ from serving.fleet.controller.app import all_endpoints, create_app
 from serving.fleet.controller.http.mlflow_hook import MlflowHook
 from serving.fleet.controller.service import Controller
 from serving.fleet.controller.store.database import Database
+from serving.fleet.controller.store.operator_log import Actor
+from serving.fleet.controller.store.releases import Offer, offer
 from tests.scale.fleet_controller import assert_consistent
 from tests.simulated_fleet import SimulatedCell
 
@@ -42,6 +44,7 @@ PLAN = {
     ],
     "guards": {"interventions": 0.3},
 }
+BO = Actor(subject="bo", role="admin")
 PEOPLE = {"look": "observe", "ada": "operate", "bo": "admin", "bo-2": "admin", "cy": "admin"}
 
 
@@ -247,7 +250,7 @@ def test_a_guard_a_refusing_cell_and_a_person_stop_a_rollout(world):
     world.send(canary)
     world.post("/v1/rollouts/1/resume", {"reason": "probes repaired"}, by="ada")
     assert world.rollout()["status"] == "running"
-    for _ in range(5):
+    for _ in range(9):
         canary.episode(world.now[0] + 1, world.rng, interventions=2)
     world.send(canary)
     world.look()
@@ -308,6 +311,40 @@ def test_a_kill_is_of_one_person_and_its_release_of_two(world):
             400,
             409,
         )
+
+
+def test_a_killed_model_of_many_releases_is_blocked_where_it_runs(world):
+    """An answer carries at most 256 digests: first those that the cell has."""
+    started(world)
+    world.round()
+
+    def offer_many(db):
+        offer(db, Offer(digest=OLD, model_version="pick/1", allowed_by="the gate"), BO, 1.0)
+        for number in range(300):
+            offer(db, Offer(digest=f"{number:064x}", model_version=f"pick/{number + 5}", allowed_by="the gate"), BO, 2.0 + number)
+
+    world.client.portal.call(world.controller.do, offer_many)
+    world.post("/v1/kills", {"scope": "model", "target": "pick", "reason": "drops cups"})
+    world.round()
+    for cell in world.cells:
+        assert OLD in cell.desired.blocked
+        assert len(cell.desired.blocked) == 256
+
+
+def test_a_look_reads_again_the_cells_that_changed_and_no_others(world):
+    world.add(3)
+    world.round()
+
+    def read():
+        return world.client.portal.call(world.controller.do, world.controller.cells.read)
+
+    before = read()
+    world.send(world.cells[1])
+    assert [one is other for one, other in zip(before, read(), strict=True)] == [True, False, True]
+    world.post("/v1/cells/cell-2/enrol", {**world.cells[2].enrolment, "site": "plant"})  # in the same second
+    assert [cell.site for cell in read()] == ["lab", "lab", "plant"]
+    world.add(1)
+    assert [cell.name for cell in read()] == ["cell-0", "cell-1", "cell-2", "cell-3"]
 
 
 def test_a_changed_log_is_found(world):

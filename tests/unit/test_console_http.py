@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
 
-from flows.web.http.endpoint import Call, Endpoint
+from flows.web.http.endpoint import Call, Endpoint, Events
 from flows.web.http.guards import refusal
 from flows.web.http.people import People
 from model_core.access import Role
@@ -116,6 +117,25 @@ def test_a_browser_signs_in_with_a_token_and_out_again():
     assert client.get("/api/me").json()["name"] == "observe"
     client.delete("/api/session")
     assert client.get("/api/me").status_code == 401
+
+
+def test_a_stream_ends_with_the_token_that_opened_it():
+    held = tokens()
+    sent: list[int] = []
+
+    async def numbers() -> AsyncIterator[object]:
+        for number in range(10):
+            sent.append(number)
+            if number == 3:
+                held._table.clear()  # as a table in which the token was revoked
+            yield Told(word=str(number), by="cell-1")
+
+    endpoint = Endpoint(
+        method="GET", path="/api/live", does="Follow", role=Role.OBSERVE, answer=Told, event=Told, handle=lambda _: Events(stream=numbers)
+    )
+    answer = client_of([endpoint], People(held)).get("/api/live", headers={"authorization": f"Bearer {TOKENS['observe']}"})
+    assert [line for line in answer.text.split("\n\n") if line][-1] == 'data: {"word":"2","by":"cell-1"}'
+    assert sent == [0, 1, 2, 3]
 
 
 def test_a_session_ends_with_its_time_and_with_its_token():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,3 +170,18 @@ def test_a_table_of_ten_thousand_answers_without_reading_all_of_it(tmp_path):
     assert index.find(place.key, "many-009999").row.number == 9_999
     with pytest.raises(DatasetError, match="no episode 'many-1'"):
         index.find(place.key, "many-1")
+
+
+def test_two_writers_wait_for_each_other(tmp_path):
+    EpisodeIndex(tmp_path / "episodes.sqlite")
+    places = [Place(path=tmp_path / name, kind="recordings", name=name) for name in ("one", "two")]
+
+    def write(place: Place) -> str:
+        index = EpisodeIndex(tmp_path / "episodes.sqlite")
+        for number in range(40):
+            index.put_files(place, {}, [])  # reads before it writes
+            index.put_revised(place, str(number), [])
+        return index.revised_head(place)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(write, places)) == ["39", "39"]

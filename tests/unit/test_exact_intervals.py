@@ -8,10 +8,11 @@ from scipy.stats import binom, binomtest
 
 from components.evaluation.intervals import wilson as reported
 from model_core.spec.errors import SpecError
+from model_core.statistics.betting import log_evidence_of_rate
 from model_core.statistics.binomial import lower_bound, upper_bound, upper_tail
 from model_core.statistics.intervals import PairCounts, clopper_pearson, mcnemar, newcombe, tango, tango_score, wilson
 from model_core.statistics.multiplicity import adjusted_e_values, holm
-from model_core.statistics.safety import safety_finding, trials_without_event
+from model_core.statistics.safety import exceeds_at_any_look, safety_finding, trials_without_event
 
 
 def tables(count, most, seed=0):
@@ -99,6 +100,31 @@ def test_closed_testing_with_e_values_is_what_every_set_says():
 def test_holm_steps_down():
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
     assert holm({}) == {}
+
+
+def ever_said(exceeds, rate, trials):
+    """The exact probability that a rule says of a rate, in a look after each trial, that it is above itself."""
+    still, said = np.array([1.0]), 0.0
+    for n in range(1, trials + 1):
+        still = np.append(still * (1 - rate), 0.0) + np.append(0.0, still * rate)
+        over = np.array([exceeds(k, n) for k in range(n + 1)])
+        said += float(still[over].sum())
+        still = np.where(over, 0.0, still)
+    return said
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.3])
+def test_a_counter_that_is_looked_at_after_each_trial_is_seldom_said_to_be_above_its_limit(limit):
+    assert ever_said(lambda k, n: exceeds_at_any_look(k, n, limit), limit, 60) <= 0.05
+    assert ever_said(lambda k, n: safety_finding("drops", k, n, limit).exceeds, limit, 60) > 0.1  # of one look, used at each
+    n = 40
+    assert sum(binom.pmf(k, n, limit) * math.exp(log_evidence_of_rate(k, n, limit)) for k in range(n + 1)) == pytest.approx(1.0)
+
+
+def test_a_counter_far_above_its_limit_is_soon_said_to_be():
+    assert [exceeds_at_any_look(k, 20, 0.1) for k in (2, 4, 8)] == [False, False, True]
+    assert (exceeds_at_any_look(1, 500, 0.0), exceeds_at_any_look(0, 500, 0.0), exceeds_at_any_look(9, 9, 1.0)) == (True, False, False)
+    assert not exceeds_at_any_look(0, 0, 0.1)
 
 
 def test_safety_counters_are_shown_above_below_or_neither():

@@ -79,6 +79,17 @@ def test_a_change_is_found_named_and_proposed_once(change: dict[str, float], mea
     assert proposal_of(get_recipe("miniature"), []) is None
 
 
+def test_a_trial_without_a_decision_ends_no_watch() -> None:
+    rows = month(np.random.default_rng(4), 160, shift=1.0, since=100)
+    for number in (20, 90):
+        rows[number] = replace(rows[number], depth=(), trace=(), action=(), refused=1.0, success=False)
+    streams = streams_of(rows, SETTINGS)
+    assert {stream.measure for stream in streams} == set(MEASURES)
+    (moved,) = [alarm for alarm in alarms_of(streams, SETTINGS) if alarm.measure == "action"]
+    assert rows[100].episode_id in moved.episodes
+    assert rows[90].episode_id not in moved.episodes
+
+
 def test_what_is_no_trial_and_what_has_no_quiet_time_is_not_judged() -> None:
     rows = month(np.random.default_rng(1), 100)
     assert streams_of([replace(row, is_trial=False) for row in rows], SETTINGS) == []

@@ -63,7 +63,13 @@ class EpisodeIndex:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as table:
-            if table.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+            is_ours = table.execute("PRAGMA user_version").fetchone()[0] == _VERSION
+        if not is_ours:
+            self._make()
+
+    def _make(self) -> None:
+        with self._changing() as table:
+            if table.execute("PRAGMA user_version").fetchone()[0] != _VERSION:  # no other process was faster
                 for (name,) in table.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'").fetchall():
                     table.execute(f"DROP TABLE {name}")
                 for statement in _SCHEMA.split(";"):
@@ -71,13 +77,20 @@ class EpisodeIndex:
                 table.execute(f"PRAGMA user_version = {_VERSION}")
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection whose changes count together, or not at all."""
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose changes count together, or not at all. It waits for other writers before it reads: one that begins by reading
+        and finds the table changed when it writes is refused at once, however long it would wait."""
+        with self._open("BEGIN IMMEDIATE") as table:
+            yield table
+
+    @contextlib.contextmanager
+    def _open(self, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
+        """A connection that sees one state of the table."""
         table = sqlite3.connect(self.path, timeout=30, isolation_level=None)
         try:
             table.execute("PRAGMA journal_mode=WAL")
             table.execute("PRAGMA synchronous=NORMAL")
-            table.execute("BEGIN")
+            table.execute(begin)
             yield table
             table.execute("COMMIT")
         finally:
@@ -142,7 +155,7 @@ class EpisodeIndex:
 
     def put_set(self, place: Place, state: str, rows: Iterable[EpisodeRow], problem: str = "") -> None:
         """The episodes of a set, in place of those that the table has of it. problem: why it could not be read; its rows are kept then."""
-        with self._open() as table:
+        with self._changing() as table:
             if not problem:
                 table.execute("DELETE FROM episodes WHERE place = ?", [place.key])
                 _insert(table, place, rows)
@@ -150,7 +163,7 @@ class EpisodeIndex:
 
     def put_files(self, place: Place, read: Mapping[str, tuple[str, EpisodeRow | None, str]], gone: Sequence[str]) -> None:
         """New or changed files, file -> (state, row, problem), and the names of those that are gone."""
-        with self._open() as table:
+        with self._changing() as table:
             for file in (*read, *gone):
                 table.execute("DELETE FROM episodes WHERE place = ? AND file = ?", [place.key, file])
                 table.execute("DELETE FROM files WHERE place = ? AND file = ?", [place.key, file])
@@ -164,7 +177,7 @@ class EpisodeIndex:
 
     def put_findings(self, place: Place, findings: Mapping[str, Sequence[str]]) -> None:
         """What the inspection said: episode id -> "severity rule"; every other episode of the place has none."""
-        with self._open() as table:
+        with self._changing() as table:
             table.execute("UPDATE episodes SET findings = 0, said = '[]' WHERE place = ?", [place.key])
             rows = [(len(said), json.dumps(list(said)), place.key, episode) for episode, said in findings.items()]
             table.executemany("UPDATE episodes SET findings = ?, said = ? WHERE place = ? AND episode_id = ?", rows)
@@ -177,14 +190,14 @@ class EpisodeIndex:
 
     def put_revised(self, place: Place, head: str, stated: Iterable[tuple[Any, ...]]) -> None:
         """What people stated of a place: (episode id, outcome, instruction, length, included, causes, number of revisions) of each."""
-        with self._open() as table:
+        with self._changing() as table:
             table.execute("DELETE FROM revised WHERE place = ?", [place.key])
             table.executemany("INSERT INTO revised VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [(place.key, *one) for one in stated])
             table.execute("INSERT OR REPLACE INTO revised_state VALUES (?, ?)", [place.key, head])
 
     def forget(self, place: Place) -> None:
         """Take a place out of the table; nothing else happens to it."""
-        with self._open() as table:
+        with self._changing() as table:
             for name, column in (
                 ("episodes", "place"),
                 ("files", "place"),

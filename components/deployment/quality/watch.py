@@ -28,6 +28,7 @@ from model_core.statistics.change import ChangeDesign, began_at, first_alarm
 
 MEASURES = ("failure", "intervention", "held", "refused", "depth", "trace", "action")
 _TENTH = 0.1
+_FEWEST = 10  # trials with a prediction in the quiet time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,16 +97,15 @@ def streams_of(episodes: Iterable[EpisodeQuality], settings: WatchSettings) -> l
     ready = {key: trials for key, trials in groups.items() if len(trials) > settings.reference}
     alpha = settings.false_alarms / 2 / max(len(ready) * len(MEASURES), 1)
     found = []
-    for (cell, task, version), trials in ready.items():
-        quiet, watched = trials[: settings.reference], trials[settings.reference :]
+    for (cell, task, version), of_group in ready.items():
+        quiet, watched = of_group[: settings.reference], of_group[settings.reference :]
         for measure in MEASURES:
-            judged = _judge(measure, quiet, watched, alpha)
+            judged = _judge(measure, _predicting(measure, quiet), _predicting(measure, watched), alpha)
             if judged is not None:
                 rate, values = judged
+                trials = tuple(_predicting(measure, watched))
                 found.append(
-                    Stream(
-                        cell=cell, task=task, model_version=version, measure=measure, quiet_rate=rate, values=values, trials=tuple(watched)
-                    )
+                    Stream(cell=cell, task=task, model_version=version, measure=measure, quiet_rate=rate, values=values, trials=trials)
                 )
     return found
 
@@ -135,6 +135,12 @@ def _alarm(stream: Stream, alpha: float, month: int) -> Alarm | None:
     )
 
 
+def _predicting(measure: str, trials: Sequence[EpisodeQuality]) -> Sequence[EpisodeQuality]:
+    """The trials that a measure can be taken of: those with a prediction, where it is one of predictions; one in which every decision was
+    refused has none."""
+    return [one for one in trials if getattr(one, measure)] if measure in ("depth", "trace", "action") else trials
+
+
 def _judge(
     measure: str, quiet: Sequence[EpisodeQuality], watched: Sequence[EpisodeQuality], alpha: float
 ) -> tuple[float, tuple[int, ...]] | None:
@@ -146,7 +152,7 @@ def _judge(
         before, after = (np.array([getattr(one, measure) for one in some], np.float64) for some in (quiet, watched))
     else:
         vectors = [getattr(one, measure) for one in (*quiet, *watched)]
-        if not vectors[0] or len({len(vector) for vector in vectors}) != 1:
+        if len(quiet) < _FEWEST or len({len(vector) for vector in vectors}) != 1:
             return None
         all_NF = np.array(vectors, np.float64)
         middle, spread = all_NF[: len(quiet) : 2].mean(axis=0), all_NF[: len(quiet) : 2].std(axis=0) + 1e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from flows.web.http.endpoint import Call, Content, Endpoint, Events, Refused
 from flows.web.http.operator_log import OperatorLog
-from flows.web.http.people import COOKIE, People
+from flows.web.http.people import COOKIE, People, Person
 from model_core.access import Denial
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ActwrightError, NotReady, SpecError, TrackingError
@@ -34,14 +34,17 @@ def route(endpoint: Endpoint, people: People, log: OperatorLog | None = None) ->
     """The route that answers this endpoint. log: is told of every order, also of those that are refused."""
 
     async def answer(request: Request) -> Response:
-        person = people.who(request.cookies.get(COOKIE), request.headers.get("authorization"), endpoint.role)
+        def admitted() -> Person | Denial:
+            return people.who(request.cookies.get(COOKIE), request.headers.get("authorization"), endpoint.role)
+
+        person = admitted()
         if isinstance(person, Denial):
             return refused(person.status, "AUTH", person.reason)
         try:
             body = None if endpoint.body is None else await _body(request, endpoint)
             query = None if endpoint.query is None else _query(request, endpoint.query)
             call = Call(person=person, path=dict(request.path_params), query=query, body=body)
-            return _response(await run_in_threadpool(_answer, endpoint, call, log))
+            return _response(await run_in_threadpool(_answer, endpoint, call, log), lambda: not isinstance(admitted(), Denial))
         except Refused as error:
             return refused(error.status, "REFUSED", str(error))
         except ClientDisconnect:
@@ -102,17 +105,20 @@ def _query(request: Request, kind: type) -> Any:
         raise SpecError(f"query: {error}") from error
 
 
-def _response(answer: object) -> Response:
+def _response(answer: object, is_admitted: Callable[[], bool]) -> Response:
     if isinstance(answer, Content):
         headers = {"etag": f'"{answer.etag}"', "cache-control": "private, max-age=31536000, immutable"} if answer.etag else {}
         return Response(answer.data, media_type=answer.media_type, headers=headers)
     if isinstance(answer, Events):
-        return StreamingResponse(_lines(answer.stream()), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        return StreamingResponse(_lines(answer.stream(), is_admitted), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
     return _json(to_document(answer), 200)
 
 
-async def _lines(stream: AsyncIterator[object]) -> AsyncIterator[bytes]:
+async def _lines(stream: AsyncIterator[object], is_admitted: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """is_admitted: asked before each event, for a stream would outlive the token or the session that opened it."""
     async for document in stream:
+        if not is_admitted():
+            return
         yield b": \n\n" if document is None else b"data: " + msgspec.json.encode(document, enc_hook=to_document) + b"\n\n"
 
 

@@ -107,7 +107,8 @@ class RolloutPlan:
 
     release: digest (SHA-256, hex) of the new release. sites, tasks, labels: which cells it concerns, empty for all. rollback_alpha: the
     probability that a version as good as the old one is ever rolled back by the test. guards: counter of `GUARDED` -> largest share of
-    episodes that may have such an event; a share that is shown to be above it, at guard_confidence, rolls back, and 0 allows none.
+    episodes that may have such an event; a share that is shown to be above it, at guard_confidence over all looks together, rolls back,
+    and 0 allows none.
     refusing_cells: how many cells may refuse the release (signature, probes, ...) before the rollout pauses.
     """
 

@@ -196,7 +196,7 @@ class Agent:
         """A write that may fail on a full disk without anything depending on it; memory has the new value."""
         try:
             change()
-        except OSError as error:
+        except (OSError, UpdateRefused) as error:
             logger.warning("state.unwritten what=%s reason=%s", what, error)
 
     def _next_in(self) -> float:

@@ -128,17 +128,35 @@ class PolicyService:
         return _json_of(self.client.exchange(self._url("/v1/shadow"), most=2**22))
 
     def stop(self) -> None:
-        """End the process and all that it started; returns when it is gone."""
+        """End the process and all that it started; returns when it is gone. Raises `UpdateRefused` START where it cannot be ended."""
         give_up_at = time.monotonic() + _GRACE_S
         number = signal.SIGTERM
         while self.is_alive():
             pid = self._note().get("pid", 0)
-            if pid:
+            for group in [pid] if isinstance(pid, int) and pid > 1 else self._holders():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, number)
-            if time.monotonic() > give_up_at:
+                    os.killpg(group, number)
+            now = time.monotonic()
+            if now > give_up_at + _GRACE_S:
+                where = self.folder / "service.lock"
+                raise UpdateRefused("START", f"the process that holds {where} does not end. Fix: end it by hand")
+            if now > give_up_at:
                 number = signal.SIGKILL
             time.sleep(0.02)
+
+    def _holders(self) -> list[int]:
+        """Groups of the processes that hold the lock's file, where what stands in it was lost (a disk that was full at the start).
+
+        A service leads a group of its own; this process, which opens the file too, is in none of them.
+        """
+        lock = (self.folder / "service.lock").stat()
+        found: set[int] = set()
+        for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError, ValueError):
+                held = descriptor.stat()
+                if (held.st_dev, held.st_ino) == (lock.st_dev, lock.st_ino):
+                    found.add(os.getpgid(int(descriptor.parts[2])))
+        return sorted(found - {os.getpgid(0)})
 
     def _note(self) -> dict[str, Any]:
         try:

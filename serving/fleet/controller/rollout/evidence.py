@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from model_core.spec.fleet.rollout_plan import RolloutPlan
-from model_core.statistics.safety import safety_finding
+from model_core.statistics.safety import exceeds_at_any_look
 from model_core.statistics.two_streams import StreamEvidence, TrialBlock, mirrored, no_evidence, with_block
 
 Side = Literal["new", "old"]
@@ -110,14 +110,12 @@ def closed_blocks(pending: Mapping[str, Mapping[Side, Tally]]) -> list[Block]:
 
 
 def exceeded_guards(plan: RolloutPlan, evidence: Evidence) -> list[str]:
-    """A sentence for each guard whose share of episodes was shown to be above its limit."""
+    """A sentence for each guard whose share of episodes was shown to be above its limit, in a test that holds at every look."""
     said = []
     for name, limit in plan.guards.items():
         count = evidence.guards.get(name, GuardCount())
-        found = safety_finding(name, count.events, count.episodes, limit, plan.guard_confidence)
-        if found.exceeds:
-            share = f"{count.events} of {count.episodes} episodes, {found.low:.1%} or more"
-            said.append(f"guard {name}: {share} at {plan.guard_confidence:.0%}, allowed {limit:.1%}")
+        if exceeds_at_any_look(count.events, count.episodes, limit, plan.guard_confidence):
+            said.append(f"guard {name}: {count.events} of {count.episodes} episodes, at {plan.guard_confidence:.0%} more than {limit:.1%}")
     return said
 
 

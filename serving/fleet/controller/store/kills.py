@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,14 +82,20 @@ def change_count(db: Connection) -> int:
 
 
 def blocked_digests(db: Connection) -> tuple[str, ...]:
-    """Releases that no cell may run: killed themselves, or of a model that is. At most as many as an answer carries: those that were killed
-    by their digest, then the releases that were offered last."""
+    """Releases that no cell may run: those that were killed by their digest, then those of a killed model, offered last first."""
     found = [kill for kill in kills(db, in_force=True) if kill.scope in ("digest", "model")]
     digests = [kill.target for kill in found if kill.scope == "digest"]
     if any(kill.scope == "model" for kill in found):
         rows = db.execute(select(RELEASES.c.digest, RELEASES.c.model_version).order_by(RELEASES.c.offered_at_s.desc()))
         digests += [row.digest for row in rows if any(kill.stops(row.digest, row.model_version) for kill in found)]
-    return tuple(sorted(list(dict.fromkeys(digests))[:MOST_DIGESTS]))
+    return tuple(dict.fromkeys(digests))
+
+
+def blocked_for(blocked: tuple[str, ...], named: Collection[str]) -> tuple[str, ...]:
+    """As many of them as an answer carries, sorted; of more those first that the cell has or is told of. named: these releases."""
+    if len(blocked) > MOST_DIGESTS:
+        blocked = (*(one for one in blocked if one in named), *(one for one in blocked if one not in named))[:MOST_DIGESTS]
+    return tuple(sorted(blocked))
 
 
 def add_kill(db: Connection, order: KillOrder, actor: Actor, now_s: float) -> tuple[Kill, str]:

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, insert, select, update
 from model_core.spec.errors import SpecError
 from model_core.spec.fleet.documents import CellReport, DesiredState, EpisodeRecord
 from model_core.spec.fleet.kept import kept_report
-from serving.fleet.controller.store.kills import blocked_digests, change_count
+from serving.fleet.controller.store.kills import blocked_digests, blocked_for, change_count
 from serving.fleet.controller.store.ran.spans import STALE_AFTER, Span, keep_ran
 from serving.fleet.controller.store.rollouts import OpenRollout, open_rollouts
 from serving.fleet.controller.store.tables import CELLS, EPISODES
@@ -80,19 +80,28 @@ def ingest(db: Connection, received: Sequence[Received], *, report_every_s: floa
     said = {name: Span(cell=name, site=one.report.site, release=one.report.running, from_s=one.at_s) for name, one in newest.items()}
     seen_at_s = {name: cells[name]["seen_at_s"] for name in said}
     keep_ran(db, said, seen_at_s, [row for rows in new for row in rows], silence_s=STALE_AFTER * report_every_s)
-    around = {"blocked": blocked_digests(db), "report_every_s": report_every_s}
-    changes = change_count(db)
+    around = _Around(blocked=blocked_digests(db), changes=change_count(db), report_every_s=report_every_s)
     return [
-        Ingested(answer=_answer(one, cells[one.report.cell], changes, around), episodes=len(rows))
-        for one, rows in zip(received, new, strict=True)
+        Ingested(answer=_answer(one, cells[one.report.cell], around), episodes=len(rows)) for one, rows in zip(received, new, strict=True)
     ]
 
 
-def _answer(received: Received, row: RowMapping, changes: int, around: Mapping[str, Any]) -> DesiredState:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What every answer carries. changes: how often kills changed, so that a revision grows with each."""
+
+    blocked: tuple[str, ...]
+    changes: int
+    report_every_s: float
+
+
+def _answer(received: Received, row: RowMapping, around: _Around) -> DesiredState:
     report = received.report
+    back_to = json.loads(row["back_to"] or "[]")
+    named = {report.running, report.target, row["release"], row["shadow"], *back_to, *(slot.release for slot in report.slots)}
     return DesiredState(
         cell=report.cell,
-        revision=row["revision"] + changes,
+        revision=row["revision"] + around.changes,
         acknowledged_sequence=report.sequence,
         sent_at_s=received.at_s,
         release=row["release"],
@@ -100,9 +109,10 @@ def _answer(received: Received, row: RowMapping, changes: int, around: Mapping[s
         stage=row["stage"],
         reason=row["reason"],
         shadow=row["shadow"],
-        rollback_to=tuple(json.loads(row["back_to"] or "[]")),
+        rollback_to=tuple(back_to),
+        blocked=blocked_for(around.blocked, named),
         acknowledged=tuple(episode.id for episode in report.episodes),
-        **around,
+        report_every_s=around.report_every_s,
     )
 
 
