@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from typer.testing import CliRunner
 
 from components.config.judging.gate_config import GateConfig
 from components.config.records import Silent
@@ -16,6 +17,7 @@ from components.evaluation.studies.desk import AtTheDesk, Start, StudyDesk
 from components.evaluation.studies.ledger import whole_ledger
 from components.evaluation.studies.plan import planned_blocks
 from components.evaluation.studies.run import Trialled, is_running, run_study
+from flows.commands.main import command_line
 from flows.web.http.people import People
 from model_core.spec.documents import to_document
 from model_core.spec.errors import NotReady
@@ -169,3 +171,17 @@ def test_without_a_program_nothing_starts_and_answers_are_kept_by_the_page(led, 
     assert ask("/answer", number=1, key=KEYS[0], success=True, progress=1)[0] == 425
     assert ask("/stop", number=1)[0] == 425
     assert ask("x")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--operator", "Ada", "--phone", "https://cell-pc:3100", "--url", "candidate=http://a"], "leave --operator and --answers out"),
+        (["--phone", "cell-pc:3100", "--url", "candidate=http://a"], "expected the address of a console"),
+        (["--phone", "https://cell-pc:3100", "--candidate", "actwright/4"], "a page leads trials on a robot"),
+    ],
+)
+def test_a_page_that_could_lead_nothing_is_refused_before_anything_runs(words, sentence):
+    done = CliRunner().invoke(command_line("study"), ["study", "run", "loop", *words])
+    assert done.exit_code == 2
+    assert sentence in " ".join(done.output.split())

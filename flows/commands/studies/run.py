@@ -79,6 +79,7 @@ def run_command(options: StudyOptions) -> None:
     from flows.platform.wiring import open_platform
     from flows.terminal.stage_progress import StagePanel
 
+    _check_operator(options)
     chosen, home = recipe_of(options.recipe, options.change), open_platform().settings.home.resolve()
     design, trials_in = (_on_robot if options.url else _simulated)(options, chosen)
     folder = lock(home / "studies", design)
@@ -148,7 +149,6 @@ def _on_robot(options: StudyOptions, recipe: Recipe) -> Prepared:
     from flows.commands.serving.service_options import credentials_of
     from model_core.spec.execution.cell_options import CellOptions
 
-    _check_operator(options)
     factory, named = named_robot(options.robot)
     served = ask_services(_urls(options.url or []), credentials_of(options.token_file, options.ca_file, 10.0))
     cell = CellOptions(
@@ -189,6 +189,10 @@ def _urls(given: list[str]) -> Mapping[str, str]:
 def _check_operator(options: StudyOptions) -> None:
     if options.phone and (options.operator or options.answers):
         raise typer.BadParameter("--phone: the person at the page tells what came of each trial. Fix: leave --operator and --answers out")
+    if options.phone and not options.url:
+        raise typer.BadParameter(
+            "--phone: a page leads trials on a robot. Fix: name the services of both policies by --url, or leave it out"
+        )
     if options.phone and urlsplit(options.phone).scheme not in ("http", "https"):
         raise typer.BadParameter(f"--phone: expected the address of a console, such as https://cell-pc:3100, got {options.phone!r}")
 
