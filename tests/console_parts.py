@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from starlette.testclient import TestClient
@@ -52,3 +54,28 @@ def console_over(home: Path = GOLDEN_HOME, *, people: People | None = None, **se
     """The whole console over a home."""
     people = people or People(None)
     return client_of(console_endpoints(platform_over(home, **settings), people), people, log=OperatorLog.of_home(home))
+
+
+def add_training(database: Path, run_id: str) -> None:
+    """A second training beside the golden one in MLflow's database: half the learning rate, twice the loss at odd steps alone, and an
+    account of what it was trained on."""
+    with closing(sqlite3.connect(database)) as db, db:
+        [(old,)] = db.execute("SELECT run_uuid FROM runs WHERE name LIKE 'train%'").fetchall()
+        for table in ("runs", "tags", "params", "metrics", "latest_metrics"):
+            names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            rows = [dict(zip(names, row, strict=True)) for row in db.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", [old])]
+            for row in rows:
+                row["run_uuid"] = "f" * 32
+                if row.get("key") == "actwright.run_id":
+                    row["value"] = run_id
+                if row.get("key") == "train.learning_rate":
+                    row["value"] = "0.0005"
+                if row.get("key") == "train/loss":
+                    row["value"] *= 2
+                if table == "runs":
+                    row["start_time"] += 1000
+                if row.get("step", 1) % 2 or table == "latest_metrics":
+                    db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
+        for source, frames in (("expert", 30.0), ("policy:arm_1", 10.0), ("nobody", 0.0)):
+            name = f"account/train/{source}/frames"
+            db.execute("INSERT INTO latest_metrics VALUES (?, ?, 0, 0, 0, ?)", [name, frames, "f" * 32])

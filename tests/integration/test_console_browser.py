@@ -17,7 +17,7 @@ import pytest
 
 from components.adapters.processes import free_port
 from flows.web.server import ConsoleAddress, make_server
-from tests.console_parts import GOLDEN_HOME, TOKENS, platform_over, token_file
+from tests.console_parts import GOLDEN_HOME, TOKENS, add_training, platform_over, token_file
 from tests.drawn_arm import MARK_M, SIZE, DrawnCell, to_pixel
 from tests.fleet_console import NEW, OLD, live_fleet, token_of
 
@@ -42,6 +42,7 @@ def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("console")
     (folder / "store").symlink_to(GOLDEN_HOME.resolve() / "store")
     shutil.copyfile(GOLDEN_HOME / "mlflow.db", folder / "mlflow.db")
+    add_training(folder / "mlflow.db", "half-the-rate")
     return folder
 
 
@@ -198,6 +199,28 @@ def test_models_are_found_by_keyboard_and_told_without_barriers(browser, console
     page.keyboard.press("?")
     page.get_by_role("heading", name="Keys").wait_for()
     assert barriers(page) == []
+    assert page.errors == []
+
+
+def test_two_trainings_are_chosen_by_keyboard_and_shown_beside_each_other(browser, console):
+    page = opened(browser, console, "/cells")
+    page.get_by_role("heading", name="Cells").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("u")
+    table = page.get_by_role("grid", name="Runs")
+    table.wait_for()
+    assert barriers(page) == []
+    table.focus()
+    for key in ("Enter", "ArrowDown", "Enter", "b"):
+        page.keyboard.press(key)
+    page.get_by_text("Parameters that differ").wait_for()
+    assert page.url.endswith("/runs?of=half-the-rate,430f7fb52a20a68260037061")
+    assert page.get_by_role("row").filter(has_text="train.learning_rate").inner_text().split() == ["train.learning_rate", "0.0005", "0.001"]
+    assert page.get_by_text("train/loss now: half-the-rat").count() == 1
+    assert barriers(page) == []
+    picture(page, "runs")
+    page.goto(f"{console}/runs?of=none")
+    page.get_by_text("a run 'none' is not here").wait_for()
     assert page.errors == []
 
 

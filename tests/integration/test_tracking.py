@@ -228,6 +228,13 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
         assert told.run(earlier.run_id[:9])[0].ended_ms == earlier.end_time
     assert by_rest.runs(tags={}, limit=9) == by_sql.runs(tags={}, limit=9)
     assert by_rest.runs(tags={"actwright.run_id": "train-def"}, limit=1) == by_sql.run("train-def")
+    for name in ("train-abc", "train-unseen"):
+        [run] = by_sql.run(name)
+        assert by_rest.curves(run, ["none", "loss"], most=1000) == by_sql.curves(run, ["none", "loss"], most=1000)
+        [whole] = by_sql.curves(run, ["loss"], most=1000)
+        assert list(zip(whole.steps, whole.values, strict=True)) == curve(client, run.server_id)
+        [thin] = by_sql.curves(run, ["loss"], most=3)
+        assert (len(thin.steps) <= 4, thin.steps[-1], set(thin.steps) <= set(whole.steps)) == (True, whole.steps[-1], True)
     assert list(by_rest.versions()) == list(by_sql.versions("m")) != []
     assert by_rest.model("m") == by_sql.model("m")
     assert by_sql.model("m").aliases == {"champion": 1}

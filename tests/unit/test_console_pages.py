@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 from flows.web.__main__ import described
 from flows.web.http.pages import STATIC
-from tests.console_parts import console_over
+from tests.console_parts import GOLDEN_HOME, add_training, console_over
 
 BUILDER = Path("infra/local/build_console.py")
 
@@ -68,3 +69,28 @@ def test_lineage_of_a_home_without_a_fleet_says_that_robots_are_left_out():
     assert [line["id"].partition(":")[0] for line in start["made_with"]] == ["data set", "run", "weights", "version"]
     assert start["made_of"] == []
     assert any("robots are left out" in note for note in page["notes"])
+
+
+def test_runs_are_listed_and_shown_beside_each_other(tmp_path):
+    (tmp_path / "store").symlink_to(GOLDEN_HOME.resolve() / "store")
+    shutil.copyfile(GOLDEN_HOME / "mlflow.db", tmp_path / "mlflow.db")
+    add_training(tmp_path / "mlflow.db", "other")
+    client = console_over(tmp_path)
+    listed = client.get("/api/runs").json()["runs"]
+    assert [one["id"] for one in listed] == ["other", "430f7fb52a20a68260037061"]
+    assert listed[0]["loss"] == 2 * listed[1]["loss"]
+    told = client.get("/api/runs/beside?of=430f,other").json()
+    assert told["params"] == [{"name": "train.learning_rate", "values": ["0.001", "0.0005"]}]
+    numbers = {(row["kind"], row["name"]): row["values"] for row in told["numbers"]}
+    assert numbers["share", "expert"] == [None, 0.75]
+    assert ("share", "nobody") not in numbers
+    assert numbers["evaluation", "success rate"] == [0.0, None]  # of the one whose checkpoint was evaluated in this home
+    loss = {line["run"]: line for curve in told["curves"] if curve["name"] == "train/loss" for line in curve["lines"]}
+    assert (loss[0]["steps"], loss[1]["steps"]) == ([1, 2, 3, 4, 5, 6], [1, 3, 5])
+    assert loss[1]["values"] == [2 * value for value in loss[0]["values"][::2]]
+    assert "Fix:" in client.get("/api/runs/beside?of=none,other").json()["reason"]
+    assert "expected one to 8 runs" in client.get(f"/api/runs/beside?of={','.join('abcdefghi')}").json()["reason"]
+
+
+def test_a_home_without_records_says_how_to_get_some(tmp_path):
+    assert "actwright run" in console_over(tmp_path).get("/api/runs").json()["absent"]

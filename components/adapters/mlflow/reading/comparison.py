@@ -23,3 +23,22 @@ def compare_runs(runs: Sequence[RunRow]) -> ComparedRuns:
     metrics = {name: tuple(run.metrics.get(name) for run in runs) for name in sorted({name for run in runs for name in run.metrics})}
     differing = {name: values for name, values in params.items() if len(set(values)) > 1}
     return ComparedRuns(runs=tuple(run.run_id for run in runs), params=differing, metrics=metrics)
+
+
+_ACCOUNT, _FRAMES = "account/train/", "/frames"  # as `components.artifacts.stage_log` names what was trained on
+
+
+def source_shares(run: RunRow) -> dict[str, float]:
+    """Source of the data -> its share of the frames that a training drew, from its account; empty for a run that recorded none."""
+    frames = {
+        name.removeprefix(_ACCOUNT).removesuffix(_FRAMES): value
+        for name, value in run.metrics.items()
+        if name.startswith(_ACCOUNT) and name.endswith(_FRAMES) and value > 0
+    }
+    total = sum(frames.values())
+    return {source: count / total for source, count in sorted(frames.items())}
+
+
+def curves_shown(runs: Sequence[RunRow]) -> list[str]:
+    """Names of the curves that a training has: losses, accuracies and speeds, in training and on what was held out."""
+    return sorted({name for run in runs for name in run.metrics if name.startswith(("train/", "validation/", "speed/"))})

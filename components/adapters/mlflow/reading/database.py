@@ -7,11 +7,13 @@ migrations as its table `alembic_version` names it). Any other is refused: its s
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from components.adapters.mlflow.reading.records import RUN_TAG, ModelRow, RunRow, VersionRow
+from components.adapters.mlflow.reading.points import curve_of
+from components.adapters.mlflow.reading.records import RUN_TAG, Curve, ModelRow, RunRow, VersionRow
 from model_core.spec.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -43,6 +45,25 @@ class DatabaseReader:
             ours = _with_tag(RUN_TAG, digits, begins=True)
             found = query.where(runs.c.run_uuid.startswith(digits, autoescape=True) | runs.c.run_uuid.in_(ours))
             return _complete(connection, found.order_by(runs.c.start_time))
+
+    def curves(self, run: RunRow, names: Sequence[str], *, most: int) -> list[Curve]:
+        """These curves of a run. Long ones are thinned by the database, so that a million points are not fetched for a picture."""
+        from sqlalchemy import case, func, select
+
+        table = _table("metrics", "run_uuid", "key", "value", "timestamp", "step", "is_nan")
+        value = case((table.c.is_nan, math.nan), else_=table.c.value)
+        place = func.row_number().over(partition_by=table.c.key, order_by=(table.c.step, table.c.timestamp))
+        count = func.count().over(partition_by=table.c.key)
+        columns = (table.c.key, table.c.step, value.label("value"), table.c.timestamp, place.label("place"), count.label("count"))
+        numbered = select(*columns).where(table.c.run_uuid == run.server_id, table.c.key.in_(names)).subquery()
+        every = (numbered.c.count - 1) // most + 1
+        wanted = (numbered.c.place % every == 0) | (numbered.c.place == numbered.c.count)
+        asked = select(numbered.c.key, numbered.c.step, numbered.c.value).where(wanted).order_by(numbered.c.place)
+        points: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        with self._reading() as connection:
+            for key, step, found in _rows(connection, asked):
+                points[key].append((step, math.nan if found is None else found))
+        return [curve_of(name, points[name], most + 1) for name in names if name in points]
 
     def model(self, name: str) -> ModelRow | None:
         """The registered model."""

@@ -29,6 +29,15 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One recorded value over the steps, ascending, each step once with what was recorded last. values: None where it was no number."""
+
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionRow:
     """One registered version of a model; tags hold its lineage."""
 
@@ -55,6 +64,10 @@ class TrackingReader(Protocol):
 
     def run(self, digits: str) -> list[RunRow]:
         """The runs whose id (ours or MLflow's) begins with `digits`."""
+        ...
+
+    def curves(self, run: RunRow, names: Sequence[str], *, most: int) -> list[Curve]:
+        """These curves of a run, in this order, without those that it has not; of each at most about `most` points, the last among them."""
         ...
 
     def model(self, name: str) -> ModelRow | None:

@@ -8,10 +8,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from components.adapters.http import NoAnswerError, Reply, request
-from components.adapters.mlflow.reading.records import RUN_TAG, ModelRow, RunRow, VersionRow
+from components.adapters.mlflow.reading.points import curve_of
+from components.adapters.mlflow.reading.records import RUN_TAG, Curve, ModelRow, RunRow, VersionRow
 from model_core.spec.errors import TrackingError
 
 _A_PAGE = 1000  # runs, MLflow's default; it takes 50,000 at most
+_A_HISTORY = 25_000  # points of a curve, the most that MLflow gives at once
 
 
 class ServerReader:
@@ -31,6 +33,19 @@ class ServerReader:
         ours = self._search(f"tags.`{RUN_TAG}` LIKE {_quoted(digits + '%')}", _A_PAGE)
         theirs = self._search(f"attributes.run_id LIKE {_quoted(digits + '%')}", _A_PAGE)
         return ours + [run for run in theirs if run not in ours]
+
+    def curves(self, run: RunRow, names: Sequence[str], *, most: int) -> list[Curve]:
+        """These curves of a run, a question and more for each."""
+        made = []
+        for name in (name for name in names if name in run.metrics):
+            asked = {"run_id": run.server_id, "metric_key": name, "max_results": _A_HISTORY}
+            points = [
+                (int(point.get("step", 0)), float(point["value"]), int(point["timestamp"]))
+                for page in self._pages("GET", "metrics/get-history", asked)
+                for point in page.get("metrics", ())
+            ]
+            made.append(curve_of(name, [(step, value) for step, value, _ in sorted(points, key=lambda point: point[2])], most))
+        return made
 
     def model(self, name: str) -> ModelRow | None:
         """The registered model."""

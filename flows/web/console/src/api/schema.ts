@@ -1754,6 +1754,98 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The trainings that MLflow recorded, the newest first */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["RunList"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/beside": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Trainings beside each other: parameters that differ, curves, held-out error, MFU, share of the data by source */
+        get: {
+            parameters: {
+                query?: {
+                    of?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["RunsBeside"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/trials": {
         parameters: {
             query?: never;
@@ -2130,11 +2222,28 @@ export interface components {
             values: number[];
         };
         /**
+         * CurveLine
+         * @description One curve of one run; run: its place among the runs. values: None where it was no number.
+         */
+        CurveLine: {
+            run: number;
+            steps: number[];
+            values: (number | null)[];
+        };
+        /**
          * CurveSet
          * @description What a training recorded, by name.
          */
         CurveSet: {
             curves: components["schemas"]["Curve"][];
+        };
+        /**
+         * CurvesBeside
+         * @description A curve of all runs that have it.
+         */
+        CurvesBeside: {
+            lines: components["schemas"]["CurveLine"][];
+            name: string;
         };
         /**
          * Dwell
@@ -2945,6 +3054,14 @@ export interface components {
             is_again: boolean;
         };
         /**
+         * ParameterRow
+         * @description A parameter in which the runs differ: a value for each run, None where it has none.
+         */
+        ParameterRow: {
+            name: string;
+            values: (string | null)[];
+        };
+        /**
          * PenHolder
          * @description Who has the pen of a cell; "" for no person. left_s: until it returns, if it is not used.
          */
@@ -3008,6 +3125,48 @@ export interface components {
             kind: "abort" | "approve" | "pause" | "resume" | "rollback";
             /** @default  */
             reason: string;
+        };
+        /**
+         * RunLine
+         * @description One training. status: finished, running, failed or killed. Times in seconds since 1970; ended_s: None while it runs.
+         *
+         *         loss, held_out_loss, mfu: their last values, None where it recorded none.
+         */
+        RunLine: {
+            ended_s: number | null;
+            held_out_loss: number | null;
+            id: string;
+            loss: number | null;
+            mfu: number | null;
+            name: string;
+            recipe: string;
+            started_s: number;
+            status: string;
+        };
+        /**
+         * RunList
+         * @description The newest trainings first. absent: why there is none to ask for, and what to do.
+         */
+        RunList: {
+            absent: string;
+            runs: components["schemas"]["RunLine"][];
+        };
+        /**
+         * RunsBeside
+         * @description Runs beside each other, in the order in which they were asked for.
+         */
+        RunsBeside: {
+            curves: components["schemas"]["CurvesBeside"][];
+            numbers: components["schemas"]["ValueRow"][];
+            params: components["schemas"]["ParameterRow"][];
+            runs: components["schemas"]["RunLine"][];
+        };
+        /**
+         * RunsQuery
+         * @description of: two to eight runs by their ids or the first digits of these, with commas between.
+         */
+        RunsQuery: {
+            of: string;
         };
         /**
          * SignedIn
@@ -3157,6 +3316,16 @@ export interface components {
         ValueCount: {
             count: number;
             value: string;
+        };
+        /**
+         * ValueRow
+         * @description A number of each run, None where it has none. kind: "last" of a curve, "share" of the frames trained on that a source recorded, or
+         *         "evaluation" of its checkpoint in this home.
+         */
+        ValueRow: {
+            kind: string;
+            name: string;
+            values: (number | null)[];
         };
         /**
          * VersionDone

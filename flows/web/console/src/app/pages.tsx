@@ -12,6 +12,7 @@ import { LabellingPage } from "../pages/labelling/labelling_page";
 import { LineagePage } from "../pages/lineage/lineage_page";
 import { ModelPage } from "../pages/models/model_page";
 import { OperatorsPage } from "../pages/operators/operators_page";
+import { RunsPage } from "../pages/runs/runs_page";
 import { ModelsPage } from "../pages/models/models_page";
 import { TrialPage } from "../pages/trials/trial_page";
 import { TrialsPage } from "../pages/trials/trials_page";
@@ -37,6 +38,7 @@ export const PAGES: readonly Page[] = [
   { pattern: "/labelling", title: "Labelling", show: LabellingPage, letter: "l" },
   { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
+  { pattern: "/runs", title: "Runs", show: RunsPage, letter: "u" },
   { pattern: "/lineage", title: "Lineage", show: LineagePage, letter: "n" },
   { pattern: "/fleet", title: "Fleet", show: FleetPage, letter: "r" },
   { pattern: "/fleet/log", title: "The fleet's log", show: FleetLogPage },

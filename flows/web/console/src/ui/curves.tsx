@@ -36,7 +36,7 @@ export function Curves({ title, x, lines, height = 160 }: CurvesProps) {
     };
   }, [shape, height]);
   useEffect(() => plot.current?.setData(table(x, lines)), [x, lines]);
-  const last = lines.map((line) => `${line.name} ${line.y.at(-1)?.toPrecision(4) ?? "none"}`).join(", ");
+  const last = lines.map((line) => `${line.name} ${line.y.findLast((value) => value !== null)?.toPrecision(4) ?? "none"}`).join(", ");
   return (
     <figure class="curve">
       <figcaption>{title} <span class="quiet">now: {last}</span></figcaption>

@@ -24,6 +24,7 @@ export function Outline({ start, things }: { start: Start; things: Things }) {
 
 function PageOf({ thing }: { thing: Thing | undefined }) {
   if (thing?.kind === "version") return <Link to={`/models/${thing.name.split("/").map(encodeURIComponent).join("/")}`}>its page</Link>;
+  if (thing?.kind === "run") return <Link to={`/runs?of=${encodeURIComponent(thing.name)}`}>its curves</Link>;
   if (thing?.kind === "cell") return <Link to="/fleet/ran">what ran where</Link>;
   return null;
 }

@@ -74,7 +74,7 @@ function Training({ model }: { model: Page }) {
   return (
     <>
       <h2>Training</h2>
-      <p>{model.train_steps} steps, last loss {model.final_loss.toPrecision(4)}; run <code>{model.tracker_run}</code> in MLflow</p>
+      <p>{model.train_steps} steps, last loss {model.final_loss.toPrecision(4)}; run {model.tracker_run ? <Link to={`/runs?of=${encodeURIComponent(model.tracker_run)}`}>{model.tracker_run}</Link> : "without a record"} in MLflow</p>
       <Shown of={curves} what="curves">
         {({ curves: lines }) => <>{lines.filter((line) => line.name.endsWith("loss")).map((line) => <Curves key={line.name} title={line.name} x={line.steps} lines={[{ name: line.name, y: line.values }]} />)}</>}
       </Shown>

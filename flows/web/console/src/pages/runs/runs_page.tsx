@@ -1,0 +1,64 @@
+// Trainings as MLflow recorded them: choose some, and see them beside each other.
+import { useState } from "preact/hooks";
+import { answer, api } from "../../api/client";
+import type { components } from "../../api/schema";
+import { go, useAddress } from "../../app/address";
+import { useKeys } from "../../app/keys";
+import { Shown, useResource } from "../../ui/resource";
+import { type Column, Rows } from "../../ui/rows";
+import { Empty } from "../../ui/states";
+import { time } from "../fleet/names";
+import { RunsBeside } from "./runs_beside";
+
+type Run = components["schemas"]["RunLine"];
+
+const MOST = 8;
+
+export function RunsPage() {
+  const of = useAddress().searchParams.get("of") ?? "";
+  return (
+    <>
+      <h1>Runs</h1>
+      {of ? <RunsBeside of={of} /> : <RunList />}
+    </>
+  );
+}
+
+function RunList() {
+  const runs = useResource(() => answer(api.GET("/api/runs")), []);
+  const [chosen, setChosen] = useState<readonly string[]>([]);
+  const toggle = (run: Run) => setChosen(chosen.includes(run.id) ? chosen.filter((id) => id !== run.id) : [...chosen, run.id].slice(-MOST));
+  const compare = () => chosen.length > 0 && go(`/runs?of=${chosen.map(encodeURIComponent).join()}`);
+  useKeys([{ key: "b", does: "show the chosen runs beside each other", run: compare }]);
+  const columns: readonly Column<Run>[] = [
+    { name: "", show: (row) => <input type="checkbox" tabIndex={-1} aria-label={`Choose ${row.id}`} checked={chosen.includes(row.id)} onClick={(event) => event.stopPropagation()} onChange={() => toggle(row)} />, width: "2.5rem" },
+    { name: "Run", show: (row) => row.id, width: "14rem" },
+    { name: "Name", show: (row) => row.name },
+    { name: "Began", show: (row) => time(row.started_s), width: "13rem" },
+    { name: "Status", show: (row) => <span class={row.status === "finished" ? "good" : "warn"}>{row.status}</span>, width: "7rem" },
+    { name: "Loss", show: (row) => shown(row.loss), width: "7rem" },
+    { name: "Held-out loss", show: (row) => shown(row.held_out_loss), width: "8rem" },
+    { name: "MFU", show: (row) => shown(row.mfu), width: "6rem" },
+  ];
+  return (
+    <Shown of={runs} what="runs">
+      {({ runs: rows, absent }) =>
+        rows.length === 0 ? (
+          <Empty what={absent || "No training was recorded yet."}><code>actwright run</code> trains and records one.</Empty>
+        ) : (
+          <>
+            <div class="bar">
+              <button type="button" class="main" disabled={chosen.length === 0} onClick={compare} title="b">Beside each other ({chosen.length})</button>
+              <span class="quiet">Enter or a click chooses a run, at most {MOST}; b shows them.</span>
+            </div>
+            <Rows label="Runs" rows={rows} columns={columns} keyOf={(row) => row.id} open={toggle} />
+          </>
+        )
+      }
+    </Shown>
+  );
+}
+
+export function shown(value: number | null): string {
+  return value === null ? "none" : String(Number(value.toPrecision(4)));
+}
