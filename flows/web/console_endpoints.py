@@ -13,6 +13,7 @@ from flows.web.views.episodes.endpoints import episode_endpoints
 from flows.web.views.fleet.endpoints import fleet_endpoints
 from flows.web.views.models.lineage import lineage_endpoints
 from flows.web.views.models.runs import run_endpoints
+from flows.web.views.models.studies import study_endpoints
 from flows.web.views.models.versions import model_endpoints
 from flows.web.views.operators import operator_endpoints
 from flows.web.views.session import session_endpoints
@@ -27,6 +28,7 @@ def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
         *episode_endpoints(platform),
         *trial_endpoints(platform.settings.home),
         *model_endpoints(platform.store),
+        *study_endpoints(platform),
         *run_endpoints(platform),
         *lineage_endpoints(platform, needs_token=people.needs_token),
         *fleet_endpoints(platform.settings, needs_token=people.needs_token),

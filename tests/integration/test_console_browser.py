@@ -16,10 +16,14 @@ import numpy as np
 import pytest
 
 from components.adapters.processes import free_port
+from components.config.records import Silent
+from components.evaluation.studies.design import lock
+from components.evaluation.studies.run import run_study
 from flows.web.server import ConsoleAddress, make_server
 from tests.console_parts import GOLDEN_HOME, TOKENS, add_training, platform_over, token_file
 from tests.drawn_arm import MARK_M, SIZE, DrawnCell, to_pixel
 from tests.fleet_console import NEW, OLD, live_fleet, token_of
+from tests.unit.test_study_run import design, outcomes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = Path("tests/data/browser/axe.min.js")
@@ -43,6 +47,8 @@ def home(tmp_path_factory) -> Path:
     (folder / "store").symlink_to(GOLDEN_HOME.resolve() / "store")
     shutil.copyfile(GOLDEN_HOME / "mlflow.db", folder / "mlflow.db")
     add_training(folder / "mlflow.db", "half-the-rate")
+    for rates in ((0.9, 0.9), (0.2, 0.95)):
+        run_study(lock(folder / "studies", design(seed=int(10 * rates[0]))), outcomes(*rates), Silent())
     return folder
 
 
@@ -221,6 +227,31 @@ def test_two_trainings_are_chosen_by_keyboard_and_shown_beside_each_other(browse
     picture(page, "runs")
     page.goto(f"{console}/runs?of=none")
     page.get_by_text("a run 'none' is not here").wait_for()
+    assert page.errors == []
+
+
+def test_studies_are_shown_beside_each_other_and_better_stands_only_where_it_was_shown(browser, console):
+    page = opened(browser, console, "/models", color_scheme="dark")
+    page.get_by_role("grid", name="Models").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("s")
+    table = page.get_by_role("grid", name="Studies")
+    table.wait_for()
+    assert page.get_by_role("navigation").locator("[aria-current]").all_inner_texts() == ["Studies"]
+    assert barriers(page) == []
+    table.focus()
+    for key in ("Enter", "ArrowDown", "Enter", "b"):
+        page.keyboard.press(key)
+    groups = page.get_by_role("region", name="Groups")
+    groups.wait_for()
+    assert [text.split(":")[0] for text in groups.get_by_role("listitem").all_inner_texts()] == ["c" * 12, "a" * 12]
+    assert page.get_by_text("is not worse than").count() >= 1
+    assert page.get_by_text("is better than").count() == 0
+    assert page.get_by_text("is worse than cccccccccccc").count() >= 1
+    assert barriers(page) == []
+    picture(page, "studies")
+    page.goto(f"{console}/models/studies?of=none")
+    page.get_by_text("a study 'none' is not here").wait_for()
     assert page.errors == []
 
 

@@ -6,7 +6,7 @@ safe side: under equal mean success the number of wins varies less than a binomi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -60,7 +60,11 @@ def groups_of(names: Sequence[str], pairs: Sequence[PairResult]) -> list[int]:
 
     A group ends only where all policies above were shown to be better than all below, so that what cannot be told apart is one group.
     """
-    shown = {(one.better, one.other) for one in pairs if one.better}
+    return grouped(names, {(one.better, one.other) for one in pairs if one.better})
+
+
+def grouped(names: Sequence[str], shown: Set[tuple[str, str]]) -> list[int]:
+    """The group of each of `names`, as `groups_of` has it. shown: (better, other) of every claim that a test made."""
     groups = [1]
     for place in range(1, len(names)):
         is_apart = all((above, below) in shown for above in names[:place] for below in names[place:])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from components.artifacts.step_store import StepStore
+from components.evaluation.studies.beside import CONFIDENCE, side_rate
 from flows.pipeline.stage_records import read_model_version, read_reports, read_train_run, read_verdict
 from flows.web.http.endpoint import Call, Endpoint, not_found
 from model_core.access import Role
@@ -193,10 +194,11 @@ def _tasks(evaluated: Step) -> tuple[TaskRow, ...]:
             task=f"{body}: {task}" if body else task,
             successes=score.successes,
             trials=score.trials,
-            low=score.interval.low,
-            high=score.interval.high,
-            confidence=score.interval.confidence,
+            low=exact.low,
+            high=exact.high,
+            confidence=CONFIDENCE,
         )
         for body, report in read_reports(evaluated).items()
         for task, score in report.per_task.items()
+        for exact in (side_rate(score.successes, score.trials),)
     )

@@ -1846,6 +1846,98 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/studies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Every comparison of policies in this home */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StudyList"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/studies/beside": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Finished studies beside each other: success by task with exact intervals, verdicts, and who cannot be told apart */
+        get: {
+            parameters: {
+                query?: {
+                    of?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StudiesBeside"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/trials": {
         parameters: {
             query?: never;
@@ -3169,6 +3261,18 @@ export interface components {
             of: string;
         };
         /**
+         * SideRate
+         * @description One side on one task. low, high: exact 95 % interval of the success rate (Clopper-Pearson). score: mean of what a trial counted for,
+         *         in 0..1.
+         */
+        SideRate: {
+            high: number;
+            low: number;
+            score: number;
+            successes: number;
+            trials: number;
+        };
+        /**
          * SignedIn
          * @description The person that a request comes from. role: "" for a person who has to sign in first. has_session: orders carry the person's name.
          */
@@ -3210,6 +3314,65 @@ export interface components {
             tool: string;
         };
         /**
+         * StudiesBeside
+         * @description Finished studies in the order in which they were asked for. groups: their policies, those first that were shown to be better; inside
+         *         a group the tests do not tell all of them apart. joint_error: how often any of these verdicts may be wrong, at most.
+         */
+        StudiesBeside: {
+            groups: string[][];
+            joint_error: number;
+            studies: components["schemas"]["StudyResult"][];
+        };
+        /**
+         * StudiesQuery
+         * @description of: finished studies by their names or the first digits of these, with commas between.
+         */
+        StudiesQuery: {
+            of: string;
+        };
+        /**
+         * StudyLine
+         * @description One study. candidate, champion: what the policies are called. outcome: of its verdict; "" where it is not finished, and then `open`
+         *         says why. problem: where its chain is broken.
+         */
+        StudyLine: {
+            candidate: string;
+            champion: string;
+            open: string;
+            outcome: string;
+            problem: string;
+            setting: string;
+            study: string;
+            trials: number;
+        };
+        /**
+         * StudyList
+         * @description Every study of this home, by name.
+         */
+        StudyList: {
+            studies: components["schemas"]["StudyLine"][];
+        };
+        /**
+         * StudyResult
+         * @description One finished study. shown: what its test showed, in sentences. head: last hash of its ledger. remarks: amendments, and what else one
+         *         should know of it.
+         */
+        StudyResult: {
+            alpha: number;
+            candidate: string;
+            champion: string;
+            checks: components["schemas"]["CheckRow"][];
+            head: string;
+            metric: string;
+            outcome: string;
+            remarks: string[];
+            setting: string;
+            shown: string[];
+            study: string;
+            tasks: components["schemas"]["TaskBeside"][];
+            trials: number;
+        };
+        /**
          * StudyRow
          * @description One study whose trials a person at a page leads. planned: trials at most.
          */
@@ -3226,6 +3389,22 @@ export interface components {
          */
         StudyRows: {
             studies: components["schemas"]["StudyRow"][];
+        };
+        /**
+         * TaskBeside
+         * @description Both sides on one task, in pairs that are not void. wins: pairs in which only the candidate succeeded. difference: of the success
+         *         rates, candidate's less champion's, with its 95 % interval (Tango). void: pairs that count for nothing.
+         */
+        TaskBeside: {
+            candidate: components["schemas"]["SideRate"];
+            champion: components["schemas"]["SideRate"];
+            difference: number;
+            high: number;
+            losses: number;
+            low: number;
+            task: string;
+            void: number;
+            wins: number;
         };
         /**
          * TaskRow

@@ -14,6 +14,7 @@ import { ModelPage } from "../pages/models/model_page";
 import { OperatorsPage } from "../pages/operators/operators_page";
 import { RunsPage } from "../pages/runs/runs_page";
 import { ModelsPage } from "../pages/models/models_page";
+import { StudiesPage } from "../pages/studies/studies_page";
 import { TrialPage } from "../pages/trials/trial_page";
 import { TrialsPage } from "../pages/trials/trials_page";
 
@@ -37,6 +38,7 @@ export const PAGES: readonly Page[] = [
   { pattern: "/failures", title: "Failures", show: FailuresPage, letter: "f" },
   { pattern: "/labelling", title: "Labelling", show: LabellingPage, letter: "l" },
   { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
+  { pattern: "/models/studies", title: "Studies", show: StudiesPage, letter: "s" },
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
   { pattern: "/runs", title: "Runs", show: RunsPage, letter: "u" },
   { pattern: "/lineage", title: "Lineage", show: LineagePage, letter: "n" },

@@ -16,6 +16,7 @@ export function Shell() {
   const help = useRef<HTMLDialogElement>(null);
   const [theme, nextTheme] = useTheme();
   const path = address.pathname;
+  const here = MENU.filter((page) => path === page.pattern || path.startsWith(`${page.pattern}/`)).at(-1);
   useEffect(() => {
     if (path === "/") go(FIRST, true);
   }, [path]);
@@ -30,7 +31,7 @@ export function Shell() {
       <header class="top">
         <nav aria-label="Pages">
           {MENU.map((page) => (
-            <Link key={page.pattern} to={page.pattern} current={path === page.pattern || path.startsWith(`${page.pattern}/`)}>
+            <Link key={page.pattern} to={page.pattern} current={page === here}>
               {page.title}
             </Link>
           ))}

@@ -3,6 +3,7 @@ import type { components } from "../../api/schema";
 import type { PageProps } from "../../app/pages";
 import { Curves } from "../../ui/curves";
 import { Link } from "../../ui/link";
+import { percent, Range } from "../../ui/range";
 import { Shown, useResource } from "../../ui/resource";
 import { lineageOf } from "../lineage/lineage_page";
 import { Outcome } from "./outcome";
@@ -64,10 +65,6 @@ function Tasks({ model }: { model: Page }) {
   );
 }
 
-function Range({ low, high, at }: { low: number; high: number; at: number }) {
-  return <span class="bars" aria-hidden="true"><i style={{ left: `${100 * low}%`, width: `${100 * (high - low)}%` }} /><b style={{ left: `${100 * at}%` }} /></span>;
-}
-
 function Training({ model }: { model: Page }) {
   const path = { name: model.row.name, version: String(model.row.version) };
   const curves = useResource(() => answer(api.GET("/api/models/{name}/{version}/curves", { params: { path } })), [path.name, path.version]);
@@ -91,8 +88,4 @@ function Lineage({ model }: { model: Page }) {
       <dl class="facts">{facts.map(([name, value]) => [<dt key={`${name}-t`}>{name}</dt>, <dd key={`${name}-d`}>{value}</dd>])}</dl>
     </>
   );
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(0)} %`;
 }

@@ -1,9 +1,8 @@
 // Trainings as MLflow recorded them: choose some, and see them beside each other.
-import { useState } from "preact/hooks";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
-import { go, useAddress } from "../../app/address";
-import { useKeys } from "../../app/keys";
+import { useAddress } from "../../app/address";
+import { MOST_BESIDE, useChosen } from "../../ui/chosen";
 import { Shown, useResource } from "../../ui/resource";
 import { type Column, Rows } from "../../ui/rows";
 import { Empty } from "../../ui/states";
@@ -11,8 +10,6 @@ import { time } from "../fleet/names";
 import { RunsBeside } from "./runs_beside";
 
 type Run = components["schemas"]["RunLine"];
-
-const MOST = 8;
 
 export function RunsPage() {
   const of = useAddress().searchParams.get("of") ?? "";
@@ -26,12 +23,9 @@ export function RunsPage() {
 
 function RunList() {
   const runs = useResource(() => answer(api.GET("/api/runs")), []);
-  const [chosen, setChosen] = useState<readonly string[]>([]);
-  const toggle = (run: Run) => setChosen(chosen.includes(run.id) ? chosen.filter((id) => id !== run.id) : [...chosen, run.id].slice(-MOST));
-  const compare = () => chosen.length > 0 && go(`/runs?of=${chosen.map(encodeURIComponent).join()}`);
-  useKeys([{ key: "b", does: "show the chosen runs beside each other", run: compare }]);
+  const { chosen, toggle, beside } = useChosen("/runs", "runs");
   const columns: readonly Column<Run>[] = [
-    { name: "", show: (row) => <input type="checkbox" tabIndex={-1} aria-label={`Choose ${row.id}`} checked={chosen.includes(row.id)} onClick={(event) => event.stopPropagation()} onChange={() => toggle(row)} />, width: "2.5rem" },
+    { name: "", show: (row) => <input type="checkbox" tabIndex={-1} aria-label={`Choose ${row.id}`} checked={chosen.includes(row.id)} onClick={(event) => event.stopPropagation()} onChange={() => toggle(row.id)} />, width: "2.5rem" },
     { name: "Run", show: (row) => row.id, width: "14rem" },
     { name: "Name", show: (row) => row.name },
     { name: "Began", show: (row) => time(row.started_s), width: "13rem" },
@@ -48,10 +42,10 @@ function RunList() {
         ) : (
           <>
             <div class="bar">
-              <button type="button" class="main" disabled={chosen.length === 0} onClick={compare} title="b">Beside each other ({chosen.length})</button>
-              <span class="quiet">Enter or a click chooses a run, at most {MOST}; b shows them.</span>
+              <button type="button" class="main" disabled={chosen.length === 0} onClick={beside} title="b">Beside each other ({chosen.length})</button>
+              <span class="quiet">Enter or a click chooses a run, at most {MOST_BESIDE}; b shows them.</span>
             </div>
-            <Rows label="Runs" rows={rows} columns={columns} keyOf={(row) => row.id} open={toggle} />
+            <Rows label="Runs" rows={rows} columns={columns} keyOf={(row) => row.id} open={(row) => toggle(row.id)} />
           </>
         )
       }
