@@ -11,6 +11,7 @@ from flows.web.http.people import People
 from flows.web.views.cells import cell_endpoints
 from flows.web.views.episodes.endpoints import episode_endpoints
 from flows.web.views.fleet.endpoints import fleet_endpoints
+from flows.web.views.models.card import card_endpoints
 from flows.web.views.models.lineage import lineage_endpoints
 from flows.web.views.models.runs import run_endpoints
 from flows.web.views.models.studies import study_endpoints
@@ -28,6 +29,7 @@ def console_endpoints(platform: Platform, people: People) -> Sequence[Endpoint]:
         *episode_endpoints(platform),
         *trial_endpoints(platform.settings.home),
         *model_endpoints(platform.store),
+        *card_endpoints(platform.store),
         *study_endpoints(platform),
         *run_endpoints(platform),
         *lineage_endpoints(platform, needs_token=people.needs_token),

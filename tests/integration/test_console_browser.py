@@ -198,6 +198,13 @@ def test_models_are_found_by_keyboard_and_told_without_barriers(browser, console
     assert page.url.endswith("/models/actwright-miniature/1")
     assert barriers(page) == []
     picture(page, "model")
+    page.get_by_role("link", name="Model card").click()
+    page.get_by_role("heading", name="What is not known").wait_for()
+    page.get_by_text("It was compared with no champion.").wait_for()
+    assert barriers(page) == []
+    picture(page, "model_card")
+    page.go_back()
+    page.get_by_text("Criteria of the gate").wait_for()
     page.go_back()
     table.wait_for()
     page.goto(f"{console}/models/none/1")

@@ -7,6 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from flows.web.__main__ import described
 from flows.web.http.pages import STATIC
 from tests.console_parts import GOLDEN_HOME, add_training, console_over
@@ -57,6 +59,23 @@ def test_models_of_a_home_are_listed_and_told():
     missing = client.get("/api/models/actwright-miniature/2")
     assert missing.status_code == 404
     assert "Fix:" in missing.json()["reason"]
+
+
+def test_a_model_card_says_what_is_known_and_what_is_not():
+    card = console_over().get("/api/models/actwright-miniature/1/card").json()
+    [robot] = card["robots"]
+    assert (robot["embodiment"], robot["contract_id"], robot["control_hz"]) == ("metaworld-sawyer", "275c1fbaa7e4d310", 20.0)
+    assert [one["name"] for one in robot["cameras"]] == ["front"]
+    assert len(robot["action"]) == 4
+    assert (card["data"]["frames"], card["data"]["annotators"]["depth"]) == (18, "recorded-depth/1?near=0.4&far=3")
+    assert card["tasks"][0] | {"low": 0, "high": 0} == {
+        "task": "drawer-close-v3", "successes": 0, "trials": 1, "low": 0, "high": 0, "confidence": 0.95,
+    }  # fmt: skip
+    assert card["tasks"][0]["high"] == pytest.approx(0.975)  # exact; Wilson's 0.79 is not
+    assert card["evaluations"][0]["image_swap_change"] == 1.0
+    assert "How much each source of the data gave was not recorded." in card["unknown"]
+    assert "It was compared with no champion." in card["unknown"]
+    assert console_over().get("/api/models/actwright-miniature/7/card").status_code == 404
 
 
 def test_a_home_without_models_has_none(tmp_path):

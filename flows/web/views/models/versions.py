@@ -112,7 +112,7 @@ def model_endpoints(store: StepStore) -> Sequence[Endpoint]:
             does="One model version: criteria, evidence, lineage",
             role=Role.OBSERVE,
             answer=ModelPage,
-            handle=lambda call: _page(store, _gated(store, call)),
+            handle=lambda call: _page(store, gated_step(store, call)),
         ),
         Endpoint(
             method="GET",
@@ -120,12 +120,13 @@ def model_endpoints(store: StepStore) -> Sequence[Endpoint]:
             does="What the training of one model version recorded, step by step",
             role=Role.OBSERVE,
             answer=CurveSet,
-            handle=lambda call: _curves(_trained(store, _gated(store, call))),
+            handle=lambda call: _curves(trained_step(store, gated_step(store, call))),
         ),
     )
 
 
-def _gated(store: StepStore, call: Call) -> Step:
+def gated_step(store: StepStore, call: Call) -> Step:
+    """The newest judgement of the version that the address names. Raises `Refused` where there is none."""
     name, version = call.path["name"], call.path["version"]
     for gated in reversed(store.steps("gate")):
         found = read_model_version(gated)
@@ -134,7 +135,8 @@ def _gated(store: StepStore, call: Call) -> Step:
     raise not_found(f"model {name[:80]}/{version[:20]}", "choose one of the list of models, or make one with `actwright run`")
 
 
-def _trained(store: StepStore, gated: Step) -> Step | None:
+def trained_step(store: StepStore, gated: Step) -> Step | None:
+    """The training that was judged; None where it is not in this home."""
     return store.by_digest("train", gated.manifest.inputs.get("checkpoint", ""))
 
 
@@ -170,7 +172,7 @@ def _row(gated: Step) -> ModelRow:
 
 def _page(store: StepStore, gated: Step) -> ModelPage:
     found, verdict, inputs = read_model_version(gated), read_verdict(gated), gated.manifest.inputs
-    trained = _trained(store, gated)
+    trained = trained_step(store, gated)
     evaluated = store.by_digest("evaluate", inputs.get("evaluation", ""))
     training = None if trained is None else read_train_run(trained)
     return ModelPage(
@@ -179,7 +181,7 @@ def _page(store: StepStore, gated: Step) -> ModelPage:
         replaced=found.replaced,
         checks=tuple(CheckRow(name=one.name, stands=one.stands, reason=one.reason) for one in verdict.checks),
         plan=verdict.plan,
-        tasks=() if evaluated is None else _tasks(evaluated),
+        tasks=() if evaluated is None else task_rows(evaluated),
         lineage=found.lineage,
         train_steps=0 if training is None else training.steps,
         final_loss=0.0 if training is None else training.final_loss,
@@ -188,7 +190,8 @@ def _page(store: StepStore, gated: Step) -> ModelPage:
     )
 
 
-def _tasks(evaluated: Step) -> tuple[TaskRow, ...]:
+def task_rows(evaluated: Step) -> tuple[TaskRow, ...]:
+    """Each task of an evaluation, with exact bounds."""
     return tuple(
         TaskRow(
             task=f"{body}: {task}" if body else task,

@@ -1473,6 +1473,54 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/models/{name}/{version}/card": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The model card of one version: robot, data, training, evaluation, and what is not known */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    name: string;
+                    version: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ModelCard"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/models/{name}/{version}/curves": {
         parameters: {
             query?: never;
@@ -2245,6 +2293,82 @@ export interface components {
             name: string;
         };
         /**
+         * CardCamera
+         * @description A camera that the policy needs. width, height: pixels.
+         */
+        CardCamera: {
+            height: number;
+            name: string;
+            role: string;
+            width: number;
+        };
+        /**
+         * CardData
+         * @description The data set version. annotators: what was labelled -> by which version.
+         */
+        CardData: {
+            annotators: {
+                [key: string]: string;
+            };
+            episodes: number;
+            frames: number;
+            name: string;
+            sources: components["schemas"]["CardSource"][];
+            train_frames: number;
+            validation_frames: number;
+            version: string;
+        };
+        /**
+         * CardDimension
+         * @description One number of an action or of the robot's readings, with its unit and limits.
+         */
+        CardDimension: {
+            high: number;
+            low: number;
+            mode: string;
+            name: string;
+            unit: string;
+        };
+        /**
+         * CardEvaluation
+         * @description How it was evaluated. body: the embodiment, "" where there is one. protocol: the rules. held_out_error: of that of the mean action,
+         *         None where it was not measured. image_swap_change: share of actions that change with the image, None likewise.
+         */
+        CardEvaluation: {
+            body: string;
+            held_out_error: number | null;
+            image_swap_change: number | null;
+            protocol: {
+                [key: string]: string;
+            };
+        };
+        /**
+         * CardRobot
+         * @description What it acts for. words: the closed vocabulary of instructions; empty: any text.
+         */
+        CardRobot: {
+            action: components["schemas"]["CardDimension"][];
+            cameras: components["schemas"]["CardCamera"][];
+            chunk_length: number;
+            contract_id: string;
+            control_hz: number;
+            embodiment: string;
+            proprio: components["schemas"]["CardDimension"][];
+            reasoning: string[];
+            templates: string[];
+            words: string[];
+        };
+        /**
+         * CardSource
+         * @description What one source gave to the training. frames: 0 where they were not counted; share: of all frames.
+         */
+        CardSource: {
+            episodes: number;
+            frames: number;
+            share: number;
+            source: string;
+        };
+        /**
          * CauseList
          * @description Why attempts fail, in the order of the page's keys.
          */
@@ -3015,6 +3139,26 @@ export interface components {
             step: number;
             strategy: string;
             task: string;
+        };
+        /**
+         * ModelCard
+         * @description The card. robots: one for each embodiment. unknown: what nobody measured or recorded, in sentences.
+         */
+        ModelCard: {
+            checks: components["schemas"]["CheckRow"][];
+            data: components["schemas"]["CardData"] | null;
+            evaluations: components["schemas"]["CardEvaluation"][];
+            measured: {
+                [key: string]: number;
+            };
+            name: string;
+            outcome: string;
+            recipe: string;
+            robots: components["schemas"]["CardRobot"][];
+            steps: number;
+            tasks: components["schemas"]["TaskRow"][];
+            unknown: string[];
+            version: number;
         };
         /**
          * ModelList

@@ -10,6 +10,7 @@ import { FleetLogPage } from "../pages/fleet/log_page";
 import { RanPage } from "../pages/fleet/ran_page";
 import { LabellingPage } from "../pages/labelling/labelling_page";
 import { LineagePage } from "../pages/lineage/lineage_page";
+import { CardPage } from "../pages/models/card_page";
 import { ModelPage } from "../pages/models/model_page";
 import { OperatorsPage } from "../pages/operators/operators_page";
 import { RunsPage } from "../pages/runs/runs_page";
@@ -40,6 +41,7 @@ export const PAGES: readonly Page[] = [
   { pattern: "/models", title: "Models", show: ModelsPage, letter: "m" },
   { pattern: "/models/studies", title: "Studies", show: StudiesPage, letter: "s" },
   { pattern: "/models/:name/:version", title: "Model", show: ModelPage },
+  { pattern: "/models/:name/:version/card", title: "Model card", show: CardPage },
   { pattern: "/runs", title: "Runs", show: RunsPage, letter: "u" },
   { pattern: "/lineage", title: "Lineage", show: LineagePage, letter: "n" },
   { pattern: "/fleet", title: "Fleet", show: FleetPage, letter: "r" },

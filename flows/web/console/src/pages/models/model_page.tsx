@@ -20,9 +20,9 @@ export function ModelPage({ parts }: PageProps) {
         {(model) => (
           <div class="columns">
             <section>
-              <p>The gate: <Outcome outcome={model.row.outcome} />; alias <b>{model.row.alias}</b>{model.replaced && `, after version ${model.replaced}`}</p>
-              <Checks model={model} />
-              <Tasks model={model} />
+              <p>The gate: <Outcome outcome={model.row.outcome} />; alias <b>{model.row.alias}</b>{model.replaced && `, after version ${model.replaced}`}. <Link to={`/models/${encodeURIComponent(path.name)}/${path.version}/card`}>Model card</Link></p>
+              <Checks checks={model.checks} />
+              <Tasks tasks={model.tasks} />
             </section>
             <section>
               <Training model={model} />
@@ -35,24 +35,24 @@ export function ModelPage({ parts }: PageProps) {
   );
 }
 
-function Checks({ model }: { model: Page }) {
+export function Checks({ checks }: { checks: Page["checks"] }) {
   return (
     <table>
       <caption class="quiet">Criteria of the gate</caption>
       <thead><tr><th scope="col">Stands</th><th scope="col">Why</th></tr></thead>
-      <tbody>{model.checks.map((one) => <tr key={one.name}><td><Outcome outcome={one.stands} /></td><td>{one.reason}</td></tr>)}</tbody>
+      <tbody>{checks.map((one) => <tr key={one.name}><td><Outcome outcome={one.stands} /></td><td>{one.reason}</td></tr>)}</tbody>
     </table>
   );
 }
 
-function Tasks({ model }: { model: Page }) {
-  if (model.tasks.length === 0) return null;
+export function Tasks({ tasks }: { tasks: Page["tasks"] }) {
+  if (tasks.length === 0) return null;
   return (
     <table>
       <caption class="quiet">Solved, with exact bounds</caption>
       <thead><tr><th scope="col">Task</th><th scope="col">Solved</th><th scope="col">Bounds</th><th scope="col"><span class="quiet">0 to 100 %</span></th></tr></thead>
       <tbody>
-        {model.tasks.map((one) => (
+        {tasks.map((one) => (
           <tr key={one.task}>
             <td>{one.task}</td>
             <td>{one.successes} of {one.trials}</td>

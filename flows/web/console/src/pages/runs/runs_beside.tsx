@@ -11,6 +11,7 @@ import { shown } from "./runs_page";
 type Beside = components["schemas"]["RunsBeside"];
 type Curve = components["schemas"]["CurvesBeside"];
 
+const MAIN = ["train/loss", "validation/loss", "speed/mfu"];
 const TITLES: Readonly<Record<string, string>> = { evaluation: "What their checkpoints reached here", share: "Share of the frames trained on, by source", last: "Last values of the curves" };
 
 export function RunsBeside({ of }: { of: string }) {
@@ -24,7 +25,7 @@ export function RunsBeside({ of }: { of: string }) {
 }
 
 function Found({ found }: { found: Beside }) {
-  const main = found.curves.filter((curve) => /^(train\/loss|validation\/loss|speed\/mfu)$/.test(curve.name));
+  const main = MAIN.flatMap((name) => found.curves.filter((curve) => curve.name === name));
   const others = found.curves.filter((curve) => !main.includes(curve));
   return (
     <div class="columns">

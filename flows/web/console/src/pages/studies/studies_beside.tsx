@@ -33,7 +33,7 @@ function Groups({ found }: { found: Beside }) {
       <h2>Who can be told apart</h2>
       <ol>{found.groups.map((group) => <li key={group.join()}>{group.join(", ")}{group.length > 1 && <span class="quiet">: one group, the tests do not tell all of them apart</span>}</li>)}</ol>
       <p class="quiet">
-        {found.studies.length > 1 && `Each verdict has its own probability of error; that any of these ${found.studies.length} is wrong has at most ${percent(found.joint_error)}. `}
+        {found.studies.length > 1 && `Each verdict has its own probability of error; the probability that any of these ${found.studies.length} is wrong is at most ${percent(found.joint_error)}. `}
         Rates of different studies are not compared: their scenes differ.
       </p>
     </section>
@@ -46,7 +46,7 @@ function OneStudy({ study }: { study: Study }) {
       <h2>{study.candidate} against {study.champion}: <Outcome outcome={study.outcome} /></h2>
       {study.shown.map((sentence) => <p key={sentence}><b>{sentence}</b></p>)}
       {study.remarks.map((remark) => <p key={remark} class="warn">{remark}</p>)}
-      <table>
+      <table class="whole-words">
         <caption class="quiet">Solved in pairs of the same scene, with exact 95 % intervals; {study.setting}, decided by {study.metric}</caption>
         <thead><tr><th scope="col">Task</th><th scope="col">{study.candidate}</th><th scope="col">{study.champion}</th><th scope="col">Difference</th></tr></thead>
         <tbody>
@@ -60,7 +60,7 @@ function OneStudy({ study }: { study: Study }) {
           ))}
         </tbody>
       </table>
-      <table>
+      <table class="whole-words">
         <caption class="quiet">Criteria of the verdict</caption>
         <thead><tr><th scope="col">Stands</th><th scope="col">Why</th></tr></thead>
         <tbody>{study.checks.map((check) => <tr key={check.name}><td><Outcome outcome={check.stands} /></td><td>{check.reason}</td></tr>)}</tbody>
