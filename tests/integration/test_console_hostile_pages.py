@@ -27,6 +27,7 @@ PAGES = [
     re.sub(r":\w+", "x", pattern) + QUERIES.get(pattern, "")
     for pattern in re.findall(r'pattern: "([^"]+)"', Path("flows/web/console/src/app/pages.tsx").read_text(encoding="utf-8"))
 ]
+PAGES += ["/runs?of=x", "/models/studies?of=x"]  # without the query they are lists
 pytestmark = IN_BROWSER
 
 SHOWN = """([text]) => [...document.querySelectorAll('main *')].some(
