@@ -1,4 +1,4 @@
-"""The model card of one version: what a person reads before it is used, and what nobody knows of it."""
+"""The model card of one version: what a person reads before it is used, and what is not known of it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class CardEvaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """The card. robots: one for each embodiment. unknown: what nobody measured or recorded, in sentences."""
+    """The card. robots: one for each embodiment. unknown: what was not measured or recorded, in sentences."""
 
     name: str
     version: int

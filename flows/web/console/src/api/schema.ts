@@ -3142,7 +3142,7 @@ export interface components {
         };
         /**
          * ModelCard
-         * @description The card. robots: one for each embodiment. unknown: what nobody measured or recorded, in sentences.
+         * @description The card. robots: one for each embodiment. unknown: what was not measured or recorded, in sentences.
          */
         ModelCard: {
             checks: components["schemas"]["CheckRow"][];

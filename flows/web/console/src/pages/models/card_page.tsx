@@ -1,4 +1,4 @@
-// The model card of a version: what one reads before it is used, and what nobody knows of it. It prints as one document.
+// The model card of a version: what one reads before it is used, and what is not known of it. It prints as one document.
 import type { ComponentChildren } from "preact";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
