@@ -88,10 +88,12 @@ def needs_ray() -> None:
         pytest.skip("a network namespace needs root, unshare and iproute2")
 
 
-def alone(*command: str) -> subprocess.Popen[str]:
-    """A command in a network namespace that has nothing but its own loopback."""
+def alone(*command: str, home: Path | None = None) -> subprocess.Popen[str]:
+    """A command in a network namespace that has nothing but its own loopback. home: its ACTWRIGHT_HOME."""
+    environment = os.environ | ({} if home is None else {"ACTWRIGHT_HOME": str(home)})
     words = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
-    return subprocess.Popen(words, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ Names, addresses and interfaces exist only inside the namespaces that the test m
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from components.training.job import JobFiles, TrainingTask
 from components.training.on_cluster import train_on_cluster
 from model_core.spec.errors import ActwrightError, SpecError
 from tests.fake_kube import FakeKube
+from tests.namespaces import needs_namespaces, two_hosts
 from tests.toy_model import toy_task
 from tests.training_rank import train_as_a_rank
 
@@ -43,44 +43,6 @@ CONFIG = TrainConfig(
     world_size=2,
     zero_stage=2,
 )
-
-
-def ip(*arguments):
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
-
-
-@contextlib.contextmanager
-def two_hosts(names):
-    """Two namespaces joined by a veth pair whose ends are called eth0, as in pods; each knows both hosts by name."""
-    tag = f"aw{os.getpid()}"
-    spaces = [f"{tag}n{i}" for i in range(2)]
-    hosts = [Path("/etc/netns", space) for space in spaces]
-    try:
-        for space in spaces:
-            ip("netns", "add", space)
-        ip("-n", spaces[0], "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", spaces[1])
-        for i, space in enumerate(spaces):
-            ip("-n", space, "addr", "add", f"10.99.0.{i + 1}/24", "dev", "eth0")
-            ip("-n", space, "link", "set", "eth0", "up")
-            ip("-n", space, "link", "set", "lo", "up")
-            hosts[i].mkdir(parents=True)
-            lines = ["127.0.0.1 localhost", *(f"10.99.0.{j + 1} {name}" for j, name in enumerate(names))]
-            (hosts[i] / "hosts").write_text("\n".join(lines) + "\n")
-        yield spaces
-    finally:
-        for space, folder in zip(spaces, hosts, strict=True):
-            subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def needs_namespaces():
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and iproute2")
-    probe = f"aw{os.getpid()}probe"
-    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True, check=False)
-    subprocess.run(["ip", "netns", "del", probe], capture_output=True, check=False)
-    if made.returncode != 0:
-        pytest.skip(f"network namespaces cannot be made here: {made.stderr.strip()}")
 
 
 class Kubelets(threading.Thread):

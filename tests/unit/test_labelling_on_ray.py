@@ -10,6 +10,11 @@ import pytest
 
 from components.config.data_config import AnnotateConfig
 from components.config.launch.ray_config import RayConfig
+from components.config.records import Silent
+from components.data.inspection.folder.films import FilmDecoder
+from components.data.inspection.measurements.by_engine import measure_by, measurer_job
+from components.data.inspection.reporting.inspect import inspect_folder
+from components.data.inspection.reporting.report import report_document
 from components.data.labelling.engine import LabelJob, Shard, accounted
 from components.data.labelling.in_process import InProcessEngine
 from components.data.labelling.on_ray import guards
@@ -18,6 +23,8 @@ from components.data.labelling.on_ray.job import Done, RayFolder, RayJob
 from components.data.labelling.on_ray.rows import DATA, ERROR, ROW_ID, answers_in, packed, shards_of, unpacked, write_rows
 from components.data.labelling.on_ray.stages import answered
 from model_core.spec.errors import JobError, SpecError
+from tests.data_faults.clean_sets import clean_set
+from tests.data_faults.made_set import write_made_set
 from tests.labelling_jobs import FAILS, HAS_NO_ANSWER, job
 from tests.labelling_on_ray import LENGTHS, write_set
 
@@ -153,7 +160,7 @@ def test_a_job_is_a_document_and_its_cost_is_of_the_whole_cluster(tmp_path):
     assert folder.load_done() == done
     assert done.cost(RayConfig()) == "1,000 frames took 4.0000 CPU hours and 0.5000 GPU hours of the cluster"
     assert done.cost(RayConfig(cpu_hour_cost=0.05, gpu_hour_cost=2.0)).endswith("at a cost of 1.2000")
-    assert replace(done, rows=0).cost(RayConfig()) == "nothing was left to label"
+    assert replace(done, rows=0).cost(RayConfig()) == "no frames were left"
 
 
 def test_numbers_of_frames_become_images_with_the_digest_of_their_episode(tmp_path):
@@ -170,3 +177,19 @@ def test_numbers_of_frames_become_images_with_the_digest_of_their_episode(tmp_pa
     assert answer.row_ids == ("0:1",)
     assert "has 5 images, expected one for frame 99" in answer.errors["0:99"]
     assert json.loads(json.dumps(reader.description()))["camera"] == ""
+
+
+def test_an_inspection_finds_what_an_engine_measured_and_decodes_nothing_again(tmp_path, monkeypatch):
+    folder = write_made_set(tmp_path / "set", clean_set("leader_follower", episodes=3))
+    engine = InProcessEngine(measurer_job(folder, tmp_path / "store", None))
+    assert measure_by(engine, folder, batch=2) == {}
+    alone = report_document(inspect_folder(folder, None, Silent()))
+
+    def refused(*_: object) -> None:
+        raise AssertionError("a film is opened again")
+
+    monkeypatch.setattr(FilmDecoder, "__init__", refused)
+    assert report_document(inspect_folder(folder, tmp_path / "store", Silent())) == alone
+    labeller = engine._open()
+    answer = labeller.label(Shard(row_ids=("99",), columns={"number": np.array([99])}))
+    assert answer.errors == {"99": "KeyError: 99"}

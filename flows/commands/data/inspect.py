@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.data.edit_options import lerobot_folder
+from flows.commands.options import from_options
 from flows.terminal.output import print_line, print_result
 
 if TYPE_CHECKING:
@@ -16,21 +18,41 @@ if TYPE_CHECKING:
     from components.data.inspection.reporting.report import InspectionReport
     from model_core.spec.contract import EmbodimentSpec
 
+_EPISODES_PER_BLOCK = 4
 Folder = Annotated[Path, typer.Argument(help="a LeRobot data set of any version and writer", exists=True, file_okay=False)]
 Embodiment = Annotated[Path | None, typer.Option(help="the file that describes its embodiment; names ranges and units", metavar="FILE")]
 
 
-def inspect(
-    folder: Folder,
-    embodiment: Embodiment = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="the recipe whose thresholds count (its section validate); without it, the standard ones", metavar="RECIPE"),
-    ] = None,
-    page: Annotated[Path | None, typer.Option(help="also write a page for people, readable without a network", metavar="FILE")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the whole report as one JSON line, every fault in it")] = False,
-    images: Annotated[bool, typer.Option(help="look at every image; without, only at files, rows and the times of images")] = True,
-) -> None:
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="the recipe whose thresholds count (its section validate); without it, the standard ones", metavar="RECIPE"),
+]
+Page = Annotated[Path | None, typer.Option(help="also write a page for people, readable without a network", metavar="FILE")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the whole report as one JSON line, every fault in it")]
+Images = Annotated[bool, typer.Option(help="look at every image; without, only at files, rows and the times of images")]
+Ray = Annotated[
+    str | None,
+    typer.Option(help="measure on a Ray cluster: HOST:PORT, auto, or local for one of its own (extra `ray`)", metavar="ADDRESS"),
+]
+Actors = Annotated[int, typer.Option(help="processes that measure there", min=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectOptions:
+    """What is inspected, by which thresholds, where, and how it is told."""
+
+    folder: Folder
+    embodiment: Embodiment = None
+    recipe: Recipe = None
+    page: Page = None
+    as_json: AsJson = False
+    images: Images = True
+    ray: Ray = None
+    actors: Actors = 1
+
+
+@from_options(InspectOptions)
+def inspect(options: InspectOptions) -> None:
     """Inspect a data set: defects (set aside), risks (told) and what cannot be known, each with its evidence, reason, fix and source.
 
     Every picture is decoded once; what was measured is kept, so that another threshold reads no video again. The folder is not changed.
@@ -38,19 +60,23 @@ def inspect(
     Example: actwright data inspect recordings/so101-cups
     Example: actwright data inspect recordings/so101-cups --json > report.json
     Example: actwright data inspect recordings/so101-cups --no-images
+    Example: actwright data inspect recordings/so101-cups --ray auto --actors 16
     """
     from components.data.inspection.reporting.inspect import inspect_folder
     from components.data.inspection.reporting.report import lines, report_document
 
+    folder, embodiment = lerobot_folder(options.folder), _embodiment(options.embodiment)
     # without images it takes less than a second, of which settings and a panel would be a third
-    store, progress = _with_images() if images else (None, None)
-    report = inspect_folder(
-        lerobot_folder(folder), store, progress, cfg=_thresholds(recipe), embodiment=_embodiment(embodiment), pixels=images
-    )
-    if page is not None:
-        _write_page(page, report)
+    store, progress = _with_images() if options.images else (None, None)
+    if options.ray is not None:
+        if store is None or progress is None:
+            raise typer.BadParameter("--ray measures images; leave --no-images out")
+        _measure_on_ray(folder, store, embodiment, (options.ray, options.actors), progress)
+    report = inspect_folder(folder, store, progress, cfg=_thresholds(options.recipe), embodiment=embodiment, pixels=options.images)
+    if options.page is not None:
+        _write_page(options.page, report)
     document = report_document(report)
-    if as_json:
+    if options.as_json:
         print_result(**document)
         return
     for line in lines(report):
@@ -91,6 +117,23 @@ def passport(
     else:
         atomic_write(out, text if out.suffix != ".json" else json.dumps(made, indent=1, sort_keys=True) + "\n")
     print_result(**made)
+
+
+def _measure_on_ray(folder: Path, store: Path, embodiment: EmbodimentSpec | None, where: tuple[str, int], progress: Progress) -> None:
+    """Have a cluster fill the store; what it could not measure is measured here again, and told as any fault is."""
+    from components.config.launch.ray_config import RayConfig
+    from components.data.inspection.measurements.by_engine import measure_on_ray
+    from model_core.spec.errors import SpecError
+
+    address, actors = where
+    try:
+        config = RayConfig(address=address, actors=actors, block_rows=_EPISODES_PER_BLOCK)
+        cost, errors = measure_on_ray(folder, store, embodiment, config, progress)
+    except SpecError as error:
+        raise typer.BadParameter(str(error)) from error
+    print_line(f"Ray: {cost}")
+    for number, reason in errors.items():
+        print_line(f"Ray: episode {number} was not measured there: {reason}")
 
 
 def _thresholds(recipe: str | None) -> ValidateConfig:

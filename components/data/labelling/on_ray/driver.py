@@ -24,6 +24,8 @@ from components.data.labelling.on_ray.rows import ROW_ID, counted, rows_written
 from model_core.spec.documents import to_document
 from model_core.spec.errors import ActwrightError, JobError
 
+_BLOCKS_IN_DECODER = 3  # the images that come out, the episode that they come from, and what is packed
+_TRIES = 5  # of a block whose decoder's process, or machine, dies; Ray's own number is infinite
 _STORE_BYTES = 2**30  # of a Ray on this machine: back-pressure holds blocks to it
 
 
@@ -77,7 +79,9 @@ def label(job: RayJob, folder: RayFolder) -> None:
     blocks = rows.repartition(target_num_rows_per_block=job.block_rows)
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "numpy"}
     if job.decoder is not None:
-        blocks = blocks.map_batches(partial(stages.decode, job=text), num_cpus=1, **whole)
+        # Ray joins stages that ask for equal resources, and images would be decoded by the model's actors
+        room = _BLOCKS_IN_DECODER * job.ray.block_mib * 2**20
+        blocks = blocks.map_batches(partial(stages.decode, job=text), num_cpus=1, memory=room, max_retries=_TRIES, **whole)
     actors = ActorPoolStrategy(size=job.ray.actors, max_tasks_in_flight_per_actor=2)
     gpus = {"num_gpus": job.ray.gpus_per_actor} if job.ray.gpus_per_actor else {}
     answers = blocks.map_batches(stages.Model, fn_constructor_args=(text,), compute=actors, num_cpus=1, **gpus, **whole)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,12 @@ class RayEngine:
             engine.close()
 
     def label(self, shards: Iterable[Shard]) -> Iterator[ShardAnswer]:
-        """The answers, once all of them are there. Raises `JobError` where the driver ends badly; the same call goes on from there."""
+        """The answers, once all of them are there.
+
+        Raises `JobError` where Ray is not installed or its driver ends badly; the same call goes on from there.
+        """
+        if find_spec("ray") is None:
+            raise JobError("labelling on Ray needs the extra `ray`. Fix: make setup-all, or pip install 'actwright[ray]'")
         place = RayFolder(self.folder)
         stated = self._placed(place, shards)
         known: dict[str, int] = {}

@@ -62,8 +62,8 @@ def check_answers(asked: Sequence[str], answered: Sequence[str]) -> None:
     if len(set(answered)) != len(answered):
         seen: set[str] = set()
         twice = next(row for row in answered if row in seen or seen.add(row))
-        raise JobError(f"row {twice} was answered twice, of {len(answered)} answers to {len(asked)} rows; nothing of this is kept")
+        raise JobError(f"row {twice} was answered twice, of {len(answered)} answers to {len(asked)} rows. Fix: delete the job's folder")
     if lost := set(asked).difference(answered):
         raise JobError(f"{len(lost)} of {len(asked)} rows have no answer, the first {min(lost)}. Fix: run again; what was answered is kept")
     if strange := set(answered).difference(asked):
-        raise JobError(f"row {min(strange)} was answered and not asked; nothing of this is kept")
+        raise JobError(f"row {min(strange)} was answered and not asked. Fix: delete the job's folder, then run again")

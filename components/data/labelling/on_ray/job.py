@@ -47,13 +47,13 @@ class Done:
     cpus: float
     gpus: float
 
-    def cost(self, ray: RayConfig) -> str:
-        """What 1,000 rows took, and cost where the recipe has prices. The whole cluster counts, idle or not."""
+    def cost(self, ray: RayConfig, unit: str = "frames") -> str:
+        """What 1,000 rows took, and cost where `ray` has prices. The whole cluster counts, idle or not."""
         if not self.rows:
-            return "nothing was left to label"
+            return f"no {unit} were left"
         hours = self.wall_s / 3600 / self.rows * 1000
         cpu, gpu = hours * self.cpus, hours * self.gpus
-        text = f"1,000 frames took {cpu:.4f} CPU hours and {gpu:.4f} GPU hours of the cluster"
+        text = f"1,000 {unit} took {cpu:.4f} CPU hours and {gpu:.4f} GPU hours of the cluster"
         price = cpu * ray.cpu_hour_cost + gpu * ray.gpu_hour_cost
         return f"{text}, at a cost of {price:.4f}" if price else text
 
