@@ -34,7 +34,9 @@ RESULT = ROOT / "benchmarks" / "results" / "fleet_controller.json"
 THREADS, PER_S = 16, 100
 _EVENTS = ("interventions", "clips", "holds", "deadline_misses", "refusals")
 _KEPT = ", ".join(("episodes", "trials", "successes", *_EVENTS))
-_SUMS = ", ".join(("count(*)", "count(success)", "sum(coalesce(success, 0))", *(f"sum({name} > 0)" for name in _EVENTS)))
+_SUMS = ", ".join(
+    ("count(*)", "count(success)", "sum(coalesce(success, 0))", *(f"sum(case when {name} > 0 then 1 else 0 end)" for name in _EVENTS))
+)
 
 
 def serve(folder: Path, port: int) -> None:
