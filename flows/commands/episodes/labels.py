@@ -25,7 +25,6 @@ def label_tasks(
     Example: actwright episodes label-tasks pick --out second --frames 200
     """
     from components.artifacts.new_folder import new_folder
-    from components.data.episodes.frames import FrameName
     from components.data.second_labels.label_studio import CONFIG, task_of
     from flows.pipeline.episodes.library import Draw
 
@@ -33,13 +32,10 @@ def label_tasks(
     with new_folder(out) as folder:
         (folder / "frames").mkdir()
         tasks = []
-        for number, asked in enumerate(library.asked_frames(found, Draw(count=frames, seed=seed, camera=camera))):
-            episode = library.index.find(found.key, asked.episode)
-            frame = FrameName(camera=asked.camera, number=asked.frame)
-            height, width = library.frames.pixels(episode, frame).shape[:2]
+        for number, (asked, png, size) in enumerate(library.asked_images(found, Draw(count=frames, seed=seed, camera=camera))):
             name = f"{number:05d}.png"
-            (folder / "frames" / name).write_bytes(library.frames.image(episode, frame, "png"))
-            tasks.append(task_of(asked, f"{images_at}{name}", (width, height)))
+            (folder / "frames" / name).write_bytes(png)
+            tasks.append(task_of(asked, f"{images_at}{name}", size))
         (folder / "tasks.json").write_text(json.dumps(tasks, indent=1), encoding="utf-8")
         (folder / "config.xml").write_text(CONFIG, encoding="utf-8")
     print_line(f"{len(tasks)} frames in {out}: import tasks.json into a project with the labelling interface of config.xml")
@@ -51,13 +47,19 @@ def label_answers(place: SetPlace, file: Annotated[Path, typer.Argument(help="an
 
     Example: actwright episodes label-answers pick project-1.json
     """
-    from components.data.second_labels.label_studio import opinions_of
     from model_core.spec.errors import DatasetError
 
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DatasetError(f"{file} is no JSON ({error}). Fix: export the project as JSON") from error
+    take_in(place, document)
+
+
+def take_in(place: str, document: object) -> None:
+    """Add the opinions of an export of Label Studio, and say how many are new."""
+    from components.data.second_labels.label_studio import opinions_of
+
     library, found = found_place(place)
     given = opinions_of(document)
     added = library.opinions(found).add(given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,15 @@ class EpisodeLibrary:
         first = self.index.find(place.key, next(iter(lengths)))
         camera = draw.camera or next(iter(self.frames.cameras(first)), "")
         return drawn_frames(lengths, camera, draw.count, draw.seed)
+
+    def asked_images(self, place: Place, draw: Draw) -> Iterator[tuple[AskedFrame, bytes, tuple[int, int]]]:
+        """The same frames, each as a PNG with its (width, height)."""
+        from components.data.episodes.frames import FrameName
+
+        for asked in self.asked_frames(place, draw):
+            episode, frame = self.index.find(place.key, asked.episode), FrameName(camera=asked.camera, number=asked.frame)
+            height, width = self.frames.pixels(episode, frame).shape[:2]
+            yield asked, self.frames.image(episode, frame, "png"), (width, height)
 
     def tell_revisions(self, place: Place) -> None:
         """Let the table show what people stated of a place."""
