@@ -1,9 +1,10 @@
 """Each outcome of the gate with real rollouts of `loop`'s checkpoints: PROMOTE, REJECT, NOT ENOUGH and INVALID.
 
-Run: python -m tests.scale.gate_outcomes [--set FIELD=VALUE ...]     writes benchmarks/results/gate_outcomes.json
+Run: python -m tests.scale.gate_outcomes [--start FOLDER] [--set FIELD=VALUE ...]     writes benchmarks/results/gate_outcomes.json
 
-`loop` must be finished in this home (ACTWRIGHT_HOME); --set names what it was run with. Two further checkpoints are trained on its data:
-an early one, of few steps, and one near it: the finished one, trained on for some steps at a hundredth of the learning rate.
+`loop` is run in this home (ACTWRIGHT_HOME) where it is not finished; --set changes it, --start lets its training go on from a checkpoint of
+`loop`. Two further checkpoints are trained on its data: an early one, of few steps from scratch, and one near it: the finished one, trained
+on for some steps at a hundredth of the learning rate.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "gate_outcomes.json"
 EXIT = {"promote": 0, "reject": 3, "not enough": 4, "invalid": 5}
-EARLY = ("train.steps=40", "train.warmup_steps=10")
-NEAR = ("train.steps=20", "train.warmup_steps=2", "train.learning_rate=1e-5")
+EARLY = ("train.init_from=", "train.steps=10", "train.warmup_steps=2", "train.learning_rate=1e-3")
+NEAR = ("train.steps=5", "train.warmup_steps=1", "train.learning_rate=1e-5")
 FEW_PAIRS = ("gate.margin=0.05", "gate.max_pairs=10")  # ten pairs, even if all are ties, cannot show a margin of 0.05
 OTHER_RULES = ("evaluate.horizon_sim_steps=400",)  # the champion was judged with 500
 
@@ -42,11 +43,16 @@ class Case:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="what `loop` was run with")
-    base = tuple(parser.parse_args().set)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="what `loop` is run with")
+    parser.add_argument("--start", default="", metavar="FOLDER", help="a checkpoint of `loop` that its training goes on from")
+    asked = parser.parse_args()
+    base = (*begun_from(asked.start), *asked.set)
+    finished(base)
     good = trained(base, ())
     folders = {"GOOD": good, "EARLY": trained(base, EARLY), "NEAR": trained(base, (f"train.init_from={good}", *NEAR))}
-    document = {"loop": list(base), "early": list(EARLY), "near": list(NEAR), "environment": environment()}
+    folders |= {"START": asked.start} if asked.start else {}
+    changes = [named(change, folders) for change in base]
+    document = {"loop": changes, "early": list(EARLY), "near": list(NEAR), "environment": environment()}
     rows = list[dict[str, Any]]()
     for case in cases(base, folders):
         rows.append(judged(case, folders))
@@ -65,7 +71,7 @@ def cases(base: tuple[str, ...], folders: dict[str, str]) -> list[Case]:
 
     def versus(candidate: str, champion: str, *more: str) -> tuple[tuple[str, ...], str]:
         words = (*study, *more, "--candidate", folders[candidate], "--champion", folders[champion])
-        return words, f"actwright {' '.join((*study, *more))} --candidate {candidate} --champion {champion}"
+        return words, named(f"actwright {' '.join((*study, *more))} --candidate {candidate} --champion {champion}", folders)
 
     near = ("run", "loop", *changes, "--set", f"train.init_from={folders['GOOD']}", *other)
     return [
@@ -76,7 +82,7 @@ def cases(base: tuple[str, ...], folders: dict[str, str]) -> list[Case]:
             "invalid",
             "the champion was judged with another horizon",
             near,
-            f"actwright run loop --set train.init_from=GOOD {' '.join(other)}",
+            named(f"actwright {' '.join(near)}", folders),
         ),
     ]
 
@@ -84,6 +90,20 @@ def cases(base: tuple[str, ...], folders: dict[str, str]) -> list[Case]:
 def sets(changes: tuple[str, ...]) -> tuple[str, ...]:
     """As options of a command."""
     return tuple(word for change in changes for word in ("--set", change))
+
+
+def begun_from(start: str) -> tuple[str, ...]:
+    """What lets a training go on from a checkpoint: its weights, and the statistics and codebook that its words were made with."""
+    if not start:
+        return ()
+    return f"train.init_from={start}", f"freeze.statistics={start}", f"annotate.codebook={start}/vqvae"
+
+
+def finished(base: tuple[str, ...]) -> None:
+    """Run `loop` where it is not finished, so that its policy is champion."""
+    code, told = called(("run", "loop", *sets(base)))
+    if code:
+        raise SystemExit(f"`actwright run loop` ended with {code} ({told.get('outcome', 'no outcome')}): no champion to judge against")
 
 
 def trained(base: tuple[str, ...], further: tuple[str, ...], recipe: str = "loop") -> str:
