@@ -85,7 +85,7 @@ def test_a_home_without_models_has_none(tmp_path):
 def test_lineage_of_a_home_without_a_fleet_says_that_robots_are_left_out():
     page = console_over().get("/api/lineage?of=recorded-depth").json()
     [start] = page["starts"]
-    assert [line["id"].partition(":")[0] for line in start["made_with"]] == ["data set", "run", "weights", "version"]
+    assert [line["id"].partition(":")[0] for line in start["made_with"]] == ["data set", "run", "weights", "version", "bundle", "bundle"]
     assert start["made_of"] == []
     assert any("robots are left out" in note for note in page["notes"])
 

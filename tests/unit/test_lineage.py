@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+
+from typer.testing import CliRunner
 
 from components.adapters.mlflow.reading.records import VersionRow
 from components.artifacts.files import dataset_digest
 from components.artifacts.step_store import StepStore
 from components.release.lineage.documents import (
+    KnownBundle,
     KnownCell,
     KnownDataset,
     KnownEpisode,
@@ -17,6 +21,7 @@ from components.release.lineage.documents import (
 )
 from components.release.lineage.graph import both_ways, lineage_graph, made_of, made_with, named
 from components.release.lineage.outline import outline
+from flows.commands.main import command_line
 from flows.pipeline.lineage.gather import lineage_of
 from model_core.spec.errors import NotReady
 from tests.console_parts import GOLDEN_HOME, platform_over
@@ -90,12 +95,22 @@ def test_from_a_cell_back_to_recordings_and_nothing_else_that_came_of_them():
 def test_what_is_known_by_name_alone_says_so_and_a_strange_contract_is_no_link():
     graph = lineage_graph(FACTS)
     assert next(node for node in graph.nodes if node.name == "other/9").facts["known"].startswith("by its name alone")
-    episode = KnownEpisode(episode="e1", cell="cell-1", model_version="arm/1", contract_id="c1")
-    right = lineage_graph(replace(FACTS, episodes=(episode,)))
-    assert names(made_of(right, ["episode:e1"]), "annotator") == ["depth/1"]
-    strange = lineage_graph(replace(FACTS, episodes=(replace(episode, contract_id="c2"),)))
-    assert [node.name for node in made_of(strange, ["episode:e1"]).nodes] == ["e1"]
-    assert next(node for node in strange.nodes if node.kind == "episode").facts["not linked"] == "arm/1 is registered with contract c1"
+    bundle = KnownBundle(digest="b1", model_version="arm/1", contract_id="c1 with probes", checkpoint="w1")
+    episode = KnownEpisode(episode="e1", cell="cell-1", model_version="arm/1", contract_id="c1 with probes", bundle="b1")
+
+    def facts_of(episode, bundle=bundle):
+        graph = lineage_graph(replace(FACTS, bundles=(bundle,), episodes=(episode,)))
+        [node] = [node for node in graph.nodes if node.kind == "episode"]
+        return node.facts, names(made_of(graph, ["episode:e1"]), "annotator"), names(made_of(graph, ["episode:e1"]), "version")
+
+    assert facts_of(episode)[1:] == (["depth/1"], ["arm/1"])
+    facts, annotators, _ = facts_of(replace(episode, contract_id="c2"))
+    assert (facts["not linked"], annotators) == ("the bundle that it names promises contract c1 with probes", [])
+    facts, annotators, _ = facts_of(replace(episode, bundle="elsewhere"))
+    assert ("by its label alone" in facts["linked"], annotators) == (True, ["depth/1"])
+    # a bundle of another registry carries the label of arm/1 and other weights
+    assert facts_of(episode, replace(bundle, checkpoint="w2"))[2] == ["arm/1"]  # by w2, which began as w1
+    assert facts_of(episode, replace(bundle, checkpoint="w3"))[2] == []
 
 
 def test_things_are_found_by_name_digits_or_a_fact_and_never_by_too_few_digits():
@@ -114,6 +129,17 @@ def test_an_outline_goes_each_way_once():
     assert [line.id for line in lines if line.depth == 1] == ["release:release-1", "release:release-2"]
     assert [line.is_again for line in lines if line.id == "version:arm/1"] == [False, True]
     assert len([line for line in lines if line.id == "weights:w1"]) == 2  # of arm/1, and where arm/2 began; its own parts stand once
+
+
+def test_an_audited_episode_goes_back_to_what_its_policy_was_made_of(monkeypatch):
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(GOLDEN_HOME))
+    audit = next(GOLDEN_HOME.glob("store/workcells/*/undigested/audit/cell-01/*.mcap"))
+    done = CliRunner().invoke(command_line("lineage"), ["lineage", str(audit), "--no-fleet"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout.splitlines()[-1])
+    kinds = {node["kind"]: node["name"] for node in told["graph"]["nodes"]}
+    assert (kinds["version"], kinds["annotator"]) == ("actwright-miniature/1", "tcp-projection/1?occlusion=0.1")
+    assert kinds["bundle"] == next(node for node in told["graph"]["nodes"] if node["kind"] == "episode")["facts"]["bundle"]
 
 
 def test_this_home_and_a_controller_are_joined_and_what_does_not_answer_is_noted():

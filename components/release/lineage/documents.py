@@ -8,7 +8,9 @@ from typing import Literal, get_args
 
 from components.adapters.mlflow.reading.records import VersionRow
 
-Kind = Literal["source", "recording", "annotator", "data set", "recipe", "code", "run", "weights", "version", "release", "cell", "episode"]
+Kind = Literal[
+    "source", "recording", "annotator", "data set", "recipe", "code", "run", "weights", "version", "bundle", "release", "cell", "episode"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # from what is used to what is made
 
 
@@ -63,6 +65,17 @@ class KnownTraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KnownBundle:
+    """A packed policy, by the digest that a service tells with each answer. contract_id: of what it promises, golden probes included.
+    checkpoint: of the training that was packed, "" where that is not known."""
+
+    digest: str
+    model_version: str
+    contract_id: str
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRelease:
     """A release that was made or offered. checkpoint, contract_id: "" where only its label is known."""
 
@@ -86,7 +99,7 @@ class KnownCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownEpisode:
-    """A recorded episode and what answered its decisions, as its audit says."""
+    """A recorded episode and what answered its decisions, as its audit says. bundle: digest, "" for a policy that was never packed."""
 
     episode: str
     cell: str
@@ -102,6 +115,7 @@ class LineageFacts:
     versions: tuple[VersionRow, ...] = ()
     datasets: tuple[KnownDataset, ...] = ()
     trainings: tuple[KnownTraining, ...] = ()
+    bundles: tuple[KnownBundle, ...] = ()
     releases: tuple[KnownRelease, ...] = ()
     cells: tuple[KnownCell, ...] = ()
     episodes: tuple[KnownEpisode, ...] = ()

@@ -1,7 +1,7 @@
 """From records to the graph of what came from what, and walks in it. Pure.
 
 An edge is drawn only where a digest or a name on record says so. A release that is known by its label alone hangs on the version of that
-label; an episode whose contract is not the one of its version hangs on nothing, and says why.
+label. An episode hangs on the bundle that answered it; where that is not on record, on the version of its label, and says so.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from components.adapters.mlflow.reading.records import VersionRow
 from components.release.lineage.documents import (
     KINDS,
     Kind,
+    KnownBundle,
     KnownCell,
     KnownDataset,
     KnownEpisode,
@@ -38,6 +39,8 @@ def lineage_graph(facts: LineageFacts) -> LineageGraph:
         _add_training(made, training)
     for row in facts.versions:
         _add_version(made, row)
+    for bundle in facts.bundles:
+        _add_bundle(made, bundle)
     for release in facts.releases:
         _add_release(made, release)
     for cell in facts.cells:
@@ -120,6 +123,12 @@ class _Growing:
         if used in self.nodes and made in self.nodes and how not in self._how[used, made]:
             self._how[used, made].append(how)
 
+    def version_of(self, label: str, checkpoint: str) -> str:
+        """The version of this label, "" where it is registered with other weights; checkpoint: "" where the weights are not known."""
+        version = f"version:{label}"
+        weights = {used for used, made in self._how if made == version and used.startswith("weights:")}
+        return version if version in self.nodes and (not checkpoint or not weights or f"weights:{checkpoint}" in weights) else ""
+
     def graph(self) -> LineageGraph:
         nodes = sorted(self.nodes.values(), key=lambda node: (KINDS.index(node.kind), node.name))
         edges = sorted((used, made, ", ".join(how)) for (used, made), how in self._how.items() if how)
@@ -164,13 +173,19 @@ def _add_version(made: _Growing, row: VersionRow) -> None:
         made.edge(made.node("code", tags["code_commit"]), version, "code at its registration")
 
 
+def _add_bundle(made: _Growing, known: KnownBundle) -> None:
+    bundle = made.node("bundle", known.digest, {"of": known.model_version, "contract_id": known.contract_id})
+    made.edge(f"weights:{known.checkpoint}", bundle, "weights in it")
+    made.edge(made.version_of(known.model_version, known.checkpoint), bundle, "packed")
+
+
 def _add_release(made: _Growing, known: KnownRelease) -> None:
     facts = {"of": known.model_version, "may reach robots because": known.allowed_by, "contract_id": known.contract_id}
     release = made.node("release", known.digest, facts)
     made.edge(f"weights:{known.checkpoint}", release, "weights in it")
     if f"version:{known.model_version}" not in made.nodes:
         made.node("version", known.model_version, {"known": "by its name alone: no registry here has it"})
-    made.edge(f"version:{known.model_version}", release, "released")
+    made.edge(made.version_of(known.model_version, known.checkpoint), release, "released")
 
 
 def _add_cell(made: _Growing, known: KnownCell) -> None:
@@ -179,12 +194,14 @@ def _add_cell(made: _Growing, known: KnownCell) -> None:
 
 
 def _add_episode(made: _Growing, known: KnownEpisode) -> None:
-    version = made.nodes.get(f"version:{known.model_version}")
-    promised = version.facts.get("contract_id", "") if version else ""
-    facts = {"cell": known.cell, "answered by": known.model_version, "contract_id": known.contract_id, "bundle": known.bundle}
-    if version is not None and promised and promised != known.contract_id:
-        facts["not linked"] = f"{known.model_version} is registered with contract {promised}"
-        version = None
-    episode = made.node("episode", known.episode, facts)
-    if version is not None:
-        made.edge(version.id, episode, "decisions")
+    bundle = made.nodes.get(f"bundle:{known.bundle}")
+    facts = {"cell": known.cell, "answered by": known.model_version, "contract_id": known.contract_id}
+    if bundle is None:
+        facts["linked"] = "by its label alone: the bundle that answered is not on record here"
+        answered = made.version_of(known.model_version, "")
+    elif bundle.facts.get("contract_id") != known.contract_id:
+        facts["not linked"] = f"the bundle that it names promises contract {bundle.facts.get('contract_id')}"
+        answered = ""
+    else:
+        answered = bundle.id
+    made.edge(answered, made.node("episode", known.episode, {**facts, "bundle": known.bundle}), "decisions")

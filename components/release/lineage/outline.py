@@ -45,7 +45,7 @@ def outline(graph: LineageGraph, start: str, *, backwards: bool) -> tuple[Outlin
 def described(node: LineageNode) -> str:
     """A node in a few words."""
     name = node.name if node.kind in ("version", "annotator", "source", "cell", "episode") else node.name[:16]
-    also = {"cell": "site", "annotator": "labels", "data set": "name", "release": "of"}.get(node.kind, "")
+    also = {"cell": "site", "annotator": "labels", "data set": "name", "release": "of", "bundle": "of"}.get(node.kind, "")
     return f"{node.kind} {name}" + (f" ({node.facts[also]})" if also in node.facts else "")
 
 

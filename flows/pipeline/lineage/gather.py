@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.adapters.mlflow.reading.records import VersionRow
 from components.release.lineage.documents import (
+    KnownBundle,
     KnownCell,
     KnownDataset,
     KnownEpisode,
@@ -20,6 +21,7 @@ from components.release.lineage.documents import (
     LineageGraph,
 )
 from components.release.lineage.graph import both_ways, lineage_graph, named
+from flows.pipeline.model_lookup import policies_here
 from flows.pipeline.stage_records import read_model_version
 from model_core.spec.errors import ActwrightError
 
@@ -79,6 +81,7 @@ def _of_this_home(platform: Platform, releases: Path | None, notes: list[str]) -
         versions=tuple(versions.values()),
         datasets=tuple(_datasets(platform.store)),
         trainings=tuple(_trainings(platform.store)),
+        bundles=tuple(_packed(platform, notes)),
         releases=tuple(_made(releases)) if releases else (),
     )
 
@@ -145,6 +148,28 @@ def _folder_digest(trained: Step) -> str:
     for name in sorted((name for name in trained.manifest.outputs if name.startswith(within)), key=Path):
         total.update(f"{name.removeprefix(within)}\0{trained.manifest.outputs[name]}\n".encode())
     return total.hexdigest()
+
+
+def _packed(platform: Platform, notes: list[str]) -> list[KnownBundle]:
+    """The bundles of this home. What was packed of a training is known by the step that packed it."""
+    trained = {step.digest: str(step.record["checkpoint_digest"]) for step in platform.store.steps("train")}
+    packed_of = {
+        step.path.resolve(): trained.get(step.manifest.inputs.get("checkpoint", ""), "") for step in platform.store.steps("package")
+    }
+    try:
+        packed = policies_here(platform.settings)
+    except ActwrightError as error:
+        notes.append(f"packed policies are left out: {error}")
+        packed = []
+    return [
+        KnownBundle(
+            digest=one.digest,
+            model_version=one.model_version,
+            contract_id=str(one.manifest.get("contract_id", "")),
+            checkpoint=packed_of.get(one.bento.parent.resolve(), "") if one.bento else "",
+        )
+        for one in packed
+    ]
 
 
 def _made(releases: Path) -> list[KnownRelease]:
