@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import uvicorn
 
+from components.deployment.fleet.shadow import comparison_lines, fetch_comparison
+from components.deployment.service_address import ServiceCredentials
+from model_core.spec.errors import NotReady
 from model_core.spec.files import atomic_write
 from model_core.spec.fleet.candidate import Candidate, written_candidate
 from model_core.spec.protocol.wire import Chunk
@@ -181,11 +184,15 @@ def test_a_candidate_that_a_file_names_is_exchanged_while_the_service_runs(tmp_p
             return shadow.document()["release"] == release and shadow.document()["state"] == "comparing"
 
         assert shadow.document() == {"state": WAITING, "release": ""}
+        with pytest.raises(NotReady, match=f"compares nothing: {WAITING}"):
+            fetch_comparison(f"http://{address}", ServiceCredentials())
         for seq, release in enumerate(("a" * 64, "b" * 64), start=1):
             named(release)
             wait_until(lambda release=release: compares(release), 60.0)
             assert is_own_answer(peer.ask(seq, value=seq), seq, seq)
             wait_until(lambda: sum(task["compared"] for task in shadow.document()["tasks"].values()) == 1)
+            lines = comparison_lines(fetch_comparison(f"http://{address}", ServiceCredentials()))
+            assert "push the button: 1 decisions compared" in lines
         file.write_text("{")
         wait_until(lambda: "names no candidate" in shadow.document()["state"])
         file.unlink()

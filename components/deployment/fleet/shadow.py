@@ -15,6 +15,8 @@ def fetch_comparison(url: str, credentials: ServiceCredentials) -> dict[str, Any
     found = json.loads(fetch(f"{ServiceUrl.of(url).http}/v1/shadow", credentials))
     if found["state"] == "none":
         raise NotReady(f"{url} has no shadow. Fix: start it with `actwright serve champion --shadow MODEL`")
+    if "tasks" not in found:  # it waits for a file that names one
+        raise NotReady(f"{url} compares nothing: {found['state']}. Fix: wait until the agent of the cell names a candidate, or see its log")
     return found
 
 
