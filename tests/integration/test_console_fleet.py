@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
+from typer.testing import CliRunner
 
 from components.adapters.processes import free_port
+from flows.commands.main import command_line
 from flows.web.http.people import People
 from model_core.access import Tokens
 from tests.console_parts import console_over
@@ -54,7 +57,7 @@ def test_cells_are_shown_by_what_they_report_and_a_silent_one_is_stale(fleet, as
     assert "1 stale since" in rollout["told"]
 
 
-def test_what_ran_where_at_a_time_is_told_with_its_evidence(fleet, asked):
+def test_what_ran_where_at_a_time_is_told_with_its_evidence(fleet, asked, monkeypatch):
     fleet.round(2)
     ran = asked("/api/fleet/ran")
     assert {one["cell"]: one["release"] for one in ran["cells"]} == {one.name: one.running for one in fleet.cells}
@@ -63,6 +66,13 @@ def test_what_ran_where_at_a_time_is_told_with_its_evidence(fleet, asked):
     before = asked(f"/api/fleet/ran?at_s={ran['now_s'] - 1e6}")["cells"]
     assert {(one["proof"], one["release"]) for one in before} == {("none", "")}
     assert "future" in asked(f"/api/fleet/ran?at_s={ran['now_s'] + 60}", expect=409)["reason"]
+    monkeypatch.setenv("ACTWRIGHT_TOKEN", token_of("lou"))
+    at = datetime.fromtimestamp(ran["now_s"] - 20.0, UTC).isoformat()
+    done = CliRunner().invoke(command_line("fleet"), ["fleet", "ran", "--url", fleet.url, "--at", at])
+    assert "4 of 4 cells are proven" in done.output
+    told = json.loads(done.stdout.splitlines()[-1])["cells"]
+    assert [one["release"] for one in told] == [one["release"] for one in ran["cells"]]
+    assert CliRunner().invoke(command_line("fleet"), ["fleet", "ran", "--url", fleet.url, "--at", "noon"]).exit_code == 2
 
 
 def test_lineage_goes_from_a_release_to_the_robots_that_run_it(fleet, asked):
