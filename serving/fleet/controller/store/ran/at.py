@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, select, true
 
 from serving.fleet.controller.store.tables import CELLS, RAN, RELEASES
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
+
+_MOST_NAMED = 500  # cells in one question; for more all are read
 
 Proof = Literal["reports", "episode", "both sides", "changed", "before", "none"]
 
@@ -60,9 +62,14 @@ def ran_at(db: Connection, at_s: float, silence_s: float) -> list[CellAt]:
     covering: dict[str, list[RowMapping]] = {}
     for row in db.execute(spans.where(RAN.c.from_s <= at_s, covers_until >= at_s).order_by(RAN.c.id)).mappings():
         covering.setdefault(row["cell"], []).append(row)
-    before = _nearest(db, spans, (covers_until < at_s, func.max(until), until))
-    after = _nearest(db, spans, (RAN.c.from_s > at_s, func.min(RAN.c.from_s), RAN.c.from_s))
-    rows = db.execute(select(CELLS.c.name, CELLS.c.site).order_by(CELLS.c.name))
+    rows = db.execute(select(CELLS.c.name, CELLS.c.site).order_by(CELLS.c.name)).all()
+    rest = [row.name for row in rows if row.name not in covering]
+    before: dict[str, RowMapping] = {}
+    after: dict[str, RowMapping] = {}
+    if rest:
+        those = RAN.c.cell.in_(rest) if len(rest) <= _MOST_NAMED else true()
+        before = _nearest(db, spans, (those & (covers_until < at_s), func.max(until), until))
+        after = _nearest(db, spans, (those & (RAN.c.from_s > at_s), func.min(RAN.c.from_s), RAN.c.from_s))
     return [_told(row.name, row.site, (covering.get(row.name, []), before.get(row.name), after.get(row.name)), versions) for row in rows]
 
 
