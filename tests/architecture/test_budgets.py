@@ -21,6 +21,8 @@ ADVICE = {
     "folders": "group its files",
 }
 
+pytestmark = pytest.mark.xdist_group("sources")  # they are parsed once
+
 
 @pytest.mark.parametrize("kind", BUDGETS)
 def test_nothing_new_is_over_budget(kind):
