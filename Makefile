@@ -9,8 +9,8 @@ MESSAGES ?= 200000
 WORKERS ?= 2
 # names of programs of tests/scale; empty: all
 SCALE ?=
-# tests wait for servers and for each other, so more than there are cores; each takes up to 2.5 GiB
-TEST_WORKERS ?= 4
+# tests wait for servers now and then, so one more than there are cores; each takes up to 2.5 GiB
+TEST_WORKERS ?= 3
 # a worker that dies ends the run with its test's name: pytest-xdist 3.8.0 never ends one whose worker it replaced
 PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --max-worker-restart 0
 

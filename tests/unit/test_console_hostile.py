@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from flows.web.console_endpoints import console_endpoints
@@ -58,7 +58,8 @@ def test_each_field_of_each_answer_is_the_text_that_it_is(endpoints, text):
         assert json.loads(got) == msgspec.to_builtins(to_document(filled(kind, text))), one.path
 
 
-@settings(max_examples=12, phases=[Phase.generate], deadline=None)
+@settings(max_examples=12, phases=[Phase.explicit, Phase.generate], deadline=None)
+@example(text="<b>\n</b>")
 @given(text=HOSTILE)
 def test_an_address_that_is_refused_is_told_as_text_and_a_page_never_repeats_it(text):
     client = console_over(Path("nowhere"))
@@ -68,7 +69,8 @@ def test_an_address_that_is_refused_is_told_as_text_and_a_page_never_repeats_it(
         assert answer.status_code >= 400
         assert answer.headers["content-type"].partition(";")[0] in ("application/json", "text/plain")  # the latter of no route at all
     page = client.get(f"/cells/{name}", headers={"accept": "text/html"})
-    assert page.content == client.get("/").content
+    # no route of Starlette holds a line break
+    assert page.content == (b"Not Found" if "\n" in text else client.get("/").content)
     assert page.headers["content-security-policy"]
 
 
