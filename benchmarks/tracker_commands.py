@@ -100,10 +100,13 @@ def filled(home: Path) -> None:
     stages = ("collect", "train", "evaluate", "gate")
     with closing(sqlite3.connect(home / "mlflow.db")) as db, db:
         named = "run_uuid, name, start_time, end_time, experiment_id, source_type, status, lifecycle_stage"
-        empty = "artifact_uri, user_id, source_name, entry_point_name, source_version"
+        empty = "user_id, source_name, entry_point_name, source_version"
         db.executemany(
-            f"INSERT INTO runs ({named}, {empty}) VALUES (?, ?, ?, ?, ?, 'LOCAL', 'FINISHED', 'active', '', '', '', '', '')",
-            [(server, f"{stages[n % 4]} loop", 1000 * n, 1000 * n + 900, experiment) for n, (server, _) in enumerate(ids)],
+            f"INSERT INTO runs ({named}, artifact_uri, {empty}) VALUES (?, ?, ?, ?, ?, 'LOCAL', 'FINISHED', 'active', ?, '', '', '', '')",
+            [
+                (server, f"{stages[n % 4]} loop", 1000 * n, 1000 * n + 900, experiment, (home / "artifacts" / server).resolve().as_uri())
+                for n, (server, _) in enumerate(ids)
+            ],
         )
         tags = [(server, key, value) for n, (server, ours) in enumerate(ids) for key, value in tags_of(ours, stages[n % 4]).items()]
         db.executemany("INSERT INTO tags (run_uuid, key, value) VALUES (?, ?, ?)", tags)

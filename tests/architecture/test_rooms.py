@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -184,3 +185,14 @@ def test_help_answers_at_once():
     assert "actwright run" in done.stdout
     # processor time, not wall time: how busy the machine is says nothing about us
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_the_top_level_is_what_people_know():
+    """A command that writes into the folder where it is run leaves a folder there, and that is committed unseen."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git")
+    named = subprocess.run([git, "-c", "safe.directory=*", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    folders = {name.partition("/")[0] for name in named if "/" in name and not name.startswith(".")}
+    rooms = {"flows", "components", "infra", "model_core", "serving", "tests"}
+    assert folders == rooms | {"benchmarks", "changelog.d", "docs", "findings", "typings"}
