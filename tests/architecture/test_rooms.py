@@ -192,7 +192,8 @@ def test_the_top_level_is_what_people_know():
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("no checkout of git")
-    named = subprocess.run([git, "-c", "safe.directory=*", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    command = [git, "-c", "safe.directory=*", "ls-files"]
+    named = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     folders = {name.partition("/")[0] for name in named if "/" in name and not name.startswith(".")}
     rooms = {"flows", "components", "infra", "model_core", "serving", "tests"}
     assert folders == rooms | {"benchmarks", "changelog.d", "docs", "findings", "typings"}
