@@ -5,40 +5,30 @@ ACTWRIGHT_PICTURES=docs/pictures/console writes the pictures of the documents.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from components.adapters.processes import free_port
 from components.config.records import Silent
 from components.evaluation.studies.design import lock
 from components.evaluation.studies.run import run_study
-from flows.web.server import ConsoleAddress, make_server
+from tests.browser import IN_BROWSER, SLOW_MS, barriers, chromium, eventually, served_console
 from tests.console_parts import GOLDEN_HOME, TOKENS, add_training, platform_over, token_file
 from tests.drawn_arm import MARK_M, SIZE, DrawnCell, to_pixel
 from tests.fleet_console import NEW, OLD, live_fleet, token_of
 from tests.unit.test_study_run import design, outcomes
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-AXE = Path("tests/data/browser/axe.min.js")
 PICTURES = os.environ.get("ACTWRIGHT_PICTURES", "")
 _POST = (  # the status of an order that a page sends
     "([path, body]) => fetch(path, {method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(body)})"
     ".then((response) => response.status)"
 )
-SLOW_MS = 120_000  # a busy machine; nothing here measures time
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +45,8 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def serve(home) -> Iterator[Callable[..., str]]:
     """Start a console over the home; returns its address."""
-    servers = []
-
-    def start(fleet_url: str = "", **address: object) -> str:
-        port = free_port()
-        server = make_server(platform_over(home, fleet_url=fleet_url), ConsoleAddress(port=port, **address))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        while not server.started:
-            time.sleep(0.02)
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(10)
+    with contextlib.ExitStack() as running:
+        yield lambda fleet_url="", **address: running.enter_context(served_console(platform_over(home, fleet_url=fleet_url), **address))
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +56,7 @@ def console(serve) -> str:
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as launched:
+    with chromium() as launched:
         yield launched
 
 
@@ -99,28 +73,10 @@ def opened(browser, address: str, path: str, *, name: str = "", token: str = "",
     return page
 
 
-def barriers(page) -> list[str]:
-    """Serious findings of axe on this page, one a line."""
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']})")
-    return [
-        f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-
-
 def picture(page, name: str) -> None:
     if PICTURES:
         Path(PICTURES).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=Path(PICTURES) / f"{name}.png")
-
-
-def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < give_up_at, what
-        time.sleep(0.05)
 
 
 def test_a_drawn_trace_moves_the_arm_and_a_second_person_sees_who_draws(browser, console, home):

@@ -6,9 +6,6 @@ Screenshots are written to the folder that ACTWRIGHT_TEST_PICTURES names (docs/p
 from __future__ import annotations
 
 import os
-import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,18 +17,13 @@ from components.config.records import Silent
 from flows.pipeline.episodes.library import episode_library
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
-from flows.web.server import ConsoleAddress, make_server
 from serving.workcell.audit.log import AuditLog
 from tests.audit_data import tell_episode
+from tests.browser import AXE, IN_BROWSER, chromium, faults_of, served_console
 from tests.episodes import episode, write_dataset
 from tests.unit.test_episode_frames import tell_bad
 
-CHROMIUM = shutil.which("chromium") or ""
-AXE = Path("tests/data/browser/axe.min.js")
-pytestmark = [
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine: apt-get install chromium"),
-]
+pytestmark = IN_BROWSER
 EVIL = '<img src=x onerror="document.title=1">'
 
 
@@ -50,30 +42,18 @@ def library(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(library) -> Iterator[str]:
-    server = make_server(Platform(settings=library.settings, store=StepStore(library.settings.store_root)), ConsoleAddress(port=0))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
+    with served_console(Platform(settings=library.settings, store=StepStore(library.settings.store_root))) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
 def page(address) -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 900}, base_url=address)
         page.set_default_timeout(60_000)
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        faults = faults_of(page)
         yield page
-        browser.close()
-        assert not faults
+    assert not faults
 
 
 def seen(page: Any, name: str) -> None:
