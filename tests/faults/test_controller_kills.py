@@ -47,7 +47,7 @@ class Course:
             self.report(cell, START_S)
         do(lambda db: offer(db, Offer(digest=NEW, model_version="pick/2", allowed_by="the gate"), BO, START_S))
         if not do(rollouts):
-            do(lambda db: looks.start(db, PLAN, BO, START_S, baseline=OLD, known=self.known))
+            do(lambda db: looks.start(db, PLAN, BO, START_S, baseline=OLD, known=looks.Known(cells=self.known)))
         chosen = do(rollouts)[0].state.members
         for number in range(1, ROUNDS + 1):
             now_s = START_S + 60.0 * number

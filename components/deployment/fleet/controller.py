@@ -33,12 +33,15 @@ class OrderRefused(ActwrightError, RuntimeError):  # noqa: N818
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerFiles:
     """What a controller is started with. database: URL of SQLAlchemy. key: private key (PEM) that signs proposals. mlflow: server whose
-    webhook is accepted, "" for none. report_every_s: how often cells are asked to report."""
+    webhook is accepted, "" for none. repository, root: of update metadata, which then say what is proposed to a site, and where they are
+    trusted from. report_every_s: how often cells are asked to report."""
 
     database: str
     key: Path
     log: Path
     mlflow: str = ""
+    repository: str = ""
+    root: Path | None = None
     report_every_s: float = 10.0
 
 
@@ -49,6 +52,7 @@ def running_controller(files: ControllerFiles, listening: Listening, progress: P
     command = [sys.executable, "-m", "serving.fleet.controller", "--database", files.database, "--key", str(files.key)]
     command += ["--host", listening.host, "--port", str(here.port), "--report-every", str(files.report_every_s)]
     options = {"--cert": listening.certificate, "--tls-key": listening.key, "--tokens-file": listening.tokens, "--mlflow": files.mlflow}
+    options |= {"--repository": files.repository, "--root": files.root, "--metadata": files.key.parent / "metadata"}
     for name, value in options.items():
         command += [name, str(value)] if value else []
     service = ServiceProcess(

@@ -17,6 +17,7 @@ from flows.commands.fleet.rollout import rollout_app
 from flows.commands.fleet.shadow import shadow_command
 from flows.commands.fleet.stops import drill_command, kill_list_command, resume_command
 from flows.commands.operations.fleet_demo import demo_command
+from flows.commands.operations.rollout_requests import add_requests
 from flows.commands.tracking.ran import ran_command
 from flows.terminal.output import print_line, print_result
 
@@ -115,6 +116,7 @@ fleet_app.add_typer(rollout_app, name="rollout")
 fleet_app.add_typer(kill_app, name="kill")
 add_controller(fleet_app)
 fleet_app.command("ran")(ran_command)
+add_requests(fleet_app)
 
 
 def add_fleet(app: typer.Typer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,10 @@ class UpOptions:
     cert: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM", exists=True, dir_okay=False)] = None
     tls_key: Annotated[Path | None, typer.Option(help="TLS private key, PEM", exists=True, dir_okay=False)] = None
     mlflow: Annotated[str, typer.Option(help="MLflow server whose webhook may request rollouts", metavar="URL")] = ""
+    repository: Annotated[
+        str, typer.Option(help="repository of update metadata: only what a site is offered there is proposed to it", metavar="URL")
+    ] = ""
+    root: Annotated[Path | None, typer.Option(help="its 1.root.json, brought here by hand", exists=True, dir_okay=False)] = None
     report_every: Annotated[float, typer.Option(help="seconds between two reports of a cell", min=0.1, max=86_400.0)] = 10.0
 
 
@@ -54,6 +58,8 @@ def up_command(options: UpOptions) -> None:
     from model_core.spec.errors import SpecError
     from model_core.spec.fleet.signatures import make_key, public_path
 
+    if bool(options.repository) != (options.root is not None):
+        raise typer.BadParameter("--repository and --root go together: the metadata are trusted from that root alone")
     settings = load_settings()
     home = settings.home.resolve() / "fleet"
     key = options.key or home / "controller.pem"
@@ -74,6 +80,7 @@ def up_command(options: UpOptions) -> None:
     database = options.database or f"sqlite:///{home / 'fleet.db'}"
     log = home / "controller.log"
     files = ControllerFiles(database=database, key=key, log=log, mlflow=options.mlflow, report_every_s=options.report_every)
+    files = replace(files, repository=options.repository, root=options.root)
     stop = asked_to_stop()
     with running_controller(files, listening) as url:
         print_line(f"ready     {url}   agents trust {public_path(key)}   log: {log}   (Ctrl-C stops it)")

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from model_core.access import Tokens, check_binding
-from model_core.spec.errors import ActwrightError
+from model_core.spec.errors import ActwrightError, SpecError
 from model_core.spec.fleet.documents import CONTROLLER_PORT
 from model_core.spec.fleet.signatures import read_private
 from model_core.spec.settings import real, text, whole
@@ -22,6 +22,7 @@ from serving.fleet.controller.app import all_endpoints, create_app
 from serving.fleet.controller.http.mlflow_hook import MlflowHook
 from serving.fleet.controller.http.openapi import openapi_document
 from serving.fleet.controller.service import Controller
+from serving.fleet.controller.site_offers import SiteOffers
 from serving.fleet.controller.store.database import Database
 
 DATABASE_VARIABLE, HOOK_VARIABLE = "ACTWRIGHT_FLEET_DATABASE", "ACTWRIGHT_FLEET_HOOK_SECRET"
@@ -60,7 +61,8 @@ def make_server(args: argparse.Namespace) -> uvicorn.Server:
     key = read_private(Path(text("key", args.key)))
     every_s, look_s = real("report-every", args.report_every, above=0.0, high=86_400.0), real("look-every", args.look_every, above=0.0)
     instance = os.environ.get("ACTWRIGHT_INSTANCE", "")
-    controller = Controller(Database(text("database", args.database)), key, report_every_s=every_s, instance=instance)
+    database = Database(text("database", args.database))
+    controller = Controller(database, key, report_every_s=every_s, instance=instance, offers=_offers(args))
     hook = MlflowHook(controller=controller, secret=os.environ.get(HOOK_VARIABLE, ""), tracking_url=args.mlflow)
     app = create_app(controller, tokens, look_every_s=look_s, hook=hook)
     config = uvicorn.Config(
@@ -73,6 +75,15 @@ def make_server(args: argparse.Namespace) -> uvicorn.Server:
         timeout_graceful_shutdown=5,
     )
     return uvicorn.Server(config)
+
+
+def _offers(args: argparse.Namespace) -> SiteOffers | None:
+    """Raises `SpecError` where a repository is named without the root that it is checked from."""
+    if not args.repository:
+        return None
+    if not args.root or not Path(args.root).is_file():
+        raise SpecError(f"--root {args.root or '(none)'}: expected the repository's 1.root.json. Fix: bring it here by hand, as to robots")
+    return SiteOffers(args.repository, Path(args.root), Path(args.metadata))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report-every", type=float, default=10.0, help="seconds between two reports of a cell (10)")
     parser.add_argument("--look-every", type=float, default=1.0, help="seconds between two looks at the rollouts (1)")
     parser.add_argument("--mlflow", default="", help=f"MLflow's server, whose webhook is accepted with the secret in {HOOK_VARIABLE}")
+    parser.add_argument(
+        "--repository", default="", help="repository of update metadata: only what a site is offered there is proposed to it"
+    )
+    parser.add_argument("--root", default="", help="its 1.root.json, brought here by hand")
+    parser.add_argument("--metadata", default="fleet-metadata", help="folder for the metadata that are trusted (fleet-metadata)")
     parser.add_argument("--openapi", action="store_true", help="print the OpenAPI document and end")
     return parser
 

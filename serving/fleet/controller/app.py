@@ -32,6 +32,7 @@ from serving.fleet.controller.http.openapi import openapi_document
 from serving.fleet.controller.http.orders import order_endpoints
 from serving.fleet.controller.http.ran import ran_endpoints
 from serving.fleet.controller.http.reads import cells_by_state, open_gauges, read_endpoints
+from serving.fleet.controller.http.requests import request_endpoints
 from serving.fleet.controller.metrics import CONTENT_TYPE
 from serving.fleet.controller.service import Controller
 from serving.fleet.controller.store.kill_list import next_kill_list
@@ -41,6 +42,7 @@ from serving.gateway.http.client_request import read_body
 
 logger = logging.getLogger(__name__)
 KILL_LIST, _SAME_LIST_S = "/v1/kill-list", 0.5
+_OFFERS_S = 30.0
 _OPEN = frozenset({"/livez", "/readyz", KILL_LIST})
 
 
@@ -50,10 +52,14 @@ def create_app(controller: Controller, tokens: Tokens | None, *, look_every_s: f
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        looking = asyncio.ensure_future(_look(controller, look_every_s)) if look_every_s else None
+        tasks = (
+            [asyncio.ensure_future(_look(controller, look_every_s)), asyncio.ensure_future(_read_offers(controller))]
+            if look_every_s
+            else []
+        )
         yield
-        if looking:
-            looking.cancel()
+        for task in tasks:
+            task.cancel()
         controller.close()
 
     endpoints = all_endpoints()
@@ -75,7 +81,7 @@ def create_app(controller: Controller, tokens: Tokens | None, *, look_every_s: f
 
 def all_endpoints() -> list[Endpoint]:
     """The whole table, but for the report."""
-    return [*read_endpoints(), *ran_endpoints(), *order_endpoints()]
+    return [*read_endpoints(), *ran_endpoints(), *order_endpoints(), *request_endpoints()]
 
 
 class _RoleTable:
@@ -151,6 +157,16 @@ class _Served:
         except TrackingError:
             return JSONResponse({**self._told, "state": "waiting", "reason": "the database does not answer"}, status_code=503)
         return JSONResponse({**self._told, "state": "ready", "reason": ""})
+
+
+async def _read_offers(controller: Controller) -> None:
+    while controller.offers is not None:
+        try:
+            await controller.read_offers()
+        except Exception:
+            controller.metrics.failures.labels("offers").inc()
+            logger.exception("fleet.offers_failed")
+        await asyncio.sleep(_OFFERS_S)
 
 
 async def _look(controller: Controller, every_s: float) -> None:

@@ -19,7 +19,7 @@ from model_core.spec.fleet.signatures import opened, read_public, sealed, truste
 from serving.fleet.controller.metrics import FleetMetrics
 from serving.fleet.controller.rollout.evidence import Evidence
 from serving.fleet.controller.store.database import Database
-from serving.fleet.controller.store.fleet import KnownCells, public_keys
+from serving.fleet.controller.store.fleet import KnownCells, public_keys, sites
 from serving.fleet.controller.store.looks import Known, Looked, look
 from serving.fleet.controller.store.reports import Ingested, Received, ingest
 from serving.fleet.controller.store.rollouts import open_rollouts
@@ -27,6 +27,8 @@ from serving.fleet.controller.store.rollouts import open_rollouts
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
     from sqlalchemy import Connection
+
+    from serving.fleet.controller.site_offers import SiteOffers
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,7 +45,8 @@ class Overloaded(ActwrightError):  # noqa: N818
 class Controller:
     """One controller. key: signs what is proposed. clock: seconds since 1970. report_every_s: how often cells are asked to report.
 
-    instance: what tells this process from another one, for who started it.
+    instance: what tells this process from another one, for who started it. offers: what sites are offered; None where no repository of
+    update metadata is named: then only the agents know.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class Controller:
         clock: Callable[[], float] = time.time,
         report_every_s: float = 10.0,
         instance: str = "",
+        offers: SiteOffers | None = None,
     ) -> None:
         self.key, self.clock, self.metrics, self.report_every_s, self.instance = key, clock, FleetMetrics(), report_every_s, instance
+        self.offers = offers
         self.evidence: dict[int, Evidence] = {}
         self.cells = KnownCells()  # of the database's thread
         self._database = database
@@ -95,9 +100,15 @@ class Controller:
                 logger.exception("fleet.look_failed rollout=%d", one.id)
         self.metrics.look_seconds.observe(time.perf_counter() - begun)
 
-    def known(self, rollout: int) -> Known:
-        """What was found of a rollout and of the cells so far."""
-        return Known(cells=self.cells, evidence=self.evidence.get(rollout))
+    async def read_offers(self) -> None:
+        """Read what the sites are offered, where a repository is named."""
+        if self.offers is not None:
+            here = await self.do(sites)
+            await asyncio.get_running_loop().run_in_executor(None, self.offers.read, here)
+
+    def known(self, rollout: int = 0) -> Known:
+        """What was found of a rollout, of the cells and of the sites' offers so far. rollout: 0 for one that is not started yet."""
+        return Known(cells=self.cells, evidence=self.evidence.get(rollout), offered=self.offers.digests if self.offers else None)
 
     def remember(self, looked: Looked) -> None:
         """Keep the evidence of a look, so that the next one, and who asks, adds only what is new."""

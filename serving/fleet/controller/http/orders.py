@@ -81,6 +81,9 @@ async def _enrol(call: Call) -> Done:
 
 async def _offer(call: Call) -> Done:
     given, now_s = call.order, call.controller.clock()
+    await call.controller.read_offers()
+    if call.controller.offers is not None:
+        releases.check_signed(given, call.controller.offers.rows)
     head = await call.controller.do(lambda db: releases.offer(db, given, call.actor, now_s))
     return Done(
         told=f"release {given.digest[:16]} of {given.model_version} may be rolled out" if head else "it was offered before", head=head
@@ -90,9 +93,9 @@ async def _offer(call: Call) -> Done:
 async def _start(call: Call) -> Done:
     given, now_s = call.order, call.controller.clock()
     plan = plan_of(given.plan)
-    looked = await call.controller.do(
-        lambda db: looks.start(db, plan, call.actor, now_s, baseline=given.baseline, known=call.controller.cells)
-    )
+    await call.controller.read_offers()
+    known = call.controller.known()
+    looked = await call.controller.do(lambda db: looks.start(db, plan, call.actor, now_s, baseline=given.baseline, known=known))
     call.controller.remember(looked)
     return Done(told=f"rollout {looked.rollout.id}: {looked.rollout.state.reason}", head=looked.head, id=looked.rollout.id)
 

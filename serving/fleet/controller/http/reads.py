@@ -17,7 +17,7 @@ from serving.fleet.controller.store import fleet, kills, operator_log, releases,
 from serving.fleet.controller.store.evidence import evidence_of
 from serving.fleet.controller.store.kills import Kill
 from serving.fleet.controller.store.looks import concerned
-from serving.fleet.controller.store.releases import Offer, RolloutRequest
+from serving.fleet.controller.store.releases import Offer, RequestStatus
 from serving.fleet.controller.store.rollouts import Rollout
 from serving.fleet.controller.views import STATES, CellStatus, RolloutStatus, cell_status, rollout_status
 
@@ -115,7 +115,7 @@ async def _list_releases(call: Call) -> Sequence[Offer]:
     return await call.controller.do(releases.offers)
 
 
-async def _list_requests(call: Call) -> Sequence[RolloutRequest]:
+async def _list_requests(call: Call) -> Sequence[RequestStatus]:
     return await call.controller.do(releases.requests)
 
 
@@ -138,7 +138,7 @@ def read_endpoints() -> list[Endpoint]:
         get("/v1/releases", "The releases that a rollout may name.", _list_releases, list[Offer]),
         get("/v1/rollouts", "The rollouts, oldest first, at most 100.", _list_rollouts, list[RolloutStatus]),
         get("/v1/rollouts/{id}", "One rollout.", _rollout, RolloutStatus),
-        get("/v1/requests", "Versions that MLflow's alias asks for.", _list_requests, list[RolloutRequest]),
+        get("/v1/requests", "Versions that MLflow's alias asks for, and what was decided.", _list_requests, list[RequestStatus]),
         get("/v1/kills", "Every kill, released ones too.", _list_kills, list[Kill]),
         get("/v1/log", "Entries of the log above ?after=NUMBER, oldest first, at most 1,000.", _log, list[LogEntry]),
     ]

@@ -14,7 +14,8 @@ from model_core.spec.fleet.rollout_plan import Stage, carries
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellView:
     """What a rollout has to know of a cell, as the cell last reported it. running: digest of the release that answers its episodes.
-    refused: why the cell does not take the new release, "" where nothing is wrong. seen_at_s: by the controller's clock."""
+    refused: why the cell does not take the new release, "" where nothing is wrong. is_offered: whether its site's update metadata list the
+    new release. seen_at_s: by the controller's clock."""
 
     name: str
     site: str = ""
@@ -22,6 +23,7 @@ class CellView:
     labels: Mapping[str, str] = field(default_factory=dict)
     running: str = ""
     refused: str = ""
+    is_offered: bool = True
     seen_at_s: float = 0.0
 
 

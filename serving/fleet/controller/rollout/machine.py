@@ -125,13 +125,15 @@ def next_stage(plan: RolloutPlan, state: RolloutState, evidence: Evidence, aroun
 
 
 def _with_members(plan: RolloutPlan, state: RolloutState, around: Surroundings) -> RolloutState:
-    """The cells that the stage asks for and that are there now. A stage of shadows moves none: those that run the new version go on, and
-    its own are chosen among the others, to run what they ran before when it is over."""
+    """The cells that the stage asks for, of those that are there now and whose site is offered the release. A stage of shadows moves none:
+    those that run the new version go on, and its own are chosen among the others, to run what they ran before when it is over."""
     stage = stage_of(plan, state)
     members, shadows = state.members, state.shadows
+    former = {*members, *shadows}
+    able = [cell for cell in around.cells if cell.is_offered or cell.name in former]
     if stage and stage.shadow:
-        others = [cell for cell in around.cells if cell.name not in set(members)]
+        others = [cell for cell in able if cell.name not in set(members)]
         shadows = members_of(stage, others, shadows, around.salt)
     elif stage:
-        members, shadows = members_of(stage, around.cells, members, around.salt), ()
+        members, shadows = members_of(stage, able, members, around.salt), ()
     return state if (members, shadows) == (state.members, state.shadows) else replace(state, members=members, shadows=shadows)

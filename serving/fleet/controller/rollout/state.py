@@ -63,7 +63,15 @@ def stage_of(plan: RolloutPlan, state: RolloutState) -> Stage | None:
 
 def assignments(plan: RolloutPlan, baseline: str, state: RolloutState, cells: Sequence[CellView]) -> dict[str, Assignment]:
     """What the cells of the rollout are to run, by name. baseline: digest of the old release. Of an aborted one nothing but the end of its
-    shadows: each other cell keeps what it was told last."""
+    shadows: each other cell keeps what it was told last. The new release is proposed to no cell whose site is not offered it, unless the
+    cell runs it already."""
+    told = _wanted(plan, baseline, state, cells)
+    kept = Assignment(release=baseline, reason=f"{plan.name}: the update metadata of its site do not offer the new release")
+    unable = {cell.name for cell in cells if not cell.is_offered and cell.running != plan.release}
+    return {name: kept if name in unable and plan.release in (one.release, one.shadow) else one for name, one in told.items()}
+
+
+def _wanted(plan: RolloutPlan, baseline: str, state: RolloutState, cells: Sequence[CellView]) -> dict[str, Assignment]:
     stage = stage_of(plan, state)
     name = stage.name if stage else ""
     if state.status is Status.ABORTED:

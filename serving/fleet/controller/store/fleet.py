@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
 _FROZEN = "frozen"
+Offered = Mapping[str, frozenset[str]]  # site -> releases that its update metadata list; None where the controller reads none
 
 
 def enrol(db: Connection, cell: str, site: str, public_key: str, actor: Actor, now_s: float) -> str:
@@ -28,6 +29,11 @@ def enrol(db: Connection, cell: str, site: str, public_key: str, actor: Actor, n
     if db.execute(update(CELLS).where(CELLS.c.name == cell).values(**told)).rowcount == 0:
         db.execute(insert(CELLS).values(name=cell, **told))
     return append(db, actor, "enrol", {"cell": cell, "site": site, "key": public_key}, now_s)
+
+
+def sites(db: Connection) -> list[str]:
+    """Of the cells that are enrolled."""
+    return list(db.execute(select(CELLS.c.site).distinct().order_by(CELLS.c.site)).scalars())
 
 
 def public_keys(db: Connection) -> dict[str, str]:
@@ -52,12 +58,14 @@ class KnownCell:
         """What is proposed, by the names of `TOLD`."""
         return dict(zip(TOLD, self.told, strict=True))
 
-    def view_of(self, release: str) -> CellView:
+    def view_of(self, release: str, offered: Offered | None) -> CellView:
         """The cell as a rollout of `release` sees it."""
-        error = self.report.error if self.report else None
+        error, view = self.report.error if self.report else None, self.view
+        if offered is not None and release not in offered.get(self.site, frozenset()):
+            view = replace(view, is_offered=False)
         if error is None or error.release != release or error.code in _PASSING:
-            return self.view
-        return replace(self.view, refused=f"{error.code}: {error.message}")
+            return view
+        return replace(view, refused=f"{error.code}: {error.message}")
 
 
 TOLD = ("release", "shadow", "rollout", "plan", "stage", "reason", "back_to")

@@ -7,8 +7,9 @@ has one number, so of two that close the same block one is refused and looks aga
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -19,10 +20,11 @@ from serving.fleet.controller.rollout.machine import Surroundings, advance
 from serving.fleet.controller.rollout.orders import Order, carried_out
 from serving.fleet.controller.rollout.state import RolloutState, assignments
 from serving.fleet.controller.store.evidence import close_blocks, evidence_of
-from serving.fleet.controller.store.fleet import KnownCell, KnownCells, assign, is_frozen
+from serving.fleet.controller.store.fleet import KnownCell, KnownCells, Offered, assign, is_frozen
 from serving.fleet.controller.store.kills import kills
 from serving.fleet.controller.store.operator_log import RULES, Actor, append
-from serving.fleet.controller.store.rollouts import Baseline, Rollout, add_rollout, locked_rollout, open_rollouts, save_state
+from serving.fleet.controller.store.releases import approved, keep_rollout
+from serving.fleet.controller.store.rollouts import Baseline, Rollout, add_rollout, locked_rollout, open_rollouts, plan_of, save_state
 from serving.fleet.controller.store.tables import RELEASES
 from serving.fleet.controller.store.tallies import history_of, longest_of
 
@@ -44,10 +46,12 @@ class Looked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What this process knows already, so that a look reads what is new. evidence: of an earlier look, to which later blocks are added."""
+    """What this process knows already, so that a look reads what is new. evidence: of an earlier look, to which later blocks are added.
+    offered: by the sites' update metadata, None where it reads none."""
 
     cells: KnownCells
     evidence: Evidence | None = None
+    offered: Offered | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,19 +62,20 @@ class _Seen:
     actor: Actor
 
 
-def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, baseline: str, known: KnownCells) -> Looked:
+def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, baseline: str, known: Known) -> Looked:
     """Start a rollout. baseline: digest of the old release, "" for the one that all cells run.
 
-    Raises `SpecError` for a release that was not offered, cells in another rollout, or a frozen fleet.
+    Raises `SpecError` for a release that was not offered, here or to a site of these cells, cells in another rollout, or a frozen fleet.
     """
     if is_frozen(db):
         raise SpecError("the fleet is frozen, so no rollout starts. Fix: `actwright fleet unfreeze` when it may go on")
     if db.execute(select(RELEASES.c.digest).where(RELEASES.c.digest == plan.release)).first() is None:
         raise SpecError(f"release {plan.release[:16]} was not offered to this controller. Fix: `actwright fleet offer` it first")
-    cells = known.read(db)
+    cells = known.cells.read(db)
     here = concerned(cells, plan)
     if not here:
         raise SpecError("no cell that has reported is concerned by this plan. Fix: correct sites, tasks and labels, or enrol cells")
+    _check_offered(here, plan.release, known.offered)
     baseline = baseline or _running(here)
     if baseline == plan.release:
         raise SpecError(f"release {plan.release[:16]} is what the cells run already. Fix: name another release, or another baseline")
@@ -84,7 +89,39 @@ def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, base
     )
     detail = {"rollout": rollout.id, "plan": plan.name, "release": plan.release, "baseline": baseline, "cells": len(names)}
     head = append(db, actor, "rollout start", detail, now_s)
-    return replace(look(db, rollout.id, Known(cells=known), now_s), head=head)
+    return replace(look(db, rollout.id, replace(known, evidence=None), now_s), head=head)
+
+
+def _check_offered(cells: Sequence[KnownCell], release: str, offered: Offered | None) -> None:
+    without = sorted({cell.site for cell in cells if not cell.view_of(release, offered).is_offered})
+    if without:
+        raise SpecError(
+            f"the update metadata of {', '.join(without)} do not offer release {release[:16]}, so no robot there takes it. "
+            "Fix: `actwright fleet release publish` it to these sites, or let the plan name other sites"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A version that was asked for, and how it is rolled out. plan: a document; its release is the one that was approved."""
+
+    model: str
+    version: str
+    plan: Mapping[str, Any]
+    baseline: str = ""
+
+
+def start_requested(db: Connection, asked: Requested, actor: Actor, now_s: float, *, known: Known) -> Looked | int:
+    """Start the rollout of a request that a person approved; the number of the one that was started for it before, where there is one, so
+    that who was killed before the answer came may ask again. Raises `SpecError` as `start` does, and for what nobody approved."""
+    found = approved(db, asked.model, asked.version)
+    if found.rollout is not None:
+        return found.rollout
+    plan = plan_of({**asked.plan, "release": found.release})
+    looked = start(db, plan, actor, now_s, baseline=asked.baseline, known=known)
+    keep_rollout(db, found, looked.rollout.id)
+    told = {"model": asked.model, "version": asked.version, "approved_by": found.decided_by, "rollout": looked.rollout.id}
+    return replace(looked, head=append(db, actor, "request started", told, now_s))
 
 
 def _running(cells: Sequence[KnownCell]) -> str:
@@ -103,7 +140,7 @@ def look(db: Connection, number: int, known: Known, now_s: float) -> Looked:
     if rollout.state.status.is_open:
         close_blocks(db, rollout, now_s)
     evidence = evidence_of(db, rollout, cells, known.evidence)
-    around = _around(db, rollout, cells, now_s)
+    around = _around(db, rollout, cells, now_s, known.offered)
     state = advance(rollout.plan, rollout.state, evidence, around)
     return _settled(db, rollout, state, _Seen(evidence=evidence, cells=cells, around=around, actor=RULES))
 
@@ -118,7 +155,7 @@ def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Kn
     if rollout.state.status.is_open:
         close_blocks(db, rollout, now_s)
     evidence = evidence_of(db, rollout, cells, known.evidence)
-    around = _around(db, rollout, cells, now_s)
+    around = _around(db, rollout, cells, now_s, known.offered)
     state = carried_out(rollout.plan, rollout.state, evidence, order, around)
     return _settled(db, rollout, state, _Seen(evidence=evidence, cells=cells, around=around, actor=actor))
 
@@ -142,8 +179,8 @@ def concerned(cells: Sequence[KnownCell], plan: RolloutPlan) -> list[KnownCell]:
     return [cell for cell in cells if cell.report is not None and plan.concerns(cell.site, cell.report.tasks, cell.report.labels)]
 
 
-def _around(db: Connection, rollout: Rollout, cells: Sequence[KnownCell], now_s: float) -> Surroundings:
-    views = [cell.view_of(rollout.plan.release) for cell in cells]
+def _around(db: Connection, rollout: Rollout, cells: Sequence[KnownCell], now_s: float, offered: Offered | None) -> Surroundings:
+    views = [cell.view_of(rollout.plan.release, offered) for cell in cells]
     version = db.execute(select(RELEASES.c.model_version).where(RELEASES.c.digest == rollout.plan.release)).scalar() or ""
     matching = [kill for kill in kills(db, in_force=True) if kill.stops(rollout.plan.release, version)]
     killed = f"{matching[0].scope} {matching[0].target[:64]} by {matching[0].ordered_by}: {matching[0].reason}" if matching else ""

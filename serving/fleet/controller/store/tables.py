@@ -167,6 +167,20 @@ REQUESTS = Table(
     Column("source", String(64), nullable=False),
 )
 
+# what a person decided of a request. release: digest that may be rolled out for it. rollout: that was started for it, NULL before
+DECISIONS = Table(
+    f"{_PREFIX}request_decisions",
+    TABLES,
+    Column("model", String(256), primary_key=True),
+    Column("version", String(64), primary_key=True),
+    Column("is_approved", Boolean, nullable=False),
+    Column("release", _DIGEST, nullable=False),
+    Column("decided_by", String(256), nullable=False),
+    Column("decided_at_s", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("rollout", Integer),
+)
+
 SETTINGS = Table(f"{_PREFIX}settings", TABLES, Column("name", String(64), primary_key=True), Column("value", Text, nullable=False))
 
 LOG = Table(
