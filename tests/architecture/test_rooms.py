@@ -30,7 +30,9 @@ ONE_PLACE = {
     "prefect": (
         "flows/pipeline/loop.py",
         "flows/pipeline/retrain.py",
+        "flows/pipeline/rollouts/flow.py",
         "flows/commands/operations/schedule.py",
+        "flows/pipeline/rollouts/flow.py",
         "flows/platform/prefect_server.py",
     ),
     "typer": ("flows/commands/",),

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.testclient import TestClient
 
 from model_core.access import Tokens, read_table, token_digest
+from model_core.spec.fleet.documents import ShadowComparison
 from model_core.spec.fleet.kill_list import KillList, check_successor
 from model_core.spec.fleet.signatures import make_key, opened, trusted
 from serving.fleet.controller.app import all_endpoints, create_app
@@ -382,6 +383,40 @@ def test_the_openapi_document_is_the_committed_one_and_names_every_endpoint(worl
     served = world.get("/openapi.json")
     assert served == json.loads((ROOT / "docs" / "fleet_api.json").read_text(encoding="utf-8"))
     assert {"/v1/cells/{cell}/report", "/v1/hooks/mlflow"} <= set(served["paths"])
+
+
+def test_comparisons_in_shadow_go_on_where_a_policy_service_was_started_again(world):
+    stages = [{"name": "shadow", "cells": 1, "shadow": True, "minimum_decisions": 100}, *PLAN["stages"]]
+    started(world, {**PLAN, "stages": stages})
+    (name,) = world.rollout()["shadows"]
+    cell = next(one for one in world.cells if one.name == name)
+
+    def told(count, refused, depth):
+        found = ShadowComparison(release=NEW, task="pick", count=count, asked=count + refused, refused=refused, distances={"depth": depth})
+        world.send(cell, cell.report(world.now[0], shadow=(found,)))
+        world.look()
+        return world.rollout()
+
+    assert told(40, 2, 0.1)["decisions"] == 40
+    assert told(60, 3, 0.1)["decisions"] == 60
+    after = told(20, 1, 0.5)  # it counts from 0 again
+    assert after["decisions"] == 80
+    assert after["distances"]["depth"] == pytest.approx((60 * 0.1 + 20 * 0.5) / 80)
+    assert after["status"] == "running"
+    assert told(40, 1, 0.5)["stage"] == "one"
+    assert world.rollout()["decisions"] == 100, "what was found stays when the stage is over"
+
+
+def test_a_candidate_that_refuses_everything_pauses_at_once(world):
+    stages = [{"name": "shadow", "cells": 1, "shadow": True, "minimum_decisions": 100}, *PLAN["stages"]]
+    started(world, {**PLAN, "stages": stages})
+    cell = next(one for one in world.cells if one.name == world.rollout()["shadows"][0])
+    found = ShadowComparison(release=NEW, task="pick", count=0, asked=20, refused=20, distances={"refused": 1.0})
+    world.send(cell, cell.report(world.now[0], shadow=(found,)))
+    world.look()
+    assert world.rollout()["status"] == "paused"
+    assert "refuses 20 of 20 observations" in world.rollout()["reason"]
+    assert world.rollout()["distances"]["refused"] == 1.0
 
 
 def test_mlflow_only_requests_a_rollout(world):

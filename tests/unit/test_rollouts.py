@@ -112,6 +112,17 @@ def running(stage, members=("cell-00", "cell-05"), shadows=()):
     return replace(BEGUN, stage=stage, members=members, shadows=shadows)
 
 
+@pytest.mark.parametrize(
+    ("refused", "asked", "pauses"), [(0, 500, False), (4, 4, False), (12, 12, True), (40, 100, False), (90, 100, True)]
+)
+def test_a_candidate_that_refuses_what_the_other_answers_pauses_the_rollout_long_before_its_hours_are_over(refused, asked, pauses):
+    found = replace(before_evidence(PLAN), refusals=GuardCount(events=refused, episodes=asked))
+    state = advance(PLAN, running(1, shadows=("cell-07",)), found, AROUND)
+    assert (state.status is Status.PAUSED) == pauses
+    assert not pauses or f"refuses {refused} of {asked} observations" in state.reason
+    assert advance(PLAN, running(2), found, AROUND).status is Status.RUNNING, "it says nothing of another stage"
+
+
 def test_cells_in_shadow_are_counted_where_they_refuse_and_end_with_the_rollout():
     state = running(1, shadows=("cell-07", "cell-08"))
     refusing = [replace(cell, refused="PROBES: depth differs") if cell.name == "cell-08" else cell for cell in CELLS]

@@ -110,12 +110,15 @@ class EpisodeRecord(Document, frozen=True, kw_only=True):
 
 
 class ShadowComparison(Document, frozen=True, kw_only=True):
-    """How a candidate's answers differ from the live ones on a task. count: decisions of both that were compared. distances: name of a
-    measure -> the mean of its means over episodes; "refused" is the share of decisions that the candidate refused."""
+    """How a candidate's answers differ from the live ones on a task. count: decisions of both that were compared. asked: observations that
+    the running release answered; refused: of these, that the candidate refused. distances: name of a measure -> the mean of its means over
+    episodes; "refused" is the share of all observations that the candidate refused."""
 
     release: Digest
     task: Word
     count: Count
+    asked: Count = 0
+    refused: Count = 0
     distances: Annotated[dict[Word, float], Meta(max_length=64)] = {}
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from model_core.spec.errors import require
 from model_core.spec.settings import digest, real, text, whole
 
 REFUSED = "refused"  # share of the decisions that the candidate refused
+MOST_REFUSED = 0.5  # that share, where a stage of shadows names no limit: above it the rollout pauses
 MEASURED = ("action", "depth", "trace", REFUSED)  # what a shadow may be asked for; "action.NAME" of one dimension too
 # what a guard may count of an episode: the names of the counters of `EpisodeRecord`, and novelty above `novelty_above`
 GUARDED = ("interventions", "clips", "holds", "deadline_misses", "refusals", "novelty")

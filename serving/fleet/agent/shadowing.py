@@ -172,8 +172,14 @@ def _comparison(release: str, task: str, found: Mapping[str, Any]) -> ShadowComp
     if asked:
         means[REFUSED] = int(found["refused"]["count"]) / asked
     kept = sorted(means, key=lambda name: (name not in MEASURED, name))[:_MOST]
+    refused = int(found["refused"]["count"]) - int(found["both_refused"])  # what the running release refuses too is no fault of the other
     return ShadowComparison(
-        release=release, task=task[:_LONGEST_TASK], count=int(found["compared"]), distances={name: means[name] for name in kept}
+        release=release,
+        task=task[:_LONGEST_TASK],
+        count=int(found["compared"]),
+        asked=asked - int(found["live_refused"]),
+        refused=refused,
+        distances={name: means[name] for name in kept},
     )
 
 

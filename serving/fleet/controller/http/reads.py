@@ -70,7 +70,7 @@ def _told(db: Connection, found: Sequence[Rollout], controller: Controller) -> l
     told = []
     for rollout in found:
         here = concerned(known, rollout.plan)
-        evidence = evidence_of(db, rollout, here, controller.evidence.get(rollout.id))
+        evidence = evidence_of(db, rollout, controller.evidence.get(rollout.id))
         controller.keep_evidence(rollout.id, evidence)
         cells = [cell_status(cell, controller.clock(), controller.report_every_s) for cell in here]
         offer = offered.get(rollout.plan.release)

@@ -10,7 +10,7 @@ asks for. Blocks are kept, so that anybody can compute the evidence again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -64,7 +64,8 @@ class GuardCount:
 class Evidence:
     """All that is known. proofs: margin -> evidence of "not worse by the margin". worse: evidence that the new release is worse. strata:
     name -> (new, old), blocks only. finished: counted episodes of the new release, in blocks or not. guards: counter -> count.
-    decisions: that were compared in shadow; distances: measure -> mean over them."""
+    decisions: that were compared in shadow; distances: measure -> mean over them; refusals: of the candidate, among the observations that
+    the running release answered."""
 
     proofs: Mapping[float, StreamEvidence]
     worse: StreamEvidence
@@ -74,6 +75,7 @@ class Evidence:
     guards: Mapping[str, GuardCount] = field(default_factory=dict)
     decisions: int = 0
     distances: Mapping[str, float] = field(default_factory=dict)
+    refusals: GuardCount = field(default_factory=GuardCount)
 
     @property
     def sides(self) -> tuple[Tally, Tally]:
@@ -141,13 +143,3 @@ def in_words(evidence: Evidence) -> str:
 
 def _factor(log_e: float) -> str:
     return f"{math.exp(min(log_e, 700.0)):.3g} to 1"
-
-
-def weighted_mean(parts: Sequence[tuple[int, Mapping[str, float]]]) -> tuple[int, dict[str, float]]:
-    """Counts and means of several cells and tasks as one count, and one mean for each measure."""
-    sums: dict[str, tuple[float, int]] = {}
-    for count, means in parts:
-        for name, mean in means.items():
-            total, weight = sums.get(name, (0.0, 0))
-            sums[name] = (total + count * mean, weight + count)
-    return sum(count for count, _ in parts), {name: total / weight for name, (total, weight) in sums.items() if weight}

@@ -1,9 +1,10 @@
 """What happens next in a rollout, as a pure function of plan, state, evidence and what is around it: `advance`, at each look.
 
 Rolled back by itself: a guard that was exceeded, evidence that the new release is worse, distances in shadow above their limits, a kill
-switch on the release. Paused by itself: a stage over its time, a proof that its episodes did not decide, cells that refuse the release.
-A stage is left when it has its minimum of episodes, its proof as the evidence stands then, and the approvals of the next. Tests look at
-the evidence of the whole rollout, for it adds up over stages; the minimum is of the stage alone.
+switch on the release. Paused by itself: a stage over its time, a proof that its episodes did not decide, cells that refuse the release, a
+candidate in shadow that refuses what the running release answers. A stage is left when it has its minimum of episodes, its proof as the
+evidence stands then, and the approvals of the next. Tests look at the evidence of the whole rollout, for it adds up over stages; the
+minimum is of the stage alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from model_core.spec.fleet.rollout_plan import RolloutPlan, Stage
+from model_core.spec.fleet.rollout_plan import MOST_REFUSED, REFUSED, RolloutPlan, Stage
+from model_core.statistics.safety import exceeds_at_any_look
 from serving.fleet.controller.rollout.cohorts import CellView, members_of
 from serving.fleet.controller.rollout.evidence import Evidence, exceeded_guards, in_words, is_shown, was_shown
 from serving.fleet.controller.rollout.state import RolloutState, Status, stage_of
@@ -69,6 +71,8 @@ def reason_to_pause(plan: RolloutPlan, state: RolloutState, evidence: Evidence, 
     stage = stage_of(plan, state)
     if stage is None:
         return ""
+    if stage.shadow and (refuses := _refuses(plan, stage, evidence)):
+        return refuses
     missing = _missing_of(stage, state, evidence)
     if missing and around.now_s - state.stage_since_s > stage.maximum_hours * 3_600.0:
         return f"stage {stage.name} is over its {stage.maximum_hours:g} hours and misses {' and '.join(missing)}"
@@ -76,6 +80,16 @@ def reason_to_pause(plan: RolloutPlan, state: RolloutState, evidence: Evidence, 
     if proof and evidence.sides[0].trials >= proof.maximum_episodes and not is_shown(evidence.proofs[proof.margin], proof.alpha):
         return f"{proof.maximum_episodes} episodes did not decide whether it is not worse by {proof.margin:g}: {in_words(evidence)}"
     return ""
+
+
+def _refuses(plan: RolloutPlan, stage: Stage, evidence: Evidence) -> str:
+    """Whether the candidate was shown to refuse more than it may, of what the running release answers, in a test that holds over all looks:
+    it is compared with nothing then, and the stage would wait for decisions until its hours are over."""
+    limit, found = stage.distances.get(REFUSED, MOST_REFUSED), evidence.refusals
+    if not exceeds_at_any_look(found.events, found.episodes, limit, plan.guard_confidence):
+        return ""
+    shown = f"at {plan.guard_confidence:.0%} more than {limit:.0%}"
+    return f"in shadow the candidate refuses {found.events} of {found.episodes} observations that the running release answers, {shown}"
 
 
 def still_missing(plan: RolloutPlan, state: RolloutState, evidence: Evidence) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,31 +10,32 @@ from sqlalchemy import bindparam, func, insert, select, update
 from serving.fleet.controller.rollout.evidence import (
     Block,
     Evidence,
+    GuardCount,
     Side,
     Tally,
     before_evidence,
     closed_blocks,
-    weighted_mean,
     with_blocks,
 )
-from serving.fleet.controller.store.fleet import KnownCell
 from serving.fleet.controller.store.rollouts import Rollout
 from serving.fleet.controller.store.tables import BLOCKS, EPISODES
-from serving.fleet.controller.store.tallies import guards_of, strata_of
+from serving.fleet.controller.store.tallies import guards_of, shadows_of, strata_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-def evidence_of(db: Connection, rollout: Rollout, cells: Sequence[KnownCell], known: Evidence | None) -> Evidence:
-    """All that is known of a rollout. cells: its own. known: of an earlier look, to which only later blocks are added."""
+def evidence_of(db: Connection, rollout: Rollout, known: Evidence | None) -> Evidence:
+    """All that is known of a rollout. known: of an earlier look, to which only later blocks are added."""
     evidence = known or before_evidence(rollout.plan, rollout.history)
     evidence = with_blocks(evidence, _blocks(db, rollout.id, after=evidence.blocks))
     finished, guards = guards_of(db, rollout)
-    shadows = [one for cell in cells if cell.report for one in cell.report.shadow]
-    compared = [(one.count, one.distances) for one in shadows if one.release == rollout.plan.release]
-    decisions, distances = weighted_mean(compared)
-    return replace(evidence, finished=finished, guards=guards, decisions=decisions, distances=distances)
+    evidence = replace(evidence, finished=finished, guards=guards)
+    if not any(stage.shadow for stage in rollout.plan.stages):
+        return evidence
+    found = shadows_of(db, rollout.id)
+    refusals = GuardCount(events=found.refused, episodes=found.asked)
+    return replace(evidence, decisions=found.compared, distances=found.distances, refusals=refusals)
 
 
 def close_blocks(db: Connection, rollout: Rollout, now_s: float) -> None:

@@ -113,7 +113,7 @@ class Requested:
 
 def start_requested(db: Connection, asked: Requested, actor: Actor, now_s: float, *, known: Known) -> Looked | int:
     """Start the rollout of a request that a person approved; the number of the one that was started for it before, where there is one, so
-    that who was killed before the answer came may ask again. Raises `SpecError` as `start` does, and for what nobody approved."""
+    that who was killed before the answer came may ask again. Raises `SpecError` as `start` does, and for what was not approved."""
     found = approved(db, asked.model, asked.version)
     if found.rollout is not None:
         return found.rollout
@@ -139,7 +139,7 @@ def look(db: Connection, number: int, known: Known, now_s: float) -> Looked:
     cells = concerned(known.cells.read(db), rollout.plan)
     if rollout.state.status.is_open:
         close_blocks(db, rollout, now_s)
-    evidence = evidence_of(db, rollout, cells, known.evidence)
+    evidence = evidence_of(db, rollout, known.evidence)
     around = _around(db, rollout, cells, now_s, known.offered)
     state = advance(rollout.plan, rollout.state, evidence, around)
     return _settled(db, rollout, state, _Seen(evidence=evidence, cells=cells, around=around, actor=RULES))
@@ -154,7 +154,7 @@ def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Kn
         raise SpecError(f"rollout {later} came after rollout {number} on the same cells. Fix: roll back rollout {later}")
     if rollout.state.status.is_open:
         close_blocks(db, rollout, now_s)
-    evidence = evidence_of(db, rollout, cells, known.evidence)
+    evidence = evidence_of(db, rollout, known.evidence)
     around = _around(db, rollout, cells, now_s, known.offered)
     state = carried_out(rollout.plan, rollout.state, evidence, order, around)
     return _settled(db, rollout, state, _Seen(evidence=evidence, cells=cells, around=around, actor=actor))

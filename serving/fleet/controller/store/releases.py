@@ -154,11 +154,11 @@ def _told(row: RowMapping | None) -> dict[str, object]:
 def decide(db: Connection, given: Decision, actor: Actor, now_s: float) -> str:
     """Put a decision on record; returns the log's head, "" where the same was decided before.
 
-    Raises `SpecError` for a version that nobody asked for, a release that is not one of it, and what was decided otherwise.
+    Raises `SpecError` for a version that was not asked for, a release that is not one of it, and what was decided otherwise.
     """
     asked = next((one for one in requests(db) if (one.model, one.version) == (given.model, given.version)), None)
     if asked is None:
-        raise SpecError(f"nobody asked for {given.told}. Fix: `actwright fleet requests list` shows what was asked for")
+        raise SpecError(f"no request of {given.told} is on record. Fix: `actwright fleet requests list` shows what was asked for")
     if given.release and given.release not in asked.releases:
         raise SpecError(
             f"release {given.release[:16]} is not one of {given.told} that was offered to this controller. Fix: `actwright fleet offer` it"
@@ -186,7 +186,7 @@ def approved(db: Connection, model: str, version: str) -> RequestStatus:
     found = next((one for one in requests(db) if (one.model, one.version) == (model, version)), None)
     if found is None or found.decision != "approved":
         raise SpecError(
-            f"{model[:100]}/{version[:40]} was approved by nobody. Fix: `actwright fleet requests approve {model[:100]}/{version[:40]}`"
+            f"{model[:100]}/{version[:40]} was not approved. Fix: `actwright fleet requests approve {model[:100]}/{version[:40]}`"
         )
     return found
 

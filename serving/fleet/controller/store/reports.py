@@ -20,7 +20,7 @@ from serving.fleet.controller.store.kills import blocked_digests, blocked_for, c
 from serving.fleet.controller.store.ran.spans import STALE_AFTER, Span, keep_ran
 from serving.fleet.controller.store.rollouts import OpenRollout, open_rollouts
 from serving.fleet.controller.store.tables import CELLS, EPISODES
-from serving.fleet.controller.store.tallies import tally_episodes
+from serving.fleet.controller.store.tallies import tally_episodes, tally_shadows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
@@ -30,7 +30,10 @@ _LOCKED_CELLS = (
     select(
         *(
             CELLS.c[name]
-            for name in ("name", "site", "sequence", "seen_at_s", "revision", "release", "plan", "stage", "reason", "shadow", "back_to")
+            for name in (
+                *("name", "site", "sequence", "seen_at_s", "revision"),
+                *("release", "rollout", "plan", "stage", "reason", "shadow", "back_to"),
+            )
         )
     )
     .where(CELLS.c.name.in_(bindparam("names", expanding=True)))
@@ -77,6 +80,8 @@ def ingest(db: Connection, received: Sequence[Received], *, report_every_s: floa
         check_enrolled(one.report, cells.get(one.report.cell))
     new = _add_episodes(db, received)
     newest = _keep_newest(db, received, cells)
+    shadowing = [(one.report, cells[name]) for name, one in newest.items() if one.report.shadow and cells[name]["shadow"]]
+    tally_shadows(db, [(report, row["rollout"], row["shadow"]) for report, row in shadowing])
     said = {name: Span(cell=name, site=one.report.site, release=one.report.running, from_s=one.at_s) for name, one in newest.items()}
     seen_at_s = {name: cells[name]["seen_at_s"] for name in said}
     keep_ran(db, said, seen_at_s, [row for rows in new for row in rows], silence_s=STALE_AFTER * report_every_s)

@@ -117,6 +117,16 @@ RAN = Table(
     Index(f"{_PREFIX}ran_going_on", "cell", sqlite_where=_GOES_ON, postgresql_where=_GOES_ON),
 )
 
+# what a cell found of the candidate that a rollout lets answer in shadow. sums: a `Shadowed` as JSON
+SHADOWS = Table(
+    f"{_PREFIX}shadows",
+    TABLES,
+    Column("rollout", Integer, primary_key=True, autoincrement=False),
+    Column("cell", _NAME, primary_key=True),
+    Column("task", String(200), primary_key=True),
+    Column("sums", Text, nullable=False),
+)
+
 BLOCKS = Table(
     f"{_PREFIX}blocks",
     TABLES,

@@ -1,18 +1,23 @@
-"""Sums over the episodes of each rollout, release, task and site: added to with the episodes, in their transaction, and read by looks.
+"""Sums over the episodes of each rollout, release, task and site, and over comparisons in shadow: added to with the reports, in their
+transaction, and read by looks.
 
-What they say can be counted again from the episodes (`tests/scale/fleet_controller.py` does).
+What those of episodes say can be counted again from the episodes (`tests/scale/fleet_controller.py` does).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, case, func, insert, select, update
 
+from model_core.spec.documents import from_document, to_document
+from model_core.spec.fleet.documents import CellReport
 from serving.fleet.controller.rollout.evidence import GuardCount, Tally
+from serving.fleet.controller.rollout.shadow_sums import Shadowed, ShadowSum, total
 from serving.fleet.controller.store.rollouts import OpenRollout, Rollout
-from serving.fleet.controller.store.tables import TALLIES
+from serving.fleet.controller.store.tables import SHADOWS, TALLIES
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Update
@@ -94,3 +99,30 @@ def history_of(db: Connection, release: str) -> dict[str, Tally]:
 def longest_of(db: Connection, release: str) -> float:
     """Seconds of the longest counted episode of a release so far; 0 before the first."""
     return float(db.execute(select(func.max(TALLIES.c.longest_s)).where(TALLIES.c.release == release)).scalar() or 0.0)
+
+
+def tally_shadows(db: Connection, reports: Iterable[tuple[CellReport, int, str]]) -> None:
+    """Keep what the newest reports say of candidates in shadow. reports: with rollout and candidate that are proposed to the cell."""
+    told = {
+        (rollout, report.cell, one.task): one for report, rollout, candidate in reports for one in report.shadow if one.release == candidate
+    }
+    for (rollout, cell, task), one in sorted(told.items()):
+        here = (SHADOWS.c.rollout == rollout) & (SHADOWS.c.cell == cell) & (SHADOWS.c.task == task)
+        text = db.execute(select(SHADOWS.c.sums).where(here)).scalar()
+        before = _shadowed(text) if text else Shadowed()
+        after = before.told(one)
+        if text and after == before:
+            continue
+        sums = json.dumps(to_document(after), sort_keys=True)
+        if db.execute(update(SHADOWS).where(here).values(sums=sums)).rowcount == 0:
+            db.execute(insert(SHADOWS).values(rollout=rollout, cell=cell, task=task, sums=sums))
+
+
+def shadows_of(db: Connection, rollout: int) -> ShadowSum:
+    """What all cells found of the candidate of a rollout."""
+    rows = [_shadowed(text) for text in db.execute(select(SHADOWS.c.sums).where(SHADOWS.c.rollout == rollout)).scalars()]
+    return total(part for one in rows for part in (one.before, one.last))
+
+
+def _shadowed(text: str) -> Shadowed:
+    return from_document(Shadowed, json.loads(text), where="the sums of a shadow")
