@@ -3,6 +3,7 @@
     python infra/local/build_console.py          builds in build/console, from the lock file, and replaces flows/web/static
 
 `built_from.json` in the result names the digest of the sources; a test compares it, so that what is committed is what was built.
+`files.json` lists what a browser keeps for a page without connection.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WEB = ROOT / "flows" / "web"
 SOURCES, STATIC, OPENAPI = WEB / "console", WEB / "static", WEB / "openapi.json"
 BUILD = ROOT / "build" / "console"
-RECORD = "built_from.json"
+RECORD, FILES, WORKER = "built_from.json", "files.json", "worker.js"
 
 
 def source_digest() -> str:
@@ -48,6 +49,9 @@ def main() -> int:
     (SOURCES / "src" / "api" / "schema.ts").write_bytes((BUILD / "src" / "api" / "schema.ts").read_bytes())
     shutil.rmtree(STATIC, ignore_errors=True)
     shutil.copytree(BUILD / "dist", STATIC)
+    kept = [path for path in sorted(STATIC.rglob("*")) if path.suffix in (".js", ".css", ".svg") and path.name != WORKER]
+    files = [f"/{path.relative_to(STATIC).as_posix()}" for path in kept]
+    (STATIC / FILES).write_text(json.dumps(files) + "\n", encoding="utf-8")
     (STATIC / RECORD).write_text(json.dumps({"sources_sha256": source_digest()}) + "\n", encoding="utf-8")
     return 0
 

@@ -227,6 +227,7 @@ def test_a_rollout_is_approved_and_rolled_back(browser, serve, tmp_path):
             fleet.round()
         for page in (ada, lou):
             page.get_by_text("Still needed: 1 approvals of stage fleet").wait_for()
+        assert ada.get_by_role("row").filter(has_text="interventions").inner_text().split("\t")[-1] == "30 %"
         ada.keyboard.press("a")
         ada.get_by_role("dialog", name="Approve fleet").wait_for()
         ada.keyboard.press("Enter")

@@ -117,7 +117,10 @@ def test_trials_are_led_by_touch_and_an_answer_without_connection_counts_once(st
 
         tap("Start")
         page.get_by_text("The robot is at work: RUN").wait_for()
+        page.evaluate("navigator.serviceWorker.ready")
+        page.wait_for_function("caches.match('/').then((kept) => kept !== undefined)")
         context.set_offline(True)
+        page.reload()  # the phone slept, and there is no connection any more
         page.get_by_text("Not connected.").wait_for()
         assert page.get_by_role("button", name="Stop").is_disabled()
         tap("Success")

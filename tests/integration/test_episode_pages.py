@@ -66,6 +66,16 @@ def seen(page: Any, name: str) -> None:
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")] == []
 
 
+def dragged(page: Any, handle: Any, start: int, end: int) -> None:
+    """Drag the handle of a range of 0 to 20."""
+    box = handle.bounding_box()
+    x_start, x_end = (box["x"] + 8 + (box["width"] - 16) * value / 20 for value in (start, end))
+    page.mouse.move(x_start, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(x_end, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+
+
 def introduced(page: Any, shown: Any) -> None:
     """A browser asks once who states something, in place of what is `shown` then: whichever test comes first answers."""
     asked = page.get_by_label("Your name")
@@ -100,6 +110,15 @@ def test_a_failed_episode_is_found_tagged_corrected_and_put_into_a_version(page,
     page.get_by_role("cell", name='causes: causes ["dropped"]').wait_for()
     page.keyboard.press("[")
     page.get_by_role("cell", name="trim: first 3, end 21").wait_for()
+    handle = page.get_by_label("Keep up to")
+    dragged(page, handle, 20, 18)
+    page.get_by_role("cell", name="trim: first 3, end 19").wait_for()
+    handle.focus()
+    for key in ("ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_role("cell", name="trim: first 3, end 21").nth(1).wait_for()
+    page.locator("h1").click()
+    page.get_by_label("Frame", exact=True).fill("3")
     page.keyboard.press("d")
     box = page.get_by_role("img", name="front, frame 3").bounding_box()
     for share in (0.25, 0.75):

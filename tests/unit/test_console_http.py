@@ -9,6 +9,7 @@ import pytest
 
 from flows.web.http.endpoint import Call, Endpoint, Events
 from flows.web.http.guards import refusal
+from flows.web.http.pages import STATIC
 from flows.web.http.people import People
 from model_core.access import Role
 from tests.console_parts import SAME_SITE, TOKENS, client_of, console_over, tokens
@@ -166,3 +167,26 @@ def test_every_address_of_a_view_opens_the_application():
     assert '<div id="root">' in page.text
     assert "<script>" not in page.text
     assert client.get("/", headers={"if-none-match": page.headers["etag"]}).status_code == 304
+
+
+def test_a_file_is_sent_by_gzip_to_who_takes_it_and_is_the_same():
+    client = console_over()
+    [first] = [name for name in client.get("/files.json").json() if name.startswith("/assets/application-")]
+    plain, small = (client.get(first, headers={"accept-encoding": how}) for how in ("identity", "gzip, br"))
+    assert (plain.headers.get("content-encoding"), small.headers["content-encoding"], small.headers["vary"]) == (
+        None,
+        "gzip",
+        "accept-encoding",
+    )
+    assert plain.content == small.content
+    assert 2 * int(small.headers["content-length"]) < len(plain.content)
+    assert "immutable" in small.headers["cache-control"]
+
+
+def test_a_browser_keeps_every_file_of_the_application_but_its_worker():
+    client = console_over()
+    kept = client.get("/files.json").json()
+    named = {f"/{path.relative_to(STATIC).as_posix()}" for path in STATIC.rglob("*") if path.suffix in (".js", ".css", ".svg")}
+    assert set(kept) == named - {"/worker.js"}
+    worker = client.get("/worker.js")
+    assert (worker.headers["content-type"].partition(";")[0], worker.headers["cache-control"]) == ("text/javascript", "no-cache")

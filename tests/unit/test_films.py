@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from components.adapters.scheduling import scheduling_kept
 from components.data.export.codecs import CODECS
 from components.data.lerobot.film_spans import FilmError, FilmSpan, number_pictures
 from components.data.lerobot.reader import DatasetReader
-from components.data.lerobot.video import VideoWriter, turned
+from components.data.lerobot.pictures import key_places
+from components.data.lerobot.video import LOSSLESS, VideoReader, VideoWriter, turned
 from model_core.spec.errors import DatasetError
 from tests.plain_set import PlainLayout, change_info, change_rows, mark_of, plain_episode, write_film, write_plain_set
 
@@ -234,6 +236,23 @@ def test_a_turn_that_contradicts_the_stated_shape_is_refused(tmp_path):
 
 def test_a_picture_without_a_matrix_is_untouched():
     assert np.array_equal(turned(FRAMES[0], None), FRAMES[0])
+
+
+def test_frames_further_ahead_are_decoded_on_to_and_all_others_entered_at_their_key_frame(tmp_path):
+    writer = VideoWriter(tmp_path / "film.mp4", fps=FPS, width=SIZE, height=SIZE, codec=replace(LOSSLESS, gop=16))
+    writer.append(FRAMES)
+    writer.close()
+    reader = VideoReader(tmp_path / "film.mp4", FPS)
+    assert key_places(reader.path, len(FRAMES)).tolist() == [0, 16, 32]
+    entered = list[int]()
+    enter = reader._seek
+    reader._seek = lambda place: (entered.append(place), enter(place))
+    asked = (2, 9, 3, 15, 16, 31, 32, 33, 39, 30)  # the last ones: across a key frame, on, on, back
+    assert all(np.array_equal(reader.read(number, 1)[0], FRAMES[number]) for number in asked)
+    assert entered == [2, 3, 30]
+    assert np.array_equal(reader.read(20, 3), FRAMES[20:23])
+    assert np.array_equal(reader.read(35, 3), FRAMES[35:38])
+    assert entered == [2, 3, 30, 20, 35]
 
 
 @pytest.mark.parametrize("name", sorted(CODECS))

@@ -62,3 +62,10 @@ def picture_times(path: Path, container: Any, stream: Any) -> tuple[list[int], i
                 times.append(packet.pts)
     times.sort()
     return times, max(stream.frames - hidden, len(times))
+
+
+def key_places(path: Path, count: int) -> NDArray[np.int64]:
+    """Which of the `count` pictures of a film can be decoded without others, ascending; all, where its tables do not say it."""
+    tables = read_film_tables(path)
+    is_known = tables is not None and len(tables.is_key) == count
+    return np.flatnonzero(tables.is_key) if tables is not None and is_known else np.arange(count)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from components.adapters.scheduling import scheduling_kept
 from components.data.lerobot.film_spans import FilmError, FilmSpan, number_pictures
-from components.data.lerobot.pictures import picture_times
+from components.data.lerobot.pictures import key_places, picture_times
 from model_core.spec.errors import DatasetError
 
 
@@ -88,7 +88,8 @@ class VideoWriter:
 
 
 class VideoReader:
-    """Frames of one mp4 by number, as the episodes in it count them. Going on where the last call ended costs no seek."""
+    """Frames of one mp4 by number, as the episodes in it count them. Going on where the last call ended costs no seek, nor does going
+    further ahead of it up to the next key frame."""
 
     def __init__(self, path: Path, fps: float, span: FilmSpan | None = None) -> None:
         self.path = path
@@ -97,6 +98,7 @@ class VideoReader:
         self._times: list[int] = []
         self._order: dict[int, int] = {}  # time -> place among the pictures
         self._numbers_N: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._keys_N: NDArray[np.int64] | None = None  # places of key frames; read when a call first goes on further ahead
         self._stated = 0
         self._pictures: Iterator[tuple[int, Any]] = iter(())
         self._next = -1
@@ -178,7 +180,7 @@ class VideoReader:
         raise DatasetError(f"{expected}, but there is no picture at the time of frame {missing}. Fix: export the data set again")
 
     def _collect(self, place: int, count: int) -> list[NDArray[np.uint8]]:
-        if self._next != place:
+        if not self._goes_on_to(place):
             self._seek(place)
         frames: list[NDArray[np.uint8]] = []
         for at, picture in self._pictures:
@@ -191,6 +193,14 @@ class VideoReader:
             if len(frames) == count:
                 return frames
         raise ValueError(f"expected {count} frames, got {len(frames)}; the file is truncated")
+
+    def _goes_on_to(self, place: int) -> bool:
+        """Whether decoding on is the shortest way: no key frame lies between the next picture and `place`."""
+        if self._next < 0 or self._next >= place:
+            return self._next == place
+        if self._keys_N is None:
+            self._keys_N = key_places(self.path, len(self._times))
+        return not np.diff(np.searchsorted(self._keys_N, (self._next, place), "right")).any()
 
     def _seek(self, place: int) -> None:
         self._pictures = self._decode_from(place)

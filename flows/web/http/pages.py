@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from starlette.requests import Request
@@ -15,13 +17,19 @@ from model_core.spec.errors import NotReady
 
 STATIC = Path(__file__).parents[1] / "static"
 _FIRST = "index.html"
+_LEAST_COMPRESSED = 1024  # bytes; what is smaller fits into one packet as it is
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Page:
     data: bytes
     media_type: str
     etag: str
+
+    @cached_property
+    def compressed(self) -> bytes:
+        """The same by gzip, made for the first browser that takes it."""
+        return gzip.compress(self.data, mtime=0)
 
 
 class Pages:
@@ -44,7 +52,10 @@ class Pages:
         headers = {"etag": found.etag, "cache-control": "public, max-age=31536000, immutable" if is_asset else "no-cache"}
         if request.headers.get("if-none-match") == found.etag:
             return Response(status_code=304, headers=headers)
-        return Response(found.data, media_type=found.media_type, headers=headers)
+        if len(found.data) < _LEAST_COMPRESSED or "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(found.data, media_type=found.media_type, headers=headers)
+        headers |= {"content-encoding": "gzip", "vary": "accept-encoding"}
+        return Response(found.compressed, media_type=found.media_type, headers=headers)
 
 
 def _read(folder: Path) -> Mapping[str, _Page]:

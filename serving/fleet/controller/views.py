@@ -74,8 +74,9 @@ class StratumStatus:
 class RolloutStatus:
     """A rollout. proposed: cells that the new release is proposed to; reached: those of them that report it; stale: of the rollout's cells,
     without a recent report. shadows: cells that let the new release answer in shadow; decisions, distances: compared there. worse: the most
-    evidence so far that the new release is worse, as the factor 1/p; proofs: margin -> factor of "not worse" as it stands now. missing:
-    what the stage waits for. told: all that in one sentence."""
+    evidence so far that the new release is worse, as the factor 1/p; proofs: margin -> factor of "not worse" as it stands now. guards:
+    name -> "events of episodes"; guard_limits: name -> share of episodes above which the rollout goes back. missing: what the stage waits
+    for. told: all that in one sentence."""
 
     id: int
     name: str
@@ -99,6 +100,7 @@ class RolloutStatus:
     proofs: Mapping[str, float]
     strata: Sequence[StratumStatus]
     guards: Mapping[str, str]
+    guard_limits: Mapping[str, float]
     missing: Sequence[str]
     told: str
     override: str
@@ -167,6 +169,7 @@ def rollout_status(rollout: Rollout, evidence: Evidence, cells: Sequence[CellSta
             for key, (new, old) in sorted(evidence.strata.items())
         ],
         guards={key: f"{count.events} of {count.episodes}" for key, count in evidence.guards.items()},
+        guard_limits=plan.guards,
         missing=missing,
         told=_told(rollout, name, (reached, len(wanted)), (len(stale), since), missing),
         override=override,

@@ -12,12 +12,15 @@ from model_core.spec.settings import text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetCell:
-    """A cell. running: digest that it reported, "" before its first report. proposed: digest that it is told, "" for what it runs."""
+    """A cell. running: digest that it reported, "" before its first report. proposed: digest that it is told, "" for what it runs.
+    shadow: digest that answers in its shadow, "" for none; shadowed: decisions of it that were compared."""
 
     name: str
     site: str
     running: str
     proposed: str
+    shadow: str
+    shadowed: int
     phase: str
     error: str
     in_episode: bool
@@ -44,7 +47,8 @@ class FleetStratum:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetRollout:
     """A rollout. proposed: cells that the new release is proposed to; reached: those of them that report it. worse: evidence that it is
-    worse, as a factor; proofs: margin -> factor of "not worse". missing: what the stage waits for. told: all that in one sentence."""
+    worse, as a factor; proofs: margin -> factor of "not worse". guards: name -> episodes with such an event; guard_limits: name -> the
+    share above which the rollout goes back. missing: what the stage waits for. told: all that in one sentence."""
 
     id: int
     name: str
@@ -65,6 +69,7 @@ class FleetRollout:
     proofs: Mapping[str, float]
     strata: tuple[FleetStratum, ...]
     guards: Mapping[str, str]
+    guard_limits: Mapping[str, float]
     missing: tuple[str, ...]
     told: str
     override: str

@@ -1,8 +1,9 @@
 // The console's API with the types of its OpenAPI document; every failure becomes a sentence.
 import createClient from "openapi-fetch";
+import { fetchEarly } from "./early";
 import type { paths } from "./schema";
 
-export const api = createClient<paths>({ baseUrl: location.origin, credentials: "same-origin" });
+export const api = createClient<paths>({ baseUrl: location.origin, credentials: "same-origin", fetch: fetchEarly });
 
 export type Answer<T> = { data: T } | { reason: string };
 

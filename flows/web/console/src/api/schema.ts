@@ -2645,6 +2645,7 @@ export interface components {
         /**
          * FleetCell
          * @description A cell. running: digest that it reported, "" before its first report. proposed: digest that it is told, "" for what it runs.
+         *         shadow: digest that answers in its shadow, "" for none; shadowed: decisions of it that were compared.
          */
         FleetCell: {
             agent_version: string;
@@ -2659,6 +2660,8 @@ export interface components {
             reason: string;
             running: string;
             seen_at_s: number;
+            shadow: string;
+            shadowed: number;
             site: string;
             stage: string;
         };
@@ -2789,12 +2792,16 @@ export interface components {
         /**
          * FleetRollout
          * @description A rollout. proposed: cells that the new release is proposed to; reached: those of them that report it. worse: evidence that it is
-         *         worse, as a factor; proofs: margin -> factor of "not worse". missing: what the stage waits for. told: all that in one sentence.
+         *         worse, as a factor; proofs: margin -> factor of "not worse". guards: name -> episodes with such an event; guard_limits: name -> the
+         *         share above which the rollout goes back. missing: what the stage waits for. told: all that in one sentence.
          */
         FleetRollout: {
             baseline: string;
             cells: number;
             finished: number;
+            guard_limits: {
+                [key: string]: number;
+            };
             guards: {
                 [key: string]: string;
             };

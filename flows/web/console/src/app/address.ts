@@ -39,16 +39,6 @@ export function withQuery(parts: Record<string, string>): string {
   return url.pathname + url.search;
 }
 
-/** The named parts of a path, or null where it is another one. pattern: such as "/models/:name/:version". */
-export function matched(pattern: string, path: string): Record<string, string> | null {
-  const wanted = pattern.split("/");
-  const given = path.replace(/\/$/, "").split("/");
-  if (wanted.length !== given.length) return null;
-  const parts: Record<string, string> = {};
-  for (const [index, part] of wanted.entries()) {
-    const value = given[index] ?? "";
-    if (part.startsWith(":")) parts[part.slice(1)] = decodeURIComponent(value);
-    else if (part !== value) return null;
-  }
-  return parts;
+export function lineageOf(what: string): string {
+  return `/lineage?of=${encodeURIComponent(what)}`;
 }

@@ -1,12 +1,13 @@
 // The frame of every page: menu, who is signed in, theme, keys.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { signOut } from "../api/client";
-import { go, matched, useAddress } from "./address";
+import { go, useAddress } from "./address";
 import { type Key, activeKeys, useJumps, useKeys } from "./keys";
 import { useMe } from "./me";
-import { FIRST, PAGES } from "./pages";
+import { useLoaded, useOthersLoaded } from "./loaded";
+import { FIRST, PAGES, pageAt } from "./pages";
 import { Link } from "../ui/link";
-import { Missing } from "../ui/states";
+import { Failure, Loading, Missing } from "../ui/states";
 
 const MENU = PAGES.filter((page) => page.letter);
 const THEMES = ["as the system", "light", "dark"] as const;
@@ -16,6 +17,7 @@ export function Shell() {
   const help = useRef<HTMLDialogElement>(null);
   const [theme, nextTheme] = useTheme();
   const path = address.pathname;
+  useOthersLoaded();
   const here = MENU.filter((page) => path === page.pattern || path.startsWith(`${page.pattern}/`)).at(-1);
   useEffect(() => {
     if (path === "/") go(FIRST, true);
@@ -49,14 +51,14 @@ export function Shell() {
 }
 
 function Content({ path }: { path: string }) {
-  for (const page of PAGES) {
-    const parts = matched(page.pattern, path);
-    if (parts) {
-      document.title = `${Object.values(parts).join("/") || page.title} - Actwright`;
-      return <page.show parts={parts} />;
-    }
-  }
-  return path === "/" ? null : <Missing what={path} />;
+  const found = pageAt(path);
+  const loaded = useLoaded(found?.page);
+  useOthersLoaded();
+  if (!found) return path === "/" ? null : <Missing what={path} />;
+  document.title = `${Object.values(found.parts).join("/") || found.page.title} - Actwright`;
+  if (loaded.show) return <loaded.show parts={found.parts} />;
+  if (loaded.isFailed) return <Failure reason={`${found.page.title} cannot be loaded: the console does not answer, or was replaced by another version.`} again={() => location.reload()} />;
+  return <Loading what={found.page.title} />;
 }
 
 function Person() {

@@ -2,19 +2,19 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
-import { go, useAddress, withQuery } from "../../app/address";
+import { go, lineageOf, useAddress, withQuery } from "../../app/address";
 import { useKeys } from "../../app/keys";
 import { useMe } from "../../app/me";
 import type { PageProps } from "../../app/pages";
 import { Link } from "../../ui/link";
 import { Named } from "../../ui/named";
 import { Shown, useResource } from "../../ui/resource";
-import { lineageOf } from "../lineage/lineage_page";
 import { CameraView, type Spot } from "./camera_view";
 import { Outcome } from "./episodes_page";
 import { SignalChart } from "./signal_chart";
 import { type Signals, fetchSignals, placeAt } from "./signals";
 import { RevisionList, StatePanel, useStating } from "./stating";
+import { TrimHandles } from "./trim_handles";
 
 type Page = components["schemas"]["EpisodePage"];
 
@@ -59,6 +59,7 @@ function Player({ page, signals, again }: { page: Page; signals: Signals; again:
         <input type="range" min={0} max={Math.max(count - 1, 0)} value={at} aria-label="Frame" onInput={(event) => setAt(Number(event.currentTarget.value))} />
         <output>{seconds.toFixed(2)} of {signals.end_s.toFixed(2)} s, frame {at}</output>
       </div>
+      {me.may("operate") && me.has_session && <TrimHandles page={page} show={setAt} keep={(first, end) => void stating.state({ trim: { first, end } })} />}
       {Object.entries(signals.series).map(([name, series]) => <SignalChart key={name} name={name} series={series} marks={signals.marks} end={signals.end_s} at={seconds} seek={seek} />)}
       <Marks signals={signals} seek={seek} />
       <Named><StatePanel page={page} frame={at} stating={stating} /></Named>

@@ -9,7 +9,8 @@ import { type Resource, useResource } from "../../ui/resource";
 import { type Column, Rows } from "../../ui/rows";
 import { Empty, Failure, Loading } from "../../ui/states";
 import type { components } from "../../api/schema";
-import { type Ask, type EpisodeLine, type Row, useEpisodes } from "./table_rows";
+import { askOf, sortOf } from "./ask";
+import { type EpisodeLine, type Row, useEpisodes } from "./table_rows";
 import { VersionForm } from "./version_form";
 
 type Places = components["schemas"]["PlaceList"];
@@ -26,14 +27,10 @@ const COLUMNS: readonly Column<Row>[] = [
   { name: "Findings", order: "findings", show: of((row) => (row.findings < 0 ? "" : row.findings)), width: "5.5rem" },
   { name: "Chosen", show: of((row) => row.choice.replace("_", " ")), width: "6rem" },
 ];
-const NAMES = ["text", "place", "kind", "task", "outcome", "findings", "choice"] as const;
 
 export function EpisodesPage() {
   const query = useAddress().searchParams;
-  const sort = query.get("sort") ?? "set";
-  const ask: Ask = { sort: sort.replace("-", ""), descending: sort.startsWith("-") };
-  for (const name of NAMES) if (query.get(name)) ask[name] = query.get(name) ?? "";
-  const found = useEpisodes(ask);
+  const found = useEpisodes(askOf(query));
   const places = useResource(() => answer(api.GET("/api/places")), []);
   useWhileReading(places, found.again);
   useKeys([{ key: "/", does: "look for words", run: () => document.querySelector<HTMLInputElement>("#words")?.focus() }]);
@@ -46,7 +43,7 @@ export function EpisodesPage() {
           <code>actwright episodes list --place FOLDER</code> adds a folder of recordings, audits or a data set.
         </Empty>
       ) : (
-        <Rows label="Episodes" rows={found.rows} columns={COLUMNS} keyOf={(row) => ("pending" in row ? `${row.pending}` : `${row.place} ${row.episode}`)} seen={found.seen} open={open} order={sort} onOrder={(order) => go(withQuery({ sort: order }), true)} />
+        <Rows label="Episodes" rows={found.rows} columns={COLUMNS} keyOf={(row) => ("pending" in row ? `${row.pending}` : `${row.place} ${row.episode}`)} seen={found.seen} open={open} order={sortOf(query)} onOrder={(order) => go(withQuery({ sort: order }), true)} />
       )}
       <p class="quiet" role="status">{found.total ?? "..."} episodes in {places.data?.places.length ?? "..."} places{places.data?.is_reading ? "; reading what has changed" : ""}</p>
     </>

@@ -2,12 +2,10 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
+import { type Ask, PART, partQuery } from "./ask";
 
 export type EpisodeLine = components["schemas"]["EpisodeLine"];
 export type Row = EpisodeLine | { pending: number };
-export type Ask = Record<string, string | number | boolean>;
-
-const PART = 200;
 
 interface Found {
   total: number | null;
@@ -26,7 +24,7 @@ export function useEpisodes(ask: Ask): Found {
   const fetchPart = useCallback((part: number) => {
     if (asked.current.has(part)) return;
     asked.current.add(part);
-    const query = { ...ask, offset: part * PART, limit: PART } as never;
+    const query = partQuery(ask, part) as never;
     void answer(api.GET("/api/episodes", { params: { query } })).then((found) => {
       if (current.current !== key) return;
       if ("reason" in found) return setState((before) => ({ ...before, failure: found.reason }));

@@ -42,6 +42,7 @@ function columns(named: Named): readonly Column<Cell>[] {
     { name: "Cell", show: (row) => row.name, width: "10rem" },
     { name: "Reported", show: (row) => named(row.running) },
     { name: "Desired", show: (row) => (row.proposed === "" ? <span class="quiet">what it runs</span> : row.proposed === row.running ? named(row.proposed) : <b>{named(row.proposed)}</b>) },
+    { name: "In shadow", show: (row) => row.shadow && <span title={`${row.shadowed} decisions compared`}>{named(row.shadow)}, {row.shadowed}</span> },
     { name: "State", show: (row) => <CellState cell={row} /> },
     { name: "Heard", show: (row) => <span class={row.is_stale ? "warn" : undefined}>{row.is_stale ? "stale since " : ""}{time(row.seen_at_s)}</span>, width: "16rem" },
   ];

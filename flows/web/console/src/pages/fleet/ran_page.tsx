@@ -1,12 +1,11 @@
 // What every cell ran at a time, with the evidence that the controller has; what is not known is said so.
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
-import { go, useAddress, withQuery } from "../../app/address";
+import { go, lineageOf, useAddress, withQuery } from "../../app/address";
 import { Link } from "../../ui/link";
 import { Shown, useResource } from "../../ui/resource";
 import { type Column, Rows } from "../../ui/rows";
 import { Empty } from "../../ui/states";
-import { lineageOf } from "../lineage/lineage_page";
 import { time } from "./names";
 
 type CellAt = components["schemas"]["FleetCellAt"];

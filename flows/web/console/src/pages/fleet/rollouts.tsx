@@ -62,7 +62,7 @@ function OneRollout({ rollout, named, desk, hasKeys }: { rollout: Rollout; named
 }
 
 function Evidence({ rollout }: { rollout: Rollout }) {
-  const guards = Object.entries(rollout.guards);
+  const guards = [...new Set([...Object.keys(rollout.guard_limits), ...Object.keys(rollout.guards)])];
   const proofs = Object.entries(rollout.proofs).map(([margin, factor]) => `not worse by ${margin}: ${factor} to 1`);
   return (
     <div class="columns">
@@ -77,12 +77,16 @@ function Evidence({ rollout }: { rollout: Rollout }) {
       {guards.length > 0 && (
         <table>
           <caption class="quiet">Guards: episodes with such an event; the rollout goes back where a share is shown to be over its limit</caption>
-          <thead><tr><th scope="col">Guard</th><th scope="col">Episodes</th></tr></thead>
-          <tbody>{guards.map(([name, count]) => <tr key={name}><td>{name}</td><td>{count}</td></tr>)}</tbody>
+          <thead><tr><th scope="col">Guard</th><th scope="col">Episodes</th><th scope="col">Limit</th></tr></thead>
+          <tbody>{guards.map((name) => <tr key={name}><td>{name}</td><td>{rollout.guards[name] ?? "none yet"}</td><td>{limit(rollout.guard_limits[name])}</td></tr>)}</tbody>
         </table>
       )}
     </div>
   );
+}
+
+function limit(share: number | undefined): string {
+  return share === undefined ? "none" : `${Number((100 * share).toPrecision(3))} %`;
 }
 
 type Kind = "pause" | "resume" | "approve" | "abort" | "rollback";

@@ -18,6 +18,8 @@ export interface Way {
   from: Box;
   to: Box;
   how: string;
+  /** Free places of the columns between, left ends, which it passes so that no box covers it. */
+  past: readonly { x: number; y: number }[];
 }
 
 export const WIDTH = 152;
@@ -44,11 +46,14 @@ export function laidOut(page: Page): { boxes: Box[]; ways: Way[]; width: number;
     links.set(`${used} ${made}`, { used, made, how: link.how });
   }
   const columns = layered([...boxes.keys()], [...links.values()]);
+  const steps = stepped(columns, [...links.values()]);
   const tallest = Math.max(1, ...columns.map((column) => column.length));
-  place(boxes, columns, [...links.values()], tallest);
-  const ways = [...links.values()].flatMap((link) => {
+  const places = placed(columns, [...steps.values()].flatMap((step) => step.pairs), tallest);
+  for (const [id, box] of boxes) boxes.set(id, { ...box, ...places.get(id) });
+  const ways = [...links].flatMap(([key, link]) => {
     const [from, to] = [boxes.get(link.used), boxes.get(link.made)];
-    return from && to ? [{ from, to, how: link.how }] : [];
+    const past = (steps.get(key)?.past ?? []).flatMap((id) => places.get(id) ?? []);
+    return from && to ? [{ from, to, how: link.how, past }] : [];
   });
   return { boxes: [...boxes.values()], ways, width: Math.max(1, columns.length) * ACROSS - BETWEEN, height: tallest * DOWN };
 }
@@ -95,17 +100,31 @@ function layered(ids: readonly string[], links: readonly Link[]): string[][] {
   return Array.from(columns, (column) => column ?? []).filter((column) => column.length);
 }
 
-function place(boxes: Map<string, Box>, columns: readonly string[][], links: readonly Link[], tallest: number): void {
+/** Of each link the places that it passes, one in each column between, which are added to the columns; those of one thing are shared. */
+function stepped(columns: string[][], links: readonly Link[]): Map<string, { past: string[]; pairs: Link[] }> {
+  const columnOf = new Map(columns.flatMap((column, across) => column.map((id): [string, number] => [id, across])));
+  return new Map(links.map(({ used, made }) => {
+    const past: string[] = [];
+    for (let across = (columnOf.get(used) ?? 0) + 1; across < (columnOf.get(made) ?? 0); across += 1) {
+      const id = `${used} past ${across}`;
+      if (!columns[across]?.includes(id)) columns[across]?.push(id);
+      past.push(id);
+    }
+    const all = [used, ...past, made];
+    return [`${used} ${made}`, { past, pairs: all.slice(1).map((id, n) => ({ used: all[n] ?? "", made: id })) }];
+  }));
+}
+
+function placed(columns: readonly string[][], links: readonly Link[], tallest: number): Map<string, { x: number; y: number }> {
+  const places = new Map<string, { x: number; y: number }>();
   columns.forEach((column, across) => {
     const wish = (id: string) => {
-      const before = links.filter((link) => link.made === id).map((link) => boxes.get(link.used)?.y ?? 0);
+      const before = links.filter((link) => link.made === id).map((link) => places.get(link.used)?.y ?? 0);
       return before.length ? before.reduce((sum, y) => sum + y, 0) / before.length : 0;
     };
     const wishes = new Map(column.map((id) => [id, across ? wish(id) : 0]));
     column.sort((one, other) => (wishes.get(one) ?? 0) - (wishes.get(other) ?? 0));
-    column.forEach((id, down) => {
-      const box = boxes.get(id);
-      if (box) boxes.set(id, { ...box, x: across * ACROSS, y: (down + (tallest - column.length) / 2) * DOWN });
-    });
+    column.forEach((id, down) => places.set(id, { x: across * ACROSS, y: (down + (tallest - column.length) / 2) * DOWN }));
   });
+  return places;
 }

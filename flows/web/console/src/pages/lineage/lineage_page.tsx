@@ -2,7 +2,7 @@
 import { useRef } from "preact/hooks";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
-import { go, useAddress, withQuery } from "../../app/address";
+import { go, lineageOf, useAddress, withQuery } from "../../app/address";
 import { useKeys } from "../../app/keys";
 import { Shown, useResource } from "../../ui/resource";
 import { type Column, Rows } from "../../ui/rows";
@@ -74,6 +74,3 @@ function Notes({ notes }: { notes: readonly string[] }) {
   return <>{notes.map((note) => <p key={note} class="warn">{note}</p>)}</>;
 }
 
-export function lineageOf(what: string): string {
-  return `/lineage?of=${encodeURIComponent(what)}`;
-}

@@ -2,7 +2,8 @@
 import type { ComponentChildren } from "preact";
 import type { components } from "../../api/schema";
 import { Link } from "../../ui/link";
-import { type Thing, lineageOf } from "./lineage_page";
+import { lineageOf } from "../../app/address";
+import type { Thing } from "./lineage_page";
 
 type Start = components["schemas"]["LineageStart"];
 type Line = components["schemas"]["OutlineLine"];

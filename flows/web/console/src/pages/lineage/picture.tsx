@@ -1,8 +1,7 @@
 // The graph as boxes and lines. The lists below it say the same to who does not see it.
 import type { components } from "../../api/schema";
-import { go } from "../../app/address";
+import { go, lineageOf } from "../../app/address";
 import { type Box, HEIGHT, WIDTH, type Way, laidOut } from "./layout";
-import { lineageOf } from "./lineage_page";
 
 export function LineagePicture({ page }: { page: components["schemas"]["LineagePage"] }) {
   const { boxes, ways, width, height } = laidOut(page);
@@ -28,8 +27,15 @@ function Thing({ box }: { box: Box }) {
   );
 }
 
-function curve({ from, to }: Way): string {
-  const [x, y, right, down] = [from.x + WIDTH, from.y + HEIGHT / 2, to.x, to.y + HEIGHT / 2];
-  const bend = Math.max(30, (right - x) / 2);
-  return `M${x} ${y} C${x + bend} ${y} ${right - bend} ${down} ${right} ${down}`;
+function curve({ from, to, past }: Way): string {
+  const middle = HEIGHT / 2;
+  let [x, y] = [from.x + WIDTH, from.y + middle];
+  let line = `M${x} ${y}`;
+  for (const next of [...past, to]) {
+    const bend = Math.max(30, (next.x - x) / 2);
+    line += ` C${x + bend} ${y} ${next.x - bend} ${next.y + middle} ${next.x} ${next.y + middle}`;
+    [x, y] = [next.x + WIDTH, next.y + middle];
+    if (next !== to) line += ` H${x}`;
+  }
+  return line;
 }

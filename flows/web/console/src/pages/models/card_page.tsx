@@ -2,11 +2,11 @@
 import type { ComponentChildren } from "preact";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
+import { lineageOf } from "../../app/address";
 import type { PageProps } from "../../app/pages";
 import { Link } from "../../ui/link";
 import { percent } from "../../ui/range";
 import { Shown, useResource } from "../../ui/resource";
-import { lineageOf } from "../lineage/lineage_page";
 import { Checks, Tasks } from "./model_page";
 import { Outcome } from "./outcome";
 

@@ -1,11 +1,11 @@
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
+import { lineageOf } from "../../app/address";
 import type { PageProps } from "../../app/pages";
 import { Curves } from "../../ui/curves";
 import { Link } from "../../ui/link";
 import { percent, Range } from "../../ui/range";
 import { Shown, useResource } from "../../ui/resource";
-import { lineageOf } from "../lineage/lineage_page";
 import { Outcome } from "./outcome";
 
 type Page = components["schemas"]["ModelPage"];

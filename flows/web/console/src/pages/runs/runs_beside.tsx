@@ -2,10 +2,10 @@
 import { useMemo } from "preact/hooks";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
+import { lineageOf } from "../../app/address";
 import { Curves, type Line } from "../../ui/curves";
 import { Link } from "../../ui/link";
 import { Shown, useResource } from "../../ui/resource";
-import { lineageOf } from "../lineage/lineage_page";
 import { shown } from "./runs_page";
 
 type Beside = components["schemas"]["RunsBeside"];

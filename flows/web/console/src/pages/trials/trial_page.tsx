@@ -1,7 +1,8 @@
 // One study's trials, led by the person at the robot: lay out, start, stop, what came of it. Made for a phone that loses its connection.
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { type Answer, answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
+import { remember, remembered } from "../../app/kept";
 import { useMe } from "../../app/me";
 import type { PageProps } from "../../app/pages";
 import { Named } from "../../ui/named";
@@ -20,7 +21,10 @@ export function TrialPage({ parts }: PageProps) {
   const queue = useQueue();
   const found = useResource(() => answer(api.GET("/api/trials/{study}", { params: { path: { study } }, signal: AbortSignal.timeout(PATIENCE_MS) })), [study]);
   useRefreshed(found, EVERY_MS);
-  const now = found.data;
+  const now = found.data ?? (found.failure ? remembered<Now>(`trial ${study}`) : null); // a page that was loaded again without connection
+  useEffect(() => {
+    if (found.data) remember(`trial ${study}`, found.data);
+  }, [found.data]);
   const unsent = queue.kept.filter((one) => one.study === study);
   if (now === null) return found.failure ? <Failure reason={found.failure} again={found.again} /> : <Loading what="the study" />;
   return (
