@@ -4,7 +4,8 @@ Four cells in real time (20 Hz, strict driver, two cameras) ask one policy servi
 times a second each, and show each decision's pictures in one console. Three sides take turns in one run: no readers (the peer); four
 headless readers, each of which takes one cell's live stream and both pictures of every decision that it names; and, besides these four, a
 flood: clients that ask the console for its lists and pictures as fast as it answers. Every cell has to finish its episode on each side,
-and its driver, which checks every command, has to accept all of them.
+and its driver, which checks every command, has to accept all of them. Every step of the cells' audits is read: an arm waits for the first
+answer of an episode, which is counted apart; a step held later is one that readers may have cost.
 
 Run: python benchmarks/console_readers.py [--blocks 3] [--steps 200]      writes benchmarks/results/console_readers.json
 """
@@ -91,9 +92,10 @@ def load(console: str, side: str) -> None:
     os._exit(0)
 
 
-def block(folder: Path, service: str, console: tuple[str, int], side: str, steps: int) -> dict[str, float]:
-    """One episode of every cell, on one side. console: its address and process."""
-    cells = [subprocess.Popen(_cell(folder, service, name, steps), cwd=ROOT) for name in NAMES]
+def block(folder: Path, service: str, console: tuple[str, int], turn: tuple[str, int], steps: int) -> dict[str, float]:
+    """One episode of every cell. console: its address and process. turn: side and number."""
+    side, number = turn
+    cells = [subprocess.Popen(_cell(folder, service, name, steps, folder / side / str(number) / name), cwd=ROOT) for name in NAMES]
     readers = None
     if side != SIDES[0]:
         command = [sys.executable, __file__, "--load", side, "--console", console[0]]
@@ -102,12 +104,14 @@ def block(folder: Path, service: str, console: tuple[str, int], side: str, steps
     assert [cell.wait(600) for cell in cells] == [0] * CELLS
     used_s = _cpu_s(console[1]) - used_s
     got = json.loads(readers.communicate("")[0]) if readers else {}
+    held = [held_steps(folder / side / str(number) / name) for name in NAMES]
     told = [json.loads((folder / f"{name}.json").read_text()) for name in NAMES]
     assert all([row["steps"] for row in one["rows"]] == [steps] for one in told), "each cell finishes its episode"
     return {
         "p99_ms": round(max(one["p99_ms"] for one in told), 1),
         "p50_ms": round(median(one["p50_ms"] for one in told), 1),
-        "holds": sum(one["holds"] for one in told),
+        "held_before_first_answer": sum(before for before, _ in held),
+        "held_later": sum(later for _, later in held),
         "late": sum(one["late_dropped"] for one in told),
         "refusals": sum(one["refusals"] for one in told),
         "decisions": sum(one["decisions"] for one in told),
@@ -121,7 +125,18 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _cell(folder: Path, service: str, name: str, steps: int) -> list[str]:
+def held_steps(audit: Path) -> tuple[int, int]:
+    """Of the one episode that is audited there: steps that were held before its first row was executed, and after that."""
+    from components.artifacts.audit_files import read_audit
+    from model_core.spec.audit.format import SUFFIX, Kind
+
+    [path] = audit.rglob(f"*{SUFFIX}")
+    is_held = [record.body["row"] < 0 for record in read_audit(path).of(Kind.EXECUTED)]
+    first = is_held.index(False)
+    return first, sum(is_held[first:])
+
+
+def _cell(folder: Path, service: str, name: str, steps: int, audit: Path) -> list[str]:
     options = {
         "--robot": "serving.workcell.robot.strict_driver:make_robot",
         "--task": "watched",
@@ -132,6 +147,7 @@ def _cell(folder: Path, service: str, name: str, steps: int) -> list[str]:
         "--execute-horizon": "2",
         "--deadline-ms": "1000",
         "--console": str(folder / "home" / "cells" / name),
+        "--audit": str(audit),
     }
     robot = [f"contract={folder / 'contract.json'}", f"steps={steps}"]
     words = [word for pair in options.items() for word in pair] + [word for one in robot for word in ("--robot-option", one)]
@@ -162,7 +178,7 @@ def main() -> None:
         with running(stub, f"{service}/readyz"), running(shown, f"{console}/livez", ACTWRIGHT_HOME=str(folder / "home")) as pid:
             for number in range(args.blocks):
                 for side in SIDES if number % 2 == 0 else reversed(SIDES):
-                    found[side].append(block(folder, service, (console, pid), side, args.steps))
+                    found[side].append(block(folder, service, (console, pid), (side, number), args.steps))
     p99 = {side: median(one["p99_ms"] for one in found[side]) for side in SIDES}
     result = {
         "conditions": conditions(load_before, began),
@@ -175,6 +191,8 @@ def main() -> None:
         "flooding_clients": FLOODERS,
         "steps": args.steps,
         "sides": found,
+        "held_later": {side: sum(one["held_later"] for one in found[side]) for side in SIDES},
+        "late": {side: sum(one["late"] for one in found[side]) for side in SIDES},
         "p99_ms": p99,
         "p99_ratio": {side: {"is": round(p99[side] / p99[SIDES[0]], 3), "goal": goal} for side, goal in GOALS.items()},
     }

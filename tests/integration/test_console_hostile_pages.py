@@ -25,7 +25,7 @@ MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 QUERIES = {"/labelling": "?place=p", "/lineage": "?of=m/1", "/fleet/ran": "?at=2026-11-30T06:00"}  # without them these show nothing
 PAGES = [
     re.sub(r":\w+", "x", pattern) + QUERIES.get(pattern, "")
-    for pattern in re.findall(r'pattern: "([^"]+)"', Path("flows/web/console/src/app/pages.tsx").read_text(encoding="utf-8"))
+    for pattern in re.findall(r'pattern: "([^"]+)"', Path("flows/web/console/src/app/pages.ts").read_text(encoding="utf-8"))
 ]
 PAGES += ["/runs?of=x", "/models/studies?of=x"]  # without the query they are lists
 pytestmark = IN_BROWSER

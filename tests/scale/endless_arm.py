@@ -1,0 +1,50 @@
+"""A simulated arm whose episodes end at the horizon alone, and which tells where its gripper was seen at their ends."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.simulation.interface import StepOutcome
+from components.simulation.robot import HORIZON_SIM_STEPS, SimulatedRobot
+from components.simulation.robot import make_robot as make_simulated
+
+
+class EndlessArm:
+    """As `inner`, but a task that is solved ends nothing. told: a line of JSON for each episode: its seed, and the gripper's pixel at its
+    begin and at its end."""
+
+    def __init__(self, inner: SimulatedRobot, told: Path) -> None:
+        self._inner, self._told = inner, told
+        self._begin_2 = self._pixel_2()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def reset(self, seed: int) -> None:
+        """Lay out another initial state."""
+        self._inner.reset(seed)
+        self._begin_2 = self._pixel_2()
+
+    def act(self, action_A: NDArray[np.floating]) -> StepOutcome:
+        """Execute one action for one control step."""
+        outcome = self._inner.act(action_A)
+        is_over = outcome.sim_steps >= HORIZON_SIM_STEPS
+        if is_over:
+            with self._told.open("a", encoding="utf-8") as file:
+                ends = {"begin": self._begin_2.tolist(), "end": self._pixel_2().tolist()}
+                file.write(json.dumps({"seed": self._inner.seed, **ends}) + "\n")
+        return replace(outcome, success=False, done=is_over)
+
+    def _pixel_2(self) -> NDArray[np.float64]:
+        return next(iter(self._inner.geometry().values())).project(self._inner.tcp_3()[None])[0, :2]
+
+
+def make_robot(task: str, seed: int, *, told: str, **options: Any) -> EndlessArm:
+    """The factory for a cell's command line. options: as of `components.simulation.robot:make_robot`."""
+    return EndlessArm(make_simulated(task, seed, **options), Path(told))
