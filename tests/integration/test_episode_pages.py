@@ -68,6 +68,7 @@ def seen(page: Any, name: str) -> None:
 
 def dragged(page: Any, handle: Any, start: int, end: int) -> None:
     """Drag the handle of a range of 0 to 20."""
+    handle.scroll_into_view_if_needed()
     box = handle.bounding_box()
     x_start, x_end = (box["x"] + 8 + (box["width"] - 16) * value / 20 for value in (start, end))
     page.mouse.move(x_start, box["y"] + box["height"] / 2)
