@@ -118,8 +118,8 @@ def test_a_failed_episode_is_found_tagged_corrected_and_put_into_a_version(page,
     for key in ("ArrowRight", "ArrowRight", "Enter"):
         page.keyboard.press(key)
     page.get_by_role("cell", name="trim: first 3, end 21").nth(1).wait_for()
-    page.locator("h1").click()
     page.get_by_label("Frame", exact=True).fill("3")
+    page.locator("h1").click()
     page.keyboard.press("d")
     box = page.get_by_role("img", name="front, frame 3").bounding_box()
     for share in (0.25, 0.75):
