@@ -142,6 +142,12 @@ class TrainConfig:
             "--set train.published.clip_by_part=false",
             got=self.zero_stage,
         )
+        require(
+            self.zero_stage < 3 or not self.published.freeze_tower,
+            "train.published.freeze_tower needs all weights of the tower in every process, train.zero_stage 3 spreads them. Fix: "
+            "--set train.zero_stage=2",
+            got=self.zero_stage,
+        )
 
     def _check_network(self) -> None:
         if isinstance(self.network, str) or is_published(self.network):

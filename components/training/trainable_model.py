@@ -118,7 +118,7 @@ class LoraModel:
         published = is_published(config.network)
         # of the tiny network the published proportion (rank 32, alpha 16), and no head: its loss reads rows of the head directly
         alpha = config.published.lora_alpha if published else config.lora_rank / 2
-        settings = LoraSettings(rank=config.lora_rank, alpha=alpha, adapt_head=published)
+        settings = LoraSettings(rank=config.lora_rank, alpha=alpha, adapt_head=published, adapt_tower=not config.published.freeze_tower)
         self._model = add_lora(model, settings, seed=config.seed)
         self.num_samples, self.data_digest = trainable.num_samples, trainable.data_digest
 

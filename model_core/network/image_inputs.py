@@ -37,6 +37,19 @@ class ImageInputs:
         return collate_images([self])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageFeatures:
+    """One sample's images behind the vision tower: `VisionBackbone.patch_features` of its crops, and the other fields of `ImageInputs`.
+
+    features_CPD: in the number format in which the tower was computed.
+    """
+
+    features_CPD: Tensor
+    pooled_patches_idx_N4: NDArray[np.int64]
+    image_masks_CP: NDArray[np.float32]
+    image_grids: tuple[tuple[tuple[int, int], ...], ...]
+
+
 def collate_images(samples: Sequence[ImageInputs]) -> dict[str, Tensor]:
     """Stack samples as keyword arguments of `MolmoAct.forward`; short ones are padded with empty crops and -1 indices."""
     require(len(samples) > 0, "cannot collate zero samples")

@@ -47,6 +47,10 @@ class MolmoAct(nn.Module):
         """Features of the valid pooled tokens, [tokens, D], samples in order. See `VisionBackbone.forward`."""
         return self.model.vision_backbone(images_BCPD, pooled_patches_idx_BN4, image_masks_BCP)
 
+    def connect_images(self, features_BCPD: Tensor, pooled_patches_idx_BN4: Tensor, image_masks_BCP: Tensor | None = None) -> Tensor:
+        """What `encode_images` gives, of crops whose patch features are known already. See `VisionBackbone.connect`."""
+        return self.model.vision_backbone.connect(features_BCPD, pooled_patches_idx_BN4, image_masks_BCP)
+
     def embed(self, input_ids_BL: Tensor, image_features_ND: Tensor | None = None) -> Tensor:
         """x_BLD: token embeddings, with one image feature added at each `image_patch_id`, in order.
 

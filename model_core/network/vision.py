@@ -208,6 +208,10 @@ class VisionBackbone(nn.Module):
         """
         batch, crops = images_BCPD.shape[:2]
         features_BCPD = self.patch_features(images_BCPD.flatten(0, 1)).unflatten(0, (batch, crops))
+        return self.connect(features_BCPD, pooled_patches_idx_BN4, image_masks_BCP)
+
+    def connect(self, features_BCPD: Tensor, pooled_patches_idx_BN4: Tensor, image_masks_BCP: Tensor | None = None) -> Tensor:
+        """What `forward` gives, from the features that `patch_features` gave of its crops."""
         if self.pad_embed is not None and image_masks_BCP is not None and not self.published_padding:
             features_BCPD = features_BCPD + self._padding(image_masks_BCP, features_BCPD.dtype)
         return self.pool(features_BCPD.flatten(1, 2), pooled_patches_idx_BN4)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from components.config.checks import one_of
+from model_core.spec.documents import LATER, NEUTRAL
 from model_core.spec.errors import require
 
 # the four kinds of example (arXiv 2508.07917, section 3.1)
@@ -71,6 +72,9 @@ class PublishedTraining:
     beside `train.lora_rank`.
     residual_dropout: share of the numbers that decoder blocks add to the residual stream which is dropped in training (published: 0.1).
     recompute: blocks of the decoder are computed a second time in the backward pass, so that little of them is kept.
+    freeze_tower: the vision tower is not trained, by adapters neither; each view goes through it by itself and without gradients.
+    feature_cache: folder in which the frozen tower's features are kept, so that a view goes through it once; "": none. Relative names are
+    read from the folder in which training processes run. No number of the training changes by it.
     validation_samples: held-out samples of each kind whose loss is measured at each validation.
     open_loop_samples: held-out samples that are answered at each validation, for the error of their actions; 0: none.
     """
@@ -93,6 +97,8 @@ class PublishedTraining:
     recompute: bool = True
     validation_samples: int = 16
     open_loop_samples: int = 4
+    freeze_tower: bool = field(default=False, metadata=LATER)
+    feature_cache: str = field(default="", metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
@@ -102,3 +108,31 @@ class PublishedTraining:
             require(getattr(self, name) > 0, f"train.published.{name} must be above 0", got=getattr(self, name))
         for name in ("views", "z_loss", "validation_samples", "open_loop_samples"):
             require(getattr(self, name) >= 0, f"train.published.{name} must not be negative", got=getattr(self, name))
+        self._check_tower()
+
+    def _check_tower(self) -> None:
+        """Raise `SpecError` for a cache that nothing would be read from, or that the training would not agree with."""
+        where, rate = "train.published.feature_cache", self.learning_rates.vit
+        require(
+            not (self.freeze_tower and rate),
+            "train.published.freeze_tower leaves the tower as it is, train.published.learning_rates.vit gives it a rate. Fix: set one of "
+            "them only",
+            got=rate,
+        )
+        require(
+            not self.feature_cache or self.freeze_tower,
+            f"{where}: features of a tower that is trained change at every step. Fix: --set train.published.freeze_tower=true, or leave "
+            "the cache out",
+            got=repr(self.feature_cache),
+        )
+        require(
+            not self.feature_cache or self.packing,
+            f"{where}: padded rows hold the crops of all views together. Fix: --set train.published.packing=true, or leave the cache out",
+            got=repr(self.feature_cache),
+        )
+        require(
+            not (self.feature_cache and self.augment),
+            f"{where}: augmented images differ at every draw, nothing would be read twice. Fix: --set train.published.augment=false, or "
+            "leave the cache out",
+            got=repr(self.feature_cache),
+        )

@@ -12,17 +12,18 @@ Shape letters: N samples, K chunk, A action dims, V views.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.config.published.training import KINDS
+from components.config.published.training import KINDS, PublishedTraining
 from components.data.frozen_dataset import FrozenSplit
 from components.training.published.kinds import FORMS
 from components.training.published.shapes import NetworkShape
 from model_core.network.finetuning.packing import TrainingExample
+from model_core.network.image_inputs import ImageFeatures, ImageInputs
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError, require
 from model_core.spec.types import ActionReasoning, DepthTokens, Trace
@@ -32,12 +33,13 @@ from model_core.tokenization.published.grammar import Style
 from model_core.tokenization.published.prompts import Wording, prompt_of
 
 Augment = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+Look = Callable[[Sequence[NDArray[np.uint8]]], ImageInputs | ImageFeatures]
+_AS_PUBLISHED = PublishedTraining()
 
 
 class ExampleMaker:
-    """Examples of one split. max_tokens: a longer one is refused. augment: what is done to each view, None for nothing.
-
-    Raises `DatasetError` for a split with other views than the training asks for.
+    """Examples of one split. published: wording and length of them. augment: what is done to each view, None for nothing. look: what
+    makes views the input of the network; by default its image processor.
     """
 
     def __init__(
@@ -46,12 +48,13 @@ class ExampleMaker:
         contract: PolicyContract,
         network: NetworkShape,
         *,
-        style: str = "released",
-        max_tokens: int = 2304,
+        published: PublishedTraining = _AS_PUBLISHED,
         augment: Augment | None = None,
+        look: Look | None = None,
     ) -> None:
         self.split, self.contract, self.network = split, contract, network
-        self._style, self._max_tokens, self._augment = Style(style), max_tokens, augment
+        self._style, self._max_tokens, self._augment = Style(published.style), published.max_tokens, augment
+        self._look: Look = network.processor if look is None else look
         self.bins_NKA = ActionCodec(stats=contract.stats).encode(split.actions_NKA)
         self.views = split.images_NVHW3.shape[1]
         self.answer_ids = lru_cache(maxsize=200_000)(self._answer_ids)
@@ -81,7 +84,7 @@ class ExampleMaker:
             views[0] = training_overlay(views[0], trace)
         if self._augment is not None and generator is not None:
             views = [self._augment(view, generator) for view in views]
-        inputs = self.network.processor(views)
+        inputs = self._look(views)
         prompt = prompt_of(self.network.tokenizer, self._instruction(place), inputs.image_grids, self._wording(kind))
         prompt_ids, answer_ids = prompt.ids_L, self.answer_ids(place, kind)
         tokens = len(prompt_ids) + len(answer_ids)

@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import load_split, read_frozen
 from components.data.frozen_members import open_frozen
-from components.training.plan import batch_indices
+from components.training.plan import batch_indices, drawn_samples
 from components.training.published.augmentation import augmented
 from components.training.published.batches import make_batch
 from components.training.published.checkpoint import write_published
 from components.training.published.drawing import check_possible, drawing_pairs, drawn_kinds
 from components.training.published.examples import ExampleMaker, check_views
+from components.training.published.kinds import kind_weights
 from components.training.published.networks import open_network, published_contract
 from components.training.published.parts import TrainedPart, trained_parts
+from components.training.published.tower.frozen_tower import FrozenTower
+from components.training.published.tower.opened import open_tower, require_room
 from components.training.published.validation import language_ids, validation_values
-from components.training.sizing.flop import ExampleShape, example_flop
+from components.training.sizing.flop import ExampleShape, example_flop, tower_of
 from model_core.adoption.document import VQVAE
 from model_core.spec.errors import DatasetError
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model_core.network.finetuning.packing import PublishedBatch, TrainingExample
+    from model_core.network.image_inputs import ImageFeatures
     from model_core.network.model import MolmoAct
 
 _AUGMENT = 0xA06
@@ -58,7 +62,10 @@ class PublishedArm:
         self.config, self.frozen, self._published = config, frozen, config.published
         self.network, self._model = open_network(config)
         self._model.model.transformer.checkpoint_activations = config.published.recompute
+        if config.published.freeze_tower:
+            self._model.model.vision_backbone.image_vit.requires_grad_(False)
         self.contract = published_contract(contract, self.network)
+        self._tower: FrozenTower | None = None
         self._train = self._maker("train")
         check_views(config.published.views, self._train)
         self._possible = self._train.possible()
@@ -71,6 +78,8 @@ class PublishedArm:
             self._ids_X = torch.from_numpy(language_ids(self._train, config.published))
         self._divisor = lru_cache(maxsize=2)(self._step_divisor)
         self._validation: ExampleMaker | None = None
+        if config.published.feature_cache:
+            self._require_room()  # before the first step
         self._flop: float | None = None
 
     @property
@@ -138,8 +147,8 @@ class PublishedArm:
         images = found[0].images
         assert images is not None
         tokens = int((images.pooled_patches_idx_N4 >= 0).any(-1).sum())
-        shape = ExampleShape(prompt=prompt, answer=answer, image_tokens=tokens, crops=len(images.images_CPD), head_rows=answer)
-        return example_flop(self.network.config, shape, lora_rank=self.config.lora_rank).training
+        shape = ExampleShape(prompt=prompt, answer=answer, image_tokens=tokens, crops=len(images.image_masks_CP), head_rows=answer)
+        return example_flop(self.network.config, shape, lora_rank=self.config.lora_rank, tower=tower_of(self._published)).training
 
     def _maker(self, split: str) -> ExampleMaker:
         published = self._published
@@ -147,9 +156,24 @@ class PublishedArm:
             load_split(self.frozen, split),
             self.contract,
             self.network,
-            style=published.style,
-            max_tokens=published.max_tokens,
+            published=published,
+            look=self._look if published.freeze_tower and published.packing else None,
             augment=augmented if published.augment and split == "train" else None,
+        )
+
+    def _look(self, views: Sequence[NDArray[np.uint8]]) -> ImageFeatures:
+        """Views through the frozen tower, which is where the engine put the network."""
+        if self._tower is None:
+            self._tower = open_tower(self._model, self.network.processor, self.config)
+        return self._tower(views)
+
+    def _require_room(self) -> None:
+        """Raise `JobError` unless the features of all views that are drawn fit on the disk; a drawn trajectory makes another view."""
+        views_NVHW3 = self._train.split.images_NVHW3
+        samples = len(np.unique(self._pairs_M2[drawn_samples(self.config, self.num_samples), 0])) + self._published.validation_samples
+        drawn = "trajectory_conditioned" in kind_weights(self._published.groups)
+        require_room(
+            self._model, self.network.processor, self.config, images=samples * (self._train.views + drawn), views_VHW3=views_NVHW3[0]
         )
 
     def _step_divisor(self, seed: int, step: int) -> float:

@@ -47,8 +47,9 @@ def _shapes(document: str) -> Shapes:
     return expected_shapes(MolmoActConfig.from_json(json.loads(document)))
 
 
-def parameter_counts(config: MolmoActConfig, lora_rank: int = 0) -> ParameterCounts:
-    """Counts of a network of this configuration. lora_rank: of adapters on every linear layer; 0: all weights are trained."""
+def parameter_counts(config: MolmoActConfig, lora_rank: int = 0, *, frozen_tower: bool = False) -> ParameterCounts:
+    """Counts of a network of this configuration. lora_rank: of adapters on every linear layer; 0: all weights are trained. frozen_tower:
+    nothing of the vision tower is trained."""
     shapes = shapes_of(config)
     parts = {"llm": 0, "connector": 0, "vit": 0}
     layers = adapters = 0
@@ -61,14 +62,14 @@ def parameter_counts(config: MolmoActConfig, lora_rank: int = 0) -> ParameterCou
             first_block += size if "transformer.blocks.0." in name else 0
         elif group_of(name) == "llm":
             whole = max(whole, size)
-        if is_linear(name, shape):
+        if is_linear(name, shape) and not (frozen_tower and group_of(name) == "vit"):
             adapters += lora_rank * sum(shape)
     total = sum(parts.values())
     return ParameterCounts(
         decoder=parts["llm"],
         connector=parts["connector"],
         vision=parts["vit"],
-        trained=adapters if lora_rank else total,
+        trained=adapters if lora_rank else total - (parts["vit"] if frozen_tower else 0),
         adapters=adapters,
         layers=layers,
         block=max(first_block, whole),

@@ -4,7 +4,8 @@
                head      2 x rows x width x answer tokens
                vision    2 x weights of the blocks x patches +  4 x blocks x heads x head width x patches^2  (a crop; all pairs)
                connector its layers, once for each image token (keys and values of its pooling four times)
-    training   3 x forward; with adapters 2 x forward (no gradient of a frozen weight) and 6 for each adapter weight and token
+    training   3 x forward; with adapters 2 x forward (no gradient of a frozen weight) and 6 for each adapter weight and token; of a
+              tower that is not trained its forward once, or nothing where its features are read
 
 Norms, rotations and the softmax are not counted, nor what is computed a second time to save memory: a utilisation of these numbers is of
 work that the result needs.
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
+from components.config.published.training import PublishedTraining
 from components.training.sizing.counts import is_linear, shapes_of
 from model_core.network.config import MolmoActConfig
 
@@ -48,8 +51,12 @@ class ExampleFlop:
     training: float
 
 
-def example_flop(config: MolmoActConfig, shape: ExampleShape, *, lora_rank: int = 0) -> ExampleFlop:
-    """FLOP of an example of this shape. lora_rank: of adapters on every linear layer; 0: all weights are trained."""
+Tower = Literal["trained", "frozen", "cached"]
+
+
+def example_flop(config: MolmoActConfig, shape: ExampleShape, *, lora_rank: int = 0, tower: Tower = "trained") -> ExampleFlop:
+    """FLOP of an example of this shape. lora_rank: of adapters on every linear layer; 0: all weights are trained. tower: whether the vision
+    tower is trained, or only computed, or its features are read."""
     llm, vit = config.llm, config.vit
     layers, blocks, patches = llm.num_hidden_layers, config.vit_blocks, math.prod(vit.grid) + int(vit.use_cls_token)
     sizes = _linear_sizes(config)
@@ -61,17 +68,26 @@ def example_flop(config: MolmoActConfig, shape: ExampleShape, *, lora_rank: int 
         "vision": shape.crops * (2.0 * sizes["vision"] * patches + tower_attention),
         "connector": 2.0 * (sizes["pooled"] + 4 * sizes["slots"]) * shape.image_tokens,
     }
-    forward = sum(used.values())
+    untrained = 0.0 if tower == "trained" else used["vision"]
+    once = untrained if tower == "frozen" else 0.0
+    forward = sum(used.values()) - untrained
     if not lora_rank:
-        return ExampleFlop(**used, adapters=0.0, training=3.0 * forward)
+        return ExampleFlop(**used, adapters=0.0, training=3.0 * forward + once)
     ranks = _linear_sizes(config, lora_rank)
     adapters = 2.0 * (
         ranks["decoder"] * shape.tokens
         + ranks["head"] * shape.head_rows
-        + ranks["vision"] * shape.crops * patches
+        + (ranks["vision"] * shape.crops * patches if tower == "trained" else 0.0)
         + (ranks["pooled"] + 4 * ranks["slots"]) * shape.image_tokens
     )
-    return ExampleFlop(**used, adapters=adapters, training=2.0 * forward + 3.0 * adapters)
+    return ExampleFlop(**used, adapters=adapters, training=2.0 * forward + 3.0 * adapters + once)
+
+
+def tower_of(published: PublishedTraining) -> Tower:
+    """What a training computes of the vision tower."""
+    if not published.freeze_tower:
+        return "trained"
+    return "cached" if published.feature_cache else "frozen"
 
 
 def _linear_sizes(config: MolmoActConfig, lora_rank: int = 0) -> dict[str, int]:

@@ -61,8 +61,11 @@ class MemoryParts:
         return sum(asdict(self).values())
 
 
-def memory_parts(config: MolmoActConfig, counts: ParameterCounts, shape: ExampleShape, sharing: Sharing) -> MemoryParts:
-    """Memory of one GPU. shape: of one example; as many of them as `sharing` says are in a forward pass."""
+def memory_parts(
+    config: MolmoActConfig, counts: ParameterCounts, shape: ExampleShape, sharing: Sharing, *, frozen_tower: bool = False
+) -> MemoryParts:
+    """Memory of one GPU. shape: of one example; as many of them as `sharing` says are in a forward pass. frozen_tower: nothing is kept of
+    the vision tower."""
     whole = sharing.zero_stage < 3
     rows = min(sharing.loss_rows, sharing.examples * shape.head_rows)
     return MemoryParts(
@@ -71,19 +74,19 @@ def memory_parts(config: MolmoActConfig, counts: ParameterCounts, shape: Example
         optimiser=_share(8 * counts.trained, sharing.share(1)),
         gathered=0 if whole else 3 * 4 * counts.block,
         casts=2 * (counts.held if whole else 2 * counts.block),
-        activations=activation_bytes(config, shape, sharing.examples),
+        activations=activation_bytes(config, shape, sharing.examples, frozen_tower=frozen_tower),
         logits=rows * config.llm.vocab_size * (4 + 2 + 2),
         reserve=RESERVE_BYTES,
     )
 
 
-def activation_bytes(config: MolmoActConfig, shape: ExampleShape, examples: int) -> int:
+def activation_bytes(config: MolmoActConfig, shape: ExampleShape, examples: int, *, frozen_tower: bool = False) -> int:
     """What is kept for the backward pass of `examples` examples: decoder with recomputed blocks, tower and connector without."""
     tokens, crops = examples * shape.tokens, examples * shape.crops
     llm, vit = config.llm, config.vit
     patches = math.prod(vit.grid) + int(vit.use_cls_token)
     decoder = tokens * (4 * llm.hidden_size * (llm.num_hidden_layers + 1) + decoder_block_bytes(config))
-    tower = crops * patches * config.vit_blocks * vision_block_bytes(config)
+    tower = 0 if frozen_tower else crops * patches * config.vit_blocks * vision_block_bytes(config)
     return decoder + tower + examples * shape.image_tokens * connector_bytes(config)
 
 

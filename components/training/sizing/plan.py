@@ -11,7 +11,7 @@ from components.config.train_config import TrainConfig
 from components.training.published.shapes import NetworkShape, network_shape
 from components.training.sizing.counts import ParameterCounts, parameter_counts
 from components.training.sizing.example_tokens import ActionShape, example_shape
-from components.training.sizing.flop import ExampleFlop, ExampleShape, example_flop
+from components.training.sizing.flop import ExampleFlop, ExampleShape, example_flop, tower_of
 from components.training.sizing.machines import ACCELERATORS, GIB, Accelerator
 from components.training.sizing.memory import MemoryParts, Sharing, memory_parts
 from components.training.sizing.reported import PADDED_CROPS, PADDED_TOKENS, REPORTED
@@ -145,7 +145,8 @@ def _plan(name: str, train: TrainConfig, chunk_length: int, on: tuple[Accelerato
     action = ActionShape(views=views, chunk_length=chunk_length)
     example = example_shape(config, network.processor, network.tokenizer, action, published.groups)
     full = replace(example, answer=PADDED_TOKENS - example.prompt, crops=PADDED_CROPS.get(views, 9 * views), head_rows=PADDED_TOKENS)
-    counts = parameter_counts(config, train.lora_rank)
+    counts = parameter_counts(config, train.lora_rank, frozen_tower=published.freeze_tower)
+    tower = tower_of(published)
     return TrainingPlan(
         recipe=name,
         train=train,
@@ -155,15 +156,15 @@ def _plan(name: str, train: TrainConfig, chunk_length: int, on: tuple[Accelerato
         counts=counts,
         example=example,
         padded=full,
-        flop=example_flop(config, example, lora_rank=train.lora_rank),
-        padded_flop=example_flop(config, full, lora_rank=train.lora_rank),
+        flop=example_flop(config, example, lora_rank=train.lora_rank, tower=tower),
+        padded_flop=example_flop(config, full, lora_rank=train.lora_rank, tower=tower),
         memory=_memory(train, config, counts, example if published.packing else full),
     )
 
 
 def _memory(train: TrainConfig, config: MolmoActConfig, counts: ParameterCounts, shape: ExampleShape) -> MemoryParts:
     sharing = Sharing(world=train.world_size, zero_stage=train.zero_stage, examples=train.micro_batch, loss_rows=train.published.loss_rows)
-    return memory_parts(config, counts, shape, sharing)
+    return memory_parts(config, counts, shape, sharing, frozen_tower=train.published.freeze_tower)
 
 
 def machine_memory_bytes(plan: TrainingPlan, processes: int) -> int:
@@ -192,7 +193,7 @@ def fitting_changes(plan: TrainingPlan) -> list[str]:
     candidates: dict[str, Mapping[str, Any]] = {}
     for micro in _divisors_below(train.micro_batch):
         candidates[f"--set train.micro_batch={micro}"] = {"micro_batch": micro}
-    for stage in range(train.zero_stage + 1, 4 if not train.lora_rank else 3):
+    for stage in range(train.zero_stage + 1, 4 if not (train.lora_rank or train.published.freeze_tower) else 3):
         candidates[f"--set train.zero_stage={stage}"] = {"zero_stage": stage}
     world = train.world_size * 2
     while world <= train.global_batch // train.micro_batch and train.zero_stage > 0:
@@ -213,7 +214,7 @@ def fitting_changes(plan: TrainingPlan) -> list[str]:
 def _resized(plan: TrainingPlan, **changes: Any) -> TrainingPlan:
     train = replace(plan.train, **changes)
     config = plan.network.config
-    counts = parameter_counts(config, train.lora_rank)
+    counts = parameter_counts(config, train.lora_rank, frozen_tower=train.published.freeze_tower)
     shape = plan.example if train.published.packing else plan.padded
     return replace(plan, train=train, counts=counts, memory=_memory(train, config, counts, shape))
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from model_core.network.checkpoints import layout
 from model_core.network.checkpoints.weights import read_header, write_json
 from model_core.network.finetuning.adapter_config import CONFIG_FILE, AdapterConfig, read_adapter_config
+from model_core.network.finetuning.optimizer import group_of
 from model_core.network.finetuning.tuned_rows import TunedRowsEmbedding, TunedRowsHead
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import CheckpointError, require
@@ -36,7 +37,7 @@ _PREFIX = "base_model.model."
 class LoraSettings:
     """What is trained. Defaults are the published ones: r 32, alpha 16, no dropout, Gaussian start, every linear layer.
 
-    adapt_head: the output layer is a linear layer too; off leaves it as it is.
+    adapt_head: the output layer is a linear layer too; off leaves it as it is. adapt_tower: the same of the vision tower's layers.
     depth_rows: (first id, count) of the token rows that become trainable, e.g. (151665, 130) for 7B-D; None: frozen.
     """
 
@@ -44,6 +45,7 @@ class LoraSettings:
     alpha: float = 16
     dropout: float = 0.0
     adapt_head: bool = True
+    adapt_tower: bool = True
     train_new_embedding: bool = False
     depth_rows: tuple[int, int] | None = None
 
@@ -63,7 +65,8 @@ def add_lora(model: MolmoAct, settings: LoraSettings, *, seed: int = 0) -> Molmo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # peft draws the start from the global generator
         config = AdapterConfig(rank=settings.rank, alpha=settings.alpha, dropout=settings.dropout)
-        _inject(model, _linear_layers(model, settings.adapt_head), config)
+        names = [name for name in _linear_layers(model, settings.adapt_head) if settings.adapt_tower or group_of(name) != "vit"]
+        _inject(model, names, config)
     _tune_rows(model, settings)
     return model
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from model_core.network.attention import Documents
 from model_core.network.finetuning.answer_rows import RowTargets
 from model_core.network.finetuning.dropout import ResidualDropout
-from model_core.network.image_inputs import ImageInputs, collate_images
+from model_core.network.image_inputs import ImageFeatures, ImageInputs, collate_images
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import SpecError, require
 
@@ -35,7 +35,7 @@ class TrainingExample:
 
     ids_L: NDArray[np.int64]
     answer_start: int
-    images: ImageInputs | None
+    images: ImageInputs | ImageFeatures | None
     weight: float = 1.0
     kind: str = ""
 
@@ -54,7 +54,8 @@ class PublishedBatch:
     """Examples as one forward pass takes them.
 
     ids_BL, places_BL: int64. documents: how long each example is, where they lie in one row; None: one a row. images: keyword arguments of
-    `MolmoAct.encode_images`, empty without images. rows_N: where in the flattened (B x L) hidden states an answer token is predicted.
+    `MolmoAct.encode_images`, or of `connect_images` where the tower's features are known; empty without images.
+    rows_N: where in the flattened (B x L) hidden states an answer token is predicted.
     example_N: which example each of those rows is of. draw: (seed, step, micro batch) that it is of, None outside a training.
     """
 
@@ -89,7 +90,7 @@ def packed_batch(examples: Sequence[TrainingExample]) -> PublishedBatch:
 def padded_batch(examples: Sequence[TrainingExample], *, length: int, pad_id: int, crops: int = 0) -> PublishedBatch:
     """One example a row, padded behind to `length` tokens, and to as many crops as the most that one has (or `crops`, if more).
 
-    Raises `SpecError` for an example that is longer.
+    Raises `SpecError` for an example that is longer, and for images of which only features are given.
     """
     require(len(examples) > 0, "a batch needs at least one example")
     longest = max(len(example.ids_L) for example in examples)
@@ -97,7 +98,9 @@ def padded_batch(examples: Sequence[TrainingExample], *, length: int, pad_id: in
     ids_BL = np.full((len(examples), length), pad_id, np.int64)
     for row, example in enumerate(examples):
         ids_BL[row, : len(example.ids_L)] = example.ids_L
-    images = collate_images([example.images for example in examples if example.images is not None]) if examples[0].images else {}
+    crops_of = [example.images for example in examples if isinstance(example.images, ImageInputs)]
+    require(len(crops_of) == sum(e.images is not None for e in examples), "padded rows hold crops; features are packed")
+    images = collate_images(crops_of) if crops_of else {}
     if images and (more := crops - images["images_BCPD"].shape[1]) > 0:
         images["images_BCPD"] = torch.nn.functional.pad(images["images_BCPD"], (0, 0, 0, 0, 0, more), value=-1.0)
         images["image_masks_BCP"] = torch.nn.functional.pad(images["image_masks_BCP"], (0, 0, 0, more))
@@ -117,7 +120,8 @@ def answer_states(model: MolmoAct, batch: PublishedBatch, *, dropout: float = 0.
     """
     drops = dropout > 0 and model.training and batch.draw is not None
     model.model.transformer.set_dropout(ResidualDropout(share=dropout, draw=batch.draw) if drops else None)  # type: ignore[arg-type]
-    features = model.encode_images(**batch.images) if batch.images else None
+    encode = model.connect_images if "features_BCPD" in batch.images else model.encode_images
+    features = encode(**batch.images) if batch.images else None
     hidden_BLD = model.trunk(model.embed(batch.ids_BL, features), batch.places_BL, batch.documents)
     return hidden_BLD.flatten(0, 1).index_select(0, batch.rows_N)
 
@@ -138,16 +142,20 @@ def _targets(examples: Sequence[TrainingExample], starts: NDArray[np.int64]) -> 
 
 
 def _joined_images(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
-    """The crops of all examples as those of one sample; patch indices move up by the patches before them, empty slots stay empty."""
+    """The crops of all examples, or their features, as those of one sample; patch indices move up by the patches before them, empty slots
+    stay empty."""
     inputs = [example.images for example in examples if example.images is not None]
     if not inputs:
         return {}
-    if len(inputs) != len(examples):
-        raise SpecError("examples with images and without lie in one batch; give all of them images, or none")
-    before = np.concatenate([[0], np.cumsum([one.images_CPD.shape[0] * one.images_CPD.shape[1] for one in inputs])[:-1]])
+    crops = [one.images_CPD for one in inputs if isinstance(one, ImageInputs)]
+    features = [one.features_CPD for one in inputs if isinstance(one, ImageFeatures)]
+    if len(inputs) != len(examples) or (crops and features):
+        raise SpecError("examples with images, with features and without lie in one batch; give all of them the same")
+    before = np.concatenate([[0], np.cumsum([one.image_masks_CP.size for one in inputs])[:-1]])
     windows = [np.where(one.pooled_patches_idx_N4 >= 0, one.pooled_patches_idx_N4 + at, -1) for one, at in zip(inputs, before, strict=True)]
+    shown = {"features_BCPD": torch.cat(features)} if features else {"images_BCPD": torch.from_numpy(np.concatenate(crops))}
     return {
-        "images_BCPD": torch.from_numpy(np.concatenate([one.images_CPD for one in inputs]))[None],
+        **{name: value[None] for name, value in shown.items()},
         "pooled_patches_idx_BN4": torch.from_numpy(np.concatenate(windows))[None],
         "image_masks_BCP": torch.from_numpy(np.concatenate([one.image_masks_CP for one in inputs]))[None],
     }
