@@ -26,6 +26,7 @@ from torch import Tensor
 
 from model_core.adoption.document import CONFIG, VQVAE, is_adopted, not_adopted
 from model_core.adoption.loading import PublishedParts, load_adopted
+from model_core.adoption.one_embodiment import copy_adopted
 from model_core.contracts import CONTRACT, CONTRACTS, check_names, chosen_contract, read_contracts
 from model_core.embodiments import is_joint, joint_of, part_of
 from model_core.network.checkpoints.layout import type_problems
@@ -135,7 +136,11 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu", embodim
 
 
 def write_part(checkpoint: Path, embodiment: str, folder: Path) -> Path:
-    """Write the ordinary checkpoint of one embodiment of several into `folder`. Raises as `load_checkpoint`."""
+    """Write the ordinary checkpoint of one embodiment of several into `folder`, which an earlier one may lie in. Raises as
+    `load_checkpoint`."""
+    if is_adopted(checkpoint):
+        shutil.rmtree(folder, ignore_errors=True)
+        return copy_adopted(checkpoint, embodiment, folder)
     part = load_checkpoint(checkpoint, embodiment=embodiment)
     vqvae = checkpoint / VQVAE
     return write_checkpoint(

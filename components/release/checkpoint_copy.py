@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from model_core.adoption.document import is_adopted, read_adoption
+from model_core.adoption.document import is_adopted
+from model_core.adoption.one_embodiment import copy_adopted
 from model_core.contracts import chosen_contract, read_contracts
 
 
@@ -17,29 +18,19 @@ def copy_checkpoint(checkpoint: Path, embodiment: str, target: Path, frozen: Pat
     contracts = read_contracts(checkpoint)
     chosen = chosen_contract(contracts, embodiment, checkpoint)
     if is_adopted(checkpoint):
-        _copy_adopted(checkpoint, target)
-        return frozen
+        copy_adopted(checkpoint, chosen.embodiment.name, target)
+        return frozen if len(contracts) == 1 else _frozen_of(frozen, chosen.embodiment.name)
     if len(contracts) == 1:
         shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns("*.part", "*.tmp"))
         return frozen
-    from components.data.frozen_members import open_frozen
     from model_core.checkpoint import write_part
 
     target.parent.mkdir(parents=True, exist_ok=True)
     write_part(checkpoint, chosen.embodiment.name, target)
-    return None if frozen is None else open_frozen(frozen).folder_of(chosen.embodiment.name)
+    return _frozen_of(frozen, chosen.embodiment.name)
 
 
-def _copy_adopted(folder: Path, target: Path) -> None:
-    """What serving reads; code and pickles of a release stay behind. Weights, being large, are linked where the disk allows it."""
-    adoption = read_adoption(folder)
-    for name in adoption.names:
-        place = target / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if name in adoption.weights:
-            try:
-                place.hardlink_to((folder / name).resolve())  # a hub folder holds links
-                continue
-            except OSError:  # another disk, or one without links
-                pass
-        shutil.copyfile(folder / name, place)
+def _frozen_of(frozen: Path | None, embodiment: str) -> Path | None:
+    from components.data.frozen_members import open_frozen
+
+    return None if frozen is None else open_frozen(frozen).folder_of(embodiment)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from model_core.contracts import CONTRACT
+from model_core.contracts import CONTRACT, CONTRACTS
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import CheckpointError, SpecError
 
@@ -42,10 +42,20 @@ class LanguageChoices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptedEmbodiment:
+    """What was chosen for one of several embodiments: as the fields of these names in `Adoption`."""
+
+    norm_key: str
+    policy_id: str
+    language: LanguageChoices = LanguageChoices()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
     """norm_key: which entry of `norm_stats` the contract's statistics are. policy_id: of the contract beside it.
 
-    files: SHA-256 of every small file that decides an answer, by path. weights: bytes of every weight file.
+    files: SHA-256 of every small file that decides an answer, by path. weights: bytes of every weight file. embodiments: by name, where the
+    network acts for several; the fields above are then those of the first, whose contract is contract.json.
     """
 
     norm_key: str
@@ -53,16 +63,28 @@ class Adoption:
     files: Mapping[str, str]
     weights: Mapping[str, int]
     language: LanguageChoices = LanguageChoices()
+    embodiments: Mapping[str, AdoptedEmbodiment] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
     def names(self) -> tuple[str, ...]:
         """Everything in the folder that serving needs; what else lies there (code, pickles) is never read."""
-        return (ADOPTION, CONTRACT, *sorted(self.files), *sorted(self.weights))
+        contracts = (f"{CONTRACTS}/{name}.json" for name in sorted(self.embodiments))
+        return (ADOPTION, CONTRACT, *contracts, *sorted(self.files), *sorted(self.weights))
+
+    def of(self, embodiment: str) -> Adoption:
+        """The adoption for one embodiment alone."""
+        chosen = self.embodiments.get(embodiment)
+        if chosen is None:
+            return self
+        return replace(self, norm_key=chosen.norm_key, policy_id=chosen.policy_id, language=chosen.language, embodiments={})
 
     def to_text(self) -> str:
         """The file's content."""
-        return json.dumps(to_document(self), indent=1, sort_keys=True) + "\n"
+        document = to_document(self)
+        if not self.embodiments:
+            del document["embodiments"]  # as before there could be several
+        return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
     def check(self, folder: Path) -> None:
         """Raise `CheckpointError` naming the first file that is not the one that was adopted."""

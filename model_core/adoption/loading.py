@@ -67,11 +67,12 @@ def load_adopted(folder: Path, *, device: torch.device | str = "cpu", embodiment
     """Read an adopted folder. Raises `CheckpointError` naming the part that is missing, changed or does not fit; weights are read last."""
     if not (folder / CONTRACT).is_file():
         raise CheckpointError(f"{folder} was adopted, and its {CONTRACT} is missing. Fix: adopt it again with --replace")
-    adoption, contract = read_adoption(folder), chosen_contract(read_contracts(folder), embodiment, folder)
+    contract = chosen_contract(read_contracts(folder), embodiment, folder)
+    adoption = read_adoption(folder).of(contract.embodiment.name)
     if contract.policy_id != adoption.policy_id:
         raise CheckpointError(
-            f"{folder / CONTRACT} is policy {contract.policy_id}, the folder was adopted as {adoption.policy_id}; it was changed since. "
-            "Fix: adopt the folder again with --replace"
+            f"the contract of {contract.embodiment.name} in {folder} is policy {contract.policy_id}, the folder was adopted as "
+            f"{adoption.policy_id}; it was changed since. Fix: adopt the folder again with --replace"
         )
     adoption.check(folder)
     refuse_pickle(folder)

@@ -6,13 +6,16 @@ choices of a person, never guessed. Everything is checked, down to the headers o
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from model_core.adoption.document import ADOPTION, CONFIG, VQVAE, Adoption, LanguageChoices
+from model_core.adoption.document import ADOPTION, CONFIG, VQVAE, AdoptedEmbodiment, Adoption, LanguageChoices
 from model_core.adoption.loading import PublishedParts, open_parts
 from model_core.adoption.published_files import (
     chosen_stats,
@@ -23,7 +26,7 @@ from model_core.adoption.published_files import (
     special_ids,
     weight_sizes,
 )
-from model_core.contracts import CONTRACT
+from model_core.contracts import CONTRACT, CONTRACTS, check_names
 from model_core.network.checkpoints.hub import CheckpointFiles
 from model_core.port.published import LEVELS, PublishedPort
 from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSpec
@@ -87,14 +90,25 @@ def adopt(folder: Path, request: AdoptionRequest, *, replace: bool = False) -> A
     return _write(folder, port, weights, request.norm_key)
 
 
-def adopt_trained(folder: Path, contract: PolicyContract, norm_key: str, language: LanguageChoices) -> Adopted:
-    """Adopt a folder that a training has just written, whose contract is known: no question is left.
+def adopt_trained(folder: Path, contracts: Sequence[PolicyContract], language: LanguageChoices) -> None:
+    """Adopt a folder that a training has just written for these embodiments, each with statistics under its own name: no question is left.
 
-    Raises `CheckpointError` where its files do not fit each other.
+    Raises `CheckpointError` where its files do not fit each other, `SpecError` for names that cannot stand beside each other.
     """
     config = read_config(folder)
-    weights = read_weights(folder, config)
-    return _write(folder, PublishedPort(open_parts(folder, config, language), contract), weights, norm_key)
+    weights, parts = read_weights(folder, config), open_parts(folder, config, language)
+    first, *further = [PublishedPort(parts, contract) for contract in contracts]
+    adopted = _write(folder, first, weights, first.contract.embodiment.name)
+    if not further:
+        return
+    check_names(contract.embodiment.name for contract in contracts)
+    chosen = {
+        contract.embodiment.name: AdoptedEmbodiment(norm_key=contract.embodiment.name, policy_id=contract.policy_id, language=language)
+        for contract in contracts
+    }
+    for contract in contracts:
+        atomic_write(folder / CONTRACTS / f"{contract.embodiment.name}.json", _text(contract))
+    atomic_write(folder / ADOPTION, dataclasses.replace(adopted.adoption, embodiments=chosen).to_text())
 
 
 def _write(folder: Path, port: PublishedPort, weights: CheckpointFiles, norm_key: str) -> Adopted:
@@ -105,6 +119,7 @@ def _write(folder: Path, port: PublishedPort, weights: CheckpointFiles, norm_key
         weights=weight_sizes(weights),
         language=port.parts.choices,
     )
+    shutil.rmtree(folder / CONTRACTS, ignore_errors=True)  # of several, which it was adopted for before
     atomic_write(folder / CONTRACT, _text(port.contract))
     atomic_write(folder / ADOPTION, adoption.to_text())
     return Adopted(contract=port.contract, adoption=adoption, notes=tuple(_notes(port, weights)))

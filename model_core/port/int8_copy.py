@@ -22,7 +22,7 @@ from torch import Tensor
 from model_core.adoption.document import ADOPTION, VQVAE, is_adopted, not_adopted, read_adoption
 from model_core.adoption.published_files import read_weights, small_digests, weight_sizes
 from model_core.checkpoint import load_checkpoint, write_checkpoint
-from model_core.contracts import CONTRACT
+from model_core.contracts import CONTRACT, CONTRACTS, chosen_contract, read_contracts
 from model_core.network.checkpoints.hub import BESIDE, DEFAULT_SHARD_BYTES, CheckpointFiles, check_destination
 from model_core.network.checkpoints.weights import write_json, write_shards
 from model_core.network.config import MolmoActConfig
@@ -55,7 +55,7 @@ def write_int8(source: Path, destination: Path, *, embodiment: str = "") -> Int8
     if is_int8_folder(source):
         raise CheckpointError(f"{source} has int8 weights already. Fix: serve it, `actwright serve {source}`")
     if is_adopted(source):
-        return _adopted_copy(source, destination)
+        return _adopted_copy(source, destination, embodiment)
     if advice := not_adopted(source):
         raise CheckpointError(f"{source}: {advice}")
     return _compact_copy(source, destination, embodiment)
@@ -69,8 +69,10 @@ def keep_report(folder: Path, text: str) -> Path:
     return folder / REPORT
 
 
-def _adopted_copy(source: Path, destination: Path) -> Int8Copy:
-    adoption = read_adoption(source)
+def _adopted_copy(source: Path, destination: Path, embodiment: str) -> Int8Copy:
+    contracts = read_contracts(source)
+    name = chosen_contract(contracts, embodiment, source).embodiment.name
+    adoption = read_adoption(source).of(name)
     adoption.check(source)
     files = read_weights(source, MolmoActConfig.from_json(source))
     linear = linear_weights(files.config)
@@ -81,7 +83,8 @@ def _adopted_copy(source: Path, destination: Path) -> Int8Copy:
             atomic_write(destination / name, (source / name).read_bytes())
     if (source / VQVAE).is_dir():
         shutil.copytree(source / VQVAE, destination / VQVAE, dirs_exist_ok=True)
-    atomic_write(destination / CONTRACT, (source / CONTRACT).read_bytes())
+    contract = source / CONTRACT if len(contracts) == 1 else source / CONTRACTS / f"{name}.json"
+    atomic_write(destination / CONTRACT, contract.read_bytes())
     written = read_weights(destination, MolmoActConfig.from_json(destination))
     language = replace(adoption.language, dtype="float32")
     copied = replace(adoption, files=small_digests(destination), weights=weight_sizes(written), language=language)

@@ -82,7 +82,7 @@ def test_losses_and_gradients_are_equal_bit_for_bit_with_features_computed_or_re
         assert others.keys() == gradients.keys()
         assert all(torch.equal(others[name], gradient) for name, gradient in gradients.items())
     assert arm.validate(arm.module) == plain.validate(plain.module)
-    plain._train._look = plain.network.processor  # as it is where the tower is trained
+    plain.members[0].train._look = plain.network.processor  # as it is where the tower is trained
     whole, by_view = (one.loss(one.module, one.batch(np.arange(2), seed=0, step=0, micro=0))[0].detach() for one in (plain, arm))
     assert float(whole) == pytest.approx(float(by_view), rel=1e-6), "the network is the same, whatever of it is trained"
     adapted = LoraModel(plain, replace(FROZEN, lora_rank=2))
@@ -94,11 +94,11 @@ def test_losses_and_gradients_are_equal_bit_for_bit_with_features_computed_or_re
 
 def test_a_drawn_trajectory_is_a_view_of_its_own(reading):
     arm, folder = reading
-    place = int(np.flatnonzero(arm._train.possible()["trajectory_conditioned"])[0])
+    place = int(np.flatnonzero(arm.members[0].train.possible()["trajectory_conditioned"])[0])
     for path in files(folder):
         path.unlink()
     for kind, expected in (("action_reasoning", 1), ("trace", 1), ("trajectory_conditioned", 2), ("depth", 2)):
-        arm._train.example(place, kind)
+        arm.members[0].train.example(place, kind)
         assert len(files(folder)) == expected, kind
 
 
@@ -106,12 +106,12 @@ def test_a_damaged_file_is_computed_again_and_other_weights_are_not_mixed_up(rea
     arm, folder = reading
     for path in files(folder):
         path.unlink()
-    found = arm._train.example(0, "depth").images
+    found = arm.members[0].train.example(0, "depth").images
     (file,) = files(folder)
     whole = file.read_bytes()
     for damage in (whole[:-7], bytes([*whole[:-1], whole[-1] ^ 1]), b""):
         file.write_bytes(damage)
-        assert torch.equal(arm._train.example(0, "depth").images.features_CPD, found.features_CPD)
+        assert torch.equal(arm.members[0].train.example(0, "depth").images.features_CPD, found.features_CPD)
         assert file.read_bytes() == whole
     digest = tower_digest(arm.module, arm.network.processor, bf16=False)
     assert digest == file.parent.parent.name

@@ -18,6 +18,7 @@ from components.config.published import networks
 from components.config.published.training import ExampleGroup, PartRates, PublishedTraining
 from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import load_split
+from components.data.frozen_members import open_frozen
 from components.release.package import probe_observations
 from components.training.deepspeed_engine import groups_of
 from components.training.plan import batch_indices
@@ -97,7 +98,7 @@ def test_what_a_recipe_knows_of_the_small_network_is_true():
 
 @pytest.mark.parametrize(("kind", "form"), [("action_reasoning", Form.FULL), ("depth", Form.DEPTH), ("trace", Form.TRACE)])
 def test_examples_are_read_back_as_the_sample(arm, kind, form):
-    maker = arm._train
+    maker = arm.members[0].train
     example, taught = maker.example(3, kind), maker.reasoning(3)
     assert example.ids_L[-1] == tokenizer().special.eos
     answer = text(example.ids_L[example.answer_start : -1])
@@ -118,7 +119,7 @@ def test_examples_are_read_back_as_the_sample(arm, kind, form):
 
 
 def test_a_conditioned_example_shows_its_trajectory_and_states_actions_alone(arm):
-    maker = arm._train
+    maker = arm.members[0].train
     example = maker.example(3, "trajectory_conditioned")
     answer = text(example.ids_L[example.answer_start :])
     assert answer.startswith(" Based on the image and the annotated trajectory of the end effector, the action")
@@ -139,10 +140,10 @@ def test_bins_are_applied_when_an_example_is_made(frozen):
 
 
 def test_kinds_are_drawn_at_their_weights_and_only_where_they_can_be_made(arm, frozen):
-    possible = arm._train.possible()
+    possible = arm.members[0].train.possible()
     assert possible["action_reasoning"].all()
     assert not possible["trajectory_conditioned"].all(), "a trajectory of one point draws nothing"
-    pairs = np.tile(drawing_pairs(frozen, PUBLISHED.groups, 24), (80, 1))
+    pairs = np.tile(drawing_pairs(open_frozen(frozen), PUBLISHED.groups), (80, 1))
     kinds = drawn_kinds(pairs, PUBLISHED.groups, possible, (0, 0, 0))
     assert kinds == drawn_kinds(pairs, PUBLISHED.groups, possible, (0, 0, 0))
     assert kinds != drawn_kinds(pairs, PUBLISHED.groups, possible, (0, 1, 0))
@@ -157,7 +158,7 @@ def test_samples_of_which_nothing_can_be_made_are_told(frozen):
     groups = (ExampleGroup(name="drawn", kinds={"trajectory_conditioned": 1.0}),)
     maker = ExampleMaker(load_split(frozen, "train"), CONTRACT, network_shape(CONFIG))
     with pytest.raises(DatasetError, match=r"group 'drawn': of \d+ of 24 samples none of trajectory_conditioned can be made"):
-        check_possible(drawing_pairs(frozen, groups, 24), groups, maker.possible())
+        check_possible(drawing_pairs(open_frozen(frozen), groups), groups, maker.possible())
     bare = ExampleMaker(replace(maker.split, depth_codes_NG=None), CONTRACT, network_shape(CONFIG)).possible()
     assert not bare["depth"].any()
     assert not bare["action_reasoning"].any()
@@ -176,16 +177,16 @@ def test_groups_are_drawn_at_their_rates_and_sources_by_the_root_of_their_size(f
     # 24 episodes of one sample each: 16 of a, 4 of b, 4 of c
     named = with_sources(frozen, tmp_path / "named", ["dataset:a"] * 16 + ["dataset:b"] * 4 + ["dataset:c"] * 4)
     groups = (ExampleGroup(name="two", rate=0.6, sources=("a", "b")), ExampleGroup(name="one", rate=0.4, sources=("c",)))
-    pairs = drawing_pairs(named, groups, 24)
+    pairs = drawing_pairs(open_frozen(named), groups)
     counts = Counter("a" if place < 16 else "b" if place < 20 else "c" for place, _ in pairs)
     shares = {name: count / len(pairs) for name, count in counts.items()}
     assert shares == pytest.approx({"a": 0.6 * 4 / 6, "b": 0.6 * 2 / 6, "c": 0.4}, abs=0.03)
     assert {int(number) for place, number in pairs if place >= 20} == {1}
     with pytest.raises(DatasetError, match=r"group 'x': no source 'd'; the data are of dataset:a, dataset:b, dataset:c"):
-        drawing_pairs(named, (ExampleGroup(name="x", sources=("d",)), groups[1]), 24)
+        drawing_pairs(open_frozen(named), (ExampleGroup(name="x", sources=("d",)), groups[1]))
     weighted = with_sources(frozen, tmp_path / "weighted", ["dataset:a"] * 24, weights=[1.0] * 24)
     with pytest.raises(SpecError, match="both say how often"):
-        drawing_pairs(weighted, (ExampleGroup(name="x", sources=("a",)),), 24)
+        drawing_pairs(open_frozen(weighted), (ExampleGroup(name="x", sources=("a",)),))
 
 
 def step_gradients(arm: PublishedArm, config: TrainConfig, step: int = 3):
@@ -223,21 +224,21 @@ def test_a_step_is_the_mean_over_all_its_answer_tokens(arm):
     for micro in range(2):
         pairs = arm._pairs_M2[indices[2 * micro : 2 * micro + 2]]
         kinds = drawn_kinds(pairs, PUBLISHED.groups, arm._possible, (CONFIG.seed, 3, micro))
-        examples += [arm._train.example(int(place), kind) for place, kind in zip(pairs[:, 0], kinds, strict=True)]
+        examples += [arm.members[0].train.example(int(place), kind) for place, kind in zip(pairs[:, 0], kinds, strict=True)]
     whole = make_batch(examples, PUBLISHED, 0, sum(example.answer_tokens for example in examples))
     with torch.no_grad():
         assert float(arm.loss(arm.module, whole)[0]) == pytest.approx(loss, rel=1e-6)
 
 
 def test_the_ids_of_the_language_are_all_that_its_answers_hold(arm):
-    ids = language_ids(arm._train, PUBLISHED)
+    ids = language_ids(arm.members[0].train, PUBLISHED)
     assert len(ids) < 2_000
     for place in range(24):
-        for kind, possible in arm._train.possible().items():
+        for kind, possible in arm.members[0].train.possible().items():
             if possible[place]:
-                assert np.isin(arm._train.answer_ids(place, kind), ids).all()
+                assert np.isin(arm.members[0].train.answer_ids(place, kind), ids).all()
     few = replace(CONFIG, published=replace(PUBLISHED, loss_ids="language"))
-    restricted = PublishedArm(few, arm.frozen)
+    restricted = PublishedArm(few, arm.frozen.folder)
     loss, grads = step_gradients(restricted, few)
     assert loss < step_gradients(arm, CONFIG)[0], "fewer ids compete"
     assert not grads["lm_head.weight"][np.setdiff1d(np.arange(200), ids)].any()
@@ -312,7 +313,7 @@ def test_a_trained_folder_is_a_network_to_start_from(arm, frozen, tmp_path):
         p.name for p in (tmp_path / "first").iterdir()
     }
     config = json.loads((tmp_path / "first" / "config.json").read_text())
-    assert config["norm_stats"] == json.loads(json.dumps(norm_stats(CONTRACT)))
+    assert config["norm_stats"] == json.loads(json.dumps(norm_stats([CONTRACT])))
     assert json.loads((tmp_path / "first" / "contract.json").read_text())["reasoning"]["spelling"] == "published"
     following = PublishedArm(replace(CONFIG, network=str(tmp_path / "first"), seed=9), frozen)
     assert all(torch.equal(a, b) for a, b in zip(arm.module.parameters(), following.module.parameters(), strict=True))
@@ -329,7 +330,7 @@ def test_a_trained_folder_holds_what_the_published_code_opens(arm, tmp_path):
         assert opened.encode(words, add_special_tokens=False) == tokenizer().encode(words), words
     special = tokenizer().special
     assert opened.encode("<im_start><im_patch><im_col>", add_special_tokens=False) == [special.im_start, special.im_patch, special.im_col]
-    example = arm._train.example(3, "action_reasoning")
+    example = arm.members[0].train.example(3, "action_reasoning")
     assert opened.decode(example.ids_L[example.answer_start : -1]) == text(example.ids_L[example.answer_start : -1])
     read = {name: json.loads((tmp_path / "first" / name).read_text()) for name in (*SETTINGS, "config.json")}
     assert read["processor_config.json"]["auto_map"] == {"AutoProcessor": "processing_molmoact.MolmoActProcessor"}
@@ -339,7 +340,7 @@ def test_a_trained_folder_holds_what_the_published_code_opens(arm, tmp_path):
     (tmp_path / "first" / "preprocessor_config.json").write_text(json.dumps({**read["preprocessor_config.json"], **own}))
     (tmp_path / "first" / "tokenizer_config.json").write_text("{}")
     following = replace(arm.network, folder=tmp_path / "first")
-    write_published(tmp_path / "second", arm.module, following, arm.contract, vqvae=None, wording="released")
+    write_published(tmp_path / "second", arm.module, following, [arm.members[0].contract], vqvae=None, wording="released")
     kept = json.loads((tmp_path / "second" / "preprocessor_config.json").read_text())
     assert {name: kept[name] for name in own} == own, "the classes that a release names stay"
     assert kept["image_patch_size"] == 14
@@ -350,12 +351,12 @@ def test_a_trained_folder_holds_what_the_published_code_opens(arm, tmp_path):
 def test_a_trained_folder_answers_at_once(arm, tmp_path):
     arm.export(arm.module.state_dict(), tmp_path / "first")
     policy = load_policy(tmp_path / "first", model_version="first")
-    assert policy.contract == arm.contract
+    assert policy.contract == arm.members[0].contract
     (asked,) = probe_observations(policy.contract, 1, None)
     for observation in (asked, replace(asked, steering=Trace(points_N2=np.array([[10, 10], [200, 90]])))):
         decision = policy.decide(observation)
         assert decision.chunk is not None, decision.refusal
-        assert decision.chunk.actions_KA.shape == (arm.contract.chunk_length, len(arm.contract.embodiment.action))
+        assert decision.chunk.actions_KA.shape == (arm.members[0].contract.chunk_length, len(arm.members[0].contract.embodiment.action))
 
 
 def second_frozen(folder: Path) -> Path:
@@ -486,7 +487,7 @@ def test_other_views_and_longer_examples_are_refused(frozen):
         PublishedArm(replace(CONFIG, published=replace(PUBLISHED, views=2)), frozen)
     short = PublishedArm(replace(CONFIG, published=replace(PUBLISHED, max_tokens=100)), frozen)
     with pytest.raises(DatasetError, match=r"has \d+ tokens, expected at most 100"):
-        short._train.example(0, "action_reasoning")
+        short.members[0].train.example(0, "action_reasoning")
 
 
 @pytest.mark.parametrize("change", [augmentation.random_crop, augmentation.random_brightness, augmentation.random_contrast,

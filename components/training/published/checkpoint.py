@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,22 +29,22 @@ def write_published(
     folder: Path,
     model: MolmoAct,
     network: NetworkShape,
-    contract: PolicyContract,
+    contracts: Sequence[PolicyContract],
     *,
     vqvae: Path | None,
     wording: Literal["released", "finetuned"],
 ) -> Path:
     """Write the published layout with what the published code reads beside it, and adopt it, so that it is served like any other.
 
-    vqvae: folder of the codebook to copy. wording: whose sentences were learned.
+    contracts: of each embodiment that it was trained for. vqvae: folder of the codebook to copy. wording: whose sentences were learned.
     """
     names = CONFIG_NAMES if network.folder is None else {}
-    model.config = replace(model.config, norm_stats=norm_stats(contract), extras={**names, **model.config.extras})
+    model.config = replace(model.config, norm_stats=norm_stats(contracts), extras={**names, **model.config.extras})
     save_pretrained(model, folder, processor=network.processor)
     _write_settings(folder, network)
     if vqvae is not None:
         shutil.copytree(vqvae, folder / VQVAE)
-    adopt_trained(folder, contract, contract.embodiment.name, LanguageChoices(wording=wording))
+    adopt_trained(folder, contracts, LanguageChoices(wording=wording))
     return folder
 
 
@@ -66,8 +66,11 @@ def _write_settings(folder: Path, network: NetworkShape) -> None:
         write_json(folder / PROCESSOR_FILE, PROCESSOR)
 
 
-def norm_stats(contract: PolicyContract) -> dict[str, Any]:
-    """The statistics of a contract under the published keys, named by the embodiment."""
-    stats = contract.stats
-    action = {"q01": list(stats.q01), "q99": list(stats.q99), "mask": list(stats.mask)}
-    return {contract.embodiment.name: {"action": action, "num_transitions": stats.count}}
+def norm_stats(contracts: Sequence[PolicyContract]) -> dict[str, Any]:
+    """The statistics of contracts under the published keys, each named by its embodiment."""
+    found: dict[str, Any] = {}
+    for contract in contracts:
+        stats = contract.stats
+        action = {"q01": list(stats.q01), "q99": list(stats.q99), "mask": list(stats.mask)}
+        found[contract.embodiment.name] = {"action": action, "num_transitions": stats.count}
+    return found

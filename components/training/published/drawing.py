@@ -15,26 +15,26 @@ from numpy.typing import NDArray
 from components.config.published.networks import is_published
 from components.config.published.training import KINDS, ExampleGroup
 from components.config.train_config import TrainConfig
-from components.data.frozen_dataset import column_of, drawing_order, read_frozen, repeated, sources_of
+from components.data.frozen_dataset import column_of, repeated, sources_of
+from components.data.frozen_members import FrozenMembers, open_frozen
 from model_core.spec.errors import DatasetError, SpecError
 
 _DRAW = 0xE8A
 
 
-def drawing_pairs(frozen: Path, groups: Sequence[ExampleGroup], samples: int) -> NDArray[np.int64]:
-    """(M, 2): place in the training split and number of the group, for one epoch.
+def drawing_pairs(frozen: FrozenMembers, groups: Sequence[ExampleGroup]) -> NDArray[np.int64]:
+    """(M, 2): place among the training samples of all embodiments, one after the other, and number of the group, for one epoch.
 
     One group of all sources draws as the recipe weighs its sources. Raises `DatasetError` for a source that is not in the data, `SpecError`
     where groups and weights of sources both say how often a source is drawn.
     """
     if len(groups) == 1 and not groups[0].sources:
-        order = drawing_order(frozen, "train")
-        places_M = np.arange(samples) if order is None else order
+        order_M2 = frozen.order("train")
+        places_M = _starts(frozen)[order_M2[:, 0]] + order_M2[:, 1]
         return np.stack([places_M, np.zeros_like(places_M)], axis=1)
-    manifest, _ = read_frozen(frozen)
-    if "weights" in manifest:
+    if any("weights" in member.manifest for member in frozen.members):
         raise SpecError("data weights and train.published.groups both say how often a source is drawn. Fix: leave out the weights")
-    sources, _ = sources_of(frozen, "train")
+    sources = [source for member in frozen.members for source in sources_of(member.folder, "train")[0]]
     found = [(np.flatnonzero(_is_of(group, sources)), group) for group in groups]
     weights = [_weights(places_N, group, sources) for places_N, group in found]
     least = min(float(weight_N.min()) for weight_N in weights)
@@ -51,9 +51,11 @@ def drawing_order_of(config: TrainConfig) -> Callable[[Path], NDArray[np.int64]]
     if not is_published(config.network):
         return None
 
-    def order(frozen: Path) -> NDArray[np.int64]:
-        pairs_M2 = drawing_pairs(frozen, config.published.groups, len(column_of(frozen, "train", "episode_idx_N")))
-        return np.stack([np.zeros(len(pairs_M2), np.int64), pairs_M2[:, 0]], axis=1)
+    def order(folder: Path) -> NDArray[np.int64]:
+        frozen = open_frozen(folder)
+        places_M, starts = drawing_pairs(frozen, config.published.groups)[:, 0], _starts(frozen)
+        members_M = np.searchsorted(starts, places_M, side="right") - 1
+        return np.stack([members_M, places_M - starts[members_M]], axis=1)
 
     return order
 
@@ -82,6 +84,12 @@ def check_possible(pairs_M2: NDArray[np.int64], groups: Sequence[ExampleGroup], 
                 f"group {group.name!r}: of {int(none_N.sum())} of {len(places_N)} samples none of {', '.join(wanted)} can be made: depth "
                 "needs depth codes, a trajectory a point, a drawn one two. Fix: label the data (annotate), or ask for other kinds"
             )
+
+
+def _starts(frozen: FrozenMembers) -> NDArray[np.int64]:
+    """The place of each embodiment's first training sample among all."""
+    sizes = [len(column_of(member.folder, "train", "episode_idx_N")) for member in frozen.members]
+    return np.cumsum([0, *sizes[:-1]])
 
 
 def _is_of(group: ExampleGroup, sources: Sequence[str]) -> NDArray[np.bool_]:

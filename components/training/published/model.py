@@ -1,4 +1,4 @@
-"""A network of the published layout on one embodiment's frozen data, as a `components.training.trainable_model.TrainableModel`.
+"""A network of the published layout on frozen data, of one or several embodiments: a `trainable_model.TrainableModel`.
 
 Shape letters: N samples, B examples of a micro batch.
 """
@@ -17,23 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.train_config import TrainConfig
-from components.data.frozen_dataset import load_split, read_frozen
-from components.data.frozen_members import open_frozen
+from components.data.frozen_dataset import load_split
+from components.data.frozen_members import FrozenMember, open_frozen
 from components.training.plan import batch_indices, drawn_samples
 from components.training.published.augmentation import augmented
 from components.training.published.batches import make_batch
 from components.training.published.checkpoint import write_published
 from components.training.published.drawing import check_possible, drawing_pairs, drawn_kinds
 from components.training.published.examples import ExampleMaker, check_views
+from components.training.published.joint.members import JoinedExamples, PublishedMember, check_members
 from components.training.published.kinds import kind_weights
 from components.training.published.networks import open_network, published_contract
 from components.training.published.parts import TrainedPart, trained_parts
 from components.training.published.tower.frozen_tower import FrozenTower
 from components.training.published.tower.opened import open_tower, require_room
-from components.training.published.validation import language_ids, validation_values
+from components.training.published.validation import joined_values, language_ids, validation_values
 from components.training.sizing.flop import ExampleShape, example_flop, tower_of
-from model_core.adoption.document import VQVAE
-from model_core.spec.errors import DatasetError
+from model_core.spec.contract import PolicyContract
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,32 +52,26 @@ class PublishedArm:
     def __init__(self, config: TrainConfig, frozen: Path) -> None:
         import torch
 
-        members = open_frozen(frozen).members
-        if len(members) > 1:
-            names = ", ".join(member.name for member in members)
-            raise DatasetError(
-                f"{frozen} holds {names}: a network of the published layout is trained on one embodiment. Fix: name one of these"
-            )
-        manifest, contract = read_frozen(frozen)
-        self.config, self.frozen, self._published = config, frozen, config.published
+        self.config, self.frozen, self._published = config, open_frozen(frozen), config.published
         self.network, self._model = open_network(config)
         self._model.model.transformer.checkpoint_activations = config.published.recompute
         if config.published.freeze_tower:
             self._model.model.vision_backbone.image_vit.requires_grad_(False)
-        self.contract = published_contract(contract, self.network)
         self._tower: FrozenTower | None = None
-        self._train = self._maker("train")
-        check_views(config.published.views, self._train)
+        self.members = [self._member(member) for member in self.frozen.members]
+        check_members([member.contract for member in self.members])
+        self._train = JoinedExamples([member.train for member in self.members])
         self._possible = self._train.possible()
-        self._pairs_M2 = drawing_pairs(frozen, config.published.groups, len(self._train))
+        self._pairs_M2 = drawing_pairs(self.frozen, config.published.groups)
         check_possible(self._pairs_M2, config.published.groups, self._possible)
         self.num_samples = len(self._pairs_M2)
-        self.data_digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        self.data_digest = hashlib.sha256(json.dumps(self.frozen.manifest, sort_keys=True).encode()).hexdigest()
         self._ids_X = None
         if config.published.loss_ids == "language":
-            self._ids_X = torch.from_numpy(language_ids(self._train, config.published))
+            found = [language_ids(member.train, config.published) for member in self.members]
+            self._ids_X = torch.from_numpy(np.unique(np.concatenate(found)))
         self._divisor = lru_cache(maxsize=2)(self._step_divisor)
-        self._validation: ExampleMaker | None = None
+        self._validation: dict[str, ExampleMaker] = {}
         if config.published.feature_cache:
             self._require_room()  # before the first step
         self._flop: float | None = None
@@ -116,23 +110,24 @@ class PublishedArm:
         return sums.loss, {"loss_ce": sums.cross_entropy, "loss_z": sums.z_loss, "accuracy": sums.right}
 
     def validate(self, module: MolmoAct) -> dict[str, float]:
-        """Loss and accuracy of held-out examples of every kind, answers given, and the error of the actions of whole own answers."""
-        if self._validation is None:
-            self._validation = self._maker("validation")
-        return validation_values(module, self._validation, self.config, self.loss)
+        """Loss and accuracy of held-out examples of every kind, answers given, and the error of the actions of whole own answers.
+
+        Of several embodiments the means, the loss of each under its name, and each one's errors behind its name.
+        """
+        found: dict[str, dict[str, float]] = {}
+        for member in self.members:
+            if len(self.members) > 1 and not member.holds_out:
+                continue
+            if member.name not in self._validation:
+                self._validation[member.name] = self._maker(member.frozen, member.contract, "validation")
+            found[member.name] = validation_values(module, self._validation[member.name], self.config, self.loss)
+        return found[self.members[0].name] if len(self.members) == 1 else joined_values(found)
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         """Write the trained network in the published layout, with its contract, ready to be served."""
         self._model.load_state_dict(dict(state))
-        vqvae = self.frozen / VQVAE
-        write_published(
-            folder,
-            self._model,
-            self.network,
-            self.contract,
-            vqvae=vqvae if vqvae.is_dir() else None,
-            wording=self._published.style,
-        )
+        contracts = [member.contract for member in self.members]
+        write_published(folder, self._model, self.network, contracts, vqvae=self.frozen.vqvae, wording=self._published.style)
 
     def flops_at(self, step: int) -> float:
         """FLOP of one example: the mean of the first draws of the epoch, at their real lengths."""
@@ -150,11 +145,17 @@ class PublishedArm:
         shape = ExampleShape(prompt=prompt, answer=answer, image_tokens=tokens, crops=len(images.image_masks_CP), head_rows=answer)
         return example_flop(self.network.config, shape, lora_rank=self.config.lora_rank, tower=tower_of(self._published)).training
 
-    def _maker(self, split: str) -> ExampleMaker:
+    def _member(self, frozen: FrozenMember) -> PublishedMember:
+        contract = published_contract(frozen.contract, self.network)
+        train = self._maker(frozen, contract, "train")
+        check_views(self._published.views, train)
+        return PublishedMember(frozen=frozen, contract=contract, train=train)
+
+    def _maker(self, frozen: FrozenMember, contract: PolicyContract, split: str) -> ExampleMaker:
         published = self._published
         return ExampleMaker(
-            load_split(self.frozen, split),
-            self.contract,
+            load_split(frozen.folder, split),
+            contract,
             self.network,
             published=published,
             look=self._look if published.freeze_tower and published.packing else None,
@@ -169,12 +170,12 @@ class PublishedArm:
 
     def _require_room(self) -> None:
         """Raise `JobError` unless the features of all views that are drawn fit on the disk; a drawn trajectory makes another view."""
-        views_NVHW3 = self._train.split.images_NVHW3
-        samples = len(np.unique(self._pairs_M2[drawn_samples(self.config, self.num_samples), 0])) + self._published.validation_samples
+        samples = len(np.unique(self._pairs_M2[drawn_samples(self.config, self.num_samples), 0]))
+        samples += self._published.validation_samples * len(self.members)
         drawn = "trajectory_conditioned" in kind_weights(self._published.groups)
-        require_room(
-            self._model, self.network.processor, self.config, images=samples * (self._train.views + drawn), views_VHW3=views_NVHW3[0]
-        )
+        largest = max(self._train.makers, key=lambda maker: maker.views).split.images_NVHW3
+        views = largest.shape[1] + drawn
+        require_room(self._model, self.network.processor, self.config, images=samples * views, views_VHW3=largest[0])
 
     def _step_divisor(self, seed: int, step: int) -> float:
         """Answer tokens of the whole step, a micro batch's share of them."""

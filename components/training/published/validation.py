@@ -51,6 +51,22 @@ def validation_values(module: MolmoAct, maker: ExampleMaker, config: TrainConfig
     return found
 
 
+def joined_values(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The values of several embodiments: means of losses and accuracies over those that have them, "validation_loss/<embodiment>", and
+    "validation_action_error/<embodiment>/<dimension>"."""
+    error = "validation_action_error/"
+    shared = sorted({name for values in found.values() for name in values if not name.startswith(error)})
+    means = {name: float(np.mean([values[name] for values in found.values() if name in values])) for name in shared}
+    losses = {f"validation_loss/{one}": values["validation_loss"] for one, values in found.items() if "validation_loss" in values}
+    errors = {
+        f"{error}{one}/{name.removeprefix(error)}": value
+        for one, values in found.items()
+        for name, value in values.items()
+        if name.startswith(error)
+    }
+    return means | losses | errors
+
+
 def spread(places_N: NDArray[np.int64], count: int) -> list[int]:
     """At most `count` of these places, evenly spaced."""
     if not count or not len(places_N):
