@@ -109,7 +109,7 @@ def test_groups_draw_sources_of_any_embodiment_and_the_account_knows_whose_they_
 def test_held_out_values_are_told_of_both_and_of_each(arm):
     found = arm.validate(arm.module)
     assert found["validation_loss"] == pytest.approx(np.mean([found[f"validation_loss/{name}"] for name in NAMES]))
-    assert {"validation_action_error/fake-arm/dx", "validation_action_error/arm-2-7/left_x"} & set(found)
+    assert "validation_action_error/fake-arm/dx" in found
     assert sum("validation_action_error/arm-2-7/" in name for name in found) == 7
 
 

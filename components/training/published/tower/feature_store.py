@@ -23,11 +23,11 @@ GIB = 2**30
 
 
 class FeatureStore:
-    """The features that one tower gave. folder: of all towers. tower: digest of this one."""
+    """The features that one tower gave. folder: of all towers. tower: digest of this one. computed_views: how many were not there."""
 
     def __init__(self, folder: Path, tower: str) -> None:
         self.folder = folder / tower
-        self.read_views = self.computed_views = 0
+        self.computed_views = 0
 
     def read(self, view: str) -> Tensor | None:
         """The features of a view; None where they are not there, or the file is damaged."""
@@ -39,10 +39,7 @@ class FeatureStore:
                 expected = (opened.metadata() or {}).get(_CHECKSUM)
         except (OSError, SafetensorError):
             return None
-        if _checksum(features_CPD) != expected:
-            return None
-        self.read_views += 1
-        return features_CPD
+        return features_CPD if _checksum(features_CPD) == expected else None
 
     def write(self, view: str, features_CPD: Tensor) -> None:
         """Keep the features of a view. Raises `JobError` where the disk does not take them."""
