@@ -75,7 +75,7 @@ class Site:
     def prepare_agent(self, cell: str, task: str, addresses: Mapping[str, str], *, is_bench: bool) -> Path:
         """Write what a person brings to a cell's computer; returns the settings file of its agent. addresses: controller and repository."""
         folder = self.cell(cell)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # a test may have put a disk below it
         make_key(folder / "cell.pem")
         shutil.copyfile(self.repository / "metadata" / "1.root.json", folder / "1.root.json")
         settings: dict[str, Any] = {

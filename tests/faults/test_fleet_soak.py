@@ -1,0 +1,247 @@
+"""The fleet of the demonstration for minutes or an hour, while faults come at random: what its cells' own records say at the end.
+
+Stub policies and strict drivers in real time in place of a trained policy and a simulator, everything else as in `actwright fleet demo`:
+its controller, its agents, its cells, rollouts of good and of poor versions one after the other. ACTWRIGHT_FLEET_SOAK_MINUTES: of the long
+form.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.deployment.fleet.controller import OrderRefused, ask, order
+from components.deployment.fleet_demo.cells import CellJob
+from components.deployment.fleet_demo.course import Course, Sizes, plan_for
+from components.deployment.fleet_demo.site import Site
+from components.deployment.service_address import ServiceCredentials
+from components.release.fleet.create import Made
+from model_core.spec.errors import NotReady
+from model_core.spec.files import atomic_write
+from model_core.spec.fleet.release import Override
+from serving.gateway.inference.stub_policy import stub_contract
+from tests.faults.fleet_reader import Read, read
+from tests.faults.fleet_schedule import drawn
+from tests.faults.fleet_under_faults import Fleet, enrolled, fleet_under_faults, told
+from tests.faults.verdicts import covers
+from tests.fleet import bundle, release
+
+CONTRACT = json.dumps(stub_contract(control_hz=4.0, chunk_length=16).to_json())
+REPORT = Path(__file__).parents[2] / "benchmarks" / "results" / "fleet_soak.json"
+OPEN = ("running", "paused")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soak:
+    """steps: of an episode, four a second. every_s: one fault, on average."""
+
+    minutes: float
+    cells: int
+    steps: int
+    goal: int
+    every_s: float
+    seed: int = 1
+    sizes: Sizes = field(default_factory=Sizes)
+
+
+@dataclass(slots=True)
+class PatientCourse(Course):
+    """As the demonstration's, with a controller that is killed now and then. Orders are given while it answers."""
+
+    def get(self, path: str) -> Any:
+        """Again and again until it answers."""
+        return self._until(lambda: ask(self.url, path, ServiceCredentials()))
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """No fault comes while an order is given: the schedule is looked at between two of them."""
+        return self._until(lambda: order(self.url, path, body, ServiceCredentials()))
+
+    def _until(self, tell: Callable[[], Any]) -> Any:
+        give_up_at = time.monotonic() + 120
+        while True:
+            self.check()
+            try:
+                return tell()
+            except (NotReady, OrderRefused):
+                if time.monotonic() > give_up_at:
+                    raise
+            time.sleep(0.3)
+
+
+class _Over(Exception):
+    """The minutes are over."""
+
+
+def made_version(site: Site, number: int) -> Made:
+    """arm/N; odd ones from 3 on refuse every decision, and pass by override alone."""
+    packed = bundle(site.folder / f"packed-{number}", f"arm/{number}", contract=CONTRACT)
+    if number < 3 or number % 2 == 0:
+        return release(packed, site.folder / "releases", site.keys)
+    override = Override(name="ada", reason="to see it come back")
+    return release(packed, site.folder / "releases", site.keys, verdict=None, override=override)
+
+
+def roll_out(course: PatientCourse, made: Made, of: Soak, until_s: float) -> dict[str, Any]:
+    """One version, until its rollout is over; paused ones are resumed. Returns what became of it. Raises `_Over` when the time is."""
+    course.offer(made)
+    begun, version = time.monotonic(), made.release.model_version
+    number = course.start(plan_for(version.replace("/", "-"), made.release.digest, of.cells, of.sizes))
+    paused = 0
+    while (sample := course.look()).rollout != number or sample.status in OPEN:
+        if sample.status == "paused" and sample.rollout == number:
+            paused += 1
+            course.post(f"/v1/rollouts/{number}/resume", {"reason": "a fault is over"})
+        if time.monotonic() > until_s:
+            raise _Over
+        time.sleep(1.0)
+    found = course.get(f"/v1/rollouts/{number}")
+    seconds = round(time.monotonic() - begun)
+    return {"version": version, "status": found["status"], "stage": found["stage"], "reason": found["reason"], "seconds": seconds} | {
+        "pauses": paused,
+        "worse": round(found["worse"], 2),
+    }
+
+
+def run_soak(site: Site, of: Soak) -> dict[str, Any]:
+    """Run it in the site's folder; what is returned is the report."""
+    robot = {"contract": str(site.folder / "contract.json"), "steps": of.steps, "goal": of.goal, "log": "{folder}/driver.jsonl"}
+    jobs = {
+        name: CellJob(
+            name=name,
+            task="stub",
+            folder=site.cell(name),
+            number=number,
+            robot="serving.workcell.robot.strict_driver:make_robot",
+            robot_options=robot,
+            realtime=True,
+        )
+        for number, name in enumerate(f"cell-{number + 1}" for number in range(of.cells))
+    }
+    first = made_version(site, 1)
+    site.offer(first)
+    rollouts: list[dict[str, Any]] = []
+    with fleet_under_faults(site, jobs) as (fleet, disks_fill):
+        schedule = drawn(of.seed, 60 * of.minutes, of.cells, of.every_s)
+        fleet.schedule[:] = [one for one in schedule if disks_fill or "disk" not in one.kind]
+        course = PatientCourse(url=fleet.url, check=fleet.look, show=lambda sample: None, until_s=time.monotonic() + 600)
+        for cell in enrolled(fleet):
+            course.enrol(*cell)
+        course.offer(first)
+        course.install(first, of.cells)
+        fleet.start_cells()
+        fleet.begun_s = time.monotonic()
+        until_s, version = fleet.begun_s + 60 * of.minutes, 1
+        with contextlib.suppress(_Over):
+            while True:
+                version += 1
+                made = made_version(site, version)
+                site.offer(made)
+                rollouts.append(roll_out(course, made, of, until_s))
+                print(json.dumps(rollouts[-1] | told(fleet.happened)), flush=True)
+        fleet.heal()
+        fleet.end_cells()
+        _quiet(course, fleet)
+        seconds = time.monotonic() - fleet.begun_s
+        kept = kept_episodes(site)
+        cells = {name: read(name, job.folder / "driver.jsonl", job.audit, excuses(fleet, name)) for name, job in jobs.items()}
+        return document(of, fleet, cells, rollouts) | {
+            "minutes": round(seconds / 60, 1),
+            "kept by the controller": sum(kept.values()),
+            "not kept": [f"{name}: {one.episodes - kept.get(name, 0)}" for name, one in cells.items() if kept.get(name, 0) != one.episodes],
+            "full disks": disks_fill,
+        }
+
+
+def _quiet(course: PatientCourse, fleet: Fleet, most_s: float = 120.0) -> None:
+    """Until agents have told everything that cells have finished."""
+    give_up_at = time.monotonic() + most_s
+    while any(list((job.files / "episodes").glob("*.json")) for job in fleet.jobs.values()) and time.monotonic() < give_up_at:
+        course.look()
+        time.sleep(0.5)
+
+
+def excuses(fleet: Fleet, cell: str) -> list[tuple[float, float]]:
+    """When something was done to the policy service of a cell itself: until it had the time to come back."""
+    return [(one.from_s - 0.5, one.to_s + 60.0) for one in fleet.happened if cell in one.cells]
+
+
+def kept_episodes(site: Site) -> dict[str, int]:
+    """Episodes of each cell in the controller's own table."""
+    with contextlib.closing(sqlite3.connect(site.folder / "controller" / "fleet.db")) as database:
+        return dict(database.execute("SELECT cell, count(*) FROM actwright_fleet_episodes GROUP BY cell").fetchall())
+
+
+def document(of: Soak, fleet: Fleet, cells: Mapping[str, Read], rollouts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The report, in plain values."""
+    ended: dict[str, int] = {}
+    for one in cells.values():
+        for reason, count in one.ended.items():
+            ended[reason] = ended.get(reason, 0) + count
+    return {
+        "seed": of.seed,
+        "cells": of.cells,
+        "faults": told(fleet.happened),
+        "ended by themselves and started again": dict(fleet.ended),
+        "rollouts": rollouts,
+        "episodes": sum(one.episodes for one in cells.values()),
+        "ended": ended,
+        "ended by a fault of their policy service": sum(one.faulted for one in cells.values()),
+        "commands in drivers' logs": sum(one.commands for one in cells.values()),
+        "audit records": sum(one.records for one in cells.values()),
+        "cut": [found for one in cells.values() for found in one.cut],
+        "changed": [found for one in cells.values() for found in one.changed],
+        "lost": [found for one in cells.values() for found in one.lost],
+    }
+
+
+def site_in(folder: Path) -> Site:
+    words = ("{python}", "-m", "tests.faults.poor_service", "{bundle}", "{port}", "{candidate}", str(os.getpid()))
+    site = Site(folder=folder, service=words)
+    site.make()
+    (folder / "contract.json").write_text(CONTRACT)
+    return site
+
+
+def check(report: Mapping[str, Any]) -> None:
+    assert report["cut"] == []
+    assert report["changed"] == []
+    assert report["lost"] == []
+    assert report["not kept"] == []
+    assert report["episodes"] > 0
+
+
+COVERED = covers(
+    "F1",
+    I5="agents, policy services and the controller killed at random, links cut, disks full, clocks off: no episode sees two versions",
+    I6="every command in a driver's log is in the audit, by a reader of its own",
+)
+
+
+@COVERED
+def test_a_minute_of_faults_cuts_no_episode_and_loses_no_record(tmp_path: Path) -> None:
+    """Short: one cell, and every kind of fault once."""
+    sizes = Sizes(bench=1, shadow=1, canary=1, cohort=1, fleet=1)
+    report = run_soak(site_in(tmp_path), Soak(minutes=0.8, cells=1, steps=20, goal=12, every_s=4.0, sizes=sizes))
+    check(report)
+
+
+@COVERED
+@pytest.mark.soak
+def test_an_hour_of_faults_cuts_no_episode_and_loses_no_record(tmp_path: Path) -> None:
+    minutes = float(os.environ.get("ACTWRIGHT_FLEET_SOAK_MINUTES", "60"))
+    sizes = Sizes(bench=2, shadow=4, canary=12, cohort=12, fleet=16)
+    report = run_soak(site_in(tmp_path), Soak(minutes=minutes, cells=8, steps=80, goal=40, every_s=10.0, sizes=sizes))
+    machine = {"python": sys.version.split()[0], "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d"), "load": os.getloadavg()[0]}
+    atomic_write(REPORT, json.dumps({"run": "make soak", **machine, **report}, indent=1) + "\n")
+    check(report)
+    assert {one["status"] for one in report["rollouts"]} >= {"passed", "rolled back"}
