@@ -147,7 +147,7 @@ def run_soak(site: Site, of: Soak) -> dict[str, Any]:
                 made = made_version(site, version)
                 site.offer(made)
                 rollouts.append(roll_out(course, made, of, until_s))
-                print(json.dumps(rollouts[-1] | told(fleet.happened)), flush=True)
+                sys.stderr.write(json.dumps(rollouts[-1] | told(fleet.happened)) + "\n")
         fleet.heal()
         fleet.end_cells()
         _quiet(course, fleet)
@@ -237,6 +237,7 @@ def test_a_minute_of_faults_cuts_no_episode_and_loses_no_record(tmp_path: Path) 
 
 @COVERED
 @pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
 def test_an_hour_of_faults_cuts_no_episode_and_loses_no_record(tmp_path: Path) -> None:
     minutes = float(os.environ.get("ACTWRIGHT_FLEET_SOAK_MINUTES", "60"))
     sizes = Sizes(bench=2, shadow=4, canary=12, cohort=12, fleet=16)
