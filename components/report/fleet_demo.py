@@ -33,7 +33,7 @@ def demo_values(document: Mapping[str, Any]) -> dict[str, Any]:
         "title": "a fleet on one machine",
         "sentences": sentences(document),
         "versions": [_version(one) for one in document["versions"]],
-        "rollouts": [_rollout(one, numbers) for one in document["rollouts"]],
+        "rollouts": [_rollout(one, numbers, document["guards"]) for one in document["rollouts"]],
         "cells": [_cell(name, stretches, document, numbers) for name, stretches in document["cells"].items()],
         "total": f"{document['seconds']:.0f} s",
         "proof": proof["told"],
@@ -60,6 +60,34 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
     return [*found, document["proof"]["told"]]
 
 
+def evidence_lines(rollout: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
+    """What the controller counts of a rollout against its limits: guards, and the comparison in shadow. limits: counter of a guard -> the
+    largest share of episodes."""
+    guards = [f"{name.replace('_', ' ')} in {told} (at most {limits[name]:.0%})" for name, told in guard_counts(rollout, limits).items()]
+    found = [f"guards: {', '.join(guards)}"] if rollout["finished"] else []
+    if rollout["decisions"]:
+        found.append(f"in shadow: {shadow_words(rollout)}")
+    return found
+
+
+def guard_counts(rollout: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, str]:
+    """Counter -> episodes of the new version with such an event, of how many."""
+    return {name: rollout["guards"].get(name, f"0 of {rollout['finished']}") for name in limits}
+
+
+def shadow_words(rollout: Mapping[str, Any]) -> str:
+    """How far the candidate's answers were from those that moved the robot, over all compared decisions."""
+    distances = rollout["distances"]
+    told = {
+        "action": "first actions {:.1%} of their range apart",
+        "trace": "traces {:.3g} px",
+        "depth": "decoded depth {:.3g} of its unit",
+        "refused": "{:.0%} refused",
+    }
+    parts = [words.format(distances[name]) for name, words in told.items() if name in distances]
+    return ", ".join([f"{rollout['decisions']} decisions compared", *parts])
+
+
 def _version(one: Mapping[str, Any]) -> dict[str, Any]:
     successes, episodes = one["successes"], one["episodes"]
     low, high = clopper_pearson(successes, episodes) if episodes else (0.0, 1.0)
@@ -73,7 +101,7 @@ def _version(one: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rollout(one: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
+def _rollout(one: Mapping[str, Any], numbers: Mapping[str, int], limits: Mapping[str, float]) -> dict[str, Any]:
     proofs = [f"not worse by {margin}: {factor:g} to 1" for margin, factor in one["proofs"].items()]
     return {
         "title": f"{one['name']} over version {numbers.get(one['baseline'], '?')}: {one['status']}",
@@ -88,6 +116,11 @@ def _rollout(one: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, An
             }
             for row in one["strata"]
         ],
+        "guards": [
+            {"name": name.replace("_", " "), "counted": counted, "limit": f"{limits[name]:.0%}"}
+            for name, counted in guard_counts(one, limits).items()
+        ],
+        "shadow": shadow_words(one) if one["decisions"] else "",
         "evidence": "; ".join([*proofs, f"worse: {one['worse']:g} to 1"]),
     }
 
@@ -99,7 +132,9 @@ def _cell(name: str, stretches: Sequence[Mapping[str, Any]], document: Mapping[s
         {
             "number": numbers.get(one["release"], 0),
             "share": f"{100 * (one['to_s'] - one['from_s']) / total:.3f}",
-            "told": f"{'version ' + str(numbers[one['release']]) if one['release'] in numbers else 'none'}: "
+            "is_shadowed": bool(one["shadow"]),
+            "told": f"{'version ' + str(numbers[one['release']]) if one['release'] in numbers else 'none'}"
+            f"{', version ' + str(numbers.get(one['shadow'], '?')) + ' in its shadow' if one['shadow'] else ''}: "
             f"{one['from_s']:.0f} to {one['to_s']:.0f} s",
         }
         for one in stretches

@@ -18,12 +18,12 @@ _COLORS = {1: "dim", 2: "green", 3: "red"}
 
 
 class FleetView:
-    """numbers: digest of a release -> its number for people."""
+    """numbers: digest of a release -> its number for people. limits: of the guards of each rollout."""
 
-    def __init__(self, numbers: Mapping[str, int], *, live: bool | None = None) -> None:
+    def __init__(self, numbers: Mapping[str, int], limits: Mapping[str, float], *, live: bool | None = None) -> None:
         self.console = Console(stderr=True, highlight=False)
         self._is_live = self.console.is_terminal if live is None else live
-        self._numbers, self._said = numbers, ""
+        self._numbers, self._limits, self._said = numbers, limits, ""
         self._live: Live | None = None
 
     @contextlib.contextmanager
@@ -54,10 +54,28 @@ class FleetView:
         table = Table.grid(padding=(0, 2))
         for name, cell in sample.cells.items():
             color = _COLORS.get(self._numbers.get(cell.running, 0), "")
-            table.add_row(name, Text(self._cell(cell), style=color), cell.phase if cell.moves else "")
-        table.add_row("", "", "")
-        table.add_row("fleet", sample.told or "no rollout yet")
-        return table
+            table.add_row(name, Text(self._cell(cell), style=color), self._doing(cell))
+        whole = Table.grid()
+        whole.add_row(table)
+        whole.add_row("")
+        for line in self._below(sample):
+            whole.add_row(Text(line, style="red" if line.startswith("OVERRIDE") else ""))
+        return whole
+
+    def _doing(self, cell: CellNow) -> str:
+        """What goes on at a cell beside its episodes."""
+        parts = [cell.phase] if cell.moves else []
+        if cell.shadow:
+            parts.append(f"version {self._version(cell.shadow)} in its shadow, {cell.shadowed} decisions compared")
+        return ", ".join([*parts, *([cell.error] if cell.error else [])])
+
+    def _below(self, sample: Sample) -> list[str]:
+        from components.report.fleet_demo import evidence_lines
+
+        if not sample.rollout:
+            return ["no rollout yet"]
+        override = [f"OVERRIDE by {sample.newest['override']}"] if sample.newest["override"] else []
+        return [sample.told, *evidence_lines(sample.newest, self._limits), *override]
 
     def _cell(self, cell: CellNow) -> str:
         return f"{self._version(cell.running)}>{self._version(cell.proposed)}" if cell.moves else self._version(cell.running)

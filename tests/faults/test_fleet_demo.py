@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from components.deployment.fleet_demo.course import CANARY, Sizes
 from components.deployment.fleet_demo.demo import DemoOptions, run_demo
@@ -15,6 +17,7 @@ from components.deployment.fleet_demo.site import Site
 from components.deployment.fleet_demo.timeline import EPISODE, EVIDENCE, UPDATE, Timeline
 from components.deployment.fleet_demo.versions import Versions
 from components.report.fleet_demo import sentences, write_demo_page
+from flows.terminal.fleet_view import FleetView
 from model_core.spec.fleet.release import Override
 from serving.gateway.inference.stub_policy import stub_contract
 from tests.faults.verdicts import covers
@@ -126,8 +129,31 @@ def test_a_version_that_changes_inside_an_episode_is_found_in_the_drivers_log(re
     assert "line 3: a command of arm/2 in an episode of another version" in found
 
 
-def cell(name: str, running: str, proposed: str, phase: str = "idle") -> dict[str, str]:
-    return {"name": name, "running": running, "proposed": proposed, "phase": phase}
+def cell(name: str, running: str, proposed: str, phase: str = "idle", shadow: str = "", shadowed: int = 0) -> dict[str, object]:
+    told = {"name": name, "running": running, "proposed": proposed, "phase": phase}
+    return told | {"shadow": shadow, "shadowed": shadowed, "error": ""}
+
+
+def test_the_live_view_shows_shadows_guards_with_their_limits_and_overrides() -> None:
+    rollout = {"id": 2, "status": "running", "stage": "shadow", "told": "version 3: running", "override": "ada: to see it come back"}
+    rollout |= {"finished": 20, "guards": {"holds": "3 of 20"}, "decisions": 7, "distances": {"action": 0.031, "refused": 0.5}}
+    sample = Timeline().add(
+        0.0, {"cells": [cell("a", "1", "1", shadow="3", shadowed=7), cell("b", "1", "3", "probe")], "rollouts": [rollout]}
+    )
+    view = FleetView({"1": 1, "3": 3}, {"holds": 0.6, "interventions": 0.1}, live=True)
+    view.console = Console(width=160, file=io.StringIO(), record=True)
+    with view.shown():
+        view.update(sample)
+    shown = view.console.export_text()
+    for words in (
+        "version 3 in its shadow, 7 decisions compared",
+        "1>3",
+        "probe",
+        "holds in 3 of 20 (at most 60%), interventions in 0 of 20 (at most 10%)",
+        "in shadow: 7 decisions compared, first actions 3.1% of their range apart, 50% refused",
+        "OVERRIDE by ada: to see it come back",
+    ):
+        assert words in shown
 
 
 def test_the_time_is_told_by_what_it_went_by_with() -> None:

@@ -13,7 +13,7 @@ from components.config.records import Progress, Silent
 from components.deployment.cell_process import SIMULATED_ROBOT
 from components.deployment.fleet.controller import ControllerFiles, running_controller
 from components.deployment.fleet_demo.cells import CellJob, RunningCells, running_cells
-from components.deployment.fleet_demo.course import Course, Sizes, plan_for
+from components.deployment.fleet_demo.course import GUARDS, Course, Sizes, plan_for
 from components.deployment.fleet_demo.proof import FleetProof, prove
 from components.deployment.fleet_demo.site import SITE, Site, serving_files
 from components.deployment.fleet_demo.timeline import Sample
@@ -25,6 +25,7 @@ from model_core.spec.errors import JobError
 from model_core.spec.files import atomic_write
 
 DOCUMENT = "demo.json"
+_REPORT_EVERY_S = 2.0  # a report takes 20 ms of processor time of its agent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,8 @@ def run_demo(
     progress: Progress | None = None,
     show: Callable[[Sample], None] = lambda sample: None,
 ) -> DemoResult:
-    """Run it in the site's folder; what happened is written to demo.json there, also where the time was over before the end.
+    """Run it in the site's folder; what happened is written to demo.json there, also where the time was over before the end, or a person
+    stopped it (Ctrl-C).
 
     Raises `JobError` where a process of it ends by itself or does not start.
     """
@@ -87,6 +89,8 @@ def run_demo(
                 _roll_out(site, course, name, made, options)
         except JobError as error:
             problem = str(error)
+        except KeyboardInterrupt:
+            problem = "it was stopped by hand; its cells ended their episodes first"
         finally:
             running.end_cells()
         course.look()
@@ -107,7 +111,10 @@ def run_demo(
 def _started(site: Site, jobs: Sequence[CellJob], progress: Progress) -> Iterator[tuple[str, RunningCells]]:
     """Controller and repository listen, agents have their files; gives the controller's URL, and the processes of the cells."""
     files = ControllerFiles(
-        database=f"sqlite:///{site.folder / 'fleet.db'}", key=site.controller_key, log=site.folder / "controller.log", report_every_s=1.0
+        database=f"sqlite:///{site.folder / 'fleet.db'}",
+        key=site.controller_key,
+        log=site.folder / "controller.log",
+        report_every_s=_REPORT_EVERY_S,
     )
     with serving_files(site.repository) as repository, running_controller(files, Listening(), progress) as url:
         for job in jobs:
@@ -139,11 +146,10 @@ def _document(versions: Versions, course: Course, rollouts: Sequence[Mapping[str
         "rollouts": [
             {**one, "started_s": course.started[one["id"]] - zero, "stages_s": _stages(samples, one["id"], zero)} for one in rollouts
         ],
+        "guards": GUARDS,
         "reached": asdict(reached) if reached else None,
         "cells": {
-            name: [
-                {"release": one.release, "from_s": one.from_s - zero, "to_s": one.to_s - zero} for one in course.timeline.stretches(name)
-            ]
+            name: [{**asdict(one), "from_s": one.from_s - zero, "to_s": one.to_s - zero} for one in course.timeline.stretches(name)]
             for name in cells
         },
         "seconds": samples[-1].at_s - zero,

@@ -11,11 +11,15 @@ UPDATE, EPISODE, EVIDENCE = "update", "episode", "evidence"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellNow:
-    """A cell as it last reported. running, proposed: digests. phase: of its agent's update."""
+    """A cell as it last reported. running, proposed: digests. phase: of its agent's update. shadow: digest that it compares with what
+    runs, "" for none; shadowed: decisions compared. error: why an update does not go on."""
 
     running: str
     proposed: str
     phase: str
+    shadow: str = ""
+    shadowed: int = 0
+    error: str = ""
 
     @property
     def moves(self) -> bool:
@@ -25,7 +29,8 @@ class CellNow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One answer of the controller. at_s: on the clock of this process. status, stage: of the newest rollout, "" for none."""
+    """One answer of the controller. at_s: on the clock of this process. status, stage: of the newest rollout, "" for none; newest: all
+    that the controller says of it."""
 
     at_s: float
     cells: Mapping[str, CellNow]
@@ -33,6 +38,7 @@ class Sample:
     status: str = ""
     stage: str = ""
     told: str = ""
+    newest: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def waits_for(self) -> str:
@@ -55,9 +61,10 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """A cell ran one release from one moment to another. release: "" where no service answered."""
+    """A cell ran one release from one moment to another. release: "" where no service answered. shadow: what was compared with it."""
 
     release: str
+    shadow: str
     from_s: float
     to_s: float
 
@@ -71,11 +78,11 @@ class Timeline:
     def add(self, at_s: float, status: Mapping[str, Any]) -> Sample:
         """Keep one answer of /v1/status."""
         cells = {
-            one["name"]: CellNow(running=one["running"], proposed=one["proposed"], phase=one["phase"])
+            one["name"]: CellNow(**{name: one[name] for name in CellNow.__dataclass_fields__})
             for one in sorted(status["cells"], key=lambda one: one["name"])
         }
         newest = max(status["rollouts"], key=lambda one: one["id"], default=None)
-        told = {"rollout": newest["id"], **{name: newest[name] for name in ("status", "stage", "told")}} if newest else {}
+        told = {"rollout": newest["id"], **{name: newest[name] for name in ("status", "stage", "told")}, "newest": newest} if newest else {}
         self.samples.append(Sample(at_s=at_s, cells=cells, **told))
         return self.samples[-1]
 
@@ -100,11 +107,12 @@ class Timeline:
         """What a cell ran over time, without gaps."""
         found: list[Stretch] = []
         for one in self.samples:
-            running = one.cells[cell].running if cell in one.cells else ""
+            now = one.cells.get(cell)
+            release, shadow = (now.running, now.shadow) if now else ("", "")
             begin = found[-1].to_s if found else one.at_s
-            if found and found[-1].release == running:
+            if found and (found[-1].release, found[-1].shadow) == (release, shadow):
                 begin = found.pop().from_s
-            found.append(Stretch(release=running, from_s=begin, to_s=one.at_s))
+            found.append(Stretch(release=release, shadow=shadow, from_s=begin, to_s=one.at_s))
         return found
 
 

@@ -50,7 +50,7 @@ def demo_command(options: DemoCommandOptions) -> None:
     Example: actwright fleet demo
     Example: actwright fleet demo --cells 4 --canary 30 --minutes 15
     """
-    from components.deployment.fleet_demo.course import Sizes
+    from components.deployment.fleet_demo.course import GUARDS, Sizes
     from components.deployment.fleet_demo.demo import DemoOptions, run_demo
     from components.deployment.fleet_demo.site import Site
     from components.report.fleet_demo import sentences, write_demo_page
@@ -61,7 +61,7 @@ def demo_command(options: DemoCommandOptions) -> None:
     site.make()
     print_line(f"making three releases in {site.folder / 'releases'}")
     versions = _versions(options, site)
-    view = FleetView(versions.named())
+    view = FleetView(versions.named(), GUARDS)
     setup = DemoOptions(
         cells=options.cells, tasks=tuple(options.task or _TASKS), minutes=options.minutes, sizes=Sizes(canary=options.canary)
     )
