@@ -31,7 +31,7 @@ class DemoCommandOptions:
     minutes: Annotated[float, typer.Option(help="after which it ends, wherever it is", min=0.1)] = 30.0
     noise: Annotated[
         float, typer.Option(help="how much worse version 3 is: noise on its output head, in standard deviations of the weights", min=0.0)
-    ] = 5.0
+    ] = 7.0
     canary: Annotated[int, typer.Option(help="episodes of the new version that the canary stage asks for", min=1)] = 50
     task: Annotated[list[str] | None, typer.Option(help="task of the cells, in turn (default: the two of the loop)")] = None
     to: Annotated[str, typer.Option(help="folder that is made (default: in runs, named by the time)", metavar="FOLDER")] = ""
@@ -41,7 +41,7 @@ class DemoCommandOptions:
 def demo_command(options: DemoCommandOptions) -> None:
     """Run a fleet on this machine: a controller, an agent with its policy services for each cell, simulated cells, and two rollouts.
 
-    Version 1 is the policy. Version 2 has the same weights and goes through bench, canary, cohort and fleet. Version 3 has noise on its
+    Version 1 is the policy. Version 2 has the same weights and goes through bench, shadow, canary, cohort and fleet. Version 3 has noise on its
     output head, may reach robots by a named override alone, and is rolled back once the cells' episodes show that it is worse. Everything
     goes through the controller's HTTP API, signed update metadata and real agents; episodes are rolled out, none is drawn from a rate. The
     end is a page, report.html, and a proof from the audits that no episode was cut and none saw two versions. Exits 1 where the proof does
