@@ -49,7 +49,8 @@ class S3Store:
             secret_key=address.secret_key,
             secure=address.secure,
             region=address.region or None,
-            http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=3, read=60), retries=retries, maxsize=4),
+            # connect: urllib3 also gives it to each send, and a busy server may read nothing for some seconds
+            http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=10, read=60), retries=retries, maxsize=4),
         )
         self._bucket_seen = False
 

@@ -25,7 +25,8 @@ from model_core.spec.errors import JobError
 from model_core.spec.files import atomic_write
 
 DOCUMENT = "demo.json"
-# times the episodes, of a release without the gate's verdict: 20 points less than 95 % are shown by 50 in half of the rollouts, by 100 always
+# times the episodes, of a release without the gate's verdict: 20 points less than 95 % are shown by 50 in half of the rollouts,
+# by 100 nearly always
 _UNJUDGED_CANARY = 2
 _REPORT_EVERY_S = 2.0  # a report takes 20 ms of processor time of its agent
 
