@@ -154,12 +154,13 @@ class _Kept:
 
     def __init__(self, of: AgentFiles, permit: Permit, running: RunningEpisode, cell: RealtimeCell, link: Link) -> None:
         self._of, self._permit, self._running, self._cell, self._link = of, permit, running, cell, link
-        self._began_s, self._late = time.time(), link.tally.late
+        self._began_s, self._up_s, self._late = time.time(), time.monotonic(), link.tally.late
         self._envelope, self._clips = cell.envelope, sum(cell.envelope.tally.clips.values())
         self.is_at_rest = False  # until the result says so: a process that unwinds has proven nothing
 
     def note(self, result: EpisodeResult) -> None:
-        """It is over."""
+        """It is over. Its end by the set clock, its length by one that nobody sets: a controller waits for the longest episode."""
+        ended_s = time.time()
         self.is_at_rest = result.is_at_rest
         clips = sum(self._cell.envelope.tally.clips.values())
         cut_by = self._cut_by()
@@ -167,8 +168,8 @@ class _Kept:
             id=f"{self._running.number:06d}-{int(1e3 * self._began_s):x}",
             release=self._permit.release,
             task=self._of.task,
-            started_at_s=self._began_s,
-            ended_at_s=max(time.time(), self._began_s),
+            started_at_s=ended_s - (time.monotonic() - self._up_s),
+            ended_at_s=ended_s,
             outcome=_outcome(result, cut_by),
             stop_reason=result.stop_reason.value,
             steps=result.steps,

@@ -49,7 +49,6 @@ _KNOWN_EPISODES = select(EPISODES.c.cell, EPISODES.c.id).where(
     EPISODES.c.cell.in_(bindparam("cells", expanding=True)), EPISODES.c.id.in_(bindparam("ids", expanding=True))
 )
 _NEW_EPISODES = insert(EPISODES)
-_SAME_START_S = 60.0  # an episode that a cell whose clock jumps puts into the future ended when it was received
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +173,8 @@ def _add_episodes(db: Connection, received: Sequence[Received]) -> list[list[dic
 
 def _row(episode: EpisodeRecord, received: Received, offset_s: float, rollouts: Sequence[OpenRollout]) -> dict[str, Any]:
     report = received.report
-    started = min(episode.started_at_s + offset_s, received.at_s + _SAME_START_S)
+    offset_s -= max(episode.ended_at_s + offset_s - received.at_s, 0.0)  # it is over: the cell's clock was set back since it ended
+    started = episode.started_at_s + offset_s
     counted = episode.outcome != "uncounted"
     side = next(((one.id, found) for one in rollouts if (found := one.side_of(report, episode.release, started))), (None, None))
     return {
