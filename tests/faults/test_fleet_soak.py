@@ -156,8 +156,9 @@ def run_soak(site: Site, of: Soak) -> dict[str, Any]:
         cells = {name: read(name, job.folder / "driver.jsonl", job.audit, excuses(fleet, name)) for name, job in jobs.items()}
         return document(of, fleet, cells, rollouts) | {
             "minutes": round(seconds / 60, 1),
-            "kept by the controller": sum(kept.values()),
-            "not kept": [f"{name}: {one.episodes - kept.get(name, 0)}" for name, one in cells.items() if kept.get(name, 0) != one.episodes],
+            "kept by the controller": sum(count for count, _ in kept.values()),
+            "longest episode, s": round(max((longest_s for _, longest_s in kept.values()), default=0.0), 1),
+            "not kept": [name for name, one in cells.items() if kept.get(name, (0, 0.0))[0] != one.episodes],
             "full disks": disks_fill,
         }
 
@@ -175,10 +176,11 @@ def excuses(fleet: Fleet, cell: str) -> list[tuple[float, float]]:
     return [(one.from_s - 0.5, one.to_s + 60.0) for one in fleet.happened if cell in one.cells]
 
 
-def kept_episodes(site: Site) -> dict[str, int]:
-    """Episodes of each cell in the controller's own table."""
+def kept_episodes(site: Site) -> dict[str, tuple[int, float]]:
+    """Of each cell in the controller's own table: how many, and the length of the longest in seconds."""
+    asked = "SELECT cell, count(*), max(ended_at_s - started_at_s) FROM actwright_fleet_episodes GROUP BY cell"
     with contextlib.closing(sqlite3.connect(site.folder / "controller" / "fleet.db")) as database:
-        return dict(database.execute("SELECT cell, count(*) FROM actwright_fleet_episodes GROUP BY cell").fetchall())
+        return {cell: (count, longest_s) for cell, count, longest_s in database.execute(asked)}
 
 
 def document(of: Soak, fleet: Fleet, cells: Mapping[str, Read], rollouts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -218,6 +220,7 @@ def check(report: Mapping[str, Any]) -> None:
     assert report["lost"] == []
     assert report["not kept"] == []
     assert report["episodes"] > 0
+    assert report["longest episode, s"] < 600  # whatever was done to clocks
 
 
 COVERED = covers(

@@ -238,6 +238,16 @@ def test_clocks_that_are_hours_off_change_no_verdict(world):
     assert len(rows) == 4
 
 
+def test_an_episode_of_a_clock_that_was_set_back_since_keeps_its_length_and_ended_when_it_was_received(world):
+    world.add(1)
+    world.cells[0].offset_s = 7_200.0
+    world.cells[0].episode(world.now[0], world.rng, lasts_s=20.0)
+    world.cells[0].offset_s = 0.0
+    world.send(world.cells[0])
+    ((started_s, ended_s),) = world.rows("select started_at_s, ended_at_s from actwright_fleet_episodes")
+    assert (started_s, ended_s) == pytest.approx((world.now[0] - 20.0, world.now[0]), abs=1.0)
+
+
 def test_a_guard_a_refusing_cell_and_a_person_stop_a_rollout(world):
     started(world)
     world.round()
