@@ -21,7 +21,7 @@ _LOOK_S = 0.5
 _NONE = "0" * 64  # the release of a cell that runs none
 CANARY = "canary"
 # events -> the largest share of episodes that may have one: far above what a sound version shows on a machine that is busy
-GUARDS = {"interventions": 0.1, "holds": 0.6, "refusals": 0.4, "deadline_misses": 0.4}
+GUARDS: Mapping[str, float] = {"interventions": 0.1, "holds": 0.6, "refusals": 0.4, "deadline_misses": 0.4}
 _OVER = ("passed", "rolled back", "aborted", "paused")
 
 
@@ -36,7 +36,7 @@ class Sizes:
     fleet: int = 40
 
 
-def plan_for(name: str, release: str, cells: int, sizes: Sizes) -> RolloutPlan:
+def plan_for(name: str, release: str, cells: int, sizes: Sizes, guards: Mapping[str, float] = GUARDS) -> RolloutPlan:
     """Bench, shadow, canary, cohort, fleet: on so many cells. No stage asks for a proof, which takes hundreds of episodes at margin 0.1."""
     canary = max(1, min(2, cells // 3))
     stages = (
@@ -46,7 +46,7 @@ def plan_for(name: str, release: str, cells: int, sizes: Sizes) -> RolloutPlan:
         Stage(name="cohort", share=0.5, minimum_episodes=sizes.cohort),
         Stage(name="fleet", share=1.0, hold_out=0.0, minimum_episodes=sizes.fleet),
     )
-    return RolloutPlan(name=name, release=release, stages=stages, guards=GUARDS, refusing_cells=cells)
+    return RolloutPlan(name=name, release=release, stages=stages, guards=guards, refusing_cells=cells)
 
 
 @dataclass(slots=True)
