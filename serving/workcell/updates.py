@@ -159,7 +159,7 @@ class _Kept:
         self.is_at_rest = False  # until the result says so: a process that unwinds has proven nothing
 
     def note(self, result: EpisodeResult) -> None:
-        """It is over. Its end by the set clock, its length by one that nobody sets: a controller waits for the longest episode."""
+        """It is over. Its end by the set clock, its length by one that is never set: a controller waits for the longest."""
         ended_s = time.time()
         self.is_at_rest = result.is_at_rest
         clips = sum(self._cell.envelope.tally.clips.values())

@@ -17,6 +17,7 @@ from model_core.spec.files import atomic_target
 PART_BYTES = 64 * 2**20
 SHA_KEY = "sha256"
 _BLOCK_BYTES = 2**20
+_SILENT_S = 60.0
 _OTHER_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegion", "PermanentRedirect"}
 
 
@@ -49,8 +50,7 @@ class S3Store:
             secret_key=address.secret_key,
             secure=address.secure,
             region=address.region or None,
-            # connect: urllib3 also gives it to each send, and a busy server may read nothing for some seconds
-            http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=10, read=60), retries=retries, maxsize=4),
+            http_client=_pools(retries),
         )
         self._bucket_seen = False
 
@@ -167,6 +167,31 @@ class S3Store:
                 f"the object store {self.address} does not answer: could not {what}. Fix: start it again (or check the network), "
                 "then run again; what was sent is kept and not sent twice"
             ) from error
+
+
+def _pools(retries: Any) -> Any:
+    """Connections that are given up after 3 s while they are made, and after 60 s while a server reads or writes nothing.
+
+    urllib3 gives the first request of a connection the limit of making it for each send; a busy server reads nothing for longer.
+    """
+    import urllib3
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    class Patient(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(_SILENT_S)
+
+    class PatientTls(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(_SILENT_S)
+
+    pools = urllib3.PoolManager(timeout=urllib3.Timeout(connect=3, read=_SILENT_S), retries=retries, maxsize=4)
+    plain = type("PatientPool", (HTTPConnectionPool,), {"ConnectionCls": Patient})
+    pools.pool_classes_by_scheme = {"http": plain, "https": type("PatientTlsPool", (HTTPSConnectionPool,), {"ConnectionCls": PatientTls})}
+    return pools
 
 
 def _cure(error: Any) -> str:
