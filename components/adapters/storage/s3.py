@@ -50,7 +50,7 @@ class S3Store:
             secret_key=address.secret_key,
             secure=address.secure,
             region=address.region or None,
-            http_client=_pools(retries),
+            http_client=connection_pools(retries),
         )
         self._bucket_seen = False
 
@@ -169,8 +169,8 @@ class S3Store:
             ) from error
 
 
-def _pools(retries: Any) -> Any:
-    """Connections that are given up after 3 s while they are made, and after 60 s while a server reads or writes nothing.
+def connection_pools(retries: Any, connect_s: float = 3.0) -> Any:
+    """Connections that are given up after `connect_s` while they are made, and after 60 s while a server reads or writes nothing.
 
     urllib3 gives the first request of a connection the limit of making it for each send; a busy server reads nothing for longer.
     """
@@ -188,7 +188,7 @@ def _pools(retries: Any) -> Any:
             super().connect()
             self.sock.settimeout(_SILENT_S)
 
-    pools = urllib3.PoolManager(timeout=urllib3.Timeout(connect=3, read=_SILENT_S), retries=retries, maxsize=4)
+    pools = urllib3.PoolManager(timeout=urllib3.Timeout(connect=connect_s, read=_SILENT_S), retries=retries, maxsize=4)
     plain = type("PatientPool", (HTTPConnectionPool,), {"ConnectionCls": Patient})
     pools.pool_classes_by_scheme = {"http": plain, "https": type("PatientTlsPool", (HTTPSConnectionPool,), {"ConnectionCls": PatientTls})}
     return pools
