@@ -15,7 +15,7 @@ from components.release.fleet.create import Made
 from model_core.spec.documents import to_document
 from model_core.spec.errors import JobError
 from model_core.spec.fleet.release import who_allows
-from model_core.spec.fleet.rollout_plan import RolloutPlan, Stage
+from model_core.spec.fleet.rollout_plan import REFUSED, RolloutPlan, Stage
 
 _LOOK_S = 0.5
 _NONE = "0" * 64  # the release of a cell that runs none
@@ -37,11 +37,12 @@ class Sizes:
 
 
 def plan_for(name: str, release: str, cells: int, sizes: Sizes, guards: Mapping[str, float] = GUARDS) -> RolloutPlan:
-    """Bench, shadow, canary, cohort, fleet: on so many cells. No stage asks for a proof, which takes hundreds of episodes at margin 0.1."""
+    """Bench, shadow, canary, cohort, fleet: on so many cells. No stage asks for a proof, which takes hundreds of episodes at margin 0.1. A
+    version that refuses in shadow pauses nothing: there is no person to resume it, and the episodes of the bench bring it back."""
     canary = max(1, min(2, cells // 3))
     stages = (
         Stage(name="bench", labels=BENCH, minimum_episodes=sizes.bench),
-        Stage(name="shadow", cells=1, shadow=True, minimum_decisions=sizes.shadow),
+        Stage(name="shadow", cells=1, shadow=True, minimum_decisions=sizes.shadow, distances={REFUSED: 1.0}),
         Stage(name=CANARY, cells=canary, minimum_episodes=sizes.canary),
         Stage(name="cohort", share=0.5, minimum_episodes=sizes.cohort),
         Stage(name="fleet", share=1.0, hold_out=0.0, minimum_episodes=sizes.fleet),
