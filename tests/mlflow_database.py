@@ -1,4 +1,4 @@
-"""MLflow's tables without a run in them: they take seconds to make, so they are made once for a version of MLflow and then copied."""
+"""MLflow's tables without a run in them: those that set-up keeps, else made once for a version of MLflow, and then copied."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
+
+from components.artifacts.empty_databases import kept_database
 
 _KEPT = Path(__file__).parents[1] / ".pytest_cache"
 
@@ -22,6 +24,8 @@ def copy_empty_database(home: Path) -> Path:
 
 
 def _empty_database() -> Path:
+    if kept_database("mlflow").exists():
+        return kept_database("mlflow")
     kept = _KEPT / f"mlflow-{version('mlflow')}.db"
     _KEPT.mkdir(exist_ok=True)
     with FileLock(f"{kept}.lock"):

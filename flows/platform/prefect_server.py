@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from components.adapters.http import answers
 from components.adapters.processes import free_port, group_alive
+from components.artifacts.empty_databases import copy_database
 from components.artifacts.locks import locked
 from flows.platform.child_process import Child
 from flows.platform.settings import Settings, environment_of, point_prefect_at
@@ -23,6 +24,7 @@ from model_core.spec.files import atomic_write
 def start_prefect_server(settings: Settings, *, pages: bool = False, port: int = 0) -> Child:
     """Start a server; not ready yet when this returns (`Child.wait_ready`). pages: serve the UI and run schedules too."""
     port = free_port(port)
+    copy_database("prefect", settings.prefect_home / "prefect.db")
     url = f"http://127.0.0.1:{port}/api"
     child = Child(
         "Prefect server",

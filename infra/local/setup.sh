@@ -63,11 +63,13 @@ while sleep 15; kill -0 "$pip" 2>/dev/null; do
 done
 wait "$pip"
 
-step 5 "actwright itself, and bytecode"
+step 5 "actwright itself, bytecode, and the tables that new homes begin with"
 quiet_pip --no-deps --no-build-isolation --editable .
 "$VENV/bin/python" -m pip check --quiet --disable-pip-version-check \
   || fail "the packages above do not fit together. Fix: rm -r $VENV, then run this again; if it stays so, requirements.lock is at fault"
 wait "$compiling"
+"$VENV/bin/python" -m flows.platform.empty_databases & preparing=$!
 compile
+wait "$preparing" || echo "setup: the empty databases of MLflow and Prefect were not made (above); the first run makes them itself" >&2
 touch "$VENV/.ready"
 step 5 "done"

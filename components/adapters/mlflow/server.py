@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 
 from components.adapters.champions.table import default_url
 from components.adapters.mlflow.reading.records import RUN_TAG
+from components.artifacts.empty_databases import copy_database
 from model_core.spec.errors import TrackingError, require
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class Connection:
                 logging.getLogger(noisy).setLevel(logging.WARNING)
             if not self.address.uri:
                 self.address.home.mkdir(parents=True, exist_ok=True)
+                copy_database("mlflow", self.address.home.resolve() / "mlflow.db")
             self._client = MlflowClient(tracking_uri=self.address.tracking_uri, registry_uri=self.address.tracking_uri)
         return self._client
 
@@ -186,6 +189,15 @@ def server_command(
     argv += ["--artifacts-destination", artifacts or (home / "mlartifacts").resolve().as_uri(), "--allowed-hosts", ",".join(hosts)]
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
     return ServerCommand(argv=tuple(argv), environment=environment)
+
+
+def make_tables(path: Path) -> None:
+    """Have MLflow make its tables in a new database at `path`, without the experiment that it begins with: that names a folder."""
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM experiments")
 
 
 def _first_line(error: Exception) -> str:
