@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from model_core.spec.documents import Number, from_document
@@ -97,7 +98,7 @@ class GoldenProbe:
         require(sound, f"golden probe {self.name!r}: low and high need one value per dimension, low <= high")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: its id is kept in the object, and asked for at every chunk
 class PolicyContract:
     """The whole promise of a checkpoint.
 
@@ -131,7 +132,7 @@ class PolicyContract:
         if self.max_prefix_rows < 0:
             object.__setattr__(self, "max_prefix_rows", self.chunk_length - 1)
 
-    @property
+    @cached_property
     def contract_id(self) -> str:
         """16 hex digits that name this promise and no other."""
         return digest_of(self.to_json())[:16]
