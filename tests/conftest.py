@@ -18,6 +18,10 @@ hypothesis.settings.load_profile("same examples")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Threads of torch sleep while they wait for each other, as in our own processes (`flows.platform.settings`): beside other workers those that
+# spin keep the awaited one off its core. Read when torch loads; 150 small steps on two busy cores: 10.8 s of processor time, 1.2 s so.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # What is loaded and compiled for a whole run are millions of objects that stay: with the usual thresholds the collector looks them through
 # again and again meanwhile (collecting the tests of a fresh clone took 38 s of processor time, and takes 22).
 gc.set_threshold(20_000, 20, 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import typer
@@ -17,6 +18,14 @@ from flows.commands.operations.schedule import Pulse, check_cron
 from flows.pipeline.recipes import RECIPES, get_recipe
 from flows.terminal.output import DONE, HELD, OUR_ERROR, WRONG_USAGE, ended
 from model_core.spec.errors import DatasetError, GateError, SpecError
+from tests.faults.fork_server import ForkServer
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[ForkServer]:
+    """Runs commands in forks of one process, where the command is the claim and not its start."""
+    with ForkServer(imported=("flows.commands.main", "flows.pipeline.recipes", *(part.module for part in PARTS))) as running:
+        yield running
 
 
 def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
@@ -47,12 +56,12 @@ def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
         (("model", "inspect"), "for example: actwright model inspect"),
     ],
 )
-def test_wrong_usage_says_what_to_type(words, hint):
-    done = actwright(*words)
-    assert done.returncode == WRONG_USAGE
-    assert hint in " ".join(done.stderr.split())
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
+def test_wrong_usage_says_what_to_type(commands, tmp_path, words, hint):
+    done = commands.run(*words, under=tmp_path)
+    assert done.code == WRONG_USAGE
+    assert hint in " ".join(done.told.split())
+    assert done.said == ""
+    assert "Traceback" not in done.told
 
 
 def test_a_recipe_is_one_json_line_and_can_be_run_from_its_file(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -25,8 +26,12 @@ MODEL, LAYOUT = make_small_model(CONTRACT)
 # an untrained head is nearly flat; louder logits make every argmax clear, so that rounding can't decide
 with torch.no_grad():
     MODEL.lm_head.weight.mul_(20)
-ENGINE = DecodingEngine(MODEL, LAYOUT)
 SAMPLES = make_samples(6, seed=3)
+
+
+@cache
+def the_engine() -> DecodingEngine:
+    return DecodingEngine(MODEL, LAYOUT)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +59,7 @@ def slots_of(ids_L: np.ndarray, mode: ReasoningMode) -> np.ndarray:
 @pytest.mark.parametrize("mode", [ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.ACTION])
 def test_cached_decode_equals_teacher_forced_argmax(mode):
     question = ask(0, mode)
-    ids_L = ENGINE.decode([question]).answers[0].ids_L
+    ids_L = the_engine().decode([question]).answers[0].ids_L
     prompt = LAYOUT.prompts(question.words_W[None], question.proprio_bins_P[None], mode)[0]
     slots = slots_of(ids_L, mode)
     row = torch.from_numpy(np.concatenate([prompt, ids_L]))[None]
@@ -69,14 +74,14 @@ def test_cached_decode_equals_teacher_forced_argmax(mode):
 
 def test_a_row_does_not_depend_on_its_neighbours():
     modes = [ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.ACTION, ReasoningMode.FULL]
-    together = ENGINE.decode([ask(row, mode) for row, mode in enumerate(modes)]).answers
+    together = the_engine().decode([ask(row, mode) for row, mode in enumerate(modes)]).answers
     for row, mode in enumerate(modes):
-        alone = ENGINE.decode([ask(row, mode)]).answers[0].ids_L
+        alone = the_engine().decode([ask(row, mode)]).answers[0].ids_L
         assert np.array_equal(together[row].ids_L, alone)
 
 
 def test_answers_differ_with_the_picture():
-    first, second = (ENGINE.decode([ask(row)]).answers[0] for row in (0, 2))
+    first, second = (the_engine().decode([ask(row)]).answers[0] for row in (0, 2))
     assert not np.array_equal(first.ids_L, second.ids_L)
 
 
@@ -103,49 +108,49 @@ def test_end_of_trace_leads_to_the_action():
 
 def test_a_given_trace_is_kept_and_steers():
     traces = [Trace(points_N2=np.array([[10, 20], [30, 40]])), Trace(points_N2=np.array([[200, 180], [90, 90], [1, 2]]))]
-    answers = ENGINE.decode([ask(0, ReasoningMode.STEERED, trace=trace) for trace in traces]).answers
+    answers = the_engine().decode([ask(0, ReasoningMode.STEERED, trace=trace) for trace in traces]).answers
     for trace, answer in zip(traces, answers, strict=True):
         assert answer.reasoning.trace is not None
         assert np.array_equal(answer.reasoning.trace.points_N2, trace.points_N2)
-        alone = ENGINE.decode([ask(0, ReasoningMode.STEERED, trace=trace)]).answers[0]
+        alone = the_engine().decode([ask(0, ReasoningMode.STEERED, trace=trace)]).answers[0]
         assert np.array_equal(alone.reasoning.bins_KA, answer.reasoning.bins_KA)
     assert not np.array_equal(answers[0].reasoning.bins_KA, answers[1].reasoning.bins_KA)
 
 
 def test_edit_depth_and_continue():
-    own = ENGINE.decode([ask(0)]).answers[0].reasoning
+    own = the_engine().decode([ask(0)]).answers[0].reasoning
     assert own.depth is not None
-    same = ENGINE.decode([ask(0, depth=own.depth)]).answers[0].reasoning
+    same = the_engine().decode([ask(0, depth=own.depth)]).answers[0].reasoning
     assert np.array_equal(same.bins_KA, own.bins_KA)
     edited = DepthTokens(codes_G=(own.depth.codes_G + 37) % 128)
-    changed = ENGINE.decode([ask(0, depth=edited), ask(1)]).answers
+    changed = the_engine().decode([ask(0, depth=edited), ask(1)]).answers
     assert np.array_equal(changed[0].reasoning.depth.codes_G, edited.codes_G)
     assert not np.array_equal(changed[0].reasoning.trace.points_N2[0], own.trace.points_N2[0]) or not np.array_equal(
         changed[0].reasoning.bins_KA, own.bins_KA
     )
-    assert np.array_equal(changed[1].ids_L, ENGINE.decode([ask(1)]).answers[0].ids_L)
+    assert np.array_equal(changed[1].ids_L, the_engine().decode([ask(1)]).answers[0].ids_L)
 
 
 def test_own_trace_given_back_gives_the_same_actions():
-    own = ENGINE.decode([ask(4)]).answers[0].reasoning
-    again = ENGINE.decode([ask(4, depth=own.depth, trace=own.trace)]).answers[0].reasoning
+    own = the_engine().decode([ask(4)]).answers[0].reasoning
+    again = the_engine().decode([ask(4, depth=own.depth, trace=own.trace)]).answers[0].reasoning
     assert np.array_equal(again.bins_KA, own.bins_KA)
 
 
 def test_what_a_mode_does_not_take_is_refused():
     with pytest.raises(GrammarError, match="steered needs the trace"):
-        ENGINE.decode([ask(0, ReasoningMode.STEERED)])
+        the_engine().decode([ask(0, ReasoningMode.STEERED)])
     with pytest.raises(GrammarError, match="has no depth"):
-        ENGINE.decode([ask(0, ReasoningMode.ACTION, depth=DepthTokens(codes_G=np.zeros(100, np.int64)))])
+        the_engine().decode([ask(0, ReasoningMode.ACTION, depth=DepthTokens(codes_G=np.zeros(100, np.int64)))])
     with pytest.raises(SpecError, match="nothing to decode"):
-        ENGINE.decode([])
+        the_engine().decode([])
 
 
 def test_timing_names_every_stage():
-    decoded: Decoded = ENGINE.decode([ask(0)])
+    decoded: Decoded = the_engine().decode([ask(0)])
     assert set(decoded.timing_ms) == {"vision", "prefill", "depth", "trace", "action"}
     assert min(decoded.timing_ms[stage] for stage in ("vision", "prefill")) > 0
-    assert "depth" not in ENGINE.decode([ask(0, ReasoningMode.TRACE_ACTION)]).timing_ms
+    assert "depth" not in the_engine().decode([ask(0, ReasoningMode.TRACE_ACTION)]).timing_ms
 
 
 def test_bfloat16_answers_are_in_the_grammar():

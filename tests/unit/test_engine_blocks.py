@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,11 @@ from model_core.tokenization.compact.layout import Field, ReasoningMode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model"
-PLAIN = make_engine(speculate=False)
+
+
+@cache
+def plain_engine() -> DecodingEngine:
+    return make_engine(speculate=False)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +128,7 @@ def check_random_drafts(seed, refine, width, mode):
     questions = [ask(int(row), mode) for row in rng.integers(0, 16, 2)]
     drafted = engine.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
     for question, answer in zip(questions, drafted, strict=True):
-        assert np.array_equal(answer.ids_L, PLAIN.decode([question]).answers[0].ids_L)
+        assert np.array_equal(answer.ids_L, plain_engine().decode([question]).answers[0].ids_L)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -195,7 +200,7 @@ class Sure(Acceptance):
 def test_forwards_fall_as_theory_says(chance):
     """E = 1 + N (1 - p): every wrong guess costs one more forward, whatever stands around it."""
     engine, rng = make_engine(refine=False, echo=False), np.random.default_rng(int(chance * 100))
-    said = by_state(PLAIN.decode([ask(0)]).answers[0])
+    said = by_state(plain_engine().decode([ask(0)]).answers[0])
     last = max(said)
     wrong = {state for state in said if rng.random() > chance and state != last and other_id(state, said[state]) != said[state]}
     drafts = {state: other_id(state, token) if state in wrong else token for state, token in said.items()}
@@ -217,14 +222,14 @@ def run(began) -> dict:
 
 
 def test_plain_decoding_is_one_forward_a_token():
-    answer = PLAIN.decode([ask(1)]).answers[0]
+    answer = plain_engine().decode([ask(1)]).answers[0]
     forced = LAYOUT.slots[Field.TRACE].stop - 1 in by_state(answer)  # the end of a full trace has no alternative
     assert answer.counts["forwards"] == len(answer.ids_L) - forced
     assert "drafted.depth" not in answer.counts
 
 
 def test_refining_looks_at_the_rest_of_a_draft_while_it_is_wrong():
-    said = by_state(PLAIN.decode([ask(0)]).answers[0])
+    said = by_state(plain_engine().decode([ask(0)]).answers[0])
     drafts = {state: other_id(state, token) for state, token in said.items()}
     drafts |= dict(list(said.items())[:1])
     forwards = {
@@ -301,7 +306,7 @@ def test_captured_blocks_say_what_eager_ones_say():
     together = blocks.decode(questions, [Drafts(ids=random_drafts(rng)) for _ in questions]).answers
     for question, answer in zip(questions, together, strict=True):
         assert np.array_equal(answer.ids_L, plain.decode([question]).answers[0].ids_L)
-        assert np.array_equal(answer.ids_L, PLAIN.decode([question]).answers[0].ids_L)
+        assert np.array_equal(answer.ids_L, plain_engine().decode([question]).answers[0].ids_L)
 
 
 # ---- the same arithmetic by other kernels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,7 +21,11 @@ from model_core.tokenization.compact.layout import Field, ReasoningMode
 from tests.engine_data import GRAMMAR, LAYOUT, MODEL, ONE_ROW, ask, by_state, flat_costs, make_engine, other_id, random_drafts, run_out
 
 MODES = [ReasoningMode.FULL, ReasoningMode.TRACE_ACTION, ReasoningMode.ACTION, ReasoningMode.STEERED]
-PLAIN = make_engine(speculate=False)
+
+
+@cache
+def plain_engine() -> DecodingEngine:
+    return make_engine(speculate=False)
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +34,7 @@ def one_thread():
 
 
 def alone(row: int, mode: ReasoningMode = ReasoningMode.FULL, **given) -> np.ndarray:
-    return PLAIN.decode([ask(row, mode, **given)]).answers[0].ids_L
+    return plain_engine().decode([ask(row, mode, **given)]).answers[0].ids_L
 
 
 # ---- neighbours
@@ -110,7 +115,7 @@ def test_parts_are_told_in_order_and_before_the_actions():
 
 def test_a_part_that_was_given_is_not_told():
     told: list[str] = []
-    own = PLAIN.decode([ask(3)]).answers[0].reasoning
+    own = plain_engine().decode([ask(3)]).answers[0].reasoning
     began = make_engine().open_round(2)
     began.join(ask(3, depth=own.depth), on_part=lambda field, value: told.append(field))
     began.join(ask(3, ReasoningMode.STEERED), on_part=lambda field, value: told.append(field))
@@ -167,7 +172,7 @@ def test_committed_rows_of_another_robot_are_refused():
 
 @pytest.mark.parametrize(("wrong", "kept"), [(0, True), (8, True), (40, False)])
 def test_the_last_depth_string_stands_while_the_model_agrees_with_most_of_it(wrong, kept):
-    said = by_state(PLAIN.decode([ask(0)]).answers[0])
+    said = by_state(plain_engine().decode([ask(0)]).answers[0])
     first = LAYOUT.slots[Field.DEPTH].start
     drafts = dict(said)
     for state in range(first + 100 - wrong, first + 100):  # at the end, so that few cells are read behind a wrong one

@@ -1,10 +1,9 @@
-"""Exact bounds and intervals of the model core against scipy, published values and their own promises."""
+"""Exact bounds and intervals of the model core against scipy (2 s to import: only where used), published values and their own promises."""
 
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
 
 from components.evaluation.intervals import wilson as reported
 from model_core.spec.errors import SpecError
@@ -23,6 +22,8 @@ def tables(count, most, seed=0):
 
 
 def test_rates_have_the_intervals_that_scipy_computes():
+    from scipy.stats import binomtest
+
     for k, n in [(0, 1), (1, 1), (0, 20), (20, 20), *tables(20, 300)]:
         for confidence in (0.8, 0.95, 0.99):
             for ours, method in ((clopper_pearson, "exact"), (wilson, "wilson")):
@@ -32,6 +33,8 @@ def test_rates_have_the_intervals_that_scipy_computes():
 
 
 def test_tails_are_those_of_scipy():
+    from scipy.stats import binom
+
     for k, n in tables(60, 400, seed=1):
         for rate in (0.0, 0.03, 0.5, 0.97, 1.0):
             assert upper_tail(k, n, rate) == pytest.approx(binom.sf(k - 1, n, rate), rel=1e-9, abs=1e-13)
@@ -80,6 +83,8 @@ def test_tango_covers_about_as_often_as_promised():
 
 
 def test_mcnemar_is_the_exact_sign_test():
+    from scipy.stats import binomtest
+
     assert mcnemar(PairCounts(both=3, wins=9, losses=2, neither=1)) == pytest.approx(binomtest(9, 11, 0.5, alternative="greater").pvalue)
     assert mcnemar(PairCounts(both=5, wins=0, losses=0, neither=0)) == 1.0
 
@@ -115,6 +120,8 @@ def ever_said(exceeds, rate, trials):
 
 @pytest.mark.parametrize("limit", [0.1, 0.3])
 def test_a_counter_that_is_looked_at_after_each_trial_is_seldom_said_to_be_above_its_limit(limit):
+    from scipy.stats import binom
+
     assert ever_said(lambda k, n: exceeds_at_any_look(k, n, limit), limit, 60) <= 0.05
     assert ever_said(lambda k, n: safety_finding("drops", k, n, limit).exceeds, limit, 60) > 0.1  # of one look, used at each
     n = 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,7 +18,11 @@ from tests.tiny_arm_data import make_samples, make_small_contract, make_small_mo
 CONTRACT = make_small_contract()
 MODEL, LAYOUT = make_small_model(CONTRACT)
 SAMPLES = make_samples(4, seed=2)
-POLICY = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(model_version="tiny/1"))
+
+
+@cache
+def the_policy() -> ReasoningPolicy:
+    return ReasoningPolicy(MODEL, LAYOUT, CONTRACT, PolicyOptions(model_version="tiny/1"))
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +38,7 @@ def see(row: int = 0, **changes) -> Observation:
 
 
 def test_a_full_decision():
-    decision = POLICY.decide(see())
+    decision = the_policy().decide(see())
     assert decision.refusal is None
     assert decision.contract_id == CONTRACT.contract_id
     assert decision.model_version == "tiny/1"
@@ -58,7 +63,7 @@ def test_unknown_level():
 
 def test_many_equal_one_by_one():
     seen = [see(row) for row in range(4)]
-    for together, alone in zip(POLICY.decide_many(seen), [POLICY.decide(one) for one in seen], strict=True):
+    for together, alone in zip(the_policy().decide_many(seen), [the_policy().decide(one) for one in seen], strict=True):
         assert np.array_equal(together.chunk.actions_KA, alone.chunk.actions_KA)
 
 
@@ -71,7 +76,7 @@ def test_actions_are_in_physical_units():
 
 def test_steering_is_obeyed_and_shown():
     trace = Trace(points_N2=np.array([[5, 6], [200, 210]]))
-    decision = POLICY.decide(see(steering=trace))
+    decision = the_policy().decide(see(steering=trace))
     assert np.array_equal(decision.reasoning.trace.points_N2, trace.points_N2)
     assert decision.reasoning.depth is None
     deaf = ReasoningPolicy(MODEL, LAYOUT, replace(CONTRACT, reasoning=replace(CONTRACT.reasoning, steering=False)))
@@ -79,10 +84,10 @@ def test_steering_is_obeyed_and_shown():
 
 
 def test_edit_and_continue():
-    own = POLICY.decide(see()).reasoning
-    again = POLICY.answer([DecisionRequest(observation=see(), depth=own.depth, trace=own.trace)])[0]
+    own = the_policy().decide(see()).reasoning
+    again = the_policy().answer([DecisionRequest(observation=see(), depth=own.depth, trace=own.trace)])[0]
     assert np.array_equal(again.reasoning.bins_KA, own.bins_KA)
-    refused = POLICY.answer([DecisionRequest(observation=see(), trace=own.trace)])[0]
+    refused = the_policy().answer([DecisionRequest(observation=see(), trace=own.trace)])[0]
     assert refused.refusal.code is RefusalCode.CONTRACT
     assert "depth before it" in refused.refusal.reason
 
@@ -109,11 +114,11 @@ IMAGE = SAMPLES["images_NVHW3"][0, 0]
     ],
 )
 def test_broken_observations_are_refused_and_their_neighbours_answered(changes, words):
-    broken, fine = POLICY.decide_many([see(**changes), see(1)])
+    broken, fine = the_policy().decide_many([see(**changes), see(1)])
     assert broken.chunk is None
     assert broken.refusal.code is RefusalCode.CONTRACT
     assert words in broken.refusal.reason
-    assert np.array_equal(fine.chunk.actions_KA, POLICY.decide(see(1)).chunk.actions_KA)
+    assert np.array_equal(fine.chunk.actions_KA, the_policy().decide(see(1)).chunk.actions_KA)
 
 
 def test_a_failing_model_is_a_refusal():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from model_core.spec.types import LEVELS, Decision, DecisionRequest, DepthTokens
 from model_core.tokenization.action_codec import ActionCodec
 from tests.engine_data import CONTRACT, LAYOUT, MODEL, SAMPLES, make_engine
 
-PLAIN = ReasoningPolicy(MODEL, LAYOUT, CONTRACT, engine=make_engine(speculate=False))
+
+@cache
+def plain_policy() -> ReasoningPolicy:
+    return ReasoningPolicy(MODEL, LAYOUT, CONTRACT, engine=make_engine(speculate=False))
 
 
 @pytest.fixture(autouse=True)
@@ -75,12 +79,12 @@ def test_a_level_that_the_contract_has_not_is_refused(policy):
 def test_the_last_decision_never_changes_the_next(policy, consumed):
     last = policy.decide(see(0))
     with_drafts = policy.answer([request(1, previous=last, consumed=consumed)])[0]
-    assert same(with_drafts, PLAIN.decide(see(1)))
+    assert same(with_drafts, plain_policy().decide(see(1)))
     assert with_drafts.counts["drafted.depth"] > 0
 
 
 def test_the_same_frame_again_costs_few_forwards(policy):
-    last = PLAIN.decide(see(0))
+    last = plain_policy().decide(see(0))
     again = policy.answer([request(0, previous=last)])[0]
     assert same(again, last)
     assert again.counts["forwards"] < 10
@@ -95,7 +99,7 @@ def test_a_refusal_or_a_foreign_decision_is_no_draft_and_no_harm(policy):
         reasoning=replace(foreign.reasoning, bins_KA=np.full((9, 2), 700), depth=DepthTokens(codes_G=np.full(100, 200), num_codes=256)),
     )
     for previous in (refused, foreign):
-        assert same(policy.answer([request(1, previous=previous)])[0], PLAIN.decide(see(1)))
+        assert same(policy.answer([request(1, previous=previous)])[0], plain_policy().decide(see(1)))
 
 
 def test_reuse_of_depth_is_served_where_it_is_verified_and_told_otherwise(policy):
@@ -134,7 +138,7 @@ def test_committed_rows_come_back(policy):
     earlier = policy.decide(see(3)).chunk.actions_KA
     decision = policy.answer([request(1, committed_DA=earlier[1:3])])[0]
     assert np.allclose(decision.chunk.actions_KA[:2], earlier[1:3], atol=2 / 255)
-    assert same(decision, PLAIN.answer([request(1, committed_DA=earlier[1:3])])[0])
+    assert same(decision, plain_policy().answer([request(1, committed_DA=earlier[1:3])])[0])
     free = policy.decide(see(1))
     assert np.array_equal(decision.reasoning.depth.codes_G, free.reasoning.depth.codes_G)
 
@@ -200,8 +204,8 @@ def test_a_round_takes_what_comes_and_a_bad_request_harms_nobody(policy):
         found.update(together.step())
         late = together.join(request(2)) if late is None else late
     assert found[bad].refusal.code is RefusalCode.CONTRACT
-    assert same(found[good], PLAIN.decide(see(1)))
-    assert same(found[late], PLAIN.decide(see(2)))
+    assert same(found[good], plain_policy().decide(see(1)))
+    assert same(found[late], plain_policy().decide(see(2)))
 
 
 def test_leaving_a_round(policy):
@@ -220,11 +224,11 @@ def test_cancelled_requests_are_refused():
         asked.append(True)
         return len(asked) > 3
 
-    cancelled, fine = PLAIN.answer([request(0, is_cancelled=given_up), request(1)])
+    cancelled, fine = plain_policy().answer([request(0, is_cancelled=given_up), request(1)])
     assert cancelled.refusal.code is RefusalCode.CANCELLED
-    assert same(fine, PLAIN.decide(see(1)))
-    unsure, also_fine = PLAIN.answer([request(0, is_cancelled=lambda: 1 / 0), request(1)])
-    assert same(unsure, PLAIN.decide(see(0)))
+    assert same(fine, plain_policy().decide(see(1)))
+    unsure, also_fine = plain_policy().answer([request(0, is_cancelled=lambda: 1 / 0), request(1)])
+    assert same(unsure, plain_policy().decide(see(0)))
     assert same(also_fine, fine)
 
 
@@ -255,7 +259,7 @@ def test_a_round_outlives_a_failing_model_and_leaves_the_requests_to_who_runs_it
         assert set(finish(together)) == {bad}  # a refusal that is known already is not lost
         assert policy.answer([request(0)])[0].refusal.retryable
     again = together.join(request(0))
-    assert same(finish(together)[again], PLAIN.decide(see(0)))
+    assert same(finish(together)[again], plain_policy().decide(see(0)))
     assert together._round._cache is memory  # not a second one beside it, which would be the next failure
 
 

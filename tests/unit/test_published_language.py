@@ -22,8 +22,12 @@ from model_core.tokenization.published.tokenizer import PromptTokenizer
 pytestmark = pytest.mark.xdist_group("published-language")
 WIDTH, MAX_PROMPT = 24, 160
 LONGEST = MAX_PROMPT + 400
-TOKENIZER = PromptTokenizer.load()
 PROCESSOR = ImageProcessor(crop_mode="resize", base_image_input_size=(28, 28))
+
+
+@cache
+def tokenizer() -> PromptTokenizer:
+    return PromptTokenizer.load()
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +38,7 @@ def one_thread():
 @cache
 def network() -> MolmoAct:
     """Random weights under the published vocabulary of 152,064 rows, a few numbers wide."""
-    special = TOKENIZER.special
+    special = tokenizer().special
     model = MolmoAct(
         MolmoActConfig(
             vit=VitConfig(
@@ -76,7 +80,7 @@ def network() -> MolmoAct:
 
 
 def language(spelling="published", length=2, dims=3) -> PublishedLanguage:
-    return PublishedLanguage(TOKENIZER, PROCESSOR, chunk_length=length, action_dims=dims, spelling=spelling, max_prompt=MAX_PROMPT)
+    return PublishedLanguage(tokenizer(), PROCESSOR, chunk_length=length, action_dims=dims, spelling=spelling, max_prompt=MAX_PROMPT)
 
 
 def question(shade: int = 90, **given) -> PublishedRequest:
@@ -100,7 +104,7 @@ def taught(spoken: PublishedLanguage, said: ActionReasoning) -> MolmoAct:
     start, ids = len(spoken.prompt(question()).ids_L) - 1, spoken.grammar.answer_ids(said).tolist()
     places = model.model.transformer.slot_embedding[start : start + len(ids)].detach()
     seen = places * torch.rsqrt(places.square().mean(-1, keepdim=True) + 1e-6)
-    head = torch.zeros(TOKENIZER.special.base_rows, WIDTH)
+    head = torch.zeros(tokenizer().special.base_rows, WIDTH)
     kinds = {token: row for row, token in enumerate(sorted(set(ids)))}
     targets, rows = torch.tensor([kinds[token] for token in ids]), torch.zeros(len(kinds), WIDTH, requires_grad=True)
     with torch.enable_grad():
