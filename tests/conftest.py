@@ -18,8 +18,8 @@ hypothesis.settings.load_profile("same examples")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Threads of torch sleep while they wait for each other, as in our own processes (`flows.platform.settings`): beside other workers those that
-# spin keep the awaited one off its core. Read when torch loads; 150 small steps on two busy cores: 10.8 s of processor time, 1.2 s so.
+# Threads of torch sleep while they wait for each other, as in our own processes (`flows.platform.settings`): those that spin
+# keep the awaited one off its core. Read when torch is loaded; 150 small steps on two busy cores: 10.8 s of processor time, so 1.2 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # What is loaded and compiled for a whole run are millions of objects that stay: with the usual thresholds the collector looks them through

@@ -10,6 +10,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from components.adapters.http import answers
 from components.adapters.processes import free_port, group_alive
@@ -47,6 +48,18 @@ def start_prefect_server(settings: Settings, *, pages: bool = False, port: int =
     if pages:  # one that lives for a run only is nothing to rely on
         atomic_write(settings.prefect_home / "server.json", json.dumps({"api_url": url, "pid": child.process.pid}))
     return child
+
+
+def make_prefect_tables(settings: Settings, path: Path) -> None:
+    """Have Prefect make its tables in a new database at `path`, by its own command for it; raises `JobError` with what that said."""
+    child = Child(
+        "making Prefect's tables",
+        [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
+        log=settings.prefect_home / "tables.log",
+        env={**environment_of(settings), "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}"},
+    )
+    if code := child.process.wait():
+        raise JobError(f"{child.name} ended with code {code}:\n{child.last_lines()}")
 
 
 def running_server(settings: Settings) -> str:
