@@ -24,6 +24,10 @@ class Body:
 
     def __init__(self, robot: Robot, limits: Limits) -> None:
         self.robot = robot
+        # what it offers beyond `Robot` is looked up once: that costs as much as a bound of the envelope, and was done at every step
+        self._sensing = robot if isinstance(robot, Proprioceptive) else None
+        self._stopping = robot if isinstance(robot, Stoppable) else None
+        self._tagged = robot if isinstance(robot, TagReader) else None
         self.envelope = Envelope(robot.embodiment, limits)
         self.state_P = np.zeros(len(robot.embodiment.proprio), np.float32)
         self.last_A: NDArray[np.float32] | None = None
@@ -65,8 +69,8 @@ class Body:
 
     def measure(self) -> None:
         """The state that commands are judged from: of this step where it can be had."""
-        if isinstance(self.robot, Proprioceptive):
-            self.state_P = np.array(self.robot.proprio_P(), np.float32)
+        if self._sensing is not None:
+            self.state_P = np.array(self._sensing.proprio_P(), np.float32)
         elif self._is_measured or any(dim.measured_by for dim in self.limits.dims):
             self.state_P = np.asarray(self.look().proprio_P, np.float32)
 
@@ -88,14 +92,14 @@ class Body:
     @property
     def stop_state(self) -> str:
         """Which stop of its own is active; "" for none, and for a robot that has none."""
-        return self.robot.stop_state() if isinstance(self.robot, Stoppable) else ""
+        return self._stopping.stop_state() if self._stopping is not None else ""
 
     # --- driving ------------------------------------------------------------------------------------------------------
 
     def act(self, action_A: NDArray[np.float32], tag: CommandTag, *, is_row: bool) -> Outcome:
         """Give a command to the driver. is_row: it moves the robot; a hold does not. Raises CommandRejected, RobotStopped."""
-        if isinstance(self.robot, TagReader):
-            self.robot.tag(tag)
+        if self._tagged is not None:
+            self._tagged.tag(tag)
         try:
             outcome = self.robot.act(action_A)
         except CommandRejected as error:
