@@ -1,1 +1,1 @@
-"""Results on disk: content-addressed steps, file digests and the code version that is part of a cache key."""
+"""Results on disk: content-addressed steps, their digests, the code version that is part of a cache key; and empty databases."""

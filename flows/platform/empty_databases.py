@@ -17,7 +17,7 @@ from flows.platform.settings import Settings, prepare_process
 def main() -> None:
     """Make those that are missing. Raises `JobError` with what the library said where one could not be made."""
     with tempfile.TemporaryDirectory() as home:
-        settings = Settings(home=Path(home))
+        settings = Settings(home=Path(home))  # pyright: ignore[reportCallIssue]
         prepare_process(settings)
         keep_database("mlflow", make_tables)
         keep_database("prefect", lambda path: make_prefect_tables(settings, path))
