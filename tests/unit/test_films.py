@@ -15,8 +15,8 @@ import pytest
 from components.adapters.scheduling import scheduling_kept
 from components.data.export.codecs import CODECS
 from components.data.lerobot.film_spans import FilmError, FilmSpan, number_pictures
-from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.pictures import key_places
+from components.data.lerobot.reader import DatasetReader
 from components.data.lerobot.video import LOSSLESS, VideoReader, VideoWriter, turned
 from model_core.spec.errors import DatasetError
 from tests.plain_set import PlainLayout, change_info, change_rows, mark_of, plain_episode, write_film, write_plain_set
