@@ -9,7 +9,7 @@ import pytest
 
 from components.data.inspection.measurements.episode import measure_rows
 from components.data.inspection.measurements.raw_episode import RawEpisode
-from components.data.inspection.measurements.rows import block
+from components.data.inspection.measurements.rows import block, coupling
 from components.data.inspection.measurements.rows.numbers import measure_vector
 from components.data.lerobot import layout
 from model_core.spec.documents import to_document
@@ -61,8 +61,10 @@ def test_the_numbers_are_those_of_the_plain_formulas():
             assert np.allclose(getattr(found, name), expected, rtol=1e-12, atol=1e-12), (name, getattr(found, name), expected)
 
 
+@pytest.mark.parametrize("multiplications", [coupling.ONE_THREAD, 2000, 1])
 @pytest.mark.parametrize("number", [0, 3, 5, 7])
-def test_the_state_follows_as_the_plain_formulas_say(number):
+def test_the_state_follows_as_the_plain_formulas_say(number, multiplications, monkeypatch):
+    monkeypatch.setattr(coupling, "ONE_THREAD", multiplications)  # few: the rows are multiplied in parts
     one = EPISODES[number]
     ahead_state, ahead_action = (np.diff(one.vectors[name], axis=0) for name in (layout.STATE, layout.ACTION))
     measured = next(measure_rows([one])).time

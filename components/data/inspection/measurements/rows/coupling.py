@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from components.data.inspection.measurements.rows.block import RowBlock
 
 MAX_LAG = 15  # frames; more than half a second at 20 to 30 Hz
+# multiplications up to which OpenBLAS computes a product by one thread; more threads wait for each other longer than such a product takes
+ONE_THREAD = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,14 +83,16 @@ def _agreement(
 ) -> NDArray[np.float64]:
     """Agreement of a at t with b at t + lag, -1..1, of the rows where both are: (E, A, L, P) for the lags -reach .. reach."""
     lags, width = 2 * reach + 1, len(b_PN)
-    found = np.empty((len(which), len(a_AN), lags, width))
+    found = np.zeros((len(which), len(a_AN), lags, width))
     for number, part in enumerate(_parts(block, which)):
         rows = part.stop - part.start
         padded = np.zeros((rows + 2 * reach, width))  # rows that b does not have add nothing
         padded[reach : reach + rows] = b_PN[:, part].T
         # row t holds b at t - reach, t - reach + 1 and so on: one product gives every lag
         beside = np.lib.stride_tricks.as_strided(padded, (rows, lags * width), padded.strides, writeable=False)
-        np.matmul(a_AN[:, part], np.ascontiguousarray(beside), out=found[number].reshape(len(a_AN), lags * width))
+        sums, at_once = found[number].reshape(len(a_AN), lags * width), max(1, ONE_THREAD // max(found[number].size, 1))
+        for some in (slice(first, first + at_once) for first in range(0, rows, at_once)):
+            sums += a_AN[:, part][:, some] @ np.ascontiguousarray(beside[some])
     size_EAL, size_EPL = _sizes(block, a_AN, which, reach), _sizes(block, b_PN, which, reach)[..., ::-1]
     size = size_EAL[..., None] * size_EPL.transpose(0, 2, 1)[:, None]
     return np.divide(found, size, out=np.zeros_like(found), where=size > 1e-12)
