@@ -8,9 +8,12 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.data_faults.warm_program import WarmProgram, warm_program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class Peer:
 
 def peers(environment: Path) -> tuple[Peer, ...]:
     """The tools of a virtual environment that are there."""
+    environment = environment.absolute()  # the tools run in a folder of their own
     known = (
         ("lerobot-doctor", "lerobot-doctor", "doctor", ("check",), ("--json",), ""),
         ("robot-data-audit", "rda", "audit", ("audit",), ("--full", "--format", "json"), "--output"),
@@ -58,18 +62,22 @@ def _version(environment: Path, package: str) -> str:
     return subprocess.run(asked, capture_output=True, text=True, env=settings, check=True).stdout.strip()
 
 
-def findings_of(peer: Peer, folder: Path) -> set[str]:
+def running(peer: Peer) -> AbstractContextManager[WarmProgram]:
+    """The tool, to be asked about many folders."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ACTWRIGHT"))}
+    return warm_program(peer.command, settings | {"OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "400"})
+
+
+def findings_of(peer: Peer, program: WarmProgram, folder: Path) -> set[str]:
     """What the tool reports as a warning or worse, without numbers and names, so that the same fault of two folders reads alike.
 
     A tool that fails on a folder has reported it ("ended with an error").
     """
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ACTWRIGHT"))}
-    settings |= {"OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "400"}
     with tempfile.TemporaryDirectory() as out:
         path = Path(out) / "report.json"
-        command = [str(peer.command), *peer.before, str(folder), *peer.after, *((peer.report, str(path)) if peer.report else ())]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=settings, cwd=out, check=False)
-        text = path.read_text() if path.is_file() else done.stdout
+        words = [*peer.before, str(folder), *peer.after, *((peer.report, str(path)) if peer.report else ())]
+        _, printed = program.run(words, Path(out))
+        text = path.read_text() if path.is_file() else printed
     try:
         document = json.loads(text[text.index("{") :])
     except ValueError:

@@ -10,6 +10,7 @@ what is there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ from tests.data_faults.clean_sets import KINDS, clean_set
 from tests.data_faults.faults import all_faults
 from tests.data_faults.interface import NotApplicable, blind_faults
 from tests.data_faults.made_set import write_made_set
-from tests.data_faults.peers import Peer, findings_of, peers
+from tests.data_faults.peers import Peer, findings_of, peers, running
 from tests.data_faults.table import PEERS, inject
+from tests.data_faults.warm_program import WarmProgram
 
 
 def faults_once(done: set[str], work: Path) -> Iterator[tuple[str, str, Path]]:
@@ -41,13 +43,13 @@ def faults_once(done: set[str], work: Path) -> Iterator[tuple[str, str, Path]]:
             break
 
 
-def found(peer: Peer, root: Path, sound: dict[str, dict[str, list[str]]], kind: str) -> list[str]:
+def found(peer: Peer, program: WarmProgram, root: Path, sound: dict[str, dict[str, list[str]]], kind: str) -> list[str]:
     """What the tool reports of a folder and not of the sound set of its kind."""
     mine = sound.setdefault(kind, {})
     if peer.name not in mine:
         with tempfile.TemporaryDirectory() as folder:
-            mine[peer.name] = sorted(findings_of(peer, write_made_set(Path(folder) / "set", clean_set(kind))))
-    return sorted(findings_of(peer, root) - set(mine[peer.name]))
+            mine[peer.name] = sorted(findings_of(peer, program, write_made_set(Path(folder) / "set", clean_set(kind))))
+    return sorted(findings_of(peer, program, root) - set(mine[peer.name]))
 
 
 def main() -> None:
@@ -60,9 +62,10 @@ def main() -> None:
     versions = {peer.name: peer.version for peer in use}
     kept: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
     document = kept if kept.get("versions") == versions else {"versions": versions, "sound": {}, "rows": []}
-    with tempfile.TemporaryDirectory() as work:
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as work:
+        programs = {peer.name: stack.enter_context(running(peer)) for peer in use}
         for fault, kind, root in faults_once({row["fault"] for row in document["rows"]}, Path(work)):
-            told = {peer.name: found(peer, root, document["sound"], kind) for peer in use}
+            told = {peer.name: found(peer, programs[peer.name], root, document["sound"], kind) for peer in use}
             document["rows"].append({"fault": fault, "set": kind, "reported": {name: texts for name, texts in told.items() if texts}})
             atomic_write(args.out, json.dumps(document, indent=1) + "\n")
 
