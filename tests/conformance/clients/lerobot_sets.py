@@ -9,10 +9,36 @@ EPISODES.npz: state_0, action_0, frames_0, task_0 and so on, fps and robot_type.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 from pathlib import Path
 
 import numpy as np
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
+import torch
+
+VERSION = tuple(int(part) for part in importlib.metadata.version("lerobot").split(".")[:2])
+BACKEND = "pyav" if VERSION >= (0, 5) else "torchcodec"  # "pyav" of the older ones is of torchvision, which has it no more
+
+
+def _register_where_it_is(register):
+    """torchvision comes built with CUDA: beside a torch without it, its operators have no kernels to register. None is needed here."""
+
+    def named(name, *args, **kwargs):
+        def decorate(function):
+            try:
+                return register(name, *args, **kwargs)(function)
+            except RuntimeError:
+                return function
+
+        return decorate
+
+    return named
+
+
+_register = torch.library.register_fake
+torch.library.register_fake = _register_where_it_is(_register)
+from lerobot.datasets.lerobot_dataset import LeRobotDataset  # noqa: E402
+
+torch.library.register_fake = _register
 
 CAMERA = "observation.images.front"
 NAME = "conformance/set"
@@ -28,11 +54,11 @@ def write(episodes: np.lib.npyio.NpzFile, folder: Path, resumed: int) -> None:
         CAMERA: {"dtype": "video", "shape": frames.shape[1:], "names": ["height", "width", "channels"]},
     }
     fps, robot = int(episodes["fps"]), str(episodes["robot_type"])
-    dataset = LeRobotDataset.create(NAME, fps, features, root=folder, robot_type=robot, video_backend="pyav")
+    dataset = LeRobotDataset.create(NAME, fps, features, root=folder, robot_type=robot, video_backend=BACKEND)
     for number in range(count):
         if number == count - resumed:
             dataset.finalize()
-            dataset = LeRobotDataset.resume(NAME, root=folder, video_backend="pyav")
+            dataset = LeRobotDataset.resume(NAME, root=folder, video_backend=BACKEND)
         for step, image in enumerate(episodes[f"frames_{number}"]):
             row = {"observation.state": episodes[f"state_{number}"][step], "action": episodes[f"action_{number}"][step], CAMERA: image}
             dataset.add_frame({**row, "task": str(episodes[f"task_{number}"])})
@@ -42,9 +68,9 @@ def write(episodes: np.lib.npyio.NpzFile, folder: Path, resumed: int) -> None:
 
 def read(folder: Path, target: Path) -> None:
     """Every frame that LeRobot gives, in order."""
-    dataset = LeRobotDataset(NAME, root=folder, video_backend="pyav")
+    dataset = LeRobotDataset(NAME, root=folder, video_backend=BACKEND)
     items = [dataset[i] for i in range(len(dataset))]
-    chunks = LeRobotDataset(NAME, root=folder, video_backend="pyav", delta_timestamps={"action": [k / dataset.fps for k in range(3)]})
+    chunks = LeRobotDataset(NAME, root=folder, video_backend=BACKEND, delta_timestamps={"action": [k / dataset.fps for k in range(3)]})
     ahead = [chunks[i] for i in range(len(chunks))]
     columns = ("observation.state", "action", "timestamp", "episode_index", "frame_index", "index")
     arrays = {name: np.stack([item[name].numpy() for item in items]) for name in columns}
