@@ -1,6 +1,7 @@
 """The table of injected faults: every fault on the kinds of sets that can have it, the rules that named it, and what sound sets got.
 
 Run: .venv/bin/python -m tests.data_faults.table [--seeds 4] [--most-kinds 9]     writes benchmarks/results/inspection.json
+     .venv/bin/python -m tests.data_faults.table --peers-only                     compares its rows again with what other tools said
 
 A fault is found where a rule that is expected to name it reports a defect or a risk that it does not report of the sound set. A blind fault
 (its author has not seen the rules) is found where any rule does. A false alarm is a rule that reports a sound set. What other tools find
@@ -160,6 +161,22 @@ def _line(row: Row) -> dict[str, Any]:
     return known | ({"report": row.report} if row.report else {})
 
 
+def _kept_rows(lines: Iterable[dict[str, Any]]) -> list[Row]:
+    """Rows of the committed form; which rules were expected is read from the faults."""
+    known = {fault.name: fault for fault in all_faults()}
+    return [
+        Row(
+            fault=line["fault"],
+            family=line["family"],
+            kind=line["set"],
+            report=line.get("report", ""),
+            expected=known[line["fault"]].expected if line["fault"] in known else (),
+            named=tuple(line["named"]),
+        )
+        for line in lines
+    ]
+
+
 def beside_peers(rows: Sequence[Row], path: Path = PEERS) -> dict[str, Any]:
     """Of the faults that other tools were asked about: how many they find and we do, on the same set, and which only one side finds."""
     if not path.is_file():
@@ -172,11 +189,26 @@ def beside_peers(rows: Sequence[Row], path: Path = PEERS) -> dict[str, Any]:
         "faults_asked": len(asked),
         "recall_of_ours": _share([row.is_found for row in asked]),
         "recall": {name: _share([name in reported[row.fault, row.kind] for row in asked]) for name in answers["versions"]},
+        "by_origin": {
+            origin: {"faults": len(rows), "ours": _share([row.is_found for row in rows])}
+            | {name: _share([name in reported[row.fault, row.kind] for row in rows]) for name in answers["versions"]}
+            for origin, rows in _origins(asked).items()
+        },
+        "sound_sets": len(answers["sound"]),
+        "sound_sets_reported": {name: sum(bool(said.get(name)) for said in answers["sound"].values()) for name in answers["versions"]},
         "found_by_a_peer_and_not_by_us": {
             row.fault: sorted(reported[row.fault, row.kind]) for row in asked if reported[row.fault, row.kind] and not row.is_found
         },
         "found_by_us_alone": sorted(row.fault for row in asked if row.is_found and not reported[row.fault, row.kind]),
     }
+
+
+def _origins(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Faults of a blind author, those that follow a public report, and the others; only what there is."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault("blind" if not row.expected else "public report" if row.report else "own", []).append(row)
+    return found
 
 
 def _share(flags: Sequence[bool]) -> float | None:
@@ -188,8 +220,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4, help="sound sets of each kind for the false alarms")
     parser.add_argument("--most-kinds", type=int, default=9, help="kinds of sets that each fault is injected into, at most")
+    parser.add_argument("--peers-only", action="store_true", help="inspect nothing: only the comparison with other tools is made again")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
+    if args.peers_only:
+        kept = json.loads(args.out.read_text())
+        args.out.write_text(json.dumps(kept | {"peers": beside_peers(_kept_rows(kept["rows"]))}, indent=1) + "\n")
+        return
     rows = rows_of(all_faults(), list(KINDS), most_kinds=args.most_kinds)
     blind = blind_rows(blind_faults(), list(KINDS), most_kinds=args.most_kinds)
     made = document(rows, blind, false_alarms(list(KINDS), args.seeds))

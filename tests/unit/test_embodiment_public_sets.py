@@ -26,8 +26,11 @@ def drafted(name: str, folder: Path) -> EmbodimentFile:
 
 def test_steps_in_metres_are_found_and_the_gripper_is_a_position(tmp_path: Path) -> None:
     """v30: actions are steps in metres and radians, executed exactly; the gripper is 1 open, 0 closed."""
-    document = drafted("v30", tmp_path).document
+    file = drafted("v30", tmp_path)
+    document = file.document
     assert document.action.mode == "delta"
+    [item] = [one for one in file.questions if one.place == "action, dims 'gripper', mode"]
+    assert item.likely == ""  # the best reading, delta, leaves four fifths of the gripper's motion unexplained
     assert [dim.unit for dim in document.action.dims[:3]] == ["m"] * 3
     assert document.action.dims[-1].mode in ("absolute", None)
     assert (document.gripper.dim, document.gripper.values, document.gripper.threshold) == ("gripper", (0, 1), 0.5)

@@ -67,7 +67,8 @@ def mode_guess(test: MotionTest, action: int, likely: tuple[int | None, bool]) -
         if abs(level.offset) <= _SAME_LEVEL and _is_absolute(level):  # targets stand where the state is, not beside a start
             rivals = tuple(reading for reading in readings if reading.mode != RELATIVE)
     if not is_plain(rivals):
-        return ModeGuess(guess=Open(question=_QUESTION, likely=best.mode, evidence=evidence), state=state, reading=best)
+        likely_mode = best.mode if best.residual <= EXPLAINS else None  # the best of readings that explain nothing is none
+        return ModeGuess(guess=Open(question=_QUESTION, likely=likely_mode, evidence=evidence), state=state, reading=best)
     if level is not None:
         guess = _pose(level, evidence)
     elif best.mode == DELTA:
