@@ -20,18 +20,21 @@ WHOLE = {"success", "max_steps", "refused"}  # how an episode ends that nothing 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driven:
-    """An episode as the driver logged it. commands: those that were answers of the policy. from_s, to_s: on the monotonic clock."""
+    """An episode as the driver logged it. commands: those that were answers of the policy, and moved. breach: what it refused and ended the
+    episode for, "" for nothing. from_s, to_s: on the monotonic clock."""
 
     seed: int
     from_s: float
     to_s: float
     commands: Sequence[Mapping[str, Any]]
+    breach: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
     """What one cell's records say. ended: how many episodes ended in which way; faulted: those that ended otherwise than whole while
-    `excused` says so. cut, changed, lost: findings, each a sentence."""
+    `excused` says so. late: those that the driver ended, because a command came to it after its time (a cell process that the machine had
+    stopped between its own check and the driver's); any other breach is cut. cut, changed, lost: findings, each a sentence."""
 
     episodes: int = 0
     commands: int = 0
@@ -39,6 +42,7 @@ class Read:
     versions: frozenset[str] = frozenset()
     ended: Mapping[str, int] = field(default_factory=dict[str, int])
     faulted: int = 0
+    late: int = 0
     cut: Sequence[str] = ()
     changed: Sequence[str] = ()
     lost: Sequence[str] = ()
@@ -50,10 +54,12 @@ def driven(log: Path) -> list[Driven]:
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     starts = [number for number, line in enumerate(lines) if line.get("event") == "reset"]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        inside = [line for line in lines[start:end] if "event" not in line]
-        moves = [line for line in inside if line["chunk_id"]]
-        last = inside[-1] if inside else lines[start]
-        found.append(Driven(seed=lines[start]["seed"], from_s=lines[start]["t"], to_s=last["t"], commands=moves))
+        breach = next((number for number in range(start, end) if lines[number].get("event") == "breach"), None)
+        executed = lines[start:end] if breach is None else lines[start : breach - 1]  # it logs a command, and then that it refuses it
+        moves = [line for line in executed if "event" not in line and line["chunk_id"]]
+        why = "" if breach is None else "; ".join(lines[breach]["found"])
+        times = {"from_s": lines[start]["t"], "to_s": lines[end - 1]["t"]}
+        found.append(Driven(seed=lines[start]["seed"], commands=moves, breach=why, **times))
     return found
 
 
@@ -75,7 +81,7 @@ def read(name: str, log: Path, audit: Path, excused: Iterable[tuple[float, float
     cut, changed, lost = list[str](), list[str](), list[str]()
     ended: dict[str, int] = {}
     versions: set[str] = set()
-    faulted = records = 0
+    faulted = late = records = 0
     tip = "0" * 64
     if len(files) != len(drives):
         lost.append(f"{name}: the driver began {len(drives)} episodes, {len(files)} are audited")
@@ -91,10 +97,12 @@ def read(name: str, log: Path, audit: Path, excused: Iterable[tuple[float, float
         ended[reason] = ended.get(reason, 0) + 1
         if reason in WHOLE:
             continue
-        if any(from_s <= drive.to_s and drive.from_s <= to_s for from_s, to_s in spans):
+        if drive.breach.startswith("I2 the row expired"):
+            late += 1
+        elif not drive.breach and any(from_s <= drive.to_s and drive.from_s <= to_s for from_s, to_s in spans):
             faulted += 1
         else:
-            cut.append(f"{where}: it ended with {reason}")
+            cut.append(f"{where}: it ended with {reason} {drive.breach}".rstrip())
     return Read(
         episodes=len(drives),
         commands=sum(len(drive.commands) for drive in drives),
@@ -102,6 +110,7 @@ def read(name: str, log: Path, audit: Path, excused: Iterable[tuple[float, float
         versions=frozenset(versions),
         ended=ended,
         faulted=faulted,
+        late=late,
         cut=cut,
         changed=changed,
         lost=lost,

@@ -159,7 +159,7 @@ def run_soak(site: Site, of: Soak) -> dict[str, Any]:
             "minutes": round(seconds / 60, 1),
             "kept by the controller": sum(count for count, _ in kept.values()),
             "longest episode, s": round(max((longest_s for _, longest_s in kept.values()), default=0.0), 1),
-            "not kept": [name for name, one in cells.items() if kept.get(name, (0, 0.0))[0] != one.episodes],
+            "not kept": [name for name, one in cells.items() if kept.get(name, (0, 0.0))[0] < one.episodes],
             "full disks": disks_fill,
         }
 
@@ -199,6 +199,7 @@ def document(of: Soak, fleet: Fleet, cells: Mapping[str, Read], rollouts: list[d
         "episodes": sum(one.episodes for one in cells.values()),
         "ended": ended,
         "ended by a fault of their policy service": sum(one.faulted for one in cells.values()),
+        "ended by the driver: a command came after its time": sum(one.late for one in cells.values()),
         "commands in drivers' logs": sum(one.commands for one in cells.values()),
         "audit records": sum(one.records for one in cells.values()),
         "cut": [found for one in cells.values() for found in one.cut],
