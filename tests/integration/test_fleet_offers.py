@@ -112,3 +112,50 @@ def test_only_what_a_site_signed_is_proposed_to_its_cells(fleet):
     fleet.look()
     assert digest in fleet.controller.offers.digests["lab"]
     assert set(fleet.report().values()) == {OLD}, "the old release comes back, whatever is offered"
+
+
+def bare(fleet, name, site="lab"):
+    """A cell that joins and never ran anything."""
+    cell = SimulatedCell(name=name, site=site)
+    fleet.post(f"/v1/cells/{name}/enrol", cell.enrolment)
+    fleet.cells.append(cell)
+    return cell
+
+
+def test_a_cell_that_never_ran_a_release_gets_one_by_rule(fleet):
+    """What a person named; then what the newest rollout left behind; nothing that its site is not offered."""
+    first = release(bundle(fleet.folder / "one"), fleet.folder / "releases", fleet.folder / "keys")
+    second = release(bundle(fleet.folder / "two", "arm/2"), fleet.folder / "releases", fleet.folder / "keys")
+    for made in (first, second):
+        fleet.publish(made, "lab")
+        facts = {"digest": made.release.digest, "model_version": made.release.model_version, "allowed_by": "the gate promotes it"}
+        fleet.post("/v1/releases", facts)
+    one, two = first.release.digest, second.release.digest
+    early = bare(fleet, "lab-3")
+    elsewhere = bare(fleet, "plant-2", "plant")
+    fleet.report()
+    fleet.look()
+    fleet.report()
+    assert (early.running, elsewhere.running) == ("", ""), "nothing was named and nothing rolled out"
+    assert "plant do not offer" in fleet.post("/v1/first-release", {"release": one}, 409)["reason"]
+    assert "no cell is enrolled at moon" in fleet.post("/v1/first-release", {"release": one, "sites": ["moon"]}, 409)["reason"]
+    fleet.post("/v1/first-release", {"release": one, "sites": ["lab"], "reason": "the bench liked it"})
+    assert {name: ran for name, ran in fleet.report().items() if ran != OLD} == {"lab-3": one, "plant-2": ""}
+
+    stages = [{"name": "all", "share": 1.0, "minimum_episodes": 1}]
+    plan = {"name": "to two", "release": two, "sites": ["lab"], "stages": stages}
+    number = fleet.post("/v1/rollouts", {"plan": plan, "baseline": OLD})["id"]
+    joined = bare(fleet, "lab-4")
+    fleet.report()
+    fleet.look()
+    assert fleet.report()["lab-4"] in (OLD, two), "an open rollout tells it, as any cell of it"
+    fleet.post(f"/v1/rollouts/{number}/skip", {"reason": "a bench is enough"})
+    late = bare(fleet, "lab-5")
+    fleet.report()
+    fleet.look()
+    fleet.report()
+    assert (joined.running, late.running, elsewhere.running) == (two, two, "")
+    (shown,) = [cell for cell in fleet.client.get("/v1/cells").json() if cell["name"] == "lab-5"]
+    assert shown["reason"] == "its first release: what to two left behind (passed)"
+    told = [entry for entry in fleet.client.get("/v1/log").json() if entry["action"] == "first release"]
+    assert [entry["subject"] for entry in told] == ["loopback", "controller", "controller"]

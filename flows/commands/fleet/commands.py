@@ -11,9 +11,9 @@ from flows.commands.fleet.agent import agent_command
 from flows.commands.fleet.controller import add_controller
 from flows.commands.fleet.kill import kill_app
 from flows.commands.fleet.quality import quality_command
-from flows.commands.fleet.release import release_app
+from flows.commands.fleet.release import offer_command, release_app
 from flows.commands.fleet.release_store import fetch_command, manifest_command, upload_command
-from flows.commands.fleet.rollout import rollout_app
+from flows.commands.fleet.rollout import install_command, rollout_app
 from flows.commands.fleet.shadow import shadow_command
 from flows.commands.fleet.stops import drill_command, kill_list_command, resume_command
 from flows.commands.operations.fleet_demo import demo_command
@@ -116,6 +116,8 @@ fleet_app.add_typer(rollout_app, name="rollout")
 fleet_app.add_typer(kill_app, name="kill")
 add_controller(fleet_app)
 fleet_app.command("ran")(ran_command)
+fleet_app.command("offer")(offer_command)
+fleet_app.command("install")(install_command)
 add_requests(fleet_app)
 
 

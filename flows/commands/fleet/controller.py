@@ -1,4 +1,4 @@
-"""`actwright fleet up|cells|enrol|offer|freeze|unfreeze|verify`: the controller of a fleet, and what it knows of the cells."""
+"""`actwright fleet up|cells|enrol|freeze|unfreeze|verify`: the controller of a fleet, and what it knows of the cells."""
 
 from __future__ import annotations
 
@@ -101,6 +101,10 @@ def cells_command(options: ControllerOptions) -> None:
         print_line(_cell_line(cell))
     settled = sum(cell["proposed"] in ("", cell["running"]) and not cell["is_stale"] for cell in status["cells"])
     print_line(f"{settled} of {len(status['cells'])} cells report what is proposed" + _silence(status["cells"]))
+    if bare := [cell["name"] for cell in status["cells"] if cell["phase"] and not cell["running"] and not cell["proposed"]]:
+        print_line(
+            f"{len(bare)} cells ({bare[0]}, ...) run nothing and are told nothing: `actwright fleet install DIGEST` names what they get"
+        )
     for rollout in status["rollouts"][-1:]:
         print_line(rollout["told"])
     for kill in status["kills"]:
@@ -112,6 +116,7 @@ def _cell_line(cell: dict[str, Any]) -> str:
     moves = f" -> {cell['proposed'][:12]}" if cell["proposed"] not in ("", cell["running"]) else ""
     notes = [
         cell["phase"],
+        cell["reason"] if moves else "",
         f"{cell['shadow'][:12]} in shadow, {cell['shadowed']} decisions" if cell["shadow"] else "",
         cell["error"],
         "offline" if cell["offline"] else "",
@@ -161,30 +166,6 @@ def enrol_command(options: EnrolOptions) -> None:
     body = {"site": options.site, "public_key": public_key}
     done = ordered(options, f"/v1/cells/{quote(options.cell, safe='')}/enrol", body)
     print_result(cell=options.cell, site=options.site, head=done["head"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferOptions(ControllerOptions):
-    """Which release."""
-
-    release: Annotated[Path, typer.Argument(help="folder of a release", metavar="RELEASE", exists=True, file_okay=False)]
-
-
-@from_options(OfferOptions)
-def offer_command(options: OfferOptions) -> None:
-    """Let rollouts name a release; robots take it only where their site's update metadata offers it too.
-
-    Example: actwright fleet offer releases/0123456789abcdef
-    """
-    from model_core.spec.fleet.release import check_may_reach_robots, read_release, who_allows
-
-    release = read_release(options.release)
-    check_may_reach_robots(release)
-    body = {"digest": release.digest, "model_version": release.model_version, "allowed_by": who_allows(release)}
-    if release.override:
-        body |= {"override_name": release.override.name, "override_reason": release.override.reason}
-    done = ordered(options, "/v1/releases", body)
-    print_result(digest=release.digest, model_version=release.model_version, head=done["head"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +226,6 @@ def verify_command(options: VerifyOptions) -> None:
 
 def add_controller(app: typer.Typer) -> None:
     """Put these commands on the command line."""
-    commands = {"up": up_command, "cells": cells_command, "enrol": enrol_command, "offer": offer_command}
+    commands = {"up": up_command, "cells": cells_command, "enrol": enrol_command}
     for name, command in {**commands, "freeze": freeze_command, "unfreeze": unfreeze_command, "verify": verify_command}.items():
         app.command(name)(command)

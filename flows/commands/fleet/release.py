@@ -1,4 +1,4 @@
-"""`actwright fleet release create|show|verify|publish`."""
+"""`actwright fleet release create|show|verify|publish`, and `actwright fleet offer`: releases, and which of them rollouts may name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.fleet.controller_options import ControllerOptions, ordered
 from flows.commands.options import from_options
 from flows.terminal.output import print_line, print_result
 
@@ -177,3 +178,27 @@ def _result(release: Release) -> dict[str, Any]:
     told = {name: document[name] for name in names}
     told |= {"digest": release.digest, "promoted": release.is_promoted, "may_reach_robots": release.may_reach_robots}
     return told | {"files": len(release.files), "bytes": release.carried_bytes, "base": release.base.digest if release.base else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferOptions(ControllerOptions):
+    """Which release."""
+
+    release: Annotated[Path, typer.Argument(help="folder of a release", metavar="RELEASE", exists=True, file_okay=False)]
+
+
+@from_options(OfferOptions)
+def offer_command(options: OfferOptions) -> None:
+    """Let rollouts name a release; robots take it only where their site's update metadata offers it too.
+
+    Example: actwright fleet offer releases/0123456789abcdef
+    """
+    from model_core.spec.fleet.release import check_may_reach_robots, read_release, who_allows
+
+    release = read_release(options.release)
+    check_may_reach_robots(release)
+    body = {"digest": release.digest, "model_version": release.model_version, "allowed_by": who_allows(release)}
+    if release.override:
+        body |= {"override_name": release.override.name, "override_reason": release.override.reason}
+    done = ordered(options, "/v1/releases", body)
+    print_result(digest=release.digest, model_version=release.model_version, head=done["head"])

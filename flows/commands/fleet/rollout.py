@@ -179,6 +179,28 @@ def rollback_command(options: OrderOptions) -> None:
     _order(options, "rollback")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallOptions(ControllerOptions):
+    """Which release, where."""
+
+    release: Annotated[str, typer.Argument(help="digest of a release that was offered", metavar="DIGEST")]
+    site: Annotated[list[str] | None, typer.Option(help="only cells of this site, once for each (default: all)")] = None
+    reason: Annotated[str, typer.Option(help="why; it stays in the log")] = ""
+
+
+@from_options(InstallOptions)
+def install_command(options: InstallOptions) -> None:
+    """Name the first release of cells that never ran one, now and later; cells that run a release get another by a rollout alone.
+
+    A cell that joins a fleet gets what the newest rollout left behind; only where there was none does it get this one.
+
+    Example: actwright fleet install 0123456789abcdef... --site lab
+    """
+    body = {"release": options.release, "sites": options.site or [], "reason": options.reason}
+    done = ordered(options, "/v1/first-release", body)
+    print_result(release=options.release, sites=options.site or [], told=done["told"], head=done["head"])
+
+
 @rollout_app.command("skip")
 @from_options(OrderOptions)
 def skip_command(options: OrderOptions) -> None:

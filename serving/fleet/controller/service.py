@@ -20,7 +20,7 @@ from serving.fleet.controller.metrics import FleetMetrics
 from serving.fleet.controller.rollout.evidence import Evidence
 from serving.fleet.controller.store.database import Database
 from serving.fleet.controller.store.fleet import KnownCells, public_keys, sites
-from serving.fleet.controller.store.looks import Known, Looked, look
+from serving.fleet.controller.store.looks import Known, Looked, look, propose_first
 from serving.fleet.controller.store.reports import Ingested, Received, ingest
 from serving.fleet.controller.store.rollouts import open_rollouts
 
@@ -98,7 +98,15 @@ class Controller:
             except Exception:
                 self.metrics.failures.labels("look").inc()
                 logger.exception("fleet.look_failed rollout=%d", one.id)
+        await self._install()
         self.metrics.look_seconds.observe(time.perf_counter() - begun)
+
+    async def _install(self) -> None:
+        try:
+            await self.do(lambda db: propose_first(db, self.known(), self.clock()))
+        except Exception:
+            self.metrics.failures.labels("look").inc()
+            logger.exception("fleet.first_release_failed")
 
     async def read_offers(self) -> None:
         """Read what the sites are offered, where a repository is named."""

@@ -12,6 +12,7 @@ from model_core.spec.fleet.documents import checked_name
 from model_core.spec.fleet.signatures import read_public
 from model_core.spec.settings import digest
 from serving.fleet.controller.http.endpoint import Call, Endpoint
+from serving.fleet.controller.rollout.first_release import FirstRelease
 from serving.fleet.controller.rollout.orders import Kind, Order
 from serving.fleet.controller.store import fleet, kills, looks, releases
 from serving.fleet.controller.store.kills import Kill, KillOrder
@@ -90,6 +91,16 @@ async def _offer(call: Call) -> Done:
     )
 
 
+async def _install(call: Call) -> Done:
+    given, now_s = call.order, call.controller.clock()
+    await call.controller.read_offers()
+    known = call.controller.known()
+    head = await call.controller.do(lambda db: looks.install(db, given, call.actor, known, now_s))
+    await call.controller.look()  # cells that wait for it are told with their next report
+    where = f"at {', '.join(given.sites)}" if given.sites else "everywhere"
+    return Done(told=f"release {given.release[:16]} is the first of cells {where} that never ran one", head=head)
+
+
 async def _start(call: Call) -> Done:
     given, now_s = call.order, call.controller.clock()
     plan = plan_of(given.plan)
@@ -154,6 +165,7 @@ def order_endpoints() -> list[Endpoint]:
     return [
         post("/v1/cells/{cell}/enrol", Role.ADMIN, "Let a cell report with this key, or replace its key and site.", _enrol, Enrolment),
         post("/v1/releases", Role.OPERATE, "Offer a release to rollouts.", _offer, Offer),
+        post("/v1/first-release", Role.OPERATE, "Name the first release of cells that never ran one.", _install, FirstRelease),
         post("/v1/rollouts", Role.OPERATE, "Start a rollout.", _start, Start),
         *(post(f"/v1/rollouts/{{id}}/{kind}", role, told, _ordered(kind), Reason) for kind, (role, told) in _ORDERS.items()),
         post("/v1/freeze", Role.OPERATE, "No rollout starts or goes on; rollbacks still happen.", _frozen(True), Reason),

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, insert, select, update
 from model_core.spec.fleet.documents import CellReport
 from model_core.spec.fleet.kept import report_kept_as
 from serving.fleet.controller.rollout.cohorts import CellView
+from serving.fleet.controller.rollout.first_release import ALL_SITES, FirstRelease
 from serving.fleet.controller.rollout.state import Assignment
 from serving.fleet.controller.store.operator_log import Actor, append
 from serving.fleet.controller.store.tables import CELLS, SETTINGS
@@ -19,7 +20,7 @@ from serving.fleet.controller.store.tables import CELLS, SETTINGS
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
-_FROZEN = "frozen"
+_FROZEN, _FIRST = "frozen", "first release"
 Offered = Mapping[str, frozenset[str]]  # site -> releases that its update metadata list; None where the controller reads none
 
 
@@ -52,6 +53,13 @@ class KnownCell:
     told: tuple[object, ...]
     report: CellReport | None
     view: CellView
+
+    @property
+    def runs_nothing(self) -> bool:
+        """Whether it has reported, never ran a release, has none on its disk, and is told none."""
+        report = self.report
+        is_bare = report is not None and not report.running and not report.version and not any(slot.release for slot in report.slots)
+        return is_bare and not self.proposal["release"]
 
     @property
     def proposal(self) -> Mapping[str, Any]:
@@ -108,7 +116,9 @@ def _known(row: RowMapping) -> KnownCell:
     return KnownCell(name=row["name"], site=row["site"], seen_at_s=row["seen_at_s"], told=proposed, report=report, view=view)
 
 
-def assign(db: Connection, cells: Sequence[KnownCell], wanted: Mapping[str, Assignment], *, rollout: int, plan: str, back_to: str) -> int:
+def assign(
+    db: Connection, cells: Sequence[KnownCell], wanted: Mapping[str, Assignment], *, rollout: int | None, plan: str, back_to: str
+) -> int:
     """Propose these; returns how many cells are told something else than before. back_to: the release that may be taken again."""
     last, told = None, ()
     changed = []
@@ -125,7 +135,7 @@ def assign(db: Connection, cells: Sequence[KnownCell], wanted: Mapping[str, Assi
     return len(changed)
 
 
-def _told(one: Assignment, rollout: int, plan: str, back_to: str) -> tuple[object, ...]:
+def _told(one: Assignment, rollout: int | None, plan: str, back_to: str) -> tuple[object, ...]:
     allowed = {back_to} | ({one.release} if one.release else set())
     return (one.release, one.shadow, rollout, plan, one.stage, one.reason, json.dumps(sorted(allowed - {""})))
 
@@ -137,7 +147,22 @@ def is_frozen(db: Connection) -> bool:
 
 def set_frozen(db: Connection, frozen: bool, reason: str, actor: Actor, now_s: float) -> str:
     """Freeze or unfreeze every rollout; returns the log's head."""
-    value = "yes" if frozen else "no"
-    if db.execute(update(SETTINGS).where(SETTINGS.c.name == _FROZEN).values(value=value)).rowcount == 0:
-        db.execute(insert(SETTINGS).values(name=_FROZEN, value=value))
+    _keep(db, _FROZEN, "yes" if frozen else "no")
     return append(db, actor, "freeze" if frozen else "unfreeze", {"reason": reason}, now_s)
+
+
+def named_first(db: Connection) -> dict[str, str]:
+    """Site -> the first release of cells that never ran one, as persons named it."""
+    return json.loads(db.execute(select(SETTINGS.c.value).where(SETTINGS.c.name == _FIRST)).scalar() or "{}")
+
+
+def name_first(db: Connection, order: FirstRelease, actor: Actor, now_s: float) -> str:
+    """Name it for these sites, or for all; returns the log's head."""
+    named = named_first(db) if order.sites else {}
+    _keep(db, _FIRST, json.dumps({**named, **dict.fromkeys(order.sites or (ALL_SITES,), order.release)}, sort_keys=True))
+    return append(db, actor, "first release", {"release": order.release, "sites": list(order.sites), "reason": order.reason}, now_s)
+
+
+def _keep(db: Connection, name: str, value: str) -> None:
+    if db.execute(update(SETTINGS).where(SETTINGS.c.name == name).values(value=value)).rowcount == 0:
+        db.execute(insert(SETTINGS).values(name=name, value=value))

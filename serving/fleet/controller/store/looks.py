@@ -16,15 +16,25 @@ from sqlalchemy import select
 from model_core.spec.errors import SpecError
 from model_core.spec.fleet.rollout_plan import RolloutPlan
 from serving.fleet.controller.rollout.evidence import Evidence, in_words
+from serving.fleet.controller.rollout.first_release import FirstRelease, Left, first_release
 from serving.fleet.controller.rollout.machine import Surroundings, advance
 from serving.fleet.controller.rollout.orders import Order, carried_out
-from serving.fleet.controller.rollout.state import RolloutState, assignments
+from serving.fleet.controller.rollout.state import Assignment, RolloutState, assignments
 from serving.fleet.controller.store.evidence import close_blocks, evidence_of
-from serving.fleet.controller.store.fleet import KnownCell, KnownCells, Offered, assign, is_frozen
+from serving.fleet.controller.store.fleet import KnownCell, KnownCells, Offered, assign, is_frozen, name_first, named_first
 from serving.fleet.controller.store.kills import kills
 from serving.fleet.controller.store.operator_log import RULES, Actor, append
 from serving.fleet.controller.store.releases import approved, keep_rollout
-from serving.fleet.controller.store.rollouts import Baseline, Rollout, add_rollout, locked_rollout, open_rollouts, plan_of, save_state
+from serving.fleet.controller.store.rollouts import (
+    Baseline,
+    Rollout,
+    add_rollout,
+    locked_rollout,
+    open_rollouts,
+    plan_of,
+    rollouts,
+    save_state,
+)
 from serving.fleet.controller.store.tables import RELEASES
 from serving.fleet.controller.store.tallies import history_of, longest_of
 
@@ -158,6 +168,51 @@ def carry_out(db: Connection, number: int, order: Order, actor: Actor, known: Kn
     around = _around(db, rollout, cells, now_s, known.offered)
     state = carried_out(rollout.plan, rollout.state, evidence, order, around)
     return _settled(db, rollout, state, _Seen(evidence=evidence, cells=cells, around=around, actor=actor))
+
+
+def install(db: Connection, order: FirstRelease, actor: Actor, known: Known, now_s: float) -> str:
+    """Name the first release of cells that never ran one; returns the log's head.
+
+    Raises `SpecError` for a release that was not offered, here or to one of these sites, or that a kill stops.
+    """
+    release, sites = order.release, order.sites
+    row = db.execute(select(RELEASES.c.model_version).where(RELEASES.c.digest == release)).first()
+    if row is None:
+        raise SpecError(f"release {release[:16]} was not offered to this controller. Fix: `actwright fleet offer` it first")
+    if any(kill.stops(release, row.model_version) for kill in kills(db, in_force=True)):
+        raise SpecError(f"release {release[:16]} is killed, so no cell may run it. Fix: name another release")
+    here = [cell for cell in known.cells.read(db) if not sites or cell.site in sites]
+    if missing := set(sites) - {cell.site for cell in here}:
+        raise SpecError(f"no cell is enrolled at {', '.join(sorted(missing))}. Fix: name sites of this fleet")
+    _check_offered(here, release, known.offered)
+    return name_first(db, order, actor, now_s)
+
+
+def propose_first(db: Connection, known: Known, now_s: float) -> int:
+    """Propose a first release to the cells that never ran one and that no open rollout tells anything; returns to how many."""
+    bare = [cell for cell in known.cells.read(db) if cell.runs_nothing]
+    if not bare or is_frozen(db):
+        return 0
+    every, named = rollouts(db), named_first(db)
+    versions = {row.digest: row.model_version for row in db.execute(select(RELEASES.c.digest, RELEASES.c.model_version))}
+    in_force, changed = kills(db, in_force=True), 0
+    for cell in bare:
+
+        def may_run(release: str, cell: KnownCell = cell) -> bool:
+            stopped = any(kill.stops(release, versions.get(release, "")) for kill in in_force)
+            return release in versions and not stopped and cell.view_of(release, known.offered).is_offered
+
+        left = [
+            Left(id=one.id, plan=one.plan.name, release=one.plan.release, baseline=one.baseline, status=one.state.status)
+            for one in every
+            if concerned([cell], one.plan)
+        ]
+        first = first_release(cell.site, left, named, may_run)
+        if first.release:
+            wanted = {cell.name: Assignment(release=first.release, reason=first.reason)}
+            changed += assign(db, [cell], wanted, rollout=first.rollout, plan=first.plan, back_to="")
+            append(db, RULES, "first release", {"cell": cell.name, "release": first.release, "reason": first.reason}, now_s)
+    return changed
 
 
 def _settled(db: Connection, rollout: Rollout, state: RolloutState, seen: _Seen) -> Looked:
