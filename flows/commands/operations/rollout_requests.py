@@ -107,7 +107,8 @@ def serve_command(options: ServeOptions) -> None:
     from flows.platform.wiring import open_platform
     from model_core.spec.documents import to_document
 
-    plan = to_document(read_plan(options.plan, "0" * 64))  # the release comes with the approval
+    checked = to_document(read_plan(options.plan, "0" * 64))
+    plan = {name: value for name, value in checked.items() if name != "release"}  # it comes with the approval
     shown = credentials_of(options.token_file, options.ca_file, 10.0)
     platform, stop = open_platform(), asked_to_stop()
     with prefect_page(platform) as page:
