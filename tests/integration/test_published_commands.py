@@ -59,6 +59,7 @@ class Adopted:
 @dataclass(frozen=True, kw_only=True)
 class Served:
     root: Path
+    style: Style
     told: dict[str, str]
     ranks: ForkServer
 
@@ -99,7 +100,7 @@ def adopted(request: pytest.FixtureRequest, ranks: ForkServer, tmp_path_factory:
 @pytest.fixture(scope="module")
 def served(ranks: ForkServer, adopted: Adopted) -> Iterator[Served]:
     with serving(adopted.root, environment(adopted.root), "MolmoAct-small", "--port", "0") as (_, told):
-        yield Served(root=adopted.root, told=told, ranks=ranks)
+        yield Served(root=adopted.root, style=adopted.style, told=told, ranks=ranks)
 
 
 def test_the_service_answers_token_for_token_what_the_plain_loop_gives(served: Served) -> None:
@@ -134,8 +135,9 @@ def test_a_line_is_drawn_for_the_model(served: Served) -> None:
 
 def test_a_cell_works_and_its_audit_gives_the_same_answers_again(served: Served) -> None:
     (served.root / "line.json").write_text(json.dumps({"points": [[2, 3], [25, 20]]}))
+    steps = 3 * served.style.chunk  # three decisions
     done = served.actwright(
-        *("workcell", "run", "--robot", "strict", "--option", "contract=MolmoAct-small/contract.json", "--option", "steps=6"),
+        *("workcell", "run", "--robot", "strict", "--option", "contract=MolmoAct-small/contract.json", "--option", f"steps={steps}"),
         *("--task", "close the drawer", "--url", served.told["policy"], "--audit", "audit", "--deadline-ms", 60_000, "--episodes", 2),
         *("--steer", "line.json"),
     )
