@@ -28,13 +28,14 @@ class Driven:
     to_s: float
     commands: Sequence[Mapping[str, Any]]
     breach: str = ""
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
     """What one cell's records say. ended: how many episodes ended in which way; faulted: those that ended otherwise than whole while
-    `excused` says so. late: those that the driver ended, because a command came to it after its time (a cell process that the machine had
-    stopped between its own check and the driver's); any other breach is cut. cut, changed, lost: findings, each a sentence."""
+    `excused` says so. late: commands that the driver rejected, because they came to it after their time (a cell process the machine had
+    stopped between its own check and the driver's). cut, changed, lost: findings, each a sentence."""
 
     episodes: int = 0
     commands: int = 0
@@ -59,7 +60,8 @@ def driven(log: Path) -> list[Driven]:
         moves = [line for line in executed if "event" not in line and line["chunk_id"]]
         why = "" if breach is None else "; ".join(lines[breach]["found"])
         times = {"from_s": lines[start]["t"], "to_s": lines[end - 1]["t"]}
-        found.append(Driven(seed=lines[start]["seed"], commands=moves, breach=why, **times))
+        late = sum(line.get("event") == "rejected" and line["late_s"] > 0 for line in lines[start:end])
+        found.append(Driven(seed=lines[start]["seed"], commands=moves, breach=why, late=late, **times))
     return found
 
 
@@ -81,7 +83,7 @@ def read(name: str, log: Path, audit: Path, excused: Iterable[tuple[float, float
     cut, changed, lost = list[str](), list[str](), list[str]()
     ended: dict[str, int] = {}
     versions: set[str] = set()
-    faulted = late = records = 0
+    faulted = records = 0
     tip = "0" * 64
     if len(files) != len(drives):
         lost.append(f"{name}: the driver began {len(drives)} episodes, {len(files)} are audited")
@@ -97,9 +99,7 @@ def read(name: str, log: Path, audit: Path, excused: Iterable[tuple[float, float
         ended[reason] = ended.get(reason, 0) + 1
         if reason in WHOLE:
             continue
-        if drive.breach.startswith("I2 the row expired"):
-            late += 1
-        elif not drive.breach and any(from_s <= drive.to_s and drive.from_s <= to_s for from_s, to_s in spans):
+        if not drive.breach and any(from_s <= drive.to_s and drive.from_s <= to_s for from_s, to_s in spans):
             faulted += 1
         else:
             cut.append(f"{where}: it ended with {reason} {drive.breach}".rstrip())
@@ -110,7 +110,7 @@ def read(name: str, log: Path, audit: Path, excused: Iterable[tuple[float, float
         versions=frozenset(versions),
         ended=ended,
         faulted=faulted,
-        late=late,
+        late=sum(drive.late for drive in drives),
         cut=cut,
         changed=changed,
         lost=lost,

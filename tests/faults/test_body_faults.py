@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from serving.workcell.control.realtime_cell import RealtimeCell
 from serving.workcell.watchdog.heartbeat import StopLevel
 from serving.workcell.watchdog.watchdog import StopGate, WatchLimits, WatchPost
 from tests.fakes import make_embodiment
+from tests.faults.checker import Breach
 from tests.faults.verdicts import covers
 from tests.faults.world import World, absolute_body, bounds_of
 from tests.loopback import wait_until
@@ -43,6 +45,47 @@ def test_the_driver_rejects_a_command(tmp_path: Path, body) -> None:
     assert moving[0]["epoch"] > before[-1]["epoch"]
     assert moving[0]["row"] == 0
     assert len(moving) > 50
+
+
+@covers("F32", I2="a row that expires on its way to the driver is rejected there", I8="the episode goes on with a new answer")
+def test_a_row_that_comes_late_to_the_driver(tmp_path: Path) -> None:
+    world, ahead_s = World(tmp_path), [0.0]
+    world.driver._clock = lambda: world.clock.now + ahead_s[0]
+    world.at(2.0, lambda: ahead_s.__setitem__(0, 1.0))  # as if the cell's process had stood still for a second, just before the driver
+    world.at(2.2, lambda: ahead_s.__setitem__(0, 0.0))
+    result = world.run(6)
+    assert result.stop_reason is StopReason.MAX_STEPS
+    assert 0.5 < world.driver.late_s < 1.0
+    assert world.breaches() == [Breach("I2", f"I2 a row came to the driver {world.driver.late_s:.4f} s late")]  # but none was executed
+    assert world.moving(3.0, 6.0) > 40
+
+
+class StandsStillWhileItJudges(RealtimeCell):
+    """The machine runs other programs for a second while a row is judged."""
+
+    def begin(self, seed):
+        envelope, reason = self._control._body.envelope, super().begin(seed)
+        check, calls = envelope.check, itertools.count()
+
+        def slowly(*words, **named):
+            verdict = check(*words, **named)
+            if next(calls) == 30:
+                self._control._clock.sleep(1.0)
+            return verdict
+
+        envelope.check = slowly
+        return reason
+
+
+@covers("F32", I2="a row that expires while it is judged is not sent", I4="the robot is held in that step", I8="the episode goes on")
+def test_a_row_that_expires_while_it_is_judged(tmp_path: Path) -> None:
+    world = World(tmp_path, make_cell=StandsStillWhileItJudges)
+    result = world.run(6)
+    assert result.stop_reason is StopReason.MAX_STEPS
+    assert world.driver.late_s == 0.0
+    assert world.breaches() == []
+    assert [note["detail"]["reason"] for note in world.audit.events("reject")] == ["the row expired while it was judged"]
+    assert world.moving(3.0, 6.0) > 40
 
 
 @covers(

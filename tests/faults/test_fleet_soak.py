@@ -199,7 +199,7 @@ def document(of: Soak, fleet: Fleet, cells: Mapping[str, Read], rollouts: list[d
         "episodes": sum(one.episodes for one in cells.values()),
         "ended": ended,
         "ended by a fault of their policy service": sum(one.faulted for one in cells.values()),
-        "ended by the driver: a command came after its time": sum(one.late for one in cells.values()),
+        "commands that the driver rejected, because they came after their time": sum(one.late for one in cells.values()),
         "commands in drivers' logs": sum(one.commands for one in cells.values()),
         "audit records": sum(one.records for one in cells.values()),
         "cut": [found for one in cells.values() for found in one.cut],

@@ -377,7 +377,8 @@ class World:
 
     def breaches(self) -> list[Breach]:
         """What the judge says, and what the driver itself said."""
-        return check(self.evidence()) + [Breach(text[:2], text) for text in self.broken]
+        late = [f"I2 a row came to the driver {self.driver.late_s:.4f} s late"] if self.driver.late_s > 0 else []
+        return check(self.evidence()) + [Breach(text[:2], text) for text in self.broken + late]
 
 
 def bounds_of(body: EmbodimentSpec) -> Bounds:

@@ -64,7 +64,7 @@ class ControlStep:
         self._body.measure()
         if self._recorder is not None and not is_stopped:
             self._recorder.see(self._body.sight(), self._clock())
-        now = self._clock()  # looking and measuring take their time; from here on nothing does
+        now = self._clock()  # looking and measuring take their time
         self._dialogue.drop_expired(now)
         command = self._dialogue.scheduler.next(machine.scale) if machine.mode in (MotionState.RUN, MotionState.STRETCH) else None
         action_A, clipped = self._judged(command, now)
@@ -92,8 +92,11 @@ class ControlStep:
         if command is None:
             return None, {}
         verdict = self._body.envelope.check(command.action_A, command.ref, self._dialogue.session, now_s=now, proprio_P=self._body.state_P)
-        if verdict.is_refused:
-            self._dialogue.refuse_chunk(now, verdict.stage, verdict.reason)
+        stage, reason = verdict.stage, verdict.reason
+        if not stage and self._clock() > command.ref.expires_at_s:  # this process may have been stopped since `now`
+            stage, reason = "age", "the row expired while it was judged"
+        if stage:
+            self._dialogue.refuse_chunk(now, stage, reason)
             return None, {}
         if verdict.clipped:
             self._dialogue.scheduler.executed_instead(verdict.action_A, command.scale)
@@ -144,10 +147,7 @@ class ControlStep:
     # --- standing still -----------------------------------------------------------------------------------------------
 
     def rest(self) -> bool:
-        """Commands end: a robot that keeps its last commanded velocity gets a hold. False: the driver did not take it.
-
-        Other robots reach the last commanded pose, or have already.
-        """
+        """Commands end: a robot that keeps its last velocity gets a hold (others reach their last pose). False: it was not taken."""
         if not self._body.is_moving or "velocity" not in self._body.spec.action.modes:
             return True
         try:

@@ -1,7 +1,7 @@
 """A simulated arm with a strict driver: every command is checked against the invariants, logged, and refused by an exception.
 
     I1  a command that moves names its chunk, and its epoch, seq and contract are those of the newest answer
-    I2  nothing is executed after its expiry
+    I2  nothing is executed after its expiry: a row that comes late is rejected, as the cell's process may be stopped at any place
     I3  every value is finite and inside the limits: range, jump from the measured pose, velocity, acceleration, jerk
     I5  contract and model never change inside an episode
     and a command that names no chunk must not move the robot
@@ -47,7 +47,7 @@ class Step:
 
 
 class StrictDriver:
-    """A `Robot` that fails on any broken invariant.
+    """A `Robot` that fails on any broken invariant. late_s: by how much the latest of the rows that it rejected had expired, in s.
 
     limits: what it enforces (None: the widest that the robot allows). steps: horizon of an episode. goal: control steps that
     must move the robot for success (0: never). log: JSONL file, appended to. reject_at, protective_at, emergency_at: command
@@ -78,7 +78,7 @@ class StrictDriver:
         self.ages: dict[str, float] = {}
         self._clock, self._steps, self._goal, self._gain = clock, steps, goal, gain
         self._faults = {reject_at: "reject", protective_at: "protective", emergency_at: "emergency"}
-        self._stop = ""
+        self._stop, self.late_s = "", 0.0
         self._number = self._done = self._moved = 0
         self._state_P = self._home_P()
         self._tag: CommandTag | None = None
@@ -131,10 +131,12 @@ class StrictDriver:
             self._write({"event": "stop", "kind": fault})
         if self._stop:
             raise RobotStopped(f"{self._stop} stop is active")
-        if fault == "reject":
+        late_s = self._clock() - tag.expires_at_s if tag.chunk_id else 0.0
+        if fault == "reject" or late_s > 1e-9:
             self._rest()
-            self._write({"event": "rejected"})
-            raise CommandRejected("the driver did not take the command")
+            self._write({"event": "rejected", "late_s": max(0.0, late_s)})
+            self.late_s = max(self.late_s, late_s)
+            raise CommandRejected("the driver did not take the command" if fault else f"the row expired {late_s:.4f} s ago")
         found = [*self._check_values(action_A), *self._check_source(tag, action_A)]
         self._write(_line(tag, action_A, self._state_P))
         if found:
@@ -284,8 +286,6 @@ class StrictDriver:
             found.append(f"I1 the command does not say where it comes from: {tag}")
         if (tag.epoch, tag.seq) < self._newest:
             found.append(f"I1 a row of epoch {tag.epoch}, seq {tag.seq} after one of {self._newest}")
-        if self._clock() > tag.expires_at_s + 1e-9:
-            found.append(f"I2 the row expired {self._clock() - tag.expires_at_s:.4f} s ago")
         promise = (tag.contract_id, tag.model_version)
         if self._pinned not in (None, promise):
             found.append(f"I5 {promise} inside an episode of {self._pinned}")
