@@ -35,7 +35,7 @@ def compared(candidate: Path | None, count: int) -> dict[str, object]:
     named = json.loads(candidate.read_text())
     complaint = read_bundle(Path(named["bundle"]))[1]
     measures = {"action": {"mean": 0.25}, "trace": {"mean": 2.0}}
-    task = {"asked": count + 1, "compared": count, "refused": {"count": 1}, "measures": measures}
+    task = {"asked": count + 1, "compared": count, "refused": {"count": 1}, "live_refused": 0, "both_refused": 0, "measures": measures}
     return {"state": f"failed: {complaint}" if complaint else "comparing", "release": named["release"], "tasks": {"push": task}}
 
 

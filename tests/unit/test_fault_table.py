@@ -40,6 +40,7 @@ def test_what_only_another_tool_finds_is_listed(tmp_path):
     answers = {
         "versions": {"doctor": "1", "audit": "2"},
         "rows": [{"fault": name, "set": "arm", "reported": found} for name, found in reported.items()],
+        "sound": {"arm": {"doctor": ["WARN"]}, "another": {}},
     }
     (tmp_path / "peers.json").write_text(json.dumps(answers))
     rows = [Row(fault=name, family="time", kind="arm", named=("rule",) if name == "b" else ()) for name in "abc"]
@@ -48,6 +49,8 @@ def test_what_only_another_tool_finds_is_listed(tmp_path):
     assert (made["faults_asked"], made["recall_of_ours"]) == (3, 0.3333)
     assert made["found_by_a_peer_and_not_by_us"] == {"a": ["doctor"], "c": ["audit", "doctor"]}
     assert made["found_by_us_alone"] == ["b"]
+    assert made["by_origin"] == {"blind": {"faults": 3, "ours": 0.3333, "doctor": 0.6667, "audit": 0.3333}}
+    assert (made["sound_sets"], made["sound_sets_reported"]) == (2, {"doctor": 1, "audit": 0})
 
 
 @pytest.mark.soak

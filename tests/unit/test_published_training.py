@@ -198,7 +198,7 @@ def step_gradients(arm: PublishedArm, config: TrainConfig, step: int = 3):
         batch = arm.batch(indices[micro * config.micro_batch : (micro + 1) * config.micro_batch], seed=config.seed, step=step, micro=micro)
         loss, _ = arm.loss(arm.module, batch)
         (loss / micros).backward()
-        total += float(loss) / micros
+        total += float(loss.detach()) / micros
     return total, {name: p.grad.clone() for name, p in arm.module.named_parameters() if p.grad is not None}
 
 

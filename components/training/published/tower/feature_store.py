@@ -76,4 +76,4 @@ class FeatureStore:
 def _checksum(features_CPD: Tensor) -> str:
     import torch
 
-    return f"{zlib.crc32(features_CPD.contiguous().flatten().view(torch.uint8).numpy()):08x}"
+    return f"{zlib.crc32(features_CPD.contiguous().flatten().view(torch.uint8).numpy().tobytes()):08x}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import insert, select, update
 
@@ -144,7 +144,7 @@ def requests(db: Connection) -> list[RequestStatus]:
     ]
 
 
-def _told(row: RowMapping | None) -> dict[str, object]:
+def _told(row: RowMapping | None) -> dict[str, Any]:
     if row is None:
         return {}
     told = {name: row[name] for name in ("release", "decided_by", "reason", "rollout")}
