@@ -43,6 +43,12 @@ def read_contracts(folder: Path) -> dict[str, PolicyContract]:
     return found
 
 
+def contract_file(folder: Path, embodiment: str) -> Path:
+    """Where the contract of `embodiment` lies: with others beside it in `contracts`, else as the folder's only one."""
+    several = folder / CONTRACTS / f"{embodiment}.json"
+    return several if several.is_file() else folder / CONTRACT
+
+
 def chosen_contract(contracts: Mapping[str, PolicyContract], embodiment: str, where: object) -> PolicyContract:
     """The contract of `embodiment`; the only one where none is named.
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from model_core.adoption.document import ADOPTION, read_adoption
-from model_core.contracts import CONTRACT, CONTRACTS, chosen_contract, read_contracts
+from model_core.contracts import CONTRACT, chosen_contract, contract_file, read_contracts
 from model_core.spec.files import atomic_write
 
 
@@ -30,6 +30,6 @@ def copy_adopted(folder: Path, embodiment: str, target: Path) -> Path:
                 pass
         shutil.copyfile(folder / file, place)
     if adoption.embodiments:
-        atomic_write(target / CONTRACT, (folder / CONTRACTS / f"{name}.json").read_bytes())
+        atomic_write(target / CONTRACT, contract_file(folder, name).read_bytes())
         atomic_write(target / ADOPTION, chosen.to_text())
     return target

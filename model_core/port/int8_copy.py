@@ -22,7 +22,7 @@ from torch import Tensor
 from model_core.adoption.document import ADOPTION, VQVAE, is_adopted, not_adopted, read_adoption
 from model_core.adoption.published_files import read_weights, small_digests, weight_sizes
 from model_core.checkpoint import load_checkpoint, write_checkpoint
-from model_core.contracts import CONTRACT, CONTRACTS, chosen_contract, read_contracts
+from model_core.contracts import CONTRACT, chosen_contract, contract_file, read_contracts
 from model_core.network.checkpoints.hub import BESIDE, DEFAULT_SHARD_BYTES, CheckpointFiles, check_destination
 from model_core.network.checkpoints.weights import write_json, write_shards
 from model_core.network.config import MolmoActConfig
@@ -70,9 +70,8 @@ def keep_report(folder: Path, text: str) -> Path:
 
 
 def _adopted_copy(source: Path, destination: Path, embodiment: str) -> Int8Copy:
-    contracts = read_contracts(source)
-    name = chosen_contract(contracts, embodiment, source).embodiment.name
-    adoption = read_adoption(source).of(name)
+    embodiment = chosen_contract(read_contracts(source), embodiment, source).embodiment.name
+    adoption = read_adoption(source).of(embodiment)
     adoption.check(source)
     files = read_weights(source, MolmoActConfig.from_json(source))
     linear = linear_weights(files.config)
@@ -83,8 +82,7 @@ def _adopted_copy(source: Path, destination: Path, embodiment: str) -> Int8Copy:
             atomic_write(destination / name, (source / name).read_bytes())
     if (source / VQVAE).is_dir():
         shutil.copytree(source / VQVAE, destination / VQVAE, dirs_exist_ok=True)
-    contract = source / CONTRACT if len(contracts) == 1 else source / CONTRACTS / f"{name}.json"
-    atomic_write(destination / CONTRACT, contract.read_bytes())
+    atomic_write(destination / CONTRACT, contract_file(source, embodiment).read_bytes())
     written = read_weights(destination, MolmoActConfig.from_json(destination))
     language = replace(adoption.language, dtype="float32")
     copied = replace(adoption, files=small_digests(destination), weights=weight_sizes(written), language=language)

@@ -28,6 +28,7 @@ from model_core.checkpoint import load_checkpoint, write_part
 from model_core.network.config import MolmoActConfig
 from model_core.network.finetuning.packing import packed_batch
 from model_core.policy import ReasoningPolicy, load_policy
+from model_core.port.int8_copy import write_int8
 from model_core.spec.errors import CheckpointError, DatasetError
 from tests.tiny_arm_data import write_small_frozen
 from tests.unit.test_published_training import CONFIG, CONTRACT, PUBLISHED, second_frozen
@@ -144,6 +145,17 @@ def test_a_release_holds_the_embodiment_that_it_names_alone(arm, folder, frozen,
             assert found.contract == member.contract
             assert read_adoption(place).norm_key == member.name
             assert not (place / "contracts").exists()
+
+
+def test_an_int8_copy_is_of_the_embodiment_that_it_names_alone(arm, folder, tmp_path):
+    for member in arm.members:
+        copied = write_int8(folder, tmp_path / member.name, embodiment=member.name).folder
+        found = load_checkpoint(copied)
+        assert found.contract == member.contract
+        assert read_adoption(copied).norm_key == member.name
+        assert not (copied / "contracts").exists()
+    with pytest.raises(CheckpointError, match="a policy serves one"):
+        write_int8(folder, tmp_path / "unnamed")
 
 
 def test_a_contract_that_was_changed_is_refused(arm, folder, tmp_path):
