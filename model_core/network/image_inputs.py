@@ -50,6 +50,14 @@ class ImageFeatures:
     image_grids: tuple[tuple[tuple[int, int], ...], ...]
 
 
+def joined_windows(parts: Sequence[ImageInputs | ImageFeatures], *, published: bool = False) -> NDArray[np.int64]:
+    """`pooled_patches_idx_N4` of several as of one: indices move up by the patches before them, empty slots stay empty. published: these
+    move too, as the published processor has it."""
+    before = np.cumsum([0, *(part.image_masks_CP.size for part in parts)])
+    windows = [part.pooled_patches_idx_N4 for part in parts]
+    return np.concatenate([np.where(published | (idx >= 0), idx + at, -1) for idx, at in zip(windows, before, strict=False)])
+
+
 def collate_images(samples: Sequence[ImageInputs]) -> dict[str, Tensor]:
     """Stack samples as keyword arguments of `MolmoAct.forward`; short ones are padded with empty crops and -1 indices."""
     require(len(samples) > 0, "cannot collate zero samples")

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.network.config import MolmoActConfig
-from model_core.network.image_inputs import ImageInputs
+from model_core.network.image_inputs import ImageInputs, joined_windows
 from model_core.network.resizing import choose_tiling, letterbox, pooled_grid, shrunk_size, stretch
 from model_core.network.settings_file import read_settings
 from model_core.spec.documents import Number, from_document
@@ -124,15 +124,9 @@ class ImageProcessor:
         require(len(images) > 0, "a sample needs at least one image")
         crops_allowed = self._crops_allowed(len(images), several)
         parts = [self._one(_checked(image), crops_allowed) for image in images]
-        indices, before = [], 0
-        for part in parts:
-            idx = part.pooled_patches_idx_N4
-            # As published, every entry moves, -1 included.
-            indices.append(idx + before if self.published else np.where(idx >= 0, idx + before, -1))
-            before += part.image_masks_CP.size
         return ImageInputs(
             images_CPD=np.concatenate([part.images_CPD for part in parts]),
-            pooled_patches_idx_N4=np.concatenate(indices),
+            pooled_patches_idx_N4=joined_windows(parts, published=self.published),
             image_masks_CP=np.concatenate([part.image_masks_CP for part in parts]),
             image_grids=tuple(grid for part in parts for grid in part.image_grids),
         )

@@ -23,7 +23,7 @@ from torch import Tensor
 from model_core.network.attention import Documents
 from model_core.network.finetuning.answer_rows import RowTargets
 from model_core.network.finetuning.dropout import ResidualDropout
-from model_core.network.image_inputs import ImageFeatures, ImageInputs, collate_images
+from model_core.network.image_inputs import ImageFeatures, ImageInputs, collate_images, joined_windows
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import SpecError, require
 
@@ -142,8 +142,7 @@ def _targets(examples: Sequence[TrainingExample], starts: NDArray[np.int64]) -> 
 
 
 def _joined_images(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
-    """The crops of all examples, or their features, as those of one sample; patch indices move up by the patches before them, empty slots
-    stay empty."""
+    """The crops of all examples, or their features, as those of one sample."""
     inputs = [example.images for example in examples if example.images is not None]
     if not inputs:
         return {}
@@ -151,11 +150,9 @@ def _joined_images(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
     features = [one.features_CPD for one in inputs if isinstance(one, ImageFeatures)]
     if len(inputs) != len(examples) or (crops and features):
         raise SpecError("examples with images, with features and without lie in one batch; give all of them the same")
-    before = np.concatenate([[0], np.cumsum([one.image_masks_CP.size for one in inputs])[:-1]])
-    windows = [np.where(one.pooled_patches_idx_N4 >= 0, one.pooled_patches_idx_N4 + at, -1) for one, at in zip(inputs, before, strict=True)]
     shown = {"features_BCPD": torch.cat(features)} if features else {"images_BCPD": torch.from_numpy(np.concatenate(crops))}
     return {
         **{name: value[None] for name, value in shown.items()},
-        "pooled_patches_idx_BN4": torch.from_numpy(np.concatenate(windows))[None],
+        "pooled_patches_idx_BN4": torch.from_numpy(joined_windows(inputs))[None],
         "image_masks_BCP": torch.from_numpy(np.concatenate([one.image_masks_CP for one in inputs]))[None],
     }

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.training.published.tower.feature_store import FeatureStore
-from model_core.network.image_inputs import ImageFeatures, ImageInputs
+from model_core.network.image_inputs import ImageFeatures, ImageInputs, joined_windows
 from model_core.network.images import ImageProcessor
 from model_core.spec.errors import require
 
@@ -46,11 +46,9 @@ class FrozenTower:
         several = len(views) > 1
         found = [self._features(np.ascontiguousarray(view), several) for view in views]
         places = [self._places(view.shape[0], view.shape[1], several) for view in views]
-        before = np.concatenate([[0], np.cumsum([one.image_masks_CP.size for one in places])[:-1]])
-        indices = [one.pooled_patches_idx_N4 for one in places]
         return ImageFeatures(
             features_CPD=torch.cat(found),
-            pooled_patches_idx_N4=np.concatenate([np.where(idx >= 0, idx + at, -1) for idx, at in zip(indices, before, strict=True)]),
+            pooled_patches_idx_N4=joined_windows(places),
             image_masks_CP=np.concatenate([one.image_masks_CP for one in places]),
             image_grids=tuple(grid for one in places for grid in one.image_grids),
         )
