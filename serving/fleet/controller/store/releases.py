@@ -15,7 +15,7 @@ from serving.fleet.controller.store.operator_log import Actor, append
 from serving.fleet.controller.store.tables import DECISIONS, RELEASES, REQUESTS
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import ColumnElement, Connection, RowMapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,12 +151,20 @@ def _told(row: RowMapping | None) -> dict[str, Any]:
     return {"decision": "approved" if row["is_approved"] else "declined", **told}
 
 
+def _request_of(db: Connection, model: str, version: str) -> RequestStatus | None:
+    return next((one for one in requests(db) if (one.model, one.version) == (model, version)), None)
+
+
+def _about(model: str, version: str) -> ColumnElement[bool]:
+    return (DECISIONS.c.model == model) & (DECISIONS.c.version == version)
+
+
 def decide(db: Connection, given: Decision, actor: Actor, now_s: float) -> str:
     """Put a decision on record; returns the log's head, "" where the same was decided before.
 
     Raises `SpecError` for a version that was not asked for, a release that is not one of it, and what was decided otherwise.
     """
-    asked = next((one for one in requests(db) if (one.model, one.version) == (given.model, given.version)), None)
+    asked = _request_of(db, given.model, given.version)
     if asked is None:
         raise SpecError(f"no request of {given.told} is on record. Fix: `actwright fleet requests list` shows what was asked for")
     if given.release and given.release not in asked.releases:
@@ -172,8 +180,10 @@ def decide(db: Connection, given: Decision, actor: Actor, now_s: float) -> str:
         )
     values = {"is_approved": bool(given.release), "release": given.release, "decided_by": actor.subject, "decided_at_s": now_s}
     values |= {"reason": given.reason}
-    here = (DECISIONS.c.model == given.model) & (DECISIONS.c.version == given.version)
-    if db.execute(update(DECISIONS).where(here, DECISIONS.c.rollout.is_(None)).values(**values)).rowcount == 0:
+    if (
+        db.execute(update(DECISIONS).where(_about(given.model, given.version), DECISIONS.c.rollout.is_(None)).values(**values)).rowcount
+        == 0
+    ):
         db.execute(insert(DECISIONS).values(model=given.model, version=given.version, **values))
     told = {"model": given.model, "version": given.version, "release": given.release, "reason": given.reason}
     return append(db, actor, "request approved" if given.release else "request declined", told, now_s)
@@ -181,9 +191,8 @@ def decide(db: Connection, given: Decision, actor: Actor, now_s: float) -> str:
 
 def approved(db: Connection, model: str, version: str) -> RequestStatus:
     """A request that a person approved, which no other transaction starts until this one ends. Raises `SpecError` for another one."""
-    here = (DECISIONS.c.model == model) & (DECISIONS.c.version == version)
-    db.execute(select(DECISIONS.c.model).where(here).with_for_update()).first()
-    found = next((one for one in requests(db) if (one.model, one.version) == (model, version)), None)
+    db.execute(select(DECISIONS.c.model).where(_about(model, version)).with_for_update()).first()
+    found = _request_of(db, model, version)
     if found is None or found.decision != "approved":
         raise SpecError(
             f"{model[:100]}/{version[:40]} was not approved. Fix: `actwright fleet requests approve {model[:100]}/{version[:40]}`"
@@ -193,5 +202,4 @@ def approved(db: Connection, model: str, version: str) -> RequestStatus:
 
 def keep_rollout(db: Connection, asked: RequestStatus, rollout: int) -> None:
     """Put on record which rollout was started for a request."""
-    here = (DECISIONS.c.model == asked.model) & (DECISIONS.c.version == asked.version)
-    db.execute(update(DECISIONS).where(here).values(rollout=rollout))
+    db.execute(update(DECISIONS).where(_about(asked.model, asked.version)).values(rollout=rollout))
