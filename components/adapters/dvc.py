@@ -99,7 +99,7 @@ class DvcStore:
 
     def record(self, stages: Sequence[str] = DATA_STAGES) -> DvcVersion:
         """Record what is in data/<stage> as the result of those stages, as if `dvc repro` had made it."""
-        self._run("commit", "--force", "--quiet", *stages)
+        self._run("commit", "--force", *stages)
         return self.version(stages)
 
     def push(self, stages: Sequence[str] = DATA_STAGES) -> int:
@@ -146,7 +146,7 @@ class DvcStore:
     def track(self, folder: Path) -> str:
         """Let DVC keep a folder below `root` as it is now; returns its MD5, which names this version. Nothing in it is changed."""
         place = folder.resolve().relative_to(self.root.resolve()).as_posix()
-        self._run("add", "--quiet", place)
+        self._run("add", place)
         return self.tracked()[place]
 
     def tracked(self) -> dict[str, str]:
@@ -196,7 +196,10 @@ class DvcStore:
         return [] if Path(found.stdout.strip()).resolve() == self.root.resolve() else ["--subdir"]
 
     def _run(self, *words: str, timeout_s: float = 600) -> str:
-        """Run one DVC command; waits while another one holds this repository's lock."""
+        """Run one DVC command; waits while another one holds this repository's lock.
+
+        Never with `--quiet`: DVC 3.67.1 then ends without a word of its error, so neither a held lock nor a full disk can be told.
+        """
         program = Path(sys.executable).parent / "dvc"
         environment = {
             **os.environ,

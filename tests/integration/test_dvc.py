@@ -3,11 +3,13 @@
 Run: .venv/bin/python -m pytest tests/integration/test_dvc.py
 """
 
+import fcntl
 import json
 import shutil
 import stat
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from components.adapters.storage.seaweedfs import LocalS3
 from components.config.stages import DATA_STAGES
 from flows.pipeline.recipes import get_recipe
 from model_core.spec.errors import DatasetError, StorageError
+
+DVC_WAITS_S = 3  # DVC itself, before it gives up
 
 pytestmark = pytest.mark.xdist_group("s3")
 
@@ -87,6 +91,23 @@ def test_a_folder_is_a_remote_and_two_commands_wait_for_each_other(tmp_path):
     assert dvc.push() == 8
 
 
+@pytest.mark.parametrize("act", ["record", "track"])
+def test_a_command_waits_longer_than_dvc_does_for_its_lock(tmp_path, act):
+    make_data(tmp_path)
+    dvc = DvcStore(tmp_path)
+    dvc.prepare()
+    (tmp_path / "data" / "own").mkdir()
+    (tmp_path / "data" / "own" / "file").write_text("x")
+    with (tmp_path / ".dvc" / "tmp" / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        holder = threading.Timer(DVC_WAITS_S + 3, fcntl.flock, (lock, fcntl.LOCK_UN))
+        holder.start()
+        begun = time.monotonic()
+        assert dvc.record().version if act == "record" else dvc.track(tmp_path / "data" / "own")
+        assert time.monotonic() - begun > DVC_WAITS_S
+        holder.join()
+
+
 def test_what_the_remote_lost_is_sent_again_and_what_it_spoilt_is_not_taken(tmp_path):
     root = tmp_path / "repository"
     root.mkdir()
@@ -117,7 +138,7 @@ def test_what_the_remote_lost_is_sent_again_and_what_it_spoilt_is_not_taken(tmp_
 def test_dvc_says_why_it_refuses(tmp_path):
     dvc = DvcStore(tmp_path)
     dvc.prepare()
-    with pytest.raises(DatasetError, match="dvc commit failed"):
+    with pytest.raises(DatasetError, match=r"dvc commit failed in .*data/.*does not exist"):
         dvc.record()
 
 
