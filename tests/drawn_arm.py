@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.spec.episode import CameraGeometry
 from model_core.spec.protocol.wire import Observe
 from model_core.spec.types import Observation
 from serving.workcell.audit.interface import NullAudit
@@ -67,6 +68,17 @@ class DrawnArm:
         proprio_P = np.array([*self.place_2, 0.0, 0.0], np.float32)
         return Observation(images={"front": image}, proprio_P=proprio_P, instruction=self.instruction)
 
+    def tcp_3(self) -> NDArray[np.float32]:
+        return np.array([*self.place_2, 0.0], np.float32)
+
+    def geometry(self) -> dict[str, CameraGeometry]:
+        """A camera a metre above the table."""
+        focal, centre = (SIZE - 1) / 4, (SIZE - 1) / 2
+        above_44 = np.eye(4)
+        above_44[2, 3] = 1.0
+        intrinsics_33 = np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1.0]])
+        return {"front": CameraGeometry(width=SIZE, height=SIZE, intrinsics_33=intrinsics_33, world_to_camera_44=above_44)}
+
     def act(self, action_A: NDArray[np.float32]) -> Stepped:
         self.place_2 = np.clip(self.place_2 + STEP_M * np.asarray(action_A[:2], np.float64), -1.95, 1.95)
         return Stepped()
@@ -75,28 +87,29 @@ class DrawnArm:
 
 
 class Follower(Service):
-    """Answers each observation with the way to the next point: of the drawing where there is one, else to the mark."""
+    """Answers each observation with the way to the next point: of what the cell says lies ahead of a drawing, else to the mark."""
 
     def __init__(self) -> None:
         super().__init__(make_contract(BODY))
         self.answer = self._answered
-        self._revision, self._reached = 0, 0
+
+    @property
+    def heard_observes(self) -> list[Observe]:
+        return [message for message in self.heard if isinstance(message, Observe)]
 
     def _answered(self, observe: Observe):
         place_2, drawn = np.asarray(observe.observation.proprio_P[:2], np.float64), observe.steering
-        goals = [np.array(MARK_M)] if drawn is None else [to_place(point) for point in drawn.points_N2]
-        if drawn is not None:
-            if drawn.revision != self._revision:
-                self._revision, self._reached = drawn.revision, 0
-            while self._reached < len(goals) - 1 and np.hypot(*(goals[self._reached] - place_2)) < STEP_M:
-                self._reached += 1
-            goals = goals[self._reached :]
+        goals = [np.array(MARK_M)]
+        if drawn is not None and drawn.ahead_N2 is not None:
+            goals = [to_place(point) for point in drawn.ahead_N2]
+        way = np.clip(np.rint(to_pixel(np.array([place_2, *goals[:4]])) / (SIZE - 1) * 255), 0, 255).astype(np.int64)
         rows_KA = np.zeros((self.contract.chunk_length, len(BODY.action)), np.float32)
         at_2 = place_2
         for row_A in rows_KA:
+            while len(goals) > 1 and np.hypot(*(goals[0] - at_2)) < STEP_M:
+                goals = goals[1:]
             row_A[:2] = np.clip((goals[0] - at_2) / STEP_M, -1, 1)
             at_2 = at_2 + STEP_M * row_A[:2]
-        way = np.clip(np.rint(to_pixel(np.array([place_2, *goals[:4]])) / (SIZE - 1) * 255), 0, 255).astype(np.int64)
         chunk = self.chunk(
             observe,
             actions_KA=rows_KA,
@@ -118,7 +131,7 @@ class DrawnCell:
         for _ in range(20):
             link.pump()
             clock.now += 0.001
-        self.arm, self._clock, self._link, self._hz = DrawnArm(), clock, link, hz
+        self.arm, self.service, self._clock, self._link, self._hz = DrawnArm(), service, clock, link, hz
         self._view = LiveView(NullAudit(), folder / "cells" / cell, cell)
         settings = RealtimeSettings(cell=cell, max_steps=10**6, operator_wait_s=1e6)
         self.cell = RealtimeCell(self.arm, link, settings, widest_limits(BODY), clock=clock, audit=self._view)
@@ -146,11 +159,15 @@ class DrawnCell:
         """Where the gripper is on the picture."""
         return to_pixel(self.arm.place_2)
 
+    def step(self) -> None:
+        """One control step."""
+        for _ in range(5):
+            self._clock.now += 0.01
+            self._link.pump()
+        self.cell.tick()
+
     def _main(self) -> None:
         while not self._ended.is_set():
             if self.goes.is_set():
-                for _ in range(5):
-                    self._clock.now += 0.01
-                    self._link.pump()
-                self.cell.tick()
+                self.step()
             time.sleep(1 / self._hz)

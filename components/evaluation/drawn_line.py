@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from components.simulation.interface import Simulator
 from model_core.spec.errors import SimulatorError
+from model_core.spec.execution.drawn_way import way_ahead
 from model_core.spec.types import TRACE_MAX_POINTS, Trace
 from model_core.tokenization.trace import resampled, to_range
 
@@ -31,10 +32,11 @@ class DrawnLine:
         """All of it, in points at equal distances, as the policy service reads a drawing."""
         return self._trace(self.points_N2)
 
-    def ahead(self, gripper_2: NDArray[np.floating]) -> Trace:
-        """What of it lies before the gripper: from its point nearest to the pixel `gripper_2` on."""
-        nearest = int(np.argmin(np.linalg.norm(self.points_N2 - gripper_2, axis=1)))
-        return self._trace(self.points_N2[nearest:])
+    def ahead(self, gripper_2: NDArray[np.floating], passed: float) -> tuple[Trace, float]:
+        """What of it lies before the gripper at the pixel `gripper_2`, as a cell sends it; and the share that is passed now."""
+        is_seen = bool(((gripper_2 >= 0) & (gripper_2 <= (self.width - 1, self.height - 1))).all())
+        way = way_ahead(self.points_N2, gripper_2 if is_seen else None, passed)
+        return self._trace(way.points_N2.astype(np.float64)), way.passed
 
     def _trace(self, points_N2: NDArray[np.float64]) -> Trace:
         return Trace(points_N2=to_range(resampled(points_N2, TRACE_MAX_POINTS), width=self.width, height=self.height))
@@ -61,9 +63,9 @@ def draw_line(sim: Simulator, task: str, seed: int) -> DrawnLine:
     return DrawnLine(np.stack([u_N, v_N], axis=1)[seen_N], camera.width, camera.height)
 
 
-def steered(sim: Simulator, line: DrawnLine, steering: Steering) -> Trace:
-    """The trace that goes with the observation that is made now."""
+def steered(sim: Simulator, line: DrawnLine, steering: Steering, passed: float) -> tuple[Trace, float]:
+    """The trace that goes with the observation that is made now, and the share of the line that is passed; `passed`: before."""
     if steering == "whole":
-        return line.whole()
+        return line.whole(), passed
     camera = next(iter(sim.geometry().values()))
-    return line.ahead(camera.project(sim.tcp_3()[None])[0, :2])
+    return line.ahead(camera.project(sim.tcp_3()[None])[0, :2], passed)

@@ -72,6 +72,7 @@ class _Cell:
     max_refusals: int
     steering: Steering = "none"
     line: DrawnLine | None = None
+    passed: float = 0.0  # share of the line
     last_action_A: NDArray[np.float32] | None = None
     proprio_P: NDArray[np.float32] | None = None
     steps: int = 0
@@ -110,7 +111,10 @@ class _Cell:
 
     def _observation(self) -> Observation:
         observation = self.sim.observe()
-        return observation if self.line is None else replace(observation, steering=steered(self.sim, self.line, self.steering))
+        if self.line is None:
+            return observation
+        trace, self.passed = steered(self.sim, self.line, self.steering, self.passed)
+        return replace(observation, steering=trace)
 
     def take(self, observation: Observation, decision: Decision, milliseconds: float) -> None:
         """Install a chunk, or count the refusal."""

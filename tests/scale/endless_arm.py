@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from components.simulation.interface import StepOutcome
 from components.simulation.robot import HORIZON_SIM_STEPS, SimulatedRobot
 from components.simulation.robot import make_robot as make_simulated
+from model_core.spec.episode import CameraGeometry
 
 
 class EndlessArm:
@@ -25,6 +27,14 @@ class EndlessArm:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+    def tcp_3(self) -> NDArray[np.float32]:
+        """Gripper tip, from which a cell knows what of a drawn line lies ahead."""
+        return self._inner.tcp_3()
+
+    def geometry(self) -> Mapping[str, CameraGeometry]:
+        """Calibration of the cameras."""
+        return self._inner.geometry()
 
     def reset(self, seed: int) -> None:
         """Lay out another initial state."""

@@ -110,7 +110,7 @@ def test_what_is_drawn_between_episodes_is_for_the_next_and_for_that_alone() -> 
     wishes.tell("steering", line)
     assert wishes.take(0.0) == [("steering", "revision 1 by ")]
     wishes.begin("go there")
-    assert wishes.steering(1.0) is not None
+    assert wishes.steering(1.0, lambda drawn: None) is not None
     wishes.forget()
     wishes.begin("go there")
-    assert wishes.steering(2.0) is None
+    assert wishes.steering(2.0, lambda drawn: None) is None

@@ -91,9 +91,13 @@ def test_a_scene_that_cannot_be_drawn_is_void(solved_at: int, told: str) -> None
     assert told in row.detail
 
 
-def test_a_gripper_beyond_the_end_is_given_the_end() -> None:
+def test_a_gripper_beyond_the_end_is_given_the_way_to_the_end_and_one_out_of_view_what_it_had_not_passed() -> None:
     line = DrawnLine(np.array([[0.0, 0.0], [50.0, 0.0]]), 101, 101)
-    assert line.ahead(np.array([90.0, 3.0])).points_N2.tolist() == [[128, 0]] * 5
+    trace, passed = line.ahead(np.array([90.0, 0.0]), 0.0)
+    assert (trace.points_N2[[0, -1]].tolist(), passed) == ([[230, 0], [128, 0]], 1.0)
+    trace, passed = line.ahead(np.array([25.0, 0.0]), 0.0)
+    unseen, still = line.ahead(np.array([-9.0, 0.0]), passed)
+    assert (unseen.points_N2.tolist(), still) == (trace.points_N2.tolist(), passed)
 
 
 def test_steering_is_a_rule_of_the_evaluation_and_needs_a_policy_that_takes_traces() -> None:

@@ -91,6 +91,7 @@ steerings = st.builds(
     revision=st.integers(0, 9),
     author=names,
     ttl_ms=numbers,
+    ahead_N2=st.none() | points("float32"),
 )
 edits = st.builds(wire.Edit, depth_codes_G=codes(), trace_N2=points(), revision=st.integers(0, 9), author=names)
 messages = st.one_of(

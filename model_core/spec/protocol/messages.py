@@ -41,7 +41,8 @@ class SteeringInput:
     """A drawn path for the gripper, and what it was drawn on.
 
     points_N2: float32 (N, 2), points (x, y) in pixels of camera `image` at `width` x `height`. revision: grows with every
-    change a person makes; `author`: who. ttl_ms: how long after sending it may still steer.
+    change a person makes; `author`: who. ttl_ms: how long after sending it may still steer. ahead_N2: float32 (N, 2), what of the line
+    lies before the gripper now, from there on (`execution.drawn_way`); None where the cell cannot tell, then the whole line steers.
     """
 
     points_N2: NDArray[np.float32]
@@ -51,10 +52,11 @@ class SteeringInput:
     revision: int = 1
     author: str = ""
     ttl_ms: float = 60_000.0
+    ahead_N2: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        shape = self.points_N2.shape
-        require(len(shape) == 2 and shape[1] == 2 and shape[0] >= 1, "steering has points (x, y), at least one", got=shape)
+        for shape in (line.shape for line in (self.points_N2, self.ahead_N2) if line is not None):
+            require(len(shape) == 2 and shape[1] == 2 and shape[0] >= 1, "steering has points (x, y), at least one", got=shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -117,6 +117,7 @@ _STEERING = {
     "revision": whole(),
     "author": text(),
     "ttl_ms": real(0, 1e9),
+    "ahead_N2": optional(array("float32", 2)),
 }
 _EDIT = {"depth_codes_G": _CODES, "trace_N2": _POINTS, "revision": whole(), "author": text()}
 _ENVELOPE = {"session_id": text(), "epoch": whole()}

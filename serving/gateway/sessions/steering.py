@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import SpecError
@@ -120,7 +121,7 @@ class SessionSteering:
 
 
 def steering_trace(drawn: SteeringInput, camera: str, sizes: dict[str, tuple[int, int]]) -> Trace:
-    """Drawn pixels -> a trace of 1..5 points of 0..255. Raises `SteeringRefused` naming what does not fit."""
+    """Drawn pixels -> a trace of 1..5 points of 0..255: of what lies ahead, where the cell tells it. Raises `SteeringRefused`."""
     if drawn.image != camera:
         raise SteeringRefused(RefusalCode.CONTRACT, f"steering is drawn on {drawn.image!r}, this policy takes it on {camera!r}")
     if drawn.image not in sizes:
@@ -129,17 +130,23 @@ def steering_trace(drawn: SteeringInput, camera: str, sizes: dict[str, tuple[int
         width, height = sizes[drawn.image]
         text = f"steering refers to an image of {drawn.width}x{drawn.height}, camera {drawn.image!r} sends {width}x{height}"
         raise SteeringRefused(RefusalCode.CONTRACT, text)
-    points_N2 = np.asarray(drawn.points_N2, np.float64)
+    whole = _trace_of(drawn.points_N2, drawn, "steering")
+    return whole if drawn.ahead_N2 is None else _trace_of(drawn.ahead_N2, drawn, "what lies ahead of the steering")
+
+
+def _trace_of(line_N2: NDArray[np.float32], drawn: SteeringInput, what: str) -> Trace:
+    """A line in pixels of the image of `drawn` as a trace, checked."""
+    points_N2 = np.asarray(line_N2, np.float64)
     if points_N2.ndim != 2 or points_N2.shape[1] != 2 or len(points_N2) == 0:
-        raise SteeringRefused(RefusalCode.CONTRACT, f"steering needs points (N, 2) with N of at least 1, got {points_N2.shape}")
+        raise SteeringRefused(RefusalCode.CONTRACT, f"{what} needs points (N, 2) with N of at least 1, got {points_N2.shape}")
     if len(points_N2) > MAX_DRAWN_POINTS:
-        raise SteeringRefused(RefusalCode.TOO_LARGE, f"steering has {len(points_N2)} points, at most {MAX_DRAWN_POINTS} are taken")
+        raise SteeringRefused(RefusalCode.TOO_LARGE, f"{what} has {len(points_N2)} points, at most {MAX_DRAWN_POINTS} are taken")
     if not np.isfinite(points_N2).all():
-        raise SteeringRefused(RefusalCode.NONFINITE, "steering holds NaN or inf")
+        raise SteeringRefused(RefusalCode.NONFINITE, f"{what} holds NaN or inf")
     try:
         inside_N2 = to_range(points_N2, width=drawn.width, height=drawn.height)
     except SpecError as error:
-        raise SteeringRefused(RefusalCode.CONTRACT, f"steering leaves the image: {str(error)[:300]}") from error
+        raise SteeringRefused(RefusalCode.CONTRACT, f"{what} leaves the image: {str(error)[:300]}") from error
     if len(inside_N2) > TRACE_MAX_POINTS:
         inside_N2 = to_range(resampled(points_N2, TRACE_MAX_POINTS), width=drawn.width, height=drawn.height)
     return Trace(points_N2=inside_N2)

@@ -9,10 +9,21 @@ from numpy.typing import NDArray
 
 from model_core.spec.contract import EmbodimentSpec
 from model_core.spec.execution.holding import hold_action, measured_by
+from model_core.spec.protocol.wire import SteeringInput
 from model_core.spec.types import Observation
 from serving.workcell.motion.limits import Limits
 from serving.workcell.motion.safety_envelope import Envelope
-from serving.workcell.robot.interface import CommandRejected, CommandTag, Outcome, Proprioceptive, Robot, RobotStopped, Stoppable, TagReader
+from serving.workcell.robot.interface import (
+    CommandRejected,
+    CommandTag,
+    Outcome,
+    Proprioceptive,
+    Robot,
+    RobotStopped,
+    SeesGripper,
+    Stoppable,
+    TagReader,
+)
 
 
 class Body:
@@ -28,6 +39,7 @@ class Body:
         self._sensing = robot if isinstance(robot, Proprioceptive) else None
         self._stopping = robot if isinstance(robot, Stoppable) else None
         self._tagged = robot if isinstance(robot, TagReader) else None
+        self._located = robot if isinstance(robot, SeesGripper) else None
         self.envelope = Envelope(robot.embodiment, limits)
         self.state_P = np.zeros(len(robot.embodiment.proprio), np.float32)
         self.last_A: NDArray[np.float32] | None = None
@@ -88,6 +100,15 @@ class Body:
         """An observation of our own: a driver may fill the same arrays at every step, while this one is still to be sent and stored."""
         seen = self.robot.observe()
         return replace(seen, images={name: np.array(image) for name, image in seen.images.items()}, proprio_P=np.array(seen.proprio_P))
+
+    def gripper_2(self, drawn: SteeringInput) -> NDArray[np.float64] | None:
+        """Where the image of a drawing shows the gripper now, in pixels (x, y); None where that is not known, or out of view."""
+        camera = None if self._located is None else self._located.geometry().get(drawn.image)
+        if self._located is None or camera is None or (camera.width, camera.height) != (drawn.width, drawn.height):
+            return None
+        x, y, depth_m = camera.project(np.asarray(self._located.tcp_3(), np.float64)[None])[0]
+        is_in_view = depth_m > 0 and 0 <= x <= drawn.width - 1 and 0 <= y <= drawn.height - 1
+        return np.array([x, y]) if is_in_view else None
 
     @property
     def stop_state(self) -> str:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.spec.execution.drawn_way import way_ahead
 from model_core.spec.protocol.wire import Edit, SteeringInput
 
 Wish = tuple[str, object]
@@ -19,6 +24,7 @@ class OperatorInput:
         self._told: deque[Wish] = deque(maxlen=64)
         self._steering: SteeringInput | None = None
         self._steering_since_s = 0.0
+        self._passed = 0.0  # share of the drawn path that lies behind the gripper
         self.edit: Edit | None = None
         self.instruction = ""
         self.intervening = ""  # the person who acts in the place of the policy
@@ -38,7 +44,7 @@ class OperatorInput:
             kind, value = self._told.popleft()
             text = str(value)
             if kind == "steering" and (value is None or isinstance(value, SteeringInput)):
-                self._steering, self._steering_since_s = value, now_s
+                self._steering, self._steering_since_s, self._passed = value, now_s, 0.0
                 text = "" if value is None else f"revision {value.revision} by {value.author}"
             elif isinstance(value, Edit):
                 self.edit, text = value, f"revision {value.revision} by {value.author}"
@@ -49,15 +55,23 @@ class OperatorInput:
             taken.append((kind, text))
         return taken
 
-    def steering(self, now_s: float) -> SteeringInput | None:
-        """The drawn path with what is left of its life; None when there is none or it ran out."""
+    def steering(self, now_s: float, gripper_2: Callable[[SteeringInput], NDArray[np.float64] | None]) -> SteeringInput | None:
+        """The drawn path with what is left of its life and of its way; None when there is none or it ran out.
+
+        gripper_2: where a drawing's image shows the gripper now. Until that was seen once, the path goes as it was drawn.
+        """
         if self._steering is None:
             return None
         left_ms = self._steering.ttl_ms - 1e3 * (now_s - self._steering_since_s)
         if left_ms <= 0:
             self._steering = None
             return None
-        return replace(self._steering, ttl_ms=left_ms)
+        seen_2 = gripper_2(self._steering)
+        if seen_2 is None and self._passed == 0.0:
+            return replace(self._steering, ttl_ms=left_ms)
+        way = way_ahead(self._steering.points_N2, seen_2, self._passed)
+        self._passed = way.passed
+        return replace(self._steering, ttl_ms=left_ms, ahead_N2=way.points_N2)
 
     def begin(self, instruction: str) -> None:
         """A new episode has its own instruction. What was drawn or edited since the last one ended is for this one."""

@@ -89,7 +89,7 @@ class RequestTracker:
             previous_chunk_id=ask.previous_chunk_id,
             consumed=ask.previous_consumed,
             committed_DA=(ask.committed_DA - offset_A).astype(np.float32) if len(ask.committed_DA) else None,
-            steering=wishes.steering(now_s),
+            steering=wishes.steering(now_s, self._body.gripper_2),
             edit=wishes.edit,
         )
         seq = self._link.ask(question)

@@ -1,7 +1,7 @@
 """What a robot must offer to be driven by a workcell, and how one is found by name.
 
 A robot is anything that holds one action for one control step. Optional senses (depth, gripper tip, calibration) go
-into the recording only; a policy never sees them.
+into the recording, and tell how far along a drawn line the gripper is; a policy never sees them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Robot(Protocol):
 
 @runtime_checkable
 class RecordedSenses(Protocol):
-    """More that a robot may know about itself, for the recording only."""
+    """More that a robot may know about itself, for the recording."""
 
     versions: Mapping[str, str]
     render_flags: Mapping[str, str]
@@ -92,6 +92,19 @@ class RecordedSenses(Protocol):
     def depth_m(self) -> Mapping[str, NDArray[np.float32]]:
         """Metric depth of each camera, (H, W)."""
         ...
+
+    def tcp_3(self) -> NDArray[np.float32]:
+        """Gripper tip, world metres."""
+        ...
+
+    def geometry(self) -> Mapping[str, CameraGeometry]:
+        """Calibration of each camera."""
+        ...
+
+
+@runtime_checkable
+class SeesGripper(Protocol):
+    """Knows where on its cameras' images its gripper is: then a drawn line is sent as what of it lies still ahead."""
 
     def tcp_3(self) -> NDArray[np.float32]:
         """Gripper tip, world metres."""
