@@ -61,9 +61,19 @@ def test_a_long_drawing_keeps_its_ends_and_shape(guide: SessionSteering) -> None
     assert corner.tolist() == [[0, 0], [5, 0], [10, 0], [10, 5], [10, 10]]
 
 
+def test_what_lies_ahead_is_followed_and_the_same_revision_may_bring_less_of_it(guide: SessionSteering) -> None:
+    for ahead in ([(0, 0), (15, 15)], [(15, 0), (15, 15)]):
+        taken = guide.take(drawn(ahead_N2=np.array(ahead, np.float32), revision=2), None, SIZES)
+        assert taken.steering is not None
+        assert taken.steering.points_N2.tolist() == [[17 * x, 17 * y] for x, y in ahead]
+        assert taken.applied_revision == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "told"),
     [
+        ({"ahead_N2": np.array([[0, 16.0]], np.float32)}, RefusalCode.CONTRACT, "what lies ahead of the steering leaves the image"),
+        ({"ahead_N2": np.array([[np.inf, 3.0]], np.float32)}, RefusalCode.NONFINITE, "what lies ahead of the steering holds NaN"),
         ({"image": "wrist"}, RefusalCode.CONTRACT, "takes it on 'front'"),
         ({"width": 640, "height": 480}, RefusalCode.CONTRACT, "640x480"),
         ({"points_N2": np.array([[0, 16.0]], np.float32)}, RefusalCode.CONTRACT, "leaves the image"),

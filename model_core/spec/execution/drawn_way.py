@@ -57,7 +57,8 @@ def _nearest(
 
 def _at(line_N2: NDArray[np.float64], along_N: NDArray[np.float64], shares_S: NDArray[np.float64]) -> NDArray[np.float64]:
     """Places on a line by their share of its length, (S, 2)."""
-    return np.stack([np.interp(shares_S * along_N[-1], along_N, line_N2[:, axis]) for axis in range(2)], axis=1)
+    at_S = shares_S * float(along_N[-1])
+    return np.stack([np.interp(at_S, along_N, line_N2[:, axis]) for axis in range(2)], axis=1)
 
 
 def _with_points(points_N2: NDArray[np.float64], count: int) -> NDArray[np.float64]:
