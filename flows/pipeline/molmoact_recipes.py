@@ -26,8 +26,8 @@ _BOTH = {"action_reasoning": 0.5, "trajectory_conditioned": 0.5}
 def molmoact_pretrain() -> Recipe:
     """MolmoAct stage 1 on 256 GPUs: RT-1, Bridge and BC-Z with depth and trace examples; start from a captioner.
 
-    The published mixture has 5 % of questions about web images besides; these four kinds of example have none of them, so the other
-    rates stand relative to each other.
+    The published mixture has 5 % of questions about web images besides: list yours with `actwright data web` and name them as
+    train.published.web, at rates that are 0.05 together (docs/molmoact.md). Without them the other rates stand relative to each other.
     """
     robots = {"fractal20220817_data": 0.40, "bridge_dataset": 0.25, "bc_z": 0.15}
     groups = [ExampleGroup(name=name, rate=rate, sources=(name,), kinds=_REASONING) for name, rate in robots.items()]

@@ -15,14 +15,24 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Lengths of the documents that lie one after the other in each row: a token sees those of its own document up to itself."""
+    """Lengths of the documents that lie one after the other in each row: a token sees those of its own document up to itself.
+
+    parts: of a document with several questions about one beginning (its images) the lengths of the beginning and of each question; a
+    question sees the beginning and itself. Empty for a document without; () where no document has any.
+    """
 
     lengths: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...] = ()
 
     def mask(self) -> Tensor:
         """The same as a bool mask [1, 1, L, L], True where a key is seen."""
         number_L = torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
-        return (number_L[:, None] == number_L[None]).tril()[None, None]
+        seen_LL = (number_L[:, None] == number_L[None]).tril()
+        for begin, parts in zip(accumulate(self.lengths, initial=0), self.parts, strict=False):
+            starts = list(accumulate(parts, initial=begin))
+            for first, end in pairwise(starts[1:]):
+                seen_LL[first:end, starts[1] : first] = False
+        return seen_LL[None, None]
 
 
 def attend(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, *, mask: Tensor | Documents | None, causal: bool, implementation: str) -> Tensor:
@@ -33,17 +43,30 @@ def attend(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, *, mask: Tensor | Doc
     causal: lower-triangular restriction, only with `mask` None and L == T.
     """
     if isinstance(mask, Documents):
-        parts = pairwise(accumulate(mask.lengths, initial=0))
-        return torch.cat([_attend_document(q_BHLD, k_BHTD, v_BHTD, slice(*part), implementation) for part in parts], dim=2)
+        places = pairwise(accumulate(mask.lengths, initial=0))
+        found: list[Tensor] = []
+        for place, parts in zip(places, mask.parts or ((),) * len(mask.lengths), strict=True):
+            q, k, v = (tensor[:, :, slice(*place)] for tensor in (q_BHLD, k_BHTD, v_BHTD))
+            found.append(_attend_document(q, k, v, parts, implementation))
+        return torch.cat(found, dim=2)
     if implementation == "sdpa":
         grouped = q_BHLD.shape[1] != k_BHTD.shape[1]
         return F.scaled_dot_product_attention(q_BHLD, k_BHTD, v_BHTD, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
     return _attend_eager(q_BHLD, k_BHTD, v_BHTD, mask, causal)
 
 
-def _attend_document(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, part: slice, implementation: str) -> Tensor:
-    q, k, v = q_BHLD[:, :, part], k_BHLD[:, :, part], v_BHLD[:, :, part]
-    return attend(q, k, v, mask=None, causal=q.shape[2] > 1, implementation=implementation)
+def _attend_document(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, parts: tuple[int, ...], implementation: str) -> Tensor:
+    if not parts:
+        return attend(q_BHLD, k_BHLD, v_BHLD, mask=None, causal=q_BHLD.shape[2] > 1, implementation=implementation)
+    shared = parts[0]
+    first_q, first_k, first_v = (tensor[:, :, :shared] for tensor in (q_BHLD, k_BHLD, v_BHLD))
+    found = [_attend_document(first_q, first_k, first_v, (), implementation)]
+    for place in pairwise(accumulate(parts[1:], initial=shared)):
+        q, k, v = (tensor[:, :, slice(*place)] for tensor in (q_BHLD, k_BHLD, v_BHLD))
+        seen = torch.ones(q.shape[2], shared + q.shape[2], dtype=torch.bool, device=q.device).tril(shared)
+        keys, values = torch.cat([first_k, k], dim=2), torch.cat([first_v, v], dim=2)
+        found.append(attend(q, keys, values, mask=seen[None, None], causal=False, implementation=implementation))
+    return torch.cat(found, dim=2)
 
 
 def _attend_eager(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

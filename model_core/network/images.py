@@ -45,6 +45,7 @@ class ImageProcessor:
 
     published: reproduce the published processor exactly, its defects included (see the module).
     share_equal_crops: encode an identical low/high crop once. Off in published mode.
+    shrinks_large: whether a frame that is larger than a crop is shrunk; False for images that are not a robot's.
     """
 
     crop_mode: str = "overlap-and-resize-c2"
@@ -61,6 +62,7 @@ class ImageProcessor:
     robot_max_side: int = 336
     published: bool = False
     share_equal_crops: bool = True
+    shrinks_large: bool = True
 
     def __post_init__(self) -> None:
         require(self.crop_mode in CROP_MODES, f"crop_mode must be one of {CROP_MODES}", got=self.crop_mode)
@@ -86,8 +88,8 @@ class ImageProcessor:
     def from_json(cls, source: Mapping[str, Any] | str | Path, **changes: Any) -> ImageProcessor:
         """Read `preprocessor_config.json` (parsed, its text, the file, or its folder); unknown keys are ignored."""
         data = read_settings(source, "preprocessor_config.json", "image processor config")
-        # Nothing of the published file may switch our own two fields.
-        known = {entry.name for entry in fields(cls)} - {"published", "share_equal_crops"}
+        # Nothing of the published file may switch our own fields.
+        known = {entry.name for entry in fields(cls)} - {"published", "share_equal_crops", "shrinks_large"}
         values = {key: value for key, value in data.items() if key in known}
         if isinstance(size := values.get("base_image_input_size"), int):
             values["base_image_input_size"] = (size, size)
@@ -107,7 +109,7 @@ class ImageProcessor:
 
     def to_json(self) -> dict[str, Any]:
         """The published keys of `preprocessor_config.json`."""
-        skip = {"published", "share_equal_crops", "robot_max_side"}
+        skip = {"published", "share_equal_crops", "robot_max_side", "shrinks_large"}
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in skip}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
@@ -190,6 +192,8 @@ class ImageProcessor:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
     def _trained_size(self, height: int, width: int) -> tuple[int, int]:
+        if not self.shrinks_large:
+            return height, width
         return shrunk_size(height, width, limit=min(self.base_image_input_size), longest=self.robot_max_side)
 
     def _tiling(self, height: int, width: int, crops_allowed: int) -> tuple[int, int]:

@@ -47,9 +47,9 @@ def cached(folder: Path) -> TrainConfig:
 
 
 def store_of(arm: PublishedArm) -> FeatureStore:
-    assert arm._tower is not None
-    assert arm._tower._store is not None
-    return arm._tower._store
+    store = arm._tower(arm.network.processor)._store
+    assert store is not None
+    return store
 
 
 def files(folder: Path) -> list[Path]:
@@ -66,7 +66,7 @@ def reading(frozen, tmp_path_factory) -> tuple[PublishedArm, Path]:
 
 
 def opened_again(arm: PublishedArm) -> PublishedArm:
-    arm._tower = None
+    arm._tower.cache_clear()
     return arm
 
 

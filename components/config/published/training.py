@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from components.config.checks import one_of
+from components.config.published.web import WebSource
 from model_core.spec.documents import LATER, NEUTRAL
 from model_core.spec.errors import require
 
 # the four kinds of example (arXiv 2508.07917, section 3.1)
 KINDS = ("action_reasoning", "trajectory_conditioned", "depth", "trace")
+WEB = "web"  # the kind of an example of a web source
 PARTS = ("llm", "connector", "vit")  # parameter groups: each has a learning rate and is clipped by itself
 
 
@@ -73,6 +75,7 @@ class PublishedTraining:
     residual_dropout: share of the numbers that decoder blocks add to the residual stream which is dropped in training (published: 0.1).
     recompute: blocks of the decoder are computed a second time in the backward pass, so that little of them is kept.
     freeze_tower: the vision tower is not trained, by adapters neither; each view goes through it by itself and without gradients.
+    web: image and text pairs that are drawn beside the groups; their answers are learned, their images are never augmented.
     feature_cache: folder in which the frozen tower's features are kept, so that a view goes through it once; "": none. Relative names are
     read from the folder in which training processes run. No number of the training changes by it.
     validation_samples: held-out samples of each kind whose loss is measured at each validation.
@@ -99,6 +102,7 @@ class PublishedTraining:
     open_loop_samples: int = 4
     freeze_tower: bool = field(default=False, metadata=LATER)
     feature_cache: str = field(default="", metadata=NEUTRAL)
+    web: tuple[WebSource, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
@@ -109,6 +113,24 @@ class PublishedTraining:
         for name in ("views", "z_loss", "validation_samples", "open_loop_samples"):
             require(getattr(self, name) >= 0, f"train.published.{name} must not be negative", got=getattr(self, name))
         self._check_tower()
+        if self.web:
+            self._check_web()
+
+    def _check_web(self) -> None:
+        """Raise `SpecError` for a training that cannot hold questions about web images."""
+        names, where = [source.name for source in self.web], "train.published.web"
+        require(len(set(names)) == len(names), f"{where}: two sources have one name; give each its own", got=names)
+        require(self.packing, f"{where}: padded rows hold one question about images of one size. Fix: --set train.published.packing=true")
+        require(
+            self.loss_ids == "all",
+            f"{where}: its answers are any text, and only ids of the robot's language compete. Fix: --set train.published.loss_ids=all",
+            got=self.loss_ids,
+        )
+        require(
+            not self.feature_cache,
+            f"{where}: train.published.feature_cache keeps the views of robots, not of the web. Fix: leave the cache out",
+            got=repr(self.feature_cache),
+        )
 
     def _check_tower(self) -> None:
         """Raise `SpecError` for a cache that nothing would be read from, or that the training would not agree with."""

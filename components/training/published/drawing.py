@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.published.networks import is_published
-from components.config.published.training import KINDS, ExampleGroup
+from components.config.published.training import KINDS, WEB, ExampleGroup
+from components.config.published.web import WebSource
 from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import column_of, repeated, sources_of
 from components.data.frozen_members import FrozenMembers, open_frozen
@@ -47,15 +48,17 @@ def drawing_pairs(frozen: FrozenMembers, groups: Sequence[ExampleGroup]) -> NDAr
 
 def drawing_order_of(config: TrainConfig) -> Callable[[Path], NDArray[np.int64]] | None:
     """What gives the order of drawing of a frozen set as (N, 2), member and place, for the account of a training; None where the weights
-    of sources decide it."""
+    of sources decide it. Places of web sources are of member -1."""
     if not is_published(config.network):
         return None
 
     def order(folder: Path) -> NDArray[np.int64]:
         frozen = open_frozen(folder)
-        places_M, starts = drawing_pairs(frozen, config.published.groups)[:, 0], _starts(frozen)
+        published = config.published
+        places_M, starts = drawing_pairs(frozen, published.groups)[:, 0], _starts(frozen)
         members_M = np.searchsorted(starts, places_M, side="right") - 1
-        return np.stack([members_M, places_M - starts[members_M]], axis=1)
+        web_M2 = np.full_like(web_places(published.web, published.groups, len(places_M)), -1)
+        return np.concatenate([np.stack([members_M, places_M - starts[members_M]], axis=1), web_M2])
 
     return order
 
@@ -63,14 +66,28 @@ def drawing_order_of(config: TrainConfig) -> Callable[[Path], NDArray[np.int64]]
 def drawn_kinds(
     pairs_B2: NDArray[np.int64], groups: Sequence[ExampleGroup], possible: Mapping[str, NDArray[np.bool_]], draw: tuple[int, int, int]
 ) -> list[str]:
-    """The kind of each draw. draw: (seed, step, micro batch)."""
+    """The kind of each draw; one behind the groups is of a web source. draw: (seed, step, micro batch)."""
     values_B = np.random.Generator(np.random.PCG64([_DRAW, *draw])).random(len(pairs_B2))
     kinds: list[str] = []
     for (place, number), value in zip(pairs_B2, values_B, strict=True):
+        if number >= len(groups):
+            kinds.append(WEB)
+            continue
         weights = np.array([groups[number].kinds.get(kind, 0.0) * possible[kind][place] for kind in KINDS])
         edges = np.cumsum(weights)
         kinds.append(KINDS[int(np.searchsorted(edges, value * edges[-1], side="right").clip(max=len(KINDS) - 1))])
     return kinds
+
+
+def web_places(sources: Sequence[WebSource], groups: Sequence[ExampleGroup], robot_draws: int) -> NDArray[np.int64]:
+    """(M, 2): the places of all web sources in an epoch in which the groups have `robot_draws`, each source at least one: number of the
+    place, and of the source behind the groups."""
+    rates = sum(group.rate for group in groups)
+    found = [np.zeros((0, 2), np.int64)]
+    for number, source in enumerate(sources):
+        count = max(1, round(robot_draws * source.rate / rates))
+        found.append(np.stack([np.arange(count), np.full(count, len(groups) + number)], axis=1))
+    return np.concatenate(found)
 
 
 def check_possible(pairs_M2: NDArray[np.int64], groups: Sequence[ExampleGroup], possible: Mapping[str, NDArray[np.bool_]]) -> None:

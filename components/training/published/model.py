@@ -24,7 +24,7 @@ from components.training.published.augmentation import augmented
 from components.training.published.batches import make_batch
 from components.training.published.checkpoint import write_published
 from components.training.published.drawing import check_possible, drawing_pairs, drawn_kinds
-from components.training.published.examples import ExampleMaker, check_views
+from components.training.published.examples import ExampleMaker, Look, check_views
 from components.training.published.joint.members import JoinedExamples, PublishedMember, check_members
 from components.training.published.kinds import kind_weights
 from components.training.published.networks import open_network, published_contract
@@ -32,14 +32,18 @@ from components.training.published.parts import TrainedPart, trained_parts
 from components.training.published.tower.frozen_tower import FrozenTower
 from components.training.published.tower.opened import open_tower, require_room
 from components.training.published.validation import joined_values, language_ids, validation_values
-from components.training.sizing.flop import ExampleShape, example_flop, tower_of
+from components.training.published.web.examples import web_processor
+from components.training.published.web.measured import web_values
+from components.training.published.web.mixture import WebMixture
+from components.training.sizing.example_tokens import mean_shape, measured_shape
+from components.training.sizing.flop import example_flop, tower_of
+from model_core.network.images import ImageProcessor
 from model_core.spec.contract import PolicyContract
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_core.network.finetuning.packing import PublishedBatch, TrainingExample
-    from model_core.network.image_inputs import ImageFeatures
     from model_core.network.model import MolmoAct
 
 _AUGMENT = 0xA06
@@ -57,15 +61,18 @@ class PublishedArm:
         self._model.model.transformer.checkpoint_activations = config.published.recompute
         if config.published.freeze_tower:
             self._model.model.vision_backbone.image_vit.requires_grad_(False)
-        self._tower: FrozenTower | None = None
+        self._tower = lru_cache(maxsize=2)(self._opened_tower)
         self.members = [self._member(member) for member in self.frozen.members]
         check_members([member.contract for member in self.members])
-        self._train = JoinedExamples([member.train for member in self.members])
+        robots, robot_pairs_M2 = [member.train for member in self.members], drawing_pairs(self.frozen, config.published.groups)
+        look = self._look(web_processor(self.network.processor))
+        self._web = WebMixture(config, self.network, look, first=sum(map(len, robots)), robot_draws=len(robot_pairs_M2))
+        self._train = JoinedExamples([*robots, *self._web.train])
         self._possible = self._train.possible()
-        self._pairs_M2 = drawing_pairs(self.frozen, config.published.groups)
-        check_possible(self._pairs_M2, config.published.groups, self._possible)
+        check_possible(robot_pairs_M2, config.published.groups, self._possible)
+        self._pairs_M2 = np.concatenate([robot_pairs_M2, self._web.places_M2])
         self.num_samples = len(self._pairs_M2)
-        self.data_digest = hashlib.sha256(json.dumps(self.frozen.manifest, sort_keys=True).encode()).hexdigest()
+        self.data_digest = self._digest()
         self._ids_X = None
         if config.published.loss_ids == "language":
             found = [language_ids(member.train, config.published) for member in self.members]
@@ -89,11 +96,10 @@ class PublishedArm:
         """Examples of these draws, packed or padded; each of its answer tokens counts so that a step's micro batches average to the mean
         over all answer tokens of the step."""
         draw = (seed, step, micro)
-        kinds = drawn_kinds(self._pairs_M2[indices_B], self._published.groups, self._possible, draw)
         examples: list[TrainingExample] = []
-        for number, (place, kind) in enumerate(zip(self._pairs_M2[indices_B, 0], kinds, strict=True)):
+        for number, (place, kind) in enumerate(self._drawn(indices_B, draw)):
             generator = np.random.Generator(np.random.PCG64([_AUGMENT, *draw, number])) if self._published.augment else None
-            examples.append(self._train.example(int(place), kind, generator))
+            examples.append(self._train.example(place, kind, generator))
         batch = make_batch(examples, self._published, self.network.tokenizer.special.pad, self._divisor(seed, step))
         return replace(batch, draw=draw)
 
@@ -121,7 +127,8 @@ class PublishedArm:
             if member.name not in self._validation:
                 self._validation[member.name] = self._maker(member.frozen, member.contract, "validation")
             found[member.name] = validation_values(module, self._validation[member.name], self.config, self.loss)
-        return found[self.members[0].name] if len(self.members) == 1 else joined_values(found)
+        web = web_values(module, self._web.held_out, self.config, self.loss)
+        return (found[self.members[0].name] if len(self.members) == 1 else joined_values(found)) | web
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         """Write the trained network in the published layout, with its contract, ready to be served."""
@@ -136,13 +143,11 @@ class PublishedArm:
         return self._flop
 
     def _measured_flop(self) -> float:
-        kinds = drawn_kinds(self._pairs_M2[:16], self._published.groups, self._possible, (self.config.seed, 0, 0))
-        found = [self._train.example(int(place), kind) for place, kind in zip(self._pairs_M2[:16, 0], kinds, strict=True)]
-        prompt, answer = (round(float(np.mean(sizes))) for sizes in zip(*((e.answer_start, e.answer_tokens) for e in found), strict=True))
-        images = found[0].images
-        assert images is not None
-        tokens = int((images.pooled_patches_idx_N4 >= 0).any(-1).sum())
-        shape = ExampleShape(prompt=prompt, answer=answer, image_tokens=tokens, crops=len(images.image_masks_CP), head_rows=answer)
+        first_B = np.arange(self.num_samples)[:16]
+        if self._web.train:  # its places stand behind all others
+            first_B = np.linspace(0, self.num_samples - 1, min(16, self.num_samples)).astype(np.int64)
+        found = [self._train.example(place, kind) for place, kind in self._drawn(first_B, (self.config.seed, 0, 0))]
+        shape = mean_shape([measured_shape(example) for example in found])
         return example_flop(self.network.config, shape, lora_rank=self.config.lora_rank, tower=tower_of(self._published)).training
 
     def _member(self, frozen: FrozenMember) -> PublishedMember:
@@ -158,22 +163,25 @@ class PublishedArm:
             contract,
             self.network,
             published=published,
-            look=self._look if published.freeze_tower and published.packing else None,
+            look=self._look(self.network.processor),
             augment=augmented if published.augment and split == "train" else None,
         )
 
-    def _look(self, views: Sequence[NDArray[np.uint8]]) -> ImageFeatures:
-        """Views through the frozen tower, which is where the engine put the network."""
-        if self._tower is None:
-            self._tower = open_tower(self._model, self.network.processor, self.config)
-        return self._tower(views)
+    def _look(self, processor: ImageProcessor) -> Look:
+        """What makes views the input of the network: their crops, or the frozen tower, which is where the engine put the network."""
+        if not (self._published.freeze_tower and self._published.packing):
+            return processor
+        return lambda views: self._tower(processor)(views)
+
+    def _opened_tower(self, processor: ImageProcessor) -> FrozenTower:
+        return open_tower(self._model, processor, self.config)
 
     def _require_room(self) -> None:
         """Raise `JobError` unless the features of all views that are drawn fit on the disk; a drawn trajectory makes another view."""
         samples = len(np.unique(self._pairs_M2[drawn_samples(self.config, self.num_samples), 0]))
         samples += self._published.validation_samples * len(self.members)
         drawn = "trajectory_conditioned" in kind_weights(self._published.groups)
-        largest = max(self._train.makers, key=lambda maker: maker.views).split.images_NVHW3
+        largest = max((member.train for member in self.members), key=lambda maker: maker.views).split.images_NVHW3
         views = largest.shape[1] + drawn
         require_room(self._model, self.network.processor, self.config, images=samples * views, views_VHW3=largest[0])
 
@@ -181,9 +189,23 @@ class PublishedArm:
         """Answer tokens of the whole step, a micro batch's share of them."""
         cfg = self.config
         indices = batch_indices(seed, step, cfg.global_batch, self.num_samples)
-        tokens, micros = 0, cfg.global_batch // cfg.micro_batch
+        tokens, micros = 0.0, cfg.global_batch // cfg.micro_batch
         for micro in range(micros):
-            pairs_B2 = self._pairs_M2[indices[micro * cfg.micro_batch : (micro + 1) * cfg.micro_batch]]
-            kinds = drawn_kinds(pairs_B2, self._published.groups, self._possible, (seed, step, micro))
-            tokens += sum(self._train.answer_tokens(int(place), kind) for place, kind in zip(pairs_B2[:, 0], kinds, strict=True))
+            indices_B = indices[micro * cfg.micro_batch : (micro + 1) * cfg.micro_batch]
+            tokens += sum(self._train.answer_tokens(place, kind) for place, kind in self._drawn(indices_B, (seed, step, micro)))
         return tokens / micros
+
+    def _drawn(self, indices_B: NDArray[np.int64], draw: tuple[int, int, int]) -> list[tuple[int, str]]:
+        """Which sample or row each of these draws is, and what is made of it."""
+        pairs_B2, (_, step, micro) = self._pairs_M2[indices_B], draw
+        kinds = drawn_kinds(pairs_B2, self._published.groups, self._possible, draw)
+        first = step * self.config.global_batch + micro * self.config.micro_batch
+        epochs_B = (first + np.arange(len(indices_B))) // self.num_samples
+        return list(zip(self._web.rows(pairs_B2, epochs_B).tolist(), kinds, strict=True))
+
+    def _digest(self) -> str:
+        """Names the frozen data set, and the rows of the web sources."""
+        found = hashlib.sha256(json.dumps(self.frozen.manifest, sort_keys=True).encode())
+        for pairs in self._web.listed:
+            found.update(pairs.listing.rows_sha256.encode())
+        return found.hexdigest()

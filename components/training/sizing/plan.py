@@ -10,7 +10,7 @@ from components.config.recipe import Recipe
 from components.config.train_config import TrainConfig
 from components.training.published.shapes import NetworkShape, network_shape
 from components.training.sizing.counts import ParameterCounts, parameter_counts
-from components.training.sizing.example_tokens import ActionShape, example_shape
+from components.training.sizing.example_tokens import ActionShape, example_shape, with_web
 from components.training.sizing.flop import ExampleFlop, ExampleShape, example_flop, tower_of
 from components.training.sizing.machines import ACCELERATORS, GIB, Accelerator
 from components.training.sizing.memory import MemoryParts, Sharing, memory_parts
@@ -143,7 +143,7 @@ def _plan(name: str, train: TrainConfig, chunk_length: int, on: tuple[Accelerato
     config, published = network.config, train.published
     views = published.views or 1
     action = ActionShape(views=views, chunk_length=chunk_length)
-    example = example_shape(config, network.processor, network.tokenizer, action, published.groups)
+    example = with_web(example_shape(config, network.processor, network.tokenizer, action, published.groups), published, network)
     full = replace(example, answer=PADDED_TOKENS - example.prompt, crops=PADDED_CROPS.get(views, 9 * views), head_rows=PADDED_TOKENS)
     counts = parameter_counts(config, train.lora_rank, frozen_tower=published.freeze_tower)
     tower = tower_of(published)

@@ -18,6 +18,7 @@ from flows.commands.data.inspect import inspect, passport
 from flows.commands.data.repair_set import repair_set
 from flows.commands.data.sets import diff, list_sets, show
 from flows.commands.data.topics import topics
+from flows.commands.data.web.listing import web
 from flows.commands.recipe_arguments import RecipeName
 from flows.terminal.output import print_line, print_result
 
@@ -85,6 +86,7 @@ def add_data(app: typer.Typer) -> None:
     data.command()(inspect)
     data.command()(passport)
     data.command()(topics)
+    data.command()(web)
     app.add_typer(data, name="data")
     app.command()(ingest)
 

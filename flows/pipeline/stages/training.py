@@ -58,7 +58,7 @@ def train_step(
         tracker.log_text("recipe.json", json.dumps(recipe.to_json(), indent=1, sort_keys=True))
         try:
             record = (launch or train)(TrainingTask(config=recipe.train, frozen=frozen.path, out=out), tracker, progress)
-            trained = trained_on(frozen.path, partial(drawn_samples, recipe.train), order)
+            trained = [*trained_on(frozen.path, partial(drawn_samples, recipe.train), order), *_web_account(recipe, frozen.path)]
             log_account(tracker, [*(to_document(row) for row in account), *trained])
         except BaseException:
             tracker.finish("killed")
@@ -75,15 +75,33 @@ def train_step(
 
     start = recipe.train.start
     inputs: dict[str, Step | str] = {"frozen": frozen, **(folder_input("start", str(start_folder(start))) if start else {})}
+    inputs |= _web_inputs(recipe)
     key = StepKey(stage=stage_named("train"), recipe=recipe, inputs=inputs)
     return stage_step(platform, key, work)
+
+
+def _web_inputs(recipe: Recipe) -> dict[str, str]:
+    """The rows of each web source, by digest; where its listing lies makes no difference. Raises `DatasetError` where it is not there."""
+    if not recipe.train.published.web:
+        return {}
+    from components.data.web_pairs.opened import read_listing
+
+    return {f"web:{one.name}": read_listing(start_folder(one.path)).rows_sha256 for one in recipe.train.published.web}
+
+
+def _web_account(recipe: Recipe, frozen: Path) -> list[dict[str, Any]]:
+    if not recipe.train.published.web:
+        return []
+    from components.training.published.web.account import web_account
+
+    return web_account(recipe.train, frozen)
 
 
 def check_start(recipe: Recipe) -> None:
     """Refuse, before any work, a start that is not there or that the recipe shows not to fit, other folders that are not there, and a
     built-in suite that is not installed or has no such tasks.
 
-    Raises `SpecError` or `CheckpointError`.
+    Raises `SpecError`, `CheckpointError` or `DatasetError`.
     """
     recipe.check_start()
     for field, folder in (("annotate.codebook", recipe.annotate.codebook), ("freeze.statistics", recipe.freeze.statistics)):
@@ -100,6 +118,7 @@ def check_start(recipe: Recipe) -> None:
         from components.training.published.shapes import check_network_folder
 
         check_network_folder(recipe.train)
+    _web_inputs(recipe)
 
 
 def _embodiments_of(recipe: Recipe) -> list[EmbodimentSpec]:

@@ -11,6 +11,7 @@ Shape letters: B rows, L tokens of a row, C crops, P patches, N image tokens or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,22 +32,48 @@ from model_core.spec.errors import SpecError, require
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingExample:
     """One example. ids_L: int64, prompt and answer with its end. answer_start: place of the first answer token. weight: what each of its
-    answer tokens counts. kind: what was asked, for accounts."""
+    answer tokens counts. kind: what was asked, for accounts.
+
+    questions: (place of the question, place of its answer) of each of several questions about the same images, which stand before all of
+    them; each goes up to the next, sees the images and itself, and its positions go on from the images. Empty for one question.
+    """
 
     ids_L: NDArray[np.int64]
     answer_start: int
     images: ImageInputs | ImageFeatures | None
     weight: float = 1.0
     kind: str = ""
+    questions: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         inside = 0 < self.answer_start < len(self.ids_L)
         require(inside, "an example has a prompt and an answer: answer_start must lie inside its tokens", got=self.answer_start)
 
     @property
+    def answers(self) -> list[tuple[int, int]]:
+        """The first place of each answer, and the one behind it."""
+        ends = [*(question for question, _ in self.questions[1:]), len(self.ids_L)]
+        starts = [answer for _, answer in self.questions] or [self.answer_start]
+        return list(zip(starts, ends, strict=True))
+
+    @property
     def answer_tokens(self) -> int:
         """Tokens that are learned."""
-        return len(self.ids_L) - self.answer_start
+        return sum(end - start for start, end in self.answers)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """`Documents.parts` of it."""
+        starts = [0, *(question for question, _ in self.questions), len(self.ids_L)]
+        return tuple(np.diff(starts).tolist()) if self.questions else ()
+
+    @property
+    def places_L(self) -> NDArray[np.int64]:
+        """Rotary positions."""
+        if not self.questions:
+            return np.arange(len(self.ids_L))
+        shared, *lengths = self.parts
+        return np.concatenate([np.arange(shared), *(shared + np.arange(length) for length in lengths)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,15 +100,37 @@ class PublishedBatch:
         return len(self.kinds)
 
 
+def several_questions(
+    prefix: Sequence[int],
+    pairs: Sequence[tuple[Sequence[int], Sequence[int] | NDArray[np.int64]]],
+    images: ImageInputs | ImageFeatures | None,
+    kind: str = "",
+) -> TrainingExample:
+    """The example of these (question, answer), as ids, behind one prefix (BOS and images). Each answer counts 1/sqrt(questions), as
+    published."""
+    require(len(pairs) > 0, "an example needs at least one question")
+    starts = np.cumsum([len(prefix), *(len(question) + len(answer) for question, answer in pairs)])
+    places = [(int(start), int(start) + len(question)) for start, (question, _) in zip(starts, pairs, strict=False)]
+    return TrainingExample(
+        ids_L=np.concatenate([np.asarray(part, np.int64) for part in (prefix, *(part for pair in pairs for part in pair))]),
+        answer_start=places[0][1],
+        images=images,
+        weight=1.0 / math.sqrt(len(pairs)),
+        kind=kind,
+        questions=tuple(places) if len(pairs) > 1 else (),
+    )
+
+
 def packed_batch(examples: Sequence[TrainingExample]) -> PublishedBatch:
     """All examples in one row without a token between them."""
     require(len(examples) > 0, "a batch needs at least one example")
     lengths = [len(example.ids_L) for example in examples]
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    parts = tuple(example.parts for example in examples)
     return PublishedBatch(
         ids_BL=torch.from_numpy(np.concatenate([example.ids_L for example in examples]))[None],
-        places_BL=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
-        documents=Documents(lengths=tuple(lengths)),
+        places_BL=torch.from_numpy(np.concatenate([example.places_L for example in examples]))[None],
+        documents=Documents(lengths=tuple(lengths), parts=parts if any(parts) else ()),
         images=_joined_images(examples),
         **_targets(examples, starts),
     )
@@ -90,9 +139,10 @@ def packed_batch(examples: Sequence[TrainingExample]) -> PublishedBatch:
 def padded_batch(examples: Sequence[TrainingExample], *, length: int, pad_id: int, crops: int = 0) -> PublishedBatch:
     """One example a row, padded behind to `length` tokens, and to as many crops as the most that one has (or `crops`, if more).
 
-    Raises `SpecError` for an example that is longer, and for images of which only features are given.
+    Raises `SpecError` for an example that is longer, for several questions, and for images of which only features are given.
     """
     require(len(examples) > 0, "a batch needs at least one example")
+    require(not any(example.questions for example in examples), "padded rows hold one question each; several about one image are packed")
     longest = max(len(example.ids_L) for example in examples)
     require(longest <= length, f"an example has {longest} tokens, a row has {length}. Fix: raise train.published.max_tokens")
     ids_BL = np.full((len(examples), length), pad_id, np.int64)
@@ -128,12 +178,13 @@ def answer_states(model: MolmoAct, batch: PublishedBatch, *, dropout: float = 0.
 
 def _targets(examples: Sequence[TrainingExample], starts: NDArray[np.int64]) -> dict[str, Any]:
     """starts: where each example begins in the flattened rows. A row predicts the token behind it."""
-    rows = [start + np.arange(one.answer_start - 1, len(one.ids_L) - 1) for start, one in zip(starts, examples, strict=True)]
+    rows = [start + np.arange(first - 1, end - 1) for start, one in zip(starts, examples, strict=True) for first, end in one.answers]
+    labels = [one.ids_L[first:end] for one in examples for first, end in one.answers]
     counts = [one.answer_tokens for one in examples]
     return {
         "rows_N": torch.from_numpy(np.concatenate(rows)),
         "targets": RowTargets(
-            labels_N=torch.from_numpy(np.concatenate([one.ids_L[one.answer_start :] for one in examples])),
+            labels_N=torch.from_numpy(np.concatenate(labels)),
             weights_N=torch.from_numpy(np.repeat([one.weight for one in examples], counts).astype(np.float32)),
         ),
         "example_N": torch.from_numpy(np.repeat(np.arange(len(examples)), counts)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +54,28 @@ def check_members(contracts: Sequence[PolicyContract]) -> None:
     )
 
 
-class JoinedExamples:
-    """Examples of several splits under numbers that run through all of them, in order."""
+class Examples(Protocol):
+    """Samples, and the examples that are made of them: see `ExampleMaker`."""
 
-    def __init__(self, makers: Sequence[ExampleMaker]) -> None:
+    def __len__(self) -> int: ...
+
+    def possible(self) -> dict[str, NDArray[np.bool_]]:
+        """Kind -> of which samples it can be made."""
+        ...
+
+    def answer_tokens(self, place: int, kind: str) -> float:
+        """How many tokens are learned, each by its weight."""
+        ...
+
+    def example(self, place: int, kind: str, generator: np.random.Generator | None = None) -> TrainingExample:
+        """The example of this kind from a sample."""
+        ...
+
+
+class JoinedExamples:
+    """Examples of several splits and sources under numbers that run through all of them, in order."""
+
+    def __init__(self, makers: Sequence[Examples]) -> None:
         self.makers = makers
         self._starts = np.cumsum([0, *(len(maker) for maker in makers)])
 
@@ -68,7 +87,7 @@ class JoinedExamples:
         found = [maker.possible() for maker in self.makers]
         return {kind: np.concatenate([one[kind] for one in found]) for kind in found[0]}
 
-    def answer_tokens(self, place: int, kind: str) -> int:
+    def answer_tokens(self, place: int, kind: str) -> float:
         """As `ExampleMaker.answer_tokens`."""
         maker, inside = self._found(place)
         return maker.answer_tokens(inside, kind)
@@ -78,6 +97,6 @@ class JoinedExamples:
         maker, inside = self._found(place)
         return maker.example(inside, kind, generator)
 
-    def _found(self, place: int) -> tuple[ExampleMaker, int]:
+    def _found(self, place: int) -> tuple[Examples, int]:
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         return self.makers[number], place - int(self._starts[number])

@@ -1,0 +1,1 @@
+"""Commands for images of the web with questions and answers."""
