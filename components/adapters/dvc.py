@@ -22,6 +22,7 @@ from components.artifacts.files import write_private
 from components.config.paths import REPOSITORY
 from components.config.stages import DATA_STAGES
 from model_core.spec.errors import DatasetError, StorageError
+from model_core.spec.files import atomic_write
 
 logger = logging.getLogger(__name__)
 REMOTE = "actwright"
@@ -71,7 +72,6 @@ class DvcStore:
         """Make `root` a DVC repository if it is none, give it the stages, and set the remote for this machine."""
         if not self._is_repository():
             self._initialise()
-            self._run("config", "core.analytics", "false")
         if not (self.root / "dvc.yaml").exists():
             shutil.copyfile(REPOSITORY / "dvc.yaml", self.root / "dvc.yaml")
         if remote is not None:
@@ -83,12 +83,19 @@ class DvcStore:
             again = ("--force",) if (self.root / ".dvc").is_dir() else ()
             try:
                 self._run("init", *again, *self._scm_option())
+                self._turn_analytics_off()
             except DatasetError:
                 if attempt == INIT_TRIES:
                     raise
                 time.sleep(attempt)
             else:
                 return
+
+    def _turn_analytics_off(self) -> None:
+        """What `dvc config core.analytics false` writes after `dvc init`, without a second start of DVC."""
+        config = self.root / ".dvc" / "config"
+        lines = config.read_text(encoding="utf-8").splitlines() or ["[core]"]
+        atomic_write(config, "\n".join([*lines, "    analytics = false"]) + "\n")
 
     def _is_repository(self) -> bool:
         """Whether `root` is a whole DVC repository; one whose making was stopped has an empty config and nothing else."""
