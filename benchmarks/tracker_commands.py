@@ -91,9 +91,9 @@ def filled(home: Path) -> None:
     """A home with that many runs and versions, written as MLflow writes them."""
     from components.adapters.mlflow.registry import MlflowRegistry
     from components.adapters.mlflow.server import Connection, TrackingAddress
-    from tests.mlflow_database import copy_empty_database
+    from components.artifacts.empty_databases import copy_database
 
-    copy_empty_database(home)
+    copy_database("mlflow", home / "mlflow.db")
     address = TrackingAddress(home=home.resolve())
     experiment = Connection(address).experiment()
     ids = [(f"{number:032x}", run_id(number)) for number in range(RUNS)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.mlflow_database import copy_empty_database
+from components.artifacts.empty_databases import copy_database
 
 ROOT = Path(__file__).parents[2]
 # the miniature loop with less of everything that takes time
@@ -65,7 +65,7 @@ class Home:
         """Start a command."""
         (self.root / "work").mkdir(parents=True, exist_ok=True)
         if words[0] in ("run", "ingest"):  # that MLflow makes its tables itself is seen where a home is not of this class
-            copy_empty_database(self.root / "home")
+            copy_database("mlflow", self.root / "home" / "mlflow.db")
         return subprocess.Popen(
             [*COMMAND, *words],
             cwd=self.root / "work",

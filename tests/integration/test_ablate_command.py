@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from components.artifacts.empty_databases import copy_database
 from tests.integration.loop_runs import SMALL, Home
-from tests.mlflow_database import copy_empty_database
 
 pytestmark = [pytest.mark.xdist_group("evaluate"), pytest.mark.soak]
 CHANGES = tuple(word for change in SMALL for word in ("--set", change))
@@ -17,7 +17,7 @@ WORDS = ("study", "ablate", "miniature", "--variants", "answers-action,without-l
 
 def test_variants_are_trained_once_and_compared(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    copy_empty_database(tmp_path / "home")
+    copy_database("mlflow", tmp_path / "home" / "mlflow.db")
     made = home.actwright(*WORDS, timeout_s=500)
     assert made.returncode == 0, made.stderr
     assert "2 trainings of 3 steps" in made.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from components.artifacts.empty_databases import copy_database
 from components.artifacts.step_store import StepStore
 from components.config.records import EvalReport, Interval, RolloutRow
 from components.evaluation.suites.benchmark import Benchmark
@@ -16,7 +17,6 @@ from components.evaluation.suites.results import result_of
 from flows.commands.main import command_line
 from flows.pipeline.stages.suite import RESULT
 from model_core.spec.documents import to_document
-from tests.mlflow_database import copy_empty_database
 
 
 def called(*words: object):
@@ -53,7 +53,7 @@ def ran(suite: Benchmark, solved: int, digest: str, reasoning: str = "full") -> 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three policies on 20 states of each task, the third at another level of reasoning: as `actwright suite run` leaves them."""
-    copy_empty_database(tmp_path / "home")
+    copy_database("mlflow", tmp_path / "home" / "mlflow.db")
     for name, folder in (("HOME", "home"), ("RUNS", "runs"), ("DATA", "data"), ("STORAGE", "")):
         monkeypatch.setenv(f"ACTWRIGHT_{name}", str(tmp_path / folder) if folder else f"folder:{tmp_path / 'storage'}")
     suite, store = metaworld_loop().chosen(count=20), StepStore(tmp_path / "home" / "store")

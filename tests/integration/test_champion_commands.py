@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from components.adapters.mlflow.registry import MlflowRegistry
 from components.adapters.mlflow.server import TrackingAddress
+from components.artifacts.empty_databases import copy_database
 from flows.commands.main import command_line
 from flows.pipeline.recipes import get_recipe
 from flows.pipeline.run import champion_since
@@ -16,13 +17,12 @@ from flows.pipeline.run_context import RunContext
 from flows.platform.settings import load_settings
 from flows.platform.wiring import open_platform
 from flows.terminal.stage_progress import StagePanel
-from tests.mlflow_database import copy_empty_database
 from tests.report_data import run_summary
 
 
 def test_promote_roll_back_and_withdraw_by_hand(tmp_path, monkeypatch):
     monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path))
-    copy_empty_database(tmp_path)
+    copy_database("mlflow", tmp_path / "mlflow.db")
     registry = MlflowRegistry(TrackingAddress(home=tmp_path))
     for letter in "abc":
         registry.create_version(

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from components.artifacts.empty_databases import copy_database
 from components.data.lerobot.reader import DatasetReader, DatasetWriter
 from components.simulation.interface import FreeCamera
 from components.simulation.metaworld import embodiment
 from model_core.spec.episode import Episode, Provenance
 from tests.faults.fork_server import ForkServer
-from tests.mlflow_database import copy_empty_database
 from tests.plain_set import (
     CLOSE,
     CommandResult,
@@ -39,7 +39,7 @@ BODY = embodiment(cameras=(FreeCamera(width=80, height=80),))
 @pytest.fixture
 def actwright(ranks: ForkServer, tmp_path: Path) -> Callable[..., CommandResult]:
     """Run a command with everything that it keeps under `tmp_path`."""
-    copy_empty_database(tmp_path / "home")
+    copy_database("mlflow", tmp_path / "home" / "mlflow.db")
 
     def call(*words: str) -> CommandResult:
         done = ranks.run(*words, under=tmp_path)

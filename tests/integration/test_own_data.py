@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from components.artifacts.empty_databases import copy_database
 from components.artifacts.step_store import StepStore
 from components.config.data_config import NO_LABELS, AnnotateConfig, VqvaeConfig
 from components.config.recipe import Recipe
@@ -22,7 +23,6 @@ from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import SpecError
 from tests.integration.loop_runs import Home
 from tests.label_models import write_depth_model, write_pointing_model
-from tests.mlflow_database import copy_empty_database
 from tests.road import SETS, command, described, recipe_of, write_kinematics, write_recipe
 
 
@@ -48,7 +48,7 @@ def by_kinematics(root: Path) -> AnnotateConfig:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home for commands in processes of their own, and for those in this one."""
     made = Home(tmp_path)
-    copy_empty_database(tmp_path / "home")
+    copy_database("mlflow", tmp_path / "home" / "mlflow.db")
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
     return made

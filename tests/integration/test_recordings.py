@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from components.artifacts.empty_databases import copy_database
 from components.artifacts.step_store import StepStore
 from components.config.records import Silent
 from components.data.lerobot.reader import DatasetReader
@@ -26,7 +27,6 @@ from flows.terminal.stage_progress import StagePanel
 from model_core.spec.errors import NotReady
 from serving.workcell.robot.episode_recorder import Recorder
 from tests.episodes import Tally
-from tests.mlflow_database import copy_empty_database
 
 # short: recordings through storage in test_data_faults, by commands in test_included_recordings, producers in test_accounting
 pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("gx")]
@@ -53,7 +53,7 @@ def record(spool, recipe, task, seed, *, idle=False):
 def test_recordings_join_the_next_data_set(tmp_path):
     recipe = get_recipe("miniature")
     recipe = replace(recipe, collect=replace(recipe.collect, episodes_per_task=3, image_size=48))
-    copy_empty_database(tmp_path / "home")
+    copy_database("mlflow", tmp_path / "home" / "mlflow.db")
     settings = Settings(home=tmp_path / "home", runs=tmp_path / "runs", data=tmp_path / "data", storage=f"folder:{tmp_path / 'storage'}")
     platform = Platform(settings=settings, store=StepStore(settings.store_root))
     before = RunContext(platform=platform, recipe=recipe, panel=StagePanel(live=False))

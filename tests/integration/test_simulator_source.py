@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from components.artifacts.empty_databases import copy_database
 from components.artifacts.step_store import StepStore
 from components.config.recipe import Recipe
 from components.config.records import Silent
@@ -26,7 +27,6 @@ from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 from model_core.spec.errors import DatasetError, SpecError
 from tests.episodes import BODY, Tally, episode, write_dataset
-from tests.mlflow_database import copy_empty_database
 
 pytestmark = pytest.mark.xdist_group("gx")
 SMALLEST = {"width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "feed_forward": 32, "projector": 32, "stem": [4, 8, 16]}
@@ -42,7 +42,7 @@ DEMOS = SourceConfig(name="demos", kind="simulator", options=OPTIONS)
 
 
 def platform_in(folder):
-    copy_empty_database(folder / "home")
+    copy_database("mlflow", folder / "home" / "mlflow.db")
     settings = Settings(home=folder / "home", runs=folder / "runs", data=folder / "data", storage=f"folder:{folder / 'storage'}")
     return Platform(settings=settings, store=StepStore(settings.store_root))
 

@@ -23,16 +23,16 @@ from components.adapters.mlflow.registry import MlflowRegistry
 from components.adapters.mlflow.runs import MlflowTracker
 from components.adapters.mlflow.server import TrackingAddress, server_command
 from components.adapters.mlflow.spool import RecordSpool
+from components.artifacts.empty_databases import copy_database
 from components.config.judging.champion_entry import version_to_roll_back_to
 from components.config.ports import DatasetInput, Metric
 from model_core.spec.errors import TrackingError
-from tests.mlflow_database import copy_empty_database
 from tests.tracking_twins import MemoryRegistry
 
 
 @pytest.fixture
 def home(tmp_path):
-    copy_empty_database(tmp_path)
+    copy_database("mlflow", tmp_path / "mlflow.db")
     return tmp_path
 
 
@@ -440,7 +440,7 @@ def test_two_tables_for_one_model_are_refused_until_a_person_takes_over(home, tm
 def test_a_registry_that_was_begun_anew_is_no_registry_of_these_champions(home, tmp_path):
     registry = MlflowRegistry(TrackingAddress(home=home))
     registry.promote(create(registry, "a"), expected=None)
-    copy_empty_database(tmp_path / "anew")
+    copy_database("mlflow", tmp_path / "anew" / "mlflow.db")
     again = MlflowRegistry(TrackingAddress(home=tmp_path / "anew", champions_url=TrackingAddress(home=home).champions))
     with pytest.raises(TrackingError, match="MLflow has nothing under that number"):
         again.champion("arm")

@@ -14,11 +14,10 @@ from components.deployment.service_address import ServiceCredentials
 from components.release.fleet.create import Made
 from model_core.spec.documents import to_document
 from model_core.spec.errors import JobError
-from model_core.spec.fleet.release import who_allows
+from model_core.spec.fleet.release import NO_RELEASE, who_allows
 from model_core.spec.fleet.rollout_plan import REFUSED, RolloutPlan, Stage
 
 _LOOK_S = 0.5
-_NONE = "0" * 64  # the release of a cell that runs none
 CANARY = "canary"
 # events -> the largest share of episodes that may have one: far above what a sound version shows on a machine that is busy
 GUARDS: Mapping[str, float] = {"interventions": 0.1, "holds": 0.6, "refusals": 0.4, "deadline_misses": 0.4}
@@ -102,7 +101,9 @@ class Course:
         """The first release on cells that run none: there is no evidence to wait for, so every stage is skipped, for a reason."""
         self.wait("every cell reports", lambda sample: sum(bool(cell.phase) for cell in sample.cells.values()) == cells)
         stages = (Stage(name="install", share=1.0, minimum_episodes=1),)
-        number = self.start(RolloutPlan(name="version 1", release=made.release.digest, stages=stages, refusing_cells=cells), baseline=_NONE)
+        number = self.start(
+            RolloutPlan(name="version 1", release=made.release.digest, stages=stages, refusing_cells=cells), baseline=NO_RELEASE
+        )
         self.post(f"/v1/rollouts/{number}/skip", {"reason": "the cells run nothing yet"})
         self.wait("every cell runs version 1", lambda sample: runs_everywhere(sample, made.release.digest))
 

@@ -23,6 +23,7 @@ FORM = 1
 CONTROLLER_PORT = 4000  # where it listens unless it is told otherwise
 MOST_EPISODES = 256  # of one report; the next one carries the rest
 MOST_DIGESTS = 256
+LONGEST_REASON = 400  # characters of what a person or a rule gives as reason
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 Name = Annotated[str, Meta(pattern=_NAME)]  # of a cell, a site, an episode: a part of an address
@@ -197,6 +198,13 @@ def checked_name(what: str, name: str) -> str:
     if not re.match(_NAME, name):
         raise SpecError(f"{what}: expected letters, digits, '.', '_' and '-', at most 64 and a letter or digit first, got {name[:80]!r}")
     return name
+
+
+def checked_reason(reason: str) -> str:
+    """A reason that a person gives, or none. Raises `SpecError`."""
+    if len(reason) > LONGEST_REASON:
+        raise SpecError(f"reason: expected at most {LONGEST_REASON} characters, got {len(reason)}")
+    return reason
 
 
 def canonical(document: Document) -> bytes:

@@ -21,6 +21,7 @@ from model_core.spec.documents import LATER, from_document, identity_document
 from model_core.spec.errors import CheckpointError, SpecError, require
 
 FORM = 1
+NO_RELEASE = "0" * 64  # stands for the release of a cell that never ran one, where a rollout names its old release
 GateOutcome = Literal["promote", "reject", "not enough", "invalid"]
 OfflineEnd = Literal["stop", "finish", "episodes"]
 DOCUMENT, SIGNATURE, BUNDLE, VERDICT, SBOM, CARD = (

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model_core.access import Role
-from model_core.spec.errors import SpecError
-from model_core.spec.fleet.documents import checked_name
+from model_core.spec.fleet.documents import checked_name, checked_reason
 from model_core.spec.fleet.signatures import read_public
 from model_core.spec.settings import digest
 from serving.fleet.controller.http.endpoint import Call, Endpoint
@@ -27,8 +26,7 @@ class Reason:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.reason) > 400:
-            raise SpecError(f"reason: expected at most 400 characters, got {len(self.reason)}")
+        checked_reason(self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from model_core.spec.errors import require
-from model_core.spec.fleet.documents import checked_name
+from model_core.spec.fleet.documents import checked_name, checked_reason
+from model_core.spec.fleet.release import NO_RELEASE
 from model_core.spec.settings import digest
 from serving.fleet.controller.rollout.state import Status
 
 ALL_SITES = ""
-NO_RELEASE = "0" * 64  # the old release of a rollout to cells that ran none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +29,7 @@ class FirstRelease:
         digest("release", self.release)
         for site in self.sites:
             checked_name("sites", site)
-        require(len(self.reason) <= 400, "reason: expected at most 400 characters", got=len(self.reason))
+        checked_reason(self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

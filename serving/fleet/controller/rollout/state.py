@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from model_core.spec.fleet.documents import LONGEST_REASON
 from model_core.spec.fleet.rollout_plan import RolloutPlan, Stage
 from serving.fleet.controller.rollout.cohorts import CellView
 
@@ -80,7 +81,9 @@ def _wanted(plan: RolloutPlan, baseline: str, state: RolloutState, cells: Sequen
     if state.status is Status.PASSED:
         return dict.fromkeys(_names(cells), Assignment(release=plan.release, reason=f"{plan.name} passed"))
     if state.status is Status.ROLLED_BACK:
-        return dict.fromkeys(_names(cells), Assignment(release=baseline, reason=f"{plan.name} was rolled back: {state.reason}"[:400]))
+        return dict.fromkeys(
+            _names(cells), Assignment(release=baseline, reason=f"{plan.name} was rolled back: {state.reason}"[:LONGEST_REASON])
+        )
     old = Assignment(release=baseline, stage=name, reason=f"{plan.name}: stays on the old version until the verdict")
     told = dict.fromkeys(_names(cells), old)
     new = Assignment(release=plan.release, stage=name, reason=f"{plan.name}: stage {name}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import func, insert, select, update
 
 from model_core.spec.errors import SpecError, require
-from model_core.spec.fleet.documents import MOST_DIGESTS
+from model_core.spec.fleet.documents import LONGEST_REASON, MOST_DIGESTS
 from model_core.spec.fleet.kill_list import LONGEST_VALUE, MOST_KILLS, names_model
 from model_core.spec.settings import digest, text
 from serving.fleet.controller.store.operator_log import Actor, append
@@ -31,7 +31,7 @@ class KillOrder:
     reason: str
 
     def __post_init__(self) -> None:
-        text("reason", self.reason, longest=400)
+        text("reason", self.reason, longest=LONGEST_REASON)
         require((self.scope == "fleet") == (not self.target), f"scope {self.scope}: expected " + _targets(self.scope), got=self.target)
         if self.scope == "digest":
             digest("target", self.target)

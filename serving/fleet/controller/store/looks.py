@@ -79,8 +79,7 @@ def start(db: Connection, plan: RolloutPlan, actor: Actor, now_s: float, *, base
     """
     if is_frozen(db):
         raise SpecError("the fleet is frozen, so no rollout starts. Fix: `actwright fleet unfreeze` when it may go on")
-    if db.execute(select(RELEASES.c.digest).where(RELEASES.c.digest == plan.release)).first() is None:
-        raise SpecError(f"release {plan.release[:16]} was not offered to this controller. Fix: `actwright fleet offer` it first")
+    _version_of(db, plan.release)
     cells = known.cells.read(db)
     here = concerned(cells, plan)
     if not here:
@@ -176,16 +175,22 @@ def install(db: Connection, order: FirstRelease, actor: Actor, known: Known, now
     Raises `SpecError` for a release that was not offered, here or to one of these sites, or that a kill stops.
     """
     release, sites = order.release, order.sites
-    row = db.execute(select(RELEASES.c.model_version).where(RELEASES.c.digest == release)).first()
-    if row is None:
-        raise SpecError(f"release {release[:16]} was not offered to this controller. Fix: `actwright fleet offer` it first")
-    if any(kill.stops(release, row.model_version) for kill in kills(db, in_force=True)):
+    version = _version_of(db, release)
+    if any(kill.stops(release, version) for kill in kills(db, in_force=True)):
         raise SpecError(f"release {release[:16]} is killed, so no cell may run it. Fix: name another release")
     here = [cell for cell in known.cells.read(db) if not sites or cell.site in sites]
     if missing := set(sites) - {cell.site for cell in here}:
         raise SpecError(f"no cell is enrolled at {', '.join(sorted(missing))}. Fix: name sites of this fleet")
     _check_offered(here, release, known.offered)
     return name_first(db, order, actor, now_s)
+
+
+def _version_of(db: Connection, release: str) -> str:
+    """The model's version in an offered release. Raises `SpecError` for one that was not offered."""
+    row = db.execute(select(RELEASES.c.model_version).where(RELEASES.c.digest == release)).first()
+    if row is None:
+        raise SpecError(f"release {release[:16]} was not offered to this controller. Fix: `actwright fleet offer` it first")
+    return row.model_version
 
 
 def propose_first(db: Connection, known: Known, now_s: float) -> int:

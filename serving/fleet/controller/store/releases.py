@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import insert, select, update
 
 from model_core.spec.errors import SpecError
+from model_core.spec.fleet.documents import checked_reason
 from model_core.spec.fleet.offers import OfferedRelease
 from model_core.spec.settings import digest, text
 from serving.fleet.controller.store.operator_log import Actor, append
@@ -100,8 +101,7 @@ class Decision:
     def __post_init__(self) -> None:
         if self.release:
             digest("release", self.release)
-        if len(self.reason) > 400:
-            raise SpecError(f"reason: expected at most 400 characters, got {len(self.reason)}")
+        checked_reason(self.reason)
 
     @property
     def told(self) -> str:
