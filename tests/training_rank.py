@@ -34,7 +34,9 @@ def train_as_a_rank(server: ForkServer, task: TrainingTask, progress: Progress |
     files.scratch.mkdir(parents=True, exist_ok=True)
     files.error.unlink(missing_ok=True)
     relay = Relay(files, task.config.steps, None, progress or Silent())
-    done = server.run("call", "tests.training_rank:be_ranks", str(save_job(task.job(), files.job)), under=task.out)
+    done = server.run(
+        "call", "tests.training_rank:be_ranks", str(save_job(task.job(), files.job)), str(task.config.world_size), under=task.out
+    )
     files.log.write_text(done.told)
     relay.pump(final=True)
     if done.code != 0 or relay.ending != "done":

@@ -137,12 +137,6 @@ class TrainConfig:
             got=repr(self.init_from),
         )
         require(
-            self.zero_stage == 0 or not self.published.clip_by_part,
-            "train.published.clip_by_part needs train.zero_stage 0, DeepSpeed clips over all parts together. Fix: "
-            "--set train.published.clip_by_part=false",
-            got=self.zero_stage,
-        )
-        require(
             self.zero_stage < 3 or not self.published.freeze_tower,
             "train.published.freeze_tower needs all weights of the tower in every process, train.zero_stage 3 spreads them. Fix: "
             "--set train.zero_stage=2",

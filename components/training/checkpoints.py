@@ -1,6 +1,6 @@
-"""Which training checkpoints on disk are complete. DeepSpeed's own `latest` file is not trusted.
+"""Which training checkpoints on disk are complete.
 
-    checkpoints/step_00000200/...            what DeepSpeed wrote
+    checkpoints/step_00000200/...            what the processes wrote (`state/state_files.py`)
     checkpoints/step_00000200/manifest.json  written last, atomically: size and SHA-256 of every file, step, data, config
 
 A folder without a manifest, or whose files differ from it, is incomplete: it is skipped and removed.
@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from components.artifacts.files import sha256_file
@@ -23,19 +23,22 @@ from model_core.spec.files import atomic_write
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointManifest:
-    """What one training checkpoint is. files: path inside the folder -> SHA-256. step: optimiser steps done."""
+    """What one training checkpoint is. files: path inside the folder -> SHA-256. step: optimiser steps done.
+
+    world_size and zero_stage say who wrote it; any number of processes at any stage may go on from it.
+    """
 
     step: int
     data_digest: str
     config_digest: str
     world_size: int
     zero_stage: int
-    files: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
     format: int = _FORMAT
 
 
@@ -44,19 +47,15 @@ def checkpoint_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
-def finalize(folder: Path, *, step: int, data_digest: str, config_digest: str, world_size: int, zero_stage: int) -> CheckpointManifest:
-    """Hash every file of `folder`, flush it to disk and write the manifest, which makes the checkpoint complete."""
+def finalize(folder: Path, about: CheckpointManifest) -> CheckpointManifest:
+    """Flush the files of `folder` to disk and write the manifest, which makes the checkpoint complete.
+
+    about: the manifest; a file that its `files` do not name is hashed here.
+    """
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST}
     for path in files.values():
         _sync(path)
-    manifest = CheckpointManifest(
-        step=step,
-        data_digest=data_digest,
-        config_digest=config_digest,
-        world_size=world_size,
-        zero_stage=zero_stage,
-        files={name: sha256_file(path) for name, path in files.items()},
-    )
+    manifest = replace(about, files={name: about.files.get(name) or sha256_file(path) for name, path in files.items()})
     atomic_write(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True))
     _sync(folder)
     return manifest
@@ -92,17 +91,6 @@ def check_belongs(manifest: CheckpointManifest, *, data_digest: str, config_dige
             "resuming would change the loss curve. Fix: restore the recipe and what the folder in train.init_from held, go on on a machine "
             "whose precision is the first one's (train.precision auto takes what each is fast in), or train into another folder"
         )
-
-
-def check_shape(manifest: CheckpointManifest, *, world_size: int, zero_stage: int, where: str) -> None:
-    """Refuse what DeepSpeed cannot load: the flat pieces of ZeRO belong to as many processes as wrote them. Raises `CheckpointError`."""
-    if manifest.zero_stage == zero_stage and (manifest.world_size == world_size or zero_stage == 0):
-        return
-    raise CheckpointError(
-        f"{where} was written by {manifest.world_size} processes at ZeRO stage {manifest.zero_stage}; this run has {world_size} at stage "
-        f"{zero_stage}, and DeepSpeed cannot reshard. Fix: resume with the old numbers (the order of samples is the same with any), or "
-        "train at stage 0, which resumes with any number of processes"
-    )
 
 
 def retain(root: Path, keep: int) -> list[Path]:

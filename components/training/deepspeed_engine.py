@@ -2,8 +2,9 @@
 
 Facts that decide this file, each seen with 0.19.8: its shared-memory collective compiles for 80 s at the first start
 unless it is marked as incompatible; CPU Adam compiles likewise, while torch's fused AdamW needs nothing; at ZeRO stage 0
-it does not report the gradient norm, so we clip there; a ZeRO checkpoint loads only into as many processes as wrote it; its autotuner,
-which nothing here uses, imports MLflow where that is installed, which is half of the time until a process is ready.
+it does not report the gradient norm, so we clip there; its checkpoints fit the number of processes and the stage that wrote them, so ours
+are written by `state/`; its autotuner, which nothing here uses, imports MLflow where that is installed, which is half of the time until
+a process is ready.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.config.train_config import TrainConfig
-from components.training.plan import deepspeed_config, micro_batches
-from components.training.published.parts import TrainedPart
+from components.training.optimizer.clipping import clip_by_part, clip_whole
+from components.training.optimizer.groups import groups_of
+from components.training.plan import clips_by_part, deepspeed_config, micro_batches
+from components.training.state.saving import LiveState
 from components.training.trainable_model import TrainableModel, parts_of
-from model_core.spec.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +62,8 @@ class Engine:
         self._micros = micro_batches(config, rank, world_size)
         self._wrapped = _WithLoss(trainable, self.autocast)
         self._parts = parts_of(trainable)
+        self._by_part = clips_by_part(config) and bool(self._parts)
+        self._clips = self._by_part or config.zero_stage == 0
         groups, self._rates = groups_of(self._wrapped.inner, self._parts, config.weight_decay)
         eps = config.published.adam_eps if self._parts else 1e-8
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=eps, fused=True)
@@ -93,12 +97,12 @@ class Engine:
         for batch in batches:
             loss, parts = self._engine(_moved(batch, self.device))
             self._engine.backward(loss)
-            if self.config.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary() and batch is batches[-1]:
+            if self._clips and batch is batches[-1]:
                 sums["grad_norm"] = self._clip()
             self._engine.step()
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach().float() / len(batches)
-        if self.config.zero_stage > 0:
+        if not self._clips:
             sums["grad_norm"] = torch.as_tensor(float(self._engine.get_global_grad_norm() or 0.0), device=self.device)
         together = torch.stack([torch.tensor(float(stop), device=self.device), *(sums[name].to(self.device) for name in sorted(sums))])
         if self.world_size > 1:
@@ -108,30 +112,26 @@ class Engine:
         return dict(zip(sorted(sums), values[1:], strict=True)), values[0] > 0
 
     def _clip(self) -> Tensor:
-        import torch
+        most, stage = self.config.gradient_clip, self.config.zero_stage
+        if self._by_part:
+            return clip_by_part(self._parts, self._engine.optimizer, most=most, stage=stage)
+        return clip_whole([p for p in self._wrapped.parameters() if p.requires_grad], most)
 
-        most = self.config.gradient_clip if self.config.gradient_clip > 0 else float("inf")
-        if self._parts and self.config.published.clip_by_part:
-            from model_core.network.finetuning.optimizer import clip_gradients
-
-            norms = clip_gradients([{"name": part.name, "params": part.parameters} for part in self._parts], most)
-            return torch.stack(list(norms.values())).norm()
-        return torch.nn.utils.clip_grad_norm_([p for p in self._wrapped.parameters() if p.requires_grad], most)
-
-    def save(self, root: Path, name: str) -> Path:
-        """Let every rank write its part of `root`/`name`; returns when all have. Not yet complete."""
-        self._engine.save_checkpoint(str(root), tag=name, save_latest=False)
-        self.wait()
-        return root / name
+    def state(self) -> LiveState:
+        """What of the training state this process holds, to be written or filled."""
+        return LiveState(
+            module=self._wrapped.inner,
+            optimizer=self._engine.optimizer,
+            stage=self.config.zero_stage,
+            rank=self.rank,
+            world_size=self.world_size,
+            gathered=_deepspeed().zero.GatheredParameters,
+        )
 
     def load(self, folder: Path) -> None:
-        """Load weights and optimiser of a checkpoint of equal world size; raises `CheckpointError`."""
-        try:
-            loaded, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
-        except Exception as error:  # DeepSpeed raises many types; each of them means that this folder does not fit
-            raise CheckpointError(f"{folder.name}: DeepSpeed cannot load it: {type(error).__name__}: {error}") from error
-        if loaded is None:
-            raise CheckpointError(f"{folder.name}: DeepSpeed found nothing to load in it")
+        """Take the state of a checkpoint, of any number of processes and any ZeRO stage; raises `CheckpointError`."""
+        self.state().read(folder)
+        self.wait()
 
     def module(self) -> nn.Module:
         """The network itself, for validation (every rank calls it alike)."""
@@ -174,27 +174,6 @@ class Engine:
         if self.world_size > 1:
             torch.distributed.all_gather_object(values, value)
         return values
-
-
-def groups_of(module: nn.Module, parts: Sequence[TrainedPart], weight_decay: float) -> tuple[list[dict[str, Any]], list[float]]:
-    """The optimiser's groups and the rate of each relative to `train.learning_rate`; without parts all parameters share one."""
-    found: list[tuple[dict[str, Any], float]] = []
-    for part in parts:
-        found += [(group, part.rate) for group in decayed(part.parameters, weight_decay)]
-    found = found or [(group, 1.0) for group in parameter_groups(module, weight_decay)]
-    return [group for group, _ in found], [rate for _, rate in found]
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for matrices, none for biases, norms and scalars; frozen parameters are left out."""
-    return decayed([p for p in module.parameters() if p.requires_grad], weight_decay)
-
-
-def decayed(trained: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """One group with decay for the matrices among these, one without for the rest."""
-    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def _WithLoss(trainable: TrainableModel, autocast: Any) -> Any:

@@ -151,7 +151,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 def deepspeed_config(cfg: TrainConfig, world_size: int) -> dict[str, Any]:
     """DeepSpeed's document: the file of the ZeRO stage with the numbers of the recipe filled in.
 
-    At stage 0 the worker clips gradients itself, since only then DeepSpeed does not tell their norm.
+    The worker clips gradients itself at stage 0, where DeepSpeed does not tell their norm, and by part, which DeepSpeed cannot.
     """
     source = _DEEPSPEED_FOLDER / f"zero{cfg.zero_stage}.json"
     if not source.is_file():
@@ -161,8 +161,13 @@ def deepspeed_config(cfg: TrainConfig, world_size: int) -> dict[str, Any]:
         "train_batch_size": cfg.global_batch,
         "train_micro_batch_size_per_gpu": cfg.micro_batch,
         "gradient_accumulation_steps": len(micro_batches(cfg, 0, world_size)),
-        "gradient_clipping": cfg.gradient_clip if cfg.zero_stage > 0 else 0.0,
+        "gradient_clipping": cfg.gradient_clip if cfg.zero_stage > 0 and not clips_by_part(cfg) else 0.0,
     }
+
+
+def clips_by_part(cfg: TrainConfig) -> bool:
+    """Whether the gradient of each part of a published network is clipped by itself."""
+    return is_published(cfg.network) and cfg.published.clip_by_part
 
 
 def curve_digest(cfg: TrainConfig, *, precision: str = "", start: str = "") -> str:

@@ -112,8 +112,6 @@ class LoraModel:
         model = trainable.module
         if not isinstance(model, MolmoAct):
             raise SpecError(f"train.lora_rank needs a MolmoAct, got {type(model).__name__}; use lora_rank 0")
-        if config.zero_stage == 3:
-            raise SpecError("train.lora_rank does not go with zero_stage 3 (adapters are merged from whole weights); use 0, 1 or 2")
         self._inner = trainable
         published = is_published(config.network)
         # of the tiny network the published proportion (rank 32, alpha 16), and no head: its loss reads rows of the head directly
@@ -151,5 +149,7 @@ class LoraModel:
         """Merge the adapters into the weights and write a plain checkpoint."""
         from model_core.network.finetuning.lora import merge_lora
 
-        self._model.load_state_dict(dict(state))
+        for name, value in (*self._model.named_parameters(), *self._model.named_buffers()):
+            if name in state:  # stage 3 left an empty tensor in a parameter's place: it is whole again
+                value.data = state[name]
         self._inner.export(merge_lora(self._model).state_dict(), folder)

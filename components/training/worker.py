@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.locks import locked
-from components.training.checkpoints import check_belongs, check_shape, checkpoint_name, finalize, last_complete, retain
+from components.training.checkpoints import CheckpointManifest, check_belongs, last_complete
 from components.training.deepspeed_engine import Engine, end_processes, start_processes
 from components.training.job import JobFiles, TrainJob, load_job
 from components.training.monitoring import LossSpikeDetector, RemainingTime, StepClock, pace, peak_flops
@@ -29,6 +29,7 @@ from components.training.plan import batch_indices, choose_precision, cpu_flags,
 from components.training.published.parts import trained_counts
 from components.training.rank_process import StopRequest, configure_libraries, has_gpu, rank_from_environment
 from components.training.start.comparison import start_digest
+from components.training.state.writer import StateWriter
 from components.training.tiny.joint_batches import per_embodiment
 from components.training.trainable_model import TrainableModel, load_trainable_model, parts_of
 from components.training.training_log import TrainingLog
@@ -51,6 +52,7 @@ class Training:
         self.digest = curve_digest(self.config, precision=self.precision.name, start=start_digest(self.config.start))
         self.engine = Engine(self.config, self.trainable, bf16=self.precision.name == "bf16", rank=rank, world_size=world_size)
         self.done = self._resume()
+        self._writer = StateWriter(self.files.checkpoints, rank=rank, world_size=world_size, keep=job.keep_checkpoints)
         self.log = TrainingLog(self.files, writes=rank == 0, first_step=self.done)
         self._spikes, self._remaining = LossSpikeDetector(), RemainingTime()
         self._flops = [self.trainable.flops_at(step) * self.config.global_batch for step in range(self.config.steps)]
@@ -77,10 +79,11 @@ class Training:
             self._report(per_embodiment(values), clock, last=stopping)
             if self.done % self.config.checkpoint_every == 0 or self.done == self.config.steps:
                 self._validate()
-                self._save()
+                self._save(wait=stopping or self.done == self.config.steps)
                 clock.start()
             elif stopping:
-                self._save()
+                self._save(wait=True)
+            self._tell(self._writer.sealed())
         if self.done < self.config.steps:
             self.log.event("stopped", self.done)
             return "stopped"
@@ -89,14 +92,13 @@ class Training:
         return "done"
 
     def _resume(self) -> int:
-        """Resume from the last complete checkpoint of this folder, if any; returns the steps done. DeepSpeed reshards no piece of ZeRO."""
+        """Resume from the last complete checkpoint of this folder, if any, whoever wrote it; returns the steps done."""
         found = self.engine.agree(last_complete(self.files.checkpoints) if self.rank == 0 else None)
         if found is None:
             return 0
         folder, manifest = found
         where = f"{folder.name} (precision here: {self.precision.name})"
         check_belongs(manifest, data_digest=self.trainable.data_digest, config_digest=self.digest, where=where)
-        check_shape(manifest, world_size=self.world_size, zero_stage=self.config.zero_stage, where=folder.name)
         self.engine.load(folder)
         return manifest.step
 
@@ -154,31 +156,27 @@ class Training:
             self.log.point(self.done, values)
             self.log.event("validation", self.done, **values)
 
-    def _save(self) -> None:
-        """Write a checkpoint and finalize it; a full disk ends the run with what to do, and the last complete one stays."""
-        name = checkpoint_name(self.done)
-        folder = self.files.checkpoints / name
-        try:
-            if self.rank == 0:
-                shutil.rmtree(folder, ignore_errors=True)
+    def _save(self, *, wait: bool) -> None:
+        """Begin to write a checkpoint, after an earlier one is written; with `wait` until it is complete."""
+        self._tell(self._writer.wait())
+        about = CheckpointManifest(
+            step=self.done,
+            data_digest=self.trainable.data_digest,
+            config_digest=self.digest,
+            world_size=self.world_size,
+            zero_stage=self.config.zero_stage,
+        )
+        if self.rank == 0:
+            self._writer.prepare(self.done)
+        self.engine.wait()
+        self._writer.begin(about, self.engine.state().pieces())
+        if wait:
+            self._tell(self._writer.wait())
             self.engine.wait()
-            self.engine.save(self.files.checkpoints, name)
-            if self.rank == 0:
-                finalize(
-                    folder,
-                    step=self.done,
-                    data_digest=self.trainable.data_digest,
-                    config_digest=self.digest,
-                    world_size=self.world_size,
-                    zero_stage=self.config.zero_stage,
-                )
-                retain(self.files.checkpoints, self.job.keep_checkpoints)
-        except (OSError, RuntimeError) as error:
-            raise JobError(
-                f"checkpoint of step {self.done} could not be written: {error}. The last complete one is kept. "
-                "Fix: free disk space and run again"
-            ) from error
-        self.log.event("checkpoint", self.done)
+
+    def _tell(self, sealed: list[int]) -> None:
+        for step in sealed:
+            self.log.event("checkpoint", self.done, of=step)
 
     def _export(self) -> None:
         """Write the trained model beside its final place, then move it there."""

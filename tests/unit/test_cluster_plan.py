@@ -318,7 +318,5 @@ def test_a_published_network_says_what_it_does_not_take():
         TrainConfig(published=PublishedTraining(packing=False))
     with pytest.raises(SpecError, match=r"train.init_from is for the tiny network. Fix: name the folder"):
         TrainConfig(network="tiny-published", init_from="somewhere")
-    with pytest.raises(SpecError, match=r"clip_by_part needs train.zero_stage 0.*clip_by_part=false"):
-        TrainConfig(network="tiny-published", zero_stage=2)
     with pytest.raises(SpecError, match=r"kinds: expected one of action_reasoning, .*got 'dept'; did you mean 'depth'"):
         ExampleGroup(name="x", kinds={"dept": 1.0})

@@ -20,7 +20,7 @@ from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import load_split
 from components.data.frozen_members import open_frozen
 from components.release.package import probe_observations
-from components.training.deepspeed_engine import groups_of
+from components.training.optimizer.groups import groups_of
 from components.training.plan import batch_indices
 from components.training.published import augmentation
 from components.training.published.checkpoint import norm_stats, write_published

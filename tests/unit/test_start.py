@@ -17,7 +17,7 @@ from components.artifacts.step_manifest import Manifest, Step
 from components.artifacts.step_store import StepStore
 from components.config.recipe import Recipe
 from components.config.train_config import TrainConfig
-from components.training.checkpoints import check_belongs, finalize, last_complete
+from components.training.checkpoints import CheckpointManifest, check_belongs, finalize, last_complete
 from components.training.plan import curve_digest
 from components.training.start.carried_rows import id_sources, slot_sources
 from components.training.start.comparison import start_digest
@@ -227,7 +227,7 @@ def test_a_training_does_not_resume_with_another_start_or_precision(tmp_path):
 
     began, root = digest("bf16"), tmp_path / "checkpoints"
     (root / "step_00000002").mkdir(parents=True)
-    finalize(root / "step_00000002", step=2, data_digest="d", config_digest=began, world_size=1, zero_stage=0)
+    finalize(root / "step_00000002", CheckpointManifest(step=2, data_digest="d", config_digest=began, world_size=1, zero_stage=0))
     found = last_complete(root)
     assert found is not None
     check_belongs(found[1], data_digest="d", config_digest=digest("bf16"), where="x")

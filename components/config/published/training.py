@@ -69,9 +69,8 @@ class PublishedTraining:
     `max_tokens`. max_tokens: of one example; a longer one is refused. loss_rows: answer tokens whose logits are in memory at once.
     loss_ids: "all" rows of the head compete, or only those that an answer of the language can hold ("language": less work, other
     probabilities, the same choice of a grammar-bound decoder).
-    learning_rates: of each part. clip_by_part: the gradient is clipped part by part (as published) and not over all parameters; ZeRO
-    stage 0 alone can do it. adam_eps: of AdamW. z_loss: weight of the squared log of the normaliser. lora_alpha: of the adapters,
-    beside `train.lora_rank`.
+    learning_rates: of each part. clip_by_part: the gradient is clipped part by part (as published) and not over all parameters.
+    adam_eps: of AdamW. z_loss: weight of the squared log of the normaliser. lora_alpha: of the adapters, beside `train.lora_rank`.
     residual_dropout: share of the numbers that decoder blocks add to the residual stream which is dropped in training (published: 0.1).
     recompute: blocks of the decoder are computed a second time in the backward pass, so that little of them is kept.
     freeze_tower: the vision tower is not trained, by adapters neither; each view goes through it by itself and without gradients.

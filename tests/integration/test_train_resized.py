@@ -1,0 +1,104 @@
+"""A training that is stopped and taken up by other numbers of processes, and at other ZeRO stages: 2 -> 1 -> 4 -> 2.
+
+The samples are the same by their ids, in order, each once; the losses are those of one process that was never stopped; frozen weights and
+buffers, which each attempt builds anew with other numbers, are those of the first attempt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from components.config.train_config import TrainConfig
+from components.training.job import JobFiles, TrainingTask
+from model_core.spec.errors import JobError
+from tests.faults.fork_server import ForkServer
+from tests.tiny_arm_data import make_small_contract, write_small_frozen
+from tests.training_rank import train_as_a_rank
+from tests.unit.test_published_training import NETWORK, PUBLISHED
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+PROCESSES = (2, 1, 4, 2)
+CONFIG = TrainConfig(
+    steps=12, global_batch=8, micro_batch=2, warmup_steps=2, checkpoint_every=100, log_every=5, precision="fp32", threads=1,
+    learning_rate=0.01, weight_decay=0.3, gradient_clip=0.5,
+)  # fmt: skip
+# of each part its own rate, decay and clipping; the tower's weights are larger, so that one clip for all would show
+LORA = replace(
+    CONFIG, network=NETWORK, lora_rank=4, published=replace(PUBLISHED, open_loop_samples=0, validation_samples=1), learning_rate=5e-3
+)
+
+
+def train_resized(ranks: ForkServer, config: TrainConfig, model: str, folder: Path, shapes: Sequence[tuple[int, int]]) -> Path:
+    """Train with each (processes, ZeRO stage) for an equal part of the steps; returns the folder of the training."""
+    (folder / "ids").mkdir(exist_ok=True)
+    each = config.steps // len(shapes)
+    for attempt, (world_size, stage) in enumerate(shapes):
+        last = attempt == len(shapes) - 1
+        (folder / "plan.json").write_text(json.dumps({"attempt": attempt, "stop_at": -1 if last else (attempt + 1) * each - 1}))
+        shaped = replace(config, world_size=world_size, zero_stage=stage)
+        task = TrainingTask(config=shaped, frozen=folder / "frozen", out=folder / "out", model=f"tests.resized_training:{model}")
+        if last:
+            assert train_as_a_rank(ranks, task)["steps"] == config.steps
+        else:
+            with pytest.raises(JobError, match="asked to stop and saved a checkpoint"):
+                train_as_a_rank(ranks, task)
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    return [point["loss"] for line in JobFiles(folder / "out").metrics.read_text().splitlines() if "loss" in (point := json.loads(line))]
+
+
+def check_as_unbroken(resized: Path, unbroken: Path, *, rel: float) -> None:
+    from tests.resized_training import noted
+
+    assert noted(resized) == noted(unbroken)
+    assert len(losses(resized)) == CONFIG.steps
+    assert losses(resized) == pytest.approx(losses(unbroken), rel=rel)
+    mine, theirs = (load_file(JobFiles(one / "out").checkpoint / "model.safetensors") for one in (resized, unbroken))
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        assert (value - theirs[name]).abs().max() <= 50 * rel * max(1e-3, float(theirs[name].abs().max())), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(ranks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    (folder / "frozen").mkdir()
+    (folder / "frozen" / "toy.json").write_text("{}")
+    return train_resized(ranks, CONFIG, "make_joined", folder, [(1, 0)])
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param((3, 0, 1, 2), id="another stage each time"),
+        *(pytest.param((stage,) * 4, id=f"stage {stage}", marks=pytest.mark.soak) for stage in range(4)),
+        pytest.param((0, 2, 3, 1), id="other stages", marks=pytest.mark.soak),
+    ],
+)
+def test_a_training_goes_on_with_other_numbers_of_processes(
+    ranks: ForkServer, unbroken: Path, tmp_path: Path, stages: tuple[int, ...]
+) -> None:
+    (tmp_path / "frozen").mkdir()
+    (tmp_path / "frozen" / "toy.json").write_text("{}")
+    resized = train_resized(ranks, CONFIG, "make_joined", tmp_path, list(zip(PROCESSES, stages, strict=True)))
+    check_as_unbroken(resized, unbroken, rel=2e-5)
+
+
+@pytest.mark.soak  # short: a training of no parts above
+@pytest.mark.parametrize("stages", [(0, 0, 0, 0), (2, 2, 2, 2), (3, 3, 3, 3), (1, 3, 2, 0)])
+def test_adapters_go_on_with_other_numbers_of_processes(ranks: ForkServer, tmp_path: Path, stages: tuple[int, ...]) -> None:
+    """Of the published layout: three parts with rates and clipping of their own, frozen weights under the adapters."""
+    for name, shapes in (("unbroken", [(1, 0)]), ("resized", list(zip(PROCESSES, stages, strict=True)))):
+        (tmp_path / name).mkdir()
+        write_small_frozen(tmp_path / name / "frozen", make_small_contract(chunk_length=2), train=24, validation=4)
+        train_resized(ranks, LORA, "make_published", tmp_path / name, shapes)
+    check_as_unbroken(tmp_path / "resized", tmp_path / "unbroken", rel=2e-4)
