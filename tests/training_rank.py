@@ -12,7 +12,8 @@ from typing import Any
 from components.adapters.processes import LOOPBACK, free_port
 from components.config.records import Progress, Silent
 from components.training.job import JobFiles, TrainingTask, save_job
-from components.training.launcher import Relay, ending_error, train_record
+from components.training.launcher import ending_error, train_record
+from components.training.supervision.relay import Relay
 from tests.faults.fork_server import ForkServer
 
 IMPORTED = (

@@ -100,6 +100,8 @@ class TrainConfig:
     init_from: str = ""
     lora_rank: int = 0
     threads: int = field(default=0, metadata=NEUTRAL)
+    restarts: int = field(default=2, metadata=NEUTRAL)
+    time_limit_s: float = field(default=0.0, metadata=NEUTRAL)
     published: PublishedTraining = field(default=PublishedTraining(), metadata=LATER)
 
     def __post_init__(self) -> None:
@@ -115,6 +117,7 @@ class TrainConfig:
             self.warmup_steps < self.steps,
             f"train.warmup_steps {self.warmup_steps} must be below steps {self.steps}; use {self.steps // 10}",
         )
+        require(self.restarts >= 0 and self.time_limit_s >= 0, "train.restarts and train.time_limit_s must not be negative")
         require(self.committed_rows >= 0, "train.committed_rows must not be negative", got=self.committed_rows)
         require(
             self.committed_rows == 0 or self.action_head == "causal",

@@ -14,6 +14,7 @@ from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import SpecError
 from model_core.spec.files import atomic_write
 
+STEPPING, WORKING = "step", "work"  # what the heartbeat says: a step is next, or something that may take longer
 DEFAULT_MODEL = "components.training.trainable_model:make_trainable"
 
 
@@ -88,8 +89,13 @@ class JobFiles:
 
     @property
     def heartbeat(self) -> Path:
-        """Touched by rank 0 after every step."""
+        """Written by rank 0 after every step and before other work; says which of them it does (`STEPPING`, `WORKING`)."""
         return self.scratch / "heartbeat"
+
+    @property
+    def alive(self) -> Path:
+        """Folder of one file a rank, touched by it every few seconds while its process runs."""
+        return self.scratch / "alive"
 
     @property
     def lock(self) -> Path:

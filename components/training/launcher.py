@@ -13,27 +13,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from components.adapters.processes import last_lines
 from components.config.launch.torchrun import ONLY_RANK, only_rank_command, torchrun_command
 from components.config.paths import REPOSITORY
-from components.config.ports import Metric, Tracker
+from components.config.ports import Tracker
 from components.config.records import Progress
 from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask, save_job
-from components.training.monitoring import parameter_line, progress_line
+from components.training.supervision.attempts import AttemptLostError, with_restarts
+from components.training.supervision.goodput import goodput
+from components.training.supervision.liveness import Liveness, kill_ranks
+from components.training.supervision.relay import Relay
 from model_core.spec import errors
 from model_core.spec.errors import ActwrightError, JobError
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.2
-_SEND_EVERY_S = 5.0
-_TIMES = ("samples_per_s", "data_wait", "mfu")
 
 
 def train(
@@ -41,30 +42,41 @@ def train(
 ) -> dict[str, Any]:
     """Train until the last step and write `out`/checkpoint and `out`/metrics.jsonl of the task; returns the record of the step.
 
-    Resumes from the last complete checkpoint in `out`/scratch. tracker: gets the curve in batches; if it fails, training does not.
-    hang_s: processes that complete no step for so long are ended. grace_s: how long they have to save after a stop request.
+    Resumes from the last complete checkpoint in `out`/scratch, by itself as often as `train.restarts` says when processes are killed or
+    hang. tracker: gets the curve in batches; if it fails, training does not. hang_s: how long work other than steps may take before the
+    processes are ended; one that does not run is found after `RANK_SILENT_S`. grace_s: how long they have to save after a stop request.
     Raises `CheckpointError` for a folder that was begun with other data or another config, `JobError` when the processes fail
     (with their last lines).
     """
     files = JobFiles(task.out.resolve())
     files.scratch.mkdir(parents=True, exist_ok=True)
-    files.error.unlink(missing_ok=True)
     job = task.job(supervised=True, grace_s=grace_s)
     saved, is_alone = str(save_job(job, files.job)), job.config.world_size == 1
     several = torchrun_command(saved, procs=job.config.world_size, python=sys.executable)
     command = only_rank_command(saved, python=sys.executable) if is_alone else several
     environment = {**os.environ, **ONLY_RANK} if is_alone else dict(os.environ)
-    relay = Relay(files, job.config.steps, tracker, progress)
-    with _launched(command, environment, files.log, grace_s=grace_s) as process:
-        _watch(process, relay, files, hang_s)
-    relay.pump(final=True)
-    if process.returncode != 0 or relay.ending != "done":
-        raise ending_error(files, process.returncode, relay.ending)
-    return train_record(files, job.config, relay)
+
+    def attempt() -> dict[str, Any]:
+        files.error.unlink(missing_ok=True)
+        relay = Relay(files, job.config.steps, tracker, progress)
+        try:
+            with _launched(command, environment, files.log, grace_s=grace_s) as process:
+                _watch(process, relay, files, hang_s)
+        finally:
+            kill_ranks(relay.pids, files.job)  # torchrun's children have sessions of their own
+        relay.pump()
+        if process.returncode != 0 or relay.ending != "done":
+            raise ending_error(files, process.returncode, relay.ending, made_steps=relay.step > relay.began_at)
+        return train_record(files, job.config, relay)
+
+    return with_restarts(attempt, restarts=job.config.restarts)
 
 
 def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str, Any]:
-    """What the finished training is: equal for equal runs, except what stands under "undigested"."""
+    """What the finished training is: equal for equal runs, except what stands under "undigested". Sends the tracker the rest."""
+    share = goodput(json.loads(line) for line in files.progress.read_text().splitlines())
+    relay.add("goodput", share)
+    relay.pump(final=True)
     curve = [json.loads(line) for line in files.metrics.read_text().splitlines()]
     losses = [point for point in curve if "loss" in point]
     validation = next((point for point in reversed(curve) if "loss" not in point), {})
@@ -76,7 +88,7 @@ def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str
         "precision": relay.precision,
         "action_head": config.action_head,
         **({"parameters": relay.parameters} if relay.parameters else {}),
-        "undigested": {"speed": relay.speed, "began_at_step": relay.began_at, "spikes": relay.spikes},
+        "undigested": {"speed": relay.speed, "began_at_step": relay.began_at, "spikes": relay.spikes, "goodput": share},
     }
 
 
@@ -118,119 +130,32 @@ def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
         process.wait()
 
 
-def _beat(heartbeat: Path) -> int:
-    """When a process last touched the file, in ns of the file system's clock; 0 before the first time."""
-    return heartbeat.stat().st_mtime_ns if heartbeat.exists() else 0
-
-
 def _watch(process: subprocess.Popen[bytes], relay: Relay, files: JobFiles, hang_s: float) -> None:
-    # a change of the file's time is what counts, not the time itself: a wall clock that is set forward ends no training
-    beat, seen_s = _beat(files.heartbeat), time.monotonic()
+    liveness = Liveness(files, hang_s=hang_s)
     while process.poll() is None:
         time.sleep(_POLL_S)
         relay.pump()
-        if (now := _beat(files.heartbeat)) != beat:
-            beat, seen_s = now, time.monotonic()
-        if time.monotonic() - seen_s > hang_s:
-            raise JobError(f"training made no step for {hang_s:.0f} s at step {relay.step}; it was ended.\n{_why(files)}")
+        if problem := liveness.problem():
+            kill_ranks(relay.pids, files.job)  # what hangs saves nothing, and torchrun would wait for it
+            raise AttemptLostError(f"training {problem} at step {relay.step}; it was ended.\n{_why(files)}")
 
 
-def ending_error(files: JobFiles, code: int | None, ending: str) -> ActwrightError:
-    """The worker's own error where it wrote one; else its last lines."""
+def ending_error(files: JobFiles, code: int | None, ending: str, *, made_steps: bool = True) -> ActwrightError:
+    """The worker's own error where it wrote one; else its last lines. `AttemptLostError` where another attempt may end otherwise.
+
+    made_steps: whether the attempt did any; one that failed by an error in our or a library's code before its first step would again.
+    """
     if files.error.is_file():
         written = json.loads(files.error.read_text())
-        kind = getattr(errors, written["error"], JobError)
+        lost = written["error"] == JobError.__name__ and written.get("unexpected", False) and made_steps
+        kind = AttemptLostError if lost else getattr(errors, written["error"], JobError)
         return kind(written["message"])
     if ending == "stopped":
         return JobError("training was asked to stop and saved a checkpoint; run again to resume")
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    return JobError(f"the training processes ended with {how}; run again to resume from the last checkpoint.\n{_why(files)}")
+    return AttemptLostError(f"the training processes ended with {how}; run again to resume from the last checkpoint.\n{_why(files)}")
 
 
 def _why(files: JobFiles) -> str:
     """The end of the workers' log, without torchrun's own summary."""
     return last_lines(files.log, margin="  | ", without=("torch/distributed", "elastic"))
-
-
-class Relay:
-    """Reads the worker's events and curve as they grow; passes them to the progress and, in batches, to the tracker."""
-
-    def __init__(self, files: JobFiles, steps: int, tracker: Tracker | None, progress: Progress) -> None:
-        self._events = _Tail(files.progress, skip_existing=True)
-        self._steps, self._tracker, self._progress = steps, tracker, progress
-        self._waiting: list[Metric] = []
-        self._sent_at = time.monotonic()
-        self.step, self.began_at, self.ending, self.precision, self.spikes = 0, 0, "", "", 0
-        self.speed: dict[str, float] = {}
-        self.parameters: dict[str, int] = {}
-
-    def pump(self, *, final: bool = False) -> None:
-        """Take in what is new; send to the tracker when it is time."""
-        for event in self._events.lines():
-            self._take(event)
-        if self._waiting and (final or time.monotonic() - self._sent_at > _SEND_EVERY_S):
-            self._send()
-
-    def _take(self, event: Mapping[str, Any]) -> None:
-        name, self.step = event["event"], int(event["step"])
-        numbers = {k: float(v) for k, v in event.items() if isinstance(v, int | float) and k != "step"}
-        if name == "start":
-            self.began_at, self.precision = self.step, str(event["precision"])
-            self.parameters = dict(event.get("parameters", {}))
-            if self.parameters:
-                self._progress.update(self.step, self._steps, parameter_line(self.parameters))
-            if event["warning"]:
-                logger.warning("train.slow %s", event["warning"])
-                self._progress.update(self.step, self._steps, str(event["warning"]))
-        elif name == "step":
-            self.speed = {k: numbers[k] for k in (*_TIMES, "eta_s") if k in numbers}
-            self._progress.update(self.step, self._steps, progress_line(numbers["loss"], self.speed))
-            self._waiting += [Metric(_metric_name(k), v, self.step) for k, v in numbers.items() if k != "eta_s"]
-        elif name == "validation":
-            self._waiting += [Metric(_metric_name(k), v, self.step) for k, v in numbers.items()]
-        elif name == "spike":
-            self.spikes += 1
-            self._waiting.append(Metric("train/loss_spike", numbers["loss"], self.step))
-        elif name in ("done", "stopped"):
-            self.ending = name
-
-    def _send(self) -> None:
-        self._sent_at = time.monotonic()
-        if self._tracker is None:
-            self._waiting.clear()
-            return
-        try:
-            self._tracker.log_metrics(self._waiting)
-            self._waiting = []
-        except Exception:
-            # A tracker must never end a training. What it did not accept is sent again; the curve is on disk anyway.
-            logger.warning("tracker.unavailable kept=%d", len(self._waiting), exc_info=True)
-
-
-def _metric_name(key: str) -> str:
-    if key.startswith("validation_"):
-        return f"validation/{key.removeprefix('validation_')}"
-    return f"{'speed' if key in _TIMES else 'train'}/{key}"
-
-
-class _Tail:
-    """New whole JSON lines of a growing file."""
-
-    def __init__(self, path: Path, *, skip_existing: bool) -> None:
-        self._path = path
-        self._stream: IO[str] | None = None
-        self._offset = path.stat().st_size if skip_existing and path.is_file() else 0
-        self._rest = ""
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """What was completed since the last call."""
-        if not self._path.is_file():
-            return
-        with self._path.open() as stream:
-            stream.seek(self._offset)
-            text = self._rest + stream.read()
-            self._offset = stream.tell()
-        *whole, self._rest = text.split("\n")
-        for line in whole:
-            if line:
-                yield json.loads(line)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
+
+from model_core.spec.documents import to_document
 
 
 class LossSpikeDetector:
@@ -65,6 +67,30 @@ class RemainingTime:
         if flops > 0 and seconds > 0:
             self._seconds_a_flop.append(seconds / flops)
         return flops_left * median(self._seconds_a_flop) if self._seconds_a_flop else math.inf
+
+
+class Speed:
+    """What a window of steps says of the speed. flops: of each step, and peak_flops: of all ranks together. batch: samples a step."""
+
+    def __init__(self, flops: Sequence[float], *, batch: int, peak_flops: float) -> None:
+        self._flops, self._batch, self._peak, self._remaining = flops, batch, peak_flops, RemainingTime()
+
+    def fields(self, clock: StepClock, done: int) -> dict[str, float]:
+        """Steps and seconds of the window that ends after `done` steps, and its `Pace`, without what is not known yet."""
+        seconds, flops = clock.elapsed(), sum(self._flops[done - clock.steps : done])
+        speed = pace(
+            samples=clock.steps * self._batch,
+            seconds=seconds,
+            waited_s=clock.waited_s,
+            flops=flops,
+            peak_flops=self._peak,
+            eta_s=self._remaining.after(flops=flops, seconds=seconds, flops_left=sum(self._flops[done:])),
+        )
+        if speed.mfu > 1.0:  # the start was measured while the machine was busy with something else
+            self._peak *= speed.mfu
+            speed = replace(speed, mfu=1.0)
+        finite = {name: value for name, value in to_document(speed).items() if math.isfinite(value)}
+        return {"steps": clock.steps, "seconds": round(seconds, 6), **finite}
 
 
 def progress_line(loss: float, speed: Mapping[str, float]) -> str:

@@ -16,7 +16,8 @@ from components.config.launch.cluster_job import JobSpec
 from components.config.ports import Cluster, ClusterJobState, Tracker
 from components.config.records import Progress
 from components.training.job import JobFiles, TrainingTask, save_job
-from components.training.launcher import Relay, ending_error, train_record
+from components.training.launcher import ending_error, train_record
+from components.training.supervision.relay import Relay
 from model_core.spec.errors import JobError, require
 
 logger = logging.getLogger(__name__)

@@ -10,22 +10,29 @@ import logging
 import os
 import signal
 import threading
+import time
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 _STOPPED_BY_DEADLINE = 75
+_ALIVE_EVERY_S = 5.0
 
 
 class StopRequest:
-    """Set by SIGTERM, or by the end of stdin when a launcher supervises. A deadline makes sure that the process ends."""
+    """Set by SIGTERM, by the end of stdin when a launcher supervises, or after `limit_s` (0: never). A deadline ends the process surely."""
 
-    def __init__(self, *, watch_stdin: bool, grace_s: float) -> None:
+    def __init__(self, *, watch_stdin: bool, grace_s: float, limit_s: float = 0.0) -> None:
         self._asked = threading.Event()
         self._grace_s = grace_s
         signal.signal(signal.SIGTERM, lambda *_: self.request("SIGTERM"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, which decides
         if watch_stdin:
             threading.Thread(target=self._until_stdin_ends, name="stdin-watch", daemon=True).start()
+        if limit_s > 0:
+            limit = threading.Timer(limit_s, self.request, args=(f"train.time_limit_s of {limit_s:.0f} s is over",))
+            limit.daemon = True
+            limit.start()
 
     def __bool__(self) -> bool:
         return self._asked.is_set()
@@ -44,6 +51,20 @@ class StopRequest:
             while os.read(0, 4096):
                 pass
         self.request("the launcher is gone")
+
+
+def tell_alive(folder: Path, rank: int) -> None:
+    """Touch this rank's file every few seconds while the process runs: one that is stopped, or whose machine is, falls silent."""
+    path = folder / f"rank_{rank:05d}"
+
+    def touch() -> None:
+        while True:
+            with contextlib.suppress(OSError):  # a full disk ends a training where it saves, not here
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(str(os.getpid()))
+            time.sleep(_ALIVE_EVERY_S)
+
+    threading.Thread(target=touch, name="alive", daemon=True).start()
 
 
 def rank_from_environment() -> int | None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from components.training.job import JobFiles
+from components.training.job import WORKING, JobFiles
 from model_core.spec.files import atomic_write
 
 
 class TrainingLog:
     """Rank 0's files: the curve (digested, no times), the events for the launcher, the heartbeat. Other ranks write nothing."""
 
-    def __init__(self, files: JobFiles, *, writes: bool, first_step: int) -> None:
-        self._files = files
+    def __init__(self, files: JobFiles, *, writes: bool, first_step: int, clock: Callable[[], float] = time.time) -> None:
+        self._files, self._clock, self._doing = files, clock, WORKING
         self._curve: IO[str] | None = None
         self._events: IO[str] | None = None
         if writes:
@@ -28,13 +29,19 @@ class TrainingLog:
         """One line of the curve."""
         if self._curve is not None:
             self._curve.write(json.dumps({"step": step, **{k: float(f"{v:.9g}") for k, v in sorted(values.items())}}) + "\n")
-            self._files.heartbeat.touch()
+            self.beat(self._doing)
+
+    def beat(self, doing: str) -> None:
+        """Tell whoever watches that this process works, and at what: `STEPPING`, or `WORKING` before what may take longer than a step."""
+        self._doing = doing
+        if self._events is not None:
+            self._files.heartbeat.write_text(doing)
 
     def event(self, name: str, step: int, **fields: object) -> None:
-        """One event for the launcher."""
+        """One event for the launcher, with the wall time."""
         if self._events is not None:
-            self._events.write(json.dumps({"event": name, "step": step, **fields}) + "\n")
-            self._files.heartbeat.touch()
+            self._events.write(json.dumps({"event": name, "step": step, "at": round(self._clock(), 3), **fields}) + "\n")
+            self.beat(self._doing)
 
 
 def _cut_curve(path: Path, last_step: int) -> None:

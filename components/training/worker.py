@@ -16,24 +16,22 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from components.artifacts.locks import locked
 from components.training.checkpoints import CheckpointManifest, check_belongs, last_complete
 from components.training.deepspeed_engine import Engine, end_processes, start_processes
-from components.training.job import JobFiles, TrainJob, load_job
-from components.training.monitoring import LossSpikeDetector, RemainingTime, StepClock, pace, peak_flops
+from components.training.job import STEPPING, WORKING, JobFiles, TrainJob, load_job
+from components.training.monitoring import LossSpikeDetector, Speed, StepClock, peak_flops
 from components.training.plan import batch_indices, choose_precision, cpu_flags, curve_digest, learning_rate
 from components.training.published.parts import trained_counts
-from components.training.rank_process import StopRequest, configure_libraries, has_gpu, rank_from_environment
+from components.training.rank_process import StopRequest, configure_libraries, has_gpu, rank_from_environment, tell_alive
 from components.training.start.comparison import start_digest
 from components.training.state.writer import StateWriter
 from components.training.tiny.joint_batches import per_embodiment
 from components.training.trainable_model import TrainableModel, load_trainable_model, parts_of
 from components.training.training_log import TrainingLog
-from model_core.spec.documents import to_document
 from model_core.spec.errors import ActwrightError, JobError, SpecError
 
 logger = logging.getLogger(__name__)
@@ -43,10 +41,10 @@ class Training:
     """One rank's whole run."""
 
     def __init__(self, job: TrainJob, *, rank: int, world_size: int) -> None:
-        self.job, self.config = job, job.config
+        self.job, self.config, self._began = job, job.config, time.time()
         self.files = JobFiles(Path(job.out))
         self.rank, self.world_size = rank, world_size
-        self.stop = StopRequest(watch_stdin=job.supervised, grace_s=job.grace_s)
+        self.stop = StopRequest(watch_stdin=job.supervised, grace_s=job.grace_s, limit_s=job.config.time_limit_s)
         self.precision = choose_precision(self.config.precision, cpu_flags(), has_gpu=has_gpu())
         self.trainable: TrainableModel = load_trainable_model(job.model, self.config, Path(job.frozen))
         self.digest = curve_digest(self.config, precision=self.precision.name, start=start_digest(self.config.start))
@@ -54,15 +52,19 @@ class Training:
         self.done = self._resume()
         self._writer = StateWriter(self.files.checkpoints, rank=rank, world_size=world_size, keep=job.keep_checkpoints)
         self.log = TrainingLog(self.files, writes=rank == 0, first_step=self.done)
-        self._spikes, self._remaining = LossSpikeDetector(), RemainingTime()
-        self._flops = [self.trainable.flops_at(step) * self.config.global_batch for step in range(self.config.steps)]
-        self._peak = peak_flops(bf16=self.precision.name == "bf16") * world_size if rank == 0 else 0.0
+        self._spikes = LossSpikeDetector()
+        self._speed = Speed(
+            [self.trainable.flops_at(step) * self.config.global_batch for step in range(self.config.steps)],
+            batch=self.config.global_batch,
+            peak_flops=peak_flops(bf16=self.precision.name == "bf16") * world_size if rank == 0 else 0.0,
+        )
 
     def run(self) -> str:
         """Train to the end and export, or stop on request; returns "done" or "stopped"."""
         self.log.event(
             "start",
             self.done,
+            seconds=round(time.time() - self._began, 3),
             steps=self.config.steps,
             precision=self.precision.name,
             warning=self.precision.warning,
@@ -122,31 +124,20 @@ class Training:
                 f"{values.get('grad_norm', math.nan):.3g}); the last checkpoint is kept. "
                 "Fix: lower train.learning_rate or train.gradient_clip, or look at the data"
             )
+        self.log.beat(STEPPING)
         self.log.point(self.done, {**values, "lr": learning_rate(self.config, self.done - 1)})
         if self._spikes.is_spike(loss) and self.rank == 0:
             logger.warning("loss.spike step=%d loss=%.4g", self.done, loss)
             self.log.event("spike", self.done, loss=loss)
         clock.steps += 1
         if self.rank == 0 and (last or clock.steps >= self.config.log_every or self.done in (1, 3, self.config.steps)):
-            seconds, flops = clock.elapsed(), sum(self._flops[self.done - clock.steps : self.done])
-            speed = pace(
-                samples=clock.steps * self.config.global_batch,
-                seconds=seconds,
-                waited_s=clock.waited_s,
-                flops=flops,
-                peak_flops=self._peak,
-                eta_s=self._remaining.after(flops=flops, seconds=seconds, flops_left=sum(self._flops[self.done :])),
-            )
-            if speed.mfu > 1.0:  # the start was measured while the machine was busy with something else
-                self._peak *= speed.mfu
-                speed = replace(speed, mfu=1.0)
-            finite = {k: v for k, v in to_document(speed).items() if math.isfinite(v)}
-            self.log.event("step", self.done, **values, **finite)
+            self.log.event("step", self.done, **values, **self._speed.fields(clock, self.done))
             clock.start()
 
     def _validate(self) -> None:
         import torch
 
+        self.log.beat(WORKING)
         module = self.engine.module()
         module.eval()
         with torch.no_grad(), self.engine.gathered(), self.engine.autocast():
@@ -158,6 +149,7 @@ class Training:
 
     def _save(self, *, wait: bool) -> None:
         """Begin to write a checkpoint, after an earlier one is written; with `wait` until it is complete."""
+        self.log.beat(WORKING)
         self._tell(self._writer.wait())
         about = CheckpointManifest(
             step=self.done,
@@ -180,6 +172,7 @@ class Training:
 
     def _export(self) -> None:
         """Write the trained model beside its final place, then move it there."""
+        self.log.beat(WORKING)
         state = self.engine.full_state()
         if self.rank == 0:
             waiting = self.files.scratch / "export"
@@ -217,6 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     files = JobFiles(Path(job.out))
     try:
         with _sole_writer(files, rank, patience_s=job.grace_s + 5):
+            tell_alive(files.alive, rank)
             configure_libraries(job.config.threads)
             rank, world_size = start_processes()
             Training(job, rank=rank, world_size=world_size).run()
@@ -231,7 +225,9 @@ def _write_error(files: JobFiles, error: Exception) -> int:
     ours = isinstance(error, ActwrightError)
     message = str(error) if ours else f"training failed with {type(error).__name__}: {error}; the log has the traceback: {files.log.name}"
     with contextlib.suppress(OSError):
-        files.error.write_text(json.dumps({"error": type(error).__name__ if ours else JobError.__name__, "message": message}))
+        files.error.write_text(
+            json.dumps({"error": type(error).__name__ if ours else JobError.__name__, "unexpected": not ours, "message": message})
+        )
     return 1
 
 

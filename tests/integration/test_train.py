@@ -32,6 +32,7 @@ pytestmark = pytest.mark.xdist_group("ranks")
 
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(steps=40, global_batch=8, micro_batch=4, warmup_steps=4, checkpoint_every=10, log_every=5, precision="fp32", threads=1)
+ONCE = replace(CONFIG, restarts=0)
 ZERO_2 = replace(CONFIG, world_size=2, zero_stage=2)
 
 
@@ -112,7 +113,7 @@ def test_curve_holds_every_step_and_no_times(undisturbed: Path) -> None:
 def test_killed_worker_is_told_and_the_next_run_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     data, out, broken = frozen(tmp_path / "frozen", sleep_s=0.01), tmp_path / "out", Recorder(broken=True)  # a tracker that never answers
     with pytest.raises(JobError, match="run again to resume from the last checkpoint"):
-        train(toy_task(CONFIG, data, out), broken, Watcher(25, lambda: os.kill(pids(out)[0], signal.SIGKILL)))
+        train(toy_task(ONCE, data, out), broken, Watcher(25, lambda: os.kill(pids(out)[0], signal.SIGKILL)))
     # What a kill in the middle of a save leaves, newer than everything whole.
     torn = JobFiles(out).checkpoints / "step_00000039"
     torn.mkdir()

@@ -83,7 +83,7 @@ def test_a_training_reports_what_it_trains_validates_and_writes_a_folder(ranks: 
 @pytest.mark.soak  # short: above without adapters; the launcher and a kill with a small network in test_train
 def test_adapters_give_one_curve_on_one_and_two_processes_and_after_a_kill(frozen: Path, tmp_path: Path) -> None:
     published = replace(CONFIG.published, clip_by_part=False, open_loop_samples=0, augment=True, residual_dropout=0.1)
-    one = replace(CONFIG, lora_rank=4, published=published, steps=12, checkpoint_every=4)
+    one = replace(CONFIG, lora_rank=4, published=published, steps=12, checkpoint_every=4, restarts=0)
     two = replace(one, world_size=2, zero_stage=2)
     train(TrainingTask(config=one, frozen=frozen, out=tmp_path / "one"), None, Silent())
     train(TrainingTask(config=two, frozen=frozen, out=tmp_path / "two"), None, Silent())

@@ -18,11 +18,11 @@ def files(tmp_path):
 
 
 def test_a_point_is_a_line_of_nine_digits_and_a_sign_of_life(files):
-    log = TrainingLog(files, writes=True, first_step=0)
+    log = TrainingLog(files, writes=True, first_step=0, clock=lambda: 7.5)
     log.point(1, {"loss": 1 / 3, "lr": 1e-3})
     log.event("step", 1, samples_per_s=12.5)
     assert files.metrics.read_text() == '{"step": 1, "loss": 0.333333333, "lr": 0.001}\n'
-    assert json.loads(files.progress.read_text()) == {"event": "step", "step": 1, "samples_per_s": 12.5}
+    assert json.loads(files.progress.read_text()) == {"event": "step", "step": 1, "at": 7.5, "samples_per_s": 12.5}
     assert files.heartbeat.exists()
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from components.config.records import Silent
 from components.training.job import JobFiles
-from components.training.launcher import Relay, _watch
+from components.training.launcher import _watch
+from components.training.supervision.relay import Relay
 from model_core.spec.errors import JobError
 
 AN_HOUR_S = 3600.0
