@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from components.config.train_config import TrainConfig
 from components.training.job import TrainingTask
 
-# Steps at which something happens are put into the frozen folder's toy.json: {"digest", "samples", "nan_at", "sleep_s", "stop_at"}
+# Steps at which something happens are put into the frozen folder's toy.json:
+# {"digest", "samples", "nan_at", "sleep_s", "stop_at", "spikes"}
 
 
 class ToyModel:
@@ -43,7 +44,8 @@ class ToyModel:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 101 + micro)
         x = self._x[indices_B]
         x = x + 0.01 * torch.randn(x.shape, generator=generator)
-        return {"x": x * float("nan") if step == self._plan.get("nan_at", -1) else x, "y": self._y[indices_B]}
+        y = self._y[indices_B] * (100.0 if step in self._plan.get("spikes", ()) else 1.0)
+        return {"x": x * float("nan") if step == self._plan.get("nan_at", -1) else x, "y": y}
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         error = (module(batch["x"]).float() - batch["y"]).square()

@@ -100,6 +100,7 @@ class TrainConfig:
     init_from: str = ""
     lora_rank: int = 0
     threads: int = field(default=0, metadata=NEUTRAL)
+    spikes: Literal["note", "skip", "rewind"] = field(default="note", metadata=LATER)
     restarts: int = field(default=2, metadata=NEUTRAL)
     time_limit_s: float = field(default=0.0, metadata=NEUTRAL)
     published: PublishedTraining = field(default=PublishedTraining(), metadata=LATER)

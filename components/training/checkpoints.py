@@ -30,7 +30,8 @@ _FORMAT = 2
 class CheckpointManifest:
     """What one training checkpoint is. files: path inside the folder -> SHA-256. step: optimiser steps done.
 
-    world_size and zero_stage say who wrote it; any number of processes at any stage may go on from it.
+    world_size and zero_stage say who wrote it; any number of processes at any stage may go on from it. passed: steps whose samples were
+    passed over for spikes of the loss before it, so that step n has the samples n + passed.
     """
 
     step: int
@@ -38,6 +39,7 @@ class CheckpointManifest:
     config_digest: str
     world_size: int
     zero_stage: int
+    passed: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     format: int = _FORMAT
 
@@ -61,13 +63,14 @@ def finalize(folder: Path, about: CheckpointManifest) -> CheckpointManifest:
     return manifest
 
 
-def last_complete(root: Path, *, remove_incomplete: bool = True) -> tuple[Path, CheckpointManifest] | None:
-    """The newest complete checkpoint under `root`, every file verified; None when there is none.
+def last_complete(root: Path, *, remove_incomplete: bool = True, at_most: int | None = None) -> tuple[Path, CheckpointManifest] | None:
+    """The newest complete checkpoint under `root`, every file verified; None when there is none. at_most: of a later step it may not be.
 
     Incomplete folders (also newer ones) are logged and, with `remove_incomplete`, deleted: no training may resume from them.
     """
     found: tuple[Path, CheckpointManifest] | None = None
-    for folder in sorted(root.glob("step_*"), reverse=True):
+    newest = "step_*" if at_most is None else checkpoint_name(at_most)
+    for folder in sorted((one for one in root.glob("step_*") if at_most is None or one.name <= newest), reverse=True):
         problem, manifest = _inspect(folder, verify=found is None)
         if problem:
             logger.warning("checkpoint.incomplete folder=%s reason=%s", folder.name, problem)
@@ -96,12 +99,20 @@ def check_belongs(manifest: CheckpointManifest, *, data_digest: str, config_dige
 def retain(root: Path, keep: int) -> list[Path]:
     """Delete all but the newest `keep` complete checkpoints; returns what was deleted."""
     complete = sorted(folder for folder in root.glob("step_*") if (folder / MANIFEST).is_file())
-    gone = complete[: max(0, len(complete) - keep)]
-    for folder in gone:
+    return _delete(complete[: max(0, len(complete) - keep)])
+
+
+def forget(root: Path, *, after: int) -> list[Path]:
+    """Delete the checkpoints after that of step `after`, to which a training went back; returns what was deleted."""
+    return _delete(sorted(folder for folder in root.glob("step_*") if folder.name > checkpoint_name(after)))
+
+
+def _delete(folders: list[Path]) -> list[Path]:
+    for folder in folders:
         # The manifest goes first: a half-deleted checkpoint must not look complete.
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-    return gone
+    return folders
 
 
 def _inspect(folder: Path, *, verify: bool) -> tuple[str, CheckpointManifest | None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.config.train_config import TrainConfig
-from components.training.optimizer.clipping import clip_by_part, clip_whole
+from components.training.optimizer.clipping import clip_by_part, clip_whole, drop_gradients
 from components.training.optimizer.groups import groups_of
 from components.training.plan import clips_by_part, deepspeed_config, micro_batches
 from components.training.state.saving import LiveState
@@ -84,25 +85,31 @@ class Engine:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
             yield
 
-    def step(self, batches: Sequence[Any], rate: float, *, stop: bool) -> tuple[dict[str, float], bool]:
-        """One optimiser step at learning rate `rate`.
+    def step(self, batches: Sequence[Any], rate: float, *, stop: bool, limit: float = math.inf) -> tuple[dict[str, float], bool]:
+        """One optimiser step at learning rate `rate`; none, but for the gradients, where the mean loss is above `limit`.
 
-        Returns the mean over all ranks of the loss and its parts, with "grad_norm", and whether any rank has a stop request.
+        Returns the mean over all ranks of the loss and its parts, with "grad_norm" (of a step that was made) or "skipped", and whether
+        any rank has a stop request.
         """
         import torch
 
         for group, relative in zip(self._engine.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * relative
         sums: dict[str, Tensor] = {}
+        skips = False
         for batch in batches:
             loss, parts = self._engine(_moved(batch, self.device))
             self._engine.backward(loss)
-            if self._clips and batch is batches[-1]:
-                sums["grad_norm"] = self._clip()
-            self._engine.step()
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach().float() / len(batches)
-        if not self._clips:
+            if batch is batches[-1]:
+                skips = self._skips(sums["loss"], limit)
+                if self._clips and not skips:
+                    sums["grad_norm"] = self._clip()
+            self._engine.step()
+        if skips:
+            sums["skipped"] = torch.ones((), device=self.device)
+        elif not self._clips:
             sums["grad_norm"] = torch.as_tensor(float(self._engine.get_global_grad_norm() or 0.0), device=self.device)
         together = torch.stack([torch.tensor(float(stop), device=self.device), *(sums[name].to(self.device) for name in sorted(sums))])
         if self.world_size > 1:
@@ -110,6 +117,20 @@ class Engine:
             together[1:] /= self.world_size
         values = together.tolist()
         return dict(zip(sorted(sums), values[1:], strict=True)), values[0] > 0
+
+    def _skips(self, loss: Tensor, limit: float) -> bool:
+        """Whether the mean loss of all ranks is above the limit; then the gradients are made such that no weight and no moment moves."""
+        import torch
+
+        if limit == math.inf:
+            return False
+        mean = loss.clone()
+        if self.world_size > 1:
+            torch.distributed.all_reduce(mean)
+        if not float(mean) / self.world_size > limit:
+            return False
+        drop_gradients(self._wrapped.parameters(), self._engine.optimizer, stage=self.config.zero_stage)
+        return True
 
     def _clip(self) -> Tensor:
         most, stage = self.config.gradient_clip, self.config.zero_stage

@@ -24,11 +24,17 @@ class LossSpikeDetector:
 
     def is_spike(self, loss: float) -> bool:
         """True when `loss` is a spike; it then does not enter the window, so that a plateau of spikes is reported too."""
-        recent = np.array(self._recent)
-        if len(recent) >= 16 and loss > recent.mean() + max(self._sigmas * recent.std(), self._floor * abs(recent.mean())):
+        if loss > self.limit():
             return True
         self._recent.append(loss)
         return False
+
+    def limit(self) -> float:
+        """The loss from which on the next one is a spike; infinite while too few were seen."""
+        recent = np.array(self._recent)
+        if len(recent) < 16:
+            return math.inf
+        return float(recent.mean() + max(self._sigmas * recent.std(), self._floor * abs(recent.mean())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

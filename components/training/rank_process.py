@@ -6,12 +6,18 @@ The only reader of the environment in training: torchrun tells a rank its place 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from components.artifacts.locks import locked
+from components.training.job import JobFiles
+from model_core.spec.errors import ActwrightError, JobError
 
 logger = logging.getLogger(__name__)
 
@@ -93,3 +99,27 @@ def configure_libraries(threads: int | None) -> None:
     # Share this machine's cores among its ranks; torchrun itself would give each of several ranks one thread.
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // ranks))
+
+
+@contextlib.contextmanager
+def sole_writer(files: JobFiles, rank: int, patience_s: float) -> Iterator[None]:
+    """Rank 0 holds the folder's lock; an earlier run that is still saving gets `patience_s` to end."""
+    with contextlib.ExitStack() as held:
+        if rank == 0:
+            try:
+                held.enter_context(locked(files.lock, timeout_s=patience_s))
+            except TimeoutError as error:
+                raise JobError(f"another training is writing into {files.out.name}; wait for it or stop it, then run again") from error
+        yield
+
+
+def write_error(files: JobFiles, error: Exception) -> int:
+    """Tell the launcher which error ended this rank; returns the exit code."""
+    logger.exception("job.failed")
+    ours = isinstance(error, ActwrightError)
+    message = str(error) if ours else f"training failed with {type(error).__name__}: {error}; the log has the traceback: {files.log.name}"
+    with contextlib.suppress(OSError):
+        files.error.write_text(
+            json.dumps({"error": type(error).__name__ if ours else JobError.__name__, "unexpected": not ours, "message": message})
+        )
+    return 1

@@ -31,6 +31,13 @@ class TrainingLog:
             self._curve.write(json.dumps({"step": step, **{k: float(f"{v:.9g}") for k, v in sorted(values.items())}}) + "\n")
             self.beat(self._doing)
 
+    def cut(self, step: int) -> None:
+        """Forget the points after `step`, to which training goes back."""
+        if self._curve is not None:
+            self._curve.close()
+            _cut_curve(self._files.metrics, step)
+            self._curve = self._files.metrics.open("a", buffering=1)
+
     def beat(self, doing: str) -> None:
         """Tell whoever watches that this process works, and at what: `STEPPING`, or `WORKING` before what may take longer than a step."""
         self._doing = doing

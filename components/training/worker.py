@@ -7,34 +7,40 @@ On SIGTERM, or when a supervising launcher's end of stdin closes, it saves and e
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.locks import locked
-from components.training.checkpoints import CheckpointManifest, check_belongs, last_complete
+from components.training.checkpoints import CheckpointManifest, check_belongs, forget, last_complete
 from components.training.deepspeed_engine import Engine, end_processes, start_processes
 from components.training.job import STEPPING, WORKING, JobFiles, TrainJob, load_job
-from components.training.monitoring import LossSpikeDetector, Speed, StepClock, peak_flops
+from components.training.monitoring import Speed, StepClock, peak_flops
+from components.training.optimizer.spikes import Spikes, check_finite, losses_of
 from components.training.plan import batch_indices, choose_precision, cpu_flags, curve_digest, learning_rate
 from components.training.published.parts import trained_counts
-from components.training.rank_process import StopRequest, configure_libraries, has_gpu, rank_from_environment, tell_alive
+from components.training.rank_process import (
+    StopRequest,
+    configure_libraries,
+    has_gpu,
+    rank_from_environment,
+    sole_writer,
+    tell_alive,
+    write_error,
+)
 from components.training.start.comparison import start_digest
 from components.training.state.writer import StateWriter
 from components.training.tiny.joint_batches import per_embodiment
 from components.training.trainable_model import TrainableModel, load_trainable_model, parts_of
 from components.training.training_log import TrainingLog
-from model_core.spec.errors import ActwrightError, JobError, SpecError
+from model_core.spec.errors import JobError, SpecError
 
 logger = logging.getLogger(__name__)
+
+_MOST_REWINDS = 5
 
 
 class Training:
@@ -49,10 +55,10 @@ class Training:
         self.trainable: TrainableModel = load_trainable_model(job.model, self.config, Path(job.frozen))
         self.digest = curve_digest(self.config, precision=self.precision.name, start=start_digest(self.config.start))
         self.engine = Engine(self.config, self.trainable, bf16=self.precision.name == "bf16", rank=rank, world_size=world_size)
-        self.done = self._resume()
+        self.done, self._passed = self._resume()
         self._writer = StateWriter(self.files.checkpoints, rank=rank, world_size=world_size, keep=job.keep_checkpoints)
         self.log = TrainingLog(self.files, writes=rank == 0, first_step=self.done)
-        self._spikes = LossSpikeDetector()
+        self._spikes, self._rewinds = self._spikes_so_far(), 0
         self._speed = Speed(
             [self.trainable.flops_at(step) * self.config.global_batch for step in range(self.config.steps)],
             batch=self.config.global_batch,
@@ -76,9 +82,13 @@ class Training:
         stopping = False
         while self.done < self.config.steps and not stopping:
             batches = self._batches(clock)
-            values, stopping = self.engine.step(batches, learning_rate(self.config, self.done), stop=bool(self.stop))
+            rate = learning_rate(self.config, self.done)
+            values, stopping = self.engine.step(batches, rate, stop=bool(self.stop), limit=self._spikes.limit)
             self.done += 1
             self._report(per_embodiment(values), clock, last=stopping)
+            if self._spikes.goes_back and not stopping and self._go_back():
+                clock.start()
+                continue
             if self.done % self.config.checkpoint_every == 0 or self.done == self.config.steps:
                 self._validate()
                 self._save(wait=stopping or self.done == self.config.steps)
@@ -93,40 +103,60 @@ class Training:
         self.log.event("done", self.done)
         return "done"
 
-    def _resume(self) -> int:
-        """Resume from the last complete checkpoint of this folder, if any, whoever wrote it; returns the steps done."""
-        found = self.engine.agree(last_complete(self.files.checkpoints) if self.rank == 0 else None)
+    def _resume(self, at_most: int | None = None) -> tuple[int, int]:
+        """Resume from the last complete checkpoint of this folder, if any, whoever wrote it; returns the steps done and passed over."""
+        found = self.engine.agree(last_complete(self.files.checkpoints, at_most=at_most) if self.rank == 0 else None)
         if found is None:
-            return 0
+            return 0, 0
         folder, manifest = found
         where = f"{folder.name} (precision here: {self.precision.name})"
         check_belongs(manifest, data_digest=self.trainable.data_digest, config_digest=self.digest, where=where)
         self.engine.load(folder)
-        return manifest.step
+        return manifest.step, manifest.passed
+
+    def _spikes_so_far(self) -> Spikes:
+        return Spikes(self.config.spikes, self.engine.agree(losses_of(self.files.metrics) if self.rank == 0 else None))
+
+    def _go_back(self) -> bool:
+        """Go on from before the last spikes, with the samples that come after them; False where no checkpoint is that old."""
+        self._tell(self._writer.wait())
+        self.engine.wait()
+        spiked, taken = self.done - self._spikes.row, self.done + self._passed
+        back, _ = self._resume(at_most=spiked)
+        if back == 0:
+            return False
+        if self.rank == 0:
+            forget(self.files.checkpoints, after=back)
+        self._rewinds += 1
+        if self._rewinds > _MOST_REWINDS:
+            raise JobError(
+                f"the loss spiked again at step {spiked} after {_MOST_REWINDS} returns to a checkpoint. "
+                "Fix: lower train.learning_rate, or look at the data"
+            )
+        self.log.event("rewound", self.done, to=back)
+        self.done, self._passed = back, taken - back
+        self.log.cut(back)
+        self._spikes = self._spikes_so_far()
+        return True
 
     def _batches(self, clock: StepClock) -> list[Any]:
         began = time.perf_counter()
         cfg = self.config
-        indices = batch_indices(cfg.seed, self.done, cfg.global_batch, self.trainable.num_samples)
-        size = cfg.micro_batch
+        size, at = cfg.micro_batch, self.done + self._passed
+        indices = batch_indices(cfg.seed, at, cfg.global_batch, self.trainable.num_samples)
         batches = [
-            self.trainable.batch(indices[micro * size : (micro + 1) * size], seed=cfg.seed, step=self.done, micro=micro)
+            self.trainable.batch(indices[micro * size : (micro + 1) * size], seed=cfg.seed, step=at, micro=micro)
             for micro in self.engine.micros
         ]
         clock.waited_s += time.perf_counter() - began
         return batches
 
     def _report(self, values: dict[str, float], clock: StepClock, *, last: bool) -> None:
-        loss = values["loss"]
-        if not math.isfinite(loss):
-            raise JobError(
-                f"loss became {loss} at step {self.done} (learning rate {learning_rate(self.config, self.done - 1):.2g}, gradient norm "
-                f"{values.get('grad_norm', math.nan):.3g}); the last checkpoint is kept. "
-                "Fix: lower train.learning_rate or train.gradient_clip, or look at the data"
-            )
+        loss, rate = values["loss"], learning_rate(self.config, self.done - 1)
+        check_finite(values, step=self.done, rate=rate)
         self.log.beat(STEPPING)
-        self.log.point(self.done, {**values, "lr": learning_rate(self.config, self.done - 1)})
-        if self._spikes.is_spike(loss) and self.rank == 0:
+        self.log.point(self.done, {**values, "lr": rate})
+        if self._spikes.take(loss) and self.rank == 0:
             logger.warning("loss.spike step=%d loss=%.4g", self.done, loss)
             self.log.event("spike", self.done, loss=loss)
         clock.steps += 1
@@ -157,6 +187,7 @@ class Training:
             config_digest=self.digest,
             world_size=self.world_size,
             zero_stage=self.config.zero_stage,
+            passed=self._passed,
         )
         if self.rank == 0:
             self._writer.prepare(self.done)
@@ -184,18 +215,6 @@ class Training:
         self.engine.wait()
 
 
-@contextlib.contextmanager
-def _sole_writer(files: JobFiles, rank: int, patience_s: float) -> Iterator[None]:
-    """Rank 0 holds the folder's lock; an earlier run that is still saving gets `patience_s` to end."""
-    with contextlib.ExitStack() as held:
-        if rank == 0:
-            try:
-                held.enter_context(locked(files.lock, timeout_s=patience_s))
-            except TimeoutError as error:
-                raise JobError(f"another training is writing into {files.out.name}; wait for it or stop it, then run again") from error
-        yield
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one rank; returns the exit code: 0 done or stopped on request, 1 an error written to `error.json`."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -209,26 +228,15 @@ def main(arguments: list[str] | None = None) -> int:
     job = load_job(Path(given[0]))
     files = JobFiles(Path(job.out))
     try:
-        with _sole_writer(files, rank, patience_s=job.grace_s + 5):
+        with sole_writer(files, rank, patience_s=job.grace_s + 5):
             tell_alive(files.alive, rank)
             configure_libraries(job.config.threads)
             rank, world_size = start_processes()
             Training(job, rank=rank, world_size=world_size).run()
             end_processes()
     except Exception as error:  # reported to the launcher, whatever it is: the last thing that this process decides
-        return _write_error(files, error)
+        return write_error(files, error)
     return 0
-
-
-def _write_error(files: JobFiles, error: Exception) -> int:
-    logger.exception("job.failed")
-    ours = isinstance(error, ActwrightError)
-    message = str(error) if ours else f"training failed with {type(error).__name__}: {error}; the log has the traceback: {files.log.name}"
-    with contextlib.suppress(OSError):
-        files.error.write_text(
-            json.dumps({"error": type(error).__name__ if ours else JobError.__name__, "unexpected": not ours, "message": message})
-        )
-    return 1
 
 
 if __name__ == "__main__":

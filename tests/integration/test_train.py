@@ -160,6 +160,34 @@ train(TrainingTask(config=config, frozen=Path({str(slow)!r}), out=Path({str(out)
     assert result(out) == result(calm)
 
 
+@pytest.mark.soak  # short: test_training_supervision finds the rank by its files; above a kill, and in test_two_nodes two ranks
+@pytest.mark.timeout(900)
+def test_a_hung_and_a_killed_rank_cost_an_attempt_each_and_no_bit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    slow, out, calm = frozen(tmp_path / "frozen", sleep_s=0.02), tmp_path / "out", tmp_path / "calm"
+    train(toy_task(ZERO_2, slow, calm), None, Silent())
+
+    class Troubles:
+        """Stops one rank after step 13, as a machine that hangs does, and kills the other after step 25."""
+
+        def __init__(self) -> None:
+            self.acts = [(13, 1, signal.SIGSTOP), (25, 0, signal.SIGKILL)]
+
+        def update(self, done: int, total: int, message: str = "") -> None:
+            if self.acts and done >= self.acts[0][0]:
+                _, rank, sent = self.acts.pop(0)
+                os.kill(pids(out)[rank], sent)
+
+    troubles = Troubles()
+    record = train(toy_task(ZERO_2, slow, out), None, troubles)
+    assert not troubles.acts
+    assert [text for text in caplog.messages if "hangs, rank 1 has not run for" in text]
+    assert record["undigested"]["began_at_step"] >= 20
+    assert 0.0 < record["undigested"]["goodput"] < 0.5, "a minute of it was a hang"
+    assert result(out) == result(calm)
+    events = [json.loads(line) for line in JobFiles(out).progress.read_text().splitlines()]
+    assert not any(alive(pid) for event in events if event["event"] == "start" for pid in event["pids"])
+
+
 def test_other_data_is_refused(ranks: ForkServer, undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"began on data set dddd.*now it is given eeee"):

@@ -1,4 +1,4 @@
-"""The clipping of gradients where DeepSpeed does not do it as recipes ask: at stage 0 as a whole, and part by part at every stage.
+"""What is done to gradients where DeepSpeed does not do it as recipes ask: clipped, as a whole at stage 0 and by part at all; dropped.
 
 DeepSpeed's own clipping is over all groups together and tells no norm at stage 0. By part each part's norm is brought to at most
 `train.gradient_clip`, as the published optimiser does.
@@ -6,7 +6,7 @@ DeepSpeed's own clipping is over all groups together and tells no norm at stage 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,3 +44,17 @@ def clip_by_part(parts: Sequence[TrainedPart], optimizer: Any, *, most: float, s
         for gradient in optimizer.averaged_gradients[number]:
             gradient.mul_(factors[part])
     return squares.sum().sqrt()
+
+
+def drop_gradients(parameters: Iterable[nn.Parameter], optimizer: Any, *, stage: int) -> None:
+    """Make the step that follows one that changes nothing, neither weights nor Adam's moments and counters.
+
+    At stage 0 Adam passes over parameters without gradient. At the others DeepSpeed leaves out a step whose gradient norm is no number.
+    """
+    if stage == 0:
+        for parameter in parameters:
+            parameter.grad = None
+        return
+    for gradients in optimizer.averaged_gradients.values():
+        for gradient in gradients:
+            gradient.fill_(float("nan"))
