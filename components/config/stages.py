@@ -7,7 +7,7 @@ installed versions of `packages` and the data in `files`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -226,8 +226,12 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def recipe_sections(recipe: Recipe, stage: Stage) -> dict[str, object]:
-    """The part of a recipe that decides the result of `stage`, by the names in the table: what its cache key holds of the recipe."""
-    return {path: attrgetter(path)(recipe) for path in stage.config}
+    """The part of a recipe that decides the result of `stage`, by the names in the table: what its cache key holds of the recipe.
+
+    By how many processes a policy is trained is no part of it: a training that was begun by two is found, and gone on with, by four.
+    """
+    shared = replace(recipe, train=replace(recipe.train, world_size=1, zero_stage=0))
+    return {path: attrgetter(path)(shared) for path in stage.config}
 
 
 def named_suite(recipe: Recipe, stage: Stage) -> SuiteEntry | None:

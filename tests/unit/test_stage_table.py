@@ -53,6 +53,7 @@ def test_a_stage_names_sections_that_a_recipe_has(stage):
         ("validate.black_mean=2", {"collect", "validate"}),
         ("validate.min_frames=9", {"validate"}),
         ("train.seed=1", {"train"}),
+        ("train.zero_stage=3", set()),  # a training that was begun at another stage, or by more processes, is gone on with
         ("package.model_name=other", {"gate", "package"}),
         ("name=other", {"report"}),
     ],
