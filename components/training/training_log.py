@@ -39,7 +39,7 @@ class TrainingLog:
             self._curve = self._files.metrics.open("a", buffering=1)
 
     def beat(self, doing: str) -> None:
-        """Tell whoever watches that this process works, and at what: `STEPPING`, or `WORKING` before what may take longer than a step."""
+        """Tell the launcher that this process works, and at what: `STEPPING`, or `WORKING` before what may take longer than a step."""
         self._doing = doing
         if self._events is not None:
             self._files.heartbeat.write_text(doing)

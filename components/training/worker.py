@@ -104,7 +104,7 @@ class Training:
         return "done"
 
     def _resume(self, at_most: int | None = None) -> tuple[int, int]:
-        """Resume from the last complete checkpoint of this folder, if any, whoever wrote it; returns the steps done and passed over."""
+        """Resume from the last complete checkpoint of this folder, if any, by any processes; returns the steps done and passed over."""
         found = self.engine.agree(last_complete(self.files.checkpoints, at_most=at_most) if self.rank == 0 else None)
         if found is None:
             return 0, 0

@@ -193,7 +193,7 @@ def fitting_changes(plan: TrainingPlan) -> list[str]:
     candidates: dict[str, Mapping[str, Any]] = {}
     for micro in _divisors_below(train.micro_batch):
         candidates[f"--set train.micro_batch={micro}"] = {"micro_batch": micro}
-    for stage in range(train.zero_stage + 1, 4 if not (train.lora_rank or train.published.freeze_tower) else 3):
+    for stage in range(train.zero_stage + 1, 4 if not train.published.freeze_tower else 3):
         candidates[f"--set train.zero_stage={stage}"] = {"zero_stage": stage}
     world = train.world_size * 2
     while world <= train.global_batch // train.micro_batch and train.zero_stage > 0:

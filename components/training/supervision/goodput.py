@@ -10,7 +10,7 @@ def goodput(events: Iterable[Mapping[str, Any]]) -> float:
     """Seconds of the steps that were kept over all seconds, of the events of all attempts of one training, in order; 0 where none are.
 
     Lost are: loading, validation, waits for checkpoints, steps that were made again after a kill, and the time between an attempt that
-    was lost and the next. The time after an attempt that a person stopped is nobody's.
+    was lost and the next. The time after an attempt that a person stopped does not count.
     """
     windows: list[tuple[int, int, float]] = []
     wall_s, last, counts = 0.0, 0.0, False
