@@ -199,6 +199,6 @@ def test_its_decoding_is_timed_against_its_peers_with_equal_tokens(ranks: ForkSe
     told = json.loads(timed.said)
     assert (told["tokens_equal"], told["flips"], told["decisions"]) == (True, 0, 2)
     rows = {row["side"]: row for row in json.loads((adopted.root / "decode.json").read_text())["rows"]}
-    peer = "Qwen2 generate, dynamic cache" if adopted.style.family == "d" else "generate, dynamic cache"  # of 7B-O it has no class
+    peer = f"{'Qwen2' if adopted.style.family == 'd' else 'Olmo2'} generate, dynamic cache"
     assert rows[peer]["decisions_equal"] == 2
     assert rows["ours, temporal drafts"]["forwards"] < rows["ours, plain"]["forwards"] < rows["plain loop, static cache"]["forwards"]

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from components.evaluation.decoding.benchmark import DecodeBenchmark, _engines, bench_decode
 from components.evaluation.decoding.benchmark_document import DRAFTS, FAITHFUL, MEMORY, OURS, PLAIN
 from components.evaluation.decoding.equivalence import EquivalenceOptions, certify
-from components.evaluation.decoding.peer_prompt import Places
+from components.evaluation.decoding.olmo2_peer import MatchingOlmo2, matches_olmo2
+from components.evaluation.decoding.peer_prompt import Laps, Places
 from components.evaluation.decoding.peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE
 from components.evaluation.decoding.replay import Replay
 from components.evaluation.observation_recording import Recording
@@ -25,6 +26,7 @@ from model_core.spec.errors import SpecError
 from model_core.tokenization.compact.layout import NO_SLOT, ReasoningMode
 from tests.fakes import make_embodiment
 from tests.tiny_checkpoint import INSTRUCTIONS, write_tiny_checkpoint
+from tests.unit.test_published_packing import make_network, small_config
 
 
 class Silent:
@@ -89,6 +91,18 @@ def test_bench_decode_runs_all_sides_with_the_same_tokens_and_prints_one_json_li
     assert document["machine"]["threads"] == 1
     assert document["machine"]["date"].endswith("UTC")
     assert document["model_digest"]
+
+
+def test_the_class_of_transformers_computes_what_an_olmo2_decoder_does():
+    network = make_network(small_config(olmo=True)).eval()
+    assert matches_olmo2(network.config.llm)
+    assert not matches_olmo2(small_config().llm)
+    peer = MatchingOlmo2(network, None, Laps())
+    x_BLD = torch.randn(2, 9, network.config.llm.hidden_size, generator=torch.Generator().manual_seed(0))
+    places = torch.arange(9).expand(2, -1)
+    with torch.inference_mode():
+        found = peer.lm_head(peer.model(inputs_embeds=x_BLD, position_ids=places).last_hidden_state)
+        assert torch.allclose(found, network.logits(network.trunk(x_BLD, places)), atol=1e-5)
 
 
 def test_engines_over_the_same_ids_share_what_is_measured_at_their_start(checkpoint, recording):

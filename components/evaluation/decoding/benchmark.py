@@ -3,7 +3,7 @@
 Per decision all sides answer in turn, in an order that rotates, so that a busy machine slows them alike; medians, not means. A side
 whose tokens differ from plain greedy decoding makes the table say so: a speed-up without equal tokens is none.
 
-peers   generate of the `transformers` class that matches our decoder (Qwen2) and of our own modules wrapped, with a dynamic and with
+peers   generate of the `transformers` class that matches our decoder (Qwen2, Olmo2) and of our own modules wrapped, with a dynamic and with
         a static cache; generate with prompt lookup; a plain hand-written loop
 ours    plain (one token a forward); temporal drafts (the session's last decision); drafts from a memory of earlier decisions of other
         episodes, by the compiled decoder where it runs, and the same by torch; all exact, over the ids of the grammar, as compact models

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.evaluation.decoding.peer_prompt import PROSE, STAGES
-from components.evaluation.decoding.peers import GENERATE, QWEN2_GENERATE
+from components.evaluation.decoding.peers import GENERATE, OLMO2_GENERATE, QWEN2_GENERATE
 from components.evaluation.decoding.replay import FIELDS, Replay, acceptance
 from model_core.spec.files import atomic_write
 
@@ -53,7 +53,7 @@ def benchmark_document(
     """All sides as one document. many: of sessions decoded together. where: the machine."""
     paired = sorted(set.intersection(*(set(sides[name].seconds) for name in GENERATE)))
     wrapped_ms = min(_median_ms(sides[name], paired) for name in GENERATE)
-    standard = QWEN2_GENERATE if QWEN2_GENERATE[0] in sides else GENERATE
+    standard = next((names for names in (QWEN2_GENERATE, OLMO2_GENERATE) if names[0] in sides), GENERATE)
     generate_ms = min(_median_ms(sides[name], paired) for name in standard)
     plain = sides[PLAIN].ids
     rows = [_row(name, side, paired, generate_ms, plain) for name, side in sides.items()]

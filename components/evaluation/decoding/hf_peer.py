@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,11 +137,13 @@ class Generation:
     masked: bool = True
 
 
+MakePeerModel = Callable[[MolmoAct, Places, Laps], Any]
+
+
 class HfPeer:
     """`generate(do_sample=False)` with a dynamic or static cache, or with prompt lookup.
 
-    of_transformers: the class of `transformers` that matches our decoder
-    computes, not our own modules.
+    model: what computes: our own modules wrapped, or the class of `transformers` that matches our decoder.
     """
 
     def __init__(
@@ -149,12 +152,10 @@ class HfPeer:
         language: Language,
         generation: Generation = Generation(),
         *,
-        of_transformers: bool = False,
+        model: MakePeerModel = GeneratingMolmoAct,
     ) -> None:
-        from components.evaluation.decoding.qwen2_peer import MatchingQwen2
-
         self.language, self.laps, self.places = language, Laps(), Places(language, network.config.llm.vocab_size)
-        self.model = (MatchingQwen2 if of_transformers else GeneratingMolmoAct)(network, self.places, self.laps).eval()
+        self.model = model(network, self.places, self.laps).eval()
         self.options: dict[str, Any] = {"do_sample": False, "use_cache": True}
         if generation.masked:
             self.options["logits_processor"] = LogitsProcessorList([GrammarMask(self.places)])

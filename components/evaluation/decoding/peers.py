@@ -22,6 +22,7 @@ LOOKUP_TOKENS = 10
 # On our own modules, and on the class of `transformers` that computes the same.
 GENERATE = ("generate, dynamic cache", "generate, static cache")
 QWEN2_GENERATE = ("Qwen2 generate, dynamic cache", "Qwen2 generate, static cache")
+OLMO2_GENERATE = ("Olmo2 generate, dynamic cache", "Olmo2 generate, static cache")
 
 
 class PlainLoop:
@@ -82,14 +83,15 @@ def all_peers(network: MolmoAct, language: Language) -> dict[str, Answering]:
     """Every peer by the name that the table shows."""
     # `transformers` generate takes nine seconds of processor time to load, which the plain loop does without
     from components.evaluation.decoding.hf_peer import Generation, HfPeer
-    from components.evaluation.decoding.qwen2_peer import matches_qwen2
+    from components.evaluation.decoding.olmo2_peer import MatchingOlmo2, matches_olmo2
+    from components.evaluation.decoding.qwen2_peer import MatchingQwen2, matches_qwen2
 
+    llm = network.config.llm
     matching: dict[str, Answering] = {}
-    if matches_qwen2(network.config.llm):
-        matching = {
-            QWEN2_GENERATE[0]: HfPeer(network, language, of_transformers=True).answer,
-            QWEN2_GENERATE[1]: HfPeer(network, language, Generation(cache="static"), of_transformers=True).answer,
-        }
+    for matches, names, of in ((matches_qwen2, QWEN2_GENERATE, MatchingQwen2), (matches_olmo2, OLMO2_GENERATE, MatchingOlmo2)):
+        if matches(llm):
+            matching[names[0]] = HfPeer(network, language, model=of).answer
+            matching[names[1]] = HfPeer(network, language, Generation(cache="static"), model=of).answer
     return matching | {
         GENERATE[0]: HfPeer(network, language).answer,
         GENERATE[1]: HfPeer(network, language, Generation(cache="static")).answer,

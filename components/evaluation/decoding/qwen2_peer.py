@@ -7,6 +7,7 @@ added to a token beside its row (image features, slot) goes in as `inputs_embeds
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,17 +32,10 @@ class MatchingQwen2(Qwen2ForCausalLM):
     """`network`'s decoder and head in the class of `transformers`; images and tables stay `network`'s own."""
 
     def __init__(self, network: MolmoAct, places: Places, laps: Laps) -> None:
-        super().__init__(_config_of(network.config.llm))
+        super().__init__(Qwen2Config(**config_values(network.config.llm), use_sliding_window=False))
         self.network, self.places, self.laps = [network], places, laps  # in a list: no submodule of this one
         self.forwards = 0
-        decoder = network.model.transformer
-        with torch.no_grad():
-            for layer, block in zip(self.model.layers, decoder.blocks, strict=True):
-                assert isinstance(block, DecoderBlock)
-                layer.load_state_dict(_as_qwen2(block), strict=True)
-            self.model.norm.weight.copy_(decoder.ln_f.weight)
-            self.lm_head.weight.copy_(network.lm_head.weight)
-        self.to(network.lm_head.weight)  # pyright: ignore[reportArgumentType]
+        copy_weights(network, self, _as_qwen2)
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -79,32 +73,49 @@ class MatchingQwen2(Qwen2ForCausalLM):
         }
 
 
-def _config_of(llm: LlmConfig) -> Qwen2Config:
-    return Qwen2Config(
-        vocab_size=llm.vocab_size,
-        hidden_size=llm.hidden_size,
-        intermediate_size=llm.intermediate_size,
-        num_hidden_layers=llm.num_hidden_layers,
-        num_attention_heads=llm.num_attention_heads,
-        num_key_value_heads=llm.num_key_value_heads,
-        max_position_embeddings=llm.max_position_embeddings,
-        rms_norm_eps=llm.layer_norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": llm.rope_theta},  # pyright: ignore[reportArgumentType]
-        tie_word_embeddings=False,
-        use_sliding_window=False,
-        bos_token_id=1,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
+def config_values(llm: LlmConfig) -> dict[str, Any]:
+    """What the configurations of `transformers` decoders call the sizes of ours."""
+    return {
+        "vocab_size": llm.vocab_size,
+        "hidden_size": llm.hidden_size,
+        "intermediate_size": llm.intermediate_size,
+        "num_hidden_layers": llm.num_hidden_layers,
+        "num_attention_heads": llm.num_attention_heads,
+        "num_key_value_heads": llm.num_key_value_heads,
+        "max_position_embeddings": llm.max_position_embeddings,
+        "rms_norm_eps": llm.layer_norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": llm.rope_theta},
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+    }
 
 
-def _as_qwen2(block: DecoderBlock) -> dict[str, Tensor]:
-    """One block's weights under the names of `transformers`: the fused projections cut apart."""
+def copy_weights(network: MolmoAct, peer: Any, named: Callable[[DecoderBlock], Mapping[str, Tensor]]) -> None:
+    """Give a model of `transformers` the decoder and the head of `network`, in their number format. named: one block under its names."""
+    decoder = network.model.transformer
+    with torch.no_grad():
+        for layer, block in zip(peer.model.layers, decoder.blocks, strict=True):
+            assert isinstance(block, DecoderBlock)
+            layer.load_state_dict(named(block), strict=True)
+        peer.model.norm.weight.copy_(decoder.ln_f.weight)
+        peer.lm_head.weight.copy_(network.lm_head.weight)
+    peer.to(network.lm_head.weight)
+
+
+def projections(block: DecoderBlock) -> dict[str, Tensor]:
+    """One block's linear layers under the names of `transformers`: the fused projections cut apart."""
     attention, mlp = block.self_attn, block.mlp
     found = {"self_attn.o_proj.weight": attention.attn_out.weight, "mlp.down_proj.weight": mlp.ff_out.weight}
-    for kind in ("weight", "bias"):
+    for kind in ("weight", "bias") if attention.att_proj.bias is not None else ("weight",):
         for name, part in zip("qkv", getattr(attention.att_proj, kind).split(attention.sizes), strict=True):
             found[f"self_attn.{name}_proj.{kind}"] = part
     found["mlp.up_proj.weight"], found["mlp.gate_proj.weight"] = mlp.ff_proj.weight.chunk(2)
+    return found
+
+
+def _as_qwen2(block: DecoderBlock) -> dict[str, Tensor]:
+    found = projections(block)
     found["input_layernorm.weight"], found["post_attention_layernorm.weight"] = block.attn_norm.weight, block.ff_norm.weight
     return found
