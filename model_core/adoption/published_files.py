@@ -5,6 +5,7 @@ Looked at are config.json (with `norm_stats`), the processor's settings, the tok
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,24 +49,26 @@ def read_config(folder: Path) -> MolmoActConfig:
     return config
 
 
-def chosen_stats(folder: Path, config: MolmoActConfig, key: str, dims: Sequence[str]) -> UnnormStats:
-    """The action statistics of `norm_stats[key]` for dimensions with these names.
+def chosen_stats(folder: Path, config: MolmoActConfig, key: str, dims: Sequence[str], *, beside: Path | None = None) -> UnnormStats:
+    """The action statistics of `norm_stats[key]` for dimensions with these names. beside: a file that holds them instead of config.json, as
+    the published preprocessing writes it (dataset_statistics.json).
 
     Raises `CheckpointError` where the key is not there or was not chosen, and `ContractError` for another number of dimensions and for a
     mask by which the published decoding does not go (`PublishedStats.sound`).
     """
-    where = f"{folder / CONFIG}: norm_stats"
-    known = ", ".join(config.norm_stats)
-    if not config.norm_stats:
+    where = f"{folder / CONFIG}: norm_stats" if beside is None else str(beside)
+    entries = config.norm_stats if beside is None else _statistics_file(beside)
+    known = ", ".join(entries)
+    if not entries:
         raise CheckpointError(
             f"{where} is missing or empty, so that actions cannot be brought back to units. "
             "Fix: put the release's config.json there, or add the statistics of the data that the checkpoint was tuned on"
         )
     if not key:
-        raise CheckpointError(f"{where} has {len(config.norm_stats)} keys ({known}); none was chosen. Fix: name one with --norm-key")
-    if key not in config.norm_stats:
+        raise CheckpointError(f"{where} has {len(entries)} keys ({known}); none was chosen. Fix: name one with --norm-key")
+    if key not in entries:
         raise CheckpointError(f"{where} has no key {key!r}; it has {known}. Fix: name one of these with --norm-key")
-    action = _mapping(config.norm_stats[key], "action", f"{where}[{key!r}]")
+    action = _mapping(entries[key], "action", f"{where}[{key!r}]")
     q01, q99 = (_numbers(action, name, f"{where}[{key!r}].action") for name in ("q01", "q99"))
     if not len(q01) == len(q99) == len(dims):
         raise ContractError(
@@ -75,7 +78,7 @@ def chosen_stats(folder: Path, config: MolmoActConfig, key: str, dims: Sequence[
     mask = action.get("mask")
     if mask is not None and (not isinstance(mask, list) or len(mask) != len(dims) or not all(isinstance(value, bool) for value in mask)):
         raise CheckpointError(f"{where}[{key!r}].action: expected mask as {len(dims)} truth values, got {mask!r:.80}")
-    count = config.norm_stats[key].get("num_transitions", 0)
+    count = entries[key].get("num_transitions", 0)
     try:
         stats = PublishedStats(q01=tuple(q01), q99=tuple(q99), mask=None if mask is None else tuple(mask)).sound()
     except SpecError as error:
@@ -170,6 +173,16 @@ def small_files(folder: Path) -> list[str]:
     """Names of the files that decide an answer, or that the published code opens, without the weights."""
     names = [CONFIG, PREPROCESSOR, INDEX_FILE, *TOKENIZERS, *_FURTHER]
     return [name for name in names if (folder / name).is_file()]
+
+
+def _statistics_file(path: Path) -> Mapping[str, Any]:
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}. Fix: name the file of statistics") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f'{path}: expected {{"KEY": {{"action": {{"q01": [...], "q99": [...], "mask": [...]}}}}}}, got {found!r:.60}')
+    return cast(Mapping[str, Any], found)
 
 
 def _mapping(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

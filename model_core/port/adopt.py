@@ -44,18 +44,24 @@ class AdoptionRequest:
     """What a person states about a folder.
 
     norm_key: which statistics of `norm_stats`. chunk_length: rows of a chunk that the checkpoint was trained to answer. execute_horizon:
-    rows that a robot executes before it asks again; 0: all of them.
+    rows that a robot executes before it asks again; 0: all of them. statistics: a file that holds `norm_key`; None: config.json does.
     """
 
     embodiment: EmbodimentSpec
     norm_key: str
     chunk_length: int
     execute_horizon: int = 0
+    statistics: Path | None = None
     language: LanguageChoices = field(default_factory=LanguageChoices)
 
     def __post_init__(self) -> None:
         require(1 <= self.chunk_length <= 64, "chunk_length must be 1..64", got=self.chunk_length)
         require(0 <= self.execute_horizon <= self.chunk_length, "execute_horizon must be 1..chunk_length", got=self.execute_horizon)
+
+    @property
+    def dims(self) -> list[str]:
+        """Names of the action dimensions."""
+        return [dim.name for dim in self.embodiment.action.dims]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +81,17 @@ def adopt(folder: Path, request: AdoptionRequest, *, replace: bool = False) -> A
     """
     config = read_config(folder)
     if (folder / CONTRACT).exists() and not replace:
-        raise CheckpointError(f"{folder} has a {CONTRACT} already. Fix: serve it, or write another one with --replace")
-    body = request.embodiment
-    stats = chosen_stats(folder, config, request.norm_key, [dim.name for dim in body.action.dims])
+        raise CheckpointError(
+            f"{folder} has a {CONTRACT} already. Fix: serve it, adopt it for a further robot with --beside, or write another "
+            "contract with --replace"
+        )
+    stats = chosen_stats(folder, config, request.norm_key, request.dims, beside=request.statistics)
     read_processor(folder, config)
     special_ids(folder, config)  # of another vocabulary: told before the table is read
     weights = read_weights(folder, config)
     parts = open_parts(folder, config, request.language)
     codec = _codebook(folder)
-    contract = _contract(request, stats, parts, codec)
+    contract = contract_of(request, stats, parts, codec)
     port = PublishedPort(parts, contract)
     if codec is not None:
         codec.save(folder / VQVAE)
@@ -107,7 +115,7 @@ def adopt_trained(folder: Path, contracts: Sequence[PolicyContract], language: L
         for contract in contracts
     }
     for contract in contracts:
-        atomic_write(folder / CONTRACTS / f"{contract.embodiment.name}.json", _text(contract))
+        atomic_write(folder / CONTRACTS / f"{contract.embodiment.name}.json", contract_text(contract))
     atomic_write(folder / ADOPTION, dataclasses.replace(adopted.adoption, embodiments=chosen).to_text())
 
 
@@ -120,12 +128,13 @@ def _write(folder: Path, port: PublishedPort, weights: CheckpointFiles, norm_key
         language=port.parts.choices,
     )
     shutil.rmtree(folder / CONTRACTS, ignore_errors=True)  # of several, which it was adopted for before
-    atomic_write(folder / CONTRACT, _text(port.contract))
+    atomic_write(folder / CONTRACT, contract_text(port.contract))
     atomic_write(folder / ADOPTION, adoption.to_text())
-    return Adopted(contract=port.contract, adoption=adoption, notes=tuple(_notes(port, weights)))
+    return Adopted(contract=port.contract, adoption=adoption, notes=tuple(notes_of(port, weights)))
 
 
-def _contract(request: AdoptionRequest, stats: UnnormStats, parts: PublishedParts, codec: DepthCodec | None) -> PolicyContract:
+def contract_of(request: AdoptionRequest, stats: UnnormStats, parts: PublishedParts, codec: DepthCodec | None) -> PolicyContract:
+    """What a folder promises a robot. Raises `CheckpointError` for a depth codebook of another tokenizer."""
     body, codes = request.embodiment, parts.tokenizer.special.num_depth
     if codec is not None and codec.config.num_tokens != codes:
         raise CheckpointError(
@@ -154,11 +163,13 @@ def _codebook(folder: Path) -> DepthCodec | None:
     return DepthCodec.load_published(folder / _VAE_FILE) if (folder / _VAE_FILE).is_file() else None
 
 
-def _text(contract: PolicyContract) -> str:
+def contract_text(contract: PolicyContract) -> str:
+    """The content of a contract's file."""
     return json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n"
 
 
-def _notes(port: PublishedPort, weights: CheckpointFiles) -> list[str]:
+def notes_of(port: PublishedPort, weights: CheckpointFiles) -> list[str]:
+    """What a person should read of an adoption, a sentence each."""
     contract, choices = port.contract, port.parts.choices
     body, stats = contract.embodiment, contract.stats
     order = ", ".join(camera.name for camera in body.cameras)

@@ -15,10 +15,12 @@ from components.artifacts.step_manifest import checkpoint_digest
 from components.release.bundle import find_packed
 from components.release.checkpoint_copy import copy_checkpoint
 from model_core.adoption.document import ADOPTION, LanguageChoices, read_adoption
+from model_core.adoption.loading import PublishedParts
 from model_core.checkpoint import load_checkpoint
 from model_core.contracts import CONTRACT
 from model_core.network.checkpoints import weights as weight_files
 from model_core.port.adopt import Adopted, AdoptionRequest, adopt
+from model_core.port.adopt_beside import adopt_beside
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import ActwrightError, CheckpointError, ContractError, SpecError
 from model_core.tokenization.depth.codec import DepthCodec
@@ -262,3 +264,66 @@ def test_only_what_serving_reads_is_packed(folder: Path, tmp_path: Path):
     copy_checkpoint(folder, "", tmp_path / "copy", None)
     assert not list((tmp_path / "copy").glob("*.p*"))
     assert load_checkpoint(tmp_path / "copy").contract == load_checkpoint(folder).contract
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def second(tmp_path: Path, **changes: Any) -> AdoptionRequest:
+    """Two cameras and fourteen dimensions, with statistics in a file of their own."""
+    path = tmp_path / "dataset_statistics.json"
+    path.write_text(json.dumps(norm_stats(14, ("bimanual",))))
+    language = LanguageChoices(decoding="faithful")
+    body = published_body(views=2, dims=14)
+    return asked(**{"embodiment": body, "norm_key": "bimanual", "chunk_length": 1, "statistics": path, "language": language, **changes})
+
+
+def test_a_second_embodiment_is_adopted_beside_the_first_of_which_no_byte_changes(folder: Path, tmp_path: Path):
+    first = adopt(folder, asked()).contract
+    before = files_of(folder)
+    copy_checkpoint(folder, "", tmp_path / "before", None)
+    made = adopt_beside(folder, second(tmp_path))
+    added = made.contract
+    after = files_of(folder)
+    assert {name for name in after if after[name] != before.get(name)} == {ADOPTION, "contracts/arm-1-7.json", "contracts/arm-2-14.json"}
+    assert after["contracts/arm-1-7.json"] == before[CONTRACT]
+    assert list(added.stats.q01) == norm_stats(14)[KEY]["action"]["q01"]
+    assert made.adoption.of("arm-2-14").norm_key == "bimanual"
+    copy_checkpoint(folder, first.embodiment.name, tmp_path / "after", None)
+    assert files_of(tmp_path / "after") == files_of(tmp_path / "before"), "what is released of the first is what it was"
+    copy_checkpoint(folder, added.embodiment.name, tmp_path / "second", None)
+    assert load_checkpoint(tmp_path / "second").contract == added
+    with pytest.raises(CheckpointError, match=r"acts for 2 embodiments \(arm-1-7, arm-2-14\); a policy serves one\. Fix: name it"):
+        load_checkpoint(folder)
+    for contract, decoding in ((first, "constrained"), (added, "faithful")):
+        found = load_checkpoint(folder, embodiment=contract.embodiment.name)
+        assert found.contract == contract
+        assert isinstance(found.language, PublishedParts)
+        assert found.language.choices.decoding == decoding
+    adopt_beside(folder, asked(embodiment=replace(published_body(), name="third")))
+    assert set(read_adoption(folder).embodiments) == {"arm-1-7", "arm-2-14", "third"}
+    assert load_checkpoint(folder, embodiment="arm-2-14").contract == added
+
+
+def test_what_cannot_stand_beside_is_refused_and_changes_nothing(folder: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"not adopted for any robot yet\. Fix: adopt it without --beside"):
+        adopt_beside(folder, second(tmp_path))
+    adopt(folder, asked())
+    before = files_of(folder)
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
+    for changes, kind, said in (
+        ({"embodiment": published_body()}, CheckpointError, "acts for 'arm-1-7' already. Fix: serve it with --embodiment arm-1-7"),
+        ({"embodiment": replace(published_body(dims=14), name="Arm-1-7")}, SpecError, "differ in capital letters only"),
+        ({"embodiment": published_body(views=2)}, ContractError, r"dataset_statistics.json\['bimanual'\]: q01 has 14 .* embodiment has 7"),
+        ({"norm_key": ""}, CheckpointError, r"dataset_statistics.json has 1 keys \(bimanual\); none was chosen"),
+        ({"statistics": None}, CheckpointError, "has no key 'bimanual'; it has robot"),
+        ({"statistics": empty}, CheckpointError, r"empty.json: expected \{\"KEY\""),
+    ):
+        with pytest.raises(kind, match=said):
+            adopt_beside(folder, second(tmp_path, **changes))
+        assert files_of(folder) == before
+    processor(max_crops=2)(folder)
+    with pytest.raises(CheckpointError, match="has another content than when this folder was adopted"):
+        adopt_beside(folder, second(tmp_path))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.bench.options import BenchOptions, CertifyOptions
+from flows.commands.bench.options import BenchOptions, CertifyOptions, Embodiment
 from flows.commands.options import from_options
 from flows.terminal.output import HELD, print_result
 
@@ -33,7 +33,7 @@ def bench_decode(options: BenchOptions) -> None:
     from flows.commands.bench import runs
     from flows.commands.bench.tables import show_bench
 
-    folder = runs.chosen_checkpoint(options.checkpoint)
+    folder = runs.chosen_checkpoint(options.checkpoint, options.embodiment)
     progress = runs.PlainProgress("bench", quiet=options.only_json)
     found = runs.chosen_recording(options.recording, folder, options.decisions + runs.REMEMBERED, options.recipe, progress)
     document = runs.bench_decode(folder, found, options, progress)
@@ -50,6 +50,7 @@ def bench_record(
     checkpoint: Annotated[Path | None, typer.Option(help="a checkpoint folder; default: the newest trained one")] = None,
     decisions: Annotated[int, typer.Option(min=1, help="how many decisions")] = 2_000,
     recipe: Annotated[str, typer.Option(help="recipe whose simulator and tasks are driven")] = "loop",
+    embodiment: Embodiment = "",
 ) -> None:
     """Run a policy in the simulator and record every observation that it decided on, for `bench decode` and `certify`.
 
@@ -58,7 +59,7 @@ def bench_record(
     from flows.commands.bench import runs
 
     progress = runs.PlainProgress("record", quiet=False)
-    print_result(**runs.record(file, runs.chosen_checkpoint(checkpoint), decisions, recipe, progress))
+    print_result(**runs.record(file, runs.chosen_checkpoint(checkpoint, embodiment), decisions, recipe, progress))
 
 
 @from_options(CertifyOptions)
@@ -74,7 +75,7 @@ def certify(options: CertifyOptions) -> None:
     from flows.commands.bench.tables import show_certificate
     from model_core.spec.documents import to_document
 
-    folder = runs.chosen_checkpoint(options.checkpoint)
+    folder = runs.chosen_checkpoint(options.checkpoint, options.embodiment)
     progress = runs.PlainProgress("certify", quiet=options.only_json)
     found = runs.chosen_recording(options.recording, folder, options.decisions, options.recipe, progress)
     made = runs.certify(folder, found, options, progress)

@@ -16,6 +16,7 @@ RecipeName = Annotated[str, typer.Option(help="recipe whose simulator and tasks 
 Dtype = Annotated[str, typer.Option(help="float32 or bfloat16")]
 Threads = Annotated[int, typer.Option(min=1, help="threads of torch")]
 Sessions = Annotated[int, typer.Option(min=2, max=64, help="sessions that are decoded together in one round")]
+Embodiment = Annotated[str, typer.Option(help="whose policy, where the checkpoint acts for several embodiments", metavar="NAME")]
 OnlyJson = Annotated[bool, typer.Option("--json", help="only one JSON line, no table")]
 
 
@@ -24,6 +25,7 @@ class BenchOptions:
     """What `actwright bench decode` measures, and where the result goes."""
 
     checkpoint: CheckpointFolder = None
+    embodiment: Embodiment = ""
     recording: RecordingFile = None
     recipe: RecipeName = "loop"
     decisions: Annotated[int, typer.Option(min=2, help="how many decisions our engine answers")] = 200
@@ -44,6 +46,7 @@ class CertifyOptions:
     """What `actwright certify` compares, and where the certificate goes."""
 
     checkpoint: CheckpointFolder = None
+    embodiment: Embodiment = ""
     recording: RecordingFile = None
     recipe: RecipeName = "loop"
     decisions: Annotated[int, typer.Option(min=1, help="how many decisions are compared")] = 2_000

@@ -38,8 +38,27 @@ class PlainProgress:
             self._console.print(f"{self._title}: {done}/{total} {message}".rstrip())
 
 
-def chosen_checkpoint(named: Path | None) -> Path:
-    """The folder that was named, or the newest trained one of the store. Raises `NotReady` before there is one."""
+def chosen_checkpoint(named: Path | None, embodiment: str = "") -> Path:
+    """The folder that was named, or the newest trained one of the store; of one that acts for several embodiments the part of the one that
+    is named, kept under the home folder. Raises `NotReady` before there is one, `CheckpointError` where one of several must be named.
+    """
+    from components.artifacts.step_manifest import checkpoint_digest
+    from model_core.contracts import chosen_contract, read_contracts
+
+    folder = _whole_checkpoint(named)
+    contracts = read_contracts(folder)
+    name = chosen_contract(contracts, embodiment, folder).embodiment.name
+    if len(contracts) == 1:
+        return folder
+    part = open_platform().settings.home.resolve() / "parts" / f"{checkpoint_digest(folder)[:12]}-{name}"
+    if part.is_dir():
+        return part
+    from model_core.checkpoint import write_part
+
+    return write_part(folder, name, part)
+
+
+def _whole_checkpoint(named: Path | None) -> Path:
     if named is not None:
         missing = [name for name in ("config.json", "contract.json") if not (named / name).is_file()]
         if missing:

@@ -47,6 +47,15 @@ class AdoptOptions:
         str,
         typer.Option(help="a drawn trace is shown as in training, or published: on the image resized to 256 x 256, three pixels wide"),
     ] = "training"
+    statistics: Annotated[
+        Path | None,
+        typer.Option(
+            help="a file that holds the key, if config.json does not: {KEY: {action: {q01, q99, mask}}}", exists=True, dir_okay=False
+        ),
+    ] = None
+    beside: Annotated[bool, typer.Option("--beside", help="the folder is adopted already: add this robot to those that it acts for")] = (
+        False
+    )
     replace: Annotated[bool, typer.Option("--replace", help="write the contract again where there is one")] = False
 
 
@@ -58,7 +67,11 @@ def adopt_command(options: AdoptOptions) -> None:
     file says (camera order, units, mode, gripper polarity, rate, chunk) you state. Everything is checked before anything is written, and
     of the weights only the headers are read. Exits 2, with one reason, where something is missing or does not fit.
 
+    With --beside a further robot gets a contract beside the first's, of which no file is changed; then serve, package and release name one
+    with --embodiment.
+
     Example: actwright model adopt models/MolmoAct-7B-D-0812 --embodiment arm.yaml --norm-key molmoact --chunk-length 1
+    Example: actwright model adopt models/mine --beside --embodiment second.yaml --statistics second.json --norm-key second --chunk-length 8
     """
     from model_core.spec.errors import ActwrightError
 
@@ -70,13 +83,17 @@ def adopt_command(options: AdoptOptions) -> None:
     contract, body = made.contract, made.contract.embodiment
     for note in made.notes:
         print_line(f"note      {note}")
-    print_line(f"adopted   {options.folder}: contract {contract.contract_id} for {body.name}, statistics {made.adoption.norm_key!r}")
-    print_line(f"then try  actwright serve {options.folder}")
+    print_line(
+        f"adopted   {options.folder}: contract {contract.contract_id} for {body.name}, statistics {made.adoption.of(body.name).norm_key!r}"
+    )
+    if options.beside:
+        print_line(f"acts for  {', '.join(made.adoption.embodiments)}; each is served by its name")
+    print_line(f"then try  actwright serve {options.folder}{f' --embodiment {body.name}' if options.beside else ''}")
     print_result(
         folder=str(options.folder),
         contract_id=contract.contract_id,
         embodiment=body.name,
-        norm_key=made.adoption.norm_key,
+        norm_key=made.adoption.of(body.name).norm_key,
         chunk=[contract.chunk_length, contract.execute_horizon],
         levels=list(contract.reasoning.levels),
         notes=list(made.notes),
@@ -88,7 +105,9 @@ def _adopted(options: AdoptOptions) -> Adopted:
     from components.data.embodiments.file import find_file, read_embodiment
     from model_core.adoption.document import LanguageChoices
     from model_core.port.adopt import AdoptionRequest, adopt
+    from model_core.port.adopt_beside import adopt_beside
     from model_core.spec.documents import from_document
+    from model_core.spec.errors import require
 
     choices = {name: getattr(options, name) for name in ("wording", "decoding", "images", "dtype", "steering")}
     request = AdoptionRequest(
@@ -96,12 +115,16 @@ def _adopted(options: AdoptOptions) -> Adopted:
         norm_key=options.norm_key,
         chunk_length=options.chunk_length,
         execute_horizon=options.execute_horizon,
+        statistics=options.statistics,
         language=from_document(LanguageChoices, choices, where="model adopt"),
     )
+    if options.beside:
+        require(not options.replace, "--beside adds a robot, --replace writes the contract of the only one again. Fix: give one of them")
+        return adopt_beside(options.folder, request)
     return adopt(options.folder, request, replace=options.replace)
 
 
 def _choices(made: Adopted) -> dict[str, Any]:
     from model_core.spec.documents import to_document
 
-    return to_document(made.adoption.language)
+    return to_document(made.adoption.of(made.contract.embodiment.name).language)
