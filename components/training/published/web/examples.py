@@ -7,6 +7,7 @@ is never augmented, because answers may name places in it.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +96,9 @@ class _Prefixes:
     def __init__(self, tokenizer: PromptTokenizer, processor: ImageProcessor) -> None:
         self._tokenizer, self._processor = tokenizer, processor
         self._of_grids: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        self.ids = lru_cache(maxsize=100_000)(self._ids)
 
-    def ids(self, height: int, width: int) -> list[int]:
+    def _ids(self, height: int, width: int) -> list[int]:
         grids = self._processor.grids_of([(height, width)])[0]
         if grids not in self._of_grids:
             self._of_grids[grids] = self._tokenizer.prefix_ids([grids])
