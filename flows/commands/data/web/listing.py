@@ -36,7 +36,7 @@ def web(
         print_line(f"{count:>8,} set aside: {reason}")
     if found.set_aside:
         print_line(f"each of these with its place: {out / ASIDE}")
-    print_line(f'train on it: --set \'train.published.web=[{{"name": "{out.resolve().name}", "path": "{out}", "rate": 0.05}}]\'')
+    print_line(f'train on it: --set \'train.published.web=[{{"name": "{out.resolve().name}", "path": "{out.resolve()}", "rate": 0.05}}]\'')
     print_result(
         out=str(out),
         rows=found.rows,
