@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from components.evaluation.decoding.benchmark import DecodeBenchmark, _engines, bench_decode
 from components.evaluation.decoding.benchmark_document import DRAFTS, FAITHFUL, MEMORY, OURS, PLAIN
 from components.evaluation.decoding.equivalence import EquivalenceOptions, certify
+from components.evaluation.decoding.hf_peer import Generation, GrammarMask, HfPeer
 from components.evaluation.decoding.olmo2_peer import MatchingOlmo2, matches_olmo2
 from components.evaluation.decoding.peer_prompt import Laps, Places
 from components.evaluation.decoding.peers import GENERATE, LOOKUP_TOKENS, QWEN2_GENERATE
@@ -103,6 +104,20 @@ def test_the_class_of_transformers_computes_what_an_olmo2_decoder_does():
     with torch.inference_mode():
         found = peer.lm_head(peer.model(inputs_embeds=x_BLD, position_ids=places).last_hidden_state)
         assert torch.allclose(found, network.logits(network.trunk(x_BLD, places)), atol=1e-5)
+
+
+def test_prompt_lookup_may_propose_image_tokens_and_none_is_allowed(checkpoint, recording):
+    replay = Replay(checkpoint, recording)
+    peer, question = HfPeer(checkpoint.model, replay.language, Generation(lookup=LOOKUP_TOKENS)), replay.items[0].question
+    prompt, base = replay.language.prompt(question), checkpoint.model.config.llm.vocab_size
+    assert prompt.ids_L.max() >= base, "image tokens stand behind the rows of the head"
+    assert prompt.ids_L.max() < peer.model.config.vocab_size
+    peer.places.start(prompt.places_L, replay.language.begin(question))
+    ids, mask = torch.from_numpy(prompt.ids_L)[None], GrammarMask(peer.places)
+    allowed = mask(ids, torch.zeros(1, peer.model.config.vocab_size)) == 0
+    assert not allowed[0, base:].any()
+    assert torch.equal(allowed[:, :base], mask(ids, torch.zeros(1, base)) == 0)
+    assert allowed.any()
 
 
 def test_engines_over_the_same_ids_share_what_is_measured_at_their_start(checkpoint, recording):

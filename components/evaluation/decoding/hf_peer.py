@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.configuration_utils import PretrainedConfig
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 from transformers.generation.utils import GenerationMixin
@@ -48,7 +49,7 @@ class GeneratingMolmoAct(PreTrainedModel, GenerationMixin):
     def __init__(self, network: MolmoAct, places: Places, laps: Laps) -> None:
         llm = network.config.llm
         sizes: dict[str, Any] = {
-            "vocab_size": llm.vocab_size,
+            "vocab_size": llm.vocab_size + llm.additional_vocab_size,  # prompt lookup proposes what stands in the prompt, image tokens too
             "hidden_size": llm.hidden_size,
             "num_hidden_layers": llm.num_hidden_layers,
             "num_attention_heads": llm.num_attention_heads,
@@ -124,8 +125,10 @@ class GrammarMask(LogitsProcessor):
         self.places = places
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Scores (1, X) of the token after `input_ids`."""
-        return scores.masked_fill(self.places.blocked(self.places.next(input_ids), scores.device), -torch.inf)
+        """Scores (1, X) of the token after `input_ids`; ids behind those of the head are never allowed."""
+        blocked_X = self.places.blocked(self.places.next(input_ids), scores.device)
+        behind = scores.shape[-1] - blocked_X.shape[-1]
+        return scores.masked_fill(F.pad(blocked_X, (0, behind), value=True) if behind else blocked_X, -torch.inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
