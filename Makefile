@@ -9,10 +9,11 @@ MESSAGES ?= 200000
 WORKERS ?= 2
 # names of programs of tests/scale; empty: all
 SCALE ?=
-# tests wait for servers now and then, so one more than there are cores; each takes up to 2.5 GiB
-TEST_WORKERS ?= 3
+# tests wait for servers now and then, so more than there are cores; each takes up to 2 GiB
+TEST_WORKERS ?= 4
 # a worker that dies ends the run with its test's name: pytest-xdist 3.8.0 never ends one whose worker it replaced
-PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --max-worker-restart 0
+DISTRIBUTED = $(BIN)/python -m pytest --dist loadgroup --max-worker-restart 0
+PYTEST = $(DISTRIBUTED) --tx "$(TEST_WORKERS)*popen//python=$(BIN)/python -m tests.forked_worker"
 
 # tests start hundreds of processes: what Python compiles is kept (in __pycache__), whatever the shell says; a third of the time of all tests
 export PYTHONDONTWRITEBYTECODE :=
@@ -39,7 +40,7 @@ test: $(STAMP) ## format, lint, types, import contracts and every test (14 to 17
 
 coverage: $(STAMP) ## every test, counting the lines that run (a third slower); the table of files at the end
 	@rm -f .coverage .coverage.*
-	@$(PYTEST) -q -m "not soak" --cov --cov-report=term
+	@$(DISTRIBUTED) -n $(TEST_WORKERS) -q -m "not soak" --cov --cov-report=term
 
 smoke: $(STAMP) ## does it answer? commands, and the smallest path from demonstrations to a served decision (60 s)
 	@$(BIN)/python -m pytest -q tests/smoke
