@@ -4,14 +4,16 @@ Run: python -m tests.scale.drawn_trace [--checkpoint FOLDER] [--episodes 10]    
 
 A small policy of reach-v3 is trained in this home (ACTWRIGHT_HOME) where it is missing, and served. Each scene is run twice by
 `actwright workcell run`: by the policy alone, and while Chromium draws on the live page: a line from where the gripper stood to the corner
-of the demonstrated goals, as the camera sees them, that is farthest from where the policy went alone. Asked: the two ends lie at least 15
-pixels apart and the second is nearer to the drawn one, in at least 8 of 10 scenes.
+of the demonstrated goals, as the camera sees them, that is farthest from where the policy went alone. The second scene goes on until the
+person has drawn, and 12.5 s longer. Asked: the two ends lie at least 15 pixels apart and the second is nearer to the drawn one, in at least
+8 of 10 scenes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 from tests.scale.gate_outcomes import ROOT, environment, trained
 
 RESULT = ROOT / "benchmarks" / "results" / "drawn_trace.json"
+ATTEMPTS = 4
 TASK, FIRST_SEED = "reach-v3", 970_000
 APART_PX, NEEDED = 15.0, 0.8
 GOALS_M = tuple(product((-0.08, 0.08), (0.81, 0.89), (0.08, 0.27)))  # inside the box of reach-v3's goals
@@ -116,10 +119,10 @@ def measured(checkpoint: str, episodes: int) -> list[Scene]:
         alone = ran_alone(home, port, seeds)
         with served_console(platform) as address, chromium() as browser:
             page = browser.new_page(viewport={"width": 1280, "height": 1000})
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(30_000)
             page.goto(address)
             assert page.evaluate(_SIGN_IN) == 200
-            return [drawn_on(page, address, home, port, one) for one in alone]
+            return [steered_scene(page, address, home, port, one) for one in alone]
 
 
 def ran_alone(home: Path, port: int, seeds: range) -> list[dict[str, Any]]:
@@ -131,19 +134,36 @@ def ran_alone(home: Path, port: int, seeds: range) -> list[dict[str, Any]]:
     return [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()]
 
 
+def steered_scene(page: Any, address: str, home: Path, port: int, alone: dict[str, Any]) -> Scene:
+    """The scene with a drawing. A cell that stopped before its end, as where a busy machine keeps its service silent, is no trial."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return drawn_on(page, address, home, port, alone | {"attempt": attempt})
+        except Exception as error:  # of the browser or of the cell: either way the scene was not run to its end
+            sys.stderr.write(f"seed {alone['seed']} is run again: {str(error)[:200]}\n")
+    return drawn_on(page, address, home, port, alone)
+
+
 def drawn_on(page: Any, address: str, home: Path, port: int, alone: dict[str, Any]) -> Scene:
     """The same scene again, in real time, while a person draws on the page of its cell."""
     seed, begin_2, end_2 = alone["seed"], np.array(alone["begin"]), np.array(alone["end"])
     goals_G2 = goal_pixels()
     drawn_2 = goals_G2[np.argmax(np.linalg.norm(goals_G2 - end_2, axis=1))]
-    name, told = f"drawn-{seed}", home / f"ends-{seed}.jsonl"
+    name = f"drawn-{seed}-{alone.get('attempt', 0)}-{os.getpid()}"  # of its own: a stop stays latched for the cell that it stopped
+    told, drawn = home / f"ends-{seed}.jsonl", home / f"drawn-{seed}"
     told.unlink(missing_ok=True)
-    words = cell_words(port, name, told, seed)
+    drawn.unlink(missing_ok=True)
+    words = (*cell_words(port, name, told, seed), "--option", f"drawn={drawn}")
     with subprocess.Popen([*command(), *words, "--realtime"], cwd=ROOT, stdout=subprocess.DEVNULL) as cell:
-        wait_for(home / "cells" / name / "view.msgpack", cell)
-        page.goto(f"{address}/cells/{name}")
-        draw(page, np.stack([begin_2, (begin_2 + drawn_2) / 2, drawn_2]))
-        assert cell.wait(300) == 0, f"{name} ended with {cell.returncode}"
+        try:
+            wait_for(home / "cells" / name / "view.msgpack", cell)
+            page.goto(f"{address}/cells/{name}")
+            draw(page, np.stack([begin_2, (begin_2 + drawn_2) / 2, drawn_2]))
+            drawn.touch()
+            cell.wait(300)
+        finally:
+            cell.terminate()
+    assert told.exists(), f"{name} ended with {cell.returncode}, before its end"
     line = json.loads(told.read_text(encoding="utf-8"))
     return Scene(seed=seed, begin=begin_2, alone=end_2, drawn=drawn_2, steered=np.array(line["end"]))
 
