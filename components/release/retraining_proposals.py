@@ -1,7 +1,7 @@
 """Proposed retrainings: recognised as due, recorded once, started by a person.
 
 A proposal's id comes from what it is about, so the clock and an event that see the same recordings propose once. Its file
-holds its state: open, then approved, then done.
+holds its state: open, then approved (requested, where the schedule is to run it), then done.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class ProposalState(enum.StrEnum):
     """Where a proposal stands."""
 
     OPEN = "open"
+    REQUESTED = "requested"  # a person approved it, and the schedule that is served runs it
     APPROVED = "approved"
     DONE = "done"
 

@@ -17,19 +17,22 @@ from components.config.ports import Cluster, ClusterJobState, Tracker
 from components.config.records import Progress
 from components.training.job import JobFiles, TrainingTask, save_job
 from components.training.launcher import ending_error, train_record
+from components.training.supervision.attempts import AttemptLostError, with_restarts
+from components.training.supervision.liveness import Liveness
 from components.training.supervision.relay import Relay
 from model_core.spec.errors import JobError, require
 
 logger = logging.getLogger(__name__)
 
-_PUMP_S = 0.5
+_PUMP_S, _HANG_S = 0.5, 900.0
 
 
 def train_on_cluster(task: TrainingTask, tracker: Tracker | None, progress: Progress, *, cluster: Cluster, spec: JobSpec) -> dict[str, Any]:
     """`components.training.launcher.train`, run by the pods of `spec` (whose `job` is set here).
 
     spec.nodes x spec.procs must be the config's world_size; `frozen` and `out` must be below spec.mount. Resumes from the last
-    complete checkpoint in `out`/scratch. The Job is deleted at the end, also when waiting is interrupted. Raises what `train` raises.
+    complete checkpoint in `out`/scratch, by itself as `train` does, with a Job for each attempt. The Job is deleted at the end, also when
+    waiting is interrupted. Raises what `train` raises.
     """
     config, files = task.config, JobFiles(task.out.resolve())
     require(
@@ -39,27 +42,32 @@ def train_on_cluster(task: TrainingTask, tracker: Tracker | None, progress: Prog
     for what, path in (("the data set", task.frozen.resolve()), ("the output", files.out)):
         require(path.is_relative_to(spec.mount), f"pods see only {spec.mount}: {what} must be below it", got=path)
     files.scratch.mkdir(parents=True, exist_ok=True)
-    files.error.unlink(missing_ok=True)
     save_job(task.job(), files.job)
     spec = replace(spec, job=str(files.job))
-    relay = Relay(files, config.steps, tracker, progress)
-    cluster.submit(spec)
-    try:
-        _wait(cluster, spec, relay, _reporter(progress, config.steps))
-    except JobError:
-        if files.error.is_file():  # the worker's own error is more exact
-            raise ending_error(files, None, relay.ending) from None
-        raise
-    finally:
-        cluster.delete(spec)
-    relay.pump(final=True)
-    if relay.ending != "done":
-        raise ending_error(files, 0, relay.ending)
-    return train_record(files, config, relay)
+
+    def attempt() -> dict[str, Any]:
+        files.error.unlink(missing_ok=True)
+        relay = Relay(files, config.steps, tracker, progress)
+        cluster.submit(spec)
+        try:
+            _wait(cluster, spec, relay, _reporter(progress, config.steps))
+        except JobError as error:
+            made_steps = relay.step > relay.began_at
+            if files.error.is_file():  # the worker's own error is more exact
+                raise ending_error(files, None, relay.ending, made_steps=made_steps) from None
+            raise (AttemptLostError(str(error)) if made_steps else error) from None
+        finally:
+            cluster.delete(spec)
+        relay.pump()
+        if relay.ending != "done":
+            raise ending_error(files, 0, relay.ending, made_steps=relay.step > relay.began_at)
+        return train_record(files, config, relay)
+
+    return with_restarts(attempt, restarts=config.restarts)
 
 
 def _wait(cluster: Cluster, spec: JobSpec, relay: Relay, on_change: Callable[[ClusterJobState], None]) -> None:
-    """Pump the relay while another thread waits for the Job's end."""
+    """Pump the relay while another thread waits for the Job's end, or until its ranks hang."""
     ended: list[BaseException | None] = []
 
     def wait() -> None:
@@ -71,9 +79,14 @@ def _wait(cluster: Cluster, spec: JobSpec, relay: Relay, on_change: Callable[[Cl
 
     waiting = threading.Thread(target=wait, name=f"wait-{spec.name}", daemon=True)
     waiting.start()
+    liveness: Liveness | None = None  # from the first step's work on: before, pods may wait in a queue for hours
     while waiting.is_alive():
         waiting.join(_PUMP_S)
         relay.pump()
+        if relay.pids and liveness is None:
+            liveness = Liveness(relay.files, hang_s=_HANG_S)
+        if liveness is not None and (problem := liveness.problem()):
+            raise AttemptLostError(f"training {problem} at step {relay.step}; its job is deleted")
     error = ended[0] if ended else None
     if error is not None:
         raise error

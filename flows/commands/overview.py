@@ -24,8 +24,8 @@ OVERVIEW: Mapping[str, str] = {
     ),
     "up": "Open the console, Prefect's page, MLflow's page and the policy service of a recipe's champion on loopback, until Ctrl-C.",
     "console": "Serve the web console until Ctrl-C; on loopback unless --host says otherwise.",
-    "schedule": "Register the retraining deployment and serve it until Ctrl-C: by the clock and when new recordings arrive.",
-    "approve": "Approve a proposed retraining and run it here.",
+    "schedule": "Register the retraining deployment in Prefect's work pool `actwright`, and work for it until Ctrl-C.",
+    "approve": "Approve a proposed retraining and run it here, or let the schedule run it.",
     "ingest": "Take recordings in: check each, quarantine bad ones with the reason, and make a raw data set of those that did not fail.",
     "export": "Write the bundle of a recipe's champion (weights, contract, probes) into a folder, atomically.",
     "certify": (

@@ -1,15 +1,19 @@
 """The retraining deployment: checks whether a retraining is due, then proposes it, or runs it if configured to.
 
-Started by the clock (cron) and by the event `NEW_RECORDINGS`; run as a module it serves the deployment until it is stopped.
+Started by the clock (cron) and by the event `NEW_RECORDINGS`, in a work pool of Prefect; run as a module it registers the deployment and
+works for the pool until it is stopped. Stages that are finished are found: a run that is put back goes on where it was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from prefect import flow, serve
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
@@ -19,6 +23,7 @@ from components.config.recipe import Recipe
 from components.config.records import Silent
 from components.release.retraining_proposals import Proposal, ProposalBook, ProposalState, due, recordings_of
 from flows.pipeline.recipes import get_recipe
+from flows.pipeline.stages.training import Launch
 from flows.pipeline.storage import take_in_recordings
 from flows.platform.wiring import Platform, open_platform
 from model_core.spec.documents import to_document
@@ -26,19 +31,28 @@ from model_core.spec.errors import GateError
 
 NEW_RECORDINGS = "actwright.recordings.arrived"
 DEPLOYMENT = "retrain"
+POOL = "actwright"
 
 
 @flow(name="retrain", persist_result=False)
-def retrain(recipe: str, automatic: bool = False) -> dict[str, Any]:
-    """Propose a retraining that is due (or run it, when `automatic`). recipe: a name or a resolved .json file."""
-    platform, chosen = open_platform(), get_recipe(recipe)
+def retrain(
+    recipe: str, automatic: bool = False, approved: str = "", cluster: Mapping[str, Any] | None = None, kubeconfig: str = ""
+) -> dict[str, Any]:
+    """Propose a retraining that is due (or run it, when `automatic`). recipe: a name or a resolved .json file.
+
+    approved: id of a proposal to run, whatever is due. cluster: document of a `JobSpec`, on whose machines a policy is trained; none: here.
+    """
+    platform, launch = open_platform(), _launch(cluster, kubeconfig)
+    if approved:
+        return to_document(run_proposal(platform, book_of(platform).find(approved), launch))
+    chosen = get_recipe(recipe)
     take_in(platform, chosen)
     proposal = propose_if_due(platform, chosen)
     if proposal is None:
         return {"due": False}
     create_markdown_artifact(key="retraining", markdown=_page(proposal), description=proposal.reason)
-    if automatic and proposal.state is ProposalState.OPEN:
-        run_proposal(platform, proposal)
+    if automatic:  # one that is marked as approved was begun, and its process was killed
+        run_proposal(platform, proposal, launch)
     return {"due": True, **to_document(book_of(platform).find(proposal.proposal_id))}
 
 
@@ -58,17 +72,37 @@ def propose_if_due(platform: Platform, recipe: Recipe) -> Proposal | None:
     return book.propose(found) if found else None
 
 
-def run_proposal(platform: Platform, proposal: Proposal) -> Proposal:
-    """Carry out a proposal: the whole loop with its recipe."""
+def run_proposal(platform: Platform, proposal: Proposal, launch: Launch | None = None) -> Proposal:
+    """Carry out a proposal, once: the whole loop with its recipe. launch: trains on other machines."""
     from flows.pipeline.loop import run_loop
     from flows.pipeline.run_context import RunContext
     from flows.pipeline.run_summary import write_run
 
+    if proposal.state is ProposalState.DONE:
+        return proposal
     book = book_of(platform)
     approved = book.mark(proposal, ProposalState.APPROVED)
-    context = RunContext(platform=platform, recipe=Recipe.from_json(dict(proposal.recipe)))
+    context = RunContext(platform=platform, recipe=Recipe.from_json(dict(proposal.recipe)), launch=launch)
     write_run(run_loop(context), platform.settings.runs)
     return book.mark(approved, ProposalState.DONE, run=context.name)
+
+
+def _launch(cluster: Mapping[str, Any] | None, kubeconfig: str) -> Launch | None:
+    """Trains on the cluster's machines; None where none are named."""
+    if cluster is None:
+        return None
+    from components.config.launch.cluster_job import JobSpec
+    from flows.platform.wiring import open_cluster
+    from model_core.spec.documents import from_document
+
+    spec = from_document(JobSpec, cluster, where="cluster")
+
+    def launch(*arguments: Any) -> Mapping[str, Any]:
+        from components.training.on_cluster import train_on_cluster
+
+        return train_on_cluster(*arguments, cluster=open_cluster(Path(kubeconfig) if kubeconfig else None), spec=spec)
+
+    return launch
 
 
 def book_of(platform: Platform) -> ProposalBook:
@@ -76,8 +110,8 @@ def book_of(platform: Platform) -> ProposalBook:
     return ProposalBook(platform.settings.home.resolve() / "proposals")
 
 
-def serve_deployment(recipe: str, cron: str, automatic: bool) -> None:
-    """Register the deployment with its cron and its event trigger, and run what becomes due, one at a time."""
+def serve_deployment(recipe: str, cron: str, automatic: bool, cluster: Mapping[str, Any] | None = None, kubeconfig: str = "") -> None:
+    """Register the deployment with its cron and its event trigger, and work for its pool: what becomes due, one at a time."""
     deployment = cast(
         RunnerDeployment,
         retrain.to_deployment(
@@ -85,12 +119,30 @@ def serve_deployment(recipe: str, cron: str, automatic: bool) -> None:
             cron=cron,
             paused=False,
             triggers=[DeploymentEventTrigger(name="new recordings", expect={NEW_RECORDINGS})],
-            parameters={"recipe": recipe, "automatic": automatic},
+            parameters={"recipe": recipe, "automatic": automatic, "cluster": cluster, "kubeconfig": kubeconfig},
             description="By the clock and when recordings arrive: propose a retraining, or run it.",
             entrypoint_type=EntrypointType.MODULE_PATH,
+            work_pool_name=POOL,
+            job_variables={"working_dir": str(Path.cwd())},  # settings may name folders relative to it
         ),
     )
-    serve(deployment, limit=1, print_starting_message=False)
+    work_for(deployment)
+
+
+def work_for(deployment: RunnerDeployment) -> None:
+    """Register a deployment in its pool, which is made where it is missing, and run its flow runs one at a time until a signal ends it."""
+    import anyio
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(
+            WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=ProcessWorker.get_default_base_job_template())
+        )
+    deployment.apply()
+    anyio.run(ProcessWorker(work_pool_name=POOL, limit=1).start)
 
 
 def _page(proposal: Proposal) -> str:
@@ -101,4 +153,5 @@ if __name__ == "__main__":
     # Prefect remembers where the flow came from: it must be this module by its name, not "__main__"
     from flows.pipeline import retrain as named
 
-    named.serve_deployment(str(Path(sys.argv[1]).resolve()), sys.argv[2], sys.argv[3] == "automatic")
+    chosen = json.loads(sys.argv[1])
+    named.serve_deployment(**{**chosen, "recipe": str(Path(chosen["recipe"]).resolve())})

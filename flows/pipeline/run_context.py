@@ -21,12 +21,14 @@ Make = Callable[[Progress], StepResult]
 
 
 class RunContext:
-    """One run of the loop, or of the first part of it. found: steps that a look before the run found finished."""
+    """One run of the loop, or of the first part of it. found: steps that a look before the run found finished. launch: trains elsewhere."""
 
-    __slots__ = ("found", "name", "panel", "platform", "recipe", "results")
+    __slots__ = ("found", "launch", "name", "panel", "platform", "recipe", "results")
 
-    def __init__(self, *, platform: Platform, recipe: Recipe, panel: StagePanel | None = None, name: str = "") -> None:
-        self.platform, self.recipe = platform, recipe
+    def __init__(
+        self, *, platform: Platform, recipe: Recipe, panel: StagePanel | None = None, name: str = "", launch: training.Launch | None = None
+    ) -> None:
+        self.platform, self.recipe, self.launch = platform, recipe, launch
         titles = {stage.name: stage.title for stage in stages_of(recipe)}
         self.panel = panel or StagePanel(fault=platform.store.fault if platform.settings.fault else None, titles=titles)
         self.name = name or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe.name}"
@@ -84,7 +86,7 @@ MAKERS: Mapping[str, Callable[[RunContext, Progress], StepResult]] = {
     "validate": lambda c, progress: data.validate_step(c.platform, c.recipe, c.step("collect"), progress),
     "annotate": lambda c, progress: data.annotate_step(c.platform, c.recipe, c.step("collect"), c.step("validate"), progress),
     "freeze": lambda c, progress: data.freeze_step(c.platform, c.recipe, c.step("collect"), c.step("annotate"), progress),
-    "train": lambda c, progress: training.train_step(c.platform, c.recipe, c.step("freeze"), progress, account=read_account(c.steps())),
+    "train": lambda c, progress: training.train_step(c.platform, c.recipe, c.step("freeze"), progress, c.launch, read_account(c.steps())),
     "evaluate": lambda c, progress: study_lock.locked_evaluation(c.platform, c.recipe, c.step("train"), c.step("freeze"), progress),
     "gate": lambda c, progress: release.gate_step(c.platform, c.recipe, c.step("evaluate"), c.step("train"), c.step("freeze"), progress),
     "package": lambda c, progress: release.package_step(c.platform, c.recipe, c.step("train"), c.step("freeze"), c.step("gate"), progress),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ import psutil
 import pytest
 
 from components.artifacts.step_store import StepStore
-from tests.integration.loop_runs import Home, eventually, kill_tree
+from components.release.retraining_proposals import ProposalBook, ProposalState, due
+from flows.pipeline.recipes import get_recipe
+from flows.platform.prefect_server import start_prefect_server
+from flows.platform.settings import Settings
+from tests.integration.loop_runs import RUN, Home, eventually, kill_tree
 
 pytestmark = pytest.mark.slow
 
@@ -57,14 +62,81 @@ def test_no_event_is_dropped_by_a_window_and_no_lock_is_lost_with_a_server(monke
     from flows.pipeline import retrain as module
 
     served = []
-    monkeypatch.setattr(module, "serve", lambda deployment, **options: served.append((deployment, options)))
+    monkeypatch.setattr(module, "work_for", served.append)
     module.serve_deployment("recipe.json", "0 3 * * *", automatic=False)
-    (deployment, options) = served[0]
+    (deployment,) = served
     (trigger,) = deployment.triggers
     assert (trigger.threshold, trigger.within) == (1, timedelta(0))
-    assert deployment.concurrency_limit is None
-    assert options["limit"] == 1, "one at a time, by the process that serves it"
+    assert deployment.concurrency_limit is None, "one at a time, by the worker's own limit"
+    assert deployment.work_pool_name == module.POOL
     assert not [value for value in deployment.parameters.values() if "{{" in str(value)], "nothing is rendered from an event"
+
+
+@pytest.fixture
+def prefect_api(tmp_path: Path) -> Iterator[str]:
+    """A server of its own, as where it runs on another machine: what this test stops is not its."""
+    server = start_prefect_server(Settings(home=tmp_path / "prefect-home"), pages=True)
+    try:
+        server.wait_ready(400)
+        yield server.ready_url.removesuffix("/health")
+    finally:
+        server.stop()
+
+
+@pytest.mark.soak  # short: test_proposals and the deployment above
+@pytest.mark.timeout(3000)
+def test_an_approved_retraining_is_carried_out_once_whatever_is_killed(tmp_path: Path, prefect_api: str):
+    """The worker is killed while it trains, then the command; the approval and what was finished stand, and it ends as one undisturbed."""
+    home = Home(tmp_path)
+    recipe, at = str(tmp_path / "small.json"), {"ACTWRIGHT_PREFECT_API_URL": prefect_api}
+    changes = ("--set", "train.steps=60", "--set", "train.checkpoint_every=10", "--set", "train.threads=1")
+    assert home.actwright("recipe", *RUN[1:], *changes, "--out", recipe).returncode == 0
+    assert home.actwright("data", "collect", recipe).returncode == 0
+
+    def started() -> subprocess.Popen[str]:
+        process = home.start("schedule", recipe, "--cron", "0 0 1 1 *", **at)
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        return process
+
+    def below(process: subprocess.Popen[str], words: str) -> list[psutil.Process]:
+        return [one for one in psutil.Process(process.pid).children(recursive=True) if words in " ".join(one.cmdline())]
+
+    def flows_of_home() -> list[psutil.Process]:
+        return [one for one in home.processes() if "prefect.engine" in " ".join(one.cmdline())]
+
+    book = ProposalBook(tmp_path / "home" / "proposals")
+    proposal = due(get_recipe(recipe), (), (), ever_run=False)
+    assert proposal is not None
+    book.propose(proposal)
+    process = started()
+    try:
+        asked = home.actwright("approve", proposal.proposal_id, "--scheduled")
+        assert json.loads(asked.stdout)["state"] == "requested"
+        trains = eventually(lambda: list((tmp_path / "home" / "store" / "train").glob("*.partial/metrics.jsonl")), timeout_s=900)
+        (worker,) = below(process, "flows.pipeline.retrain")
+        (flow,) = flows_of_home()
+        worker.kill()
+        eventually(lambda: not flow.is_running() or flow.status() == psutil.STATUS_ZOMBIE, timeout_s=60)  # two never run at once
+        eventually(flows_of_home, timeout_s=300)  # the command has started a worker again, and put the run back
+        kill_tree(process.pid)  # and now the command with all of its own
+        process = started()
+        eventually(lambda: book.find(proposal.proposal_id).state is ProposalState.DONE, timeout_s=1500, every_s=2.0)
+        (run,) = [one for one in flow_runs(prefect_api) if one["idempotency_key"] == proposal.proposal_id]
+        eventually(lambda: flow_runs_done(prefect_api, run["id"]), timeout_s=120)
+        assert trains
+        curve = (next((tmp_path / "home" / "store" / "train").glob("*/metrics.jsonl"))).read_text().splitlines()
+        assert [json.loads(line)["step"] for line in curve if "loss" in json.loads(line)] == list(range(1, 61))
+    finally:
+        kill_tree(process.pid)
+        for left in home.processes():
+            kill_tree(left.pid)
+        process.wait()
+
+
+def flow_runs_done(api: str, run: str) -> bool:
+    """Whether the flow run is completed."""
+    return next(one for one in flow_runs(api) if one["id"] == run)["state_type"] == "COMPLETED"
 
 
 @pytest.mark.soak  # short: the window and the lock of the event above

@@ -68,9 +68,10 @@ def kill_ranks(pids: Sequence[int], job: Path) -> None:
 
 
 def _changed(path: Path) -> int:
-    """When the file was last written, in ns of the file system's clock; 0 before the first time."""
+    """When the file was last written, in ns of the file system's clock; 0 before the first time. Opened: NFS then asks its server."""
     try:
-        return path.stat().st_mtime_ns
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return 0
 

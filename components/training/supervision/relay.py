@@ -25,7 +25,7 @@ class Relay:
     """Reads the worker's events and curve as they grow; passes them to the progress and, in batches, to the tracker."""
 
     def __init__(self, files: JobFiles, steps: int, tracker: Tracker | None, progress: Progress) -> None:
-        self._events = _Tail(files.progress, skip_existing=True)
+        self.files, self._events = files, _Tail(files.progress, skip_existing=True)
         self._steps, self._tracker, self._progress = steps, tracker, progress
         self._waiting: list[Metric] = []
         self._sent_at = time.monotonic()
@@ -33,6 +33,10 @@ class Relay:
         self.pids: tuple[int, ...] = ()
         self.speed: dict[str, float] = {}
         self.parameters: dict[str, int] = {}
+        if files.progress.is_file():  # of an attempt that is still going on, where this process takes over its watch
+            for line in files.progress.read_text().splitlines():
+                if '"start"' in line:
+                    self.precision = str(json.loads(line)["precision"])
 
     def pump(self, *, final: bool = False) -> None:
         """Take in what is new; send to the tracker when it is time."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from components.adapters.http import NoAnswerError, answers, get, request
 from components.config.recipe import Recipe
 from flows.commands.operations.up import asked_to_stop, prefect_page
 from flows.platform.child_process import Child
+from flows.platform.flow_runs import FlowRuns
 from flows.platform.prefect_server import prefect_api, running_server
-from flows.platform.settings import point_prefect_at
-from flows.platform.wiring import open_platform
+from flows.platform.settings import Settings, point_prefect_at
+from flows.platform.wiring import Platform, open_platform
 from flows.terminal.output import print_line, print_result
 from model_core.spec.documents import to_document
-from model_core.spec.errors import JobError, SpecError
+from model_core.spec.errors import JobError, NotReady, SpecError
 from model_core.spec.files import atomic_write
+
+if TYPE_CHECKING:
+    from components.config.launch.cluster_job import JobSpec
+
+logger = logging.getLogger(__name__)
 
 _LOOK_S, _ASK_EVERY_S, _GONE_S = 1.0, 5.0, 30.0
 
@@ -41,29 +49,44 @@ class Pulse:
         return now - self._heard if self._heard < self._asked else 0.0
 
 
-def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
-    """Register the deployment and run what becomes due until Ctrl-C.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """What is retrained when, and where: recipe, cron in UTC, at once or proposed, and the cluster's job that trains (none: here)."""
 
-    Raises `SpecError` for a cron that Prefect cannot read, `JobError` when the schedule's process ends by itself or its Prefect is gone.
+    recipe: Recipe
+    cron: str
+    automatic: bool = False
+    cluster: JobSpec | None = None
+    kubeconfig: Path | None = None
+
+
+def serve_schedule(schedule: Schedule) -> None:
+    """Register the deployment and run what becomes due, and what people asked for, until Ctrl-C.
+
+    A worker that ends is started again, and runs whose process is gone are put back. Raises `SpecError` for a cron that Prefect cannot
+    read, `JobError` when the Prefect of another command is gone.
     """
-    platform = open_platform()
-    check_cron(cron)
+    platform, recipe = open_platform(), schedule.recipe
+    check_cron(schedule.cron)
     stop = asked_to_stop()
     path = platform.settings.home.resolve() / "recipes" / f"{recipe.digest[:12]}.json"
     atomic_write(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
     with prefect_page(platform) as page:
         point_prefect_at(f"{page}/api")
-        command = [sys.executable, "-m", "flows.pipeline.retrain", str(path), cron, "automatic" if automatic else "propose"]
-        server = Child("schedule", command, log=platform.settings.prefect_home / "schedule.log")
+        worker = Worker(platform.settings, _served(schedule, path))
         try:
-            how = "runs" if automatic else "proposes"
-            print_line(f"retraining of {recipe.name} {how} itself at '{cron}' (UTC) and when recordings arrive; Ctrl-C stops this")
-            print_line(f"prefect  {page}/deployments")
-            print_result(deployment="retrain/retrain", prefect=page, cron=cron, automatic=automatic, recipe=recipe.name)
+            how = "runs" if schedule.automatic else "proposes"
+            where = f" on {schedule.cluster.nodes} machines of a cluster" if schedule.cluster else ""
+            print_line(f"retraining of {recipe.name} {how} itself at '{schedule.cron}' (UTC) and when recordings arrive; Ctrl-C stops this")
+            print_line(f"a retraining trains{where or ' here'}; prefect  {page}/deployments")
+            told = {"deployment": "retrain/retrain", "prefect": page, "cron": schedule.cron, "automatic": schedule.automatic}
+            print_result(**told, recipe=recipe.name)
+            desk = RetrainingDesk(FlowRuns(api=f"{page}/api", deployment="retrain/retrain"), platform, path)
             pulse = Pulse(f"{page}/api/health")
+            is_first = True
             while not stop.wait(_LOOK_S):
-                if server.process.poll() is not None:
-                    raise JobError(f"the schedule's process ended with code {server.process.returncode}:\n{server.last_lines()}")
+                is_first = worker.keep() or is_first
+                is_first = not desk.turn(none_runs=is_first) and is_first
                 if not platform.settings.prefect_api_url and pulse.silent_s() > _GONE_S:  # one of your own is brought back by you
                     raise JobError(
                         f"Prefect at {page} has not answered for {_GONE_S:.0f} s, so nothing is scheduled any more (was it that of an "
@@ -71,8 +94,67 @@ def serve_schedule(recipe: Recipe, *, cron: str, automatic: bool) -> None:
                     )
         finally:
             _pause(f"{page}/api")
-            server.stop(grace_s=10.0)
+            worker.stop()
     print_line("schedule stopped")
+
+
+def _served(schedule: Schedule, recipe: Path) -> dict[str, Any]:
+    """The arguments of `flows.pipeline.retrain.serve_deployment`."""
+    cluster = to_document(schedule.cluster) if schedule.cluster else None
+    kubeconfig = str(schedule.kubeconfig.resolve()) if schedule.kubeconfig else ""
+    return {"recipe": str(recipe), "cron": schedule.cron, "automatic": schedule.automatic, "cluster": cluster, "kubeconfig": kubeconfig}
+
+
+class Worker:
+    """The process that works for the pool, started again where it ends."""
+
+    def __init__(self, settings: Settings, served: Mapping[str, Any]) -> None:
+        self._log, self._child = settings.prefect_home / "schedule.log", None
+        self._command = [sys.executable, "-m", "flows.pipeline.retrain", json.dumps(served)]
+
+    def keep(self) -> bool:
+        """Let it run; whether it was started now, so that no flow is running."""
+        if self._child is not None and self._child.process.poll() is None:
+            return False
+        if self._child is not None:
+            print_line(f"the worker ended with code {self._child.process.returncode} and is started again:\n{self._child.last_lines()}")
+            self._child.stop()  # flows that it left in its group
+        self._child = Child("schedule", self._command, log=self._log)
+        return True
+
+    def stop(self) -> None:
+        """End it with its flows."""
+        if self._child is not None:
+            self._child.stop(grace_s=10.0)
+
+
+class RetrainingDesk:
+    """Lets a flow run carry out each retraining that a person asked for, and puts back the runs that lost their process."""
+
+    def __init__(self, runs: FlowRuns, platform: Platform, recipe: Path) -> None:
+        from components.release.retraining_proposals import ProposalBook
+
+        self._runs, self._recipe, self._book = runs, recipe, ProposalBook(platform.settings.home.resolve() / "proposals")
+        self._made: set[str] = set()
+
+    def turn(self, *, none_runs: bool) -> bool:
+        """Look once; False where Prefect does not answer, or does not know the deployment yet, and the look is to be made again."""
+        from components.release.retraining_proposals import ProposalState
+
+        asked = [one for one in self._book.all() if one.state is ProposalState.REQUESTED and one.proposal_id not in self._made]
+        try:
+            for one in asked:
+                self._runs.make(
+                    f"retrain {one.proposal_id}", {"recipe": str(self._recipe), "approved": one.proposal_id}, key=one.proposal_id
+                )
+                self._made.add(one.proposal_id)
+                print_line(f"{one.proposal_id}: a person asked for it, a flow run was made")
+            for line in self._runs.put_back_lost(self._runs.all(), none_runs=none_runs):
+                print_line(line)
+        except NotReady as error:
+            logger.debug("schedule.waits because=%s", error)
+            return False
+        return True
 
 
 def check_cron(cron: str) -> None:
@@ -87,20 +169,26 @@ def check_cron(cron: str) -> None:
         ) from error
 
 
-def approve_proposal(beginning: str) -> dict[str, Any]:
-    """Run an open proposal here, or list them all."""
+def approve_proposal(beginning: str, *, scheduled: bool = False) -> dict[str, Any]:
+    """Run an open proposal here, or (scheduled) let the schedule that is served run it; "list" lists them all."""
+    from components.release.retraining_proposals import ProposalBook, ProposalState
+
     platform = open_platform()
-    with prefect_api(platform.settings) if beginning != "list" else contextlib.nullcontext():
-        if beginning == "list":
-            from components.release.retraining_proposals import ProposalBook
+    book = ProposalBook(platform.settings.home.resolve() / "proposals")
+    if beginning == "list":
+        known = book.all()
+        for proposal in known:
+            print_line(f"{proposal.proposal_id}  {proposal.state:9} {proposal.recipe['name']}: {proposal.reason}")
+        return {"proposals": [p.proposal_id for p in known]}
+    if scheduled:
+        found = book.find(beginning)
+        done = book.mark(found, ProposalState.REQUESTED) if found.state is ProposalState.OPEN else found
+        print_line(f"{done.proposal_id} is {done.state}; the `actwright schedule` of this home runs it, also after it was stopped")
+        return {"proposal": done.proposal_id, "state": to_document(done.state), "run": done.run}
+    with prefect_api(platform.settings):
+        from flows.pipeline.retrain import run_proposal
 
-            known = ProposalBook(platform.settings.home.resolve() / "proposals").all()
-            for proposal in known:
-                print_line(f"{proposal.proposal_id}  {proposal.state:9} {proposal.recipe['name']}: {proposal.reason}")
-            return {"proposals": [p.proposal_id for p in known]}
-        from flows.pipeline.retrain import book_of, run_proposal
-
-        done = run_proposal(platform, book_of(platform).find(beginning))
+        done = run_proposal(platform, book.find(beginning))
         return {"proposal": done.proposal_id, "state": to_document(done.state), "run": done.run}
 
 
