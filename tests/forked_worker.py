@@ -64,7 +64,10 @@ def serve(listening: socket.socket, run: int) -> None:
     threads = os.environ.get(THREADS)
     os.environ[THREADS] = "1"
     _collect()
-    os.environ.pop(THREADS) if threads is None else os.environ.update({THREADS: threads})
+    if threads is None:
+        del os.environ[THREADS]
+    else:
+        os.environ[THREADS] = threads
     gc.collect()
     gc.freeze()  # no worker looks through what is loaded, nor copies its pages for that
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks

@@ -56,11 +56,11 @@ def draw_line(sim: Simulator, task: str, seed: int) -> DrawnLine:
     if not success:
         raise SimulatorError(f"{task}, seed {seed}: the expert does not solve it, so no line can be drawn. Fix: leave this seed out")
     camera = next(iter(sim.geometry().values()))
-    u_N, v_N, z_N = camera.project(np.stack(tips)).T
-    seen_N = (u_N >= 0) & (u_N <= camera.width - 1) & (v_N >= 0) & (v_N <= camera.height - 1) & (z_N > 0)
+    projected_N3 = camera.project(np.stack(tips))
+    seen_N = camera.in_view(projected_N3)
     if seen_N.sum() < 2:
         raise SimulatorError(f"{task}, seed {seed}: the camera does not see the gripper's way. Fix: place the camera farther away")
-    return DrawnLine(np.stack([u_N, v_N], axis=1)[seen_N], camera.width, camera.height)
+    return DrawnLine(projected_N3[seen_N, :2], camera.width, camera.height)
 
 
 def steered(sim: Simulator, line: DrawnLine, steering: Steering, passed: float) -> tuple[Trace, float]:

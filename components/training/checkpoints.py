@@ -69,8 +69,8 @@ def last_complete(root: Path, *, remove_incomplete: bool = True, at_most: int | 
     Incomplete folders (also newer ones) are logged and, with `remove_incomplete`, deleted: no training may resume from them.
     """
     found: tuple[Path, CheckpointManifest] | None = None
-    newest = "step_*" if at_most is None else checkpoint_name(at_most)
-    for folder in sorted((one for one in root.glob("step_*") if at_most is None or one.name <= newest), reverse=True):
+    folders = [folder for folder in root.glob("step_*") if at_most is None or folder.name <= checkpoint_name(at_most)]
+    for folder in sorted(folders, reverse=True):
         problem, manifest = _inspect(folder, verify=found is None)
         if problem:
             logger.warning("checkpoint.incomplete folder=%s reason=%s", folder.name, problem)

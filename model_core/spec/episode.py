@@ -31,6 +31,11 @@ class CameraGeometry:
         pixels_T3 = camera_T3 @ self.intrinsics_33.T
         return np.concatenate([pixels_T3[:, :2] / pixels_T3[:, 2:3], camera_T3[:, 2:3]], axis=1)
 
+    def in_view(self, projected_T3: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of the points that `project` gave lie before the camera and inside its image, (T,)."""
+        u_T, v_T, z_T = projected_T3.T
+        return (u_T >= 0) & (u_T <= self.width - 1) & (v_T >= 0) & (v_T <= self.height - 1) & (z_T > 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:

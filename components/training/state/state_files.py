@@ -29,6 +29,11 @@ def state_name(rank: int) -> str:
     return f"state_{rank:05d}.safetensors"
 
 
+def record_path(folder: Path, rank: int) -> Path:
+    """Where a process says that its file is on disk: the file's name and SHA-256."""
+    return (folder / state_name(rank)).with_suffix(".json")
+
+
 def keyed(piece: Piece) -> dict[str, Tensor]:
     """The tensors of a piece under the keys that they have in a file. The counter of steps is written with the piece that begins at 0."""
     tensors = {f"{what}:{piece.start}:{piece.name}": value for what, value in piece.values.items()}
@@ -45,14 +50,14 @@ def write_state(folder: Path, rank: int, tensors: Mapping[str, Tensor], sizes: M
     save_file(dict(tensors), path, metadata={"sizes": json.dumps(sizes, sort_keys=True)})
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-    atomic_write(path.with_suffix(".json"), json.dumps({path.name: sha256_file(path)}))
+    atomic_write(record_path(folder, rank), json.dumps({path.name: sha256_file(path)}))
 
 
 def written_digests(folder: Path, world_size: int) -> dict[str, str] | None:
     """File -> SHA-256 of all processes' files, once each of them has written its own; None before."""
     found: dict[str, str] = {}
     for rank in range(world_size):
-        record = (folder / state_name(rank)).with_suffix(".json")
+        record = record_path(folder, rank)
         if not record.is_file():
             return None
         found |= json.loads(record.read_text())

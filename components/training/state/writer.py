@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from components.training.checkpoints import CheckpointManifest, checkpoint_name, finalize, retain
 from components.training.state.pieces import Piece
-from components.training.state.state_files import keyed, state_name, write_state, written_digests
+from components.training.state.state_files import keyed, record_path, write_state, written_digests
 from model_core.spec.errors import JobError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class StateWriter:
         while (digests := written_digests(folder, self._world_size)) is None:
             time.sleep(_LOOK_S)  # a process that cannot write ends, and torchrun ends this one
         for rank in range(self._world_size):
-            (folder / state_name(rank)).with_suffix(".json").unlink()
+            record_path(folder, rank).unlink()
         finalize(folder, replace(about, files=digests))
         retain(self._root, self._keep)
         self._sealed.append(about.step)

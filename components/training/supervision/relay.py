@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from components.config.ports import Metric, Tracker
 from components.config.records import Progress
@@ -96,7 +96,6 @@ class _Tail:
 
     def __init__(self, path: Path, *, skip_existing: bool) -> None:
         self._path = path
-        self._stream: IO[str] | None = None
         self._offset = path.stat().st_size if skip_existing and path.is_file() else 0
         self._rest = ""
 

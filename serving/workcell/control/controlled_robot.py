@@ -106,9 +106,8 @@ class Body:
         camera = None if self._located is None else self._located.geometry().get(drawn.image)
         if self._located is None or camera is None or (camera.width, camera.height) != (drawn.width, drawn.height):
             return None
-        x, y, depth_m = camera.project(np.asarray(self._located.tcp_3(), np.float64)[None])[0]
-        is_in_view = depth_m > 0 and 0 <= x <= drawn.width - 1 and 0 <= y <= drawn.height - 1
-        return np.array([x, y]) if is_in_view else None
+        projected_13 = camera.project(np.asarray(self._located.tcp_3(), np.float64)[None])
+        return projected_13[0, :2] if camera.in_view(projected_13)[0] else None
 
     @property
     def stop_state(self) -> str:
