@@ -176,9 +176,9 @@ def test_a_candidate_that_a_file_names_is_exchanged_while_the_service_runs(tmp_p
     file = tmp_path / "candidate.json"
 
     def named(release: str) -> None:
-        atomic_write(file, written_candidate(Candidate(release=release, bundle="/somewhere")))
+        atomic_write(file, written_candidate(Candidate(release=release, bundle="/somewhere", cell="cell-a")))
 
-    with watched(file, GOOD) as (address, shadow), greeted(address) as peer:
+    with watched(file, GOOD) as (address, shadow), greeted(address) as peer, greeted(address, "cell-b") as other:
 
         def compares(release: str) -> bool:
             return shadow.document()["release"] == release and shadow.document()["state"] == "comparing"
@@ -189,6 +189,8 @@ def test_a_candidate_that_a_file_names_is_exchanged_while_the_service_runs(tmp_p
         for seq, release in enumerate(("a" * 64, "b" * 64), start=1):
             named(release)
             wait_until(lambda release=release: compares(release), 60.0)
+            assert is_own_answer(other.ask(seq, value=7), 7, seq)
+            assert shadow.document()["seen"] == 0  # the candidate is named for cell-a alone
             assert is_own_answer(peer.ask(seq, value=seq), seq, seq)
             wait_until(lambda: sum(task["compared"] for task in shadow.document()["tasks"].values()) == 1)
             lines = comparison_lines(fetch_comparison(f"http://{address}", ServiceCredentials()))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from components.adapters.processes import free_port
 from components.config.records import Progress, Silent
 from components.deployment.cell_process import SIMULATED_ROBOT
 from components.deployment.fleet.controller import ControllerFiles, running_controller
@@ -33,12 +34,14 @@ _REPORT_EVERY_S = 2.0  # a report takes 20 ms of processor time of its agent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """tasks: one a cell, in turn. minutes: of the rollouts, set-up included. robot, robot_options, realtime: of the cells."""
+    """tasks: one a cell, in turn. minutes: of the rollouts, set-up included. guards: of both rollouts. robot, robot_options, realtime: of
+    the cells."""
 
     cells: int = 8
     tasks: Sequence[str] = ()
     minutes: float = 30.0
     sizes: Sizes = field(default_factory=Sizes)
+    guards: Mapping[str, float] = field(default_factory=lambda: dict(GUARDS))
     robot: str = SIMULATED_ROBOT
     robot_options: Mapping[str, object] = field(default_factory=dict[str, object])
     realtime: bool = False
@@ -102,6 +105,7 @@ def run_demo(
         log = course.get("/v1/log")
     proof = prove({job.name: job.folder for job in jobs})
     document = _document(versions, course, rollouts, proof) | {
+        "guards": options.guards,
         "log": log,
         "problem": problem,
         "tasks": {job.name: job.task for job in jobs},
@@ -120,9 +124,9 @@ def _started(site: Site, jobs: Sequence[CellJob], progress: Progress) -> Iterato
         report_every_s=_REPORT_EVERY_S,
     )
     with serving_files(site.repository) as repository, running_controller(files, Listening(), progress) as url:
+        addresses, ports = {"controller": url, "repository": repository}, (free_port(), free_port())
         for job in jobs:
-            addresses = {"controller": url, "repository": repository}
-            site.prepare_agent(job.name, job.task, addresses, is_bench=job is jobs[0])
+            site.prepare_agent(job.name, job.task, addresses, is_bench=job is jobs[0], shared_ports=ports)
         with running_cells(jobs) as running:
             yield url, running
 
@@ -134,7 +138,7 @@ def _roll_out(site: Site, course: Course, name: str, made: Made, options: DemoOp
     site.offer(made)
     course.offer(made)
     asked = options.sizes if made.release.judgement else replace(options.sizes, canary=_UNJUDGED_CANARY * options.sizes.canary)
-    number = course.start(plan_for(name, made.release.digest, options.cells, asked))
+    number = course.start(plan_for(name, made.release.digest, options.cells, asked, options.guards))
     course.finish(number, running)
 
 
@@ -150,7 +154,6 @@ def _document(versions: Versions, course: Course, rollouts: Sequence[Mapping[str
         "rollouts": [
             {**one, "started_s": course.started[one["id"]] - zero, "stages_s": _stages(samples, one["id"], zero)} for one in rollouts
         ],
-        "guards": GUARDS,
         "reached": asdict(reached) if reached else None,
         "cells": {
             name: [{**asdict(one), "from_s": one.from_s - zero, "to_s": one.to_s - zero} for one in course.timeline.stretches(name)]

@@ -24,7 +24,7 @@ from model_core.spec.fleet.signatures import make_key, public_path
 
 SITE = "demo"
 BENCH = {"bench": "yes"}
-# a service ends with its agent, so that a demonstration that is killed leaves no process behind
+# a service ends with the agent that started it, so that a demonstration that is killed leaves no process behind
 _SERVICE = (
     'exec "{python}" -m serving.lifeline $PPID "{python}" -m serving.gateway --bundle "{bundle}" --port {port} --candidate "{candidate}"'
 )
@@ -68,12 +68,20 @@ class Site:
         """Let the robots of the site take a release."""
         publish(made.folder, self.repository, [SITE], Keys(folder=self.keys), Trust(public_key=self.keys / "release.pub.pem"))
 
+    @property
+    def services(self) -> Path:
+        """Of the policy services that its cells share."""
+        return self.folder / "services"
+
     def cell(self, name: str) -> Path:
         """The folder of one cell's computer."""
         return self.folder / "cells" / name
 
-    def prepare_agent(self, cell: str, task: str, addresses: Mapping[str, str], *, is_bench: bool) -> Path:
-        """Write what a person brings to a cell's computer; returns the settings file of its agent. addresses: controller and repository."""
+    def prepare_agent(
+        self, cell: str, task: str, addresses: Mapping[str, str], *, is_bench: bool, shared_ports: tuple[int, int] | None = None
+    ) -> Path:
+        """Write what a person brings to a cell's computer; returns the settings file of its agent. addresses: controller and repository.
+        shared_ports: of the two policy services that the cells share; None for services of its own."""
         folder = self.cell(cell)
         folder.mkdir(parents=True, exist_ok=True)  # a test may have put a disk below it
         make_key(folder / "cell.pem")
@@ -87,7 +95,8 @@ class Site:
             "controller_key": str(public_path(self.controller_key).resolve()),
             "release_key": str((self.keys / "release.pub.pem").resolve()),
             "service": list(self.service),
-            "ports": [free_port(), free_port()],
+            "ports": shared_ports or (free_port(), free_port()),
+            "services": str(self.services.resolve()) if shared_ports else None,
             "tasks": [task],
             "labels": BENCH if is_bench else {},
             "report_every_s": 1.0,

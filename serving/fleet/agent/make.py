@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from model_core.spec.errors import SpecError
 from model_core.spec.fleet.signatures import read_private, read_public, trusted
 from serving.fleet.agent.agent import Agent, Clock
@@ -14,6 +16,7 @@ from serving.fleet.agent.update import Update
 from serving.fleet.intake.file_store import FileStore
 from serving.fleet.intake.http_client import HttpClient
 from serving.fleet.intake.policy_service import PolicyService
+from serving.fleet.intake.shared_service import SharedService, SlotService
 from serving.fleet.intake.slots import Slots, Trust
 from serving.fleet.intake.update_metadata import UpdateMetadata
 
@@ -22,17 +25,11 @@ def make_agent(settings: AgentSettings, clock: Clock) -> Agent:
     """The agent of these settings. Raises `SpecError` for a key or a token that cannot be read."""
     home, state = settings.home.resolve(), StateFile(settings.home / "agent.json")
     client = HttpClient(timeout_s=settings.timeout_s, ca_file=settings.ca_file)
-    local = HttpClient(timeout_s=5.0, headers=token_header(settings.service_token_file))
     store = FileStore(
         home / "store", bytes_per_s=settings.bytes_per_s, spare_bytes=settings.spare_bytes, clock=clock.up_s, sleep=clock.sleep
     )
     slots = Slots(home / "slots", store, Trust(public_key=settings.release_key, authorities=settings.authorities))
-    services = {
-        slot: PolicyService(
-            folder=home / "services" / slot, command=settings.service, bundle=slots.bundle(slot), port=settings.port(slot), client=local
-        )
-        for slot in SLOTS
-    }
+    services = _services(settings, slots, HttpClient(timeout_s=5.0, headers=token_header(settings.service_token_file)))
     metadata = UpdateMetadata(
         repository=settings.repository, site=settings.site, root=settings.root, folder=home / "metadata", client=client
     )
@@ -48,8 +45,26 @@ def make_agent(settings: AgentSettings, clock: Clock) -> Agent:
         clock=clock.up_s,
         patience_s=settings.patience_s,
     )
-    shadowing = Shadowing(taking=beside, slots=slots, services=services, state=state, clock=clock.moment)
+    cell = settings.cell if settings.services else ""  # a service of its own answers no other
+    shadowing = Shadowing(taking=beside, slots=slots, services=services, state=state, clock=clock.moment, cell=cell)
     return Agent(settings, state, _controller(settings), update, clock, shadowing)
+
+
+def _services(settings: AgentSettings, slots: Slots, client: HttpClient) -> Mapping[str, SlotService]:
+    """Of each slot: its own, or what it has of those that the cells of this computer share."""
+    shared = settings.services.resolve() if settings.services else None
+    names = dict(zip(SLOTS, ("0", "1") if shared else SLOTS, strict=True))
+    folder = shared or settings.home.resolve() / "services"
+    own = {
+        slot: PolicyService(
+            folder=folder / names[slot], command=settings.service, bundle=slots.bundle(slot), port=settings.port(slot), client=client
+        )
+        for slot in SLOTS
+    }
+    if shared is None:
+        return own
+    places = tuple(own.values())
+    return {slot: SharedService(folder=shared, cell=settings.cell, slot=slot, places=places, bundle=slots.bundle(slot)) for slot in SLOTS}
 
 
 def _controller(settings: AgentSettings) -> ControllerLink:

@@ -29,7 +29,8 @@ class AgentSettings:
     1.root.json, brought here by hand. key: private key of this cell; controller_key: public key of the controller. release_key, or
     authorities: who must have signed a release. home: where slots, metadata and state are kept; cell_files: the folder that the cell is
     given as --agent. service: the command of a policy service, with {python}, {bundle}, {port} and {candidate} (the file that names who
-    answers in its shadow). ports: on loopback, one for each slot.
+    answers in its shadow). ports: on loopback, one for each slot. services: a folder that the agents of several cells on this computer
+    name: they share one policy service for each release, and these two ports; None for services of this cell's own.
     bytes_per_s: of downloads, 0 for no limit. spare_bytes: what a download leaves free on the disk. patience_s: how long a service may
     take to answer its probes. timeout_s: of one exchange. controller_token_file, service_token_file: bearer tokens, where they are asked.
     """
@@ -47,6 +48,7 @@ class AgentSettings:
     cell_files: Path = Path("cell")
     service: tuple[str, ...] = GATEWAY
     ports: tuple[int, int] = (3101, 3102)
+    services: Path | None = None
     tasks: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType(dict[str, str]()))
     report_every_s: float = 10.0

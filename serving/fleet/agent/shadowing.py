@@ -14,7 +14,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from model_core.spec.errors import ActwrightError
-from model_core.spec.files import atomic_write
 from model_core.spec.fleet.candidate import Candidate, written_candidate
 from model_core.spec.fleet.documents import ShadowComparison, UpdateError
 from model_core.spec.fleet.rollout_plan import MEASURED, REFUSED
@@ -23,8 +22,8 @@ from serving.cell_files.permit import Permit
 from serving.fleet.agent.agent_state import SHADOW, StateFile, refused_too
 from serving.fleet.agent.rules import shadow_of
 from serving.fleet.agent.taking import Taking
-from serving.fleet.intake.policy_service import PolicyService
 from serving.fleet.intake.problems import FINAL, UpdateRefused, problem_of
+from serving.fleet.intake.shared_service import SlotService
 from serving.fleet.intake.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -36,13 +35,14 @@ _LONGEST_TASK = 200
 
 @dataclass(slots=True, kw_only=True)
 class Shadowing:
-    """services: of the two slots. The candidate has none of its own."""
+    """services: of the two slots. The candidate has none of its own. cell: whose decisions are compared, "" for all of the service."""
 
     taking: Taking
     slots: Slots
-    services: Mapping[str, PolicyService]
+    services: Mapping[str, SlotService]
     state: StateFile
     clock: Callable[[], Moment]
+    cell: str = ""
     is_busy: bool = field(default=False, init=False)
     _told: tuple[ShadowComparison, ...] = field(default=(), init=False)
     _try_at_s: float = field(default=0.0, init=False)
@@ -102,13 +102,13 @@ class Shadowing:
         is_ready = bool(wanted) and record.release == wanted and record.state == "verified"
         for slot, service in self.services.items():
             if permit is not None and slot == permit.slot and is_ready:
-                content = written_candidate(Candidate(release=wanted, bundle=str(self.slots.bundle(SHADOW))))
-                if _content(service) != content:
+                content = written_candidate(Candidate(release=wanted, bundle=str(self.slots.bundle(SHADOW)), cell=self.cell))
+                if service.candidate() != content:
                     self.slots.check_bytes(SHADOW, wanted)  # a disk may have changed what was verified
-                    atomic_write(service.candidate_file, content)
+                    service.name_candidate(content)
                     logger.info("shadow.named release=%s slot=%s", wanted[:16], slot)
             else:
-                service.candidate_file.unlink(missing_ok=True)
+                service.name_candidate("")
 
     def _let_go(self, *, is_idle: bool) -> None:
         """No release answers in shadow. The files stay until an update is done: it may be of the same release."""
@@ -124,7 +124,7 @@ class Shadowing:
         return desired is not None and bool(desired.shadow) and self.state.now.refused.get(desired.shadow) == desired.revision
 
     def _is_named(self, permit: Permit) -> bool:
-        return self.services[permit.slot].candidate_file.exists()
+        return bool(self.services[permit.slot].candidate())
 
     def _check(self, document: Mapping[str, Any], wanted: str, permit: Permit) -> None:
         """Raises `UpdateRefused` where the running service does not compare the candidate, and will not."""
@@ -181,10 +181,3 @@ def _comparison(release: str, task: str, found: Mapping[str, Any]) -> ShadowComp
         refused=refused,
         distances={name: means[name] for name in kept},
     )
-
-
-def _content(service: PolicyService) -> str:
-    try:
-        return service.candidate_file.read_text(encoding="utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):
-        return ""

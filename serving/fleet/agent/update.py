@@ -15,8 +15,8 @@ from serving.fleet.agent.agent_state import SlotRecord, StateFile
 from serving.fleet.agent.rules import check_allowed, other_slot
 from serving.fleet.agent.stale_lock import motors_are_off
 from serving.fleet.agent.taking import Taking
-from serving.fleet.intake.policy_service import PolicyService
 from serving.fleet.intake.problems import UpdateRefused
+from serving.fleet.intake.shared_service import SlotService
 from serving.fleet.intake.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -30,22 +30,20 @@ class Update:
 
     taking: Taking
     slots: Slots
-    services: Mapping[str, PolicyService]
+    services: Mapping[str, SlotService]
     state: StateFile
     cell_files: Path
     clock: Callable[[], float]
     patience_s: float
     _began_s: dict[str, float] = field(default_factory=dict[str, float], init=False)
 
-    def service(self, slot: str) -> PolicyService:
+    def service(self, slot: str) -> SlotService:
         """Of a slot."""
         return self.services[slot]
 
     def start(self, slot: str, release: str) -> None:
         """Start the service of a release that is in a slot, after every byte was hashed. Raises `UpdateRefused`."""
         self.slots.check_bytes(slot, release)
-        if self.service(slot).is_alive():
-            self.service(slot).stop()
         self.service(slot).start(release)
         self._began_s[slot] = self.clock()
 

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from model_core.spec.errors import require
+from model_core.spec.files import atomic_write
 from serving.fleet.intake.http_client import HttpClient, HttpStatus
 from serving.fleet.intake.problems import UpdateRefused
 
 _GRACE_S = 15.0
+_SECOND_LOOK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,20 @@ class PolicyService:
         """Where the candidate is named that answers in its shadow."""
         return self.folder / "candidate.json"
 
+    def candidate(self) -> str:
+        """What that file says; "" for none, or none that can be read."""
+        try:
+            return self.candidate_file.read_text(encoding="utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+
+    def name_candidate(self, text: str) -> None:
+        """Write that file, or remove it (""). Raises OSError."""
+        if text:
+            atomic_write(self.candidate_file, text)
+        else:
+            self.candidate_file.unlink(missing_ok=True)
+
     def is_alive(self) -> bool:
         """Its process lives, started by this agent or by one before it."""
         if self._child is not None:
@@ -77,8 +92,9 @@ class PolicyService:
         return str(self._note().get("release", "")) if self.is_alive() else ""
 
     def start(self, release: str) -> None:
-        """Start one for a release. Raises `UpdateRefused` START where its program cannot be run."""
-        require(not self.is_alive(), "stop the service that lives in this slot first")
+        """Start one for a release, in place of the one that lives. Raises `UpdateRefused` START where its program cannot be run."""
+        if self.is_alive():
+            self.stop()
         note = json.dumps({"pid": "PID", "release": release})
         words = {"python": sys.executable, "bundle": str(self.bundle), "port": str(self.port), "candidate": str(self.candidate_file)}
         command = [word.format(**words) for word in self.command]
@@ -147,8 +163,15 @@ class PolicyService:
     def _holders(self) -> list[int]:
         """Groups of the processes that hold the lock's file, where what stands in it was lost (a disk that was full at the start).
 
-        A service leads a group of its own; this process, which opens the file too, is in none of them.
+        A service leads a group of its own; this process, which opens the file too, is in none of them. Agents of other cells that share the
+        service open it for a moment, so what is not there at a second look is none.
         """
+        first = self._openers()
+        time.sleep(_SECOND_LOOK_S)
+        return sorted((first & self._openers()) - {os.getpgid(0)})
+
+    def _openers(self) -> set[int]:
+        """Groups of the processes that have the lock's file open."""
         lock = (self.folder / "service.lock").stat()
         found: set[int] = set()
         for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
@@ -156,7 +179,7 @@ class PolicyService:
                 held = descriptor.stat()
                 if (held.st_dev, held.st_ino) == (lock.st_dev, lock.st_ino):
                     found.add(os.getpgid(int(descriptor.parts[2])))
-        return sorted(found - {os.getpgid(0)})
+        return found
 
     def _note(self) -> dict[str, Any]:
         try:

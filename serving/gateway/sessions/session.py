@@ -27,7 +27,7 @@ from serving.gateway.sessions.replies import chunk_id_of, chunk_of, part_of, rej
 from serving.gateway.sessions.session_state import LastAnswer, Lease, SessionPeer
 from serving.gateway.sessions.steering import SessionSteering, SteeringRefused
 
-Mirror = Callable[[Observe, Chunk | Reject], None]
+Mirror = Callable[[str, Observe, Chunk | Reject], None]
 
 
 class InferenceQueue(Protocol):
@@ -42,7 +42,7 @@ class Session:
     """One cell's session after READY. Lives on the event loop; holds one answer and one request at most.
 
     send: gives a message of the service's own (PART, CONTROL) to the cell, from the event loop; None while no socket is connected.
-    mirror: is given every request with its answer, both in the contract's terms; None where nothing looks on.
+    mirror: is given every request with its cell and its answer, in the contract's terms; None where nothing looks on.
     """
 
     def __init__(
@@ -246,4 +246,4 @@ class Session:
 
     def _mirrored(self, observe: Observe, reply: Chunk | Reject) -> None:
         if self.mirror is not None:
-            self.mirror(observe, reply)
+            self.mirror(self.cell, observe, reply)

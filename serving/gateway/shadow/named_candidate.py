@@ -45,11 +45,11 @@ class NamedCandidate:
         self._thread.join()
         self._end()
 
-    def see(self, observe: Observe, live: Chunk | Reject) -> None:
-        """A live observation was answered. Called on the event loop."""
+    def see(self, cell: str, observe: Observe, live: Chunk | Reject) -> None:
+        """A live observation of a cell was answered. Called on the event loop."""
         shadow = self._shadow
         if shadow is not None:
-            shadow.see(observe, live)
+            shadow.see(cell, observe, live)
 
     def document(self) -> dict[str, Any]:
         """What was found so far of the candidate that is named, with its release, as JSON values."""
@@ -88,6 +88,7 @@ class NamedCandidate:
             return
         logger.info("shadow.candidate_named release=%s", candidate.release[:16])
         shadow = self._make(candidate.bundle)
+        shadow.cell = candidate.cell
         self._release, self._shadow = candidate.release, shadow
         shadow.start()
 

@@ -29,12 +29,12 @@ _POLL_S = 0.2
 
 
 class Shadow:
-    """One candidate beside one live model. model: the live one, None until it is loaded."""
+    """One candidate beside one live model. model: the live one, None until it is loaded. cell: the only one compared, "" for all."""
 
     def __init__(
         self, candidate: CandidateProcess, model: Callable[[], ServedModel | None], metrics: Metrics, settings: ShadowSettings
     ) -> None:
-        self.tally = ShadowTally()
+        self.tally, self.cell = ShadowTally(), ""
         self._candidate, self._model, self._metrics, self._settings = candidate, model, metrics, settings
         self._waiting: deque[tuple[Observe, Chunk | Reject]] = deque()
         self._wake = threading.Condition()  # guards the queue
@@ -53,9 +53,9 @@ class Shadow:
             self._wake.notify()
         self._candidate.stop()
 
-    def see(self, observe: Observe, live: Chunk | Reject) -> None:
-        """A live observation was answered. Called on the event loop; steered and edited ones are not compared."""
-        if self._state != "comparing" or (isinstance(live, Chunk) and live.applied_revision):
+    def see(self, cell: str, observe: Observe, live: Chunk | Reject) -> None:
+        """A live observation of a cell was answered. Called on the event loop; steered and edited ones are not compared."""
+        if self._state != "comparing" or self.cell not in ("", cell) or (isinstance(live, Chunk) and live.applied_revision):
             return
         with self._wake:
             self._counts["seen"] += 1
