@@ -30,16 +30,17 @@ def console(options: ConsoleOptions) -> None:
     """Serve the web console until Ctrl-C; on loopback unless --host says otherwise.
 
     Its pages show what this home holds and what its cells do. Beyond loopback a person signs in with a token of the role observe, operate
-    or admin.
+    or admin. Where processor time is short, policy services and cells of this machine go first.
 
     Example: actwright console
     Example: actwright console --host 0.0.0.0 --tokens tokens.json --cert console.pem --key console.key
     """
-    from components.adapters.processes import free_port
+    from components.adapters.processes import free_port, let_others_go_first
     from flows.platform.wiring import open_platform
     from flows.web.server import ConsoleAddress, make_server
     from model_core.spec.errors import SpecError
 
+    let_others_go_first()
     try:
         address = ConsoleAddress(
             host=options.host, port=options.port or free_port(0), tokens=options.tokens, certificate=options.cert, key=options.key
