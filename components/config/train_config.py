@@ -141,6 +141,12 @@ class TrainConfig:
             got=repr(self.init_from),
         )
         require(
+            self.published.trained_rows == "all" or (self.zero_stage < 3 and not self.lora_rank),
+            "train.published.trained_rows: rows are chosen of a network all weights of which are trained, and are whole in every process. "
+            "Fix: --set train.published.trained_rows=all",
+            got=f"zero_stage {self.zero_stage}, lora_rank {self.lora_rank}",
+        )
+        require(
             self.zero_stage < 3 or not self.published.freeze_tower,
             "train.published.freeze_tower needs all weights of the tower in every process, train.zero_stage 3 spreads them. Fix: "
             "--set train.zero_stage=2",

@@ -44,14 +44,16 @@ def loop_parallel() -> Recipe:
 def loop_published() -> Recipe:
     """`loop` with a small network of the published layout, which reads and writes published sentences."""
     recipe = loop()
-    kinds = {"action_reasoning": 0.7, "trajectory_conditioned": 0.1, "depth": 0.1, "trace": 0.1}
-    published = PublishedTraining(groups=(ExampleGroup(name="all", kinds=kinds),), loss_ids="language", recompute=False)
+    kinds = {"action_reasoning": 0.8, "trajectory_conditioned": 0.1, "depth": 0.05, "trace": 0.05}
+    published = PublishedTraining(
+        groups=(ExampleGroup(name="all", kinds=kinds),), loss_ids="language", trained_rows="language", recompute=False
+    )
     train = replace(
         recipe.train,
         network="tiny-published",
-        steps=1_500,
+        steps=2_000,
         global_batch=16,
-        micro_batch=8,
+        micro_batch=16,
         published=published,
     )
     return replace(recipe, name="loop_published", package=_model(recipe, "published"), train=train)

@@ -166,8 +166,8 @@ class LlmConfig:
 class MolmoActConfig:
     """Everything that decides the network's shape and arithmetic.
 
-    attention (*ours*): "sdpa" (fused kernel) or "eager" (plain matmul and softmax; its backward is about twice
-    as fast on a CPU). Both give the same numbers within rounding.
+    attention (*ours*): "sdpa" (fused kernel) or "eager" (plain matmul and softmax). Both give the same numbers within rounding. On a
+    CPU the fused one takes 0.8x the time of a training step over packed examples of 400 tokens; over a few dozen tokens it is slower.
     """
 
     vit: VitConfig = field(default_factory=VitConfig)

@@ -1,4 +1,4 @@
-"""Speech organ: a decoder with pre- or post-norm, grouped-query attention, rotary positions and optional QK-norm.
+"""A decoder with pre- or post-norm, grouped-query attention, rotary positions and optional QK-norm.
 
 Shape letters: B samples, L new tokens, T tokens seen, H heads, D width (of the model or of one head).
 Module and parameter names are the published checkpoint's keys.

@@ -116,7 +116,6 @@ def tiny_published(size: SmallSize = SmallSize()) -> MolmoActConfig:
             num_hidden_layers=size.layers,
             intermediate_size=size.feed_forward,
         ),
-        attention="eager",
     )
 
 

@@ -1,4 +1,4 @@
-"""Eyes: patches -> ViT -> 2x2 index attention pooling -> SwiGLU projector -> one feature per image token.
+"""Vision: patches -> ViT -> 2x2 index attention pooling -> SwiGLU projector -> one feature per image token.
 
 Shape letters: B samples, C crops, P patches of a crop, N pooled tokens of a sample, D width.
 Module and parameter names are the published checkpoint's keys.

@@ -95,6 +95,17 @@ class ExampleMaker:
             )
         return TrainingExample(ids_L=np.concatenate([prompt_ids, answer_ids]), answer_start=len(prompt_ids), images=inputs, kind=kind)
 
+    def prompt_ids(self, kind: str) -> NDArray[np.int64]:
+        """Every id that a prompt of this kind holds, for the instructions of the split; none where the split is empty."""
+        if not len(self.split):
+            return np.zeros(0, np.int64)
+        inputs = self._look([np.ascontiguousarray(view) for view in self.split.images_NVHW3[0]])
+        prompts = [
+            prompt_of(self.network.tokenizer, instruction, inputs.image_grids, self._wording(kind))
+            for instruction in self.split.instructions
+        ]
+        return np.unique(np.concatenate([prompt.ids_L for prompt in prompts]))
+
     def reasoning(self, place: int) -> ActionReasoning:
         """What a sample teaches, as values."""
         codes_NG = self.split.depth_codes_NG

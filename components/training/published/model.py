@@ -37,6 +37,7 @@ from components.training.published.web.measured import web_values
 from components.training.published.web.mixture import WebMixture
 from components.training.sizing.example_tokens import mean_shape, measured_shape
 from components.training.sizing.flop import example_flop, tower_of
+from model_core.network.finetuning.chosen_rows import choose_rows, join_rows, write_rows
 from model_core.network.images import ImageProcessor
 from model_core.spec.contract import PolicyContract
 
@@ -77,6 +78,10 @@ class PublishedArm:
         if config.published.loss_ids == "language":
             found = [language_ids(member.train, config.published) for member in self.members]
             self._ids_X = torch.from_numpy(np.unique(np.concatenate(found)))
+        if config.published.trained_rows == "language" and self._ids_X is not None:
+            read = [member.train.prompt_ids(kind) for member in self.members for kind in kind_weights(config.published.groups)]
+            answered_X = self._ids_X.numpy()
+            choose_rows(self._model, np.unique(np.concatenate([answered_X, *read])), answered_X)
         self._divisor = lru_cache(maxsize=2)(self._step_divisor)
         self._validation: dict[str, ExampleMaker] = {}
         if config.published.feature_cache:
@@ -120,6 +125,7 @@ class PublishedArm:
 
         Of several embodiments the means, the loss of each under its name, and each one's errors behind its name.
         """
+        write_rows(module)
         found: dict[str, dict[str, float]] = {}
         for member in self.members:
             if len(self.members) > 1 and not member.holds_out:
@@ -133,6 +139,7 @@ class PublishedArm:
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         """Write the trained network in the published layout, with its contract, ready to be served."""
         self._model.load_state_dict(dict(state))
+        join_rows(self._model)
         contracts = [member.contract for member in self.members]
         write_published(folder, self._model, self.network, contracts, vqvae=self.frozen.vqvae, wording=self._published.style)
 
@@ -148,7 +155,8 @@ class PublishedArm:
             first_B = np.linspace(0, self.num_samples - 1, min(16, self.num_samples)).astype(np.int64)
         found = [self._train.example(place, kind) for place, kind in self._drawn(first_B, (self.config.seed, 0, 0))]
         shape = mean_shape([measured_shape(example) for example in found])
-        return example_flop(self.network.config, shape, lora_rank=self.config.lora_rank, tower=tower_of(self._published)).training
+        ids, tower = None if self._ids_X is None else len(self._ids_X), tower_of(self._published)
+        return example_flop(self.network.config, shape, lora_rank=self.config.lora_rank, tower=tower, ids=ids).training
 
     def _member(self, frozen: FrozenMember) -> PublishedMember:
         contract = published_contract(frozen.contract, self.network)

@@ -54,12 +54,15 @@ class ExampleFlop:
 Tower = Literal["trained", "frozen", "cached"]
 
 
-def example_flop(config: MolmoActConfig, shape: ExampleShape, *, lora_rank: int = 0, tower: Tower = "trained") -> ExampleFlop:
+def example_flop(
+    config: MolmoActConfig, shape: ExampleShape, *, lora_rank: int = 0, tower: Tower = "trained", ids: int | None = None
+) -> ExampleFlop:
     """FLOP of an example of this shape. lora_rank: of adapters on every linear layer; 0: all weights are trained. tower: whether the vision
-    tower is trained, or only computed, or its features are read."""
+    tower is trained, or only computed, or its features are read. ids: how many compete in the loss; None: all that the head scores."""
     llm, vit = config.llm, config.vit
     layers, blocks, patches = llm.num_hidden_layers, config.vit_blocks, math.prod(vit.grid) + int(vit.use_cls_token)
     sizes = _linear_sizes(config)
+    sizes["head"] = sizes["head"] if ids is None else ids * llm.hidden_size
     attention = 2.0 * layers * llm.num_attention_heads * llm.head_dim * shape.tokens**2
     tower_attention = 4.0 * blocks * vit.num_attention_heads * vit.head_dim * patches**2
     used = {

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from model_core.network.finetuning.chosen_rows import ChosenHead
 from model_core.network.finetuning.loss import token_losses
 from model_core.spec.errors import require
 
@@ -49,10 +50,12 @@ def answer_row_loss(
     """Cross-entropy and z-loss of rows, in float32, summed by weight; divide by the weight of the whole batch for the mean.
 
     head: `nn.Linear` without bias, or what stands in its place (adapters, trained rows). ids_X: ascending ids that compete; None: all of
-    them. Each label must be among them. Raises `SpecError` for a label that is not.
+    them. Each label must be among them. Raises `SpecError` for a label that is not, and for other ids than a `ChosenHead` has rows of.
     """
     require(rows_at_once > 0, "rows_at_once must be above 0", got=rows_at_once)
     labels_N = targets.labels_N
+    if isinstance(head, ChosenHead):
+        require(ids_X is not None and torch.equal(ids_X, head.ids_X), "this head has rows of some ids only, and others should compete")
     if ids_X is not None:
         places_N = torch.searchsorted(ids_X, labels_N).clamp(max=len(ids_X) - 1)
         strange = (ids_X[places_N] != labels_N).nonzero()
@@ -60,7 +63,7 @@ def answer_row_loss(
         labels_N = places_N
     factors = _factors_of(head)
     if factors is not None:
-        chosen = factors if ids_X is None else factors.of_ids(ids_X)
+        chosen = factors if ids_X is None or isinstance(head, ChosenHead) else factors.of_ids(ids_X)
         low_NR = None if chosen.down_RD is None else F.linear(hidden_ND, chosen.down_RD) * chosen.scale
         rows = RowTargets(labels_N=labels_N, weights_N=targets.weights_N)
         work = _Pieces(targets=rows, z_loss=z_loss, rows=rows_at_once, learns=torch.is_grad_enabled())
@@ -104,6 +107,8 @@ class _Factors:
 
 def _factors_of(head: Any) -> _Factors | None:
     """The products of a linear head, also under one low-rank adapter without dropout; None for any other module."""
+    if isinstance(head, ChosenHead):
+        return _Factors(weight_XD=head.rows_XD)
     if type(head) is nn.Linear:
         return _Factors(weight_XD=head.weight) if head.bias is None else None
     base, names = getattr(head, "base_layer", None), getattr(head, "active_adapters", ())
