@@ -81,7 +81,7 @@ def join_rows(model: MolmoAct) -> MolmoAct:
         whole.embedding, whole.new_embedding = embedding.embedding.requires_grad_(True), embedding.new_embedding
         model.model.transformer.wte = whole
     if isinstance(head, ChosenHead):
-        plain = nn.Linear(0, 0, bias=False)
-        plain.in_features, plain.out_features, plain.weight = head.in_features, head.out_features, head.weight.requires_grad_(True)
+        plain = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
+        plain.weight = head.weight.requires_grad_(True)
         model.lm_head = plain
     return model
