@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 PYTHON="${PYTHON:-}"
 VENV="${VENV:-.venv}"
 BEGIN=$(date +%s)
-TOTAL=5
+TOTAL=6
 step() { echo "[setup $1/$TOTAL, $(( $(date +%s) - BEGIN )) s] $2"; }
 fail() { echo "setup: $1" >&2; exit 1; }
 
@@ -53,23 +53,42 @@ quiet_pip -c requirements.lock $(grep -E '^(torch|numpy|ninja|packaging|psutil|p
 step 3 "DeepSpeed"
 DS_BUILD_OPS=0 quiet_pip --no-deps --no-build-isolation $(grep -E '^deepspeed==' requirements.lock)
 
+# what takes long says how far it is, every 15 s until the work beside it ends, however that ends
+telling=""
+trap '[ -z "$telling" ] || kill "$telling" 2>/dev/null || true' EXIT
+tell_meanwhile() { while sleep 15 >/dev/null 2>&1; do "$@"; done & telling=$!; disown "$telling"; }
+told() { kill "$telling" 2>/dev/null || true; telling=""; }
+
 locked=$(grep -cE '^[A-Za-z0-9]' requirements.lock)
+installed() {
+  local found; found=$(find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l)  # pip and an older actwright are more
+  step 4 "$(( found < locked ? found : locked )) of $locked are installed (all are fetched first)"
+}
 step 4 "the other packages of requirements.lock, $locked in all"
 compile & compiling=$!
-quiet_pip --no-deps -r requirements.lock &  # the lock names every package: nothing is left to be resolved
-pip=$!
-while sleep 15; kill -0 "$pip" 2>/dev/null; do
-  step 4 "$(find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l) of $locked are installed (all are fetched first)"
-done
-wait "$pip"
+tell_meanwhile installed
+quiet_pip --no-deps -r requirements.lock  # the lock names every package: nothing is left to be resolved
+told
 
-step 5 "actwright itself, bytecode, and the tables that new homes begin with"
+step 5 "actwright itself"
 quiet_pip --no-deps --no-build-isolation --editable .
 "$VENV/bin/python" -m pip check --quiet --disable-pip-version-check \
   || fail "the packages above do not fit together. Fix: rm -r $VENV, then run this again; if it stays so, requirements.lock is at fault"
+
+step 6 "bytecode of all packages, and the tables that new homes begin with"
+tables() {
+  local log; log=$(mktemp)
+  "$VENV/bin/python" -m flows.platform.empty_databases >"$log" 2>&1 || {
+    tail -n 25 "$log" >&2
+    echo "setup: the empty databases of MLflow and Prefect were not made (above); the first run makes them itself" >&2
+  }
+  rm -f "$log"
+}
+tell_meanwhile step 6 "still at it"
 wait "$compiling"
-"$VENV/bin/python" -m flows.platform.empty_databases & preparing=$!
+tables & preparing=$!
 compile
-wait "$preparing" || echo "setup: the empty databases of MLflow and Prefect were not made (above); the first run makes them itself" >&2
+wait "$preparing"
+told
 touch "$VENV/.ready"
-step 5 "done"
+step 6 "done"
