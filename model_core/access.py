@@ -199,6 +199,14 @@ def names_this_machine(host: str) -> bool:
     return is_loopback(name) or name == "0.0.0.0"
 
 
+def is_foreign_origin(origin: str | None, host: str | None, scheme: str = "") -> bool:
+    """Whether the `Origin` header of a request names another site than its `Host`; programs send none. scheme: where it counts too."""
+    if origin is None:
+        return False
+    found, separator, place = origin.partition("://")
+    return not separator or place != host or (bool(scheme) and found != scheme)
+
+
 def check_binding(host: str, tokens: Tokens | None) -> None:
     """Raise SpecError when a service without tokens would be reachable from elsewhere."""
     if tokens is None and not is_loopback(host):

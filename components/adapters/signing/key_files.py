@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model_core.spec.errors import SpecError
+from model_core.spec.fleet.signatures import write_key_pair
 
 RELEASE = "release"
 ROLES = ("root", "targets", "snapshot", "timestamp")
@@ -35,7 +36,7 @@ def make_keys(folder: Path, sites: Sequence[str]) -> list[str]:
         raise SpecError(f"{folder} holds the key {there[0]} already, and a key is never replaced. Fix: name another folder")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in names:
-        _write(folder, name, generate_private_key(SECP256R1()) if name == RELEASE else Ed25519PrivateKey.generate())
+        write_key_pair(folder / f"{name}.pem", generate_private_key(SECP256R1()) if name == RELEASE else Ed25519PrivateKey.generate())
     return names
 
 
@@ -75,15 +76,3 @@ def _loaded(path: Path, load: Any) -> Any:
         return load(path.read_bytes())
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SpecError(f"{path} holds no key that can be read: {error}. Fix: make keys with `actwright fleet keys new FOLDER`") from error
-
-
-def _write(folder: Path, name: str, key: Any) -> None:
-    from cryptography.hazmat.primitives import serialization as form
-
-    private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    with os.fdopen(os.open(folder / f"{name}.pem", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(private)
-        file.flush()
-        os.fsync(file.fileno())
-    (folder / f"{name}.pub.pem").write_bytes(public)

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_core.access import names_this_machine
+from model_core.access import is_foreign_origin, names_this_machine
 
 API = "/api/"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -82,6 +82,6 @@ def refusal(method: str, path: str, scheme: str, headers: Mapping[str, str], *, 
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None and site not in ("same-origin", "none"):
         return f"Sec-Fetch-Site: expected same-origin, got {site[:40]!r}: another site may not use the console"
-    if origin is not None and origin != f"{scheme}://{host}":
+    if origin is not None and is_foreign_origin(origin, host, scheme):
         return f"Origin: expected {scheme}://{host}, got {origin[:100]!r}: another site may not use the console"
     return ""

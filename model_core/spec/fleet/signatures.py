@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -22,7 +22,11 @@ from model_core.spec.files import atomic_write
 from model_core.spec.fleet.documents import FORM, KINDS, Document, canonical
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+    PrivateKey: TypeAlias = Ed25519PrivateKey | EllipticCurvePrivateKey
+    PublicKey: TypeAlias = Ed25519PublicKey | EllipticCurvePublicKey
 
 D = TypeVar("D", bound=Document)
 MOST_BYTES = 2**20
@@ -102,10 +106,17 @@ def trusted(*keys: Ed25519PublicKey) -> dict[str, Ed25519PublicKey]:
 
 def make_key(path: Path) -> Ed25519PrivateKey:
     """Write a new private key (PKCS 8, not encrypted, 0600) and beside it NAME.pub.pem. Raises `SpecError` where a key is already."""
-    from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     key = Ed25519PrivateKey.generate()
+    write_key_pair(path, key)
+    return key
+
+
+def write_key_pair(path: Path, key: PrivateKey) -> None:
+    """Write a private key as `make_key` does, and its public half. Raises `SpecError` where a key is already."""
+    from cryptography.hazmat.primitives import serialization as form
+
     content = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -115,7 +126,6 @@ def make_key(path: Path) -> Ed25519PrivateKey:
     except FileExistsError as error:
         raise SpecError(f"{path} is there already, and a key is never replaced. Fix: name another file") from error
     atomic_write(public_path(path), written_public(key.public_key()))
-    return key
 
 
 def public_path(path: Path) -> Path:
@@ -123,7 +133,7 @@ def public_path(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.pem')}.pub.pem")
 
 
-def written_public(key: Ed25519PublicKey) -> str:
+def written_public(key: PublicKey) -> str:
     """A public key as PEM text."""
     from cryptography.hazmat.primitives import serialization as form
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from model_core.access import ANYBODY, Caller, Denial, Role, Tokens, is_loopback, names_this_machine
+from model_core.access import ANYBODY, Caller, Denial, Role, Tokens, is_foreign_origin, is_loopback, names_this_machine
 from model_core.spec.types import RefusalCode
 
 Scope = MutableMapping[str, Any]
@@ -84,7 +84,7 @@ def _foreign_page(scope: Scope) -> str:
     is_tested = (scope.get("server") or ("",))[0] == _TESTED
     if host is not None and not is_tested and not names_this_machine(host):
         return f"Host: expected this machine, got {host[:100]!r}. Fix: call the service as http://127.0.0.1:PORT, or give it tokens"
-    if origin is not None and (host is None or not origin.endswith(f"://{host}")):
+    if origin is not None and is_foreign_origin(origin, host):
         return f"Origin: {origin[:100]!r} is another site, and its pages may not use a service without tokens"
     return ""
 

@@ -11,13 +11,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from model_core.access import Role
+from model_core.access import Role, is_foreign_origin
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ActwrightError, SpecError, TrackingError, WireError
 from serving.fleet.controller.service import Controller, Overloaded
@@ -105,8 +104,7 @@ class Refused(ActwrightError):  # noqa: N818
 
 def check_origin(request: Request) -> None:
     """Raises `Refused` for a request that a browser sends for another site."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if is_foreign_origin(request.headers.get("origin"), request.headers.get("host")):
         raise Refused(403, "ORIGIN", "a page of another site may not ask this controller")
 
 
