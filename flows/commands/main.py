@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import typer
 
 from flows.commands.overview import add_overview
-from flows.commands.teaching import let_commands_teach
+from flows.commands.teaching import TeachingGroup, leave_only, let_commands_teach
 from flows.terminal.output import ended
 
 
@@ -47,14 +47,15 @@ PARTS = (
 )
 
 
-def command_line(first: str = "") -> typer.Typer:
+def command_line(first: str = "", second: str = "") -> typer.Typer:
     """A new command line; each call gives its own, so nothing is registered twice.
 
     first: the first word that was typed. Where it names a command, only the commands of its part are there, for "--help" only their names
-    with a sentence each; otherwise every command.
+    with a sentence each; otherwise every command. second: the word after it; where it names a command of the group, only that one is.
     """
     app = typer.Typer(
         name="actwright",
+        cls=TeachingGroup,
         help="From demonstrations to robots that act on a served Action Reasoning Model.\n\nStart with: actwright run",
         no_args_is_help=True,
         add_completion=False,
@@ -66,6 +67,7 @@ def command_line(first: str = "") -> typer.Typer:
         return app
     for part in [part for part in PARTS if first in part.words] or PARTS:
         getattr(importlib.import_module(part.module), part.add)(app)
+    leave_only(app, first, second)
     let_commands_teach(app)
     return app
 
@@ -75,7 +77,9 @@ def main() -> None:
     # The libraries of a command are millions of objects that stay. With the usual thresholds the collector of garbage looks them through
     # again and again while they load: a fifth of the time until a command that asks MLflow answers.
     gc.set_threshold(20_000, 20, 20)
-    sys.exit(ended(lambda: command_line(*(sys.argv[1:2] or ["--help"]))()))
+    code = ended(lambda: command_line(*(sys.argv[1:3] or ["--help"]))())
+    gc.freeze()  # the interpreter looks everything through twice more before it ends, a tenth of the time of a short command
+    sys.exit(code)
 
 
 if __name__ == "__main__":

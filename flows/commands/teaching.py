@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command_name
+
+from flows.commands.plain_values import PlainValues
 
 
-class TeachingCommand(TyperCommand):
+class TeachingCommand(PlainValues, TyperCommand):
     """A command that answers a missing or unreadable argument with its first example."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -25,6 +29,25 @@ class TeachingCommand(TyperCommand):
             raise
 
 
+class TeachingGroup(PlainValues, TyperGroup):
+    """A group of such commands."""
+
+
+def leave_only(app: typer.Typer, group: str, command: str) -> None:
+    """Leave only `command` in the group of that name, where it has one: typer builds every option of every command that is there."""
+    for inner in app.registered_groups:
+        whole = inner.typer_instance
+        if inner.name != group or whole is None:
+            continue
+        commands = [
+            one for one in whole.registered_commands if command == (one.name or get_command_name(getattr(one.callback, "__name__", "")))
+        ]
+        groups = [one for one in whole.registered_groups if command == one.name]
+        if commands or groups:
+            inner.typer_instance = copy.copy(whole)  # the group itself may be asked for again
+            inner.typer_instance.registered_commands, inner.typer_instance.registered_groups = commands, groups
+
+
 def let_commands_teach(group: typer.Typer) -> None:
     """Make every command of `group` and its groups a `TeachingCommand`, with each example on a line of its own in the help text."""
     for command in group.registered_commands:
@@ -33,4 +56,5 @@ def let_commands_teach(group: typer.Typer) -> None:
         command.cls = TeachingCommand
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
+            inner.cls = TeachingGroup
             let_commands_teach(inner.typer_instance)

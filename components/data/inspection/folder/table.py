@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from components.data.inspection.folder.facts import FactList
 from components.data.lerobot.tables import is_list, is_number, to_numpy
 from model_core.spec.errors import DatasetError
+
+_SMALL = 8 << 20  # bytes of a file up to which several threads take more time than they save
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,7 +43,7 @@ def read_raw_table(root: Path, files: Sequence[str], facts: FactList) -> RawTabl
         facts.look("file_unreadable")
         try:
             with pq.ParquetFile(root / name) as file:
-                tables[name] = file.read()
+                tables[name] = file.read(use_threads=os.path.getsize(root / name) > _SMALL)
         except (OSError, pa.ArrowException) as error:
             facts.add(
                 "file_unreadable", name, f"the data file cannot be read ({error}); a process that is killed leaves one without footer"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from components.data.lerobot.meta.info import names_of
 if TYPE_CHECKING:
     from components.config.records import Progress
 
+_Column = TypeVar("_Column")
 _CLOCK = ("frame_index", "episode_index", "index", "task_index", "timestamp", layout.RECORDED)
 
 
@@ -161,17 +162,30 @@ def _unpacked(view: FolderView, entry: EpisodeEntry, key: str) -> Iterator[Any]:
 
 def _copies(view: FolderView) -> tuple[tuple[str, str], ...]:
     """Pairs of columns that are equal in every row; columns that never change are compared with nothing."""
-    groups: dict[str, list[str]] = {}
-    for name, values in view.table.columns.items():
-        if name not in _CLOCK and len(values) and (values != values[:1]).any():
-            content = np.nan_to_num(np.ascontiguousarray(values, np.float64))
-            groups.setdefault(hashlib.sha256(f"{values.shape}".encode() + content.tobytes()).hexdigest(), []).append(name)
-    for name, column in view.table.others.items():
-        if _is_text(column.type) and len(column.unique()) > 1:
-            content = "\0".join(str(value) for value in column.to_pylist())
-            groups.setdefault(hashlib.sha256(content.encode()).hexdigest(), []).append(name)
-    pairs: Sequence[tuple[str, str]] = [(names[0], other) for names in groups.values() for other in names[1:]]
-    return tuple(pairs)
+    numbers = {name: v for name, v in view.table.columns.items() if name not in _CLOCK and len(v) and (v != v[:1]).any()}
+    texts = {name: column for name, column in view.table.others.items() if _is_text(column.type) and len(column.unique()) > 1}
+    return (*_equal_pairs(numbers, _are_equal), *_equal_pairs(texts, lambda one, other: one.equals(other)))
+
+
+def _equal_pairs(columns: Mapping[str, _Column], are_equal: Callable[[_Column, _Column], bool]) -> Iterator[tuple[str, str]]:
+    """Each column that equals an earlier one, behind the first such."""
+    groups: list[list[str]] = []
+    for name, column in columns.items():
+        same = next((group for group in groups if are_equal(columns[group[0]], column)), None)
+        if same is None:
+            groups.append([name])
+        else:
+            same.append(name)
+    yield from ((names[0], other) for names in groups for other in names[1:])
+
+
+def _are_equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether all numbers are; what is none equals 0. The first rows tell most columns apart."""
+    return one.shape == other.shape and all(np.array_equal(_filled(one[:rows]), _filled(other[:rows])) for rows in (64, len(one)))
+
+
+def _filled(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64))
 
 
 def _is_text(kind: pa.DataType) -> bool:

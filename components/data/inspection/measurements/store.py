@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from components.artifacts.code_version import code_version
 from components.data.inspection.measurements.episode import measure_episode
 from components.data.inspection.measurements.raw_episode import RawEpisode
 from components.data.inspection.measurements.record import EpisodeMeasurements
@@ -29,6 +28,8 @@ _PACKAGES = ("numpy", "av")
 @cache
 def measuring_code() -> str:
     """The version of everything that decides a measurement."""
+    from components.artifacts.code_version import code_version
+
     return code_version(("components.data.inspection.measurements.episode",), packages=_PACKAGES)
 
 

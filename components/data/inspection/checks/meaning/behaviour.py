@@ -84,14 +84,17 @@ def instruction_against_motion(m: SetMeasurements, cfg: ValidateConfig) -> Verdi
     missing = f"there are less than two instructions with {cfg.inspection.min_per_task} episodes each"
     if len(groups) < 2 or len(widths) != 1 or widths == {0}:
         return Verdict(of=len(m.episodes), missing=missing)
-    scale = np.maximum(np.std(np.stack([_motion(e) for e in m.episodes]), axis=0), 1e-9)
-    centres = {name: np.median([_motion(e) for e in group], axis=0) / scale for name, group in groups.items()}
+    motions = {e: _motion(e) for e in m.episodes}
+    scale = np.maximum(np.std(np.stack(list(motions.values())), axis=0), 1e-9)
+    centres = {name: np.median([motions[e] for e in group], axis=0) / scale for name, group in groups.items()}
     faults: list[Fault] = []
     looked = 0
     for name, group in groups.items():
-        for e in group:
-            looked += 1
-            far = {other: float(np.abs(_motion(e) / scale - centre).mean()) for other, centre in centres.items()}
+        looked += len(group)
+        moved = np.stack([motions[e] for e in group]) / scale
+        far_of = {other: np.abs(moved - centre).mean(axis=1).tolist() for other, centre in centres.items()}
+        for place, e in enumerate(group):
+            far = {other: values[place] for other, values in far_of.items()}
             near = min(far, key=lambda one: far[one])
             apart = float(np.abs(centres[near] - centres[name]).mean())
             if near != name and far[near] < 0.35 * far[name] and far[name] > 0.6 * apart and apart > 0.5:

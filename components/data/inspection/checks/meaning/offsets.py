@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
 from components.config.data_config import ValidateConfig
@@ -36,7 +39,7 @@ def offset_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
 
 def _offsets(m: SetMeasurements, cfg: ValidateConfig, *, is_set: bool) -> Verdict:
     missing = "the action is no position of the same joints, or the state does not follow it closely enough"
-    known = [e for e in m.episodes if _is_position(e)]
+    known = _positions(m)
     if len(known) < 3:
         return Verdict(of=len(m.episodes), missing=missing)
     offsets = np.stack([e.vectors[layout.ACTION].mean_D - e.vectors[layout.STATE].mean_D for e in known])
@@ -62,6 +65,12 @@ def _offsets(m: SetMeasurements, cfg: ValidateConfig, *, is_set: bool) -> Verdic
                 reason = f"{m.dimension(layout.ACTION, d)} less the state is {mine[d]:.1%} of the range, in most episodes {usual[d]:.1%}"
                 faults.append(Fault(where=e.episode_id, reason=reason))
     return Verdict(faults=tuple(faults), looked_at=len(known), of=len(m.episodes), missing=missing if len(known) < len(m.episodes) else "")
+
+
+@lru_cache(maxsize=1)  # both rules ask, one after the other
+def _positions(m: SetMeasurements) -> Sequence[EpisodeMeasurements]:
+    """The episodes whose action is a position of the joints of the state."""
+    return tuple(e for e in m.episodes if _is_position(e))
 
 
 def _is_position(e: EpisodeMeasurements) -> bool:

@@ -35,8 +35,8 @@ def mode_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     spans = [(e, ratio) for e, ratio in _spans(m) if e.frames >= cfg.inspection.min_frames]
     if usual != "position" or len(known) < 3:
         spans = []  # how far a change goes says how fast the robot moved, and nothing of its meaning
+    low, high = cfg.inspection.action_span, 1 / cfg.inspection.action_span
     for e, ratio in spans:
-        low, high = cfg.inspection.action_span, 1 / cfg.inspection.action_span
         if max((ratio < low).mean(), (ratio > high).mean()) >= 0.6:
             wrong.setdefault(e.episode_id, f"beside the state the action spans {np.median(ratio):.2g} times what it spans in most episodes")
     faults = tuple(Fault(where=where, reason=reason) for where, reason in wrong.items())

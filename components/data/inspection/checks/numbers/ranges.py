@@ -95,13 +95,14 @@ def action_clipping(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
 def saturated(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """At most one dimension (a gripper) stands at its own least or largest value for long."""
 
-    def judge(name: str, v: VectorMeasurements) -> list[tuple[int, str]]:
-        bad = (v.at_limit_D > cfg.inspection.max_at_limit) & (v.distinct_D > 10)
-        bad &= np.array(["grip" not in m.dimension(name, d).lower() for d in range(len(v))])
-        places = np.flatnonzero(bad)
-        return [(int(d), f"stands at its limit in {v.at_limit_D[d]:.0%} of the frames") for d in places] if len(places) > 1 else []
+    def bad(name: str, v: VectorMeasurements) -> NDArray[np.bool_]:
+        found = (v.at_limit_D > cfg.inspection.max_at_limit) & (v.distinct_D > 10)
+        found &= np.array(["grip" not in m.dimension(name, d).lower() for d in range(found.shape[1])])
+        return found & (found.sum(axis=1, keepdims=True) > 1)
 
-    return each_vector(m, judge, least=cfg.inspection.min_frames)
+    return each_vector(
+        m, bad, lambda _, v, at: f"stands at its limit in {v.at_limit_D[at]:.0%} of the frames", least=cfg.inspection.min_frames
+    )
 
 
 def _size(v: VectorMeasurements) -> NDArray[np.float64]:
@@ -129,20 +130,23 @@ def unit_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     usual = {name: over_episodes(m, name, _size) for name in VECTORS}
     least = {name: over_episodes(m, name, _size, smallest) for name in VECTORS}
 
-    def judge(name: str, v: VectorMeasurements) -> list[tuple[int, str]]:
-        most, low = usual[name], least[name]
-        if most is None or low is None or len(v) != len(most):
-            return []
-        size = _size(v)
+    def bad(name: str, v: VectorMeasurements) -> NDArray[np.bool_]:
+        most, low, size = usual[name], least[name], _size(v)
+        if most is None or low is None:
+            return np.zeros_like(size, np.bool_)
         known = (most > 1e-6) & (size > 1e-6)
         ratio = np.divide(size, most, out=np.ones_like(size), where=known)
         far = known & ((ratio > limit) | (ratio < 1 / limit))
-        is_whole = far.sum() >= max(2, 0.5 * known.sum())
+        is_whole = far.sum(axis=1) >= np.maximum(2, 0.5 * known.sum(axis=1))
         small = (ratio < 1 / (4 * limit)) & (size * limit < low)
         single = known & ((ratio > 4 * limit) | small) & (v.distinct_D > 1)
-        return [(int(d), f"is {ratio[d]:.3g} times as large as in most episodes") for d in np.flatnonzero(far if is_whole else single)]
+        return np.where(is_whole[:, None], far, single)
 
-    return each_vector(m, judge, FEW_EPISODES) if len(m.episodes) >= 3 else Verdict(of=len(m.episodes), missing=FEW_EPISODES)
+    def say(name: str, v: VectorMeasurements, at: tuple[int, int]) -> str:
+        most = usual[name]
+        return "" if most is None else f"is {_size(v)[at] / most[at[1]]:.3g} times as large as in most episodes"
+
+    return each_vector(m, bad, say, FEW_EPISODES) if len(m.episodes) >= 3 else Verdict(of=len(m.episodes), missing=FEW_EPISODES)
 
 
 @check(

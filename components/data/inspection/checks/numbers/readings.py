@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.config.data_config import ValidateConfig
-from components.data.inspection.checks.numbers.vectors import FEW_EPISODES, VECTORS, each_vector, over_episodes
+from components.data.inspection.checks.numbers.vectors import (
+    FEW_EPISODES,
+    VECTORS,
+    each_state,
+    each_vector,
+    no_state,
+    over_episodes,
+    tables,
+)
 from components.data.inspection.checks.verdict import DEFECT, RISK, SET, Fault, Verdict, check, of_episodes
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.measurements.rows.numbers import VectorMeasurements
@@ -47,21 +56,17 @@ def stuck_dimension(m: SetMeasurements, _: ValidateConfig) -> Verdict:
 )
 def spikes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No single reading lies far from both of its neighbours."""
-    scale = over_episodes(m, layout.STATE, lambda v: v.high_D - v.low_D, np.median)
-    usual = over_episodes(m, layout.STATE, lambda v: v.max_step_D, np.median)
+    scale = over_episodes(m, layout.STATE, lambda v: v.high_D - v.low_D)
+    usual = over_episodes(m, layout.STATE, lambda v: v.max_step_D)
+    if scale is None or usual is None:
+        return no_state(m)
 
-    def judge(e: EpisodeMeasurements) -> str | None:
-        v = e.vectors.get(layout.STATE)
-        if v is None or scale is None or usual is None or len(v) != len(scale):
-            return None
-        is_jagged = v.distinct_D > 3
+    def bad(_: str, v: VectorMeasurements) -> NDArray[np.bool_]:
         own = np.maximum(v.high_D - v.low_D, scale)
-        far = is_jagged & (v.spike_D > 0.25 * own) & (v.spike_D > 6 * np.maximum(v.step_D, 1e-9)) & (v.spike_D > 3 * usual) & (own > 1e-9)
-        far |= is_jagged & (v.spike_D > cfg.inspection.max_spike * own) & (own > 1e-9)
-        bad = np.flatnonzero(far)
-        return f"{m.dimension(layout.STATE, int(bad[0]))} leaves by {v.spike_D[bad[0]]:.4g} for one frame" if bad.size else ""
+        far = (v.spike_D > 0.25 * own) & (v.spike_D > 6 * np.maximum(v.step_D, 1e-9)) & (v.spike_D > 3 * usual)
+        return (v.distinct_D > 3) & (own > 1e-9) & (far | (v.spike_D > cfg.inspection.max_spike * own))
 
-    return of_episodes(m, judge, "there is no state")
+    return each_state(m, bad, lambda _, v, at: f"leaves by {v.spike_D[at]:.4g} for one frame")
 
 
 @check(
@@ -73,19 +78,18 @@ def spikes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
 )
 def jumps(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """No reading goes on at another place from one frame to the next."""
-    usual = over_episodes(m, layout.STATE, lambda v: v.max_step_D, np.median)
-    scale = over_episodes(m, layout.STATE, lambda v: v.high_D - v.low_D, np.median)
+    usual = over_episodes(m, layout.STATE, lambda v: v.max_step_D)
+    scale = over_episodes(m, layout.STATE, lambda v: v.high_D - v.low_D)
+    if len(m.episodes) < 3:
+        return Verdict(of=len(m.episodes), missing=FEW_EPISODES)
+    if scale is None or usual is None:
+        return no_state(m)
 
-    def judge(e: EpisodeMeasurements) -> str | None:
-        v = e.vectors.get(layout.STATE)
-        if v is None or usual is None or scale is None or len(v) != len(usual):
-            return None
+    def bad(_: str, v: VectorMeasurements) -> NDArray[np.bool_]:
         smooth = (v.distinct_D > 8) & (v.step_D > 0) & (v.wraps_D == 0)
-        far = smooth & (v.max_step_D > cfg.inspection.max_jump * scale) & (v.max_step_D > 10 * v.step_D) & (v.max_step_D > 4 * usual)
-        bad = np.flatnonzero(far)
-        return f"{m.dimension(layout.STATE, int(bad[0]))} jumps by {v.max_step_D[bad[0]]:.4g} within a frame" if bad.size else ""
+        return smooth & (v.max_step_D > cfg.inspection.max_jump * scale) & (v.max_step_D > 10 * v.step_D) & (v.max_step_D > 4 * usual)
 
-    return of_episodes(m, judge, "there is no state") if len(m.episodes) >= 3 else Verdict(of=len(m.episodes), missing=FEW_EPISODES)
+    return each_state(m, bad, lambda _, v, at: f"jumps by {v.max_step_D[at]:.4g} within a frame")
 
 
 @check(
@@ -97,7 +101,7 @@ def jumps(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
 )
 def angle_wraps(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """No angle jumps by a whole turn."""
-    return each_vector(m, lambda name, v: [(int(d), f"jumps by a whole turn {v.wraps_D[d]} times") for d in np.flatnonzero(v.wraps_D)])
+    return each_vector(m, lambda _, v: v.wraps_D != 0, lambda _, v, at: f"jumps by a whole turn {v.wraps_D[at]} times")
 
 
 @check(
@@ -110,13 +114,12 @@ def angle_wraps(m: SetMeasurements, _: ValidateConfig) -> Verdict:
 def float16_loss(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """Numbers that move smoothly are not all numbers of half precision."""
 
-    def judge(name: str, v: VectorMeasurements) -> list[tuple[int, str]]:
+    def bad(_: str, v: VectorMeasurements) -> NDArray[np.bool_]:
         fine = (v.distinct_D > 12) & (v.gap_D < 1e-2 * np.maximum(v.max_D - v.min_D, 1e-9))
-        whole = np.abs(v.gap_D - np.round(v.gap_D)) < 1e-9
-        places = np.flatnonzero(fine & v.is_half_D & ~(whole & (v.gap_D >= 1)))
-        return [(int(d), "holds numbers of half precision only") for d in places]
+        is_whole = (np.abs(v.gap_D - np.round(v.gap_D)) < 1e-9) & (v.gap_D >= 1)
+        return fine & v.is_half_D & ~is_whole
 
-    return each_vector(m, judge, least=cfg.inspection.min_frames)
+    return each_vector(m, bad, lambda *_: "holds numbers of half precision only", least=cfg.inspection.min_frames)
 
 
 @check(
@@ -129,11 +132,13 @@ def float16_loss(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
 def coarse(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """A dimension that moves has more than a few steps within its range."""
 
-    def judge(name: str, v: VectorMeasurements) -> list[tuple[int, str]]:
-        few = (v.distinct_D > 3) & (v.gap_D > cfg.inspection.coarse * np.maximum(v.max_D - v.min_D, 1e-9))
-        return [(int(d), f"has {v.distinct_D[d]} different values, {v.gap_D[d]:.3g} apart at least") for d in np.flatnonzero(few)]
+    def bad(_: str, v: VectorMeasurements) -> NDArray[np.bool_]:
+        return (v.distinct_D > 3) & (v.gap_D > cfg.inspection.coarse * np.maximum(v.max_D - v.min_D, 1e-9))
 
-    return each_vector(m, judge, least=cfg.inspection.min_frames)
+    def say(_: str, v: VectorMeasurements, at: tuple[int, int]) -> str:
+        return f"has {v.distinct_D[at]} different values, {v.gap_D[at]:.3g} apart at least"
+
+    return each_vector(m, bad, say, least=cfg.inspection.min_frames)
 
 
 @check(
@@ -148,12 +153,12 @@ def dimension_copied(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     faults: list[Fault] = []
     looked = 0
     for name in VECTORS:
-        parts = [e.vectors[name] for e in m.episodes if name in e.vectors]
-        if not parts or len({len(v) for v in parts}) > 1:
+        found = tables(m, name)
+        if len(found) != 1:
             continue
-        keys = [np.stack([v.min_D, v.max_D, v.mean_D, v.std_D, v.step_D]) for v in parts]
-        table = np.concatenate(keys)
-        moves = np.array([v.std_D for v in parts]).max(axis=0) > 0
+        v = found[0][1]
+        table = np.concatenate([v.min_D, v.max_D, v.mean_D, v.std_D, v.step_D])
+        moves = v.std_D.max(axis=0) > 0
         looked += len(moves)
         for a in range(len(moves)):
             for b in range(a + 1, len(moves)):
