@@ -78,11 +78,10 @@ def join_rows(model: MolmoAct) -> MolmoAct:
     embedding, head = model.model.transformer.wte, model.lm_head
     if isinstance(embedding, ChosenEmbedding):
         whole = TokenEmbedding(0, 0, embedding.embedding.shape[1])
-        whole.embedding, whole.new_embedding = embedding.embedding, embedding.new_embedding
-        whole.embedding.requires_grad_(True)
+        whole.embedding, whole.new_embedding = nn.Parameter(embedding.embedding), embedding.new_embedding
         model.model.transformer.wte = whole
     if isinstance(head, ChosenHead):
         plain = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
-        plain.weight = head.weight.requires_grad_(True)
+        plain.weight = nn.Parameter(head.weight)
         model.lm_head = plain
     return model
