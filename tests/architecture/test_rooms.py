@@ -67,7 +67,12 @@ ONE_PLACE = {
         "serving/workcell/audit/mcap_writer.py",
         "serving/workcell/audit/retention.py",
     ),
-    "prometheus_client": ("serving/gateway/app.py", "serving/gateway/operations/metrics.py", "serving/fleet/controller/metrics.py"),
+    "prometheus_client": (
+        "components/deployment/quality/gauges.py",
+        "serving/gateway/app.py",
+        "serving/gateway/operations/metrics.py",
+        "serving/fleet/controller/metrics.py",
+    ),
 }
 ENVIRONMENT = ("flows/platform/settings.py", "flows/platform/child_process.py")
 ENTRY_POINTS = (

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from components.artifacts.audit_files import read_audit
 from components.deployment.quality.episodes import EpisodeQuality, quality_of, read_folder
+from components.deployment.quality.gauges import write_gauges
 from components.deployment.quality.proposal import proposal_of
+from components.deployment.quality.summary import summary_of
 from components.deployment.quality.watch import MEASURES, WatchSettings, alarms_of, streams_of
 from components.release.retraining_proposals import ProposalBook
 from flows.pipeline.recipes import get_recipe
@@ -134,3 +137,23 @@ def test_a_row_of_an_audited_episode_and_the_table(tmp_path: Path) -> None:
     assert read_folder(tmp_path) == [row]
     assert (tmp_path / "quality.parquet").is_file()
     assert read_folder(tmp_path) == [row]  # now from the table
+
+
+def test_quality_is_written_as_gauges_for_prometheus(tmp_path) -> None:
+    settings = WatchSettings(reference=50, month=400)
+    rows = month(np.random.default_rng(3), 120, shift=1.0, since=60)
+    streams = streams_of(rows, settings)
+    alarms = alarms_of(streams, settings)
+    write_gauges(tmp_path / "quality.prom", summary_of(rows), streams, alarms)
+    (families,) = [{one.name: one for one in text_string_to_metric_families((tmp_path / "quality.prom").read_text())}]
+    of = {"cell": "cell-1", "task": "push", "model_version": "m/1"}
+    assert [(one.labels, one.value) for one in families["actwright_quality_trials"].samples] == [(of, 120.0)]
+    shares = {one.labels["what"]: one.value for one in families["actwright_quality_share"].samples}
+    assert shares["success"] == sum(row.success for row in rows) / 120
+    raised = {one.labels["measure"] for one in families["actwright_quality_alarm"].samples if one.value}
+    assert raised == {one.measure for one in alarms}
+    assert raised
+    away = {one.labels["measure"]: one.value for one in families["actwright_quality_away_share"].samples}
+    assert away["action"] > 0.5 > away["failure"]
+    with pytest.raises(SpecError, match="textfile collector"):
+        write_gauges(tmp_path / "quality.txt", [], [], [])

@@ -30,6 +30,9 @@ class QualityOptions:
     ] = 0.01
     propose: Annotated[str, typer.Option(help="recipe whose retraining is proposed where there is an alarm", metavar="RECIPE")] = ""
     record: Annotated[bool, typer.Option("--record", help="record it as a run of MLflow")] = False
+    textfile: Annotated[
+        Path | None, typer.Option(help="file for the textfile collector of Prometheus' node exporter, NAME.prom", metavar="FILE")
+    ] = None
 
 
 @from_options(QualityOptions)
@@ -38,7 +41,8 @@ def quality_command(options: QualityOptions) -> None:
 
     Watched are failures, interventions, holds, refusals, and whether depth, trace and actions are where they were. The probability of any
     false alarm in a month is at most --false-alarms, whatever the rates of the quiet time are. With --propose an alarm becomes a proposal
-    to retrain that names the episodes that caused it; a person approves it (`actwright approve`).
+    to retrain that names the episodes that caused it; a person approves it (`actwright approve`). With --textfile the same numbers are
+    written as gauges, which the panels of infra/monitoring/fleet.dashboard.json show.
 
     Example: actwright fleet quality audit
     Example: actwright fleet quality audit --propose loop --record
@@ -57,6 +61,10 @@ def quality_command(options: QualityOptions) -> None:
     proposal = _proposed(options.propose, alarms) if options.propose and alarms else ""
     if options.record:
         _recorded(summary, alarms)
+    if options.textfile:
+        from components.deployment.quality.gauges import write_gauges
+
+        write_gauges(options.textfile, summary, streams, alarms)
     print_result(
         episodes=len(episodes),
         streams=len(streams),
