@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from components.adapters.signing.key_files import make_keys
 from components.adapters.signing.update_repository import Keys, refresh
 from serving.cell_files.update_lock import UpdateLock
+from serving.fleet.intake.file_store import FileStore
 from serving.fleet.intake.http_client import HttpClient
 from serving.fleet.intake.policy_service import PolicyService
+from serving.fleet.intake.update_metadata import Target
 from tests.faults.verdicts import covers
-from tests.fleet_agent import end_services, make_site, offer, robot_of
+from tests.fleet_agent import end_services, make_site, offer, repository_server, robot_of
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +277,22 @@ def test_a_service_whose_lock_names_no_process_is_ended(tmp_path):
     assert service.is_alive()
     service.stop()
     assert not service.is_alive()
+
+
+def test_a_download_is_no_faster_than_it_may_be(tmp_path):
+    content, now = bytes(range(256)) * 1024, [0.0]
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "one").write_bytes(content)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    store = FileStore(tmp_path / "store", bytes_per_s=65_536.0, spare_bytes=0, clock=lambda: now[0], sleep=sleep)
+    with repository_server(tmp_path) as server:
+        target = Target(url=f"{server.url}/files/one", sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        turns = 1
+        while not store.fetch(target, HttpClient(timeout_s=5.0), now[0] + 1.0):
+            turns += 1
+    assert store.path(target.sha256).read_bytes() == content
+    assert now[0] == pytest.approx(4.0)  # 256 KiB at 64 KiB a second
+    assert turns == 4  # each goes on behind the last byte
