@@ -128,7 +128,7 @@ class Simulation:
 
     def round(self, pool: Executor, *, is_killed: bool = False, is_heard: bool = False) -> None:
         """Every cell runs an episode; those that are not silent report. is_killed: the controller, in the midst of the reports. is_heard:
-        nobody is silent."""
+        no cell is silent and no answer is lost, else of 1,000 cells there would always be one that does not know that it was heard."""
         self.clock.set(self.clock() + ROUND_S)
         asked = []
         for cell in self.cells:
@@ -136,7 +136,7 @@ class Simulation:
             self.seen.add(cell.running)
             self.silent ^= {cell.name} if self.rng.random() < (COMES_BACK if cell.name in self.silent else FALLS_SILENT) else set()
             if is_heard or cell.name not in self.silent:
-                asked.append((cell, bool(self.rng.random() < LOST_ANSWERS)))
+                asked.append((cell, bool(self.rng.random() < LOST_ANSWERS) and not is_heard))
         sent = [pool.submit(self.report, *one) for one in asked[: len(asked) // 2]]
         if is_killed:
             self.service.kill()
