@@ -6,19 +6,24 @@ holds its state: open, then approved (requested, where the schedule is to run it
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from components.artifacts.locks import locked
 from components.artifacts.step_store import StepStore
 from components.config.recipe import Recipe
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import NotReady
 from model_core.spec.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 SEEDS_A_ROUND = 100_000  # a cell's own seeds begin 1000 after those of the cell before it
 
@@ -60,11 +65,26 @@ def due(recipe: Recipe, recordings: Sequence[str], known: Sequence[Proposal], *,
     if ever_run and not new:
         return None
     reason = f"{len(new)} ingested data sets are new since the last retraining" if ever_run else f"recipe {recipe.name} was never run here"
-    proposal_id = digest_of({"recipe": recipe.digest, "recordings": list(new), "ever_run": ever_run})[:12]
+    proposal_id = _id_of(recipe, new, ever_run=ever_run)
     wider = replace(recipe, include=tuple(dict.fromkeys((*recipe.include, *recordings))))
     if new:
         wider = _with_unused_seeds(wider, 1 + sum(p.state is ProposalState.DONE for p in known))
     return Proposal(proposal_id=proposal_id, recipe=wider.to_json(), reason=reason, recordings=new)
+
+
+def begun(recipe: Recipe, known: Sequence[Proposal]) -> Proposal | None:
+    """The retraining of `recipe` that was approved and is not finished, or None. Pure.
+
+    `due` may not name it again: once it has trained, the recipe was run here, though nothing of that was judged.
+    """
+    for one in known:
+        if one.state is ProposalState.APPROVED and one.proposal_id in {_id_of(recipe, one.recordings, ever_run=e) for e in (False, True)}:
+            return one
+    return None
+
+
+def _id_of(recipe: Recipe, recordings: Sequence[str], *, ever_run: bool) -> str:
+    return digest_of({"recipe": recipe.digest, "recordings": list(recordings), "ever_run": ever_run})[:12]
 
 
 def _with_unused_seeds(recipe: Recipe, rounds: int) -> Recipe:
@@ -97,6 +117,16 @@ class ProposalBook:
             return found[0]
         known = ", ".join(p.proposal_id for p in self.all() if p.state is not ProposalState.DONE) or "none"
         raise NotReady(f"{'several proposals begin' if found else 'no proposal begins'} with {beginning!r}; open: {known}")
+
+    @contextlib.contextmanager
+    def alone_with(self, proposal_id: str) -> Iterator[Proposal]:
+        """The proposal as it stands, for one process at a time: a second one waits, and finds what the first has made of it."""
+
+        def waiting() -> None:
+            logger.warning("proposal.waiting id=%s: another process carries it out, waiting for it", proposal_id)
+
+        with locked(self._folder / ".locks" / proposal_id, on_wait=waiting):
+            yield self.find(proposal_id)
 
     def mark(self, proposal: Proposal, state: ProposalState, *, run: str = "") -> Proposal:
         """Write down that it moved on."""

@@ -88,6 +88,11 @@ class JobFiles:
         return self.scratch / "error.json"
 
     @property
+    def submitted(self) -> Path:
+        """The uid of the cluster's job that trains, or did last."""
+        return self.scratch / "submitted"
+
+    @property
     def heartbeat(self) -> Path:
         """Written by rank 0 after every step and before other work; says which of them it does (`STEPPING`, `WORKING`)."""
         return self.scratch / "heartbeat"

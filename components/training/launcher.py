@@ -28,7 +28,7 @@ from components.training.job import JobFiles, TrainingTask, save_job
 from components.training.supervision.attempts import AttemptLostError, with_restarts
 from components.training.supervision.goodput import goodput
 from components.training.supervision.liveness import Liveness, kill_ranks
-from components.training.supervision.relay import Relay
+from components.training.supervision.relay import Relay, events_of
 from model_core.spec import errors
 from model_core.spec.errors import ActwrightError, JobError
 
@@ -74,7 +74,7 @@ def train(
 
 def train_record(files: JobFiles, config: TrainConfig, relay: Relay) -> dict[str, Any]:
     """What the finished training is: equal for equal runs, except what stands under "undigested". Sends the tracker the rest."""
-    share = goodput(json.loads(line) for line in files.progress.read_text().splitlines())
+    share = goodput(events_of(files))
     relay.add("goodput", share)
     relay.pump(final=True)
     curve = [json.loads(line) for line in files.metrics.read_text().splitlines()]

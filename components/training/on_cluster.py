@@ -21,6 +21,7 @@ from components.training.supervision.attempts import AttemptLostError, with_rest
 from components.training.supervision.liveness import Liveness
 from components.training.supervision.relay import Relay
 from model_core.spec.errors import JobError, require
+from model_core.spec.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +47,8 @@ def train_on_cluster(task: TrainingTask, tracker: Tracker | None, progress: Prog
     spec = replace(spec, job=str(files.job))
 
     def attempt() -> dict[str, Any]:
-        files.error.unlink(missing_ok=True)
         relay = Relay(files, config.steps, tracker, progress)
-        cluster.submit(spec)
+        _submit(cluster, spec, relay)
         try:
             _wait(cluster, spec, relay, _reporter(progress, config.steps))
         except JobError as error:
@@ -66,24 +66,42 @@ def train_on_cluster(task: TrainingTask, tracker: Tracker | None, progress: Prog
     return with_restarts(attempt, restarts=config.restarts)
 
 
+def _submit(cluster: Cluster, spec: JobSpec, relay: Relay) -> None:
+    """Start the job, or take over the one that went on when the process that watched it was killed: it may have ended since."""
+    files = relay.files
+    uid = cluster.submit(spec)
+    if files.submitted.is_file() and files.submitted.read_text() == uid:
+        logger.info("job.taken_over name=%s step=%d", spec.name, relay.step)
+        relay.take_over()
+        return
+    files.error.unlink(missing_ok=True)  # of an earlier attempt
+    atomic_write(files.submitted, uid)
+
+
 def _wait(cluster: Cluster, spec: JobSpec, relay: Relay, on_change: Callable[[ClusterJobState], None]) -> None:
     """Pump the relay while another thread waits for the Job's end, or until its ranks hang."""
     ended: list[BaseException | None] = []
+    all_run = threading.Event()
+
+    def changed(state: ClusterJobState) -> None:
+        if state.phase == "running":
+            all_run.set()
+        on_change(state)
 
     def wait() -> None:
         try:
-            cluster.wait(spec, on_change)
+            cluster.wait(spec, changed)
             ended.append(None)
         except BaseException as error:
             ended.append(error)
 
     waiting = threading.Thread(target=wait, name=f"wait-{spec.name}", daemon=True)
     waiting.start()
-    liveness: Liveness | None = None  # from the first step's work on: before, pods may wait in a queue for hours
+    liveness: Liveness | None = None  # from when all pods run, also of a job that is taken over: before, they may wait in a queue for hours
     while waiting.is_alive():
         waiting.join(_PUMP_S)
         relay.pump()
-        if relay.pids and liveness is None:
+        if all_run.is_set() and liveness is None:
             liveness = Liveness(relay.files, hang_s=_HANG_S)
         if liveness is not None and (problem := liveness.problem()):
             raise AttemptLostError(f"training {problem} at step {relay.step}; its job is deleted")

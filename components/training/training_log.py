@@ -24,6 +24,8 @@ class TrainingLog:
             _cut_curve(files.metrics, first_step)
             self._curve = files.metrics.open("a", buffering=1)
             self._events = files.progress.open("a", buffering=1)
+            if self._events.tell() and not files.progress.read_bytes().endswith(b"\n"):
+                self._events.write("\n")  # an earlier attempt ended within a line
 
     def point(self, step: int, values: Mapping[str, float]) -> None:
         """One line of the curve."""

@@ -21,10 +21,11 @@ from prefect.types.entrypoint import EntrypointType
 
 from components.config.recipe import Recipe
 from components.config.records import Silent
-from components.release.retraining_proposals import Proposal, ProposalBook, ProposalState, due, recordings_of
+from components.release.retraining_proposals import Proposal, ProposalBook, ProposalState, begun, due, recordings_of
 from flows.pipeline.recipes import get_recipe
 from flows.pipeline.stages.training import Launch
 from flows.pipeline.storage import take_in_recordings
+from flows.platform.flow_runs import crashed_where_prefect_is_away
 from flows.platform.wiring import Platform, open_platform
 from model_core.spec.documents import to_document
 from model_core.spec.errors import GateError
@@ -42,16 +43,22 @@ def retrain(
 
     approved: id of a proposal to run, whatever is due. cluster: document of a `JobSpec`, on whose machines a policy is trained; none: here.
     """
-    platform, launch = open_platform(), _launch(cluster, kubeconfig)
+    platform = open_platform()
+    with crashed_where_prefect_is_away(platform.settings):
+        return _retrained(platform, recipe, automatic=automatic, approved=approved, launch=_launch(cluster, kubeconfig))
+
+
+def _retrained(platform: Platform, recipe: str, *, automatic: bool, approved: str, launch: Launch | None) -> dict[str, Any]:
     if approved:
         return to_document(run_proposal(platform, book_of(platform).find(approved), launch))
     chosen = get_recipe(recipe)
     take_in(platform, chosen)
-    proposal = propose_if_due(platform, chosen)
+    unfinished = begun(chosen, book_of(platform).all()) if automatic else None  # its process was killed: it goes on
+    proposal = unfinished or propose_if_due(platform, chosen)
     if proposal is None:
         return {"due": False}
     create_markdown_artifact(key="retraining", markdown=_page(proposal), description=proposal.reason)
-    if automatic:  # one that is marked as approved was begun, and its process was killed
+    if automatic:
         run_proposal(platform, proposal, launch)
     return {"due": True, **to_document(book_of(platform).find(proposal.proposal_id))}
 
@@ -78,13 +85,14 @@ def run_proposal(platform: Platform, proposal: Proposal, launch: Launch | None =
     from flows.pipeline.run_context import RunContext
     from flows.pipeline.run_summary import write_run
 
-    if proposal.state is ProposalState.DONE:
-        return proposal
     book = book_of(platform)
-    approved = book.mark(proposal, ProposalState.APPROVED)
-    context = RunContext(platform=platform, recipe=Recipe.from_json(dict(proposal.recipe)), launch=launch)
-    write_run(run_loop(context), platform.settings.runs)
-    return book.mark(approved, ProposalState.DONE, run=context.name)
+    with book.alone_with(proposal.proposal_id) as found:
+        if found.state is ProposalState.DONE:
+            return found
+        approved = book.mark(found, ProposalState.APPROVED)
+        context = RunContext(platform=platform, recipe=Recipe.from_json(dict(found.recipe)), launch=launch)
+        write_run(run_loop(context), platform.settings.runs)
+        return book.mark(approved, ProposalState.DONE, run=context.name)
 
 
 def _launch(cluster: Mapping[str, Any] | None, kubeconfig: str) -> Launch | None:

@@ -16,6 +16,10 @@ _PLATFORM = ("prefect", "httpx", "httpcore", "sqlalchemy")
 _NEARLY_NOTHING = 2**20  # bytes free
 
 
+class StateNotKeptError(JobError):
+    """Prefect did not take what a run told it: its server is away, or cannot write."""
+
+
 def explained(error: Exception, settings: Settings) -> ActwrightError | None:
     """The error of ours that explains a failure of Prefect; None for an error that is not Prefect's."""
     if type(error).__module__.split(".")[0] not in _PLATFORM:
@@ -27,7 +31,7 @@ def explained(error: Exception, settings: Settings) -> ActwrightError | None:
     if shutil.disk_usage(home).free < _NEARLY_NOTHING:
         return StorageError(f"the disk under {home} is full; free some space and run again, finished work is kept")
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return JobError(
+    return StateNotKeptError(
         f"Prefect does not keep this run's state: {first}. Look into {settings.prefect_home / 'server.log'}, then run again; "
         "finished work is kept"
     )

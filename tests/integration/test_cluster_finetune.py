@@ -25,7 +25,8 @@ from model_core.spec.protocol.wire import Chunk
 from tests.fake_kube import FakeKube
 from tests.integration.loop_runs import Home, serving
 from tests.integration.test_own_data import by_models
-from tests.integration.test_two_nodes import Kubelets, needs_namespaces, two_hosts
+from tests.kubelets import Kubelets, kubeconfig
+from tests.namespaces import needs_namespaces, two_hosts
 from tests.road import SETS, command, described, write_recipe
 from tests.unit.test_published_training import NETWORK
 
@@ -45,15 +46,6 @@ def small_finetune(root: Path, embodiment: Path) -> Recipe:
         freeze=replace(recipe.freeze, validation_fraction=0.4),
         train=replace(recipe.train, network=NETWORK, lora_rank=4, precision="fp32", threads=1, published=published, **few),
     )
-
-
-def kubeconfig(folder: Path, url: str) -> Path:
-    cluster = {"name": "c", "cluster": {"server": url}}
-    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-    document = {"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context], "current-context": "c"}
-    path = folder / "kube.yaml"
-    path.write_text(json.dumps({**document, "users": [{"name": "u", "user": {}}]}))  # JSON is YAML
-    return path
 
 
 @pytest.mark.soak  # short: test_cluster_commands renders the job from the plan, test_two_nodes runs two ranks, test_train_published trains

@@ -27,6 +27,7 @@ from components.artifacts.empty_databases import copy_database
 from components.config.judging.champion_entry import version_to_roll_back_to
 from components.config.ports import DatasetInput, Metric
 from model_core.spec.errors import TrackingError
+from serving.fleet.controller.http.mlflow_hook import read_aliases
 from tests.tracking_twins import MemoryRegistry
 
 
@@ -239,6 +240,10 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
     assert by_rest.model("m") == by_sql.model("m")
     assert by_sql.model("m").aliases == {"champion": 1}
     assert by_rest.model("unknown") is by_sql.model("unknown") is None
+    for name in ("before", "z"):
+        client.create_registered_model(name)
+    assert read_aliases(first.url, "champion", page_size=1) == {"m": "1"}
+    assert read_aliases(first.url, "champion") == {"m": "1"}
 
 
 @pytest.fixture(params=["mlflow", "memory"])

@@ -3,16 +3,11 @@
 Names, addresses and interfaces exist only inside the namespaces that the test makes. Skips where they cannot be made.
 """
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,13 +19,13 @@ from components.training.job import JobFiles, TrainingTask
 from components.training.on_cluster import train_on_cluster
 from model_core.spec.errors import ActwrightError, SpecError
 from tests.fake_kube import FakeKube
+from tests.kubelets import Kubelets
 from tests.namespaces import needs_namespaces, two_hosts
 from tests.toy_model import toy_task
 from tests.training_rank import train_as_a_rank
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
-ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(
     steps=20,
     global_batch=8,
@@ -43,53 +38,6 @@ CONFIG = TrainConfig(
     world_size=2,
     zero_stage=2,
 )
-
-
-class Kubelets(threading.Thread):
-    """Two machines of a cluster: starts each pod's command in the namespace of its node, reports how it goes, keeps its log."""
-
-    def __init__(self, kube, spaces, folder):
-        super().__init__(daemon=True)
-        self._kube, self._spaces, self._folder = kube, spaces, folder
-        self._running, self._stop_asked = {}, threading.Event()
-
-    def run(self):
-        while not self._stop_asked.wait(0.1):
-            for name in self._kube.pods():
-                if name not in self._running:
-                    self._start(name)
-            for name, process in self._running.items():
-                if name in self._kube.pods() and process.poll() is not None:
-                    self._kube.logs[name] = (self._folder / f"{name}.log").read_text()
-                    self._kube.end_pod(name, process.returncode)
-
-    def _start(self, name):
-        pod = self._kube.get("v1", "pods", "actwright", name)
-        [container] = pod["spec"]["containers"]
-        environment = {entry["name"]: entry["value"] for entry in container["env"]}
-        command = list(container["command"])
-        for variable, value in environment.items():
-            command = [word.replace(f"$({variable})", value) for word in command]
-        space = self._spaces[int(environment["JOB_COMPLETION_INDEX"])]
-        with (self._folder / f"{name}.log").open("wb") as log:
-            self._running[name] = subprocess.Popen(
-                ["ip", "netns", "exec", space, "nice", "-n", "15", *command],
-                env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._kube.run_pod(name)
-
-    def stop(self):
-        self._stop_asked.set()
-        self.join(10)
-        for process in self._running.values():
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
 
 
 class ForkedPods(threading.Thread):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 
 from components.config.recipe import Recipe
-from components.release.retraining_proposals import ProposalBook, ProposalState, due
+from components.release.retraining_proposals import ProposalBook, ProposalState, begun, due
 from model_core.spec.errors import NotReady
 
 RECIPE = Recipe(name="loop")
@@ -50,3 +51,33 @@ def test_an_unknown_proposal_lists_the_open_ones(tmp_path):
     kept = book.propose(due(RECIPE, ("aa",), (), ever_run=True))
     with pytest.raises(NotReady, match=kept.proposal_id):
         book.find("zz")
+
+
+def test_what_was_begun_is_known_though_its_training_is_finished(tmp_path):
+    first = due(RECIPE, (), (), ever_run=False)
+    assert due(RECIPE, (), (first,), ever_run=True) is None, "trained and not judged: by what is new alone it would stay so"
+    assert begun(RECIPE, (first,)) is None, "nobody approved it"
+    approved = replace(first, state=ProposalState.APPROVED)
+    assert begun(RECIPE, (approved,)) == approved
+    assert begun(replace(RECIPE, name="other"), (approved,)) is None, "of another recipe"
+    assert begun(RECIPE, (replace(approved, state=ProposalState.DONE),)) is None
+    later = replace(due(RECIPE, ("aa",), (), ever_run=True), state=ProposalState.APPROVED)
+    assert begun(RECIPE, (later,)) == later
+
+
+def test_of_two_that_carry_one_out_the_second_finds_it_done(tmp_path):
+    book, inside = ProposalBook(tmp_path), threading.Event()
+    proposal = book.propose(due(RECIPE, ("aa",), (), ever_run=True))
+
+    def first():
+        with book.alone_with(proposal.proposal_id) as found:
+            inside.set()
+            book.mark(found, ProposalState.DONE, run="r1")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert inside.wait(10)
+    with book.alone_with(proposal.proposal_id) as found:
+        assert (found.state, found.run) == (ProposalState.DONE, "r1")
+    thread.join()
+    assert len(book.all()) == 1

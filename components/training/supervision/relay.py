@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.config.ports import Metric, Tracker
-from components.config.records import Progress
+from components.config.records import Progress, Silent
 from components.training.job import JobFiles
 from components.training.monitoring import parameter_line, progress_line
 
@@ -22,21 +23,30 @@ _NO_METRIC = frozenset({"eta_s", "at", "steps", "seconds"})  # what an event say
 
 
 class Relay:
-    """Reads the worker's events and curve as they grow; passes them to the progress and, in batches, to the tracker."""
+    """Reads the worker's events and curve as they grow; passes them to the progress and, in batches, to the tracker.
+
+    Earlier events are read too, for a job goes on when the process that watches it is killed; the tracker
+    skips those that it has.
+    """
 
     def __init__(self, files: JobFiles, steps: int, tracker: Tracker | None, progress: Progress) -> None:
-        self.files, self._events = files, _Tail(files.progress, skip_existing=True)
-        self._steps, self._tracker, self._progress = steps, tracker, progress
+        self.files, self._events = files, _Tail(files.progress)
+        self._steps, self._tracker = steps, tracker
+        self._progress: Progress = Silent()
         self._waiting: list[Metric] = []
         self._sent_at = time.monotonic()
         self.step, self.began_at, self.ending, self.precision, self.spikes = 0, 0, "", "", 0
         self.pids: tuple[int, ...] = ()
         self.speed: dict[str, float] = {}
         self.parameters: dict[str, int] = {}
-        if files.progress.is_file():  # of an attempt that is still going on, where this process takes over its watch
-            for line in files.progress.read_text().splitlines():
-                if '"start"' in line:
-                    self.precision = str(json.loads(line)["precision"])
+        self.pump()
+        self._progress = progress
+        self._before = self.began_at, self.ending
+        self.began_at, self.ending, self.pids, self.spikes = self.step, "", (), 0
+
+    def take_over(self) -> None:
+        """The attempt that is watched is the one of which earlier events tell."""
+        self.began_at, self.ending = self._before
 
     def pump(self, *, final: bool = False) -> None:
         """Take in what is new; send to the tracker when it is time."""
@@ -53,7 +63,7 @@ class Relay:
         name, self.step = event["event"], int(event["step"])
         numbers = {k: float(v) for k, v in event.items() if isinstance(v, int | float) and k != "step"}
         if name == "start":
-            self.began_at, self.precision, self.pids = self.step, str(event["precision"]), tuple(event["pids"])
+            self.began_at, self.precision, self.pids, self.ending = self.step, str(event["precision"]), tuple(event["pids"]), ""
             self.parameters = dict(event.get("parameters", {}))
             if self.parameters:
                 self._progress.update(self.step, self._steps, parameter_line(self.parameters))
@@ -91,13 +101,16 @@ def _metric_name(key: str) -> str:
     return f"{'speed' if key in _TIMES else 'train'}/{key}"
 
 
-class _Tail:
-    """New whole JSON lines of a growing file."""
+def events_of(files: JobFiles) -> Iterator[Mapping[str, Any]]:
+    """All events of all attempts, in order."""
+    return _Tail(files.progress).lines()
 
-    def __init__(self, path: Path, *, skip_existing: bool) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if skip_existing and path.is_file() else 0
-        self._rest = ""
+
+class _Tail:
+    """New whole JSON lines of a growing file; one that a power cut left unfinished is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset, self._rest = path, 0, ""
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """What was completed since the last call."""
@@ -109,5 +122,5 @@ class _Tail:
             self._offset = stream.tell()
         *whole, self._rest = text.split("\n")
         for line in whole:
-            if line:
+            with contextlib.suppress(ValueError):
                 yield json.loads(line)

@@ -15,7 +15,7 @@ from components.adapters.http import NoAnswerError, answers, get, request
 from components.config.recipe import Recipe
 from flows.commands.operations.up import asked_to_stop, prefect_page
 from flows.platform.child_process import Child
-from flows.platform.flow_runs import FlowRuns
+from flows.platform.flow_runs import FlowRuns, RunsWithoutProcess
 from flows.platform.prefect_server import prefect_api, running_server
 from flows.platform.settings import Settings, point_prefect_at
 from flows.platform.wiring import Platform, open_platform
@@ -136,6 +136,7 @@ class RetrainingDesk:
 
         self._runs, self._recipe, self._book = runs, recipe, ProposalBook(platform.settings.home.resolve() / "proposals")
         self._made: set[str] = set()
+        self._lost = RunsWithoutProcess()
 
     def turn(self, *, none_runs: bool) -> bool:
         """Look once; False where Prefect does not answer, or does not know the deployment yet, and the look is to be made again."""
@@ -149,7 +150,8 @@ class RetrainingDesk:
                 )
                 self._made.add(one.proposal_id)
                 print_line(f"{one.proposal_id}: a person asked for it, a flow run was made")
-            for line in self._runs.put_back_lost(self._runs.all(), none_runs=none_runs):
+            known = self._runs.all()
+            for line in self._runs.put_back_lost(known, none_runs=none_runs, lost=self._lost.of(known)):
                 print_line(line)
         except NotReady as error:
             logger.debug("schedule.waits because=%s", error)

@@ -1,19 +1,19 @@
 """The desk: turn by turn it looks at the controller's requests and at Prefect's flow runs, and lets the runs follow the requests.
 
-It keeps nothing. A run is made once for each request, by Prefect's idempotency key; one that sleeps is woken where what it saw, which
-stands in its pause key, is no longer so; one whose process is gone is put back among those that wait.
+It keeps nothing that matters. A run is made once for each request, by Prefect's idempotency key; one that sleeps is woken where what it
+saw, which stands in its pause key, is no longer so; one whose process is gone is put back among those that wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.deployment.fleet.controller import ask
 from components.deployment.service_address import ServiceCredentials
 from flows.pipeline.rollouts.situation import situation_of
-from flows.platform.flow_runs import FlowRuns
+from flows.platform.flow_runs import FlowRuns, RunsWithoutProcess
 
 DEPLOYMENT = "requested-rollout"
 SEPARATOR = " | "  # between what a run saw and what makes its pause key unique
@@ -28,6 +28,7 @@ class Desk:
     shown: ServiceCredentials
     plan: Mapping[str, Any]
     baseline: str = ""
+    lost: RunsWithoutProcess = field(default_factory=RunsWithoutProcess)
 
     def turn(self, *, is_first: bool = False) -> list[str]:
         """Look once; tells what was done. is_first: nothing runs flows yet, so a run that is said to be running is not.
@@ -49,7 +50,7 @@ class Desk:
             elif run is not None and _sleeps(run) and saw(run) != found.key:
                 of.resume(run)
                 done.append(found.told)
-        return [*done, *of.put_back_lost(list(runs.values()), none_runs=is_first)]
+        return [*done, *of.put_back_lost(list(runs.values()), none_runs=is_first, lost=self.lost.of(runs.values()))]
 
     def _parameters(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         parameters = {"url": self.url, "model": asked["model"], "version": asked["version"], "plan": dict(self.plan)}

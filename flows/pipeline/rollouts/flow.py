@@ -24,6 +24,7 @@ from components.deployment.fleet.controller import OrderRefused, ask, order
 from components.deployment.service_address import ServiceCredentials
 from flows.pipeline.rollouts.desk import DEPLOYMENT, SEPARATOR
 from flows.pipeline.rollouts.situation import NO_ANSWER, Situation, Step, situation_of
+from flows.platform.flow_runs import crashed_where_prefect_is_away
 from flows.platform.settings import load_settings
 from model_core.spec.errors import NotReady, TrackingError
 
@@ -34,12 +35,20 @@ _ENDED = {Step.PASSED: Completed, Step.FAILED: Failed, Step.DECLINED: Cancelled}
 def requested_rollout(url: str, model: str, version: str, plan: Mapping[str, Any], baseline: str = "", ca_file: str = "") -> State[Any]:
     """Carry a request of the controller at `url` through. plan: document of a rollout's plan, without the release; baseline: as of any
     rollout; ca_file: who may sign the controller's certificate. Its token comes from the environment alone."""
-    token = load_settings().token.get_secret_value().strip()
+    settings = load_settings()
+    token = settings.token.get_secret_value().strip()
     shown = ServiceCredentials(token=token, ca_file=Path(ca_file) if ca_file else None, timeout_s=10.0)
+    body = {"model": model, "version": version, "plan": dict(plan), "baseline": baseline}
+    with crashed_where_prefect_is_away(settings):
+        return _carried_through(url, body, shown)
+
+
+def _carried_through(url: str, body: Mapping[str, Any], shown: ServiceCredentials) -> State[Any]:
+    """Look, and do what is to be done, until it is over or is waited for. body: of the order that starts the rollout."""
+    model, version = str(body["model"]), str(body["version"])
     while True:
         found = _found(url, model, version, shown)
         if found.step is Step.START:
-            body = {"model": model, "version": version, "plan": dict(plan), "baseline": baseline}
             try:
                 get_run_logger().info(order(url, "/v1/requests/start", body, shown)["told"])
             except OrderRefused as error:

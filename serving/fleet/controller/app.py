@@ -42,7 +42,7 @@ from serving.gateway.http.client_request import read_body
 
 logger = logging.getLogger(__name__)
 KILL_LIST, _SAME_LIST_S = "/v1/kill-list", 0.5
-_OFFERS_S = 30.0
+_OFFERS_S, _ALIASES_S = 30.0, 60.0
 _OPEN = frozenset({"/livez", "/readyz", KILL_LIST})
 
 
@@ -52,17 +52,14 @@ def create_app(controller: Controller, tokens: Tokens | None, *, look_every_s: f
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = (
-            [asyncio.ensure_future(_look(controller, look_every_s)), asyncio.ensure_future(_read_offers(controller))]
-            if look_every_s
-            else []
-        )
+        turns = [_look(controller, look_every_s), _read_offers(controller), _read_aliases(hooked)] if look_every_s else []
+        tasks = [asyncio.ensure_future(turn) for turn in turns]
         yield
         for task in tasks:
             task.cancel()
         controller.close()
 
-    endpoints = all_endpoints()
+    endpoints, hooked = all_endpoints(), hook or MlflowHook(controller=controller)
     served = _Served(controller)
     routes = [
         Route("/v1/cells/{cell}/report", served.report, methods=["POST"]),
@@ -72,7 +69,7 @@ def create_app(controller: Controller, tokens: Tokens | None, *, look_every_s: f
         Route("/metrics", served.metrics),
         Route("/livez", served.livez),
         Route("/readyz", served.readyz),
-        Route(PATH, (hook or MlflowHook(controller=controller)).serve, methods=["POST"]),
+        Route(PATH, hooked.serve, methods=["POST"]),
     ]
     roles = {(one.method, one.path.partition("{")[0], one.path.rpartition("}")[2]): one.role for one in endpoints}
     needed = _RoleTable(roles)
@@ -167,6 +164,16 @@ async def _read_offers(controller: Controller) -> None:
             controller.metrics.failures.labels("offers").inc()
             logger.exception("fleet.offers_failed")
         await asyncio.sleep(_OFFERS_S)
+
+
+async def _read_aliases(hook: MlflowHook) -> None:
+    while hook.tracking_url:
+        try:
+            await hook.look()
+        except Exception:
+            hook.controller.metrics.failures.labels("aliases").inc()
+            logger.exception("fleet.aliases_failed")
+        await asyncio.sleep(_ALIASES_S)
 
 
 async def _look(controller: Controller, every_s: float) -> None:

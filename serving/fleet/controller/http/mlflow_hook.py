@@ -1,7 +1,8 @@
 """MLflow's webhook: a hint that an alias was moved. The alias is read again, and what it names is put on record as a request.
 
-Deliveries come out of order, twice, or not at all (docs/library_facts.md), so nothing in their body is believed but the model's name. The
-signature is "v1,<base64 HMAC-SHA256 of 'id.timestamp.body'>" of MLflow's own headers; one that is older than five minutes is refused.
+Deliveries come out of order, twice, or not at all (docs/library_facts.md), so nothing in their body is believed but the model's name, and
+the aliases of all models are read every minute besides. The signature is "v1,<base64 HMAC-SHA256 of 'id.timestamp.body'>" of MLflow's own
+headers; one that is older than five minutes is refused.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -28,8 +30,7 @@ from serving.fleet.controller.store.releases import RolloutRequest, request
 from serving.gateway.http.client_request import read_body
 
 PATH = "/v1/hooks/mlflow"
-_MOST_BYTES, _OLDEST_S, _TIMEOUT_S = 64 * 1024, 300.0, 5.0
-ReadAlias = Callable[[str, str], str | None]
+_MOST_BYTES, _MOST_READ_BYTES, _OLDEST_S, _TIMEOUT_S = 64 * 1024, 16 * 2**20, 300.0, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +73,18 @@ class MlflowHook:
         if not self.tracking_url:
             raise Refused(503, "NOT_READY", "no MLflow server was named (--mlflow URL), so the alias cannot be read again")
         version = await asyncio.get_running_loop().run_in_executor(None, read_alias, self.tracking_url, model, self.alias)
-        is_new = False
-        if version is not None:
-            asked = RolloutRequest(model=model, version=version, alias=self.alias, asked_at_s=self.controller.clock(), source="mlflow")
-            is_new = await self.controller.do(lambda db: request(db, asked))
+        is_new = version is not None and await self._request(model, version)
         return JSONResponse({"model": model, "version": version, "requested": is_new})
+
+    async def look(self) -> None:
+        """Put on record what the alias of each model names now. Raises `Refused` where MLflow does not answer."""
+        named = await asyncio.get_running_loop().run_in_executor(None, read_aliases, self.tracking_url, self.alias)
+        for model, version in named.items():
+            await self._request(model, version)
+
+    async def _request(self, model: str, version: str) -> bool:
+        asked = RolloutRequest(model=model, version=version, alias=self.alias, asked_at_s=self.controller.clock(), source="mlflow")
+        return await self.controller.do(lambda db: request(db, asked))
 
 
 def _model_in(body: bytes) -> str:
@@ -89,14 +97,44 @@ def _model_in(body: bytes) -> str:
 
 def read_alias(tracking_url: str, model: str, alias: str) -> str | None:
     """The version that an alias names now; None for none. Raises `Refused` where MLflow does not answer."""
-    asked = urllib.parse.urlencode({"name": model, "alias": alias})
-    url = f"{tracking_url.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{asked}"
+    answer = _answer(tracking_url, "registered-models/alias", {"name": model, "alias": alias})
+    if answer is None:
+        return None
+    try:
+        return str(answer["model_version"]["version"])
+    except (KeyError, TypeError) as error:
+        raise _no_answer(tracking_url, error) from error
+
+
+def read_aliases(tracking_url: str, alias: str, *, page_size: int = 200) -> dict[str, str]:
+    """Model -> the version that its alias names now, of all models that have one. Raises `Refused` where MLflow does not answer."""
+    named: dict[str, str] = {}
+    page: dict[str, str] = {}
+    while True:
+        answer = _answer(tracking_url, "registered-models/search", {"max_results": str(page_size), **page})
+        try:
+            for model in answer.get("registered_models", ()):
+                named |= {str(model["name"])[:256]: str(one["version"]) for one in model.get("aliases", ()) if one["alias"] == alias}
+            page = {"page_token": str(answer["next_page_token"])} if answer.get("next_page_token") else {}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _no_answer(tracking_url, error) from error
+        if not page:
+            return named
+
+
+def _answer(tracking_url: str, path: str, asked: Mapping[str, str]) -> Any:
+    """What MLflow answers to a GET, as JSON; None where it knows no such thing. Raises `Refused` where it does not answer."""
+    url = f"{tracking_url.rstrip('/')}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(asked)}"
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:
-            return str(json.loads(reply.read(_MOST_BYTES))["model_version"]["version"])
+            return json.loads(reply.read(_MOST_READ_BYTES))
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
         raise Refused(503, "NOT_READY", f"MLflow at {tracking_url} answered {error.code}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Refused(503, "NOT_READY", f"MLflow at {tracking_url} did not answer: {type(error).__name__}") from error
+    except (OSError, ValueError) as error:
+        raise _no_answer(tracking_url, error) from error
+
+
+def _no_answer(tracking_url: str, error: Exception) -> Refused:
+    return Refused(503, "NOT_READY", f"MLflow at {tracking_url} did not answer: {type(error).__name__}")
