@@ -7,22 +7,34 @@ buffers, which each attempt builds anew with other numbers, are those of the fir
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from components.adapters.kubernetes import KubernetesCluster, Patience
+from components.config.launch.cluster_job import JobSpec
+from components.config.records import Silent
 from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask
+from components.training.on_cluster import train_on_cluster
 from model_core.spec.errors import JobError
+from tests.fake_kube import FakeKube
 from tests.faults.fork_server import ForkServer
+from tests.kubelets import Kubelets
+from tests.namespaces import needs_namespaces, two_hosts
 from tests.tiny_arm_data import make_small_contract, write_small_frozen
 from tests.training_rank import train_as_a_rank
 from tests.unit.test_published_training import NETWORK, PUBLISHED
 
 pytestmark = pytest.mark.xdist_group("ranks")
+
+Train = Callable[[TrainingTask], dict[str, Any]]
 
 PROCESSES = (2, 1, 4, 2)
 CONFIG = TrainConfig(
@@ -35,7 +47,7 @@ LORA = replace(
 )
 
 
-def train_resized(ranks: ForkServer, config: TrainConfig, model: str, folder: Path, shapes: Sequence[tuple[int, int]]) -> Path:
+def train_resized(train: Train, config: TrainConfig, model: str, folder: Path, shapes: Sequence[tuple[int, int]]) -> Path:
     """Train with each (processes, ZeRO stage) for an equal part of the steps; returns the folder of the training."""
     (folder / "ids").mkdir(exist_ok=True)
     each = config.steps // len(shapes)
@@ -45,10 +57,10 @@ def train_resized(ranks: ForkServer, config: TrainConfig, model: str, folder: Pa
         shaped = replace(config, world_size=world_size, zero_stage=stage)
         task = TrainingTask(config=shaped, frozen=folder / "frozen", out=folder / "out", model=f"tests.resized_training:{model}")
         if last:
-            assert train_as_a_rank(ranks, task)["steps"] == config.steps
+            assert train(task)["steps"] == config.steps
         else:
             with pytest.raises(JobError, match="asked to stop and saved a checkpoint"):
-                train_as_a_rank(ranks, task)
+                train(task)
     return folder
 
 
@@ -73,7 +85,7 @@ def unbroken(ranks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("unbroken")
     (folder / "frozen").mkdir()
     (folder / "frozen" / "toy.json").write_text("{}")
-    return train_resized(ranks, CONFIG, "make_joined", folder, [(1, 0)])
+    return train_resized(partial(train_as_a_rank, ranks), CONFIG, "make_joined", folder, [(1, 0)])
 
 
 @pytest.mark.parametrize(
@@ -89,7 +101,32 @@ def test_a_training_goes_on_with_other_numbers_of_processes(
 ) -> None:
     (tmp_path / "frozen").mkdir()
     (tmp_path / "frozen" / "toy.json").write_text("{}")
-    resized = train_resized(ranks, CONFIG, "make_joined", tmp_path, list(zip(PROCESSES, stages, strict=True)))
+    resized = train_resized(partial(train_as_a_rank, ranks), CONFIG, "make_joined", tmp_path, list(zip(PROCESSES, stages, strict=True)))
+    check_as_unbroken(resized, unbroken, rel=2e-5)
+
+
+@pytest.mark.soak  # short: the numbers of processes above, and two nodes in test_two_nodes.py
+@pytest.mark.timeout(900)
+def test_a_training_goes_on_with_other_numbers_of_nodes(unbroken: Path, tmp_path: Path) -> None:
+    """Two nodes of a cluster, then one of them, then both: a job each, in network namespaces."""
+    from kubernetes import client
+
+    needs_namespaces()
+    (tmp_path / "frozen").mkdir()
+    (tmp_path / "frozen" / "toy.json").write_text("{}")
+    job = JobSpec(name="train-resized", image="none", job=f"{tmp_path}/set-later", mount=str(tmp_path), python=sys.executable)
+    with FakeKube() as kube, two_hosts([f"{job.name}-{node}.{job.name}" for node in range(2)]) as spaces:
+        cluster = KubernetesCluster(client.ApiClient(client.Configuration(host=kube.url)), patience=Patience(look=0.5))
+        kubelets = Kubelets(kube, spaces, tmp_path)
+        kubelets.start()
+
+        def train(task: TrainingTask) -> dict[str, Any]:
+            return train_on_cluster(task, None, Silent(), cluster=cluster, spec=replace(job, nodes=task.config.world_size))
+
+        try:
+            resized = train_resized(train, CONFIG, "make_joined", tmp_path, [(2, 3), (1, 0), (2, 2)])
+        finally:
+            kubelets.stop()
     check_as_unbroken(resized, unbroken, rel=2e-5)
 
 
@@ -100,5 +137,5 @@ def test_adapters_go_on_with_other_numbers_of_processes(ranks: ForkServer, tmp_p
     for name, shapes in (("unbroken", [(1, 0)]), ("resized", list(zip(PROCESSES, stages, strict=True)))):
         (tmp_path / name).mkdir()
         write_small_frozen(tmp_path / name / "frozen", make_small_contract(chunk_length=2), train=24, validation=4)
-        train_resized(ranks, LORA, "make_published", tmp_path / name, shapes)
+        train_resized(partial(train_as_a_rank, ranks), LORA, "make_published", tmp_path / name, shapes)
     check_as_unbroken(tmp_path / "resized", tmp_path / "unbroken", rel=2e-4)
