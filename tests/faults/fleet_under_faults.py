@@ -73,7 +73,8 @@ class Kept:
 
 @dataclass(slots=True, kw_only=True)
 class Fleet:
-    """jobs: of the cells, by name. happened: which faults came. ended: processes that ended though nothing was done to them."""
+    """jobs: of the cells, by name. shares: the cells share two policy services. happened: which faults came. ended: processes that ended
+    though nothing was done to them."""
 
     site: Site
     jobs: Mapping[str, CellJob]
@@ -82,6 +83,7 @@ class Fleet:
     agents: Mapping[str, Kept]
     cells: Mapping[str, Kept]
     links: Sequence[Sequence[RunningProxy]]
+    shares: bool = False
     schedule: list[Trouble] = field(default_factory=list[Trouble])
     happened: list[Happened] = field(default_factory=list[Happened])
     ended: Counter[str] = field(default_factory=Counter[str])
@@ -134,8 +136,8 @@ class Fleet:
         self.heal()
         for kept in (*self.cells.values(), *self.agents.values(), self.controller):
             kept.end()
-        for job in self.jobs.values():
-            end_services(job.folder / "agent")
+        for folder in (self.site.folder, *(job.folder / "agent" for job in self.jobs.values())):
+            end_services(folder)
 
     def _clock(self, cell: str) -> Path:
         return self.jobs[cell].folder / "clock.offset"
@@ -149,7 +151,7 @@ class Fleet:
         if one.kind == "agent killed":
             self.agents[name].kill(one.lasts_s)
         elif one.kind in ("service killed", "service frozen"):
-            touched = frozenset({name})
+            touched = frozenset(self.jobs if self.shares else {name})
             self._signal_services(name, undo, is_killed=one.kind == "service killed")
         elif one.kind == "controller killed":
             self.controller.kill(one.lasts_s)
@@ -168,8 +170,10 @@ class Fleet:
         self.happened.append(Happened(kind=one.kind, from_s=now, to_s=now + one.lasts_s, cells=touched))
 
     def _signal_services(self, cell: str, undo: contextlib.ExitStack, *, is_killed: bool) -> None:
-        """Of whatever policy services run there: the one that answers the cell, and one that is being probed."""
-        for lock in (self.jobs[cell].folder / "agent" / "services").glob("*/service.lock"):
+        """Of whatever policy services run there: the one that answers the cell, and one that is being probed; all of them, where cells
+        share them."""
+        folder = self.site.services if self.shares else self.jobs[cell].folder / "agent" / "services"
+        for lock in folder.glob("*/service.lock"):
             with contextlib.suppress(ValueError, KeyError, OSError):
                 pid = int(json.loads(lock.read_bytes())["pid"])
                 if str(self.site.folder).encode() not in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -208,9 +212,11 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def fleet_under_faults(site: Site, jobs: Mapping[str, CellJob]) -> Iterator[tuple[Fleet, bool]]:
-    """A controller, and an agent for each cell, not enrolled yet; cells are started by `start_cells`. Also: whether disks can be full."""
+def fleet_under_faults(site: Site, jobs: Mapping[str, CellJob], *, shares: bool) -> Iterator[tuple[Fleet, bool]]:
+    """A controller, and an agent for each cell, not enrolled yet; cells are started by `start_cells`. Also: whether disks can be full.
+    shares: the cells share two policy services, as in the demonstration."""
     port, folder = free_port(), site.folder / "controller"
+    shared_ports = (free_port(), free_port()) if shares else None
     with contextlib.ExitStack() as stack:
         disks = [stack.enter_context(small_disk(place)) for place in (folder, *(site.cell(name) / "agent" for name in jobs))]
         repository = stack.enter_context(serving_files(site.repository))
@@ -218,7 +224,8 @@ def fleet_under_faults(site: Site, jobs: Mapping[str, CellJob]) -> Iterator[tupl
         links = [[stack.enter_context(running_proxy(upstream)) for upstream in upstreams] for _ in range(2)]
         for number, name in enumerate(jobs):
             controller, files = (f"http://{link.address}" for link in links[number % 2])
-            settings = site.prepare_agent(name, jobs[name].task, {"controller": controller, "repository": files}, is_bench=number == 0)
+            addresses = {"controller": controller, "repository": files}
+            settings = site.prepare_agent(name, jobs[name].task, addresses, is_bench=number == 0, shared_ports=shared_ports)
             settings.write_text(json.dumps(json.loads(settings.read_text()) | {"spare_bytes": 2**20}))  # on a disk of 24 MiB
         fleet = Fleet(
             site=site,
@@ -228,6 +235,7 @@ def fleet_under_faults(site: Site, jobs: Mapping[str, CellJob]) -> Iterator[tupl
             agents={name: Kept(command=_agent(job), log=job.folder / "agent.log") for name, job in jobs.items()},
             cells={name: Kept(command=(), log=job.folder / "cell.log", not_before_s=float("inf")) for name, job in jobs.items()},
             links=links,
+            shares=shares,
         )
         stack.callback(fleet.end)
         yield fleet, all(disks)

@@ -43,7 +43,7 @@ OPEN = ("running", "paused")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Soak:
-    """steps: of an episode, four a second. every_s: one fault, on average."""
+    """steps: of an episode, four a second. every_s: one fault, on average. shares: the cells share two policy services."""
 
     minutes: float
     cells: int
@@ -52,6 +52,7 @@ class Soak:
     every_s: float
     seed: int = 1
     sizes: Sizes = field(default_factory=Sizes)
+    shares: bool = False
 
 
 @dataclass(slots=True)
@@ -131,7 +132,7 @@ def run_soak(site: Site, of: Soak) -> dict[str, Any]:
     first = made_version(site, 1)
     site.offer(first)
     rollouts: list[dict[str, Any]] = []
-    with fleet_under_faults(site, jobs) as (fleet, disks_fill):
+    with fleet_under_faults(site, jobs, shares=of.shares) as (fleet, disks_fill):
         schedule = drawn(of.seed, 60 * of.minutes, of.cells, of.every_s)
         fleet.schedule[:] = [one for one in schedule if disks_fill or "disk" not in one.kind]
         course = PatientCourse(url=fleet.url, check=fleet.look, show=lambda sample: None, until_s=time.monotonic() + 600)
@@ -193,6 +194,7 @@ def document(of: Soak, fleet: Fleet, cells: Mapping[str, Read], rollouts: list[d
     return {
         "seed": of.seed,
         "cells": of.cells,
+        "policy services shared": of.shares,
         "faults": told(fleet.happened),
         "ended by themselves and started again": dict(fleet.ended),
         "rollouts": rollouts,
@@ -234,7 +236,7 @@ COVERED = covers(
 
 @COVERED
 def test_a_minute_of_faults_cuts_no_episode_and_loses_no_record(tmp_path: Path) -> None:
-    """Short: one cell, and every kind of fault once."""
+    """Short: one cell with services of its own, and every kind of fault once."""
     sizes = Sizes(bench=1, shadow=1, canary=1, cohort=1, fleet=1)
     report = run_soak(site_in(tmp_path), Soak(minutes=0.8, cells=1, steps=20, goal=12, every_s=4.0, sizes=sizes))
     check(report)
@@ -244,9 +246,10 @@ def test_a_minute_of_faults_cuts_no_episode_and_loses_no_record(tmp_path: Path) 
 @pytest.mark.soak
 @pytest.mark.timeout(3 * 3600)
 def test_an_hour_of_faults_cuts_no_episode_and_loses_no_record(tmp_path: Path) -> None:
+    """Long: eight cells that share two services, as in the demonstration."""
     minutes = float(os.environ.get("ACTWRIGHT_FLEET_SOAK_MINUTES", "60"))
     sizes = Sizes(bench=2, shadow=4, canary=12, cohort=12, fleet=16)
-    report = run_soak(site_in(tmp_path), Soak(minutes=minutes, cells=8, steps=80, goal=40, every_s=10.0, sizes=sizes))
+    report = run_soak(site_in(tmp_path), Soak(minutes=minutes, cells=8, steps=80, goal=40, every_s=10.0, sizes=sizes, shares=True))
     machine = {"python": sys.version.split()[0], "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d"), "load": os.getloadavg()[0]}
     atomic_write(REPORT, json.dumps({"run": "make soak", **machine, **report}, indent=1) + "\n")
     check(report)
