@@ -24,6 +24,9 @@ IMPORTED = (
 )
 
 
+LONG = [pytest.mark.soak, pytest.mark.timeout(5400)]
+
+
 @pytest.fixture(scope="module")
 def offered(tmp_path_factory) -> Offered:
     return make_site(tmp_path_factory.mktemp("fleet"))
@@ -43,15 +46,16 @@ def updating(offered, tmp_path_factory) -> Iterator[Robot]:
 
 
 @contextlib.contextmanager
-def copy_of(robot: Robot, folder: Path) -> Iterator[Path]:
-    """Another computer in the same state, with ports of its own; gives its settings file."""
+def copy_of(robot: Robot, folder: Path, *, shares: bool = False) -> Iterator[Path]:
+    """Another computer in the same state, with ports of its own; gives its settings file. shares: its services are for several cells."""
     shutil.copytree(robot.folder, folder, ignore=shutil.ignore_patterns("service.log"))
     config = folder / "agent.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "ports": [free_port(), free_port()]}))
+    changes: dict[str, object] = {"ports": [free_port(), free_port()], "services": "services" if shares else None}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
     try:
         yield config
     finally:
-        end_services(folder / "agent")
+        end_services(folder if shares else folder / "agent")
 
 
 def what_is_wrong(folder: Path, offered: Offered) -> list[str]:
@@ -86,23 +90,24 @@ def served_by(folder: Path) -> str:
     I5="the permit changes in one step, under the lock",
     I9="killed before any of its changes, the permitted slot is whole; the next agent finishes",
 )
-@pytest.mark.parametrize("kills", [4, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(5400)])])
-def test_an_agent_that_is_killed_before_any_of_its_changes(updating, offered, tmp_path, kills, record_property) -> None:
-    """kills: so many, spread evenly over the changes of report, download, verify, probe and swap; or before each one."""
+@pytest.mark.parametrize(("kills", "shares"), [(4, False), pytest.param(10_000, False, marks=LONG), pytest.param(40, True, marks=LONG)])
+def test_an_agent_that_is_killed_before_any_of_its_changes(updating, offered, tmp_path, kills, shares, record_property) -> None:
+    """kills: so many, spread evenly over the changes of report, download, verify, probe and swap; or before each one. shares: its policy
+    services are for several cells, and what it writes of their use is among the changes."""
     two = offered.made[1].release.digest
     with ForkServer(imported=IMPORTED) as server:
 
         def update(config: Path, **fault: object):
             return server.run("call", "tests.fleet_agent:turn_to", str(config), two, under=config.parent, **fault)
 
-        with copy_of(updating, tmp_path / "whole") as config:
+        with copy_of(updating, tmp_path / "whole", shares=shares) as config:
             whole = update(config)
             assert (whole.code, what_is_wrong(config.parent, offered)) == (0, []), whole.told
         assert whole.changes > 20
         every = max(whole.changes // kills, 1)
         moments = range(1 + every // 2, whole.changes + 1, every)
         for at in moments:
-            with copy_of(updating, tmp_path / f"kill-{at}") as config:
+            with copy_of(updating, tmp_path / f"kill-{at}", shares=shares) as config:
                 killed = update(config, fault="kill", at=at)
                 assert killed.code in (-9, 0), killed.told  # fewer changes than in the first run: it was done before
                 assert what_is_wrong(config.parent, offered) == [], at

@@ -47,7 +47,7 @@ ErrorCode = Literal[
     "BLOCKED",  # a kill switch names the release
     "SIGNATURE",  # the release's own signature does not hold
     "DIGEST",  # bytes other than those that were signed
-    "NO_SPACE",  # the disk is full
+    "NO_SPACE",  # the disk is full, or the policy services that cells share are all in use
     "AGENT_TOO_OLD",  # the release asks for a newer agent
     "MAY_NOT_RUN",  # neither the gate nor a named person lets it run
     "START",  # its policy service did not become ready on this computer
