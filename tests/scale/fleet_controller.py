@@ -1,6 +1,7 @@
 """A thousand simulated cells and one real controller: signed reports over its HTTP API, a good release, a bad one, kills, its latency.
 
 Run: python -m tests.scale.fleet_controller [--cells 1000] [--kills 3] [--real-s 60]     writes benchmarks/results/fleet_controller.json
+(--real-s 0: on virtual time alone, whatever else the machine does; writes fleet_controller_rollouts.json there)
 
 The controller is a process of its own on a SQLite file. Each cell has a key, runs episodes at given success rates, reports each of them,
 loses answers, falls silent for some rounds, and may have a clock that is two hours off. Version 2, as good as version 1, is rolled out to
@@ -31,6 +32,7 @@ from tests.fleet_simulation import STARTED_S, V1, V2, V3, Clock, Simulation, sta
 from tests.scale.gate_outcomes import ROOT
 
 RESULT = ROOT / "benchmarks" / "results" / "fleet_controller.json"
+ON_VIRTUAL_TIME = RESULT.with_name("fleet_controller_rollouts.json")
 THREADS, PER_S = 16, 100
 _EVENTS = ("interventions", "clips", "holds", "deadline_misses", "refusals")
 _KEPT = ", ".join(("episodes", "trials", "successes", *_EVENTS))
@@ -171,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cells", type=int, default=1_000)
     parser.add_argument("--kills", type=int, default=3, help="of the controller, in the first rollout")
-    parser.add_argument("--real-s", type=float, default=60.0, help="seconds of reports in real time")
+    parser.add_argument("--real-s", type=float, default=60.0, help="seconds of reports in real time, 0 for none")
     parser.add_argument("--real-only", action="store_true", help="no rollouts to their ends, only the reports in real time")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -180,7 +182,7 @@ def main() -> None:
         serve(options.serve, options.port)
         return
     result = measured(options)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (RESULT if options.real_s else ON_VIRTUAL_TIME).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(result) + "\n")
 
 
