@@ -23,7 +23,8 @@ class InspectionConfig:
     Numbers. unit_ratio: of an episode's size to that of most. max_offset, offset_from_set: of action less state, of the range. max_spike,
     max_jump: of the usual range. coarse: smallest difference, of the range. max_at_limit: share of values at their least or largest.
     quantile_ratio: range over q99 - q01. min_frames: of an episode from which resolution and limits are judged. mode_margin: by which one
-    meaning of the action agrees better than the other. action_span: of the action beside that of the state, of what is usual.
+    meaning of the action agrees better than the other. action_span: of the action beside that of the state, of what is usual. zero: by
+    which a dimension lies elsewhere from some episode on, of its range.
 
     Meaning. max_still: share of the frames without movement at an end. near: largest distance of two paths, of the range, that makes them
     near duplicates. min_per_task: episodes of a task from which its movements can be compared.
@@ -56,11 +57,12 @@ class InspectionConfig:
     min_frames: int = 30
     mode_margin: float = 0.3
     action_span: float = 0.4
+    zero: float = 0.2
     max_still: float = 0.25
     near: float = 0.01
     min_per_task: int = 3
 
     def __post_init__(self) -> None:
         fraction(self, "max_jitter", "min_agreement", "max_repeats", "match", "min_detail", "max_offset", "offset_from_set")
-        fraction(self, "coarse", "max_at_limit", "mode_margin", "max_still", "near")
+        fraction(self, "coarse", "max_at_limit", "mode_margin", "max_still", "near", "zero")
         positive(self, "gap_periods", "max_lag", "unit_ratio", "max_spike", "quantile_ratio")

@@ -156,3 +156,8 @@ def a_session_lies_on_both_sides_of_the_split(made: MadeSet, rng: Rng) -> MadeSe
 @changed("too_short", "episode_length", kinds=("delta_arm",))
 def an_episode_is_a_false_start(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change(2, lambda one: one.part(slice(4)))
+
+
+@changed("part_of_another", kinds=("delta_arm", "leader_follower"), report="droid-dataset/droid#66")
+def an_episode_is_there_again_without_its_beginning(made: MadeSet, rng: Rng) -> MadeSet:
+    return made.change(5, lambda _: made.episodes[1].part(slice(7, None)))

@@ -175,3 +175,18 @@ def a_joint_was_calibrated_anew(made: MadeSet, rng: Rng) -> MadeSet:
 def the_follower_hangs_beside_its_leader(made: MadeSet, rng: Rng) -> MadeSet:
     offset = 0.3 * np.abs(made.episodes[0].state_TP[:, 1]).max()
     return made.change_all(_state(lambda s: s - np.where(np.arange(s.shape[1]) == 1, offset, 0)))
+
+
+@changed("zero_changes", kinds=("delta_arm", "bimanual"), report="huggingface/lerobot#1342")
+def a_session_has_another_zero(made: MadeSet, rng: Rng) -> MadeSet:
+    by = 1.5 * max(np.ptp(one.state_TP[:, 2]) for one in made.episodes)
+    return made.change_from(3, _state(lambda s: s + np.where(np.arange(s.shape[1]) == 2, by, 0)))
+
+
+@changed("gripper_changes", kinds=("delta_arm",), report="Positronic-Robotics/positronic#456")
+def a_session_has_another_gripper(made: MadeSet, rng: Rng) -> MadeSet:
+    def turned(values: Numbers) -> Numbers:
+        values[:, -1] = values[:, -1].max() + values[:, -1].min() - values[:, -1]
+        return values
+
+    return made.change_from(4, lambda one: _state(turned)(_action(turned)(one)))

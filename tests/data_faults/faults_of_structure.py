@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tests.data_faults.edits_for_blind_faults import copy_film
 from tests.data_faults.faults import ALL, damaged
 from tests.data_faults.folder_edits import change_column, change_entries, change_json, change_table, cut_file, data_files, films
 
@@ -198,3 +199,8 @@ def the_licence_forbids_commerce(root: Path, rng: Rng) -> None:
 @damaged("robot_unknown", kinds=("delta_arm", "bimanual"))
 def the_robot_is_not_named(root: Path, rng: Rng) -> None:
     change_json(root / "meta/info.json", lambda d: d.update(robot_type="unknown"))
+
+
+@damaged("film_notes", report="superseriousbusiness/gotosocial#2577")
+def films_note_where_they_were_taken(root: Path, rng: Rng) -> None:
+    copy_film(films(root)[0], lambda notes: notes | {"location": "+48.1000+011.5000/", "artist": "Erika Mustermann"})

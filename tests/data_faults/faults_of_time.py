@@ -81,6 +81,11 @@ def actions_of_all_episodes_come_late(made: MadeSet, rng: Rng) -> MadeSet:
     return made.change_all(lambda one: _shifted(one, 8))
 
 
+@changed("lag_changes", kinds=(*POSITION, "delta_arm"), report="huggingface/lerobot#636")
+def the_recorder_was_updated_in_between(made: MadeSet, rng: Rng) -> MadeSet:
+    return made.change_from(4, lambda one: _shifted(one, 1))
+
+
 @changed("video_lag", kinds=("leader_follower", "with_outcome"), report="RoboDojo-Benchmark/RoboDojo#38")
 def pictures_of_an_episode_come_late(made: MadeSet, rng: Rng) -> MadeSet:
     def delay(one: MadeEpisode) -> MadeEpisode:

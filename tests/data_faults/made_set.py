@@ -67,6 +67,10 @@ class MadeSet:
         """The set with episode `place` changed."""
         return replace(self, episodes=tuple(change(one) if n == place else one for n, one in enumerate(self.episodes)))
 
+    def change_from(self, place: int, change: Callable[[MadeEpisode], MadeEpisode]) -> MadeSet:
+        """The set with the episodes from `place` on changed."""
+        return replace(self, episodes=tuple(change(one) if n >= place else one for n, one in enumerate(self.episodes)))
+
     def change_all(self, change: Callable[[MadeEpisode], MadeEpisode]) -> MadeSet:
         """The set with every episode changed."""
         return replace(self, episodes=tuple(change(one) for one in self.episodes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from components.config.data_config import ValidateConfig
-from components.data.inspection.checks.verdict import RISK, SET, UNKNOWN, Fault, Verdict, check
+from components.data.inspection.checks.verdict import RISK, SET, UNKNOWN, Fault, Verdict, check, of_facts
 from components.data.inspection.measurements.record import SetMeasurements
 
 _LIMITED = ("nc", "noncommercial", "non-commercial", "nd", "noderivatives", "research", "proprietary", "unknown", "other")
@@ -91,6 +91,18 @@ def recorder_unknown(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """Every episode says who or what produced it."""
     known = 0 if m.origin is None else sum(count for name, count in m.origin.producers.items() if name != "unknown")
     return Verdict(looked_at=min(known, len(m.episodes)), of=len(m.episodes), missing="" if known else "no episode says who produced it")
+
+
+@check(
+    "film_notes",
+    severity=RISK,
+    reason="who publishes the films publishes where and by whom they were taken, which no viewer of pictures shows",
+    fix="write the films again without notes (`ffmpeg -i IN -map_metadata -1 -c copy OUT`), and look whether the place may be known",
+    source="superseriousbusiness/gotosocial#2577",
+)
+def film_notes(m: SetMeasurements, _: ValidateConfig) -> Verdict:
+    """No film notes a place or a person beside its pictures."""
+    return of_facts(m, "film_notes", "video files")
 
 
 @check(

@@ -14,19 +14,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.inspection.folder.film_notes import note_names
+
 _CONTAINERS = frozenset((b"trak", b"mdia", b"minf", b"stbl", b"edts"))
 _MOST_HEADER = 256 * 2**20  # bytes of the box moov
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FilmTables:
-    """One video track. pts: of each picture, in the order of showing, in ticks of which a second has `rate`."""
+    """One video track. pts: of each picture, in the order of showing, in ticks of which a second has `rate`. notes: their names."""
 
     pts: NDArray[np.int64]
     is_key: NDArray[np.bool_]
     rate: int
     width: int
     height: int
+    notes: tuple[str, ...] = ()
 
 
 def read_film_tables(path: Path) -> FilmTables | None:
@@ -106,7 +109,8 @@ def _tables(header: bytes, size: int) -> FilmTables | None:
         keys_N = np.isin(np.arange(1, len(pts_N) + 1), _table(track[b"stss"], 8, ">u4", 1)[:, 0])
     order_N = np.argsort(pts_N, kind="stable")
     width, height = struct.unpack_from(">HH", track[b"stsd"], 8 + 8 + 24)
-    return FilmTables(pts=(pts_N + start)[order_N], is_key=keys_N[order_N], rate=rate, width=width, height=height)
+    notes = tuple(note_names(header))
+    return FilmTables(pts=(pts_N + start)[order_N], is_key=keys_N[order_N], rate=rate, width=width, height=height, notes=notes)
 
 
 def _table(box: bytes, begin: int, dtype: str, width: int) -> NDArray[np.int64]:

@@ -19,7 +19,8 @@ from components.data.lerobot.pictures import film_errors, open_film
 class FilmScan:
     """A film as its container describes it. times_s: of every picture, in the order of showing; empty where it cannot be opened.
 
-    digests: of the bytes of each picture, in that order. stated: how many pictures its header states. error: why it cannot be read.
+    digests: of the bytes of each picture, in that order. stated: how many pictures its header states. notes: names of what its
+    container notes beside the pictures. error: why it cannot be read.
     """
 
     times_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -29,6 +30,7 @@ class FilmScan:
     stated: int = 0
     width: int = 0
     height: int = 0
+    notes: tuple[str, ...] = ()
     error: str = ""
 
     @property
@@ -58,6 +60,7 @@ def scan_film(path: Path, *, digests: bool) -> FilmScan:
             stream: Any = container.streams.video[0]
             base = stream.time_base.numerator / stream.time_base.denominator
             stated, width, height = int(stream.frames), int(stream.width or 0), int(stream.height or 0)
+            notes = tuple({**container.metadata, **stream.metadata})
             try:
                 for packet in container.demux(stream):
                     if packet.pts is not None and packet.size and not packet.is_discard:
@@ -76,6 +79,7 @@ def scan_film(path: Path, *, digests: bool) -> FilmScan:
         stated=stated,
         width=width,
         height=height,
+        notes=notes,
         error="" if pictures else "holds no picture; it is truncated or damaged",
     )
 
@@ -95,6 +99,7 @@ def _tables(path: Path) -> FilmScan | None:
         stated=len(found.pts),
         width=found.width,
         height=found.height,
+        notes=found.notes,
     )
 
 

@@ -14,6 +14,7 @@ from components.data.inspection.folder.content import FolderView
 from components.data.inspection.folder.documents import read_card, read_description, read_sentences, read_statistics
 from components.data.inspection.folder.entries import EpisodeEntry, read_episode_entries
 from components.data.inspection.folder.facts import FactList
+from components.data.inspection.folder.film_notes import told_by_notes
 from components.data.inspection.folder.films import FilmScan, scan_film
 from components.data.inspection.folder.structure import check_structure
 from components.data.inspection.folder.table import RawTable, read_raw_table
@@ -71,6 +72,8 @@ def _scans(root: Path, entries: tuple[EpisodeEntry, ...], facts: FactList, *, di
         if facts.check("file_missing", (root / path).is_file(), path, "the video file is missing"):
             found[path] = scan_film(root / path, digests=digests)
             facts.check("video_unreadable", not found[path].error, path, f"the video {found[path].error}")
+            told = told_by_notes(found[path].notes)
+            facts.check("film_notes", not told, path, f"the video notes {', '.join(told)}")
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks import origin, statistics
 from components.data.inspection.checks.meaning import behaviour, copies, offsets, tasks
-from components.data.inspection.checks.numbers import following, ranges, readings
+from components.data.inspection.checks.numbers import changes, following, ranges, readings
 from components.data.inspection.checks.pixels import levels, views
 from components.data.inspection.checks.structure import files, rows
 from components.data.inspection.checks.time import clock, delay, films
@@ -20,7 +20,7 @@ RULES = (
     (files, rows),
     (clock, delay, films),
     (levels, views),
-    (ranges, following, readings),
+    (ranges, following, readings, changes),
     (tasks, behaviour, copies, offsets),
     (statistics,),
     (origin,),

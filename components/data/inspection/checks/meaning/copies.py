@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.verdict import DEFECT, RISK, SET, Fault, Verdict, check
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
+from components.data.inspection.measurements.rows.meaning import STEP
 from components.data.inspection.sentences import plain
 from components.data.lerobot import layout
 
+FEWEST = 5  # points of a path, `STEP` rows apart, that may be compared with another's
 _VITAL = frozenset((layout.STATE, layout.ACTION, layout.TCP))
 
 
@@ -91,6 +93,41 @@ def near_duplicate(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
                 Fault(where=other.episode_id, reason=f"it takes the path of {one.episode_id} within {cfg.inspection.near:.1%} of the range")
             )
     return Verdict(faults=tuple(faults), looked_at=len(known), of=len(m.episodes))
+
+
+@check(
+    "part_of_another",
+    severity=RISK,
+    reason="a demonstration that was exported twice, once after cutting, counts twice, and leaks over a split",
+    fix="remove the shorter one",
+    source="droid-dataset/droid#66",
+)
+def part_of_another(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
+    """No episode is the first or the last part of a longer one."""
+    known = [e for e in m.episodes if len(e.meaning.tail_SD) >= FEWEST and e.meaning.tail_SD.size and e.meaning.length_of_path > 0]
+    missing = f"there are less than two episodes with a path of {FEWEST * STEP} frames"
+    if len(known) < 2 or len({e.meaning.tail_SD.shape[1] for e in known}) != 1:
+        return Verdict(of=len(m.episodes), missing=missing)
+    span_D = np.maximum(np.ptp(np.concatenate([e.meaning.path_16D for e in known]), axis=0), 1e-9)
+    faults: dict[str, Fault] = {}
+    for cut, end in (("beginning", -1), ("end", 0)):
+        paths = [(e.meaning.tail_SD if end else e.meaning.head_SD) / span_D for e in known]
+        for a, b in sorted(_near_pairs(np.stack([path[end] for path in paths]), cfg.inspection.near)):
+            short, long = sorted((a, b), key=lambda n: known[n].frames)
+            is_whole = len(paths[short]) * STEP >= 0.8 * known[short].frames
+            if known[short].frames < known[long].frames and is_whole and _is_part(paths[short], paths[long], end, cfg.inspection.near):
+                name, reason = known[short].episode_id, f"it takes the path of {known[long].episode_id}, of which the {cut} is cut off"
+                faults.setdefault(name, Fault(where=name, reason=reason))
+    return Verdict(
+        faults=tuple(faults.values()), looked_at=len(known), of=len(m.episodes), missing=missing if len(known) < len(m.episodes) else ""
+    )
+
+
+def _is_part(short_SD: NDArray[np.float64], long_SD: NDArray[np.float64], end: int, limit: float) -> bool:
+    """Whether a path that moves is the end (-1) or the beginning (0) of another one."""
+    points = min(len(short_SD), len(long_SD))
+    part, whole = (path[-points:] if end else path[:points] for path in (short_SD, long_SD))
+    return float(np.ptp(part, axis=0).max()) > 0.1 and float(np.abs(part - whole).max()) <= limit
 
 
 def _near_pairs(table_ND: NDArray[np.float64], limit: float) -> Iterator[tuple[int, int]]:

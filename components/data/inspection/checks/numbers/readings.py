@@ -133,7 +133,8 @@ def coarse(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     """A dimension that moves has more than a few steps within its range."""
 
     def bad(_: str, v: VectorMeasurements) -> NDArray[np.bool_]:
-        return (v.distinct_D > 3) & (v.gap_D > cfg.inspection.coarse * np.maximum(v.max_D - v.min_D, 1e-9))
+        stands = v.at_limit_D > 0.5  # a gripper that is open or closed: what lies between is too little to tell
+        return (v.distinct_D > 3) & ~stands & (v.gap_D > cfg.inspection.coarse * np.maximum(v.max_D - v.min_D, 1e-9))
 
     def say(_: str, v: VectorMeasurements, at: tuple[int, int]) -> str:
         return f"has {v.distinct_D[at]} different values, {v.gap_D[at]:.3g} apart at least"

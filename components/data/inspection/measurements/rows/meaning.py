@@ -14,6 +14,7 @@ from components.data.inspection.motion import MOVED, commanded_rows_T, finite, m
 from components.data.lerobot import layout
 
 POINTS = 16  # of a path, evenly spaced over its steps
+STEP, MOST = 8, 64  # every which row of an episode is kept, counted from either end, and how many of them at most
 STILL = 0.002  # a change of less than this share of the episode's own range is none
 
 
@@ -23,7 +24,8 @@ class MeaningMeasurements:
 
     ends: places (frames) of a flag next.done. idle: share of steps in which nothing is commanded and nothing moves. still_head, still_tail:
     frames without movement at the start and the end. state_digest, action_digest: of the numbers. path_16D: the state along the episode,
-    move_D: from its first row to its last. length_of_path, roughness: of steps and of changes of steps, for ranking only.
+    head_SD, tail_SD: the same every `STEP` rows, counted from the first row and from the last one, in the order of time.
+    move_D: from the first row to the last. length_of_path, roughness: of steps and of changes of steps, for ranking only.
     """
 
     instruction: str
@@ -37,6 +39,8 @@ class MeaningMeasurements:
     state_digest: str
     action_digest: str
     path_16D: NDArray[np.float64]
+    head_SD: NDArray[np.float64]
+    tail_SD: NDArray[np.float64]
     move_D: NDArray[np.float64]
     length_of_path: float
     roughness: float
@@ -49,6 +53,7 @@ def measure_meaning(block: RowBlock) -> list[MeaningMeasurements]:
     path_DN = finite(state if len(state) else action)
     idle_E, (head_E, tail_E) = _idle(block, state, action), _still_ends(block, _moving_N(block, (state, action)))
     path_E16D, (length_E, rough_E) = _path(block, path_DN), _skill(block, path_DN)
+    ends = _ends(block, path_DN)
     moves_ED = (path_DN[:, block.ends_E] - path_DN[:, block.starts_E]).T
     found: list[MeaningMeasurements] = []
     for e, episode in enumerate(block.episodes):
@@ -66,6 +71,8 @@ def measure_meaning(block: RowBlock) -> list[MeaningMeasurements]:
                 state_digest=_digest(episode.state_TP),
                 action_digest=_digest(episode.action_TA),
                 path_16D=path_E16D[e],
+                head_SD=ends[e][0],
+                tail_SD=ends[e][1],
                 move_D=moves_ED[e],
                 length_of_path=float(length_E[e]),
                 roughness=float(rough_E[e]),
@@ -98,6 +105,15 @@ def _path(block: RowBlock, path_DN: NDArray[np.float64]) -> NDArray[np.float64]:
     place_E16[:, -1] = last_E
     rows_E16 = block.starts_E[:, None] + place_E16.round().astype(np.int64)
     return np.ascontiguousarray(path_DN[:, rows_E16].transpose(1, 2, 0))
+
+
+def _ends(block: RowBlock, path_DN: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The path every `STEP` rows from the first row on, and up to the last one, of each episode."""
+    reach_E = STEP * np.minimum((block.lengths_E - 1) // STEP, MOST - 1)
+    both = (block.starts_E, block.starts_E + reach_E + 1), (block.ends_E - reach_E, block.ends_E + 1)
+    parts = (zip(first.tolist(), behind.tolist(), strict=True) for first, behind in both)
+    head, tail = ([np.ascontiguousarray(path_DN[:, first:behind:STEP].T) for first, behind in part] for part in parts)
+    return list(zip(head, tail, strict=True))
 
 
 def _skill(block: RowBlock, path_DN: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
