@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.numbers.ranges import unit_changes
-from components.data.inspection.measurements.record import SetMeasurements
+from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.measurements.rows.numbers import measure_vector
 from components.data.lerobot import layout
 
@@ -17,13 +16,19 @@ from components.data.lerobot import layout
 def named(sizes: list[float]) -> list[str]:
     """Which episodes the rule names; one of three dimensions is of these sizes, the others do not change."""
     rng = np.random.default_rng(1)
-    episodes = [
-        SimpleNamespace(
-            episode_id=f"e{number}", frames=30, vectors={layout.ACTION: measure_vector(rng.uniform(-1, 1, (30, 3)) * (1, size, 1))}
+    episodes = tuple(
+        EpisodeMeasurements(
+            key="",
+            episode_id=f"e{number}",
+            number=number,
+            frames=30,
+            time=cast(Any, None),  # not read by this rule, nor is the meaning
+            vectors={layout.ACTION: measure_vector(rng.uniform(-1, 1, (30, 3)) * (1, size, 1))},
+            meaning=cast(Any, None),
         )
         for number, size in enumerate(sizes)
-    ]
-    measured = SetMeasurements(name="arm", fps=20, episodes=cast(Any, tuple(episodes)))
+    )
+    measured = SetMeasurements(name="arm", fps=20, episodes=episodes)
     return [fault.where for fault in unit_changes(measured, ValidateConfig()).faults]
 
 
