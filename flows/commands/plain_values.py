@@ -6,6 +6,7 @@ Texts, usable paths and defaults of the right type are taken here. Everything el
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,7 @@ def _is_usable(path: str, wanted: Any) -> bool:
     if wanted.resolve_path or wanted.allow_dash or wanted.writable or wanted.path_type is not None:
         return False
     try:
-        is_folder = os.path.isdir(path) or not os.stat(path)
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):
         return not wanted.exists and "\0" not in path
     return (wanted.dir_okay if is_folder else wanted.file_okay) and (os.access(path, os.R_OK) or not wanted.readable)

@@ -30,7 +30,7 @@ from model_core.spec.types import ActionReasoning, DepthTokens, Trace
 from model_core.tokenization.action_codec import ActionCodec
 from model_core.tokenization.overlays.styles import training_overlay
 from model_core.tokenization.published.grammar import Style
-from model_core.tokenization.published.prompts import Wording, prompt_of
+from model_core.tokenization.published.prompts import ImageGrids, Wording, prompt_of
 
 Augment = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 Look = Callable[[Sequence[NDArray[np.uint8]]], ImageInputs | ImageFeatures]
@@ -77,7 +77,7 @@ class ExampleMaker:
     def example(self, place: int, kind: str, generator: np.random.Generator | None = None) -> TrainingExample:
         """The example of this kind from sample `place`. generator: of the augmentation; None for none. Raises `DatasetError` for one that
         is longer than `max_tokens`."""
-        views = [np.ascontiguousarray(view) for view in self.split.images_NVHW3[place]]
+        views = self._views(place)
         if kind == "trajectory_conditioned":
             trace = self._trace(place)
             assert trace is not None
@@ -85,8 +85,7 @@ class ExampleMaker:
         if self._augment is not None and generator is not None:
             views = [self._augment(view, generator) for view in views]
         inputs = self._look(views)
-        prompt = prompt_of(self.network.tokenizer, self._instruction(place), inputs.image_grids, self._wording(kind))
-        prompt_ids, answer_ids = prompt.ids_L, self.answer_ids(place, kind)
+        prompt_ids, answer_ids = self._prompt_ids(self._instruction(place), inputs.image_grids, kind), self.answer_ids(place, kind)
         tokens = len(prompt_ids) + len(answer_ids)
         if tokens > self._max_tokens:
             raise DatasetError(
@@ -99,12 +98,8 @@ class ExampleMaker:
         """Every id that a prompt of this kind holds, for the instructions of the split; none where the split is empty."""
         if not len(self.split):
             return np.zeros(0, np.int64)
-        inputs = self._look([np.ascontiguousarray(view) for view in self.split.images_NVHW3[0]])
-        prompts = [
-            prompt_of(self.network.tokenizer, instruction, inputs.image_grids, self._wording(kind))
-            for instruction in self.split.instructions
-        ]
-        return np.unique(np.concatenate([prompt.ids_L for prompt in prompts]))
+        grids = self.network.processor(self._views(0)).image_grids  # of all samples alike; a frozen tower need not look for that
+        return np.unique(np.concatenate([self._prompt_ids(instruction, grids, kind) for instruction in self.split.instructions]))
 
     def reasoning(self, place: int) -> ActionReasoning:
         """What a sample teaches, as values."""
@@ -114,6 +109,12 @@ class ExampleMaker:
 
     def _answer_ids(self, place: int, kind: str) -> NDArray[np.int64]:
         return self.network.tokenizer.answer_ids(self._wording(kind).answer(self.reasoning(place)))
+
+    def _views(self, place: int) -> list[NDArray[np.uint8]]:
+        return [np.ascontiguousarray(view) for view in self.split.images_NVHW3[place]]
+
+    def _prompt_ids(self, instruction: str, grids: ImageGrids, kind: str) -> NDArray[np.int64]:
+        return prompt_of(self.network.tokenizer, instruction, grids, self._wording(kind)).ids_L
 
     def _wording(self, kind: str) -> Wording:
         return Wording(form=FORMS[kind], style=self._style, views=self.views)

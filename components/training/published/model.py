@@ -78,10 +78,9 @@ class PublishedArm:
         if config.published.loss_ids == "language":
             found = [language_ids(member.train, config.published) for member in self.members]
             self._ids_X = torch.from_numpy(np.unique(np.concatenate(found)))
-        if config.published.trained_rows == "language" and self._ids_X is not None:
-            read = [member.train.prompt_ids(kind) for member in self.members for kind in kind_weights(config.published.groups)]
-            answered_X = self._ids_X.numpy()
-            choose_rows(self._model, np.unique(np.concatenate([answered_X, *read])), answered_X)
+            if config.published.trained_rows == "language":
+                read = [member.train.prompt_ids(kind) for member in self.members for kind in kind_weights(config.published.groups)]
+                choose_rows(self._model, np.unique(np.concatenate([*found, *read])), self._ids_X.numpy())
         self._divisor = lru_cache(maxsize=2)(self._step_divisor)
         self._validation: dict[str, ExampleMaker] = {}
         if config.published.feature_cache:
