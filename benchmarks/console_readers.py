@@ -163,7 +163,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.load:
         load(args.console, args.load)
-    from benchmarks.measuring import conditions
+    from benchmarks.measuring import conditions, scheduling
     from components.adapters.processes import free_port
     from serving.gateway.inference.stub_policy import stub_contract
 
@@ -182,10 +182,7 @@ def main() -> None:
     p99 = {side: median(one["p99_ms"] for one in found[side]) for side in SIDES}
     result = {
         "conditions": conditions(load_before, began),
-        "scheduling": Path("/proc/self/autogroup")
-        .read_text()
-        .partition(" ")[2]
-        .strip(),  # of this session beside others: "nice 0" as usual
+        "scheduling": scheduling(),
         "cells": CELLS,
         "readers": READERS,
         "flooding_clients": FLOODERS,

@@ -38,7 +38,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.measuring import conditions, written  # noqa: E402
+from benchmarks.measuring import conditions, scheduling, written  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "episode_player.json"
 FRAMES, FPS, HEIGHT, WIDTH, SEEKS = 5000, 30, 480, 640, 40
@@ -87,10 +87,7 @@ def main() -> None:
         "table_of_10000": table,
         "goals_ms": {"first": FIRST_MS, "seek": SEEK_MS, "table": TABLE_MS},
         "is_goal_reached": ours["first_ms"] < FIRST_MS and ours["seek_ms"] < SEEK_MS and table["browser_ms"]["opened_by_menu"] < TABLE_MS,
-        "scheduling": Path("/proc/self/autogroup")
-        .read_text()
-        .partition(" ")[2]
-        .strip(),  # of this session beside others: "nice 0" as usual
+        "scheduling": scheduling(),
         "conditions": conditions(load, started, av=version("av"), starlette=version("starlette")),
     }
     written(result, RESULT)

@@ -33,6 +33,12 @@ def conditions(load_before: tuple[float, float, float], started: float, **versio
     }
 
 
+def scheduling() -> str:
+    """This session's priority beside others: "nice 0" as usual, "unknown" on a system that has no such groups or put this process in none."""
+    group = Path("/proc/self/autogroup")
+    return (group.read_text(encoding="utf-8").partition(" ")[2].strip() if group.is_file() else "") or "unknown"
+
+
 def processor() -> str:
     """The processor's name as the system states it."""
     info = Path("/proc/cpuinfo")
