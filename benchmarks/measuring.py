@@ -34,7 +34,7 @@ def conditions(load_before: tuple[float, float, float], started: float, **versio
 
 
 def scheduling() -> str:
-    """This session's priority beside others: "nice 0" as usual, "unknown" on a system that has no such groups or put this process in none."""
+    """This session's priority beside others: "nice 0" as usual, "unknown" for a process in no such group."""
     group = Path("/proc/self/autogroup")
     return (group.read_text(encoding="utf-8").partition(" ")[2].strip() if group.is_file() else "") or "unknown"
 

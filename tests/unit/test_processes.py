@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 SAY = (
-    "import os, threading; from components.adapters.processes import let_others_go_first as lower; from tests.unit.test_processes import group_nice;"
-    "lower(3); told = [];"
+    "import os, threading; from components.adapters.processes import let_others_go_first as lower;"
+    "from tests.unit.test_processes import group_nice; lower(3); told = [];"
     "thread = threading.Thread(target=lambda: told.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())));"
     "thread.start(); thread.join(); print(told[0], group_nice())"
 )
