@@ -9,7 +9,8 @@ import os
 import pytest
 
 from components.adapters.signing.key_files import make_keys
-from components.adapters.signing.update_repository import Keys, refresh
+from components.adapters.signing.repository_files import Keys
+from components.adapters.signing.update_repository import refresh
 from serving.cell_files.update_lock import UpdateLock
 from serving.fleet.intake.file_store import FileStore
 from serving.fleet.intake.http_client import HttpClient

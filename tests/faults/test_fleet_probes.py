@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from components.adapters.signing.key_files import make_keys
-from components.adapters.signing.update_repository import Keys, make_repository
+from components.adapters.signing.repository_files import Keys
+from components.adapters.signing.update_repository import make_repository
 from components.config.recipe import PackageConfig
 from components.release.package import write_bundle
 from model_core.bundle import MANIFEST, file_digests

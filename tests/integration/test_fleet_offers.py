@@ -10,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.testclient import TestClient
 
-from components.adapters.signing import update_repository
 from components.adapters.signing.folder_signature import Trust
 from components.adapters.signing.key_files import make_keys
-from components.adapters.signing.update_repository import Keys, make_repository
-from components.release.fleet.publish import publish
+from components.adapters.signing.repository_files import Keys
+from components.adapters.signing.update_repository import make_repository
+from components.release.fleet.publish import publish, withdraw
 from serving.fleet.controller.app import create_app
 from serving.fleet.controller.service import Controller
 from serving.fleet.controller.site_offers import SiteOffers
@@ -53,13 +53,8 @@ class Fleet:
         publish(made.folder, self.folder / "repository", sites, self.keys, Trust(public_key=self.folder / "keys" / "release.pub.pem"))
 
     def withdraw(self, made, site):
-        """A site signs metadata without the release's document; its list still has the row."""
-        state = update_repository._State(self.folder / "repository", self.keys)
-        described = state.site(site)
-        described.signed.version += 1
-        described.signed.targets.pop(f"sites/{site}/releases/{made.release.digest}.json")
-        changed = {f"site-{site}": described}
-        update_repository._commit(self.folder / "repository", self.keys, changed, state.versions, state.numbers)
+        """The site's list still has the row, its signed targets no document."""
+        assert withdraw(made.release.digest, self.folder / "repository", [site], self.keys) == (site,)
 
     @property
     def keys(self):

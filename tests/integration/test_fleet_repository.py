@@ -8,84 +8,17 @@ import shutil
 
 import pytest
 from tuf.api.exceptions import BadVersionNumberError, DownloadError, ExpiredMetadataError, RepositoryError
-from tuf.ngclient import Updater
 
 from components.adapters.signing.folder_signature import Trust
 from components.adapters.signing.key_files import make_keys
-from components.adapters.signing.update_repository import Keys, make_repository, refresh
+from components.adapters.signing.repository_files import Keys
+from components.adapters.signing.update_repository import refresh
 from components.release.fleet.publish import offered_releases, publish
 from model_core.spec.errors import SpecError, StorageError
-from tests.fleet import bundle, release, served, verdict_on
+from tests.fleet import bundle, release, verdict_on
+from tests.robot_of_repository import home, offer, place, robot
 
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """Keys, a repository, and two releases: version 1, and version 2 that adds an adapter to its weights."""
-    folder = tmp_path_factory.mktemp("fleet")
-    make_keys(folder / "keys", ["lab", "plant"])
-    make_repository(folder / "repository", Keys(folder=folder / "keys"))
-    one = release(bundle(folder / "one"), folder / "releases", folder / "keys")
-    packed = bundle(folder / "two", "arm/2", adapter=600)
-    two = release(packed, folder / "releases", folder / "keys", base=one.folder)
-    return folder, one, two
-
-
-@pytest.fixture
-def place(home, tmp_path):
-    """A repository without a release."""
-    return shutil.copytree(home[0] / "repository", tmp_path / "repository")
-
-
-def offer(home, place, made, *sites, now=None):
-    keys = Keys(folder=home[0] / "keys", now=now)
-    return publish(made.folder, place, sites or ("lab",), keys, Trust(public_key=home[0] / "keys" / "release.pub.pem"))
-
-
-class Robot:
-    """TUF's own client, with what it keeps between checks."""
-
-    def __init__(self, folder, server, root):
-        self.folder, self.root = folder, root
-        self.url = f"http://127.0.0.1:{server.server_address[1]}"
-        for name in ("metadata", "targets"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-
-    def check(self) -> Updater:
-        updater = Updater(
-            str(self.folder / "metadata"),
-            f"{self.url}/metadata/",
-            str(self.folder / "targets"),
-            f"{self.url}/targets/",
-            bootstrap=self.root,
-        )
-        updater.refresh()
-        return updater
-
-    def fetch(self, site="lab") -> dict:
-        """The newest release of the site, with every file that is not here already."""
-        updater = self.check()
-        newest = json.loads(self._file(updater, f"sites/{site}/releases.json", keep=False).read_bytes())["releases"][-1]
-        document = json.loads(self._file(updater, f"sites/{site}/releases/{newest['digest']}.json").read_bytes())
-        self._file(updater, f"sites/{site}/releases/{newest['digest']}.sig")
-        for file in document["files"].values():
-            self._file(updater, f"sites/{site}/files/{file['sha256']}")
-        return document
-
-    def _file(self, updater, name, *, keep=True):
-        told = updater.get_targetinfo(name)
-        assert told is not None, f"{name} is not offered"
-        there = self.folder / "targets" / name.replace("/", "_")
-        if not (keep and there.exists()):
-            updater.download_target(told, str(there))
-        return there
-
-
-@pytest.fixture
-def robot(place, tmp_path):
-    with served(place) as server:
-        made = Robot(tmp_path / "robot", server, (place / "metadata" / "1.root.json").read_bytes())
-        made.server = server
-        yield made
+__all__ = ["home", "place", "robot"]
 
 
 def test_an_adapter_costs_at_most_a_tenth_more_than_its_own_bytes(home, place, robot):
@@ -201,17 +134,17 @@ def test_what_another_signed_is_not_signed_again(home, place, tmp_path):
 
 
 def test_a_publication_that_ends_before_its_last_file_changes_nothing_for_robots(home, place, robot, monkeypatch):
-    from components.adapters.signing import update_repository
+    from components.adapters.signing import repository_files
 
     offer(home, place, home[1])
-    written = update_repository.atomic_write
+    written = repository_files.atomic_write
 
     def stopped(path, content):
         if path.name == "timestamp.json":
             raise OSError("no space left on device")
         written(path, content)
 
-    monkeypatch.setattr(update_repository, "atomic_write", stopped)
+    monkeypatch.setattr(repository_files, "atomic_write", stopped)
     with pytest.raises(OSError, match="no space"):
         offer(home, place, home[2])
     assert robot.fetch()["model_version"] == "arm/1"

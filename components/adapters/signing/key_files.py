@@ -28,16 +28,21 @@ def make_keys(folder: Path, sites: Sequence[str]) -> list[str]:
     Writes NAME.pem (PKCS 8, not encrypted, 0600) and NAME.pub.pem. Raises `SpecError` where `folder` holds one of them: a key is never
     replaced.
     """
+    names = [RELEASE, *ROLES, *(site_role(site) for site in sites)]
+    add_keys(folder, names)
+    return names
+
+
+def add_keys(folder: Path, names: Sequence[str]) -> None:
+    """Make the keys of these roles, as `make_keys` does. Raises `SpecError` where `folder` holds one of them."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    names = [RELEASE, *ROLES, *(site_role(site) for site in sites)]
-    if there := [name for name in names if (folder / f"{name}.pem").exists()]:
+    if there := [name for name in names if (folder / f"{name}.pub.pem").exists() or (folder / f"{name}.pem").exists()]:
         raise SpecError(f"{folder} holds the key {there[0]} already, and a key is never replaced. Fix: name another folder")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in names:
         write_key_pair(folder / f"{name}.pem", generate_private_key(SECP256R1()) if name == RELEASE else Ed25519PrivateKey.generate())
-    return names
 
 
 def private_file(folder: Path, name: str) -> Path:

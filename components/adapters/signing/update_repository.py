@@ -1,4 +1,6 @@
-"""The repository that robots read: metadata of The Update Framework (TUF 1.0.31) and the files it names. The only importer of `tuf`.
+"""The repository that robots read: metadata of The Update Framework (TUF 1.0.31), and the files it names.
+
+This module and `repository_files` are the only ones that import `tuf` to write.
 
 metadata/N.root.json, N.targets.json        signed offline: which keys are whose, which site answers for which paths
 metadata/N.site-NAME.json                   what one site is offered, signed with that site's key
@@ -17,12 +19,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.adapters.signing.key_files import OFFLINE, ROLES, load_private, load_public, site_role, sites_in
+from components.adapters.signing.key_files import ROLES, site_role, sites_in
+from components.adapters.signing.repository_files import AGAIN, METADATA, Keys, State, commit, public_key, signed_content, write_signed
 from components.artifacts.locks import locked
 from components.artifacts.new_folder import new_folder
 from model_core.spec.errors import SpecError, StorageError
@@ -31,22 +34,7 @@ from model_core.spec.files import atomic_target, atomic_write
 if TYPE_CHECKING:
     from tuf.api.metadata import Metadata
 
-METADATA, TARGETS = "metadata", "targets"
-LIFETIME_DAYS: Mapping[str, int] = {"root": 365, "targets": 365, "site": 90, "snapshot": 7, "timestamp": 1}
-_AGAIN = "Fix: restore the repository from a copy; do not sign what is there"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
-    """A folder of key files, and the time (UTC, with zone) from which lifetimes count; None: now."""
-
-    folder: Path
-    now: datetime.datetime | None = None
-
-    def expiry(self, role: str) -> datetime.datetime:
-        """When what is signed now for `role` ends."""
-        kind = "site" if role.startswith("site-") else role
-        return (self.now or datetime.datetime.now(datetime.UTC)).replace(microsecond=0) + datetime.timedelta(days=LIFETIME_DAYS[kind])
+TARGETS = "targets"
 
 
 def make_repository(repository: Path, keys: Keys) -> list[str]:
@@ -55,16 +43,74 @@ def make_repository(repository: Path, keys: Keys) -> list[str]:
     Needs every private key, so it runs where the offline keys are. Raises `SpecError` for a missing key, `DatasetError` where `repository`
     is there already.
     """
-    from securesystemslib.signer import SSlibKey
-    from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Targets
+    from tuf.api.metadata import Metadata, Targets
 
     sites = sites_in(keys.folder)
     if not sites:
         raise SpecError(f"{keys.folder} holds no key of a site. Fix: make keys with `actwright fleet keys new FOLDER --site NAME`")
-    root = Root(expires=keys.expiry("root"), consistent_snapshot=True)
+    with new_folder(repository) as folder:
+        write_signed(folder, keys, "root", Metadata(_root(keys, 1)))
+        write_signed(folder, keys, "targets", Metadata(_delegations(keys, 1)))
+        commit(folder, keys, {site_role(site): Metadata(Targets()) for site in sites}, {"targets.json": 1}, (0, 0))
+    return sites
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """What a renewal did. added: sites that the repository did not have; replaced: roles with another key; root: the version of it."""
+
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    root: int
+
+
+def renew(repository: Path, keys: Keys) -> Renewed:
+    """Sign root and targets again for the public keys in the folder: another year, further sites, other keys in place of the former ones.
+
+    Needs the private keys of all roles, of added sites and of sites with another key, and the former root key where it is replaced; so it
+    runs where the offline keys are. Robots follow from the root that they have. Until the last file is written they see the former
+    repository, if the former keys of snapshot, timestamp and targets are there too to sign what is new; if they are lost, robots refuse
+    what they read between the last two files. What each site is offered does not change.
+    Raises `SpecError` for a missing key, `StorageError` for a repository whose signatures do not hold.
+    """
+    from tuf.api.metadata import Metadata, Targets
+
+    with one_writer(repository):
+        state = State(repository, keys.former or keys.folder)
+        sites = sites_in(keys.folder)
+        if gone := sorted(set(state.sites) - set(sites)):
+            raise SpecError(
+                f"{keys.folder} holds no key of site {gone[0]}. Fix: bring site-{gone[0]}.pub.pem there; no site can be removed"
+            )
+        added = [site for site in sites if site not in state.sites]
+        roles = [*ROLES, *(site_role(site) for site in state.sites)]
+        replaced = [role for role in roles if [public_key(keys.folder, role).keyid] != state.keyids(role)]
+        changed = {site_role(site): Metadata(Targets()) for site in added}
+        for site in (site for site in state.sites if site_role(site) in replaced):
+            described = changed[site_role(site)] = state.site(site)
+            described.signed.version += 1
+        root, targets = _root(keys, state.root.signed.version + 1), _delegations(keys, state.targets.signed.version + 1)
+        write_signed(repository, keys, "targets", Metadata(targets))
+        signed = signed_content(Metadata(root), "root", keys)  # before anything is visible: the former root key may not be there
+        commit(repository, keys, changed, {**state.versions, "targets.json": targets.version}, state.numbers)
+        atomic_write(repository / METADATA / f"{root.version}.root.json", signed)
+    return Renewed(added=tuple(added), replaced=tuple(replaced), root=root.version)
+
+
+def _root(keys: Keys, version: int) -> Any:
+    from tuf.api.metadata import Root
+
+    root = Root(version=version, expires=keys.expiry("root"), consistent_snapshot=True)
     for role in ROLES:
-        root.add_key(SSlibKey.from_crypto(load_public(keys.folder, role)), role)
-    known = {site: SSlibKey.from_crypto(load_public(keys.folder, site_role(site))) for site in sites}
+        root.add_key(public_key(keys.folder, role), role)
+    return root
+
+
+def _delegations(keys: Keys, version: int) -> Any:
+    """Which site answers for which paths, by the public keys in the folder."""
+    from tuf.api.metadata import DelegatedRole, Delegations, Targets
+
+    known = {site: public_key(keys.folder, site_role(site)) for site in sites_in(keys.folder)}
     roles = {
         site_role(site): DelegatedRole(
             site_role(site), [key.keyid], 1, True, paths=[f"sites/{site}/{name}" for name in ("*", "files/*", "releases/*")]
@@ -72,14 +118,7 @@ def make_repository(repository: Path, keys: Keys) -> list[str]:
         for site, key in known.items()
     }
     delegations = Delegations({key.keyid: key for key in known.values()}, roles)
-    top = Targets(expires=keys.expiry("targets"), delegations=delegations)
-    parts: dict[str, Any] = {"root": root, "targets": top} | {site_role(site): Targets() for site in sites}
-    with new_folder(repository) as folder:
-        for role in OFFLINE:
-            _write(folder, role, _signed(Metadata(parts[role]), role, keys))
-        changed = {role: Metadata(part) for role, part in parts.items() if role not in OFFLINE}
-        _commit(folder, keys, changed, {"targets.json": top.version}, (0, 0))
-    return sites
+    return Targets(version=version, expires=keys.expiry("targets"), delegations=delegations)
 
 
 @contextlib.contextmanager
@@ -97,7 +136,7 @@ def publish_targets(repository: Path, keys: Keys, offered: Mapping[str, Mapping[
     Needs the private keys of these sites, of snapshot and of timestamp. Raises `StorageError` for a repository whose signatures do not
     hold, `SpecError` for a site that it does not have.
     """
-    state = _State(repository, keys)
+    state = State(repository, keys.folder)
     changed: dict[str, Metadata[Any]] = {}
     for site, files in offered.items():
         described = changed[site_role(site)] = state.site(site)
@@ -106,22 +145,46 @@ def publish_targets(repository: Path, keys: Keys, offered: Mapping[str, Mapping[
             told = _described(f"sites/{site}/{name}", source)
             _place(repository, told, source)
             described.signed.targets[told.path] = told
-    _commit(repository, keys, changed, state.versions, state.numbers)
+    commit(repository, keys, changed, state.versions, state.numbers)
 
 
-def refresh(repository: Path, keys: Keys) -> datetime.datetime:
-    """Sign snapshot and timestamp again, with new lifetimes; returns when the timestamp ends. What is offered does not change."""
+def withdraw_targets(repository: Path, keys: Keys, withdrawn: Mapping[str, Collection[str]]) -> None:
+    """List files for sites no more; the files stay. withdrawn: site -> paths below the site. As `publish_targets`."""
+    state = State(repository, keys.folder)
+    changed: dict[str, Metadata[Any]] = {}
+    for site, names in withdrawn.items():
+        described = changed[site_role(site)] = state.site(site)
+        described.signed.version += 1
+        for name in names:
+            described.signed.targets.pop(f"sites/{site}/{name}", None)
+    commit(repository, keys, changed, state.versions, state.numbers)
+
+
+def refresh(repository: Path, keys: Keys) -> Mapping[str, datetime.datetime]:
+    """Sign snapshot and timestamp again, with new lifetimes, and the list of each site whose key is in the folder and that has less than
+    half of its lifetime left. What is offered does not change. Returns when each role ends, soonest first.
+    """
     with one_writer(repository):
-        state = _State(repository, keys)
-        _commit(repository, keys, {}, state.versions, state.numbers)
-    return keys.expiry("timestamp")
+        state = State(repository, keys.folder)
+        sites = {site_role(site): state.site(site) for site in state.sites}
+        changed: dict[str, Metadata[Any]] = {}
+        for role, described in sites.items():
+            is_late = described.signed.expires - keys.begin() < keys.lifetime(role) / 2
+            if is_late and (keys.folder / f"{role}.pem").is_file():
+                described.signed.version += 1
+                changed[role] = described
+        commit(repository, keys, changed, state.versions, state.numbers)
+    ends = {"root": state.root.signed.expires, "targets": state.targets.signed.expires}
+    ends |= {role: described.signed.expires for role, described in sites.items()}
+    ends |= {role: keys.expiry(role) for role in ("snapshot", "timestamp")}
+    return dict(sorted(ends.items(), key=lambda one: one[1]))
 
 
 def read_target(repository: Path, keys: Keys, site: str, name: str) -> bytes | None:
     """A file of a site, checked against the site's signed metadata; None where none is offered. Raises `StorageError` for other bytes."""
     from tuf.api.exceptions import LengthOrHashMismatchError
 
-    told = _State(repository, keys).site(site).signed.targets.get(f"sites/{site}/{name}")
+    told = State(repository, keys.folder).site(site).signed.targets.get(f"sites/{site}/{name}")
     if told is None:
         return None
     path = _target_file(repository, told)
@@ -129,103 +192,8 @@ def read_target(repository: Path, keys: Keys, site: str, name: str) -> bytes | N
         content = path.read_bytes()
         told.verify_length_and_hashes(content)
     except (OSError, LengthOrHashMismatchError) as error:
-        raise StorageError(f"{path} is not what site {site} is offered: {error}. {_AGAIN}") from error
+        raise StorageError(f"{path} is not what site {site} is offered: {error}. {AGAIN}") from error
     return content
-
-
-class _State:
-    """The metadata that the newest timestamp names, every signature checked from our own root key on."""
-
-    def __init__(self, repository: Path, keys: Keys) -> None:
-        from securesystemslib.signer import SSlibKey
-
-        self._folder = repository / METADATA
-        if not (self._folder / "timestamp.json").is_file():
-            raise StorageError(f"{repository} is no repository of ours. Fix: make one with `actwright fleet repository new`")
-        self.root = self._read("1.root")
-        ours = SSlibKey.from_crypto(load_public(keys.folder, "root")).keyid
-        if ours not in self.root.signed.roles["root"].keyids:
-            raise StorageError(f"{repository} belongs to another root key than {keys.folder}. Fix: name the keys of this repository")
-        self._check(self.root, "root", self.root)
-        self.timestamp = self._checked("timestamp", "timestamp", self.root)
-        self.snapshot = self._checked(f"{self.timestamp.signed.snapshot_meta.version}.snapshot", "snapshot", self.root)
-        self.targets = self._checked(f"{self.snapshot.signed.meta['targets.json'].version}.targets", "targets", self.root)
-
-    @property
-    def versions(self) -> dict[str, int]:
-        """File name -> version, of what the snapshot names."""
-        return {name: file.version for name, file in self.snapshot.signed.meta.items()}
-
-    @property
-    def numbers(self) -> tuple[int, int]:
-        """The versions of snapshot and timestamp."""
-        return self.snapshot.signed.version, self.timestamp.signed.version
-
-    def site(self, site: str) -> Metadata[Any]:
-        """What the site is offered."""
-        role = site_role(site)
-        if role not in self.targets.signed.delegations.roles:
-            known = ", ".join(sorted(name.removeprefix("site-") for name in self.targets.signed.delegations.roles))
-            raise SpecError(f"the repository has no site {site}; there are: {known}. Fix: name one of them")
-        return self._checked(f"{self.snapshot.signed.meta[f'{role}.json'].version}.{role}", role, self.targets)
-
-    def _checked(self, name: str, role: str, delegator: Metadata[Any]) -> Metadata[Any]:
-        found = self._read(name)
-        self._check(found, role, delegator)
-        return found
-
-    def _read(self, name: str) -> Metadata[Any]:
-        from tuf.api.exceptions import RepositoryError
-        from tuf.api.exceptions import StorageError as TufStorageError
-        from tuf.api.metadata import Metadata
-
-        try:
-            return Metadata.from_file(str(self._folder / f"{name}.json"))
-        except (RepositoryError, TufStorageError) as error:
-            raise StorageError(f"{self._folder / name}.json cannot be read: {error}. {_AGAIN}") from error
-
-    def _check(self, found: Metadata[Any], role: str, delegator: Metadata[Any]) -> None:
-        from tuf.api.exceptions import RepositoryError
-
-        try:
-            delegator.signed.verify_delegate(role, found.signed_bytes, found.signatures)
-        except (RepositoryError, ValueError) as error:
-            raise StorageError(f"the metadata of {role} in {self._folder} carries no signature that holds: {error}. {_AGAIN}") from error
-
-
-def _commit(
-    repository: Path, keys: Keys, changed: Mapping[str, Metadata[Any]], versions: Mapping[str, int], before: tuple[int, int]
-) -> None:
-    """Write changed sites, then a snapshot of all, then the timestamp, which makes them visible.
-
-    before: versions of snapshot and timestamp so far.
-    """
-    from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
-
-    meta = {name: MetaFile(version) for name, version in versions.items()}
-    for role, described in changed.items():
-        described.signed.expires = keys.expiry(role)
-        _write(repository, role, _signed(described, role, keys))
-        meta[f"{role}.json"] = MetaFile(described.signed.version)
-    snapshot = Snapshot(version=before[0] + 1, expires=keys.expiry("snapshot"), meta=meta)
-    content = _signed(Metadata(snapshot), "snapshot", keys)
-    _write(repository, "snapshot", content)
-    described = MetaFile.from_data(snapshot.version, content[1], ["sha256"])
-    timestamp = Timestamp(version=before[1] + 1, expires=keys.expiry("timestamp"), snapshot_meta=described)
-    atomic_write(repository / METADATA / "timestamp.json", _signed(Metadata(timestamp), "timestamp", keys)[1])
-
-
-def _signed(described: Metadata[Any], role: str, keys: Keys) -> tuple[int, bytes]:
-    """The version of a piece of metadata and its signed bytes."""
-    from securesystemslib.signer import CryptoSigner
-    from tuf.api.serialization.json import JSONSerializer
-
-    described.sign(CryptoSigner(load_private(keys.folder, role)))
-    return described.signed.version, described.to_bytes(JSONSerializer(compact=True))
-
-
-def _write(repository: Path, role: str, signed: tuple[int, bytes]) -> None:
-    atomic_write(repository / METADATA / f"{signed[0]}.{role}.json", signed[1])
 
 
 def _described(path: str, source: Path | bytes) -> Any:

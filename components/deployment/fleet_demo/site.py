@@ -16,7 +16,8 @@ from typing import Any
 from components.adapters.processes import free_port
 from components.adapters.signing.folder_signature import Signer, Trust
 from components.adapters.signing.key_files import make_keys
-from components.adapters.signing.update_repository import Keys, make_repository
+from components.adapters.signing.repository_files import Keys
+from components.adapters.signing.update_repository import make_repository
 from components.release.fleet.create import Made
 from components.release.fleet.publish import publish
 from model_core.spec.files import atomic_write

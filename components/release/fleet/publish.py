@@ -1,4 +1,4 @@
-"""Offer a release to the robots of sites: its files under their digests, its document, and the site's list of releases.
+"""Offer a release to the robots of sites, or withdraw it: its files under their digests, its document, and the site's list of releases.
 
 Below sites/NAME in the repository:
 releases.json               the list, oldest first (`model_core.spec.fleet.offers`)
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.adapters.signing.folder_signature import Trust
-from components.adapters.signing.update_repository import Keys, one_writer, publish_targets, read_target
+from components.adapters.signing.repository_files import Keys
+from components.adapters.signing.update_repository import one_writer, publish_targets, read_target, withdraw_targets
 from components.release.fleet.verify import verify_release
 from model_core.spec.errors import SpecError
 from model_core.spec.fleet.offers import INDEX, OfferedRelease, offered, parsed_offers, written_offers
@@ -46,9 +47,9 @@ def publish(folder: Path, repository: Path, sites: Sequence[str], keys: Keys, tr
     with one_writer(repository):
         added: dict[str, dict[str, Path | bytes]] = {}
         for site in dict.fromkeys(sites):
-            index = offered_releases(repository, keys, site)
-            if all(row.digest != release.digest for row in index):
-                added[site] = _files(folder, release, site, index)
+            if not is_offered(repository, keys, site, release.digest):
+                _check_base(release, repository, keys, site)
+                added[site] = _files(folder, release, site, offered_releases(repository, keys, site))
         if added:
             publish_targets(repository, keys, added)
     own = sum((folder / name).stat().st_size for name in (DOCUMENT, SIGNATURE))
@@ -61,17 +62,54 @@ def publish(folder: Path, repository: Path, sites: Sequence[str], keys: Keys, tr
     )
 
 
+def withdraw(digest: str, repository: Path, sites: Sequence[str], keys: Keys) -> tuple[str, ...]:
+    """Offer a release to `sites` no more; returns those where it was offered. Its number in their lists stays, and so do its files.
+
+    Raises `SpecError` for an unknown site, and where a site is offered another release that is built on this one; `StorageError` for a
+    damaged repository.
+    """
+    with one_writer(repository):
+        found = [site for site in dict.fromkeys(sites) if is_offered(repository, keys, site, digest)]
+        for site in found:
+            built_on = [row.digest for row in offered_releases(repository, keys, site) if row.base == digest]
+            if left := [one for one in built_on if is_offered(repository, keys, site, one)]:
+                raise SpecError(f"release {left[0][:16]} of site {site} is built on {digest[:16]}. Fix: withdraw {left[0]} first")
+        if found:
+            withdraw_targets(repository, keys, {site: _signed_names(digest) for site in found})
+    return tuple(found)
+
+
+def is_offered(repository: Path, keys: Keys, site: str, digest: str) -> bool:
+    """Whether the site's signed metadata list the release: its row alone may be of one that was withdrawn."""
+    return read_target(repository, keys, site, _signed_names(digest)[0]) is not None
+
+
+def _check_base(release: Release, repository: Path, keys: Keys, site: str) -> None:
+    base = release.base
+    if base is not None and not is_offered(repository, keys, site, base.digest):
+        raise SpecError(
+            f"site {site} is not offered the base {base.digest[:16]} of release {release.digest[:16]}. Fix: publish the base first"
+        )
+
+
+def _signed_names(digest: str) -> tuple[str, str]:
+    """Its document and its signature, below a site."""
+    return f"releases/{digest}.json", f"releases/{digest}.sig"
+
+
 def offered_releases(repository: Path, keys: Keys, site: str) -> tuple[OfferedRelease, ...]:
-    """The rows of a site's list, oldest first; empty where nothing was published. Raises `StorageError` for a list that is not ours."""
+    """The rows of a site's list, oldest first, those of withdrawn releases too; empty where nothing was published.
+
+    Raises `StorageError` for a list that is not ours.
+    """
     content = read_target(repository, keys, site, INDEX)
     return () if content is None else parsed_offers(content, site)
 
 
 def _files(folder: Path, release: Release, site: str, index: Sequence[OfferedRelease]) -> dict[str, Path | bytes]:
-    if release.base is not None and all(row.digest != release.base.digest for row in index):
-        raise SpecError(
-            f"site {site} is not offered the base {release.base.digest[:16]} of release {release.digest[:16]}. Fix: publish the base first"
-        )
+    """What the site is offered with the release. One that was withdrawn has its row and its number already."""
     files: dict[str, Path | bytes] = {f"files/{file.sha256}": folder / path for path, file in release.files.items()}
-    files |= {f"releases/{release.digest}.{end}": folder / name for end, name in (("json", DOCUMENT), ("sig", SIGNATURE))}
+    files |= dict(zip(_signed_names(release.digest), (folder / DOCUMENT, folder / SIGNATURE), strict=True))
+    if any(row.digest == release.digest for row in index):
+        return files
     return files | {INDEX: written_offers(site, [*index, offered(release, len(index) + 1)]).encode()}

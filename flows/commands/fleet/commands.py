@@ -46,6 +46,32 @@ def keys_new_command(
     print_result(folder=str(folder), keys=names, offline=list(OFFLINE))
 
 
+@keys_app.command("add")
+def keys_add_command(
+    folder: Annotated[Path, typer.Argument(help="a folder of `actwright fleet keys new`, or a new one", metavar="FOLDER")],
+    site: Annotated[list[str] | None, typer.Option(help="a site that has no key there, once for each")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="root, targets, snapshot or timestamp, once for each")] = None,
+) -> None:
+    """Make keys that a folder does not hold yet: of a further site, or in place of a key that is lost or stolen.
+
+    A key is never replaced where it is: copy the folder without that key's two files, add the key to the copy, and name both folders to
+    `actwright fleet repository renew`.
+
+    Example: actwright fleet keys add keys --site garage
+    Example: actwright fleet keys add keys-2027 --role timestamp
+    """
+    from components.adapters.signing.key_files import ROLES, add_keys, site_role
+
+    if unknown := sorted(set(role or ()) - set(ROLES)):
+        raise typer.BadParameter(f"{unknown[0]!r} is no role; there are: {', '.join(ROLES)}")
+    names = [*dict.fromkeys(role or ()), *(site_role(one) for one in dict.fromkeys(site or ()))]
+    if not names:
+        raise typer.BadParameter("name --site or --role")
+    add_keys(folder, names)
+    print_line(f"{', '.join(names)} in {folder}; robots follow with `actwright fleet repository renew`")
+    print_result(folder=str(folder), keys=names)
+
+
 @keys_app.command("identity")
 def keys_identity_command(
     file: Annotated[Path, typer.Argument(help="where the private key is written; the public one beside it", metavar="FILE")],
@@ -74,7 +100,8 @@ def repository_new_command(
 
     Example: actwright fleet repository new repository --keys keys
     """
-    from components.adapters.signing.update_repository import Keys, make_repository
+    from components.adapters.signing.repository_files import Keys
+    from components.adapters.signing.update_repository import make_repository
 
     sites = make_repository(repository, Keys(folder=keys))
     print_line(f"{repository}: sites {', '.join(sites)}; give each robot {repository / 'metadata' / '1.root.json'}")
@@ -88,15 +115,50 @@ def repository_refresh_command(
 ) -> None:
     """Sign snapshot and timestamp again, so that robots go on to accept the repository; what is offered does not change.
 
-    The timestamp lasts a day: run this more often than that, for example every hour.
+    The timestamp lasts a day: run this more often than that, for example every hour. The list of a site lasts 90 days: with the site's key
+    in the folder it is signed again in its second half. Told is what ends within 30 days and is not renewed by this command.
 
     Example: actwright fleet repository refresh repository --keys keys
     """
-    from components.adapters.signing.update_repository import Keys, refresh
+    from datetime import UTC, datetime, timedelta
+
+    from components.adapters.signing.repository_files import Keys
+    from components.adapters.signing.update_repository import refresh
 
     ends = refresh(repository, Keys(folder=keys))
-    print_line(f"{repository}: accepted by robots until {ends.isoformat()}")
-    print_result(repository=str(repository), expires=ends.isoformat())
+    soon = datetime.now(UTC) + timedelta(days=30)
+    print_line(f"{repository}: accepted by robots until {min(ends.values()).isoformat()}")
+    for name, at in ends.items():
+        if at < soon and name not in ("snapshot", "timestamp"):
+            how = f"bring {name}.pem to {keys}" if name.startswith("site-") else "actwright fleet repository renew"
+            print_line(f"{name} ends at {at.isoformat()}. Fix: {how}")
+    print_result(
+        repository=str(repository), expires=ends["timestamp"].isoformat(), ends={name: at.isoformat() for name, at in ends.items()}
+    )
+
+
+@repository_app.command("renew")
+def repository_renew_command(
+    repository: Annotated[Path, typer.Argument(help="a repository", metavar="REPOSITORY")],
+    keys: Annotated[Path, typer.Option(help="folder of all private keys of roles, and the public keys of all sites", metavar="FOLDER")],
+    former: Annotated[Path | None, typer.Option(help="folder of the keys that are replaced, root.pem at least", metavar="FOLDER")] = None,
+) -> None:
+    """Sign root and targets again: another year, a further site whose key is in the folder, or other keys than the former ones.
+
+    Runs where the offline keys are. Robots follow from the 1.root.json that they have, and new ones are given the same file.
+    A site with a new key needs its private key there, once. A stolen key is worth nothing as soon as this is served.
+
+    Example: actwright fleet repository renew repository --keys keys
+    Example: actwright fleet repository renew repository --keys keys-2027 --former keys
+    """
+    from components.adapters.signing.repository_files import Keys
+    from components.adapters.signing.update_repository import renew
+
+    done = renew(repository, Keys(folder=keys, former=former))
+    print_line(
+        f"{repository}: root {done.root}; added {', '.join(done.added) or 'no site'}; other keys of {', '.join(done.replaced) or 'no role'}"
+    )
+    print_result(repository=str(repository), root=done.root, added=list(done.added), replaced=list(done.replaced))
 
 
 fleet_app.command("agent")(agent_command)

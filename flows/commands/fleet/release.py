@@ -136,7 +136,7 @@ def publish_command(
     Example: actwright fleet release publish releases/0123456789abcdef repository --keys keys --site lab
     """
     from components.adapters.signing.folder_signature import Trust
-    from components.adapters.signing.update_repository import Keys
+    from components.adapters.signing.repository_files import Keys
     from components.release.fleet.publish import publish
 
     trust = Trust(authorities=tuple(authority)) if authority else Trust(public_key=keys / "release.pub.pem")
@@ -147,6 +147,28 @@ def publish_command(
     print_line(f"a robot fetches {offer.fetch_bytes} bytes, less what it has, and the metadata")
     sites = {"sites": list(offer.sites), "added": list(offer.added), "fetch_bytes": offer.fetch_bytes}
     print_result(**_result(offer.release), **sites)
+
+
+@release_app.command("withdraw")
+def withdraw_command(
+    digest: Annotated[str, typer.Argument(help="the 64 digits of the release", metavar="DIGEST")],
+    repository: Annotated[Path, typer.Argument(help="folder of `actwright fleet repository new`", metavar="REPOSITORY")],
+    site: Annotated[list[str], typer.Option(help="a site that is offered it no more, once for each")],
+    keys: Annotated[Path, typer.Option(help="folder with the keys of these sites, snapshot.pem and timestamp.pem", metavar="FOLDER")],
+) -> None:
+    """Offer a release to sites no more: no further cell takes it in. Where it runs it goes on; `actwright fleet kill` ends that.
+
+    Its number stays taken, and `actwright fleet release publish` offers it again under that number.
+
+    Example: actwright fleet release withdraw DIGEST repository --keys keys --site lab
+    """
+    from components.adapters.signing.repository_files import Keys
+    from components.release.fleet.publish import withdraw
+    from model_core.spec.settings import digest as whole_digest
+
+    found = withdraw(whole_digest("digest", digest), repository, site, Keys(folder=keys))
+    print_line(f"offered no more to {', '.join(found)}" if found else f"{', '.join(site)}: it was not offered")
+    print_result(digest=digest, sites=list(found))
 
 
 def _tell(release: Release) -> None:
