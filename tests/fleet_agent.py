@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from components.adapters.processes import free_port
 from components.adapters.signing.folder_signature import Trust
 from components.adapters.signing.key_files import make_keys
-from components.adapters.signing.update_repository import Keys, make_repository
+from components.adapters.signing.repository_files import Keys
+from components.adapters.signing.update_repository import make_repository
 from components.release.fleet.create import Made
 from components.release.fleet.publish import publish
 from model_core.spec.fleet.documents import CellReport, DesiredState
@@ -306,8 +307,8 @@ def robot_of(offered: Offered, folder: Path, **options: Any) -> Iterator[Robot]:
             end_services(made.home)
 
 
-def turn_to(config: str, release: str, most_s: str = "60") -> int:
-    """For a process of its own: an agent's turns until the service of `release` answers by permit; 9 where that takes longer."""
+def turn_to(config: str, release: str, most_s: str = "300") -> None:
+    """For a process of its own: an agent's turns until the service of `release` answers by permit; exit code 9 where that takes longer."""
     agent = make_agent(read_settings(Path(config)), Clock(moment=moment, sleep=time.sleep))
     give_up_at = time.monotonic() + float(most_s)
     while time.monotonic() < give_up_at:
@@ -315,6 +316,6 @@ def turn_to(config: str, release: str, most_s: str = "60") -> int:
         with contextlib.suppress(OSError):
             wait_s = agent.turn()
         if answering(agent.update, read_permit(agent.settings.cell_files))[0] == release:
-            return 0
+            return
         time.sleep(min(wait_s, 0.05))
-    return 9
+    raise SystemExit(9)
