@@ -82,6 +82,19 @@ def test_robots_follow_keys_that_are_replaced_and_believe_the_former_ones_no_mor
         robot.check()
 
 
+def test_a_key_that_was_replaced_signs_nothing_more_by_mistake(home, place, robot, tmp_path):
+    offer(home, place, home[1])
+    keys = other_keys(home[0] / "keys", tmp_path / "keys", "timestamp", "site-lab")
+    renew(place, Keys(folder=keys, former=home[0] / "keys"))
+    with pytest.raises(SpecError, match=r"timestamp\.pem is not the key of timestamp"):
+        refresh(place, Keys(folder=home[0] / "keys"))
+    mixed = other_keys(keys, tmp_path / "mixed")
+    shutil.copy(home[0] / "keys" / "site-lab.pem", mixed / "site-lab.pem")
+    with pytest.raises(SpecError, match=r"site-lab\.pem is not the key of site-lab"):
+        withdraw(home[1].release.digest, place, ["lab"], Keys(folder=mixed))
+    assert robot.fetch()["model_version"] == "arm/1"
+
+
 def test_a_renewal_that_ends_before_its_last_file_leaves_robots_what_they_had(home, place, robot, tmp_path, monkeypatch):
     from components.adapters.signing import update_repository
 

@@ -7,7 +7,7 @@ becomes visible at once."""
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,17 @@ class State:
         """Whose signature `role` needs."""
         delegated = self.targets.signed.delegations.roles
         return list((delegated[role] if role in delegated else self.root.signed.roles[role]).keyids)
+
+    def check_signers(self, keys: Keys, roles: Iterable[str]) -> None:
+        """Raises `SpecError` for a private key that is not the one of its role here: robots would refuse what it signs."""
+        from securesystemslib.signer import CryptoSigner
+
+        for role in roles:
+            if CryptoSigner(load_private(keys.folder, role)).public_key.keyid not in self.keyids(role):
+                raise SpecError(
+                    f"{keys.folder / role}.pem is not the key of {role} in {self._folder.parent}. "
+                    "Fix: name the folder of keys that the repository was renewed with last"
+                )
 
     def _newest_root(self) -> Metadata[Any]:
         """The last of the roots, each signed by the keys of the one before it too."""

@@ -145,7 +145,7 @@ def publish_targets(repository: Path, keys: Keys, offered: Mapping[str, Mapping[
             told = _described(f"sites/{site}/{name}", source)
             _place(repository, told, source)
             described.signed.targets[told.path] = told
-    commit(repository, keys, changed, state.versions, state.numbers)
+    _change(repository, keys, state, changed)
 
 
 def withdraw_targets(repository: Path, keys: Keys, withdrawn: Mapping[str, Collection[str]]) -> None:
@@ -157,7 +157,7 @@ def withdraw_targets(repository: Path, keys: Keys, withdrawn: Mapping[str, Colle
         described.signed.version += 1
         for name in names:
             described.signed.targets.pop(f"sites/{site}/{name}", None)
-    commit(repository, keys, changed, state.versions, state.numbers)
+    _change(repository, keys, state, changed)
 
 
 def refresh(repository: Path, keys: Keys) -> Mapping[str, datetime.datetime]:
@@ -173,11 +173,16 @@ def refresh(repository: Path, keys: Keys) -> Mapping[str, datetime.datetime]:
             if is_late and (keys.folder / f"{role}.pem").is_file():
                 described.signed.version += 1
                 changed[role] = described
-        commit(repository, keys, changed, state.versions, state.numbers)
+        _change(repository, keys, state, changed)
     ends = {"root": state.root.signed.expires, "targets": state.targets.signed.expires}
     ends |= {role: described.signed.expires for role, described in sites.items()}
     ends |= {role: keys.expiry(role) for role in ("snapshot", "timestamp")}
     return dict(sorted(ends.items(), key=lambda one: one[1]))
+
+
+def _change(repository: Path, keys: Keys, state: State, changed: Mapping[str, Metadata[Any]]) -> None:
+    state.check_signers(keys, [*changed, "snapshot", "timestamp"])
+    commit(repository, keys, changed, state.versions, state.numbers)
 
 
 def read_target(repository: Path, keys: Keys, site: str, name: str) -> bytes | None:
