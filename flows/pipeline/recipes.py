@@ -42,21 +42,22 @@ def loop_parallel() -> Recipe:
 
 
 def loop_published() -> Recipe:
-    """`loop` with a small network of the published layout, which reads and writes published sentences."""
+    """`loop` with a small network of the published layout, which reads and writes published sentences: a chunk is what is executed."""
     recipe = loop()
-    kinds = {"action_reasoning": 0.8, "trajectory_conditioned": 0.1, "depth": 0.05, "trace": 0.05}
+    kinds = {"action_reasoning": 0.8, "trajectory_conditioned": 0.2}
     published = PublishedTraining(
-        groups=(ExampleGroup(name="all", kinds=kinds),), loss_ids="language", trained_rows="language", recompute=False
+        groups=(ExampleGroup(name="all", kinds=kinds),), loss_ids="language", trained_rows="language", depth_weight=0.2, recompute=False
     )
     train = replace(
         recipe.train,
         network="tiny-published",
-        steps=2_000,
+        steps=4_000,
         global_batch=16,
         micro_batch=16,
         published=published,
     )
-    return replace(recipe, name="loop_published", package=_model(recipe, "published"), train=train)
+    freeze = replace(recipe.freeze, chunk_length=recipe.freeze.execute_horizon)
+    return replace(recipe, name="loop_published", freeze=freeze, package=_model(recipe, "published"), train=train)
 
 
 def metaworld_5() -> Recipe:

@@ -43,11 +43,10 @@ def attend(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, *, mask: Tensor | Doc
     causal: lower-triangular restriction, only with `mask` None and L == T.
     """
     if isinstance(mask, Documents):
-        places = pairwise(accumulate(mask.lengths, initial=0))
-        found: list[Tensor] = []
-        for place, parts in zip(places, mask.parts or ((),) * len(mask.lengths), strict=True):
-            q, k, v = (tensor[:, :, slice(*place)] for tensor in (q_BHLD, k_BHTD, v_BHTD))
-            found.append(_attend_document(q, k, v, parts, implementation))
+        all_parts = mask.parts or ((),) * len(mask.lengths)
+        # split, not sliced one by one: the gradient of a slice is as long as the row, and added to those of all others
+        documents = zip(*(tensor.split(mask.lengths, dim=2) for tensor in (q_BHLD, k_BHTD, v_BHTD)), strict=True)
+        found = [_attend_document(*document, parts, implementation) for document, parts in zip(documents, all_parts, strict=True)]
         return torch.cat(found, dim=2)
     if implementation == "sdpa":
         grouped = q_BHLD.shape[1] != k_BHTD.shape[1]
@@ -59,10 +58,9 @@ def _attend_document(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, parts: tupl
     if not parts:
         return attend(q_BHLD, k_BHLD, v_BHLD, mask=None, causal=q_BHLD.shape[2] > 1, implementation=implementation)
     shared = parts[0]
-    first_q, first_k, first_v = (tensor[:, :, :shared] for tensor in (q_BHLD, k_BHLD, v_BHLD))
+    (first_q, first_k, first_v), *questions = zip(*(tensor.split(parts, dim=2) for tensor in (q_BHLD, k_BHLD, v_BHLD)), strict=True)
     found = [_attend_document(first_q, first_k, first_v, (), implementation)]
-    for place in pairwise(accumulate(parts[1:], initial=shared)):
-        q, k, v = (tensor[:, :, slice(*place)] for tensor in (q_BHLD, k_BHLD, v_BHLD))
+    for q, k, v in questions:
         seen = torch.ones(q.shape[2], shared + q.shape[2], dtype=torch.bool, device=q.device).tril(shared)
         keys, values = torch.cat([first_k, k], dim=2), torch.cat([first_v, v], dim=2)
         found.append(attend(q, keys, values, mask=seen[None, None], causal=False, implementation=implementation))
