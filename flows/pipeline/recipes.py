@@ -51,7 +51,7 @@ def loop_published() -> Recipe:
     train = replace(
         recipe.train,
         network="tiny-published",
-        steps=4_000,
+        steps=3_000,
         global_batch=16,
         micro_batch=16,
         published=published,

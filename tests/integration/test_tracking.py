@@ -491,6 +491,14 @@ def test_a_champion_that_is_settled_is_known_without_loading_mlflow(home):
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
     assert told.splitlines() == ["1 1", "[1, 3] False"]
     assert registry.champion("arm") == registry.versions("arm")[0]
+    client.create_registered_model("hand")  # and of no version
+    registry.withdraw("arm", expected=1, reason="a test")
+    nobody = asked.partition("print(")[0] + (
+        "print([registry.champion(name) for name in ('arm', 'hand', 'never')], registry.champion_entry('arm').version);"
+        "print([one.alias for one in registry.versions('arm')], registry.versions('hand'), 'mlflow' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", nobody], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["[None, None, None] None", "['candidate', 'candidate'] [] False"]
     assert registry.versions("arm") == registry._versions(client, "arm")
 
 

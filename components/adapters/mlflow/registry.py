@@ -62,7 +62,7 @@ class MlflowRegistry:
     def champion(self, name: str) -> ModelVersion | None:
         """The version that the newest entry names, or None."""
         if (settled := self._settled(name)) is not None:
-            return _model_version(settled.version, settled.version.version)
+            return _model_version(settled.version, settled.version.version) if settled.version else None
         with self._asking(f"asking for the champion of {name}") as client:
             entry = Champions(client, self._table, name).current()
             if entry is None or entry.version is None:
@@ -123,7 +123,8 @@ class MlflowRegistry:
         with contextlib.suppress(ActwrightError):  # as `_settled`
             reader = open_reader(self._address)
             if (settled := settled_champion(reader, self._table, name)) is not None:
-                return [_model_version(row, settled.version.version) for row in reader.versions(name)]
+                champion = settled.version.version if settled.version else None
+                return [_model_version(row, champion) for row in reader.versions(name)]
         with self._asking(f"listing versions of {name}") as client:
             return self._versions(client, name)
 
