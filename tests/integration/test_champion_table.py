@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +15,14 @@ import pytest
 from components.adapters.champions.table import ChampionTable, default_url
 from components.config.judging.champion_entry import ChampionEntry
 from model_core.spec.errors import TrackingError
-from tests.postgres import programs, running_postgres
+from tests.integration.loop_runs import eventually
+from tests.postgres import postgres_server, programs, running_postgres
+
+
+def more(count: Callable[[], int], by: int) -> None:
+    """Wait until so much was added."""
+    before = count()
+    eventually(lambda: count() >= before + by, timeout_s=120)
 
 
 def race(url: str, promotions: int, threads: int = 4) -> None:
@@ -77,6 +86,49 @@ def test_of_1000_promotions_at_once_each_has_one_winner_and_there_is_always_one_
 def test_the_same_race_on_postgresql() -> None:
     with running_postgres() as url:
         race(url, 1000)
+
+
+@pytest.mark.soak  # short: the race above; what is added here is the server, killed three times
+@pytest.mark.skipif(programs() is None, reason="no PostgreSQL is installed (Debian: package postgresql)")
+def test_promotions_while_postgresql_is_killed_are_lost_by_none_and_made_twice_by_none() -> None:
+    told: list[ChampionEntry] = []
+    silences = 0
+    is_over = threading.Event()
+
+    def promote(who: int) -> None:
+        nonlocal silences
+        table = ChampionTable(url)
+        while not is_over.is_set():
+            try:
+                newest = table.newest("arm")
+                before, number = (newest.version, newest.number) if newest else (None, 0)
+                entry = ChampionEntry(model="arm", number=number + 1, version=2 * number + who, replaced=before, how="gate", reason="why")
+                if (added := table.add(entry)) is not None:
+                    told.append(added)
+            except TrackingError:
+                silences += 1
+                time.sleep(0.1)
+
+    with postgres_server() as server, ThreadPoolExecutor(2) as pool:
+        url = server.url
+        promoting = [pool.submit(promote, who) for who in range(2)]
+        try:
+            for _ in range(3):
+                more(lambda: len(told), 20)
+                server.kill()
+                more(lambda: silences, 2)
+                server.start()
+            more(lambda: len(told), 20)
+        finally:
+            is_over.set()
+        for done in promoting:
+            done.result()
+        history = ChampionTable(url).history("arm")
+    assert [one.number for one in history] == list(range(1, len(history) + 1))
+    assert all(after.replaced == before.version for before, after in itertools.pairwise(history))
+    kept = {one.number: one for one in history}
+    assert all(kept[one.number] == one for one in told), "a promotion that was told and is not there"
+    assert len(told) <= len(history) <= len(told) + 6, "only the answer to what was written when the server died may be missing"
 
 
 def test_a_number_that_is_taken_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-"""A scheduled retraining by the commands: work pool, training on two nodes, judge, packed champion; each part is killed once (SIGKILL).
+"""A scheduled retraining, whole, by the commands: work pool, training on two nodes, judge, request, approval, rollout.
 
-The nodes are network namespaces; all else is what a user starts. What comes after the champion, a request and its rollout, is tested in
-test_rollout_requests.
+The nodes are network namespaces, the fleet's cells simulated; all else is what a user starts. Each part is killed once (SIGKILL).
 """
 
 from __future__ import annotations
@@ -15,26 +14,34 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import yaml
 
+from components.adapters.http import request as http
 from components.artifacts.empty_databases import copy_database
+from components.deployment.fleet.controller import OrderRefused, ask, order
+from components.deployment.service_address import ServiceCredentials
 from components.release.retraining_proposals import ProposalBook, ProposalState
 from flows.platform.flow_runs import FlowRuns
 from flows.platform.settings import Settings
 from model_core.spec.errors import NotReady
 from tests.fake_kube import FakeKube
 from tests.integration.loop_runs import RUN, Home, eventually, kill_tree
-from tests.integration.test_rollout_requests import Prefect
+from tests.integration.test_rollout_requests import OLD, Prefect
 from tests.integration.test_tracking import Server, free_port
 from tests.kubelets import Kubelets, end_group, kubeconfig
 from tests.namespaces import needs_namespaces, two_hosts
+from tests.simulated_fleet import SimulatedCell
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3600)]  # short: test_schedule, test_two_nodes
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3600)]  # short: test_schedule, test_two_nodes, test_rollout_requests
 
-JOB = "train-miniature"
+JOB, MODEL = "train-miniature", "actwright-miniature"
 CHANGES = ("train.steps=40", "train.checkpoint_every=5", "train.micro_batch=4")
+PLAN = {"name": "careful", "stages": [{"name": "one", "cells": 1, "minimum_episodes": 2}]}
+NOBODY = ServiceCredentials()
 
 
 @dataclass
@@ -43,6 +50,7 @@ class Commands:
 
     home: Home
     told: dict[str, str]
+    controller: str = ""
     running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     def start(self, name: str, *words: str) -> None:
@@ -52,11 +60,32 @@ class Commands:
         assert process.stdout is not None
         assert process.stdout.readline(), process.communicate()[1]
 
+    def start_fleet(self) -> None:
+        """A controller on a free port, at another address each time."""
+        self.controller = f"http://127.0.0.1:{free_port()}"
+        self.start("fleet", "fleet", "up", "--port", self.controller.rpartition(":")[2], "--mlflow", self.told["ACTWRIGHT_MLFLOW_URI"])
+
+    def serve(self, plan: Path) -> None:
+        """The flow of requests, for the controller where it is now."""
+        self.start("serve", "fleet", "requests", "serve", str(plan), "--url", self.controller)
+
     def kill(self, name: str) -> None:
         """SIGKILL, with all processes below it."""
         if process := self.running.pop(name, None):
             kill_tree(process.pid)
             process.communicate()
+
+    def json(self, *words: str) -> dict[str, Any]:
+        """The answer of a command that ends."""
+        done = self.home.actwright(*words, timeout_s=600, **self.told)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def asked(self, path: str) -> list[dict[str, Any]]:
+        """What the controller tells; nothing where it does not answer."""
+        with contextlib.suppress(NotReady, OrderRefused):
+            return ask(self.controller, path, NOBODY)
+        return []
 
     def flows(self) -> list[psutil.Process]:
         """The processes of flow runs."""
@@ -105,10 +134,11 @@ def killed_for(prefect: Prefect, seconds: float) -> None:
     prefect.start()
 
 
-def test_a_scheduled_retraining_on_two_nodes_ends_whatever_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduled_retraining_reaches_the_fleet_whatever_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs_namespaces()
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # pods call their python so
     (tmp_path / "tracking").mkdir()
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN))
     copy_database("mlflow", tmp_path / "tracking" / "mlflow.db")
     prefect = Prefect(settings=Settings(home=tmp_path / "prefect-home"))  # pyright: ignore[reportCallIssue]
     mlflow_port = free_port()
@@ -121,6 +151,9 @@ def test_a_scheduled_retraining_on_two_nodes_ends_whatever_is_killed(tmp_path: P
         mlflow = Server(tmp_path / "tracking", mlflow_port)
         with two_nodes(tmp_path) as nodes:
             retrained(commands, nodes, prefect, tmp_path)
+        mlflow.kill()
+        mlflow = Server(tmp_path / "tracking", mlflow_port)
+        rolled_out(commands, prefect, tmp_path)
     finally:
         for name in list(commands.running):
             commands.kill(name)
@@ -159,3 +192,38 @@ def retrained(commands: Commands, nodes: Kubelets, prefect: Prefect, folder: Pat
     assert len(commands.home.digests()) >= 9, "no stage was made twice"
     assert commands.home.summary()["verdict"]["promote"]
     commands.kill("schedule")
+
+
+def enrolled(url: str) -> None:
+    """Two cells that run an older release."""
+    for number in range(2):
+        cell = SimulatedCell(name=f"cell-{number}", running=OLD)
+        order(url, f"/v1/cells/{cell.name}/enrol", cell.enrolment, NOBODY)
+        assert http("POST", f"{url}/v1/cells/{cell.name}/report", body=cell.report(time.time())).ok
+
+
+def rolled_out(commands: Commands, prefect: Prefect, folder: Path) -> None:
+    """From the champion to a rollout that a person approved, and that is started once; no controller ran when the alias moved."""
+    commands.start_fleet()
+    (asked,) = eventually(lambda: commands.asked("/v1/requests"), timeout_s=120)  # type: ignore[misc]
+    assert (asked["model"], asked["version"], asked["decision"]) == (MODEL, "1", "open")
+    enrolled(commands.controller)
+    commands.serve(folder / "plan.yaml")
+    waiting = prefect.run("PAUSED", saw="no release")
+    commands.json("fleet", "keys", "new", str(folder / "keys"), "--site", "lab")
+    made = commands.json("fleet", "release", "create", f"{MODEL}/1", "--key", str(folder / "keys" / "release.pem"), "--to", str(folder))
+    commands.kill("fleet")
+    commands.start_fleet()  # elsewhere: the run was made for another address
+    commands.json("fleet", "offer", made["folder"], "--url", commands.controller)
+    commands.serve(folder / "plan.yaml")
+    assert prefect.run("PAUSED", saw=f"open {made['digest']}")["id"] == waiting["id"]
+    commands.kill("serve")
+    prefect.kill()
+    commands.json("fleet", "requests", "approve", f"{MODEL}/1", "--url", commands.controller)
+    prefect.start()
+    commands.serve(folder / "plan.yaml")
+    for one in eventually(lambda: commands.below("serve", "flows.pipeline.rollouts.flow"), timeout_s=120):  # type: ignore[attr-defined]
+        one.kill()
+    assert prefect.run("PAUSED", saw="rollout 1 running")["id"] == waiting["id"], "one run for one request"
+    assert [one["release"] for one in commands.asked("/v1/rollouts")] == [made["digest"]]
+    assert len(commands.asked("/v1/requests")) == 1

@@ -14,6 +14,7 @@ from flows.commands.options import from_options
 from flows.terminal.output import print_line, print_result
 
 if TYPE_CHECKING:
+    from components.deployment.service_address import ServiceCredentials
     from flows.pipeline.rollouts.desk import Desk
     from flows.platform.child_process import Child
     from flows.platform.settings import Settings
@@ -114,7 +115,7 @@ def serve_command(options: ServeOptions) -> None:
     with prefect_page(platform) as page:
         point_prefect_at(f"{page}/api")
         desk = Desk(api=f"{page}/api", url=options.url, shown=shown, plan=plan, baseline=options.baseline)
-        runner = Runner(platform.settings, shown.token)
+        runner = Runner(platform.settings, options.url, shown)
         try:
             print_line(f"requests of {options.url} are rolled out by {options.plan} once a person approves them; Ctrl-C stops this")
             print_line(f"prefect  {page}/deployments")
@@ -126,10 +127,12 @@ def serve_command(options: ServeOptions) -> None:
 
 
 class Runner:
-    """The process that runs the flow, started again where it ends."""
+    """The process that runs the flow, started again where it ends. url, shown: of the controller."""
 
-    def __init__(self, settings: Settings, token: str) -> None:
-        self._settings, self._token = settings, token
+    def __init__(self, settings: Settings, url: str, shown: ServiceCredentials) -> None:
+        ca_file = str(shown.ca_file) if shown.ca_file else ""
+        self._log = settings.prefect_home / "rollouts.log"
+        self._told = {"ACTWRIGHT_TOKEN": shown.token, "ACTWRIGHT_FLEET_URL": url, "ACTWRIGHT_FLEET_CA_FILE": ca_file}
         self._child: Child | None = None
 
     def keep(self) -> bool:
@@ -141,8 +144,8 @@ class Runner:
         if self._child is not None:
             print_line(f"the process that runs flows ended with code {self._child.process.returncode} and is started again")
             self._child.stop()  # what it left in its group
-        command, environment = [sys.executable, "-m", "flows.pipeline.rollouts.flow"], {"ACTWRIGHT_TOKEN": self._token}
-        self._child = Child("the rollouts' flows", command, log=self._settings.prefect_home / "rollouts.log", env=environment)
+        command = [sys.executable, "-m", "flows.pipeline.rollouts.flow"]
+        self._child = Child("the rollouts' flows", command, log=self._log, env=self._told)
         return True
 
     def stop(self) -> None:

@@ -34,8 +34,11 @@ _ENDED = {Step.PASSED: Completed, Step.FAILED: Failed, Step.DECLINED: Cancelled}
 @flow(name=DEPLOYMENT, persist_result=False)
 def requested_rollout(url: str, model: str, version: str, plan: Mapping[str, Any], baseline: str = "", ca_file: str = "") -> State[Any]:
     """Carry a request of the controller at `url` through. plan: document of a rollout's plan, without the release; baseline: as of any
-    rollout; ca_file: who may sign the controller's certificate. Its token comes from the environment alone."""
+    rollout; ca_file: who may sign the controller's certificate. Its token comes from the environment alone. A run outlives the address at
+    which it was made: where the process that runs it was told another one (`fleet_url`), that counts."""
     settings = load_settings()
+    if settings.fleet_url:
+        url, ca_file = settings.fleet_url, settings.fleet_ca_file
     token = settings.token.get_secret_value().strip()
     shown = ServiceCredentials(token=token, ca_file=Path(ca_file) if ca_file else None, timeout_s=10.0)
     body = {"model": model, "version": version, "plan": dict(plan), "baseline": baseline}
