@@ -46,7 +46,7 @@ def attend(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, *, mask: Tensor | Doc
         all_parts = mask.parts or ((),) * len(mask.lengths)
         # split, not sliced one by one: the gradient of a slice is as long as the row, and added to those of all others
         documents = zip(*(tensor.split(mask.lengths, dim=2) for tensor in (q_BHLD, k_BHTD, v_BHTD)), strict=True)
-        found = [_attend_document(*document, parts, implementation) for document, parts in zip(documents, all_parts, strict=True)]
+        found = [_attend_document(q, k, v, parts, implementation) for (q, k, v), parts in zip(documents, all_parts, strict=True)]
         return torch.cat(found, dim=2)
     if implementation == "sdpa":
         grouped = q_BHLD.shape[1] != k_BHTD.shape[1]
