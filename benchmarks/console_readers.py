@@ -3,11 +3,13 @@
 Four cells in real time (20 Hz, strict driver, two cameras) ask one policy service (the stub policy, which answers after a fixed time) ten
 times a second each, and show each decision's pictures in one console. Three sides take turns in one run: no readers (the peer); four
 headless readers, each of which takes one cell's live stream and both pictures of every decision that it names; and, besides these four, a
-flood: clients that ask the console for its lists and pictures as fast as it answers. Every cell has to finish its episode on each side,
+flood: clients that ask the console for its lists and pictures as fast as it answers. With --kill a fourth side has the four readers and a
+console that is killed (SIGKILL) amid the episodes. Every cell has to finish its episode on each side,
 and its driver, which checks every command, has to accept all of them. Every step of the cells' audits is read: an arm waits for the first
 answer of an episode, which is counted apart; a step held later is one that readers may have cost.
 
 Run: python benchmarks/console_readers.py [--blocks 3] [--steps 200]      writes benchmarks/results/console_readers.json
+     python benchmarks/console_readers.py --kill                          writes benchmarks/results/console_killed.json
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -30,9 +33,11 @@ from time import perf_counter
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 RESULT = ROOT / "benchmarks" / "results" / "console_readers.json"
-CELLS, READERS, FLOODERS, SIZE = 4, 4, 8, 128
+KILL_RESULT = RESULT.with_name("console_killed.json")
+CELLS, READERS, FLOODERS, SIZE, HZ = 4, 4, 8, 128, 20
 NAMES = [f"cell-{i}" for i in range(CELLS)]
 SIDES = ("no readers", "four readers", "flood")
+KILLED = "console killed"
 GOALS = {"four readers": 1.3, "flood": 1.8}
 
 
@@ -101,8 +106,11 @@ def block(folder: Path, service: str, console: tuple[str, int], turn: tuple[str,
         command = [sys.executable, __file__, "--load", side, "--console", console[0]]
         readers = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     used_s = _cpu_s(console[1])
+    if side == KILLED:
+        time.sleep(0.4 * steps / HZ)
+        os.kill(console[1], signal.SIGKILL)
     assert [cell.wait(600) for cell in cells] == [0] * CELLS
-    used_s = _cpu_s(console[1]) - used_s
+    used_s = 0.0 if side == KILLED else _cpu_s(console[1]) - used_s
     got = json.loads(readers.communicate("")[0]) if readers else {}
     held = [held_steps(folder / side / str(number) / name) for name in NAMES]
     told = [json.loads((folder / f"{name}.json").read_text()) for name in NAMES]
@@ -154,46 +162,61 @@ def _cell(folder: Path, service: str, name: str, steps: int, audit: Path) -> lis
     return [sys.executable, "-m", "serving.workcell", "--realtime", *words]
 
 
+def sides_in_turn(sides: Sequence[str], blocks: int, steps: int) -> dict[str, list[dict[str, float]]]:
+    """Blocks of each side, by turns, over one policy service and a console that is started again where it was killed."""
+    from components.adapters.processes import free_port
+    from serving.gateway.inference.stub_policy import stub_contract
+
+    service, console = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        (folder / "contract.json").write_text(json.dumps(stub_contract(cameras=2, size=SIZE).to_json()))
+        stub = ["serving.gateway", "--stub", "0.03", "--stub-cameras", "2", "--stub-size", str(SIZE), "--port", service.rpartition(":")[2]]
+        shown = ["flows.commands.main", "console", "--port", console.rpartition(":")[2]]
+        stack.enter_context(running(stub, f"{service}/readyz"))
+
+        def start_console() -> int:
+            return stack.enter_context(running(shown, f"{console}/livez", ACTWRIGHT_HOME=str(folder / "home")))
+
+        pid = start_console()
+        for number in range(blocks):
+            for side in sides if number % 2 == 0 else reversed(sides):
+                found[side].append(block(folder, service, (console, pid), (side, number), steps))
+                pid = start_console() if side == KILLED else pid
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--load", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--kill", action="store_true", help="no readers beside a console that is killed")
+    parser.add_argument("--load", choices=(*SIDES, KILLED), help=argparse.SUPPRESS)
     parser.add_argument("--console", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.load:
         load(args.console, args.load)
     from benchmarks.measuring import conditions, scheduling
-    from components.adapters.processes import free_port
-    from serving.gateway.inference.stub_policy import stub_contract
 
     began, load_before = perf_counter(), os.getloadavg()
-    service, console = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "contract.json").write_text(json.dumps(stub_contract(cameras=2, size=SIZE).to_json()))
-        stub = ["serving.gateway", "--stub", "0.03", "--stub-cameras", "2", "--stub-size", str(SIZE), "--port", service.rpartition(":")[2]]
-        shown = ["flows.commands.main", "console", "--port", console.rpartition(":")[2]]
-        with running(stub, f"{service}/readyz"), running(shown, f"{console}/livez", ACTWRIGHT_HOME=str(folder / "home")) as pid:
-            for number in range(args.blocks):
-                for side in SIDES if number % 2 == 0 else reversed(SIDES):
-                    found[side].append(block(folder, service, (console, pid), (side, number), args.steps))
-    p99 = {side: median(one["p99_ms"] for one in found[side]) for side in SIDES}
+    sides = (SIDES[0], KILLED) if args.kill else SIDES
+    found = sides_in_turn(sides, args.blocks, args.steps)
+    p99 = {side: median(one["p99_ms"] for one in found[side]) for side in sides}
     result = {
         "conditions": conditions(load_before, began),
         "scheduling": scheduling(),
         "cells": CELLS,
         "readers": READERS,
-        "flooding_clients": FLOODERS,
+        "flooding_clients": 0 if args.kill else FLOODERS,
         "steps": args.steps,
         "sides": found,
-        "held_later": {side: sum(one["held_later"] for one in found[side]) for side in SIDES},
-        "late": {side: sum(one["late"] for one in found[side]) for side in SIDES},
+        "held_later": {side: sum(one["held_later"] for one in found[side]) for side in sides},
+        "late": {side: sum(one["late"] for one in found[side]) for side in sides},
         "p99_ms": p99,
-        "p99_ratio": {side: {"is": round(p99[side] / p99[SIDES[0]], 3), "goal": goal} for side, goal in GOALS.items()},
+        "p99_ratio": {side: {"is": round(p99[side] / p99[SIDES[0]], 3), "goal": goal} for side, goal in GOALS.items() if side in sides},
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    (KILL_RESULT if args.kill else RESULT).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

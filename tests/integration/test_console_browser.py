@@ -96,6 +96,11 @@ def test_a_drawn_trace_moves_the_arm_and_a_second_person_sees_who_draws(browser,
             anna.mouse.click(box["x"] + (x + 0.5) / SIZE * box["width"], box["y"] + (y + 0.5) / SIZE * box["height"])
         anna.keyboard.press("u")  # the last point is taken back, and set where it belongs
         anna.mouse.click(box["x"] + (end[0] + 0.5) / SIZE * box["width"], box["y"] + (end[1] + 0.5) / SIZE * box["height"])
+        canvas.focus()  # the same by keyboard
+        for key in ("ArrowRight", "Enter"):
+            anna.keyboard.press(key)
+        assert anna.locator("g.drawn circle").count() == 4
+        anna.keyboard.press("u")
         assert anna.locator("g.drawn circle").count() == 3
         anna.get_by_role("button", name="Follow this trace").click()
         anna.get_by_text("trace: applied, revision 1").wait_for()
@@ -135,6 +140,10 @@ def test_who_may_only_observe_gets_no_button(browser, serve, home, tmp_path):
         for name in ("Hold", "Go on", "Stop ...", "Take the pen", "Resume"):
             assert page.get_by_role("button", name=name, exact=True).count() == 0
         assert page.evaluate(_POST, ["/api/cells/cell-2/orders", {"kind": "hold"}]) == 403
+        page.goto(f"{address}/cells")
+        page.get_by_role("row").filter(has_text="cell-2").filter(has_text="RUN").wait_for()
+        assert barriers(page) == []
+        picture(page, "cells")
         assert page.errors == []
 
 
@@ -253,6 +262,7 @@ def test_a_rollout_is_approved_and_rolled_back(browser, serve, tmp_path):
         ada.get_by_role("link", name="The log").click()
         ada.get_by_text("entries, the chain holds").wait_for()
         assert barriers(ada) == []
+        picture(ada, "fleet_log")
         assert ada.errors == lou.errors == []
 
 

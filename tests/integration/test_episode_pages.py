@@ -1,6 +1,6 @@
 """The pages of episodes, failures and labelling in a real browser: found, looked at, sorted by keyboard, drawn on, made into a version.
 
-Screenshots are written to the folder that ACTWRIGHT_TEST_PICTURES names (docs/pictures/console holds those of the last run).
+ACTWRIGHT_PICTURES=docs/pictures/console writes the pictures of the documents.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def page(address) -> Iterator[Any]:
 
 def seen(page: Any, name: str) -> None:
     """Keep a screenshot, and check the page for what axe calls serious."""
-    folder = os.environ.get("ACTWRIGHT_TEST_PICTURES")
+    folder = os.environ.get("ACTWRIGHT_PICTURES")
     if folder:
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
     page.evaluate(AXE.read_text(encoding="utf-8"))
@@ -92,6 +92,10 @@ def test_a_failed_episode_is_found_tagged_corrected_and_put_into_a_version(page,
     page.get_by_role("grid", name="Episodes").get_by_text("square-0002").wait_for()
     assert page.title() == "Episodes - Actwright"  # no instruction of the data was run
     seen(page, "episodes")
+    page.get_by_text("More filters").click()
+    page.get_by_label("Robot").select_option("metaworld-sawyer")
+    page.get_by_label("up to").fill("21")
+    page.get_by_text("2 episodes in 2 places").wait_for()
     page.get_by_label("Outcome").select_option("failed")
     page.get_by_label("Kind").select_option("set")
     row = page.get_by_role("grid", name="Episodes").get_by_role("row").nth(1)
@@ -131,10 +135,14 @@ def test_a_failed_episode_is_found_tagged_corrected_and_put_into_a_version(page,
     page.get_by_role("cell", name="include: included false").first.wait_for()
     page.keyboard.press("u")
     page.get_by_text("included false (undone)").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("f")  # opens a page, and does not state that the episode failed
+    page.get_by_role("heading", name="Failures").wait_for()
     place = library.place("ours")
     stated = library.book(place).revised["square-0001"]
     assert (stated.causes, stated.trim, stated.included) == (("dropped",), (3, 21), None)
     assert {one.author for one in library.book(place).revisions} == {"Ana"}
+    assert "outcome" not in {one.kind for one in library.book(place).revisions}
     ((x0, y0), (x1, y1)) = stated.traces[("front", 3)].change.points
     assert (x0, y0, x1, y1) == pytest.approx((7.75, 7.75, 23.25, 23.25), abs=0.3)
 
@@ -179,3 +187,29 @@ def test_a_second_person_labels_a_frame_by_a_click(page, library):
     first, second = library.opinions(place).opinions
     assert first.point == pytest.approx((15.5, 15.5), abs=0.1)
     assert (second.point, second.abstained) == (None, False)
+    page.locator("svg.pointing:focus").wait_for()  # of the next frame, without a click
+    for key in ("Shift+ArrowLeft", "ArrowUp", "Space"):
+        page.keyboard.press(key)
+    page.get_by_text("3 of 63 answered").wait_for()
+    assert library.opinions(place).opinions[2].point == pytest.approx((0.45 * 32 - 0.5, 0.49 * 32 - 0.5))
+
+
+def test_a_second_person_draws_a_trace_by_keyboard_and_looks_ahead(page, library):
+    place = library.place("ours")
+    page.goto(f"/labelling?place={place.key}")
+    page.get_by_label("Of each frame").select_option("trace")
+    drawing = page.get_by_role("application")
+    introduced(page, drawing)
+    page.get_by_text("0 of 63 answered").wait_for()
+    page.get_by_text("the frame that is asked").wait_for()
+    page.locator("svg.pointing:focus").wait_for()
+    for key in ("Space", "Shift+ArrowRight", "Space", ".", "ArrowDown", "Space", "u"):
+        page.keyboard.press(key)
+    page.get_by_text("2 of 5 points").wait_for()
+    seen(page, "labelling_trace")
+    page.keyboard.press("Enter")
+    page.get_by_text("1 of 63 answered").wait_for()
+    [drawn] = [one for one in library.opinions(place).opinions if one.what == "trace"]
+    assert [x for x, _ in drawn.trace] == pytest.approx([15.5, 0.55 * 32 - 0.5])
+    page.get_by_text("What the answers say of the labels").click()
+    page.get_by_text("The label error is not measured").wait_for()

@@ -7,12 +7,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from components.artifacts.step_store import StepStore
 from components.config.records import Silent
+from components.data.annotators.interface import GripperTrack
 from components.data.episodes.signals import unpacked
+from components.data.labelling.provenance import ProvenanceTable, write_points
+from components.data.labelling.traces import RefinedTrack, trace_labels
+from components.data.labels import EpisodeLabels, write_labels
 from flows.pipeline.episodes.library import episode_library
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
@@ -157,7 +162,7 @@ def test_who_may_only_observe_orders_nothing(platform):
 def test_a_second_person_labels_frames_one_after_the_other_without_their_labels(client):
     place = row_of(client, "square-0001")["place"]
     asked = client.get("/api/label", params={"place": place, "count": 5}).json()
-    assert (asked["done"], asked["total"], set(asked)) == (0, 5, {"episode", "camera", "frame", "done", "total"})
+    assert (asked["done"], asked["total"], set(asked)) == (0, 5, {"episode", "camera", "frame", "frames", "done", "total"})
     answer = {"place": place, "episode": asked["episode"], "camera": asked["camera"], "frame": asked["frame"], "point": [0.5, 0.25]}
     assert client.post("/api/label", json=answer).json()["added"] == 1
     assert client.post("/api/label", json=answer).json()["added"] == 0
@@ -166,4 +171,35 @@ def test_a_second_person_labels_frames_one_after_the_other_without_their_labels(
     assert again["done"] == 1
     assert (again["episode"], again["frame"]) != (asked["episode"], asked["frame"])
     told = client.get("/api/label/agreement", params={"place": place}).json()
-    assert (told["estimate"], "no points of a finished annotation" in told["why"]) == (None, True)
+    assert (told["estimate"], "no finished annotation labels episodes of ours" in told["why"]) == (None, True)
+
+
+def labelled(folder: Path, lengths: dict[str, int]) -> None:
+    """A finished annotation: the gripper in the middle of each 32 x 32 image, and unsure of the frames from the third to the eighth."""
+    tracks, labels = {}, {}
+    for name, length in lengths.items():
+        sure_T = np.where((np.arange(length) >= 2) & (np.arange(length) < 8), 0.3, 1.0).astype(np.float32)
+        track = GripperTrack(points_T2=np.full((length, 2), 15.5), visible_T=np.ones(length, bool), confidence_T=sure_T)
+        tracks[name] = RefinedTrack(track=track, unsure_T=sure_T < 0.5, outlier_T=np.zeros(length, bool))
+        labels[name] = EpisodeLabels(trace_T52=trace_labels(track, (32, 32), 5, "a test"))
+    write_points(folder / "points", tracks)
+    write_labels(folder / "labels", labels, {})
+    table = ProvenanceTable(episodes={name: {"points": [[0, length, 0]]} for name, length in lengths.items()})
+    table.write(folder / "provenance.json")
+
+
+def test_unsure_labels_are_in_the_queue_and_second_labels_are_compared_with_those_of_the_set(client, platform):
+    place = row_of(client, "square-0001")["place"]
+    labelled(platform.settings.store_root / "annotate" / "a", {f"square-000{n}": 8 + n for n in range(3)})
+    labelled(platform.settings.data / "annotate", {"square-0001": 100})  # of another set, whose episode has this name, too
+    queue = client.get("/api/failures", params={"kind": "unsure"}).json()
+    assert (queue["kinds"]["unsure"], len({row["group"] for row in queue["rows"]})) == (3, 2)  # two tasks
+    assert {(row["set"], round(row["start_s"], 2)) for row in queue["rows"]} == {("ours", 0.1)}
+    for what, answer in (("point", {"point": [0.5, 0.5]}), ("trace", {"point": None, "trace": [[0.5, 0.5], [0.9, 0.5]]})):
+        asked = client.get("/api/label", params={"place": place, "what": what}).json()
+        assert (asked["done"], asked["frames"]) == (0, 8 + int(asked["episode"][-1]))
+        where = {"place": place, "what": what, "episode": asked["episode"], "camera": asked["camera"], "frame": asked["frame"]}
+        assert client.post("/api/label", json=where | answer).json()["added"] == 1
+        told = client.get("/api/label/agreement", params={"place": place, "what": what}).json()
+        assert (told["frames"], told["estimate"]) == (1, 0.0 if what == "point" else 1.0)
+    assert client.post("/api/label", json=where | {"point": [0.5, 0.5]}).status_code == 400  # neither one nor the other

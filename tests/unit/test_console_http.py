@@ -9,6 +9,7 @@ import pytest
 
 from flows.web.http.endpoint import Call, Endpoint, Events
 from flows.web.http.guards import refusal
+from flows.web.http.operator_log import OperatorLog
 from flows.web.http.pages import STATIC
 from flows.web.http.people import People
 from model_core.access import Role
@@ -93,6 +94,14 @@ def test_a_fault_of_ours_gives_a_sentence_and_no_traceback():
     assert answer.status_code == 500
     assert answer.json()["code"] == "INTERNAL"
     assert "division" not in answer.text
+
+
+def test_an_order_that_fails_by_a_fault_of_ours_stands_in_the_log(tmp_path):
+    broken = Endpoint(method="POST", path="/api/orders", does="Order", role=Role.OPERATE, answer=Told, handle=lambda _: 1 / 0, body=Order)
+    log = OperatorLog(tmp_path / "operators.jsonl")
+    assert client_of([broken], People(None), log=log).post("/api/orders", json={"word": "a"}).status_code == 500
+    [(_, line)], _, _ = log.newest(10)
+    assert (line["asked"], "may have been done in part" in str(line["refused"])) == ({"word": "a", "count": 1}, True)
 
 
 def test_a_token_opens_what_its_role_allows():

@@ -130,6 +130,29 @@ def test_one_person_has_the_pen_and_it_returns_by_itself():
     assert pens.take("cell-2", ANNA).name == "Anna"
 
 
+def test_who_takes_the_pen_is_told_once_and_not_at_each_renewal(tmp_path):
+    show(tmp_path, view())
+    client = console_over(tmp_path, people=People(tokens()))
+    sent = {role: {"authorization": f"Bearer {token}"} for role, token in TOKENS.items()}
+
+    def ask(role: str, status: int, **asked: bool) -> None:
+        assert client.post("/api/cells/cell-1/pen", json=asked, headers=sent[role]).status_code == status
+
+    ask("operate", 200, take=True)
+    ask("operate", 200, take=True)
+    ask("admin", 409, take=True)
+    ask("admin", 200, take=True, over=True)
+    ask("operate", 200, take=False)  # it has none: nothing changes
+    ask("admin", 200, take=False)
+    lines = list(reversed(client.get("/api/operators", headers=sent["observe"]).json()["lines"]))
+    assert [(line["number"], line["person"], json.loads(line["asked"])["take"], bool(line["refused"])) for line in lines] == [
+        (1, "operate", True, False), (2, "admin", True, True), (3, "admin", True, False), (4, "admin", False, False),
+    ]  # fmt: skip
+    older = client.get("/api/operators?before=3", headers=sent["observe"]).json()
+    assert ([line["number"] for line in older["lines"]], older["count"]) == ([2, 1], 4)
+    assert client.get("/api/operators?before=-1", headers=sent["observe"]).status_code == 400
+
+
 def _obedient(home, orders: list[dict], stop: threading.Event) -> None:
     """A cell that answers every order in its next view."""
     outcomes: list[OrderOutcome] = []
@@ -180,9 +203,12 @@ def test_orders_reach_the_cell_with_who_gave_them_and_their_answer_comes_back(tm
     assert [order["kind"] for order in orders] == ["trace", "hold"]
     log = client.get("/api/operators", headers=sent["observe"]).json()
     assert log["problem"] == ""
-    assert [(line["person"], json.loads(line["asked"])["kind"], bool(line["refused"])) for line in reversed(log["lines"])] == [
+    told = [(line["person"], (json.loads(line["asked"]) or {}).get("kind"), bool(line["refused"])) for line in reversed(log["lines"])]
+    assert told == [
         ("operate", "trace", False), ("admin", "trace", True), ("admin", "hold", False), ("operate", "resume", True),
+        ("observe", None, True), ("observe", None, True),  # what the role does not allow is not read, and told
     ]  # fmt: skip
+    assert "has the role observe" in log["lines"][0]["refused"] or "observe" in log["lines"][0]["refused"]
     path = tmp_path / "console" / "operators.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"person": "admin"', b'"person": "Anna!"', 1))
     assert "changed" in console_over(tmp_path).get("/api/operators").json()["problem"]

@@ -68,9 +68,10 @@ def test_frames_without_a_sure_point_are_found_where_they_follow_each_other(tmp_
     pq.write_table(
         pa.table({"episode_id": ["a"] * 30 + ["b"] * 30, "confidence": np.r_[confidence, np.ones(30)]}), tmp_path / "points.parquet"
     )
-    found = of_points(tmp_path, {"a": 10.0, "b": 10.0})
+    found = of_points(tmp_path)
     assert list(found) == ["a"]
-    assert [(i.start_s, i.end_s, i.text) for i in found["a"]] == [(1.0, 1.5, "6 frames without a sure point")]
+    [moment] = [frames.at(10.0) for frames in found["a"]]
+    assert (moment.kind, moment.start_s, moment.end_s, moment.share) == ("unsure", 1.0, 1.5, pytest.approx(1 / 3))
 
 
 def test_moments_are_together_by_kind_words_task_time_and_posture():

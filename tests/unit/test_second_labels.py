@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 
 from components.data.episodes.place import Place
 from components.data.inspection.reporting.passport import _label_error
-from components.data.second_labels.agreement import FirstPoints, agreement
+from components.data.second_labels.agreement import FirstPoints, agreement, trace_agreement
 from components.data.second_labels.label_studio import opinions_of, task_of
 from components.data.second_labels.opinion import AskedFrame, Opinion, OpinionBook, drawn_frames
+from components.data.second_labels.ways import between_ways
 from model_core.spec.errors import DatasetError, SpecError
 from model_core.statistics.intervals import clopper_pearson
 
@@ -70,10 +72,53 @@ def test_an_opinion_that_cannot_be_is_refused(wrong):
         replace(said(0, None), **wrong)
 
 
+def drew(frame: int, *points: tuple[float, float], author: str = "Bo") -> Opinion:
+    return replace(said(frame, None, author), what="trace", trace=points)
+
+
+def test_a_trace_is_wrong_where_it_leaves_the_way_and_not_for_its_points():
+    right = [[10, 10, 20, 10, 30, 10, 40, 10, 50, 10], [10, 10, 50, 10]]  # x, y in pixels of 0..59 and 0..79
+    traces_T52 = np.full((3, 5, 2), -1)
+    for number, way in enumerate(right):
+        traces_T52[number].reshape(-1)[: len(way)] = [round(v * 255 / (59 if n % 2 == 0 else 79)) for n, v in enumerate(way)]
+    traces_T52[2, 0] = (0, 0)
+    first = {"e": traces_T52}
+    told = trace_agreement(first, [drew(0, (10, 10), (50, 12)), drew(1, (10, 10), (30, 30), (50, 10)), drew(2, (0, 0)), said(0, (10, 10))])
+    assert (told["estimate"], told["compared_frames"], told["people"]) == (round(1 / 3, 4), 3, 1)
+    assert told["interval_95"] == [round(value, 4) for value in clopper_pearson(1, 3)]
+    assert trace_agreement(first, [drew(0, (50, 10), (10, 10))])["estimate"] == 1.0  # the way back
+    two = trace_agreement(first, [drew(0, (10, 10), (50, 10)), drew(0, (10, 40), (50, 40), author="Cy")])
+    assert (two["between_people"]["pairs"], two["between_people"]["contradict"]) == (1, 1)
+    assert trace_agreement(first, [said(0, (10, 10))])["why"] == "no second person looked at the traces"
+    assert agreement(FIRST, [drew(0, (10, 10))])["estimate"] == "not measured"  # a trace is no opinion of the point
+
+
+def test_ways_are_compared_in_order_and_symmetrically():
+    line, back = np.array([[0.0, 0], [10, 0]]), np.array([[10.0, 0], [0, 0]])
+    assert between_ways(line, np.array([[0.0, 0], [3, 0], [10, 0]])) == pytest.approx(0)
+    assert between_ways(line, line + np.array([0.0, 4])) == pytest.approx(4)
+    assert between_ways(line, back) == between_ways(back, line) == pytest.approx(10)
+    assert between_ways(line, line[:1]) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"trace": ()}, {"trace": ((1, 1),) * 6}, {"trace": ((61, 1),)}, {"trace": ((1, 1),), "abstained": True}, {"point": (1, 1)}]
+)
+def test_an_opinion_of_a_trace_has_1_to_5_points_in_the_image(wrong):
+    with pytest.raises(SpecError):
+        replace(drew(0, (1, 1)), **wrong)
+
+
 def test_opinions_are_kept_once_and_in_order(tmp_path):
     book = OpinionBook(tmp_path, Place(path=Path("/x"), kind="set", name="a set"))
     assert book.add([said(0, (1, 1)), said(1, None)]) == 2
     assert book.add([said(0, (1, 1)), said(0, (2, 2))]) == 1
+    lines = [json.loads(line) for line in book.path.read_text().splitlines()]
+    assert all(one["entry"].pop("what") == "point" and one["entry"].pop("trace") == [] for one in lines)
+    old = OpinionBook(tmp_path / "old", Place(path=Path("/x"), kind="set", name="a set"))
+    old._lines.append(lambda _: [one["entry"] for one in lines])  # as it was written before traces were asked for
+    assert old.add([said(0, (1, 1)), said(0, (2, 2))]) == 0
+    assert old.add([drew(0, (1, 1))]) == 1
     assert [one.point for one in OpinionBook(tmp_path, Place(path=Path("/x"), kind="set", name="a set")).opinions] == [(1, 1), None, (2, 2)]
 
 
@@ -130,8 +175,6 @@ def test_an_export_that_cannot_be_read_says_which_task(tasks, reason):
 
 
 def test_the_passport_takes_what_a_second_person_said(tmp_path):
-    import json
-
     (tmp_path / "second.json").write_text(json.dumps(agreement(FIRST, [said(0, (10, 10))])))
     told = _label_error(tmp_path, tmp_path / "second.json")
     assert (told["estimate"], told["compared_frames"]) == (0.0, 1)

@@ -90,26 +90,37 @@ def of_audit(found: AuditFile) -> tuple[Incident, ...]:
     return tuple(made)
 
 
-def of_points(folder: Path, hz: Mapping[str, float]) -> dict[str, tuple[Incident, ...]]:
-    """Episode id -> where a finished annotation was not sure of the gripper. folder: its `points`. hz: frames a second of each episode."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsureFrames:
+    """Frames first to before `end` of an episode of `length` labelled frames, of none of which an annotation is sure."""
+
+    first: int
+    end: int
+    length: int
+
+    def at(self, hz: float) -> Incident:
+        """The moment. hz: frames a second of the episode."""
+        share = self.first / self.length
+        return Incident(kind="unsure", start_s=self.first / hz, end_s=(self.end - 1) / hz, text="frames without a sure point", share=share)
+
+
+def of_points(folder: Path) -> dict[str, tuple[UnsureFrames, ...]]:
+    """Episode id -> where a finished annotation was not sure of the gripper for several frames. folder: its `points`, by episodes."""
     import pyarrow.parquet as pq
 
-    made: dict[str, tuple[Incident, ...]] = {}
+    made: dict[str, tuple[UnsureFrames, ...]] = {}
     for path in sorted(folder.glob("*.parquet")):
         table = pq.read_table(path, columns=["episode_id", "confidence"])
-        ids_N, confidence_N = np.array(table["episode_id"].to_pylist(), object), table["confidence"].to_numpy()
-        for name in dict.fromkeys(ids_N.tolist()):
-            rate, unsure_T = hz.get(name, 0.0), confidence_N[ids_N == name] < UNSURE
-            long = [(first, end) for first, end in spans(unsure_T) if rate and end - first >= _UNSURE_FRAMES]
-            found = tuple(_unsure(first, end, len(unsure_T), rate) for first, end in long)
-            if found:
-                made[name] = found
+        names = table["episode_id"].combine_chunks().dictionary_encode()
+        numbers_N, unsure_N = names.indices.to_numpy(), table["confidence"].to_numpy() < UNSURE
+        ends = [*(np.flatnonzero(np.diff(numbers_N)) + 1).tolist(), len(numbers_N)]
+        for first, end in zip([0, *ends], ends, strict=False):
+            long = [(a, b) for a, b in spans(unsure_N[first:end]) if b - a >= _UNSURE_FRAMES]
+            if long:
+                made[names.dictionary[int(numbers_N[first])].as_py()] = tuple(
+                    UnsureFrames(first=a, end=b, length=end - first) for a, b in long
+                )
     return made
-
-
-def _unsure(first: int, end: int, length: int, hz: float) -> Incident:
-    text = f"{end - first} frames without a sure point"
-    return Incident(kind="unsure", start_s=first / hz, end_s=(end - 1) / hz, text=text, share=first / length)
 
 
 def _longer(one: Incident, end_s: float) -> Incident:

@@ -10,13 +10,17 @@ import numpy as np
 
 from components.artifacts.audit_files import read_audit
 from components.data.episodes.index import EpisodeIndex, IndexedEpisode
+from components.data.episodes.place import Place
 from components.data.episodes.query import EpisodeQuery
 from components.data.failures.grouping import grouped
-from components.data.failures.incident import Incident, key_of, of_audit, of_outcome
+from components.data.failures.incident import Incident, UnsureFrames, key_of, of_audit, of_outcome
 from components.data.revisions.state import RevisedEpisode
 from model_core.spec.errors import ActwrightError
 
 Stated = Callable[[IndexedEpisode], RevisedEpisode | None]
+Unsure = Callable[
+    [Place, Mapping[str, int]], Mapping[str, Sequence[UnsureFrames]]
+]  # a place, its episodes -> frames; those that are unsure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +40,10 @@ class Waiting:
 
 
 class IncidentFinder:
-    """Finds moments, and remembers those of audits that did not change. unsure: place key -> episode id -> moments of labels."""
+    """Finds moments, and remembers those of audits that did not change. unsure: where the labels of a set are not sure; None: not asked."""
 
-    def __init__(self, index: EpisodeIndex, unsure: Mapping[str, Mapping[str, tuple[Incident, ...]]] | None = None) -> None:
-        self._index, self._unsure = index, unsure or {}
+    def __init__(self, index: EpisodeIndex, unsure: Unsure | None = None) -> None:
+        self._index, self._unsure = index, unsure
         self._known: dict[tuple[str, str, int], tuple[Incident, ...]] = {}
 
     def find(self, asked: EpisodeQuery) -> list[tuple[IndexedEpisode, Incident]]:
@@ -47,16 +51,24 @@ class IncidentFinder:
 
         Edits are passed over unless their place is named: their episodes are those of their sets.
         """
-        may_have = [replace(asked, outcome="failed"), replace(asked, kind="audit")] if not (self._unsure or asked.kind) else [asked]
+        may_have = [asked] if asked.kind else [replace(asked, outcome="failed"), replace(asked, kind="audit")]
         episodes = {(one.place.key, one.row.episode_id, one.row.file): one for query in may_have for one in self._index.every(query)}
         made: list[tuple[IndexedEpisode, Incident]] = []
         for episode in episodes.values() if asked.place else (one for one in episodes.values() if one.place.kind != "edit"):
-            found = (
-                *of_outcome(episode),
-                *self._audited(episode),
-                *self._unsure.get(episode.place.key, {}).get(episode.row.episode_id, ()),
-            )
-            made += [(episode, incident) for incident in found]
+            made += [(episode, incident) for incident in (*of_outcome(episode), *self._audited(episode))]
+        return made + self._unsure_labels(asked)
+
+    def _unsure_labels(self, asked: EpisodeQuery) -> list[tuple[IndexedEpisode, Incident]]:
+        if self._unsure is None or asked.kind not in ("", "set"):
+            return []
+        episodes: dict[Place, dict[str, IndexedEpisode]] = {}
+        for one in self._index.every(replace(asked, kind="set")):
+            episodes.setdefault(one.place, {})[one.row.episode_id] = one
+        made: list[tuple[IndexedEpisode, Incident]] = []
+        for place, mine in episodes.items():
+            found = self._unsure(place, {name: one.row.length for name, one in mine.items()})
+            timed = [(mine[name], frames) for name, several in found.items() for frames in several if name in mine]
+            made += [(one, frames.at(one.row.length / one.row.seconds)) for one, frames in timed if one.row.seconds > 0]
         return made
 
     def _audited(self, episode: IndexedEpisode) -> tuple[Incident, ...]:

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from components.artifacts.chained_lines import ChainedLines
 from components.data.episodes.place import Place
 from model_core.spec.documents import Number, from_document, to_document
 from model_core.spec.errors import require
+from model_core.spec.types import TRACE_MAX_POINTS
 
 _ROOT = "second labels, format 1"
 
@@ -31,11 +33,16 @@ class AskedFrame:
     frame: int
 
 
+What = Literal["point", "trace"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinion:
-    """What a person said of one frame without seeing its label. point: (x, y) in pixels; None: the gripper is not in the image.
+    """What a person said of one frame without seeing its label. size: (width, height) of the image. at: ISO 8601 with its zone.
 
-    abstained: the person could not tell; then the point is None, too. size: (width, height) of the image. at: ISO 8601 with its zone.
+    what: "point" says where the gripper is: point is (x, y) in pixels, None where it is not in the image. "trace" says which way it goes
+    from this frame to the end of the episode: trace holds 1 to 5 points in pixels, and point is None. abstained: the person could not tell;
+    then there is neither.
     """
 
     asked: AskedFrame
@@ -45,15 +52,25 @@ class Opinion:
     tool: str
     at: str = ""
     abstained: bool = False
+    what: What = "point"
+    trace: tuple[tuple[Number, Number], ...] = ()
 
     def __post_init__(self) -> None:
         require(bool(self.author.strip() and self.tool), "an opinion names its author and tool", got=self.author)
         require(min(self.size) > 0, "size must be width and height of the image", got=self.size)
-        require(self.point is None or not self.abstained, "who abstains gives no point", got=self.point)
-        if self.point is not None:
-            x, y = self.point
+        require(not self.abstained or not (self.point or self.trace), "who abstains gives no point", got=self.point or self.trace)
+        if self.what == "point":
+            require(not self.trace, "an opinion of a point has no trace", got=self.trace)
+        else:
+            require(self.point is None, "an opinion of a trace has no point beside it", got=self.point)
+            require(
+                self.abstained or 1 <= len(self.trace) <= TRACE_MAX_POINTS,
+                f"a trace has 1 to {TRACE_MAX_POINTS} points",
+                got=len(self.trace),
+            )
+        for x, y in (*self.trace, *((self.point,) if self.point is not None else ())):
             inside = math.isfinite(x) and math.isfinite(y) and -0.5 <= x <= self.size[0] - 0.5 and -0.5 <= y <= self.size[1] - 0.5
-            require(inside, f"the point must lie inside the {self.size[0]}x{self.size[1]} image", got=self.point)
+            require(inside, f"the point must lie inside the {self.size[0]}x{self.size[1]} image", got=(x, y))
 
 
 def drawn_frames(lengths: Mapping[str, int], camera: str, count: int, seed: int) -> list[AskedFrame]:
@@ -101,4 +118,6 @@ class OpinionBook:
 
 
 def _key(entry: Mapping[str, object]) -> str:
-    return json.dumps({name: value for name, value in entry.items() if name != "at"}, sort_keys=True)
+    """Equal for equal opinions; lines that were written before traces were asked for name neither `what` nor `trace`."""
+    said = {"what": "point", "trace": [], **entry}
+    return json.dumps({name: value for name, value in said.items() if name != "at"}, sort_keys=True)

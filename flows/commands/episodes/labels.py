@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -76,16 +77,21 @@ def label_agreement(
 
     Example: actwright episodes label-agreement pick --labels data/annotate --out second.json
     """
-    from components.data.second_labels.agreement import agreement, read_points
+    from components.data.second_labels.agreement import judged_labels
     from model_core.spec.files import atomic_write
 
     library, found = found_place(place)
-    told = agreement(read_points(labels), library.opinions(found).opinions)
+    told = judged_labels(labels, library.opinions(found).opinions)
     if out is not None:
         atomic_write(out, json.dumps(told, indent=1, sort_keys=True) + "\n")
-    said = f", 95 % interval {told['interval_95'][0]:.1%} to {told['interval_95'][1]:.1%}" if "interval_95" in told else f": {told['why']}"
-    estimate = told["estimate"]
-    print_line(
-        f"label error {estimate if isinstance(estimate, str) else f'{estimate:.1%}'}{said}, of {told.get('compared_frames', 0)} frames"
-    )
+    print_line(_sentence("label error", told))
+    if "traces" in told:
+        print_line(_sentence("error of traces", told["traces"]))
     print_result(**told)
+
+
+def _sentence(what: str, told: Mapping[str, Any]) -> str:
+    if "interval_95" not in told:
+        return f"{what} {told['estimate']}: {told['why']}"
+    low, high = told["interval_95"]
+    return f"{what} {told['estimate']:.1%}, 95 % interval {low:.1%} to {high:.1%}, of {told['compared_frames']} frames"

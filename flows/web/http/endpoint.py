@@ -68,12 +68,12 @@ class Endpoint:
     body: type | None = None
     event: type | None = None
     most_body_bytes: int = MOST_BODY_BYTES
-    is_logged: bool = True
+    is_news: Callable[[Call], bool] = lambda _: True
 
     @property
     def is_order(self) -> bool:
-        """It changes something, which the operators' log tells; is_logged: not so for what is sent again every few seconds."""
-        return self.method != "GET" and self.is_logged
+        """It changes something, which the operators' log tells. is_news: whether a call does, for what pages send every few seconds."""
+        return self.method != "GET"
 
 
 class Refused(ActwrightError):  # noqa: N818

@@ -47,7 +47,9 @@ class OperatorLog:
         except (ActwrightError, OSError):
             logger.exception("operator_log.unwritten order=%s person=%s", entry["order"], entry["person"])
 
-    def newest(self, count: int) -> tuple[Sequence[dict[str, object]], int, str]:
-        """The last lines, newest first, how many there are, and the last hash. Raises DatasetError where the chain is broken."""
+    def newest(self, count: int, before: int = 0) -> tuple[Sequence[tuple[int, dict[str, object]]], int, str]:
+        """The last lines before line `before` (0: of all), each with its number from 1, newest first; how many lines there are, and the
+        last hash. Raises DatasetError where the chain is broken."""
         entries = self._lines.entries
-        return list(reversed(entries[-count:])), len(entries), self._lines.head
+        end = min(before - 1, len(entries)) if before else len(entries)
+        return [(number, entries[number - 1]) for number in range(end, max(0, end - count), -1)], len(entries), self._lines.head

@@ -13,10 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from flows.web.http.endpoint import Call, Content, Endpoint, Events, Refused
+from flows.web.http.endpoint import Call, Content, Endpoint, Events, Person, Refused
 from flows.web.http.operator_log import OperatorLog
-from flows.web.http.people import COOKIE, People, Person
-from model_core.access import Denial
+from flows.web.http.people import COOKIE, People
+from model_core.access import Denial, Role
 from model_core.spec.documents import from_document, to_document
 from model_core.spec.errors import ActwrightError, NotReady, SpecError, TrackingError
 
@@ -39,6 +39,7 @@ def route(endpoint: Endpoint, people: People, log: OperatorLog | None = None) ->
 
         person = admitted()
         if isinstance(person, Denial):
+            await run_in_threadpool(note_denial, person, request)
             return refused(person.status, "AUTH", person.reason)
         try:
             body = None if endpoint.body is None else await _body(request, endpoint)
@@ -56,16 +57,25 @@ def route(endpoint: Endpoint, people: People, log: OperatorLog | None = None) ->
             logger.exception("console.failed method=%s path=%s", endpoint.method, endpoint.path)
             return refused(500, "INTERNAL", "our fault; the console's log has the details")
 
+    def note_denial(denial: Denial, request: Request) -> None:
+        """An order that a person's role does not allow is told, too; who is not known is no person."""
+        known = people.who(request.cookies.get(COOKIE), request.headers.get("authorization"), Role.OBSERVE)
+        if log is not None and endpoint.is_order and isinstance(known, Person):
+            log.note(endpoint, Call(person=known, path=dict(request.path_params)), refused=denial.reason)
+
     return Route(endpoint.path, answer, methods=[endpoint.method])
 
 
 def _answer(endpoint: Endpoint, call: Call, log: OperatorLog | None) -> object:
-    if log is None or not endpoint.is_order:
+    if log is None or not endpoint.is_order or not endpoint.is_news(call):
         return endpoint.handle(call)
     try:
         answer = endpoint.handle(call)
     except ActwrightError as error:
         log.note(endpoint, call, refused=str(error))
+        raise
+    except Exception:
+        log.note(endpoint, call, refused="a fault of the console: it may have been done in part; the console's log has the details")
         raise
     log.note(endpoint, call, answer=answer)
     return answer

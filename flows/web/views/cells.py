@@ -92,7 +92,7 @@ def cell_endpoints(settings: Settings) -> Sequence[Endpoint]:
             role=Role.OPERATE,
             answer=PenHolder,
             body=PenRequest,
-            is_logged=False,
+            is_news=pages.changes_pen,
             handle=pages.pen,
         ),
         Endpoint(
@@ -140,6 +140,10 @@ class _CellPages:
         name, asked = call.path["cell"], call.body
         self._cells.folder_of(name)
         return self._pens.take(name, call.person, over=asked.over) if asked.take else self._pens.give_back(name, call.person)
+
+    def changes_pen(self, call: Call) -> bool:
+        """Not so for a page that keeps its pen every few seconds."""
+        return call.body.take != self._pens.has(call.path["cell"], call.person)
 
     def order(self, call: Call) -> OrderReply:
         return self._desk.give(call.path["cell"], call.person, call.body)

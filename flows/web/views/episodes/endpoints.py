@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flows.pipeline.episodes.annotations import Annotations
 from flows.pipeline.episodes.library import episode_library
 from flows.platform.wiring import Platform
 from flows.web.http.endpoint import Endpoint
@@ -17,10 +18,11 @@ from flows.web.views.episodes.table import Reader, table_endpoints
 def episode_endpoints(platform: Platform) -> Sequence[Endpoint]:
     """Nothing is opened or read before the first call."""
     library = episode_library(platform.settings)
+    annotations = Annotations(library)
     return (
         *table_endpoints(library, Reader(library)),
         *player_endpoints(library),
         *stated_endpoints(platform, library),
-        *failure_endpoints(library),
-        *labelling_endpoints(library),
+        *failure_endpoints(library, annotations),
+        *labelling_endpoints(library, annotations),
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from components.data.episodes.index import IndexedEpisode
 from components.data.episodes.query import EpisodeQuery
 from components.data.failures.queue import Dwell, IncidentFinder, Waiting, dwell, utc_now, waiting
+from components.data.revisions.state import RevisedEpisode
+from flows.pipeline.episodes.annotations import Annotations
 from flows.pipeline.episodes.library import EpisodeLibrary
 from flows.web.http.endpoint import Call, Endpoint
 from model_core.access import Role
 
-_MOST_ROWS = 2000
+_MOST_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,28 +68,32 @@ class FailureQueue:
     left_off: int
 
 
-def failure_endpoints(library: EpisodeLibrary) -> Sequence[Endpoint]:
+def failure_endpoints(library: EpisodeLibrary, annotations: Annotations) -> Sequence[Endpoint]:
     """The queue."""
     finders: list[IncidentFinder] = []
 
     def queue(call: Call) -> FailureQueue:
         if not finders:
-            finders.append(IncidentFinder(library.index))
+            finders.append(IncidentFinder(library.index, annotations.unsure))
         asked: FailureAsk = call.query
         found = finders[0].find(EpisodeQuery(text=asked.text, place=asked.place, task=asked.task, model=asked.model))
-        every = waiting(found, lambda one: library.book(one.place).revised.get(one.row.episode_id), utc_now())
-        kinds: dict[str, int] = {}
-        for one in every:
-            kinds[one.incident.kind] = kinds.get(one.incident.kind, 0) + 1
-        shown = [
-            one for one in every if (not asked.kind or one.incident.kind == asked.kind) and (asked.sorted or not _sorted(library, one))
-        ]
-        recordings = _recordings(library)
+        books = {place: library.book(place).revised for place in {one.place for one, _ in found}}  # each is read once
+
+        def stated(one: IndexedEpisode) -> RevisedEpisode | None:
+            return books[one.place].get(one.row.episode_id)
+
+        def is_sorted(one: Waiting) -> bool:
+            said = stated(one.episode)
+            return said is not None and said.is_sorted
+
+        every = waiting(found, stated, utc_now())
+        shown = [one for one in every if (not asked.kind or one.incident.kind == asked.kind) and (asked.sorted or not is_sorted(one))]
+        recordings = _recordings(library) if any(one.episode.place.kind == "audit" for one in shown) else {}
         return FailureQueue(
-            rows=tuple(_row(library, one, recordings) for one in shown[:_MOST_ROWS]),
+            rows=tuple(_row(one, stated(one.episode), recordings) for one in shown[:_MOST_ROWS]),
             titles=tuple({one.group: one.title for one in every}.values()),
-            kinds=kinds,
-            dwell=dwell(every, lambda one: _sorted(library, one)),
+            kinds=Counter(one.incident.kind for one in every),
+            dwell=dwell(every, is_sorted),
             left_off=max(0, len(shown) - _MOST_ROWS),
         )
 
@@ -97,22 +105,13 @@ def failure_endpoints(library: EpisodeLibrary) -> Sequence[Endpoint]:
     )  # fmt: skip
 
 
-def _sorted(library: EpisodeLibrary, one: Waiting) -> bool:
-    said = library.book(one.episode.place).revised.get(one.episode.row.episode_id)
-    return said is not None and said.is_sorted
-
-
 def _recordings(library: EpisodeLibrary) -> Mapping[str, str]:
     """Episode id -> "place id" of what a cell recorded: an audit names the same id."""
-    from components.data.episodes.query import MOST_ROWS
-
-    page = library.index.page(EpisodeQuery(kind="recordings", limit=MOST_ROWS, sort="at", descending=True))
-    return {one.row.episode_id: one.place.key for one in page.episodes}
+    return {one.row.episode_id: one.place.key for one in library.index.every(EpisodeQuery(kind="recordings"))}
 
 
-def _row(library: EpisodeLibrary, one: Waiting, recordings: Mapping[str, str]) -> FailureRow:
+def _row(one: Waiting, said: RevisedEpisode | None, recordings: Mapping[str, str]) -> FailureRow:
     row, incident = one.episode.row, one.incident
-    said = library.book(one.episode.place).revised.get(row.episode_id)
     return FailureRow(
         key=one.key,
         kind=incident.kind,
@@ -129,7 +128,7 @@ def _row(library: EpisodeLibrary, one: Waiting, recordings: Mapping[str, str]) -
         count=incident.count,
         group=one.group,
         waits_h=None if one.waits_s is None else one.waits_s / 3600,
-        is_sorted=_sorted(library, one),
+        is_sorted=said is not None and said.is_sorted,
         causes=() if said is None else said.causes,
         recorded=recordings.get(row.episode_id, "") if one.episode.place.kind == "audit" else "",
     )

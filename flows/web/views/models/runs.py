@@ -15,7 +15,7 @@ from flows.web.http.endpoint import Call, Endpoint, Refused, not_found
 from model_core.access import Role
 from model_core.spec.errors import NotReady
 
-_MOST_RUNS, _MOST_BESIDE, _MOST_POINTS = 1000, 8, 400
+_MOST_RUNS, _MOST_BESIDE, _MOST_POINTS = 10_000, 8, 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

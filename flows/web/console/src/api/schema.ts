@@ -1171,6 +1171,7 @@ export interface paths {
             parameters: {
                 query?: {
                     place?: string;
+                    what?: "point" | "trace";
                     count?: number;
                 };
                 header?: never;
@@ -1252,6 +1253,7 @@ export interface paths {
             parameters: {
                 query?: {
                     place?: string;
+                    what?: "point" | "trace";
                     count?: number;
                 };
                 header?: never;
@@ -1579,7 +1581,9 @@ export interface paths {
         /** What people ordered, newest first, with a check of the chain */
         get: {
             parameters: {
-                query?: never;
+                query?: {
+                    before?: number;
+                };
                 header?: never;
                 path?: never;
                 cookie?: never;
@@ -2880,10 +2884,12 @@ export interface components {
             pairs: number;
             people: number;
             why: string;
+            wrong: string;
         };
         /**
          * LabelAnswer
-         * @description What the caller says of a frame. point: (x, y) as shares of width and height, 0..1; None: not in the image, or abstained.
+         * @description What the caller says of a frame. point: as shares of width and height; None: not in the image, or abstained. trace: likewise 1 to 5
+         *         points, where `what` is a trace.
          */
         LabelAnswer: {
             /** @default false */
@@ -2896,25 +2902,42 @@ export interface components {
                 number,
                 number
             ] | null;
+            /** @default [] */
+            trace: [
+                number,
+                number
+            ][];
+            /**
+             * @default point
+             * @enum {unknown}
+             */
+            what: "point" | "trace";
         };
         /**
          * LabelAsk
-         * @description Which set is labelled, and how many of its frames.
+         * @description Which set is labelled, what of it, and how many of its frames.
          */
         LabelAsk: {
             /** @default 200 */
             count: number;
             place: string;
+            /**
+             * @default point
+             * @enum {unknown}
+             */
+            what: "point" | "trace";
         };
         /**
          * LabelTask
-         * @description The next frame for the caller. done: how many of `total` the caller answered; then episode is "" where all are.
+         * @description The next frame for the caller. frames: of its episode, which a trace goes to the end of. done: how many of `total` the caller
+         *         answered; then episode is "" where all are.
          */
         LabelTask: {
             camera: string;
             done: number;
             episode: string;
             frame: number;
+            frames: number;
             total: number;
         };
         /**
@@ -3213,12 +3236,13 @@ export interface components {
         };
         /**
          * OperatorLine
-         * @description One order. at: UTC, ISO 8601. asked, answer: as JSON. refused: why nothing was done, "" where it was.
+         * @description One order. number: of its line, from 1. at: UTC, ISO 8601. asked, answer: as JSON. refused: why nothing was done, "" where it was.
          */
         OperatorLine: {
             answer: string;
             asked: string;
             at: string;
+            number: number;
             order: string;
             person: string;
             refused: string;
@@ -3226,13 +3250,21 @@ export interface components {
         };
         /**
          * OperatorLines
-         * @description The newest lines first, of `count`. head: the last hash. problem: where the chain is broken, "" where it holds.
+         * @description At most 1,000 lines, the newest first, of `count`. head: the last hash. problem: where the chain is broken, "" where it holds.
          */
         OperatorLines: {
             count: number;
             head: string;
             lines: components["schemas"]["OperatorLine"][];
             problem: string;
+        };
+        /**
+         * OperatorsQuery
+         * @description before: only lines that stand before the one of this number, for older ones; 0 for the newest.
+         */
+        OperatorsQuery: {
+            /** @default 0 */
+            before: number;
         };
         /**
          * OrderOutcome

@@ -14,8 +14,11 @@ export function activeKeys(): readonly Key[] {
   return [...registered].flat();
 }
 
-function isField(target: EventTarget | null): boolean {
+/** Whether the element that has the focus has a use of this key itself. */
+function isTaken({ key, target }: KeyboardEvent): boolean {
   if (!(target instanceof HTMLElement)) return false;
+  const isSwitch = /^(BUTTON|A|SUMMARY)$/.test(target.tagName) || (target instanceof HTMLInputElement && target.type === "checkbox");
+  if (isSwitch) return key === " " || key === "Enter";
   return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
 }
 
@@ -23,7 +26,7 @@ export function useKeys(keys: readonly Key[]): void {
   useEffect(() => {
     registered.add(keys);
     const pressed = (event: KeyboardEvent) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || isField(event.target)) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || isTaken(event)) return;
       const found = keys.find((one) => one.key === event.key);
       if (!found) return;
       event.preventDefault();
@@ -37,20 +40,21 @@ export function useKeys(keys: readonly Key[]): void {
   });
 }
 
-/** "g" then a letter, within a second. */
+/** "g" then a letter, within a second. The letter is then no key of the page, which is asked after us. */
 export function useJumps(jumps: Readonly<Record<string, () => void>>): void {
   useEffect(() => {
     let since = -Infinity;
     const pressed = (event: KeyboardEvent) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || isField(event.target)) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || isTaken(event)) return;
       const jump = jumps[event.key];
       if (jump && event.timeStamp - since < 1000) {
         event.preventDefault();
+        event.stopImmediatePropagation();
         jump();
       }
       since = event.key === "g" ? event.timeStamp : -Infinity;
     };
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
+    addEventListener("keydown", pressed, true);
+    return () => removeEventListener("keydown", pressed, true);
   });
 }

@@ -62,7 +62,7 @@ export function Picture({ camera, source, isStale, ageS, predicted, passed, appl
       </figcaption>
       <div class="canvas">
         {source && <img src={source} alt={`What camera ${name} saw at the last decision`} width={width} height={height} />}
-        <svg viewBox={`-0.5 -0.5 ${width} ${height}`} role={drawing ? "application" : "img"} aria-label={label(name, drawing)} tabIndex={drawing ? 0 : undefined} class={drawing ? "draws" : ""} onPointerDown={down} onPointerMove={moved} onPointerUp={() => (moving.current = -1)} onPointerCancel={() => (moving.current = -1)} onKeyDown={pressed}>
+        <svg viewBox={`-0.5 -0.5 ${width} ${height}`} role={drawing ? "application" : "img"} aria-label={label(name, drawing)} tabindex={drawing ? 0 : undefined} class={drawing ? "draws" : ""} onPointerDown={down} onPointerMove={moved} onPointerUp={() => (moving.current = -1)} onPointerCancel={() => (moving.current = -1)} onKeyDown={pressed}>
           <Path points={passed} kind="passed" thin={thin} />
           <Path points={predicted} kind="predicted" thin={thin} />
           <Path points={applied} kind="applied" thin={thin} />

@@ -30,6 +30,7 @@ function Demands({ now, desk }: { now: LiveUpdate; desk: Desk }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useKeys([
     { key: "h", does: "hold the cell", run: () => void desk.give({ kind: "hold" }) },
+    { key: "o", does: "let a held cell go on", run: () => void desk.give({ kind: "go" }) },
     { key: "x", does: "stop the cell", run: () => dialog.current?.showModal() },
   ]);
   const stop = (event: SubmitEvent) => {
@@ -40,7 +41,7 @@ function Demands({ now, desk }: { now: LiveUpdate; desk: Desk }) {
   return (
     <div class="bar">
       <button type="button" onClick={() => void desk.give({ kind: "hold" })} title="h">Hold</button>
-      <button type="button" onClick={() => void desk.give({ kind: "go" })}>Go on</button>
+      <button type="button" onClick={() => void desk.give({ kind: "go" })} title="o">Go on</button>
       <button type="button" class="stop" onClick={() => dialog.current?.showModal()} title="x">Stop ...</button>
       {now.mode === "SAFE_STOP" && me.may("admin") && <button type="button" onClick={() => void desk.give({ kind: "resume" })}>Resume</button>}
       <dialog ref={dialog} aria-labelledby="stop-title">

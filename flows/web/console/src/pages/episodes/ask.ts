@@ -2,7 +2,8 @@
 export type Ask = Record<string, string | number | boolean>;
 
 export const PART = 100; // rows that are fetched together
-const NAMES = ["text", "place", "kind", "task", "outcome", "findings", "choice"] as const;
+export const FURTHER = ["task", "robot", "producer", "model", "cell", "min_frames", "max_frames"] as const; // asked for below "More filters"
+const NAMES = ["text", "place", "kind", "outcome", "findings", "choice", ...FURTHER] as const;
 
 export function sortOf(query: URLSearchParams): string {
   return query.get("sort") ?? "set";

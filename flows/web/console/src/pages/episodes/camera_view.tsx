@@ -1,10 +1,6 @@
 // One camera at one frame: the image, its depth where there is some, the trace, and points that a person sets on it.
 import { useEffect, useRef, useState } from "preact/hooks";
-
-export interface Spot {
-  x: number;
-  y: number;
-}
+import { Pointing, type Spot, Way } from "../../ui/pointing";
 
 interface ViewProps {
   address: (number: number, what?: "frame" | "depth") => string;
@@ -28,36 +24,24 @@ export function CameraView({ address, camera, number, count, hasDepth, trace, dr
   useEffect(() => {
     for (let next = number + 1; next <= Math.min(number + AHEAD, count - 1); next += 1) new Image().src = address(next);
   }, [camera, number, count]);
-  const clicked = (event: PointerEvent) => {
+  const set = (spot: Spot) => {
     const shown = image.current;
-    if (!shown || drawn === null) return;
-    const box = shown.getBoundingClientRect();
-    add({ x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height }, { width: shown.naturalWidth, height: shown.naturalHeight });
+    if (shown) add(spot, { width: shown.naturalWidth, height: shown.naturalHeight });
   };
   const spots: Spot[] = [];
   for (let n = 0; n + 1 < trace.length; n += 2) if ((trace[n] ?? -1) >= 0) spots.push({ x: (trace[n] ?? 0) / 255, y: (trace[n + 1] ?? 0) / 255 });
   return (
     <figure class="camera">
       <figcaption>{camera} <span class="quiet">frame {number} of {count}</span>{hasDepth && <label class="check"><input type="checkbox" checked={showsDepth} onChange={() => setShowsDepth(!showsDepth)} /> depth</label>}</figcaption>
-      <div class={drawn === null ? "picture" : "picture drawing"} onPointerDown={clicked}>
+      <div class="picture">
         <img ref={image} src={address(number)} alt={`${camera}, frame ${number}`} draggable={false} onError={() => setFailure("This frame cannot be shown.")} onLoad={() => setFailure("")} />
         <svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">
-          <Line spots={spots} name="predicted" />
-          <Line spots={drawn ?? []} name="drawn" />
+          <Way spots={spots} name="predicted" />
         </svg>
+        {drawn !== null && <Pointing label={`Points on ${camera}`} spots={drawn} add={set} />}
       </div>
       {failure && <p class="failure" role="alert">{failure}</p>}
       {showsDepth && <img class="depth" src={address(number, "depth")} alt={`depth of ${camera}, frame ${number}: near is bright`} />}
     </figure>
-  );
-}
-
-function Line({ spots, name }: { spots: readonly Spot[]; name: string }) {
-  if (spots.length === 0) return null;
-  return (
-    <g class={name}>
-      <polyline points={spots.map((one) => `${one.x},${one.y}`).join(" ")} />
-      {spots.map((one, n) => <circle key={n} cx={one.x} cy={one.y} r={n === spots.length - 1 ? 0.016 : 0.009} />)}
-    </g>
   );
 }

@@ -8,8 +8,9 @@ import { useMe } from "../../app/me";
 import type { PageProps } from "../../app/pages";
 import { Link } from "../../ui/link";
 import { Named } from "../../ui/named";
+import type { Spot } from "../../ui/pointing";
 import { Shown, useResource } from "../../ui/resource";
-import { CameraView, type Spot } from "./camera_view";
+import { CameraView } from "./camera_view";
 import { Outcome } from "./episodes_page";
 import { SignalChart } from "./signal_chart";
 import { type Signals, fetchSignals, placeAt } from "./signals";
@@ -142,7 +143,7 @@ function Cameras({ page, signals, seconds, mayDraw, state }: CamerasProps) {
       </div>
       {mode && (
         <div class="bar" role="status">
-          <span>{mode === "point" ? "Click where the gripper is." : `Click 1 to 5 points, the first where the gripper is (${drawn?.spots.length ?? 0} set).`}</span>
+          <span>{mode === "point" ? "Click where the gripper is, or move the cursor by arrows and set it by the space bar." : `Click 1 to 5 points, the first where the gripper is (${drawn?.spots.length ?? 0} set).`}</span>
           <button type="button" class="main" disabled={!drawn?.spots.length} onClick={save}>Keep</button>
           {mode === "trace" && <button type="button" disabled={!drawn?.spots.length} onClick={() => drawn && setDrawn({ ...drawn, spots: drawn.spots.slice(0, -1) })}>Take the last point back</button>}
           {mode === "point" && <button type="button" onClick={() => { const name = page.cameras[0]?.name ?? ""; void state({ point: { camera: name, frame: placeAt(signals.frames[name], seconds), point: null } }).then(end); }}>It is not in the image</button>}

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { answer, api } from "../../api/client";
 import type { components } from "../../api/schema";
 import { go, useAddress, withQuery } from "../../app/address";
+import { useKeys } from "../../app/keys";
 import { Link } from "../../ui/link";
 import { Named } from "../../ui/named";
 import { Shown, useResource } from "../../ui/resource";
@@ -13,6 +14,7 @@ type Queue = components["schemas"]["FailureQueue"];
 type Row = components["schemas"]["FailureRow"];
 
 const SHOWN = 20; // of a group, until a person asks for all
+const MOST_AT_ONCE = 1000; // episodes that the console takes in one order
 
 export function FailuresPage() {
   const query = useAddress().searchParams;
@@ -35,6 +37,11 @@ function Groups({ queue, ask, again }: { queue: Queue; ask: { kind: string; text
     for (const row of rows) isOn ? next.add(row.key) : next.delete(row.key);
     setChosen(next);
   };
+  useKeys([
+    { key: "j", does: "the next moment; the space bar chooses it", run: () => step(1) },
+    { key: "k", does: "the moment before", run: () => step(-1) },
+    { key: "/", does: "look for words", run: () => document.querySelector<HTMLInputElement>("#words")?.focus() },
+  ]);
   return (
     <>
       <p>
@@ -42,7 +49,7 @@ function Groups({ queue, ask, again }: { queue: Queue; ask: { kind: string; text
       </p>
       <form class="bar" onSubmit={(event) => event.preventDefault()}>
         <label>Kind<select value={ask.kind} onChange={(event) => go(withQuery({ kind: event.currentTarget.value }), true)}><option value="">any</option>{Object.entries(queue.kinds).map(([kind, count]) => <option key={kind} value={kind}>{kind} ({count})</option>)}</select></label>
-        <label>Words<input type="search" value={ask.text} onInput={(event) => go(withQuery({ text: event.currentTarget.value }), true)} maxLength={200} /></label>
+        <label>Words<input id="words" type="search" value={ask.text} onInput={(event) => go(withQuery({ text: event.currentTarget.value }), true)} maxLength={200} /></label>
         <label class="check"><input type="checkbox" checked={ask.sorted} onChange={() => go(withQuery({ sorted: ask.sorted ? "" : "true" }), true)} /> also what was sorted</label>
       </form>
       <Named><Bulk rows={queue.rows.filter((one) => chosen.has(one.key))} done={done} /></Named>
@@ -74,6 +81,13 @@ function Group({ title, rows, chosen, choose }: { title: string; rows: readonly 
   );
 }
 
+/** Move the focus to another moment of the page. */
+function step(by: number): void {
+  const moments = [...document.querySelectorAll<HTMLInputElement>(".clips input")];
+  const at = moments.findIndex((one) => one === document.activeElement);
+  moments[at < 0 ? 0 : Math.max(0, Math.min(moments.length - 1, at + by))]?.focus();
+}
+
 /** One decision for all that are chosen, place by place. */
 function Bulk({ rows, done }: { rows: readonly Row[]; done: () => void }) {
   const causes = useCauses();
@@ -81,13 +95,25 @@ function Bulk({ rows, done }: { rows: readonly Row[]; done: () => void }) {
   const state = async (changes: Changes, where: (row: Row) => string = (row) => row.place) => {
     const places = new Map<string, Set<string>>();
     for (const row of rows) places.set(where(row), (places.get(where(row)) ?? new Set()).add(row.episode));
-    for (const [place, episodes] of places) {
-      const made = await answer(api.POST("/api/revisions", { body: { place, episodes: [...episodes], changes: changes as never } }));
-      if ("reason" in made) return setFailure(made.reason);
+    for (const [place, named] of places) {
+      const episodes = [...named];
+      for (let first = 0; first < episodes.length; first += MOST_AT_ONCE) {
+        const made = await answer(api.POST("/api/revisions", { body: { place, episodes: episodes.slice(first, first + MOST_AT_ONCE), changes: changes as never } }));
+        if ("reason" in made) return setFailure(made.reason);
+      }
     }
     setFailure("");
     done();
   };
+  const include = () => void state({ include: { included: true } }, (row) => row.recorded || row.place);
+  const leaveOut = () => void state({ include: { included: false } });
+  const dismiss = () => void state({ dismiss: {} });
+  useKeys(rows.length === 0 ? [] : [
+    { key: "c", does: "why the chosen ones failed", run: () => document.querySelector<HTMLSelectElement>(".bulk select")?.focus() },
+    { key: "i", does: "the chosen ones into the next data set", run: include },
+    { key: "x", does: "leave the chosen ones out", run: leaveOut },
+    { key: "0", does: "the chosen ones need nothing", run: dismiss },
+  ]);
   return (
     <div class="bar bulk" role="group" aria-label="For all that are chosen">
       <span>{rows.length} chosen</span>
@@ -95,9 +121,9 @@ function Bulk({ rows, done }: { rows: readonly Row[]; done: () => void }) {
         <option value="">because of ...</option>
         {causes.filter((one) => one.name !== "other").map((one) => <option key={one.name} value={one.name} title={one.means}>{one.name.replaceAll("_", " ")}</option>)}
       </select>
-      <button type="button" disabled={rows.length === 0} onClick={() => void state({ include: { included: true } }, (row) => row.recorded || row.place)}>Into the next data set</button>
-      <button type="button" disabled={rows.length === 0} onClick={() => void state({ include: { included: false } })}>Leave out</button>
-      <button type="button" disabled={rows.length === 0} onClick={() => void state({ dismiss: {} })}>Needs nothing</button>
+      <button type="button" disabled={rows.length === 0} onClick={include} title="i">Into the next data set</button>
+      <button type="button" disabled={rows.length === 0} onClick={leaveOut} title="x">Leave out</button>
+      <button type="button" disabled={rows.length === 0} onClick={dismiss} title="0">Needs nothing</button>
       {failure && <span class="failure" role="alert">{failure}</span>}
     </div>
   );

@@ -1,2 +1,0 @@
-const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["assets/application-DFOckDgT.js","assets/first-OOvwUF6M.js"])))=>i.map(i=>d[i]);
-import{p as o,e as t,l as r,_ as s,F as i}from"./first-OOvwUF6M.js";const e=o(location.pathname==="/"?i:location.pathname)?.page;t(["/api/me",...e?.early?.(new URLSearchParams(location.search))??[]]);const l=e&&r(e).catch(()=>{});Promise.all([s(()=>import("./application-DFOckDgT.js").then(a=>a.v),__vite__mapDeps([0,1])),l]).then(([{start:a}])=>a());
