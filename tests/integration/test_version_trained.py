@@ -1,7 +1,7 @@
 """What people stated in the console is what is trained on: a failed episode is found, tagged and corrected, and left out of a new version;
 `train` takes that version, through every stage before it.
 
-Run: .venv/bin/python -m pytest tests/integration/test_version_trained.py
+Run: .venv/bin/python -m pytest tests/integration/test_version_trained.py -m "soak or not soak"
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import pytest
 
 from components.artifacts.empty_databases import copy_database
 from components.artifacts.step_store import StepStore
-from components.config.data_config import NO_LABELS, AnnotateConfig, FreezeConfig, ValidateConfig, VqvaeConfig
+from components.config.data_config import AnnotateConfig, FreezeConfig, ValidateConfig, VqvaeConfig
 from components.config.recipe import EvalConfig, Recipe
 from components.config.records import Silent
 from components.config.source_config import SourceConfig
 from components.config.train_config import TrainConfig
 from components.data.frozen_dataset import load_split
+from components.data.sources.open import open_raw
 from flows.pipeline.episodes.library import episode_library
 from flows.pipeline.run_context import RunContext, make_until
 from flows.platform.settings import Settings
@@ -29,7 +30,6 @@ from tests.console_parts import client_of
 from tests.episodes import episode, write_dataset
 from tests.road import NETWORK
 
-NOTHING = AnnotateConfig(depth_annotator=NO_LABELS, point_annotator=NO_LABELS)
 pytestmark = pytest.mark.slow
 
 
@@ -50,7 +50,7 @@ def sorted_version(platform: Platform, name: str) -> Path:
     return Path(made["edits"][-1])
 
 
-@pytest.mark.parametrize("last", ["freeze", pytest.param("train", marks=pytest.mark.soak)])  # short: what is trained on, without labels
+@pytest.mark.parametrize("last", ["collect", pytest.param("train", marks=pytest.mark.soak)])
 def test_a_version_of_what_was_stated_in_the_console_is_trained_on(tmp_path, monkeypatch, last):
     monkeypatch.setattr("flows.pipeline.data_sets.record", lambda platform, folder: "")  # DVC: tests/integration/test_dvc.py
     settings = Settings(home=tmp_path / "home", data=tmp_path / "data", runs=tmp_path / "runs")
@@ -62,13 +62,16 @@ def test_a_version_of_what_was_stated_in_the_console_is_trained_on(tmp_path, mon
         name="sorted",
         data=(SourceConfig(name="sorted", kind="edited", path=str(sorted_version(platform, "sorted"))),),
         validate=ValidateConfig(data_docs=False),
-        annotate=AnnotateConfig(vqvae=VqvaeConfig(steps=2, frames=20)) if last == "train" else NOTHING,
+        annotate=AnnotateConfig(vqvae=VqvaeConfig(steps=2, frames=20)),
         freeze=FreezeConfig(name="sorted", validation_fraction=0.2, chunk_length=2, execute_horizon=2),
         train=TrainConfig(network=NETWORK, steps=2, global_batch=4, micro_batch=4, warmup_steps=1, threads=1),
         evaluate=EvalConfig(execute_horizon=2),
     )
     context = RunContext(platform=platform, recipe=recipe, panel=StagePanel(live=False))
     made = make_until(context, last)
-    assert last == "freeze" or made.record["steps"] == 2
-    frames = {part: load_split(context.step("freeze").path, part).images_NVHW3.shape[0] for part in ("train", "validation")}
-    assert sum(frames.values()) == 4 * 14 + 10
+    rows = open_raw(context.step("collect").path / "dataset").rows
+    assert [(row.episode_id, row.length) for row in rows] == [(f"square-000{n}", 10 if n == 2 else 14) for n in (0, 2, 3, 4, 5)]
+    if last == "train":
+        assert made.record["steps"] == 2
+        frozen = context.step("freeze").path
+        assert sum(load_split(frozen, part).images_NVHW3.shape[0] for part in ("train", "validation")) == 4 * 14 + 10
