@@ -9,14 +9,14 @@ from model_core.spec.contract import EmbodimentSpec, PolicyContract, ReasoningSp
 from model_core.spec.stats import UnnormStats
 from model_core.tiny import TinySize, new_tiny_model, tiny_config, tiny_layout
 
+SMALLEST = TinySize(width=32, layers=1, heads=2, kv_heads=2, feed_forward=64, projector=64, stem=(8, 16, 16))
 INSTRUCTIONS = ("push the button of the coffee machine", "close the green drawer")
 
 
 def write_tiny_checkpoint(
-    folder: Path, *, embodiment: EmbodimentSpec, instructions: tuple[str, ...] = INSTRUCTIONS, seed: int = 0
+    folder: Path, *, embodiment: EmbodimentSpec, instructions: tuple[str, ...] = INSTRUCTIONS, seed: int = 0, size: TinySize = SMALLEST
 ) -> PolicyContract:
-    """Write a checkpoint of the smallest model for this body, without a depth codebook; returns its contract."""
-    size = TinySize(width=32, layers=1, heads=2, kv_heads=2, feed_forward=64, projector=64, stem=(8, 16, 16))
+    """Write a checkpoint of a model of this size for this body, without a depth codebook; returns its contract."""
     dims = len(embodiment.action)
     words = tuple(sorted({word for text in instructions for word in text.split()}))
     contract = PolicyContract(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -93,15 +94,17 @@ class ModelHost:
         return tuple(level for level in levels if level == asked or level not in unfit)
 
     def _open(self) -> None:
-        began = self._clock()
+        moments = [self._clock()]
         try:
             model = self._load()
+            moments.append(self._clock())
             guarded = as_request_policy(Guarded(policy=as_request_policy(model.policy), contract=model.contract))
             complaints = failed_golden_probes(guarded, model.contract, model.probes)
             if complaints:
                 logger.error("probes.failed %s", "; ".join(complaints))
                 self._state.fail(f"{len(complaints)} of {len(model.probes)} golden probes failed: {complaints[0]}")
                 return
+            moments.append(self._clock())
             self._measure(guarded, model)
             self._install(guarded, model)
         except Exception as error:
@@ -109,12 +112,13 @@ class ModelHost:
             logger.exception("model.failed")
             self._state.fail(f"the model could not be loaded: {type(error).__name__}")
             return
+        moments.append(self._clock())
         logger.info(
-            "model.ready version=%s contract=%s probes=%d seconds=%.1f levels=%s",
+            "model.ready version=%s contract=%s probes=%d load_s=%.1f probes_s=%.1f warm_up_s=%.1f levels=%s",
             model.model_version,
             model.contract.contract_id,
             len(model.probes),
-            self._clock() - began,
+            *(after - before for before, after in itertools.pairwise(moments)),
             self.times.profile(),
         )
 
