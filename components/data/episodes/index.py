@@ -11,10 +11,11 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from components.data.episodes.place import Place
+from components.data.episodes.place import Kind, Place
 from components.data.episodes.query import COLUMNS, EXACT, MOST_ROWS, EpisodeQuery, condition, order
 from components.data.episodes.row import EpisodeRow
 from model_core.spec.errors import DatasetError
@@ -102,7 +103,7 @@ class EpisodeIndex:
         asked = f"SELECT p.path, p.kind, p.name, p.problem, {count} FROM places p ORDER BY p.name"
         with self._open() as table:
             found = table.execute(asked).fetchall()
-        return [(Place(path=Path(path), kind=kind, name=name), count, problem) for path, kind, name, problem, count in found]
+        return [(_place(path, kind, name), count, problem) for path, kind, name, problem, count in found]
 
     def page(self, asked: EpisodeQuery) -> EpisodePage:
         """The episodes that a person asked for."""
@@ -214,6 +215,12 @@ _SHOWN = ", ".join(
 )
 
 
+@lru_cache(maxsize=1024)
+def _place(path: str, kind: Kind, name: str) -> Place:
+    """One object for all episodes of a place."""
+    return Place(path=Path(path), kind=kind, name=name)
+
+
 def _named(place: Place) -> list[str]:
     return [place.key, str(place.path), place.kind, place.name]
 
@@ -227,7 +234,7 @@ def _episode(row: Sequence[Any]) -> IndexedEpisode:
     (path, kind, name, state, count, said), rest = row[:6], row[6:]
     stated = dict(zip(_REVISED_FIELDS, rest, strict=False))
     return IndexedEpisode(
-        place=Place(path=Path(path), kind=kind, name=name),
+        place=_place(path, kind, name),
         state=state,
         row=EpisodeRow(**dict(zip(_EPISODE, rest[len(_REVISED_FIELDS) :], strict=True))),
         findings=None if count is None else tuple(json.loads(said)),

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,7 @@ class Place:
     @property
     def key(self) -> str:
         """12 hex digits that name the place in addresses; another path has another key."""
-        return hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
+        return _key_of(str(self.path))
 
     @property
     def holds_files(self) -> bool:
@@ -42,6 +43,11 @@ class Place:
         """The files that are an episode each, sorted; none of a set."""
         suffixes = SUFFIXES if self.kind == "recordings" else (SUFFIX,) if self.kind == "audit" else ()
         return (path for path in sorted(self.path.rglob("*")) if path.suffix in suffixes and not path.name.startswith("."))
+
+
+@lru_cache(maxsize=1024)  # a table asks for it in each of its rows
+def _key_of(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()[:12]
 
 
 def place_at(path: Path, name: str = "") -> Place:

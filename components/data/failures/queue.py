@@ -18,9 +18,8 @@ from components.data.revisions.state import RevisedEpisode
 from model_core.spec.errors import ActwrightError
 
 Stated = Callable[[IndexedEpisode], RevisedEpisode | None]
-Unsure = Callable[
-    [Place, Mapping[str, int]], Mapping[str, Sequence[UnsureFrames]]
-]  # a place, its episodes -> frames; those that are unsure
+# of a set whose episodes have so many frames: the frames, by episode, of which its labels are not sure
+Unsure = Callable[[Place, Mapping[str, int]], Mapping[str, Sequence[UnsureFrames]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,33 +39,31 @@ class Waiting:
 
 
 class IncidentFinder:
-    """Finds moments, and remembers those of audits that did not change. unsure: where the labels of a set are not sure; None: not asked."""
+    """Finds moments, and remembers those of audits that did not change."""
 
-    def __init__(self, index: EpisodeIndex, unsure: Unsure | None = None) -> None:
-        self._index, self._unsure = index, unsure
+    def __init__(self, index: EpisodeIndex) -> None:
+        self._index = index
         self._known: dict[tuple[str, str, int], tuple[Incident, ...]] = {}
 
-    def find(self, asked: EpisodeQuery) -> list[tuple[IndexedEpisode, Incident]]:
+    def find(self, asked: EpisodeQuery, unsure: Unsure | None = None) -> list[tuple[IndexedEpisode, Incident]]:
         """The moments of all episodes that are asked for; of a set the outcome and labels, of an audit what the cell noted, too.
 
-        Edits are passed over unless their place is named: their episodes are those of their sets.
+        unsure: None where there are no labels. Edits are passed over unless their place is named: their episodes are those of their sets.
         """
         may_have = [asked] if asked.kind else [replace(asked, outcome="failed"), replace(asked, kind="audit")]
         episodes = {(one.place.key, one.row.episode_id, one.row.file): one for query in may_have for one in self._index.every(query)}
         made: list[tuple[IndexedEpisode, Incident]] = []
         for episode in episodes.values() if asked.place else (one for one in episodes.values() if one.place.kind != "edit"):
             made += [(episode, incident) for incident in (*of_outcome(episode), *self._audited(episode))]
-        return made + self._unsure_labels(asked)
+        return made + (self._unsure(asked, unsure) if unsure is not None and asked.kind in ("", "set") else [])
 
-    def _unsure_labels(self, asked: EpisodeQuery) -> list[tuple[IndexedEpisode, Incident]]:
-        if self._unsure is None or asked.kind not in ("", "set"):
-            return []
+    def _unsure(self, asked: EpisodeQuery, unsure: Unsure) -> list[tuple[IndexedEpisode, Incident]]:
         episodes: dict[Place, dict[str, IndexedEpisode]] = {}
         for one in self._index.every(replace(asked, kind="set")):
             episodes.setdefault(one.place, {})[one.row.episode_id] = one
         made: list[tuple[IndexedEpisode, Incident]] = []
         for place, mine in episodes.items():
-            found = self._unsure(place, {name: one.row.length for name, one in mine.items()})
+            found = unsure(place, {name: one.row.length for name, one in mine.items()})
             timed = [(mine[name], frames) for name, several in found.items() for frames in several if name in mine]
             made += [(one, frames.at(one.row.length / one.row.seconds)) for one, frames in timed if one.row.seconds > 0]
         return made

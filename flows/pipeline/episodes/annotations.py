@@ -30,6 +30,11 @@ class Annotations:
     _unsure: dict[Path, tuple[str, Mapping[str, tuple[UnsureFrames, ...]]]] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def are_there(self) -> bool:
+        """Whether any is finished."""
+        return bool(self._finished())
+
     def of(self, place: Place) -> Path:
         """The annotation of most episodes of this place, the newest of equal ones. An episode is the same by its id and its number of
         frames. Raises `DatasetError` where no episode of it was labelled."""
@@ -47,15 +52,15 @@ class Annotations:
 
         try:
             labels = self._best(rows, place.name)
-        except DatasetError:
-            return {}
-        folder, state = labels / _POINTS, file_state(labels / _RECORD)
-        with self._guard:
-            known = self._unsure.get(folder)
-        if known is None or known[0] != state:
-            known = state, of_points(folder)
+            folder, state = labels / _POINTS, file_state(labels / _RECORD)
             with self._guard:
-                self._unsure[folder] = known
+                known = self._unsure.get(folder)
+            if known is None or known[0] != state:
+                known = state, of_points(folder)
+                with self._guard:
+                    self._unsure[folder] = known
+        except (DatasetError, OSError, ValueError):  # none, or it is being written
+            return {}
         return {name: found for name, found in known[1].items() if rows.get(name) == found[0].length}
 
     def _best(self, rows: Lengths, name: str) -> Path:

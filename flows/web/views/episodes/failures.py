@@ -74,9 +74,10 @@ def failure_endpoints(library: EpisodeLibrary, annotations: Annotations) -> Sequ
 
     def queue(call: Call) -> FailureQueue:
         if not finders:
-            finders.append(IncidentFinder(library.index, annotations.unsure))
+            finders.append(IncidentFinder(library.index))
         asked: FailureAsk = call.query
-        found = finders[0].find(EpisodeQuery(text=asked.text, place=asked.place, task=asked.task, model=asked.model))
+        unsure = annotations.unsure if annotations.are_there else None
+        found = finders[0].find(EpisodeQuery(text=asked.text, place=asked.place, task=asked.task, model=asked.model), unsure)
         books = {place: library.book(place).revised for place in {one.place for one, _ in found}}  # each is read once
 
         def stated(one: IndexedEpisode) -> RevisedEpisode | None:
