@@ -59,7 +59,8 @@ class ToyModel:
 
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors")
-        (folder / "libraries.json").write_text(json.dumps(sorted({"deepspeed", "mlflow", "prefect", "torch"} & sys.modules.keys())))
+        libraries = {"deepspeed", "mlflow", "prefect", "torch", "torch._inductor.compile_fx"}
+        (folder / "libraries.json").write_text(json.dumps(sorted(libraries & sys.modules.keys())))
 
 
 def make(config: TrainConfig, frozen: Path) -> ToyModel:

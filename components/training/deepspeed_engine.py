@@ -3,8 +3,8 @@
 Facts that decide this file, each seen with 0.19.8: its shared-memory collective compiles for 80 s at the first start
 unless it is marked as incompatible; CPU Adam compiles likewise, while torch's fused AdamW needs nothing; at ZeRO stage 0
 it does not report the gradient norm, so we clip there; its checkpoints fit the number of processes and the stage that wrote them, so ours
-are written by `state/`; its autotuner, which nothing here uses, imports MLflow where that is installed, which is half of the time until
-a process is ready.
+are written by `state/`; it imports what nothing here uses: for its autotuner MLflow, half of the time until a process is ready, and for
+its Muon torch's compiler, three seconds of each rank above ZeRO stage 0.
 """
 
 from __future__ import annotations
@@ -232,6 +232,7 @@ def _deepspeed() -> Any:
         import deepspeed
         from deepspeed.utils import logger
 
+    deepspeed.runtime.compiler.compile = lambda: deepspeed.runtime.compiler.dummy_decorator
     logger.setLevel(logging.WARNING)
     return deepspeed
 

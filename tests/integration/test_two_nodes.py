@@ -80,6 +80,8 @@ def check_as_one_machine(ranks, record, frozen, out):
     assert len(curve(alone)) == CONFIG.steps
     assert curve(out) == pytest.approx(curve(alone), rel=1e-4)
     assert (JobFiles(out).checkpoint / "model.safetensors").exists()
+    libraries = json.loads((JobFiles(out).checkpoint / "libraries.json").read_text())
+    assert "torch._inductor.compile_fx" not in libraries  # no step is compiled
 
 
 def test_two_ranks_of_a_job_train_as_one_machine_does(cluster, ranks, tmp_path):

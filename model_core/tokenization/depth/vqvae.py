@@ -59,7 +59,9 @@ class EmaQuantizer(nn.Module):
     def __init__(self, num_tokens: int, dim: int, *, decay: float, epsilon: float) -> None:
         super().__init__()
         self.decay, self.epsilon = decay, epsilon
-        codebook = torch.randn(num_tokens, dim)
+        codebook = torch.empty(num_tokens, dim)
+        if not codebook.is_meta:  # a draw without values loads torch's symbolic shapes: 1 s of the start of every service
+            codebook.normal_()
         self.register_buffer("_embedding", codebook)
         self.register_buffer("_ema_cluster_size", torch.zeros(num_tokens))
         self.register_buffer("_ema_w", codebook.clone())
