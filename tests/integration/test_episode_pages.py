@@ -19,7 +19,7 @@ from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 from serving.workcell.audit.log import AuditLog
 from tests.audit_data import tell_episode
-from tests.browser import AXE, IN_BROWSER, chromium, faults_of, served_console
+from tests.browser import IN_BROWSER, barriers, chromium, faults_of, served_console
 from tests.episodes import episode, write_dataset
 from tests.unit.test_episode_frames import tell_bad
 
@@ -61,9 +61,7 @@ def seen(page: Any, name: str) -> None:
     folder = os.environ.get("ACTWRIGHT_PICTURES")
     if folder:
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run()")["violations"]
-    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert barriers(page, "{}") == []
 
 
 def dragged(page: Any, handle: Any, start: int, end: int) -> None:
