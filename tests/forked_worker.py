@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import importlib
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 THREADS = "OMP_NUM_THREADS"  # read by torch when it is loaded
 LOOK_AGAIN_S = 2.0
+LATER = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")  # what several workers would load later, four seconds each
 
 
 def become_worker() -> None:
@@ -91,6 +93,8 @@ def _collect() -> None:
 
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", str(ROOT / "tests")])
+        for name in LATER:
+            importlib.import_module(name)
 
 
 def _be_worker(streams: list[int]) -> None:

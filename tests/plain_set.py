@@ -5,7 +5,6 @@ at once (`mark_of`). Every part can be changed afterwards: `change_info`, `chang
 
     root = write_plain_set(tmp_path / "set", [plain_episode(n) for n in range(4)])
     change_rows(root, lambda row: row | {"length": 3} if row["episode_index"] == 1 else row)
-    done = actwright("ingest", str(root), home=tmp_path)
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
-from tests.integration.loop_runs import Home
 
 CLOSE, OPEN = "close the green drawer", "open the green drawer"
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
@@ -184,13 +181,6 @@ class CommandResult:
     code: int
     result: dict[str, Any] | None
     stderr: str
-
-
-def actwright(*words: str, home: Path, timeout_s: float = 300, **environment: str) -> CommandResult:
-    """Run `actwright ...` in a process of its own, with everything that it keeps under `home`."""
-    done = Home(home).actwright(*words, timeout_s=timeout_s, **environment)
-    line = done.stdout.strip()
-    return CommandResult(code=done.returncode, result=json.loads(line) if line else None, stderr=" ".join(done.stderr.split()))
 
 
 def _parts(count: int, size: int) -> list[range]:

@@ -6,7 +6,11 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.architecture.test_rooms import ROOMS, ROOT, tree_of
+
+pytestmark = pytest.mark.xdist_group("sources")  # they are parsed once
 
 
 def modules_of(root: Path, rooms: tuple[str, ...]) -> dict[str, Path]:

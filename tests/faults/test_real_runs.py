@@ -221,7 +221,8 @@ def test_nonsense(tmp_path: Path) -> None:
     I1="nothing of it is executed",
     I4="held",
 )
-@pytest.mark.parametrize("how", ["in session", "restart"])
+# short of a restart: on a virtual clock in test_cell_faults
+@pytest.mark.parametrize("how", ["in session", pytest.param("restart", marks=pytest.mark.soak)])
 def test_another_version(tmp_path: Path, how: str) -> None:
     if how == "in session":
         with running_server(script("version@5-", ms=5), answer=lively) as server, real_cell(tmp_path, server.url, steps=60) as cell:

@@ -20,9 +20,9 @@ LASTING = {"version", "contract"}  # would end the episode
 @pytest.mark.parametrize(
     ("seed", "strategy"),
     [
-        *((1, strategy) for strategy in ("async", "sync")),
-        # short: the two above, which share the decisions of the others except for how chunks are joined
-        *(pytest.param(1, strategy, marks=pytest.mark.soak) for strategy in ("prefix", "blend")),
+        (1, "async"),
+        # short: the one above, which shares the decisions of the others except for how chunks are joined
+        *(pytest.param(1, strategy, marks=pytest.mark.soak) for strategy in ("sync", "prefix", "blend")),
         *(pytest.param(2, strategy, marks=pytest.mark.soak) for strategy in ("async", "prefix", "blend", "sync")),
     ],
 )

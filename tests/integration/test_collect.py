@@ -32,7 +32,7 @@ CFG = CollectConfig(episodes_per_task=4, image_size=48, horizon_sim_steps=120, f
 def collected(tmp_path_factory):
     out = tmp_path_factory.mktemp("collect")
     progress = Tally()
-    return out, collect(CFG, out, progress), progress
+    return out, collect(replace(CFG, workers=1), out, progress), progress
 
 
 def test_only_successes_are_kept_and_all_are_counted(collected):
@@ -74,6 +74,7 @@ def test_labels_are_the_experts_and_what_was_done_differs(collected):
 
 
 def test_a_killed_run_goes_on_with_another_number_of_workers_and_ends_with_the_same_bytes(collected, tmp_path):
+    """Two workers record until the kill, one the rest, and one recorded what it is compared with."""
     program = (
         "import sys\nfrom pathlib import Path\nfrom components.data.collect import collect\nfrom components.config.records import Silent\n"
         "from tests.integration.test_collect import CFG\n"

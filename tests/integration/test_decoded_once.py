@@ -23,6 +23,7 @@ from components.data.validate import validate
 from model_core.spec.episode import Episode
 from tests.integration.test_annotate import QUICK, content, episode
 
+pytestmark = pytest.mark.xdist_group("gx")
 EPISODES, FRAMES = 3, 12
 
 

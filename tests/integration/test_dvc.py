@@ -91,7 +91,7 @@ def test_a_folder_is_a_remote_and_two_commands_wait_for_each_other(tmp_path):
     assert dvc.push() == 8
 
 
-@pytest.mark.parametrize("act", ["record", "track"])
+@pytest.mark.parametrize("act", ["record", pytest.param("track", marks=pytest.mark.soak)])  # short: both wait in one place
 def test_a_command_waits_longer_than_dvc_does_for_its_lock(tmp_path, act):
     make_data(tmp_path)
     dvc = DvcStore(tmp_path)

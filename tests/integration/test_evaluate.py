@@ -31,7 +31,7 @@ from tests.toy_policy import CONTRACT
 pytestmark = pytest.mark.xdist_group("evaluate")
 TOY = "tests.toy_policy:open_toy"
 COLLECT = CollectConfig(tasks=("drawer-close-v3", "coffee-button-v3"))
-CFG = EvalConfig(seeds_per_task=2, horizon_sim_steps=48, execute_horizon=8, batch=2, workers=2)
+CFG = EvalConfig(seeds_per_task=2, horizon_sim_steps=48, execute_horizon=8, batch=2, workers=1)
 
 
 def checkpoint(folder: Path, **plan: object) -> Path:
@@ -95,8 +95,8 @@ def test_an_interrupted_evaluation_ends_with_the_same_bytes(examined: tuple[Path
             if 0 < done < total and "rollouts" in message:
                 raise KeyboardInterrupt
 
-    # One worker here, two there: neither the number of processes nor the interruption may show.
-    cfg, out = replace(CFG, workers=1), tmp_path / "out"
+    # Two workers here, one there: neither the number of processes nor the interruption may show.
+    cfg, out = replace(CFG, workers=2), tmp_path / "out"
     frames = frozen(tmp_path / "frozen")
     with pytest.raises(KeyboardInterrupt):
         evaluate(cfg, examined[0], out, Impatient(), suite=open_suite(CFG, COLLECT), frozen=frames, policy=TOY)
@@ -133,10 +133,11 @@ def test_a_simulator_of_another_embodiment_is_refused(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.soak  # short: test_worker_pool kills a worker
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="a rollout process was killed after 0 of 4 episodes"):
         evaluate(
-            replace(CFG, workers=1),
+            CFG,
             checkpoint(tmp_path / "c", dies=True),
             tmp_path / "out",
             Silent(),
@@ -171,7 +172,7 @@ def test_the_real_model_is_trained_adapted_and_examined(tmp_path: Path) -> None:
     assert any("att_proj" in name for name in changed)
     assert not any("wte" in name or "lm_head" in name for name in changed)
 
-    cfg = replace(CFG, seeds_per_task=2, workers=1, image_swap_frames=4, min_image_swap_change=0.0)
+    cfg = replace(CFG, seeds_per_task=2, image_swap_frames=4, min_image_swap_change=0.0)
     out = tmp_path / "out"
     document = evaluate(
         cfg,

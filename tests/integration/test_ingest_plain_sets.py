@@ -6,8 +6,9 @@ Run: .venv/bin/python -m pytest tests/integration/test_ingest_plain_sets.py
 import pytest
 
 from flows.terminal.output import OUR_ERROR
-from tests.plain_set import actwright, change_info, change_rows, plain_episode, write_plain_set
+from tests.plain_set import change_info, change_rows, plain_episode, write_plain_set
 
+pytestmark = pytest.mark.xdist_group("forked")
 FROM = "videos/observation.images.front/from_timestamp"
 
 
@@ -38,13 +39,13 @@ def drifted(root):
     ],
     ids=["v2.1", "starts exchanged", "starts that drift"],
 )
-def test_a_set_that_cannot_be_right_is_refused_before_anything_is_taken_in(tmp_path, change, words):
+def test_a_set_that_cannot_be_right_is_refused_before_anything_is_taken_in(server, tmp_path, change, words):
     root = write_plain_set(tmp_path / "set", [plain_episode(n, length=10) for n in range(4)])
     change(root)
-    done = actwright("ingest", str(root), home=tmp_path)
-    assert done.code == OUR_ERROR
-    assert done.result is None
+    done = server.run("ingest", str(root), under=tmp_path)
+    assert (done.code, done.said) == (OUR_ERROR, "")
+    told = " ".join(done.told.split())
     for word in words:
-        assert word in done.stderr
-    assert "Traceback" not in done.stderr
+        assert word in told
+    assert "Traceback" not in told
     assert not list((tmp_path / "home").glob("store/*/*/dataset"))

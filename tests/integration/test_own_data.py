@@ -25,6 +25,8 @@ from tests.integration.loop_runs import Home
 from tests.label_models import write_depth_model, write_pointing_model
 from tests.road import SETS, command, described, recipe_of, write_kinematics, write_recipe
 
+pytestmark = pytest.mark.xdist_group("gx")
+
 
 def by_models(root: Path) -> AnnotateConfig:
     """Depth Anything and a pointing model, the classes with random weights: what they answer is no truth, and the road is the same."""

@@ -206,7 +206,14 @@ def test_recordings_decode_and_are_taken_in(root, tmp_path):
     holds(to_document(taken), counted, "ingest")
 
 
-@pytest.mark.parametrize("expected", EXPECTED["audits"], ids=lambda audit: Path(audit["file"]).parent.name)
+FIRST, *OTHERS = EXPECTED["audits"]
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [FIRST, *(pytest.param(audit, marks=pytest.mark.soak) for audit in OTHERS)],  # short: the first of them
+    ids=lambda audit: Path(audit["file"]).parent.name,
+)
 def test_an_audit_is_proven_and_the_policy_gives_the_same_answers(root, steps, expected):
     from components.artifacts.audit_files import read_audit
     from components.deployment.audit_replay import ask_all, open_packed

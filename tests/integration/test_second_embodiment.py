@@ -214,6 +214,7 @@ def open_near(cfg: EvalConfig, collect_cfg: CollectConfig) -> NearTargets:
     return NearTargets(collect_cfg)
 
 
+@pytest.mark.soak  # short: its refusals below; the evaluation of all stages above
 def test_a_suite_of_ones_own_is_one_file(tmp_path: Path) -> None:
     contract = PolicyContract(
         embodiment=open_simulator(COLLECT).embodiment,
@@ -229,7 +230,13 @@ def test_a_suite_of_ones_own_is_one_file(tmp_path: Path) -> None:
     assert [(row["task"], row["seed"]) for row in measured["episodes"]] == [(TASK, 3), (TASK, 7)]
     protocol = measured["protocol"]
     assert (protocol["suite"], protocol["suite_version"], protocol["horizon_sim_steps"]) == ("near-targets", "1", 200)
+
+
+def test_a_suite_that_is_empty_or_not_there_is_refused(tmp_path: Path) -> None:
+    cfg = EvalConfig(suite="tests.integration.test_second_embodiment:open_near")
+    suite = open_suite(cfg, COLLECT)
+    assert [(case.task, case.seed) for case in suite.cases()] == [(TASK, 7), (TASK, 3)]
     with pytest.raises(SpecError, match="suite 'none' has no cases"):
-        evaluate(cfg, tmp_path, tmp_path / "empty", Silent(), suite=NoTargets(COLLECT, name="none"), policy=servo)
+        evaluate(cfg, tmp_path, tmp_path / "empty", Silent(), suite=NoTargets(COLLECT, name="none"))
     with pytest.raises(SpecError, match=r"no suite 'tests\.nowhere:suite' .*evaluate\.suite"):
         open_suite(EvalConfig(suite="tests.nowhere:suite"), COLLECT)

@@ -175,14 +175,18 @@ def test_what_mlflow_never_takes_does_not_block_what_follows(home):
     assert curve(client_of(address), tracker.server_run_id("train-abc")) == expected(range(3))
 
 
-def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, caplog):
+# short: a server that is not there yet
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["not there at first", "killed"])
+def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, caplog, killed):
     port = free_port()
-    first = servers(port)
-    address = TrackingAddress(home=tmp_path / "client", uri=first.url, send_every_s=0.0, retry_after_s=0.2)
+    first = servers(port) if killed else None
+    url = f"http://127.0.0.1:{port}"
+    address = TrackingAddress(home=tmp_path / "client", uri=url, send_every_s=0.0, retry_after_s=0.2)
     tracker = MlflowTracker(address)
     tracker.start_run("train", {"lr": 0.1}, run_id="train-abc")
     tracker.log_metrics(points(range(10)))
-    first.kill()
+    if first is not None:
+        first.kill()
     began = time.monotonic()
     for step in range(10, 30):
         tracker.log_metrics(points([step]))
@@ -196,7 +200,7 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
     unseen.finish("failed")
     assert unseen.server_run_id("train-unseen") == ""
     registry = MlflowRegistry(address)
-    with pytest.raises(TrackingError, match=f"{first.url} does not answer.*actwright up"):
+    with pytest.raises(TrackingError, match=f"{url} does not answer.*actwright up"):
         registry.create_version(
             "m", checkpoint_uri="file:///x", checkpoint_digest="c" * 64, contract_id="0" * 16, run_id="train-abc", lineage={}
         )
@@ -242,8 +246,8 @@ def test_server_killed_in_the_middle_loses_nothing(home, servers, tmp_path, capl
     assert by_rest.model("unknown") is by_sql.model("unknown") is None
     for name in ("before", "z"):
         client.create_registered_model(name)
-    assert read_aliases(first.url, "champion", page_size=1) == {"m": "1"}
-    assert read_aliases(first.url, "champion") == {"m": "1"}
+    assert read_aliases(url, "champion", page_size=1) == {"m": "1"}
+    assert read_aliases(url, "champion") == {"m": "1"}
 
 
 @pytest.fixture(params=["mlflow", "memory"])

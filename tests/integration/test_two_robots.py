@@ -61,12 +61,14 @@ def trained(root: Path, *, episodes: int, steps: int) -> tuple[Path, Path]:
     return root / "frozen", root / "checkpoint"
 
 
-def test_one_network_acts_for_two_robots_and_each_release_for_one(tmp_path: Path) -> None:
-    frozen, checkpoint = trained(tmp_path, episodes=12, steps=150)
+# short: too few steps to learn anything
+@pytest.mark.parametrize(("steps", "error_ratio"), [(12, np.inf), pytest.param(150, 0.8, marks=pytest.mark.soak)])
+def test_one_network_acts_for_two_robots_and_each_release_for_one(tmp_path: Path, steps: int, error_ratio: float) -> None:
+    frozen, checkpoint = trained(tmp_path, episodes=12, steps=steps)
     cfg = EvalConfig(reasoning="action", image_swap_frames=8, min_image_swap_change=0.0, execute_horizon=2)
     record = evaluate_open_loop(cfg, checkpoint, frozen, tmp_path / "evaluated", Silent())
     for name, report in record["embodiments"].items():
-        assert report["open_loop"]["error_ratio"] < 0.8, name
+        assert 0 < report["open_loop"]["error_ratio"] < error_ratio, name
         assert json.loads((tmp_path / "evaluated/embodiments" / name / "report.json").read_text()) == report
     models = {}
     for name in ("bench-arm", "gantry"):

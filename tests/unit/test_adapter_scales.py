@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,21 @@ def trained_by_peft(folder: Path, **switches) -> dict[str, torch.Tensor]:
     return {f"{name}.weight": merged.get_submodule(name).weight.detach().clone() for name in NAMES}
 
 
+@pytest.fixture(scope="module")
+def plain_adapter(tmp_path_factory) -> Path:
+    """A folder as peft writes it, without any switch; to be copied."""
+    folder = tmp_path_factory.mktemp("adapter")
+    trained_by_peft(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "switches",
     [
         {},
         {"use_rslora": True},
-        {"lora_alpha": 2.5},
-        {"lora_alpha": 0.75, "use_rslora": True},
+        pytest.param({"lora_alpha": 2.5}, marks=pytest.mark.soak),  # short: a pattern gives the same layers another number
+        pytest.param({"lora_alpha": 0.75, "use_rslora": True}, marks=pytest.mark.soak),
         {"alpha_pattern": {"ff_proj": 40, r"blocks\.1\.mlp\.ff_out": 1.5}},
         {"rank_pattern": {"att_proj": 3, "blocks.0.mlp.ff_out": 11}},
         {"rank_pattern": {"ff_out": 2}, "alpha_pattern": {"ff_out": 7.25, "att_proj": 3}, "use_rslora": True},
@@ -109,8 +118,8 @@ def test_what_was_loaded_is_saved_with_the_same_scales(tmp_path):
         ("another_config", {"strength": 2}),
     ],
 )
-def test_a_switch_that_is_not_computed_here_is_refused_by_name(tmp_path, field, value):
-    trained_by_peft(tmp_path)
+def test_a_switch_that_is_not_computed_here_is_refused_by_name(plain_adapter, tmp_path, field, value):
+    shutil.copytree(plain_adapter, tmp_path, dirs_exist_ok=True)
     document = json.loads((tmp_path / lora.CONFIG_FILE).read_text()) | {field: value}
     (tmp_path / lora.CONFIG_FILE).write_text(json.dumps(document))
     model = bare()
@@ -129,8 +138,8 @@ def test_a_switch_that_is_not_computed_here_is_refused_by_name(tmp_path, field, 
         ({"alpha_pattern": {"no_such_layer": 8}}, r"alpha_pattern names \['no_such_layer'\], expected layers that the adapter file holds"),
     ],
 )
-def test_a_damaged_adapter_config_is_refused_with_what_was_expected(tmp_path, change, said):
-    trained_by_peft(tmp_path)
+def test_a_damaged_adapter_config_is_refused_with_what_was_expected(plain_adapter, tmp_path, change, said):
+    shutil.copytree(plain_adapter, tmp_path, dirs_exist_ok=True)
     document = json.loads((tmp_path / lora.CONFIG_FILE).read_text()) | change
     (tmp_path / lora.CONFIG_FILE).write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match=f"{said}.*Fix: fetch the adapter folder again"):
@@ -146,9 +155,8 @@ def test_every_field_of_the_installed_peft_is_judged_at_its_default(tmp_path):
     assert read_adapter_config(tmp_path).rank == 4
 
 
-def test_adapters_are_not_merged_into_coarse_weights(tmp_path):
-    trained_by_peft(tmp_path)
-    model = lora.load_adapters(load_pretrained(GOLDEN, dtype=torch.bfloat16), tmp_path)
+def test_adapters_are_not_merged_into_coarse_weights(plain_adapter):
+    model = lora.load_adapters(load_pretrained(GOLDEN, dtype=torch.bfloat16), plain_adapter)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"merged into float32 weights.*bfloat16.*Fix: load the model with dtype=torch.float32"):
         lora.merge_lora(model)

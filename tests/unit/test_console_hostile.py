@@ -42,7 +42,7 @@ def endpoints(tmp_path_factory) -> Sequence[Endpoint]:
     return console_endpoints(platform_over(tmp_path_factory.mktemp("home")), People(None))
 
 
-@settings(max_examples=12, phases=[Phase.generate], deadline=None)
+@settings(max_examples=5, phases=[Phase.generate], deadline=None)
 @given(text=HOSTILE)
 def test_each_field_of_each_answer_is_the_text_that_it_is(endpoints, text):
     asked = [one for one in endpoints if document_of(one) is not None]

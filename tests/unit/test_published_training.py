@@ -202,6 +202,7 @@ def step_gradients(arm: PublishedArm, config: TrainConfig, step: int = 3):
     return total, {name: p.grad.clone() for name, p in arm.module.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.soak  # short: their losses and gradients in test_published_packing, and a step of several rows below
 def test_packed_and_padded_steps_are_equal(frozen):
     packed = PublishedArm(CONFIG, frozen)
     padded_config = replace(CONFIG, published=replace(PUBLISHED, packing=False, max_tokens=700))

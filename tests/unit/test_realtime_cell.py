@@ -69,8 +69,18 @@ def answered_with(*replies: tuple[float, dict[str, object]], contract: PolicyCon
     return service
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("mode", ["delta", "absolute", "velocity", "relative"])
+MODES = ("delta", "absolute", "velocity", "relative")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "mode"),
+    [
+        *((strategy, "delta") for strategy in STRATEGIES),
+        *(("async", mode) for mode in MODES[1:]),
+        # short: each strategy, and each kind of body
+        *(pytest.param(strategy, mode, marks=pytest.mark.soak) for strategy in STRATEGIES if strategy != "async" for mode in MODES[1:]),
+    ],
+)
 def test_every_strategy_drives_every_kind_of_body_through_any_delay(strategy: str, mode: str) -> None:
     contract = body_contract(mode)
     service = Service(contract, latency=lambda seq: (0.02, 0.12, 0.3, 0.06)[seq % 4])

@@ -124,7 +124,7 @@ def pages() -> dict[str, list[object]]:
     return {}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(name=st.text(alphabet="<>&\"'`=/ab;{}%#x ", min_size=1, max_size=18).map(lambda drawn: f"({drawn})"))
 def test_no_name_from_outside_changes_the_structure_of_the_page(run, pages, name):
     def named(word):

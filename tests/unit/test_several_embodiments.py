@@ -171,6 +171,7 @@ def test_an_embodiment_of_which_nothing_is_left_is_refused(sources, tmp_path):
         freeze(FREEZE, raw, tmp_path / "labels", tmp_path / "out", Silent())
 
 
+@pytest.mark.xdist_group("gx")  # one worker imports Great Expectations
 def test_validation_judges_each_embodiment_by_its_own_limits(sources, tmp_path):
     raw = indexed(sources, tmp_path / "raw")
     cfg = ValidateConfig(min_frames=4, data_docs=False)
