@@ -137,6 +137,10 @@ def test_trials_are_led_by_touch_and_an_answer_without_connection_counts_once(st
         assert page.evaluate("localStorage.getItem('actwright:trials')") == "[]"
         again = {name: kept[name] for name in ("number", "key", "success", "progress")}  # its first sending had arrived, unheard
         assert page.evaluate(SEND, [f"/api/trials/{study.name}/answer", again]) == [200, {"number": 2, "is_repeated": True}]
+        page.goto(f"{address}/trials")
+        page.get_by_text("2 of at most 2 trials, not running").wait_for()
+        assert barriers(page) == []
+        picture(page, "trials")
     assert on_record(study) == [(False, 0.67, "operate"), (True, 1.0, "operate")]
     assert "stopped by operate: trial 1 was stopped at its page" in whole_ledger(study).trials[0].detail
     assert problem_of(study) == ""
