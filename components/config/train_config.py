@@ -141,6 +141,12 @@ class TrainConfig:
             got=repr(self.init_from),
         )
         require(
+            not (self.published.tower_images and self.lora_rank),
+            "train.published.tower_images teaches a tower that begins at random, adapters go on from one that was trained. Fix: set one of "
+            "them only",
+            got=self.published.tower_images,
+        )
+        require(
             self.published.trained_rows == "all" or (self.zero_stage < 3 and not self.lora_rank),
             "train.published.trained_rows: rows are chosen of a network all weights of which are trained, and are whole in every process. "
             "Fix: --set train.published.trained_rows=all",

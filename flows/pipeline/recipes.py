@@ -46,12 +46,12 @@ def loop_published() -> Recipe:
     recipe = loop()
     kinds = {"action_reasoning": 0.8, "trajectory_conditioned": 0.2}
     published = PublishedTraining(
-        groups=(ExampleGroup(name="all", kinds=kinds),), loss_ids="language", trained_rows="language", depth_weight=0.2, recompute=False
+        groups=(ExampleGroup(name="all", kinds=kinds),), loss_ids="language", trained_rows="language", tower_images=32, recompute=False
     )
     train = replace(
         recipe.train,
         network="tiny-published",
-        steps=3_000,
+        steps=2_500,
         global_batch=16,
         micro_batch=16,
         published=published,

@@ -71,6 +71,8 @@ class PublishedTraining:
     probabilities, the same choice of a grammar-bound decoder).
     trained_rows: of embedding and head "all" rows are trained, or those alone that sentences of the data hold ("language", with the same
     loss_ids): the others are what they were, as they are without weight decay, and a step of a small network takes a third less time.
+    tower_images: images of each step whose trajectory and depth codes tower and connector also learn by themselves, through heads that are
+    no part of the result; 0: none. For networks that begin at random: their towers learn little from answers.
     depth_weight: what a depth token counts in the loss (and in held-out loss and accuracy), beside 1 for any other token of an answer.
     learning_rates: of each part. clip_by_part: the gradient is clipped part by part (as published) and not over all parameters.
     adam_eps: of AdamW. z_loss: weight of the squared log of the normaliser. lora_alpha: of the adapters, beside `train.lora_rank`.
@@ -107,6 +109,7 @@ class PublishedTraining:
     web: tuple[WebSource, ...] = field(default=(), metadata=LATER)
     trained_rows: Literal["all", "language"] = field(default="all", metadata=LATER)
     depth_weight: float = field(default=1.0, metadata=LATER)
+    tower_images: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
@@ -115,7 +118,7 @@ class PublishedTraining:
         for name in ("max_tokens", "loss_rows", "lora_alpha"):
             require(getattr(self, name) > 0, f"train.published.{name} must be above 0", got=getattr(self, name))
         require(0 < self.depth_weight < math.inf, "train.published.depth_weight must be above 0", got=self.depth_weight)
-        for name in ("views", "z_loss", "validation_samples", "open_loop_samples"):
+        for name in ("views", "z_loss", "validation_samples", "open_loop_samples", "tower_images"):
             require(getattr(self, name) >= 0, f"train.published.{name} must not be negative", got=getattr(self, name))
         require(
             self.trained_rows == "all" or self.loss_ids == "language",
@@ -150,6 +153,11 @@ class PublishedTraining:
             "train.published.freeze_tower leaves the tower as it is, train.published.learning_rates.vit gives it a rate. Fix: set one of "
             "them only",
             got=rate,
+        )
+        require(
+            not (self.freeze_tower and self.tower_images),
+            "train.published.tower_images teaches the tower, train.published.freeze_tower leaves it as it is. Fix: set one of them only",
+            got=self.tower_images,
         )
         require(
             not self.feature_cache or self.freeze_tower,

@@ -55,7 +55,7 @@ class ExampleMaker:
         self.split, self.contract, self.network = split, contract, network
         self._style, self._max_tokens, self._augment = Style(published.style), published.max_tokens, augment
         self._depth_weight = published.depth_weight
-        self._look: Look = network.processor if look is None else look
+        self.look: Look = network.processor if look is None else look
         self.bins_NKA = ActionCodec(stats=contract.stats).encode(split.actions_NKA)
         self.views = split.images_NVHW3.shape[1]
         self.answer_ids = lru_cache(maxsize=200_000)(self._answer_ids)
@@ -85,7 +85,7 @@ class ExampleMaker:
             views[0] = training_overlay(views[0], trace)
         if self._augment is not None and generator is not None:
             views = [self._augment(view, generator) for view in views]
-        inputs = self._look(views)
+        inputs = self.look(views)
         prompt_ids, answer_ids = self._prompt_ids(self._instruction(place), inputs.image_grids, kind), self.answer_ids(place, kind)
         tokens = len(prompt_ids) + len(answer_ids)
         if tokens > self._max_tokens:

@@ -40,10 +40,12 @@ from components.training.sizing.flop import example_flop, tower_of
 from model_core.network.finetuning.chosen_rows import choose_rows, join_rows, write_rows
 from model_core.network.images import ImageProcessor
 from model_core.spec.contract import PolicyContract
+from model_core.spec.errors import DatasetError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from components.training.published.tower.lesson import BatchWithLesson, TowerLesson
     from model_core.network.finetuning.packing import PublishedBatch, TrainingExample
     from model_core.network.model import MolmoAct
 
@@ -82,6 +84,7 @@ class PublishedArm:
                 read = [member.train.prompt_ids(kind) for member in self.members for kind in kind_weights(config.published.groups)]
                 choose_rows(self._model, np.unique(np.concatenate([*found, *read])), self._ids_X.numpy())
         self._divisor = lru_cache(maxsize=2)(self._step_divisor)
+        self._lesson = self._tower_lesson() if config.published.tower_images else None
         self._validation: dict[str, ExampleMaker] = {}
         if config.published.feature_cache:
             self._require_room()  # before the first step
@@ -96,19 +99,29 @@ class PublishedArm:
         """Decoder, connector and vision tower, each with its rate; of an adapted network what is trained of them."""
         return trained_parts(self._model, self.config)
 
-    def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> PublishedBatch:
+    def batch(self, indices_B: NDArray[np.int64], *, seed: int, step: int, micro: int) -> PublishedBatch | BatchWithLesson:
         """Examples of these draws, packed or padded; each of its answer tokens counts so that a step's micro batches average to the mean
-        over all answer tokens of the step."""
+        over all answer tokens of the step. With `tower_images` also what the tower learns by itself."""
         draw = (seed, step, micro)
         examples: list[TrainingExample] = []
         for number, (place, kind) in enumerate(self._drawn(indices_B, draw)):
             generator = np.random.Generator(np.random.PCG64([_AUGMENT, *draw, number])) if self._published.augment else None
             examples.append(self._train.example(place, kind, generator))
         batch = make_batch(examples, self._published, self.network.tokenizer.special.pad, self._divisor(seed, step))
-        return replace(batch, draw=draw)
+        batch = replace(batch, draw=draw)
+        return batch if self._lesson is None else self._lesson.beside(batch, draw)
 
-    def loss(self, module: MolmoAct, batch: PublishedBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Cross-entropy and z-loss of the answer tokens, and its parts."""
+    def loss(self, module: MolmoAct, batch: PublishedBatch | BatchWithLesson) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Cross-entropy and z-loss of the answer tokens, and its parts; with a lesson that of the tower, which is added."""
+        from components.training.published.tower.lesson import BatchWithLesson, lesson_loss
+
+        if isinstance(batch, BatchWithLesson):
+            loss, parts = self._answer_loss(module, batch.examples)
+            learned = lesson_loss(module, batch.lesson)
+            return loss + learned["tower"], {**parts, **{f"loss_{name}": value.detach() for name, value in learned.items()}}
+        return self._answer_loss(module, batch)
+
+    def _answer_loss(self, module: MolmoAct, batch: PublishedBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         from model_core.network.finetuning.answer_rows import answer_row_loss
         from model_core.network.finetuning.packing import answer_states
 
@@ -138,6 +151,8 @@ class PublishedArm:
     def export(self, state: Mapping[str, Tensor], folder: Path) -> None:
         """Write the trained network in the published layout, with its contract, ready to be served."""
         self._model.load_state_dict(dict(state))
+        if self._lesson is not None:
+            self._lesson.drop_heads(self._model)
         join_rows(self._model)
         contracts = [member.contract for member in self.members]
         write_published(folder, self._model, self.network, contracts, vqvae=self.frozen.vqvae, wording=self._published.style)
@@ -182,6 +197,20 @@ class PublishedArm:
 
     def _opened_tower(self, processor: ImageProcessor) -> FrozenTower:
         return open_tower(self._model, processor, self.config)
+
+    def _tower_lesson(self) -> TowerLesson:
+        from components.training.published.tower.lesson import TowerLesson
+
+        require(
+            len(self.members) == 1 and self.network.folder is None,
+            "train.published.tower_images is for a network that begins at random, on data of one embodiment. "
+            "Fix: --set train.published.tower_images=0",
+            error=DatasetError,
+        )
+        cfg = self.config
+        lesson = TowerLesson(self.members[0].train, -(-cfg.published.tower_images * cfg.micro_batch // cfg.global_batch))
+        lesson.add_heads(self._model, cfg.seed)
+        return lesson
 
     def _require_room(self) -> None:
         """Raise `JobError` unless the features of all views that are drawn fit on the disk; a drawn trajectory makes another view."""
