@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from components.adapters.http import Readiness, answers, wait_until_ready
@@ -27,6 +28,7 @@ class Child:
 
     def __init__(self, name: str, command: Sequence[str], *, log: Path, ready_url: str = "", env: Mapping[str, str] | None = None) -> None:
         self.name, self.log, self.ready_url = name, log, ready_url
+        self._stopping = threading.Event()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
@@ -47,8 +49,21 @@ class Child:
         if ended is Readiness.LATE:
             raise JobError(f"{self.name} did not answer at {self.ready_url} within {timeout_s:.0f} s:\n{self.last_lines()}")
 
+    def tell_end(self, say: Callable[[str], object]) -> None:
+        """Let `say` hear of it where the process ends by itself, before `stop`."""
+
+        def wait() -> None:
+            code = self.process.wait()
+            if not self._stopping.is_set():
+                say(
+                    f"{self.name} ended with code {code}, the others go on; its log is {self.log}. Fix: stop this command and start it again"
+                )
+
+        threading.Thread(target=wait, daemon=True, name=f"end of {self.name}").start()
+
     def stop(self, grace_s: float = 8.0) -> None:
         """End the whole process group: by SIGTERM first, then by SIGKILL."""
+        self._stopping.set()
         if not stop_group(self.process, grace_s):
             logger.error("child.survived name=%s pid=%d", self.name, self.process.pid)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.platform.child_process import Child
+from tests.integration.loop_runs import eventually
+
 SAY = (
     "import os, threading; from components.adapters.processes import let_others_go_first as lower;"
     "from tests.unit.test_processes import group_nice; lower(3); told = [];"
@@ -35,3 +38,16 @@ def test_a_process_and_its_later_threads_let_others_go_first(leads_session: bool
         assert of_session == "3" or before == "none"
     else:
         assert of_session == before
+
+
+def test_who_started_a_process_hears_of_an_end_that_it_did_not_ask_for(tmp_path: Path) -> None:
+    told: list[str] = []
+    ended = Child("the page", ["sh", "-c", "exit 3"], log=tmp_path / "page.log")
+    ended.tell_end(told.append)
+    stopped = Child("the service", ["sleep", "60"], log=tmp_path / "service.log")
+    stopped.tell_end(told.append)
+    stopped.stop()
+    eventually(lambda: told, timeout_s=30)
+    ended.stop()
+    assert [text.partition(",")[0] for text in told] == ["the page ended with code 3"]
+    assert str(tmp_path / "page.log") in told[0]

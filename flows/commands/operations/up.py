@@ -127,6 +127,7 @@ def asked_to_stop() -> threading.Event:
 def _running(child: Child) -> Iterator[Child]:
     try:
         child.wait_ready()
+        child.tell_end(print_line)
         yield child
     finally:
         child.stop()
