@@ -192,6 +192,7 @@ def fleet(offered, tmp_path) -> Iterator[Fleet]:
     I1="every live answer is the live policy's, with a good and with a poor release in its shadow",
     I9="the stage ends by what the cell reports: on for the good one, back for the one that refuses",
 )
+@pytest.mark.soak  # short: an agent with a good and a poor release in shadow, above; a stage that ends by reports in test_rollouts
 def test_a_stage_in_shadow_ends_by_what_the_cell_reports(offered, fleet) -> None:
     one, two, three = (made.release.digest for made in offered.made)
     robot = fleet.robot

@@ -21,6 +21,7 @@ class Silent:
     def update(self, done: int, total: int, message: str = "") -> None: ...
 
 
+@pytest.mark.soak  # short: what is recorded is read by test_decode_bench, a rollout is in test_evaluate
 def test_observations_of_a_rollout_are_kept_in_order(tmp_path):
     recipe = get_recipe("miniature")
     collect = replace(recipe.collect, tasks=recipe.collect.tasks[:1], image_size=32)

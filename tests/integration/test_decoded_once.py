@@ -112,6 +112,7 @@ class DrawnSource:
         """Nothing is open."""
 
 
+@pytest.mark.soak  # short: what is kept is what was decoded, below
 def test_a_run_with_sources_of_any_kind_decodes_each_frame_once_and_makes_the_same(dataset, decoded, tmp_path):
     sources = [
         SourceConfig(name="set", path=str(dataset)),

@@ -68,6 +68,7 @@ def test_a_version_goes_to_s3_and_comes_back(tmp_path):
         dvc.push()
 
 
+@pytest.mark.soak  # short: an S3 remote above, a command that waits for another one's lock below
 def test_a_folder_is_a_remote_and_two_commands_wait_for_each_other(tmp_path):
     root = tmp_path / "repository"
     root.mkdir()

@@ -30,7 +30,8 @@ from tests.integration.loop_runs import serving
 from tests.plain_loop import plain_answer
 from tests.published_checkpoint import KEY, Family, published_body, write_published_checkpoint
 
-pytestmark = pytest.mark.xdist_group("ranks")
+# short: adoption by command in test_adoption, the service's engine against the plain loop in test_published_policy
+pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.soak]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,6 +166,7 @@ def test_pictures_are_not_compressed_on_the_way(running: ServiceAddress) -> None
         assert "Sec-WebSocket-Extensions" not in willing.response.headers
 
 
+@pytest.mark.soak  # short: a service without tokens, below; who may ask in test_gateway_identity
 def test_a_bento_with_tokens_answers_nobody_without_one(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     secret, address = "a-secret-of-this-test", ServiceAddress(host="127.0.0.1", port=free_port())
     tokens = tmp_path / "tokens.json"

@@ -223,7 +223,7 @@ def test_a_cell_order_is_checked_before_anything_starts(change: dict, said: str)
         CellOptions(**{**told, "robot": named_robot(told["robot"])[0]})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_a_fault_server_ends_with_the_command_that_was_stopped(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", "from flows.commands.main import main; main()", "fault-server", "--port", "0"]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it puts into the background

@@ -59,6 +59,7 @@ def curve(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in JobFiles(out).metrics.read_text().splitlines()]
 
 
+@pytest.mark.soak  # short: the same model, its validation and its folder in test_published_training; the engine in test_train
 def test_a_training_reports_what_it_trains_validates_and_writes_a_folder(ranks: ForkServer, frozen: Path, tmp_path: Path) -> None:
     progress = Lines()
     record = train_as_a_rank(ranks, TrainingTask(config=CONFIG, frozen=frozen, out=tmp_path), progress)

@@ -91,7 +91,8 @@ def unbroken(ranks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize(
     "stages",
     [
-        pytest.param((3, 0, 1, 2), id="another stage each time"),
+        pytest.param((3, 0), id="of two processes one"),
+        pytest.param((3, 0, 1, 2), id="another stage each time", marks=pytest.mark.soak),
         *(pytest.param((stage,) * 4, id=f"stage {stage}", marks=pytest.mark.soak) for stage in range(4)),
         pytest.param((0, 2, 3, 1), id="other stages", marks=pytest.mark.soak),
     ],
@@ -101,7 +102,7 @@ def test_a_training_goes_on_with_other_numbers_of_processes(
 ) -> None:
     (tmp_path / "frozen").mkdir()
     (tmp_path / "frozen" / "toy.json").write_text("{}")
-    resized = train_resized(partial(train_as_a_rank, ranks), CONFIG, "make_joined", tmp_path, list(zip(PROCESSES, stages, strict=True)))
+    resized = train_resized(partial(train_as_a_rank, ranks), CONFIG, "make_joined", tmp_path, list(zip(PROCESSES, stages, strict=False)))
     check_as_unbroken(resized, unbroken, rel=2e-5)
 
 

@@ -66,6 +66,7 @@ def recording(checkpoint) -> Recording:
     )
 
 
+@pytest.mark.soak  # short: a peer's tokens and the engines' shared measurement below; the command's usage at the end
 def test_bench_decode_runs_all_sides_with_the_same_tokens_and_prints_one_json_line(folder, recording, tmp_path):
     file = recording.save(tmp_path / "seen.npz")
     words = ["--recording", str(file), "--decisions", "2", "--peer-decisions", "2", "--sessions", "2", "--json"]
