@@ -55,9 +55,7 @@ class Child:
         def wait() -> None:
             code = self.process.wait()
             if not self._stopping.is_set():
-                say(
-                    f"{self.name} ended with code {code}, the others go on; its log is {self.log}. Fix: start this command again"
-                )
+                say(f"{self.name} ended with code {code}, the others go on; its log is {self.log}. Fix: start this command again")
 
         threading.Thread(target=wait, daemon=True, name=f"end of {self.name}").start()
 
