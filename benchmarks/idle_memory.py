@@ -1,4 +1,4 @@
-"""Memory that `actwright up` holds while no person uses it, without a policy service: PSS of all its processes, with the console and without.
+"""Memory that `actwright up` holds while no person uses it, without a policy service: PSS of its processes, with the console and without.
 
 PSS (proportional set size) counts a page that n processes share as 1/n in each, so that the sum over all processes is what they hold. The
 home is the golden one of the tests: one trained and judged version, and no champion that could be served. Measured are: all of it after
