@@ -35,9 +35,12 @@ class Sizes:
     fleet: int = 40
 
 
-def plan_for(name: str, release: str, cells: int, sizes: Sizes, guards: Mapping[str, float] = GUARDS) -> RolloutPlan:
-    """Bench, shadow, canary, cohort, fleet: on so many cells. No stage asks for a proof, which takes hundreds of episodes at margin 0.1. A
-    version that refuses in shadow pauses nothing: there is no person to resume it, and the episodes of the bench bring it back."""
+def plan_for(
+    name: str, release: str, cells: int, sizes: Sizes, guards: Mapping[str, float] = GUARDS, *, first: str = "bench"
+) -> RolloutPlan:
+    """Bench, shadow, canary, cohort, fleet, from `first` on: on so many cells. No stage asks for a proof, which takes hundreds of episodes
+    at margin 0.1. A version that refuses in shadow pauses nothing: there is no person to resume it, and the episodes of the bench bring it
+    back."""
     canary = max(1, min(2, cells // 3))
     stages = (
         Stage(name="bench", labels=BENCH, minimum_episodes=sizes.bench),
@@ -46,7 +49,8 @@ def plan_for(name: str, release: str, cells: int, sizes: Sizes, guards: Mapping[
         Stage(name="cohort", share=0.5, minimum_episodes=sizes.cohort),
         Stage(name="fleet", share=1.0, hold_out=0.0, minimum_episodes=sizes.fleet),
     )
-    return RolloutPlan(name=name, release=release, stages=stages, guards=guards, refusing_cells=cells)
+    begun = [stage.name for stage in stages].index(first)
+    return RolloutPlan(name=name, release=release, stages=stages[begun:], guards=guards, refusing_cells=cells)
 
 
 @dataclass(slots=True)

@@ -42,7 +42,8 @@ def demo_command(options: DemoCommandOptions) -> None:
     """Run a fleet on this machine: a controller, two policy services, simulated cells with an agent each, and two rollouts.
 
     Version 1 is the policy. Version 2 has the same weights and goes through bench, shadow, canary, cohort and fleet. Version 3 has noise
-    on its output head, may reach robots by a named override alone, and is rolled back once the cells' episodes show that it is worse.
+    on its output head, may reach robots by a named override alone, begins in the canary, and is rolled back once the canary's episodes show
+    that it is worse.
     The cells share the services, one for each version that runs.
     Everything goes through the controller's HTTP API, signed update metadata and real agents; episodes are rolled out, none is drawn from a
     rate. The end, also after Ctrl-C, is a page, report.html, and a proof from the audits that no episode was cut and none saw two versions.
