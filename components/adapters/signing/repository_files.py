@@ -88,6 +88,12 @@ class State:
             raise SpecError(f"the repository has no site {site}; there are: {', '.join(self.sites)}. Fix: name one of them")
         return self._checked(f"{self.snapshot.signed.meta[f'{role}.json'].version}.{role}", role, self.targets)
 
+    def next_site(self, site: str) -> Metadata[Any]:
+        """What the site is offered, under its next version: to be changed and signed."""
+        described = self.site(site)
+        described.signed.version += 1
+        return described
+
     def keyids(self, role: str) -> list[str]:
         """Whose signature `role` needs."""
         delegated = self.targets.signed.delegations.roles

@@ -86,9 +86,7 @@ def renew(repository: Path, keys: Keys) -> Renewed:
         roles = [*ROLES, *(site_role(site) for site in state.sites)]
         replaced = [role for role in roles if [public_key(keys.folder, role).keyid] != state.keyids(role)]
         changed = {site_role(site): Metadata(Targets()) for site in added}
-        for site in (site for site in state.sites if site_role(site) in replaced):
-            described = changed[site_role(site)] = state.site(site)
-            described.signed.version += 1
+        changed |= {site_role(site): state.next_site(site) for site in state.sites if site_role(site) in replaced}
         root, targets = _root(keys, state.root.signed.version + 1), _delegations(keys, state.targets.signed.version + 1)
         write_signed(repository, keys, "targets", Metadata(targets))
         signed = signed_content(Metadata(root), "root", keys)  # before anything is visible: the former root key may not be there
@@ -139,8 +137,7 @@ def publish_targets(repository: Path, keys: Keys, offered: Mapping[str, Mapping[
     state = State(repository, keys.folder)
     changed: dict[str, Metadata[Any]] = {}
     for site, files in offered.items():
-        described = changed[site_role(site)] = state.site(site)
-        described.signed.version += 1
+        described = changed[site_role(site)] = state.next_site(site)
         for name, source in files.items():
             told = _described(f"sites/{site}/{name}", source)
             _place(repository, told, source)
@@ -153,8 +150,7 @@ def withdraw_targets(repository: Path, keys: Keys, withdrawn: Mapping[str, Colle
     state = State(repository, keys.folder)
     changed: dict[str, Metadata[Any]] = {}
     for site, names in withdrawn.items():
-        described = changed[site_role(site)] = state.site(site)
-        described.signed.version += 1
+        described = changed[site_role(site)] = state.next_site(site)
         for name in names:
             described.signed.targets.pop(f"sites/{site}/{name}", None)
     _change(repository, keys, state, changed)

@@ -28,6 +28,8 @@ from model_core.network.image_inputs import ImageFeatures, ImageInputs, collate_
 from model_core.network.model import MolmoAct
 from model_core.spec.errors import SpecError, require
 
+_UNLIKE = "examples with images, with features and without lie in one batch; give all of them the same"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingExample:
@@ -140,7 +142,7 @@ def packed_batch(examples: Sequence[TrainingExample]) -> PublishedBatch:
         ids_BL=torch.from_numpy(np.concatenate([example.ids_L for example in examples]))[None],
         places_BL=torch.from_numpy(np.concatenate([example.places_L for example in examples]))[None],
         documents=Documents(lengths=tuple(lengths), parts=parts if any(parts) else ()),
-        images=_joined_images(examples),
+        images=_images_of(examples),
         **_targets(examples, starts),
     )
 
@@ -201,15 +203,19 @@ def _targets(examples: Sequence[TrainingExample], starts: NDArray[np.int64]) -> 
     }
 
 
-def _joined_images(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
-    """The crops of all examples, or their features, as those of one sample."""
+def _images_of(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
     inputs = [example.images for example in examples if example.images is not None]
-    if not inputs:
-        return {}
+    if inputs and len(inputs) != len(examples):
+        raise SpecError(_UNLIKE)
+    return joined_images(inputs) if inputs else {}
+
+
+def joined_images(inputs: Sequence[ImageInputs | ImageFeatures]) -> dict[str, Tensor]:
+    """The crops of several, or their features, as those of one sample. Raises `SpecError` for crops beside features."""
     crops = [one.images_CPD for one in inputs if isinstance(one, ImageInputs)]
     features = [one.features_CPD for one in inputs if isinstance(one, ImageFeatures)]
-    if len(inputs) != len(examples) or (crops and features):
-        raise SpecError("examples with images, with features and without lie in one batch; give all of them the same")
+    if crops and features:
+        raise SpecError(_UNLIKE)
     shown = {"features_BCPD": torch.cat(features)} if features else {"images_BCPD": torch.from_numpy(np.concatenate(crops))}
     return {
         **{name: value[None] for name, value in shown.items()},

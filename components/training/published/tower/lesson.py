@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.training.published.examples import ExampleMaker
-from model_core.network.image_inputs import ImageInputs, joined_windows
+from model_core.network.finetuning.packing import joined_images
 from model_core.spec.errors import DatasetError, require
 
 if TYPE_CHECKING:
@@ -101,18 +101,13 @@ class TowerLesson:
         split = self._maker.split
         places_S = np.random.Generator(np.random.PCG64([_DRAW, *draw])).integers(0, len(split), self._images)
         inputs = [self._maker.look([np.ascontiguousarray(split.images_NVHW3[place, 0])]) for place in places_S]
-        crops = [one for one in inputs if isinstance(one, ImageInputs)]
-        tokens = [int((one.pooled_patches_idx_N4 >= 0).any(axis=1).sum()) for one in crops]
+        tokens = [int((one.pooled_patches_idx_N4 >= 0).any(axis=1).sum()) for one in inputs]
         assert split.trace_N52 is not None
         points_S52 = split.trace_N52[places_S].astype(np.float32)
         depth = None if split.depth_codes_NG is None else torch.from_numpy(split.depth_codes_NG[places_S].astype(np.int64))
         return Lesson(
-            images={
-                "images_BCPD": torch.from_numpy(np.concatenate([one.images_CPD for one in crops]))[None],
-                "pooled_patches_idx_BN4": torch.from_numpy(joined_windows(crops))[None],
-                "image_masks_BCP": torch.from_numpy(np.concatenate([one.image_masks_CP for one in crops]))[None],
-            },
-            image_T=torch.from_numpy(np.repeat(np.arange(len(crops)), tokens)),
+            images=joined_images(inputs),
+            image_T=torch.from_numpy(np.repeat(np.arange(len(inputs)), tokens)),
             points_S52=torch.from_numpy(points_S52 / _SCALE - 0.5),
             is_point_S5=torch.from_numpy(points_S52[..., 0] >= 0),
             depth_SG=depth,
