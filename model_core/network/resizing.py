@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,17 +32,31 @@ def _bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.flo
     `F.interpolate` itself picks another order on more threads or another CPU, and the difference of 1e-5 decides
     which way a value of x.5 is rounded. Written out here, the pixels are the same everywhere.
     """
-    y0, y1, top, bottom = _taps(image.shape[0], size[0])
-    x0, x1, left, right = _taps(image.shape[1], size[1])
-    rows0, rows1 = image[y0].astype(np.float64), image[y1].astype(np.float64)
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1)).reshape(image.shape[2], -1)
+    first, *others = _corners(image.shape[:2], size)
+    total = (planes.take(first.places_HW, axis=1) * first.shares_HW).astype(np.float32)
+    for corner in others:
+        value = planes.take(corner.places_HW, axis=1).astype(np.float64)
+        value *= corner.shares_HW
+        value += total
+        total = value.astype(np.float32)  # a fused multiply-add: exact product, one rounding
+    return total.transpose(1, 2, 0)
 
-    def weight(vertical: NDArray[np.float32], horizontal: NDArray[np.float32]) -> NDArray[np.float64]:
-        return (vertical[:, None, None] * horizontal[None, :, None]).astype(np.float64)
 
-    total = (weight(top, right) * rows0[:, x1]).astype(np.float32)
-    for value, share in ((rows0[:, x0], weight(top, left)), (rows1[:, x0], weight(bottom, left)), (rows1[:, x1], weight(bottom, right))):
-        total = (share * value + total).astype(np.float32)  # a fused multiply-add: exact product, one rounding
-    return total
+class _Corner(NamedTuple):
+    """One of the four source pixels of every output pixel: its place in the flattened frame, and its share."""
+
+    places_HW: NDArray[np.int64]
+    shares_HW: NDArray[np.float64]
+
+
+@functools.lru_cache(maxsize=4)
+def _corners(source: tuple[int, int], size: tuple[int, int]) -> tuple[_Corner, ...]:
+    """In the order in which torch's kernel adds them."""
+    y0, y1, top, bottom = _taps(source[0], size[0])
+    x0, x1, left, right = _taps(source[1], size[1])
+    order = ((y0, x1, top, right), (y0, x0, top, left), (y1, x0, bottom, left), (y1, x1, bottom, right))
+    return tuple(_Corner(y[:, None] * source[1] + x, (rows[:, None] * columns).astype(np.float64)) for y, x, rows, columns in order)
 
 
 def _taps(length: int, out: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
