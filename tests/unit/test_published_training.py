@@ -231,33 +231,6 @@ def test_a_step_is_the_mean_over_all_its_answer_tokens(arm):
         assert float(arm.loss(arm.module, whole)[0]) == pytest.approx(loss, rel=1e-6)
 
 
-def test_a_depth_token_counts_what_the_recipe_says(arm, frozen):
-    """The mean over a step of two micro batches, by weight, against the losses of single tokens."""
-    from components.training.published.batches import make_batch
-    from model_core.network.finetuning.packing import answer_states
-
-    light = PublishedArm(replace(CONFIG, published=replace(PUBLISHED, depth_weight=0.25)), frozen)
-    light.module.load_state_dict(arm.module.state_dict())
-    indices, drawn = batch_indices(CONFIG.seed, 3, 4, light.num_samples), []
-    for micro in range(2):
-        drawn += light._drawn(indices[2 * micro : 2 * micro + 2], (CONFIG.seed, 3, micro))
-    examples = [arm.members[0].train.example(place, kind) for place, kind in drawn]
-    whole = make_batch(examples, PUBLISHED, 0, 1.0)
-    special = arm.network.tokenizer.special
-    is_depth_N = (whole.targets.labels_N >= special.depth_first) & (whole.targets.labels_N < special.depth_first + special.num_depth)
-    assert 0 < is_depth_N.sum() < len(is_depth_N)
-    with torch.no_grad():
-        logits_NX = arm.module.lm_head(answer_states(arm.module, whole)).float()
-    losses_N = torch.nn.functional.cross_entropy(logits_NX, whole.targets.labels_N, reduction="none")
-    losses_N = losses_N + PUBLISHED.z_loss * logits_NX.logsumexp(-1).square()
-    weights_N = torch.where(is_depth_N, 0.25, 1.0)
-    expected = float((losses_N * weights_N).sum() / weights_N.sum())
-    assert step_gradients(light, light.config)[0] == pytest.approx(expected, rel=1e-5)
-    assert step_gradients(arm, CONFIG)[0] == pytest.approx(float(losses_N.mean()), rel=1e-5)
-    with pytest.raises(SpecError, match="answer tokens need a weight each"):
-        replace(examples[0], weights_A=np.ones(1, np.float32))
-
-
 def test_the_ids_of_the_language_are_all_that_its_answers_hold(arm):
     ids = language_ids(arm.members[0].train, PUBLISHED)
     assert len(ids) < 2_000

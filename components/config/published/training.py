@@ -73,7 +73,6 @@ class PublishedTraining:
     loss_ids): the others are what they were, as they are without weight decay, and a step of a small network takes a third less time.
     tower_images: images of each step whose trajectory and depth codes tower and connector also learn by themselves, through heads that are
     no part of the result; 0: none. For networks that begin at random: their towers learn little from answers.
-    depth_weight: what a depth token counts in the loss (and in held-out loss and accuracy), beside 1 for any other token of an answer.
     learning_rates: of each part. clip_by_part: the gradient is clipped part by part (as published) and not over all parameters.
     adam_eps: of AdamW. z_loss: weight of the squared log of the normaliser. lora_alpha: of the adapters, beside `train.lora_rank`.
     residual_dropout: share of the numbers that decoder blocks add to the residual stream which is dropped in training (published: 0.1).
@@ -108,7 +107,6 @@ class PublishedTraining:
     feature_cache: str = field(default="", metadata=NEUTRAL)
     web: tuple[WebSource, ...] = field(default=(), metadata=LATER)
     trained_rows: Literal["all", "language"] = field(default="all", metadata=LATER)
-    depth_weight: float = field(default=1.0, metadata=LATER)
     tower_images: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
@@ -117,7 +115,6 @@ class PublishedTraining:
         require(0 <= self.residual_dropout < 1, "train.published.residual_dropout must be 0 or more, below 1", got=self.residual_dropout)
         for name in ("max_tokens", "loss_rows", "lora_alpha"):
             require(getattr(self, name) > 0, f"train.published.{name} must be above 0", got=getattr(self, name))
-        require(0 < self.depth_weight < math.inf, "train.published.depth_weight must be above 0", got=self.depth_weight)
         for name in ("views", "z_loss", "validation_samples", "open_loop_samples", "tower_images"):
             require(getattr(self, name) >= 0, f"train.published.{name} must not be negative", got=getattr(self, name))
         require(

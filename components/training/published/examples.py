@@ -54,7 +54,6 @@ class ExampleMaker:
     ) -> None:
         self.split, self.contract, self.network = split, contract, network
         self._style, self._max_tokens, self._augment = Style(published.style), published.max_tokens, augment
-        self._depth_weight = published.depth_weight
         self.look: Look = network.processor if look is None else look
         self.bins_NKA = ActionCodec(stats=contract.stats).encode(split.actions_NKA)
         self.views = split.images_NVHW3.shape[1]
@@ -71,9 +70,9 @@ class ExampleMaker:
         found = {"action_reasoning": depth_N & (points_N >= 1), "trajectory_conditioned": points_N >= 2, "depth": depth_N}
         return {kind: {**found, "trace": points_N >= 1}[kind] for kind in KINDS}
 
-    def answer_tokens(self, place: int, kind: str) -> float:
-        """How many tokens of this example are learned, each by what it counts."""
-        return float(self._weights(self.answer_ids(place, kind)).sum())
+    def answer_tokens(self, place: int, kind: str) -> int:
+        """How many tokens of this example are learned."""
+        return len(self.answer_ids(place, kind))
 
     def example(self, place: int, kind: str, generator: np.random.Generator | None = None) -> TrainingExample:
         """The example of this kind from sample `place`. generator: of the augmentation; None for none. Raises `DatasetError` for one that
@@ -93,8 +92,7 @@ class ExampleMaker:
                 f"an example of kind {kind} has {tokens} tokens, expected at most {self._max_tokens}: {self._instruction(place)!r}, "
                 f"{self.views} views. Fix: shorter instructions, or raise train.published.max_tokens"
             )
-        ids_L, weights_A = np.concatenate([prompt_ids, answer_ids]), self._weights(answer_ids)
-        return TrainingExample(ids_L=ids_L, answer_start=len(prompt_ids), images=inputs, weights_A=weights_A, kind=kind)
+        return TrainingExample(ids_L=np.concatenate([prompt_ids, answer_ids]), answer_start=len(prompt_ids), images=inputs, kind=kind)
 
     def prompt_ids(self, kind: str) -> NDArray[np.int64]:
         """Every id that a prompt of this kind holds, for the instructions of the split; none where the split is empty."""
@@ -111,11 +109,6 @@ class ExampleMaker:
 
     def _answer_ids(self, place: int, kind: str) -> NDArray[np.int64]:
         return self.network.tokenizer.answer_ids(self._wording(kind).answer(self.reasoning(place)))
-
-    def _weights(self, answer_ids_A: NDArray[np.int64]) -> NDArray[np.float32]:
-        special = self.network.tokenizer.special
-        is_depth_A = (answer_ids_A >= special.depth_first) & (answer_ids_A < special.depth_first + special.num_depth)
-        return np.where(is_depth_A, self._depth_weight, 1.0).astype(np.float32)
 
     def _views(self, place: int) -> list[NDArray[np.uint8]]:
         return [np.ascontiguousarray(view) for view in self.split.images_NVHW3[place]]

@@ -34,7 +34,7 @@ _UNLIKE = "examples with images, with features and without lie in one batch; giv
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingExample:
     """One example. ids_L: int64, prompt and answer with its end. answer_start: place of the first answer token. weight: what each of its
-    answer tokens counts. weights_A: what each of its A answer tokens counts besides; None: 1. kind: what was asked, for accounts.
+    answer tokens counts. kind: what was asked, for accounts.
 
     questions: (place of the question, place of its answer) of each of several questions about the same images, which stand before all of
     them; each goes up to the next, sees the images and itself, and its positions go on from the images. Empty for one question.
@@ -44,15 +44,12 @@ class TrainingExample:
     answer_start: int
     images: ImageInputs | ImageFeatures | None
     weight: float = 1.0
-    weights_A: NDArray[np.float32] | None = None
     kind: str = ""
     questions: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         inside = 0 < self.answer_start < len(self.ids_L)
         require(inside, "an example has a prompt and an answer: answer_start must lie inside its tokens", got=self.answer_start)
-        given = self.answer_tokens if self.weights_A is None else len(self.weights_A)
-        require(given == self.answer_tokens, f"{self.answer_tokens} answer tokens need a weight each", got=given)
 
     @property
     def answers(self) -> list[tuple[int, int]]:
@@ -65,12 +62,6 @@ class TrainingExample:
     def answer_tokens(self) -> int:
         """Tokens that are learned."""
         return sum(end - start for start, end in self.answers)
-
-    @property
-    def token_weights_A(self) -> NDArray[np.float32]:
-        """What each answer token counts."""
-        each_A = np.ones(self.answer_tokens, np.float32) if self.weights_A is None else self.weights_A
-        return np.float32(self.weight) * each_A
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -196,7 +187,7 @@ def _targets(examples: Sequence[TrainingExample], starts: NDArray[np.int64]) -> 
         "rows_N": torch.from_numpy(np.concatenate(rows)),
         "targets": RowTargets(
             labels_N=torch.from_numpy(np.concatenate(labels)),
-            weights_N=torch.from_numpy(np.concatenate([one.token_weights_A for one in examples])),
+            weights_N=torch.from_numpy(np.repeat([one.weight for one in examples], counts).astype(np.float32)),
         ),
         "example_N": torch.from_numpy(np.repeat(np.arange(len(examples)), counts)),
         "kinds": tuple(one.kind for one in examples),
