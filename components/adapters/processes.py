@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from model_core.spec.errors import JobError
@@ -46,6 +48,19 @@ def group_alive(group: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def tell_of_end(process: subprocess.Popen[bytes], say: Callable[[str], object], *, name: str, log: Path) -> threading.Event:
+    """Let `say` hear of it where the process ends by itself. Who ends it sets the returned event before."""
+    stopping = threading.Event()
+
+    def wait() -> None:
+        code = process.wait()
+        if not stopping.is_set():
+            say(f"{name} ended with code {code}, the others go on; its log is {log}. Fix: start this command again")
+
+    threading.Thread(target=wait, daemon=True, name=f"end of {name}").start()
+    return stopping
 
 
 def stop_group(process: subprocess.Popen[bytes], grace_s: float = 8.0) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,19 @@ class ServiceAddress:
 
 @contextlib.contextmanager
 def running_service(
-    bento: Path, *, home: Path, log: Path, port: int = 0, ready_timeout_s: float = 180.0, progress: Progress | None = None
+    bento: Path,
+    *,
+    home: Path,
+    log: Path,
+    port: int = 0,
+    ready_timeout_s: float = 180.0,
+    progress: Progress | None = None,
+    tell_end: Callable[[str], object] | None = None,
 ) -> Iterator[ServiceAddress]:
     """Serve the built bento in folder `bento` until the block ends.
 
-    home: where BentoML keeps its own files. port 0: a free one. Raises JobError, with the end of the log, when the
-    service dies, fails its golden probes, or is not ready in time.
+    home: where BentoML keeps its own files. port 0: a free one. tell_end: hears of an end that nobody asked for. Raises
+    JobError, with the end of the log, when the service dies, fails its golden probes, or is not ready in time.
     """
     address = ServiceAddress(host=LOOPBACK, port=port or free_port(), instance=uuid.uuid4().hex)
     home.mkdir(parents=True, exist_ok=True)
@@ -58,7 +65,7 @@ def running_service(
         cwd=home,
         ready_timeout_s=ready_timeout_s,
     )
-    with running(service, progress or Silent()):
+    with running(service, progress or Silent(), tell_end):
         yield address
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.adapters.http import NoAnswerError, Readiness, get, wait_until_ready
-from components.adapters.processes import last_lines, stop_group
+from components.adapters.processes import last_lines, stop_group, tell_of_end
 from components.config.records import Progress
 from model_core.spec.errors import JobError
 
@@ -45,8 +45,11 @@ class ServiceProcess:
 
 
 @contextlib.contextmanager
-def running(service: ServiceProcess, progress: Progress) -> Iterator[None]:
-    """Run the service until the block ends; the block begins when it is ready. Raises `JobError`, with the end of the log."""
+def running(service: ServiceProcess, progress: Progress, tell_end: Callable[[str], object] | None = None) -> Iterator[None]:
+    """Run the service until the block ends; the block begins when it is ready. Raises `JobError`, with the end of the log.
+
+    tell_end: hears of a service that was ready and ended by itself.
+    """
     service.log.parent.mkdir(parents=True, exist_ok=True)
     with service.log.open("wb") as sink:
         process = subprocess.Popen(
@@ -54,7 +57,12 @@ def running(service: ServiceProcess, progress: Progress) -> Iterator[None]:
         )
         try:
             _await_ready(process, service, progress)
-            yield
+            stopping = None if tell_end is None else tell_of_end(process, tell_end, name=service.name, log=service.log)
+            try:
+                yield
+            finally:
+                if stopping is not None:
+                    stopping.set()
         finally:
             stop_group(process, grace_s=service.grace_s)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from components.adapters.http import Readiness, answers, wait_until_ready
-from components.adapters.processes import last_lines, stop_group
+from components.adapters.processes import last_lines, stop_group, tell_of_end
 from model_core.spec.errors import JobError
 
 logger = logging.getLogger(__name__)
@@ -51,13 +51,7 @@ class Child:
 
     def tell_end(self, say: Callable[[str], object]) -> None:
         """Let `say` hear of it where the process ends by itself, before `stop`."""
-
-        def wait() -> None:
-            code = self.process.wait()
-            if not self._stopping.is_set():
-                say(f"{self.name} ended with code {code}, the others go on; its log is {self.log}. Fix: start this command again")
-
-        threading.Thread(target=wait, daemon=True, name=f"end of {self.name}").start()
+        self._stopping = tell_of_end(self.process, say, name=self.name, log=self.log)
 
     def stop(self, grace_s: float = 8.0) -> None:
         """End the whole process group: by SIGTERM first, then by SIGKILL."""

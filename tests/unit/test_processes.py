@@ -1,4 +1,4 @@
-"""Priorities of the processes that we start."""
+"""Processes that we start: their priorities, and what is said of an end that nobody asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from components.config.records import Silent
+from components.deployment.service_process import ServiceProcess, running
 from flows.platform.child_process import Child
 from tests.integration.loop_runs import eventually
 
@@ -51,3 +53,20 @@ def test_who_started_a_process_hears_of_an_end_that_it_did_not_ask_for(tmp_path:
     ended.stop()
     assert [text.partition(",")[0] for text in told] == ["the page ended with code 3"]
     assert str(tmp_path / "page.log") in told[0]
+
+
+def test_who_serves_a_policy_hears_of_an_end_that_it_did_not_ask_for(tmp_path: Path) -> None:
+    told: list[str] = []
+    for seconds in (0.2, 60):
+        service = ServiceProcess(
+            name="the policy service",
+            command=["sh", "-c", f"sleep {seconds}; exit 4"],
+            state=lambda: {"state": "ready", "instance": "a"},
+            instance="a",
+            port=1,
+            log=tmp_path / "service.log",
+        )
+        with running(service, Silent(), told.append):
+            if seconds < 1:
+                eventually(lambda: told, timeout_s=30)
+    assert [text.partition(",")[0] for text in told] == ["the policy service ended with code 4"]

@@ -98,7 +98,8 @@ def policy_service(platform: Platform, packaged: Step) -> Iterator[str]:
 
     home = platform.settings.home.resolve() / "serve"
     port = free_port(platform.settings.policy_port)
-    with running_service(packaged.path / "bento", home=home, log=home / "service.log", port=port) as address:
+    log = home / "service.log"
+    with running_service(packaged.path / "bento", home=home, log=log, port=port, tell_end=print_line) as address:
         yield address.http
 
 
