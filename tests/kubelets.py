@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.fake_kube import FakeKube
 
 ROOT = Path(__file__).parents[1]
 _NICENESS = 10
-_CONTAINER = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")  # its first process takes all others with it, as in a pod
+# its first process takes all others with it, as in a pod
+_CONTAINER = ("unshare", "--mount", "--fork", "--pid", "--mount-proc", "--kill-child")
 
 
 class Kubelets(threading.Thread):
@@ -56,11 +59,13 @@ class Kubelets(threading.Thread):
         command = list(container["command"])
         for variable, value in environment.items():
             command = [word.replace(f"$({variable})", value) for word in command]
-        space = self._spaces[int(environment["JOB_COMPLETION_INDEX"])]
+        node = int(environment["JOB_COMPLETION_INDEX"])
+        begun = self._first(pod["spec"].get("initContainers", []), node)
+        space = self._spaces[node]
         nicer = max(0, _NICENESS - os.nice(0))
         with self.log(name).open("wb") as log:
             self.running[name] = subprocess.Popen(
-                ["ip", "netns", "exec", space, *_CONTAINER, "nice", "-n", str(nicer), *command],
+                ["ip", "netns", "exec", space, *_CONTAINER, "nice", "-n", str(nicer), "sh", "-c", begun, "sh", *command],
                 env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
                 cwd=ROOT,
                 stdout=log,
@@ -68,6 +73,17 @@ class Kubelets(threading.Thread):
                 start_new_session=True,
             )
         self._kube.run_pod(name)
+
+    def _first(self, containers: Sequence[Any], node: int) -> str:
+        """A line of a shell: the first containers, with a volume of the machine's own where they write, then its arguments."""
+        lines = []
+        for container in containers:
+            own = self._folder / f"machine-{node}"
+            own.mkdir(exist_ok=True)
+            variables = [f"{entry['name']}={entry['value']}" for entry in container["env"] if "value" in entry]
+            lines.append(shlex.join(["mount", "--bind", str(own), container["volumeMounts"][0]["mountPath"]]))
+            lines.append(shlex.join(["env", *variables, *container["command"]]))
+        return " && ".join([*lines, 'exec "$@"'])
 
     def stop(self) -> None:
         """End all of it."""

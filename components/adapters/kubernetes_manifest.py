@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.config.launch.cluster_job import JobSpec
+from components.config.launch.stored_data import StoredData
 from components.config.paths import INFRA
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import to_document
 from model_core.spec.errors import SpecError
 
 TEMPLATE = INFRA / "k8s" / "train-job.yaml"
+_DATA_TEMPLATE = INFRA / "k8s" / "train-data.yaml"
 JOB_LABEL = "actwright.dev/job"
 DIGEST_ANNOTATION = "actwright.dev/spec-digest"
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
@@ -21,10 +23,15 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 def render_manifests(spec: JobSpec, template: str | None = None) -> list[dict[str, Any]]:
     """The Job and its Service as documents, from infra/k8s/train-job.yaml. Raises `SpecError` for an unknown placeholder."""
     document = to_document(spec)
+    if spec.data is None:
+        del document["data"]  # the digest of a job that has none is that of versions before it
     values = {**document, "command": spec.command, "digest": digest_of(document)[:16], "gpus": str(spec.gpus) if spec.gpus else None}
     values["env"] = [{"name": name, "value": value} for name, value in spec.environment.items()]
     values["suspend"] = True if spec.suspend else None
-    return fill_template(TEMPLATE.read_text(encoding="utf-8") if template is None else template, values)
+    manifests = fill_template(TEMPLATE.read_text(encoding="utf-8") if template is None else template, values)
+    if spec.data is not None:
+        _add_data(manifests[0]["spec"]["template"]["spec"], spec.data, spec.image)
+    return manifests
 
 
 def render_yaml(spec: JobSpec) -> str:
@@ -39,6 +46,22 @@ def fill_template(text: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
     import yaml
 
     return [_filled(document, values) for document in yaml.safe_load_all(text) if document]
+
+
+def _add_data(pod: dict[str, Any], data: StoredData, image: str) -> None:
+    """Let the pod begin with a fetch of the data set, and its training see what was fetched."""
+    claim = {"claimName": data.cache_claim} if data.cache_claim else None
+    values = {
+        **to_document(data),
+        "digest": data.digest or "DIGEST",
+        "image": image,
+        "claim": claim,
+        "own": None if claim else {"medium": ""},
+    }
+    [added] = fill_template(_DATA_TEMPLATE.read_text(encoding="utf-8"), values)
+    pod["initContainers"] = added["initContainers"]
+    pod["containers"][0]["volumeMounts"] += added["volumeMounts"]
+    pod["volumes"] += added["volumes"]
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:

@@ -44,7 +44,6 @@ def running_service(
     home: Path,
     log: Path,
     port: int = 0,
-    ready_timeout_s: float = 180.0,
     progress: Progress | None = None,
     tell_end: Callable[[str], object] | None = None,
 ) -> Iterator[ServiceAddress]:
@@ -63,7 +62,6 @@ def running_service(
         port=address.port,
         log=log,
         cwd=home,
-        ready_timeout_s=ready_timeout_s,
     )
     with running(service, progress or Silent(), tell_end):
         yield address

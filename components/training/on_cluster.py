@@ -1,7 +1,8 @@
 """The training stage on a cluster: render, submit, watch, and end with the very record that a laptop's training gives.
 
 Launcher and pods share a folder (a claim that all of them mount at the same place): the job document, the curve, checkpoints
-and the result are there. Progress is read from the worker's own files, as it is when training runs here.
+and the result are there, and the data set, unless machines fetch it from an object store. Progress is read from the worker's own files,
+as it is when training runs here.
 """
 
 from __future__ import annotations
@@ -31,19 +32,21 @@ _PUMP_S, _HANG_S = 0.5, 900.0
 def train_on_cluster(task: TrainingTask, tracker: Tracker | None, progress: Progress, *, cluster: Cluster, spec: JobSpec) -> dict[str, Any]:
     """`components.training.launcher.train`, run by the pods of `spec` (whose `job` is set here).
 
-    spec.nodes x spec.procs must be the config's world_size; `frozen` and `out` must be below spec.mount. Resumes from the last
-    complete checkpoint in `out`/scratch, by itself as `train` does, with a Job for each attempt. The Job is deleted at the end, also when
-    waiting is interrupted. Raises what `train` raises.
+    spec.nodes x spec.procs must be the config's world_size; `out`, and without spec.data `frozen`, must be below spec.mount. Resumes from
+    the last complete checkpoint in `out`/scratch, by itself as `train` does, with a Job for each attempt. The Job is deleted at the end,
+    also when waiting is interrupted. Raises what `train` raises.
     """
     config, files = task.config, JobFiles(task.out.resolve())
     require(
         spec.nodes * spec.procs == config.world_size,
         f"train.world_size is {config.world_size}, the job has {spec.nodes} nodes x {spec.procs} processes; make them equal",
     )
-    for what, path in (("the data set", task.frozen.resolve()), ("the output", files.out)):
+    seen = {"the output": files.out} if spec.data else {"the data set": task.frozen.resolve(), "the output": files.out}
+    for what, path in seen.items():
         require(path.is_relative_to(spec.mount), f"pods see only {spec.mount}: {what} must be below it", got=path)
     files.scratch.mkdir(parents=True, exist_ok=True)
-    save_job(task.job(), files.job)
+    job = task.job()
+    save_job(replace(job, frozen=spec.data.folder) if spec.data else job, files.job)
     spec = replace(spec, job=str(files.job))
 
     def attempt() -> dict[str, Any]:

@@ -23,9 +23,11 @@ from components.config.recipe import Recipe
 from components.config.records import Silent
 from components.release.retraining_proposals import Proposal, ProposalBook, ProposalState, begun, due, recordings_of
 from flows.pipeline.recipes import get_recipe
+from flows.pipeline.stages.cluster_launch import cluster_launch
 from flows.pipeline.stages.training import Launch
 from flows.pipeline.storage import take_in_recordings
 from flows.platform.flow_runs import crashed_where_prefect_is_away
+from flows.platform.settings import Settings
 from flows.platform.wiring import Platform, open_platform
 from model_core.spec.documents import to_document
 from model_core.spec.errors import GateError
@@ -45,7 +47,8 @@ def retrain(
     """
     platform = open_platform()
     with crashed_where_prefect_is_away(platform.settings):
-        return _retrained(platform, recipe, automatic=automatic, approved=approved, launch=_launch(cluster, kubeconfig))
+        launch = _launch(platform.settings, cluster, kubeconfig)
+        return _retrained(platform, recipe, automatic=automatic, approved=approved, launch=launch)
 
 
 def _retrained(platform: Platform, recipe: str, *, automatic: bool, approved: str, launch: Launch | None) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def run_proposal(platform: Platform, proposal: Proposal, launch: Launch | None =
         return book.mark(approved, ProposalState.DONE, run=context.name)
 
 
-def _launch(cluster: Mapping[str, Any] | None, kubeconfig: str) -> Launch | None:
+def _launch(settings: Settings, cluster: Mapping[str, Any] | None, kubeconfig: str) -> Launch | None:
     """Trains on the cluster's machines; None where none are named."""
     if cluster is None:
         return None
@@ -105,12 +108,7 @@ def _launch(cluster: Mapping[str, Any] | None, kubeconfig: str) -> Launch | None
 
     spec = from_document(JobSpec, cluster, where="cluster")
 
-    def launch(*arguments: Any) -> Mapping[str, Any]:
-        from components.training.on_cluster import train_on_cluster
-
-        return train_on_cluster(*arguments, cluster=open_cluster(Path(kubeconfig) if kubeconfig else None), spec=spec)
-
-    return launch
+    return cluster_launch(settings, spec, lambda: open_cluster(Path(kubeconfig) if kubeconfig else None))
 
 
 def book_of(platform: Platform) -> ProposalBook:

@@ -4,6 +4,7 @@ Run: .venv/bin/python -m pytest tests/integration/test_local_s3.py
 """
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from components.adapters.storage.folder_transfer import download_folder, upload_folder
+from components.adapters.storage.frozen_data import fetch_frozen, send_frozen
 from components.adapters.storage.s3 import S3Address, S3Store
 from components.adapters.storage.seaweedfs import LocalS3, _answers
+from components.artifacts.files import dataset_digest
 from components.config.records import Silent
 from model_core.spec.errors import StorageError
 
@@ -49,6 +52,26 @@ def test_there_and_back_only_once(server, folder, tmp_path):
     assert (tmp_path / "back/one").read_bytes() == (folder / "one").read_bytes()
     assert [o.key for o in store.list("raw/a/")] == ["raw/a/_complete.json", "raw/a/deep/two", "raw/a/one"]
     assert store.info("raw/a/nothing") is None
+
+
+def test_a_machine_has_a_data_set_once_and_whole(server, folder, tmp_path):
+    store, cache = server[1].store("actwright"), tmp_path / "cache"
+    digest = send_frozen(store, folder, Silent())
+    assert send_frozen(store, folder, Silent()) == digest
+    half = cache / "data" / f".{digest[:16]}"
+    half.mkdir(parents=True)  # a fetch that was killed
+    (half / "one").write_bytes((folder / "one").read_bytes()[:1000])
+    found = fetch_frozen(store, digest, cache, Silent())
+    assert found == cache / "data" / digest
+    assert dataset_digest(found) == digest == dataset_digest(folder)
+    shutil.rmtree(folder)
+    assert fetch_frozen(store, digest, cache, Silent()) == found
+    with pytest.raises(StorageError, match="no complete upload"):
+        fetch_frozen(store, "0" * 64, cache, Silent())
+    upload_folder(store, found, f"frozen/{'1' * 64}", Silent())  # whole, but another one
+    with pytest.raises(StorageError, match="is another data set"):
+        fetch_frozen(store, "1" * 64, cache, Silent())
+    assert [path.name for path in (cache / "data").iterdir() if path.is_dir()] == [digest]
 
 
 def test_an_object_of_several_parts_is_checked(server, tmp_path, monkeypatch):

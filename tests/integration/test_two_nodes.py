@@ -4,15 +4,20 @@ Names, addresses and interfaces exist only inside the namespaces that the test m
 """
 
 import json
+import os
 import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from components.adapters.kubernetes import KubernetesCluster, Patience
+from components.adapters.storage.frozen_data import send_frozen
+from components.adapters.storage.object_store import FolderStore
 from components.config.launch.cluster_job import JobSpec
+from components.config.launch.stored_data import StoredData
 from components.config.records import Silent
 from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask
@@ -113,6 +118,33 @@ def test_two_nodes_train_as_one_machine_does(cluster, ranks, tmp_path):
             kubelets.stop()
     assert kube.pods() == []
     check_as_one_machine(ranks, record, frozen, tmp_path / "cluster")
+
+
+@pytest.mark.soak  # short: test_local_s3 fetches a data set, test_cluster renders the pods, the ranks above train
+def test_two_nodes_train_on_data_that_each_fetched(cluster, ranks, tmp_path, monkeypatch):
+    """They share the output alone: the data set is gone from the launcher's side before they begin."""
+    needs_namespaces()
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # the first container's `actwright`
+    kube, adapter = cluster
+    frozen, kept, cache, work = tmp_path / "frozen", tmp_path / "kept", tmp_path / "cache", tmp_path / "work"
+    for folder in (frozen, cache, work):
+        folder.mkdir()
+    (frozen / "toy.json").write_text("{}")
+    digest = send_frozen(FolderStore(tmp_path / "store"), frozen, Silent())
+    frozen.rename(kept)
+    data = StoredData(storage=f"folder:{tmp_path / 'store'}", digest=digest, cache=str(cache))
+    spec = JobSpec(name="train-two", image="none", job=f"{work}/set-later", nodes=2, mount=str(work), python=sys.executable, data=data)
+    with two_hosts([spec.node_0, f"{spec.name}-1.{spec.name}"]) as spaces:
+        kubelets = Kubelets(kube, spaces, tmp_path)
+        kubelets.start()
+        try:
+            record = train_on_cluster(toy_task(CONFIG, frozen, work / "cluster"), None, Silent(), cluster=adapter, spec=spec)
+        finally:
+            kubelets.stop()
+    for node in range(2):
+        assert (tmp_path / f"machine-{node}" / "data" / digest / "toy.json").is_file()
+    assert not any(cache.iterdir())
+    check_as_one_machine(ranks, record, kept, work / "cluster")
 
 
 @pytest.mark.soak  # short: test_train tells a failure of a rank by its own words

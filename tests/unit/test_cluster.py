@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from components.adapters.kubernetes_manifest import TEMPLATE, render_manifests, render_yaml
 from components.config.launch.cluster_job import JobSpec
+from components.config.launch.stored_data import StoredData
 from components.config.launch.torchrun import Rendezvous, torchrun_command
 from model_core.spec.errors import SpecError
 
@@ -33,7 +35,18 @@ def test_manifest_equals_the_golden_one():
     assert render_yaml(SPEC) == GOLDEN.read_text()
 
 
-@pytest.mark.parametrize("spec", [SPEC, JobSpec(name="small", image="x:1", job="/workspace/job.json")])
+STORED = StoredData(storage="s3://store:8333", digest="a" * 64)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        JobSpec(name="small", image="x:1", job="/workspace/job.json"),
+        replace(SPEC, data=STORED),
+        replace(SPEC, data=replace(STORED, cache_claim="node-cache")),
+    ],
+)
 def test_manifests_fit_the_strict_schemas(spec):
     import kubernetes_validate
 
@@ -48,6 +61,20 @@ def test_a_misspelt_field_would_be_seen():
     document["spec"]["backofLimit"] = 1
     with pytest.raises(kubernetes_validate.ValidationError, match="backofLimit"):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_a_machine_fetches_the_data_set_before_it_trains():
+    """Without one the job's document is what it was, its digest too (the golden form)."""
+    for claim in ("", "node-cache"):
+        pod = render_manifests(replace(SPEC, data=replace(STORED, cache_claim=claim)))[0]["spec"]["template"]["spec"]
+        [first], [train] = pod["initContainers"], pod["containers"]
+        assert first["command"] == ["actwright", "cluster", "fetch-data", "a" * 64, "--to", "/cache"]
+        assert train["volumeMounts"][-1] == {"name": "data", "mountPath": "/cache", "readOnly": True}
+        volume = next(volume for volume in pod["volumes"] if volume["name"] == "data")
+        assert volume.get("persistentVolumeClaim", {}).get("claimName", "") == claim
+    assert "secret" not in render_yaml(replace(SPEC, data=STORED)).replace("secretKeyRef", "").replace("secret-key", "")
+    with pytest.raises(SpecError, match="embedded object store"):
+        StoredData(storage="embedded")
 
 
 def test_every_pod_runs_the_very_command_of_a_laptop_with_its_rank():

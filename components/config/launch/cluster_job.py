@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from components.config.launch.stored_data import StoredData
 from components.config.launch.torchrun import Rendezvous, torchrun_command
 from model_core.spec.errors import require
 
@@ -19,7 +20,7 @@ class JobSpec:
 
     job: path of the job document as the pods see it (see `components.training.job`), below `mount`, where the claim is mounted.
     procs: processes a machine (one a GPU). cpu, memory, shared_memory: Kubernetes quantities, per machine. deadline_s: the
-    cluster ends it after so long. suspend: a queue (Kueue) starts it.
+    cluster ends it after so long. suspend: a queue (Kueue) starts it. data: where machines fetch the data set; None: it is on the claim.
     """
 
     name: str
@@ -42,6 +43,7 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, str], ...] = ()
+    data: StoredData | None = None
 
     def __post_init__(self) -> None:
         fits = re.fullmatch(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?", self.name) is not None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.cluster.job import JobOptions, Kubeconfig, Namespace, TrainOptions, job_of, planned_job, spread_recipe
 from flows.commands.cluster.labelling import LabelManifestOptions, label, label_manifest
 from flows.commands.cluster.plan import plan
+from flows.commands.cluster.stored_data import fetch_data
 from flows.commands.options import from_options
 from flows.commands.recipe_arguments import RecipeName
 from flows.terminal.output import print_line, print_result
@@ -22,6 +23,7 @@ cluster_app = typer.Typer(
     help="Training and labelling on a cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
 )
 cluster_app.command()(plan)
+cluster_app.command()(fetch_data)
 cluster_app.command()(label)
 cluster_app.command()(from_options(LabelManifestOptions)(label_manifest))
 
@@ -48,26 +50,24 @@ def train(options: TrainOptions) -> None:
     """Make the data stages here, train on the cluster, and keep the result as the training stage of this store.
 
     Run it where the workspace claim is mounted. If it was interrupted or failed, run it again: training resumes from the last checkpoint.
+    With --data store the data set is sent to the object store (ACTWRIGHT_STORAGE), and each machine fetches it into a cache of its own.
 
     A network of the published layout is planned first, as for `manifest`.
 
     Example: actwright cluster train loop --nodes 2 --image registry.example/actwright-worker:0.1.0
     Example: actwright cluster train mine.json --procs 8 --gpus 8 --gpu h100
+    Example: actwright cluster train mine.json --procs 8 --gpus 8 --data store --data-cache actwright-node-cache
     """
     from flows.pipeline.run_context import RunContext, make_until
     from flows.pipeline.stage_records import read_account
+    from flows.pipeline.stages.cluster_launch import cluster_launch
     from flows.pipeline.stages.training import train_step
     from flows.platform.wiring import open_cluster, open_platform
 
     chosen, spec = spread_recipe(options, is_run=True), _planned(options)
     cluster = open_cluster(options.kubeconfig)
     context = RunContext(platform=open_platform(), recipe=chosen)
-
-    def launch(*arguments: Any) -> dict[str, Any]:
-        from components.training.on_cluster import train_on_cluster
-
-        return train_on_cluster(*arguments, cluster=cluster, spec=spec)
-
+    launch = cluster_launch(context.platform.settings, spec, lambda: cluster)
     with context.panel.shown():
         make_until(context, "freeze")
         account = read_account(context.steps())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,7 +13,9 @@ from flows.terminal.output import print_line
 
 if TYPE_CHECKING:
     from components.config.launch.cluster_job import JobSpec
+    from components.config.launch.stored_data import StoredData
     from components.config.recipe import Recipe
+    from flows.platform.settings import Settings
 
 Image = Annotated[str, typer.Option(help="the image of infra/docker/worker.Dockerfile in your registry")]
 Nodes = Annotated[int, typer.Option(help="machines; 0: as many as the recipe's train.world_size needs", min=0)]
@@ -22,6 +24,13 @@ Gpus = Annotated[int, typer.Option(help="GPUs a machine; 0 trains on processors"
 GpuKind = Annotated[str, typer.Option(help="what GPUs there are (a100, h100 or h200): what a published network needs must fit")]
 Claim = Annotated[str, typer.Option(help="the claim that holds the workspace, mountable by several machines")]
 Mount = Annotated[Path | None, typer.Option(help="where pods mount the claim (default: the folder that holds ACTWRIGHT_HOME)")]
+DataFrom = Annotated[
+    Literal["claim", "store"],
+    typer.Option(help="where machines read the data set: on the claim, or each from its own copy out of the object store"),
+]
+DataCache = Annotated[
+    str, typer.Option(help="with --data store: claim of a volume of the machine's own that keeps data sets", metavar="CLAIM")
+]
 Namespace = Annotated[str, typer.Option(help="namespace of the job")]
 Kubeconfig = Annotated[Path | None, typer.Option(help="default: its usual place, or the pod's own account inside a cluster")]
 
@@ -38,6 +47,8 @@ class JobOptions:
     gpu: GpuKind = "h100"
     claim: Claim = "actwright-store"
     mount: Mount = None
+    data: DataFrom = "claim"
+    data_cache: DataCache = ""
     namespace: Namespace = "actwright"
     change: Overrides = None
 
@@ -83,7 +94,8 @@ def job_of(options: JobOptions) -> JobSpec:
     from flows.platform.settings import load_settings
     from model_core.spec.errors import SpecError
 
-    place = (options.mount or load_settings().home.resolve().parent).as_posix()
+    settings = load_settings()
+    place = (options.mount or settings.home.resolve().parent).as_posix()
     recipe = recipe_of(options.recipe, options.change)
     plain = "".join(c if c.isalnum() else "-" for c in recipe.name.lower())
     try:
@@ -98,9 +110,18 @@ def job_of(options: JobOptions) -> JobSpec:
             claim=options.claim,
             mount=place,
             namespace=options.namespace,
+            data=_stored_data(options, settings),
         )
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _stored_data(options: JobOptions, settings: Settings) -> StoredData | None:
+    from components.config.launch.stored_data import StoredData
+
+    if options.data == "claim":
+        return None
+    return StoredData(storage=settings.storage, bucket=settings.bucket, cache_claim=options.data_cache)
 
 
 def planned_job(options: JobOptions) -> JobSpec:
