@@ -49,7 +49,7 @@ def running_service(
 ) -> Iterator[ServiceAddress]:
     """Serve the built bento in folder `bento` until the block ends.
 
-    home: where BentoML keeps its own files. port 0: a free one. tell_end: hears of an end that nobody asked for. Raises
+    home: where BentoML keeps its own files. port 0: a free one. tell_end: hears of an end by itself. Raises
     JobError, with the end of the log, when the service dies, fails its golden probes, or is not ready in time.
     """
     address = ServiceAddress(host=LOOPBACK, port=port or free_port(), instance=uuid.uuid4().hex)
