@@ -24,7 +24,7 @@ from components.deployment.fleet_demo.cells import CellJob, between_episodes
 from components.deployment.fleet_demo.site import SITE, Site, serving_files
 from components.deployment.service_process import fetch_state, tied_to_us
 from serving.fault_injection.proxy import RunningProxy, running_proxy
-from tests.faults.fleet_schedule import OF_A_CELL, Trouble
+from tests.faults.fleet_schedule import OF_A_CELL, OF_A_SERVICE, Trouble
 from tests.fleet_agent import end_services
 
 ROOM = 24 * 2**20  # of the disk of an agent, and of the controller
@@ -150,9 +150,9 @@ class Fleet:
         touched: frozenset[str] = frozenset()
         if one.kind == "agent killed":
             self.agents[name].kill(one.lasts_s)
-        elif one.kind in ("service killed", "service frozen"):
-            touched = frozenset(self.jobs if self.shares else {name})
-            self._signal_services(name, undo, is_killed=one.kind == "service killed")
+        elif one.kind in OF_A_SERVICE:
+            folder, touched = self._services(one.where)
+            self._signal_services(folder, undo, is_killed=one.kind == "service killed")
         elif one.kind == "controller killed":
             self.controller.kill(one.lasts_s)
         elif one.kind in _OF_LINK:
@@ -169,11 +169,18 @@ class Fleet:
         self._undo.append((now + one.lasts_s, undo))
         self.happened.append(Happened(kind=one.kind, from_s=now, to_s=now + one.lasts_s, cells=touched))
 
-    def _signal_services(self, cell: str, undo: contextlib.ExitStack, *, is_killed: bool) -> None:
-        """Of whatever policy services run there: the one that answers the cell, and one that is being probed; all of them, where cells
-        share them."""
-        folder = self.site.services if self.shares else self.jobs[cell].folder / "agent" / "services"
-        for lock in folder.glob("*/service.lock"):
+    def _services(self, number: int) -> tuple[Path, frozenset[str]]:
+        """Where the policy services of a cell are, the one that answers it and one that is probed; where they are shared, one that is in
+        use. Also: whose they are at this moment."""
+        if self.shares:
+            used = users_of(self.site.services) or [(self.site.services, frozenset(self.jobs))]
+            return used[number % len(used)]
+        name = list(self.jobs)[number]
+        return self.jobs[name].folder / "agent" / "services", frozenset({name})
+
+    def _signal_services(self, folder: Path, undo: contextlib.ExitStack, *, is_killed: bool) -> None:
+        """Whatever policy services run there."""
+        for lock in folder.glob("**/service.lock"):
             with contextlib.suppress(ValueError, KeyError, OSError):
                 pid = int(json.loads(lock.read_bytes())["pid"])
                 if str(self.site.folder).encode() not in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -184,6 +191,12 @@ class Fleet:
 
 
 _OF_LINK = {"links cut": "cut", "links silent": "half-open", "site away": "refuse"}
+
+
+def users_of(services: Path) -> list[tuple[Path, frozenset[str]]]:
+    """The shared policy services that are in use, each with the cells that use it at this moment."""
+    found = [(place, frozenset(use.name.rpartition(".")[0] for use in (place / "uses").glob("[!.]*"))) for place in services.glob("[01]")]
+    return sorted((place, cells) for place, cells in found if cells)
 
 
 def _go_on(pid: int) -> None:

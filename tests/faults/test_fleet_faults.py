@@ -17,7 +17,7 @@ from serving.fleet.intake.http_client import HttpClient
 from serving.fleet.intake.policy_service import PolicyService
 from serving.fleet.intake.update_metadata import Target
 from tests.faults.verdicts import covers
-from tests.fleet_agent import end_services, make_site, offer, repository_server, robot_of
+from tests.fleet_agent import SERVICE, end_services, make_site, offer, repository_server, robot_of
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,25 @@ def test_a_release_whose_probes_differ_on_this_computer_never_runs(offered, robo
         robot.agent.turn()
     assert robot.runs(one.digest)
     assert robot.permit.release == one.digest
+
+
+@covers("F34", I9="a service that is killed while it is probed is started again; one that always ends is refused, not started on and on")
+def test_a_service_whose_process_ends_while_it_is_probed_is_started_again_a_few_times(offered, robot, tmp_path):
+    one, starts = offered.made[0].release.digest, tmp_path / "starts"
+    robot.controller.propose(one)
+    robot.options["service"] = ["sh", "-c", f"echo >> {starts}; : {{bundle}} {{port}}"]
+    robot.prepare()
+    robot.turn_until(lambda: robot.controller.reports and robot.error == "START")
+    for _ in range(5):
+        robot.agent.turn()
+    assert len(starts.read_text()) == 4
+    assert robot.permit is None
+    robot.options["service"] = ["sh", "-c", f'[ -e {starts} ] || exec {{python}} -S {SERVICE} "{{bundle}}" {{port}}; rm {starts}']
+    robot.prepare()
+    robot.start()
+    robot.controller.propose(one)
+    robot.turn_until(lambda: robot.runs(one))
+    assert not starts.exists()
 
 
 @covers("F20", I9="an older release runs only where it is listed, a blocked one never")

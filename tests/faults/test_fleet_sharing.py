@@ -117,11 +117,30 @@ def test_a_killed_service_comes_back_once_and_no_other_release_takes_its_room(co
     assert after[computer.releases[1]] == before[computer.releases[1]]
     assert [computer.number(robot) for robot in computer.robots] == [2, 1]
 
+    for _ in range(12):  # however long it has waited: room is looked for again within seconds
+        computer.robots[0].clock.ahead_s += 400
+        computer.robots[0].agent.turn()
+
     computer.robots[1].controller.propose(computer.releases[1])  # it leaves the service of 1, and 3 is tried: its probes differ here
-    computer.robots[0].clock.ahead_s += 600
+    computer.turn_until(lambda: computer.robots[1].runs(computer.releases[1]))
+    computer.robots[0].clock.ahead_s += 15
     computer.turn_until(lambda: computer.robots[0].error == "PROBES")
     computer.turn_until(lambda: set(computer.alive()) == {computer.releases[1]})
     assert [computer.number(robot) for robot in computer.robots] == [2, 2]
+
+
+@covers("F1", I9="a service that one cell alone uses comes back at the address that the permit names")
+def test_a_killed_service_comes_back_at_the_address_of_the_permit_where_the_other_place_is_free_too(computer) -> None:
+    computer.move(2, 1)
+    first, second = computer.robots
+    second.agent.update.service("a").stop()  # as where that cell is gone
+    ((two, pid),) = computer.alive().items()
+    assert two == computer.releases[1]
+    os.kill(pid, signal.SIGKILL)
+    first.turn_until(lambda: computer.alive().get(two, pid) != pid)
+    first.controller.reports.clear()
+    first.turn_until(lambda: first.runs(two))
+    assert first.agent.update.service(first.permit.slot).session_url == first.permit.url
 
 
 @covers("F30", I9="a service compares the candidate of one cell; another cell's agent neither takes it away nor counts it for its own")

@@ -8,11 +8,13 @@ form.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +33,8 @@ from model_core.spec.files import atomic_write
 from model_core.spec.fleet.release import Override
 from serving.gateway.inference.stub_policy import stub_contract
 from tests.faults.fleet_reader import Read, read
-from tests.faults.fleet_schedule import drawn
-from tests.faults.fleet_under_faults import Fleet, enrolled, fleet_under_faults, told
+from tests.faults.fleet_schedule import OF_A_SERVICE, drawn
+from tests.faults.fleet_under_faults import Fleet, enrolled, fleet_under_faults, told, users_of
 from tests.faults.verdicts import covers
 from tests.fleet import bundle, release
 
@@ -43,7 +45,8 @@ OPEN = ("running", "paused")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Soak:
-    """steps: of an episode, four a second. every_s: one fault, on average. shares: the cells share two policy services."""
+    """steps: of an episode, four a second. every_s: one fault, on average, where each cell has a policy service of its own. shares: they
+    share two, of which each has as many faults as one of its own would."""
 
     minutes: float
     cells: int
@@ -68,7 +71,7 @@ class PatientCourse(Course):
         return self._until(lambda: order(self.url, path, body, ServiceCredentials()))
 
     def _until(self, tell: Callable[[], Any]) -> Any:
-        give_up_at = time.monotonic() + 120
+        give_up_at = time.monotonic() + 600  # no rollout starts while cells that were away still run what was before
         while True:
             self.check()
             try:
@@ -80,7 +83,7 @@ class PatientCourse(Course):
 
 
 class _Over(Exception):
-    """The minutes are over."""
+    """The minutes are over. The argument tells where the open rollout stands."""
 
 
 def made_version(site: Site, number: int) -> Made:
@@ -98,20 +101,44 @@ def roll_out(course: PatientCourse, made: Made, of: Soak, until_s: float) -> dic
     begun, version = time.monotonic(), made.release.model_version
     # no guards: cells in real time hold often on a machine that is busy
     number = course.start(plan_for(version.replace("/", "-"), made.release.digest, of.cells, of.sizes, guards={}))
-    paused = 0
+    paused, stages = 0, dict[str, int]()
     while (sample := course.look()).rollout != number or sample.status in OPEN:
+        if sample.rollout == number and sample.stage not in stages:
+            stages[sample.stage] = round(time.monotonic() - begun)
+            sys.stderr.write(f"after {stages[sample.stage]} s: {sample.told}\n")
         if sample.status == "paused" and sample.rollout == number:
             paused += 1
             course.post(f"/v1/rollouts/{number}/resume", {"reason": "a fault is over"})
         if time.monotonic() > until_s:
-            raise _Over
+            raise _Over(sample.told)
         time.sleep(1.0)
-    found = course.get(f"/v1/rollouts/{number}")
-    seconds = round(time.monotonic() - begun)
-    return {"version": version, "status": found["status"], "stage": found["stage"], "reason": found["reason"], "seconds": seconds} | {
+    found, seconds = course.get(f"/v1/rollouts/{number}"), time.monotonic() - begun
+    return {
+        "version": version,
+        "status": found["status"],
+        "stage": found["stage"],
+        "reason": found["reason"],
+        "seconds": round(seconds),
+    } | {
+        "stages began after, s": stages,
+        "waited for, s": {what: round(part) for what, part in course.timeline.parts(begun, begun + seconds).items()},
         "pauses": paused,
         "worse": round(found["worse"], 2),
     }
+
+
+def roll_outs(course: PatientCourse, site: Site, of: Soak, rollouts: list[dict[str, Any]]) -> str:
+    """One version after the other into `rollouts`, until the minutes are over; where the last one stands then."""
+    until_s = time.monotonic() + 60 * of.minutes
+    for version in itertools.count(2):
+        made = made_version(site, version)
+        site.offer(made)
+        try:
+            rollouts.append(roll_out(course, made, of, until_s))
+        except _Over as over:
+            return str(over)
+        sys.stderr.write(json.dumps(rollouts[-1]) + "\n")
+    raise AssertionError
 
 
 def run_soak(site: Site, of: Soak) -> dict[str, Any]:
@@ -133,7 +160,7 @@ def run_soak(site: Site, of: Soak) -> dict[str, Any]:
     site.offer(first)
     rollouts: list[dict[str, Any]] = []
     with fleet_under_faults(site, jobs, shares=of.shares) as (fleet, disks_fill):
-        schedule = drawn(of.seed, 60 * of.minutes, of.cells, of.every_s)
+        schedule = drawn(of.seed, 60 * of.minutes, of.cells, of.every_s, services=2 if of.shares else None)
         fleet.schedule[:] = [one for one in schedule if disks_fill or "disk" not in one.kind]
         course = PatientCourse(url=fleet.url, check=fleet.look, show=lambda sample: None, until_s=time.monotonic() + 600)
         for cell in enrolled(fleet):
@@ -142,14 +169,7 @@ def run_soak(site: Site, of: Soak) -> dict[str, Any]:
         course.install(first, of.cells)
         fleet.start_cells()
         fleet.begun_s = time.monotonic()
-        until_s, version = fleet.begun_s + 60 * of.minutes, 1
-        with contextlib.suppress(_Over):
-            while True:
-                version += 1
-                made = made_version(site, version)
-                site.offer(made)
-                rollouts.append(roll_out(course, made, of, until_s))
-                sys.stderr.write(json.dumps(rollouts[-1] | told(fleet.happened)) + "\n")
+        is_open = roll_outs(course, site, of, rollouts)
         fleet.heal()
         fleet.end_cells()
         _quiet(course, fleet)
@@ -157,6 +177,10 @@ def run_soak(site: Site, of: Soak) -> dict[str, Any]:
         kept = kept_episodes(site)
         cells = {name: read(name, job.folder / "driver.jsonl", job.audit, excuses(fleet, name)) for name, job in jobs.items()}
         return document(of, fleet, cells, rollouts) | {
+            "open at the end": is_open,
+            "share of the time in which an end is laid to its policy service, by cell": {
+                name: round(laid_to_faults(fleet, name, seconds), 2) for name in cells
+            },
             "minutes": round(seconds / 60, 1),
             "kept by the controller": sum(count for count, _ in kept.values()),
             "longest episode, s": round(max((longest_s for _, longest_s in kept.values()), default=0.0), 1),
@@ -178,6 +202,15 @@ def excuses(fleet: Fleet, cell: str) -> list[tuple[float, float]]:
     return [(one.from_s - 0.5, one.to_s + 60.0) for one in fleet.happened if cell in one.cells]
 
 
+def laid_to_faults(fleet: Fleet, cell: str, seconds: float) -> float:
+    """The share of these seconds in which an end of an episode is laid to a fault of the cell's policy service."""
+    until_s, whole, at_s = fleet.begun_s + seconds, 0.0, 0.0
+    for from_s, to_s in sorted(excuses(fleet, cell)):
+        whole += max(min(to_s, until_s) - max(from_s, at_s), 0.0)
+        at_s = max(at_s, to_s)
+    return whole / seconds
+
+
 def kept_episodes(site: Site) -> dict[str, tuple[int, float]]:
     """Of each cell in the controller's own table: how many, and the length of the longest in seconds."""
     asked = "SELECT cell, count(*), max(ended_at_s - started_at_s) FROM actwright_fleet_episodes GROUP BY cell"
@@ -196,6 +229,7 @@ def document(of: Soak, fleet: Fleet, cells: Mapping[str, Read], rollouts: list[d
         "cells": of.cells,
         "policy services shared": of.shares,
         "faults": told(fleet.happened),
+        "of them of its policy service, by cell": {name: sum(name in one.cells for one in fleet.happened) for name in cells},
         "ended by themselves and started again": dict(fleet.ended),
         "rollouts": rollouts,
         "episodes": sum(one.episodes for one in cells.values()),
@@ -232,6 +266,25 @@ COVERED = covers(
     I5="agents, policy services and the controller killed at random, links cut, disks full, clocks off: no episode sees two versions",
     I6="every command in a driver's log is in the audit, by a reader of its own",
 )
+
+
+def test_a_policy_service_is_harmed_as_often_whether_cells_share_it_or_not() -> None:
+    """And so is everything else: a cell that shares has its service harmed as often as one with its own, twice as often while all are on
+    one."""
+    own, shared = drawn(1, 60_000, 8, 10.0), drawn(1, 60_000, 8, 10.0, services=2)
+    harmed, others = ([Counter(one.kind in OF_A_SERVICE for one in of)[which] for of in (own, shared)] for which in (True, False))
+    assert harmed[0] / 8 == pytest.approx(harmed[1] / 2, rel=0.1)
+    assert others[0] == pytest.approx(others[1], rel=0.05)
+
+
+def test_a_fault_of_a_shared_service_is_that_of_all_cells_on_it_and_of_no_other(tmp_path: Path) -> None:
+    for use in ("1/uses/cell-3.a", "1/uses/cell-2.a", "1/uses/.cell-1.b.new", "lock"):
+        atomic_write(tmp_path / use, "0123")
+    (tmp_path / "0" / "uses").mkdir(parents=True)
+    assert users_of(tmp_path) == [(tmp_path / "1", {"cell-2", "cell-3"})]  # nothing runs in the other place
+    for use in ("0/uses/cell-1.a", "0/uses/cell-2.b"):
+        atomic_write(tmp_path / use, "0123")
+    assert users_of(tmp_path) == [(tmp_path / "0", {"cell-1", "cell-2"}), (tmp_path / "1", {"cell-2", "cell-3"})]
 
 
 @COVERED

@@ -28,7 +28,7 @@ from serving.fleet.agent.rules import fallback_of, slot_for, target_of
 from serving.fleet.agent.settings import AgentSettings
 from serving.fleet.agent.shadowing import Shadowing
 from serving.fleet.agent.update import Update
-from serving.fleet.intake.problems import FINAL, UpdateRefused, problem_of
+from serving.fleet.intake.problems import FINAL, UpdateRefused, problem_of, wait_s
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Agent:
                 self._refuse(target, slot)
             elif refused.code == "DIGEST" and slot != running:
                 self._try("partial", lambda: self.update.again(target, slot))
-            self._try_at_s = self._clock.up_s() + self._wait_s
+            self._try_at_s = self._clock.up_s() + wait_s(refused, self._wait_s)
             self._wait_s = min(2 * self._wait_s, _MOST_WAIT_S)
 
     def _idle(self, permit: Permit | None) -> None:

@@ -22,7 +22,7 @@ from serving.cell_files.permit import Permit
 from serving.fleet.agent.agent_state import SHADOW, StateFile, refused_too
 from serving.fleet.agent.rules import shadow_of
 from serving.fleet.agent.taking import Taking
-from serving.fleet.intake.problems import FINAL, UpdateRefused, problem_of
+from serving.fleet.intake.problems import FINAL, UpdateRefused, problem_of, wait_s
 from serving.fleet.intake.shared_service import SlotService
 from serving.fleet.intake.slots import Slots
 
@@ -139,7 +139,7 @@ class Shadowing:
     def _stopped(self, error: UpdateRefused, wanted: str) -> None:
         """The candidate is not compared: told, and tried again later or, where that is of no use, when the controller proposes again."""
         now = self.clock()
-        self._try_at_s, self._wait_s = now.up_s + self._wait_s, min(2 * self._wait_s, _MOST_WAIT_S)
+        self._try_at_s, self._wait_s = now.up_s + wait_s(error, self._wait_s), min(2 * self._wait_s, _MOST_WAIT_S)
         before = self.state.now.shadow_error
         if before is None or (before.code, before.release) != (error.code, wanted):
             logger.warning("shadow.stopped code=%s release=%s reason=%s", error.code, wanted[:16], error)

@@ -22,6 +22,7 @@ from serving.fleet.intake.slots import Slots
 logger = logging.getLogger(__name__)
 
 _HELD_S, _HELD_LOOK_S = 0.45, 0.004
+_MOST_STARTS = 4  # of a service whose process ends before it is ready, before its release is refused
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class Update:
     clock: Callable[[], float]
     patience_s: float
     _began_s: dict[str, float] = field(default_factory=dict[str, float], init=False)
+    _starts: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]], init=False)  # slot -> release, count
 
     def service(self, slot: str) -> SlotService:
         """Of a slot."""
@@ -43,6 +45,7 @@ class Update:
 
     def start(self, slot: str, release: str) -> None:
         """Start the service of a release that is in a slot, after every byte was hashed. Raises `UpdateRefused`."""
+        self.service(slot).check_room(release)  # before gigabytes are hashed
         self.slots.check_bytes(slot, release)
         self.service(slot).start(release)
         self._began_s[slot] = self.clock()
@@ -92,10 +95,12 @@ class Update:
         """Let the release answer its golden probes on this computer: its service becomes ready by nothing else."""
         service = self.service(slot)
         if service.started_for() != target:
-            self.start(slot, target)
+            self._start_to_probe(target, slot)
             return "probe"
         began_s = self._began_s.setdefault(slot, self.clock())  # an agent before this one may have started it
         status = service.status()
+        if status.state == "failed" and service.started_for() != target:
+            return "probe"  # its process ended since: the next step starts it again
         if status.state == "failed":
             code = "PROBES" if "probe" in status.reason else "START"
             raise UpdateRefused(code, f"the service of release {target[:16]} does not become ready here: {status.reason}")
@@ -104,9 +109,24 @@ class Update:
                 raise UpdateRefused("START", f"the service of release {target[:16]} is not ready after {self.patience_s:g} s")
             return "probe"
         self._check_served(target, slot)
+        self._starts.pop(slot, None)
         record = self.state.now.slot(slot)
         self.state.slot(slot, SlotRecord(state="probed", release=target, number=record.number))
         return "ready"
+
+    def _start_to_probe(self, target: str, slot: str) -> None:
+        """Start its service; again where the process ended before it was ready, for that may have been a kill or a lack of memory.
+
+        Raises `UpdateRefused` START where it ended each time.
+        """
+        release, count = self._starts.get(slot, ("", 0))
+        count = count if release == target else 0
+        if count >= _MOST_STARTS:
+            self._starts.pop(slot)
+            told = f"{count} times the process of its service ended before it was ready: {self.service(slot).last_line()}"
+            raise UpdateRefused("START", f"release {target[:16]}: {told}")
+        self.start(slot, target)
+        self._starts[slot] = (target, count + 1)
 
     def _check_served(self, target: str, slot: str) -> None:
         manifest = self.slots.manifest(slot)

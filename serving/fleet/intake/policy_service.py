@@ -91,6 +91,9 @@ class PolicyService:
         """What it was started for; "" where none lives."""
         return str(self._note().get("release", "")) if self.is_alive() else ""
 
+    def check_room(self, release: str) -> None:
+        """Nothing: a slot's own service always has room for the release of its slot."""
+
     def start(self, release: str) -> None:
         """Start one for a release, in place of the one that lives. Raises `UpdateRefused` START where its program cannot be run."""
         if self.is_alive():

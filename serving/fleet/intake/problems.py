@@ -9,6 +9,7 @@ from model_core.spec.fleet.documents import ErrorCode
 
 # what another try cannot change: the release stays refused until the controller proposes again
 FINAL: frozenset[ErrorCode] = frozenset({"SIGNATURE", "AGENT_TOO_OLD", "MAY_NOT_RUN", "START", "PROBES"})
+_ROOM_WAIT_S = 15.0  # what cells of this computer wait for, another one may leave at any time, and to look costs little
 
 
 class UpdateRefused(ActwrightError, RuntimeError):  # noqa: N818
@@ -30,3 +31,8 @@ def problem_of(error: Exception) -> UpdateRefused:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UpdateRefused("NO_SPACE", f"the disk is full: {error}. Fix: make room; the download goes on where it was")
     return UpdateRefused("INTERNAL", f"{type(error).__name__}: {error}")
+
+
+def wait_s(error: UpdateRefused, growing_s: float) -> float:
+    """How long until another try, in seconds. growing_s: after so many failures, where there is nothing better to know."""
+    return min(growing_s, _ROOM_WAIT_S) if error.code == "NO_SPACE" else growing_s

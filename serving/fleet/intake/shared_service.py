@@ -60,6 +60,10 @@ class SharedService:
         release = used.started_for() if used else ""
         return release if used and release == _read(self._use(used)) else ""
 
+    def check_room(self, release: str) -> None:
+        """Raises `UpdateRefused` NO_SPACE where cells still use every service for other releases."""
+        self._place_for(release)
+
     def start(self, release: str) -> None:
         """Use the service of a release, which is started where none answers for it.
 
@@ -142,12 +146,14 @@ class SharedService:
         return {path.name: release for path in found if path != self._use(place) and (release := _read(path))}
 
     def _place_for(self, release: str) -> PolicyService:
-        """The service of a release, else one that no other slot uses."""
-        uses = [set(self._others(place).values()) for place in self.places]
-        for place, needed in zip(self.places, uses, strict=True):
+        """The service of a release, else one that no other slot uses. The one that this slot uses for it already comes first: the permit
+        names its address."""
+        ours_first = sorted(self.places, key=lambda place: _read(self._use(place)) != release)
+        places = [(place, set(self._others(place).values())) for place in ours_first]
+        for place, needed in places:
             if needed == {release} or (not needed and place.started_for() == release):
                 return place
-        for place, needed in zip(self.places, uses, strict=True):
+        for place, needed in places:
             if not needed:
                 return place
         told = "; ".join(f"{place.folder}: {', '.join(sorted(self._others(place)))}" for place in self.places)
