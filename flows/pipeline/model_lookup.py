@@ -28,14 +28,14 @@ _ALIAS = re.compile(r"^(?:models:/)?(?P<name>[\w.-]+)[@/]champion$")
 def packed_model(platform: Platform, what: str, embodiment: str = "") -> PackedPolicy:
     """The packed policy that `what` names; a checkpoint is packed here and now, and kept for the next time.
 
-    what: a folder (bento, bundle or checkpoint), "champion", "NAME@champion", "NAME/VERSION", or the name of a recipe. embodiment: whose
-    policy, where a checkpoint acts for several; a registered version is that of the embodiment whose contract was registered.
+    what: a folder (bento, bundle or checkpoint), "champion", "NAME@champion", "NAME/VERSION", or a recipe by name or file. embodiment:
+    whose policy, where a checkpoint acts for several; a registered version is that of the embodiment whose contract was registered.
     Raises SpecError for a name that cannot be read, NotReady when there is no such model yet, CheckpointError for a damaged one, and where
     one of several embodiments must be named or is not there.
     """
     from components.release.bundle import find_packed
 
-    if Path(what).exists() or what.startswith((".", "/", "~")):
+    if _is_folder(what):
         packed = _of_today(platform, find_packed(Path(what).expanduser()), embodiment)
     else:
         version = _VERSION.match(what)
@@ -50,7 +50,7 @@ def checkpoint_of(platform: Platform, what: str) -> Path:
     """The folder of the weights of what `packed_model` names; a plain checkpoint is used as it is and not packed."""
     from components.release.bundle import find_packed
 
-    if Path(what).exists() or what.startswith((".", "/", "~")):
+    if _is_folder(what):
         return find_packed(Path(what).expanduser()).checkpoint
     return packed_model(platform, what).checkpoint
 
@@ -65,28 +65,47 @@ def policies_here(settings: Settings) -> list[PackedPolicy]:
     return [find_packed(path.parents[2]) for path in sorted(bundles, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
+def _is_folder(what: str) -> bool:
+    """Whether a person named a folder; the file of a recipe is none."""
+    return Path(what).is_dir() or (not what.endswith(".json") and (Path(what).exists() or what.startswith((".", "/", "~"))))
+
+
 def _champion_of(platform: Platform, what: str) -> tuple[str, int]:
+    name, registry = _model_named(platform, what), platform.registry()
+    champion = registry.champion(name)
+    if champion is None:
+        others = [found for other in _models_here(platform) if other != name and (found := registry.champion(other)) is not None]
+        if what == CHAMPION and len(others) == 1:
+            print_line(f"{name} has no champion; {others[0].name} is the only model here that has one")
+            return others[0].name, others[0].version
+        known = "; ".join(f"`actwright serve {other.name}@champion`" for other in others)
+        raise NotReady(
+            f"{name} has no champion yet; make one with `actwright run`, or serve a version: `actwright serve {name}/1`"
+            + (f". Others have one here: {known}" if known else "")
+        )
+    return name, champion.version
+
+
+def _model_named(platform: Platform, what: str) -> str:
+    """The model that a person means: by its alias, its recipe (the loop's for "champion"), or its own name where it was packed here."""
     from flows.pipeline.recipes import RECIPES, get_recipe
 
-    alias = _ALIAS.match(what)
-    name = (
-        alias["name"]
-        if alias
-        else get_recipe("loop" if what == CHAMPION else what).package.model_name
-        if what in (CHAMPION, *RECIPES)
-        else ""
+    if alias := _ALIAS.match(what):
+        return alias["name"]
+    if what in (CHAMPION, *RECIPES) or what.endswith(".json"):
+        return get_recipe("loop" if what == CHAMPION else what).package.model_name
+    here = _models_here(platform)
+    if what in here:
+        return what
+    raise SpecError(
+        f"{what!r} is no folder, no recipe ({', '.join(RECIPES)}) and no model that was packed here ({', '.join(here) or 'none'}); "
+        f"type `actwright serve champion`, `actwright serve NAME/3`, or the folder of a bundle"
     )
-    if not name and what.endswith(".json"):
-        name = get_recipe(what).package.model_name
-    if not name:
-        raise SpecError(
-            f"{what!r} is no folder, no recipe ({', '.join(RECIPES)}) and no registered model; "
-            f"type `actwright serve champion`, `actwright serve NAME/3`, or the folder of a bundle"
-        )
-    champion = platform.registry().champion(name)
-    if champion is None:
-        raise NotReady(f"{name} has no champion yet; make one with `actwright run`, or serve a version: `actwright serve {name}/1`")
-    return name, champion.version
+
+
+def _models_here(platform: Platform) -> list[str]:
+    """The models of which a version was packed in this home, by name."""
+    return sorted({str(step.record.get("model_version", "")).partition("/")[0] for step in platform.store.steps("package")})
 
 
 def _registered(platform: Platform, name: str, version: int) -> PackedPolicy:

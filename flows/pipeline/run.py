@@ -51,9 +51,16 @@ def run_recipe(recipe: Recipe) -> tuple[RunSummary, Path]:
     if note := champion_since(context, summary):
         console.print(f"note: {note}")
     console.print(f"report    {folder / 'report.html'}")
-    up = "actwright up" if recipe.name == "loop" or recipe.name not in RECIPES else f"actwright up {recipe.name}"
-    console.print(f"then try  {up}   (Prefect, MLflow and the policy service)")
+    console.print(f"then try  {_next_command(recipe, summary)}")
     return summary, folder
+
+
+def _next_command(recipe: Recipe, summary: RunSummary) -> str:
+    """What to type after a run. Of a recipe with sources, whose file a person has named, the model is named here."""
+    if recipe.data and summary.verdict.promote:
+        return f"actwright serve {summary.model_version.name}@champion   (the policy service; a cell of your robot: docs/robots.md)"
+    up = f"actwright up {recipe.name}" if recipe.name in RECIPES and recipe.name != "loop" and not recipe.data else "actwright up"
+    return f"{up}   (Prefect, MLflow and {'the console' if recipe.data else 'the policy service'})"
 
 
 def champion_since(context: RunContext, summary: RunSummary) -> str:

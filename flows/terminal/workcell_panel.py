@@ -44,7 +44,8 @@ class WorkcellPanel:
             self._now = dict(line["live"])
         elif "stop_reason" in line:
             how = "solved" if line.get("success") else str(line["stop_reason"]).replace("_", " ")
-            self._last = f"episode {line.get('done')}: {how} after {line.get('steps')} steps"
+            why = f": {line['detail']}" if line.get("detail") else ""
+            self._last = f"episode {line.get('done')}: {how} after {line.get('steps')} steps{why}"
             if self._live is None:
                 self.console.print(f"{self._task} {self._last}")
         if self._live is not None:

@@ -161,6 +161,7 @@ class _Diary:
             "success": result.success,
             "stop_reason": result.stop_reason,
             "steps": result.steps,
+            "detail": result.detail,
         }
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()

@@ -94,7 +94,9 @@ def acted(home: Home, policy: Path, contract: Path, levels: list[str]) -> None:
             *("--task", "grasp the red block", "--url", told["policy"], "--deadline-ms", "30000", "--result", "cell.json"),
         )
         assert cell.returncode == 0, cell.stderr[-3000:]
-        assert json.loads(cell.stdout)["episodes"] == 1
+        told = json.loads(cell.stdout)
+        assert (told["episodes"], told["refusals"], told["holds"]) == (1, 0, 0), cell.stderr[-3000:]
+        assert told["decisions"] >= 2
     finally:
         service.terminate()
         service.wait(60)

@@ -152,6 +152,7 @@ def test_the_whole_road_of_two_robots_by_commands(tmp_path: Path) -> None:
 
         code, said = cell("gantry")
         assert code == 0, said[-3000:]
+        assert json.loads((tmp_path / "gantry.json").read_text())["refusals"] == 0
         code, said = cell("bench-arm")
         assert code != 0
         assert "does not fit contract" in said

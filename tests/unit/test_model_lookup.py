@@ -14,10 +14,11 @@ from components.artifacts.step_store import StepStore, run_step
 from components.config.recipe import PackageConfig
 from components.config.records import ModelVersion
 from flows.pipeline.model_lookup import packed_model
+from flows.pipeline.recipes import get_recipe
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform
 from model_core.spec.contract import PROTOCOL_VERSION
-from model_core.spec.errors import NotReady, TrackingError
+from model_core.spec.errors import NotReady, SpecError, TrackingError
 from tests.tracking_twins import MemoryRegistry
 
 LABEL = "arm/1"
@@ -100,3 +101,26 @@ def test_two_checkpoints_under_one_label_and_neither_registered_is_refused(tmp_p
     register(platform, "a" * 64)
     with pytest.raises(NotReady, match="its checkpoint aaaaaaaaaaaa is not in"):
         packed_model(platform, LABEL)
+
+
+def test_the_only_champion_here_is_the_champion_and_is_found_by_its_name_and_its_recipe_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A team whose recipe names a model of its own: the loop's model was never trained here."""
+    platform = HomeWithoutServers(tmp_path)
+    only = packed(platform, "first")
+    own = get_recipe("loop").to_json()
+    (tmp_path / "own.json").write_text(json.dumps({**own, "package": {**own["package"], "model_name": "arm"}}))
+    with pytest.raises(NotReady, match="arm has no champion yet"):
+        packed_model(platform, "arm")
+    register(platform, checkpoint_digest(only))
+    platform.registry().promote(platform.registry().versions("arm")[0], expected=None)
+    for named in ("arm", str(tmp_path / "own.json"), "arm@champion"):
+        assert packed_model(platform, named).checkpoint == only
+        assert capsys.readouterr().err == ""
+    assert packed_model(platform, "champion").checkpoint == only
+    assert "arm is the only model here that has one" in capsys.readouterr().err
+    with pytest.raises(NotReady, match=r"has no champion yet.*`actwright serve arm@champion`"):
+        packed_model(platform, "metaworld_5")
+    with pytest.raises(SpecError, match=r"no model that was packed here \(arm\)"):
+        packed_model(platform, "leg")

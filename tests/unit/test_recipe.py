@@ -25,6 +25,13 @@ def test_json_both_ways_keeps_everything():
     assert replace(recipe, train=TrainConfig(seed=4)).digest != recipe.digest
 
 
+def test_the_recipe_in_the_page_of_own_data_is_a_whole_one():
+    page = (REPOSITORY / "docs/data.md").read_text(encoding="utf-8")
+    document = page[page.index('{"name": "pick"') : page.index("```\n\nA source may also say")]
+    recipe = Recipe.from_json(json.loads(document))
+    assert (recipe.data[0].embodiment, recipe.annotate.levels, recipe.package.model_name) == ("arm.yaml", ("action",), "pick")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -170,9 +170,11 @@ def test_a_cell_s_lines_become_a_panel_and_plain_lines() -> None:
     panel.console = Console(record=True, width=160, file=io.StringIO())
     with panel.shown():
         panel.update({"live": {**live, "refused": 2, "why": "DEADLINE", "modes": {"RUN": 30, "STRETCH": 10}}})
-        panel.update({"cell": "c", "done": 1, "total": 3, "success": False, "stop_reason": "max_steps", "steps": 40})
+        panel.update({"cell": "c", "done": 2, "total": 3, "success": False, "stop_reason": "refused", "steps": 4, "detail": "CONTRACT: no"})
+        panel.update({"cell": "c", "done": 1, "total": 3, "success": False, "stop_reason": "max_steps", "steps": 40, "detail": ""})
         panel.update({"something": "else"})
     text = panel.console.export_text()
+    assert "episode 2: refused after 4 steps: CONTRACT: no" in text
     assert "button episode 2/3 step 31 STRETCH, 1 of 1 solved, p50 41 ms, p99 63 ms" in text
     assert "episode 1: max steps after 40 steps" in text
     console = Console(record=True, width=160, file=io.StringIO())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +25,8 @@ class ServeOptions:
     model: Annotated[
         str,
         typer.Argument(
-            help="champion, NAME@champion, NAME/VERSION, a recipe, or the folder of a bento, bundle or checkpoint", metavar="MODEL"
+            help="champion, NAME@champion, NAME/VERSION, a recipe by name or file, or the folder of a bento, bundle or checkpoint",
+            metavar="MODEL",
         ),
     ] = "champion"
     embodiment: Annotated[
@@ -55,6 +57,7 @@ def serve(options: ServeOptions) -> None:
     golden probes as it did when it was packed.
 
     Example: actwright serve
+    Example: actwright serve own.json
     Example: actwright serve actwright-metaworld/3 --port 3001
     Example: actwright serve .actwright/store/train/9866/checkpoint
     Example: actwright serve .actwright/store/train/4c20/checkpoint --embodiment so101
@@ -113,8 +116,23 @@ def _next_commands(packed: PackedPolicy, listening: Listening, url: str) -> list
     trusted = "" if listening.certificate is None else f" --ca-file {listening.certificate}"
     return [
         f"then try  actwright probe {url}{token}{trusted}",
-        f"     or   actwright workcell run --robot metaworld --task {_a_task(packed.manifest)} --url {url}{token}{trusted}",
+        f"     or   actwright workcell run {_robot(packed)} --url {url}{token}{trusted}",
     ]
+
+
+def _robot(packed: PackedPolicy) -> str:
+    """The options of a robot that fits: of the simulator where it has one, else a simulated driver, asked for what a golden probe asks."""
+    from components.simulation import libero, metaworld
+    from serving.contract_file import read_contract
+    from serving.gateway.inference.golden_probes import load_golden_probes
+
+    assert packed.bundle is not None  # it is served
+    contract = packed.bundle / "contract.json"
+    simulated = {metaworld.EMBODIMENT: "metaworld", libero.EMBODIMENT: "libero"}.get(read_contract(contract).embodiment.name)
+    if simulated:
+        return f"--robot {simulated} --task {_a_task(packed.manifest)}"
+    asked = next((probe.observation.instruction for probe in load_golden_probes(packed.bundle / "probes")), "TASK")
+    return f"--robot strict --option contract={shlex.quote(str(contract))} --task {shlex.quote(asked)}"
 
 
 def _a_task(manifest: Any) -> str:

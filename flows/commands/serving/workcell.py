@@ -43,7 +43,7 @@ class WorkcellOptions:
         str,
         typer.Option(
             help="metaworld, strict (a strict simulated driver that rejects every limit or protocol violation; with --option contract=FILE "
-            "it takes that contract's embodiment), or MODULE:FACTORY"
+            "it takes that contract's embodiment; it asks for --task, or for --option instruction=TEXT), or MODULE:FACTORY"
         ),
     ] = "metaworld"
     url: Annotated[str, typer.Option(help="the policy service, such as http://127.0.0.1:3000")] = ""
@@ -103,7 +103,7 @@ def workcell_run(options: WorkcellOptions) -> None:
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --strategy prefix --realtime --audit audit
     Example: actwright workcell run --task drawer-close-v3 --url http://127.0.0.1:3000 --steer line.json
     Example: actwright workcell run --task drawer-close-v3 --agent /var/lib/actwright/cell
-    Example: actwright workcell run --robot strict --option contract=contract.json --task any --url http://127.0.0.1:3000
+    Example: actwright workcell run --robot strict --option contract=contract.json --task "pick up the cup" --url http://127.0.0.1:3000
     """
     from components.deployment.cell_process import run_cell
     from flows.platform.settings import load_settings

@@ -340,18 +340,18 @@ def make_robot(
     mode: str = "delta",
     control_hz: float = 20.0,
     log: str = "",
-    instruction: str = "push the button",
+    instruction: str = "",
     steps: int = 200,
     goal: int = 0,
     reject_at: int = -1,
     protective_at: int = -1,
     emergency_at: int = -1,
 ) -> StrictDriver:
-    """For `--robot serving.workcell.robot.strict_driver:make_robot`. contract: contract whose embodiment it takes; else `simple_body`."""
+    """For `--robot strict`. contract: of the file, whose embodiment it takes ("": `simple_body`). instruction: "" asks for the task."""
     return StrictDriver(
         read_contract(Path(contract)).embodiment if contract else simple_body(mode=mode, control_hz=control_hz),
         task=task,
-        instruction=instruction,
+        instruction=instruction or task,
         steps=steps,
         goal=goal,
         log=Path(log) if log else None,
