@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,15 +124,17 @@ def _next_commands(packed: PackedPolicy, listening: Listening, url: str) -> list
 def _robot(packed: PackedPolicy) -> str:
     """The options of a robot that fits: of the simulator where it has one, else a simulated driver, asked for what a golden probe asks."""
     from components.simulation import libero, metaworld
-    from serving.contract_file import read_contract
-    from serving.gateway.inference.golden_probes import load_golden_probes
+    from model_core.spec.contract import PolicyContract
+    from model_core.spec.protocol.wire import Observe, decode_message
 
     assert packed.bundle is not None  # it is served
     contract = packed.bundle / "contract.json"
-    simulated = {metaworld.EMBODIMENT: "metaworld", libero.EMBODIMENT: "libero"}.get(read_contract(contract).embodiment.name)
+    body = PolicyContract.from_json(json.loads(contract.read_text(encoding="utf-8"))).embodiment
+    simulated = {metaworld.EMBODIMENT: "metaworld", libero.EMBODIMENT: "libero"}.get(body.name)
     if simulated:
         return f"--robot {simulated} --task {_a_task(packed.manifest)}"
-    asked = next((probe.observation.instruction for probe in load_golden_probes(packed.bundle / "probes")), "TASK")
+    probes = (decode_message(probe.read_bytes()) for probe in sorted((packed.bundle / "probes").glob("*.observe")))
+    asked = next((probe.observation.instruction for probe in probes if isinstance(probe, Observe)), "TASK")
     return f"--robot strict --option contract={shlex.quote(str(contract))} --task {shlex.quote(asked)}"
 
 
