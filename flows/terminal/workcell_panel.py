@@ -47,7 +47,7 @@ class WorkcellPanel:
             why = f": {line['detail']}" if line.get("detail") else ""
             self._last = f"episode {line.get('done')}: {how} after {line.get('steps')} steps{why}"
             if self._live is None:
-                self.console.print(f"{self._task} {self._last}")
+                self.console.print(f"{self._task} {self._last}", soft_wrap=True)
         if self._live is not None:
             self._live.update(self._panel())
         elif self._now.get("mode") and time.monotonic() - self._printed_at > _PLAIN_EVERY_S:

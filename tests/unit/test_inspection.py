@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from components.config.data_config import ValidateConfig
 from components.config.inspection_config import InspectionConfig
+from components.config.paths import REPOSITORY
 from components.config.records import Silent
 from components.data.inspection.checks.verdict import DEFECT, RISK, UNKNOWN
 from components.data.inspection.folder import films
@@ -186,3 +188,27 @@ def test_the_inspected_folder_is_not_changed(sound, tmp_path):
 
 def test_thresholds_without_a_recipe_are_those_of_the_loop():
     assert get_recipe("loop").validate == ValidateConfig()
+
+
+def test_of_version_2_1_the_statistics_of_each_episode_are_compared_with_its_rows(tmp_path):
+    """They stand in a file of their own; a set that the public writer wrote has nothing wrong with them."""
+    folder = tmp_path / "set"
+    shutil.copytree(REPOSITORY / "tests/data/public_writers/v21_images", folder)
+    of_statistics = ("episode_statistics", "statistics_missing", "unreadable")
+
+    def told() -> dict[str, list[str]]:
+        found = {result.check.id: result.verdict for result in inspect_folder(folder, None, None, pixels=False).results}
+        assert found["episode_statistics"].looked_at >= 3
+        return {name: [fault.where for fault in found[name].faults] for name in of_statistics}
+
+    assert told() == {name: [] for name in of_statistics}
+    path = folder / "meta/episodes_stats.jsonl"
+    written = path.read_text().splitlines()
+    moved = json.loads(written[1])
+    moved["stats"]["action"]["mean"][2] += 0.3
+    path.write_text("\n".join([written[0], json.dumps(moved), *written[3:]]) + "\n{cut")
+    assert told() == {
+        "episode_statistics": ["set-000001"],
+        "statistics_missing": ["set-000002"],
+        "unreadable": ["meta/episodes_stats.jsonl"],
+    }

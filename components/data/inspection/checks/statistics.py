@@ -49,8 +49,11 @@ def _compare(m: SetMeasurements, names: tuple[str, ...], *, averaged: bool = Fal
     source="huggingface/lerobot#2189",
 )
 def statistics_missing(m: SetMeasurements, _: ValidateConfig) -> Verdict:
-    """State and action have all ten statistics."""
+    """State and action have all ten statistics; of version 2.1, which has no such file, every episode has its own."""
     found = m.statistics
+    if found is not None and not found.has_file and found.without is not None:
+        lost = tuple(Fault(where=where, reason="meta/episodes_stats.jsonl has no statistics of it") for where in found.without)
+        return Verdict(faults=lost, looked_at=len(m.episodes), of=len(m.episodes))
     if found is None or not found.has_file:
         return Verdict(of=1, unit="sets", missing=_NONE)
     faults = [Fault(where=feature, reason=f"{', '.join(names)} are not stated") for feature, names in found.missing.items() if names]

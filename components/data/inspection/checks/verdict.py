@@ -66,11 +66,13 @@ def check(name: str, *, severity: str, reason: str, fix: str, source: str) -> Ca
     return register
 
 
-def of_facts(measured: SetMeasurements, kind: str, unit: str) -> Verdict:
-    """The facts of one kind, with the number of places that were looked at for it."""
+def of_facts(measured: SetMeasurements, kind: str, unit: str, missing: str = "") -> Verdict:
+    """The facts of one kind, with the number of places that were looked at for it. missing: why there may be none."""
     found = tuple(Fault(where=fact.where, reason=fact.reason) for fact in measured.facts if fact.kind == kind)
     looked = max(measured.looked_at.get(kind, 0), len(found))
-    return Verdict(faults=found, looked_at=looked, of=looked, unit=unit, missing="" if looked else f"there are no {unit} to look at")
+    return Verdict(
+        faults=found, looked_at=looked, of=looked, unit=unit, missing="" if looked else missing or f"there are no {unit} to look at"
+    )
 
 
 def of_episodes(

@@ -15,7 +15,7 @@ from components.data.lerobot.tables import read_json
 from model_core.spec.errors import DatasetError
 
 KNOWN_VERSIONS = ("v2.0", "v2.1", "v3.0")
-EPISODE_LINES = "meta/episodes.jsonl"
+EPISODE_LINES, STATISTICS_LINES = "meta/episodes.jsonl", "meta/episodes_stats.jsonl"  # the second since version 2.1
 
 
 def read_description(root: Path, facts: FactList) -> Mapping[str, Any]:

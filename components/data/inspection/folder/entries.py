@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from components.data.inspection.folder.documents import EPISODE_LINES, read_lines
+from components.data.inspection.folder.documents import EPISODE_LINES, STATISTICS_LINES, read_lines
 from components.data.inspection.folder.facts import FactList
 from components.data.lerobot import layout
 from components.data.lerobot.tables import read_table
@@ -45,6 +45,7 @@ def read_episode_entries(root: Path, info: Mapping[str, Any], cameras: Sequence[
     """Every episode that is listed, by number. Facts: `file_unreadable`, `episode_list`."""
     is_v3 = (root / "meta" / "episodes").is_dir()
     rows = _rows_v3(root, facts) if is_v3 else read_lines(root, EPISODE_LINES, facts)
+    statistics = {} if is_v3 else _statistics_v2(root, facts)
     entries: dict[int, EpisodeEntry] = {}
     for row in rows:
         facts.look("episode_list")
@@ -59,6 +60,8 @@ def read_episode_entries(root: Path, info: Mapping[str, Any], cameras: Sequence[
             entries[number] = _v3(row, number, length, info, cameras) if is_v3 else _v2(row, number, length, info, cameras)
         except (KeyError, IndexError, ValueError, TypeError) as error:
             facts.add("episode_list", "meta/episodes", f"episode {number}: its files cannot be named ({type(error).__name__}: {error})")
+    for number in statistics.keys() & entries.keys():
+        entries[number] = replace(entries[number], statistics=statistics[number])
     return tuple(entries[number] for number in sorted(entries))
 
 
@@ -73,6 +76,19 @@ def _rows_v3(root: Path, facts: FactList) -> list[dict[str, Any]]:
         except DatasetError as error:
             facts.add("file_unreadable", path.relative_to(root).as_posix(), str(error))
     return rows
+
+
+def _statistics_v2(root: Path, facts: FactList) -> dict[int, dict[str, Any]]:
+    """Episode -> its own statistics, by `feature/statistic`; version 2.0 has no file of them."""
+    if not (root / STATISTICS_LINES).is_file():
+        return {}
+    found: dict[int, dict[str, Any]] = {}
+    for row in read_lines(root, STATISTICS_LINES, facts):
+        number, features = _whole(row.get("episode_index")), row.get("stats")
+        if number is not None and isinstance(features, Mapping):
+            kept = {key: stated for key, stated in features.items() if isinstance(stated, Mapping)}
+            found[number] = {f"{key}/{name}": value for key, stated in kept.items() for name, value in stated.items()}
+    return found
 
 
 def _v3(row: Mapping[str, Any], number: int, length: int, info: Mapping[str, Any], cameras: Sequence[str]) -> EpisodeEntry:

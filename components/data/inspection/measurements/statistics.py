@@ -34,6 +34,7 @@ class StatisticMeasurements:
 
     counts: feature -> (frames stated, frames there). pictures: camera -> the largest value that is stated. of_episodes: episode id ->
     (the feature, statistic and dimension that differ most, by how much of the feature's range). scale_D of each feature: p98 - p02.
+    without: of version 2.1, which states statistics of single episodes alone, the episodes that have none; None for other versions.
     """
 
     has_file: bool
@@ -43,6 +44,7 @@ class StatisticMeasurements:
     pictures: Mapping[str, float]
     of_episodes: Mapping[str, tuple[str, float]]
     episodes_with_statistics: int
+    without: tuple[str, ...] | None = None
 
 
 def measure_statistics(view: FolderView) -> StatisticMeasurements:
@@ -69,7 +71,14 @@ def measure_statistics(view: FolderView) -> StatisticMeasurements:
         pictures={key: _largest(view.statistics[key].get("max")) for key in view.cameras if isinstance(view.statistics.get(key), Mapping)},
         of_episodes=differing,
         episodes_with_statistics=said,
+        without=_without(view),
     )
+
+
+def _without(view: FolderView) -> tuple[str, ...] | None:
+    if view.info.get("codebase_version") != "v2.1":
+        return None
+    return tuple(view.episode_id(entry.number) for entry in view.entries if not entry.statistics)
 
 
 def _beside(feature: str, kept: Mapping[str, Any], values: NDArray[Any], view: FolderView) -> list[StatedStatistic]:

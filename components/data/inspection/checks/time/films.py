@@ -14,6 +14,7 @@ from components.data.inspection.checks.verdict import (
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 
 _EXPORT = "export the data set again from its recordings"
+_ALONE = "no episode is stated to be a part of a longer film"
 
 
 @check(
@@ -49,13 +50,13 @@ def video_rate(m: SetMeasurements, _: ValidateConfig) -> Verdict:
 )
 def video_start(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """An episode begins at a whole frame of its film, and takes as many as it has rows."""
-    return of_facts(m, "video_start", "episodes")
+    return of_facts(m, "video_start", "episodes", _ALONE)
 
 
 @check("video_overlap", severity=DEFECT, reason="two episodes are shown the same pictures", fix=_EXPORT, source="huggingface/lerobot#2447")
 def video_overlap(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """No two episodes take the same pictures of a film."""
-    return of_facts(m, "video_overlap", "episodes")
+    return of_facts(m, "video_overlap", "episodes", _ALONE)
 
 
 @check(
