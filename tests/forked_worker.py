@@ -2,7 +2,8 @@
 
 `make test` names this module as the interpreter of its workers (`--tx "3*popen//python=... -m tests.forked_worker"`). The first worker of a
 run starts the process that loads, the server; every worker asks it for a fork, which gets the worker's pipes and becomes it. Against
-workers that load by themselves this saves 40 s of processor time of two cores, and two thirds of their memory.
+workers that load by themselves this saves 40 s of processor time of two cores, and two thirds of their memory. A test that needs a process
+whose forks run commands (`tests.faults.fork_server`) asks the server too.
 
 No thread may be at work when a process forks: torch is loaded with one thread here, and gets its own number in the fork.
 """
@@ -21,9 +22,11 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+WORKERS = "TEST_WORKERS_SERVER"  # in the environment of a worker: the address of the server
 THREADS = "OMP_NUM_THREADS"  # read by torch when it is loaded
 LOOK_AGAIN_S = 2.0
 LATER = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")  # what several workers would load later, four seconds each
@@ -40,13 +43,24 @@ def become_worker() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "server").exists():
             _start_server(folder / "server", run)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
-        asked.connect(str(folder / "server"))
-        socket.send_fds(asked, [b"."], [0, 1, 2])
-        nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, 0)  # the fork has the pipes now: pytest must see them closed when it ends
-        os.dup2(nothing, 1)
-        asked.recv(1)
+    ended = fork_of_loaded(folder / "server", "worker", [0, 1, 2])
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)  # the fork has the pipes now: pytest must see them closed when it ends
+    os.dup2(nothing, 1)
+    ended()
+
+
+def fork_of_loaded(server: Path, work: str, streams: list[int]) -> Callable[[], object]:
+    """Have the server fork a process that does `work` with these standard streams; what is given waits for its end."""
+    asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    asked.connect(str(server))
+    socket.send_fds(asked, [work.encode()], streams)
+
+    def wait() -> None:
+        with asked:
+            asked.recv(1)
+
+    return wait
 
 
 def _folder(run: int) -> Path:
@@ -73,14 +87,15 @@ def serve(listening: socket.socket, run: int) -> None:
     gc.collect()
     gc.freeze()  # no worker looks through what is loaded, nor copies its pages for that
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    os.environ[WORKERS] = listening.getsockname()
     listening.settimeout(LOOK_AGAIN_S)
     while _is_alive(run):
         with contextlib.suppress(TimeoutError):
             asked, _ = listening.accept()
-            _, streams, _, _ = socket.recv_fds(asked, 1, 3)
+            work, streams, _, _ = socket.recv_fds(asked, 16, 3)
             if os.fork() == 0:
                 listening.close()
-                _be_worker(streams)
+                _be_forked(WORK[work.decode()], streams)
             for stream in streams:
                 os.close(stream)
             asked.close()
@@ -97,21 +112,35 @@ def _collect() -> None:
             importlib.import_module(name)
 
 
-def _be_worker(streams: list[int]) -> None:
-    """What `python -u -c <line of execnet>` does; never returns."""
+def _be_forked(work: Callable[[], None], streams: list[int]) -> None:
+    """A life with these standard streams; never returns."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-    sys.modules["torch"].set_num_threads(int(os.environ.get(THREADS, 0)) or len(os.sched_getaffinity(0)))
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.modules["__main__"] = types.ModuleType("__main__")
     code = 1
     try:
-        exec(eval(sys.stdin.readline()), vars(main))
+        work()
         code = 0
     finally:
         os._exit(code)
+
+
+def _work_for_pytest() -> None:
+    """What `python -u -c <line of execnet>` does."""
+    sys.modules["torch"].set_num_threads(int(os.environ.get(THREADS, 0)) or len(os.sched_getaffinity(0)))
+    exec(eval(sys.stdin.readline()), vars(sys.modules["__main__"]))
+
+
+def _run_commands() -> None:
+    from tests.faults.fork_server import serve
+
+    serve()
+
+
+WORK: Mapping[str, Callable[[], None]] = {"worker": _work_for_pytest, "commands": _run_commands}
 
 
 def _is_alive(process: int) -> bool:

@@ -6,6 +6,8 @@ counts as a change is what Python's audit events tell: a file opened for writing
     with ForkServer() as server:
         whole = server.run("data", "export", "set", "out", under=tmp_path)
         killed = server.run("data", "export", "set", "out2", under=tmp_path, fault="kill", at=whole.changes)
+
+In a worker of `make test` the process is a fork of what the workers are forks of (`tests.forked_worker`), and has to import little.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+from tests.forked_worker import WORKERS, fork_of_loaded
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = (
@@ -51,25 +56,34 @@ class ForkServer:
     """Starts the process when it is entered. Not thread-safe: one case after the other. imported: the modules that children find loaded."""
 
     imported: tuple[str, ...] = IMPORTED
-    _process: Any = field(default=None, init=False)
+    _asks: Any = field(default=None, init=False)
+    _answers: Any = field(default=None, init=False)
+    _ended: Callable[[], object] = field(default=lambda: None, init=False)
 
     def __enter__(self) -> ForkServer:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("ACTWRIGHT_", "PREFECT_", "MLFLOW_"))}
-        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.fork_server", *self.imported],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**environment, **one_thread},
-            cwd=ROOT,
-        )
+        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        (asked, asks), (answers, answered) = os.pipe(), os.pipe()
+        self._asks, self._answers = os.fdopen(asks, "w"), os.fdopen(answers)
+        streams = [asked, answered, 2]
+        if WORKERS in environment:
+            self._ended = fork_of_loaded(Path(environment[WORKERS]), "commands", streams)
+        else:
+            started = [sys.executable, "-m", "tests.faults.fork_server"]
+            self._ended = subprocess.Popen(started, stdin=asked, stdout=answered, env=environment, cwd=ROOT).wait
+        os.close(asked)
+        os.close(answered)
+        self._ask({"imported": self.imported, "environment": environment})
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
-        self._process.wait(60)
-        self._process.stdout.close()
+        self._asks.close()
+        self._ended()
+        self._answers.close()
+
+    def _ask(self, what: Mapping[str, object]) -> None:
+        self._asks.write(json.dumps(what) + "\n")
+        self._asks.flush()
 
     def run(self, *words: str, under: Path, fault: str = "", at: int = 0, after_s: float = 0.0, **environment: str) -> Done:
         """Run one command to its end, or to its fault. under: the folder in which changes count and in which the command has its home.
@@ -80,9 +94,8 @@ class ForkServer:
         homes = {name: str(under / name.lower()) for name in ("HOME", "DATA", "RUNS")}
         settings = {f"ACTWRIGHT_{name}": value for name, value in homes.items()} | {"ACTWRIGHT_STORAGE": f"folder:{under / 'storage'}"}
         case = {"words": words, "under": str(under), "fault": fault, "at": at, "after_s": after_s, "environment": settings | environment}
-        self._process.stdin.write(json.dumps(case) + "\n")
-        self._process.stdin.flush()
-        return Done(**json.loads(self._process.stdout.readline()))
+        self._ask(case)
+        return Done(**json.loads(self._answers.readline()))
 
 
 @dataclass(slots=True)
@@ -171,9 +184,12 @@ def _text(file: IO[bytes]) -> str:
 
 
 def serve() -> None:
-    """Answer a line of JSON for each one that comes."""
+    """Answer a line of JSON for each one that comes; the first tells the environment, and what to import."""
+    begun = json.loads(sys.stdin.readline())
+    os.environ.clear()
+    os.environ.update(begun["environment"])
     with contextlib.redirect_stdout(sys.stderr):  # what a library says when it is loaded is no answer
-        for name in sys.argv[1:]:
+        for name in begun["imported"]:
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # no child looks through what is loaded, nor copies its pages for that
