@@ -22,6 +22,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # keep the awaited one off its core. Read when torch is loaded; 150 small steps on two busy cores: 10.8 s of processor time, so 1.2 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Great Expectations reads it when it is loaded, which is before a command of ours says the same (`flows.platform.settings`).
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
 # What is loaded and compiled for a whole run are millions of objects that stay: with the usual thresholds the collector looks them through
 # again and again meanwhile (collecting the tests of a fresh clone took 38 s of processor time, and takes 22).
 gc.set_threshold(20_000, 20, 20)

@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[1]
 WORKERS = "TEST_WORKERS_SERVER"  # in the environment of a worker: the address of the server
 THREADS = "OMP_NUM_THREADS"  # read by torch when it is loaded
 LOOK_AGAIN_S = 2.0
-LATER = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")  # what several workers would load later, four seconds each
+# what several workers, or the commands that tests run in forks, would load later: two to four seconds each
+LATER = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "torch._dynamo", "great_expectations.expectations")
 
 
 def become_worker() -> None:

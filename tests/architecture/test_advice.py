@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.architecture.sources import nodes_of
 from tests.architecture.surfaces import commands
-from tests.architecture.test_rooms import FILES, ROOT, tree_of
+from tests.architecture.test_rooms import FILES, ROOT
 
 pytestmark = pytest.mark.xdist_group("sources")
 DOCUMENTS = [
@@ -93,10 +94,10 @@ def commands_by_words():
 
 def strings_of(path: Path) -> list[tuple[int, str]]:
     """Every text of a source file with its line; of an f-string, what is put in stands as X."""
-    tree = tree_of(path)
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    nodes = nodes_of(path)
+    inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             found.append((node.lineno, "".join(str(v.value) if isinstance(v, ast.Constant) else "X" for v in node.values)))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:

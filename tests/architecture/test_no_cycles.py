@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_rooms import ROOMS, ROOT, tree_of
+from tests.architecture.sources import nodes_of
+from tests.architecture.test_rooms import ROOMS, ROOT
 
 pytestmark = pytest.mark.xdist_group("sources")  # they are parsed once
 
@@ -22,7 +23,7 @@ def modules_of(root: Path, rooms: tuple[str, ...]) -> dict[str, Path]:
 def imports_of(path: Path, known: Mapping[str, Path]) -> set[str]:
     """The known modules that a file imports anywhere in it."""
     found: set[str] = set()
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.loaded import heavy_imports
+from tests.architecture.sources import nodes_of, tree_of
 
 pytestmark = pytest.mark.xdist_group("sources")
 ROOT = Path(__file__).parents[2]
@@ -85,21 +86,16 @@ ENTRY_POINTS = (
 FORBIDDEN_NAMES = ("utils", "helpers", "manager", "handler", "misc", "common", "base")
 
 
-@cache
-def tree_of(path: Path) -> ast.Module:
-    """The parsed file; not to be changed."""
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def at_run_time(node: ast.AST) -> Iterator[ast.AST]:
     """Every node of a tree, without the bodies of ``if TYPE_CHECKING``."""
-    yield node
-    for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield from at_run_time(child)
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name, value in ast.iter_fields(node):
+            if name == "body" and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+                continue
+            waiting += [child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)]
 
 
 @cache
@@ -146,10 +142,7 @@ def test_the_import_finder_sees_imports_inside_functions(tmp_path):
 def test_the_environment_is_read_in_one_place():
     readers = set()
     for path in FILES:
-        if any(
-            isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv") and ast.unparse(n.value) == "os"
-            for n in ast.walk(tree_of(path))
-        ):
+        if any(isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv") and ast.unparse(n.value) == "os" for n in nodes_of(path)):
             readers.add(named(path))
     strangers = {name for name in readers if name not in ENVIRONMENT and not name.startswith(ENTRY_POINTS)}
     # a child's environment is built from ours: reading it whole to pass it on is not configuration
@@ -160,7 +153,7 @@ def test_the_environment_is_read_in_one_place():
 def test_no_file_or_class_has_a_name_that_says_nothing():
     wrong = [named(path) for path in FILES if path.stem in FORBIDDEN_NAMES]
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.ClassDef) and node.name.lower().endswith(("manager", "handler", "helper", "utils")):
                 wrong.append(f"{named(path)}:{node.name}")
     assert not wrong

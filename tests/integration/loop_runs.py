@@ -37,10 +37,12 @@ class Home:
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ACTWRIGHT_", "PREFECT_", "MLFLOW_"))}
+        return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **self.settings}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment of a command, as far as it is of this home."""
         return {
-            **kept,
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
             "ACTWRIGHT_HOME": str(self.root / "home"),
             "ACTWRIGHT_RUNS": str(self.root / "runs"),
             "ACTWRIGHT_DATA": str(self.root / "work" / "data"),
@@ -61,11 +63,16 @@ class Home:
             raise AssertionError(f"{words} did not end within {timeout_s} s:\n{told[-3000:]}") from None
         return subprocess.CompletedProcess(words, process.returncode, out, told)
 
+    def prepare(self) -> None:
+        """Make the folder of its data, and MLflow's tables: that MLflow makes them itself is seen where a home is not of this class."""
+        (self.root / "work").mkdir(parents=True, exist_ok=True)
+        copy_database("mlflow", self.root / "home" / "mlflow.db")
+
     def start(self, *words: str, **extra: str) -> subprocess.Popen[str]:
         """Start a command."""
         (self.root / "work").mkdir(parents=True, exist_ok=True)
-        if words[0] in ("run", "ingest"):  # that MLflow makes its tables itself is seen where a home is not of this class
-            copy_database("mlflow", self.root / "home" / "mlflow.db")
+        if words[0] in ("run", "ingest"):
+            self.prepare()
         return subprocess.Popen(
             [*COMMAND, *words],
             cwd=self.root / "work",

@@ -17,7 +17,7 @@ from flows.commands.overrides import with_changes
 from flows.pipeline.run_context import MAKERS
 from flows.pipeline.stages.step import StepKey
 from flows.terminal.stage_progress import TITLES
-from tests.architecture.test_rooms import tree_of
+from tests.architecture.sources import nodes_of
 
 pytestmark = pytest.mark.xdist_group("sources")
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_the_loop_has_one_task_for_every_stage():
 def lists_of_stages(path: Path) -> list[int]:
     """Lines of literals that list four or more stages."""
     found = []
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Tuple | ast.List | ast.Set):
             names = {part.value for part in node.elts if isinstance(part, ast.Constant)}
             if len(names & set(STAGE_NAMES)) >= 4:
