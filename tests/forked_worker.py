@@ -30,7 +30,7 @@ WORKERS = "TEST_WORKERS_SERVER"  # in the environment of a worker: the address o
 THREADS = "OMP_NUM_THREADS"  # read by torch when it is loaded
 LOOK_AGAIN_S = 2.0
 # what several workers, or the commands that tests run in forks, would load later: two to four seconds each
-LATER = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "torch._dynamo", "great_expectations.expectations")
+LATER = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "torch._dynamo", "great_expectations.expectations", "peft")
 
 
 def become_worker() -> None:

@@ -27,6 +27,21 @@ DVC_WAITS_S = 3  # DVC itself, before it gives up
 pytestmark = pytest.mark.xdist_group("s3")
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder that is a DVC repository with the stages and no remote."""
+    root = tmp_path_factory.mktemp("prepared") / "repository"
+    root.mkdir()
+    DvcStore(root).prepare()
+    return root
+
+
+@pytest.fixture
+def root(prepared, tmp_path):
+    """A repository of its own for a test: DVC's program takes a second to make one."""
+    return shutil.copytree(prepared, tmp_path / "repository")
+
+
 def make_data(root, text="x"):
     for stage in DATA_STAGES:
         (root / "data" / stage).mkdir(parents=True, exist_ok=True)
@@ -93,25 +108,22 @@ def test_a_folder_is_a_remote_and_two_commands_wait_for_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("act", ["record", pytest.param("track", marks=pytest.mark.soak)])  # short: both wait in one place
-def test_a_command_waits_longer_than_dvc_does_for_its_lock(tmp_path, act):
-    make_data(tmp_path)
-    dvc = DvcStore(tmp_path)
-    dvc.prepare()
-    (tmp_path / "data" / "own").mkdir()
-    (tmp_path / "data" / "own" / "file").write_text("x")
-    with (tmp_path / ".dvc" / "tmp" / "lock").open("a") as lock:
+def test_a_command_waits_longer_than_dvc_does_for_its_lock(root, act):
+    make_data(root)
+    dvc = DvcStore(root)
+    (root / "data" / "own").mkdir()
+    (root / "data" / "own" / "file").write_text("x")
+    with (root / ".dvc" / "tmp" / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         holder = threading.Timer(DVC_WAITS_S + 3, fcntl.flock, (lock, fcntl.LOCK_UN))
         holder.start()
         begun = time.monotonic()
-        assert dvc.record().version if act == "record" else dvc.track(tmp_path / "data" / "own")
+        assert dvc.record().version if act == "record" else dvc.track(root / "data" / "own")
         assert time.monotonic() - begun > DVC_WAITS_S
         holder.join()
 
 
-def test_what_the_remote_lost_is_sent_again_and_what_it_spoilt_is_not_taken(tmp_path):
-    root = tmp_path / "repository"
-    root.mkdir()
+def test_what_the_remote_lost_is_sent_again_and_what_it_spoilt_is_not_taken(root, tmp_path):
     make_data(root)
     dvc = DvcStore(root)
     dvc.prepare(Remote(url=str(tmp_path / "remote" / "dvc")))
@@ -136,11 +148,9 @@ def test_what_the_remote_lost_is_sent_again_and_what_it_spoilt_is_not_taken(tmp_
     assert found == {f"{stage} x" for stage in DATA_STAGES} - {spoilt.read_text()[:-1] + "x"}
 
 
-def test_dvc_says_why_it_refuses(tmp_path):
-    dvc = DvcStore(tmp_path)
-    dvc.prepare()
+def test_dvc_says_why_it_refuses(root):
     with pytest.raises(DatasetError, match=r"dvc commit failed in .*data/.*does not exist"):
-        dvc.record()
+        DvcStore(root).record()
 
 
 def test_our_own_repository_is_ready():

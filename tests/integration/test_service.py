@@ -195,6 +195,7 @@ def test_a_bento_with_tokens_answers_nobody_without_one(packed: tuple[Path, dict
             stop_group(process)
 
 
+@pytest.mark.soak  # short: the same refusal of the service's settings in test_gateway_settings
 def test_a_bento_without_tokens_does_not_start_beyond_loopback(packed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     address = ServiceAddress(host="0.0.0.0", port=free_port())
     command = service_command(packed[0] / "out" / "bento", home=tmp_path, address=address)

@@ -46,7 +46,7 @@ def fingerprint(sim, task, seed, steps=3):
 
 def test_an_initial_state_is_its_seed_whatever_came_before(sim):
     first = {task: fingerprint(sim, task, 11) for task in TASKS}
-    assert fingerprint(sim, TASKS[0], 12) != first[TASKS[0]]
+    assert fingerprint(sim, TASKS[1], 12) != first[TASKS[1]]  # of the task that was drawn last: another model costs a second
     again = {task: fingerprint(sim, task, 11) for task in reversed(TASKS)}
     assert again == first
 
@@ -69,9 +69,8 @@ def test_two_simulators_of_one_process_do_not_mix_their_images(sim):
     sim.reset(TASKS[0], 1, render=False)
     other.reset(TASKS[1], 1, render=False)
     mine, theirs = sim.observe().images["front"], other.observe().images["front"]
-    for _ in range(3):
-        assert np.array_equal(sim.observe().images["front"], mine)
-        assert np.array_equal(other.observe().images["front"], theirs)
+    assert np.array_equal(sim.observe().images["front"], mine)
+    assert np.array_equal(other.observe().images["front"], theirs)
     assert not np.array_equal(mine, theirs)
 
 

@@ -26,7 +26,7 @@ from model_core.spec.documents import identity_document
 from model_core.spec.errors import JobError, SpecError
 from tests.published_checkpoint import processor_of
 from tests.tiny_arm_data import write_small_frozen
-from tests.unit.test_published_training import CONFIG, CONTRACT, PUBLISHED, step_gradients
+from tests.unit.test_published_training import CONFIG, CONTRACT, PUBLISHED, measured, step_gradients
 
 pytestmark = pytest.mark.xdist_group("published-training")
 FROZEN = replace(CONFIG, precision="fp32", published=replace(PUBLISHED, freeze_tower=True, open_loop_samples=0, loss_ids="language"))
@@ -81,7 +81,7 @@ def test_losses_and_gradients_are_equal_bit_for_bit_with_features_computed_or_re
         assert other == loss
         assert others.keys() == gradients.keys()
         assert all(torch.equal(others[name], gradient) for name, gradient in gradients.items())
-    assert arm.validate(arm.module) == plain.validate(plain.module)
+    assert measured(arm) == measured(plain)
     plain.members[0].train._look = plain.network.processor  # as it is where the tower is trained
     whole, by_view = (one.loss(one.module, one.batch(np.arange(2), seed=0, step=0, micro=0))[0].detach() for one in (plain, arm))
     assert float(whole) == pytest.approx(float(by_view), rel=1e-6), "the network is the same, whatever of it is trained"

@@ -31,7 +31,7 @@ from model_core.policy import ReasoningPolicy, load_policy
 from model_core.port.int8_copy import write_int8
 from model_core.spec.errors import CheckpointError, DatasetError
 from tests.tiny_arm_data import write_small_frozen
-from tests.unit.test_published_training import CONFIG, CONTRACT, PUBLISHED, second_frozen
+from tests.unit.test_published_training import CONFIG, CONTRACT, PUBLISHED, measured, second_frozen
 
 pytestmark = pytest.mark.xdist_group("published-training")
 BOTH = replace(CONFIG, published=replace(PUBLISHED, open_loop_samples=1, validation_samples=1, loss_ids="language"))
@@ -108,7 +108,7 @@ def test_groups_draw_sources_of_any_embodiment_and_the_account_knows_whose_they_
 
 
 def test_held_out_values_are_told_of_both_and_of_each(arm):
-    found = arm.validate(arm.module)
+    found = measured(arm)
     assert found["validation_loss"] == pytest.approx(np.mean([found[f"validation_loss/{name}"] for name in NAMES]))
     assert "validation_action_error/fake-arm/dx" in found
     assert sum("validation_action_error/arm-2-7/" in name for name in found) == 7

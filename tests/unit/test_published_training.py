@@ -202,6 +202,12 @@ def step_gradients(arm: PublishedArm, config: TrainConfig, step: int = 3):
     return total, {name: p.grad.clone() for name, p in arm.module.named_parameters() if p.grad is not None}
 
 
+def measured(arm) -> dict[str, float]:
+    """What a training measures on held-out samples, in the way that it does."""
+    with torch.no_grad():
+        return arm.validate(arm.module)
+
+
 @pytest.mark.soak  # short: their losses and gradients in test_published_packing, and a step of several rows below
 def test_packed_and_padded_steps_are_equal(frozen):
     packed = PublishedArm(CONFIG, frozen)
@@ -248,14 +254,14 @@ def test_the_ids_of_the_language_are_all_that_its_answers_hold(arm):
 def test_it_learns_and_validates(frozen):
     config = replace(CONFIG, learning_rate=3e-3, published=replace(PUBLISHED, loss_ids="language"))
     arm = PublishedArm(config, frozen)
-    before = arm.validate(arm.module)
+    before = measured(arm)
     assert {"validation_loss", "validation_loss/depth", "validation_accuracy/trace", "validation_action_error/dx"} <= set(before)
     optimizer = torch.optim.AdamW(arm.module.parameters(), lr=3e-3)
     arm.module.train()
     for step in range(12):
         step_gradients(arm, config, step)
         optimizer.step()
-    after = arm.validate(arm.module)
+    after = measured(arm)
     assert after["validation_loss"] < 0.9 * before["validation_loss"]
     assert all(np.isfinite(value) for value in after.values())
 
@@ -300,7 +306,7 @@ def test_adapters_on_every_linear_layer_are_merged_where_the_engine_reads(frozen
             inside, _ = model.loss(model.module, batch)
     assert float(inside) == pytest.approx(float(trained), rel=1e-4)
     assert all(torch.equal(value, kept[name]) for name, value in model.module.state_dict().items()), "bit for bit as before"
-    assert "validation_action_error/dx" in model.validate(model.module)
+    assert "validation_action_error/dx" in measured(model)
     model.export(model.module.state_dict(), tmp_path / "out")
     again = load_pretrained(tmp_path / "out")
     with torch.no_grad():
@@ -397,13 +403,13 @@ def test_a_network_is_tuned_to_a_second_embodiment_and_each_cell_takes_its_own_c
         CONFIG, network=str(tmp_path / "first"), learning_rate=3e-3, published=replace(PUBLISHED, views=2, loss_ids="language")
     )
     tuned = PublishedArm(config, second_frozen(tmp_path / "second-data"))
-    before = tuned.validate(tuned.module)["validation_loss"]
+    before = measured(tuned)["validation_loss"]
     optimizer = torch.optim.AdamW(tuned.module.parameters(), lr=3e-3)
     tuned.module.train()
     for step in range(12):
         step_gradients(tuned, config, step)
         optimizer.step()
-    after = tuned.validate(tuned.module)
+    after = measured(tuned)
     assert after["validation_loss"] < 0.9 * before
     assert {name for name in after if "action_error" in name} == {f"validation_action_error/{name}" for name in DIMS_7}
     tuned.export(tuned.module.state_dict(), tmp_path / "second")

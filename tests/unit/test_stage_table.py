@@ -67,6 +67,7 @@ def test_a_change_of_the_recipe_changes_the_keys_of_the_stages_whose_rows_name_i
     assert {name for name in before if before[name] != after[name]} == stages
 
 
+@pytest.mark.soak  # short: the summary of the smallest loop has every stage (test_kill_resume)
 def test_the_loop_has_one_task_for_every_stage():
     read = "print(*sorted(v.name for v in vars(loop).values() if isinstance(v, Task)))"
     code = f"from prefect import Task; from flows.pipeline import loop; {read}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +29,7 @@ from model_core.spec.errors import CheckpointError
 from model_core.spec.stats import UnnormStats
 from model_core.tiny import TinySize, new_tiny_model, tiny_config, tiny_layout
 from model_core.tokenization.compact.vocabulary import CompactVocabulary
+from tests.faults.fork_server import ForkServer
 from tests.tiny_arm_data import SMALL, make_small_contract, write_small_frozen
 
 NOW = make_small_contract()  # words: go, here, stay, there
@@ -165,22 +164,15 @@ def test_another_network_is_refused_by_its_sizes(tmp_path, frozen):
 
 def test_the_command_refuses_a_start_of_another_body_before_data_are_made(tmp_path):
     start = start_from(tmp_path / "start")
-    words = ("train", "miniature", "--set", f"train.init_from={start}")
-    command = [sys.executable, "-c", "from flows.commands.main import main; main()", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment(tmp_path / "home"))
-    told = " ".join(done.stderr.split())
-    assert done.returncode != 0
+    with ForkServer(imported=("flows.commands.main", "torch")) as server:
+        done = server.run("train", "miniature", "--set", f"train.init_from={start}", under=tmp_path)
+    told = " ".join(done.told.split())
+    assert done.code != 0
     assert "body.name: the start was trained with 'fake-arm'" in told
     assert "freeze.chunk_length: the start was trained with 4, this training has 8" in told
     assert "train.network.layers: the start was trained with 2, this training has 1" in told
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.told
     assert not list((tmp_path / "home").glob("store/*/*"))
-
-
-def environment(home: Path) -> dict[str, str]:
-    import os
-
-    return {**os.environ, "ACTWRIGHT_HOME": str(home)}
 
 
 class Untracked(Platform):

@@ -37,7 +37,7 @@ from model_core.spec.errors import DatasetError, SpecError
 from model_core.tokenization.published.examples import Annotation, training_sequence
 from tests.tiny_arm_data import write_small_frozen
 from tests.unit.test_published_packing import assert_equal_gradients, loss_and_gradients, make_network, small_config
-from tests.unit.test_published_training import CONFIG, CONTRACT, text, tokenizer
+from tests.unit.test_published_training import CONFIG, CONTRACT, measured, text, tokenizer
 from tests.web_pairs import good_rows, turns, write_llava, write_parquet
 
 pytestmark = pytest.mark.xdist_group("published-training")
@@ -177,7 +177,7 @@ def test_it_learns_the_answers_and_measures_each_source(config, frozen):
         optimizer.zero_grad()
         arm.loss(arm.module, arm.batch(np.arange(24, 28), seed=0, step=step, micro=0))[0].backward()
         optimizer.step()
-    found = arm.validate(arm.module)
+    found = measured(arm)
     assert found["validation_loss/web/colours"] < 0.7 * before["validation_loss/web/colours"]
     kinds = config.published.groups[0].kinds
     assert found["validation_loss"] == pytest.approx(sum(found[f"validation_loss/{kind}"] * kinds[kind] for kind in kinds), rel=1e-6)
