@@ -47,6 +47,8 @@ def run(checkpoint: Path, suites: dict[str, list[int]], max_steps: int, log: Pat
             sim = suite.open(cases[0])
             for case in cases:
                 (rollout,) = roll_out(policy, [sim], case.task, [case.seed], cfg)
+                if rollout.row.stop_reason == "env_error":
+                    raise SystemExit(f"{name}, {case.task}: the simulator ended: {rollout.row.detail}")
                 row = {"suite": name, "instruction": task.instruction, **to_document(rollout.row)}
                 print(json.dumps(row), flush=True)  # noqa: T201
             sim.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -40,7 +41,8 @@ SCRIPTS = {"openpi": "openpi_calls.py", "vla-eval": "vla_eval_calls.py", "yam": 
 class Group:
     """Packages of one environment, by client, and the Python versions that they support.
 
-    borrows: what they do not pin is taken from the platform's environment and not installed twice (torch); then its Python is theirs.
+    borrows: what they do not pin, and what the platform's environment has in that version, is taken from there and not installed twice
+    (torch; LIBERO, whose assets may lie in one folder only); then its Python is theirs.
     is_complete: they are all that is installed, not what they ask for.
     """
 
@@ -123,10 +125,11 @@ def interpreter(group: Group) -> str | None:
 def environment(group: Group, python: str) -> Path:
     """The group's interpreter; makes its environment when it is missing or of other versions."""
     home = HOME / group.name
-    wanted = "\n".join(package for packages in group.packages.values() for package in packages)
+    named = [package for packages in group.packages.values() for package in packages]
+    wanted = "\n".join(package for package in named if not (group.borrows and _is_here(package)))
     stamp = home / ".packages"
     if not stamp.is_file() or stamp.read_text() != wanted:
-        subprocess.run([python, "-m", "venv", str(home)], check=True)
+        subprocess.run([python, "-m", "venv", "--clear", str(home)], check=True)
         alone = ["--no-deps"] if group.is_complete else []
         pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *alone]
         subprocess.run([*pip, *wanted.split()], check=True)
@@ -135,6 +138,15 @@ def environment(group: Group, python: str) -> Path:
             (library / "platform.pth").write_text(sysconfig.get_path("purelib") + "\n")
         stamp.write_text(wanted)
     return home / "bin" / "python"
+
+
+def _is_here(package: str) -> bool:
+    """Whether the platform's environment has this "name==version"."""
+    name, _, version = package.partition("==")
+    try:
+        return importlib.metadata.version(name.partition("[")[0]) == version
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -266,6 +266,17 @@ def test_it_learns_and_validates(frozen):
     assert all(np.isfinite(value) for value in after.values())
 
 
+def test_actions_are_answered_in_float32_inside_a_training_in_bfloat16(arm):
+    """As the trained policy is served: a machine with bf16 products trains under autocast, where losses are measured too."""
+    in_float32 = measured(arm)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        in_bfloat16 = measured(arm)
+    assert in_bfloat16["validation_loss"] != in_float32["validation_loss"]
+    errors = [name for name in in_float32 if name.startswith("validation_action_error/")]
+    assert errors
+    assert [in_bfloat16[name] for name in errors] == [in_float32[name] for name in errors]
+
+
 def test_parts_and_rates(frozen):
     rates = PartRates(connector=5e-4, vit=2e-4)
     config = replace(CONFIG, published=replace(PUBLISHED, learning_rates=rates))

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 def open_loop_error(model: MolmoAct, maker: ExampleMaker, places: Sequence[int], *, style: str) -> dict[str, float]:
     """Mean absolute error of each action dimension, in its own unit, over the recorded actions of these samples: {"x": 0.012, ...}.
 
-    Answers are decoded greedily inside the language, all parts of them predicted: depth, trajectory, actions.
+    Answers are decoded greedily inside the language, all parts of them predicted: depth, trajectory, actions. The weights are used as they
+    are, as a service does it: a training's autocast, inside which losses are measured, does not hold here.
     """
+    import torch
+
     from model_core.engine.decode import DecodingEngine
     from model_core.engine.published.language import PublishedLanguage, PublishedRequest
     from model_core.engine.resources import EngineOptions
@@ -46,7 +49,7 @@ def open_loop_error(model: MolmoAct, maker: ExampleMaker, places: Sequence[int],
         style=Style(style),
         max_prompt=longest,
     )
-    with merged(model):
+    with merged(model), torch.autocast(next(model.parameters()).device.type, enabled=False):
         # speed does not matter here, and measuring what blocks cost takes longer than the answers
         costs = CostCurve(lambda rows, width: 1.0 + 0.01 * rows * width, widths=WIDTHS)
         engine = DecodingEngine(model, language, EngineOptions(exact=False, capacity=min(8, len(places)), costs=costs))
