@@ -181,8 +181,8 @@ def oracles(python: str) -> dict[str, object]:
 
 
 def by_rates(tests, studies: int) -> dict[str, list[dict[str, object]]]:
-    """Wrong claims at equal rates, and power at a champion's rate of 70 %, of these tests; planned looks take longest at equal rates."""
-    counts = {test: studies // 5 if test == "group_sequential" else studies for test in tests}
+    """Wrong claims at equal rates, and power at a champion's rate of 70 %. Planned looks take longest at equal rates: a fifth beside others."""
+    counts = {test: studies // 5 if test == "group_sequential" and len(tests) > 1 else studies for test in tests}
     alike = [
         {"rate": rate, "correlation": c, **{test: row(test, drawn(rate, rate, c, counts[test], 1)) for test in tests}}
         for rate in RATES
@@ -215,7 +215,7 @@ def calculated(rates: tuple[float, ...], correlations: tuple[float, ...], studie
 
 def renewed(recorded: dict, studies: int) -> dict[str, object]:
     """The recorded result with the group-sequential test run again."""
-    fresh = {**by_rates(("group_sequential",), studies), "unpaired": unpaired(studies // 20, ("planned_looks",))}
+    fresh = {**by_rates(("group_sequential",), studies), "unpaired": unpaired(studies // 4, ("planned_looks",))}
     return recorded | {name: [old | new for old, new in zip(recorded[name], rows, strict=True)] for name, rows in fresh.items()}
 
 
