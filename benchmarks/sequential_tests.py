@@ -181,7 +181,7 @@ def oracles(python: str) -> dict[str, object]:
 
 
 def by_rates(tests, studies: int) -> dict[str, list[dict[str, object]]]:
-    """Wrong claims at equal rates, and power at a champion's rate of 70 %. Planned looks, which take longest, have a fifth beside others."""
+    """Wrong claims at equal rates, and power at a champion's rate of 70 %. Beside others, planned looks have a fifth: they take longest."""
     counts = {test: studies // 5 if test == "group_sequential" and len(tests) > 1 else studies for test in tests}
     alike = [
         {"rate": rate, "correlation": c, **{test: row(test, drawn(rate, rate, c, counts[test], 1)) for test in tests}}
