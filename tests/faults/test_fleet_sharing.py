@@ -129,6 +129,25 @@ def test_a_killed_service_comes_back_once_and_no_other_release_takes_its_room(co
     assert [computer.number(robot) for robot in computer.robots] == [2, 2]
 
 
+@covers(
+    "F19",
+    I5="a cell that alone holds up a release by its own service goes to the others' release first",
+    I9="no probe that fails is served",
+)
+def test_a_cell_alone_on_its_service_leaves_it_for_a_third_release(computer) -> None:
+    one, _, three = computer.releases
+    computer.move(2, 1)
+    first, second = computer.robots
+    stays = computer.alive()[one]
+    first.controller.propose(three, rollback_to=[one])
+    computer.turn_until(lambda: first.runs(one))
+    computer.turn_until(lambda: first.error == "PROBES")  # 3 was started where 2 was, and answers its probes otherwise here
+    computer.turn_until(lambda: set(computer.alive()) == {one})
+    assert [computer.number(robot) for robot in computer.robots] == [1, 1]
+    assert computer.alive()[one] == stays
+    assert first.permit.url == second.permit.url
+
+
 @covers("F1", I9="a service that one cell alone uses comes back at the address that the permit names")
 def test_a_killed_service_comes_back_at_the_address_of_the_permit_where_the_other_place_is_free_too(computer) -> None:
     computer.move(2, 1)

@@ -9,7 +9,7 @@ import pytest
 from model_core.spec.errors import SpecError
 from model_core.spec.fleet.documents import DesiredState
 from serving.fleet.agent.agent_state import AgentState, SlotRecord, StateFile
-from serving.fleet.agent.rules import check_agent, check_allowed, fallback_of, slot_for, target_of
+from serving.fleet.agent.rules import check_agent, check_allowed, fallback_of, release_before, slot_for, target_of
 from serving.fleet.agent.settings import read_settings
 from serving.fleet.intake.problems import UpdateRefused
 
@@ -52,6 +52,29 @@ def test_a_release_goes_where_it_is_or_where_nothing_runs() -> None:
     assert slot_for(AgentState(), C, "") == "a"
     assert fallback_of(state(b="verified"), "a") == B
     assert fallback_of(state(b="empty"), "a") == ""
+
+
+@pytest.mark.parametrize(
+    ("now", "shared", "first"),
+    [
+        (state(release=C, rollback_to=(A,)), {A}, A),
+        (state(release=C, rollback_to=(A, "d" * 64)), {A, "d" * 64}, A),  # it is in the slot
+        (state(release=C, rollback_to=("d" * 64,)), {A, "d" * 64}, "d" * 64),
+        (state(release=C, rollback_to=(A,)), {A, B}, ""),  # not alone: the others are waited for
+        (state(release=C, rollback_to=(A,)), set(), ""),
+        (state(release=C), {A}, ""),  # older than what ran here
+        (state(release=C, rollback_to=(A,), blocked=(A,)), {A}, ""),
+        (state(release=C, rollback_to=(A,), refused={A: 5}), {A}, ""),
+        (AgentState(), {A}, ""),
+    ],
+)
+def test_a_cell_alone_on_a_service_goes_first_to_what_the_others_run(now, shared, first) -> None:
+    assert release_before(now, "b", shared) == first
+
+
+def test_a_newer_release_in_the_other_slot_needs_no_list() -> None:
+    assert release_before(state(release=C), "a", {B}) == B
+    assert release_before(state(release=C), "", {B}) == ""
 
 
 def refusal(*arguments: object, **named: object) -> str:

@@ -148,6 +148,7 @@ class Agent:
 
     def _advance(self, target: str, permit: Permit | None) -> None:
         running = permit.slot if permit else ""
+        target = self.update.first_to(target, running)
         slot = slot_for(self.state.now, target, running)
         try:
             before, self.phase = self.phase, self.update.step(target, slot, permit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 
 from model_core.spec.fleet.offers import OfferedRelease
@@ -45,6 +45,22 @@ def fallback_of(state: AgentState, running: str) -> str:
     other, desired = state.slot(other_slot(running)), state.desired
     is_blocked = desired is not None and other.release in desired.blocked
     return other.release if other.state in _USABLE and not is_blocked else ""
+
+
+def release_before(state: AgentState, running: str, shared: Collection[str]) -> str:
+    """What to run first where no policy service of this computer is free for the proposed release; "" to wait until one is.
+
+    shared: the releases for which other cells use services. Where what runs is none of them, its service is this cell's alone and is not going
+    to become free by another one: the cell goes to a release of the others, if that may run here, and leaves its service to the proposed one.
+    """
+    desired = state.desired
+    if desired is None or not running or state.slot(running).release in shared:
+        return ""
+    other = state.slot(other_slot(running))
+    is_newest = other.number >= state.highest
+    allowed = {*desired.rollback_to, *([other.release] if is_newest else [])} - {*desired.blocked}
+    found = [release for release in shared if release in allowed and state.refused.get(release) != desired.revision]
+    return min(found, key=lambda release: (release != other.release, release), default="")  # what is in the slot need not be fetched
 
 
 def slot_for(state: AgentState, target: str, running: str) -> str:

@@ -12,7 +12,7 @@ from model_core.spec.fleet.documents import Phase
 from serving.cell_files.permit import Permit, write_permit
 from serving.cell_files.update_lock import UpdateLock
 from serving.fleet.agent.agent_state import SlotRecord, StateFile
-from serving.fleet.agent.rules import check_allowed, other_slot
+from serving.fleet.agent.rules import check_allowed, other_slot, release_before, slot_for
 from serving.fleet.agent.stale_lock import motors_are_off
 from serving.fleet.agent.taking import Taking
 from serving.fleet.intake.problems import UpdateRefused
@@ -68,6 +68,15 @@ class Update:
             self.give_up(target, slot)
         self.taking.again(target, slot)
 
+    def first_to(self, target: str, running: str) -> str:
+        """`target`, or the release that the cell has to run before it, so that there is a policy service for `target`."""
+        service = self.service(slot_for(self.state.now, target, running))
+        try:
+            service.check_room(target)
+        except UpdateRefused:
+            return release_before(self.state.now, running, service.shared()) or target
+        return target
+
     def step(self, target: str, slot: str, permit: Permit | None) -> Phase:
         """One step towards `target` in `slot`; returns the phase that is next, "idle" once the swap is done.
 
@@ -76,6 +85,7 @@ class Update:
         record = self.state.now.slot(slot)
         if record.release != target:
             self.taking.check(target)
+            self.service(slot).check_room(target)  # until there is some, the slot keeps what the cell may have to go back to
             if self.service(slot).is_alive():
                 self.service(slot).stop()
             record = self.taking.begin(target, slot)

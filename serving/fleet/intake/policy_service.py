@@ -94,6 +94,10 @@ class PolicyService:
     def check_room(self, release: str) -> None:
         """Nothing: a slot's own service always has room for the release of its slot."""
 
+    def shared(self) -> frozenset[str]:
+        """The releases for which other cells use services of the same computer: none."""
+        return frozenset()
+
     def start(self, release: str) -> None:
         """Start one for a release, in place of the one that lives. Raises `UpdateRefused` START where its program cannot be run."""
         if self.is_alive():

@@ -64,6 +64,11 @@ class SharedService:
         """Raises `UpdateRefused` NO_SPACE where cells still use every service for other releases."""
         self._place_for(release)
 
+    def shared(self) -> frozenset[str]:
+        """The releases for which other cells use services."""
+        uses = {use: release for place in self.places for use, release in self._others(place).items()}
+        return frozenset(release for use, release in uses.items() if use.rpartition(".")[0] != self.cell)
+
     def start(self, release: str) -> None:
         """Use the service of a release, which is started where none answers for it.
 
