@@ -50,8 +50,8 @@ def fallback_of(state: AgentState, running: str) -> str:
 def release_before(state: AgentState, running: str, shared: Collection[str]) -> str:
     """What to run first where no policy service of this computer is free for the proposed release; "" to wait until one is.
 
-    shared: the releases for which other cells use services. Where what runs is none of them, its service is this cell's alone and is not going
-    to become free by another one: the cell goes to a release of the others, if that may run here, and leaves its service to the proposed one.
+    shared: the releases for which other cells use services. Where what runs is none of them, its service is this cell's alone, and no
+    other cell can free one for it: it goes to a release of the others, if that may run here, and leaves its own to the proposed one.
     """
     desired = state.desired
     if desired is None or not running or state.slot(running).release in shared:
