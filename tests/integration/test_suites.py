@@ -9,15 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.evaluation.suite import open_suite
 from components.evaluation.suites.metaworld import GOAL_SEED, metaworld_loop, metaworld_mt10
 from components.simulation.benchmarks.metaworld_states import STAGED, MetaWorldStates, benchmark_goals
 from components.simulation.metaworld import MetaWorld, embodiment
+from flows.pipeline.recipes import get_recipe
 from model_core.spec.errors import SimulatorError
 from tests.integration.loop_runs import Home
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 pytestmark = pytest.mark.xdist_group("evaluate")
 TASK = "drawer-close-v3"
+
+
+def test_the_recipe_of_all_fifty_tasks_demonstrates_them_so_that_the_slow_experts_succeed_and_is_judged_on_their_suite() -> None:
+    recipe = get_recipe("metaworld_mt50")
+    assert set(recipe.collect.tasks) == set(MetaWorld().tasks)
+    assert open_suite(recipe.evaluate, recipe.collect).cases()[-1].task in recipe.collect.tasks
+    sim = MetaWorld(sim_steps_per_action=recipe.collect.sim_steps_per_action, horizon_sim_steps=recipe.collect.horizon_sim_steps)
+    for task in ("bin-picking-v3", "lever-pull-v3"):
+        sim.reset(task, recipe.collect.first_seed, render=False)
+        outcome = sim.step(sim.expert_action_A())
+        while not outcome.done:
+            outcome = sim.step(sim.expert_action_A())
+        assert outcome.success, task
+    sim.close()
 
 
 def test_a_state_of_the_benchmark_is_the_one_that_the_package_sets(monkeypatch: pytest.MonkeyPatch) -> None:
