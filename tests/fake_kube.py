@@ -2,8 +2,9 @@
 
 Faithful in what our code relies on: uid, resourceVersion, creationTimestamp; strict validation of what is created (422); 409 on a
 second create and on a stale update; 404; label selectors; list, watch from a resourceVersion (410 when it is too old), merge patch,
-the status subresource, pod logs; owner references are honoured on delete. It has a Job controller that makes an Indexed Job's
-pods and ends the Job from what its pods did; the tests play the kubelet (`set_pod`).
+the status subresource, pod logs; owner references are honoured on delete as the propagation policy says (a Job without one leaves its
+pods behind). It has a Job controller that makes an Indexed Job's pods, takes them away while the Job is suspended, and ends the Job from
+what its pods did; the tests play the kubelet (`set_pod`). `fake_kube_kinds.py` adds kinds that a cluster has only where they are installed.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ KINDS = {
     ("apps/v1", "deployments"): "Deployment",
     ("autoscaling/v2", "horizontalpodautoscalers"): "HorizontalPodAutoscaler",
     ("policy/v1", "poddisruptionbudgets"): "PodDisruptionBudget",
+    ("v1", "nodes"): "Node",
+    ("v1", "persistentvolumeclaims"): "PersistentVolumeClaim",
+    ("v1", "secrets"): "Secret",
+    ("v1", "serviceaccounts"): "ServiceAccount",
 }
 _PATH = re.compile(
-    r"^/(?:api/(?P<core>v1)|apis/(?P<group>[\w.]+/v\w+))/namespaces/(?P<ns>[\w-]+)/(?P<plural>[a-z]+)(?:/(?P<name>[\w.-]+))?(?:/(?P<sub>status|log))?$"
+    r"^/(?:api/(?P<core>v1)|apis/(?P<group>[\w.-]+/v\w+))(?:/namespaces/(?P<ns>[\w-]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[\w.-]+))?(?:/(?P<sub>status|log))?$"
 )
+_OF_JOB = "batch.kubernetes.io/job-name"
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
@@ -46,6 +52,7 @@ class FakeKube:
     """The server and its store. Use as a context manager; `url` is where it listens (loopback)."""
 
     def __init__(self, *, keep_events: int = 1000) -> None:
+        self.kinds: dict[tuple[str, str], str] = dict(KINDS)
         self._objects: dict[tuple[str, str, str, str], dict[str, Any]] = {}
         self._events: list[tuple[int, str, str, dict[str, Any]]] = []
         self._keep_events = keep_events
@@ -125,8 +132,7 @@ class FakeKube:
             }
             made["status"] = {}
             self._store(api, plural, namespace, made, "ADDED")
-            if plural == "jobs":
-                self._control_job(namespace, name)
+            self._control(plural, namespace, name)
             return self._get(api, plural, namespace, name)
 
     def update(self, api: str, plural: str, namespace: str, name: str, body: dict[str, Any], *, status: bool) -> dict[str, Any]:
@@ -142,21 +148,31 @@ class FakeKube:
                 if plural == "jobs" and body["spec"].get("template") != present["spec"].get("template"):
                     raise Refusal(422, "Invalid", f'Job.batch "{name}" is invalid: spec.template: field is immutable')
                 present = {**copy.deepcopy(body), "status": present["status"], "metadata": {**present["metadata"], **body["metadata"]}}
-            return self._store(api, plural, namespace, present, "MODIFIED")
+            stored = self._store(api, plural, namespace, present, "MODIFIED")
+            self._control(plural, namespace, name)
+            return stored
 
     def patch(self, api: str, plural: str, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
         with self._changed:
-            return self._store(api, plural, namespace, _merged(self._get(api, plural, namespace, name), body), "MODIFIED")
+            stored = self._store(api, plural, namespace, _merged(self._get(api, plural, namespace, name), body), "MODIFIED")
+            self._control(plural, namespace, name)
+            return stored
 
-    def delete(self, api: str, plural: str, namespace: str, name: str) -> dict[str, Any]:
+    def delete(self, api: str, plural: str, namespace: str, name: str, policy: str = "") -> dict[str, Any]:
+        is_orphaning = policy == "Orphan" or (not policy and plural == "jobs")  # batch/v1 alone has that default
         with self._changed:
             gone = self._get(api, plural, namespace, name)
             uid = gone["metadata"]["uid"]
             del self._objects[(api, plural, namespace, name)]
             self._event("DELETED", plural, gone)
             for key, other in list(self._objects.items()):
-                if key in self._objects and any(o["uid"] == uid for o in other["metadata"].get("ownerReferences", [])):
-                    self.delete(*key)
+                owners = other["metadata"].get("ownerReferences", [])
+                if key not in self._objects or all(owner["uid"] != uid for owner in owners):
+                    continue
+                if is_orphaning:
+                    other["metadata"]["ownerReferences"] = [owner for owner in owners if owner["uid"] != uid]
+                else:
+                    self.delete(*key, policy=policy or "Background")
             return {"kind": "Status", "apiVersion": "v1", "status": "Success", "metadata": {}}
 
     def list(self, api: str, plural: str, namespace: str, selector: str) -> dict[str, Any]:
@@ -165,7 +181,7 @@ class FakeKube:
                 copy.deepcopy(o) for key, o in sorted(self._objects.items()) if key[:3] == (api, plural, namespace) and selects(selector, o)
             ]
             return {
-                "kind": f"{KINDS[(api, plural)]}List",
+                "kind": f"{self.kinds[(api, plural)]}List",
                 "apiVersion": api,
                 "metadata": {"resourceVersion": str(self._version)},
                 "items": items,
@@ -181,7 +197,7 @@ class FakeKube:
                 if seen + 1 < oldest and seen < self._version and since not in ("", "0"):
                     yield {"type": "ERROR", "object": Refusal(410, "Expired", f"too old resource version: {since}").status}
                     return
-                fresh = [e for e in self._events if e[0] > seen and e[2] == plural and e[3]["metadata"]["namespace"] == namespace]
+                fresh = [e for e in self._events if e[0] > seen and e[2] == plural and e[3]["metadata"].get("namespace", "") == namespace]
                 seen = self._version
                 if not fresh:
                     left = deadline - time.monotonic()
@@ -212,13 +228,15 @@ class FakeKube:
     def _validate(self, api: str, plural: str, namespace: str, body: dict[str, Any], name: str) -> None:
         import kubernetes_validate
 
-        kind = KINDS.get((api, plural))
+        kind = self.kinds.get((api, plural))
         if kind is None or body.get("kind") != kind or body.get("apiVersion") != api:
             raise Refusal(400, "BadRequest", f"{body.get('apiVersion')}/{body.get('kind')} is not what {api}/{plural} holds")
         if not _DNS_NAME.fullmatch(name):
             raise Refusal(422, "Invalid", f'{kind} "{name}" is invalid: metadata.name: not a DNS name')
         if body["metadata"].get("namespace", namespace) != namespace:
             raise Refusal(400, "BadRequest", "the namespace of the object does not match the namespace of the request")
+        if (api, plural) not in KINDS:
+            return self._validate_installed(plural, body)
         try:
             kubernetes_validate.validate(body, kubernetes_validate.latest_version(), strict=True)
         except kubernetes_validate.ValidationError as error:
@@ -230,7 +248,17 @@ class FakeKube:
     def _control_job(self, namespace: str, name: str) -> None:
         job = self._get("batch/v1", "jobs", namespace, name)
         spec, status = job["spec"], job["status"]
-        if spec.get("suspend") or any(c["type"] in ("Complete", "Failed") for c in status.get("conditions", [])):
+        if any(c["type"] in ("Complete", "Failed") for c in status.get("conditions", [])):
+            return
+        ended = {"status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        if spec.get("suspend"):
+            for pod in [o for o in self._objects.values() if o["kind"] == "Pod" and o["metadata"]["labels"].get(_OF_JOB) == name]:
+                self.delete("v1", "pods", namespace, pod["metadata"]["name"])
+            held = {"active": 0, "succeeded": 0, "failed": 0}
+            held["conditions"] = [{**ended, "type": "Suspended", "reason": "JobSuspended", "message": "Job suspended"}]
+            if held != status:
+                job["status"] = held
+                self._store("batch/v1", "jobs", namespace, job, "MODIFIED")
             return
         self._make_pods(namespace, job)
         pods = [
@@ -242,29 +270,61 @@ class FakeKube:
             "succeeded": phases.count("Succeeded"),
             "failed": phases.count("Failed"),
         }
-        ended = {"status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-        if new["failed"] > spec.get("backoffLimit", 6):
-            new["conditions"] = [
-                {**ended, "type": "Failed", "reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
-            ]
+        per_index = "backoffLimitPerIndex" in spec
+        if (new["failed"] > spec.get("backoffLimit", 6) and not per_index) or (per_index and self._lost_index(job)):
+            what = "has exceeded the specified maximal number of failed indexes" if per_index else "has reached the specified backoff limit"
+            told = {**ended, "reason": "MaxFailedIndexesExceeded" if per_index else "BackoffLimitExceeded", "message": f"Job {what}"}
+            new["conditions"] = [{**told, "type": "FailureTarget"}, {**told, "type": "Failed"}]
         elif new["succeeded"] >= spec["completions"]:
-            new["conditions"] = [
-                {**ended, "type": "Complete", "reason": "CompletionsReached", "message": "Reached expected number of succeeded pods"}
-            ]
+            told = {**ended, "reason": "CompletionsReached", "message": "Reached expected number of succeeded pods"}
+            new["conditions"] = [{**told, "type": "SuccessCriteriaMet"}, {**told, "type": "Complete"}]
         if new != status:
             job["status"] = new
             self._store("batch/v1", "jobs", namespace, job, "MODIFIED")
+            self._job_changed(namespace, job)
+
+    def _control(self, plural: str, namespace: str, name: str) -> None:
+        """Let the controller of a kind look at one object."""
+        if plural == "jobs":
+            self._control_job(namespace, name)
+
+    def _job_changed(self, namespace: str, job: dict[str, Any]) -> None:
+        """For controllers of installed kinds, which own Jobs."""
+
+    def _validate_installed(self, plural: str, body: dict[str, Any]) -> None:
+        """Of kinds that are not Kubernetes' own."""
+
+    def discover(self, path: str) -> Any:
+        """What the server tells of itself at a path that is no object's."""
+        if path == "/version":
+            return {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}
+        raise Refusal(404, "NotFound", "the server could not find the requested resource")
+
+    def _lost_index(self, job: dict[str, Any]) -> bool:
+        """Whether more of a Job's indexes than it allows have failed as often as each may."""
+        failed: dict[str, int] = {}
+        for one in self._objects.values():
+            if one["kind"] == "Pod" and one["metadata"]["labels"].get(_OF_JOB) == job["metadata"]["name"]:
+                index = one["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]
+                failed[index] = failed.get(index, 0) + (one["status"].get("phase") == "Failed")
+        lost = [index for index, count in failed.items() if count > job["spec"]["backoffLimitPerIndex"]]
+        return len(lost) > job["spec"].get("maxFailedIndexes", job["spec"]["completions"])
 
     def _make_pods(self, namespace: str, job: dict[str, Any]) -> None:
         name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-        made = {
-            o["metadata"]["labels"].get("batch.kubernetes.io/job-completion-index")
-            for o in self._objects.values()
-            if o["kind"] == "Pod" and o["metadata"]["labels"].get("batch.kubernetes.io/controller-uid") == uid
-        }
-        for index in range(job["spec"]["parallelism"]):
-            if str(index) in made:
+        of_index: dict[str, list[str]] = {}
+        for one in self._objects.values():
+            labels = one["metadata"].get("labels", {})
+            if one["kind"] == "Pod" and labels.get("batch.kubernetes.io/controller-uid") == uid:
+                of_index.setdefault(labels["batch.kubernetes.io/job-completion-index"], []).append(one["status"].get("phase", ""))
+        retries = job["spec"].get("backoffLimitPerIndex", 0)
+        for index in range(job["spec"]["completions"]):
+            phases = of_index.get(str(index), [])
+            if len(phases) > retries or any(phase != "Failed" for phase in phases):
                 continue
+            if sum(phase in ("Pending", "Running") for known in of_index.values() for phase in known) >= job["spec"]["parallelism"]:
+                break
+            of_index.setdefault(str(index), []).append("Pending")
             template = copy.deepcopy(job["spec"]["template"])
             labels = {"batch.kubernetes.io/job-name": name, "batch.kubernetes.io/controller-uid": uid}
             labels["batch.kubernetes.io/job-completion-index"] = str(index)
@@ -312,9 +372,10 @@ class FakeKube:
                     raise Refusal(503, "ServiceUnavailable", "the server is currently unable to handle the request")
                 found = _PATH.match(path)
                 api = (found["core"] or found["group"]) if found else ""
-                if not found or (api, found["plural"]) not in KINDS:
-                    raise Refusal(404, "NotFound", "the server could not find the requested resource")
-                plural, ns, name, sub = found["plural"], found["ns"], found["name"], found["sub"]
+                if not found or (api, found["plural"]) not in kube.kinds:
+                    self.send(200, kube.discover(path))
+                    return
+                plural, ns, name, sub = found["plural"], found["ns"] or "", found["name"], found["sub"]
                 if self.command == "POST" and not name:
                     self.send(201, kube.create(api, plural, ns, body))
                 elif self.command == "GET" and not name and query.get("watch") in ("true", "True", "1"):
@@ -333,7 +394,7 @@ class FakeKube:
                 elif self.command == "PATCH":
                     self.send(200, kube.patch(api, plural, ns, name, body))
                 elif self.command == "DELETE" and name:
-                    self.send(200, kube.delete(api, plural, ns, name))
+                    self.send(200, kube.delete(api, plural, ns, name, query.get("propagationPolicy", "")))
                 else:
                     raise Refusal(405, "MethodNotAllowed", f"{self.command} is not supported here")
 

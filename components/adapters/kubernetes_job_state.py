@@ -1,4 +1,4 @@
-"""What a Job and its pods report about themselves, as one state and its causes. Pure: it reads what the cluster answered."""
+"""What a job and its pods report about themselves, as one state and its causes. Pure: it reads what the cluster answered."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.adapters.job_kinds.kinds import Kind
+from components.config.launch.cluster_job import JobSpec
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
-    """The state of a Job. phase: "pending", "running", "succeeded" or "failed". pods: name -> what it is doing."""
+    """The state of a job. phase: "queued" (held back by its queue, also after it ran), "pending", "running", "succeeded" or "failed".
+
+    pods: name -> what it is doing.
+    """
 
     phase: str
     active: int = 0
@@ -19,21 +25,26 @@ class JobState:
     pods: Mapping[str, str] | None = None
 
 
-def job_state(job: Any, pods: list[Any]) -> JobState:
-    """The state of a Job with the causes that its pods give."""
-    status = job.status
-    conditions = {c.type: c for c in (status.conditions or []) if c.status == "True"}
+def job_state(kind: Kind, spec: JobSpec, job: Mapping[str, Any], pods: list[Any]) -> JobState:
+    """The state of the object that runs a job, with the causes that its pods give."""
+    conditions = {c["type"]: c for c in job.get("status", {}).get("conditions") or [] if c["status"] == "True"}
     phases = {pod.metadata.name: pod_trouble(pod)[0] or pod.status.phase or "Unknown" for pod in pods}
-    counts: dict[str, Any] = {"active": status.active or 0, "succeeded": status.succeeded or 0, "failed": status.failed or 0}
-    if "Complete" in conditions:
+    plain = [pod.status.phase for pod in pods]
+    counts: dict[str, Any] = {
+        "active": sum(phase in ("Pending", "Running") for phase in plain),
+        "succeeded": plain.count("Succeeded"),
+        "failed": plain.count("Failed"),
+    }
+    if kind.succeeded in conditions:
         return JobState(phase="succeeded", pods=phases, **counts)
-    ended = conditions.get("Failed") or conditions.get("FailureTarget")
+    ended = next((conditions[name] for name in kind.failed if name in conditions), None)
     if ended is not None:
         causes = "; ".join(filter(None, (_pod_ending(pod) for pod in pods)))
-        reason = f"{ended.reason or 'failed'}: {ended.message or 'no message'}" + (f" ({causes})" if causes else "")
+        reason = f"{ended.get('reason') or 'failed'}: {ended.get('message') or 'no message'}" + (f" ({causes})" if causes else "")
         return JobState(phase="failed", reason=reason, pods=phases, **counts)
-    running = [pod for pod in pods if pod.status.phase in ("Running", "Succeeded")]
-    all_up = len(running) >= (job.spec.completions or 1)
+    if job["spec"].get("suspend"):
+        return JobState(phase="queued", pods=phases, **counts)
+    all_up = sum(phase in ("Running", "Succeeded") for phase in plain) >= (spec.nodes if spec.is_gang else 1)
     return JobState(phase="running" if all_up else "pending", pods=phases, **counts)
 
 

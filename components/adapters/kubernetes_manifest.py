@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from components.adapters.job_kinds.manifests import placed
 from components.config.launch.cluster_job import JobSpec
 from components.config.launch.stored_data import StoredData
 from components.config.paths import INFRA
@@ -21,17 +22,23 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
 
 def render_manifests(spec: JobSpec, template: str | None = None) -> list[dict[str, Any]]:
-    """The Job and its Service as documents, from infra/k8s/train-job.yaml. Raises `SpecError` for an unknown placeholder."""
+    """The documents of a job, from its template in infra/k8s: a Job and its Service, or what its placement names in place of them.
+
+    Raises `SpecError` for an unknown placeholder.
+    """
     document = to_document(spec)
     if spec.data is None:
         del document["data"]  # the digest of a job that has none is that of versions before it
+    if spec.placement.is_default:
+        del document["placement"]
     values = {**document, "command": spec.command, "digest": digest_of(document)[:16], "gpus": str(spec.gpus) if spec.gpus else None}
     values["env"] = [{"name": name, "value": value} for name, value in spec.environment.items()]
-    values["suspend"] = True if spec.suspend else None
-    manifests = fill_template(TEMPLATE.read_text(encoding="utf-8") if template is None else template, values)
+    values["suspend"] = True if spec.is_suspended else None
+    text = (INFRA / "k8s" / spec.template).read_text(encoding="utf-8") if template is None else template
+    manifests = fill_template(text, values)
     if spec.data is not None:
         _add_data(manifests[0]["spec"]["template"]["spec"], spec.data, spec.image)
-    return manifests
+    return manifests if template is not None else placed(spec, *manifests)
 
 
 def render_yaml(spec: JobSpec) -> str:

@@ -133,7 +133,7 @@ class ModelRegistry(Protocol):
 
 
 class ClusterJobState(Protocol):
-    """The state of a job on a cluster: phase "pending", "running", "succeeded" or "failed", and what each pod is doing."""
+    """The state of a job on a cluster: phase "queued", "pending", "running", "succeeded" or "failed", and what each pod is doing."""
 
     @property
     def phase(self) -> str:
@@ -146,8 +146,34 @@ class ClusterJobState(Protocol):
         ...
 
 
+class ClusterLack(Protocol):
+    """One thing that a cluster lacks; certain: not only perhaps."""
+
+    @property
+    def what(self) -> str:
+        """A few words that name it."""
+        ...
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is known to be lacking."""
+        ...
+
+    def line(self) -> str:
+        """What, what was found, and what to do."""
+        ...
+
+
 class Cluster(Protocol):
     """Where a training on several machines runs."""
+
+    def fitted(self, spec: JobSpec) -> JobSpec:
+        """The job as this cluster can run it. Raises `JobError` with all that the cluster lacks for it."""
+        ...
+
+    def lacks(self, spec: JobSpec) -> tuple[str, Sequence[ClusterLack]]:
+        """The kind of object that would run the job, and what the cluster lacks, or may lack, for it and for the platform."""
+        ...
 
     def submit(self, spec: JobSpec) -> str:
         """Start the job and return its uid; the same spec again finds the job that is there. Raises `JobError`."""

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Exam:
+class Exam:
     """What a worker process needs to run groups: plain values only."""
 
     cfg: EvalConfig
@@ -73,10 +73,10 @@ def evaluate(
     frozen = None if frozen is None else open_frozen(frozen).folder_of(contract.embodiment.name)
     blindness = _image_swap_check(cfg, opened, contract, frozen, progress)
     _draw_held_out(opened, contract, frozen, checkpoint, out / "undigested" / "examples" / "held_out.png")
-    exam = _Exam(cfg=cfg, suite=suite, checkpoint=checkpoint.resolve(), policy=policy, scratch=out / "scratch" / "groups")
+    exam = Exam(cfg=cfg, suite=suite, checkpoint=checkpoint.resolve(), policy=policy, scratch=out / "scratch" / "groups")
     exam.scratch.mkdir(parents=True, exist_ok=True)
     groups = plan_groups(cfg, cases)
-    _run_groups(exam, groups, opened, progress)
+    run_groups(exam, groups, progress)
     rows, timing = collected(exam.scratch, groups)
     _draw_rollout_strips(exam.scratch, groups, rows, contract, checkpoint, out / "film")
     report = make_report(cfg, suite, contract, digest, rows, blindness)
@@ -174,7 +174,8 @@ def _draw_held_out(policy: Policy, contract: PolicyContract, frozen: Path | None
         logger.warning("examples.not_drawn", exc_info=True)
 
 
-def _run_groups(exam: _Exam, groups: Sequence[Group], policy: Policy, progress: Progress) -> None:
+def run_groups(exam: Exam, groups: Sequence[Group], progress: Progress) -> None:
+    """Run the groups that have no rows yet, in worker processes. Raises `JobError` when one dies."""
     waiting = [group for group in groups if not rows_file(exam.scratch, group).exists()]
     total = sum(len(group.seeds) for group in groups)
     done = total - sum(len(group.seeds) for group in waiting)
@@ -201,7 +202,7 @@ _OPENED: dict[str, Policy] = {}
 _SIMULATORS: dict[str, list[Simulator]] = {}
 
 
-def _run_group(exam: _Exam, group: Group) -> int:
+def _run_group(exam: Exam, group: Group) -> int:
     """Run one group and write its rows; returns how many episodes were solved."""
     import torch
 

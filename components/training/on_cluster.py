@@ -89,6 +89,8 @@ def _wait(cluster: Cluster, spec: JobSpec, relay: Relay, on_change: Callable[[Cl
     def changed(state: ClusterJobState) -> None:
         if state.phase == "running":
             all_run.set()
+        else:
+            all_run.clear()
         on_change(state)
 
     def wait() -> None:
@@ -104,7 +106,9 @@ def _wait(cluster: Cluster, spec: JobSpec, relay: Relay, on_change: Callable[[Cl
     while waiting.is_alive():
         waiting.join(_PUMP_S)
         relay.pump()
-        if all_run.is_set() and liveness is None:
+        if not all_run.is_set():
+            liveness = None  # a queue may hold the job back again: its pods end, and start again from their last checkpoint
+        elif liveness is None:
             liveness = Liveness(relay.files, hang_s=_HANG_S)
         if liveness is not None and (problem := liveness.problem()):
             raise AttemptLostError(f"training {problem} at step {relay.step}; its job is deleted")
@@ -117,7 +121,9 @@ def _reporter(progress: Progress, steps: int) -> Callable[[ClusterJobState], Non
     def report(state: ClusterJobState) -> None:
         pods = ", ".join(f"{name} {doing}" for name, doing in (state.pods or {}).items())
         logger.info("job.%s pods=%s", state.phase, pods)
-        if state.phase == "pending":
+        if state.phase == "queued":
+            progress.update(0, steps, "the job waits in its queue")
+        elif state.phase == "pending":
             progress.update(0, steps, f"the cluster is starting pods: {pods or 'none yet'}")
 
     return report

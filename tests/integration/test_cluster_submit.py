@@ -15,7 +15,7 @@ from model_core.spec.errors import JobError
 from tests.fake_kube import FakeKube
 
 SPEC = JobSpec(name="train-abc", image="registry.example/actwright:1", job="/workspace/job.json", nodes=2)
-QUICK = Patience(pending=1.0, image=0.3, lost=1.0, look=1.0)
+QUICK = Patience(pending=1.0, image=0.3, lost=1.0, look=1.0, queued=1.0)
 
 
 @pytest.fixture

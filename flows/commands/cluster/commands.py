@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.cluster.doctor import doctor
+from flows.commands.cluster.evaluation import EvaluateOptions, evaluate
 from flows.commands.cluster.job import JobOptions, Kubeconfig, Namespace, TrainOptions, job_of, planned_job, spread_recipe
 from flows.commands.cluster.labelling import LabelManifestOptions, label, label_manifest
 from flows.commands.cluster.plan import plan
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
 cluster_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Training and labelling on a cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
+    help="Training, labelling and evaluation on a cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
 )
 cluster_app.command()(plan)
+cluster_app.command()(from_options(TrainOptions)(doctor))
+cluster_app.command()(from_options(EvaluateOptions)(evaluate))
 cluster_app.command()(fetch_data)
 cluster_app.command()(label)
 cluster_app.command()(from_options(LabelManifestOptions)(label_manifest))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +13,7 @@ from flows.terminal.output import print_line
 
 if TYPE_CHECKING:
     from components.config.launch.cluster_job import JobSpec
+    from components.config.launch.placement import Placement
     from components.config.launch.stored_data import StoredData
     from components.config.recipe import Recipe
     from flows.platform.settings import Settings
@@ -22,6 +23,15 @@ Nodes = Annotated[int, typer.Option(help="machines; 0: as many as the recipe's t
 Procs = Annotated[int, typer.Option(help="processes a machine (one a GPU)", min=1)]
 Gpus = Annotated[int, typer.Option(help="GPUs a machine; 0 trains on processors", min=0)]
 GpuKind = Annotated[str, typer.Option(help="what GPUs there are (a100, h100 or h200): what a published network needs must fit")]
+Kind = Annotated[
+    Literal["auto", "job", "jobset", "trainjob"], typer.Option(help="object of the cluster that runs it; auto: the last that it serves")
+]
+Queue = Annotated[str, typer.Option(help="LocalQueue of Kueue that admits it; empty: it does not wait in a queue")]
+Priority = Annotated[str, typer.Option(help="with --queue: WorkloadPriorityClass, by which Kueue orders and preempts")]
+Rdma = Annotated[int, typer.Option(help="RDMA network devices a machine", min=0)]
+RdmaResource = Annotated[str, typer.Option(help="name that the cluster's device plugin gave them")]
+Topology = Annotated[str, typer.Option(help="with --queue: node label of which all machines have one value, such as that of a rack")]
+Preferred = Annotated[bool, typer.Option("--topology-preferred", help="they need not, where no place has room for all")]
 Claim = Annotated[str, typer.Option(help="the claim that holds the workspace, mountable by several machines")]
 Mount = Annotated[Path | None, typer.Option(help="where pods mount the claim (default: the folder that holds ACTWRIGHT_HOME)")]
 DataFrom = Annotated[
@@ -49,6 +59,13 @@ class JobOptions:
     mount: Mount = None
     data: DataFrom = "claim"
     data_cache: DataCache = ""
+    kind: Kind = "auto"
+    queue: Queue = ""
+    priority: Priority = ""
+    rdma: Rdma = 0
+    rdma_resource: RdmaResource = "rdma/rdma_shared_device_a"
+    topology: Topology = ""
+    topology_preferred: Preferred = False
     namespace: Namespace = "actwright"
     change: Overrides = None
 
@@ -111,9 +128,16 @@ def job_of(options: JobOptions) -> JobSpec:
             mount=place,
             namespace=options.namespace,
             data=_stored_data(options, settings),
+            placement=_placement(options),
         )
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _placement(options: JobOptions) -> Placement:
+    from components.config.launch.placement import Placement
+
+    return Placement(**{one.name: getattr(options, one.name) for one in fields(Placement)})
 
 
 def _stored_data(options: JobOptions, settings: Settings) -> StoredData | None:

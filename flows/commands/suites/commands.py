@@ -16,6 +16,7 @@ from flows.terminal.output import print_line, print_result, stoppable
 
 if TYPE_CHECKING:
     from components.evaluation.suite import NamedSuite
+    from flows.pipeline.stages.suite import SpreadCases
     from flows.platform.wiring import Platform
 
 T = TypeVar("T")
@@ -108,6 +109,11 @@ def run_command(options: RunOptions) -> None:
     Example: actwright suite run two_buttons models/mine --steering whole
     Example: actwright suite run libero_object models/mine --tasks pick_up_the_milk_and_place_it_in_the_basket
     """
+    run_and_tell(options)
+
+
+def run_and_tell(options: RunOptions, spread: SpreadCases | None = None) -> None:
+    """The work of `suite run`. spread: has the cases run elsewhere first."""
     from components.evaluation.suites.results import markdown
     from flows.commands.bench.runs import PlainProgress
     from flows.pipeline.stages.suite import PAGE, RESULT, TABLE, SuiteRequest, run_suite
@@ -126,6 +132,7 @@ def run_command(options: RunOptions) -> None:
         steering=options.steering,
         workers=options.workers,
         batch=options.batch,
+        spread=spread,
     )
     with stoppable():
         result, folder = _refusing(lambda: run_suite(platform, asked, PlainProgress(options.name, quiet=False)))

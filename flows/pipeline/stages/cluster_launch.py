@@ -23,7 +23,8 @@ def cluster_launch(settings: Settings, spec: JobSpec, open_cluster: Callable[[],
         from components.training.on_cluster import train_on_cluster
 
         found = open_cluster()
-        return train_on_cluster(task, tracker, progress, cluster=found, spec=_with_data_sent(settings, spec, task, progress))
+        fitted = found.fitted(spec)  # before anything is sent
+        return train_on_cluster(task, tracker, progress, cluster=found, spec=_with_data_sent(settings, fitted, task, progress))
 
     return launch
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from components.artifacts.code_version import code_version
 from components.artifacts.files import dataset_digest
@@ -32,11 +32,19 @@ STEERING = ("none", "whole", "ahead")  # of `EvalConfig.steering`
 RESULT, TABLE, PAGE = "result.json", "result.md", "page.html"
 
 
+class SpreadCases(Protocol):
+    """Has the cases of an evaluation run elsewhere, with their results in `out`."""
+
+    def __call__(self, cfg: EvalConfig, checkpoint: Path, out: Path, progress: Progress) -> None:
+        """Return when all are finished; raises `JobError` where they cannot be."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRequest:
     """What is run. suite: its name. checkpoint: the policy. tasks: () for all. states: of each task, from number `first`; 0: as many as a
     published evaluation has. reasoning: "" for the level that the policy answers at by default. steering: see `EvalConfig`. command: how a
-    person would run it again.
+    person would run it again. spread: has the cases run on a cluster; none: here.
     """
 
     suite: str
@@ -49,6 +57,7 @@ class SuiteRequest:
     steering: str = "none"
     workers: int = 2
     batch: int = 10
+    spread: SpreadCases | None = None
 
 
 def run_suite(platform: Platform, asked: SuiteRequest, progress: Progress) -> tuple[SuiteResult, Path]:
@@ -72,6 +81,8 @@ def run_suite(platform: Platform, asked: SuiteRequest, progress: Progress) -> tu
     assert isinstance(suite, Benchmark)
 
     def work(out: Path) -> Mapping[str, Any]:
+        if asked.spread is not None:
+            asked.spread(cfg, asked.checkpoint, out, progress)
         return evaluate(cfg, asked.checkpoint, out, progress, suite=suite)
 
     step = run_step(

@@ -1,0 +1,1 @@
+"""An evaluation whose groups of cases are run by the pods of a cluster, each of which takes its share."""
