@@ -13,7 +13,9 @@ COPY requirements.lock ./
 # deepspeed asks the installed torch for its version while it is built, so torch comes first and without isolation
 RUN pip install --no-cache-dir $(grep -E '^(torch|numpy|ninja|packaging|psutil|py-cpuinfo|setuptools)==' requirements.lock) wheel \
     && DS_BUILD_OPS=0 pip install --no-cache-dir --no-build-isolation $(grep -E '^deepspeed==' requirements.lock) \
-    && pip install --no-cache-dir -r requirements.lock
+    && pip install --no-cache-dir -r requirements.lock \
+    # on a cluster: MLflow on PostgreSQL, and flows as Jobs (the extra `kubernetes`)
+    && pip install --no-cache-dir -c requirements.lock psycopg2-binary==2.9.13 prefect-kubernetes==0.8.0
 
 COPY pyproject.toml README.md LICENSE dvc.yaml ./
 COPY model_core model_core

@@ -1,25 +1,34 @@
 """What infra/ declares: strict schemas, nothing that points nowhere, images that hold what they start."""
 
 import importlib.util
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from components.adapters.job_kinds.fields import QUEUE_KINDS, check_queue_object
+from components.adapters.job_kinds.kinds import KINDS
 from components.adapters.kubernetes import KubernetesCluster
 from components.adapters.mlflow.server import server_command
+from components.adapters.storage.s3 import S3Address, S3Store
+from components.adapters.storage.seaweedfs_process import PORTS, free_ports, weed
 from components.config.launch.cluster_job import JobSpec
+from components.config.launch.placement import Placement
 from components.release.package import LIBRARIES, SERVICE
 from flows.platform.settings import Settings
+from model_core.spec.errors import StorageError
 from tests.fake_bento import make_bento
-from tests.fake_kube import FakeKube, selects
+from tests.fake_kube import selects
+from tests.fake_kube_kinds import FakeCluster
 from tests.integration.loop_runs import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -27,11 +36,15 @@ K8S = ROOT / "infra" / "k8s"
 DOCKERFILES = sorted((ROOT / "infra" / "docker").glob("*.Dockerfile"))
 
 
-@pytest.fixture(scope="module", params=["base", "overlays/gpu"])
+@pytest.fixture(scope="module", params=["base", "overlays/k3s", "overlays/gpu", "overlays/cloud"])
 def documents(request):
+    return rendered(request.param)
+
+
+def rendered(folder):
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
-    done = subprocess.run(["kubectl", "kustomize", K8S / request.param], capture_output=True, text=True, check=False)
+    done = subprocess.run(["kubectl", "kustomize", K8S / folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 
@@ -41,7 +54,9 @@ def of_kind(documents, kind):
 
 
 def pod_specs(documents):
-    return {name: document["spec"]["template"] for name, document in of_kind(documents, "Deployment").items()}
+    return {
+        name: document["spec"]["template"] for kind in ("Deployment", "StatefulSet") for name, document in of_kind(documents, kind).items()
+    }
 
 
 def test_output_passes_strict_schemas(documents):
@@ -49,13 +64,18 @@ def test_output_passes_strict_schemas(documents):
 
     assert len(documents) > 15
     for document in documents:
+        if document["apiVersion"].startswith("kueue."):
+            check_queue_object(document)
+            continue
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_everything_is_in_the_namespace_of_the_jobs(documents):
     [namespace] = of_kind(documents, "Namespace")
     assert namespace == JobSpec(name="a", image="x", job="/workspace/j").namespace
-    assert {d["metadata"].get("namespace") for d in documents if d["kind"] != "Namespace"} == {namespace}
+    of_cluster = ("Namespace", *(kind for kind in QUEUE_KINDS if kind != "LocalQueue"))
+    assert {d["metadata"].get("namespace") for d in documents if d["kind"] not in of_cluster} == {namespace}
+    assert {d["metadata"].get("namespace") for d in documents if d["kind"] in of_cluster} == {None}
 
 
 def test_every_service_budget_and_policy_finds_pods(documents):
@@ -65,6 +85,8 @@ def test_every_service_budget_and_policy_finds_pods(documents):
         return [pod for pod in pods if selects(",".join(f"{k}={v}" for k, v in labels.items()), pod)]
 
     for service in of_kind(documents, "Service").values():
+        if service["spec"].get("type") == "ExternalName":
+            continue
         assert len(found(service["spec"]["selector"])) == 1
     for budget in of_kind(documents, "PodDisruptionBudget").values():
         assert len(found(budget["spec"]["selector"]["matchLabels"])) == 1
@@ -142,17 +164,57 @@ def test_the_console_is_started_with_what_is_mounted_and_listens_where_it_is_ask
 
 def test_claims_config_and_accounts_that_pods_name_exist(documents):
     claims, maps, accounts = (set(of_kind(documents, k)) for k in ("PersistentVolumeClaim", "ConfigMap", "ServiceAccount"))
-    for template in pod_specs(documents).values():
+    for name, template in pod_specs(documents).items():
         spec = template["spec"]
+        stateful = of_kind(documents, "StatefulSet").get(name)
+        made = {claim["metadata"]["name"] for claim in stateful["spec"]["volumeClaimTemplates"]} if stateful else set()
         assert {v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v} <= claims
         assert spec.get("serviceAccountName", "actwright-worker") in accounts
         for container in containers_of(spec):
             assert {e["configMapRef"]["name"] for e in container.get("envFrom", [])} <= maps
             mounted = {mount["name"] for mount in container["volumeMounts"]}
-            assert mounted <= {volume["name"] for volume in spec["volumes"]}
+            assert mounted <= {volume["name"] for volume in spec["volumes"]} | made
     job = JobSpec(name="a", image="x", job="/workspace/j")
     assert job.claim in claims
     assert job.service_account in accounts
+
+
+def test_the_object_store_of_the_base_starts_with_the_keys_of_the_secret_and_keeps_what_it_is_given(tmp_path):
+    """The manifest's own commands, with folders and ports of this machine."""
+    spec = pod_specs(rendered("base"))["object-store"]["spec"]
+    [init], [container] = spec["initContainers"], spec["containers"]
+    named = {entry["name"] for entry in init["env"]}
+    assert named == {"ACTWRIGHT_S3_ACCESS_KEY", "ACTWRIGHT_S3_SECRET_KEY"}
+    for folder in ("data", "config"):
+        (tmp_path / folder).mkdir()
+    program, flag, code = init["command"]
+    assert (program, flag) == ("python", "-c")
+    keys = {"ACTWRIGHT_S3_ACCESS_KEY": "aw123", "ACTWRIGHT_S3_SECRET_KEY": "s" * 30}
+    subprocess.run([sys.executable, "-c", code.replace("/config/", f"{tmp_path}/config/")], env={**os.environ, **keys}, check=True)
+    ports = free_ports(len(PORTS))
+    words = [word.replace("/data", f"{tmp_path}/data").replace("/config", f"{tmp_path}/config") for word in container["args"]]
+    words = [word.replace("0.0.0.0", "127.0.0.1") for word in words if not word.startswith("-s3.port=")]
+    command = [weed(), *container["command"][1:], "-ip=127.0.0.1", *words]
+    command += [f"-{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path) as server:
+        try:
+            address = S3Address(endpoint=f"127.0.0.1:{ports[PORTS.index('s3.port')]}", access_key="aw123", secret_key="s" * 30)
+            eventually(lambda: kept(address, tmp_path), 90)
+            with pytest.raises(StorageError):
+                S3Store(replace(address, secret_key="t" * 30), "actwright").ensure_bucket()
+        finally:
+            server.terminate()
+
+
+def kept(address, folder):
+    (folder / "kept").write_bytes(b"kept")
+    try:
+        store = S3Store(address, "actwright")
+        store.put("a/b", folder / "kept")
+        found = store.info("a/b")
+    except StorageError:
+        return False
+    return found is not None and found.size == 4
 
 
 def test_probes_ask_ports_that_exist(documents):
@@ -160,7 +222,8 @@ def test_probes_ask_ports_that_exist(documents):
         for container in template["spec"]["containers"]:
             ports = {port["name"] for port in container.get("ports", [])}
             probes = [container[p] for p in ("startupProbe", "readinessProbe", "livenessProbe") if p in container]
-            assert all(probe["httpGet"]["port"] in ports for probe in probes)
+            asked = [probe.get("httpGet") or probe.get("tcpSocket") for probe in probes if "exec" not in probe]
+            assert all(one["port"] in ports for one in asked)
 
 
 def test_pods_fit_the_restricted_profile_that_the_namespace_enforces(documents):
@@ -175,7 +238,7 @@ def test_pods_fit_the_restricted_profile_that_the_namespace_enforces(documents):
 
 
 def test_addresses_are_settings_that_are_read_and_services_that_exist(documents):
-    [config] = of_kind(documents, "ConfigMap").values()
+    [config] = [one for name, one in of_kind(documents, "ConfigMap").items() if name.startswith("actwright-addresses")]
     known = {f"ACTWRIGHT_{name.upper()}" for name in Settings.model_fields}
     assert set(config["data"]) <= known
     services = of_kind(documents, "Service")
@@ -195,10 +258,32 @@ def test_mlflow_runs_as_it_does_on_a_laptop(documents):
 def test_the_worker_has_the_rights_that_submitting_takes_and_no_more(documents):
     from kubernetes import client
 
-    spec = JobSpec(name="a", image="x", job="/workspace/j")
-    with FakeKube() as kube:
+    used: set[tuple[str, str]] = set()
+    for kind in ("job", "jobset", "trainjob"):
+        used |= rights_used(client, JobSpec(name="a", image="x", job="/workspace/j", placement=Placement(kind=kind, queue="q")))
+    [role] = of_kind(documents, "Role").values()
+    granted = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert {right for right in used if right not in READ_BY_PERSONS} <= granted
+    assert granted - used <= {(plural, "watch") for plural in ("jobs", "jobsets", "trainjobs", "pods")} | {("pods", "get")}
+
+
+# the look before a job is submitted passes them over where the account may not read them
+READ_BY_PERSONS = {("clusterqueues", "get"), ("nodes", "list")}
+
+
+def rights_used(client, spec):
+    """Of one job from the look for what it needs to its deletion."""
+    plural = KINDS[spec.placement.kind].plural
+    with FakeCluster(jobset="v1alpha2", trainer="v1alpha1", kueue="v1beta2") as kube:
+        kube.put(
+            "v1", "persistentvolumeclaims", {"metadata": {"name": spec.claim}, "spec": {"accessModes": ["ReadWriteMany"]}}, "actwright"
+        )
+        kube.put("v1", "serviceaccounts", {"metadata": {"name": spec.service_account}}, "actwright")
+        kube.put("kueue.x-k8s.io/v1beta2", "localqueues", {"metadata": {"name": "q"}, "spec": {"clusterQueue": "all"}}, "actwright")
         cluster = KubernetesCluster(client.ApiClient(client.Configuration(host=kube.url)))
+        cluster.submit(cluster.fitted(spec))
         cluster.submit(spec)
+        kube.admit(plural, spec.name)
         for name in kube.wait_for_pods(1):
             kube.logs[name] = "hello"
             kube.run_pod(name)
@@ -206,25 +291,26 @@ def test_the_worker_has_the_rights_that_submitting_takes_and_no_more(documents):
         ended = kube.pods()[0]
 
         def end_once_it_is_watched() -> None:
-            eventually(lambda: ("jobs", "list") in {used_right(request) for request in list(kube.requests)}, 30)
+            eventually(lambda: (plural, "list") in rights_of(kube), 30)
             kube.end_pod(ended)
 
         threading.Thread(target=end_once_it_is_watched, daemon=True).start()
         cluster.wait(spec)
         cluster.delete(spec)
-        used = {used_right(request) for request in kube.requests}
-    [role] = of_kind(documents, "Role").values()
-    granted = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
-    assert used <= granted
-    assert granted - used <= {("jobs", "watch"), ("pods", "watch"), ("pods", "get")}
+        return rights_of(kube)
 
 
-def used_right(request):
-    method, path = request.split(" ")
-    parts = path.split("/namespaces/")[1].split("/")[1:]
-    resource = "/".join([parts[0], *parts[2:]])
-    named = len(parts) > 1
-    return resource, {"POST": "create", "DELETE": "delete", "GET": "get" if named else "list"}[method]
+def rights_of(kube):
+    """(resource, verb) of each request so far for an object, or for objects of a kind."""
+    found = set()
+    for request in list(kube.requests):
+        method, path = request.split(" ")
+        place = re.fullmatch(r"/(?:api|apis/[\w.-]+)/v\w+(?:/namespaces/[\w-]+)?/([a-z]+)(?:/([\w.-]+))?(?:/([a-z]+))?", path)
+        if place:
+            resource = "/".join(filter(None, (place[1], place[3])))
+            reads = "get" if place[2] else "list"
+            found.add((resource, {"POST": "create", "DELETE": "delete", "PATCH": "patch", "GET": reads}[method]))
+    return found
 
 
 # --- images ------------------------------------------------------------------------------------------------------------
