@@ -115,6 +115,13 @@ class FakeKube:
         with self._changed:
             return self._get(api, plural, namespace, name)
 
+    def furnish(self, namespace: str = "actwright") -> None:
+        """What the base of infra/k8s applies and a training needs: the claim that several machines mount, and the account of its pods."""
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "actwright-store"}}
+        self.create("v1", "persistentvolumeclaims", namespace, {**claim, "spec": {"accessModes": ["ReadWriteMany"]}})
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "actwright-train"}}
+        self.create("v1", "serviceaccounts", namespace, account)
+
     # --- the API -------------------------------------------------------------------------------------------------
 
     def create(self, api: str, plural: str, namespace: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def test_two_nodes_tune_a_small_published_network_that_is_then_served(tmp_path: 
         monkeypatch.setenv(name, value)
     path = write_recipe(small_finetune(tmp_path, described("v21", tmp_path)), tmp_path)
     with FakeKube() as kube, two_hosts([f"{JOB}-0.{JOB}", f"{JOB}-1.{JOB}"]) as spaces:
+        kube.furnish()
         kubelets = Kubelets(kube, spaces, tmp_path)
         kubelets.start()
         try:

@@ -109,6 +109,7 @@ class Commands:
 def two_nodes(folder: Path) -> Iterator[Kubelets]:
     """A cluster of two machines; its kubeconfig is kube.yaml in `folder`."""
     with FakeKube() as kube, two_hosts([f"{JOB}-0.{JOB}", f"{JOB}-1.{JOB}"]) as spaces:
+        kube.furnish()
         kubeconfig(folder, kube.url)
         kubelets = Kubelets(kube, spaces, folder)
         kubelets.start()
