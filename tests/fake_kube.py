@@ -126,7 +126,10 @@ class FakeKube:
 
     def create(self, api: str, plural: str, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         with self._changed:
-            name = body.get("metadata", {}).get("name", "")
+            identity = body.get("metadata", {})
+            if not identity.get("name") and identity.get("generateName"):
+                identity["name"] = identity["generateName"] + uuid.uuid4().hex[:5]
+            name = identity.get("name", "")
             self._validate(api, plural, namespace, body, name)
             if (api, plural, namespace, name) in self._objects:
                 raise Refusal(409, "AlreadyExists", f'{plural} "{name}" already exists')

@@ -30,7 +30,7 @@ from flows.platform.flow_runs import crashed_where_prefect_is_away
 from flows.platform.settings import Settings
 from flows.platform.wiring import Platform, open_platform
 from model_core.spec.documents import to_document
-from model_core.spec.errors import GateError
+from model_core.spec.errors import GateError, JobError
 
 NEW_RECORDINGS = "actwright.recordings.arrived"
 DEPLOYMENT = "retrain"
@@ -116,8 +116,21 @@ def book_of(platform: Platform) -> ProposalBook:
     return ProposalBook(platform.settings.home.resolve() / "proposals")
 
 
-def serve_deployment(recipe: str, cron: str, automatic: bool, cluster: Mapping[str, Any] | None = None, kubeconfig: str = "") -> None:
-    """Register the deployment with its cron and its event trigger, and work for its pool: what becomes due, one at a time."""
+def serve_deployment(
+    recipe: str,
+    cron: str,
+    automatic: bool,
+    cluster: Mapping[str, Any] | None = None,
+    kubeconfig: str = "",
+    pool: Mapping[str, Any] | None = None,
+) -> None:
+    """Register the deployment with its cron and its event trigger, and work for its pool: what becomes due, one at a time.
+
+    pool: name and job variables of a pool that other workers work for; then the deployment is only registered. Raises `JobError` where
+    there is no such pool.
+    """
+    if pool is not None:
+        require_pool(str(pool["name"]))
     deployment = cast(
         RunnerDeployment,
         retrain.to_deployment(
@@ -128,11 +141,28 @@ def serve_deployment(recipe: str, cron: str, automatic: bool, cluster: Mapping[s
             parameters={"recipe": recipe, "automatic": automatic, "cluster": cluster, "kubeconfig": kubeconfig},
             description="By the clock and when recordings arrive: propose a retraining, or run it.",
             entrypoint_type=EntrypointType.MODULE_PATH,
-            work_pool_name=POOL,
-            job_variables={"working_dir": str(Path.cwd())},  # settings may name folders relative to it
+            work_pool_name=POOL if pool is None else str(pool["name"]),
+            # settings may name folders relative to the working directory
+            job_variables={"working_dir": str(Path.cwd())} if pool is None else dict(pool["variables"]),
         ),
     )
-    work_for(deployment)
+    if pool is None:
+        work_for(deployment)
+    else:
+        deployment.apply()
+
+
+def require_pool(name: str) -> None:
+    """Raise `JobError` where Prefect has no work pool of this name: a worker of Kubernetes makes it with its template."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(name)
+        except ObjectNotFound as error:
+            told = "its worker makes it (infra/k8s/components/flow-pool)"
+            raise JobError(f"Prefect has no work pool {name!r}. Fix: start its worker, {told}, or name another one") from error
 
 
 def work_for(deployment: RunnerDeployment) -> None:

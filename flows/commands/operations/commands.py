@@ -30,6 +30,9 @@ class ScheduleOptions(TrainOptions):
 
     cron: Annotated[str, typer.Option(help="when to look for new data, as cron, in UTC")] = "0 3 * * *"
     automatic: Annotated[bool, typer.Option("--automatic", help="retrain at once instead of proposing")] = False
+    pool: Annotated[
+        str, typer.Option(help="Prefect's work pool of Kubernetes that runs the flows, each as a Job of --image; empty: this command does")
+    ] = ""
     on_cluster: Annotated[bool, typer.Option("--on-cluster", help="train on --nodes machines of a cluster, not here")] = False
 
 
@@ -53,7 +56,15 @@ def schedule(options: ScheduleOptions) -> None:
         cluster = planned_job(options) if options.on_cluster else None
         recipe = spread_recipe(options, is_run=True) if options.on_cluster else recipe_of(options.recipe, options.change)
         serve_schedule(
-            Schedule(recipe=recipe, cron=options.cron, automatic=options.automatic, cluster=cluster, kubeconfig=options.kubeconfig)
+            Schedule(
+                recipe=recipe,
+                cron=options.cron,
+                automatic=options.automatic,
+                cluster=cluster,
+                kubeconfig=options.kubeconfig,
+                pool=options.pool,
+                image=options.image,
+            )
         )
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error

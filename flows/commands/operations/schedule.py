@@ -51,13 +51,18 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """What is retrained when, and where: recipe, cron in UTC, at once or proposed, and the cluster's job that trains (none: here)."""
+    """What is retrained when, and where: recipe, cron in UTC, at once or proposed, and the cluster's job that trains (none: here).
+
+    pool: the work pool of Kubernetes whose workers run the flows, each as a Job ("": this command's own worker); image: of those Jobs.
+    """
 
     recipe: Recipe
     cron: str
     automatic: bool = False
     cluster: JobSpec | None = None
     kubeconfig: Path | None = None
+    pool: str = ""
+    image: str = ""
 
 
 def serve_schedule(schedule: Schedule) -> None:
@@ -73,7 +78,7 @@ def serve_schedule(schedule: Schedule) -> None:
     atomic_write(path, json.dumps(recipe.to_json(), indent=1, sort_keys=True))
     with prefect_page(platform) as page:
         point_prefect_at(f"{page}/api")
-        worker = Worker(platform.settings, _served(schedule, path))
+        worker = Worker(platform.settings, _served(schedule, path), is_in_pool=bool(schedule.pool))
         try:
             how = "runs" if schedule.automatic else "proposes"
             where = f" on {schedule.cluster.nodes} machines of a cluster" if schedule.cluster else ""
@@ -81,9 +86,10 @@ def serve_schedule(schedule: Schedule) -> None:
             print_line(f"a retraining trains{where or ' here'}; prefect  {page}/deployments")
             told = {"deployment": "retrain/retrain", "prefect": page, "cron": schedule.cron, "automatic": schedule.automatic}
             print_result(**told, recipe=recipe.name)
-            desk = RetrainingDesk(FlowRuns(api=f"{page}/api", deployment="retrain/retrain"), platform, path)
+            runs = FlowRuns(api=f"{page}/api", deployment="retrain/retrain")
+            desk = RetrainingDesk(runs, platform, path, lost=None if schedule.pool else RunsWithoutProcess())
             pulse = Pulse(f"{page}/api/health")
-            is_first = True
+            is_first = not schedule.pool  # flows of a pool run whether this command does or not
             while not stop.wait(_LOOK_S):
                 is_first = worker.keep() or is_first
                 is_first = not desk.turn(none_runs=is_first) and is_first
@@ -102,25 +108,31 @@ def _served(schedule: Schedule, recipe: Path) -> dict[str, Any]:
     """The arguments of `flows.pipeline.retrain.serve_deployment`."""
     cluster = to_document(schedule.cluster) if schedule.cluster else None
     kubeconfig = str(schedule.kubeconfig.resolve()) if schedule.kubeconfig else ""
-    return {"recipe": str(recipe), "cron": schedule.cron, "automatic": schedule.automatic, "cluster": cluster, "kubeconfig": kubeconfig}
+    pool = {"name": schedule.pool, "variables": {"image": schedule.image}} if schedule.pool else None
+    told = {"recipe": str(recipe), "cron": schedule.cron, "automatic": schedule.automatic, "cluster": cluster, "kubeconfig": kubeconfig}
+    return {**told, "pool": pool}
 
 
 class Worker:
-    """The process that works for the pool, started again where it ends."""
+    """The process that works for the pool, started again where it ends. is_in_pool: it only registers the deployment, once."""
 
-    def __init__(self, settings: Settings, served: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Settings, served: Mapping[str, Any], *, is_in_pool: bool = False) -> None:
+        self._is_in_pool = is_in_pool
         self._log, self._child = settings.prefect_home / "schedule.log", None
         self._command = [sys.executable, "-m", "flows.pipeline.retrain", json.dumps(served)]
 
     def keep(self) -> bool:
         """Let it run; whether it was started now, so that no flow is running."""
-        if self._child is not None and self._child.process.poll() is None:
+        code = None if self._child is None else self._child.process.poll()
+        if self._child is not None and (code is None or (self._is_in_pool and code == 0)):
             return False
+        if self._child is not None and self._is_in_pool:
+            raise JobError(f"the deployment was not registered:\n{self._child.last_lines()}")
         if self._child is not None:
             print_line(f"the worker ended with code {self._child.process.returncode} and is started again:\n{self._child.last_lines()}")
             self._child.stop()  # flows that it left in its group
         self._child = Child("schedule", self._command, log=self._log)
-        return True
+        return not self._is_in_pool
 
     def stop(self) -> None:
         """End it with its flows."""
@@ -131,12 +143,12 @@ class Worker:
 class RetrainingDesk:
     """Lets a flow run carry out each retraining that a person asked for, and puts back the runs that lost their process."""
 
-    def __init__(self, runs: FlowRuns, platform: Platform, recipe: Path) -> None:
+    def __init__(self, runs: FlowRuns, platform: Platform, recipe: Path, *, lost: RunsWithoutProcess | None) -> None:
         from components.release.retraining_proposals import ProposalBook
 
         self._runs, self._recipe, self._book = runs, recipe, ProposalBook(platform.settings.home.resolve() / "proposals")
         self._made: set[str] = set()
-        self._lost = RunsWithoutProcess()
+        self._lost = lost  # none: Prefect's worker sees how each Job ends, and tells of those that crashed
 
     def turn(self, *, none_runs: bool) -> bool:
         """Look once; False where Prefect does not answer, or does not know the deployment yet, and the look is to be made again."""
@@ -151,7 +163,7 @@ class RetrainingDesk:
                 self._made.add(one.proposal_id)
                 print_line(f"{one.proposal_id}: a person asked for it, a flow run was made")
             known = self._runs.all()
-            for line in self._runs.put_back_lost(known, none_runs=none_runs, lost=self._lost.of(known)):
+            for line in self._runs.put_back_lost(known, none_runs=none_runs, lost=self._lost.of(known) if self._lost else ()):
                 print_line(line)
         except NotReady as error:
             logger.debug("schedule.waits because=%s", error)
