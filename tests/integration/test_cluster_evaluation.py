@@ -27,6 +27,8 @@ from components.evaluation.suite import open_suite
 from components.simulation.metaworld import embodiment
 from model_core.spec.errors import JobError, SpecError
 from tests.fake_kube import FakeKube
+from tests.integration.loop_runs import Home
+from tests.kubelets import kubeconfig
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 pytestmark = pytest.mark.xdist_group("evaluate")
@@ -146,3 +148,30 @@ def test_the_job_fits_the_strict_schema(tmp_path, placement):
 def test_an_evaluation_is_no_gang_and_no_other_kind(tmp_path):
     with pytest.raises(SpecError, match="an evaluation is an Indexed Job"):
         spec_of(tmp_path, placement=Placement(kind="jobset"))
+
+
+@pytest.mark.soak  # short: the same pods and the same report by functions, above
+def test_the_command_gives_the_result_of_suite_run(cluster, tmp_path, monkeypatch):
+    kube, _ = cluster
+    kube.furnish()
+    write_tiny_checkpoint(tmp_path / "policy", embodiment=embodiment())
+    home = Home(tmp_path)
+    words = ["metaworld_loop", str(tmp_path / "policy"), "--cases", "1", "--batch", "1", "--reasoning", "action", "--workers", "1"]
+    for name, value in home.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # the manifest's command is `python`
+    machines = Machines(kube)
+    machines.start()
+    there = ["--pods", "2", "--mount", str(tmp_path), "--kubeconfig", str(kubeconfig(tmp_path, kube.url)), "--image", "none"]
+    try:
+        done = home.actwright("cluster", "evaluate", *words, *there)
+    finally:
+        machines.over.set()
+    assert done.returncode == 0, done.stderr
+    assert sorted(machines.ran) == [0, 1]
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    again = home.actwright("suite", "run", *words)  # the same step of the store: nothing is run again
+    assert again.returncode == 0, again.stderr
+    here = json.loads(again.stdout.strip().splitlines()[-1])
+    assert (told["successes"], told["trials"], told["interval"]) == (here["successes"], here["trials"], here["interval"])
+    assert told["trials"] == 2

@@ -1,12 +1,15 @@
 """A training as a JobSet, as Kubeflow's TrainJob, and in a queue of Kueue: the real client against a small API server with these kinds."""
 
+import json
 import threading
 import time
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from components.adapters.job_kinds.kinds import KINDS
+from components.adapters.job_kinds.platform import SECRETS
 from components.adapters.kubernetes import KubernetesCluster, Patience
 from components.adapters.kubernetes_manifest import render_manifests
 from components.config.launch.cluster_job import JobSpec
@@ -14,9 +17,11 @@ from components.config.launch.placement import Placement
 from components.config.records import Silent
 from components.config.train_config import TrainConfig
 from components.training import on_cluster
+from flows.commands.cluster.commands import cluster_app
 from model_core.spec.errors import JobError, SpecError
 from tests.fake_kube_kinds import FakeCluster, lost_by_models
 from tests.integration.loop_runs import eventually
+from tests.kubelets import kubeconfig
 from tests.toy_model import toy_task
 
 QUEUE = Placement(queue="research", priority="production")
@@ -255,3 +260,18 @@ def test_the_job_inside_fits_the_strict_schema_of_a_job(kind):
 def test_what_no_cluster_can_run_is_refused(make, said):
     with pytest.raises(SpecError, match=said):
         make()
+
+
+def test_doctor_names_what_is_lacking_and_its_exit_code_says_so(kube, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / ".actwright"))
+    words = ["doctor", "loop", "--kubeconfig", str(kubeconfig(tmp_path, kube.url)), "--queue", "research"]
+    done = CliRunner().invoke(cluster_app, words)
+    assert done.exit_code == 1, done.output
+    assert "would be submitted as a trainjob in namespace actwright" in done.output
+    assert "it lacks secret actwright-postgres in namespace actwright: there is none. Fix:" in done.output
+    for name, keys in SECRETS.items():
+        kube.put("v1", "secrets", {"metadata": {"name": name}, "data": dict.fromkeys(keys, "YQ==")}, "actwright")
+    done = CliRunner().invoke(cluster_app, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.strip().splitlines()[-1]) == {"kind": "trainjob", "lacks": [], "may_lack": []}
+    assert "nothing is certainly lacking" in done.output
