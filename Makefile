@@ -116,7 +116,7 @@ freeze-surfaces: $(STAMP) ## rewrite the frozen lists of options, wire messages,
 	@$(BIN)/python -m tests.architecture.surfaces
 
 lock: $(STAMP) ## rewrite requirements.lock from what is installed, without what only setup-all installs (after a deliberate change of pins; then make test-pythons)
-	@$(BIN)/pip freeze --all --exclude-editable | grep -vE ' @ |^pip==|^ray==' | sed 's|+cpu$$||' > requirements.lock.new && mv requirements.lock.new requirements.lock
+	@$(BIN)/python infra/local/lock.py > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 clean: ## remove everything that was made here, the environment too (the data of earlier runs included)
 	@rm -rf .venv .actwright runs reports data build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .coverage .coverage.*

@@ -163,6 +163,8 @@ def test_a_job_that_fits_lacks_nothing_and_what_may_not_be_read_stops_nothing(ku
     kube.forbidden = {"nodes", "clusterqueues", "secrets"}
     assert open_fake(kube).fitted(spec).placement.kind == "trainjob"
     assert "may lack machines: the cluster answered 403" in lines(kube, spec)
+    assert "may lack a digest of the job's image registry.example/actwright:1: it is a tag" in lines(kube, spec)
+    assert "job's image" not in lines(kube, replace(spec, image="registry.example/actwright@sha256:" + "a" * 64))
 
 
 def test_an_inactive_queue_and_a_claim_of_one_machine_are_named():
@@ -265,6 +267,7 @@ def test_what_no_cluster_can_run_is_refused(make, said):
 def test_doctor_names_what_is_lacking_and_its_exit_code_says_so(kube, tmp_path, monkeypatch):
     monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / ".actwright"))
     words = ["doctor", "loop", "--kubeconfig", str(kubeconfig(tmp_path, kube.url)), "--queue", "research"]
+    words += ["--image", "registry.example/worker@sha256:" + "a" * 64]
     done = CliRunner().invoke(cluster_app, words)
     assert done.exit_code == 1, done.output
     assert "would be submitted as a trainjob in namespace actwright" in done.output

@@ -236,6 +236,25 @@ def test_the_fake_refuses_what_a_cluster_refuses(kube, client):
     assert batch.read_namespaced_job(SPEC.name, SPEC.namespace).metadata.uid == made.metadata.uid
 
 
+def test_the_fake_honours_the_propagation_policy_and_tells_how_a_job_ends(kube, client):
+    from kubernetes import client as api
+
+    batch = api.BatchV1Api(client)
+    for policy, left in (("", 2), ("Orphan", 4), ("Background", 4), ("Foreground", 4)):
+        name = f"job{policy.lower()}"
+        job, _ = render_manifests(replace(SPEC, name=name))
+        batch.create_namespaced_job(SPEC.namespace, job)
+        batch.delete_namespaced_job(name, SPEC.namespace, **({"propagation_policy": policy} if policy else {}))
+        assert len(kube.pods()) == left, policy or "none: a Job without a policy leaves its pods behind"
+    job, _ = render_manifests(SPEC)
+    batch.create_namespaced_job(SPEC.namespace, job)
+    for name in (one for one in kube.pods() if one.startswith(f"{SPEC.name}-")):
+        kube.end_pod(name)
+    status = batch.read_namespaced_job(SPEC.name, SPEC.namespace).status
+    assert [one.type for one in status.conditions] == ["SuccessCriteriaMet", "Complete"]
+    assert status.succeeded == 2
+
+
 def test_the_fake_selects_and_watches_as_a_cluster_does(kube, client):
     from kubernetes import client as api
     from kubernetes import watch

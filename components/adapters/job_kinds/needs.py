@@ -30,7 +30,7 @@ class Lack:
 
 def lacks_of(get: Get, spec: JobSpec) -> list[Lack]:
     """All that the cluster lacks for `spec`, most certain first."""
-    found = [*_kind(get, spec), *_queue(get, spec), *_namespace(get, spec), *_machines(get, spec)]
+    found = [*_kind(get, spec), *_queue(get, spec), *_namespace(get, spec), *_machines(get, spec), *_image(spec)]
     return sorted(found, key=lambda lack: not lack.certain)
 
 
@@ -169,6 +169,12 @@ def secret_lacks(get: Get, namespace: str, name: str, keys: Sequence[str]) -> It
         known = answer.document.get("data", {})
         if missing := [key for key in keys if key not in known]:
             yield Lack(what=f"{', '.join(missing)} in {what}", found=f"it has {', '.join(known) or 'no key'}", fix=fix)
+
+
+def _image(spec: JobSpec) -> Iterator[Lack]:
+    if not spec.is_image_pinned:
+        told = "it is a tag, and a later attempt of the same training may run other code"
+        yield Lack(what=f"a digest of the job's image {spec.image}", found=told, fix="--image NAME@sha256:...", certain=False)
 
 
 def _asked(spec: JobSpec) -> dict[str, float]:
