@@ -17,13 +17,16 @@ from components.adapters.kubernetes import KubernetesCluster, Patience
 from components.adapters.storage.frozen_data import send_frozen
 from components.adapters.storage.object_store import FolderStore
 from components.config.launch.cluster_job import JobSpec
+from components.config.launch.placement import Placement
 from components.config.launch.stored_data import StoredData
 from components.config.records import Silent
 from components.config.train_config import TrainConfig
 from components.training.job import JobFiles, TrainingTask
 from components.training.on_cluster import train_on_cluster
+from components.training.supervision.relay import events_of
 from model_core.spec.errors import ActwrightError, SpecError
 from tests.fake_kube import FakeKube
+from tests.fake_kube_kinds import FakeCluster
 from tests.kubelets import Kubelets
 from tests.namespaces import needs_namespaces, two_hosts
 from tests.toy_model import toy_task
@@ -145,6 +148,60 @@ def test_two_nodes_train_on_data_that_each_fetched(cluster, ranks, tmp_path, mon
         assert (tmp_path / f"machine-{node}" / "data" / digest / "toy.json").is_file()
     assert not any(cache.iterdir())
     check_as_one_machine(ranks, record, kept, work / "cluster")
+
+
+@pytest.mark.soak  # short: test_cluster_kinds holds jobs back without ranks, the ranks above train
+def test_a_train_job_that_kueue_holds_back_in_mid_training_goes_on_and_costs_no_restart(ranks, tmp_path):
+    """A TrainJob of a queue: admitted, killed by a preemption after a checkpoint, admitted again; the curve is that of one machine."""
+    from kubernetes import client
+
+    needs_namespaces()
+    config = replace(CONFIG, steps=400, checkpoint_every=20, restarts=0)
+    frozen, out = tmp_path / "frozen", tmp_path / "cluster"
+    frozen.mkdir()
+    (frozen / "toy.json").write_text("{}")
+    placement = Placement(kind="trainjob", queue="research")
+    spec = JobSpec(
+        name="train-two",
+        image="none",
+        job=f"{tmp_path}/set-later",
+        nodes=2,
+        mount=str(tmp_path),
+        python=sys.executable,
+        placement=placement,
+    )
+    held = []
+
+    def preempt(kube):
+        while not (kube.requests and ("trainjobs", spec.name) in {(key[1], key[3]) for key in list(kube._objects)}):
+            time.sleep(0.05)
+        kube.admit("trainjobs", spec.name)
+        while not list(JobFiles(out).checkpoints.glob("*/manifest.json")):
+            time.sleep(0.02)
+        kube.preempt("trainjobs", spec.name)
+        held.append(len(curve(out)))
+        time.sleep(2.0)
+        kube.admit("trainjobs", spec.name)
+
+    with FakeCluster(jobset="v1alpha2", trainer="v1alpha1", kueue="v1beta2") as kube:
+        adapter = KubernetesCluster(client.ApiClient(client.Configuration(host=kube.url)), patience=Patience(look=0.5))
+        with two_hosts([spec.node_0, f"{spec.name}-node-0-1.{spec.name}"]) as spaces:
+            kubelets = Kubelets(kube, spaces, tmp_path)
+            kubelets.start()
+            threading.Thread(target=preempt, args=(kube,), daemon=True).start()
+            try:
+                record = train_on_cluster(toy_task(config, frozen, out), None, Silent(), cluster=adapter, spec=spec)
+            finally:
+                kubelets.stop()
+    assert record["steps"] == config.steps
+    starts = [event["step"] for event in events_of(JobFiles(out)) if event["event"] == "start"]
+    assert len(starts) == 2
+    assert starts[1] >= config.checkpoint_every  # from its checkpoint
+    assert held[0] < config.steps // config.log_every  # it was not over when it was held back
+    assert len([request for request in kube.requests if request.startswith("POST") and request.endswith("/trainjobs")]) == 1
+    alone = tmp_path / "alone"
+    train_as_a_rank(ranks, toy_task(replace(config, world_size=1, zero_stage=0), frozen, alone))
+    assert curve(out) == pytest.approx(curve(alone), rel=1e-4)
 
 
 @pytest.mark.soak  # short: test_train tells a failure of a rank by its own words
