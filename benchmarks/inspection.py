@@ -58,9 +58,9 @@ def compared(sides: dict[str, list[str]], folder: Path, repeats: int) -> dict[st
     done = (0, 1, 2)  # 1 and 2 tell findings: `robot-data-audit` would exclude episodes of this set
     for number in range(repeats + 1):
         for name in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
-            run = timed(
-                sides[name], folder=folder, sound=done, PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1", ACTWRIGHT_HOME=str(folder / "home")
-            )
+            # what pip installed has its byte code; ours, in a clone, is written by the first round
+            own = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", "ACTWRIGHT_HOME": str(folder / "home")}
+            run = timed(sides[name], folder=folder, sound=done, HF_HUB_OFFLINE="1", **own)
             said[name] = run["printed"][-400:] or run["warned"]
             if number:
                 runs[name].append(run)

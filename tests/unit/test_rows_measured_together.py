@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from components.data.inspection.checks.numbers import changes
 from components.data.inspection.measurements.episode import measure_rows
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.raw_episode import RawEpisode
 from components.data.inspection.measurements.rows import block, coupling
 from components.data.inspection.measurements.rows.numbers import measure_vector
@@ -79,3 +84,34 @@ def test_an_episode_without_a_row_is_refused():
     empty = RawEpisode(episode_id="none", number=0, fps=10.0, times_T=np.zeros(0), stamps_T=np.zeros(0), vectors={})
     with pytest.raises(ValueError, match=r"none has no row.*Fix: leave it out"):
         list(measure_rows([empty]))
+
+
+_TABLES = arrays.arrays(
+    np.float64, arrays.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=9), elements=st.floats(-1e9, 1e9) | st.just(np.nan)
+)
+
+
+@given(values=_TABLES)
+def test_the_median_is_numpys(values):
+    for axis in range(values.ndim):
+        found, expected = median(values, axis=axis), np.median(values, axis=axis)
+        assert np.array_equal(found, expected, equal_nan=True)
+        assert np.shape(found) == np.shape(expected)
+    assert np.isnan(median([]))
+
+
+_PLACES = arrays.arrays(
+    np.float64, st.tuples(st.just(3), st.integers(6, 9), st.just(2)), elements=st.integers(0, 3).map(float) | st.just(np.nan)
+)
+
+
+@given(places=_PLACES, jump=st.integers(0, 6), by=st.sampled_from([0.0, 5.0, -5.0]))
+def test_no_place_where_a_part_may_begin_is_left_out(places, jump, by):
+    places[:, jump:, 0] += by
+    count = places.shape[1]
+    firsts = range(changes.LEAST, count - changes.LEAST + 1)
+    moved = [first for first in firsts if changes._moved_as_a_whole(places, first, np.full(2, 1e-9), 0.2).any()]
+    may = changes._apart(places)
+    assert set(moved) <= set(may) <= set(firsts)
+    if by == 5.0 and not np.isnan(places).any() and changes.LEAST <= jump <= count - changes.LEAST:
+        assert jump in may

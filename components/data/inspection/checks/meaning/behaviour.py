@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.verdict import DEFECT, RISK, Fault, Verdict, check, of_episodes
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.sentences import plain
 
@@ -86,7 +87,7 @@ def instruction_against_motion(m: SetMeasurements, cfg: ValidateConfig) -> Verdi
         return Verdict(of=len(m.episodes), missing=missing)
     motions = {e: _motion(e) for e in m.episodes}
     scale = np.maximum(np.std(np.stack(list(motions.values())), axis=0), 1e-9)
-    centres = {name: np.median([motions[e] for e in group], axis=0) / scale for name, group in groups.items()}
+    centres = {name: median([motions[e] for e in group], axis=0) / scale for name, group in groups.items()}
     faults: list[Fault] = []
     looked = 0
     for name, group in groups.items():

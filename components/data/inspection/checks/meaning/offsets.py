@@ -9,6 +9,7 @@ import numpy as np
 
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.verdict import RISK, SET, Fault, Verdict, check
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.lerobot import layout
 
@@ -46,7 +47,7 @@ def _offsets(m: SetMeasurements, cfg: ValidateConfig, *, is_set: bool) -> Verdic
     low = np.min([e.vectors[layout.STATE].low_D for e in known], axis=0)
     high = np.max([e.vectors[layout.STATE].high_D for e in known], axis=0)
     share = offsets / np.maximum(high - low, 1e-9)
-    usual = np.median(share, axis=0)
+    usual = median(share, axis=0)
     faults: list[Fault] = []
     if is_set:
         steady = np.abs(share - usual).max(axis=0) < np.maximum(np.abs(usual), 1e-9)
@@ -56,7 +57,7 @@ def _offsets(m: SetMeasurements, cfg: ValidateConfig, *, is_set: bool) -> Verdic
             for d in places
         ]
     else:
-        noise = np.median(np.abs(share - usual), axis=0)
+        noise = median(np.abs(share - usual), axis=0)
         for e, mine in zip(known, share, strict=True):
             far = np.abs(mine - usual)
             bad = np.flatnonzero((far > cfg.inspection.offset_from_set) & (far > 6 * noise))

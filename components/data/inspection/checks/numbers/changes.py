@@ -9,6 +9,7 @@ from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.numbers.vectors import NO_STATE, tables
 from components.data.inspection.checks.sessions import LEAST, steady_change
 from components.data.inspection.checks.verdict import RISK, SET, Fault, Verdict, check
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.sentences import plain
 from components.data.lerobot import layout
@@ -34,8 +35,8 @@ def zero_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
         return Verdict(of=len(m.episodes), missing=_FEW)
     episodes, v = found[0]
     places_3ED = np.stack([v.low_D, v.mean_D, v.high_D])
-    range_D = np.median(v.high_D - v.low_D, axis=0)
-    for first in range(LEAST, len(episodes) - LEAST + 1):
+    range_D = median(v.high_D - v.low_D)
+    for first in _apart(places_3ED):
         moved_D = _moved_as_a_whole(places_3ED, first, np.maximum(range_D, 1e-9), cfg.inspection.zero)
         if np.count_nonzero(moved_D) == 1:
             d = int(np.flatnonzero(moved_D)[0])
@@ -45,12 +46,23 @@ def zero_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     return Verdict(looked_at=len(episodes), of=len(m.episodes), missing=_FEW if len(episodes) < len(m.episodes) else "")
 
 
+def _apart(places_3ED: NDArray[np.float64]) -> list[int]:
+    """Where a second part may begin: some dimension lies beyond all of the part before, with `LEAST` episodes on both sides."""
+    most, least = np.maximum.accumulate(places_3ED, axis=1), np.minimum.accumulate(places_3ED, axis=1)
+    backward = places_3ED[:, ::-1]
+    most_after, least_after = np.maximum.accumulate(backward, axis=1)[:, ::-1], np.minimum.accumulate(backward, axis=1)[:, ::-1]
+    is_up_FD, is_down_FD = (least_after[:, 1:] > most[:, :-1]).all(axis=0), (least[:, :-1] > most_after[:, 1:]).all(axis=0)
+    is_apart_F: NDArray[np.bool_] = np.any(is_up_FD | is_down_FD, axis=1)
+    firsts = 1 + np.flatnonzero(is_apart_F)
+    return [first for first in firsts.tolist() if LEAST <= first <= places_3ED.shape[1] - LEAST]
+
+
 def _moved_as_a_whole(places_3ED: NDArray[np.float64], first: int, range_D: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """By how much each dimension lies higher from episode `first` on; 0 where its episodes overlap or its places move unequally."""
     before, after = places_3ED[:, :first], places_3ED[:, first:]
     up_3D, down_3D = after.min(axis=1) - before.max(axis=1), before.min(axis=1) - after.max(axis=1)
     is_apart_D = (up_3D > 0).all(axis=0) | (down_3D > 0).all(axis=0)
-    by_3D = np.median(after, axis=1) - np.median(before, axis=1)
+    by_3D = median(after, axis=1) - median(before, axis=1)
     is_equal_D = np.abs(by_3D).min(axis=0) > 0.5 * np.abs(by_3D).max(axis=0)
     return np.where(is_apart_D & is_equal_D & (np.abs(by_3D[1]) > share * range_D), by_3D[1], 0.0)
 

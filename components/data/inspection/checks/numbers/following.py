@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.numbers.vectors import VECTORS, over_episodes
 from components.data.inspection.checks.verdict import DEFECT, Fault, Verdict, check
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.measurements.rows.coupling import Coupling
 from components.data.lerobot import layout
@@ -38,7 +39,7 @@ def mode_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     low, high = cfg.inspection.action_span, 1 / cfg.inspection.action_span
     for e, ratio in spans:
         if max((ratio < low).mean(), (ratio > high).mean()) >= 0.6:
-            wrong.setdefault(e.episode_id, f"beside the state the action spans {np.median(ratio):.2g} times what it spans in most episodes")
+            wrong.setdefault(e.episode_id, f"beside the state the action spans {median(ratio):.2g} times what it spans in most episodes")
     faults = tuple(Fault(where=where, reason=reason) for where, reason in wrong.items())
     looked = len({where for where, mode in said.items() if mode} | {e.episode_id for e, _ in spans})
     missing = "the state follows neither the action nor its change closely enough" if looked < len(said) else ""
@@ -117,7 +118,7 @@ def _clearer(m: SetMeasurements, d: int) -> Callable[[EpisodeMeasurements], Coup
         return abs(float(coupling.peak_D[d])) if len(coupling.peak_D) > d else 0.0
 
     position, change = (
-        float(np.median([size(c) for c in found])) for found in zip(*((e.time.position, e.time.change) for e in m.episodes), strict=True)
+        float(median([size(c) for c in found])) for found in zip(*((e.time.position, e.time.change) for e in m.episodes), strict=True)
     )
     return (lambda e: e.time.position) if position >= change else (lambda e: e.time.change)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.numbers.vectors import FEW_EPISODES, VECTORS, each_vector, over_episodes
 from components.data.inspection.checks.verdict import DEFECT, RISK, SET, Fault, Verdict, check, of_episodes
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.measurements.rows.numbers import VectorMeasurements
 from components.data.lerobot import layout
@@ -124,7 +125,7 @@ def unit_changes(m: SetMeasurements, cfg: ValidateConfig) -> Verdict:
     limit = cfg.inspection.unit_ratio
 
     def smallest(sizes_ED: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        most_D = np.median(sizes_ED, axis=axis)
+        most_D = median(sizes_ED, axis=axis)
         return np.where(sizes_ED * 4 * limit >= most_D, sizes_ED, most_D).min(axis=axis)
 
     usual = {name: over_episodes(m, name, _size) for name in VECTORS}

@@ -16,6 +16,7 @@ from components.data.inspection.checks.numbers.vectors import (
     tables,
 )
 from components.data.inspection.checks.verdict import DEFECT, RISK, SET, Fault, Verdict, check, of_episodes
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.measurements.rows.numbers import VectorMeasurements
 from components.data.lerobot import layout
@@ -31,7 +32,7 @@ from components.data.lerobot import layout
 def stuck_dimension(m: SetMeasurements, _: ValidateConfig) -> Verdict:
     """No reading stands for half of an episode while it moves in the others and the action moves as much as there."""
     run = over_episodes(m, layout.STATE, lambda v: v.stuck_D.astype(np.float64))
-    lengths = np.median([e.frames for e in m.episodes]) if m.episodes else 1.0
+    lengths = median([e.frames for e in m.episodes]) if m.episodes else 1.0
     action = over_episodes(m, layout.ACTION, lambda v: v.std_D)
 
     def judge(e: EpisodeMeasurements) -> str | None:

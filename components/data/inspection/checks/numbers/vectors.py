@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.inspection.checks.verdict import Verdict, of_episodes
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.measurements.rows.numbers import VectorMeasurements
 from components.data.lerobot import layout
@@ -75,7 +76,7 @@ def over_episodes(
     m: SetMeasurements,
     name: str,
     take: Callable[[VectorMeasurements], NDArray[np.float64]],
-    join: Callable[..., NDArray[np.float64]] = np.median,
+    join: Callable[..., NDArray[np.float64]] = median,
 ) -> NDArray[np.float64] | None:
     """One measure of a vector over all episodes; None where there is none, or where they differ in width."""
     found = tables(m, name)

@@ -7,6 +7,7 @@ import numpy as np
 from components.config.data_config import ValidateConfig
 from components.data.inspection.checks.sessions import steady_change
 from components.data.inspection.checks.verdict import RISK, SET, Fault, Verdict, camera_name, check
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.record import EpisodeMeasurements, SetMeasurements
 from components.data.inspection.measurements.rows.coupling import MAX_LAG, Coupling
 
@@ -70,7 +71,7 @@ def _lag(m: SetMeasurements, cfg: ValidateConfig, pairs: dict[str, list[tuple[st
         seen.setdefault(what, []).append(coupling.lag)
     faults: list[Fault] = []
     for episode, what, coupling in clear:
-        usual = int(np.median(seen[what]))
+        usual = int(median(seen[what]))
         if abs(coupling.lag - usual) > limits.lag_from_set:
             faults.append(Fault(where=episode, reason=f"{what} comes {coupling.lag} frames later, in most episodes {usual}"))
         elif not -1 <= coupling.lag <= most:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.raw_episode import RawEpisode
 from components.data.inspection.measurements.rows.block import RowBlock, make_block
 
@@ -109,7 +110,7 @@ def _filled(block: RowBlock, values_DN: NDArray[np.float64], finite_DN: NDArray[
     for part in block.parts():
         for d in np.flatnonzero(~finite_DN[:, part].all(axis=1)):
             known = finite_DN[d, part]
-            found[d, part][~known] = np.median(values_DN[d, part][known]) if known.any() else 0.0
+            found[d, part][~known] = median(values_DN[d, part][known]) if known.any() else 0.0
     return found
 
 
