@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import msgspec
 import numpy as np
 
 from model_core.spec.errors import ActwrightError, SpecError
@@ -77,6 +76,8 @@ def from_document(kind: type[T], document: object, *, where: str = "") -> T:
 
     A value that is already of the field's type is taken as it is. What a `__post_init__` refuses is named with its place too.
     """
+    import msgspec  # a command that reads no document, such as an inspection, answers sooner without it
+
     root = where or kind.__name__
     for place, hint, value in _walk(kind, document, root):
         if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
@@ -90,6 +91,8 @@ def from_document(kind: type[T], document: object, *, where: str = "") -> T:
 
 
 def _convert(hint: Any, value: object) -> Any:
+    import msgspec
+
     return msgspec.convert(value, hint, strict=True, dec_hook=_decode)
 
 
@@ -158,6 +161,8 @@ def _check_names(kind: Any, value: Mapping[Any, Any], place: str) -> None:
 
 
 def _check_value(hint: Any, value: Any, place: str) -> None:
+    import msgspec
+
     try:
         _convert(hint, value)
     except msgspec.ValidationError as error:

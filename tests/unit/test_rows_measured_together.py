@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.data.inspection.checks.numbers import changes
+from components.data.inspection.measurements import statistics
 from components.data.inspection.measurements.episode import measure_rows
 from components.data.inspection.measurements.median import median
 from components.data.inspection.measurements.raw_episode import RawEpisode
@@ -115,3 +116,34 @@ def test_no_place_where_a_part_may_begin_is_left_out(places, jump, by):
     assert set(moved) <= set(may) <= set(firsts)
     if by == 5.0 and not np.isnan(places).any() and changes.LEAST <= jump <= count - changes.LEAST:
         assert jump in may
+
+
+def test_statistics_of_episodes_are_those_of_each_alone():
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(40, 3)) * [1, 1e3, 1e-3]
+    values[7, 1] = np.nan
+    parts = [np.arange(0, 5), np.arange(20, 40), np.array([6, 9, 7])]
+    found = statistics._of_parts(values, parts)
+    for name in ("min", "max", "mean", "std"):
+        alone = np.stack([getattr(values[part], name)(axis=0) for part in parts])
+        assert np.allclose(found[name], alone, rtol=1e-12, atol=1e-15, equal_nan=True), name
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_what_episodes_state_may_have_any_form(width):
+    same = [[float(n)] * width for n in range(3)]
+    assert np.array_equal(statistics._stacked(same, width), same)
+    odd = [[1.0] * width, None, [1.0] * (width + 1), [[2.0]] * width, "text", []]
+    expected = np.full((6, width), np.nan)
+    expected[0], expected[3] = 1.0, 2.0
+    assert np.array_equal(statistics._stacked(odd, width), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_])
+def test_exact_statistics_are_the_plain_ones_and_leave_the_rows_as_they_are(kind):
+    values = (np.random.default_rng(4).normal(size=(101, 1)) * 5).astype(kind)
+    before, found, plain = values.copy(), statistics.exact_statistics(values), statistics.vector_statistics(values)
+    assert np.array_equal(values, before)
+    assert {name: found[name].tolist() for name in ("min", "max")} == {name: list(plain[name]) for name in ("min", "max")}
+    for name in found:
+        assert np.allclose(found[name], plain[name], rtol=1e-12, atol=1e-12), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _v3(row: Mapping[str, Any], number: int, length: int, info: Mapping[str, Any
         path = str(info.get("video_path") or layout.VIDEO_PATH).format(video_key=key, chunk_index=chunk, file_index=file)
         begin, end = (row.get(f"videos/{key}/{name}_timestamp") for name in ("from", "to"))
         films[key] = FilmPart(path=path, begin_s=_number(begin), end_s=_number(end))
-    known = ("data/", "videos/", "stats/", "meta/", "dataset_", "episode_index", "length", "tasks")
+    further, stated = _names(tuple(row))
     return EpisodeEntry(
         number=number,
         length=length,
@@ -109,9 +110,17 @@ def _v3(row: Mapping[str, Any], number: int, length: int, info: Mapping[str, Any
         data=template.format(chunk_index=int(row["data/chunk_index"]), file_index=int(row["data/file_index"])),
         start=_whole(row.get("dataset_from_index")),
         films=films,
-        extra={name: value for name, value in row.items() if not name.startswith(known)},
-        statistics={name.removeprefix("stats/"): value for name, value in row.items() if name.startswith("stats/") and value is not None},
+        extra={name: row[name] for name in further},
+        statistics={name: row[column] for name, column in stated if row[column] is not None},
     )
+
+
+@lru_cache(maxsize=8)  # every row of a table has the same columns, a hundred and more
+def _names(columns: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The columns that are fields of the writer's own, and those of statistics, each behind its short name."""
+    known = ("data/", "videos/", "stats/", "meta/", "dataset_", "episode_index", "length", "tasks")
+    further = tuple(name for name in columns if not name.startswith(known))
+    return further, tuple((name.removeprefix("stats/"), name) for name in columns if name.startswith("stats/"))
 
 
 def _v2(row: Mapping[str, Any], number: int, length: int, info: Mapping[str, Any], cameras: Sequence[str]) -> EpisodeEntry:

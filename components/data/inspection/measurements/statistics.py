@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,19 +100,23 @@ def _beside(feature: str, kept: Mapping[str, Any], values: NDArray[Any], view: F
 
 def exact_statistics(values: NDArray[Any]) -> dict[str, Any]:
     """`vector_statistics`, in one call for all dimensions where every number is finite."""
-    table = _rows(values)
+    table = np.reshape(values, (len(values), -1))
     if not np.isfinite(table).all() or not len(table):
         return vector_statistics(values)
-    in_order = np.sort(np.ascontiguousarray(np.reshape(values, table.shape).T), axis=1).astype(np.float64)  # float32 sorts twice as fast
-    found: dict[str, Any] = {"min": in_order[:, 0], "max": in_order[:, -1], "mean": table.mean(axis=0), "std": table.std(axis=0)}
+    in_order = np.array(table.T, order="C")  # as it is stored: float32 sorts twice as fast
+    in_order.sort(axis=1)
+    by_dim = np.array(table.T, np.float64, order="C")  # of numbers that lie beside each other, mean and deviation take a fifth of the time
+    low, high = in_order[:, 0].astype(np.float64), in_order[:, -1].astype(np.float64)
+    found: dict[str, Any] = {"min": low, "max": high, "mean": by_dim.mean(axis=1), "std": by_dim.std(axis=1)}
     return found | {name: _quantile(in_order, share) for name, share in QUANTILES.items()}
 
 
-def _quantile(in_order_DN: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+def _quantile(in_order_DN: NDArray[Any], share: float) -> NDArray[np.float64]:
     """What `np.quantile` gives, of rows that are sorted already: on the line between two of them."""
     place = share * (in_order_DN.shape[1] - 1)
     row = int(place)
-    below, above, rest = in_order_DN[:, row], in_order_DN[:, min(row + 1, in_order_DN.shape[1] - 1)], place - row
+    below, above = (in_order_DN[:, at].astype(np.float64) for at in (row, min(row + 1, in_order_DN.shape[1] - 1)))
+    rest = place - row
     return below + (above - below) * rest if rest < 0.5 else above - (above - below) * (1 - rest)
 
 
@@ -121,29 +126,47 @@ def _rows(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def _of_episodes(view: FolderView, features: list[str]) -> tuple[int, dict[str, tuple[str, float]]]:
     """How many episodes state statistics of their own, and those that differ from their rows by more than rounding."""
-    said, found = 0, {}
-    tables = {name: _rows(view.table.columns[name]) for name in features}
-    spans = {name: (table, np.maximum(np.ptp(table, axis=0), 1e-9)) for name, table in tables.items()}
-    for entry in view.entries:
-        rows = view.rows_of.get(entry.number)
-        if not entry.statistics or rows is None or not len(rows):
-            continue
-        said += 1
-        worst = ("", 0.0)
-        for feature in features:
-            values, span = spans[feature]
-            mine = values[rows]
-            exact = {"min": mine.min(axis=0), "max": mine.max(axis=0), "mean": mine.mean(axis=0), "std": mine.std(axis=0)}
-            for name in exact:
-                kept = _flat(entry.statistics.get(f"{feature}/{name}", np.nan))
-                if kept.shape != span.shape:
-                    continue
-                differs = np.abs(kept - np.asarray(exact[name])) / span
-                if np.isfinite(differs).any() and float(np.nanmax(differs)) > worst[1]:
-                    worst = (f"{name} of {feature}", float(np.nanmax(differs)))
-        if worst[1] > 1e-4:
-            found[view.episode_id(entry.number)] = worst
-    return said, found
+    none = np.zeros(0, np.int64)
+    stating = [(entry, rows) for entry in view.entries if entry.statistics and len(rows := view.rows_of.get(entry.number, none))]
+    names: list[str] = []
+    far_XE: list[NDArray[np.float64]] = []
+    for feature in features if stating else ():
+        values = _rows(view.table.columns[feature])
+        span_D = np.maximum(np.ptp(values, axis=0), 1e-9)
+        for name, exact_ED in _of_parts(values, [rows for _, rows in stating]).items():
+            stated_ED = _stacked([entry.statistics.get(f"{feature}/{name}") for entry, _ in stating], len(span_D))
+            differs_ED = np.abs(stated_ED - exact_ED) / span_D
+            is_known_E: NDArray[np.bool_] = np.any(np.isfinite(differs_ED), axis=1)
+            names.append(f"{name} of {feature}")
+            far_XE.append(np.where(is_known_E, np.fmax.reduce(differs_ED, axis=1, initial=0.0), 0.0))
+    found: dict[str, tuple[str, float]] = {}
+    for (entry, _), far_X in zip(stating, np.transpose(far_XE).tolist() if far_XE else (), strict=False):
+        if max(far_X) > 1e-4:
+            found[view.episode_id(entry.number)] = (names[far_X.index(max(far_X))], max(far_X))
+    return len(stating), found
+
+
+def _stacked(kept: list[Any], width: int) -> NDArray[np.float64]:
+    """What each episode states, (E, D); no number where it states nothing, or another number of values."""
+    lengths = {len(one) if isinstance(one, list) and not isinstance(one[0] if one else one, list) else -1 for one in kept}
+    if lengths == {width}:
+        with contextlib.suppress(TypeError, ValueError):
+            return np.asarray(kept, np.float64)
+    flat = (_flat(np.nan if one is None else one) for one in kept)
+    return np.stack([one if one.shape == (width,) else np.full(width, np.nan) for one in flat])
+
+
+def _of_parts(values_ND: NDArray[np.float64], parts: list[NDArray[np.int64]]) -> dict[str, NDArray[np.float64]]:
+    """Statistics of the rows of each part, (E, D) each, in one call for all of them."""
+    values_DN = np.ascontiguousarray(values_ND[np.concatenate(parts)].T)
+    lengths_E = np.array([len(part) for part in parts])
+    starts_E = np.cumsum(lengths_E) - lengths_E
+    with np.errstate(over="ignore", invalid="ignore"):  # a rule names every number that is not finite
+        mean_DE = np.add.reduceat(values_DN, starts_E, axis=1) / lengths_E
+        beside_DN = values_DN - np.repeat(mean_DE, lengths_E, axis=1)
+        std_DE = np.sqrt(np.add.reduceat(beside_DN * beside_DN, starts_E, axis=1) / lengths_E)
+    low_DE, high_DE = np.minimum.reduceat(values_DN, starts_E, axis=1), np.maximum.reduceat(values_DN, starts_E, axis=1)
+    return {"min": low_DE.T, "max": high_DE.T, "mean": mean_DE.T, "std": std_DE.T}
 
 
 def _flat(value: Any) -> NDArray[np.float64]:
