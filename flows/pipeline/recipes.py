@@ -133,7 +133,7 @@ def libero() -> Recipe:
     demonstrations = {
         "simulator": "libero",
         "tasks": ["pick_up_the_alphabet_soup_and_place_it_in_the_basket"],
-        "episodes_per_task": 10,
+        "episodes_per_task": 30,
         "sim_steps_per_action": 1,
         "horizon_sim_steps": 280,
         "noise_levels": [0.0, 0.2],
