@@ -24,11 +24,16 @@ class StoredObject:
 
 @dataclass(slots=True)
 class Endpoint:
-    """region: that requests must be signed for. etag: what it answers for every object. damage: turn one bit of what is stored."""
+    """region: that requests must be signed for. etag: what it answers for every object. damage: turn one bit of what is stored.
+
+    refusal, refusals: status and code of the answer to the next so many requests for objects.
+    """
 
     region: str = "eu-central-1"
     etag: str = "kms-0123456789abcdef"
     damage: bool = False
+    refusal: tuple[int, str] = (503, "SlowDown")
+    refusals: int = 0
     address: str = ""
     objects: dict[str, StoredObject] = field(default_factory=dict)
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -72,6 +77,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(400, f"<Error><Code>AuthorizationHeaderMalformed</Code><Message>{said}</Message></Error>".encode(), told)
         elif not key:
             self.answer(200)
+        elif self.endpoint.refusals > 0:
+            self.endpoint.refusals -= 1
+            status, code = self.endpoint.refusal
+            self.answer(status, f"<Error><Code>{code}</Code><Message>not now</Message></Error>".encode())
         else:
             self.object(key, query, body)
 

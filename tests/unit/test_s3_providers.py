@@ -103,3 +103,49 @@ def test_a_folder_goes_to_an_endpoint_of_the_environment_and_back(
 def test_dvc_is_told_the_region_too(tmp_path: Path) -> None:
     DvcStore(tmp_path).prepare(Remote(url="s3://actwright/dvc", endpoint_url="http://127.0.0.1:1", region="fr-par"))
     assert "    region = fr-par\n" in (tmp_path / ".dvc" / "config.local").read_text()
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_store_that_is_busy_for_a_moment_is_asked_again(path: Path, tmp_path: Path, status: int) -> None:
+    with s3_endpoint(refusal=(status, "SlowDown"), refusals=2) as endpoint:
+        store = store_at(endpoint)
+        assert store.put("raw/shard", path)
+        endpoint.refusals = 2
+        store.get("raw/shard", tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+
+def test_a_store_that_stays_busy_is_named_and_nothing_counts_as_sent(path: Path, tmp_path: Path) -> None:
+    with s3_endpoint(refusals=1000) as endpoint:
+        store = store_at(endpoint)
+        with pytest.raises(StorageError, match=r"127\.0\.0\.1.*raw/shard.*Fix: "):
+            store.put("raw/shard", path)
+        assert not endpoint.objects
+        endpoint.refusals = 0
+        assert store.put("raw/shard", path)
+        endpoint.refusals = 1000
+        with pytest.raises(StorageError, match=r"raw/shard.*Fix: "):
+            store.get("raw/shard", tmp_path / "back")
+        assert not list(tmp_path.glob("back*"))
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "AccessDenied"])
+def test_keys_that_no_longer_hold_end_the_upload_with_what_to_do_and_the_rest_goes_later(tmp_path: Path, code: str) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / name).write_bytes(os.urandom(100))
+    with s3_endpoint(refusal=(403, code)) as endpoint:
+        store = store_at(endpoint)
+        upload_folder(store, folder, "raw/set", Silent())
+        whole = dict(endpoint.objects)
+        for key in list(endpoint.objects)[1:]:
+            del endpoint.objects[key]
+        endpoint.refusals = 1000
+        with pytest.raises(StorageError) as refused:
+            upload_folder(store, folder, "raw/set", Silent())
+        assert "Fix: " in str(refused.value)
+        assert "key" in str(refused.value).lower()
+        endpoint.refusals = 0
+        upload_folder(store, folder, "raw/set", Silent())
+        assert endpoint.objects.keys() == whole.keys()
