@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def picture_times(path: Path, container: Any, stream: Any) -> tuple[list[int], i
     ones, every packet is read.
     """
     tables = read_film_tables(path)
-    if tables is not None and stream.time_base == Fraction(1, tables.rate):
+    if tables is not None and (stream.time_base or 0) * tables.rate == 1:
         return tables.pts.tolist(), len(tables.pts)
     from av.error import FFmpegError
 
