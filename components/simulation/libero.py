@@ -24,6 +24,7 @@ from model_core.spec.types import Observation
 
 SIM_HZ = 20.0  # of the arm's controller, which is what a simulator step is here
 SETTLING_STEPS = 50
+WAIT_7 = (0.0,) * 6 + (-1.0,)
 EMBODIMENT = "libero-panda"
 # our name -> the scene's
 CAMERAS = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
@@ -117,8 +118,7 @@ class Libero:
             self._open(task)
         inner = self.env.env
         draw_layout(inner, task, seed)
-        for _ in range(SETTLING_STEPS):
-            inner.step(np.array([0.0] * 6 + [-1.0]))
+        self._settle(SETTLING_STEPS)
         if inner._check_success():
             raise AlreadySolvedError(f"LIBERO: layout {seed} of {task!r} is solved before the arm moves. Fix: leave this seed out")
         self._sim_steps, self._success = 0, False
@@ -130,10 +130,10 @@ class Libero:
     def step(self, action_A: NDArray[np.floating], *, render: bool = False) -> StepOutcome:
         """Hold `action_A` (clipped to -1..1) for one control step, or until the horizon."""
         inner = self._ready()
-        held = np.clip(np.asarray(action_A, np.float64), -1.0, 1.0)
+        held = self._command(np.clip(np.asarray(action_A, np.float64), -1.0, 1.0))
         limit = min(self._horizon, libero_tasks()[self.task][0])
         for _ in range(min(self._hold_steps, limit - self._sim_steps)):
-            inner.step(held)
+            self._take(inner.step(held)[0])
             self._sim_steps += 1
             self._success = self._success or bool(inner._check_success())
         done = self._success or self._sim_steps >= limit
@@ -186,8 +186,12 @@ class Libero:
     def _open(self, task: str) -> None:
         if self.env is not None:
             self.env.close()
-        self.env = open_environment(task)
-        self.task = task
+        self.env, self.task = open_environment(self._description(task), self._sees()), task
+
+    def _settle(self, steps: int) -> None:
+        """Let the objects come to rest while the arm waits."""
+        for _ in range(steps):
+            self._take(self._ready().step(np.array(WAIT_7))[0])
 
     def _observation(self, *, render: bool) -> Observation:
         images = {c.name: self._render(c, depth=False).copy() for c in self.cameras} if render else {}
@@ -196,6 +200,21 @@ class Libero:
     def _render(self, camera: SceneCamera, *, depth: bool) -> NDArray[Any]:
         sim = self._ready().sim
         return RENDERER.render(sim.model._model, sim.data._data, camera, meshes=f"libero/{self.task}", depth=depth)
+
+    # --- what other suites and other views change -------------------------------------------------------------------
+
+    def _description(self, task: str) -> Any:
+        return libero_tasks()[task][1]
+
+    def _sees(self) -> Mapping[str, Any]:
+        """How the environment renders: not at all, our own renderer draws what is asked for."""
+        return {"use_camera_obs": False, "has_offscreen_renderer": False}
+
+    def _take(self, seen: Mapping[str, Any]) -> None:
+        """What the environment itself observed; not used, for we look at the simulator's state."""
+
+    def _command(self, action_A: NDArray[np.float64]) -> NDArray[np.float64]:
+        return action_A
 
     def _ready(self) -> Any:
         if self.env is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -31,15 +31,17 @@ def libero_tasks() -> dict[str, tuple[int, Any]]:
     return {task.name: (SUITES[name], task) for name, suite in suites.items() for task in suite.tasks}
 
 
-def open_environment(task: str) -> Any:
-    """The environment of a task, without images. It never ends by itself: horizons are counted by who steps it."""
+def open_environment(task: Any, sees: Mapping[str, Any]) -> Any:
+    """The environment of a task that LIBERO describes. It never ends by itself: horizons are counted by who steps it.
+
+    sees: its options of rendering.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         from libero.libero import get_libero_path  # pyright: ignore[reportMissingImports]
         from libero.libero.envs.env_wrapper import ControlEnv  # pyright: ignore[reportMissingImports]
 
-        found = libero_tasks()[task][1]
-        file = f"{get_libero_path('bddl_files')}/{found.problem_folder}/{found.bddl_file}"
-        return ControlEnv(bddl_file_name=file, use_camera_obs=False, has_offscreen_renderer=False, ignore_done=True)
+        file = f"{get_libero_path('bddl_files')}/{task.problem_folder}/{task.bddl_file}"
+        return ControlEnv(bddl_file_name=file, ignore_done=True, **sees)
 
 
 def draw_layout(inner: Any, task: str, seed: int) -> None:

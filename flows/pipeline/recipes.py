@@ -15,9 +15,9 @@ from typing import Any
 from components.config.data_config import NO_LABELS, TWO_BUTTONS_CAMERA, AnnotateConfig, CollectConfig, FreezeConfig, VqvaeConfig
 from components.config.published.training import ExampleGroup, PublishedTraining
 from components.config.recipe import EvalConfig, GateConfig, PackageConfig, Recipe, WorkcellsConfig
-from components.config.source_config import SourceConfig
 from components.config.train_config import CurriculumConfig, TrainConfig
 from components.simulation.metaworld_tasks import INSTRUCTIONS
+from flows.pipeline.benchmark_recipes.libero import libero, libero_object
 from flows.pipeline.molmoact_recipes import MOLMOACT_RECIPES
 from model_core.spec.errors import SpecError
 
@@ -128,37 +128,6 @@ def miniature() -> Recipe:
     )
 
 
-def libero() -> Recipe:
-    """One task of LIBERO, from our own demonstrations to a policy that is judged on held-out ones; needs the extra `libero`."""
-    demonstrations = {
-        "simulator": "libero",
-        "tasks": ["pick_up_the_alphabet_soup_and_place_it_in_the_basket"],
-        "episodes_per_task": 30,
-        "sim_steps_per_action": 1,
-        "horizon_sim_steps": 280,
-        "noise_levels": [0.0, 0.2],
-        "burst_probability": 0.0,
-        "image_size": 64,
-    }
-    network = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2, "feed_forward": 128, "projector": 64, "stem": [16, 32, 64]}
-    return Recipe(
-        name="libero",
-        data=(SourceConfig(name="libero", kind="simulator", options=demonstrations),),
-        freeze=FreezeConfig(name="libero", validation_fraction=0.15, chunk_length=4, execute_horizon=4),
-        train=TrainConfig(
-            network=network,
-            steps=700,
-            global_batch=32,
-            micro_batch=32,
-            learning_rate=2e-3,
-            augment_shift_px=2,
-            curriculum=CurriculumConfig(no_depth_until=0.8),
-        ),
-        evaluate=EvalConfig(reasoning="trace+action"),
-        package=PackageConfig(model_name="actwright-libero", reasoning="trace+action"),
-    )
-
-
 def steering() -> Recipe:
     """Two button boxes in view, demonstrations to either: what chooses the goal, a sentence or a drawn trace (docs/judging.md)."""
     demonstrations = CollectConfig(
@@ -194,6 +163,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
         midtrain,
         posttrain,
         libero,
+        libero_object,
         steering,
         miniature,
         *MOLMOACT_RECIPES,

@@ -38,9 +38,10 @@ def body() -> EmbodimentSpec:
     )
 
 
-def write_policy(folder: Path, instructions: Sequence[str]) -> None:
+def write_policy(folder: Path, instructions: Sequence[str], execute_horizon: int) -> None:
     """Its checkpoint."""
-    write_tiny_checkpoint(folder, embodiment=body(), instructions=tuple(text.lower() for text in instructions))
+    words = tuple(text.lower() for text in instructions)
+    write_tiny_checkpoint(folder, embodiment=body(), instructions=words, execute_horizon=execute_horizon)
 
 
 class Noted:

@@ -1,9 +1,9 @@
 """Our side of the comparison with vla-eval, in the environment that both share: the same cases through our own suite and closed loop.
 
-python -m tests.conformance.libero_side make CHECKPOINT SUITES              a policy that knows the sentences of these suites
+python -m tests.conformance.libero_side make CHECKPOINT SUITES HORIZON    a policy of these sentences that executes HORIZON actions
 python -m tests.conformance.libero_side run CHECKPOINT SUITES MAX_STEPS LOG    prints a row for every episode; the policy writes LOG
 
-SUITES: {"libero_object": [2, 1], ...}, suite -> how many tasks, how many initial states of each.
+SUITES: {"libero_object": {"instructions": [...], "states": 1}, ...}, suite -> the sentences of its tasks, how many initial states of each.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from components.config.recipe import EvalConfig
 from components.evaluation.rollout import roll_out
@@ -23,24 +24,25 @@ from model_core.spec.execution.guard import Guarded
 from tests.conformance.libero_policy import Noted, write_policy
 
 
-def opened(name: str, tasks: int, states: int) -> Benchmark:
-    """The first tasks of a suite on its first states."""
+def opened(name: str, instructions: list[str], states: int) -> Benchmark:
+    """The tasks of a suite that have these sentences, on its first states."""
     suite = open_benchmark(name)
     assert isinstance(suite, Benchmark)
-    return suite.chosen(tasks=[task.name for task in suite.tasks[:tasks]], count=states)
+    return suite.chosen(tasks=[task.name for task in suite.tasks if task.instruction in instructions], count=states)
 
 
-def make(checkpoint: Path, suites: dict[str, list[int]]) -> None:
+def make(checkpoint: Path, suites: dict[str, dict[str, Any]], execute_horizon: int) -> None:
     """Write the policy."""
-    write_policy(checkpoint, [task.instruction for name in suites for task in opened(name, 10, 1).tasks])
+    write_policy(checkpoint, [sentence for chosen in suites.values() for sentence in chosen["instructions"]], execute_horizon)
 
 
-def run(checkpoint: Path, suites: dict[str, list[int]], max_steps: int, log: Path) -> None:
+def run(checkpoint: Path, suites: dict[str, dict[str, Any]], max_steps: int, log: Path) -> None:
     """Task after task, state after state: the order of vla-eval."""
     (contract,) = read_contracts(checkpoint).values()
     policy = Guarded(policy=Noted(checkpoint, log), contract=contract)
-    for name, (tasks, states) in suites.items():
-        suite = replace(opened(name, tasks, states).fitted(contract), horizon=max_steps)
+    for name, chosen in suites.items():
+        suite = opened(name, chosen["instructions"], chosen["states"]).fitted(contract)
+        suite = replace(suite, horizon=min(suite.horizon, max_steps))
         cfg = EvalConfig(suite=name, execute_horizon=contract.execute_horizon)
         for task in suite.chosen_tasks:
             cases = [case for case in suite.cases() if case.task == task.name]
@@ -56,4 +58,4 @@ def run(checkpoint: Path, suites: dict[str, list[int]], max_steps: int, log: Pat
 
 if __name__ == "__main__":
     work, folder, chosen = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    make(folder, chosen) if work == "make" else run(folder, chosen, int(sys.argv[4]), Path(sys.argv[5]))
+    make(folder, chosen, int(sys.argv[4])) if work == "make" else run(folder, chosen, int(sys.argv[4]), Path(sys.argv[5]))

@@ -26,7 +26,7 @@ from components.data.lerobot.reader import DatasetReader
 from components.data.sources.raw_index import open_source
 from components.evaluation.suite import open_benchmark
 from components.evaluation.suites.benchmark import Benchmark
-from components.simulation.benchmarks.libero_published import PublishedLibero
+from components.simulation.benchmarks.libero_published import PublishedDemonstrations, PublishedLibero, is_published_body
 from components.simulation.benchmarks.libero_states import HORIZONS, LiberoStates, initial_states
 from components.simulation.libero import Libero, embodiment
 from components.simulation.open import open_simulator
@@ -35,7 +35,7 @@ from flows.pipeline.recipes import get_recipe
 from flows.pipeline.stages.step import StepKey
 from model_core.spec.contract import embodiment_from_json
 from model_core.spec.documents import to_document
-from model_core.spec.errors import SimulatorError
+from model_core.spec.errors import SimulatorError, SpecError
 from tests.conformance.libero_policy import body
 from tests.integration.loop_runs import Home
 
@@ -199,6 +199,41 @@ def test_published_policies_see_the_environments_own_images_turned() -> None:
     assert 0.0 <= np.linalg.norm(observation.proprio_P[3:6]) <= np.pi + 1e-6
     assert list(seen._command(np.array([0.0] * 6 + [-0.2]))) == [0.0] * 6 + [-1.0]
     seen.close()
+
+
+@needs_libero
+def test_demonstrations_in_the_view_of_published_policies(tmp_path: Path) -> None:
+    published = replace(COLLECT, simulator="libero-published", image_size=64)
+    shown = open_simulator(published)
+    assert isinstance(shown, PublishedDemonstrations)
+    observation = shown.reset(TASK, 1000)
+    # the environment's renderer gives rows from below to above; the arm still moves by a trace since the image was taken
+    rendered = shown.env.env.sim.render(camera_name="agentview", width=64, height=64).astype(int)
+    image = observation.images["agentview"].astype(int)
+    assert np.abs(image - rendered[::-1, ::-1]).mean() < 1.0
+    assert np.abs(image - rendered[::-1]).mean() > 5.0, "it would not be seen that it is mirrored"
+    shown.close()
+    plain = open_simulator(COLLECT)
+    assert isinstance(plain, Libero)
+    plain.reset(TASK, 1000, render=False)
+    assert np.allclose(observation.proprio_P[:3], plain.tcp_3(), atol=1e-3), "the same layout, the same arm"
+    plain.close()
+    record = collect(published, tmp_path, Silent())
+    assert record["episodes"] == 1
+    (episode,) = DatasetReader(tmp_path / "dataset").episodes()
+    assert {name: frames.shape[1:] for name, frames in episode.images.items()} == {"agentview": (64, 64, 3)}
+    assert len(np.unique(episode.images["agentview"].mean(axis=(1, 2, 3)))) > len(episode) // 2, "the images follow the arm"
+    assert not episode.depth_m
+    body_seen = shown.embodiment
+    assert is_published_body(body_seen)
+    suite = open_benchmark("libero_object")
+    assert isinstance(suite, Benchmark)
+    assert suite.seen_by(body_seen).rules["images"] == "turned by 180 degrees"
+
+
+def test_published_policies_act_at_twenty_hertz():
+    with pytest.raises(SpecError, match="sim_steps_per_action is 1"):
+        open_simulator(replace(COLLECT, simulator="libero-published", sim_steps_per_action=2))
 
 
 @needs_libero

@@ -28,7 +28,6 @@ HORIZONS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "li
 SETTLE_STEPS = 10
 ENVIRONMENT_SEED = 7  # before every reset; vla-eval sets it once for each task
 LIFTED_M = 0.03
-WAIT_7 = (0.0,) * 6 + (-1.0,)
 
 
 class LiberoStates(Libero):
@@ -68,8 +67,7 @@ class LiberoStates(Libero):
         inner = self.env.env
         draw_layout(inner, task, ENVIRONMENT_SEED)
         self._take(self.env.set_init_state(states_ND[seed]))
-        for _ in range(SETTLE_STEPS):
-            self._take(inner.step(np.array(WAIT_7))[0])
+        self._settle(SETTLE_STEPS)
         if inner._check_success():
             raise AlreadySolvedError(f"LIBERO: official state {seed} of {task!r} is solved before the arm moves. Fix: leave this state out")
         self._sim_steps, self._success, self._progress, self._expert = 0, False, 0.0, None
@@ -105,10 +103,8 @@ class LiberoStates(Libero):
             raise SimulatorError(f"{self._suite} has no task {task!r}; it has {', '.join(found)}")
         return found[task]
 
-    def _open(self, task: str) -> None:
-        if self.env is not None:
-            self.env.close()
-        self.env, self.task = open_official(self._described(task)[1], self._sees()), task
+    def _description(self, task: str) -> Any:
+        return self._described(task)[1]
 
     def _measured(self) -> float:
         inner = self._ready()
@@ -119,18 +115,6 @@ class LiberoStates(Libero):
             is_lifted = rest is not None and body is not None and inner.sim.data.body_xpos[body][2] > rest + LIFTED_M
             scores.append(1.0 if inner._eval_predicate(state) else 0.5 if is_lifted else 0.0)
         return float(np.mean(scores))
-
-    # --- what the view of published policies changes ---------------------------------------------------------------
-
-    def _sees(self) -> Mapping[str, Any]:
-        """How the environment renders: not at all, our own renderer draws what is asked for."""
-        return {"use_camera_obs": False, "has_offscreen_renderer": False}
-
-    def _take(self, seen: Mapping[str, Any]) -> None:
-        """What the environment itself observed; not used, for we look at the simulator's state."""
-
-    def _command(self, action_A: NDArray[np.float64]) -> NDArray[np.float64]:
-        return action_A
 
 
 @cache
@@ -155,13 +139,3 @@ def _benchmark(suite: str) -> Any:
             return get_benchmark(suite)()
     except ImportError as error:
         raise SimulatorError(f"LIBERO is not installed here ({error}). Fix: pip install 'actwright[libero]'") from error
-
-
-def open_official(task: Any, sees: Mapping[str, Any]) -> Any:
-    """The environment of a task. It never ends by itself: horizons are counted by who steps it. sees: its options of rendering."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        from libero.libero import get_libero_path  # pyright: ignore[reportMissingImports]
-        from libero.libero.envs.env_wrapper import ControlEnv  # pyright: ignore[reportMissingImports]
-
-        file = f"{get_libero_path('bddl_files')}/{task.problem_folder}/{task.bddl_file}"
-        return ControlEnv(bddl_file_name=file, ignore_done=True, **sees)

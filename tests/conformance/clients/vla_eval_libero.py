@@ -1,6 +1,7 @@
 """vla-eval's own LIBERO benchmark, unmodified, in this process, against our service: what it says of every episode.
 
-python vla_eval_libero.py ADDRESS MAX_STEPS '{"libero_object": [2, 1], ...}'   (suite -> how many tasks, how many episodes of each)
+python vla_eval_libero.py ADDRESS MAX_STEPS SUITES
+SUITES: '{"libero_object": {"instructions": [...], "states": 1}, ...}', suite -> the sentences of its tasks, how many episodes of each
 """
 
 from __future__ import annotations
@@ -8,18 +9,19 @@ from __future__ import annotations
 import json
 import sys
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import vla_eval
 
 BENCHMARK = "vla_eval.benchmarks.libero.benchmark:LIBEROBenchmark"
 
 
-def main(address: str, max_steps: int, suites: dict[str, list[int]]) -> None:
-    for suite, (tasks, episodes) in suites.items():
+def main(address: str, max_steps: int, suites: dict[str, dict[str, Any]]) -> None:
+    for suite, chosen in suites.items():
         asked = {
             "benchmark": BENCHMARK,
-            "max_tasks": tasks,
-            "episodes_per_task": episodes,
+            "tasks": chosen["instructions"],
+            "episodes_per_task": chosen["states"],
             "params": {"suite": suite, "seed": 7, "max_steps": max_steps},
         }
         config = {"server": {"url": f"ws://{address}/vla-eval"}, "render": "cpu", "benchmarks": [asked]}

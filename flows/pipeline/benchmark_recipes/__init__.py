@@ -1,0 +1,1 @@
+"""Recipes whose tasks are those of a benchmark that an extra installs."""
