@@ -35,6 +35,8 @@ SUITES: Suites = {
     },
 }
 MAX_STEPS = 32  # of 280 and 220: images take most of the time
+ONE_BY_ONE: Suites = {"libero_object": SUITES["libero_object"]}
+OBSERVATIONS = 500  # common ones: a decision at every control step of two episodes
 
 
 def checks(python: Path, open_service: OpenService) -> Iterator[dict[str, Any]]:
@@ -43,6 +45,11 @@ def checks(python: Path, open_service: OpenService) -> Iterator[dict[str, Any]]:
         policy = Path(place) / "policy"
         _run([python, "-m", "tests.conformance.libero_side", "make", policy, json.dumps(SUITES), 8], ours=True)
         yield from compared(both_sides(python, open_service, policy, SUITES, MAX_STEPS), SUITES)
+    with TemporaryDirectory() as place:
+        policy = Path(place) / "policy"
+        _run([python, "-m", "tests.conformance.libero_side", "make", policy, json.dumps(ONE_BY_ONE), 1], ours=True)
+        sides = both_sides(python, open_service, policy, ONE_BY_ONE, OBSERVATIONS // 2)
+    yield sides.same_decisions("asked at every control step: equal images, states and actions", at_least=OBSERVATIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
