@@ -50,7 +50,7 @@ OVERVIEW: Mapping[str, str] = {
     "model": "Checkpoints: inspect, adopt for serving, compare with the published code, convert, round to int8.",
     "bench": "Measure decoding: record what a policy sees, then time its decisions. `actwright certify` proves that no token differs.",
     "workcell": "Workcells: robots that act on a served policy.",
-    "cluster": "Training and labelling on a cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
+    "cluster": "Training, labelling and evaluation on a cluster: plan it, show the manifest, submit the job, read its logs, delete it.",
     "fleet": "A fleet of robots: releases, their keys and repository, the agent of a cell, the controller, rollouts, and the kill switch.",
     "audit": "Audits of workcells: list, verify, replay a decision.",
 }
