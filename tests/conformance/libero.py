@@ -1,7 +1,7 @@
 """vla-eval's LIBERO against our service, and our own suite on the same initial states: the same observations, decisions and ends.
 
-Both sides run under one environment, so with the same mujoco and robosuite. vla-eval seeds its generator once for each task and our suite
-before every reset, so where furniture is placed at random (libero_spatial) only the first state of a task is laid out alike.
+Both sides run under one environment, so with the same mujoco and robosuite, and draw from a generator that is seeded once for each task,
+as vla-eval seeds it (`libero_side.one_generator`). Our suite alone seeds it before every reset.
 """
 
 from __future__ import annotations

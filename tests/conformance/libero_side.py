@@ -8,16 +8,22 @@ SUITES: {"libero_object": {"instructions": [...], "states": 1}, ...}, suite -> t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+import numpy as np
 
 from components.config.recipe import EvalConfig
 from components.evaluation.rollout import roll_out
 from components.evaluation.suite import open_benchmark
 from components.evaluation.suites.benchmark import Benchmark
+from components.simulation import libero_layouts
 from model_core.contracts import read_contracts
 from model_core.spec.documents import to_document
 from model_core.spec.execution.guard import Guarded
@@ -36,6 +42,29 @@ def make(checkpoint: Path, suites: dict[str, dict[str, Any]], execute_horizon: i
     write_policy(checkpoint, [sentence for chosen in suites.values() for sentence in chosen["instructions"]], execute_horizon)
 
 
+@contextlib.contextmanager
+def one_generator() -> Iterator[None]:
+    """Inside, resets draw on from one generator, seeded once for a task, as vla-eval's do. Our suite seeds it before every reset, so that a
+    state is laid out the same whatever ran before it."""
+    drawn: Any = None
+
+    @contextlib.contextmanager
+    def going_on(seed: int) -> Iterator[None]:
+        nonlocal drawn
+        kept = np.random.get_state()
+        np.random.seed(seed)
+        if drawn is not None:
+            np.random.set_state(drawn)
+        try:
+            yield
+        finally:
+            drawn = np.random.get_state()
+            np.random.set_state(kept)
+
+    with patch.object(libero_layouts, "_numpy_seed", going_on):
+        yield
+
+
 def run(checkpoint: Path, suites: dict[str, dict[str, Any]], max_steps: int, log: Path) -> None:
     """Task after task, state after state: the order of vla-eval."""
     (contract,) = read_contracts(checkpoint).values()
@@ -47,12 +76,13 @@ def run(checkpoint: Path, suites: dict[str, dict[str, Any]], max_steps: int, log
         for task in suite.chosen_tasks:
             cases = [case for case in suite.cases() if case.task == task.name]
             sim = suite.open(cases[0])
-            for case in cases:
-                (rollout,) = roll_out(policy, [sim], case.task, [case.seed], cfg)
-                if rollout.row.stop_reason == "env_error":
-                    raise SystemExit(f"{name}, {case.task}: the simulator ended: {rollout.row.detail}")
-                row = {"suite": name, "instruction": task.instruction, **to_document(rollout.row)}
-                print(json.dumps(row), flush=True)  # noqa: T201
+            with one_generator():
+                for case in cases:
+                    (rollout,) = roll_out(policy, [sim], case.task, [case.seed], cfg)
+                    if rollout.row.stop_reason == "env_error":
+                        raise SystemExit(f"{name}, {case.task}: the simulator ended: {rollout.row.detail}")
+                    row = {"suite": name, "instruction": task.instruction, **to_document(rollout.row)}
+                    print(json.dumps(row), flush=True)  # noqa: T201
             sim.close()
 
 
