@@ -26,7 +26,7 @@ class StoredObject:
 class Endpoint:
     """region: that requests must be signed for. etag: what it answers for every object. damage: turn one bit of what is stored.
 
-    refusal, refusals: status and code of the answer to the next so many requests for objects.
+    refusal, refusals: status and code of the answer to the next so many requests for objects, after as many as `answers_first`.
     """
 
     region: str = "eu-central-1"
@@ -34,9 +34,11 @@ class Endpoint:
     damage: bool = False
     refusal: tuple[int, str] = (503, "SlowDown")
     refusals: int = 0
+    answers_first: int = 0
     address: str = ""
     objects: dict[str, StoredObject] = field(default_factory=dict)
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    begun: dict[str, dict[str, str]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def keep(self, key: str, body: bytes, meta: dict[str, str]) -> None:
@@ -77,11 +79,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(400, f"<Error><Code>AuthorizationHeaderMalformed</Code><Message>{said}</Message></Error>".encode(), told)
         elif not key:
             self.answer(200)
-        elif self.endpoint.refusals > 0:
+        elif self.endpoint.answers_first == 0 and self.endpoint.refusals > 0:
             self.endpoint.refusals -= 1
             status, code = self.endpoint.refusal
             self.answer(status, f"<Error><Code>{code}</Code><Message>not now</Message></Error>".encode())
         else:
+            self.endpoint.answers_first = max(0, self.endpoint.answers_first - 1)
             self.object(key, query, body)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any
@@ -89,12 +92,11 @@ class _Handler(BaseHTTPRequestHandler):
     def object(self, key: str, query: dict[str, list[str]], body: bytes) -> None:
         endpoint, meta = self.endpoint, {k.lower(): v for k, v in self.headers.items() if k.lower().startswith("x-amz-meta-")}
         if self.command == "POST" and "uploads" in query:
-            endpoint.parts[key] = {}
-            endpoint.keep(key, b"", meta)
+            endpoint.parts[key], endpoint.begun[key] = {}, meta
             self.answer(200, b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>")
         elif self.command == "POST":
             whole = b"".join(part for _, part in sorted(endpoint.parts.pop(key).items()))
-            endpoint.keep(key, whole, endpoint.objects[key].meta)
+            endpoint.keep(key, whole, endpoint.begun.pop(key))
             self.answer(200, f'<CompleteMultipartUploadResult><ETag>"{endpoint.etag}"</ETag></CompleteMultipartUploadResult>'.encode())
         elif self.command == "PUT" and "partNumber" in query:
             endpoint.parts[key][int(query["partNumber"][0])] = body

@@ -149,3 +149,21 @@ def test_keys_that_no_longer_hold_end_the_upload_with_what_to_do_and_the_rest_go
         endpoint.refusals = 0
         upload_folder(store, folder, "raw/set", Silent())
         assert endpoint.objects.keys() == whole.keys()
+
+
+def test_keys_that_end_amid_an_upload_of_parts_leave_nothing_to_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.adapters.storage.s3.PART_BYTES", 5 * 2**20)
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(2**20) * 12)
+    with s3_endpoint(refusal=(403, "ExpiredToken"), refusals=1000, answers_first=3) as endpoint:
+        store = store_at(endpoint)
+        with pytest.raises(StorageError, match=r"raw/big.*Fix: "):
+            store.put("raw/big", big)
+        assert endpoint.begun  # the upload of parts had begun
+        assert not endpoint.objects
+        endpoint.refusals = 0
+        assert store.put("raw/big", big)
+        store.get("raw/big", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == big.read_bytes()
