@@ -28,7 +28,7 @@ help: ## say what each target does
 run: $(STAMP) ## the whole loop: demonstrations -> data set -> model -> service -> workcells -> runs/latest/report.html (RECIPE=loop)
 	@$(BIN)/actwright run $(RECIPE)
 
-test: $(STAMP) ## format, lint, types, import contracts and every test (13 to 15 min on two cores)
+test: $(STAMP) ## format, lint, types, import contracts and every test (7 to 15 min on two cores)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@# what cannot be installed here is left out, and its tests are skipped with the reason

@@ -125,7 +125,7 @@ def test_no_success_at_all_is_explained(tmp_path):
 
 
 def test_an_unknown_simulator_is_refused():
-    with pytest.raises(SpecError, match=r"unknown simulator 'isaac'; there is 'metaworld', 'libero'; name a class of your own as"):
+    with pytest.raises(SpecError, match=r"unknown simulator 'isaac'; there is 'metaworld', 'libero', 'libero-published'; name a class"):
         replace(CFG, simulator="isaac")
     with pytest.raises(SpecError, match=r"did you mean 'metaworld'"):
         replace(CFG, simulator="meta-world")
