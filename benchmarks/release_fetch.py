@@ -113,6 +113,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder with room for five times the size (default: a temporary one)")
     arguments = parser.parse_args()
     load, began = os.getloadavg(), time.perf_counter()
+    if arguments.work is not None:
+        arguments.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
         seconds = measured(arguments.gib, Path(folder))
     fetch, loading = seconds["fetch into an empty cache, verified"], seconds["  of it hashes, loading, numerics"]
