@@ -151,9 +151,7 @@ def test_keys_that_no_longer_hold_end_the_upload_with_what_to_do_and_the_rest_go
         assert endpoint.objects.keys() == whole.keys()
 
 
-def test_keys_that_end_amid_an_upload_of_parts_leave_nothing_to_be_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_that_end_amid_an_upload_of_parts_leave_nothing_to_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.adapters.storage.s3.PART_BYTES", 5 * 2**20)
     big = tmp_path / "big"
     big.write_bytes(os.urandom(2**20) * 12)
