@@ -1,5 +1,5 @@
 // Keys of a page: pressed anywhere but in a field. "g" then a letter opens a page of the menu.
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 
 export interface Key {
   key: string;
@@ -22,8 +22,9 @@ function isTaken({ key, target }: KeyboardEvent): boolean {
   return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
 }
 
+// In layout effects: a key works from the moment its page is seen, not some frames after.
 export function useKeys(keys: readonly Key[]): void {
-  useEffect(() => {
+  useLayoutEffect(() => {
     registered.add(keys);
     const pressed = (event: KeyboardEvent) => {
       if (event.ctrlKey || event.metaKey || event.altKey || isTaken(event)) return;
@@ -42,17 +43,17 @@ export function useKeys(keys: readonly Key[]): void {
 
 /** "g" then a letter, within a second. The letter is then no key of the page, which is asked after us. */
 export function useJumps(jumps: Readonly<Record<string, () => void>>): void {
-  useEffect(() => {
-    let since = -Infinity;
+  const since = useRef(-Infinity); // outlives a page that is drawn again between the two keys
+  useLayoutEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       if (event.ctrlKey || event.metaKey || event.altKey || isTaken(event)) return;
       const jump = jumps[event.key];
-      if (jump && event.timeStamp - since < 1000) {
+      if (jump && event.timeStamp - since.current < 1000) {
         event.preventDefault();
         event.stopImmediatePropagation();
         jump();
       }
-      since = event.key === "g" ? event.timeStamp : -Infinity;
+      since.current = event.key === "g" ? event.timeStamp : -Infinity;
     };
     addEventListener("keydown", pressed, true);
     return () => removeEventListener("keydown", pressed, true);

@@ -1,2 +1,0 @@
-const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["assets/application-CGQFDi_n.js","assets/first-C0ij-Dpm.js"])))=>i.map(i=>d[i]);
-import{p as o,g as t,l as r,_ as s,F as i}from"./first-C0ij-Dpm.js";const e=o(location.pathname==="/"?i:location.pathname)?.page;t(["/api/me",...e?.early?.(new URLSearchParams(location.search))??[]]);const l=e&&r(e).catch(()=>{});Promise.all([s(()=>import("./application-CGQFDi_n.js").then(a=>a.v),__vite__mapDeps([0,1])),l]).then(([{start:a}])=>a());

@@ -1,0 +1,2 @@
+const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["assets/application-7lqGQ4x2.js","assets/first-myetz7L6.js"])))=>i.map(i=>d[i]);
+import{p as o,g as t,l as r,_ as s,F as i}from"./first-myetz7L6.js";const e=o(location.pathname==="/"?i:location.pathname)?.page;t(["/api/me",...e?.early?.(new URLSearchParams(location.search))??[]]);const l=e&&r(e).catch(()=>{});Promise.all([s(()=>import("./application-7lqGQ4x2.js").then(a=>a.v),__vite__mapDeps([0,1])),l]).then(([{start:a}])=>a());
