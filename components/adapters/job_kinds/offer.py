@@ -12,8 +12,8 @@ from components.adapters.job_kinds.kinds import JOB_SET, TRAIN_JOB
 from components.config.launch.placement import JobKind
 from model_core.spec.errors import JobError
 
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|[KMGTPE]i?|)")
-_SCALE = {"": 1.0, "m": 1e-3, "k": 1e3} | {unit: 1e3**n for n, unit in enumerate("KMGTPE", 1)}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(n|u|m|k|[KMGTPE]i?|)")
+_SCALE = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3} | {unit: 1e3**n for n, unit in enumerate("KMGTPE", 1)}
 _SCALE |= {f"{unit}i": 1024.0**n for n, unit in enumerate("KMGTPE", 1)}
 
 

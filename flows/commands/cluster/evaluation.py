@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.cluster.job import Claim, Image, Kubeconfig, Mount, Namespace, Priority, Queue
+from flows.commands.cluster.job import Claim, Image, Kubeconfig, Mount, Namespace, Priority, Queue, job_name
 from flows.commands.suites.commands import RunOptions, run_and_tell
 
 if TYPE_CHECKING:
@@ -49,10 +49,9 @@ def evaluate(options: EvaluateOptions) -> None:
     from model_core.spec.errors import SpecError
 
     place = (options.mount or load_settings().home.resolve().parent).as_posix()
-    plain = "".join(c if c.isalnum() else "-" for c in options.name.lower()).strip("-")
     try:
         spec = EvaluationSpec(
-            name=f"evaluate-{plain}"[:50].rstrip("-"),
+            name=job_name("evaluate", options.name, 50),
             image=options.image,
             job=f"{place.rstrip('/')}/later",  # replaced by the document of this evaluation
             nodes=options.pods,

@@ -105,6 +105,12 @@ def on_gpus(recipe: Recipe, world: int) -> Recipe:
         raise typer.BadParameter(str(error)) from error
 
 
+def job_name(work: str, of: str, most: int | None = None) -> str:
+    """ "train-my-recipe" for the training of my_recipe, as Kubernetes names objects. most: letters of it, cut at the end."""
+    plain = "".join(c if c.isalnum() else "-" for c in of.lower()).strip("-")
+    return f"{work}-{plain}"[:most].rstrip("-")
+
+
 def job_of(options: JobOptions) -> JobSpec:
     """The job of a recipe; one recipe has one name, so that the same command finds its job again."""
     from components.config.launch.cluster_job import JobSpec
@@ -114,10 +120,9 @@ def job_of(options: JobOptions) -> JobSpec:
     settings = load_settings()
     place = (options.mount or settings.home.resolve().parent).as_posix()
     recipe = recipe_of(options.recipe, options.change)
-    plain = "".join(c if c.isalnum() else "-" for c in recipe.name.lower())
     try:
         return JobSpec(
-            name=f"train-{plain}".rstrip("-"),
+            name=job_name("train", recipe.name),
             image=options.image,
             # replaced by the step's own folder when the job is submitted
             job=f"{place.rstrip('/')}/.actwright/store/train/job.json",

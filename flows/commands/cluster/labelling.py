@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.cluster.job import Claim, Namespace
+from flows.commands.cluster.job import Claim, Namespace, job_name
 from flows.commands.recipe_arguments import Overrides, RecipeName, recipe_of
 from flows.terminal.output import print_line, print_result
 
@@ -65,11 +65,10 @@ def label_manifest(options: LabelManifestOptions) -> None:
     from components.adapters.ray_cluster.manifest import RayPods, labelling_yaml
     from model_core.spec.errors import SpecError
 
-    name = recipe_of(options.recipe, options.change).name.lower()
-    plain = "".join(c if c.isalnum() else "-" for c in name)[:33].strip("-")
+    name = job_name("label", recipe_of(options.recipe, options.change).name, 39)
     values = {field: getattr(options, field) for field in options.__slots__ if field != "change"}
     try:
-        pods = RayPods(name=f"label-{plain}", changes=tuple(options.change or ()), **values)
+        pods = RayPods(name=name, changes=tuple(options.change or ()), **values)
         typer.echo(labelling_yaml(pods), nl=False)
     except SpecError as error:
         raise typer.BadParameter(str(error)) from error
