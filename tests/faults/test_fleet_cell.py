@@ -143,6 +143,7 @@ def test_a_cell_that_dies_in_an_episode_holds_the_update_until_its_watchdog_has_
     words = ["--robot", "serving.workcell.robot.strict_driver:make_robot", "--robot-option", f"contract={contract}"]
     words += ["--robot-option", "steps=100000", "--task", "stub", "--cell", "cell-1", "--agent", str(robot.cell), "--realtime"]
     words += ["--watchdog", str(beat), "--result", str(tmp_path / "result.json"), "--deadline-ms", "5000"]
+    words += ["--watchdog-heartbeat-ms", "5000"]  # beside other tests a living cell may get no processor for a second
     with agent_of(robot):
         runs(robot, one)
         with process("serving.workcell", *words) as cell:
