@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -32,7 +33,7 @@ def create_app(
 ) -> Starlette:
     """An application over these endpoints. only_loopback: it is bound to loopback, and requests for other host names are refused."""
     document = openapi_document(endpoints)
-    entrance = _Entrance(people)
+    entrance = _Entrance(people, log)
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document)
@@ -58,8 +59,8 @@ def create_app(
 class _Entrance:
     """Signing in and out: the only answers that set a cookie."""
 
-    def __init__(self, people: People) -> None:
-        self._people = people
+    def __init__(self, people: People, log: OperatorLog | None) -> None:
+        self._people, self._log = people, log
 
     async def enter(self, request: Request) -> Response:
         try:
@@ -68,7 +69,11 @@ class _Entrance:
         except SpecError as error:
             return refused(400, "SPEC", str(error))
         if isinstance(person, Denial):
+            if self._log is not None:
+                await run_in_threadpool(self._log.note_attempt, given.name, _address(request), person.reason)
             return refused(person.status, "AUTH", person.reason)
+        if self._log is not None:
+            await run_in_threadpool(self._log.note_coming, person, _address(request))
         response = JSONResponse(to_document(signed_in(self._people, person)))
         response.set_cookie(
             COOKIE, person.session, max_age=int(LIFE_S), httponly=True, samesite="strict", secure=request.url.scheme == "https"
@@ -76,10 +81,17 @@ class _Entrance:
         return response
 
     async def leave(self, request: Request) -> Response:
-        self._people.leave(request.cookies.get(COOKIE, ""))
+        person = self._people.leave(request.cookies.get(COOKIE, ""))
+        if self._log is not None and person is not None:
+            await run_in_threadpool(self._log.note_going, person, _address(request))
         response = JSONResponse({})
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
+
+
+def _address(request: Request) -> str:
+    """Where the connection comes from; behind a proxy, the proxy's unless it is trusted to say more."""
+    return "" if request.client is None else request.client.host
 
 
 async def _small_json(request: Request) -> Any:

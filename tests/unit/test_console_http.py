@@ -115,8 +115,8 @@ def test_a_token_opens_what_its_role_allows():
         assert status != 200 or answer.json()["by"] == role
 
 
-def test_a_browser_signs_in_with_a_token_and_out_again():
-    client = console_over(people=People(tokens()))
+def test_a_browser_signs_in_with_a_token_and_out_again(tmp_path):
+    client = console_over(tmp_path, people=People(tokens()))
     assert client.post("/api/session", json={"token": "guessed"}).status_code == 401
     entered = client.post("/api/session", json={"token": TOKENS["observe"], "name": "admin"})
     assert entered.json() == {"name": "observe", "role": "observe", "has_session": True, "needs_token": True}
@@ -127,6 +127,45 @@ def test_a_browser_signs_in_with_a_token_and_out_again():
     assert client.get("/api/me").json()["name"] == "observe"
     client.delete("/api/session")
     assert client.get("/api/me").status_code == 401
+
+
+def test_who_comes_and_goes_stands_in_the_log_without_a_token(tmp_path):
+    log = OperatorLog(tmp_path / "operators.jsonl")
+    client = client_of([_endpoint()], People(tokens()), log=log)
+    assert client.post("/api/session", json={"token": "guessed", "name": "mallory"}).status_code == 401
+    client.post("/api/session", json={"token": TOKENS["observe"]})
+    client.delete("/api/session")
+    client.delete("/api/session")  # nobody is signed in any more
+    lines = [line for _, line in reversed(log.newest(10)[0])]
+    assert [(line["order"], line["person"], line["role"]) for line in lines] == [
+        ("sign in", "", ""),
+        ("sign in", "observe", "observe"),
+        ("sign out", "observe", "observe"),
+    ]
+    assert lines[0]["asked"] == {"name": "mallory", "from": "testclient", "left_out_before": 0}
+    assert lines[0]["refused"]
+    assert lines[1]["asked"] == lines[2]["asked"] == {"from": "testclient"}
+    written = (tmp_path / "operators.jsonl").read_text()
+    assert not [token for token in (TOKENS["observe"], "guessed") if token in written]
+
+
+def test_whoever_guesses_tokens_cannot_fill_the_log(tmp_path):
+    now = [0.0]
+    log = OperatorLog(tmp_path / "operators.jsonl", clock=lambda: now[0])
+    client = client_of([_endpoint()], People(tokens()), log=log)
+
+    def guess() -> None:
+        assert client.post("/api/session", json={"token": "guessed"}).status_code == 401
+
+    for _ in range(50):
+        guess()
+    assert log.newest(100)[1] == 20
+    now[0] = 200.0
+    guess()
+    [(_, line)], count, _ = log.newest(1)
+    assert (count, line["asked"]["left_out_before"]) == (21, 30)
+    client.post("/api/session", json={"token": TOKENS["observe"]})
+    assert log.newest(1)[1] == 22, "people who are known are written whatever others do"
 
 
 def test_a_stream_ends_with_the_token_that_opened_it():

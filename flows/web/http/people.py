@@ -61,10 +61,12 @@ class People:
             self._sessions[key] = _Session(caller=caller, name=name or caller.subject, used_at_s=self._clock(), token=token)
         return Person(name=name or caller.subject, role=caller.role, session=key)
 
-    def leave(self, session: str) -> None:
-        """End a session; one that is not known is none."""
+    def leave(self, session: str) -> Person | None:
+        """End a session; whose it was. One that is not known, or is over, is none."""
+        found = self._session(session)
         with self._lock:
             self._sessions.pop(session, None)
+        return None if found is None else Person(name=found.name, role=found.caller.role)
 
     def who(self, cookie: str | None, header: str | None, needed: Role) -> Person | Denial:
         """The person behind a request, if the role is enough for `needed`."""
