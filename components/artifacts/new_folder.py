@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.artifacts.abandoned import remove_abandoned_folders
 from model_core.spec.errors import DatasetError
+from model_core.spec.files import writer_name
 
 
 @contextlib.contextmanager
@@ -23,7 +24,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     _check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned_folders(target)
-    beside = target.parent / f".{target.name}.{os.getpid()}.partial"
+    beside = target.parent / f".{target.name}.{writer_name()}.partial"
     beside.mkdir()
     try:
         yield beside

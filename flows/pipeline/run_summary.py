@@ -22,7 +22,7 @@ from components.evaluation.judging.documents import title_of, verdict_junit, ver
 from components.report.page import write_report, write_summary
 from components.report.view import fallen_away
 from flows.pipeline import stage_records as records
-from model_core.spec.files import atomic_write
+from model_core.spec.files import atomic_write, writer_name
 
 REPORT = "report"
 
@@ -76,7 +76,7 @@ def write_run(summary: RunSummary, runs: Path) -> Path:
     write_summary(summary, folder)
     atomic_write(folder / "gate.md", verdict_markdown(summary.verdict))
     atomic_write(folder / "gate.xml", verdict_junit(summary.verdict))
-    beside = runs / f".latest.{os.getpid()}"
+    beside = runs / f".latest.{writer_name()}"
     beside.unlink(missing_ok=True)
     beside.symlink_to(summary.name)
     os.replace(beside, runs / "latest")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
 import threading
 from collections.abc import Generator
@@ -23,7 +25,7 @@ def atomic_write(path: Path, content: bytes | str, *, durable: bool = True) -> N
 def atomic_target(path: Path, *, durable: bool = True) -> Generator[Path, None, None]:
     """`atomic_write` for what a library writes: a path beside `path` to write to, which becomes `path` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    beside = path.with_name(f".{path.name}.{writer_name()}.{threading.get_ident()}.tmp")
     try:
         yield beside
         if durable:
@@ -32,3 +34,18 @@ def atomic_target(path: Path, *, durable: bool = True) -> Generator[Path, None, 
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def writer_name() -> str:
+    """This process among all that may see the same files, on other machines and in other containers too: "<machine>-<process id>"."""
+    return f"{machine_name()}-{os.getpid()}"
+
+
+@functools.cache
+def machine_name() -> str:
+    """Where this process's id means this process: a start of a computer, and the container on it. 12 hex digits."""
+    known = [os.uname().nodename]
+    with contextlib.suppress(OSError):  # not Linux, or no /proc
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        known.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:12]

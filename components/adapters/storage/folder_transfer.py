@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from components.adapters.storage.object_store import ObjectStore
 from components.artifacts.files import dataset_digest, sha256_file
 from components.config.records import Progress
 from model_core.spec.errors import StorageError
+from model_core.spec.files import writer_name
 
 COMPLETE = "_complete.json"
 
@@ -79,7 +79,7 @@ def read_listing(store: ObjectStore, prefix: str, near: Path) -> Mapping[str, Ma
     if store.info(f"{prefix}/{COMPLETE}") is None:
         raise StorageError(f"{store.address} has no complete upload under {prefix}; it was never finished. Fix: upload again")
     near.parent.mkdir(parents=True, exist_ok=True)
-    beside = near.with_name(f".{near.name}.listing")
+    beside = near.with_name(f".{near.name}.{writer_name()}.listing")
     try:
         store.get(f"{prefix}/{COMPLETE}", beside)
         return json.loads(beside.read_text(encoding="utf-8"))["files"]
@@ -88,7 +88,7 @@ def read_listing(store: ObjectStore, prefix: str, near: Path) -> Mapping[str, Ma
 
 
 def _put_json(store: ObjectStore, key: str, document: object, near: Path) -> None:
-    beside = near.with_name(f".{near.name}.{os.getpid()}.json")
+    beside = near.with_name(f".{near.name}.{writer_name()}.json")
     try:
         beside.write_text(json.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
         store.put(key, beside)

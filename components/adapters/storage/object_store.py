@@ -6,7 +6,9 @@ store.get(key, path)       `path` appears only when it is whole
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -89,16 +91,30 @@ class FolderStore:
     def info(self, key: str) -> ObjectInfo | None:
         """Size and digest of the file."""
         path = self._path(key)
-        return ObjectInfo(key=key, size=path.stat().st_size, sha256=sha256_file(path)) if path.is_file() else None
+        if (size := _size(path)) is None:
+            return None
+        try:
+            return ObjectInfo(key=key, size=size, sha256=sha256_file(path))
+        except OSError as error:
+            raise StorageError(f"cannot read {key} in {self.address}: {error.strerror or error}. Fix: run again") from error
 
     def list(self, prefix: str) -> tuple[ObjectInfo, ...]:
-        """Files by key."""
-        found = sorted(p for p in self.root.rglob("*") if p.is_file() and not p.name.startswith(".")) if self.root.exists() else []
-        keys = [(p.relative_to(self.root).as_posix(), p.stat().st_size) for p in found]
-        return tuple(ObjectInfo(key=key, size=size) for key, size in keys if key.startswith(prefix))
+        """Files by key, without those that another program, such as a push of DVC, moves or removes meanwhile."""
+        paths = sorted(Path(folder, name) for folder, _, names in os.walk(self.root) for name in names if not name.startswith("."))
+        found = [(path.relative_to(self.root).as_posix(), _size(path)) for path in paths]
+        return tuple(ObjectInfo(key=key, size=size) for key, size in found if size is not None and key.startswith(prefix))
 
     def _path(self, key: str) -> Path:
         path = (self.root / key).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise StorageError(f"the key {key!r} points out of {self.address}")
         return path
+
+
+def _size(path: Path) -> int | None:
+    """Of a file in bytes; None where there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

@@ -54,11 +54,15 @@ class AnswerCache:
         return path
 
     def parts(self, version: str) -> Iterator[tuple[Path, Answer]]:
-        """The kept batches of a version."""
+        """The kept batches of a version, without those that another process removes meanwhile: their episodes are whole."""
         from safetensors.numpy import load_file
 
         for path in sorted((self._folder(version) / "parts").glob("*.safetensors")):
-            yield path, load_file(path)
+            try:
+                answer = load_file(path)
+            except FileNotFoundError:
+                continue
+            yield path, answer
 
     def _folder(self, version: str) -> Path:
         return self.folder / hashlib.sha256(version.encode()).hexdigest()[:16]
