@@ -27,6 +27,7 @@ _OF_RUN = b"PREFECT__FLOW_RUN_ID="
 _PAGE = 200
 _TEMPORARY_FAILURE = 75  # of sysexits.h
 _AGAIN_S, _MOST_AGAIN_S = 2.0, 300.0
+_PUT_BACK = "AwaitingRetry"  # Prefect's own name of the state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +70,17 @@ class FlowRuns:
         for run in runs:
             if run["state_type"] == "CRASHED" or (run["state_type"] in _GONE and (none_runs or run["id"] in lost)):
                 _end_what_is_left(run["id"])
-                wait_s = min(_AGAIN_S * 2 ** min(int(run["run_count"]), 16), _MOST_AGAIN_S)
-                at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=wait_s)
-                state = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": at.isoformat()}}
-                self._ask("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+                self._put_back(run, min(_AGAIN_S * 2 ** min(int(run["run_count"]), 16), _MOST_AGAIN_S))
                 done.append(f"{run['name']}: its process ended, it is run again")
+            elif _waits_for_a_clock_set_back(run):
+                self._put_back(run, _AGAIN_S)
+                done.append(f"{run['name']}: the clock was set back while it waited, it is run again")
         return done
+
+    def _put_back(self, run: Mapping[str, Any], wait_s: float) -> None:
+        at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=wait_s)
+        state = {"type": "SCHEDULED", "name": _PUT_BACK, "state_details": {"scheduled_time": at.isoformat()}}
+        self._ask("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         content = None if body is None else json.dumps(body).encode()
@@ -122,6 +128,15 @@ class RunsWithoutProcess:
         here = {run for _, run in self._processes()} if said else set()
         self._since = {run: self._since.get(run, now) for run in said - here}
         return frozenset(run for run, since in self._since.items() if now - since >= self._after_s)
+
+
+def _waits_for_a_clock_set_back(run: Mapping[str, Any]) -> bool:
+    """Whether a run that was put back is planned for later than any is put back for, as the clock was set back since."""
+    planned = run.get("next_scheduled_start_time") if (run["state_type"], run.get("state_name")) == ("SCHEDULED", _PUT_BACK) else None
+    if not planned:
+        return False
+    wait = datetime.datetime.fromisoformat(planned) - datetime.datetime.now(datetime.UTC)
+    return wait.total_seconds() > _MOST_AGAIN_S + _AGAIN_S
 
 
 def _end_what_is_left(run: str) -> None:
