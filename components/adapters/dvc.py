@@ -22,14 +22,13 @@ from components.artifacts.files import write_private
 from components.config.paths import REPOSITORY
 from components.config.stages import DATA_STAGES
 from model_core.spec.errors import DatasetError, StorageError
-from model_core.spec.files import atomic_write
+from model_core.spec.files import atomic_write, takes_nothing_more, why_full
 
 logger = logging.getLogger(__name__)
 REMOTE = "actwright"
 LOCK_FILE = "dvc.lock"
 LOCK_TRIES = 8
 INIT_TRIES = 4
-_NEARLY_NOTHING = 2**20  # bytes free
 _LOCK_SIGNS = ("Unable to acquire lock", "rwlock", "is busy")
 _UNREACHABLE_SIGNS = (
     "Could not connect to the endpoint",
@@ -231,8 +230,8 @@ class DvcStore:
                 break
             logger.info("dvc.waiting command=%s: another dvc holds the lock", words[0])
             time.sleep(0.5 * attempt)
-        if shutil.disk_usage(self.root).free < _NEARLY_NOTHING:  # its own last lines do not always say it
-            raise StorageError(f"dvc {words[0]}: the disk under {self.root} is full; free some space and run again, finished work is kept")
+        if takes_nothing_more(self.root):  # its own last lines do not always say it
+            raise StorageError(f"dvc {words[0]}: {why_full(self.root)} and run again, finished work is kept")
         output = " | ".join(line for line in (done.stderr or done.stdout).strip().splitlines()[-6:] if line.strip())
         if any(sign in output for sign in _UNREACHABLE_SIGNS):
             raise StorageError(

@@ -40,7 +40,7 @@ from components.artifacts.step_manifest import (
 from model_core.spec.contract import digest_of
 from model_core.spec.documents import identity_document, to_document
 from model_core.spec.errors import StorageError, require
-from model_core.spec.files import atomic_write
+from model_core.spec.files import atomic_write, why_full
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ def _flush(path: Path) -> None:
 
 def _explained(error: OSError, stage: str, root: Path) -> StorageError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"{stage}: the disk under {root} is full; free some space and run again, finished work is kept")
+        return StorageError(f"{stage}: {why_full(root)} and run again, finished work is kept")
     if error.errno in (errno.EROFS, errno.EACCES):
         return StorageError(f"{stage}: cannot write under {root} ({error.strerror}); check its permissions and run again")
     return None

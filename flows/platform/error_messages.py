@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_core.spec.errors import ActwrightError, JobError, StorageError
+from model_core.spec.files import takes_nothing_more, why_full
 
 if TYPE_CHECKING:
     from flows.platform.settings import Settings
 
 _PLATFORM = ("prefect", "httpx", "httpcore", "sqlalchemy")
-_NEARLY_NOTHING = 2**20  # bytes free
 
 
 class StateNotKeptError(JobError):
@@ -28,8 +28,8 @@ def explained(error: Exception, settings: Settings) -> ActwrightError | None:
     if ours is not None:
         return ours
     home = settings.home.resolve()
-    if shutil.disk_usage(home).free < _NEARLY_NOTHING:
-        return StorageError(f"the disk under {home} is full; free some space and run again, finished work is kept")
+    if takes_nothing_more(home):
+        return StorageError(f"{why_full(home)} and run again, finished work is kept")
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     return StateNotKeptError(
         f"Prefect does not keep this run's state: {first}. Look into {settings.prefect_home / 'server.log'}, then run again; "
@@ -41,7 +41,9 @@ def of_the_disk(error: OSError) -> StorageError | None:
     """A full disk, or a path where no file can be, explained; None for every other error of the system."""
     where = f" while writing {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"the disk is full{where}; free some space and run again, finished work is kept")
+        named = isinstance(error.filename, str)
+        full = why_full(Path(error.filename), where) if named else "the disk is full; free some space"
+        return StorageError(f"{full} and run again, finished work is kept")
     if error.errno == errno.EFBIG:
         return StorageError(f"a file may not grow as it must{where}; raise the limit (ulimit -f) and run again, finished work is kept")
     if error.errno in (errno.EROFS, errno.EACCES):

@@ -36,6 +36,40 @@ def atomic_target(path: Path, *, durable: bool = True) -> Generator[Path, None, 
         beside.unlink(missing_ok=True)
 
 
+def takes_nothing_more(folder: Path) -> bool:
+    """Whether the file system of `folder` has less than 1 MiB of room, or no inode for another file."""
+    found = os.statvfs(_there(folder))
+    return found.f_bavail * found.f_frsize < 2**20 or lacks_inodes(folder)
+
+
+def lacks_inodes(path: Path) -> bool:
+    """Whether the file system of `path` has no inode for another file. Some count none: btrfs, many network file systems."""
+    try:
+        found = os.statvfs(_there(path))
+    except OSError:
+        return False
+    return found.f_files > 0 and found.f_favail == 0
+
+
+def why_full(path: Path, where: str = "") -> str:
+    """What is full where a write to `path` found no space, and what to do: "the disk under /home is full; free some space".
+
+    where: stands after what is full, such as " while writing FILE".
+    """
+    folder = _there(path)
+    if lacks_inodes(folder):
+        return (
+            f"the disk under {folder} has no inode for another file{where} (df -i), whatever its free bytes; "
+            "delete folders of many small files on it, or use a file system with more inodes"
+        )
+    return f"the disk under {folder} is full{where}; free some space"
+
+
+def _there(path: Path) -> Path:
+    """The nearest folder that is there."""
+    return next((one for one in (path, *path.resolve().parents) if one.is_dir()), Path("/"))
+
+
 def writer_name() -> str:
     """This process among all that may see the same files, on other machines and in other containers too: "<machine>-<process id>"."""
     return f"{machine_name()}-{os.getpid()}"

@@ -4,6 +4,7 @@ Run: .venv/bin/python -m pytest tests/integration/test_data_faults.py
 """
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -22,8 +23,12 @@ from components.data.ingest import IngestOptions, ingest
 from components.data.lerobot.reader import DatasetReader
 from components.data.recordings import fetch_recordings, pending_recordings, upload_recordings
 from components.data.validate import validate
+from flows.platform.error_messages import of_the_disk
 from model_core.spec.errors import DatasetError, GateError, StorageError
+from model_core.spec.files import atomic_write, takes_nothing_more
 from model_core.spec.protocol.wire import encode_episode
+from serving.fleet.intake.problems import problem_of
+from serving.workcell.audit.append_file import in_words
 from tests.episodes import BODY, episode, write_dataset
 
 pytestmark = pytest.mark.xdist_group("gx")
@@ -124,6 +129,45 @@ def test_a_full_disk_is_explained_and_the_next_run_goes_on(small_disk):
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     done = attempt()
     assert len(DatasetReader(done.step.path / "dataset")) == 10
+
+
+@pytest.fixture
+def few_inodes(tmp_path):
+    """A file system with room for bytes and for 30 files."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=30", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_without_inodes_says_so_and_the_next_run_goes_on(few_inodes):
+    def work(out):
+        for number in range(40):
+            (out / f"{number}.bin").write_bytes(b"x")
+        return {}
+
+    def attempt():
+        return run_step(StepStore(few_inodes), stage="collect", config={"a": 1}, inputs={}, work=work, code_version="1")
+
+    said = r"the disk under {} has no inode for another file.*df -i.*more inodes"
+    with pytest.raises(StorageError, match="collect: " + said.format(few_inodes) + " and run again, finished work is kept"):
+        attempt()
+    with pytest.raises(OSError, match="No space left on device") as full:
+        atomic_write(few_inodes / "more" / "file", b"x")
+    told = of_the_disk(full.value)
+    assert told is not None
+    assert "while writing" in str(told)
+    assert re.search(said.format(few_inodes).replace("file.*", "file while writing .*"), str(told))
+    assert takes_nothing_more(few_inodes)
+    assert "df -i" in in_words(full.value, few_inodes)
+    assert problem_of(full.value).code == "NO_SPACE"
+    assert "more inodes; the download goes on" in str(problem_of(full.value))
+    subprocess.run(["mount", "-o", "remount,nr_inodes=200", str(few_inodes)], check=True)
+    assert not takes_nothing_more(few_inodes)
+    assert len(list(attempt().step.path.glob("*.bin"))) == 40
 
 
 @pytest.mark.soak  # short: what a full disk means for a step, above

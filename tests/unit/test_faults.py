@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -37,7 +36,7 @@ def test_a_server_that_went_away_names_its_log_or_the_full_disk(tmp_path, monkey
     assert isinstance(told, JobError)
     assert "server.log" in str(told)
     assert "run again" in str(told)
-    monkeypatch.setattr(error_messages, "shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=4096)))
+    monkeypatch.setattr(error_messages, "takes_nothing_more", lambda _: True)
     assert isinstance(explained(server_error(), Settings(home=tmp_path)), StorageError)
 
 
@@ -45,15 +44,16 @@ def test_a_fault_of_ours_keeps_its_traceback(tmp_path):
     assert explained(TypeError("a bug"), Settings(home=tmp_path)) is None
 
 
-def test_a_full_disk_ends_a_command_with_a_sentence(capsys):
+def test_a_full_disk_ends_a_command_with_a_sentence(capsys, tmp_path):
     def full():
-        raise OSError(errno.ENOSPC, "No space left on device", "runs/latest/report.html")
+        raise OSError(errno.ENOSPC, "No space left on device", f"{tmp_path}/latest/report.html")
 
     assert ended(full) == OUR_ERROR
     told = capsys.readouterr().err
     assert (
         told
-        == "storage error: the disk is full while writing runs/latest/report.html; free some space and run again, finished work is kept\n"
+        == f"storage error: the disk under {tmp_path} is full while writing {tmp_path}/latest/report.html; free some space and run again, "
+        "finished work is kept\n"
     )
     assert ended(lambda: None) == DONE
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from model_core.spec.errors import ActwrightError
+from model_core.spec.files import lacks_inodes, why_full
 from model_core.spec.fleet.documents import ErrorCode
 
 # what another try cannot change: the release stays refused until the controller proposes again
@@ -29,6 +31,8 @@ def problem_of(error: Exception) -> UpdateRefused:
     if isinstance(error, UpdateRefused):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error.filename, str) and lacks_inodes(Path(error.filename)):
+            return UpdateRefused("NO_SPACE", f"{why_full(Path(error.filename))}; the download goes on where it was")
         return UpdateRefused("NO_SPACE", f"the disk is full: {error}. Fix: make room; the download goes on where it was")
     return UpdateRefused("INTERNAL", f"{type(error).__name__}: {error}")
 

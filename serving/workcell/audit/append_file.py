@@ -7,6 +7,8 @@ import errno
 import os
 from pathlib import Path
 
+from model_core.spec.files import lacks_inodes
+
 _TELLING = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -16,8 +18,10 @@ _TELLING = {
 }
 
 
-def in_words(error: OSError) -> str:
-    """An error of the disk for an operator."""
+def in_words(error: OSError, folder: Path) -> str:
+    """An error of the disk of `folder` for an operator."""
+    if error.errno == errno.ENOSPC and lacks_inodes(folder):
+        return "the disk has no inode for another file (df -i); delete folders of many small files on it"
     return _TELLING.get(error.errno or 0, error.strerror or type(error).__name__)
 
 

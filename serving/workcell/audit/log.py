@@ -252,7 +252,7 @@ class AuditLog:
             try:
                 attempt()
             except OSError as error:
-                self._say_trouble(f"the audit cannot be written to {self._spool.folder}: {in_words(error)}")
+                self._say_trouble(f"the audit cannot be written to {self._spool.folder}: {in_words(error, self._spool.folder)}")
             else:
                 self._busy_since = None
                 return
@@ -287,7 +287,7 @@ class AuditLog:
                     return full
             free = self._disk.free_bytes(folder)
         except OSError as error:
-            return f"the audit cannot be written to {folder}: {in_words(error)}"
+            return f"the audit cannot be written to {folder}: {in_words(error, folder)}"
         if free < self._min_free:
             return f"the disk of {folder} has {free / 2**20:.0f} MiB left, an episode needs {self._min_free / 2**20:.0f}"
         return ""
