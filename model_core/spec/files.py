@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import threading
 from collections.abc import Generator
@@ -78,6 +77,8 @@ def writer_name() -> str:
 @functools.cache
 def machine_name() -> str:
     """Where this process's id means this process: a start of a computer, and the container on it. 12 hex digits."""
+    import hashlib
+
     known = [os.uname().nodename]
     with contextlib.suppress(OSError):  # not Linux, or no /proc
         known.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
