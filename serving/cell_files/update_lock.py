@@ -48,7 +48,7 @@ class UpdateLock:
         """Have the lock alone; yields False, having nothing, while another process has it for longer than `patience_s`."""
         descriptor = self._opened()
         try:
-            yield _locked(descriptor, time.monotonic() + patience_s, sleep)
+            yield locked_by(descriptor, time.monotonic() + patience_s, sleep)
         finally:
             os.close(descriptor)  # frees it
 
@@ -102,7 +102,8 @@ class UpdateLock:
             ) from error
 
 
-def _locked(descriptor: int, give_up_at: float, sleep: Callable[[float], None]) -> bool:
+def locked_by(descriptor: int, give_up_at: float, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Lock an open file alone, waiting for another holder until `give_up_at` (monotonic seconds); whether it is locked."""
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

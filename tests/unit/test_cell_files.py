@@ -26,6 +26,9 @@ from serving.cell_files.permit import (
 )
 from serving.cell_files.update_lock import UpdateLock
 from serving.fleet.agent.stale_lock import motors_are_off
+from serving.fleet.intake import shared_service
+from serving.fleet.intake.problems import UpdateRefused
+from serving.fleet.intake.shared_service import SharedService
 from serving.workcell.watchdog.heartbeat import SharedBeat, StopCode, StopLevel
 
 RULE = OfflineRule(then="episodes", after_s=60.0, episodes=2)
@@ -143,3 +146,15 @@ def test_finished_episodes_stay_until_they_are_acknowledged(tmp_path) -> None:
     next(iter((tmp_path / "episodes").glob("*2-*"))).write_bytes(b"{")
     assert kept.oldest(10) == (records[2],)
     assert len(kept) == 1
+
+
+def test_an_agent_does_not_wait_for_ever_for_one_that_hangs(tmp_path, monkeypatch):
+    def shared(cell: str) -> SharedService:
+        return SharedService(folder=tmp_path / "services", cell=cell, slot="a", places=(), bundle=tmp_path)
+
+    monkeypatch.setattr(shared_service, "_MOST_S", 0.2)
+    late = pytest.raises(UpdateRefused, match=r"another agent has held .*services/lock for 0.2 s")
+    with shared("cell-1")._alone(), late, shared("cell-2")._alone():
+        pass
+    with shared("cell-2")._alone():
+        pass

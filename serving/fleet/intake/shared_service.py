@@ -11,7 +11,6 @@ written down here outlives agents as services do; a service ends with the last u
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -22,10 +21,11 @@ from typing import Any
 from model_core.spec.errors import SpecError
 from model_core.spec.files import atomic_write
 from model_core.spec.fleet.candidate import read_candidate
+from serving.cell_files.update_lock import locked_by
 from serving.fleet.intake.policy_service import PolicyService, ServiceStatus
 from serving.fleet.intake.problems import UpdateRefused
 
-_MOST_S, _LOOK_S = 60.0, 0.01  # the agent that has the lock may have to end a service that hangs
+_MOST_S = 60.0  # the agent that has the lock may have to end a service that hangs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,26 +181,17 @@ class SharedService:
     def _alone(self) -> Iterator[None]:
         """No other agent of this computer starts, joins or leaves meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = self.folder / "lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _lock(descriptor, self.folder / "lock")
+            if not locked_by(descriptor, time.monotonic() + _MOST_S):
+                raise UpdateRefused("INTERNAL", f"another agent has held {path} for {_MOST_S:g} s. Fix: see whether one hangs")
             yield
         finally:
             os.close(descriptor)
 
 
 SlotService = PolicyService | SharedService
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    give_up_at = time.monotonic() + _MOST_S
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        if time.monotonic() > give_up_at:
-            raise UpdateRefused("INTERNAL", f"another agent has held {path} for {_MOST_S:g} s. Fix: see whether one hangs")
-        time.sleep(_LOOK_S)
 
 
 def _read(path: Path) -> str:
