@@ -10,7 +10,7 @@ from components.config.checks import fraction, one_of, positive
 from components.config.inspection_config import InspectionConfig
 from components.config.launch.ray_config import ENGINES, LOCAL, RayConfig
 from components.config.simulators import simulator_source
-from model_core.spec.documents import NEUTRAL
+from model_core.spec.documents import LATER, NEUTRAL
 from model_core.spec.errors import require
 from model_core.spec.types import LEVELS
 
@@ -46,7 +46,8 @@ class CollectConfig:
     keep_failures: also record attempts that did not solve the task. noise_levels: standard deviation (of the action) of
     correlated noise; an episode draws one. burst_probability, burst_steps: chance per control step that a random push of that
     many steps begins. settle_steps: control steps that are recorded after the success. max_depth_m: distances are clipped there.
-    instructions: task -> the sentence that replaces the simulator's. workers: processes (does not change the data).
+    instructions: task -> the sentence that replaces the simulator's. scene_cameras: names of cameras that the simulated scene itself holds,
+    such as Meta-World's "gripper"; they see besides `camera`, have the same image size and no depth. workers: processes (does not change the data).
     """
 
     simulator: str = "metaworld"
@@ -66,11 +67,14 @@ class CollectConfig:
     camera: CameraConfig = CameraConfig()
     max_depth_m: float = 3.0
     instructions: Mapping[str, str] = field(default_factory=dict)
+    scene_cameras: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         simulator_source(self.simulator)  # an unknown name is refused here
         require(len(self.tasks) > 0, "collect.tasks is empty; name at least one task, such as 'drawer-close-v3'")
         require(len(set(self.tasks)) == len(self.tasks), "collect.tasks names a task twice", got=self.tasks)
+        names = (self.camera.name, *self.scene_cameras)
+        require(len(set(names)) == len(names), "collect.camera and collect.scene_cameras name a camera twice", got=names)
         positive(self, "episodes_per_task", "workers", "sim_steps_per_action", "horizon_sim_steps", "image_size", "max_depth_m")
 
 

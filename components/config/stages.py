@@ -28,7 +28,7 @@ _SOURCE_MODULES = tuple(sorted({opener.partition(":")[0] for opener in SOURCE_KI
 # what embodiment files, mappings of logs, logs and recordings are read with
 _SOURCES = ("msgpack", "ruamel.yaml", "PyYAML", "mcap", "mcap-protobuf-support", "mcap-ros2-support")
 # what of the demonstrations decides a scene; the rest of "collect" only concerns their recording
-SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
+SIMULATION_FIELDS = ("simulator", "tasks", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions", "scene_cameras")
 _SIMULATION = tuple(f"collect.{name}" for name in SIMULATION_FIELDS)
 # the thresholds of the rules that recording and taking in apply (`components.data.inspection.rules`)
 _CLOCK = ("validate.max_period_error", "validate.max_rate_error", "validate.max_timestamp_jitter_s")

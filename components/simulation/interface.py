@@ -58,13 +58,17 @@ class AlreadySolvedError(SimulatorError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneCamera:
-    """A camera that the simulated scene itself holds, under the name `scene_name`: pixels, and metres at which depth is clipped."""
+    """A camera that the simulated scene itself holds, under the name `scene_name`: pixels, and metres at which depth is clipped.
+
+    hidden_group: MuJoCo's group of shapes that it does not see (robosuite's group 0 only touches); None for MuJoCo's choice.
+    """
 
     name: str
     scene_name: str
     width: int = 80
     height: int = 80
     max_depth_m: float = 3.0
+    hidden_group: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,5 +157,8 @@ class OpenSimulator(Protocol):
     def __call__(
         self, *, sim_steps_per_action: int, horizon_sim_steps: int, cameras: tuple[FreeCamera, ...], instructions: Mapping[str, str]
     ) -> Simulator:
-        """Make one. instructions: task -> the sentence that replaces the simulator's. It must not load a renderer before it is used."""
+        """Make one. instructions: task -> the sentence that replaces the simulator's. It must not load a renderer before it is used.
+
+        One that lets a recipe choose among the scene's own cameras also takes `scene_cameras`, their names.
+        """
         ...

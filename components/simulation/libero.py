@@ -77,7 +77,9 @@ class Libero:
     ) -> None:
         size, depth = cameras[0].width, cameras[0].max_depth_m
         self.embodiment = embodiment(sim_steps_per_action=sim_steps_per_action, size=size)
-        self.cameras = tuple(SceneCamera(name=n, scene_name=s, width=size, height=size, max_depth_m=depth) for n, s in CAMERAS.items())
+        self.cameras = tuple(
+            SceneCamera(name=n, scene_name=s, width=size, height=size, max_depth_m=depth, hidden_group=0) for n, s in CAMERAS.items()
+        )
         self.task = ""
         self.env: Any = None
         self._instructions = dict(instructions)

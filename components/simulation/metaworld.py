@@ -8,13 +8,13 @@ wrist.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.simulation.interface import AlreadySolvedError, FreeCamera, StepOutcome
+from components.simulation.interface import AlreadySolvedError, FreeCamera, SceneCamera, StepOutcome
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, import_mujoco
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
@@ -25,9 +25,11 @@ from model_core.spec.types import Observation
 SIM_HZ = 80.0
 OFFICIAL_HORIZON = 500
 EMBODIMENT = "metaworld-sawyer"
+# cameras of the scene that can be asked for: our names, and those of the scene's file. Both move with the hand.
+SCENE_CAMERAS: Mapping[str, str] = {"gripper": "gripperPOV", "behind_gripper": "behindGripper"}
 
 
-def embodiment(*, sim_steps_per_action: int = 4, cameras: tuple[FreeCamera, ...] = (FreeCamera(),)) -> EmbodimentSpec:
+def embodiment(*, sim_steps_per_action: int = 4, cameras: Sequence[FreeCamera | SceneCamera] = (FreeCamera(),)) -> EmbodimentSpec:
     """The Sawyer arm as it is controlled here; needs no simulator to be installed."""
     metres: dict[str, Any] = {"unit": "m", "frame": "world", "source": "end effector of the simulator"}
     steps: dict[str, Any] = {"unit": "cm per simulator step", "low": -1.0, "high": 1.0, "frame": "world"}
@@ -64,7 +66,7 @@ class MetaWorld:
 
     Physics of many instances may live in one process (a batch of episodes); images go through the process's one
     renderer, which is cheap as long as consecutive images are of the same task. instructions: task -> the sentence
-    that replaces ours.
+    that replaces ours. scene_cameras: names of `SCENE_CAMERAS` that see too, in images of the first camera's size and without depth.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class MetaWorld:
         horizon_sim_steps: int = OFFICIAL_HORIZON,
         cameras: tuple[FreeCamera, ...] = (FreeCamera(),),
         instructions: Mapping[str, str] | None = None,
+        scene_cameras: Sequence[str] = (),
     ) -> None:
-        self.embodiment = embodiment(sim_steps_per_action=sim_steps_per_action, cameras=cameras)
         self.cameras = cameras
+        self._moving = tuple(_scene_camera(name, cameras[0]) for name in scene_cameras)
+        self.embodiment = embodiment(sim_steps_per_action=sim_steps_per_action, cameras=(*cameras, *self._moving))
         self._instructions = {**INSTRUCTIONS, **(instructions or {})}
         self.task = ""
         self.env: Any = None
@@ -146,7 +150,7 @@ class MetaWorld:
         return self._observation(render=True)
 
     def depth_m(self) -> dict[str, NDArray[np.float32]]:
-        """Metric depth (H, W) of each camera, clipped at the camera's `max_depth_m`."""
+        """Metric depth (H, W) of each placed camera, clipped at the camera's `max_depth_m`."""
         self._ready()
         return {c.name: np.minimum(self._render(c, depth=True), np.float32(c.max_depth_m)) for c in self.cameras}
 
@@ -160,7 +164,7 @@ class MetaWorld:
         return np.asarray(self.env.tcp_center, np.float32)
 
     def geometry(self) -> dict[str, CameraGeometry]:
-        """Each camera's pinhole; MuJoCo's default field of view is 45 degrees."""
+        """Each placed camera's pinhole; MuJoCo's default field of view is 45 degrees. A camera that moves with the hand has none."""
         fovy = float(self.env.model.vis.global_.fovy) if self.env is not None else 45.0
         return {c.name: c.geometry(fovy) for c in self.cameras}
 
@@ -198,12 +202,20 @@ class MetaWorld:
         return self._envs[task]
 
     def _observation(self, *, render: bool) -> Observation:
-        images = {c.name: self._render(c, depth=False).copy() for c in self.cameras} if render else {}
+        images = {c.name: self._render(c, depth=False).copy() for c in (*self.cameras, *self._moving)} if render else {}
         return Observation(images=images, proprio_P=self.proprio_P(), instruction=self._instructions[self.task])
 
-    def _render(self, camera: FreeCamera, *, depth: bool) -> NDArray[Any]:
+    def _render(self, camera: FreeCamera | SceneCamera, *, depth: bool) -> NDArray[Any]:
         return RENDERER.render(self.env.model, self.env.data, camera, meshes=self.task, depth=depth)
 
     def _ready(self) -> None:
         if self.env is None:
             raise SimulatorError("no initial state is laid out: call reset(task, seed) first")
+
+
+def _scene_camera(name: str, first: FreeCamera) -> SceneCamera:
+    if name not in SCENE_CAMERAS:
+        raise SimulatorError(f"Meta-World's scenes hold no camera {name!r}. Fix: name one of {', '.join(SCENE_CAMERAS)}")
+    return SceneCamera(
+        name=name, scene_name=SCENE_CAMERAS[name], width=first.width, height=first.height, max_depth_m=first.max_depth_m
+    )

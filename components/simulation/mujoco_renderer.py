@@ -101,9 +101,9 @@ def _mujoco_camera(mujoco: Any, model: Any, camera: FreeCamera | SceneCamera) ->
 
 
 def _shapes(mujoco: Any, camera: FreeCamera | SceneCamera) -> Any:
-    """Which shapes are seen: scenes with cameras of their own keep those that only touch in group 0. None for MuJoCo's choice."""
-    if not isinstance(camera, SceneCamera):
+    """Which shapes are seen: all but the camera's hidden group. None for MuJoCo's choice."""
+    if not isinstance(camera, SceneCamera) or camera.hidden_group is None:
         return None
     seen = mujoco.MjvOption()
-    seen.geomgroup[0] = 0
+    seen.geomgroup[camera.hidden_group] = 0
     return seen

@@ -17,7 +17,7 @@ from model_core.spec.types import Observation
 
 HORIZON_SIM_STEPS = 500
 # Fields of a recipe's `collect` that decide what the simulation looks like and how it moves; the rest concerns recording only.
-ROBOT_FIELDS = ("simulator", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions")
+ROBOT_FIELDS = ("simulator", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions", "scene_cameras")
 
 
 class SimulatedRobot:

@@ -14,7 +14,7 @@ from components.evaluation.suite import Case
 from components.evaluation.suites.benchmark import Benchmark, PublishedResult, SuiteTask, require_installed
 from components.simulation.benchmarks.metaworld_states import MetaWorldStates
 from components.simulation.interface import FreeCamera, Simulator
-from components.simulation.metaworld import OFFICIAL_HORIZON, SIM_HZ, embodiment
+from components.simulation.metaworld import OFFICIAL_HORIZON, SCENE_CAMERAS, SIM_HZ, MetaWorld, embodiment
 from components.simulation.metaworld_tasks import INSTRUCTIONS
 from model_core.spec.contract import EmbodimentSpec
 
@@ -66,7 +66,8 @@ class MetaWorldSuite(Benchmark):
         camera = body.cameras[0]
         steps = round(SIM_HZ / body.control_hz)
         view = FreeCamera(width=camera.width, height=camera.height)
-        return replace(self, body=embodiment(sim_steps_per_action=max(1, steps), cameras=(view,)))
+        seen = MetaWorld(sim_steps_per_action=max(1, steps), cameras=(view,), scene_cameras=_scene_cameras(body))
+        return replace(self, body=seen.embodiment)
 
     def open(self, case: Case) -> Simulator:
         """See `Benchmark.open`."""
@@ -76,7 +77,13 @@ class MetaWorldSuite(Benchmark):
             sim_steps_per_action=round(SIM_HZ / self.body.control_hz),
             horizon_sim_steps=self.horizon,
             cameras=(FreeCamera(width=camera.width, height=camera.height),),
+            scene_cameras=_scene_cameras(self.body),
         )
+
+
+def _scene_cameras(body: EmbodimentSpec) -> list[str]:
+    """The policy's cameras that the scenes hold; others are found to be missing where policy and suite are compared."""
+    return [camera.name for camera in body.cameras[1:] if camera.name in SCENE_CAMERAS]
 
 
 def _suite(name: str, tasks: Sequence[str]) -> MetaWorldSuite:
