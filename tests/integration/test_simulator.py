@@ -20,7 +20,7 @@ from components.simulation.open import open_simulator
 from components.simulation.robot import make_robot, robot_options
 from components.simulation.two_buttons import TwoButtons
 from flows.pipeline.stages.training import simulation_of
-from model_core.spec.errors import SimulatorError
+from model_core.spec.errors import SimulatorError, SpecError
 
 pytestmark = pytest.mark.xdist_group("simulator")
 TASKS = ("coffee-button-v3", "drawer-close-v3")
@@ -193,6 +193,36 @@ def test_a_workcell_robot_stands_where_the_recipe_says():
         assert np.array_equal(got.world_to_camera_44, expected.world_to_camera_44)
     robot.close()
     sim.close()
+
+
+def test_a_camera_of_the_scene_moves_with_the_hand_and_is_the_robots_too():
+    cfg = CollectConfig(tasks=("push-v3",), image_size=48, scene_cameras=("gripper",))
+    sim = open_simulator(cfg)
+    first = sim.reset("push-v3", 10_003)
+    assert [camera.name for camera in sim.embodiment.cameras] == ["front", "gripper"]
+    assert {name: image.shape for name, image in first.images.items()} == {"front": (48, 48, 3), "gripper": (48, 48, 3)}
+    assert set(sim.depth_m()) == set(sim.geometry()) == {"front"}
+    for _ in range(6):
+        sim.step(np.array([1.0, 1.0, 0.0, -1.0], np.float32))
+    before, after = (
+        {name: image[..., 2].astype(int) - image[..., 0] > 60 for name, image in one.images.items()} for one in (first, sim.observe())
+    )
+    stayed = {name: float((before[name] & after[name]).sum() / before[name].sum()) for name in before}
+    assert stayed["gripper"] > 0.8 > 0.2 > stayed["front"], "the blue finger stands still before the camera that the hand carries"
+    robot = make_robot("push-v3", 10_003, **json.loads(json.dumps(robot_options(simulation_of(cfg)))))
+    assert robot.embodiment == sim.embodiment
+    assert np.array_equal(robot.observe().images["gripper"], first.images["gripper"])
+    robot.close()
+    sim.close()
+
+
+def test_a_camera_that_no_scene_holds_is_refused_with_those_that_are():
+    with pytest.raises(SimulatorError, match=r"no camera 'wrist'. Fix: name one of gripper, behind_gripper"):
+        open_simulator(CollectConfig(scene_cameras=("wrist",)))
+    with pytest.raises(SimulatorError, match=r"offers no choice of them, got gripper. Fix: --set 'collect.scene_cameras=\[\]'"):
+        open_simulator(CollectConfig(simulator="components.simulation.two_buttons:TwoButtons", scene_cameras=("gripper",)))
+    with pytest.raises(SpecError, match="name a camera twice"):
+        CollectConfig(scene_cameras=("front",))
 
 
 def test_of_two_buttons_only_the_tasks_own_counts_and_the_other_ends_the_episode():

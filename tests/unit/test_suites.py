@@ -18,6 +18,7 @@ from components.evaluation.suites.metaworld import EASY, HARD, MT10, TIER_OF, me
 from components.evaluation.suites.two_buttons import two_buttons
 from components.simulation.metaworld import embodiment
 from components.simulation.metaworld_tasks import INSTRUCTIONS
+from components.simulation.open import open_simulator
 from flows.commands.main import command_line
 from flows.commands.overrides import with_changes
 from flows.pipeline.recipes import get_recipe
@@ -89,6 +90,13 @@ def test_image_size_and_control_rate_are_the_policys_and_stand_in_the_rules() ->
     sim = suite.open(suite.cases()[0])
     assert sim.embodiment.control_hz == 10.0
     assert sim.embodiment.cameras[0].width == 64
+
+
+def test_cameras_of_the_scene_are_the_policys_too() -> None:
+    body = open_simulator(CollectConfig(scene_cameras=("gripper",))).embodiment
+    suite = metaworld_loop().fitted(replace(make_contract(body), words=SPOKEN))
+    assert suite.rules["cameras"] == ["front", "gripper"]
+    assert suite.open(suite.cases()[0]).embodiment == body
 
 
 def test_another_body_and_untaught_words_are_refused_with_what_to_do() -> None:
