@@ -47,7 +47,8 @@ class CollectConfig:
     correlated noise; an episode draws one. burst_probability, burst_steps: chance per control step that a random push of that
     many steps begins. settle_steps: control steps that are recorded after the success. max_depth_m: distances are clipped there.
     instructions: task -> the sentence that replaces the simulator's. scene_cameras: names of cameras that the simulated scene itself holds,
-    such as Meta-World's "gripper"; they see besides `camera`, have the same image size and no depth. workers: processes (does not change the data).
+    such as Meta-World's "gripper"; they see besides `camera`, in images of its size and without depth. workers: processes (does
+    not change the data).
     """
 
     simulator: str = "metaworld"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from components.simulation.interface import AlreadySolvedError, FreeCamera, SceneCamera, StepOutcome, pinhole
 from components.simulation.libero_expert import PickAndPlace
 from components.simulation.libero_layouts import draw_layout, libero_tasks, open_environment
-from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, import_mujoco
+from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, View, import_mujoco
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
 from model_core.spec.episode import CameraGeometry
 from model_core.spec.errors import SimulatorError
@@ -86,6 +86,7 @@ class Libero:
         self._hold_steps, self._horizon = sim_steps_per_action, horizon_sim_steps
         self._sim_steps, self._success = 0, False
         self._expert: PickAndPlace | None = None
+        self._looks: dict[str, View] = {}  # of this moment: image and depth are of one pass
 
     @property
     def versions(self) -> dict[str, str]:
@@ -150,7 +151,7 @@ class Libero:
     def depth_m(self) -> dict[str, NDArray[np.float32]]:
         """Metric depth (H, W) of each camera, clipped at its limit."""
         self._ready()
-        return {c.name: np.minimum(self._render(c, depth=True), np.float32(c.max_depth_m)) for c in self.cameras}
+        return {c.name: np.minimum(self._look(c).depth_HW, np.float32(c.max_depth_m)) for c in self.cameras}
 
     def proprio_P(self) -> NDArray[np.float32]:
         """Grip site in metres, its turn as axis times angle, and the two fingers."""
@@ -196,12 +197,14 @@ class Libero:
             self._take(self._ready().step(np.array(WAIT_7))[0])
 
     def _observation(self, *, render: bool) -> Observation:
-        images = {c.name: self._render(c, depth=False).copy() for c in self.cameras} if render else {}
+        images = {c.name: self._look(c).image_HW3.copy() for c in self.cameras} if render else {}
         return Observation(images=images, proprio_P=self.proprio_P(), instruction=self.instruction(self.task))
 
-    def _render(self, camera: SceneCamera, *, depth: bool) -> NDArray[Any]:
-        sim = self._ready().sim
-        return RENDERER.render(sim.model._model, sim.data._data, camera, meshes=f"libero/{self.task}", depth=depth)
+    def _look(self, camera: SceneCamera) -> View:
+        if camera.name not in self._looks:
+            sim = self._ready().sim
+            self._looks[camera.name] = RENDERER.render(sim.model._model, sim.data._data, camera, meshes=f"libero/{self.task}")
+        return self._looks[camera.name]
 
     # --- what other suites and other views change -------------------------------------------------------------------
 
@@ -213,7 +216,8 @@ class Libero:
         return {"use_camera_obs": False, "has_offscreen_renderer": False}
 
     def _take(self, seen: Mapping[str, Any]) -> None:
-        """What the environment itself observed; not used, for we look at the simulator's state."""
+        """The arm has moved. seen: what the environment itself observed; not used, for we look at the simulator's state."""
+        self._looks.clear()
 
     def _command(self, action_A: NDArray[np.float64]) -> NDArray[np.float64]:
         return action_A

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from components.simulation.interface import AlreadySolvedError, FreeCamera, SceneCamera, StepOutcome
 from components.simulation.metaworld_tasks import INSTRUCTIONS
-from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, import_mujoco
+from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, View, import_mujoco
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
 from model_core.spec.episode import CameraGeometry
 from model_core.spec.errors import SimulatorError
@@ -91,6 +91,7 @@ class MetaWorld:
         self._sim_steps = 0
         self._success = False
         self._expert: Any = None
+        self._views: dict[str, View] = {}  # of this moment: image and depth are of one pass
 
     @property
     def versions(self) -> dict[str, str]:
@@ -118,6 +119,7 @@ class MetaWorld:
     def reset(self, task: str, seed: int, *, render: bool = True) -> Observation:
         """Lay out initial state `seed` of `task`."""
         self.instruction(task)
+        self._views.clear()
         self.env = self._env(task)
         self.task = task
         self.env.seed(int(seed))
@@ -129,6 +131,7 @@ class MetaWorld:
     def step(self, action_A: NDArray[np.floating], *, render: bool = False) -> StepOutcome:
         """Hold `action_A` (clipped to -1..1) for one control step, or until the horizon. Raises `AlreadySolvedError`."""
         self._ready()
+        self._views.clear()
         held = np.clip(np.asarray(action_A, np.float32), -1.0, 1.0)
         for _ in range(min(self._hold_steps, self._horizon - self._sim_steps)):
             state_39, _, _, _, info = self.env.step(held)
@@ -152,7 +155,7 @@ class MetaWorld:
     def depth_m(self) -> dict[str, NDArray[np.float32]]:
         """Metric depth (H, W) of each placed camera, clipped at the camera's `max_depth_m`."""
         self._ready()
-        return {c.name: np.minimum(self._render(c, depth=True), np.float32(c.max_depth_m)) for c in self.cameras}
+        return {c.name: np.minimum(self._view(c).depth_HW, np.float32(c.max_depth_m)) for c in self.cameras}
 
     def proprio_P(self) -> NDArray[np.float32]:
         """Hand x, y, z in metres and the gripper's opening 0..1."""
@@ -202,11 +205,13 @@ class MetaWorld:
         return self._envs[task]
 
     def _observation(self, *, render: bool) -> Observation:
-        images = {c.name: self._render(c, depth=False).copy() for c in (*self.cameras, *self._moving)} if render else {}
+        images = {c.name: self._view(c).image_HW3.copy() for c in (*self.cameras, *self._moving)} if render else {}
         return Observation(images=images, proprio_P=self.proprio_P(), instruction=self._instructions[self.task])
 
-    def _render(self, camera: FreeCamera | SceneCamera, *, depth: bool) -> NDArray[Any]:
-        return RENDERER.render(self.env.model, self.env.data, camera, meshes=self.task, depth=depth)
+    def _view(self, camera: FreeCamera | SceneCamera) -> View:
+        if camera.name not in self._views:
+            self._views[camera.name] = RENDERER.render(self.env.model, self.env.data, camera, meshes=self.task)
+        return self._views[camera.name]
 
     def _ready(self) -> None:
         if self.env is None:
@@ -216,6 +221,4 @@ class MetaWorld:
 def _scene_camera(name: str, first: FreeCamera) -> SceneCamera:
     if name not in SCENE_CAMERAS:
         raise SimulatorError(f"Meta-World's scenes hold no camera {name!r}. Fix: name one of {', '.join(SCENE_CAMERAS)}")
-    return SceneCamera(
-        name=name, scene_name=SCENE_CAMERAS[name], width=first.width, height=first.height, max_depth_m=first.max_depth_m
-    )
+    return SceneCamera(name=name, scene_name=SCENE_CAMERAS[name], width=first.width, height=first.height, max_depth_m=first.max_depth_m)

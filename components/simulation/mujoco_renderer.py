@@ -7,8 +7,10 @@ rest of an image.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from components.simulation.interface import FreeCamera, SceneCamera
@@ -37,6 +39,14 @@ def import_mujoco() -> Any:
     return mujoco
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What a camera saw in one pass of the renderer. image_HW3: uint8. depth_HW: metres along the camera's axis, not clipped."""
+
+    image_HW3: NDArray[np.uint8]
+    depth_HW: NDArray[np.float32]
+
+
 class OffscreenRenderer:
     """The one off-screen renderer of this process.
 
@@ -48,8 +58,11 @@ class OffscreenRenderer:
         self._renderer: Any = None
         self._holds: tuple[str, int, int] | None = None
 
-    def render(self, model: Any, data: Any, camera: FreeCamera | SceneCamera, *, meshes: str, depth: bool) -> NDArray[Any]:
-        """The camera's image, or its depth in metres. meshes: names the model file; equal names share the meshes."""
+    def render(self, model: Any, data: Any, camera: FreeCamera | SceneCamera, *, meshes: str) -> View:
+        """What the camera sees now. meshes: names the model file; equal names share the meshes.
+
+        MuJoCo's own renderer draws the scene a second time for the depth; the first pass has left the same numbers, bit for bit.
+        """
         mujoco = import_mujoco()
         wanted = (meshes, camera.width, camera.height)
         if self._holds != wanted:
@@ -58,13 +71,10 @@ class OffscreenRenderer:
             self._holds = wanted
         self._renderer._model = model
         self._renderer.update_scene(data, _mujoco_camera(mujoco, model, camera), _shapes(mujoco, camera))
-        if not depth:
-            return self._renderer.render()
-        self._renderer.enable_depth_rendering()
-        try:
-            return self._renderer.render()
-        finally:
-            self._renderer.disable_depth_rendering()
+        image_HW3 = self._renderer.render()
+        buffer_HW = np.empty((camera.height, camera.width), np.float32)
+        mujoco.mjr_readPixels(None, buffer_HW, self._renderer._rect, self._renderer._mjr_context)
+        return View(image_HW3=image_HW3, depth_HW=_metres(model, buffer_HW[::-1]))
 
     def close(self) -> None:
         """Free the graphics context; the next image opens another."""
@@ -86,6 +96,14 @@ def _open_renderer(mujoco: Any, model: Any, camera: FreeCamera | SceneCamera) ->
     for off in (flag.mjRND_SHADOW, flag.mjRND_REFLECTION, flag.mjRND_SKYBOX):
         renderer.scene.flags[off] = 0
     return renderer
+
+
+def _metres(model: Any, buffer_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distances of a depth buffer, 1 at the near plane and 0 at the far one, in the precisions of `mujoco.Renderer`."""
+    near, far = (np.float32(plane * model.stat.extent) for plane in (model.vis.map.znear, model.vis.map.zfar))
+    scale = (far + near) / (far - near) * np.float32(0.5) - np.float32(0.5)
+    offset = (np.float32(2) * far * near) / (far - near) * np.float32(0.5)
+    return (offset / (buffer_HW.astype(np.float64) + scale)).astype(np.float32)
 
 
 def _mujoco_camera(mujoco: Any, model: Any, camera: FreeCamera | SceneCamera) -> Any:

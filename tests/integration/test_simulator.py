@@ -16,6 +16,7 @@ from components.config.data_config import CameraConfig, CollectConfig
 from components.simulation.interface import FreeCamera
 from components.simulation.metaworld import MetaWorld, embodiment
 from components.simulation.metaworld_tasks import INSTRUCTIONS
+from components.simulation.mujoco_renderer import RENDERER, _mujoco_camera
 from components.simulation.open import open_simulator
 from components.simulation.robot import make_robot, robot_options
 from components.simulation.two_buttons import TwoButtons
@@ -254,3 +255,23 @@ def pressed(sim, task, shown):
         if shown is not sim:
             shown.step(action_A)
     return outcome
+
+
+@pytest.mark.parametrize("task", ["coffee-button-v3", "peg-insert-side-v3"])
+def test_depth_of_the_images_own_pass_is_what_mujocos_renderer_draws_a_second_time_for(sim, task):
+    import mujoco
+
+    sim.reset(task, 11, render=False)
+    for _ in range(2):
+        image, depth = sim.observe().images["front"], sim.depth_m()["front"]
+        RENDERER.close()
+        with mujoco.Renderer(sim.env.model, 80, 80) as plain:
+            for off in ("SHADOW", "REFLECTION", "SKYBOX"):
+                plain.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{off}")] = 0
+            plain.update_scene(sim.env.data, _mujoco_camera(mujoco, sim.env.model, sim.cameras[0]))
+            assert np.array_equal(plain.render(), image)
+            plain.enable_depth_rendering()
+            plain.update_scene(sim.env.data, _mujoco_camera(mujoco, sim.env.model, sim.cameras[0]))
+            assert np.array_equal(np.minimum(plain.render(), np.float32(3.0)), depth)
+        assert not np.array_equal(sim.step(sim.expert_action_A(), render=True).observation.images["front"], image)
+        assert not np.array_equal(sim.depth_m()["front"], depth)

@@ -56,6 +56,7 @@ class MetaWorldStates(MetaWorld):
         goals = benchmark_goals(task, self._goal_seed)
         if not 0 <= seed < len(goals):
             raise SimulatorError(f"{task}: expected the number of a goal, 0 to {len(goals) - 1}, got {seed}")
+        self._views.clear()
         self.env, self.task = self._env(task), task
         self.env.set_task(goals[seed])
         state_39, _ = self.env.reset()
