@@ -4,6 +4,7 @@ bundle.json     model_version, contract_id, reasoning, torch_threads, files {pat
 contract.json   the checkpoint's contract with its golden probes (bundles of version 1 have it in the checkpoint only)
 checkpoint/     as `model_core.checkpoint` writes it
 probes/         golden probes, pairs of an OBSERVE and its CHUNK
+novelty.safetensors  what it was trained on, as `spec.execution.novelty` compares it; not in every bundle
 
 Reading a manifest imports no torch.
 """
@@ -21,6 +22,7 @@ from model_core.spec.contract import digest_of
 from model_core.spec.errors import CheckpointError
 
 MANIFEST, CHECKPOINT, CONTRACT, PROBES = "bundle.json", "checkpoint", "contract.json", "probes"
+NOVELTY, NOVELTY_BYTES = "novelty.safetensors", 512 * 2**10  # at most so many bytes
 PACK_AGAIN = "Fix: write a new bundle with `actwright export --to FOLDER`, or let `actwright serve` pack a checkpoint"
 
 

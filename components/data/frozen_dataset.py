@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from components.artifacts.files import sha256_file
 from components.data.labels import LABEL_FIELDS
 from model_core.spec.contract import PolicyContract
 from model_core.spec.errors import DatasetError
+from model_core.spec.execution.novelty import spread
 from model_core.spec.files import atomic_write
 from model_core.spec.types import Observation
 
@@ -160,6 +161,23 @@ def sample_observations(folder: Path, count: int, contract: PolicyContract) -> l
         )
         for i in frames
     ]
+
+
+def spread_frames(folder: Path, split: str, most: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """At most `most` frames of a split, evenly spaced over all of it: images (V, H, W, 3) and proprio (P,). One shard at a time is held.
+
+    Raises `DatasetError` for a damaged or missing shard, as `load_split` does.
+    """
+    from safetensors.numpy import load
+
+    manifest, _ = read_frozen(folder)
+    shards = [shard for shard in manifest["shards"] if _split_of(shard) == split and shard["frames"] > 0]
+    wanted, before = spread(sum(shard["frames"] for shard in shards), most), 0
+    for shard in shards:
+        here = wanted[(wanted >= before) & (wanted < before + shard["frames"])] - before
+        before += shard["frames"]
+        tensors = load(_shard_bytes(folder, shard))
+        yield from ((tensors["images_NVHW3"][place], tensors["proprio_NP"][place]) for place in here)
 
 
 def _split_of(shard: Mapping[str, Any]) -> str:

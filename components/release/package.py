@@ -23,6 +23,7 @@ import numpy as np
 from components.config.recipe import PackageConfig
 from components.config.records import Progress, Silent
 from components.release.checkpoint_copy import copy_checkpoint
+from components.release.novelty_reference import write_reference
 from model_core.bundle import CONTRACT, MANIFEST, file_digests
 from model_core.spec.contract import GoldenProbe, PolicyContract, digest_of
 from model_core.spec.errors import CheckpointError, JobError
@@ -114,7 +115,8 @@ def probe_observations(contract: PolicyContract, count: int, frozen: Path | None
 
 
 def write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bundle: Path, frozen: Path | None) -> tuple[str, int]:
-    """Write what is served: the checkpoint, its contract with golden probes, and the manifest with the digest of every file.
+    """Write what is served: the checkpoint, its contract with golden probes, what novelty is measured by, and the manifest with the digest
+    of every file.
 
     Returns (contract id, golden probes). frozen: see `package`. Raises `CheckpointError`.
     """
@@ -123,6 +125,7 @@ def write_bundle(cfg: PackageConfig, checkpoint: Path, model_version: str, bundl
     frozen = copy_checkpoint(checkpoint, cfg.embodiment, bundle / "checkpoint", frozen)
     policy = load_policy(bundle / "checkpoint", model_version=model_version, reasoning=cfg.reasoning)
     observations = probe_observations(policy.contract, cfg.golden_probes, frozen)
+    write_reference(frozen, policy.contract, bundle)
     golden = record_probes(policy, policy.contract, model_version, observations, bundle / "probes")
     contract = replace(policy.contract, golden_probes=golden)
     (bundle / CONTRACT).write_text(json.dumps(contract.to_json(), indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -178,6 +178,7 @@ class _Kept:
             holds=result.holds,
             deadline_misses=self._link.tally.late - self._late,
             refusals=result.refusals,
+            novelty=result.novelty,
             cut_by=cut_by,
         )
         FinishedEpisodes(self._of.folder).add(self._running.number, record)

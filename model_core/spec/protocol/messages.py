@@ -161,7 +161,8 @@ class Chunk:
     that no row may be executed. depth_codes_G and trace_N2 are None where the model was asked not to reason. level: the
     reasoning level served. committed: the first rows that equal what was committed. flags: what was applied or cheapened
     ("steering:rev3", "steering:expired", "level:action"). guard, counts: as in `types.Decision`. applied_revision: of the
-    steering or edit that this chunk follows, 0 without.
+    steering or edit that this chunk follows, 0 without. novelty: 0..1, how far the observation is from what the model was trained on
+    (`spec.execution.novelty`); None where it was not measured.
     """
 
     session_id: str
@@ -184,6 +185,7 @@ class Chunk:
     guard: Mapping[str, float] = field(default_factory=dict[str, float])
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     applied_revision: int = 0
+    novelty: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -193,6 +193,7 @@ _MESSAGES: dict[str, tuple[type[Any], Mapping[str, Kind]]] = {
             "guard": mapping(real()),
             "counts": mapping(whole()),
             "applied_revision": whole(),
+            "novelty": optional(real(0, 1)),
         },
     ),
     "REJECT": (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from model_core.bundle import CHECKPOINT, CONTRACT, PROBES, checked_manifest
+from model_core.bundle import CHECKPOINT, CONTRACT, NOVELTY, NOVELTY_BYTES, PACK_AGAIN, PROBES, checked_manifest
 from model_core.spec.contract import PolicyContract
-from model_core.spec.errors import CheckpointError
+from model_core.spec.errors import CheckpointError, require
+from model_core.spec.execution.novelty import NoveltyReference
 from serving.gateway.inference.golden_probes import load_golden_probes
 from serving.gateway.inference.served_model import LoadedModel
 
@@ -30,7 +31,20 @@ def open_bundle(folder: Path) -> LoadedModel:
         model_version=manifest.model_version,
         probes=load_golden_probes(folder / PROBES),
         bundle_digest=manifest.digest,
+        novelty=_novelty_reference(folder, contract) if NOVELTY in manifest.files else None,
     )
+
+
+def _novelty_reference(folder: Path, contract: PolicyContract) -> NoveltyReference:
+    """What the policy was trained on, as novelty is measured by. Raises CheckpointError for a file that is not one."""
+    from safetensors.numpy import load
+
+    path, body = folder / NOVELTY, contract.embodiment
+    try:
+        require(path.stat().st_size <= NOVELTY_BYTES, f"expected at most {NOVELTY_BYTES} bytes", got=path.stat().st_size)
+        return NoveltyReference.from_tensors(load(path.read_bytes()), len(body.cameras), len(body.proprio.dims))
+    except Exception as error:  # of the library's own kinds too: whatever it is, this is no such file
+        raise CheckpointError(f"{path} is no reference for novelty: {error}; {PACK_AGAIN}") from error
 
 
 def _packed_contract(folder: Path, trained: PolicyContract) -> PolicyContract:

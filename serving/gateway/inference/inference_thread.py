@@ -21,6 +21,7 @@ from serving.gateway.inference.pending_request import PendingRequest
 from serving.gateway.inference.served_model import ServedModel
 from serving.gateway.inference.service_times import ServiceTimes
 from serving.gateway.inference.waiting_queue import WaitingQueue
+from serving.gateway.operations.novelty_meter import NoveltyMeter
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class InferenceThread:
     ) -> None:
         self.times = times or ServiceTimes()
         self.missed = 0
+        self.meter: NoveltyMeter | None = None
         self._model, self._clock = model, clock
         self._waiting = WaitingQueue(max_queue)
         self._wake = threading.Condition()  # its lock guards the waiting queue
@@ -105,7 +107,8 @@ class InferenceThread:
     def submit(self, request: DecisionRequest, deadline: float, levels: tuple[str, ...] = ("",)) -> PendingRequest:
         """Queue one request; `deadline` is an instant of the clock. The future may already hold a refusal."""
         now = self._clock()
-        pending = PendingRequest(request=request, deadline=deadline, asked_at=now, levels=levels)
+        novelty = None if self.meter is None else self.meter.begin(request.observation)
+        pending = PendingRequest(request=request, deadline=deadline, asked_at=now, levels=levels, novelty=novelty)
         with self._wake:
             refused = self._refused(pending, now)
             if refused is None:

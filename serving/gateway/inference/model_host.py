@@ -19,6 +19,7 @@ from serving.gateway.inference.served_model import LoadedModel, ServedModel
 from serving.gateway.inference.service_times import ServiceTimes
 from serving.gateway.inference.warm_up import WarmUpBudget, WarmUpResult, synthetic_observation, warm_up
 from serving.gateway.operations.limits import GatewayLimits
+from serving.gateway.operations.novelty_meter import NoveltyMeter
 from serving.gateway.operations.service_state import ServiceState, State
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class ModelHost:
         self._load, self._limits, self._state, self._clock = load, limits, state, clock
         self._warmed_up = WarmUpResult(own="", works={})
         self._missed = 0
+        self._meter: NoveltyMeter | None = None
 
     def start(self) -> None:
         """Begin to load; returns at once. The service state says how it ended."""
@@ -43,6 +45,8 @@ class ModelHost:
         """Refuse waiting requests and end the engine."""
         if self.engine is not None:
             self.engine.stop()
+        if self._meter is not None:
+            self._meter.stop()
 
     @property
     def answers(self) -> bool:
@@ -144,6 +148,9 @@ class ModelHost:
             max_queue=self._limits.max_queue,
             clock=self._clock,
         )
+        if self._meter is not None:
+            self._meter.stop()
+        self._meter = engine.meter = None if model.novelty is None else NoveltyMeter(model.novelty, model.contract)
         self.model, self.engine, self._missed = who, engine, 0
         engine.start()
         if not self._state.ready():  # stopped meanwhile

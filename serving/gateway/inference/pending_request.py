@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from model_core.spec.types import Decision, DecisionRequest, DepthTokens, Refusal, RefusalCode, Trace
+from serving.gateway.operations.novelty_meter import NoveltyMeasurement
 
 _FINAL = frozenset({RefusalCode.CONTRACT, RefusalCode.KILLED})
 
@@ -17,7 +18,7 @@ class PendingResult:
 
     queue_ms: waited before it joined the round; model_ms: from joining to the answer; batch: most rows that shared a block
     with it. level: that was asked of the policy ("" for its own). cheaper: it was not the level that was asked for first.
-    retry_after_ms: with a refusal, when asking again may help.
+    retry_after_ms: with a refusal, when asking again may help. novelty: of the observation, while it is being measured.
     """
 
     decision: Decision
@@ -27,6 +28,7 @@ class PendingResult:
     level: str = ""
     cheaper: bool = False
     retry_after_ms: float = 0.0
+    novelty: NoveltyMeasurement | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -47,6 +49,7 @@ class PendingRequest:
     joined_at: float = 0.0
     batch: int = 1
     refused_with: RefusalCode | None = None
+    novelty: NoveltyMeasurement | None = None
     future: Future[PendingResult] = field(default_factory=Future)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -90,6 +93,7 @@ class PendingRequest:
             batch=self.batch,
             level=self.level,
             cheaper=self.level != self.levels[0],
+            novelty=self.novelty,
         )
 
     def as_joined(self) -> DecisionRequest:

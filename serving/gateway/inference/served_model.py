@@ -5,19 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from model_core.spec.contract import PolicyContract
+from model_core.spec.execution.novelty import NoveltyReference
 from model_core.spec.types import Policy
 from serving.gateway.inference.golden_probes import RecordedProbe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoadedModel:
-    """A policy with its contract and its golden probes. bundle_digest: of the packed files, "" for what was never packed."""
+    """A policy with its contract and its golden probes. bundle_digest: of the packed files, "" for what was never packed.
+
+    novelty: of what it was trained on; None where the bundle does not hold it, and novelty is not measured.
+    """
 
     policy: Policy
     contract: PolicyContract
     model_version: str
     probes: list[RecordedProbe] = field(default_factory=list)
     bundle_digest: str = ""
+    novelty: NoveltyReference | None = None
 
     @property
     def identity(self) -> ServedModel:

@@ -36,6 +36,8 @@ class Metrics:
         self.batch = Histogram("actwright_batch_size", "Requests that shared a block.", buckets=(1, 2, 4, 8, 16), registry=registry)
         self.stage = Histogram("actwright_stage_seconds", "Time of one stage.", ["stage"], buckets=_SECONDS, registry=registry)
         self.guard = Counter("actwright_guard_clips", "Values that the guard clipped to a limit.", ["dim"], registry=registry)
+        buckets = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+        self.novelty = Histogram("actwright_novelty", "Novelty of the observations that were answered.", buckets=buckets, registry=registry)
         self.drafted = Counter("actwright_drafted_tokens", "Tokens proposed by drafts.", ["field"], registry=registry)
         self.accepted = Counter("actwright_accepted_tokens", "Drafted tokens that the model agreed with.", ["field"], registry=registry)
         self.restarts = Counter("actwright_engine_restarts", "Engines that were replaced.", registry=registry)
@@ -65,6 +67,8 @@ class Metrics:
         for flag in chunk.flags:
             self.flags.labels(flag.partition(":")[0]).inc()
         self._count_guard(chunk.guard)
+        if chunk.novelty is not None:
+            self.novelty.observe(chunk.novelty)
         for name, count in chunk.counts.items():
             kind, _, field = name.partition(".")
             counter = {"drafted": self.drafted, "accepted": self.accepted}.get(kind)

@@ -57,6 +57,7 @@ def chunk_of(
         guard={name: float(value) for name, value in decision.guard.items()},
         counts={name: int(value) for name, value in decision.counts.items()},
         applied_revision=guidance.applied_revision,
+        novelty=None if result.novelty is None else result.novelty.taken(),
     )
 
 

@@ -160,6 +160,7 @@ class Exchange:
         chunk, asked = heard.chunk, self._asker.take(heard.seq)
         if chunk is None or asked is None:
             return
+        self._journal.measured(chunk.novelty)
         body, hz = self._body.spec, self.ready.contract.embodiment.control_hz
         if abs(chunk.control_hz - hz) > 1e-6 * hz:  # rows of another pace are another motion
             self._refuse_answer(
@@ -183,9 +184,8 @@ class Exchange:
             self._asker.report(heard, asked, Resolution(outcome=RequestOutcome.DROPPED, reason=installed.reason, installed=installed))
             return
         self._body.measure()
-        first = int(installed.first)
         assert installed.rows_KA is not None
-        verdict = self._body.envelope.check_rows(installed.rows_KA, self._body.state_P, first)
+        verdict = self._body.envelope.check_rows(installed.rows_KA, self._body.state_P, int(installed.first))
         if verdict.is_refused:
             self._refuse_answer(heard, asked, RefusalCode.UNSAFE, verdict.stage, verdict.reason)
             return

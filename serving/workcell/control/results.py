@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from model_core.spec.errors import require
+from model_core.spec.execution.novelty import novelty_of_episode
 from model_core.spec.types import StopReason
 
 
@@ -26,7 +27,8 @@ class EpisodeResult:
     """How one episode went. holds: control steps in which the robot was held for want of a chunk.
 
     stretches: control steps at reduced pace. mode: the state in which it ended. hold_begun: every time that motion ended in a
-    hold before the episode did. interventions: how often a person took over. is_at_rest: the robot took its last hold.
+    hold before the episode did. interventions: how often a person took over. is_at_rest: the robot took its last hold. novelty: 0..1,
+    the median of what the service measured (`spec.execution.novelty`); None where it measured nothing.
     """
 
     episode_id: str
@@ -43,6 +45,7 @@ class EpisodeResult:
     hold_begun: tuple[HoldBegun, ...] = ()
     interventions: int = 0
     is_at_rest: bool = True
+    novelty: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +66,7 @@ class EpisodeNotes:
     hold_begun: list[HoldBegun] = field(default_factory=list)
     interventions: int = 0
     is_at_rest: bool = True
+    novelties: list[float | None] = field(default_factory=list)
 
     def result(self, reason: StopReason, mode: str) -> EpisodeResult:
         """How it went."""
@@ -81,6 +85,7 @@ class EpisodeNotes:
             hold_begun=tuple(self.hold_begun),
             interventions=self.interventions,
             is_at_rest=self.is_at_rest,
+            novelty=novelty_of_episode(self.novelties),
         )
 
 
@@ -113,6 +118,11 @@ class EpisodeJournal:
         """A person took over; "": gave back."""
         if self.notes is not None:
             self.notes.interventions += bool(operator)
+
+    def measured(self, novelty: float | None) -> None:
+        """A chunk came, with the novelty of what it was made for."""
+        if self.notes is not None:
+            self.notes.novelties.append(novelty)
 
     def answered(self) -> None:
         """A chunk may be executed: what went wrong before it counts no more."""
