@@ -32,6 +32,7 @@ KINDS = {
     ("v1", "secrets"): "Secret",
     ("v1", "serviceaccounts"): "ServiceAccount",
 }
+IMAGE = "registry.example/actwright@sha256:" + "a" * 64  # of jobs; nothing is pulled here
 _PATH = re.compile(
     r"^/(?:api/(?P<core>v1)|apis/(?P<group>[\w.-]+/v\w+))(?:/namespaces/(?P<ns>[\w-]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[\w.-]+))?(?:/(?P<sub>status|log))?$"
 )
@@ -308,6 +309,21 @@ class FakeKube:
         """What the server tells of itself at a path that is no object's."""
         if path == "/version":
             return {"major": "1", "minor": "37", "gitVersion": "v1.37.1"}
+        named = {*self.kinds.items(), (("v1", "namespaces"), "Namespace"), (("v1", "events"), "Event")}
+        groups: dict[str, str] = dict(api.split("/") for api, _ in self.kinds if "/" in api)
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        if path == "/apis":
+            served = {name: {"groupVersion": f"{name}/{version}", "version": version} for name, version in groups.items()}
+            return {"kind": "APIGroupList", "groups": [{"name": k, "versions": [v], "preferredVersion": v} for k, v in served.items()]}
+        api = path.removeprefix("/api/").removeprefix("/apis/")
+        verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
+        if resources := [
+            {"name": plural, "singularName": "", "kind": kind, "verbs": verbs, "namespaced": plural not in ("namespaces", "nodes")}
+            for (of, plural), kind in sorted(named)
+            if of == api
+        ]:
+            return {"kind": "APIResourceList", "groupVersion": api, "resources": resources}
         raise Refusal(404, "NotFound", "the server could not find the requested resource")
 
     def _lost_index(self, job: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from components.adapters.job_kinds.errors import explained, status_of, unless_missing
 from components.adapters.job_kinds.kinds import JOB, KINDS, RUNTIME, JobObjects, Kind
-from components.adapters.job_kinds.needs import Lack, lacks_of, require_all
+from components.adapters.job_kinds.needs import Lack, image_lacks, lacks_of, require_all
 from components.adapters.job_kinds.offer import Answer, served_kind
 from components.adapters.job_kinds.patience import Patience
 from components.adapters.job_kinds.platform import platform_lacks
@@ -79,7 +79,11 @@ class KubernetesCluster:
         return replace(spec, placement=replace(spec.placement, kind=kind))
 
     def submit(self, spec: JobSpec) -> str:
-        """Create the job and what belongs to it, and return its uid; one of the same spec that is already there is taken as it is."""
+        """Create the job and what belongs to it, and return its uid; one of the same spec that is already there is taken as it is.
+
+        Raises `JobError` for an image that is named by a tag, unless spec.allow_tag.
+        """
+        require_all(image_lacks(spec))
         documents = {document["kind"]: document for document in render_manifests(spec)}
         kind = _kind(spec)
         if RUNTIME.name in documents:

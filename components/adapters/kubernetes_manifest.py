@@ -27,6 +27,7 @@ def render_manifests(spec: JobSpec, template: str | None = None) -> list[dict[st
     Raises `SpecError` for an unknown placeholder.
     """
     document = to_document(spec)
+    del document["allow_tag"]  # whether it may be submitted, not what runs
     if spec.data is None:
         del document["data"]  # the digest of a job that has none is that of versions before it
     if spec.placement.is_default:

@@ -26,7 +26,7 @@ from components.evaluation.spread.pod import run_share
 from components.evaluation.suite import open_suite
 from components.simulation.metaworld import embodiment
 from model_core.spec.errors import JobError, SpecError
-from tests.fake_kube import FakeKube
+from tests.fake_kube import IMAGE, FakeKube
 from tests.integration.loop_runs import Home
 from tests.kubelets import kubeconfig
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -45,9 +45,7 @@ CFG = EvalConfig(
 
 
 def spec_of(mount: Path, **changes) -> EvaluationSpec:
-    return EvaluationSpec(
-        name="evaluate-a", image="none", job=f"{mount}/later", nodes=2, mount=str(mount), python=sys.executable, **changes
-    )
+    return EvaluationSpec(name="evaluate-a", image=IMAGE, job=f"{mount}/later", nodes=2, mount=str(mount), python=sys.executable, **changes)
 
 
 class Machines(threading.Thread):
@@ -162,7 +160,7 @@ def test_the_command_gives_the_result_of_suite_run(cluster, tmp_path, monkeypatc
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # the manifest's command is `python`
     machines = Machines(kube)
     machines.start()
-    there = ["--pods", "2", "--mount", str(tmp_path), "--kubeconfig", str(kubeconfig(tmp_path, kube.url)), "--image", "none"]
+    there = ["--pods", "2", "--mount", str(tmp_path), "--kubeconfig", str(kubeconfig(tmp_path, kube.url)), "--image", IMAGE]
     try:
         done = home.actwright("cluster", "evaluate", *words, *there)
     finally:

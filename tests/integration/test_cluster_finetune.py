@@ -22,7 +22,7 @@ from components.training.job import JobFiles
 from flows.pipeline.recipes import get_recipe
 from model_core.adoption.document import read_adoption
 from model_core.spec.protocol.wire import Chunk
-from tests.fake_kube import FakeKube
+from tests.fake_kube import IMAGE, FakeKube
 from tests.integration.loop_runs import Home, serving
 from tests.integration.test_own_data import by_models
 from tests.kubelets import Kubelets, kubeconfig
@@ -62,7 +62,7 @@ def test_two_nodes_tune_a_small_published_network_that_is_then_served(tmp_path: 
         kubelets = Kubelets(kube, spaces, tmp_path)
         kubelets.start()
         try:
-            told = command("cluster", "train", path, "--kubeconfig", kubeconfig(tmp_path, kube.url), "--image", "none")
+            told = command("cluster", "train", path, "--kubeconfig", kubeconfig(tmp_path, kube.url), "--image", IMAGE)
         finally:
             kubelets.stop()
     assert told["job"] == JOB

@@ -12,9 +12,9 @@ from components.adapters.kubernetes import KubernetesCluster, Patience
 from components.adapters.kubernetes_manifest import render_manifests
 from components.config.launch.cluster_job import JobSpec
 from model_core.spec.errors import JobError
-from tests.fake_kube import FakeKube
+from tests.fake_kube import IMAGE, FakeKube
 
-SPEC = JobSpec(name="train-abc", image="registry.example/actwright:1", job="/workspace/job.json", nodes=2)
+SPEC = JobSpec(name="train-abc", image=IMAGE, job="/workspace/job.json", nodes=2)
 QUICK = Patience(pending=1.0, image=0.3, lost=1.0, look=1.0, queued=1.0)
 
 
@@ -85,7 +85,21 @@ def test_submitting_twice_is_once_and_another_spec_is_refused(kube, cluster):
     assert cluster.submit(SPEC) == cluster.submit(SPEC)
     assert len(kube.pods()) == 2
     with pytest.raises(JobError, match=r"exists with another spec.*delete it"):
-        cluster.submit(replace(SPEC, image="registry.example/actwright:2"))
+        cluster.submit(replace(SPEC, image=IMAGE.replace("a" * 64, "b" * 64)))
+
+
+def test_an_image_by_tag_is_refused_with_what_to_type_unless_it_is_allowed(kube, cluster):
+    tagged = replace(SPEC, image="registry.example/actwright:1")
+    with pytest.raises(JobError, match="nothing was submitted") as refused:
+        cluster.submit(tagged)
+    assert "it lacks a digest of the job's image registry.example/actwright:1" in str(refused.value)
+    assert "--image NAME@sha256:" in str(refused.value)
+    assert "crane digest registry.example/actwright:1" in str(refused.value)
+    assert "--allow-tag" in str(refused.value)
+    assert not [request for request in kube.requests if request.startswith("POST")]
+    cluster.submit(replace(tagged, allow_tag=True))
+    name = kube.wait_for_pods(2)[0]
+    assert kube.get("v1", "pods", SPEC.namespace, name)["spec"]["containers"][0]["image"] == tagged.image
 
 
 def test_what_the_client_itself_refuses_is_named_and_nothing_is_sent(kube, cluster):
@@ -128,7 +142,7 @@ def test_an_image_that_cannot_be_had_ends_it_after_a_while_only(kube, cluster):
     container = {"name": "train", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": {"waiting": waiting}}
     kube.set_pod(name, {"phase": "Pending", "containerStatuses": [container]})
     error = Waiting(cluster).end().error
-    assert "cannot get image registry.example/actwright:1 (ImagePullBackOff: manifest unknown)" in error
+    assert f"cannot get image {IMAGE} (ImagePullBackOff: manifest unknown)" in error
     assert "push it or correct the name" in error
 
 

@@ -27,7 +27,7 @@ from components.release.package import LIBRARIES, SERVICE
 from flows.platform.settings import Settings
 from model_core.spec.errors import StorageError
 from tests.fake_bento import make_bento
-from tests.fake_kube import selects
+from tests.fake_kube import IMAGE, selects
 from tests.fake_kube_kinds import FakeCluster
 from tests.integration.loop_runs import eventually
 
@@ -260,7 +260,7 @@ def test_the_worker_has_the_rights_that_submitting_takes_and_no_more(documents):
 
     used: set[tuple[str, str]] = set()
     for kind in ("job", "jobset", "trainjob"):
-        used |= rights_used(client, JobSpec(name="a", image="x", job="/workspace/j", placement=Placement(kind=kind, queue="q")))
+        used |= rights_used(client, JobSpec(name="a", image=IMAGE, job="/workspace/j", placement=Placement(kind=kind, queue="q")))
     role = of_kind(documents, "Role")["actwright-worker"]
     granted = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
     assert {right for right in used if right not in READ_BY_PERSONS} <= granted

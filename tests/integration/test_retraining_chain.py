@@ -28,7 +28,7 @@ from components.release.retraining_proposals import ProposalBook, ProposalState
 from flows.platform.flow_runs import FlowRuns
 from flows.platform.settings import Settings
 from model_core.spec.errors import NotReady
-from tests.fake_kube import FakeKube
+from tests.fake_kube import IMAGE, FakeKube
 from tests.integration.loop_runs import RUN, Home, eventually, kill_tree
 from tests.integration.test_rollout_requests import OLD, Prefect
 from tests.integration.test_tracking import Server, free_port
@@ -168,7 +168,20 @@ def test_a_scheduled_retraining_reaches_the_fleet_whatever_is_killed(tmp_path: P
 def retrained(commands: Commands, nodes: Kubelets, prefect: Prefect, folder: Path) -> None:
     """From the schedule to a champion: every part that takes part in the training and in its judgement is killed."""
     changes = [word for change in CHANGES for word in ("--set", change)]
-    schedule = ("schedule", "miniature", *RUN[2:], *changes, "--cron", "0 0 1 1 *", "--automatic", "--on-cluster", "--nodes", "2")
+    schedule = (
+        "schedule",
+        "miniature",
+        *RUN[2:],
+        *changes,
+        "--cron",
+        "0 0 1 1 *",
+        "--automatic",
+        "--on-cluster",
+        "--nodes",
+        "2",
+        "--image",
+        IMAGE,
+    )
     schedule = (*schedule, "--kubeconfig", str(folder / "kube.yaml"))
     commands.start("schedule", *schedule)
     eventually(lambda: started(prefect), timeout_s=600)

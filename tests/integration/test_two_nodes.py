@@ -25,7 +25,7 @@ from components.training.job import JobFiles, TrainingTask
 from components.training.on_cluster import train_on_cluster
 from components.training.supervision.relay import events_of
 from model_core.spec.errors import ActwrightError, SpecError
-from tests.fake_kube import FakeKube
+from tests.fake_kube import IMAGE, FakeKube
 from tests.fake_kube_kinds import FakeCluster
 from tests.kubelets import Kubelets
 from tests.namespaces import needs_namespaces, two_hosts
@@ -97,7 +97,7 @@ def test_two_ranks_of_a_job_train_as_one_machine_does(cluster, ranks, tmp_path):
     frozen, out = tmp_path / "frozen", tmp_path / "cluster"
     frozen.mkdir()
     (frozen / "toy.json").write_text("{}")
-    spec = JobSpec(name="train-two", image="none", job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
+    spec = JobSpec(name="train-two", image=IMAGE, job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
     ForkedPods(kube, ranks, JobFiles(out).job).start()
     record = train_on_cluster(toy_task(CONFIG, frozen, out), None, Silent(), cluster=adapter, spec=spec)
     assert kube.pods() == []
@@ -111,7 +111,7 @@ def test_two_nodes_train_as_one_machine_does(cluster, ranks, tmp_path):
     frozen = tmp_path / "frozen"
     frozen.mkdir()
     (frozen / "toy.json").write_text("{}")
-    spec = JobSpec(name="train-two", image="none", job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
+    spec = JobSpec(name="train-two", image=IMAGE, job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
     with two_hosts([spec.node_0, f"{spec.name}-1.{spec.name}"]) as spaces:
         kubelets = Kubelets(kube, spaces, tmp_path)
         kubelets.start()
@@ -136,7 +136,7 @@ def test_two_nodes_train_on_data_that_each_fetched(cluster, ranks, tmp_path, mon
     digest = send_frozen(FolderStore(tmp_path / "store"), frozen, Silent())
     frozen.rename(kept)
     data = StoredData(storage=f"folder:{tmp_path / 'store'}", digest=digest, cache=str(cache))
-    spec = JobSpec(name="train-two", image="none", job=f"{work}/set-later", nodes=2, mount=str(work), python=sys.executable, data=data)
+    spec = JobSpec(name="train-two", image=IMAGE, job=f"{work}/set-later", nodes=2, mount=str(work), python=sys.executable, data=data)
     with two_hosts([spec.node_0, f"{spec.name}-1.{spec.name}"]) as spaces:
         kubelets = Kubelets(kube, spaces, tmp_path)
         kubelets.start()
@@ -163,7 +163,7 @@ def test_a_train_job_that_kueue_holds_back_in_mid_training_goes_on_and_costs_no_
     placement = Placement(kind="trainjob", queue="research")
     spec = JobSpec(
         name="train-two",
-        image="none",
+        image=IMAGE,
         job=f"{tmp_path}/set-later",
         nodes=2,
         mount=str(tmp_path),
@@ -209,7 +209,7 @@ def test_a_worker_that_fails_is_told_in_its_own_words(cluster, tmp_path):
     needs_namespaces()
     kube, adapter = cluster
     (tmp_path / "frozen").mkdir()  # and no toy.json in it: the workers cannot open their data
-    spec = JobSpec(name="train-bad", image="none", job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
+    spec = JobSpec(name="train-bad", image=IMAGE, job=f"{tmp_path}/set-later", nodes=2, mount=str(tmp_path), python=sys.executable)
     with two_hosts([spec.node_0, f"{spec.name}-1.{spec.name}"]) as spaces:
         kubelets = Kubelets(kube, spaces, tmp_path)
         kubelets.start()
@@ -229,7 +229,7 @@ def test_a_worker_that_fails_is_told_in_its_own_words(cluster, tmp_path):
 
 def test_what_pods_cannot_see_or_be_is_refused_before_anything_is_submitted(cluster, tmp_path):
     kube, adapter = cluster
-    spec = JobSpec(name="train-two", image="none", job="/workspace/j", nodes=2)
+    spec = JobSpec(name="train-two", image=IMAGE, job="/workspace/j", nodes=2)
     with pytest.raises(SpecError, match="pods see only /workspace"):
         train_on_cluster(toy_task(CONFIG, tmp_path, tmp_path / "out"), None, Silent(), cluster=adapter, spec=spec)
     with pytest.raises(SpecError, match="3 nodes x 1 processes"):

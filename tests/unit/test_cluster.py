@@ -107,6 +107,7 @@ def test_equal_specs_have_equal_digests_and_others_not():
 
     assert digest() == digest()
     assert digest() != digest(image="x:2")
+    assert digest() == digest(allow_tag=True), "whether it may be submitted is not what runs"
 
 
 def test_an_unknown_placeholder_is_named():

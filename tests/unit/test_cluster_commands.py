@@ -32,6 +32,42 @@ def test_manifest_is_what_would_be_submitted(call, tmp_path):
     assert container["volumeMounts"][0]["mountPath"] == str(tmp_path)
 
 
+TAGGED = "registry.example/a:1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cluster", "train", "loop"),
+        ("cluster", "train", "loop", "--image", TAGGED),
+        ("cluster", "evaluate", "metaworld_mt10", "champion", "--image", TAGGED),
+        ("schedule", "loop", "--on-cluster", "--image", TAGGED),
+        ("schedule", "loop", "--pool", "flows", "--image", TAGGED),
+    ],
+)
+def test_a_job_whose_image_is_a_tag_is_refused_before_anything_is_made(tmp_path, monkeypatch, words):
+    from flows.commands.main import command_line
+
+    monkeypatch.setenv("ACTWRIGHT_HOME", str(tmp_path / ".actwright"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none.yaml"))
+    done = CliRunner().invoke(command_line(), list(words), env={"COLUMNS": "400"})
+    told = " ".join(done.output.split())
+    image = words[-1] if TAGGED in words else "actwright-worker:0.1.0"
+    assert done.exit_code == 2, told
+    assert f"--image {image} is a tag" in told
+    assert f"crane digest {image}" in told
+    assert "--allow-tag" in told
+    assert not (tmp_path / ".actwright").exists()
+
+
+def test_a_manifest_with_a_tag_is_rendered_and_tells_so(call):
+    done = call("manifest", "loop", "--image", TAGGED)
+    assert done.exit_code == 0, done.output
+    assert f"the image {TAGGED} is a tag" in done.stderr
+    assert "is a tag" not in call("manifest", "loop", "--image", TAGGED, "--allow-tag").stderr
+    assert "is a tag" not in call("manifest", "loop", "--image", "registry.example/a@sha256:" + "a" * 64).stderr
+
+
 def test_a_batch_that_cannot_be_shared_is_told_before_anything_is_asked(call):
     done = call("manifest", "loop", "--nodes", "7")
     assert done.exit_code == 2

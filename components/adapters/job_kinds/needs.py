@@ -8,7 +8,7 @@ from typing import Any
 
 from components.adapters.job_kinds.kinds import JOB_SET, KINDS, TRAIN_JOB
 from components.adapters.job_kinds.offer import Answer, Get, is_trainer_new, quantity, served
-from components.config.launch.cluster_job import JobSpec
+from components.config.launch.cluster_job import JobSpec, how_to_pin
 from model_core.spec.errors import JobError
 
 KUEUE, KUEUE_VERSION = "kueue.x-k8s.io", "v1beta2"
@@ -30,7 +30,7 @@ class Lack:
 
 def lacks_of(get: Get, spec: JobSpec) -> list[Lack]:
     """All that the cluster lacks for `spec`, most certain first."""
-    found = [*_kind(get, spec), *_queue(get, spec), *_namespace(get, spec), *_machines(get, spec), *_image(spec)]
+    found = [*_kind(get, spec), *_queue(get, spec), *_namespace(get, spec), *_machines(get, spec), *image_lacks(spec)]
     return sorted(found, key=lambda lack: not lack.certain)
 
 
@@ -171,10 +171,13 @@ def secret_lacks(get: Get, namespace: str, name: str, keys: Sequence[str]) -> It
             yield Lack(what=f"{', '.join(missing)} in {what}", found=f"it has {', '.join(known) or 'no key'}", fix=fix)
 
 
-def _image(spec: JobSpec) -> Iterator[Lack]:
-    if not spec.is_image_pinned:
-        told = "it is a tag, and a later attempt of the same training may run other code"
-        yield Lack(what=f"a digest of the job's image {spec.image}", found=told, fix="--image NAME@sha256:...", certain=False)
+def image_lacks(spec: JobSpec) -> list[Lack]:
+    """Of an image that is named by a tag: its digest, which the job needs where the tag was not allowed."""
+    if spec.is_image_pinned:
+        return []
+    told = "it is a tag, and a later attempt of the same job may run other code"
+    what = f"a digest of the job's image {spec.image}"
+    return [Lack(what=what, found=told, fix=how_to_pin(spec.image), certain=not spec.allow_tag)]
 
 
 def _asked(spec: JobSpec) -> dict[str, float]:

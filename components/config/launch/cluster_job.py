@@ -19,13 +19,28 @@ NODE = "node"
 _DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 
 
+def is_by_digest(image: str) -> bool:
+    """Whether every pod of every attempt runs the same image, whatever its tag names by then."""
+    return "@" in image
+
+
+def how_to_pin(image: str) -> str:
+    """What to do about an image that is named by a tag, for a person."""
+    return (
+        f"name it by its digest, --image NAME@sha256:... (once it is in a registry, `crane digest {image}` or "
+        f"`docker buildx imagetools inspect {image}` prints it), or submit the tag all the same with --allow-tag, "
+        "as for an image that is only on the machines of the cluster"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """One training on `nodes` machines.
 
     job: path of the job document as the pods see it (see `components.training.job`), below `mount`, where the claim is mounted.
     procs: processes a machine (one a GPU). cpu, memory, shared_memory: Kubernetes quantities, per machine. deadline_s: the
-    cluster ends it after so long. suspend: something else starts it. data: where machines fetch the data set; None: it is on the claim.
+    cluster ends it after so long. suspend: something else starts it. allow_tag: the image need not be named by digest.
+    data: where machines fetch the data set; None: it is on the claim.
     placement: its kind, queue and devices.
     """
 
@@ -45,6 +60,7 @@ class JobSpec:
     port: int = 29_400
     deadline_s: int = 7 * 24 * 3600
     suspend: bool = False
+    allow_tag: bool = False
     python: str = "python"
     env: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -82,8 +98,8 @@ class JobSpec:
 
     @property
     def is_image_pinned(self) -> bool:
-        """Whether every pod of every attempt runs the same image, whatever its tag names by then."""
-        return "@" in self.image
+        """See `is_by_digest`."""
+        return is_by_digest(self.image)
 
     @property
     def command(self) -> list[str]:

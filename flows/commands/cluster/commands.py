@@ -8,7 +8,7 @@ import typer
 
 from flows.commands.cluster.doctor import doctor
 from flows.commands.cluster.evaluation import EvaluateOptions, evaluate
-from flows.commands.cluster.job import JobOptions, Kubeconfig, Namespace, TrainOptions, job_of, planned_job, spread_recipe
+from flows.commands.cluster.job import JobOptions, Kubeconfig, Namespace, TrainOptions, job_of, planned_job, require_digest, spread_recipe
 from flows.commands.cluster.labelling import LabelManifestOptions, label, label_manifest
 from flows.commands.cluster.plan import plan
 from flows.commands.cluster.stored_data import fetch_data
@@ -38,14 +38,18 @@ def manifest(options: JobOptions) -> None:
     """Print the Job and its Service as YAML; nothing is submitted and no cluster is asked.
 
     Of a network of the published layout the plan (`actwright cluster plan`) decides the machines' memory, and what does not fit on the
-    GPUs is refused.
+    GPUs is refused. An image that is named by a tag and not by its digest is told of on stderr; `train` refuses it.
 
     Example: actwright cluster manifest loop --nodes 4 --procs 8 --gpus 8 | kubectl apply --dry-run=server -f -
     Example: actwright cluster manifest molmoact_finetune --procs 8 --gpus 8 --gpu a100
     """
     from components.adapters.kubernetes_manifest import render_yaml
+    from components.config.launch.cluster_job import how_to_pin
 
-    typer.echo(render_yaml(_planned(options)), nl=False)
+    spec = _planned(options)
+    if not (spec.is_image_pinned or spec.allow_tag):
+        print_line(f"the image {spec.image} is a tag, and a later attempt of the job may run other code. Fix: {how_to_pin(spec.image)}")
+    typer.echo(render_yaml(spec), nl=False)
 
 
 @cluster_app.command()
@@ -56,11 +60,11 @@ def train(options: TrainOptions) -> None:
     Run it where the workspace claim is mounted. If it was interrupted or failed, run it again: training resumes from the last checkpoint.
     With --data store the data set is sent to the object store (ACTWRIGHT_STORAGE), and each machine fetches it into a cache of its own.
 
-    A network of the published layout is planned first, as for `manifest`.
+    A network of the published layout is planned first, as for `manifest`. The image is named by its digest.
 
-    Example: actwright cluster train loop --nodes 2 --image registry.example/actwright-worker:0.1.0
-    Example: actwright cluster train mine.json --procs 8 --gpus 8 --gpu h100
-    Example: actwright cluster train mine.json --procs 8 --gpus 8 --data store --data-cache actwright-node-cache
+    Example: actwright cluster train loop --nodes 2 --image registry.example/actwright-worker@sha256:...
+    Example: actwright cluster train mine.json --image $IMAGE --procs 8 --gpus 8 --gpu h100
+    Example: actwright cluster train mine.json --image $IMAGE --procs 8 --gpus 8 --data store --data-cache actwright-node-cache
     """
     from flows.pipeline.run_context import RunContext, make_until
     from flows.pipeline.stage_records import read_account
@@ -68,6 +72,7 @@ def train(options: TrainOptions) -> None:
     from flows.pipeline.stages.training import train_step
     from flows.platform.wiring import open_cluster, open_platform
 
+    require_digest(options.image, allow_tag=options.allow_tag)
     chosen, spec = spread_recipe(options, is_run=True), _planned(options)
     cluster = open_cluster(options.kubeconfig)
     context = RunContext(platform=open_platform(), recipe=chosen)

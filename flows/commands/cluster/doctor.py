@@ -11,8 +11,8 @@ from flows.terminal.output import print_line, print_result
 def doctor(options: TrainOptions) -> None:
     """Say what a cluster lacks for the platform and for a recipe's training, each with what to do; exit code 1 where something is lacking.
 
-    "may lack" is what this account may not see, what a cluster may add by itself (machines), and images that are named by a tag. Nothing is
-    changed, and of secrets only the names of their keys are read.
+    The training's image must be named by its digest (or --allow-tag). "may lack" is what this account may not see, what a cluster may add
+    by itself (machines), and other images that are named by a tag. Nothing is changed, and of secrets only the names of keys are read.
 
     Example: actwright cluster doctor
     Example: actwright cluster doctor mine.json --nodes 2 --procs 8 --gpus 8 --rdma 8 --queue research --priority production

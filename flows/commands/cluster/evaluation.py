@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.cluster.job import Claim, Image, Kubeconfig, Mount, Namespace, Priority, Queue, job_name
+from flows.commands.cluster.job import AllowTag, Claim, Image, Kubeconfig, Mount, Namespace, Priority, Queue, job_name, require_digest
 from flows.commands.suites.commands import RunOptions, run_and_tell
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class EvaluateOptions(RunOptions):
 
     pods: Pods = 8
     image: Image = "actwright-worker:0.1.0"
+    allow_tag: AllowTag = False
     cpu: Cpu = "2"
     memory: Memory = "8Gi"
     queue: Queue = ""
@@ -40,7 +41,7 @@ def evaluate(options: EvaluateOptions) -> None:
     Run it where the workspace claim is mounted, with the policy and ACTWRIGHT_HOME below it. A share whose pod failed is tried again; what
     finished is kept, so a command that was stopped goes on where it was, here too (`actwright suite run`).
 
-    Example: actwright cluster evaluate metaworld_mt50 champion --pods 50 --image registry.example/actwright-worker:0.1.0
+    Example: actwright cluster evaluate metaworld_mt50 champion --pods 50 --image registry.example/actwright-worker@sha256:...
     """
     from components.config.launch.evaluation_job import EvaluationSpec
     from components.config.launch.placement import Placement
@@ -48,11 +49,13 @@ def evaluate(options: EvaluateOptions) -> None:
     from flows.platform.wiring import open_cluster
     from model_core.spec.errors import SpecError
 
+    require_digest(options.image, allow_tag=options.allow_tag)
     place = (options.mount or load_settings().home.resolve().parent).as_posix()
     try:
         spec = EvaluationSpec(
             name=job_name("evaluate", options.name, 50),
             image=options.image,
+            allow_tag=options.allow_tag,
             job=f"{place.rstrip('/')}/later",  # replaced by the document of this evaluation
             nodes=options.pods,
             cpu=options.cpu,

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from flows.platform.settings import Settings
 
 Image = Annotated[str, typer.Option(help="the image of infra/docker/worker.Dockerfile in your registry")]
+AllowTag = Annotated[
+    bool, typer.Option("--allow-tag", help="submit an image that is named by a tag, not by its digest: a later attempt may run other code")
+]
 Nodes = Annotated[int, typer.Option(help="machines; 0: as many as the recipe's train.world_size needs", min=0)]
 Procs = Annotated[int, typer.Option(help="processes a machine (one a GPU)", min=1)]
 Gpus = Annotated[int, typer.Option(help="GPUs a machine; 0 trains on processors", min=0)]
@@ -51,6 +54,7 @@ class JobOptions:
 
     recipe: RecipeName = "loop"
     image: Image = "actwright-worker:0.1.0"
+    allow_tag: AllowTag = False
     nodes: Nodes = 0
     procs: Procs = 1
     gpus: Gpus = 0
@@ -111,6 +115,15 @@ def job_name(work: str, of: str, most: int | None = None) -> str:
     return f"{work}-{plain}"[:most].rstrip("-")
 
 
+def require_digest(image: str, *, allow_tag: bool) -> None:
+    """Refuse an image that is named by a tag before anything is done; raises `typer.BadParameter` with what to type."""
+    from components.config.launch.cluster_job import how_to_pin, is_by_digest
+
+    if not (allow_tag or is_by_digest(image)):
+        why = "is a tag, and a later attempt of the same job may run other code"
+        raise typer.BadParameter(f"--image {image} {why}. Fix: {how_to_pin(image)}")
+
+
 def job_of(options: JobOptions) -> JobSpec:
     """The job of a recipe; one recipe has one name, so that the same command finds its job again."""
     from components.config.launch.cluster_job import JobSpec
@@ -124,6 +137,7 @@ def job_of(options: JobOptions) -> JobSpec:
         return JobSpec(
             name=job_name("train", recipe.name),
             image=options.image,
+            allow_tag=options.allow_tag,
             # replaced by the step's own folder when the job is submitted
             job=f"{place.rstrip('/')}/.actwright/store/train/job.json",
             nodes=machines(options, recipe),

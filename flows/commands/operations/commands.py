@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.cluster.job import TrainOptions, planned_job, spread_recipe
+from flows.commands.cluster.job import TrainOptions, planned_job, require_digest, spread_recipe
 from flows.commands.operations.console import console
 from flows.commands.options import from_options
 from flows.commands.recipe_arguments import RecipeName, recipe_of
@@ -44,11 +44,13 @@ def schedule(options: ScheduleOptions) -> None:
     What is killed (this command, its worker, a flow, Prefect) goes on where it was when it is started again.
 
     Example: actwright schedule loop --cron "0 3 * * *"
-    Example: actwright schedule loop --automatic --on-cluster --nodes 2 --image registry.example/actwright-worker:0.1.0
+    Example: actwright schedule loop --automatic --on-cluster --nodes 2 --image registry.example/actwright-worker@sha256:...
     """
     if len(options.cron.split()) != 5:
         fields = f"--cron {options.cron!r} has {len(options.cron.split())} fields"
         raise typer.BadParameter(f"{fields}, cron has five: minute hour day month weekday, such as '0 3 * * *'")
+    if options.on_cluster or options.pool:
+        require_digest(options.image, allow_tag=options.allow_tag)
     from flows.commands.operations.schedule import Schedule, serve_schedule
     from model_core.spec.errors import SpecError
 
