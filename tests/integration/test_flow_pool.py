@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 def ran(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, *words], env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
     )
 
 
