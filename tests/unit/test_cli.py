@@ -49,6 +49,7 @@ def actwright(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
         (("ingest", "--recipe", "lop"), "did you mean 'loop'"),
         (("schedule", "--cron", "daily"), "minute hour day month weekday, such as '0 3 * * *'"),
         (("seeds", "--count", "0"), "greater than or equal to 1"),
+        (("seeds", "--set", "train.stepz=3"), "did you mean steps"),
         (("approve",), "for example: actwright approve list"),
         (("show",), "for example: actwright show train"),
         (("probe",), "for example: actwright probe http://127.0.0.1:3000"),

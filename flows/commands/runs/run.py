@@ -57,14 +57,19 @@ def evaluate(recipe: RecipeName = "loop", change: Overrides = None) -> None:
     print_result(report=str(step.path / "report.json"), digest=step.digest, **scores)
 
 
-def seeds(recipe: RecipeName = "loop", count: Annotated[int, typer.Option(help="how many training seeds", min=1)] = 3) -> None:
+def seeds(
+    recipe: RecipeName = "loop",
+    change: Overrides = None,
+    count: Annotated[int, typer.Option(help="how many training seeds", min=1)] = 3,
+) -> None:
     """Train and evaluate with several training seeds on the same data; prints a table with confidence intervals.
 
     Example: actwright seeds loop --count 3
+    Example: actwright seeds loop --set train.steps=500
     """
     from flows.pipeline.run import run_seeds
 
-    chosen = recipe_of(recipe, is_run=True)
+    chosen = recipe_of(recipe, change, is_run=True)
     with stoppable():
         table = run_seeds(chosen, count)
     print_result(**table)
