@@ -146,7 +146,7 @@ def test_the_whole_road_of_two_robots_by_commands(tmp_path: Path) -> None:
         def cell(name: str) -> tuple[int, str]:
             done = home.actwright(
                 *("workcell", "run", "--robot", "strict", "--option", f"contract={contracts[name]}", "--option", "steps=6"),
-                *("--task", SENTENCE[name], "--url", told["policy"], "--deadline-ms", "30000", "--result", f"{name}.json"),
+                *("--task", SENTENCE[name], "--url", told["policy"], "--deadline-ms", "30000", "--result", str(tmp_path / f"{name}.json")),
             )
             return done.returncode, done.stdout + done.stderr
 
