@@ -61,7 +61,8 @@ class OffscreenRenderer:
     def render(self, model: Any, data: Any, camera: FreeCamera | SceneCamera, *, meshes: str) -> View:
         """What the camera sees now. meshes: names the model file; equal names share the meshes.
 
-        MuJoCo's own renderer draws the scene a second time for the depth; the first pass has left the same numbers, bit for bit.
+        MuJoCo's own renderer draws the scene a second time for the depth. Without multisampling, as here, the first pass has left the same
+        numbers, bit for bit; with it the depth at edges would be a mixture.
         """
         mujoco = import_mujoco()
         wanted = (meshes, camera.width, camera.height)
