@@ -86,11 +86,17 @@ class Pool:
         return pod
 
     def tell_running(self) -> None:
-        """What the flow of a pod does first."""
+        """What the flow of a pod does first; a run that was put back by some seconds is told to wait, and asks again."""
         body = b'{"state": {"type": "RUNNING"}}'
         where = f"{self.prefect.api}/flow_runs/{self.run()['id']}/set_state"
-        told = http("POST", where, timeout_s=60, headers={"Content-Type": "application/json"}, body=body)
-        assert told.json()["status"] == "ACCEPT", told.body
+
+        def is_accepted() -> bool:
+            told = http("POST", where, timeout_s=60, headers={"Content-Type": "application/json"}, body=body)
+            status = told.json()["status"]
+            assert status in ("ACCEPT", "WAIT"), told.body
+            return status == "ACCEPT"
+
+        eventually(is_accepted, timeout_s=120)
 
     def stop(self) -> None:
         for one in self.started:
