@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from components.simulation.interface import AlreadySolvedError, FreeCamera, SceneCamera, StepOutcome, pinhole
 from components.simulation.libero_expert import PickAndPlace
 from components.simulation.libero_layouts import draw_layout, libero_tasks, open_environment
-from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, View, import_mujoco
+from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, View, Views, import_mujoco
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
 from model_core.spec.episode import CameraGeometry
 from model_core.spec.errors import SimulatorError
@@ -86,7 +86,7 @@ class Libero:
         self._hold_steps, self._horizon = sim_steps_per_action, horizon_sim_steps
         self._sim_steps, self._success = 0, False
         self._expert: PickAndPlace | None = None
-        self._looks: dict[str, View] = {}  # of this moment: image and depth are of one pass
+        self._looks = Views()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -201,10 +201,8 @@ class Libero:
         return Observation(images=images, proprio_P=self.proprio_P(), instruction=self.instruction(self.task))
 
     def _look(self, camera: SceneCamera) -> View:
-        if camera.name not in self._looks:
-            sim = self._ready().sim
-            self._looks[camera.name] = RENDERER.render(sim.model._model, sim.data._data, camera, meshes=f"libero/{self.task}")
-        return self._looks[camera.name]
+        sim = self._ready().sim
+        return self._looks.of(camera, sim.model._model, sim.data._data, meshes=f"libero/{self.task}")
 
     # --- what other suites and other views change -------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from components.simulation.interface import AlreadySolvedError, FreeCamera, SceneCamera, StepOutcome
 from components.simulation.metaworld_tasks import INSTRUCTIONS
-from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, View, import_mujoco
+from components.simulation.mujoco_renderer import RENDER_FLAGS, RENDERER, View, Views, import_mujoco
 from model_core.spec.contract import CameraSpec, DimSpec, EmbodimentSpec, VectorSpec
 from model_core.spec.episode import CameraGeometry
 from model_core.spec.errors import SimulatorError
@@ -91,7 +91,7 @@ class MetaWorld:
         self._sim_steps = 0
         self._success = False
         self._expert: Any = None
-        self._views: dict[str, View] = {}  # of this moment: image and depth are of one pass
+        self._views = Views()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -209,9 +209,7 @@ class MetaWorld:
         return Observation(images=images, proprio_P=self.proprio_P(), instruction=self._instructions[self.task])
 
     def _view(self, camera: FreeCamera | SceneCamera) -> View:
-        if camera.name not in self._views:
-            self._views[camera.name] = RENDERER.render(self.env.model, self.env.data, camera, meshes=self.task)
-        return self._views[camera.name]
+        return self._views.of(camera, self.env.model, self.env.data, meshes=self.task)
 
     def _ready(self) -> None:
         if self.env is None:

@@ -87,6 +87,23 @@ class OffscreenRenderer:
 RENDERER = OffscreenRenderer()
 
 
+class Views:
+    """What the cameras of one simulator see at this moment: each is drawn once, until `clear` says that the scene has moved."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[str, View] = {}
+
+    def clear(self) -> None:
+        """The scene has moved, or is another one."""
+        self._drawn.clear()
+
+    def of(self, camera: FreeCamera | SceneCamera, model: Any, data: Any, *, meshes: str) -> View:
+        """See `OffscreenRenderer.render`."""
+        if camera.name not in self._drawn:
+            self._drawn[camera.name] = RENDERER.render(model, data, camera, meshes=meshes)
+        return self._drawn[camera.name]
+
+
 def _open_renderer(mujoco: Any, model: Any, camera: FreeCamera | SceneCamera) -> Any:
     model.vis.quality.offsamples = 0
     try:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.config.data_config import CollectConfig
+from components.config.stages import SIMULATION_FIELDS
 from components.simulation.interface import Simulator, StepOutcome
 from components.simulation.open import open_simulator
 from model_core.spec.documents import from_document, to_document
@@ -17,7 +18,7 @@ from model_core.spec.types import Observation
 
 HORIZON_SIM_STEPS = 500
 # Fields of a recipe's `collect` that decide what the simulation looks like and how it moves; the rest concerns recording only.
-ROBOT_FIELDS = ("simulator", "sim_steps_per_action", "image_size", "camera", "max_depth_m", "instructions", "scene_cameras")
+ROBOT_FIELDS = tuple(name for name in SIMULATION_FIELDS if name != "tasks")
 
 
 class SimulatedRobot:

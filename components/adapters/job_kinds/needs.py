@@ -8,7 +8,7 @@ from typing import Any
 
 from components.adapters.job_kinds.kinds import JOB_SET, KINDS, TRAIN_JOB
 from components.adapters.job_kinds.offer import Answer, Get, is_trainer_new, quantity, served
-from components.config.launch.cluster_job import JobSpec, how_to_pin
+from components.config.launch.cluster_job import TAG_RISK, JobSpec, how_to_pin
 from model_core.spec.errors import JobError
 
 KUEUE, KUEUE_VERSION = "kueue.x-k8s.io", "v1beta2"
@@ -175,7 +175,7 @@ def image_lacks(spec: JobSpec) -> list[Lack]:
     """Of an image that is named by a tag: its digest, which the job needs where the tag was not allowed."""
     if spec.is_image_pinned:
         return []
-    told = "it is a tag, and a later attempt of the same job may run other code"
+    told = f"it {TAG_RISK}"
     what = f"a digest of the job's image {spec.image}"
     return [Lack(what=what, found=told, fix=how_to_pin(spec.image), certain=not spec.allow_tag)]
 

@@ -16,6 +16,7 @@ from model_core.spec.errors import require
 _POD_INTERFACE = "eth0"
 # the name of the machines' jobs within a JobSet: the Trainer takes at most 20 characters, and expects this one
 NODE = "node"
+TAG_RISK = "is a tag, and a later attempt of the same job may run other code"
 _DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 
 

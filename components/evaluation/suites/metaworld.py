@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from components.evaluation.suite import Case
 from components.evaluation.suites.benchmark import Benchmark, PublishedResult, SuiteTask, require_installed
@@ -63,27 +64,22 @@ class MetaWorldSuite(Benchmark):
 
     def seen_by(self, body: EmbodimentSpec) -> MetaWorldSuite:
         """Image size and control rate are the policy's: the simulator has none of its own. Where the camera stands is the suite's."""
-        camera = body.cameras[0]
-        steps = round(SIM_HZ / body.control_hz)
-        view = FreeCamera(width=camera.width, height=camera.height)
-        seen = MetaWorld(sim_steps_per_action=max(1, steps), cameras=(view,), scene_cameras=_scene_cameras(body))
-        return replace(self, body=seen.embodiment)
+        return replace(self, body=MetaWorld(**_seen(body)).embodiment)
 
     def open(self, case: Case) -> Simulator:
         """See `Benchmark.open`."""
-        camera = self.body.cameras[0]
-        return MetaWorldStates(
-            goal_seed=self.goal_seed,
-            sim_steps_per_action=round(SIM_HZ / self.body.control_hz),
-            horizon_sim_steps=self.horizon,
-            cameras=(FreeCamera(width=camera.width, height=camera.height),),
-            scene_cameras=_scene_cameras(self.body),
-        )
+        return MetaWorldStates(goal_seed=self.goal_seed, horizon_sim_steps=self.horizon, **_seen(self.body))
 
 
-def _scene_cameras(body: EmbodimentSpec) -> list[str]:
-    """The policy's cameras that the scenes hold; others are found to be missing where policy and suite are compared."""
-    return [camera.name for camera in body.cameras[1:] if camera.name in SCENE_CAMERAS]
+def _seen(body: EmbodimentSpec) -> dict[str, Any]:
+    """How the simulator is opened for a policy of `body`. A camera that no scene holds is left out: it is missed where policy and suite are
+    compared."""
+    first, *others = body.cameras
+    return {
+        "sim_steps_per_action": max(1, round(SIM_HZ / body.control_hz)),
+        "cameras": (FreeCamera(width=first.width, height=first.height),),
+        "scene_cameras": [camera.name for camera in others if camera.name in SCENE_CAMERAS],
+    }
 
 
 def _suite(name: str, tasks: Sequence[str]) -> MetaWorldSuite:

@@ -44,11 +44,11 @@ def manifest(options: JobOptions) -> None:
     Example: actwright cluster manifest molmoact_finetune --procs 8 --gpus 8 --gpu a100
     """
     from components.adapters.kubernetes_manifest import render_yaml
-    from components.config.launch.cluster_job import how_to_pin
+    from components.config.launch.cluster_job import TAG_RISK, how_to_pin
 
     spec = _planned(options)
     if not (spec.is_image_pinned or spec.allow_tag):
-        print_line(f"the image {spec.image} is a tag, and a later attempt of the job may run other code. Fix: {how_to_pin(spec.image)}")
+        print_line(f"the image {spec.image} {TAG_RISK}. Fix: {how_to_pin(spec.image)}")
     typer.echo(render_yaml(spec), nl=False)
 
 

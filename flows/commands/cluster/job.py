@@ -117,11 +117,10 @@ def job_name(work: str, of: str, most: int | None = None) -> str:
 
 def require_digest(image: str, *, allow_tag: bool) -> None:
     """Refuse an image that is named by a tag before anything is done; raises `typer.BadParameter` with what to type."""
-    from components.config.launch.cluster_job import how_to_pin, is_by_digest
+    from components.config.launch.cluster_job import TAG_RISK, how_to_pin, is_by_digest
 
     if not (allow_tag or is_by_digest(image)):
-        why = "is a tag, and a later attempt of the same job may run other code"
-        raise typer.BadParameter(f"--image {image} {why}. Fix: {how_to_pin(image)}")
+        raise typer.BadParameter(f"--image {image} {TAG_RISK}. Fix: {how_to_pin(image)}")
 
 
 def job_of(options: JobOptions) -> JobSpec:

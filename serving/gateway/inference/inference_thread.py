@@ -107,11 +107,11 @@ class InferenceThread:
     def submit(self, request: DecisionRequest, deadline: float, levels: tuple[str, ...] = ("",)) -> PendingRequest:
         """Queue one request; `deadline` is an instant of the clock. The future may already hold a refusal."""
         now = self._clock()
-        novelty = None if self.meter is None else self.meter.begin(request.observation)
-        pending = PendingRequest(request=request, deadline=deadline, asked_at=now, levels=levels, novelty=novelty)
+        pending = PendingRequest(request=request, deadline=deadline, asked_at=now, levels=levels)
         with self._wake:
             refused = self._refused(pending, now)
             if refused is None:
+                pending.novelty = None if self.meter is None else self.meter.begin(request.observation)
                 self._waiting.push(pending)
                 self._wake.notify()
                 return pending
